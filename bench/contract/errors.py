@@ -1,0 +1,5 @@
+"""The one exception that means: the user can mend this. Its text says how; the commands print it and exit with 2."""
+
+
+class UserError(Exception):
+    """One sentence, complete without a traceback, that says what is wrong and what to do."""

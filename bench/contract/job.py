@@ -1,0 +1,46 @@
+"""The letter to a worker process and its answer. Both are JSON files; stdout is only a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bench.contract.record import Artifact, RequestTrace
+from bench.contract.spec import Options, Workload
+
+JobKind = Literal["compress", "offline", "score"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """`plugin` is a method (compress) or an engine (offline, score); `folder` is what it reads, `out` what it may write.
+
+    `prompts` has one list of token ids per request, `repeats` groups of `batch` after the warm-up groups.
+    `spawned_s` is CLOCK_MONOTONIC, which all processes of a machine share, just before the worker was started.
+    """
+
+    kind: JobKind
+    plugin: str
+    folder: str
+    answer: str
+    device: str
+    options: Options
+    spawned_s: float = 0.0
+    out: str = ""
+    artifact: Artifact | None = None
+    workload: Workload | None = None
+    prompts: tuple[tuple[int, ...], ...] = ()
+    task: str = ""
+    task_options: Options = field(default_factory=dict)
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker observed. `error` is one sentence; the traceback, if any, is in the log."""
+
+    error: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    receipts: Mapping[str, str] = field(default_factory=dict)
+    traces: tuple[RequestTrace, ...] = ()

@@ -1,0 +1,38 @@
+"""The directory is the registry: a file in a plugin package is a plugin, and its name is the file's name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from bench.contract.errors import UserError
+
+ENGINES, METHODS, TASKS = "bench.engines", "quantize.methods", "eval.tasks"
+_WORDS = {ENGINES: "engine", METHODS: "method", TASKS: "task"}
+
+
+def names(package: str) -> tuple[str, ...]:
+    """The plugins of a package, sorted; nothing is imported but the package itself."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return ()
+    files = (f for folder in spec.submodule_search_locations for f in Path(folder).glob("*.py"))
+    return tuple(sorted(f.stem for f in files if not f.stem.startswith("_")))
+
+
+def load(package: str, name: str) -> Any:
+    """The plugin module; an unknown name is a UserError that suggests the nearest one."""
+    known = names(package)
+    if name not in known:
+        raise UserError(unknown(_WORDS.get(package, "plugin"), name, known))
+    return importlib.import_module(f"{package}.{name}")
+
+
+def unknown(word: str, name: str, known: tuple[str, ...]) -> str:
+    """'unknown engine 'hg': did you mean 'hf'? (known: fake, hf)'."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"unknown {word} '{name}': {hint}(known: {', '.join(known)})"

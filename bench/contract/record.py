@@ -1,0 +1,123 @@
+"""What was found: hardware, artifacts, traces and results, as frozen dataclasses. Seconds and bytes, units in every name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bench.contract.spec import Cell, Step
+
+SCHEMA = 1
+Status = Literal["ok", "unsupported", "failed"]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as its driver names it. `index` is the NVML index; `uuid` is never written to a committed record."""
+
+    index: int
+    name: str
+    memory_bytes: int
+    compute_capability: str
+    driver: str
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The machine as seen from one device of it. `slug` names the results folder: device, memory and count, no host name."""
+
+    device: str
+    slug: str
+    name: str
+    memory_bytes: int
+    cpu: str
+    physical_cores: int
+    ram_bytes: int
+    isa: tuple[str, ...]
+    compute_dtype: str
+    system: str
+    gpus: tuple[Gpu, ...] = ()
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the files of an artifact hold, whoever wrote them.
+
+    `bits_per_weight` counts every stored tensor of the linear layers except biases, over their parameters.
+    `quantized_fraction` is the share of linear parameters stored below 16 bits. A tied head is no stored linear weight.
+    """
+
+    format: str
+    total_bytes: int
+    weight_bytes: int
+    parameters: int
+    linear_parameters: int
+    linear_bytes: int
+    bits_per_weight: float
+    quantized_fraction: float
+    tied_head: bool
+    vocab_size: int
+    context: int
+    tensor_types: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a recipe produced. `source` is the model's identity (content hash, or Hub id at a commit); no path is stored."""
+
+    digest: str
+    format: str
+    source: str
+    steps: tuple[Step, ...]
+    audit: Audit
+    make_s: float = 0.0
+    make_peak_bytes: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    environments: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a method may know before it runs: the format, the linear layers as name -> (out, in), and config.json."""
+
+    format: str
+    linears: Mapping[str, tuple[int, int]]
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RequestTrace:
+    """One request. Times in seconds from the window's start; `token_s[i]` is when event i arrived, `event_tokens[i]` its tokens."""
+
+    request: int
+    window: int
+    prompt_tokens: int
+    due_s: float
+    sent_s: float
+    token_s: tuple[float, ...]
+    event_tokens: tuple[int, ...]
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one round of a cell, or the making of an artifact (`cell` without workload and task), left behind."""
+
+    digest: str
+    suite: str
+    cell: Cell
+    round: int
+    status: Status
+    hardware: Hardware
+    reason: str = ""
+    artifact: Artifact | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    receipts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+    started: str = ""
+    duration_s: float = 0.0
+    schema: int = SCHEMA

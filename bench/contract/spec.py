@@ -1,0 +1,136 @@
+"""What a user asks for: the words of a suite file, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Scalar = str | int | float | bool | None
+Options = Mapping[str, Scalar]
+
+_CLOSED = {"extra": "forbid"}  # read by pydantic in the parent; an unknown key is an error
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights and tokenizer: a Hub id at a revision, or a local folder."""
+
+    source: str
+    revision: str | None = None
+    name: str = ""
+    __pydantic_config__ = _CLOSED
+
+    @property
+    def label(self) -> str:
+        """The name a table shows: the one given, else the last part of the path or id."""
+        return self.name or self.source.rstrip("/").rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One compression step: a file of quantize/methods with its options."""
+
+    method: str
+    options: Options = field(default_factory=dict)
+    __pydantic_config__ = _CLOSED
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is compressed. No steps means: the model exactly as it was found."""
+
+    name: str
+    steps: tuple[Step, ...] = ()
+    __pydantic_config__ = _CLOSED
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """A file of bench/engines with its options; `label` tells two settings of one engine apart."""
+
+    name: str
+    options: Options = field(default_factory=dict)
+    label: str = ""
+    __pydantic_config__ = _CLOSED
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A load. `offline`: a static batch of `batch` prompts of `prompt_tokens`, `new_tokens` made from each, in process.
+
+    `repeats` requests are measured in a round, after warm-up.
+    """
+
+    batch: int = 1
+    prompt_tokens: int = 128
+    new_tokens: int = 64
+    repeats: int = 5
+    kind: Literal["offline"] = "offline"
+    name: str = ""
+    __pydantic_config__ = _CLOSED
+
+    @property
+    def title(self) -> str:
+        return self.name or f"{self.kind}-b{self.batch}-p{self.prompt_tokens}-n{self.new_tokens}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A quality measurement: a file of eval/tasks with its options."""
+
+    kind: str
+    options: Options = field(default_factory=dict)
+    name: str = ""
+    __pydantic_config__ = _CLOSED
+
+    @property
+    def title(self) -> str:
+        return self.name or self.kind
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One YAML file: a model, recipes, engines, workloads, tasks, devices and rounds."""
+
+    name: str
+    model: Model
+    recipes: tuple[Recipe, ...]
+    engines: tuple[EngineSpec, ...]
+    workloads: tuple[Workload, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    devices: tuple[str, ...] = ("auto",)
+    rounds: int = 3
+    seed: int = 0
+    timeout_s: float = 1800.0
+    trust_remote_code: bool = False
+    __pydantic_config__ = _CLOSED
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Model x recipe x engine x (workload or task) on a device. Exactly one of `workload` and `task` is set."""
+
+    model: Model
+    recipe: Recipe
+    engine: EngineSpec
+    device: str
+    workload: Workload | None = None
+    task: Task | None = None
+    __pydantic_config__ = _CLOSED
+
+    @property
+    def what(self) -> str:
+        """The workload's or the task's name."""
+        if self.workload is not None:
+            return self.workload.title
+        return self.task.title if self.task is not None else ""
+
+    @property
+    def title(self) -> str:
+        """What `--only` matches: model/recipe/engine/workload-or-task."""
+        return f"{self.model.label}/{self.recipe.name}/{self.engine.title}/{self.what}"

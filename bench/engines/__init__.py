@@ -1,0 +1,1 @@
+"""Engines: one file is one engine, and its name in a suite."""

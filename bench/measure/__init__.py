@@ -1,0 +1,1 @@
+"""Pure functions from timestamps and counters to metrics."""
