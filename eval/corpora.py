@@ -1,4 +1,4 @@
-"""Texts to score and to calibrate on, each with a hash, so that two numbers are never compared over different text.
+"""Texts to score and to calibrate on, each with a hash: two numbers are never compared over different text.
 
 Standard library only: the demo model's training script and every worker environment read the same files.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +19,12 @@ from bench.contract.errors import UserError
 Split = Literal["train", "calibration", "evaluation"]
 
 # Charmap tables, generated grammars and vendored wheels teach nothing about Python prose or code.
-_SKIPPED_PARTS = frozenset({"site-packages", "dist-packages", "__pycache__", "encodings", "ensurepip", "bad_coding"})
+_SKIPPED_PARTS = frozenset(
+    {"site-packages", "dist-packages", "__pycache__", "encodings", "ensurepip", "bad_coding"}
+)
 _TEST_PARTS = frozenset({"test", "tests", "idle_test"})
+_PARAGRAPH_CHARS = 200
+_BLANK_LINES = re.compile(r"\n\s*\n")
 _HUB_DATASETS = {"wikitext2": ("Salesforce/wikitext", "wikitext-2-raw-v1")}
 _HUB_SPLITS = {"evaluation": "test", "calibration": "train"}
 
@@ -40,7 +45,8 @@ class Corpus:
 def load(name: str, split: Split = "evaluation") -> Corpus:
     """The corpus called `name`: `stdlib`, `wikitext2` (from the Hub) or `path:FILE` (UTF-8 text).
 
-    A `path:` corpus has no splits: whoever names one file for evaluation and for calibration is told so where the two meet.
+    A `path:` corpus has no splits: whoever names one file for evaluation and for calibration is told so where
+    the two meet.
     """
     if name == "stdlib":
         return Corpus(name, split, "\n\n".join(text for _, text in stdlib_modules(split)))
@@ -53,18 +59,29 @@ def load(name: str, split: Split = "evaluation") -> Corpus:
 
 
 def split_of(module: str) -> Split:
-    """Where a module belongs, by its dotted name alone: the same module is held out on every machine and in every Python."""
+    """Where a module belongs, by its dotted name alone: held out on one machine is held out on all."""
     bucket = int.from_bytes(hashlib.sha256(module.encode()).digest()[:4], "big") % 20
     if bucket == 0:
         return "evaluation"
     return "calibration" if bucket == 1 else "train"
 
 
+def fingerprint(text: str) -> set[str]:
+    """A text's paragraphs, each as the first 16 hex digits of the SHA-256 of its UTF-8 bytes.
+
+    A paragraph is what stands between blank lines, stripped, if it has at least 200 characters: long enough
+    that two texts share one only where one was copied from the other. Two sets tell how much of a text
+    another one holds, without keeping either.
+    """
+    blocks = (block.strip() for block in _BLANK_LINES.split(text))
+    return {hashlib.sha256(b.encode()).hexdigest()[:16] for b in blocks if len(b) >= _PARAGRAPH_CHARS}
+
+
 def stdlib_modules(split: Split, *, tests: bool = False) -> Iterator[tuple[str, str]]:
     """(dotted name, source) of each standard-library module of `split`, in the order of the names' hashes.
 
-    The order mixes packages, so that any prefix of the corpus is a fair sample of it. Test modules are left out
-    unless asked for: some distributions do not ship them.
+    The order mixes packages, so that any prefix of the corpus is a fair sample of it. Test modules are left
+    out unless asked for: some distributions do not ship them.
     """
     root = Path(sysconfig.get_path("stdlib"))
     found: list[tuple[bytes, str, Path]] = []

@@ -1,4 +1,7 @@
-"""What crosses the process boundary: frozen standard-library dataclasses, their JSON form, and the plugin protocols.
+"""What crosses the process boundary.
 
-Worker environments import this package and nothing else of the suite's own, so it imports the standard library alone.
+Frozen standard-library dataclasses, their JSON form, and the plugin protocols.
+
+Worker environments import this package and nothing else of the suite's own, so it imports the standard
+library alone.
 """

@@ -1,4 +1,7 @@
-"""The one exception that means: the user can mend this. Its text says how; the commands print it and exit with 2."""
+"""The one exception that means that the user can mend this.
+
+Its text says how; the commands print it and exit with 2.
+"""
 
 
 class UserError(Exception):

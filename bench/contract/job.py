@@ -14,10 +14,13 @@ JobKind = Literal["compress", "offline", "score"]
 
 @dataclass(frozen=True)
 class Job:
-    """`plugin` is a method (compress) or an engine (offline, score); `folder` is what it reads, `out` what it may write.
+    """`plugin` is a method (compress) or an engine (offline, score).
+
+    `folder` is what it reads, `out` what it may write.
 
     `prompts` has one list of token ids per request, `repeats` groups of `batch` after the warm-up groups.
-    `spawned_s` is CLOCK_MONOTONIC, which all processes of a machine share, just before the worker was started.
+    `spawned_s` is CLOCK_MONOTONIC, which all processes of a machine share, just before the worker was
+    started.
     """
 
     kind: JobKind

@@ -1,8 +1,11 @@
-"""The roles a plugin can play. A plugin is a module: the file's name is its name in a suite, its globals are its attributes.
+"""The roles a plugin can play.
 
-Each module has a frozen standard-library dataclass `Options` whose fields are the options a user may give, typed and
-with defaults; the parent validates against it, the worker builds one from the job. Nothing at the top level of a plugin
-may import its engine or library: the core environment loads every plugin to ask what it is.
+A plugin is a module: the file's name is its name in a suite, its globals are its attributes.
+
+Each module has a frozen standard-library dataclass `Options` whose fields are the options a user may give,
+typed and with defaults; the parent validates against it, the worker builds one from the job. Nothing at the
+top level of a plugin may import its engine or library: the core environment loads every plugin to ask what
+it is.
 """
 
 from __future__ import annotations
@@ -19,7 +22,10 @@ from bench.contract.spec import Cell
 
 @dataclass(frozen=True)
 class Decoded:
-    """One decode step of a batch: when its tokens were on the host (time.perf_counter), and one token per sequence."""
+    """One decode step of a batch.
+
+    When its tokens were on the host (time.perf_counter), and one token per sequence.
+    """
 
     time_s: float
     tokens: tuple[int, ...]
@@ -37,19 +43,28 @@ class Session(Protocol):
     """A loaded model in one engine."""
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
-        """Greedy decoding of a static batch of equally long prompts, EOS ignored: exactly `new_tokens` steps.
+        """Greedy decoding of a static batch of equally long prompts, EOS ignored.
 
-        Each step is stamped by the engine after its device sync, so a step may be yielded later than it was made.
+        Exactly `new_tokens` steps.
+
+        Each step is stamped by the engine after its device sync, so a step may be yielded later than it was
+        made.
         """
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
         """Next-token logits for every position of one sequence, in order, in blocks that fit in memory."""
 
     def receipts(self) -> Mapping[str, str]:
-        """Kernel, weight dtype, compute dtype, attention implementation, threads, device: as they really are."""
+        """Kernel, weight dtype, compute dtype, attention implementation, threads, device.
+
+        As they really are.
+        """
 
     def memory(self) -> Mapping[str, int]:
-        """The engine's own accounting, in bytes: `weights_bytes`, and where it can tell `kv_bytes`, `peak_bytes`."""
+        """The engine's own accounting, in bytes.
+
+        `weights_bytes`, and where it can tell `kv_bytes`, `peak_bytes`.
+        """
 
 
 class Engine(Protocol):
@@ -64,7 +79,9 @@ class Engine(Protocol):
     def unsupported(self, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
         """Why this cell cannot run here, known before anything is tried; None when it can."""
 
-    def open(self, folder: Path, artifact: Artifact, options: Any, device: str) -> AbstractContextManager[Session]:
+    def open(
+        self, folder: Path, artifact: Artifact, options: Any, device: str
+    ) -> AbstractContextManager[Session]:
         """Load the artifact in `folder`. Runs inside the engine's environment."""
 
 
@@ -81,11 +98,17 @@ class Method(Protocol):
         """Why this step cannot be taken from this source on this hardware; None when it can."""
 
     def apply(self, folder: Path, options: Any, out: Path, device: str) -> Mapping[str, Any]:
-        """Write the compressed model into the empty folder `out`; return what is worth recording (JSON values)."""
+        """Write the compressed model into the empty folder `out`.
+
+        Return what is worth recording (JSON values).
+        """
 
 
 class Evaluator(Protocol):
-    """A quality measurement. `evaluate` runs beside a Session, in the engine's environment; the rest in the parent."""
+    """A quality measurement.
+
+    `evaluate` runs beside a Session, in the engine's environment; the rest runs in the parent.
+    """
 
     VERSION: int
     Options: type
@@ -94,7 +117,10 @@ class Evaluator(Protocol):
         """The task's name in tables: its convention is part of it."""
 
     def evaluate(self, session: Session, options: Any, folder: Path) -> Mapping[str, Any]:
-        """Facts (JSON values) from which `metrics` and `compare` can be recomputed. `folder` has tokenizer and config."""
+        """Facts (JSON values) from which `metrics` and `compare` can be recomputed.
+
+        `folder` has tokenizer and config.
+        """
 
     def metrics(self, facts: Mapping[str, Any]) -> Mapping[str, float]:
         """A pure function over the facts."""

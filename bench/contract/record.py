@@ -1,4 +1,7 @@
-"""What was found: hardware, artifacts, traces and results, as frozen dataclasses. Seconds and bytes, units in every name."""
+"""What was found: hardware, artifacts, traces and results, as frozen dataclasses.
+
+Seconds and bytes, units in every name.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ Status = Literal["ok", "unsupported", "failed"]
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as its driver names it. `index` is the NVML index; `uuid` is never written to a committed record."""
+    """One GPU as its driver names it; `index` is NVML's."""
 
     index: int
     name: str
@@ -25,7 +28,10 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Hardware:
-    """The machine as seen from one device of it. `slug` names the results folder: device, memory and count, no host name."""
+    """The machine as seen from one device of it.
+
+    `slug` names the results folder: device, memory and count, no host name.
+    """
 
     device: str
     slug: str
@@ -45,7 +51,8 @@ class Audit:
     """What the files of an artifact hold, whoever wrote them.
 
     `bits_per_weight` counts every stored tensor of the linear layers except biases, over their parameters.
-    `quantized_fraction` is the share of linear parameters stored below 16 bits. A tied head is no stored linear weight.
+    `quantized_fraction` is the share of linear parameters stored below 16 bits. A tied head is no stored
+    linear weight.
     """
 
     format: str
@@ -65,7 +72,10 @@ class Audit:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a recipe produced. `source` is the model's identity (content hash, or Hub id at a commit); no path is stored."""
+    """What a recipe produced.
+
+    `source` is the model's identity: a content hash, or a Hub id at a commit. No path is stored.
+    """
 
     digest: str
     format: str
@@ -80,7 +90,10 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Source:
-    """What a method may know before it runs: the format, the linear layers as name -> (out, in), and config.json."""
+    """What a method may know before it runs.
+
+    The format, the linear layers as name -> (out, in), and config.json.
+    """
 
     format: str
     linears: Mapping[str, tuple[int, int]]
@@ -89,7 +102,10 @@ class Source:
 
 @dataclass(frozen=True)
 class RequestTrace:
-    """One request. Times in seconds from the window's start; `token_s[i]` is when event i arrived, `event_tokens[i]` its tokens."""
+    """One request, its times in seconds from the first window's start.
+
+    `token_s[i]` is when event i arrived, `event_tokens[i]` its tokens.
+    """
 
     request: int
     window: int
@@ -103,7 +119,7 @@ class RequestTrace:
 
 @dataclass(frozen=True)
 class Result:
-    """What one round of a cell, or the making of an artifact (`cell` without workload and task), left behind."""
+    """What one round of a cell left behind, or the making of an artifact (no workload, no task)."""
 
     digest: str
     suite: str

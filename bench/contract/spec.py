@@ -61,7 +61,9 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class Workload:
-    """A load. `offline`: a static batch of `batch` prompts of `prompt_tokens`, `new_tokens` made from each, in process.
+    """A load.
+
+    `offline`: a static batch of `batch` prompts of `prompt_tokens`, `new_tokens` made from each, in process.
 
     `repeats` requests are measured in a round, after warm-up.
     """
@@ -95,7 +97,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Suite:
-    """One YAML file: a model, recipes, engines, workloads, tasks, devices and rounds."""
+    """One YAML file: a model, recipes, engines, workloads, tasks, devices and rounds.
+
+    `timeout_s` bounds one round; `memory_limit_gib` bounds a worker's process tree (0: the machine's own
+    memory).
+    """
 
     name: str
     model: Model
@@ -107,13 +113,17 @@ class Suite:
     rounds: int = 3
     seed: int = 0
     timeout_s: float = 1800.0
+    memory_limit_gib: float = 0.0
     trust_remote_code: bool = False
     __pydantic_config__ = _CLOSED
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Model x recipe x engine x (workload or task) on a device. Exactly one of `workload` and `task` is set."""
+    """Model x recipe x engine x (workload or task) on a device.
+
+    Exactly one of `workload` and `task` is set.
+    """
 
     model: Model
     recipe: Recipe

@@ -1,4 +1,7 @@
-"""Dataclass <-> JSON, and the digest of anything that has a JSON form. Standard library only: workers use it too."""
+"""Dataclass <-> JSON, and the digest of anything that has a JSON form.
+
+Standard library only: workers use it too.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ T = TypeVar("T")
 
 
 def plain(value: Any) -> Any:
-    """The JSON form: dataclasses to objects, tuples and sets to lists, paths to strings. NaN and infinity become null."""
+    """The JSON form: dataclasses to objects, tuples and sets to lists, paths to strings.
+
+    NaN and infinity become null.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -66,7 +72,10 @@ def write(path: Path, text: str) -> None:
 
 
 def build(kind: type[T], data: Any) -> T:
-    """A dataclass of type `kind` from its JSON form; for letters between our own processes, so types are trusted."""
+    """A dataclass of type `kind` from its JSON form.
+
+    For letters between our own processes, so types are trusted.
+    """
     return typing.cast("T", _build(kind, data))
 
 

@@ -1,14 +1,15 @@
 """Train the demo model from nothing but this machine's Python standard library.
 
-    python -m models.demo.train --work ~/demo-train                # about two hours on 2 cores; run again to resume
-    python -m models.demo.train --work ~/demo-train --export-only  # write the best checkpoint so far
+python -m models.demo.train --work ~/demo-train                # about two hours on 2 cores; run again to
+resume python -m models.demo.train --work ~/demo-train --export-only  # write the best checkpoint so far
 
-The model exists so that every compression method and engine can be run, checked and timed with no download. Its
-shape is chosen to fit all of them: hidden and intermediate sizes are multiples of 256 (K-quants, Marlin), grouped
-queries, tied head, a SentencePiece tokenizer with byte fallback (the GGUF converter needs `tokenizer.model`).
+The model exists so that every compression method and engine can be run, checked and timed with no download.
+Its shape is chosen to fit all of them: hidden and intermediate sizes are multiples of 256 (K-quants,
+Marlin), grouped queries, tied head, a SentencePiece tokenizer with byte fallback (the GGUF converter needs
+`tokenizer.model`).
 
-Needs torch, transformers, sentencepiece, numpy. Evaluation and calibration modules (see eval.corpora) are never read,
-except the first 64 Ki tokens of the calibration split, on which the best checkpoint is picked.
+Needs torch, transformers, sentencepiece, numpy. Evaluation and calibration modules (see eval.corpora) are
+never read, except the first 64 Ki tokens of the calibration split, on which the best checkpoint is picked.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from eval import corpora
 
 HERE = Path(__file__).parent
 VOCAB, CONTEXT = 4096, 1024
-BATCH, STEPS, WARMUP, DECAY_FROM = 8, 2600, 60, 0.35
+BATCH, STEPS, WARMUP, DECAY_FROM = 8, 2000, 60, 0.35
 LEARNING_RATE, FLOOR, WEIGHT_DECAY, SEED = 4e-3, 0.02, 0.1, 1234
 EVALUATE_EVERY, VALIDATION_TOKENS = 100, 65536
 
@@ -39,7 +40,8 @@ def config() -> LlamaConfig:
     return LlamaConfig(
         vocab_size=VOCAB, hidden_size=256, intermediate_size=768, num_hidden_layers=5, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=CONTEXT, tie_word_embeddings=True, rms_norm_eps=1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, bos_token_id=1, eos_token_id=2, pad_token_id=None,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        bos_token_id=1, eos_token_id=2, pad_token_id=None,
     )  # fmt: skip
 
 
@@ -48,12 +50,14 @@ def train_tokenizer(work: Path) -> None:
 
     if (work / "tokenizer.model").exists():
         return
-    lines = (line for _, text in corpora.stdlib_modules("train") for line in text.splitlines() if line.strip())
+    lines = (
+        line for _, text in corpora.stdlib_modules("train") for line in text.splitlines() if line.strip()
+    )
     spm.SentencePieceTrainer.train(
         sentence_iterator=lines, model_prefix=str(work / "building"), model_type="bpe", vocab_size=VOCAB,
-        byte_fallback=True, split_digits=True, allow_whitespace_only_pieces=True, remove_extra_whitespaces=False,
-        normalization_rule_name="identity", character_coverage=0.9995, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-        num_threads=2, minloglevel=2,
+        byte_fallback=True, split_digits=True, allow_whitespace_only_pieces=True,
+        remove_extra_whitespaces=False, normalization_rule_name="identity", character_coverage=0.9995,
+        unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=2, minloglevel=2,
     )  # fmt: skip
     (work / "building.model").rename(work / "tokenizer.model")
 
@@ -85,7 +89,7 @@ def batch_at(tokens: np.ndarray[Any, Any], step: int) -> torch.Tensor:
 
 
 def loss_of(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    # bfloat16 matrix products double the speed where the CPU has them, and are 25 times slower where it has not.
+    # bfloat16 products double the speed where the CPU has them, and are 25 times slower where it has not.
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
         logits = model(input_ids=ids[:, :-1], use_cache=False).logits
     return cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
@@ -142,7 +146,13 @@ def train(work: Path, steps_now: int | None) -> None:
             held = validation_loss(model, held_out)
             model.train()
             spent = minutes + (time.monotonic() - began) / 60
-            row = [step + 1, (step + 1) * BATCH * CONTEXT, f"{np.mean(losses):.4f}", f"{held:.4f}", f"{spent:.1f}"]
+            row = [
+                step + 1,
+                (step + 1) * BATCH * CONTEXT,
+                f"{np.mean(losses):.4f}",
+                f"{held:.4f}",
+                f"{spent:.1f}",
+            ]
             print(*row, flush=True)
             note(work / "loss.csv", row)
             losses = []
@@ -167,7 +177,10 @@ def replace(path: Path, state: dict[str, Any]) -> None:
 
 
 def export(work: Path, out: Path) -> None:
-    """Write the best checkpoint as a Hugging Face folder: float16, which every GPU and GGUF's f16 hold exactly."""
+    """Write the best checkpoint as a Hugging Face folder.
+
+    Float16, which every GPU and GGUF's f16 hold exactly.
+    """
     state = torch.load(work / "best.pt", weights_only=True)
     model = LlamaForCausalLM(config())
     model.load_state_dict(state["model"])
@@ -181,8 +194,12 @@ def export(work: Path, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and tokens, kept for resuming")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for checkpoints and tokens, kept for resuming"
+    )
     parser.add_argument("--steps", type=int, help="stop after this many steps of this call")
     parser.add_argument("--out", type=Path, default=HERE, help="where the exported model goes")
     parser.add_argument("--export-only", action="store_true")

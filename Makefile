@@ -1,0 +1,31 @@
+# The core environment lives in .venv; engines' environments are built by the suite, in a cache outside the checkout.
+PYTHON ?= python3
+CORE := .venv/.ready
+
+.PHONY: demo test check fast format clean
+
+demo: $(CORE)  ## compress, score and time the demo model, and print the table
+	.venv/bin/python -m bench run configs/demo.yaml
+
+test: $(CORE)  ## every test, those on real engines too
+	.venv/bin/python -m pytest
+
+fast: $(CORE)  ## the tests that need no engine
+	.venv/bin/python -m pytest -m "not engine"
+
+check: $(CORE)  ## lint, format, types
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+format: $(CORE)
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+$(CORE): pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,264 @@
+"""The command line: each verb calls a room.
+
+Rooms are imported inside the verbs, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from bench.contract.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.run.plan import Plan
+    from bench.store import Store
+
+app = typer.Typer(
+    help="Compress a language model, measure what it lost and what it won, and print the table.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+envs_app = typer.Typer(help="The environments that engines and methods run in.", no_args_is_help=True)
+app.add_typer(envs_app, name="envs")
+
+SuiteFile = Annotated[
+    Path, typer.Argument(metavar="SUITE", help="A suite file, for example configs/demo.yaml.")
+]
+Only = Annotated[
+    str, typer.Option(metavar="GLOB", help="Only cells whose title, recipe or workload matches.")
+]
+EngineName = Annotated[str, typer.Option("--engine", metavar="NAME", help="Only this engine.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda:N or auto (the first GPU, else the CPU).")]
+Rounds = Annotated[int, typer.Option(help="Rounds of each cell; 0 leaves the suite's.", min=0)]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite.")
+]
+Results = Annotated[Path, typer.Option(help="The folder that records go to.")]
+TableFormat = Literal["terminal", "md", "csv", "json"]
+Format = Annotated[TableFormat, typer.Option(help="How to print the table.")]
+
+_RESULTS = Path("results")
+
+
+@app.command()
+def run(
+    suite: SuiteFile, only: Only = "", engine: EngineName = "", device: Device = "", rounds: Rounds = 0,
+    retry: Annotated[Literal["", "failed"], typer.Option(help="Run cells again that failed before.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,  # noqa: FBT002
+    overrides: Set = None, results: Results = _RESULTS, format: Format = "terminal",  # noqa: A002
+) -> None:  # fmt: skip
+    """Run what a suite still lacks, then print its table. Running it again does nothing twice."""
+    if dry_run:
+        plan(suite, only, engine, device, rounds, overrides, results, retry)
+        return
+    from bench.run import pipeline
+    from bench.run.progress import Progress
+    from bench.store import Store
+
+    with Progress() as progress:
+        made = _plan(suite, only, engine, device, rounds, overrides, fetch=True)
+        store = Store(results)
+        tally = pipeline.run(made, store, progress, retry_failed=retry == "failed")
+    _table(store, made, format)
+    ran = (
+        ", ".join(f"{count} {status}" for status, count in sorted(tally.done.items()))
+        or "nothing left to run"
+    )
+    where = _where(results, made)
+    _say(f"Rounds: {ran}; {tally.kept} recorded before. Time: {progress.spent}. Records: {where}")
+    if tally.done["failed"]:
+        _say(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {_log()}")
+
+
+@app.command()
+def plan(
+    suite: SuiteFile, only: Only = "", engine: EngineName = "", device: Device = "", rounds: Rounds = 0,
+    overrides: Set = None, results: Results = _RESULTS,
+    retry: Annotated[Literal["", "failed"], typer.Option(help="Count failed rounds as to run.")] = "",
+) -> None:  # fmt: skip
+    """Show each cell of a suite: recorded, to run, or why it cannot run. Nothing is built, fetched or run."""
+    from bench.publish import plans
+    from bench.run import pipeline
+    from bench.store import Store
+
+    made = _plan(suite, only, engine, device, rounds, overrides, fetch=False)
+    todo = pipeline.pending(made, Store(results), retry_failed=retry == "failed")
+    for line in plans.lines(made.items, todo):
+        typer.echo(line)
+
+
+@app.command()
+def table(
+    suite: Annotated[Path | None, typer.Argument(metavar="[SUITE]", help="Only this suite's cells.")] = None,
+    format: Format = "terminal", results: Results = _RESULTS, overrides: Set = None, device: Device = "",  # noqa: A002
+) -> None:  # fmt: skip
+    """Print the table of a suite, or of all records."""
+    from bench.store import Store
+
+    store = Store(results)
+    made = _plan(suite, "", "", device, 0, overrides, fetch=False) if suite else None
+    if made is None and not results.is_dir():
+        raise UserError(f"no records in {results}; run a suite first: python -m bench run configs/demo.yaml")
+    _table(store, made, format)
+
+
+@app.command()
+def doctor() -> None:
+    """Show this machine, its environments, what is missing."""
+    from bench.run import checkup
+
+    for line in checkup.lines():
+        typer.echo(line)
+
+
+@app.command(name="list")
+def list_(
+    what: Annotated[Literal["engines", "methods", "tasks", "suites", "recipes"], typer.Argument()],
+) -> None:
+    """List what there is, a name and its options a line."""
+    from bench.run import catalogue
+
+    for line in catalogue.lines(what):
+        typer.echo(line)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a suite file, for editors."""
+    from bench.run import schema as suite_schema
+
+    typer.echo(json.dumps(suite_schema.suite_schema(), indent=2))
+
+
+@envs_app.command(name="list")
+def envs_list() -> None:
+    """Each environment: ready, an interpreter of yours, or not built."""
+    from bench.run import checkup
+
+    for line in checkup.environments():
+        typer.echo(line)
+
+
+@envs_app.command(name="build")
+def envs_build(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
+    """Build environments now, so that a run need not."""
+    from bench.run import envs
+    from bench.run.progress import Progress
+
+    with Progress() as progress:
+        for name in names:
+            ready = envs.ensure(name, progress.doing)
+            progress.line(f"{name}: {ready.python}")
+
+
+@envs_app.command(name="remove")
+def envs_remove(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
+    """Delete the builds of environments; the next run that needs one builds it again."""
+    from bench.run import envs
+
+    for name in names:
+        gone = envs.remove(name)
+        typer.echo(f"{name}: {f'removed {len(gone)} build(s)' if gone else 'was not built'}")
+
+
+def main() -> None:
+    """Run the command line."""
+    guarded(app)
+
+
+def guarded(command: Callable[[], Any]) -> None:
+    """Run a command; what the user can mend is one sentence on stderr and exit code 2, and Ctrl-C is 130."""
+    try:
+        command()
+    except UserError as error:
+        _stop(str(error))
+    except KeyboardInterrupt:
+        _say("stopped; what was recorded is kept, run the same command to go on")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; say nothing more
+        sys.exit(0)
+    except PermissionError as error:
+        _stop(f"no permission for {error.filename}; choose another --results folder or LLM_BENCH_CACHE")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        what = "is read-only" if error.errno == errno.EROFS else "has no space left"
+        _stop(
+            f"the disk {what}{f' ({error.filename})' if error.filename else ''}; free some, or move the "
+            "cache with LLM_BENCH_CACHE; what was recorded is kept"
+        )
+
+
+def _stop(sentence: str) -> None:
+    _say(f"error: {sentence}")
+    sys.exit(2)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _plan(
+    file: Path,
+    only: str,
+    engine: str,
+    device: str,
+    rounds: int,
+    overrides: list[str] | None,
+    *,
+    fetch: bool,
+) -> Plan:
+    from dataclasses import replace
+
+    from bench.run import config
+    from bench.run import plan as planner
+
+    suite = config.load_suite(file, overrides or ())
+    if device:
+        suite = replace(suite, devices=(device,))
+    if rounds:
+        suite = replace(suite, rounds=rounds)
+    made = planner.plan(suite, fetch=fetch, only=only, engine=engine)
+    if not made.items:
+        asked = " ".join(f"--{k} {v}" for k, v in {"only": only, "engine": engine}.items() if v)
+        raise UserError(f"{file}: no cell matches {asked}; `python -m bench plan {file}` lists them")
+    return made
+
+
+def _table(store: Store, made: Plan | None, format: TableFormat) -> None:  # noqa: A002
+    from bench.publish import tables
+    from bench.run import pipeline
+
+    if made is None:
+        results, expected = list(store.all()), None
+    else:
+        expected = [pipeline.public(cell) for cell in made.cells]
+        results = pipeline.records(made, store)
+    typer.echo(tables.render(tables.build(results, expected), format, _width()))
+    for problem in store.problems:
+        _say(f"warning: {problem}")
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((120, 24)).columns
+
+
+def _where(results: Path, made: Plan) -> str:
+    slugs = dict.fromkeys(m.hardware.slug for m in made.made)
+    return ", ".join(str(results / slug / made.suite.name) for slug in slugs)
+
+
+def _log() -> Path:
+    from bench.run import paths
+
+    return paths.cache() / "logs" / "last-worker.log"

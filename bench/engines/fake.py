@@ -1,0 +1,113 @@
+"""An engine that answers on a schedule: the pipeline's own test load, a clock whose error can be known.
+
+It loads nothing. Tokens arrive at `ttft_s` and then every `itl_s`; logits are a fixed function of the ids.
+`fail` makes the worker die in one of the ways real engines die, so that what the suite does about it can be
+seen.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bench.contract.protocols import Decoded, LogitBlock
+from bench.contract.record import Artifact, Hardware
+from bench.contract.spec import Cell
+
+ENV = "core"
+VERSION = 1
+LOADS = frozenset({"hf", "gptq", "awq", "bnb", "gguf", "onnx", "torchao", "compressed-tensors"})
+MODES = frozenset({"offline", "score"})
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Options:
+    """`fail`: how the worker dies on its first token.
+
+    `only_batch`: a batch size it says beforehand it cannot run.
+    """
+
+    ttft_s: float = 0.01
+    itl_s: float = 0.002
+    load_s: float = 0.0
+    fail: Literal["", "exception", "segfault", "hang", "memory", "exit", "noise"] = ""
+    only_batch: int = 0
+
+
+def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
+    del artifact_format, hardware
+    only = cell.engine.options.get("only_batch")
+    if only and cell.workload is not None and cell.workload.batch != only:
+        return f"the fake engine was told to run batch {only} only"
+    return None
+
+
+@contextmanager
+def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[_Session]:  # noqa: A001
+    del device
+    time.sleep(options.load_s)
+    config = json.loads((folder / "config.json").read_text())
+    yield _Session(options, int(config["vocab_size"]), artifact.audit.weight_bytes)
+
+
+@dataclass(frozen=True)
+class _Session:
+    options: Options
+    vocab_size: int
+    weights_bytes: int
+
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
+        began = time.perf_counter()
+        _die(self.options.fail)
+        for step in range(new_tokens):
+            due = began + self.options.ttft_s + step * self.options.itl_s
+            time.sleep(max(0.0, due - time.perf_counter()))
+            tokens = tuple((p[0] * 31 + step * 17) % self.vocab_size for p in prompts)
+            yield Decoded(time.perf_counter(), tokens)
+
+    def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
+        """Logits that favour the id one above the last one, in blocks of 256 rows."""
+        import numpy as np
+
+        _die(self.options.fail)
+        for start in range(0, len(ids), _ROWS):
+            block = np.asarray(ids[start : start + _ROWS])
+            distance = (np.arange(self.vocab_size)[None, :] - block[:, None] - 1) % self.vocab_size
+            yield LogitBlock(start, (-np.log1p(distance)).astype(np.float32))
+
+    def receipts(self) -> Mapping[str, str]:
+        return {"kernel": "schedule", "weight_dtype": "none", "compute_dtype": "none", "device": "none"}
+
+    def memory(self) -> Mapping[str, int]:
+        return {"weights_bytes": 0}
+
+
+def _die(how: str) -> None:
+    if how == "exception":
+        raise RuntimeError("the fake engine was asked to raise")
+    if how == "segfault":
+        ctypes.string_at(0)
+    if how == "exit":
+        os._exit(7)
+    if how == "hang":
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+        time.sleep(3600)
+    if how == "memory":
+        held = []
+        while True:
+            held.append(bytearray(os.urandom(1 << 20)) * 64)
+            time.sleep(0.01)
+    if how == "noise":
+        line = "x" * 1023 + "\n"
+        for _ in range(256 * 1024):
+            sys.stdout.write(line)

@@ -1,0 +1,320 @@
+"""Hugging Face Transformers, in process: the engine every model and every PyTorch quantizer runs on first.
+
+Tokens come from `model.generate` itself, stamped by its own streamer hook: TTFT and TPOT are what a user of
+`generate` gets. GPTQ, AWQ and bitsandbytes artifacts load by the quantization_config in their own folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.errors import UserError
+from bench.contract.protocols import Decoded, LogitBlock
+from bench.contract.record import Artifact, Hardware
+from bench.contract.spec import Cell
+
+ENV = "hf"
+VERSION = 1
+LOADS = frozenset({"hf", "gptq", "awq", "bnb"})
+MODES = frozenset({"offline", "score"})
+_BLOCK_BYTES = 64 << 20
+_AMPERE = (8, 0)
+
+
+@dataclass(frozen=True)
+class Options:
+    """`dtype`: of activations and unquantized weights. `threads`: on the CPU; 0 is one per physical core."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    cache: Literal["dynamic", "static"] = "dynamic"
+    threads: int = 0
+
+
+def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
+    if artifact_format not in LOADS:
+        return f"Transformers here loads {', '.join(sorted(LOADS))}, not {artifact_format}"
+    options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
+    if options.attention != "flash_attention_2":
+        return None
+    if not hardware.gpus:
+        return "flash_attention_2 runs on CUDA GPUs only"
+    if _capability(hardware) < _AMPERE:
+        return "flash_attention_2 needs a GPU of compute capability 8.0 or newer"
+    dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
+    return "flash_attention_2 computes in 16 bits only" if dtype == "float32" else None
+
+
+@contextmanager
+def open(  # noqa: A001  (the protocol's word)
+    folder: Path, artifact: Artifact, options: Options, device: str
+) -> Iterator[HfSession]:
+    """Load the weights onto `device` ("cpu", "cuda", "cuda:N"); UserError for unfit files, no such device."""
+    del artifact
+    import torch
+
+    on_cpu = torch.device(device).type == "cpu"
+    if not on_cpu and not torch.cuda.is_available():
+        raise UserError(f"the cell asks for {device}, but PyTorch {torch.__version__} sees no CUDA device")
+    if on_cpu or options.threads:
+        torch.set_num_threads(options.threads or _physical_cores())
+    model = _load(folder, options, device)
+    if not on_cpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    yield HfSession(model, options, device)
+
+
+class HfSession:
+    """A loaded model. `model` is the Transformers object, for whoever measures this engine's own cost."""
+
+    def __init__(self, model: Any, options: Options, device: str) -> None:
+        text = model.config.get_text_config()
+        self.model = model
+        self.options = options
+        self.device = device
+        self.context: int | None = getattr(text, "max_position_embeddings", None)
+        self.rows = max(1, _BLOCK_BYTES // (4 * text.vocab_size))
+        self.kv: list[Any] = []
+
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
+        """One call of `model.generate`; the steps, with their times, are yielded when it has returned."""
+        import torch
+
+        self._room_for(len(prompts[0]) + new_tokens)
+        clock = _Clock()
+        ids = torch.tensor(prompts, device=self.device)
+        made = self.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new_tokens,
+            streamer=clock,
+            return_dict_in_generate=True,
+        )
+        self.kv = [(t.dtype, t.nbytes) for t in _cache_tensors(made.past_key_values)]
+        for time_s, tokens in clock.steps[1:]:
+            yield Decoded(time_s, tuple(tokens.tolist()))
+
+    def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
+        """Blocks of at most 64 MiB; several are chunks over a KV cache, equal to one pass up to rounding."""
+        self._room_for(len(ids))
+        cache = None
+        for start in range(0, len(ids), self.rows):
+            logits, cache = self._forward(ids[start : start + self.rows], cache, cached=len(ids) > self.rows)
+            yield LogitBlock(start, logits)
+
+    def receipts(self) -> Mapping[str, str]:
+        import torch
+        import transformers
+
+        linears = [m for m in self.model.modules() if _is_linear(m)]
+        kernels = Counter(type(m).__name__ for m in linears)
+        tensors = list(self._tensors())
+        computed = {self.model.get_input_embeddings().weight.dtype}
+        computed |= {m.compute_dtype for m in linears if getattr(m, "compute_dtype", None) is not None}
+        return {
+            "architecture": type(self.model).__name__,
+            "kernel": ", ".join(f"{name} x{n}" for name, n in kernels.most_common()),
+            "weight_dtype": _shares([(t.dtype, t.nbytes) for t in tensors]),
+            "compute_dtype": ", ".join(sorted(map(_short, computed))),
+            "attention": str(self.model.config._attn_implementation),  # noqa: SLF001  (the only place that tells)
+            "cache": self.options.cache,
+            "decode": "compiled" if hasattr(self.model, "_compiled_call") else "eager",
+            "kv_dtype": _shares(self.kv) or "none yet",
+            "threads": str(torch.get_num_threads()),
+            "device": _device_name(self.device),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+
+    def memory(self) -> Mapping[str, int]:
+        """`kv_bytes`: the cache after the last `generate`. On CUDA also the peaks since the load."""
+        import torch
+
+        found = {"weights_bytes": sum(t.nbytes for t in self._tensors())}
+        if self.kv:
+            found["kv_bytes"] = sum(size for _, size in self.kv)
+        if torch.device(self.device).type == "cuda":
+            found["peak_bytes"] = torch.cuda.max_memory_allocated(self.device)
+            found["reserved_bytes"] = torch.cuda.max_memory_reserved(self.device)
+        return found
+
+    def _forward(self, ids: Sequence[int], cache: Any, *, cached: bool) -> tuple[Any, Any]:
+        """float32 NumPy logits [len(ids), vocab] and the cache that now holds these ids too."""
+        import torch
+
+        with torch.no_grad():
+            fed = torch.tensor([ids], device=self.device)
+            out = self.model(input_ids=fed, past_key_values=cache, use_cache=cached)
+            return out.logits[0].float().cpu().numpy(), out.past_key_values if cached else None
+
+    def _room_for(self, tokens: int) -> None:
+        if self.context is not None and tokens > self.context:
+            raise UserError(
+                f"{tokens} tokens do not fit the model's context of {self.context}: use shorter prompts"
+            )
+
+    def _tensors(self) -> Iterator[Any]:
+        """Each tensor the model keeps, once, with the scales that bitsandbytes hangs on its weights."""
+        import itertools
+
+        import torch
+
+        seen: set[int] = set()
+        for tensor in itertools.chain(self.model.parameters(), self.model.buffers()):
+            state = getattr(tensor, "quant_state", None)
+            beside = list(state.as_dict(packed=False).values()) if state is not None else []
+            beside.append(getattr(tensor, "SCB", None))
+            for each in (tensor, *beside):
+                if isinstance(each, torch.Tensor) and each.nbytes and each.data_ptr() not in seen:
+                    seen.add(each.data_ptr())
+                    yield each
+
+
+class _Clock:
+    """The streamer of `generate`, which puts the prompt first, then each step's tokens.
+
+    It copies them to the host before, and that copy waits for the device: the stamp needs no other sync.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[float, Any]] = []
+
+    def put(self, tokens: Any) -> None:
+        self.steps.append((time.perf_counter(), tokens))
+
+    def end(self) -> None:
+        pass
+
+
+def _load(folder: Path, options: Options, device: str) -> Any:
+    """The model in eval mode, its generation settings replaced by greedy decoding without an end token."""
+    import torch
+    from safetensors import SafetensorError
+    from transformers import GenerationConfig
+
+    _look(folder)
+    try:
+        model, info = _pretrained(folder, options, device)
+    except torch.OutOfMemoryError:
+        raise
+    except SafetensorError as error:
+        raise UserError(
+            f"a .safetensors file of the artifact is damaged ({error}): make or download it again"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        raise UserError(f"Transformers cannot load the artifact: {_sentence(error, folder)}") from error
+    _whole(info)
+    # What the checkpoint suggests (sampling, repetition penalty, end tokens) is not what is measured.
+    static = "static" if options.cache == "static" else None
+    model.generation_config = GenerationConfig(do_sample=False, cache_implementation=static)
+    return model.eval()
+
+
+def _pretrained(folder: Path, options: Options, device: str) -> Any:
+    """(model, what was missing from its files). The CPU computes in float32 unless told otherwise."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging as chatter
+
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # LLM.int8 logs a line per layer and step
+    local = {"local_files_only": True, "trust_remote_code": False}
+    dtype = "float32" if options.dtype == "auto" and device == "cpu" else options.dtype
+    config = AutoConfig.from_pretrained(folder, **local)
+    quantization = getattr(config, "quantization_config", None)
+    if isinstance(quantization, dict) and "bnb_4bit_compute_dtype" in quantization and dtype != "auto":
+        quantization["bnb_4bit_compute_dtype"] = dtype
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        dtype=dtype,
+        attn_implementation=options.attention,
+        device_map={"": device},
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # reported in the second result, and refused with a clearer word
+        output_loading_info=True,
+        **local,
+    )
+
+
+def _look(folder: Path) -> None:
+    """UserError for what is missing before Transformers looks elsewhere for it."""
+    if not (folder / "config.json").is_file():
+        raise UserError("the artifact has no config.json: it is no Transformers model folder")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            "the artifact has no .safetensors file; pickled checkpoints are refused, convert them first"
+        )
+
+
+def _whole(info: Mapping[str, Any]) -> None:
+    """UserError when the files lack a tensor: Transformers fills it with random numbers and only logs it."""
+    for kind, word in (("missing_keys", "lack"), ("mismatched_keys", "have the wrong shape for")):
+        if keys := sorted(key if isinstance(key, str) else key[0] for key in info.get(kind) or ()):
+            raise UserError(
+                f"the artifact's weights {word} {len(keys)} tensors of its config.json, first {keys[0]}"
+            )
+
+
+def _sentence(error: Exception, folder: Path) -> str:
+    """The first sentence of an error, without this machine's paths, at most 200 characters."""
+    lines = [
+        line.strip() for line in str(error).replace(str(folder), "its folder").splitlines() if line.strip()
+    ]
+    return (lines[0].split(". ")[0] if lines else type(error).__name__)[:200]
+
+
+def _cache_tensors(cache: Any) -> list[Any]:
+    """Keys, values and whatever else the layers of a Transformers cache keep."""
+    layers = getattr(cache, "layers", ())
+    return [value for layer in layers for value in vars(layer).values() if hasattr(value, "nbytes")]
+
+
+def _is_linear(module: Any) -> bool:
+    """A leaf that multiplies by a weight matrix: Linear4bit, TorchAtenLinear, experts, GPT-2's Conv1D."""
+    name = type(module).__name__
+    return next(module.children(), None) is None and any(w in name for w in ("Linear", "Experts", "Conv1D"))
+
+
+def _shares(sizes: Sequence[tuple[Any, int]]) -> str:
+    """'int32 74%, float32 26%': the dtypes by their bytes, those under a thousandth left out."""
+    total: Counter[str] = Counter()
+    for dtype, size in sizes:
+        total[_short(dtype)] += size
+    every = sum(total.values())
+    return ", ".join(
+        f"{name} {size / every:.0%}" for name, size in total.most_common() if size * 1000 >= every
+    )
+
+
+def _short(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    return "cpu" if torch.device(device).type == "cpu" else f"{device} {torch.cuda.get_device_name(device)}"
+
+
+def _capability(hardware: Hardware) -> tuple[int, ...]:
+    return tuple(int(part) for part in hardware.gpus[0].compute_capability.split("."))
+
+
+def _physical_cores() -> int:
+    """Cores this process may run on, hyperthreads of one core counted once where the system tells (Linux)."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    siblings = set()
+    for cpu in os.sched_getaffinity(0):
+        file = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        siblings.add(file.read_text() if file.is_file() else str(cpu))
+    return len(siblings)

@@ -1,0 +1,162 @@
+"""The one place that asks NVIDIA's driver. The rest works on its readings, so recorded ones can stand in.
+
+A machine without driver or GPU is an ordinary machine: nothing here raises, what cannot be known is None or
+absent.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pynvml
+
+from bench.contract.record import Gpu
+
+T = TypeVar("T")
+
+# nvmlClocksEventReason*: those that mean slower than asked for, which idle and application clocks do not.
+THROTTLE_REASONS = {
+    0x04: "sw_power_cap",
+    0x08: "hw_slowdown",
+    0x20: "sw_thermal",
+    0x40: "hw_thermal",
+    0x80: "hw_power_brake",
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One look at one GPU. `processes`: bytes by pid of compute processes, in the driver's pid namespace.
+
+    `energy_j` counts from driver load (Volta and newer, updated about every 100 ms); `utilization` is 0..1
+    over the driver's last sampling period; `throttle` is nvmlClocksEventReasons as a bit mask.
+    """
+
+    used_bytes: int | None = None
+    processes: Mapping[int, int] = field(default_factory=dict)
+    power_w: float | None = None
+    energy_j: float | None = None
+    sm_clock_mhz: int | None = None
+    temperature_c: int | None = None
+    utilization: float | None = None
+    throttle: int = 0
+
+
+Reader = Callable[[], Reading]
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """The GPUs this process may use, in the order `cuda:N` counts them: CUDA_VISIBLE_DEVICES is honoured.
+
+    Its numbers are taken as NVML indices, which is what they are under CUDA_DEVICE_ORDER=PCI_BUS_ID.
+    """
+    with _driver() as ready:
+        if not ready:
+            return ()
+        handles = [
+            _ask(pynvml.nvmlDeviceGetHandleByIndex, i) for i in range(_ask(pynvml.nvmlDeviceGetCount) or 0)
+        ]
+        found = [
+            (_gpu(i, h), str(_ask(pynvml.nvmlDeviceGetUUID, h)))
+            for i, h in enumerate(handles)
+            if h is not None
+        ]
+    return _visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def index(device: str) -> int | None:
+    """The NVML index of "cuda:N" among the GPUs this process may use."""
+    if not device.startswith("cuda"):
+        return None
+    number = int(device.partition(":")[2] or 0)
+    found = gpus()
+    return found[number].index if number < len(found) else None
+
+
+@contextmanager
+def reader(index: int | None) -> Iterator[Reader | None]:
+    """A function that reads the GPU of an NVML index while the context lasts; None where there is none."""
+    with _driver() as ready:
+        handle = _ask(pynvml.nvmlDeviceGetHandleByIndex, index) if ready and index is not None else None
+        yield None if handle is None else lambda: _read(handle)
+
+
+def throttle_names(mask: int) -> tuple[str, ...]:
+    return tuple(name for bit, name in THROTTLE_REASONS.items() if mask & bit)
+
+
+@contextmanager
+def _driver() -> Iterator[bool]:
+    try:
+        pynvml.nvmlInit()
+    except (pynvml.NVMLError, OSError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        _ask(pynvml.nvmlShutdown)
+
+
+def _ask(function: Callable[..., T], *arguments: Any) -> T | None:
+    """The driver's answer; None for what this GPU or this user may not know."""
+    try:
+        return function(*arguments)
+    except (pynvml.NVMLError, OSError, UnicodeDecodeError):
+        return None
+
+
+def _memory(handle: Any) -> Any:
+    """Version 2 leaves what the driver reserves out of `used`; older drivers know only version 1."""
+    second = _ask(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
+    return second if second is not None else _ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
+
+
+def _gpu(index: int, handle: Any) -> Gpu:
+    memory, capability = _memory(handle), _ask(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
+    return Gpu(
+        index=index,
+        name=_ask(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU",
+        memory_bytes=0 if memory is None else int(memory.total),
+        compute_capability="0.0" if capability is None else "{}.{}".format(*capability),
+        driver=_ask(pynvml.nvmlSystemGetDriverVersion) or "",
+    )
+
+
+def _visible(found: list[tuple[Gpu, str]], setting: str | None) -> tuple[Gpu, ...]:
+    """CUDA's own rule: entries in order, by index or UUID prefix; the list ends at the first unknown one."""
+    if setting is None:
+        return tuple(gpu for gpu, _ in found)
+    chosen: list[Gpu] = []
+    for entry in (e.strip() for e in setting.split(",")):
+        matches = [
+            g
+            for g, uuid in found
+            if entry == str(g.index) or (entry[:4] == "GPU-" and uuid.startswith(entry))
+        ]
+        if len(matches) != 1:
+            break
+        chosen += matches
+    return tuple(chosen)
+
+
+def _read(handle: Any) -> Reading:
+    memory = _memory(handle)
+    power_mw = _ask(pynvml.nvmlDeviceGetPowerUsage, handle)
+    energy_mj = _ask(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle)
+    rates = _ask(pynvml.nvmlDeviceGetUtilizationRates, handle)
+    processes = _ask(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+    return Reading(
+        used_bytes=None if memory is None else int(memory.used),
+        processes={int(p.pid): int(p.usedGpuMemory or 0) for p in processes},
+        power_w=None if power_mw is None else power_mw / 1e3,
+        energy_j=None if energy_mj is None else energy_mj / 1e3,
+        sm_clock_mhz=_ask(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
+        temperature_c=_ask(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
+        utilization=None if rates is None else rates.gpu / 100,
+        throttle=_ask(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0,
+    )

@@ -1,0 +1,130 @@
+"""What cannot be, said in sentences before it is published; and the marks of figures that may mislead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from bench.contract.record import RequestTrace, Result
+from bench.measure.latency import completed, e2el_s, itl_s, latency_metrics, osl, stamps, ttft_s
+from bench.measure.memory import allocator_peak
+from bench.measure.stats import coefficient_of_variation
+
+VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "errors", "nvml", "round"
+MARKS = {
+    VARIES: "the coefficient of variation over rounds is above 5 %",
+    BUSY: "the device was not idle and empty before a round",
+    THROTTLED: "the GPU lowered its clocks for power or heat",
+    ERRORS: "requests failed and are left out of every figure",
+    NVML: "peak memory is NVML's process figure, CUDA context included: the engine tells no allocator peak",
+    ROUND: "at least one round failed and is left out",
+}
+CV_LIMIT = 0.05
+WATCHED = ("ttft_s", "tpot_s", "e2el_s", "output_tok_per_s", "prefill_tok_per_s", "decode_tok_per_s",
+           "peak_memory_bytes", "perplexity")  # fmt: skip
+_ROUNDING_S = 5e-6  # traces are kept to the microsecond
+
+
+def check(result: Result, traces: Sequence[RequestTrace], baseline_bits: float | None) -> list[str]:
+    """Sentences for what contradicts itself in an ok record; `baseline_bits` is bits per weight."""
+    if result.status != "ok":
+        return [] if result.reason else [f"a record with status {result.status} gives no reason"]
+    found = [s for t in traces if not t.error for s in _request(t, result)]
+    found += _agreement(result, traces)
+    found += _metrics(result)
+    if (bits := _by_name_only(result, baseline_bits)) is not None:
+        found.append(
+            f"recipe {result.cell.recipe.name} quantizes by name only: {bits:.2f} bits per weight, "
+            f"the baseline has {baseline_bits:.2f}"
+        )
+    return found
+
+
+def marks(results: Sequence[Result]) -> tuple[str, ...]:
+    """Codes of MARKS for the rounds of one cell, sorted; `varies:tpot_s` names the metric.
+
+    Codes the rounds recorded themselves (`Result.marks`) are kept.
+    """
+    done = [r for r in results if r.status == "ok"]
+    found = {m for r in done for m in r.marks}
+    if done and any(r.status == "failed" for r in results):
+        found.add(ROUND)
+    if any(r.metrics.get("failed_requests", 0.0) > 0 for r in done):
+        found.add(ERRORS)
+    if any(r.facts.get("throttle_reasons") for r in done):
+        found.add(THROTTLED)
+    if any(_nvml_only(r) for r in done):
+        found.add(NVML)
+    for key in WATCHED:
+        values = [r.metrics[key] for r in done if key in r.metrics]
+        if coefficient_of_variation(values) > CV_LIMIT:
+            found.add(f"{VARIES}:{key}")
+    return tuple(sorted(found))
+
+
+def _request(trace: RequestTrace, result: Result) -> Iterator[str]:
+    name = f"request {trace.request} of window {trace.window}"
+    times, workload = stamps(trace), result.cell.workload
+    if workload is not None and osl(trace) != workload.new_tokens:
+        yield f"{name} produced {osl(trace)} tokens, {workload.new_tokens} were asked"
+    if workload is not None and trace.prompt_tokens != workload.prompt_tokens:
+        yield f"{name} had a prompt of {trace.prompt_tokens} tokens, {workload.prompt_tokens} were asked"
+    if not times:
+        return
+    if min(trace.due_s, trace.sent_s, *trace.token_s) < 0 or trace.sent_s < trace.due_s:
+        yield f"{name} has a negative time, or was sent before it was due"
+    if any(b < a for a, b in pairwise(trace.token_s)):
+        yield f"{name} has events that go back in time"
+    if times[0] <= trace.sent_s:
+        yield f"{name} has its first token no later than it was sent"
+    if abs(math.fsum(itl_s(trace)) - (e2el_s(trace) - ttft_s(trace))) > _ROUNDING_S:
+        yield f"{name}: the sum of its ITL is not E2EL - TTFT"
+
+
+def _agreement(result: Result, traces: Sequence[RequestTrace]) -> Iterator[str]:
+    """The recorded metrics are those the traces give: the same definition, the same requests."""
+    if not completed(traces):
+        return
+    for key, value in latency_metrics(traces).items():
+        recorded = result.metrics.get(key)
+        if recorded is not None and not math.isclose(recorded, value, rel_tol=1e-3, abs_tol=_ROUNDING_S):
+            yield f"{key} is recorded as {recorded:g}, its traces give {value:g}"
+
+
+def _metrics(result: Result) -> Iterator[str]:
+    metrics = result.metrics
+    for key, value in metrics.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            yield f"{key} is not a finite number"
+        elif value <= 0 and key in WATCHED:
+            yield f"{key} is {value:g}, and must be positive"
+        elif key == "perplexity" and value < 1:
+            yield f"perplexity is {value:g}, and cannot be below 1"
+    peak, weights = metrics.get("peak_memory_bytes"), result.facts.get("weights_bytes")
+    if weights is None and result.artifact is not None:
+        weights = result.artifact.audit.weight_bytes
+    if peak is not None and weights is not None and peak < weights:
+        yield f"peak memory of {peak:.0f} bytes is less than the {weights:.0f} bytes of weights"
+    ttft, e2el = metrics.get("ttft_s"), metrics.get("e2el_s")
+    if ttft is not None and e2el is not None and ttft > e2el:
+        yield f"the median TTFT {ttft:g} s is longer than the median E2EL {e2el:g} s"
+
+
+def _by_name_only(result: Result, baseline_bits: float | None) -> float | None:
+    """The bits per weight if steps were taken and they are still the baseline's within 1 %.
+
+    Format `hf` is left out: pruning and distilling do not quantize. So is a step that asks for 16 or 32 bits.
+    """
+    artifact = result.artifact
+    if artifact is None or baseline_bits is None or not artifact.steps or artifact.format == "hf":
+        return None
+    wide = {"f16", "bf16", "f32", "fp16", "fp32", "float16", "bfloat16", "float32"}
+    asked = (str(v).lower() for s in artifact.steps for k, v in s.options.items() if "dtype" not in k)
+    bits = artifact.audit.bits_per_weight
+    return bits if abs(bits - baseline_bits) <= 0.01 * baseline_bits and wide.isdisjoint(asked) else None
+
+
+def _nvml_only(result: Result) -> bool:
+    on_gpu = result.cell.device.startswith("cuda") and "peak_memory_bytes" in result.metrics
+    return on_gpu and allocator_peak(result.facts) is None

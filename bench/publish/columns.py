@@ -1,0 +1,77 @@
+"""The columns of every table, declared once: a figure's name, the unit it is shown in, the better side.
+
+Records hold seconds and bytes; milliseconds, MiB and percent exist here only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.measure.stats import Spread
+
+MIB = 2.0**20
+DASH = "\N{EN DASH}"  # between the ends of a range; alone: there is nothing to tell
+
+
+@dataclass(frozen=True)
+class Column:
+    """`key` is a metric, or a field of the audit. A shown figure is the stored one times `scale`, in `unit`.
+
+    `digits` are significant ones; whole numbers keep all of theirs. {title} in a header is the task's.
+    """
+
+    key: str
+    header: str
+    unit: str = ""
+    scale: float = 1.0
+    digits: int = 3
+    better: Literal["lower", "higher"] | None = None
+
+    def heading(self, title: str = "") -> str:
+        """The header with its unit and an arrow to the better side."""
+        arrow = {"lower": " ↓", "higher": " ↑", None: ""}[self.better]
+        return f"{self.header.format(title=title)}{f' {self.unit}' if self.unit else ''}{arrow}"
+
+
+SIZE = (
+    Column("bits_per_weight", "bits/weight", better="lower"),
+    Column("total_bytes", "size", "MiB", 1 / MIB, better="lower"),
+)
+QUALITY = (Column("perplexity", "ppl {title}", digits=4, better="lower"),)
+CHANGE = Column("perplexity_change_fraction", "vs baseline", "%", 100.0, better="lower")
+SERVING = (
+    Column("ttft_s", "TTFT", "ms", 1e3, better="lower"),
+    Column("tpot_s", "TPOT", "ms", 1e3, better="lower"),
+    Column("output_tok_per_s", "output", "tok/s", better="higher"),
+    Column("peak_memory_bytes", "peak memory", "MiB", 1 / MIB, better="lower"),
+)
+
+
+def task_name(title: str) -> str:
+    """A task's title as a column head: the metric is named beside it already."""
+    return title.removeprefix("perplexity-")
+
+
+def number(value: float, digits: int, *, like: float | None = None) -> str:
+    """`digits` significant digits, an exponent from ten million on; as many decimals as `like` would get."""
+    measure = abs(value if like is None else like)
+    if not math.isfinite(value) or abs(value) >= 1e7:
+        return f"{value:.2e}" if math.isfinite(value) else "not finite"
+    decimals = digits - 1 - math.floor(math.log10(measure)) if measure else 0
+    return f"{value:.{min(max(decimals, 0), 6)}f}"
+
+
+def figure(column: Column, found: Spread) -> str:
+    """The median, and in brackets the smallest and largest round where they differ as shown."""
+    scaled = [value * column.scale for value in (found.median, found.low, found.high)]
+    median, low, high = (number(value, column.digits, like=scaled[0]) for value in scaled)
+    return median if low == high else f"{median} ({low}{DASH}{high})"
+
+
+def change(fraction: float, low: float | None, high: float | None) -> str:
+    """A relative change in percent with half its interval: "+1.23 ± 0.31"."""
+    decimals = 2 if abs(fraction) < 1 else 0
+    text = f"{100 * fraction:+.{decimals}f}"
+    return text if low is None or high is None else f"{text} ± {50 * (high - low):.{decimals}f}"

@@ -1,0 +1,117 @@
+"""One table in four forms: for a terminal, for a page in Markdown, for a spreadsheet, for a program."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from bench.contract import wire
+from bench.publish.columns import CHANGE, QUALITY, SERVING, SIZE
+from bench.publish.rows import LEGEND, Entry, Row, Table
+from bench.publish.sections import NAMES, Notes, Page, Section, pages, summary
+
+_CHANGES = (CHANGE.key, "perplexity_change_low_fraction", "perplexity_change_high_fraction")
+
+
+def terminal(table: Table, width: int) -> str:
+    """Plain text of at most `width` columns, the same in a pipe; wide cells break at spaces."""
+    notes, out = Notes(), io.StringIO()
+    console = Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    for page in pages(table, notes):
+        console.print(Text(page.title))
+        for section in _joined(page, width):
+            console.print(Text(f"\n{section.title}"))
+            console.print(_grid(section))
+    for line in (summary(table), *notes.lines()):
+        console.print(Text(line))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def markdown(table: Table) -> str:
+    """A heading for each device and model, a pipe table for each section; outside text is escaped."""
+    notes = Notes()
+    lines: list[str] = []
+    for page in pages(table, notes):
+        lines += [f"### {_escaped(page.title)}", ""]
+        for section in page.sections:
+            rule = ["---"] * NAMES + ["---:"] * (len(section.heads) - NAMES)
+            lines += [f"**{_escaped(section.title)}**", "", _piped(section.heads), _piped(rule, escape=False)]
+            lines += [*map(_piped, section.lines), ""]
+    ends = [_escaped(line) for line in (summary(table), *notes.lines())]
+    return "\n".join(lines) + "\n" + "  \n".join(ends) + "\n"
+
+
+def csv_text(table: Table) -> str:
+    """A line per row, as stored: SI units named in the header; median, min, max, n in separate columns."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    lines = [_flat(row) for row in table.rows]
+    heads = dict.fromkeys(key for line in lines for key in line)
+    writer.writerow(heads)
+    writer.writerows([line.get(key, "") for key in heads] for line in lines)
+    return out.getvalue()
+
+
+def json_text(table: Table) -> str:
+    """Everything the table knows, every metric included, with the legend of its marks."""
+    return wire.dumps({**wire.plain(table), "legend": LEGEND}, indent=1) + "\n"
+
+
+def _grid(section: Section) -> Grid:
+    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for i, head in enumerate(section.heads):
+        names = i < NAMES or head == "marks"
+        grid.add_column(Text(head), justify="left" if names else "right", overflow="fold")
+    for line in section.lines:
+        grid.add_row(*map(Text, line))
+    return grid
+
+
+def _joined(page: Page, width: int) -> Sequence[Section]:
+    """Quality and the only workload side by side where the terminal is wide enough, else apart."""
+    if len(page.sections) != 2 or len(page.sections[0].lines) != len(page.sections[1].lines):
+        return page.sections
+    one, two = page.sections
+    lines = tuple((*a, *b[NAMES:]) for a, b in zip(one.lines, two.lines, strict=True))
+    both = Section(f"{one.title}; {two.title}", (*one.heads, *two.heads[NAMES:]), lines)
+    needed = sum(max(map(len, column)) + 3 for column in zip(both.heads, *both.lines, strict=True))
+    return (both,) if needed <= width else page.sections
+
+
+def _escaped(text: str) -> str:
+    """Text from outside as Markdown text: no table cell, tag or line of its own."""
+    text = " ".join(text.split())
+    for sign in "\\|<>*_`[]":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def _piped(cells: Sequence[str], *, escape: bool = True) -> str:
+    return f"| {' | '.join(_escaped(c) if escape else c for c in cells)} |"
+
+
+def _flat(row: Row) -> dict[str, object]:
+    names = ("device", "suite", "model", "recipe", "engine")
+    flat: dict[str, object] = {name: getattr(row, name) for name in names}
+    flat |= {c.key: "" if row.audit is None else getattr(row.audit, c.key) for c in SIZE}
+    for title, entry in row.tasks.items():
+        flat |= _columns(title, entry, [c.key for c in QUALITY])
+        flat |= {f"{title}/{key}": entry.change.get(key, "") for key in _CHANGES}
+    for title, entry in row.workloads.items():
+        flat |= _columns(title, entry, [c.key for c in SERVING])
+    return flat
+
+
+def _columns(title: str, entry: Entry, keys: Sequence[str]) -> dict[str, object]:
+    flat: dict[str, object] = {f"{title}/status": entry.status}
+    for key in keys:
+        found = entry.figures.get(key)
+        values = ("", "", "", "") if found is None else (found.median, found.low, found.high, found.n)
+        flat |= {f"{title}/{key}{end}": v for end, v in zip(("", "_min", "_max", "_n"), values, strict=True)}
+    return {**flat, f"{title}/reason": entry.reason, f"{title}/marks": " ".join(entry.marks)}

@@ -1,0 +1,58 @@
+"""The table without a shape: rows of device, suite, model, recipe, engine; an entry per task and load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bench.contract.record import Audit
+from bench.measure.sanity import MARKS
+from bench.measure.stats import Spread
+
+OTHER_ENGINE = "reference"
+LEGEND = {
+    **MARKS,
+    OTHER_ENGINE: "the change is against the baseline on another engine: it has none on this one",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one row has for one task or workload. `rounds` counts those the figures come from.
+
+    `missing` was asked for and has not run; `unplanned` was never asked for. `change` is against the
+    baseline: a fraction and its interval as the task's `compare` gives them. `figures`: metric -> spread
+    over rounds, SI units.
+    """
+
+    status: Literal["ok", "failed", "unsupported", "missing", "unplanned"]
+    reason: str = ""
+    rounds: int = 0
+    figures: Mapping[str, Spread] = field(default_factory=dict)
+    change: Mapping[str, float] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """`tasks` and `workloads` have an entry for each of the table's titles."""
+
+    device: str
+    suite: str
+    model: str
+    recipe: str
+    engine: str
+    baseline: bool
+    audit: Audit | None
+    tasks: Mapping[str, Entry]
+    workloads: Mapping[str, Entry]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in the order they are shown; the titles of tasks and workloads likewise."""
+
+    rows: tuple[Row, ...]
+    tasks: tuple[str, ...]
+    workloads: tuple[str, ...]

@@ -1,0 +1,160 @@
+"""The table cut to fit a page: per device and model a section for size and quality, one for each workload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from bench.publish.columns import (
+    CHANGE,
+    DASH,
+    QUALITY,
+    SERVING,
+    SIZE,
+    Column,
+    change,
+    figure,
+    number,
+    task_name,
+)
+from bench.publish.rows import LEGEND, Entry, Row, Table
+
+_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+NAMES = 2  # leading columns that hold names, not figures: recipe, engine
+
+
+@dataclass(frozen=True)
+class Section:
+    """`heads` and the cells of each line, as text; the first NAMES columns are names."""
+
+    title: str
+    heads: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+@dataclass
+class Notes:
+    """Footnotes and marks met while cells are written out, to be explained below."""
+
+    reasons: dict[str, int] = field(default_factory=dict)
+    marks: dict[str, None] = field(default_factory=dict)
+
+    def number(self, reason: str) -> str:
+        return str(self.reasons.setdefault(reason, len(self.reasons) + 1)).translate(_SUPERSCRIPT)
+
+    def lines(self) -> list[str]:
+        found = [f"{str(n).translate(_SUPERSCRIPT)} {reason}" for reason, n in self.reasons.items()]
+        return found + [f"{mark}: {LEGEND[mark]}" for mark in self.marks if mark in LEGEND]
+
+
+@dataclass(frozen=True)
+class Page:
+    """One device, suite and model."""
+
+    title: str
+    sections: tuple[Section, ...]
+
+
+def pages(table: Table, notes: Notes) -> list[Page]:
+    """Every page; `notes` collects what its cells refer to, numbered through all of them."""
+    found = []
+    for (device, suite, model), group in groupby(table.rows, key=lambda r: (r.device, r.suite, r.model)):
+        rows = list(group)
+        tasks = [t for t in table.tasks if any(r.tasks[t].status != "unplanned" for r in rows)]
+        sections = [_quality(rows, tasks, notes)]
+        for title in table.workloads:
+            asked = [row for row in rows if row.workloads[title].status != "unplanned"]
+            sections += [_serving(asked, title, notes)] if asked else []
+        found.append(Page(" / ".join(filter(None, (device, suite, model))), tuple(sections)))
+    return found
+
+
+def summary(table: Table) -> str:
+    """What the figures are; each section says over how many rounds."""
+    if not any(e.rounds for row in table.rows for e in (*row.tasks.values(), *row.workloads.values())):
+        return "No figures yet."
+    return f"Figures are medians over n rounds, with (min{DASH}max) where they differ; ± is a 95 % interval."
+
+
+def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section:
+    heads = [c.heading() for c in SIZE]
+    heads += [h for t in tasks for h in (*(c.heading(task_name(t)) for c in QUALITY), CHANGE.heading())]
+    lines = [[*_sizes(row), *(cell for t in tasks for cell in _task(row, t, notes))] for row in rows]
+    entries = [[row.tasks[t] for t in tasks] for row in rows]
+    return _section("size and quality" if tasks else "size", heads, rows, lines, entries, notes)
+
+
+def _serving(rows: Sequence[Row], title: str, notes: Notes) -> Section:
+    heads = [c.heading() for c in SERVING]
+    entries = [row.workloads[title] for row in rows]
+    lines = [_figures(SERVING, entry, notes) for entry in entries]
+    return _section(title, heads, rows, lines, [[entry] for entry in entries], notes)
+
+
+def _section(
+    title: str,
+    heads: Sequence[str],
+    rows: Sequence[Row],
+    lines: Sequence[Sequence[str]],
+    entries: Sequence[Sequence[Entry]],
+    notes: Notes,
+) -> Section:
+    """Names before, marks after where there are any; n in the title, or in a column where lines differ in it."""
+    counts = [list(dict.fromkeys(str(e.rounds) for e in found if e.rounds)) for found in entries]
+    marks = [_marks(found, notes) for found in entries]
+    extra = []
+    if len(different := {n for line in counts for n in line}) == 1:
+        title = f"{title} (n={different.pop()})"
+    elif different:
+        extra.append(["n", *("/".join(line) or DASH for line in counts)])
+    if any(marks):
+        extra.append(["marks", *marks])
+    full = [
+        ["recipe", "engine", *heads],
+        *([r.recipe, r.engine, *line] for r, line in zip(rows, lines, strict=True)),
+    ]
+    for column in extra:
+        full = [[*line, cell] for line, cell in zip(full, column, strict=True)]
+    return Section(title, tuple(full[0]), tuple(map(tuple, full[1:])))
+
+
+def _sizes(row: Row) -> list[str]:
+    if row.audit is None:
+        return [DASH] * len(SIZE)
+    return [number(getattr(row.audit, c.key) * c.scale, c.digits) for c in SIZE]
+
+
+def _task(row: Row, title: str, notes: Notes) -> list[str]:
+    entry = row.tasks[title]
+    cells = _figures(QUALITY, entry, notes)
+    if entry.status != "ok":
+        return [*cells, _void(entry, notes, first=False)]
+    if row.baseline:
+        return [*cells, "baseline"]
+    fraction = entry.change.get(CHANGE.key)
+    low, high = (entry.change.get(f"perplexity_change_{end}_fraction") for end in ("low", "high"))
+    return [*cells, DASH if fraction is None else change(fraction, low, high)]
+
+
+def _figures(columns: Sequence[Column], entry: Entry, notes: Notes) -> list[str]:
+    if entry.status != "ok":
+        return [_void(entry, notes, first=not i) for i in range(len(columns))]
+    return [figure(c, entry.figures[c.key]) if c.key in entry.figures else DASH for c in columns]
+
+
+def _void(entry: Entry, notes: Notes, *, first: bool) -> str:
+    """In place of a figure: the word in the first cell, its footnote in the others. Never a blank."""
+    if entry.status == "unplanned":
+        return DASH
+    if entry.status == "missing":
+        return "not run yet" if first else "·"
+    return f"{entry.status if first else ''}{notes.number(entry.reason)}"
+
+
+def _marks(entries: Sequence[Entry], notes: Notes) -> str:
+    """Marks by name, without the metric: the spread beside a figure shows it, JSON names it."""
+    words = list(dict.fromkeys(mark.partition(":")[0] for entry in entries for mark in entry.marks))
+    for word in words:
+        notes.marks.setdefault(word)
+    return ", ".join(words)

@@ -1,0 +1,189 @@
+"""Records to a table: rounds grouped into cells, cells into rows, each change against its baseline.
+
+Figures are medians over rounds. The baseline is the recipe of that name, else one without steps, else the
+first whose artifact is in the original format; the change is computed by the task's own `compare`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from bench.contract import plugins
+from bench.contract.errors import UserError
+from bench.contract.record import Audit, Result
+from bench.contract.spec import Cell
+from bench.measure.sanity import marks
+from bench.measure.stats import spread
+from bench.publish import render as renderers
+from bench.publish.rows import OTHER_ENGINE, Entry, Row, Table
+
+Format = Literal["terminal", "md", "csv", "json"]
+Place = tuple[str, str, str]  # device slug, suite, model
+Key = tuple[str, str, str, str, str]  # place, recipe, engine
+What = tuple[bool, str]  # is a task, title
+
+
+@dataclass
+class _Gathered:
+    """Records by row and column; every dict is in the order in which things are to be shown."""
+
+    cells: dict[Key, dict[What, list[Result]]]
+    audits: dict[tuple[str, ...], Audit]
+    whats: dict[What, None]
+    expected: set[tuple[Key, What]] | None
+
+
+def build(results: Iterable[Result], expected: Iterable[Cell] | None = None) -> Table:
+    """A row per device, suite, model, recipe and engine. `expected` cells without a record are "not run yet".
+
+    Rows come in the order of `expected` where given, else as they started, the baseline first.
+    """
+    gathered = _gather(sorted(results, key=lambda r: (r.started, r.round)), expected)
+    places = list(dict.fromkeys(key[:3] for key in gathered.cells))
+    rows = [row for place in sorted(places, key=lambda p: p[:2]) for row in _rows(place, gathered)]
+    titles = [[title for is_task, title in gathered.whats if is_task is wanted] for wanted in (True, False)]
+    return Table(tuple(rows), tuple(titles[0]), tuple(titles[1]))
+
+
+def render(table: Table, format: Format, width: int = 120) -> str:  # noqa: A002  (the command line's word)
+    """The table as text. `width` columns bound the terminal form only; csv and json hold stored values."""
+    shapes: dict[str, Callable[[], str]] = {
+        "terminal": lambda: renderers.terminal(table, width),
+        "md": lambda: renderers.markdown(table),
+        "csv": lambda: renderers.csv_text(table),
+        "json": lambda: renderers.json_text(table),
+    }
+    if format not in shapes:
+        raise UserError(plugins.unknown("format", format, tuple(shapes)))
+    return shapes[format]()
+
+
+def _gather(results: Sequence[Result], expected: Iterable[Cell] | None) -> _Gathered:
+    gathered = _Gathered({}, {}, {}, None)
+    if expected is not None:
+        gathered.expected = set()
+        where, suite = _places(results), next((r.suite for r in results), "")
+        for cell in expected:
+            for slug, suite_ in where.get(cell.device, [(cell.device, suite)]):
+                key, what = _key(slug, suite_, cell), _what(cell)
+                gathered.expected.add((key, what))
+                gathered.cells.setdefault(key, {})
+                gathered.whats.setdefault(what)
+    for result in results:
+        key, cell = _key(result.hardware.slug, result.suite, result.cell), result.cell
+        if result.artifact is not None:
+            gathered.audits[key[:4]] = result.artifact.audit
+        if cell.workload is not None or cell.task is not None:
+            gathered.cells.setdefault(key, {}).setdefault(_what(cell), []).append(result)
+            gathered.whats.setdefault(_what(cell))
+    return gathered
+
+
+def _places(results: Sequence[Result]) -> dict[str, list[tuple[str, str]]]:
+    """The slugs and suites that a device's word stands for in these records."""
+    found: dict[str, dict[tuple[str, str], None]] = {}
+    for result in results:
+        found.setdefault(result.cell.device, {}).setdefault((result.hardware.slug, result.suite))
+    return {device: list(places) for device, places in found.items()}
+
+
+def _key(slug: str, suite: str, cell: Cell) -> Key:
+    return slug, suite, cell.model.label, cell.recipe.name, cell.engine.title
+
+
+def _what(cell: Cell) -> What:
+    return cell.task is not None, cell.what
+
+
+def _rows(place: Place, gathered: _Gathered) -> list[Row]:
+    keys = [key for key in gathered.cells if key[:3] == place]
+    recipes = list(dict.fromkeys(key[3] for key in keys))
+    engines = list(dict.fromkeys(key[4] for key in keys))
+    baseline = _baseline(place, keys, gathered)
+    keys.sort(key=lambda k: (k[3] != baseline, recipes.index(k[3]), engines.index(k[4])))
+    references = [gathered.cells[key] for key in keys if key[3] == baseline]
+    return [_row(key, baseline, references, gathered) for key in keys]
+
+
+def _baseline(place: Place, keys: Sequence[Key], gathered: _Gathered) -> str | None:
+    recipes = list(dict.fromkeys(key[3] for key in keys))
+    if "baseline" in recipes:
+        return "baseline"
+    stepless = {
+        key[3] for key in keys for rounds in gathered.cells[key].values() if not rounds[0].cell.recipe.steps
+    }
+    formats = {
+        recipe: audit.format for (*where, recipe), audit in gathered.audits.items() if tuple(where) == place
+    }
+    original = [recipe for recipe in recipes if formats.get(recipe) == "hf"]
+    return next((r for r in [*(r for r in recipes if r in stepless), *original]), None)
+
+
+def _row(
+    key: Key, baseline: str | None, references: Sequence[Mapping[What, list[Result]]], gathered: _Gathered
+) -> Row:
+    cells, tasks, workloads = gathered.cells[key], {}, {}
+    for what in gathered.whats:
+        planned = gathered.expected is None or (key, what) in gathered.expected
+        entry = _entry(cells.get(what, []), planned=planned)
+        if what[0]:
+            own = gathered.cells[key] if key[3] == baseline else None
+            tasks[what[1]] = entry if own is not None else _compared(entry, key[4], what, cells, references)
+        else:
+            workloads[what[1]] = entry
+    device, suite, model, recipe, engine = key
+    audit = gathered.audits.get(key[:4])
+    return Row(device, suite, model, recipe, engine, recipe == baseline, audit, tasks, workloads)
+
+
+def _entry(rounds: Sequence[Result], *, planned: bool) -> Entry:
+    """The rounds of one cell: figures if any is ok, else the latest reason, a failure's first."""
+    done = [r for r in rounds if r.status == "ok"]
+    if not done:
+        for status in ("failed", "unsupported"):
+            reasons = [r.reason for r in rounds if r.status == status]
+            if reasons:
+                return Entry(status, reasons[-1] or "no reason was recorded")
+        return Entry("missing" if planned else "unplanned")
+    metrics = dict.fromkeys(key for r in done for key in r.metrics)
+    figures = {key: spread([r.metrics[key] for r in done if key in r.metrics]) for key in metrics}
+    return Entry("ok", rounds=len(done), figures=figures, marks=marks(rounds))
+
+
+def _compared(
+    entry: Entry,
+    engine: str,
+    what: What,
+    cells: Mapping[What, list[Result]],
+    references: Sequence[Mapping[What, list[Result]]],
+) -> Entry:
+    """The entry with its change against the baseline: on the same engine if it ran there, else another."""
+    mine = _first_ok(cells.get(what, []))
+    found = [r for r in (_first_ok(ref.get(what, [])) for ref in references) if r is not None]
+    if mine is None or not found:
+        return entry
+    reference = next((r for r in found if r.cell.engine.title == engine), found[0])
+    change = _change(mine, reference)
+    if change and reference.cell.engine.title != engine:
+        return replace(entry, change=change, marks=(*entry.marks, OTHER_ENGINE))
+    return replace(entry, change=change)
+
+
+def _first_ok(rounds: Sequence[Result]) -> Result | None:
+    return next((r for r in sorted(rounds, key=lambda r: r.round) if r.status == "ok"), None)
+
+
+def _change(mine: Result, reference: Result) -> Mapping[str, float]:
+    """Empty where the two are not over the same items, or the task that made the facts is gone."""
+    task = mine.cell.task
+    if task is None:
+        return {}
+    try:
+        found: Mapping[str, float] = plugins.load(plugins.TASKS, task.kind).compare(
+            mine.facts, reference.facts
+        )
+    except (UserError, KeyError, TypeError, ValueError):
+        return {}
+    return found

@@ -1,0 +1,184 @@
+"""Recipes to artifacts: each step is taken once, in its method's environment, and found by its digest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from bench.contract import plugins, wire
+from bench.contract.errors import UserError
+from bench.contract.job import Job
+from bench.contract.record import Artifact, Audit, Hardware, Source
+from bench.contract.spec import Recipe, Step
+from bench.run import audit, envs, launch, paths
+from bench.run.models import Resolved
+
+Report = Callable[[str], None]
+
+
+class StepFailedError(Exception):
+    """A step was tried and did not produce an artifact; the text is the reason a record gives."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """An artifact and where its files are on this machine."""
+
+    folder: Path
+    artifact: Artifact
+
+
+def steps_for(recipe: Recipe, hardware: Hardware) -> tuple[Step, ...]:
+    """The recipe's steps with `dtype: auto` settled to what this hardware computes in."""
+    return tuple(
+        Step(s.method, {**s.options, "dtype": hardware.compute_dtype})
+        if s.options.get("dtype") == "auto"
+        else s
+        for s in recipe.steps
+    )
+
+
+def digests(identity: str, steps: tuple[Step, ...]) -> tuple[str, ...]:
+    """One digest per step; the last one is the artifact's. Without steps, the model's own."""
+    made = [wire.digest(identity)]
+    for step in steps:
+        method = plugins.load(plugins.METHODS, step.method)
+        key = [made[-1], step.method, file_options(step.options), method.VERSION, envs.identity(method.ENV)]
+        made.append(wire.digest(key))
+    return tuple(made[1:]) or (made[0],)
+
+
+def file_options(options: object) -> object:
+    """Options for a digest: a `path:` value counts by the content of its file, not by its name."""
+    plain = wire.plain(options)
+    return {k: _content(v) if isinstance(v, str) and v.startswith("path:") else v for k, v in plain.items()}
+
+
+def unsupported(steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware) -> tuple[str, str]:
+    """(reason or nothing, format the recipe ends in), from what is known before anything is run."""
+    known = audit.source(resolved.folder) if resolved.folder else Source(resolved.format, {}, {})
+    for step in steps:
+        method = plugins.load(plugins.METHODS, step.method)
+        if known.format not in method.READS:
+            reads = ", ".join(sorted(method.READS))
+            return f"{step.method} reads {reads}, and is given {known.format}", known.format
+        if reason := method.unsupported(method.Options(**step.options), known, hardware):
+            return reason, known.format
+        known = Source(method.WRITES, known.linears, known.config)
+    return "", known.format
+
+
+def find(digest: str) -> Made | None:
+    """The artifact with this digest if it is in the cache."""
+    folder = _folder(digest)
+    try:
+        artifact = wire.build(Artifact, json.loads((folder / "artifact.json").read_text()))
+    except (OSError, ValueError):
+        return None
+    return Made(folder / "model", artifact)
+
+
+def make(
+    steps: tuple[Step, ...],
+    resolved: Resolved,
+    hardware: Hardware,
+    report: Report,
+    *,
+    timeout_s: float = 7200.0,
+) -> Made:
+    """The artifact of these steps, each step taken only if its output is not in the cache."""
+    if resolved.folder is None:
+        raise UserError(
+            f"the model {resolved.identity} is not on this machine; run without --dry-run to fetch it"
+        )
+    reference = dict(audit.source(resolved.folder).linears)
+    if not steps:
+        facts = audit.audit(resolved.folder, reference or None)
+        (digest,) = digests(resolved.identity, steps)
+        return Made(resolved.folder, Artifact(digest, facts.format, resolved.identity, (), facts))
+    made: Made | None = None
+    for count, digest in enumerate(digests(resolved.identity, steps), start=1):
+        _folder(digest).parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(_folder(digest).with_suffix(".lock")):
+            found = find(digest)
+            if found is None:
+                before = made.folder if made else resolved.folder
+                report(f"{steps[count - 1].method}: making the artifact")
+                found = _take(steps[:count], before, digest, resolved, reference, hardware, report, timeout_s)
+        made = found
+    assert made is not None  # noqa: S101  (there is at least one step)
+    return made
+
+
+def _take(
+    steps: tuple[Step, ...], before: Path, digest: str, resolved: Resolved,
+    reference: dict[str, tuple[int, int]], hardware: Hardware, report: Report, timeout_s: float,
+) -> Made:  # fmt: skip
+    """Take the last of `steps` in its method's environment, audit what it wrote, and keep it."""
+    step = steps[-1]
+    method = plugins.load(plugins.METHODS, step.method)
+    env = envs.ensure(method.ENV, report)
+    folder = _folder(digest)
+    shutil.rmtree(folder, ignore_errors=True)
+    building = folder.with_suffix(".part")
+    shutil.rmtree(building, ignore_errors=True)
+    (building / "model").mkdir(parents=True)
+    try:
+        job = Job(
+            kind="compress", plugin=step.method, folder=str(before), answer="", device=hardware.device,
+            options=absolute(step.options), out=str(building / "model"),
+        )  # fmt: skip
+        outcome = launch.run(job, env, timeout_s=timeout_s)
+        if outcome.answer.error:
+            raise StepFailedError(f"{step.method}: {outcome.answer.error}")
+        found = _audited(building / "model", reference, method.WRITES)
+        artifact = Artifact(
+            digest=digest, format=found.format, source=resolved.identity, steps=steps, audit=found,
+            make_s=outcome.wall_s, make_peak_bytes=int(outcome.seen.get("peak_rss_bytes", 0)),
+            facts=outcome.answer.facts, environments={env.name: env.identity, **env.versions},
+        )  # fmt: skip
+        wire.write(building / "artifact.json", wire.dumps(artifact, indent=1))
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return Made(folder / "model", artifact)
+
+
+def _audited(folder: Path, reference: dict[str, tuple[int, int]], promised: str) -> Audit:
+    try:
+        found = audit.audit(folder, reference or None)
+    except UserError as error:
+        raise StepFailedError(f"what was written cannot be read back: {error}") from None
+    if found.format != promised:
+        raise StepFailedError(f"promised {promised} and wrote {found.format}")
+    return found
+
+
+def absolute(options: object) -> dict[str, str | int | float | bool | None]:
+    """Options as a worker needs them.
+
+    Its working folder is not the caller's, so `path:` values become absolute.
+    """
+    return {
+        k: f"path:{Path(v.removeprefix('path:')).expanduser().resolve()}"
+        if isinstance(v, str) and v.startswith("path:") else v
+        for k, v in wire.plain(options).items()
+    }  # fmt: skip
+
+
+def _content(value: str) -> str:
+    import hashlib
+
+    file = Path(value.removeprefix("path:")).expanduser()
+    if not file.is_file():
+        raise UserError(f"{value}: no such file; a path is relative to the folder you run in")
+    return f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+
+
+def _folder(digest: str) -> Path:
+    return paths.cache() / "artifacts" / digest

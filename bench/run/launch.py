@@ -1,0 +1,179 @@
+"""Start a worker, watch it, and come back with its answer or with the reason there is none.
+
+The worker gets its own session, an empty working folder and a named list of variables. Whatever it does
+(crash, hang, fill the memory, flood its log), it and its children are gone when `run` returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from bench.contract import wire
+from bench.contract.job import Answer, Job
+from bench.machine import probes
+from bench.run import paths
+from bench.run.envs import Environment
+
+_PASSED = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "XDG_CACHE_HOME", "LLM_BENCH_CACHE", "LD_LIBRARY_PATH",
+    "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
+    "CC", "CXX", "CUDA_HOME", "CUDA_PATH",
+)  # fmt: skip
+_LOG_HEAD, _LOG_LINES = 1 << 20, 2000
+_POLL_S, _FREE_FRACTION = 0.2, 0.02
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came back.
+
+    `answer.error` is set when the worker failed in any way; `seen` is what the probes saw.
+    """
+
+    answer: Answer
+    wall_s: float
+    seen: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run(job: Job, env: Environment, *, timeout_s: float, memory_limit_bytes: int = 0) -> Outcome:
+    """Run one job.
+
+    `memory_limit_bytes` bounds the process tree; 0 leaves the machine's own memory as the bound.
+    """
+    with _scratch() as folder:
+        job = replace(job, answer=str(folder / "answer.json"), spawned_s=time.monotonic())
+        (folder / "job.json").write_text(wire.dumps(job))
+        work = folder / "cwd"
+        work.mkdir()
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [env.python, "-m", "bench.run.worker", str(folder / "job.json")],
+            cwd=work, env=_variables(env, job.device), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        log = _Log(process.stdout)
+        try:
+            with probes.watch(process.pid, job.device) as probe:
+                stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes)
+        finally:
+            _end(process)
+            log.save()
+        answer = _answer(Path(job.answer), process.returncode, stopped, log)
+        return Outcome(answer, time.monotonic() - began, probe.facts())
+
+
+def _wait(process: subprocess.Popen[bytes], probe: Any, began: float, timeout_s: float, limit: int) -> str:
+    """Wait for the end; a sentence when the worker had to be stopped, else nothing."""
+    floor = int(psutil.virtual_memory().total * _FREE_FRACTION)
+    while True:
+        try:
+            process.wait(timeout=_POLL_S)
+        except subprocess.TimeoutExpired:
+            used = probe.tree_rss_bytes
+            if time.monotonic() - began > timeout_s:
+                return f"did not finish within {timeout_s:g} s and was stopped; timeout_s sets this limit"
+            if limit and used > limit:
+                return f"out of memory: it used {used / 2**30:.2f} GiB, the limit is {limit / 2**30:.2f} GiB"
+            if psutil.virtual_memory().available < floor:
+                return f"out of memory: it used {used / 2**30:.2f} GiB and left the machine almost none"
+        else:
+            return ""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the worker's whole group, and descendants that left it, and wait for them."""
+    left: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        left = psutil.Process(process.pid).children(recursive=True)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for child in left:
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    process.wait()
+    psutil.wait_procs(left, timeout=5)
+
+
+def _answer(file: Path, code: int, stopped: str, log: _Log) -> Answer:
+    if stopped:
+        return Answer(error=stopped)
+    if file.exists():
+        return wire.build(Answer, json.loads(file.read_text()))
+    last = f"; last line of its log: {log.last}" if log.last else ""
+    if code == -signal.SIGKILL:
+        return Answer(error=f"was killed (SIGKILL), most likely by the kernel for want of memory{last}")
+    if code < 0:
+        return Answer(error=f"crashed in native code ({signal.Signals(-code).name}){last}")
+    return Answer(error=f"exited with code {code} and left no answer{last}")
+
+
+class _Log:
+    """A worker's output: its first MiB and last 2,000 lines are kept in the cache, however much it prints."""
+
+    def __init__(self, stream: IO[bytes] | None) -> None:
+        self._stream = stream
+        self._head: list[bytes] = []
+        self._tail: deque[bytes] = deque(maxlen=_LOG_LINES)
+        self._thread = threading.Thread(target=self._drain, daemon=True)
+        self._thread.start()
+
+    @property
+    def last(self) -> str:
+        """The last line that says something, shortened."""
+        lines = [*self._head[-20:], *self._tail]
+        texts = [line.decode(errors="replace").strip() for line in lines]
+        return next((text[:200] for text in reversed(texts) if text), "")
+
+    def save(self) -> None:
+        self._thread.join(timeout=5)
+        with contextlib.suppress(OSError):  # a full disk must not hide why the worker ended
+            (paths.cache_folder("logs") / "last-worker.log").write_bytes(b"".join([*self._head, *self._tail]))
+
+    def _drain(self) -> None:
+        kept = 0
+        while self._stream is not None and (line := self._stream.readline(1 << 16)):
+            if kept < _LOG_HEAD:
+                self._head.append(line)
+                kept += len(line)
+            else:
+                self._tail.append(line)
+
+
+def _variables(env: Environment, device: str) -> dict[str, str]:
+    """What the worker's environment holds.
+
+    The named list, the environment's own, and the one GPU it may see.
+    """
+    passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    first = str(Path(env.python).parent)
+    kind, _, index = device.partition(":")
+    return {
+        **passed,
+        "PATH": os.pathsep.join([first, passed.get("PATH", os.defpath)]),  # gptqmodel calls its own ninja
+        "PYTHONPATH": str(paths.ROOT),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": index if kind == "cuda" else "",
+        **env.variables,
+    }
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=paths.cache_folder("scratch"), ignore_cleanup_errors=True) as folder:
+        yield Path(folder)

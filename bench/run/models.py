@@ -1,0 +1,127 @@
+"""What a model reference points to: a folder on this machine, and an identity that goes into every digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.contract import wire
+from bench.contract.errors import UserError
+from bench.contract.spec import Model
+from bench.run import audit, paths
+
+_WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf"]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """`folder` is None for a Hub model that is not on this machine yet.
+
+    `identity`: content hash, or Hub id at a commit.
+    """
+
+    folder: Path | None
+    identity: str
+    format: str
+
+
+def resolve(model: Model, *, fetch: bool) -> Resolved:
+    """Find the model here; with `fetch`, download a Hub model that is not.
+
+    Files are checked for being whole.
+    """
+    folder = Path(model.source).expanduser()
+    if folder.is_dir():
+        return _found(folder.resolve(), f"sha256:{content_hash(folder.resolve())}")
+    if _is_path(model.source):
+        raise UserError(
+            f"model folder {model.source} does not exist; name a local folder or a Hub id (owner/name)"
+        )
+    local = _snapshot(model, fetch=False)
+    if local is None and fetch:
+        local = _snapshot(model, fetch=True)
+    if local is None:
+        return Resolved(None, f"hub:{model.source}@{model.revision or 'main'}", "hf")
+    return _found(local, f"hub:{model.source}@{local.name}")
+
+
+def _found(folder: Path, identity: str) -> Resolved:
+    audit.source(folder)  # refuses a folder without config or with broken weight files, in one sentence
+    return Resolved(folder, identity, audit.detect_format(folder))
+
+
+def _is_path(source: str) -> bool:
+    first = Path(source).expanduser()
+    return (
+        source.startswith((".", "/", "~"))
+        or source.count("/") > 1
+        or (first.parent.is_dir() and "/" in source)
+    )
+
+
+def _snapshot(model: Model, *, fetch: bool) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                model.source, revision=model.revision, allow_patterns=_WANTED, local_files_only=not fetch
+            )
+        )
+    except LocalEntryNotFoundError:
+        if fetch:
+            raise UserError(
+                f"model '{model.source}' is no folder here and the Hugging Face Hub cannot be reached; "
+                "check the name and the network, or name a local folder"
+            ) from None
+        return None
+    except Exception as error:  # noqa: BLE001  (no such repository, gated, no such revision: each has its own class)
+        last = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"model '{model.source}' cannot be had from the Hugging Face Hub: {last}") from None
+
+
+def content_hash(folder: Path) -> str:
+    """16 hex digits over the names and contents of the folder's model files (weights, configs, tokenizer)."""
+    seen = _Hashes()
+    parts = [
+        (f.name, seen.of(f))
+        for pattern in _WANTED
+        for f in sorted(folder.glob(pattern))
+        if f.is_file() and not f.name.startswith(".")
+    ]
+    seen.save()
+    return wire.digest(sorted(parts))
+
+
+class _Hashes:
+    """File hashes by path, size and time of change, so that a large model is read once."""
+
+    def __init__(self) -> None:
+        self._file = paths.cache() / "hashes.json"
+        try:
+            self._known: dict[str, str] = json.loads(self._file.read_text())
+        except (OSError, ValueError):
+            self._known = {}
+        self._new = False
+
+    def of(self, file: Path) -> str:
+        stat = file.stat()
+        key = f"{file}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
+        if key not in self._known:
+            with file.open("rb") as opened:
+                self._known[key] = hashlib.file_digest(opened, "sha256").hexdigest()
+            self._new = True
+        return self._known[key]
+
+    def save(self) -> None:
+        if self._new and os.access(paths.cache_folder(), os.W_OK):
+            wire.write(self._file, json.dumps(self._known))
+
+
+def public(source: str) -> str:
+    """A model source as a record may show it: a path outside the working directory loses its folders."""
+    return Path(source).name if source.startswith((".", "/", "~")) else source

@@ -1,0 +1,256 @@
+"""Run what a plan still lacks: environments, artifacts, then round after round, each leaving one record.
+
+Only the round in flight can be lost: a record is on disk before the next round starts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bench.contract import plugins
+from bench.contract.job import Job
+from bench.contract.record import Artifact, Audit, Hardware, RequestTrace, Result
+from bench.contract.spec import Cell, EngineSpec, Options, Recipe, Step, Task
+from bench.load import prompts
+from bench.machine import guard
+from bench.measure import latency, memory, sanity, throughput
+from bench.run import artifacts, audit, envs, launch, models, paths
+from bench.run.plan import Item, Made, Plan
+from bench.run.progress import Pace, Progress
+from bench.store import Store
+
+_WARMUP_GROUPS = 8
+_SETTLE_S = 20.0
+BUSY = "busy"
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a run did: rounds by status, and how many were there already."""
+
+    done: Counter[str]
+    kept: int
+
+
+def pending(plan: Plan, store: Store, *, retry_failed: bool = False) -> list[Item]:
+    """The items without a record of their digest; failed ones too when they are to be retried."""
+    return [item for item in plan.items if not _has(item, plan, store, retry_failed=retry_failed)]
+
+
+def run(plan: Plan, store: Store, progress: Progress, *, retry_failed: bool = False) -> Tally:
+    """Run everything pending, one device after the other, alone on each."""
+    todo = pending(plan, store, retry_failed=retry_failed)
+    done: Counter[str] = Counter()
+    pace = Pace([_kind(item) for item in todo])
+    for device in dict.fromkeys(item.made.hardware.device for item in todo):
+        mine = [item for item in todo if item.made.hardware.device == device]
+        hardware = mine[0].made.hardware
+        with _alone(hardware, progress):
+            store.put_machine(hardware)
+            made = _prepare(plan, mine, store, progress)
+            for item in mine:
+                count = f"[{sum(done.values()) + 1}/{len(todo)}]"
+                progress.doing(
+                    f"{count} {item.cell.title} round {item.round + 1} ({progress.spent}, {pace.left})"
+                )
+                began = time.monotonic()
+                result, traces = _round(plan, item, made.get(item.made.recipe.name))
+                store.put(result, traces)
+                pace.done(_kind(item), time.monotonic() - began)
+                done[result.status] += 1
+                if result.status == "failed":
+                    progress.line(f"failed: {item.cell.title} round {item.round + 1}: {result.reason}")
+    return Tally(done, len(plan.items) - len(todo))
+
+
+def skeleton(plan: Plan, item: Item) -> Result:
+    """The record of an item before anything is known but what was asked: it has the record's path."""
+    return Result(
+        digest=item.digest, suite=plan.suite.name, cell=public(item.cell), round=item.round,
+        status="unsupported", reason=item.reason, hardware=item.made.hardware,
+    )  # fmt: skip
+
+
+def public(cell: Cell) -> Cell:
+    """The cell as a record may show it: no folder of this machine in it."""
+    model = replace(cell.model, source=models.public(cell.model.source), name=cell.model.label)
+    steps = tuple(Step(s.method, _public(s.options)) for s in cell.recipe.steps)
+    task = Task(cell.task.kind, _public(cell.task.options), cell.task.name) if cell.task else None
+    return replace(cell, model=model, recipe=Recipe(cell.recipe.name, steps), task=task)
+
+
+def _public(options: Options) -> Options:
+    return {
+        k: f"path:{Path(v).name}" if isinstance(v, str) and v.startswith("path:") else v
+        for k, v in options.items()
+    }
+
+
+def _has(item: Item, plan: Plan, store: Store, *, retry_failed: bool) -> bool:
+    found = store.get(store.path(skeleton(plan, item)))
+    if found is None or found.digest != item.digest:
+        return False
+    return not (retry_failed and found.status == "failed")
+
+
+def _kind(item: Item) -> str:
+    return "nothing to run" if item.reason else item.cell.what
+
+
+@contextmanager
+def _alone(hardware: Hardware, progress: Progress) -> Iterator[None]:
+    """Hold the device's lock: two runs never measure at once.
+
+    The kernel frees the lock of a process that died.
+    """
+    lock = FileLock(paths.cache_folder("locks") / f"{hardware.slug}-{hardware.device.replace(':', '-')}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.line(
+            f"another run is measuring on {hardware.name}; waiting for it to end (Ctrl-C to give up)"
+        )
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _prepare(
+    plan: Plan, items: list[Item], store: Store, progress: Progress
+) -> dict[str, artifacts.Made | str]:
+    """Environments built and artifacts made: per recipe the artifact, or the reason why there is none."""
+    runnable = [item for item in items if not item.reason]
+    needed = {plugins.load(plugins.ENGINES, i.cell.engine.name).ENV for i in runnable}
+    for name in sorted(needed):
+        envs.ensure(name, progress.doing)
+    made: dict[str, artifacts.Made | str] = {}
+    wanted = {i.made.recipe.name for i in runnable}
+    for recipe in plan.made:
+        if recipe.recipe.name in wanted:
+            made[recipe.recipe.name] = _artifact(plan, recipe, store, progress)
+    if runnable:
+        progress.doing("waiting for the device to be idle")
+        guard.wait_until_idle(runnable[0].made.hardware.device, _SETTLE_S)
+    return made
+
+
+def _artifact(plan: Plan, made: Made, store: Store, progress: Progress) -> artifacts.Made | str:
+    """Make one artifact and record it, or record why it could not be made."""
+    cell = Cell(plan.suite.model, Recipe(made.recipe.name, made.steps), EngineSpec(""), made.hardware.device)
+    base = Result(
+        digest=made.digest, suite=plan.suite.name, cell=public(cell), round=0, status="ok",
+        hardware=made.hardware, started=_now(),
+    )  # fmt: skip
+    began = time.monotonic()
+    found: artifacts.Made | str
+    try:
+        found = artifacts.make(
+            made.steps,
+            plan.resolved,
+            made.hardware,
+            lambda text: progress.doing(f"{made.recipe.name}: {text}"),
+        )
+    except artifacts.StepFailedError as failure:
+        found = str(failure)
+        progress.line(f"failed: {made.recipe.name}: {found}")
+        store.put(replace(base, status="failed", reason=found, duration_s=time.monotonic() - began))
+        return found
+    done = store.get(store.path(base))
+    if done is None or done.digest != base.digest or done.status != "ok":
+        facts = _public_artifact(found.artifact)
+        store.put(replace(base, artifact=facts, duration_s=time.monotonic() - began))
+    return found
+
+
+def _public_artifact(artifact: Artifact) -> Artifact:
+    return replace(artifact, steps=tuple(Step(s.method, _public(s.options)) for s in artifact.steps))
+
+
+def _round(
+    plan: Plan, item: Item, made: artifacts.Made | str | None
+) -> tuple[Result, tuple[RequestTrace, ...]]:
+    """One round in a fresh process: a record, whatever happened."""
+    base = replace(skeleton(plan, item), started=_now())
+    if item.reason:
+        return base, ()
+    if made is None or isinstance(made, str):
+        return replace(base, status="failed", reason=f"its artifact could not be made: {made}"), ()
+    ready = guard.inspect(item.cell.device)
+    engine = plugins.load(plugins.ENGINES, item.cell.engine.name)
+    env = envs.ensure(engine.ENV, lambda _: None)
+    outcome = launch.run(
+        _job(plan, item, made), env, timeout_s=plan.suite.timeout_s,
+        memory_limit_bytes=int(plan.suite.memory_limit_gib * 2**30),
+    )  # fmt: skip
+    answer = outcome.answer
+    result = replace(
+        base, status="failed" if answer.error else "ok", reason=answer.error,
+        artifact=_public_artifact(made.artifact), environment=env.versions, receipts=answer.receipts,
+        facts={**answer.facts, **outcome.seen, **ready.facts}, duration_s=outcome.wall_s,
+        marks=() if ready.idle else (BUSY,),
+    )  # fmt: skip
+    if answer.error:
+        return result, ()
+    result = replace(result, metrics=_metrics(item.cell, result, answer.traces))
+    if wrong := sanity.check(result, answer.traces, _baseline(plan).bits_per_weight):
+        return replace(
+            result, status="failed", reason=f"refused as impossible: {'; '.join(wrong)}"
+        ), answer.traces
+    return result, answer.traces
+
+
+def _job(plan: Plan, item: Item, made: artifacts.Made) -> Job:
+    cell = item.cell
+    # The worker sees one GPU only, and to it that is the first.
+    device = "cuda:0" if cell.device.startswith("cuda") else cell.device
+    job = Job(
+        kind="offline" if cell.workload else "score", plugin=cell.engine.name, folder=str(made.folder),
+        answer="", device=device, options=artifacts.absolute(cell.engine.options), artifact=made.artifact,
+        trust_remote_code=plan.suite.trust_remote_code,
+    )  # fmt: skip
+    if cell.task is not None:
+        return replace(job, task=cell.task.kind, task_options=artifacts.absolute(cell.task.options))
+    assert cell.workload is not None  # noqa: S101  (a cell has one of the two)
+    load = cell.workload
+    ids = prompts.unique(
+        (_WARMUP_GROUPS + load.repeats) * load.batch, load.prompt_tokens, made.artifact.audit.vocab_size,
+        f"{plan.suite.seed}/{load.title}/{item.round}",
+    )  # fmt: skip
+    return replace(job, workload=load, prompts=ids)
+
+
+def _metrics(cell: Cell, result: Result, traces: tuple[RequestTrace, ...]) -> dict[str, float]:
+    if cell.task is not None:
+        scored: dict[str, float] = plugins.load(plugins.TASKS, cell.task.kind).metrics(result.facts)
+        return {**scored, **memory.memory_metrics(result.facts)}
+    return {
+        **latency.latency_metrics(traces),
+        **throughput.throughput_metrics(traces),
+        **memory.memory_metrics(result.facts),
+        **{k: float(result.facts[k]) for k in ("cold_start_s", "load_s") if k in result.facts},
+    }
+
+
+def _baseline(plan: Plan) -> Audit:
+    assert plan.resolved.folder is not None  # noqa: S101  (it was fetched before anything ran)
+    return audit.audit(plan.resolved.folder, None)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def records(plan: Plan, store: Store) -> list[Result]:
+    """The plan's records that are there and current."""
+    found = [store.get(store.path(skeleton(plan, item))) for item in plan.items]
+    return [r for r, item in zip(found, plan.items, strict=True) if r is not None and r.digest == item.digest]

@@ -1,0 +1,152 @@
+"""A suite to the list of rounds to run: what each is, in which order, and why some cannot be."""
+
+from __future__ import annotations
+
+import fnmatch
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+
+from bench.contract import plugins, wire
+from bench.contract.record import SCHEMA, Hardware
+from bench.contract.spec import Cell, EngineSpec, Recipe, Step, Suite, Task
+from bench.machine import hardware as machine
+from bench.run import artifacts, audit, envs, models
+from bench.run.models import Resolved
+
+
+@dataclass(frozen=True)
+class Made:
+    """One recipe on one device: its settled steps, its artifact's digest, and why it cannot be made."""
+
+    recipe: Recipe
+    hardware: Hardware
+    steps: tuple[Step, ...]
+    digest: str
+    format: str
+    context: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """One round of one cell. `order` is the cell's place in the suite; `reason` says why it cannot run.
+
+    `digest` covers everything the numbers depend on.
+    """
+
+    order: int
+    cell: Cell
+    round: int
+    made: Made
+    digest: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`items` are in the order in which they run: rounds one after another, cells shuffled within each."""
+
+    suite: Suite
+    resolved: Resolved
+    items: tuple[Item, ...]
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell once, in the suite's order."""
+        return tuple(i.cell for i in sorted(self.items, key=lambda i: i.order) if i.round == 0)
+
+    @property
+    def made(self) -> tuple[Made, ...]:
+        """The artifacts the items need, in the suite's order, each once."""
+        ordered = sorted(self.items, key=lambda i: i.order)
+        return tuple({(i.made.recipe.name, i.made.hardware.device): i.made for i in ordered}.values())
+
+
+def plan(suite: Suite, *, fetch: bool, only: str = "", engine: str = "") -> Plan:
+    """Plan the suite's cells whose title matches `only` (a glob) on the engine called `engine`."""
+    resolved = models.resolve(suite.model, fetch=fetch)
+    cells: list[Item] = []
+    for hardware in [machine.detect(d) for d in suite.devices]:
+        for made in [_made(recipe, resolved, hardware) for recipe in suite.recipes]:
+            for cell in _cells(suite, made.recipe, hardware):
+                if _wanted(cell, only, engine):
+                    reason = made.reason or _against(cell, made, hardware)
+                    cells.append(Item(len(cells), cell, 0, made, _digest(cell, made, suite.seed), reason))
+    items: list[Item] = []
+    for number in range(suite.rounds):
+        these = [replace(item, round=number) for item in cells]
+        random.Random(f"{suite.seed}/{number}").shuffle(these)  # noqa: S311  (reproducible, not secret)
+        items += these
+    return Plan(suite, resolved, tuple(items))
+
+
+def _cells(suite: Suite, recipe: Recipe, hardware: Hardware) -> Iterator[Cell]:
+    for engine in suite.engines:
+        spec = _settled(engine, hardware)
+        for workload in suite.workloads:
+            yield Cell(suite.model, recipe, spec, hardware.device, workload=workload)
+        for task in suite.tasks:
+            yield Cell(suite.model, recipe, spec, hardware.device, task=task)
+
+
+def _settled(engine: EngineSpec, hardware: Hardware) -> EngineSpec:
+    if engine.options.get("dtype") != "auto":
+        return engine
+    return replace(engine, options={**engine.options, "dtype": hardware.compute_dtype})
+
+
+def _made(recipe: Recipe, resolved: Resolved, hardware: Hardware) -> Made:
+    steps = artifacts.steps_for(recipe, hardware)
+    reason, written = artifacts.unsupported(steps, resolved, hardware)
+    digest = artifacts.digests(resolved.identity, steps)[-1]
+    return Made(recipe, hardware, steps, digest, written, _context(resolved), reason)
+
+
+def _context(resolved: Resolved) -> int:
+    """The most tokens the model can attend to, by its config; 0 when it is not known yet."""
+    config = audit.source(resolved.folder).config if resolved.folder else {}
+    config = config.get("text_config") or config
+    return int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
+
+
+def _against(cell: Cell, made: Made, hardware: Hardware) -> str:
+    """Why the engine cannot run this cell, or nothing."""
+    engine = plugins.load(plugins.ENGINES, cell.engine.name)
+    mode = cell.workload.kind if cell.workload else "score"
+    if mode not in engine.MODES:
+        return f"engine {cell.engine.name} has no {mode} mode"
+    if made.format not in engine.LOADS:
+        return f"engine {cell.engine.name} does not load {made.format}"
+    load = cell.workload
+    if load and made.context and load.prompt_tokens + load.new_tokens > made.context:
+        asked = f"{load.prompt_tokens} + {load.new_tokens} tokens"
+        return f"{asked} exceed the model's context of {made.context}"
+    reason: str | None = engine.unsupported(cell, made.format, hardware)
+    return reason or ""
+
+
+def _wanted(cell: Cell, only: str, engine: str) -> bool:
+    if engine and engine not in (cell.engine.title, cell.engine.name):
+        return False
+    parts = (cell.title, cell.recipe.name, cell.what)
+    return not only or any(fnmatch.fnmatchcase(part, only) for part in parts)
+
+
+def _digest(cell: Cell, made: Made, seed: int) -> str:
+    engine = plugins.load(plugins.ENGINES, cell.engine.name)
+    what = _task_key(cell.task) if cell.task else wire.plain(cell.workload)
+    key = [SCHEMA, made.digest, cell.engine.name, wire.plain(cell.engine.options), engine.VERSION,
+           _identity(engine.ENV), what, made.hardware.slug, seed]  # fmt: skip
+    return wire.digest(key)
+
+
+def _task_key(task: Task) -> list[object]:
+    version = plugins.load(plugins.TASKS, task.kind).VERSION
+    return [task.kind, artifacts.file_options(task.options), version]
+
+
+@cache
+def _identity(env: str) -> str:
+    return envs.identity(env)

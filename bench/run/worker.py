@@ -1,0 +1,139 @@
+"""The process that does one job inside an environment: `python -m bench.run.worker job.json`.
+
+It imports the contract and one plugin. What it observed goes into the answer file, beside and renamed;
+stdout and stderr are only a log. It dies with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import signal
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.contract import plugins, wire
+from bench.contract.errors import UserError
+from bench.contract.job import Answer, Job
+from bench.contract.protocols import Session
+from bench.contract.record import RequestTrace
+
+_PR_SET_PDEATHSIG = 1
+_WARMUP_MOST, _WARMUP_LAST, _WARMUP_CV = 8, 3, 0.03
+
+
+def main(job_file: str) -> int:
+    _die_with_parent()
+    job = wire.build(Job, _read(job_file))
+    try:
+        answer = {"compress": _compress, "offline": _offline, "score": _score}[job.kind](job)
+    except UserError as error:
+        answer = Answer(error=str(error))
+    except MemoryError:
+        answer = Answer(
+            error="out of memory: the machine has less than this cell needs; use a smaller model or batch"
+        )
+    except Exception as error:  # noqa: BLE001  (an engine may raise anything; the log keeps the traceback)
+        traceback.print_exc()
+        answer = Answer(error=_one_line(error))
+    wire.write(Path(job.answer), wire.dumps(answer))
+    return 1 if answer.error else 0
+
+
+def _compress(job: Job) -> Answer:
+    method = plugins.load(plugins.METHODS, job.plugin)
+    began = time.perf_counter()
+    facts = method.apply(Path(job.folder), method.Options(**job.options), Path(job.out), job.device)
+    return Answer(facts={**facts, "apply_s": time.perf_counter() - began})
+
+
+def _offline(job: Job) -> Answer:
+    """Warm the shape up until it settles, then measure each group of prompts.
+
+    The first token ever is the cold start.
+    """
+    assert job.artifact is not None and job.workload is not None  # noqa: S101, PT018  (the parent's letter is whole)
+    engine, load = plugins.load(plugins.ENGINES, job.plugin), job.workload
+    groups = [job.prompts[i : i + load.batch] for i in range(0, len(job.prompts), load.batch)]
+    warm, measured = groups[: -load.repeats], groups[-load.repeats :]
+    began = time.perf_counter()
+    with engine.open(Path(job.folder), job.artifact, engine.Options(**job.options), job.device) as session:
+        facts: dict[str, Any] = {"load_s": time.perf_counter() - began}
+        tpots: list[float] = []
+        for prompts in warm:
+            sent, steps = _generate(session, prompts, load.new_tokens)
+            if not tpots:
+                facts["cold_start_s"] = steps[0] + sent - job.spawned_s
+                facts["first_ttft_s"] = steps[0]
+            tpots.append((steps[-1] - steps[0]) / (load.new_tokens - 1))
+            if len(tpots) > _WARMUP_LAST and _cv(tpots[-_WARMUP_LAST:]) < _WARMUP_CV:
+                break
+        facts.update(warmup_requests=len(tpots), warmup_cv=_cv(tpots[-_WARMUP_LAST:]))
+        zero = time.perf_counter()
+        traces: list[RequestTrace] = []
+        for window, prompts in enumerate(measured):
+            sent, steps = _generate(session, prompts, load.new_tokens)
+            at = tuple(sent - zero + s for s in steps)
+            for prompt in prompts:
+                traces.append(
+                    RequestTrace(
+                        len(traces), window, len(prompt), sent - zero, sent - zero, at, (1,) * len(at)
+                    )
+                )
+        facts.update(session.memory())
+        return Answer(facts=facts, receipts=session.receipts(), traces=tuple(traces))
+
+
+def _generate(session: Session, prompts: Any, new_tokens: int) -> tuple[float, list[float]]:
+    """When the batch was sent (perf_counter), and each step's time after that."""
+    sent = time.perf_counter()
+    steps = [step.time_s - sent for step in session.generate(prompts, new_tokens)]
+    if len(steps) != new_tokens:
+        raise UserError(f"the engine made {len(steps)} tokens where {new_tokens} were asked")
+    return sent, steps
+
+
+def _score(job: Job) -> Answer:
+    assert job.artifact is not None  # noqa: S101  (the parent's letter is whole)
+    engine, task = plugins.load(plugins.ENGINES, job.plugin), plugins.load(plugins.TASKS, job.task)
+    began = time.perf_counter()
+    folder = Path(job.folder)
+    with engine.open(folder, job.artifact, engine.Options(**job.options), job.device) as session:
+        loaded = time.perf_counter()
+        facts: Mapping[str, Any] = task.evaluate(session, task.Options(**job.task_options), folder)
+        spent = {"load_s": loaded - began, "evaluate_s": time.perf_counter() - loaded}
+        return Answer(facts={**facts, **spent, **session.memory()}, receipts=session.receipts())
+
+
+def _cv(values: list[float]) -> float:
+    mean = statistics.fmean(values)
+    return statistics.pstdev(values) / mean if len(values) > 1 and mean else 0.0
+
+
+def _one_line(error: Exception) -> str:
+    """An engine's exception as one sentence: its class and the first line of its message."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"no space left on the disk for {error.filename or 'a file'}; free some or move LLM_BENCH_CACHE"
+        )
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
+
+
+def _read(file: str) -> Any:
+    return json.loads(Path(file).read_text())
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

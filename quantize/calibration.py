@@ -1,0 +1,92 @@
+"""Calibration text: every method that looks at data draws it here, so that two methods see the same tokens.
+
+What was seen is written beside the weights. The perplexity task reads it, and refuses to score the text a
+model was calibrated on.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.contract import wire
+from bench.contract.errors import UserError
+from eval import corpora
+
+FILE = "calibration.json"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`ids`: windows of equally many token ids, cut from one text without overlap and without special tokens.
+
+    `sha256` is the whole text's, and so are `paragraphs` (see eval.corpora.fingerprint).
+    """
+
+    corpus: str
+    sha256: str
+    paragraphs: tuple[str, ...]
+    ids: tuple[tuple[int, ...], ...]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(window) for window in self.ids)
+
+    def facts(self) -> dict[str, str | int]:
+        """What a record says of it."""
+        return {
+            "calibration_corpus": self.corpus,
+            "calibration_sha256": self.sha256,
+            "calibration_samples": len(self.ids),
+            "calibration_tokens": self.tokens,
+        }
+
+    def write(self, out: Path) -> None:
+        """Leave the text's fingerprints in the artifact's folder."""
+        seen = {"corpus": self.corpus, "sha256": self.sha256, "paragraphs": self.paragraphs}
+        wire.write(out / FILE, wire.dumps(seen))
+
+
+def samples(folder: Path, corpus: str, samples: int, length: int, seed: int) -> Calibration:
+    """`samples` windows of `length` tokens of the corpus's calibration split, by the model's own tokenizer.
+
+    UserError when the folder has no tokenizer.json, or the text is too short for so many windows.
+    """
+    if samples < 1 or length < 1:
+        raise UserError(f"calibration needs at least 1 sample of 1 token, not {samples} of {length}")
+    text = corpora.load(corpus, "calibration")
+    ids = _tokenize(folder, text.text)
+    starts = _starts(len(ids), samples, length, seed)
+    if starts is None:
+        raise UserError(
+            f"the calibration text '{corpus}' has {len(ids)} tokens: {len(ids) // length} samples of "
+            f"{length} fit, not {samples}; ask for fewer or shorter samples"
+        )
+    windows = tuple(tuple(ids[start : start + length]) for start in starts)
+    return Calibration(_shown(corpus), text.sha256, tuple(sorted(corpora.fingerprint(text.text))), windows)
+
+
+def _starts(tokens: int, samples: int, length: int, seed: int) -> list[int] | None:
+    """Sorted starts of windows that do not overlap, spread over the text by chance; None when too many."""
+    slack = tokens - samples * length
+    if slack < 0:
+        return None
+    draw = random.Random(seed)  # noqa: S311  (a reproducible sample, not a secret)
+    gaps = sorted(draw.randint(0, slack) for _ in range(samples))
+    return [gap + i * length for i, gap in enumerate(gaps)]
+
+
+def _tokenize(folder: Path, text: str) -> list[int]:
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise UserError("the model folder has no tokenizer.json: save its tokenizer there in the fast format")
+    ids: list[int] = Tokenizer.from_file(str(file)).encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def _shown(corpus: str) -> str:
+    """The corpus as a record may name it: a file without the folders that only this machine has."""
+    return f"path:{Path(corpus).name}" if corpus.startswith("path:") else corpus

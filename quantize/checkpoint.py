@@ -1,0 +1,75 @@
+"""A model folder around its weights: what a method writes must be as complete as what it read.
+
+Libraries that compress rewrite config and tokenizer files as they see fit (another padding token, no
+tokenizer.model). Every method copies them from its source, so that all artifacts of a model tokenize alike.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.contract.errors import UserError
+
+INDEX = "model.safetensors.index.json"
+_CARRIED = frozenset({".json", ".model", ".txt", ".jinja", ".tiktoken"})
+_OWN = frozenset({"config.json", "quantize_config.json", "calibration.json", INDEX})
+_DTYPE_KEYS = ("dtype", "torch_dtype")
+_FLOATS = ("float64", "float32", "bfloat16", "float16")
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """config.json as it is; UserError when there is none."""
+    try:
+        found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"the model folder has no readable config.json ({type(error).__name__})") from None
+    return found
+
+
+def stored_dtype(settings: Mapping[str, Any]) -> str:
+    """The floating type a config says its weights are stored in; float32 where it says nothing."""
+    named = next((str(settings[key]) for key in _DTYPE_KEYS if settings.get(key)), "float32")
+    return named if named in _FLOATS else "float32"
+
+
+def with_dtype(settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """The same config, and the configs inside it, with the weights' type renamed wherever it was named."""
+    changed = {k: with_dtype(v, dtype) if isinstance(v, Mapping) else v for k, v in settings.items()}
+    return {k: dtype if k in _DTYPE_KEYS and v else v for k, v in changed.items()}
+
+
+def write_config(out: Path, settings: Mapping[str, Any]) -> None:
+    (out / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def carry(folder: Path, out: Path) -> None:
+    """Copy tokenizer, generation and processor files over what a library wrote; never weights or config.json.
+
+    Python files are copied only where the config names code of its own (`auto_map`).
+    """
+    wanted = _CARRIED | ({".py"} if "auto_map" in config(folder) else set())
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.suffix in wanted and file.name not in _OWN:
+            shutil.copyfile(file, out / file.name)
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The model's safetensors files; UserError when it is stored as a pickle, or not at all."""
+    index = folder / INDEX
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return tuple(folder / Path(name).name for name in sorted(names))
+    single = folder / "model.safetensors"
+    files = (single,) if single.is_file() else tuple(sorted(folder.glob("*.safetensors")))
+    if files:
+        return files
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
+        raise UserError(
+            "the model is stored as a pickle (*.bin), which can run code when opened: "
+            "save it with save_pretrained, which writes safetensors"
+        )
+    raise UserError("the model folder has no safetensors weights")

@@ -1,0 +1,100 @@
+"""AWQ: channels that large activations pass through are scaled up before rounding, and so lose less to it.
+
+Lin et al., 2023 (arXiv:2306.00978), as GPTQModel implements it, in the GEMM layout of AutoAWQ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.record import Hardware, Source
+from quantize import calibration, through_gptqmodel
+
+ENV = "hf"
+VERSION = 1
+READS = frozenset({"hf"})
+WRITES = "awq"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`symmetric` False stores a zero point per group, as AWQ checkpoints usually do. `length` in tokens.
+
+    The search runs each block some twenty times over all samples; the paper finds 16 sequences enough.
+    """
+
+    bits: Literal[4] = 4
+    group_size: Literal[-1, 16, 32, 64, 128] = 128
+    symmetric: bool = False
+    calibration: str = "stdlib"
+    samples: int = 16
+    length: int = 512
+    seed: int = 0
+    batch_size: int = 8
+
+
+def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
+    del hardware
+    if options.batch_size < 1:
+        return f"batch_size {options.batch_size} is not at least 1"
+    for name, (outputs, _) in source.linears.items():
+        if outputs % 8 and name != "lm_head":
+            return f"the GEMM layout packs 8 outputs in a word, and {name} has {outputs}"
+    return through_gptqmodel.unfit(source, options.group_size, options.length)
+
+
+def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
+    """Quantize every linear layer of the blocks; scales are folded into the norms before them."""
+    seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
+
+    def settings(on: str) -> Any:
+        from gptqmodel.quantization.config import AWQConfig
+
+        return AWQConfig(
+            bits=options.bits,
+            group_size=options.group_size,
+            sym=options.symmetric,
+            offload_to_disk=False,
+            device=on,
+        )
+
+    with _in_float32():
+        return through_gptqmodel.run(folder, out, device, seen, settings, options.batch_size, "AWQ_TORCH")
+
+
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """Let the library search and pack in float32, as a CPU without 16-bit arithmetic must; mended at two places.
+
+    The search restores each weight from a copy made with `.to(float32).cpu()`, which is no copy of a float32
+    weight on a CPU: twenty trials then pile up in the weights (KL to the baseline 0.2 where 0.002 is right).
+    The packer turns float32 scales into float16, but its class lists 16-bit types alone and a check refuses.
+    """
+    from gptqmodel.looper.awq_processor import AWQProcessor
+    from gptqmodel.nn_modules.qlinear.torch_awq import AwqTorchLinear
+    from torch import float32
+
+    listed, search = AwqTorchLinear.SUPPORTS_DTYPES, AWQProcessor._compute_best_scale  # noqa: SLF001
+
+    def search_on_copies(
+        self: Any, x: Any, w: Any, mean: Any, inspected: Any, layers: Any, *rest: Any
+    ) -> Any:
+        for layer in layers:
+            layer.weight.detach = layer.weight.data.clone
+        try:
+            return search(self, x, w, mean, inspected, layers, *rest)
+        finally:
+            for layer in layers:
+                del layer.weight.detach
+
+    AwqTorchLinear.SUPPORTS_DTYPES = [*listed, float32]
+    AWQProcessor._compute_best_scale = search_on_copies  # noqa: SLF001
+    try:
+        yield
+    finally:
+        AwqTorchLinear.SUPPORTS_DTYPES = listed
+        AWQProcessor._compute_best_scale = search  # noqa: SLF001

@@ -1,0 +1,92 @@
+"""bitsandbytes: NF4 and FP4 (QLoRA, arXiv:2305.14314), LLM.int8 (arXiv:2208.07339); no calibration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.record import Hardware, Source
+from quantize import checkpoint
+
+ENV = "hf"
+VERSION = 1
+READS = frozenset({"hf"})
+WRITES = "bnb"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`double_quant` quantizes the block scales too (4-bit types only).
+
+    `int8_threshold`: activations beyond it are computed in 16 bits (int8 only). `dtype`: of all that is not
+    quantized, and so of the computation, since transformers 5 loads these checkpoints in the type they are
+    stored in, whatever type it is asked for. `auto`: the hardware's compute type (the plan settles it).
+    """
+
+    type: Literal["nf4", "fp4", "int8"] = "nf4"
+    double_quant: bool = False
+    int8_threshold: float = 6.0
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
+    del source, hardware
+    if options.type == "int8" and options.double_quant:
+        return "double_quant is for the scales of nf4 and fp4; int8 has none of that kind"
+    return None
+
+
+def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
+    """Quantize every linear layer but the head, while loading."""
+    import bitsandbytes  # noqa: F401  (so that its import is not timed as work)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    began = time.perf_counter()
+    source = checkpoint.config(folder)
+    checkpoint.weight_files(folder)
+    on = "cuda:0" if device.startswith("cuda") else "cpu"
+    dtype = _dtype(options, checkpoint.stored_dtype(source), on)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), device_map={"": on}, quantization_config=_config(options, dtype),
+        local_files_only=True, use_safetensors=True,
+    )  # fmt: skip
+    loaded = time.perf_counter()
+    kinds = [type(module).__name__ for module in model.modules()]
+    model.save_pretrained(out)
+    written = checkpoint.config(out)["quantization_config"]
+    checkpoint.carry(folder, out)
+    named = checkpoint.with_dtype({"dtype": dtype, **source}, dtype)
+    checkpoint.write_config(out, {**named, "quantization_config": written})
+    return {
+        "quantize_s": loaded - began,
+        "save_s": time.perf_counter() - loaded,
+        "dtype": dtype,
+        "modules_quantized": sum(kind in ("Linear4bit", "Linear8bitLt") for kind in kinds),
+        "modules_skipped": kinds.count("Linear"),
+        "settings": written,
+    }
+
+
+def _dtype(options: Options, stored: str, on: str) -> str:
+    if options.dtype != "auto":
+        return options.dtype
+    if on == "cpu":
+        return "float32"
+    return stored if stored in ("float16", "bfloat16") else "float16"
+
+
+def _config(options: Options, dtype: str) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if options.type == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=options.int8_threshold)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=options.type,
+        bnb_4bit_use_double_quant=options.double_quant,
+        bnb_4bit_compute_dtype=dtype,
+    )

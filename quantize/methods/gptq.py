@@ -1,0 +1,74 @@
+"""GPTQ: weights rounded column by column, each column's error made good in those not yet rounded.
+
+Frantar et al., 2022 (arXiv:2210.17323), as GPTQModel implements it. The library reorders columns within
+groups unless told not to (GAR); the paper does not, and neither does this method unless asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.record import Hardware, Source
+from quantize import calibration, through_gptqmodel
+
+ENV = "hf"
+VERSION = 1
+READS = frozenset({"hf"})
+WRITES = "gptq"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`group_size` -1: one scale per output channel. `desc_act`: columns by activation size ("act-order").
+
+    `act_group_aware`: the library's own ordering within groups, no cost at run time; not with `desc_act`.
+    `damp_percent`: share of the Hessian's mean diagonal added to it. `length` in tokens.
+    """
+
+    bits: Literal[2, 3, 4, 8] = 4
+    group_size: Literal[-1, 16, 32, 64, 128, 256, 512, 1024] = 128
+    symmetric: bool = True
+    desc_act: bool = False
+    act_group_aware: bool = False
+    damp_percent: float = 0.05
+    calibration: str = "stdlib"
+    samples: int = 128
+    length: int = 512
+    seed: int = 0
+    batch_size: int = 8
+    backend: Literal["gptqmodel"] = "gptqmodel"
+
+
+def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
+    del hardware
+    if options.desc_act and options.act_group_aware:
+        return "desc_act and act_group_aware are two orders of the same columns: choose one"
+    if not 0 < options.damp_percent < 1:
+        return f"damp_percent {options.damp_percent} is not between 0 and 1"
+    if options.batch_size < 1:
+        return f"batch_size {options.batch_size} is not at least 1"
+    return through_gptqmodel.unfit(source, options.group_size, options.length)
+
+
+def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
+    """Quantize every linear layer of the blocks; the head and the embedding stay as they are."""
+    seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
+
+    def settings(on: str) -> Any:
+        from gptqmodel.quantization.config import GPTQConfig
+
+        return GPTQConfig(
+            bits=options.bits,
+            group_size=options.group_size,
+            sym=options.symmetric,
+            desc_act=options.desc_act,
+            act_group_aware=options.act_group_aware,
+            damp_percent=options.damp_percent,
+            offload_to_disk=False,
+            device=on,
+        )
+
+    return through_gptqmodel.run(folder, out, device, seen, settings, options.batch_size, "GPTQ_TORCH")

@@ -1,0 +1,139 @@
+"""The unquantized baseline: the same weights in the type the hardware computes in, written without torch.
+
+A baseline in another floating type than its rivals would measure the type, not the compression.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from bench.contract.errors import UserError
+from bench.contract.record import Hardware, Source
+from quantize import checkpoint
+
+ENV = "core"
+VERSION = 1
+READS = frozenset({"hf"})
+WRITES = "hf"
+
+_FLOATS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_CODES = {name: code for code, name in _FLOATS.items()}
+_CHUNK = 1 << 23  # elements converted at a time: bounds memory at a few hundred MB whatever the tensor
+
+
+@dataclass(frozen=True)
+class Options:
+    """`auto`: the hardware's compute type (the plan settles it); without a plan, the type as stored."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
+    del options, source, hardware
+    return None
+
+
+def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
+    """Rewrite every weight file; UserError for a pickle and for a number that the type cannot hold."""
+    del device
+    settings = checkpoint.config(folder)
+    dtype = checkpoint.stored_dtype(settings) if options.dtype == "auto" else options.dtype
+    types: dict[str, int] = {}
+    total = 0
+    for file in checkpoint.weight_files(folder):
+        total += _convert(file, out / file.name, dtype, types)
+    _write_index(folder, out, total)
+    checkpoint.carry(folder, out)
+    named = (
+        settings if any(settings.get(k) for k in ("dtype", "torch_dtype")) else {**settings, "dtype": dtype}
+    )
+    checkpoint.write_config(out, checkpoint.with_dtype(named, dtype))
+    return {"dtype": dtype, "source_tensor_types": types, "tensor_bytes": total}
+
+
+def _convert(file: Path, out: Path, dtype: str, types: dict[str, int]) -> int:
+    """Write `file` again with every floating tensor as `dtype`; return its bytes, count types in `types`."""
+    with file.open("rb") as read, out.open("wb") as write:
+        (size,) = struct.unpack("<Q", read.read(8))
+        header: dict[str, Any] = json.loads(read.read(size))
+        metadata = header.pop("__metadata__", {"format": "pt"})
+        tensors = sorted(header.items(), key=lambda item: int(item[1]["data_offsets"][0]))
+        total = _write_header(write, tensors, metadata, dtype)
+        for name, info in tensors:
+            types[info["dtype"]] = types.get(info["dtype"], 0) + 1
+            start, end = info["data_offsets"]
+            read.seek(8 + size + start)
+            for part in _converted(read, end - start, info["dtype"], dtype, name):
+                write.write(part)
+    return total
+
+
+def _write_header(
+    write: BinaryIO, tensors: list[tuple[str, dict[str, Any]]], metadata: object, dtype: str
+) -> int:
+    """A safetensors header (8-byte length, JSON, padded to a multiple of 8); return the bytes to follow."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    at = 0
+    for name, info in tensors:
+        start, end = info["data_offsets"]
+        code = _CODES[dtype] if info["dtype"] in _FLOATS else info["dtype"]
+        length = (
+            (end - start) * _width(code) // _width(info["dtype"]) if code != info["dtype"] else end - start
+        )
+        header[name] = {"dtype": code, "shape": info["shape"], "data_offsets": [at, at + length]}
+        at += length
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    write.write(struct.pack("<Q", len(text)) + text)
+    return at
+
+
+def _converted(read: BinaryIO, size: int, code: str, dtype: str, name: str) -> Iterator[bytes]:
+    """The next `size` bytes, a tensor, in their new type, part by part; what is not floating stays."""
+    import numpy as np
+
+    same = code not in _FLOATS or code == _CODES[dtype]
+    step = _CHUNK * (1 if same else _width(code))
+    for start in range(0, size, step):
+        part = read.read(min(step, size - start))
+        if same:
+            yield part
+            continue
+        values = np.frombuffer(part, dtype=_numpy_type(_FLOATS[code])).astype(
+            np.float64 if code == "F64" else np.float32
+        )
+        with np.errstate(over="ignore"):
+            changed = values.astype(_numpy_type(dtype))
+        if not np.array_equal(np.isinf(changed.astype(np.float32)), np.isinf(values)):
+            raise UserError(
+                f"tensor {name} holds {np.nanmax(np.abs(values[np.isfinite(values)])):.3g}, "
+                f"more than {dtype} can: use bfloat16 or float32"
+            )
+        yield changed.tobytes()
+
+
+def _write_index(folder: Path, out: Path, total: int) -> None:
+    index = folder / checkpoint.INDEX
+    if index.is_file():
+        kept = json.loads(index.read_text(encoding="utf-8"))
+        text = json.dumps({"metadata": {"total_size": total}, "weight_map": kept["weight_map"]}, indent=2)
+        (out / checkpoint.INDEX).write_text(text + "\n", encoding="utf-8")
+
+
+def _width(code: str) -> int:
+    return {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}[code]
+
+
+def _numpy_type(dtype: str) -> Any:
+    import numpy as np
+
+    if dtype == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(dtype)

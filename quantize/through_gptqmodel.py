@@ -1,0 +1,136 @@
+"""What GPTQ and AWQ share: one library does both, and both must run, be checked and be written the same way.
+
+Source: GPTQModel (github.com/ModelCloud/GPTQModel), at the version the hf environment pins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.contract.errors import UserError
+from bench.contract.record import Source
+from quantize import checkpoint
+from quantize.calibration import Calibration
+
+_HALF = ("float16", "bfloat16")
+# Of the library's forty settings, those that decide what the weights become.
+_TOLD = (
+    "bits", "group_size", "sym", "zero_point", "desc_act", "act_group_aware", "damp_percent",
+    "damp_auto_increment", "static_groups", "true_sequential", "mse", "lm_head", "checkpoint_format",
+)  # fmt: skip
+
+
+def unfit(source: Source, group_size: int, length: int) -> str | None:
+    """Why the linear layers cannot be cut in groups of `group_size` inputs, or samples are too long."""
+    context = source.config.get("max_position_embeddings")
+    if isinstance(context, int) and length > context:
+        return f"calibration samples of {length} tokens are longer than the model's context of {context}"
+    for name, (_, inputs) in source.linears.items():
+        if name == "lm_head" or group_size == -1:
+            continue
+        if inputs % group_size:
+            return f"group_size {group_size} does not divide the {inputs} inputs of {name}"
+    return None
+
+
+def run(
+    folder: Path, out: Path, device: str, calibration: Calibration,
+    settings: Callable[[str], Any], batch_size: int, backend: str,
+) -> Mapping[str, Any]:  # fmt: skip
+    """Quantize, save, and return what is worth recording. `settings` makes the library's config for a device.
+
+    RuntimeError when the library did not use every calibration token.
+    """
+    # Packing in PyTorch is as fast as in the library's C++ kernel, which wants a compiler and half a minute.
+    os.environ.setdefault("GPTQMODEL_DISABLE_PACK_EXT", "1")
+    import torch
+    from gptqmodel import BACKEND, GPTQModel
+
+    began = time.perf_counter()
+    source = checkpoint.config(folder)
+    stored = checkpoint.stored_dtype(source)
+    on_gpu = device.startswith("cuda")
+    compute = (stored if stored in _HALF else "float16") if on_gpu else "float32"
+    torch.manual_seed(0)
+    model = GPTQModel.load(
+        str(folder), settings("cuda:0" if on_gpu else "cpu"), dtype=getattr(torch, compute)
+    )
+    loaded = time.perf_counter()
+    batch = [{"input_ids": list(ids), "attention_mask": [1] * len(ids)} for ids in calibration.ids]
+    model.quantize(batch, batch_size=batch_size, calibration_sort=None, backend=BACKEND[backend])
+    quantized = time.perf_counter()
+    model.save(str(out))
+    config = _finish(folder, out, source, stored)
+    calibration.write(out)
+    return {
+        **calibration.facts(),
+        **_log(model.quant_log, calibration.tokens),
+        "load_s": loaded - began,
+        "quantize_s": quantized - loaded,
+        "save_s": time.perf_counter() - quantized,
+        "compute_dtype": compute,
+        "packing_backend": backend,
+        "settings": config,
+    }
+
+
+def _finish(folder: Path, out: Path, source: dict[str, Any], stored: str) -> dict[str, Any]:
+    """Give the folder its source's files, config and floating type; return its quantization config, flat."""
+    (out / "quant_log.csv").unlink(missing_ok=True)
+    written = checkpoint.config(out)["quantization_config"]
+    dtype = stored if stored in _HALF else "float16"
+    _narrow(out, dtype)
+    checkpoint.carry(folder, out)
+    named = checkpoint.with_dtype({"dtype": dtype, **source}, dtype)
+    checkpoint.write_config(out, {**named, "quantization_config": written})
+    told = {**written, **written.get("meta", {})}
+    return {key: told[key] for key in _TOLD if told.get(key) is not None}
+
+
+def _narrow(out: Path, dtype: str) -> None:
+    """Store as `dtype` what is in float32 only because the library computed in it (embeddings, norms)."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    for file in checkpoint.weight_files(out):
+        tensors = load_file(file)
+        if any(tensor.dtype == torch.float32 for tensor in tensors.values()):
+            kind = getattr(torch, dtype)
+            cast = {k: v.to(kind) if v.dtype == torch.float32 else v for k, v in tensors.items()}
+            for name, tensor in cast.items():
+                if not torch.isfinite(tensor).all():
+                    raise UserError(
+                        f"tensor {name} does not fit in {dtype}: save the source in bfloat16 first"
+                    )
+            save_file(cast, file, metadata={"format": "pt"})
+    _resize(out)
+
+
+def _resize(out: Path) -> None:
+    index = out / checkpoint.INDEX
+    if index.is_file():
+        kept = json.loads(index.read_text(encoding="utf-8"))
+        total = sum(file.stat().st_size for file in checkpoint.weight_files(out))
+        kept["metadata"] = {**kept.get("metadata", {}), "total_size": total}
+        index.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+def _log(entries: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
+    """The library's account of each module: loss, tokens seen, and which it did without calibration."""
+    names = {f"{entry['layer']}.{entry['module']}": str(entry["loss"]) for entry in entries}
+    losses = [float(loss) for loss in names.values() if loss.replace(".", "").replace("e-", "").isdigit()]
+    seen = [int(entry["samples"]) for entry in entries if str(entry.get("samples", "")).isdigit()]
+    if not seen or max(seen) != tokens:
+        raise RuntimeError(f"gptqmodel used {max(seen, default=0)} of the {tokens} calibration tokens")
+    return {
+        "modules_quantized": len(names),
+        "modules_by_fallback": sorted(name for name, loss in names.items() if "fallback" in loss),
+        "calibration_tokens_least_seen": min(seen),
+        "loss_mean": sum(losses) / len(losses) if losses else None,
+        "loss_most": max(losses, default=None),
+    }

@@ -1,0 +1,46 @@
+"""Fixtures that start the suite as a user does, with a cache and results of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.run import envs
+
+ROOT = Path(__file__).resolve().parents[1]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def hf_python() -> Path:
+    """The interpreter of the hf environment, built in the user's cache if it is not there yet."""
+    return Path(envs.ensure("hf", lambda text: print(text, file=sys.stderr)).python)  # noqa: T201
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test's own."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    monkeypatch.setenv("LLM_BENCH_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def command(cache: Path, tmp_path: Path) -> Command:
+    """Run `python -m MODULE ARGS...` from the checkout's root, with this test's cache and results."""
+
+    def start(module: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        results = ["--results", str(tmp_path / "results")] if words[0] in ("run", "plan", "table") else []
+        return subprocess.run(
+            [sys.executable, "-m", module, *words, *results],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+            env={**os.environ, "LLM_BENCH_CACHE": str(cache), **variables},
+        )  # fmt: skip
+
+    return start

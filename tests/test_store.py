@@ -1,0 +1,196 @@
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.contract.errors import UserError
+from bench.contract.record import Artifact, Audit, Hardware, RequestTrace, Result
+from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task, Workload
+from bench.store import Store, safe_name
+
+HARDWARE = Hardware("cpu", "cpu-x-2c-8gib", "X", 2**33, "X", 2, 2**33, ("avx2",), "float32", "Linux")
+AUDIT = Audit(
+    "gptq",
+    1000,
+    900,
+    100,
+    90,
+    800,
+    4.25,
+    1.0,
+    tied_head=True,
+    vocab_size=8,
+    context=16,
+    tensor_types={"I32": 2},
+)
+STEP = Step("gptq", {"bits": 4, "damp": 0.01, "order": None, "sym": True, "kernel": "auto"})
+TRACES = (
+    RequestTrace(0, 0, 4, 0.0, 0.0, (123.4567891, 123.5), (1, 1)),
+    RequestTrace(1, 0, 4, 0.0, 0.0, (), (), "connection reset"),
+)
+
+
+def served(round_: int = 0) -> Result:
+    cell = Cell(Model("demo"), Recipe("gptq-4", (STEP,)), EngineSpec("hf"), "cpu", Workload())
+    return Result(
+        digest=f"d{round_}", suite="demo", cell=cell, round=round_, status="ok", hardware=HARDWARE,
+        artifact=Artifact("a", "gptq", "sha", (STEP,), AUDIT, facts={"deep": {"list": [1, 2.5, None]}}),
+        metrics={"ttft_s": 0.25}, facts={"window_nll": [1.5, 2.5]}, marks=("busy",), started="2026-11-22",
+    )  # fmt: skip
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    """Every type survives: options, tuples, nested facts, the artifact and the hardware."""
+    store = Store(tmp_path)
+    path = store.put(served())
+    assert store.get(path) == served()
+    assert list(store.all()) == [served()]
+    assert store.find(served()) == served()
+    assert store.find(served(1)) is None
+
+
+def test_paths_tell_what_a_record_is(tmp_path: Path) -> None:
+    """Device, suite, kind, model, recipe, then engine and workload or task; artifacts have no engine."""
+    store, result = Store(tmp_path), served(2)
+    path = store.path(result).relative_to(tmp_path).as_posix()
+    assert path == "cpu-x-2c-8gib/demo/serving/demo/gptq-4/hf/offline-b1-p128-n64/r2.json"
+    scored = replace(result, cell=replace(result.cell, workload=None, task=Task("perplexity")))
+    assert store.path(scored).parts[-7:] == (
+        "demo",
+        "quality",
+        "demo",
+        "gptq-4",
+        "hf",
+        "perplexity",
+        "r2.json",
+    )
+    made = replace(result, cell=replace(result.cell, workload=None), round=0)
+    assert store.path(made).parts[-5:] == ("demo", "artifacts", "demo", "gptq-4", "r0.json")
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "..", ".", "", ".hidden", "Größe 1", "x" * 101, "a b", "c:d", "a\nb", "~"]
+)
+def test_names_that_are_no_file_names(tmp_path: Path, name: str) -> None:
+    """Whatever a recipe is called, it is one visible component below its folder, marked as changed."""
+    safe = safe_name(name)
+    assert "~" in safe
+    assert not safe.startswith((".", "-"))
+    assert len(safe) <= 110
+    (tmp_path / safe).touch()
+    assert [p.name for p in tmp_path.iterdir()] == [safe]
+
+
+def test_different_names_stay_different() -> None:
+    """Names that differ only in what is escaped or cut off do not share a path; good names are kept."""
+    names = ["a/b", "a:b", "a_b", "a b", "x" * 101, "x" * 102, ".", ".."]
+    assert len({safe_name(n) for n in names}) == len(names)
+    assert safe_name("gguf-Q4_K_M+v2=1.0") == "gguf-Q4_K_M+v2=1.0"
+
+
+def test_records_are_written_the_same_every_time(tmp_path: Path) -> None:
+    """Sorted keys, six significant digits, no clock in the gzip header: git sees real changes only."""
+    store = Store(tmp_path)
+    result = replace(served(), metrics={"z": 1 / 3, "a": 1.0})
+    path = store.put(result, TRACES)
+    files = [path, path.with_name("r0.traces.jsonl.gz"), tmp_path / "cpu-x-2c-8gib/machine.json"]
+    before = [f.read_bytes() for f in files]
+    store.put(result, TRACES)
+    assert [f.read_bytes() for f in files] == before
+    data = json.loads(path.read_text())
+    assert data["metrics"] == {"a": 1.0, "z": 0.333333}
+    assert list(data) == sorted(data)
+    assert not [f for f in tmp_path.rglob("*") if f.name.endswith(".part")]
+
+
+def test_traces_keep_microseconds(tmp_path: Path) -> None:
+    """A stamp two minutes into a window keeps the digits an inter-token latency needs."""
+    store = Store(tmp_path)
+    path = store.put(served(), TRACES)
+    first, failed = store.traces(path)
+    assert first.token_s == (123.456789, 123.5)
+    assert failed == TRACES[1]
+
+
+def test_traces_of_another_record_are_refused(tmp_path: Path) -> None:
+    """A crash between traces and record leaves a pair that does not match, and it is said."""
+    store = Store(tmp_path)
+    path = store.put(served(), TRACES)
+    text = path.read_text().replace('"d0"', '"older"')
+    path.write_text(text)
+    with pytest.raises(UserError, match="belongs to another record"):
+        store.traces(path)
+
+
+def test_a_record_without_traces_takes_the_old_ones_away(tmp_path: Path) -> None:
+    """Replacing a record replaces its traces, also by none."""
+    store = Store(tmp_path)
+    path = store.put(served(), TRACES)
+    store.put(replace(served(), status="failed", reason="killed"))
+    assert store.traces(path) == ()
+    found = store.get(path)
+    assert found is not None
+    assert found.reason == "killed"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "EOF"),
+        ('{"digest": "x"', "EOF"),
+        ("[]", "no record"),
+        ('{"schema": 99}', "it has schema 99, this version reads 1"),
+        ('{"schema": 1}', "digest"),
+    ],
+)
+def test_what_is_no_record_is_named_and_skipped(tmp_path: Path, text: str, said: str) -> None:
+    """One bad file is a sentence with its name; the others are read."""
+    store = Store(tmp_path)
+    good, bad = store.put(served()), store.path(served(1))
+    bad.write_text(text)
+    assert list(store.all()) == [store.get(good)]
+    assert len(store.problems) == 1
+    assert str(bad) in store.problems[0]
+    assert said in store.problems[0]
+    with pytest.raises(UserError, match="is no record"):
+        store.get(bad)
+
+
+def test_another_schema_is_refused_even_when_it_fits(tmp_path: Path) -> None:
+    """A record whose fields still parse but whose schema is another's is not read as ours."""
+    store = Store(tmp_path)
+    path = store.put(served())
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    with pytest.raises(UserError, match="schema 2"):
+        store.get(path)
+
+
+def test_damaged_traces_are_named(tmp_path: Path) -> None:
+    """Half a gzip, or something else by that name, is a sentence."""
+    store = Store(tmp_path)
+    path = store.put(served(), TRACES)
+    beside = path.with_name("r0.traces.jsonl.gz")
+    for data in (beside.read_bytes()[:40], b"text", gzip.compress(b"{}\n"), gzip.compress(b"")):
+        beside.write_bytes(data)
+        with pytest.raises(UserError, match=r"r0\.traces\.jsonl\.gz is damaged"):
+            store.traces(path)
+
+
+def test_a_pattern_chooses_among_records(tmp_path: Path) -> None:
+    """A glob over the path below the root; other files are not records."""
+    store = Store(tmp_path)
+    for round_ in range(3):
+        store.put(served(round_), TRACES)
+    (tmp_path / "notes.json").write_text("{}")
+    assert [r.round for r in store.all()] == [0, 1, 2]
+    assert [r.round for r in store.all("cpu-*/serving/*/r1.json")] == [1]
+    assert list(store.all("gpu-*")) == []
+    assert list(Store(tmp_path / "nowhere").all()) == []
+
+
+def test_the_machine_is_described_once_per_device(tmp_path: Path) -> None:
+    """machine.json is the hardware of the device's folder."""
+    Store(tmp_path).put(served())
+    assert json.loads((tmp_path / HARDWARE.slug / "machine.json").read_text())["name"] == "X"
