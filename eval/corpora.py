@@ -83,7 +83,7 @@ def stdlib_modules(split: Split, *, tests: bool = False) -> Iterator[tuple[str, 
     The order mixes packages, so that any prefix of the corpus is a fair sample of it. Test modules are left
     out unless asked for: some distributions do not ship them.
     """
-    root = Path(sysconfig.get_path("stdlib"))
+    root = Path(os.environ.get("LLM_BENCH_STDLIB") or sysconfig.get_path("stdlib"))
     found: list[tuple[bytes, str, Path]] = []
     for folder, folders, files in os.walk(root):
         folders[:] = [f for f in folders if f not in _SKIPPED_PARTS and not f.startswith("config-")]

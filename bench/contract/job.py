@@ -36,7 +36,6 @@ class Job:
     prompts: tuple[tuple[int, ...], ...] = ()
     task: str = ""
     task_options: Options = field(default_factory=dict)
-    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)

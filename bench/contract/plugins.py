@@ -33,6 +33,6 @@ def load(package: str, name: str) -> Any:
 
 def unknown(word: str, name: str, known: tuple[str, ...]) -> str:
     """'unknown engine 'hg': did you mean 'hf'? (known: fake, hf)'."""
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return f"unknown {word} '{name}': {hint}(known: {', '.join(known)})"

@@ -100,7 +100,7 @@ class Suite:
     """One YAML file: a model, recipes, engines, workloads, tasks, devices and rounds.
 
     `timeout_s` bounds one round; `memory_limit_gib` bounds a worker's process tree (0: the machine's own
-    memory).
+    memory); `settle_s` is how long a run waits for an idle device before its first round.
     """
 
     name: str
@@ -114,7 +114,7 @@ class Suite:
     seed: int = 0
     timeout_s: float = 1800.0
     memory_limit_gib: float = 0.0
-    trust_remote_code: bool = False
+    settle_s: float = 20.0
     __pydantic_config__ = _CLOSED
 
 

@@ -21,8 +21,9 @@ MARKS = {
     ROUND: "at least one round failed and is left out",
 }
 CV_LIMIT = 0.05
+SCORES = ("perplexity",)
 WATCHED = ("ttft_s", "tpot_s", "e2el_s", "output_tok_per_s", "prefill_tok_per_s", "decode_tok_per_s",
-           "peak_memory_bytes", "perplexity")  # fmt: skip
+           "peak_memory_bytes")  # fmt: skip
 _ROUNDING_S = 5e-6  # traces are kept to the microsecond
 
 
@@ -44,9 +45,11 @@ def check(result: Result, traces: Sequence[RequestTrace], baseline_bits: float |
 def marks(results: Sequence[Result]) -> tuple[str, ...]:
     """Codes of MARKS for the rounds of one cell, sorted; `varies:tpot_s` names the metric.
 
-    Codes the rounds recorded themselves (`Result.marks`) are kept.
+    Codes the rounds recorded themselves (`Result.marks`) are kept. A task's score does not depend on the
+    clock: its time and memory are not looked at, and a busy or throttled device is no mark on it.
     """
     done = [r for r in results if r.status == "ok"]
+    scores = any(r.cell.task is not None for r in done)
     found = {m for r in done for m in r.marks}
     if done and any(r.status == "failed" for r in results):
         found.add(ROUND)
@@ -56,11 +59,11 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
         found.add(THROTTLED)
     if any(_nvml_only(r) for r in done):
         found.add(NVML)
-    for key in WATCHED:
+    for key in SCORES if scores else WATCHED:
         values = [r.metrics[key] for r in done if key in r.metrics]
         if coefficient_of_variation(values) > CV_LIMIT:
             found.add(f"{VARIES}:{key}")
-    return tuple(sorted(found))
+    return tuple(sorted(found - {BUSY, THROTTLED, NVML} if scores else found))
 
 
 def _request(trace: RequestTrace, result: Result) -> Iterator[str]:
@@ -97,7 +100,7 @@ def _metrics(result: Result) -> Iterator[str]:
     for key, value in metrics.items():
         if not isinstance(value, int | float) or not math.isfinite(value):
             yield f"{key} is not a finite number"
-        elif value <= 0 and key in WATCHED:
+        elif value <= 0 and key in (*WATCHED, *SCORES):
             yield f"{key} is {value:g}, and must be positive"
         elif key == "perplexity" and value < 1:
             yield f"perplexity is {value:g}, and cannot be below 1"

@@ -100,7 +100,7 @@ def _section(
     entries: Sequence[Sequence[Entry]],
     notes: Notes,
 ) -> Section:
-    """Names before, marks after where there are any; n in the title, or in a column where lines differ in it."""
+    """Names before, marks after where there are any; n in the title, or in a column where lines differ."""
     counts = [list(dict.fromkeys(str(e.rounds) for e in found if e.rounds)) for found in entries]
     marks = [_marks(found, notes) for found in entries]
     extra = []
@@ -110,10 +110,8 @@ def _section(
         extra.append(["n", *("/".join(line) or DASH for line in counts)])
     if any(marks):
         extra.append(["marks", *marks])
-    full = [
-        ["recipe", "engine", *heads],
-        *([r.recipe, r.engine, *line] for r, line in zip(rows, lines, strict=True)),
-    ]
+    body = [[row.recipe, row.engine, *line] for row, line in zip(rows, lines, strict=True)]
+    full = [["recipe", "engine", *heads], *body]
     for column in extra:
         full = [[*line, cell] for line, cell in zip(full, column, strict=True)]
     return Section(title, tuple(full[0]), tuple(map(tuple, full[1:])))

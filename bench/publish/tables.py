@@ -108,17 +108,20 @@ def _rows(place: Place, gathered: _Gathered) -> list[Row]:
 
 
 def _baseline(place: Place, keys: Sequence[Key], gathered: _Gathered) -> str | None:
+    """Without a plan, records come in the shuffled order they ran in: the widest weights are the original."""
     recipes = list(dict.fromkeys(key[3] for key in keys))
-    if "baseline" in recipes:
-        return "baseline"
-    stepless = {
-        key[3] for key in keys for rounds in gathered.cells[key].values() if not rounds[0].cell.recipe.steps
+    cells = {key[3]: rounds[0].cell for key in keys for rounds in gathered.cells[key].values()}
+    stepless = [name for name in recipes if name in cells and not cells[name].recipe.steps]
+    bits = {
+        name: audit.bits_per_weight
+        for name in recipes
+        if (audit := gathered.audits.get((*place, name))) is not None and audit.format == "hf"
     }
-    formats = {
-        recipe: audit.format for (*where, recipe), audit in gathered.audits.items() if tuple(where) == place
-    }
-    original = [recipe for recipe in recipes if formats.get(recipe) == "hf"]
-    return next((r for r in [*(r for r in recipes if r in stepless), *original]), None)
+    original = (
+        list(bits) if gathered.expected is not None else sorted(bits, key=bits.__getitem__, reverse=True)
+    )
+    named = ["baseline"] if "baseline" in recipes else []
+    return next(iter([*named, *stepless, *original]), None)
 
 
 def _row(

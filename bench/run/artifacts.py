@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,9 +56,9 @@ def digests(identity: str, steps: tuple[Step, ...]) -> tuple[str, ...]:
 
 
 def file_options(options: object) -> object:
-    """Options for a digest: a `path:` value counts by the content of its file, not by its name."""
+    """Options for a digest: a text counts by its content, not by its name."""
     plain = wire.plain(options)
-    return {k: _content(v) if isinstance(v, str) and v.startswith("path:") else v for k, v in plain.items()}
+    return {k: _content(v) if isinstance(v, str) else v for k, v in plain.items()}
 
 
 def unsupported(steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware) -> tuple[str, str]:
@@ -172,8 +174,10 @@ def absolute(options: object) -> dict[str, str | int | float | bool | None]:
 
 
 def _content(value: str) -> str:
-    import hashlib
-
+    if value == "stdlib":  # the corpus that is another one in another Python
+        return f"stdlib:{platform.python_version()}"
+    if not value.startswith("path:"):
+        return value
     file = Path(value.removeprefix("path:")).expanduser()
     if not file.is_file():
         raise UserError(f"{value}: no such file; a path is relative to the folder you run in")

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import subprocess
+import sysconfig
 import tempfile
 import threading
 import time
@@ -24,7 +25,7 @@ import psutil
 
 from bench.contract import wire
 from bench.contract.job import Answer, Job
-from bench.machine import probes
+from bench.machine import nvml, probes
 from bench.run import paths
 from bench.run.envs import Environment
 
@@ -55,19 +56,26 @@ def run(job: Job, env: Environment, *, timeout_s: float, memory_limit_bytes: int
     `memory_limit_bytes` bounds the process tree; 0 leaves the machine's own memory as the bound.
     """
     with _scratch() as folder:
-        job = replace(job, answer=str(folder / "answer.json"), spawned_s=time.monotonic())
+        device = job.device
+        # The worker sees one GPU only, and to it that is the first.
+        job = replace(
+            job,
+            answer=str(folder / "answer.json"),
+            spawned_s=time.monotonic(),
+            device="cuda:0" if device.startswith("cuda") else device,
+        )
         (folder / "job.json").write_text(wire.dumps(job))
         work = folder / "cwd"
         work.mkdir()
         began = time.monotonic()
         process = subprocess.Popen(
             [env.python, "-m", "bench.run.worker", str(folder / "job.json")],
-            cwd=work, env=_variables(env, job.device), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            cwd=work, env=_variables(env, device), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         log = _Log(process.stdout)
         try:
-            with probes.watch(process.pid, job.device) as probe:
+            with probes.watch(process.pid, device) as probe:
                 stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes)
         finally:
             _end(process)
@@ -140,6 +148,8 @@ class _Log:
 
     def save(self) -> None:
         self._thread.join(timeout=5)
+        if self._stream is not None and not self._thread.is_alive():
+            self._stream.close()
         with contextlib.suppress(OSError):  # a full disk must not hide why the worker ended
             (paths.cache_folder("logs") / "last-worker.log").write_bytes(b"".join([*self._head, *self._tail]))
 
@@ -160,7 +170,7 @@ def _variables(env: Environment, device: str) -> dict[str, str]:
     """
     passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
     first = str(Path(env.python).parent)
-    kind, _, index = device.partition(":")
+    gpu = nvml.index(device)
     return {
         **passed,
         "PATH": os.pathsep.join([first, passed.get("PATH", os.defpath)]),  # gptqmodel calls its own ninja
@@ -168,7 +178,8 @@ def _variables(env: Environment, device: str) -> dict[str, str]:
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": index if kind == "cuda" else "",
+        "CUDA_VISIBLE_DEVICES": "" if gpu is None else str(gpu),
+        "LLM_BENCH_STDLIB": sysconfig.get_path("stdlib"),  # one text for all, whatever Python they run
         **env.variables,
     }
 

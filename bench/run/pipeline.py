@@ -5,6 +5,7 @@ Only the round in flight can be lost: a record is on disk before the next round 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -28,7 +29,6 @@ from bench.run.progress import Pace, Progress
 from bench.store import Store
 
 _WARMUP_GROUPS = 8
-_SETTLE_S = 20.0
 BUSY = "busy"
 
 
@@ -140,7 +140,7 @@ def _prepare(
             made[recipe.recipe.name] = _artifact(plan, recipe, store, progress)
     if runnable:
         progress.doing("waiting for the device to be idle")
-        guard.wait_until_idle(runnable[0].made.hardware.device, _SETTLE_S)
+        guard.wait_until_idle(runnable[0].made.hardware.device, plan.suite.settle_s)
     return made
 
 
@@ -161,7 +161,7 @@ def _artifact(plan: Plan, made: Made, store: Store, progress: Progress) -> artif
             lambda text: progress.doing(f"{made.recipe.name}: {text}"),
         )
     except artifacts.StepFailedError as failure:
-        found = str(failure)
+        found = paths.scrubbed(str(failure))
         progress.line(f"failed: {made.recipe.name}: {found}")
         store.put(replace(base, status="failed", reason=found, duration_s=time.monotonic() - began))
         return found
@@ -194,7 +194,7 @@ def _round(
     )  # fmt: skip
     answer = outcome.answer
     result = replace(
-        base, status="failed" if answer.error else "ok", reason=answer.error,
+        base, status="failed" if answer.error else "ok", reason=paths.scrubbed(answer.error),
         artifact=_public_artifact(made.artifact), environment=env.versions, receipts=answer.receipts,
         facts={**answer.facts, **outcome.seen, **ready.facts}, duration_s=outcome.wall_s,
         marks=() if ready.idle else (BUSY,),
@@ -203,20 +203,18 @@ def _round(
         return result, ()
     result = replace(result, metrics=_metrics(item.cell, result, answer.traces))
     if wrong := sanity.check(result, answer.traces, _baseline(plan).bits_per_weight):
-        return replace(
-            result, status="failed", reason=f"refused as impossible: {'; '.join(wrong)}"
-        ), answer.traces
+        kept = {k: v for k, v in result.metrics.items() if math.isfinite(v)}  # JSON has no NaN
+        reason = f"refused as impossible: {'; '.join(wrong)}"
+        return replace(result, status="failed", reason=reason, metrics=kept), answer.traces
     return result, answer.traces
 
 
 def _job(plan: Plan, item: Item, made: artifacts.Made) -> Job:
     cell = item.cell
-    # The worker sees one GPU only, and to it that is the first.
-    device = "cuda:0" if cell.device.startswith("cuda") else cell.device
     job = Job(
         kind="offline" if cell.workload else "score", plugin=cell.engine.name, folder=str(made.folder),
-        answer="", device=device, options=artifacts.absolute(cell.engine.options), artifact=made.artifact,
-        trust_remote_code=plan.suite.trust_remote_code,
+        answer="", device=cell.device, options=artifacts.absolute(cell.engine.options),
+        artifact=made.artifact,
     )  # fmt: skip
     if cell.task is not None:
         return replace(job, task=cell.task.kind, task_options=artifacts.absolute(cell.task.options))
@@ -232,11 +230,11 @@ def _job(plan: Plan, item: Item, made: artifacts.Made) -> Job:
 def _metrics(cell: Cell, result: Result, traces: tuple[RequestTrace, ...]) -> dict[str, float]:
     if cell.task is not None:
         scored: dict[str, float] = plugins.load(plugins.TASKS, cell.task.kind).metrics(result.facts)
-        return {**scored, **memory.memory_metrics(result.facts)}
+        return {**scored, **memory.memory_metrics(result.facts, cell.device)}
     return {
         **latency.latency_metrics(traces),
         **throughput.throughput_metrics(traces),
-        **memory.memory_metrics(result.facts),
+        **memory.memory_metrics(result.facts, cell.device),
         **{k: float(result.facts[k]) for k in ("cold_start_s", "load_s") if k in result.facts},
     }
 

@@ -68,7 +68,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
 
 @contextmanager
 def _in_float32() -> Iterator[None]:
-    """Let the library search and pack in float32, as a CPU without 16-bit arithmetic must; mended at two places.
+    """Let the library search and pack in float32, as a CPU without 16-bit arithmetic must.
 
     The search restores each weight from a copy made with `.to(float32).cpu()`, which is no copy of a float32
     weight on a CPU: twenty trials then pile up in the weights (KL to the baseline 0.2 where 0.002 is right).

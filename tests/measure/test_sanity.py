@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bench.contract.record import Artifact, Audit, Hardware, RequestTrace, Result
-from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Workload
+from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task, Workload
 from bench.measure.latency import latency_metrics
 from bench.measure.sanity import MARKS, check, marks
 
@@ -118,3 +118,12 @@ def test_nvmls_figure_in_the_memory_column_is_marked() -> None:
     assert marks([on_gpu]) == ("nvml",)
     assert marks([replace(on_gpu, facts={"peak_device_bytes": 5})]) == ()
     assert marks([gpu]) == ()
+
+
+def test_a_score_does_not_care_for_the_clock() -> None:
+    """Busy, or with memory that varies, a perplexity is what it is; one that varies is marked."""
+    task = replace(result().cell, workload=None, task=Task("perplexity"))
+    sizes = [result({"perplexity": 9.0, "peak_memory_bytes": m}) for m in (1.0, 2.0)]
+    rounds = [replace(one, cell=task, marks=("busy",)) for one in sizes]
+    assert marks(rounds) == ()
+    assert marks([*rounds, replace(rounds[0], metrics={"perplexity": 12.0})]) == ("varies:perplexity",)

@@ -38,6 +38,11 @@ def made(recipe: str) -> Artifact:
     return Artifact(recipe, kind, "sha", (), audit)
 
 
+def stored(bits: int) -> Artifact:
+    found = made("baseline")
+    return replace(found, audit=replace(found.audit, bits_per_weight=float(bits)))
+
+
 def served(recipe: str, ttft_s: float, round_: int = 0, engine: str = "hf", what: Workload = LOAD) -> Result:
     metrics = {"ttft_s": ttft_s, "tpot_s": 0.01, "output_tok_per_s": 100.0, "peak_memory_bytes": 1e9}
     return Result(
@@ -133,6 +138,7 @@ def test_scores_over_other_items_are_not_compared() -> None:
         ([served("plain", 0.1), served("baseline", 0.1)], "baseline"),
         ([served("gptq-4", 0.1), replace(served("raw", 0.1), artifact=made("baseline"))], "raw"),
         ([served("gptq-4", 0.1)], None),
+        ([replace(served(f"fp-{b}", 0.1), artifact=stored(b)) for b in (16, 32)], "fp-32"),
     ],
 )
 def test_which_recipe_is_the_baseline(records: list[Result], name: str | None) -> None:
@@ -229,12 +235,10 @@ def test_no_records_and_no_such_format() -> None:
 def many(count: int) -> list[Result]:
     """`count` records: half served, half scored over 64 windows; five engines, three rounds."""
     found: list[Result] = []
+    nll = [1000.0 + window for window in range(64)]
     for i in range(count // 6):
         recipe, engine = "baseline" if i < 5 else f"gptq-{i // 5}", f"engine{i % 5}"
-        for result in (
-            served(recipe, 0.0123, 0, engine),
-            scored(recipe, [1000.0 + w for w in range(64)], engine),
-        ):
+        for result in (served(recipe, 0.0123, 0, engine), scored(recipe, nll, engine)):
             found += [replace(result, round=round_) for round_ in range(3)]
     return found
 

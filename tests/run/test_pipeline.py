@@ -22,6 +22,7 @@ engines: {engines}
 workloads: [{{batch: 1, prompt_tokens: 4, new_tokens: 4, repeats: 2}}]
 devices: [cpu]
 rounds: {rounds}
+settle_s: 0
 {more}
 """
 
