@@ -54,7 +54,7 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = _traces_path(path)
         if traces:
-            _write_bytes(beside, _packed(result, traces))
+            wire.write(beside, _packed(result, traces))
         wire.write(path, wire.dumps(wire.rounded(wire.plain(result)), indent=1) + "\n")
         if not traces:
             beside.unlink(missing_ok=True)
@@ -178,19 +178,6 @@ def _microseconds(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _microseconds(v) for k, v in value.items()}
     return [_microseconds(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    """As wire.write: beside, flushed, renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _fault(text: bytes, error: ValidationError) -> str:

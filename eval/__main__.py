@@ -37,11 +37,10 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print the whole record instead.")] = False,  # noqa: FBT002
 ) -> None:
     """Measure ARTIFACT as it is. The same question asked twice is answered from the first record."""
-    from bench.store import Store
-
     from bench.run import config, paths, pipeline
     from bench.run import plan as planner
     from bench.run.progress import Progress
+    from bench.store import Store
 
     module = plugins.load(plugins.TASKS, task)
     options = config.options(plugins.TASKS, task, flags.options(context.args), task)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.record import Source
+from bench.contract.record import Hardware, Source
 from quantize import checkpoint
 from quantize.calibration import Calibration
 
 _HALF = ("float16", "bfloat16")
+_CPU_GROUPS = (32, 64, 128, 256)
 # Of the library's forty settings, those that decide what the weights become.
 _TOLD = (
     "bits", "group_size", "sym", "zero_point", "desc_act", "act_group_aware", "damp_percent",
@@ -25,16 +26,23 @@ _TOLD = (
 )  # fmt: skip
 
 
-def unfit(source: Source, group_size: int, length: int) -> str | None:
-    """Why the linear layers cannot be cut in groups of `group_size` inputs, or samples are too long."""
+def unfit(source: Source, hardware: Hardware, bits: int, group_size: int, length: int) -> str | None:
+    """Why the linear layers cannot be cut in groups of `group_size` inputs, or samples are too long.
+
+    4-bit layers of other groups than _CPU_GROUPS are written, but no CPU can run them: transformers picks a
+    kernel (aten::_weight_int4pack_mm) that refuses them at the first token.
+    """
     context = source.config.get("max_position_embeddings")
     if isinstance(context, int) and length > context:
         return f"calibration samples of {length} tokens are longer than the model's context of {context}"
     for name, (_, inputs) in source.linears.items():
-        if name == "lm_head" or group_size == -1:
+        group = inputs if group_size == -1 else group_size
+        if name == "lm_head":
             continue
-        if inputs % group_size:
+        if inputs % group:
             return f"group_size {group_size} does not divide the {inputs} inputs of {name}"
+        if hardware.device == "cpu" and bits == 4 and group not in _CPU_GROUPS:
+            return f"no CPU kernel runs 4 bits in groups of {group} ({name}): use 32, 64, 128 or 256"
     return None
 
 

@@ -36,7 +36,8 @@ def command(cache: Path, tmp_path: Path) -> Command:
     """Run `python -m MODULE ARGS...` from the checkout's root, with this test's cache and results."""
 
     def start(module: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        results = ["--results", str(tmp_path / "results")] if words[0] in ("run", "plan", "table") else []
+        takes = words[0] in ("run", "plan", "table") and "--results" not in words
+        results = ["--results", str(tmp_path / "results")] if takes else []
         return subprocess.run(
             [sys.executable, "-m", module, *words, *results],
             cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,

@@ -58,12 +58,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(dumps(value).encode()).hexdigest()[:16]
 
 
-def write(path: Path, text: str) -> None:
-    """Write beside, flush to disk, rename: a reader sees the old file or the whole new one."""
+def write(path: Path, data: str | bytes) -> None:
+    """Write beside, flush to disk, rename: a reader sees the old file or the whole new one. Text is UTF-8."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with beside.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import shutil
 import signal
 import statistics
 import sys
@@ -42,6 +43,10 @@ def main(job_file: str) -> int:
     except Exception as error:  # noqa: BLE001  (an engine may raise anything; the log keeps the traceback)
         traceback.print_exc()
         answer = Answer(error=_one_line(error))
+    if answer.error and job.out:
+        shutil.rmtree(
+            job.out, ignore_errors=True
+        )  # half an artifact, in the way of the answer on a full disk
     wire.write(Path(job.answer), wire.dumps(answer))
     return 1 if answer.error else 0
 

@@ -38,13 +38,12 @@ class Options:
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    del hardware
     if options.batch_size < 1:
         return f"batch_size {options.batch_size} is not at least 1"
     for name, (outputs, _) in source.linears.items():
         if outputs % 8 and name != "lm_head":
             return f"the GEMM layout packs 8 outputs in a word, and {name} has {outputs}"
-    return through_gptqmodel.unfit(source, options.group_size, options.length)
+    return through_gptqmodel.unfit(source, hardware, options.bits, options.group_size, options.length)
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

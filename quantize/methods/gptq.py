@@ -43,14 +43,13 @@ class Options:
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    del hardware
     if options.desc_act and options.act_group_aware:
         return "desc_act and act_group_aware are two orders of the same columns: choose one"
     if not 0 < options.damp_percent < 1:
         return f"damp_percent {options.damp_percent} is not between 0 and 1"
     if options.batch_size < 1:
         return f"batch_size {options.batch_size} is not at least 1"
-    return through_gptqmodel.unfit(source, options.group_size, options.length)
+    return through_gptqmodel.unfit(source, hardware, options.bits, options.group_size, options.length)
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

@@ -204,6 +204,8 @@ def test_a_method_is_a_plugin(name: str) -> None:
     ("name", "options", "reason"),
     [
         ("gptq", {"group_size": 512}, r"group_size 512 does not divide the 768 inputs of model\.layers\.0"),
+        ("gptq", {"group_size": -1}, "no CPU kernel runs 4 bits in groups of 768"),
+        ("awq", {"group_size": 16}, "no CPU kernel runs 4 bits in groups of 16"),
         ("gptq", {"length": 2048}, "2048 tokens are longer than the model's context of 1024"),
         ("gptq", {"desc_act": True, "act_group_aware": True}, "choose one"),
         ("gptq", {"damp_percent": 0.0}, "not between 0 and 1"),
