@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import yaml
+
 from bench.contract.errors import UserError
+from bench.contract.spec import Scalar
 
 
-def options(words: Sequence[str]) -> dict[str, str | bool]:
+def options(words: Sequence[str]) -> dict[str, Scalar]:
     """`--key value`, `--key=value`, `--flag` and `--no-flag` to a mapping.
 
     Dashes in a key become underscores.
     """
-    found: dict[str, str | bool] = {}
+    found: dict[str, Scalar] = {}
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -24,9 +27,18 @@ def options(words: Sequence[str]) -> dict[str, str | bool]:
         key, equals, value = word[2:].partition("=")
         name = key.replace("-", "_")
         if equals:
-            found[name] = value
+            found[name] = _typed(value)
         elif rest and not rest[0].startswith("--"):
-            found[name] = rest.pop(0)
+            found[name] = _typed(rest.pop(0))
         else:
             found[name.removeprefix("no_")] = not name.startswith("no_")
     return found
+
+
+def _typed(word: str) -> Scalar:
+    """The value as a suite file would read it: 4 is a number, true a truth value, stdlib a word."""
+    try:
+        value = yaml.safe_load(word)
+    except yaml.YAMLError:
+        return word
+    return value if isinstance(value, str | int | float | bool) else word
