@@ -18,7 +18,7 @@ from typing import Any
 from bench.contract.record import Artifact, Audit
 from bench.engines import hf
 
-_TARGETS = {"ttft": (0.97, 1.03), "tokens_per_s": (0.97, 1.03)}
+_TARGETS = {"ttft": (0.97, 1.03), "tokens_per_s": (0.97, float("inf"))}
 
 
 def main() -> None:

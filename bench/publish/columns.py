@@ -73,5 +73,5 @@ def figure(column: Column, found: Spread) -> str:
 def change(fraction: float, low: float | None, high: float | None) -> str:
     """A relative change in percent with half its interval: "+1.23 ± 0.31"."""
     decimals = 2 if abs(fraction) < 1 else 0
-    text = f"{100 * fraction:+.{decimals}f}"
+    text = f"{round(100 * fraction, decimals) + 0.0:+.{decimals}f}"  # + 0.0: no negative zero
     return text if low is None or high is None else f"{text} ± {50 * (high - low):.{decimals}f}"

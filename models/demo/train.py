@@ -47,6 +47,7 @@ def config() -> LlamaConfig:
 
 def train_tokenizer(work: Path) -> None:
     import sentencepiece as spm
+    from sentencepiece import sentencepiece_model_pb2
 
     if (work / "tokenizer.model").exists():
         return
@@ -59,7 +60,9 @@ def train_tokenizer(work: Path) -> None:
         remove_extra_whitespaces=False, normalization_rule_name="identity", character_coverage=0.9995,
         unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=2, minloglevel=2,
     )  # fmt: skip
-    (work / "building.model").rename(work / "tokenizer.model")
+    made = sentencepiece_model_pb2.ModelProto.FromString((work / "building.model").read_bytes())
+    made.trainer_spec.model_prefix = "tokenizer"  # not this machine's path
+    (work / "tokenizer.model").write_bytes(made.SerializeToString())
 
 
 def tokenize(work: Path, split: corpora.Split, *, tests: bool) -> np.ndarray[Any, Any]:

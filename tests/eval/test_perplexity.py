@@ -49,7 +49,8 @@ class Bigram:
         return math.fsum(terms)
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
-        raise NotImplementedError
+        del prompts, new_tokens
+        return iter(())
 
     def receipts(self) -> Mapping[str, str]:
         return {}
