@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from eval import corpora
 
 HERE = Path(__file__).parent
-CONTEXT, PROMPTS, NEW_TOKENS = 1024, ("def ", "class ", "import "), 48
+CONTEXT, PROMPTS, NEW_TOKENS = 1024, ("def ", "class Reader:\n    def __init__(self, ", "    try:\n"), 64
 
 
 def unigram_perplexity(train: list[int], held: list[int], vocabulary: int) -> float:

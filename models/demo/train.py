@@ -31,7 +31,8 @@ from eval import corpora
 
 HERE = Path(__file__).parent
 VOCAB, CONTEXT = 4096, 1024
-BATCH, STEPS, WARMUP, DECAY_FROM = 8, 2000, 60, 0.35
+BATCH, STEPS, WARMUP, DECAY_FROM = 8, 2100, 60, 0.35
+SPLIT_FROM, SPLIT_SHARE = 2000, 0.03  # step, share of words
 LEARNING_RATE, FLOOR, WEIGHT_DECAY, SEED = 4e-3, 0.02, 0.1, 1234
 EVALUATE_EVERY, VALIDATION_TOKENS = 100, 65536
 
@@ -85,10 +86,42 @@ def learning_rate(step: int) -> float:
     return LEARNING_RATE * (1 - (1 - FLOOR) * min(max(progress, 0.0), 1.0))
 
 
-def batch_at(tokens: np.ndarray[Any, Any], step: int) -> torch.Tensor:
-    """The batch of a step, by the step's own seed: a resumed run sees what an unbroken one would have."""
-    starts = np.random.default_rng((SEED, step)).integers(0, len(tokens) - CONTEXT - 1, BATCH)
-    return torch.from_numpy(np.stack([tokens[s : s + CONTEXT + 1] for s in starts]).astype(np.int64))
+def batch_at(tokens: np.ndarray[Any, Any], step: int, parts: np.ndarray[Any, Any]) -> torch.Tensor:
+    """The batch of a step, by the step's own seed: a resumed run sees what an unbroken one would have.
+
+    In the last steps some words are cut behind their leading space, so that a prompt may end in a space:
+    `def ` is two tokens where `def f` has its space in the second word.
+    """
+    draw = np.random.default_rng((SEED, step))
+    rows = [tokens[s : s + CONTEXT + 1] for s in draw.integers(0, len(tokens) - CONTEXT - 1, BATCH)]
+    if step >= SPLIT_FROM:
+        rows = [cut_words(row, parts, draw)[: CONTEXT + 1] for row in rows]
+    return torch.from_numpy(np.stack(rows).astype(np.int64))
+
+
+def cut_words(row: np.ndarray[Any, Any], parts: np.ndarray[Any, Any], draw: np.random.Generator) -> Any:
+    """Token ids with a share of the words cut in two; parts[id] is the word without its space, or -1."""
+    cut = (parts[row] >= 0) & (draw.random(len(row)) < SPLIT_SHARE)
+    out = np.repeat(row, 1 + cut)
+    second = np.cumsum(1 + cut)[cut] - 1
+    out[second - 1], out[second] = parts[-1], parts[row[cut]]
+    return out
+
+
+def words_without_space(work: Path) -> np.ndarray[Any, Any]:
+    """parts[id]: the id of the same piece without its leading space, -1 where there is none; last, the space's."""
+    import sentencepiece as spm
+
+    pieces = spm.SentencePieceProcessor(model_file=str(work / "tokenizer.model"))
+    space, parts = pieces.piece_to_id("\u2581"), np.full(VOCAB + 1, -1, dtype=np.int64)
+    for i in range(VOCAB):
+        piece = pieces.id_to_piece(i)
+        word = piece.removeprefix("\u2581")
+        if piece != word and word and not word.startswith("\u2581"):
+            found = pieces.piece_to_id(word)
+            parts[i] = found if found != pieces.unk_id() else -1
+    parts[VOCAB] = space
+    return parts
 
 
 def loss_of(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -118,6 +151,7 @@ def optimizers(model: torch.nn.Module) -> list[torch.optim.Optimizer]:
 def train(work: Path, steps_now: int | None) -> None:
     tokens = tokenize(work, "train", tests=True)
     held_out = tokenize(work, "calibration", tests=False)[:VALIDATION_TOKENS]
+    parts = words_without_space(work)
     torch.manual_seed(SEED)
     model = LlamaForCausalLM(config())
     opts = optimizers(model)
@@ -137,7 +171,7 @@ def train(work: Path, steps_now: int | None) -> None:
         for opt in opts:
             for group in opt.param_groups:
                 group["lr"] = learning_rate(step)
-        loss = loss_of(compiled, batch_at(tokens, step))
+        loss = loss_of(compiled, batch_at(tokens, step, parts))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for opt in opts:
