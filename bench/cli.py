@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -174,7 +175,11 @@ def main() -> None:
 
 
 def guarded(command: Callable[[], Any]) -> None:
-    """Run a command; what the user can mend is one sentence on stderr and exit code 2, and Ctrl-C is 130."""
+    """Run a command; what the user can mend is one sentence on stderr and exit code 2, and Ctrl-C is 130.
+
+    SIGTERM stops it as Ctrl-C does, so that workers are ended and locks and scratch folders are given back.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command()
     except UserError as error:

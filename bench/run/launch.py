@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sysconfig
@@ -186,5 +187,13 @@ def _variables(env: Environment, device: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=paths.cache_folder("scratch"), ignore_cleanup_errors=True) as folder:
+    """A working folder named after this process; folders of processes that are gone are cleared away."""
+    root = paths.cache_folder("scratch")
+    for left in root.iterdir():
+        owner = left.name.partition("-")[0]
+        if not (owner.isdigit() and psutil.pid_exists(int(owner))):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f"{os.getpid()}-", dir=root, ignore_cleanup_errors=True
+    ) as folder:
         yield Path(folder)

@@ -1,7 +1,7 @@
 """Train the demo model from nothing but this machine's Python standard library.
 
-python -m models.demo.train --work ~/demo-train                # about two hours on 2 cores; run again to
-resume python -m models.demo.train --work ~/demo-train --export-only  # write the best checkpoint so far
+    python -m models.demo.train --work ~/demo-train                # an hour on 2 cores; run again to resume
+    python -m models.demo.train --work ~/demo-train --export-only  # write the best checkpoint so far
 
 The model exists so that every compression method and engine can be run, checked and timed with no download.
 Its shape is chosen to fit all of them: hidden and intermediate sizes are multiples of 256 (K-quants,
@@ -109,7 +109,7 @@ def cut_words(row: np.ndarray[Any, Any], parts: np.ndarray[Any, Any], draw: np.r
 
 
 def words_without_space(work: Path) -> np.ndarray[Any, Any]:
-    """parts[id]: the id of the same piece without its leading space, -1 where there is none; last, the space's."""
+    """parts[id]: the id of the piece without its leading space, or -1; the last entry is the space itself."""
     import sentencepiece as spm
 
     pieces = spm.SentencePieceProcessor(model_file=str(work / "tokenizer.model"))

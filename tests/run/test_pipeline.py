@@ -106,27 +106,47 @@ def test_a_prompt_longer_than_the_context_is_refused(command: Command, tmp_path:
     assert "1022 + 4 tokens exceed the model's context of 1024" in done.stdout
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the worker dies with its parent on Linux")
-def test_kill_9_loses_only_the_cell_in_flight(command: Command, cache: Path, tmp_path: Path) -> None:
-    """After kill -9 the next run does the missing rounds only; no lock or part file is in its way."""
-    suite = _suite(tmp_path, "[{name: fake, load_s: 1.0}]", rounds=4)
+def _started(suite: str, tmp_path: Path, cache: Path) -> subprocess.Popen[str]:
+    """A run in flight that has left its first record."""
     results = tmp_path / "results"
     words = [sys.executable, "-m", "bench", "run", suite, "--results", str(results)]
-    running = subprocess.Popen(
-        words, cwd=ROOT, env={**os.environ, "LLM_BENCH_CACHE": str(cache)}, stderr=subprocess.DEVNULL
-    )
+    variables = {**os.environ, "LLM_BENCH_CACHE": str(cache)}
+    running = subprocess.Popen(words, cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
     while not list(results.rglob("serving/**/r*.json")) and time.monotonic() < end:
         time.sleep(0.05)
     time.sleep(0.6)
+    return running
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the worker dies with its parent on Linux")
+def test_kill_9_loses_only_the_cell_in_flight(command: Command, cache: Path, tmp_path: Path) -> None:
+    """After kill -9 the next run does the missing rounds only; no lock, part or scratch is in its way."""
+    suite = _suite(tmp_path, "[{name: fake, load_s: 1.0}]", rounds=4)
+    running = _started(suite, tmp_path, cache)
     running.send_signal(signal.SIGKILL)
-    running.wait()
-    kept = len(list(results.rglob("serving/**/r*.json")))
+    running.communicate()
+    kept = len(list(tmp_path.rglob("serving/**/r*.json")))
 
     assert 1 <= kept < 4
     done = command("bench", "run", suite)
     assert f"{4 - kept} ok; {kept} recorded before" in done.stderr
     assert list(tmp_path.rglob("*.part")) == []
+    assert list((cache / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_how_to_go_on(cache: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C and a polite kill end the worker too, leave no scratch folder and no traceback, and exit 130."""
+    suite = _suite(tmp_path, "[{name: fake, load_s: 1.0}]", rounds=4)
+    running = _started(suite, tmp_path, cache)
+    running.send_signal(number)
+    _, said = running.communicate(timeout=20)
+
+    assert running.returncode == 130
+    assert "stopped; what was recorded is kept" in said
+    assert "Traceback" not in said
+    assert list((cache / "scratch").iterdir()) == []
 
 
 def test_a_missing_model_folder_is_one_sentence(command: Command, tmp_path: Path) -> None:
