@@ -175,18 +175,15 @@ def main() -> None:
 
 
 def guarded(command: Callable[[], Any]) -> None:
-    """Run a command; what the user can mend is one sentence on stderr and exit code 2, and Ctrl-C is 130.
+    """Run a command; what the user can mend is one sentence on stderr and exit code 2.
 
-    SIGTERM stops it as Ctrl-C does, so that workers are ended and locks and scratch folders are given back.
+    SIGTERM stops it as Ctrl-C does (exit code 130), so that workers are ended and scratch folders cleared.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command()
     except UserError as error:
         _stop(str(error))
-    except KeyboardInterrupt:
-        _say("stopped; what was recorded is kept, run the same command to go on")
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; say nothing more
         sys.exit(0)

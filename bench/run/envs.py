@@ -6,11 +6,13 @@ interrupted left no READY.json and is therefore no environment: it is removed an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +31,12 @@ from bench.run import paths
 
 Report = Callable[[str], None]
 
+# Runs a command that dies with this process (Linux): a build must not go on beside the next one's.
+_MORTAL = """
+import ctypes, os, sys
+if sys.platform == "linux": ctypes.CDLL(None).prctl(1, 9)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 _PROBE = """
 import importlib.metadata as m, json, platform, sys
 def version(name):
@@ -190,19 +198,20 @@ def _build(what: EnvSpec, folder: Path, report: Report) -> None:
 
 def _step(argv: list[str], name: str, log: Path, sink: Any, report: Report) -> None:
     """Run one command of a build, its output in the log and its milestones reported."""
-    process = subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    try:
-        assert process.stdout is not None  # noqa: S101  (we asked for a pipe)
-        for line in process.stdout:
-            sink.write(line)
-            if words := _milestone(line.strip()):
-                report(f"environment {name}: {words}")
-    finally:
-        if process.poll() is None:
-            process.kill()
-        code = process.wait()
+    mortal = [sys.executable, "-c", _MORTAL, *argv]
+    with subprocess.Popen(
+        mortal, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                sink.write(line)
+                if words := _milestone(line.strip()):
+                    report(f"environment {name}: {words}")
+            code = process.wait()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
     if code:
         sink.flush()
         last = [text for text in log.read_text().splitlines() if text.strip()][-3:]

@@ -41,6 +41,8 @@ class Progress:
     ) -> None:
         if self._status is not None:
             self._status.stop()
+        if kind is KeyboardInterrupt:
+            self.line("stopped; what is finished is kept, run the same command to go on")
 
     def line(self, text: str) -> None:
         if self._status is not None:

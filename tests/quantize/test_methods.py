@@ -40,15 +40,15 @@ BITS = {
     "fp4": (4.5, 4.52),
     "int8": (8.0, 8.12),
 }
-# RMS error of the logits over the baseline's standard deviation. Rounding to nearest with 4 bits is near 0.05
-# on this model, weights broken in any way are at 0.3 and beyond, the baseline in disguise is at 0.
+# RMS error of the logits over the baseline's standard deviation. Rounding to nearest in 4 bits: 0.16 (nf4)
+# and 0.21 (fp4) on this model, weights broken in any way 0.3 and more, the baseline in disguise 0.
 ERROR = {
     "gptq": 0.12,
     "gptq-actorder": 0.12,
     "awq": 0.12,
-    "nf4": 0.15,
-    "nf4-dq": 0.15,
-    "fp4": 0.18,
+    "nf4": 0.2,
+    "nf4-dq": 0.2,
+    "fp4": 0.26,
     "int8": 0.05,
 }
 

@@ -144,7 +144,7 @@ def test_a_stopped_run_says_how_to_go_on(cache: Path, tmp_path: Path, number: si
     _, said = running.communicate(timeout=20)
 
     assert running.returncode == 130
-    assert "stopped; what was recorded is kept" in said
+    assert "stopped; what is finished is kept" in said
     assert "Traceback" not in said
     assert list((cache / "scratch").iterdir()) == []
 
