@@ -18,7 +18,7 @@ def lines(what: str) -> Iterator[str]:
             yield f"{file.relative_to(paths.ROOT)}  {_first_comment(file.read_text())}"
     elif what == "recipes":
         for name, steps in config.named_recipes().items():
-            yield f"{name:<22} {'; then '.join(_flat(step) for step in steps)}"
+            yield f"{name:<22} {'; then '.join(_flat(step) for step in steps) or 'no steps'}"
     else:
         for name in plugins.names(_PACKAGES[what]):
             module = plugins.load(_PACKAGES[what], name)
