@@ -40,9 +40,9 @@ BITS = {
     "fp4": (4.5, 4.52),
     "int8": (8.0, 8.12),
 }
-# RMS error of the logits over the baseline's standard deviation; the baseline in disguise reads 0. On the
-# demo model that ships nf4 and fp4 read 0.16 and 0.21 (on an early checkpoint 0.04 and 0.06). What a broken one
-# would read was not measured on it: the bounds leave about a quarter above what is.
+# RMS error of the logits over the baseline's standard deviation; the baseline in disguise reads 0.
+# On the demo model that ships, nf4 and fp4 read 0.16 and 0.21 (on an early checkpoint 0.04 and 0.06).
+# What a broken one would read was not measured on it: the bounds leave about a quarter above what is.
 ERROR = {
     "gptq": 0.12,
     "gptq-actorder": 0.12,
