@@ -42,6 +42,7 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite.")
 ]
 Results = Annotated[Path, typer.Option(help="The folder that records go to.")]
+Tools = Annotated[bool, typer.Option("--tools", help="Their source's command-line tools too.")]
 TableFormat = Literal["terminal", "md", "csv", "json"]
 Format = Annotated[TableFormat, typer.Option(help="How to print the table.")]
 
@@ -91,7 +92,7 @@ def plan(
 
     made = _plan(suite, only, engine, device, rounds, overrides, fetch=False)
     todo = pipeline.pending(made, Store(results), retry_failed=retry == "failed")
-    for line in plans.lines(made.items, todo):
+    for line in plans.lines(made.items, todo, made.unpaired):
         typer.echo(line)
 
 
@@ -148,7 +149,10 @@ def envs_list() -> None:
 
 
 @envs_app.command(name="build")
-def envs_build(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
+def envs_build(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    tools: Tools = False,  # noqa: FBT002
+) -> None:
     """Build environments now, so that a run need not."""
     from bench.run import envs
     from bench.run.progress import Progress
@@ -157,6 +161,8 @@ def envs_build(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -
         for name in names:
             ready = envs.ensure(name, progress.doing)
             progress.line(f"{name}: {ready.python}")
+            if tools:
+                progress.line(f"{name}: tools in {envs.tools(name, progress.doing)}")
 
 
 @envs_app.command(name="remove")

@@ -6,17 +6,15 @@ interrupted left no READY.json and is therefore no environment: it is removed an
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,16 +25,10 @@ from filelock import FileLock
 
 from bench.contract import wire
 from bench.contract.errors import UserError
-from bench.run import paths
+from bench.run import paths, sources
+from bench.run.builds import Build, Report
+from bench.run.sources import SourceSpec
 
-Report = Callable[[str], None]
-
-# Runs a command that dies with this process (Linux): a build must not go on beside the next one's.
-_MORTAL = """
-import ctypes, os, sys
-if sys.platform == "linux": ctypes.CDLL(None).prctl(1, 9)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 _PROBE = """
 import importlib.metadata as m, json, platform, sys
 def version(name):
@@ -50,7 +42,8 @@ print(json.dumps({"python": platform.python_version(), **{n: version(n) for n in
 class EnvSpec:
     """configs/envs/<name>.yaml with its pins.
 
-    `digest` names the build by requirements, pins, Python, platform.
+    `source` is a package that is compiled here. `digest` names the build by requirements, pins, Python,
+    platform, and what was compiled.
     """
 
     name: str
@@ -58,11 +51,13 @@ class EnvSpec:
     variables: Mapping[str, str]
     records: tuple[str, ...]
     pins: str
+    source: SourceSpec | None = None
 
     @property
     def digest(self) -> str:
         target = (platform.python_version(), platform.system(), platform.machine())
-        text = wire.dumps([self.name, self.requirements, self.pins, target])
+        compiled = (self.source.target,) if self.source else ()
+        text = wire.dumps([self.name, self.requirements, self.pins, target, *compiled])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
@@ -101,6 +96,7 @@ def spec(name: str) -> EnvSpec:
         variables={k: str(v) for k, v in data["variables"].items()},
         records=tuple(data["records"]),
         pins=pins.read_text() if pins.exists() else "",
+        source=sources.parse(data["source"]) if "source" in data else None,
     )
 
 
@@ -142,8 +138,16 @@ def ensure(name: str, report: Report) -> Environment:
             _build(what, folder, report)
             ready = find(name)
     if ready is None:
-        raise UserError(f"environment '{name}' was built but is not usable; see {folder.with_suffix('.log')}")
+        raise UserError(f"environment '{name}' was built but is not usable; see {_log(folder)}")
     return ready
+
+
+def tools(name: str, report: Report) -> Path:
+    """The folder of the command-line tools that an environment's source comes with, built on request."""
+    what = spec(name)
+    if what.source is None or not what.source.tools:
+        raise UserError(f"environment '{name}' has no tools to build")
+    return sources.tools(what.source, Build(name, _log(what.folder), report))
 
 
 def remove(name: str) -> list[Path]:
@@ -153,7 +157,7 @@ def remove(name: str) -> list[Path]:
     for folder in gone:
         (folder / "READY.json").unlink(missing_ok=True)
         shutil.rmtree(folder)
-        folder.with_suffix(".log").unlink(missing_ok=True)
+        _log(folder).unlink(missing_ok=True)
         folder.with_suffix(".lock").unlink(missing_ok=True)
     return gone
 
@@ -181,48 +185,24 @@ def _build(what: EnvSpec, folder: Path, report: Report) -> None:
     """Create a venv in its final place (its scripts hold its path) and mark it ready last."""
     shutil.rmtree(folder, ignore_errors=True)
     began = time.monotonic()
-    log = folder.with_suffix(".log")
+    build = Build(what.name, _log(folder), report)
+    build.log.unlink(missing_ok=True)
+    compiled = [str(sources.wheel(what.source, build))] if what.source else []
     python = str(folder / "bin" / "python")
-    report(f"environment {what.name}: creating {folder}")
-    with log.open("w") as sink:
-        _step([sys.executable, "-m", "venv", str(folder)], what.name, log, sink, report)
-        constraints = folder / "constraints.txt"
-        constraints.write_text(what.pins)
-        install = [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off",
-                   "--disable-pip-version-check", "-c", str(constraints), *what.requirements]  # fmt: skip
-        _step(install, what.name, log, sink, report)
+    build.say(f"creating {folder}")
+    build.step([sys.executable, "-m", "venv", str(folder)])
+    constraints = folder / "constraints.txt"
+    constraints.write_text(what.pins)
+    build.step([
+        python, "-m", "pip", "install", "--no-input", "--progress-bar", "off", "--disable-pip-version-check",
+        "-c", str(constraints), *what.requirements, *compiled,
+    ])  # fmt: skip
+    if what.source:
+        sources.keep(what.source, folder)
     versions = _versions(python, what.records)
     wire.write(folder / "READY.json", wire.dumps({"versions": versions, "built_s": time.monotonic() - began}))
-    report(f"environment {what.name}: ready in {time.monotonic() - began:.0f} s")
+    build.say(f"ready in {time.monotonic() - began:.0f} s")
 
 
-def _step(argv: list[str], name: str, log: Path, sink: Any, report: Report) -> None:
-    """Run one command of a build, its output in the log and its milestones reported."""
-    mortal = [sys.executable, "-c", _MORTAL, *argv]
-    with subprocess.Popen(
-        mortal, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as process:
-        try:
-            for line in process.stdout or ():
-                sink.write(line)
-                if words := _milestone(line.strip()):
-                    report(f"environment {name}: {words}")
-            code = process.wait()
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            raise
-    if code:
-        sink.flush()
-        last = [text for text in log.read_text().splitlines() if text.strip()][-3:]
-        raise UserError(
-            f"environment '{name}' could not be built ({' | '.join(last)[-400:]}); the whole log is {log}"
-        )
-
-
-def _milestone(line: str) -> str:
-    """The part of a line of pip's output that tells a person what is happening, or nothing."""
-    for start in ("Collecting ", "Downloading ", "Building wheel for ", "Installing collected packages"):
-        if line.startswith(start):
-            return line.split(" (from ", 1)[0].split(":", 1)[0][:90]
-    return ""
+def _log(folder: Path) -> Path:
+    return folder.with_suffix(".log")
