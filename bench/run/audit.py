@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.record import Audit, Source
-from bench.run import checkpoint
+from bench.run import checkpoint, gguf_audit
 from bench.run.checkpoint import Tensor
 
 Parts = dict[str, Tensor]
@@ -29,7 +29,7 @@ _NOTED_MOST = 4
 
 
 def detect_format(folder: Path) -> str:
-    """`hf` for unquantized weights, `gguf` for a folder of such files, else the method config.json names."""
+    """`hf` for unquantized weights, `gguf` for such a file or folder, else the method config.json names."""
     if _is_gguf(folder):
         return "gguf"
     method = str(_quantization(checkpoint.config(folder)).get("quant_method") or "hf")
@@ -37,12 +37,12 @@ def detect_format(folder: Path) -> str:
 
 
 def source(folder: Path) -> Source:
-    """What a method may know of a model before it runs; shapes only where the weights are unquantized.
+    """What a method may know of a model before it runs; shapes only where the format keeps them.
 
     UserError when the folder has no config, no weights, or a weight file that is missing or broken.
     """
     if _is_gguf(folder):
-        return Source("gguf", {}, {})
+        return gguf_audit.source(folder)
     config = checkpoint.config(folder)
     stored = checkpoint.tensors(folder)
     found = detect_format(folder)
@@ -52,12 +52,13 @@ def source(folder: Path) -> Source:
 def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None) -> Audit:
     """Count what is stored. `reference` has the unquantized model's linear layers, name -> (out, in).
 
-    Without it, layers and their parameters are read from the format itself. Bits per weight are
-    8 x bytes stored under a layer's name, biases apart, over its parameters.
+    Without it, and in GGUF, whose layers have names of their own, layers and their parameters are read from
+    the format itself. Bits per weight are 8 x bytes stored under a layer's name, biases apart, over its
+    parameters.
     """
     found = detect_format(folder)
     if found == "gguf":
-        raise UserError(f"{folder.name} holds GGUF files, which have no safetensors header to audit")
+        return gguf_audit.audit(folder)
     config = checkpoint.config(folder)
     stored = checkpoint.tensors(folder)
     layers = _modules(stored)
@@ -87,9 +88,9 @@ def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None) -> Audi
 
 
 def _is_gguf(folder: Path) -> bool:
-    if folder.suffix == ".gguf":
-        return folder.is_file()
-    return folder.is_dir() and any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors"))
+    if folder.is_file():
+        return folder.suffix == ".gguf"
+    return any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors"))
 
 
 def _quantization(config: Mapping[str, Any]) -> dict[str, Any]:

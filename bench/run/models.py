@@ -1,24 +1,25 @@
-"""What a model reference points to: a folder on this machine, and an identity that goes into every digest."""
+"""What a model reference points to: files on this machine, and an identity that goes into every digest."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.spec import Model
-from bench.run import audit, paths
+from bench.run import audit, gguf_file, paths
 
 _WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf"]
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """`folder` is None for a Hub model that is not on this machine yet.
+    """`folder` may be a .gguf file; it is None for a Hub model that is not on this machine yet.
 
     `identity`: content hash, or Hub id at a commit.
     """
@@ -34,8 +35,10 @@ def resolve(model: Model, *, fetch: bool) -> Resolved:
     Files are checked for being whole.
     """
     folder = Path(model.source).expanduser()
-    if folder.is_dir():
-        return _found(folder.resolve(), f"sha256:{content_hash(folder.resolve())}")
+    if folder.is_dir() or folder.is_file():
+        return _local(folder)
+    if folder.suffix == ".gguf":
+        raise UserError(f"model file {model.source} does not exist; name a .gguf file, a folder or a Hub id")
     if _is_path(model.source):
         raise UserError(
             f"model folder {model.source} does not exist; name a local folder or a Hub id (owner/name)"
@@ -46,6 +49,14 @@ def resolve(model: Model, *, fetch: bool) -> Resolved:
     if local is None:
         return Resolved(None, f"hub:{model.source}@{model.revision or 'main'}", "hf")
     return _found(local, f"hub:{model.source}@{local.name}")
+
+
+def _local(place: Path) -> Resolved:
+    if place.is_file() and place.suffix != ".gguf":
+        raise UserError(f"{place.name} is no model: name the folder it is in, or a .gguf file")
+    whole = place.absolute() if place.is_file() else place.resolve()  # a link to a file may have another name
+    found = _found(whole, "")
+    return replace(found, identity=f"sha256:{content_hash(whole)}")
 
 
 def _found(folder: Path, identity: str) -> Resolved:
@@ -66,6 +77,8 @@ def _snapshot(model: Model, *, fetch: bool) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    if fetch:
+        _refuse_collection(model)
     try:
         return Path(
             snapshot_download(
@@ -84,17 +97,34 @@ def _snapshot(model: Model, *, fetch: bool) -> Path | None:
         raise UserError(f"model '{model.source}' cannot be had from the Hugging Face Hub: {last}") from None
 
 
+def _refuse_collection(model: Model) -> None:
+    """UserError, before a byte is fetched, for a repository of GGUF files of which each is a whole model."""
+    from huggingface_hub import HfApi
+
+    names: list[str] = []
+    with contextlib.suppress(Exception):  # what is wrong with the Hub or the name, the download says best
+        found = HfApi().model_info(model.source, revision=model.revision).siblings or []
+        names = [file.rfilename for file in found]
+    several = gguf_file.several_models([n for n in names if n.endswith(".gguf")])
+    if several and not any(n.endswith(".safetensors") for n in names):
+        raise UserError(
+            f"'{model.source}' holds {several}: download one of them and name the file as the model"
+        )
+
+
 def content_hash(folder: Path) -> str:
-    """16 hex digits over the names and contents of the folder's model files (weights, configs, tokenizer)."""
+    """16 hex digits over the names and contents of the folder's model files (weights, configs, tokenizer).
+
+    Of a .gguf file, or of the parts it was split into, the contents alone: it may be called anything.
+    """
     seen = _Hashes()
-    parts = [
-        (f.name, seen.of(f))
-        for pattern in _WANTED
-        for f in sorted(folder.glob(pattern))
-        if f.is_file() and not f.name.startswith(".")
-    ]
+    if folder.is_file():
+        parts = [("", seen.of(f)) for f in gguf_file.files(folder)]
+    else:
+        found = (f for pattern in _WANTED for f in folder.glob(pattern))
+        parts = sorted((f.name, seen.of(f)) for f in found if f.is_file() and not f.name.startswith("."))
     seen.save()
-    return wire.digest(sorted(parts))
+    return wire.digest(parts)
 
 
 class _Hashes:

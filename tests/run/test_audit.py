@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from bench.contract.errors import UserError
 from bench.run import audit, checkpoint
+from tests.run.gguf_models import CONTEXT, write
 
 LAYER = "model.layers.0.mlp.up_proj"
 SHAPE = {LAYER: (256, 512)}  # 131,072 parameters
@@ -175,11 +176,13 @@ def test_format_is_what_the_config_says(
 
 
 def test_a_gguf_folder_needs_no_config(tmp_path: Path) -> None:
-    """A .gguf file alone makes the format gguf."""
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    """A .gguf file, or a folder with one and no safetensors, has the format gguf."""
+    write(tmp_path / "model.gguf")
 
     assert audit.detect_format(tmp_path) == "gguf"
-    assert audit.source(tmp_path).format == "gguf"
+    assert audit.source(tmp_path) == audit.source(tmp_path / "model.gguf")
+    assert audit.source(tmp_path).config["max_position_embeddings"] == CONTEXT
+    assert audit.detect_format(_folder(tmp_path, {})) == "hf"
 
 
 @pytest.mark.parametrize("cut", [0, 5, 40, -1])
