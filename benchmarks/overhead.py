@@ -29,7 +29,7 @@ def main() -> None:
     words.add_argument("--new", type=int, default=64, help="tokens made from each prompt")
     words.add_argument("--batch", type=int, default=1)
     words.add_argument("--rounds", type=int, default=20)
-    words.add_argument("--threads", type=int, default=0, help="0: one per physical core")
+    words.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
     given = words.parse_args()
     audit = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
     artifact = Artifact("", "hf", "", (), audit)

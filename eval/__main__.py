@@ -30,24 +30,27 @@ def evaluate(
     task: Annotated[
         str, typer.Option(help=f"One of: {', '.join(plugins.names(plugins.TASKS))}.")
     ] = "perplexity",
-    engine: Annotated[str, typer.Option(help="The engine that scores.")] = "hf",
+    engine: Annotated[str, typer.Option(help="The engine that scores; by default one that loads it.")] = "",
     dtype: Annotated[str, typer.Option(help="The engine's compute dtype.")] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda:N or auto.")] = "auto",
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of a Hub model.")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print the whole record instead.")] = False,  # noqa: FBT002
 ) -> None:
     """Measure ARTIFACT as it is. The same question asked twice is answered from the first record."""
-    from bench.run import config, paths, pipeline
+    from bench.run import config, models, paths, pipeline
     from bench.run import plan as planner
     from bench.run.progress import Progress
     from bench.store import Store
 
     module = plugins.load(plugins.TASKS, task)
+    if module.REFERENCE:
+        raise UserError(f"{task} is measured against a suite's baseline: run it from a suite")
     options = config.options(plugins.TASKS, task, flags.options(context.args), task)
     given = {"dtype": dtype} if dtype else {}
+    model = Model(artifact, revision or None)
+    engine = engine or _scorer(models.resolve(model, fetch=True).format)
     spec = EngineSpec(engine, config.options(plugins.ENGINES, engine, given, engine))
     what = Task(task, options, module.title(module.Options(**options)))
-    model = Model(artifact, revision or None)
     suite = Suite("eval", model, (Recipe("as-is"),), (spec,), tasks=(what,), devices=(device,), rounds=1)
     store = Store(paths.cache_folder("evals"))
     with Progress() as progress:
@@ -57,6 +60,15 @@ def evaluate(
     if result.status != "ok":
         raise UserError(f"{what.title}: {result.reason}")
     typer.echo(wire.dumps(result, indent=1) if json else "\n".join(lines(result)))
+
+
+def _scorer(artifact_format: str) -> str:
+    """The first engine that scores this format, those of the core environment apart: they load no weights."""
+    for name in plugins.names(plugins.ENGINES):
+        engine = plugins.load(plugins.ENGINES, name)
+        if artifact_format in engine.LOADS and "score" in engine.MODES and engine.ENV != "core":
+            return name
+    raise UserError(f"no engine here scores the format {artifact_format}")
 
 
 def lines(result: Result) -> list[str]:

@@ -29,7 +29,7 @@ _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 )
 def quantize(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A local folder or a Hub id.")],
+    model: Annotated[str, typer.Argument(help="A local folder, a .gguf file or a Hub id.")],
     out: Annotated[
         Path, typer.Option("-o", "--out", help="The folder to write; must not exist or be empty.")
     ],
@@ -51,7 +51,7 @@ def quantize(
     with Progress() as progress:
         hardware = machine.detect(device)
         resolved = models.resolve(Model(model, revision or None), fetch=True)
-        steps = artifacts.steps_for(wanted, hardware)
+        steps = artifacts.steps_for(wanted, hardware, resolved.format)
         reason, _ = artifacts.unsupported(steps, resolved, hardware)
         if reason:
             raise UserError(reason)
@@ -97,13 +97,19 @@ def _recipe(method: str, recipe: str, extra: list[str]) -> Recipe:
 
 def _copy(made: object, out: Path) -> None:
     """Copy the artifact out of the cache, beside and renamed, with a note of how it was made."""
+    from bench.run import gguf_file
     from bench.run.artifacts import Made
 
     assert isinstance(made, Made)  # noqa: S101
     beside = out.with_name(f".{out.name}.{os.getpid()}.part")
     beside.parent.mkdir(parents=True, exist_ok=True)
     try:
-        shutil.copytree(made.folder, beside)
+        if made.folder.is_dir():
+            shutil.copytree(made.folder, beside)
+        else:
+            beside.mkdir()
+            for file in gguf_file.files(made.folder):
+                shutil.copyfile(file, beside / file.name)
         wire.write(beside / "llm-bench.json", wire.dumps(made.artifact, indent=1))
         if out.exists():
             out.rmdir()

@@ -19,7 +19,17 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def hf_python() -> Path:
     """The interpreter of the hf environment, built in the user's cache if it is not there yet."""
-    return Path(envs.ensure("hf", lambda text: print(text, file=sys.stderr)).python)  # noqa: T201
+    return _python("hf")
+
+
+@pytest.fixture(scope="session")
+def llamacpp_python() -> Path:
+    """The interpreter of the llamacpp environment; llama.cpp is compiled if it is not there yet."""
+    return _python("llamacpp")
+
+
+def _python(name: str) -> Path:
+    return Path(envs.ensure(name, lambda text: print(text, file=sys.stderr)).python)  # noqa: T201
 
 
 @pytest.fixture

@@ -16,13 +16,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 _OURS = ("bench", "quantize", "eval")
 _SHARED = ("quantize.calibration", "quantize.checkpoint", "quantize.through_gptqmodel")  # by several methods
+_SCORING = ("eval.corpora", "eval.tokens", "eval.windows", "eval.logprobs", "eval.bootstrap")
 # What each room may import of ours, longest prefix first.
 _ALLOWED: dict[str, tuple[str, ...]] = {
     "bench.contract": ("bench.contract",),
     "bench.engines": ("bench.contract",),
     "quantize.methods": ("bench.contract", *_SHARED),
-    "eval.tasks": ("bench.contract", "eval.corpora"),
+    "eval.tasks": ("bench.contract", *_SCORING),
     "eval.corpora": ("bench.contract",),
+    "eval.tokens": ("bench.contract",),
+    "eval.windows": ("bench.contract", "eval.corpora", "eval.tokens"),
+    "eval.logprobs": ("bench.contract",),
+    "eval.bootstrap": (),
     "quantize.__main__": ("bench", "quantize"),
     "eval.__main__": ("bench", "eval"),
     "bench.load": ("bench.contract", "bench.load"),

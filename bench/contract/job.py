@@ -9,14 +9,14 @@ from typing import Any, Literal
 from bench.contract.record import Artifact, RequestTrace
 from bench.contract.spec import Options, Workload
 
-JobKind = Literal["compress", "offline", "score"]
+JobKind = Literal["compress", "offline", "score", "reference"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """`plugin` is a method (compress) or an engine (offline, score).
+    """`plugin` is a method (compress) or an engine (offline, score, reference).
 
-    `folder` is what it reads, `out` what it may write.
+    `folder` is what it reads, `out` what it may write, `reference` a folder that a reference job wrote.
 
     `prompts` has one list of token ids per request, `repeats` groups of `batch` after the warm-up groups.
     `spawned_s` is CLOCK_MONOTONIC, which all processes of a machine share, just before the worker was
@@ -36,6 +36,7 @@ class Job:
     prompts: tuple[tuple[int, ...], ...] = ()
     task: str = ""
     task_options: Options = field(default_factory=dict)
+    reference: str = ""
 
 
 @dataclass(frozen=True)

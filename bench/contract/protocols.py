@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.contract.record import Artifact, Hardware, Source
-from bench.contract.spec import Cell
+from bench.contract.spec import Cell, Step
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,13 @@ class Session(Protocol):
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
         """Next-token logits for every position of one sequence, in order, in blocks that fit in memory."""
 
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        """Token ids by the tokenizer stored with the weights, and the UTF-8 bytes of the text each adds.
+
+        Special tokens are added as the model adds them, and have 0 bytes. Asked only where the artifact has
+        no tokenizer.json (a bare GGUF file); UserError where the weights have no tokenizer with them.
+        """
+
     def receipts(self) -> Mapping[str, str]:
         """Kernel, weight dtype, compute dtype, attention implementation, threads, device.
 
@@ -82,7 +89,7 @@ class Engine(Protocol):
     def open(
         self, folder: Path, artifact: Artifact, options: Any, device: str
     ) -> AbstractContextManager[Session]:
-        """Load the artifact in `folder`. Runs inside the engine's environment."""
+        """Load the artifact in `folder`, which may be a single file. Runs inside the engine's environment."""
 
 
 class Method(Protocol):
@@ -97,6 +104,9 @@ class Method(Protocol):
     def unsupported(self, options: Any, source: Source, hardware: Hardware) -> str | None:
         """Why this step cannot be taken from this source on this hardware; None when it can."""
 
+    def before(self, options: Any, source_format: str) -> tuple[Step, ...]:
+        """Steps to be taken first, each cached like any other and so shared; () when there are none."""
+
     def apply(self, folder: Path, options: Any, out: Path, device: str) -> Mapping[str, Any]:
         """Write the compressed model into the empty folder `out`.
 
@@ -107,23 +117,44 @@ class Method(Protocol):
 class Evaluator(Protocol):
     """A quality measurement.
 
-    `evaluate` runs beside a Session, in the engine's environment; the rest runs in the parent.
+    `evaluate` runs beside a Session, in the engine's environment; the rest runs in the parent. It stands in
+    relation to the baseline in one of two ways: with REFERENCE false it is `Compared` with the baseline's
+    facts when tables are built, with REFERENCE true it is `Referenced`.
     """
 
     VERSION: int
+    REFERENCE: bool
     Options: type
 
     def title(self, options: Any) -> str:
         """The task's name in tables: its convention is part of it."""
 
-    def evaluate(self, session: Session, options: Any, folder: Path) -> Mapping[str, Any]:
-        """Facts (JSON values) from which `metrics` and `compare` can be recomputed.
+    def evaluate(
+        self, session: Session, options: Any, folder: Path, reference: Path | None
+    ) -> Mapping[str, Any]:
+        """Facts (JSON values) from which `metrics` can be recomputed.
 
-        `folder` has tokenizer and config.
+        `folder` has tokenizer and config, or is a file that holds both. `reference`, where REFERENCE is true,
+        is the folder that `prepare` filled; what it returned is there in reference.json, with the `digest` of
+        the reference and the `engine` and `artifact` it was made from.
         """
 
     def metrics(self, facts: Mapping[str, Any]) -> Mapping[str, float]:
         """A pure function over the facts."""
 
+
+class Compared(Evaluator, Protocol):
+    """An evaluator that measures each artifact alone."""
+
     def compare(self, facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
         """Against the baseline on the same items: change and its interval. A pure function."""
+
+
+class Referenced(Evaluator, Protocol):
+    """An evaluator that needs, while it measures, more of the baseline than a record can hold."""
+
+    def prepare(self, session: Session, options: Any, folder: Path, out: Path) -> Mapping[str, Any]:
+        """Write what `evaluate` needs of the baseline into the empty folder `out`.
+
+        Runs once beside a Session of the baseline. Return what is worth knowing of it (JSON values).
+        """

@@ -99,6 +99,8 @@ class Task:
 class Suite:
     """One YAML file: a model, recipes, engines, workloads, tasks, devices and rounds.
 
+    Workloads run `rounds` times and tasks `task_rounds`: a score does not depend on the clock, and more
+    rounds of it show only that it repeats.
     `timeout_s` bounds one round; `memory_limit_gib` bounds a worker's process tree (0: the machine's own
     memory); `settle_s` is how long a run waits for an idle device before its first round.
     """
@@ -111,6 +113,7 @@ class Suite:
     tasks: tuple[Task, ...] = ()
     devices: tuple[str, ...] = ("auto",)
     rounds: int = 3
+    task_rounds: int = 1
     seed: int = 0
     timeout_s: float = 1800.0
     memory_limit_gib: float = 0.0

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bench.contract.errors import UserError
 from bench.contract.protocols import Decoded, LogitBlock
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
@@ -56,8 +57,9 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
 def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[_Session]:  # noqa: A001
     del device
     time.sleep(options.load_s)
-    config = json.loads((folder / "config.json").read_text())
-    yield _Session(options, int(config["vocab_size"]), artifact.audit.weight_bytes)
+    file, vocab = folder / "config.json", artifact.audit.vocab_size
+    vocab = int(json.loads(file.read_text())["vocab_size"]) if file.is_file() else vocab
+    yield _Session(options, vocab, artifact.audit.weight_bytes)
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,10 @@ class _Session:
             block = np.asarray(ids[start : start + _ROWS])
             distance = (np.arange(self.vocab_size)[None, :] - block[:, None] - 1) % self.vocab_size
             yield LogitBlock(start, (-np.log1p(distance)).astype(np.float32))
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        del text
+        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
 
     def receipts(self) -> Mapping[str, str]:
         return {"kernel": "schedule", "weight_dtype": "none", "compute_dtype": "none", "device": "none"}

@@ -7,7 +7,6 @@ Tokens come from `model.generate` itself, stamped by its own streamer hook: TTFT
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ _AMPERE = (8, 0)
 
 @dataclass(frozen=True)
 class Options:
-    """`dtype`: of activations and unquantized weights. `threads`: on the CPU; 0 is one per physical core."""
+    """`dtype`: of activations and unquantized weights. `threads` 0: one per physical core."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
@@ -64,8 +63,8 @@ def open(  # noqa: A001  (the protocol's word)
     on_cpu = torch.device(device).type == "cpu"
     if not on_cpu and not torch.cuda.is_available():
         raise UserError(f"the cell asks for {device}, but PyTorch {torch.__version__} sees no CUDA device")
-    if on_cpu or options.threads:
-        torch.set_num_threads(options.threads or _physical_cores())
+    if options.threads:
+        torch.set_num_threads(options.threads)
     model = _load(folder, options, device)
     if not on_cpu:
         torch.cuda.reset_peak_memory_stats(device)
@@ -109,6 +108,10 @@ class HfSession:
         for start in range(0, len(ids), self.rows):
             logits, cache = self._forward(ids[start : start + self.rows], cache, cached=len(ids) > self.rows)
             yield LogitBlock(start, logits)
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        del text
+        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
 
     def receipts(self) -> Mapping[str, str]:
         import torch
@@ -307,14 +310,3 @@ def _device_name(device: str) -> str:
 
 def _capability(hardware: Hardware) -> tuple[int, ...]:
     return tuple(int(part) for part in hardware.gpus[0].compute_capability.split("."))
-
-
-def _physical_cores() -> int:
-    """Cores this process may run on, hyperthreads of one core counted once where the system tells (Linux)."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    siblings = set()
-    for cpu in os.sched_getaffinity(0):
-        file = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        siblings.add(file.read_text() if file.is_file() else str(cpu))
-    return len(siblings)

@@ -22,6 +22,9 @@ MARKS = {
 }
 CV_LIMIT = 0.05
 SCORES = ("perplexity",)
+_DIVERGENCE = "kl_"  # what the names of divergences begin with: zero at the least, up to rounding
+_KL_LEAST = -1e-6
+_AGREEMENT = "top1_agreement"  # and of shares of tokens
 WATCHED = ("ttft_s", "tpot_s", "e2el_s", "output_tok_per_s", "prefill_tok_per_s", "decode_tok_per_s",
            "peak_memory_bytes")  # fmt: skip
 _ROUNDING_S = 5e-6  # traces are kept to the microsecond
@@ -59,7 +62,7 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
         found.add(THROTTLED)
     if any(_nvml_only(r) for r in done):
         found.add(NVML)
-    for key in SCORES if scores else WATCHED:
+    for key in (*SCORES, "kl_mean") if scores else WATCHED:
         values = [r.metrics[key] for r in done if key in r.metrics]
         if coefficient_of_variation(values) > CV_LIMIT:
             found.add(f"{VARIES}:{key}")
@@ -102,6 +105,10 @@ def _metrics(result: Result) -> Iterator[str]:
             yield f"{key} is not a finite number"
         elif value <= 0 and key in (*WATCHED, *SCORES):
             yield f"{key} is {value:g}, and must be positive"
+        elif key.startswith(_DIVERGENCE) and value < _KL_LEAST:
+            yield f"{key} is {value:g}, and a KL divergence cannot be negative"
+        elif key.startswith(_AGREEMENT) and not 0 <= value <= 1:
+            yield f"{key} is {value:g}, and must be within 0 .. 1"
         elif key == "perplexity" and value < 1:
             yield f"perplexity is {value:g}, and cannot be below 1"
     peak, weights = metrics.get("peak_memory_bytes"), result.facts.get("weights_bytes")
@@ -123,7 +130,7 @@ def _by_name_only(result: Result, baseline_bits: float | None) -> float | None:
     if artifact is None or baseline_bits is None or not artifact.steps or artifact.format == "hf":
         return None
     wide = {"f16", "bf16", "f32", "fp16", "fp32", "float16", "bfloat16", "float32"}
-    asked = (str(v).lower() for s in artifact.steps for k, v in s.options.items() if "dtype" not in k)
+    asked = (str(v).lower() for s in artifact.steps[-1:] for k, v in s.options.items() if "dtype" not in k)
     bits = artifact.audit.bits_per_weight
     return bits if abs(bits - baseline_bits) <= 0.01 * baseline_bits and wide.isdisjoint(asked) else None
 

@@ -6,9 +6,11 @@ Records hold seconds and bytes; milliseconds, MiB and percent exist here only.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.contract import plugins
 from bench.measure.stats import Spread
 
 MIB = 2.0**20
@@ -20,6 +22,7 @@ class Column:
     """`key` is a metric, or a field of the audit. A shown figure is the stored one times `scale`, in `unit`.
 
     `digits` are significant ones; whole numbers keep all of theirs. {title} in a header is the task's.
+    `interval` are the metrics that hold the ends of the figure's 95 % interval, where it has one.
     """
 
     key: str
@@ -28,6 +31,7 @@ class Column:
     scale: float = 1.0
     digits: int = 3
     better: Literal["lower", "higher"] | None = None
+    interval: tuple[str, str] | None = None
 
     def heading(self, title: str = "") -> str:
         """The header with its unit and an arrow to the better side."""
@@ -41,6 +45,19 @@ SIZE = (
 )
 QUALITY = (Column("perplexity", "ppl {title}", digits=4, better="lower"),)
 CHANGE = Column("perplexity_change_fraction", "vs baseline", "%", 100.0, better="lower")
+DIVERGENCE = (
+    Column("kl_mean", "KL {title}", better="lower", interval=("kl_mean_low", "kl_mean_high")),
+    Column(
+        "top1_agreement_fraction", "same top-1", "%", 100.0, digits=4, better="higher",
+        interval=("top1_agreement_low_fraction", "top1_agreement_high_fraction"),
+    ),
+)  # fmt: skip
+FLOOR = "kl_floor"
+DIVERGENCE_MORE = (
+    *(key for column in DIVERGENCE for key in column.interval or ()),
+    "kl_median", "kl_p99", "kl_max", FLOOR,
+    "bits_per_byte_change", "bits_per_byte_change_low", "bits_per_byte_change_high",
+)  # fmt: skip
 SERVING = (
     Column("ttft_s", "TTFT", "ms", 1e3, better="lower"),
     Column("tpot_s", "TPOT", "ms", 1e3, better="lower"),
@@ -51,12 +68,18 @@ SERVING = (
 
 def task_name(title: str) -> str:
     """A task's title as a column head: the metric is named beside it already."""
-    return title.removeprefix("perplexity-")
+    kind = next((k for k in plugins.names(plugins.TASKS) if title.startswith(f"{k}-")), "")
+    return title.removeprefix(f"{kind}-")
 
 
 def number(value: float, digits: int, *, like: float | None = None) -> str:
-    """`digits` significant digits, an exponent from ten million on; as many decimals as `like` would get."""
+    """`digits` significant digits, with as many decimals as `like` would get.
+
+    An exponent from ten million on, and below 0.0001.
+    """
     measure = abs(value if like is None else like)
+    if 0 < measure < 1e-4:
+        return f"{value:.1e}".replace("e-0", "e-")
     if not math.isfinite(value) or abs(value) >= 1e7:
         return f"{value:.2e}" if math.isfinite(value) else "not finite"
     decimals = digits - 1 - math.floor(math.log10(measure)) if measure else 0
@@ -68,6 +91,18 @@ def figure(column: Column, found: Spread) -> str:
     scaled = [value * column.scale for value in (found.median, found.low, found.high)]
     median, low, high = (number(value, column.digits, like=scaled[0]) for value in scaled)
     return median if low == high else f"{median} ({low}{DASH}{high})"
+
+
+def bounded(column: Column, figures: Mapping[str, Spread]) -> str:
+    """The figure with half its interval, where it has one: "0.0123 ± 0.0004"; a dash for no figure."""
+    if column.key not in figures:
+        return DASH
+    text = figure(column, figures[column.key])
+    ends = [figures[key].median for key in column.interval or () if key in figures]
+    half = (ends[-1] - ends[0]) / 2 * column.scale if ends else 0.0
+    if half <= 0:
+        return text
+    return f"{text} ± {number(half, column.digits, like=figures[column.key].median * column.scale)}"
 
 
 def change(fraction: float, low: float | None, high: float | None) -> str:

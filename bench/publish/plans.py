@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -20,8 +20,19 @@ class Planned(Protocol):
     def reason(self) -> str: ...
 
 
-def lines(items: Sequence[Planned], todo: Sequence[Planned]) -> Iterator[str]:
-    """One line per cell in the suite's order, then the totals."""
+class Apart(Protocol):
+    """What is read of a recipe and an engine that make no cell."""
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def recipe(self) -> str: ...
+
+
+def lines(items: Sequence[Planned], todo: Sequence[Planned], unpaired: Sequence[Apart] = ()) -> Iterator[str]:
+    """One line per cell in the suite's order, one per engine and format it does not load, the totals."""
     rounds = Counter(item.order for item in items)
     open_rounds = Counter(item.order for item in todo)
     cells = {item.order: item for item in items}
@@ -35,6 +46,15 @@ def lines(items: Sequence[Planned], todo: Sequence[Planned]) -> Iterator[str]:
         else:
             state = f"to run, {left} of {rounds[order]} rounds"
         yield f"{item.cell.title:<{width}}  {item.cell.device:<7} {state}"
+    yield from _unpaired(unpaired)
     runnable = sum(1 for item in todo if not item.reason)
     against = sum(1 for item in cells.values() if item.reason)
     yield f"{len(cells)} cells, {len(items)} rounds: {runnable} to run, {against} cells unsupported"
+
+
+def _unpaired(pairs: Sequence[Apart]) -> Iterator[str]:
+    recipes: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for pair in pairs:
+        recipes[pair.engine, pair.format].append(pair.recipe)
+    for (engine, kind), names in recipes.items():
+        yield f"not paired: {engine} does not load {kind} ({', '.join(names)})"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -12,11 +13,12 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from bench.contract import wire
-from bench.publish.columns import CHANGE, QUALITY, SERVING, SIZE
+from bench.publish.columns import CHANGE, DIVERGENCE, DIVERGENCE_MORE, QUALITY, SERVING, SIZE, Column
 from bench.publish.rows import LEGEND, Entry, Row, Table
-from bench.publish.sections import NAMES, Notes, Page, Section, pages, summary
+from bench.publish.sections import NAMES, Notes, Page, Section, columns, pages, summary
 
 _CHANGES = (CHANGE.key, "perplexity_change_low_fraction", "perplexity_change_high_fraction")
+_HEAD = 12  # columns of a head that had to be broken
 
 
 def terminal(table: Table, width: int) -> str:
@@ -27,7 +29,7 @@ def terminal(table: Table, width: int) -> str:
         console.print(Text(page.title))
         for section in _joined(page, width):
             console.print(Text(f"\n{section.title}"))
-            console.print(_grid(section))
+            console.print(_grid(section, width))
     for line in (summary(table), *notes.lines()):
         console.print(Text(line))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
@@ -51,7 +53,8 @@ def csv_text(table: Table) -> str:
     """A line per row, as stored: SI units named in the header; median, min, max, n in separate columns."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    lines = [_flat(row) for row in table.rows]
+    shown = {title: columns(table.rows, title) for title in table.tasks}
+    lines = [_flat(row, shown) for row in table.rows]
     heads = dict.fromkeys(key for line in lines for key in line)
     writer.writerow(heads)
     writer.writerows([line.get(key, "") for key in heads] for line in lines)
@@ -63,11 +66,14 @@ def json_text(table: Table) -> str:
     return wire.dumps({**wire.plain(table), "legend": LEGEND}, indent=1) + "\n"
 
 
-def _grid(section: Section) -> Grid:
+def _grid(section: Section, width: int) -> Grid:
+    """Long heads are broken at spaces and hyphens where the lines would not fit otherwise."""
     grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    narrow = _needed(section) > width
     for i, head in enumerate(section.heads):
         names = i < NAMES or head == "marks"
-        grid.add_column(Text(head), justify="left" if names else "right", overflow="fold")
+        text = textwrap.fill(head, _HEAD, break_long_words=False) if narrow else head
+        grid.add_column(Text(text), justify="left" if names else "right", overflow="fold")
     for line in section.lines:
         grid.add_row(*map(Text, line))
     return grid
@@ -80,8 +86,12 @@ def _joined(page: Page, width: int) -> Sequence[Section]:
     one, two = page.sections
     lines = tuple((*a, *b[NAMES:]) for a, b in zip(one.lines, two.lines, strict=True))
     both = Section(f"{one.title}; {two.title}", (*one.heads, *two.heads[NAMES:]), lines)
-    needed = sum(max(map(len, column)) + 3 for column in zip(both.heads, *both.lines, strict=True))
-    return (both,) if needed <= width else page.sections
+    return (both,) if _needed(both) <= width else page.sections
+
+
+def _needed(section: Section) -> int:
+    """The width of the section when nothing in it is broken."""
+    return sum(max(map(len, column)) + 3 for column in zip(section.heads, *section.lines, strict=True))
 
 
 def _escaped(text: str) -> str:
@@ -96,13 +106,17 @@ def _piped(cells: Sequence[str], *, escape: bool = True) -> str:
     return f"| {' | '.join(_escaped(c) if escape else c for c in cells)} |"
 
 
-def _flat(row: Row) -> dict[str, object]:
+def _flat(row: Row, shown: Mapping[str, Sequence[Column]]) -> dict[str, object]:
     names = ("device", "suite", "model", "recipe", "engine")
     flat: dict[str, object] = {name: getattr(row, name) for name in names}
     flat |= {c.key: "" if row.audit is None else getattr(row.audit, c.key) for c in SIZE}
     for title, entry in row.tasks.items():
-        flat |= _columns(title, entry, [c.key for c in QUALITY])
-        flat |= {f"{title}/{key}": entry.change.get(key, "") for key in _CHANGES}
+        flat |= _columns(title, entry, [c.key for c in shown[title] if c.key])
+        if shown[title] == QUALITY:
+            flat |= {f"{title}/{key}": entry.change.get(key, "") for key in _CHANGES}
+        if shown[title] == DIVERGENCE:
+            medians = {key: found.median for key, found in entry.figures.items()}
+            flat |= {f"{title}/{key}": medians.get(key, "") for key in DIVERGENCE_MORE}
     for title, entry in row.workloads.items():
         flat |= _columns(title, entry, [c.key for c in SERVING])
     return flat

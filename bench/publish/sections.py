@@ -9,12 +9,14 @@ from itertools import groupby
 from bench.publish.columns import (
     CHANGE,
     DASH,
+    DIVERGENCE,
+    FLOOR,
     QUALITY,
     SERVING,
     SIZE,
     Column,
+    bounded,
     change,
-    figure,
     number,
     task_name,
 )
@@ -39,13 +41,14 @@ class Notes:
 
     reasons: dict[str, int] = field(default_factory=dict)
     marks: dict[str, None] = field(default_factory=dict)
+    floors: dict[str, None] = field(default_factory=dict)
 
     def number(self, reason: str) -> str:
         return str(self.reasons.setdefault(reason, len(self.reasons) + 1)).translate(_SUPERSCRIPT)
 
     def lines(self) -> list[str]:
         found = [f"{str(n).translate(_SUPERSCRIPT)} {reason}" for reason, n in self.reasons.items()]
-        return found + [f"{mark}: {LEGEND[mark]}" for mark in self.marks if mark in LEGEND]
+        return found + [f"{mark}: {LEGEND[mark]}" for mark in self.marks if mark in LEGEND] + [*self.floors]
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def pages(table: Table, notes: Notes) -> list[Page]:
         rows = list(group)
         tasks = [t for t in table.tasks if any(r.tasks[t].status != "unplanned" for r in rows)]
         sections = [_quality(rows, tasks, notes)]
+        notes.floors.update(dict.fromkeys(filter(None, (_floor(rows, t) for t in tasks))))
         for title in table.workloads:
             asked = [row for row in rows if row.workloads[title].status != "unplanned"]
             sections += [_serving(asked, title, notes)] if asked else []
@@ -77,10 +81,36 @@ def summary(table: Table) -> str:
     return f"Figures are medians over n rounds, with (min{DASH}max) where they differ; ± is a 95 % interval."
 
 
+def columns(rows: Sequence[Row], title: str) -> tuple[Column, ...]:
+    """A task's columns, by the metrics its entries have; a column for its state while there are none."""
+    found = {key for row in rows for key in row.tasks[title].figures}
+    known = (DIVERGENCE, QUALITY)
+    return next((shown for shown in known if shown[0].key in found), (Column("", "{title}"),))
+
+
+def _floor(rows: Sequence[Row], title: str) -> str:
+    """What the divergence is where nothing is quantized: between engines, and by how the baseline is kept."""
+    scored = [(row, row.tasks[title].figures) for row in rows if FLOOR in row.tasks[title].figures]
+    if not scored:
+        return ""
+    key = DIVERGENCE[0].key
+    parts = [f"{number(scored[0][1][FLOOR].median, 2)} stored"]
+    parts += [
+        f"{row.recipe} on {row.engine} {number(figures[key].median, 2)}"
+        for row, figures in scored
+        if row.audit is not None and row.audit.quantized_fraction == 0
+    ]
+    return f"noise floor of KL {task_name(title)}, nats per token: {'; '.join(parts)}"
+
+
 def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section:
+    shown = {t: columns(rows, t) for t in tasks}
     heads = [c.heading() for c in SIZE]
-    heads += [h for t in tasks for h in (*(c.heading(task_name(t)) for c in QUALITY), CHANGE.heading())]
-    lines = [[*_sizes(row), *(cell for t in tasks for cell in _task(row, t, notes))] for row in rows]
+    for title, its in shown.items():
+        heads += [c.heading(task_name(title) if c.key else title) for c in its]
+        heads += [CHANGE.heading()] if its == QUALITY else []
+    tasked = [[c for t, its in shown.items() for c in _task(row, t, its, notes)] for row in rows]
+    lines = [[*_sizes(row), *cells] for row, cells in zip(rows, tasked, strict=True)]
     entries = [[row.tasks[t] for t in tasks] for row in rows]
     return _section("size and quality" if tasks else "size", heads, rows, lines, entries, notes)
 
@@ -123,9 +153,11 @@ def _sizes(row: Row) -> list[str]:
     return [number(getattr(row.audit, c.key) * c.scale, c.digits) for c in SIZE]
 
 
-def _task(row: Row, title: str, notes: Notes) -> list[str]:
+def _task(row: Row, title: str, shown: Sequence[Column], notes: Notes) -> list[str]:
     entry = row.tasks[title]
-    cells = _figures(QUALITY, entry, notes)
+    cells = _figures(shown, entry, notes)
+    if shown != QUALITY:
+        return cells
     if entry.status != "ok":
         return [*cells, _void(entry, notes, first=False)]
     if row.baseline:
@@ -135,10 +167,10 @@ def _task(row: Row, title: str, notes: Notes) -> list[str]:
     return [*cells, DASH if fraction is None else change(fraction, low, high)]
 
 
-def _figures(columns: Sequence[Column], entry: Entry, notes: Notes) -> list[str]:
+def _figures(shown: Sequence[Column], entry: Entry, notes: Notes) -> list[str]:
     if entry.status != "ok":
-        return [_void(entry, notes, first=not i) for i in range(len(columns))]
-    return [figure(c, entry.figures[c.key]) if c.key in entry.figures else DASH for c in columns]
+        return [_void(entry, notes, first=not i) for i in range(len(shown))]
+    return [bounded(c, entry.figures) for c in shown]
 
 
 def _void(entry: Entry, notes: Notes, *, first: bool) -> str:

@@ -17,10 +17,12 @@ from bench.contract.errors import UserError
 from bench.contract.job import Job
 from bench.contract.record import Artifact, Audit, Hardware, Source
 from bench.contract.spec import Recipe, Step
-from bench.run import audit, envs, launch, paths
+from bench.run import audit, config, envs, launch, paths
 from bench.run.models import Resolved
 
 Report = Callable[[str], None]
+
+_BEFORE_MOST = 8  # steps before steps: more than any method needs, and soon found
 
 
 class StepFailedError(Exception):
@@ -29,20 +31,40 @@ class StepFailedError(Exception):
 
 @dataclass(frozen=True)
 class Made:
-    """An artifact and where its files are on this machine."""
+    """An artifact and where its files are on this machine: a folder, or the .gguf file that was named."""
 
     folder: Path
     artifact: Artifact
 
 
-def steps_for(recipe: Recipe, hardware: Hardware) -> tuple[Step, ...]:
-    """The recipe's steps with `dtype: auto` settled to what this hardware computes in."""
-    return tuple(
-        Step(s.method, {**s.options, "dtype": hardware.compute_dtype})
-        if s.options.get("dtype") == "auto"
-        else s
-        for s in recipe.steps
-    )
+def steps_for(recipe: Recipe, hardware: Hardware, source_format: str) -> tuple[Step, ...]:
+    """The recipe's steps, each after those its method wants taken first: what is cached, planned, recorded.
+
+    `dtype: auto` is settled to what this hardware computes in.
+    """
+    taken: list[Step] = []
+    for step in recipe.steps:
+        _expand(step, hardware, source_format, taken, ())
+    return tuple(taken)
+
+
+def _expand(
+    step: Step, hardware: Hardware, source_format: str, taken: list[Step], wanted_by: tuple[str, ...]
+) -> None:
+    """Add to `taken` the steps before this one, and theirs, and then this one."""
+    if len(wanted_by) > _BEFORE_MOST:
+        raise UserError(
+            f"method {step.method} cannot be planned: it wants steps first that want steps first, without "
+            f"end ({', '.join(dict.fromkeys(wanted_by))}); that is a mistake in the method's `before`"
+        )
+    if step.options.get("dtype") == "auto":
+        step = Step(step.method, {**step.options, "dtype": hardware.compute_dtype})
+    method = plugins.load(plugins.METHODS, step.method)
+    given = plugins.load(plugins.METHODS, taken[-1].method).WRITES if taken else source_format
+    for first in method.before(method.Options(**step.options), given):
+        whole = config.options(plugins.METHODS, first.method, first.options, f"{step.method}: before")
+        _expand(Step(first.method, whole), hardware, source_format, taken, (*wanted_by, step.method))
+    taken.append(step)
 
 
 def digests(identity: str, steps: tuple[Step, ...]) -> tuple[str, ...]:
@@ -63,16 +85,17 @@ def file_options(options: object) -> object:
 
 def unsupported(steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware) -> tuple[str, str]:
     """(reason or nothing, format the recipe ends in), from what is known before anything is run."""
+    ends = plugins.load(plugins.METHODS, steps[-1].method).WRITES if steps else resolved.format
     known = audit.source(resolved.folder) if resolved.folder else Source(resolved.format, {}, {})
     for step in steps:
         method = plugins.load(plugins.METHODS, step.method)
         if known.format not in method.READS:
             reads = ", ".join(sorted(method.READS))
-            return f"{step.method} reads {reads}, and is given {known.format}", known.format
+            return f"{step.method} reads {reads}, and is given {known.format}", ends
         if reason := method.unsupported(method.Options(**step.options), known, hardware):
-            return reason, known.format
+            return reason, ends
         known = Source(method.WRITES, known.linears, known.config)
-    return "", known.format
+    return "", ends
 
 
 def find(digest: str) -> Made | None:

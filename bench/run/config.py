@@ -163,8 +163,9 @@ def _checked(made: Suite) -> Suite:
         raise UserError("a suite needs at least one recipe and one engine")
     if not made.workloads and not made.tasks:
         raise UserError("a suite needs at least one workload or task, otherwise there is nothing to measure")
-    if made.rounds < 1:
-        raise UserError(f"rounds: must be at least 1, got {made.rounds}")
+    for word, count in {"rounds": made.rounds, "task_rounds": made.task_rounds}.items():
+        if count < 1:
+            raise UserError(f"{word}: must be at least 1, got {count}")
     for load in made.workloads:
         if min(load.batch, load.prompt_tokens, load.repeats) < 1 or load.new_tokens < 2:
             raise UserError(

@@ -23,7 +23,7 @@ from bench.contract.spec import Cell, EngineSpec, Options, Recipe, Step, Task
 from bench.load import prompts
 from bench.machine import guard
 from bench.measure import latency, memory, sanity, throughput
-from bench.run import artifacts, audit, envs, launch, models, paths
+from bench.run import artifacts, audit, envs, launch, models, paths, references
 from bench.run.plan import Item, Made, Plan
 from bench.run.progress import Pace, Progress
 from bench.store import Store
@@ -55,14 +55,15 @@ def run(plan: Plan, store: Store, progress: Progress, *, retry_failed: bool = Fa
         hardware = mine[0].made.hardware
         with _alone(hardware, progress):
             store.put_machine(hardware)
-            made = _prepare(plan, mine, store, progress)
+            made, sides = _prepare(plan, mine, store, progress)
             for item in mine:
                 count = f"[{sum(done.values()) + 1}/{len(todo)}]"
                 progress.doing(
                     f"{count} {item.cell.title} round {item.round + 1} ({progress.spent}, {pace.left})"
                 )
                 began = time.monotonic()
-                result, traces = _round(plan, item, made.get(item.made.recipe.name))
+                side = sides.get(item.reference.digest) if item.reference else None
+                result, traces = _round(plan, item, made.get(item.made.recipe.name), side)
                 store.put(result, traces)
                 pace.done(_kind(item), time.monotonic() - began)
                 done[result.status] += 1
@@ -127,21 +128,48 @@ def _alone(hardware: Hardware, progress: Progress) -> Iterator[None]:
 
 def _prepare(
     plan: Plan, items: list[Item], store: Store, progress: Progress
-) -> dict[str, artifacts.Made | str]:
-    """Environments built and artifacts made: per recipe the artifact, or the reason why there is none."""
+) -> tuple[dict[str, artifacts.Made | str], dict[str, Path | str]]:
+    """Environments built, artifacts and references made.
+
+    Per recipe the artifact, and per digest the folder of the reference; or the reason why there is none.
+    """
     runnable = [item for item in items if not item.reason]
     needed = {plugins.load(plugins.ENGINES, i.cell.engine.name).ENV for i in runnable}
     for name in sorted(needed):
         envs.ensure(name, progress.doing)
     made: dict[str, artifacts.Made | str] = {}
-    wanted = {i.made.recipe.name for i in runnable}
+    asked = {i.reference.digest: i.reference for i in runnable if i.reference}
+    wanted = {i.made.recipe.name for i in runnable} | {r.made.recipe.name for r in asked.values()}
     for recipe in plan.made:
-        if recipe.recipe.name in wanted:
+        if recipe.recipe.name in wanted and recipe.hardware == items[0].made.hardware:
             made[recipe.recipe.name] = _artifact(plan, recipe, store, progress)
+    sides = {d: _reference(plan, r, made[r.made.recipe.name], progress) for d, r in asked.items()}
     if runnable:
         progress.doing("waiting for the device to be idle")
         guard.wait_until_idle(runnable[0].made.hardware.device, plan.suite.settle_s)
-    return made
+    return made, sides
+
+
+def _reference(
+    plan: Plan, reference: references.Reference, made: artifacts.Made | str, progress: Progress
+) -> Path | str:
+    """What a task needs of the baseline, or why it could not be made."""
+    where = f"{reference.made.recipe.name} on {reference.engine.title}"
+    if isinstance(made, str):
+        found: Path | str = made
+    else:
+        found = references.ensure(
+            reference, made, lambda text: progress.doing(f"{where}: {text}"),
+            timeout_s=plan.suite.timeout_s, memory_limit_bytes=_limit(plan),
+        )  # fmt: skip
+    if isinstance(found, Path):
+        return found
+    progress.line(f"failed: {where}: {reference.task.title}: {found}")
+    return f"its reference ({where}) could not be made: {found}"
+
+
+def _limit(plan: Plan) -> int:
+    return int(plan.suite.memory_limit_gib * 2**30)
 
 
 def _artifact(plan: Plan, made: Made, store: Store, progress: Progress) -> artifacts.Made | str:
@@ -177,7 +205,7 @@ def _public_artifact(artifact: Artifact) -> Artifact:
 
 
 def _round(
-    plan: Plan, item: Item, made: artifacts.Made | str | None
+    plan: Plan, item: Item, made: artifacts.Made | str | None, side: Path | str | None
 ) -> tuple[Result, tuple[RequestTrace, ...]]:
     """One round in a fresh process: a record, whatever happened."""
     base = replace(skeleton(plan, item), started=_now())
@@ -185,12 +213,13 @@ def _round(
         return base, ()
     if made is None or isinstance(made, str):
         return replace(base, status="failed", reason=f"its artifact could not be made: {made}"), ()
+    if isinstance(side, str):
+        return replace(base, status="failed", reason=side), ()
     ready = guard.inspect(item.cell.device)
     engine = plugins.load(plugins.ENGINES, item.cell.engine.name)
     env = envs.ensure(engine.ENV, lambda _: None)
     outcome = launch.run(
-        _job(plan, item, made), env, timeout_s=plan.suite.timeout_s,
-        memory_limit_bytes=int(plan.suite.memory_limit_gib * 2**30),
+        _job(plan, item, made, side), env, timeout_s=plan.suite.timeout_s, memory_limit_bytes=_limit(plan)
     )  # fmt: skip
     answer = outcome.answer
     result = replace(
@@ -209,12 +238,12 @@ def _round(
     return result, answer.traces
 
 
-def _job(plan: Plan, item: Item, made: artifacts.Made) -> Job:
+def _job(plan: Plan, item: Item, made: artifacts.Made, side: Path | None) -> Job:
     cell = item.cell
     job = Job(
         kind="offline" if cell.workload else "score", plugin=cell.engine.name, folder=str(made.folder),
         answer="", device=cell.device, options=artifacts.absolute(cell.engine.options),
-        artifact=made.artifact,
+        artifact=made.artifact, reference=str(side or ""),
     )  # fmt: skip
     if cell.task is not None:
         return replace(job, task=cell.task.kind, task_options=artifacts.absolute(cell.task.options))

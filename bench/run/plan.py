@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -12,8 +12,9 @@ from bench.contract import plugins, wire
 from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Recipe, Step, Suite, Task
 from bench.machine import hardware as machine
-from bench.run import artifacts, audit, envs, models
+from bench.run import artifacts, audit, envs, models, references
 from bench.run.models import Resolved
+from bench.run.references import Reference
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,19 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Unpaired:
+    """A recipe and an engine that make no cell: the engine does not load the format, another one does."""
+
+    engine: str
+    format: str
+    recipe: str
+
+
+@dataclass(frozen=True)
 class Item:
     """One round of one cell. `order` is the cell's place in the suite; `reason` says why it cannot run.
 
-    `digest` covers everything the numbers depend on.
+    `digest` covers everything the numbers depend on. `reference`: what the task needs of the baseline.
     """
 
     order: int
@@ -42,6 +52,7 @@ class Item:
     made: Made
     digest: str
     reason: str
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,7 @@ class Plan:
     suite: Suite
     resolved: Resolved
     items: tuple[Item, ...]
+    unpaired: tuple[Unpaired, ...] = ()
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -61,25 +73,43 @@ class Plan:
     def made(self) -> tuple[Made, ...]:
         """The artifacts the items need, in the suite's order, each once."""
         ordered = sorted(self.items, key=lambda i: i.order)
-        return tuple({(i.made.recipe.name, i.made.hardware.device): i.made for i in ordered}.values())
+        needed = [made for i in ordered for made in ([i.reference.made] if i.reference else []) + [i.made]]
+        return tuple({(made.recipe.name, made.hardware.device): made for made in needed}.values())
 
 
 def plan(suite: Suite, *, fetch: bool, only: str = "", engine: str = "") -> Plan:
     """Plan the suite's cells whose title matches `only` (a glob) on the engine called `engine`."""
     resolved = models.resolve(suite.model, fetch=fetch)
     cells: list[Item] = []
+    apart: dict[Unpaired, None] = {}
     for hardware in [machine.detect(d) for d in suite.devices]:
-        for made in [_made(recipe, resolved, hardware) for recipe in suite.recipes]:
+        all_made = [_made(recipe, resolved, hardware) for recipe in suite.recipes]
+        sides = _references(suite, all_made, hardware)
+        for made in all_made:
+            paired = _paired(suite, made)
             for cell in _cells(suite, made.recipe, hardware):
-                if _wanted(cell, only, engine):
-                    reason = made.reason or _against(cell, made, hardware)
-                    cells.append(Item(len(cells), cell, 0, made, _digest(cell, made, suite.seed), reason))
+                if not _wanted(cell, only, engine):
+                    continue
+                if cell.engine.title not in paired:
+                    apart[Unpaired(cell.engine.title, made.format, made.recipe.name)] = None
+                    continue
+                side = sides.get(cell.task.title) if cell.task else None
+                reason = made.reason or _against(cell, made, hardware) or (side.reason if side else "")
+                digest = _digest(cell, made, suite.seed, side)
+                cells.append(Item(len(cells), cell, 0, made, digest, reason, side))
     items: list[Item] = []
-    for number in range(suite.rounds):
-        these = [replace(item, round=number) for item in cells]
+    for number in range(max(suite.rounds, suite.task_rounds)):
+        running = [i for i in cells if number < (suite.task_rounds if i.cell.task else suite.rounds)]
+        these = [replace(item, round=number) for item in running]
         random.Random(f"{suite.seed}/{number}").shuffle(these)  # noqa: S311  (reproducible, not secret)
         items += these
-    return Plan(suite, resolved, tuple(items))
+    return Plan(suite, resolved, tuple(items), tuple(apart))
+
+
+def _paired(suite: Suite, made: Made) -> set[str]:
+    """Titles of the engines that load the recipe's format; all of them when none does, to say so."""
+    fit = {e.title for e in suite.engines if made.format in plugins.load(plugins.ENGINES, e.name).LOADS}
+    return fit or {e.title for e in suite.engines}
 
 
 def _cells(suite: Suite, recipe: Recipe, hardware: Hardware) -> Iterator[Cell]:
@@ -92,13 +122,17 @@ def _cells(suite: Suite, recipe: Recipe, hardware: Hardware) -> Iterator[Cell]:
 
 
 def _settled(engine: EngineSpec, hardware: Hardware) -> EngineSpec:
-    if engine.options.get("dtype") != "auto":
-        return engine
-    return replace(engine, options={**engine.options, "dtype": hardware.compute_dtype})
+    """What `dtype: auto` and `threads: 0` stand for on this hardware, so that records say it."""
+    options = dict(engine.options)
+    if options.get("dtype") == "auto":
+        options["dtype"] = hardware.compute_dtype
+    if options.get("threads") == 0:
+        options["threads"] = hardware.physical_cores
+    return replace(engine, options=options)
 
 
 def _made(recipe: Recipe, resolved: Resolved, hardware: Hardware) -> Made:
-    steps = artifacts.steps_for(recipe, hardware)
+    steps = artifacts.steps_for(recipe, hardware, resolved.format)
     reason, written = artifacts.unsupported(steps, resolved, hardware)
     digest = artifacts.digests(resolved.identity, steps)[-1]
     return Made(recipe, hardware, steps, digest, written, _context(resolved), reason)
@@ -134,9 +168,22 @@ def _wanted(cell: Cell, only: str, engine: str) -> bool:
     return not only or any(fnmatch.fnmatchcase(part, only) for part in parts)
 
 
-def _digest(cell: Cell, made: Made, seed: int) -> str:
+def _references(suite: Suite, made: Sequence[Made], hardware: Hardware) -> dict[str, Reference]:
+    """By task title: what the tasks that need it are given of the baseline."""
+    tasks = [task for task in suite.tasks if plugins.load(plugins.TASKS, task.kind).REFERENCE]
+    found, base = {}, references.baseline(made)
+    for task in tasks:
+        cells = [c for c in _cells(suite, base.recipe, hardware) if c.task == task]
+        found[task.title] = references.choose(
+            cells, base, lambda cell: _against(cell, base, hardware), _task_key(task)
+        )
+    return found
+
+
+def _digest(cell: Cell, made: Made, seed: int, reference: Reference | None) -> str:
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
     what = _task_key(cell.task) if cell.task else wire.plain(cell.workload)
+    what = [what, reference.digest] if reference else what
     key = [SCHEMA, made.digest, cell.engine.name, wire.plain(cell.engine.options), engine.VERSION,
            _identity(engine.ENV), what, made.hardware.slug, seed]  # fmt: skip
     return wire.digest(key)

@@ -33,7 +33,8 @@ def main(job_file: str) -> int:
     _die_with_parent()
     job = wire.build(Job, _read(job_file))
     try:
-        answer = {"compress": _compress, "offline": _offline, "score": _score}[job.kind](job)
+        do = {"compress": _compress, "offline": _offline, "score": _score, "reference": _reference}
+        answer = do[job.kind](job)
     except UserError as error:
         answer = Answer(error=str(error))
     except MemoryError:
@@ -111,9 +112,19 @@ def _score(job: Job) -> Answer:
     folder = Path(job.folder)
     with engine.open(folder, job.artifact, engine.Options(**job.options), job.device) as session:
         loaded = time.perf_counter()
-        facts: Mapping[str, Any] = task.evaluate(session, task.Options(**job.task_options), folder)
+        options, reference = task.Options(**job.task_options), Path(job.reference) if job.reference else None
+        facts: Mapping[str, Any] = task.evaluate(session, options, folder, reference)
         spent = {"load_s": loaded - began, "evaluate_s": time.perf_counter() - loaded}
         return Answer(facts={**facts, **spent, **session.memory()}, receipts=session.receipts())
+
+
+def _reference(job: Job) -> Answer:
+    assert job.artifact is not None  # noqa: S101  (the parent's letter is whole)
+    engine, task = plugins.load(plugins.ENGINES, job.plugin), plugins.load(plugins.TASKS, job.task)
+    folder = Path(job.folder)
+    with engine.open(folder, job.artifact, engine.Options(**job.options), job.device) as session:
+        facts = task.prepare(session, task.Options(**job.task_options), folder, Path(job.out))
+        return Answer(facts=facts, receipts=session.receipts())
 
 
 def _cv(values: list[float]) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
 from quantize import calibration, through_gptqmodel
 
 ENV = "hf"
@@ -44,6 +45,11 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         if outputs % 8 and name != "lm_head":
             return f"the GEMM layout packs 8 outputs in a word, and {name} has {outputs}"
     return through_gptqmodel.unfit(source, hardware, options.bits, options.group_size, options.length)
+
+
+def before(options: Options, source_format: str) -> tuple[Step, ...]:
+    del options, source_format
+    return ()
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

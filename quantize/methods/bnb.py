@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
 from quantize import checkpoint
 
 ENV = "hf"
@@ -37,6 +38,11 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     if options.type == "int8" and options.double_quant:
         return "double_quant is for the scales of nf4 and fp4; int8 has none of that kind"
     return None
+
+
+def before(options: Options, source_format: str) -> tuple[Step, ...]:
+    del options, source_format
+    return ()
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

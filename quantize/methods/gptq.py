@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
 from quantize import calibration, through_gptqmodel
 
 ENV = "hf"
@@ -50,6 +51,11 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     if options.batch_size < 1:
         return f"batch_size {options.batch_size} is not at least 1"
     return through_gptqmodel.unfit(source, hardware, options.bits, options.group_size, options.length)
+
+
+def before(options: Options, source_format: str) -> tuple[Step, ...]:
+    del options, source_format
+    return ()
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

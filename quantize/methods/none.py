@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Literal
 
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
 from quantize import checkpoint
 
 ENV = "core"
@@ -36,6 +37,11 @@ class Options:
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     del options, source, hardware
     return None
+
+
+def before(options: Options, source_format: str) -> tuple[Step, ...]:
+    del options, source_format
+    return ()
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

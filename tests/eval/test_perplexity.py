@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from bench.contract.errors import UserError
 from bench.contract.protocols import Decoded, LogitBlock
-from eval import corpora
+from eval import corpora, tokens
 from eval.tasks import perplexity
 from eval.tasks.perplexity import Options
 
@@ -51,6 +51,9 @@ class Bigram:
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
         del prompts, new_tokens
         return iter(())
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        raise NotImplementedError(text)
 
     def receipts(self) -> Mapping[str, str]:
         return {}
@@ -151,11 +154,12 @@ def test_spaces_that_offsets_leave_out_are_counted(tmp_path: Path) -> None:
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
 
-    ids, sizes, end = perplexity._encode(_TEXT, tmp_path, 0)
+    found = tokens.encode(Bigram(), _TEXT, tmp_path)
 
-    assert sum(sizes) == len(_TEXT.encode())
-    assert end == len(_TEXT)
-    assert len(ids) == len(sizes)
+    assert sum(found.sizes) == len(_TEXT.encode())
+    assert found.end == len(_TEXT)
+    assert len(found.ids) == len(found.sizes)
+    assert found.bos is None
 
 
 def test_a_cut_text_is_its_first_tokens(folder: Path, options: Options) -> None:

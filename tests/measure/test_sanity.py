@@ -56,6 +56,9 @@ def test_a_failed_requests_stamps_are_not_judged() -> None:
     ("metrics", "said"),
     [
         ({"perplexity": 0.9}, "cannot be below 1"),
+        ({"kl_mean": -2e-6}, "kl_mean is -2e-06, and a KL divergence cannot be negative"),
+        ({"top1_agreement_fraction": 1.01}, "top1_agreement_fraction is 1.01, and must be within 0 .. 1"),
+        ({"top1_agreement_fraction": -0.01}, "must be within 0 .. 1"),
         ({"perplexity": math.inf}, "not a finite number"),
         ({"perplexity": math.nan}, "not a finite number"),
         ({"ttft_s": 0.0}, "must be positive"),
@@ -127,3 +130,8 @@ def test_a_score_does_not_care_for_the_clock() -> None:
     rounds = [replace(one, cell=task, marks=("busy",)) for one in sizes]
     assert marks(rounds) == ()
     assert marks([*rounds, replace(rounds[0], metrics={"perplexity": 12.0})]) == ("varies:perplexity",)
+
+
+def test_a_divergence_of_nothing_is_possible() -> None:
+    """Zero, and rounding below it, is what a model has against itself."""
+    assert check(result({"kl_mean": -1e-9, "kl_median": 0.0, "top1_agreement_fraction": 1.0}), [], None) == []

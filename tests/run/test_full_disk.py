@@ -39,6 +39,23 @@ def test_an_artifact_that_does_not_fit_is_a_failed_record(
     assert list(small_disk.glob("artifacts/*/artifact.json")) == []
 
 
+def test_a_reference_that_does_not_fit_is_a_failed_record(
+    command: Command, small_disk: Path, tmp_path: Path
+) -> None:
+    """More predictions of the baseline than the cache has room for: said before they are made, none left."""
+    suite = tmp_path / "mine.yaml"
+    suite.write_text(
+        "{model: models/demo, recipes: [as-is], engines: [fake], devices: [cpu], settle_s: 0,"
+        " tasks: [{task: divergence, context: 128, tokens: 4096}]}"
+    )
+    done = command("bench", "run", str(suite), LLM_BENCH_CACHE=str(small_disk))
+
+    assert done.returncode == 0, done.stderr
+    assert "its reference (as-is on fake) could not be made" in " ".join(done.stdout.split())
+    assert "lower the task's `tokens`" in " ".join(done.stdout.split())
+    assert [f for f in (small_disk / "references").iterdir() if f.suffix != ".lock"] == []
+
+
 def test_records_that_cannot_be_written_end_in_one_sentence(
     command: Command, cache: Path, small_disk: Path
 ) -> None:

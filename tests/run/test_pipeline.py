@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from gguf.constants import GGMLQuantizationType as Type
 
 from tests.conftest import ROOT, Command
+from tests.run.gguf_models import write
 
 _SUITE = """
 model: {model}
@@ -48,7 +50,7 @@ def test_the_smoke_suite_ends_in_a_table(command: Command) -> None:
     assert "fp16" in done.stdout
     assert "not run yet" not in done.stdout
     again = command("bench", "run", "configs/smoke.yaml")
-    assert "nothing left to run; 12 recorded before" in again.stderr
+    assert "nothing left to run; 8 recorded before" in again.stderr
 
 
 def test_a_second_run_only_does_what_is_missing(command: Command, tmp_path: Path) -> None:
@@ -204,3 +206,16 @@ def test_the_table_is_also_data(command: Command, tmp_path: Path) -> None:
     assert json.loads(command("bench", "table", suite, "--format", "json").stdout)
     assert "," in command("bench", "table", suite, "--format", "csv").stdout.splitlines()[0]
     assert command("bench", "table", suite, "--format", "md").stdout.count("|") > 10
+
+
+def test_a_gguf_file_goes_all_the_way(command: Command, tmp_path: Path) -> None:
+    """A bare file as the model is planned, run and shown, and its record has no folder of this machine."""
+    file = write(tmp_path / "tiny.gguf", Type.Q8_0)
+    done = command("bench", "run", _suite(tmp_path, model=str(file)))
+
+    assert done.returncode == 0, done.stderr
+    assert "2 ok" in done.stderr
+    texts = _records(tmp_path).values()
+    assert len(texts) == 3
+    assert [t for t in texts if '"bits_per_weight": 8.5' in t]
+    assert not [t for t in texts if str(tmp_path) in t]

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.contract.errors import UserError
 from bench.contract.spec import Suite
+from bench.publish import plans
 from bench.run import config, pipeline, plan
 from bench.store import Store
+from tests.run.gguf_models import write
 
 _STEPS = {"method": "gptq", "bits": 4, "group_size": 128}
 
@@ -28,6 +31,21 @@ def test_rounds_are_interleaved_in_a_seeded_order() -> None:
     assert [sorted(names) for names in rounds] == [sorted(rounds[0])] * 3
     assert len({tuple(names) for names in rounds}) == 3
     assert [i.digest for i in first.items] == [i.digest for i in again.items]
+
+
+@pytest.mark.usefixtures("cache")
+def test_tasks_have_rounds_of_their_own() -> None:
+    """A score is taken once unless asked otherwise; workloads run `rounds` times."""
+    task = {"task": "perplexity"}
+
+    def rounds(**more: int) -> list[tuple[int, bool]]:
+        items = plan.plan(_suite(workloads=[{"batch": 1}], tasks=[task], **more), fetch=False).items
+        return sorted((i.round, i.cell.task is not None) for i in items)
+
+    assert rounds() == [(0, False), (0, True), (1, False), (2, False)]
+    assert rounds(rounds=1, task_rounds=2) == [(0, False), (0, True), (1, True)]
+    with pytest.raises(UserError, match="task_rounds: must be at least 1, got 0"):
+        _suite(task_rounds=0)
 
 
 @pytest.mark.usefixtures("cache")
@@ -75,3 +93,50 @@ def test_five_thousand_cells_are_planned_in_three_seconds(tmp_path: Path) -> Non
 
     assert (len(made.cells), len(todo)) == (5000, 15000)
     assert time.process_time() - began < 3
+
+
+@pytest.mark.usefixtures("cache")
+def test_an_engine_is_paired_with_what_it_loads(tmp_path: Path) -> None:
+    """A recipe whose format another engine loads is no cell; the plan says once what was left out."""
+    model = str(write(tmp_path / "m.gguf"))
+    work = [{"batch": 1, "prompt_tokens": 8, "new_tokens": 8}]
+    recipes = ["as-is", {"name": "again", "steps": []}]
+    suite = _suite(model=model, recipes=recipes, engines=["hf", "fake"], workloads=work)
+    made = plan.plan(suite, fetch=False)
+
+    assert [c.title for c in made.cells] == [f"m.gguf/{r}/fake/offline-b1-p8-n8" for r in ("as-is", "again")]
+    assert not [i.reason for i in made.items if i.reason]
+    lines = list(plans.lines(made.items, made.items, made.unpaired))
+    assert lines[2:] == [
+        "not paired: hf does not load gguf (as-is, again)",
+        "2 cells, 6 rounds: 6 to run, 0 cells unsupported",
+    ]
+    assert plan.plan(suite, fetch=False, only="again").unpaired == made.unpaired[1:]
+    assert plan.plan(suite, fetch=False, engine="fake").unpaired == ()
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_format_no_engine_loads_is_a_cell_with_its_reason(tmp_path: Path) -> None:
+    """Left out is only what another engine of the suite does."""
+    made = plan.plan(_suite(model=str(write(tmp_path / "m.gguf")), engines=["hf"]), fetch=False)
+
+    assert {i.reason for i in made.items} == {"engine hf does not load gguf"}
+    assert made.unpaired == ()
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_recipe_that_cannot_be_made_is_paired_by_what_it_would_be(tmp_path: Path) -> None:
+    """GPTQ does not read GGUF; the reason is told for the engines that load GPTQ."""
+    suite = _suite(model=str(write(tmp_path / "m.gguf")), recipes=["gptq-w4g128"], engines=["hf", "fake"])
+    made = plan.plan(suite, fetch=False)
+
+    assert {i.cell.engine.name for i in made.items} == {"hf", "fake"}
+    assert {i.reason for i in made.items} == {"gptq reads hf, and is given gguf"}
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_context_of_a_gguf_file_is_known(tmp_path: Path) -> None:
+    """Its metadata bounds prompt and answer."""
+    made = plan.plan(_suite(model=str(write(tmp_path / "m.gguf"))), fetch=False)
+
+    assert {i.reason for i in made.items} == {"128 + 64 tokens exceed the model's context of 128"}

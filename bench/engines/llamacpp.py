@@ -1,0 +1,370 @@
+"""llama.cpp, in process, through the C API that llama-cpp-python binds: GGUF files on CPUs and GPUs.
+
+The C API and not the binding's `Llama` class: static batches, no reuse of a prefix, a stamp at every step.
+Where the library tells of itself only in its log (buffers, offloaded layers, flash attention), the log is
+what is read.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.errors import UserError
+from bench.contract.protocols import Decoded, LogitBlock
+from bench.contract.record import Artifact, Hardware
+from bench.contract.spec import Cell
+
+ENV = "llamacpp"
+VERSION = 1
+LOADS = frozenset({"gguf"})
+MODES = frozenset({"offline", "score"})
+_BLOCK_BYTES = 64 << 20
+_PAD = 256  # the library rounds a context up to this many tokens
+_DEBUG, _ERROR, _CONTINUED = 1, 4, 5  # of enum ggml_log_level
+_FLASH = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
+_KV = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
+_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+_BUFFER = re.compile(r":\s+(\S+)\s+(model|KV|RS|compute|output) buffer size =\s+([\d.]+) MiB")
+
+
+@dataclass(frozen=True)
+class Options:
+    """`n_gpu_layers` -1: every layer, on a CUDA device. `threads` 0: one per physical core.
+
+    `context`: tokens per sequence; 0: what the workload needs. `batch`, `ubatch`: the most tokens of one
+    call, and of one pass over the weights.
+    """
+
+    n_gpu_layers: int = -1
+    threads: int = 0
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    kv_dtype: Literal["f16", "f32", "q8_0"] = "f16"
+    context: int = 0
+    batch: int = 2048
+    ubatch: int = 512
+
+
+def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
+    del hardware
+    if artifact_format not in LOADS:
+        return f"llama.cpp loads GGUF files, not {artifact_format}"
+    options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
+    if cell.device.startswith("cuda") and options.n_gpu_layers == 0:
+        return "n_gpu_layers is 0, which leaves the GPU unused: ask for the device cpu instead"
+    if options.kv_dtype == "q8_0" and options.flash_attention == "off":
+        return "a quantized KV cache needs flash attention"
+    return None
+
+
+@contextmanager
+def open(  # noqa: A001  (the protocol's word)
+    folder: Path, artifact: Artifact, options: Options, device: str
+) -> Iterator[LlamaSession]:
+    """Load the GGUF file that `folder` is or holds; UserError when it, or the GPU asked for, is not there."""
+    del artifact
+    import llama_cpp.llama_cpp as lib
+
+    log = Log()
+    callback = lib.llama_log_callback(log.add)
+    lib.llama_log_set(callback, None)
+    on_gpu = device.startswith("cuda")
+    if on_gpu and not lib.llama_supports_gpu_offload():
+        raise UserError(
+            f"the cell asks for {device}, and this llama.cpp has no GPU to use: "
+            "build it where nvcc and a GPU are (bench envs remove llamacpp; bench envs build llamacpp)"
+        )
+    lib.llama_backend_init()
+    settings = lib.llama_model_default_params()
+    settings.n_gpu_layers = options.n_gpu_layers if on_gpu else 0
+    settings.split_mode = 0  # one device
+    model = lib.llama_model_load_from_file(str(_file(folder)).encode(), settings)
+    if not model:
+        raise UserError(f"llama.cpp cannot load the file: {log.reason(folder)}")
+    session = LlamaSession(lib, model, options, device, log)
+    try:
+        if on_gpu:
+            session.check_offloaded()
+        yield session
+    finally:
+        session.close()
+        lib.llama_model_free(model)
+        lib.llama_log_set(lib.llama_log_callback(), None)
+
+
+@dataclass
+class Log:
+    """What the library says, debug lines left out, in one text."""
+
+    text: str = ""
+    errors: list[str] = field(default_factory=list)
+    level: int = 0
+
+    def add(self, level: int, text: bytes, user: Any) -> None:
+        del user
+        self.level = self.level if level == _CONTINUED else level
+        if self.level != _DEBUG:
+            self.text += text.decode(errors="replace")
+        if self.level == _ERROR:
+            self.errors.append(text.decode(errors="replace").strip())
+
+    def reason(self, folder: Path) -> str:
+        """The first error, without the library's function name and this machine's paths."""
+        first = next((line for line in self.errors if line), "it gives no reason")
+        return first.split(": ", 1)[-1].replace(str(folder), folder.name)[:300]
+
+    def find(self, pattern: str, otherwise: str = "unknown") -> str:
+        """The first group of the last match."""
+        found = re.findall(pattern, self.text)
+        return str(found[-1]) if found else otherwise
+
+    def buffers(self) -> list[tuple[str, str, int]]:
+        """(device, what, bytes) of each buffer; the log gives hundredths of a MiB."""
+        return [(b, kind, int(float(mib) * 2**20)) for b, kind, mib in _BUFFER.findall(self.text)]
+
+
+class LlamaSession:
+    """A loaded model, and the one context that is in use: another batch or length makes another."""
+
+    def __init__(self, lib: Any, model: Any, options: Options, device: str, log: Log) -> None:
+        self.lib, self.model, self.options, self.device, self.log = lib, model, options, device, log
+        self.vocab = lib.llama_model_get_vocab(model)
+        self.vocab_size = int(lib.llama_vocab_n_tokens(self.vocab))
+        self.trained = int(lib.llama_model_n_ctx_train(model))
+        self.threads = options.threads or os.cpu_count() or 1
+        self.loaded = log.text
+        self.context: _Context | None = None
+
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
+        """The KV cache is emptied first: no prompt finds its prefix there."""
+        context = self._context(len(prompts), len(prompts[0]) + new_tokens, self.options.batch)
+        tokens = context.prefill(prompts)
+        yield Decoded(time.perf_counter(), tuple(tokens))
+        for step in range(new_tokens - 1):
+            tokens = context.step(tokens, len(prompts[0]) + step)
+            yield Decoded(time.perf_counter(), tuple(tokens))
+
+    def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
+        """Blocks of at most 64 MiB, each one call over the KV cache of those before it."""
+        rows = min(self.options.batch, max(1, _BLOCK_BYTES // (4 * self.vocab_size)))
+        context = self._context(1, len(ids), rows)
+        for start in range(0, len(ids), rows):
+            yield LogitBlock(start, context.score(ids[start : start + rows], start))
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        """By the vocabulary in the file; the space that some of them put before a text counts for nothing."""
+        raw = text.encode()
+        room = len(raw) + 8
+        found = (self.lib.llama_token * room)()
+        count = self.lib.llama_tokenize(self.vocab, raw, len(raw), found, room, True, False)  # noqa: FBT003  (C)
+        if count < 0:
+            raise UserError("llama.cpp cannot tokenize the text with the vocabulary of the file")
+        ids = list(found[:count])
+        sizes = [self._piece_bytes(token) for token in ids]
+        surplus = sum(sizes) - len(raw)
+        first = next((i for i, size in enumerate(sizes) if size), None)
+        if first is not None and 0 < surplus <= sizes[first]:
+            sizes[first] -= surplus
+        return ids, sizes
+
+    def receipts(self) -> Mapping[str, str]:
+        types = re.findall(r"- type\s+(\S+):\s+(\d+) tensors", self.loaded)
+        lib, used = self.lib, sorted({name for name, _, size in self.log.buffers() if size})
+        return {
+            "architecture": self.log.find(r"print_info: arch\s+= (\S+)"),
+            "kernel": ", ".join(f"{name} x{count}" for name, count in types),
+            "weight_dtype": self.log.find(r"print_info: file type\s+= (.+)"),
+            "compute_dtype": "float32 activations",
+            "buffers": ", ".join(used),
+            "offloaded_layers": self.log.find(r"offloaded (\d+/\d+) layers to GPU", "0: no GPU in use"),
+            "flash_attention": self._flash(),
+            "kv_dtype": self.options.kv_dtype,
+            "threads": str(self.threads),
+            "context": f"{self.context.length} tokens x {self.context.sequences}" if self.context else "none",
+            "batch": f"{self.options.batch}, ubatch {self.options.ubatch}",
+            "device": self.device,
+            "system": " ".join(lib.llama_print_system_info().decode().split()),
+            "llama_cpp_python": _version(),
+        }
+
+    def memory(self) -> Mapping[str, int]:
+        """From the library's log. On CUDA the peak is what it allocated there, all of it at the start."""
+        on_gpu = self.device.startswith("cuda")
+        held: Counter[str] = Counter()
+        for name, kind, size in self.log.buffers():
+            if name.startswith("CUDA") or not on_gpu:
+                held[kind] += size
+        found = {
+            "weights_bytes": held["model"],
+            "kv_bytes": held["KV"] + held["RS"],
+            "compute_bytes": held["compute"],
+        }
+        return {**found, "peak_bytes": sum(held.values())} if on_gpu else found
+
+    def check_offloaded(self) -> None:
+        """UserError when no weight went to the GPU."""
+        if not any(name.startswith("CUDA") and kind == "model" for name, kind, _ in self.log.buffers()):
+            raise UserError(f"the cell asks for {self.device}, and llama.cpp put no layer on it")
+
+    def close(self) -> None:
+        if self.context is not None:
+            self.lib.llama_free(self.context.handle)
+            self.context = None
+
+    def _context(self, sequences: int, tokens: int, batch: int) -> _Context:
+        """An empty context for `sequences` of `tokens` each, the one in use where it fits."""
+        asked = self.options.context or -(-tokens // _PAD) * _PAD
+        if tokens > self.trained or self.options.context > self.trained:
+            raise UserError(
+                f"{max(tokens, self.options.context)} tokens exceed the model's context of {self.trained}: "
+                "use a shorter one"
+            )
+        if tokens > asked:
+            raise UserError(f"{tokens} tokens do not fit the context of {asked} that the engine was given")
+        now = self.context
+        if now is None or (now.sequences, now.asked, now.batch) != (sequences, asked, batch):
+            self.close()
+            self.log.text = self.loaded
+            self.context = _Context(self, sequences, asked, batch)
+        assert self.context is not None  # noqa: S101  (made above)
+        self.context.clear()
+        return self.context
+
+    def _flash(self) -> str:
+        auto = self.options.flash_attention == "auto"
+        off = "Flash Attention not supported" in self.log.text
+        return f"{'off' if off else 'on'}, chosen by the library" if auto else self.options.flash_attention
+
+    def _piece_bytes(self, token: int) -> int:
+        room = ctypes.create_string_buffer(256)
+        size: int = self.lib.llama_token_to_piece(self.vocab, token, room, len(room), 0, False)  # noqa: FBT003  (C)
+        return max(0, size)
+
+
+class _Context:
+    """A llama_context with its batch, whose arrays are NumPy's so that a step costs microseconds."""
+
+    def __init__(self, session: LlamaSession, sequences: int, asked: int, batch: int) -> None:
+        import numpy as np
+
+        lib, options = session.lib, session.options
+        self.lib, self.sequences, self.asked, self.batch = lib, sequences, asked, batch
+        self.vocab_size = session.vocab_size
+        settings = lib.llama_context_default_params()
+        settings.n_ctx, settings.n_seq_max = asked * sequences, sequences
+        settings.n_batch = max(batch, sequences)
+        settings.n_ubatch = min(options.ubatch, settings.n_batch)
+        settings.n_threads = settings.n_threads_batch = session.threads
+        settings.flash_attn_type = _FLASH[options.flash_attention]
+        settings.type_k = settings.type_v = _KV[options.kv_dtype]
+        settings.n_outputs_max = settings.n_outputs_max_per_seq = 0
+        settings.no_perf, settings.kv_unified = True, False
+        self.handle = lib.llama_init_from_model(session.model, settings)
+        if not self.handle:
+            raise UserError(f"llama.cpp cannot make a context: {session.log.reason(Path())}")
+        self.length = int(lib.llama_n_ctx_seq(self.handle))
+        room = settings.n_batch
+        self.token, self.pos = np.zeros(room, np.int32), np.zeros(room, np.int32)
+        self.wanted, self.ones = np.zeros(room, np.int8), np.ones(room, np.int32)
+        self.sequence = np.zeros(room, np.int32)
+        self.places = self.sequence.ctypes.data + 4 * np.arange(room, dtype=np.uint64)  # seq_id is int32 **
+        self.calls = _struct(lib, self)
+        self.address, self.view = 0, np.zeros((0, 0), np.float32)
+        # The binding's own prototype makes a ctypes array of the result; an address is all that is needed.
+        self.logits = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(("llama_get_logits", lib._lib))  # noqa: SLF001
+
+    def clear(self) -> None:
+        self.lib.llama_memory_clear(self.lib.llama_get_memory(self.handle), True)  # noqa: FBT003  (C)
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Feed equally long prompts, in calls of at most `batch` tokens; each one's first new token."""
+        import numpy as np
+
+        length = len(prompts[0])
+        token = np.asarray(prompts, np.int32).reshape(-1)
+        pos = np.tile(np.arange(length, dtype=np.int32), len(prompts))
+        sequence = np.repeat(np.arange(len(prompts), dtype=np.int32), length)
+        made: list[int] = []
+        for low in range(0, len(token), len(self.token)):
+            n = min(len(self.token), len(token) - low)
+            part = slice(low, low + n)
+            self.token[:n], self.pos[:n], self.sequence[:n] = token[part], pos[part], sequence[part]
+            self.wanted[:n] = pos[part] == length - 1
+            made += self._decode(n, int(self.wanted[:n].sum()))
+        self.sequence[: len(prompts)] = np.arange(len(prompts))
+        self.wanted[: len(prompts)] = 1
+        return made
+
+    def step(self, tokens: Sequence[int], position: int) -> list[int]:
+        """One more token of each sequence; `prefill` left the sequences and flags as they are needed."""
+        n = len(tokens)
+        self.token[:n] = tokens
+        self.pos[:n] = position
+        return self._decode(n, n)
+
+    def score(self, ids: Sequence[int], start: int) -> Any:
+        """float32 [len(ids), vocab], a copy."""
+        import numpy as np
+
+        n = len(ids)
+        self.token[:n], self.pos[:n] = ids, np.arange(start, start + n)
+        self.sequence[:n], self.wanted[:n] = 0, 1
+        self._run(n)
+        return self._rows(n).copy()
+
+    def _decode(self, tokens: int, outputs: int) -> list[int]:
+        self._run(tokens)
+        if not outputs:
+            return []
+        made: list[int] = self._rows(outputs).argmax(axis=1).tolist()
+        return made
+
+    def _run(self, tokens: int) -> None:
+        self.calls.n_tokens = tokens
+        if code := self.lib.llama_decode(self.handle, self.calls):
+            raise UserError(f"llama.cpp could not decode a batch of {tokens} tokens (code {code})")
+
+    def _rows(self, count: int) -> Any:
+        """The last call's logits, float32 [count, vocab], in the library's own memory; waits for them."""
+        import numpy as np
+
+        address = self.logits(self.handle)
+        if address != self.address or count > len(self.view):
+            raw = (ctypes.c_float * (count * self.vocab_size)).from_address(address)
+            self.view = np.ctypeslib.as_array(raw).reshape(count, self.vocab_size)
+            self.address = address
+        return self.view[:count]
+
+
+def _struct(lib: Any, arrays: _Context) -> Any:
+    """A llama_batch over a context's arrays."""
+    made = lib.llama_batch()
+    for name, array in (("token", arrays.token), ("pos", arrays.pos), ("n_seq_id", arrays.ones),
+                        ("seq_id", arrays.places), ("logits", arrays.wanted)):  # fmt: skip
+        kind = dict(lib.llama_batch._fields_)[name]
+        setattr(made, name, ctypes.cast(array.ctypes.data, kind))
+    return made
+
+
+def _file(folder: Path) -> Path:
+    """The model's file, or the first part of a split one; UserError when there is none, or several."""
+    if folder.is_file():
+        return folder
+    files = [f for f in sorted(folder.glob("*.gguf")) if not _PART.search(f.name) or "-00001-of-" in f.name]
+    if len(files) != 1:
+        raise UserError(f"the artifact has {len(files)} GGUF models where one is expected: name one file")
+    return files[0]
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version("llama-cpp-python")

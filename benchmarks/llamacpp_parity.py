@@ -1,0 +1,220 @@
+"""The llamacpp engine against llama.cpp's own tools, on the same file, text, context and threads.
+
+Run from the repository's root by the llamacpp environment's interpreter, once
+`python -m bench envs build llamacpp --tools` has printed where the tools are:
+
+    python -m benchmarks.llamacpp_parity --tools DIR
+
+Quality: perplexity of f16, q8_0 and q4_k_m of the demo model against llama-perplexity, and their divergence
+from f16 against its --kl-divergence. Speed: prefill and decode against llama-bench, round by round, ours and
+theirs by turns (ABBA), on a Llama of random weights with about 100M parameters and on the demo model; the
+medians of the rounds' ratios. Decoding is compared at the same depth: each step follows a prompt. The last
+line of the output is the result as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.contract.record import Artifact, Audit
+from bench.engines import llamacpp
+from eval import corpora
+from eval.tasks import divergence, perplexity
+from quantize.methods import gguf
+
+_ROOT = Path(__file__).resolve().parents[1]
+_DEMO = _ROOT / "models" / "demo"
+_TYPES = ("f16", "q8_0", "q4_k_m")
+_AUDIT = Audit("gguf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
+_ARTIFACT = Artifact("", "gguf", "", (), _AUDIT)
+_SHAPE = {
+    "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 14, "num_attention_heads": 12,
+    "num_key_value_heads": 12, "vocab_size": 4096, "max_position_embeddings": 1024,
+    "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--tools", type=Path, required=True, help="folder of llama-bench and llama-perplexity")
+    words.add_argument("--threads", type=int, default=2)
+    words.add_argument("--rounds", type=int, default=9)
+    words.add_argument("--prompt", type=int, default=256, help="tokens of a prompt, and depth of decoding")
+    words.add_argument("--new", type=int, default=128, help="tokens decoded")
+    words.add_argument("--text", type=Path, help="a text file; default: part of the standard library")
+    words.add_argument("--characters", type=int, default=60_000, help="of the text, to be scored")
+    words.add_argument("--only", choices=["quality", "speed"])
+    given = words.parse_args()
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        demo = _files(_DEMO, Path(scratch) / "demo", _TYPES)
+        if given.only != "speed":
+            found["quality"] = quality(demo, Path(scratch), given)
+        if given.only != "quality":
+            big = _files(_random(Path(scratch)), Path(scratch) / "random", ("q8_0", "q4_k_m"))
+            models = {f"random {k}": f for k, f in big.items() if k != "f16"}
+            models |= {f"demo {k}": demo[k] for k in ("f16", "q4_k_m")}
+            found["speed"] = {name: speed(name, file, given) for name, file in models.items()}
+    print(json.dumps(found))
+
+
+def quality(files: dict[str, Path], scratch: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Per type: perplexity of both, the ratio; mean KL and same top-1 from f16 of both, with their errors."""
+    text = given.text.read_text(encoding="utf-8") if given.text else corpora.load("stdlib").text
+    file = scratch / "text.txt"
+    file.write_text(text[: given.characters].rstrip() + ".", encoding="utf-8")
+    theirs = dict(_llama_perplexity(files, file, scratch, given))
+    task = divergence.Options(corpus=f"path:{file}", context=512, convention="llama.cpp")
+    reference, found = scratch / "reference", {}
+    reference.mkdir()
+    for kind, model in files.items():
+        with _open(model, given.threads) as session:
+            folder = model.parent
+            options = perplexity.Options(corpus=f"path:{file}", context=512, convention="llama.cpp")
+            ours = dict(perplexity.metrics(perplexity.evaluate(session, options, folder, None)))
+            if kind == "f16":
+                about = divergence.prepare(session, task, folder, reference)
+                known = {**about, "digest": "", "engine": "llamacpp", "artifact": kind}
+                (reference / "reference.json").write_text(json.dumps(known))
+            ours |= divergence.metrics(divergence.evaluate(session, task, folder, reference))
+        kept = ("perplexity", "kl_mean", "top1_agreement_fraction", "kl_floor")
+        other, ratio = theirs[kind], ours["perplexity"] / theirs[kind]["perplexity"]
+        found[kind] = {"ours": {k: ours[k] for k in kept}, "theirs": other, "perplexity_ratio": ratio}
+        print(f"{kind:<8} perplexity {ours['perplexity']:.4f}, llama-perplexity {other['perplexity']:.4f}, "
+              f"ratio {ratio:.5f}; KL {ours['kl_mean']:.6f}, theirs {other['kl']:.6f} ± "
+              f"{other['kl_error']:.6f}; "
+              f"same top {100 * ours['top1_agreement_fraction']:.3f} %, theirs {other['top']:.3f} ± "
+              f"{other['top_error']:.3f} %")  # fmt: skip
+    return found
+
+
+def _llama_perplexity(
+    files: dict[str, Path], text: Path, scratch: Path, given: argparse.Namespace
+) -> Iterator[tuple[str, dict[str, float]]]:
+    base = scratch / "base.kld"
+    for kind, model in files.items():
+        common = ["-m", str(model), "-f", str(text), "-c", "512", "-t", str(given.threads), "--no-escape"]
+        plain = _tool(given, "llama-perplexity", *common)
+        values = {"perplexity": _number(r"Final estimate: PPL = ([\d.]+)", plain)}
+        if kind == "f16":
+            _tool(given, "llama-perplexity", *common, "--kl-divergence-base", str(base))
+        said = _tool(given, "llama-perplexity", *common, "--kl-divergence-base", str(base), "--kl-divergence")
+        values["kl"] = _number(r"Mean\s+KLD:\s+(-?[\d.]+)", said)
+        values["kl_error"] = _number(r"Mean\s+KLD:\s+-?[\d.]+ ±\s+([\d.]+)", said)
+        values["top"] = _number(r"Same top p:\s+([\d.]+)", said)
+        values["top_error"] = _number(r"Same top p:\s+[\d.]+ ±\s+([\d.]+)", said)
+        yield kind, values
+
+
+def speed(name: str, model: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Medians over rounds of ours / theirs, and the extra microseconds of a decode step."""
+    rounds: list[dict[str, float]] = []
+    with _open(model, given.threads) as session:
+        _ours(session, given)
+        for _ in range(given.rounds):
+            first = _ours(session, given)
+            theirs = [_llama_bench(model, given), _llama_bench(model, given)]
+            ours = [first, _ours(session, given)]
+            prefill, decode = ([statistics.fmean(pair[i] for pair in side) for side in (ours, theirs)]
+                               for i in (0, 1))  # fmt: skip
+            rounds.append({
+                "prefill_ratio": theirs_over(prefill), "decode_ratio": theirs_over(decode),
+                "decode_us": 1e6 * decode[0], "step_overhead_us": 1e6 * (decode[0] - decode[1]),
+            })  # fmt: skip
+    middle = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
+    print(f"{name:<14} prefill {middle['prefill_ratio']:.3f} of llama-bench, decode "
+          f"{middle['decode_ratio']:.3f}, {middle['decode_us']:.0f} us a step, overhead "
+          f"{middle['step_overhead_us']:+.0f} us ({len(rounds)} rounds)")  # fmt: skip
+    return {**middle, "rounds": rounds}
+
+
+def theirs_over(seconds: Sequence[float]) -> float:
+    """The ratio of speeds, ours to theirs, from [our seconds, their seconds]."""
+    return seconds[1] / seconds[0]
+
+
+def _ours(session: llamacpp.LlamaSession, given: argparse.Namespace) -> tuple[float, float]:
+    """(seconds of prefill, seconds of one decode step): means of three prompts."""
+    found = []
+    for seed in (3, 5, 7):
+        prompt = [(31 * i + seed * 997) % 4000 + 5 for i in range(given.prompt)]
+        began = time.perf_counter()
+        times = [step.time_s for step in session.generate([prompt], given.new + 1)]
+        found.append((times[0] - began, (times[-1] - times[0]) / given.new))
+    return statistics.fmean(f[0] for f in found), statistics.fmean(f[1] for f in found)
+
+
+def _llama_bench(model: Path, given: argparse.Namespace) -> tuple[float, float]:
+    common = ["-m", str(model), "-t", str(given.threads), "-r", "3", "-o", "json"]
+    prompt, new = str(given.prompt), str(given.new)
+    prefill = json.loads(_tool(given, "llama-bench", *common, "-p", prompt, "-n", "0"))[0]
+    decode = json.loads(_tool(given, "llama-bench", *common, "-p", "0", "-n", new, "-d", prompt))[0]
+    return given.prompt / prefill["avg_ts"], 1 / decode["avg_ts"]
+
+
+def _tool(given: argparse.Namespace, name: str, *words: str) -> str:
+    argv = [str(given.tools / name), *words]
+    done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        sys.exit(f"{name} failed: {(done.stderr or done.stdout)[-500:]}")
+    return done.stdout if "-o" in words else done.stdout + done.stderr
+
+
+def _number(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    if found is None:
+        sys.exit(f"the tool's output has no {pattern}: {text[-500:]}")
+    return float(found[1])
+
+
+def _open(model: Path, threads: int) -> Any:
+    return llamacpp.open(model, _ARTIFACT, llamacpp.Options(threads=threads), "cpu")
+
+
+def _files(model: Path, out: Path, types: Sequence[str]) -> dict[str, Path]:
+    """A GGUF file of each type, f16 first, each in a folder of its own with the tokenizer."""
+    found: dict[str, Path] = {}
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123  (the library's chatter)
+        sys.stderr, kept = nowhere, sys.stderr
+        try:
+            for kind in dict.fromkeys(("f16", *types)):
+                folder = out / kind
+                folder.mkdir(parents=True)
+                source = model if kind == "f16" else found["f16"].parent
+                gguf.apply(source, gguf.Options(type=kind), folder, "cpu")  # type: ignore[arg-type]  # one of them
+                found[kind] = folder / "model.gguf"
+        finally:
+            sys.stderr = kept
+    return found
+
+
+def _random(scratch: Path) -> Path:
+    """A Llama of seeded random weights, right for speed and for nothing else, with the demo's tokenizer."""
+    import shutil
+
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    folder = scratch / "random-hf"
+    model = LlamaForCausalLM(LlamaConfig(**_SHAPE)).half()
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json"):
+        shutil.copyfile(_DEMO / name, folder / name)
+    print(f"random Llama of {sum(p.numel() for p in model.parameters()):,} parameters")
+    return folder
+
+
+if __name__ == "__main__":
+    main()

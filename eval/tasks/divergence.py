@@ -1,0 +1,162 @@
+"""How far a compressed model's predictions are from the baseline's: KL divergence and top-1 agreement.
+
+At every scored token the two distributions over the full vocabulary are compared: KL(baseline || this) in
+nats, from logits, in float64, without a cut of the tail; and whether both hold the same id for the likeliest.
+Unlike perplexity, an error cannot hide behind another that happens to help. The baseline's distributions are
+made once, by whichever engine the suite lists first that can score it, and kept (eval/logprobs.py): what is
+lost by that is measured, and reported as `kl_floor`. Windows are those of eval/windows.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.contract.errors import UserError
+from bench.contract.protocols import Session
+from eval import bootstrap, logprobs, windows
+
+VERSION = 1
+REFERENCE = True
+_QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+
+
+@dataclass(frozen=True)
+class Options:
+    """`tokens` 0 means the whole text, else its first tokens only; one takes 2 bytes per vocabulary entry."""
+
+    corpus: str = "stdlib"
+    context: int = 512
+    tokens: int = 0
+    convention: windows.Convention = "llama.cpp"
+
+
+def title(options: Options) -> str:
+    """As divergence-stdlib-llama.cpp-512, with -32768t for a cut text."""
+    return f"divergence-{_scope(options).title}"
+
+
+def prepare(session: Session, options: Options, folder: Path, out: Path) -> Mapping[str, Any]:
+    """Keep the baseline's log-probabilities in `out`."""
+    text = windows.cut(session, _scope(options), folder)
+    blocks = (block for window in text.windows for block in windows.scored(session, window))
+    kept = logprobs.keep(blocks, sum(window.scored for window in text.windows), out)
+    return {
+        "items_sha256": text.items,
+        "rows": kept.rows,
+        "vocab": kept.vocab,
+        "kl_floor_mean": kept.floor_mean,
+        "kl_floor_max": kept.floor_max,
+    }
+
+
+def evaluate(session: Session, options: Options, folder: Path, reference: Path | None) -> Mapping[str, Any]:
+    """Per window: sums of KL, agreements and negative log-likelihoods (nats); quantiles of KL per token.
+
+    UserError for another tokenization or vocabulary than the baseline's, and for logits without a meaning.
+    """
+    import numpy as np
+
+    if reference is None:
+        raise UserError("divergence is measured against a suite's baseline: run it from a suite")
+    known = json.loads((reference / "reference.json").read_text(encoding="utf-8"))
+    text = windows.cut(session, _scope(options), folder)
+    if text.items != known["items_sha256"]:
+        raise UserError(
+            "this artifact's tokenizer cuts the text into other tokens than the baseline's: "
+            "KL divergence has no meaning between them; compare bits per byte instead"
+        )
+    found = _compared(session, text, logprobs.load(reference))
+    sums = np.array([window.sum(axis=0) for window in found]).T.tolist()
+    tokens, values = sum(len(window) for window in found), np.concatenate(found)[:, 0]
+    return {
+        "corpus": windows.label(options.corpus),
+        "sha256": text.sha256,
+        "tokens": len(text.ids),
+        "first_ids": text.ids[:8],
+        "context": options.context,
+        "convention": options.convention,
+        "vocab": known["vocab"],
+        "windows": len(found),
+        "window_kl": sums[0],
+        "window_top1": [round(count) for count in sums[1]],
+        "window_nll": sums[2],
+        "window_nll_change": sums[3],
+        "window_tokens": [window.scored for window in text.windows],
+        "window_bytes": [window.size for window in text.windows],
+        "kl_quantiles": {name: float(np.quantile(values, q)) for name, q in _QUANTILES.items()},
+        "perplexity": _exp(math.fsum(sums[2]) / tokens),
+        "baseline_perplexity": _exp((math.fsum(sums[2]) - math.fsum(sums[3])) / tokens),
+        "reference": {key: known[key] for key in ("digest", "engine", "artifact")},
+        "kl_floor_mean": known["kl_floor_mean"],
+        "kl_floor_max": known["kl_floor_max"],
+        "calibration_overlap_fraction": text.overlap,
+    }
+
+
+def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
+    """Means over tokens, each with a 95 % interval over windows where there are two; nats per token."""
+    tokens, quantiles = facts["window_tokens"], facts["kl_quantiles"]
+    bits = [change / math.log(2) for change in facts["window_nll_change"]]
+    return {
+        **_mean("kl_mean", "", facts["window_kl"], tokens),
+        "kl_median": quantiles["p50"],
+        "kl_p99": quantiles["p99"],
+        "kl_max": quantiles["max"],
+        "kl_floor": facts["kl_floor_mean"],
+        **_mean("top1_agreement", "_fraction", facts["window_top1"], tokens),
+        **_mean("bits_per_byte_change", "", bits, facts["window_bytes"]),
+        "scored_tokens": float(sum(tokens)),
+    }
+
+
+def _mean(name: str, unit: str, sums: list[float], counts: list[int]) -> dict[str, float]:
+    found = {f"{name}{unit}": math.fsum(sums) / sum(counts)}
+    if len(sums) > 1:
+        found[f"{name}_low{unit}"], found[f"{name}_high{unit}"] = bootstrap.interval(sums, counts)
+    return found
+
+
+def _scope(options: Options) -> windows.Scope:
+    return windows.Scope(options.corpus, options.convention, options.context, tokens=options.tokens)
+
+
+def _compared(session: Session, text: windows.Cut, baseline: logprobs.Stored) -> list[Any]:
+    """For each window a row per scored token: KL, agreement (0 or 1), nll, its change from the baseline's."""
+    import numpy as np
+
+    found, row = [], 0
+    for window in text.windows:
+        blocks = []
+        for logits, targets in windows.scored(session, window):
+            blocks.append(_rows(logits, targets, baseline.rows(row, row + len(targets)), window))
+            row += len(targets)
+        found.append(np.concatenate(blocks))
+    return found
+
+
+def _rows(logits: Any, targets: Any, baseline: tuple[Any, Any, Any], window: windows.Window) -> Any:
+    import numpy as np
+
+    wanted, top, wanted_nll = baseline
+    if logits.shape[1] != wanted.shape[1]:
+        raise UserError(
+            f"this engine has a vocabulary of {logits.shape[1]} entries and the baseline one of "
+            f"{wanted.shape[1]}: KL divergence needs the same one"
+        )
+    found = logprobs.log_softmax(logits)
+    nll = -found[np.arange(len(targets)), targets]
+    kl = logprobs.kl(wanted, found)
+    if np.isnan(found).any() or not np.isfinite(nll).all() or not np.isfinite(kl).all():
+        raise UserError(
+            f"logits of the window at token {window.start} are not finite: use a wider compute dtype"
+        )
+    return np.stack([kl, logits.argmax(axis=1) == top, nll, nll - wanted_nll], axis=1)
+
+
+def _exp(nll: float) -> float:
+    return math.exp(min(nll, 700.0))  # a wrecked model is to read as huge, not to overflow

@@ -1,0 +1,72 @@
+"""What an engine does with one artifact, as one JSON object; test_conformance.py starts it in its own Python.
+
+`python conformance.py ENGINE FOLDER CONTEXT`: CONTEXT is the model's, in tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.contract import plugins
+from bench.contract.errors import UserError
+from bench.contract.record import Artifact, Audit
+
+_NEW = 16
+_PROMPTS = [[(17 * i + 101 * row) % 4000 + 5 for i in range(40)] for row in range(3)]
+_AUDIT = Audit("", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
+_ARTIFACT = Artifact("", "", "", (), _AUDIT)
+
+
+def main(name: str, folder: Path, context: int) -> dict[str, Any]:
+    engine = plugins.load(plugins.ENGINES, name)
+    with engine.open(folder, _ARTIFACT, engine.Options(threads=1), "cpu") as session:
+        alone = [_generate(session, [prompt]) for prompt in _PROMPTS]
+        together = _generate(session, _PROMPTS)
+        again = _generate(session, _PROMPTS)
+        blocks = list(session.logits(_PROMPTS[0]))
+        return {
+            "alone": [tokens for tokens, _ in alone],
+            "together": together[0],
+            "again": again[0],
+            "times": together[1],
+            "greedy": [_greedy(session, p, made[0]) for p, (made, _) in zip(_PROMPTS, alone, strict=True)],
+            "starts": [block.start for block in blocks],
+            "rows": [len(block.logits) for block in blocks],
+            "dtypes": sorted({str(block.logits.dtype) for block in blocks}),
+            "finite": all(bool(np.isfinite(block.logits).all()) for block in blocks),
+            "receipts": session.receipts(),
+            "memory": session.memory(),
+            "too_long": _refused(session, context),
+        }
+
+
+def _generate(session: Any, prompts: list[list[int]]) -> tuple[list[list[int]], list[float]]:
+    """Tokens by sequence, and each step's time."""
+    steps = list(session.generate(prompts, _NEW))
+    return [[step.tokens[row] for step in steps] for row in range(len(prompts))], [s.time_s for s in steps]
+
+
+def _greedy(session: Any, prompt: list[int], made: list[int]) -> list[int]:
+    """The most likely next token of each position that `made` was made at, by the engine's own logits."""
+    logits = np.concatenate([block.logits for block in session.logits(prompt + made)])
+    return [int(token) for token in logits[len(prompt) - 1 : -1].argmax(axis=1)]
+
+
+def _refused(session: Any, context: int) -> list[str]:
+    """The sentences for a prompt that leaves no room, and for a text longer than the context."""
+    said = []
+    for attempt in (session.generate([[5] * (context - 4)], 8), session.logits([5] * (context + 1))):
+        try:
+            list(attempt)
+        except UserError as error:
+            said.append(str(error))
+    return said
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))) + "\n")

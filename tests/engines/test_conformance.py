@@ -1,0 +1,99 @@
+"""Every engine that loads a model, on the demo model in its own format: what a Session promises holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.contract import plugins
+from bench.contract.spec import Model
+from bench.machine import hardware as machine
+from bench.run import artifacts, config, envs, models
+
+_ROOT = Path(__file__).resolve().parents[2]
+_NEW, _ROWS, _CONTEXT = 16, 40, 1024
+# The recipe that makes what each engine loads; a new engine is a new line.
+_RECIPES = {"hf": "fp32", "llamacpp": "gguf-f16"}
+pytestmark = pytest.mark.engine
+
+
+def _report(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+@pytest.fixture(scope="module", params=sorted(_RECIPES))
+def seen(request: pytest.FixtureRequest) -> Any:
+    """What conformance.py saw in the engine's environment, which is built where it is not there yet."""
+    name: str = request.param
+    hardware = machine.detect("cpu")
+    resolved = models.resolve(Model(str(_ROOT / "models/demo")), fetch=False)
+    steps = artifacts.steps_for(config.recipe_named(_RECIPES[name]), hardware, resolved.format)
+    made = artifacts.make(steps, resolved, hardware, _report)
+    env = envs.ensure(plugins.load(plugins.ENGINES, name).ENV, _report)
+    done = subprocess.run(
+        [env.python, _ROOT / "tests/engines/conformance.py", name, made.folder, str(_CONTEXT)],
+        env={**os.environ, **env.variables, "PYTHONPATH": str(_ROOT)},
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_engine_that_loads_a_model_is_here() -> None:
+    """An engine without an entry would pass by not being asked."""
+    assert set(_RECIPES) == set(plugins.names(plugins.ENGINES)) - {"fake"}
+
+
+def test_generation_is_greedy_by_the_engines_own_logits(seen: Any) -> None:
+    """Each token made is the most likely one by the logits that score mode gives for the same text."""
+    assert [made[0] for made in seen["alone"]] == seen["greedy"]
+
+
+def test_a_static_batch_makes_what_its_prompts_make_alone(seen: Any) -> None:
+    """Sequences of a batch do not see each other."""
+    assert seen["together"] == [made[0] for made in seen["alone"]]
+
+
+def test_nothing_is_left_from_the_request_before(seen: Any) -> None:
+    """The same prompts again make the same tokens."""
+    assert seen["again"] == seen["together"]
+
+
+def test_every_step_is_stamped_in_order(seen: Any) -> None:
+    """Exactly the steps asked for, each later than the one before."""
+    assert len(seen["times"]) == _NEW
+    assert all(a < b for a, b in pairwise(seen["times"]))
+
+
+def test_logits_cover_every_position_once(seen: Any) -> None:
+    """Blocks follow each other without a gap, float32 and finite."""
+    ends = [start + rows for start, rows in zip(seen["starts"], seen["rows"], strict=True)]
+
+    assert seen["starts"] == [0, *ends[:-1]]
+    assert ends[-1] == _ROWS
+    assert seen["dtypes"] == ["float32"]
+    assert seen["finite"]
+
+
+def test_receipts_and_memory_say_what_ran(seen: Any) -> None:
+    """Kernel, dtypes, threads and device are named, and the weights have a size."""
+    keys = ("kernel", "weight_dtype", "compute_dtype", "kv_dtype", "threads", "device")
+
+    assert all(seen["receipts"].get(key) for key in keys)
+    assert seen["receipts"]["threads"] == "1"
+    assert seen["receipts"]["device"] == "cpu"
+    assert seen["memory"]["weights_bytes"] > 5_000_000
+    assert seen["memory"]["kv_bytes"] > 0
+
+
+def test_what_exceeds_the_models_context_is_refused(seen: Any) -> None:
+    """Generation and scoring both say so in one sentence that names the context."""
+    assert len(seen["too_long"]) == 2
+    assert all(f"context of {_CONTEXT}" in sentence for sentence in seen["too_long"])

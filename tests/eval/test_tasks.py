@@ -1,0 +1,28 @@
+"""What every task has beyond its protocol."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from bench.contract import plugins, protocols
+
+
+@pytest.mark.parametrize("name", plugins.names(plugins.TASKS))
+def test_a_task_meets_the_baseline_in_one_of_two_ways(name: str) -> None:
+    """With REFERENCE it prepares one, without it compares facts afterwards; never both."""
+    module = plugins.load(plugins.TASKS, name)
+    has, lacks = ("prepare", "compare") if module.REFERENCE else ("compare", "prepare")
+    role = protocols.Referenced if module.REFERENCE else protocols.Compared
+
+    assert not hasattr(module, lacks)
+    wanted = list(inspect.signature(getattr(role, has)).parameters)[1:]
+    assert list(inspect.signature(getattr(module, has)).parameters) == wanted
+
+
+@pytest.mark.parametrize("name", plugins.names(plugins.TASKS))
+def test_a_tasks_name_begins_with_its_kind(name: str) -> None:
+    """Tables cut it off where the metric is named beside it."""
+    module = plugins.load(plugins.TASKS, name)
+    assert module.title(module.Options()).startswith(f"{name}-")

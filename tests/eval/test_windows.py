@@ -1,0 +1,109 @@
+"""Which tokens each convention puts into a window and scores, by hand."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.contract.errors import UserError
+from eval import tokens, windows
+from eval.tasks import perplexity
+from eval.windows import Scope
+from tests.eval.sessions import Given, letters, random_logits
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    """A corpus of 20 letters; its folder is the artifact's file, which has no tokenizer.json."""
+    (tmp_path / "text.txt").write_text("abcdefghijklmnopqrst")
+    return f"path:{tmp_path / 'text.txt'}"
+
+
+def _session(bos: int | None = 0) -> Given:
+    return Given(random_logits(32), words=partial(letters, bos=bos))
+
+
+def test_llama_cpp_scores_the_second_half_of_each_chunk_after_bos(text: str, tmp_path: Path) -> None:
+    """Context 8 over BOS a..t: two chunks, the tail dropped; each begins with BOS, tokens 5, 6, 7 count."""
+    found = windows.cut(_session(), Scope(text, "llama.cpp", 8), tmp_path / "model.gguf")
+
+    assert [list(w.ids) for w in found.windows] == [
+        [0, 1, 2, 3, 4, 5, 6, 7],  # BOS a b c d e f g
+        [0, 9, 10, 11, 12, 13, 14, 15],  # BOS instead of h, i j k l m n o
+    ]
+    assert [(w.start, w.first, w.scored, w.size) for w in found.windows] == [(0, 5, 3, 3), (8, 5, 3, 3)]
+
+
+def test_a_model_without_bos_keeps_the_first_token_of_each_chunk(text: str, tmp_path: Path) -> None:
+    """Nothing is replaced where the empty text has no token."""
+    found = windows.cut(_session(bos=None), Scope(text, "llama.cpp", 7), tmp_path / "model.gguf")
+
+    assert [list(w.ids) for w in found.windows] == [[1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11, 12, 13, 14]]
+    assert {(w.first, w.scored) for w in found.windows} == {(4, 3)}  # 7 // 2 = 3: predictions at 3, 4, 5
+
+
+def test_hf_scores_all_but_the_first_token(text: str, tmp_path: Path) -> None:
+    """The other convention on the same text: BOS at the start of the text only."""
+    found = windows.cut(_session(), Scope(text, "hf", 8), tmp_path / "model.gguf")
+
+    assert [w.ids[0] for w in found.windows] == [0, 8]
+    assert [(w.first, w.scored) for w in found.windows] == [(1, 7), (1, 7)]
+
+
+def test_llama_cpp_perplexity_is_summed_over_those_positions(text: str, tmp_path: Path) -> None:
+    """The negative log-likelihood of tokens 5, 6, 7 of each chunk, from logits at 4, 5, 6."""
+    session = _session()
+    options = perplexity.Options(text, 8, convention="llama.cpp")
+    facts = perplexity.evaluate(session, options, tmp_path / "model.gguf")
+
+    expected = []
+    for window in ([0, 1, 2, 3, 4, 5, 6, 7], [0, 9, 10, 11, 12, 13, 14, 15]):
+        logits = session.table(window).astype(np.float32).astype(np.float64)
+        share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        expected.append(-sum(np.log(share[at - 1, window[at]]) for at in (5, 6, 7)))
+    assert facts["window_nll"] == pytest.approx(expected, rel=1e-6)
+    assert facts["window_tokens"] == [3, 3]
+    assert perplexity.title(perplexity.Options(convention="llama.cpp")) == "perplexity-stdlib-llama.cpp-512"
+
+
+def test_the_tokenizer_beside_a_single_file_is_not_its_own(text: str, tmp_path: Path) -> None:
+    """For a bare .gguf file the engine encodes, whatever lies in the same folder."""
+    for name in ("tokenizer.json", "config.json", "calibration.json"):
+        (tmp_path / name).write_text("not for this file")
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+
+    assert len(windows.cut(_session(), Scope(text, "hf", 8), file).ids) == 21
+
+
+def test_an_engines_own_tokens_cover_the_text_they_cover(tmp_path: Path) -> None:
+    """A cut by tokens ends at the last whole character."""
+    found = tokens.encode(Given(random_logits(8), words=letters), "aé", tmp_path, 3)
+
+    assert (found.ids, found.sizes, found.end, found.bos) == ([0, 1, 99], [0, 1, 1], 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("scope", "words"),
+    [
+        (Scope("stdlib", "llama.cpp", 8, stride=8), "llama.cpp has no stride"),
+        (Scope("stdlib", "llama.cpp", 2), "at least 3 tokens"),
+    ],
+)
+def test_what_the_convention_does_not_have_is_refused(scope: Scope, words: str, tmp_path: Path) -> None:
+    """Stride is another convention of that tool; a context of 2 has nothing in its second half."""
+    with pytest.raises(UserError, match=words):
+        windows.cut(_session(), scope, tmp_path)
+
+
+def test_the_items_are_the_same_only_for_the_same_tokens(text: str, tmp_path: Path) -> None:
+    """Another tokenization, context or convention has another digest."""
+    scopes = [Scope(text, "hf", 8), Scope(text, "hf", 9), Scope(text, "llama.cpp", 8)]
+    found = [windows.cut(_session(), scope, tmp_path).items for scope in scopes]
+    found.append(windows.cut(_session(bos=None), scopes[0], tmp_path).items)
+
+    assert len(set(found)) == 4
+    assert found[0] == windows.cut(_session(), scopes[0], tmp_path).items
