@@ -33,10 +33,15 @@ class Column:
     better: Literal["lower", "higher"] | None = None
     interval: tuple[str, str] | None = None
 
+    @property
+    def word(self) -> str:
+        """The metric's own name."""
+        return self.header.partition(" ")[0]
+
     def heading(self, title: str = "") -> str:
         """The header with its unit and an arrow to the better side."""
         arrow = {"lower": " ↓", "higher": " ↑", None: ""}[self.better]
-        return f"{self.header.format(title=title)}{f' {self.unit}' if self.unit else ''}{arrow}"
+        return f"{self.header.format(title=title).strip()}{f' {self.unit}' if self.unit else ''}{arrow}"
 
 
 SIZE = (
@@ -46,7 +51,7 @@ SIZE = (
 QUALITY = (Column("perplexity", "ppl {title}", digits=4, better="lower"),)
 CHANGE = Column("perplexity_change_fraction", "vs baseline", "%", 100.0, better="lower")
 DIVERGENCE = (
-    Column("kl_mean", "KL {title}", better="lower", interval=("kl_mean_low", "kl_mean_high")),
+    Column("kl_mean", "KL {title}", digits=2, better="lower", interval=("kl_mean_low", "kl_mean_high")),
     Column(
         "top1_agreement_fraction", "same top-1", "%", 100.0, digits=4, better="higher",
         interval=("top1_agreement_low_fraction", "top1_agreement_high_fraction"),

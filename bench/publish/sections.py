@@ -20,9 +20,10 @@ from bench.publish.columns import (
     number,
     task_name,
 )
-from bench.publish.rows import LEGEND, Entry, Row, Table
+from bench.publish.rows import LEGEND, OTHER_ENGINE, Entry, Row, Table
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+STAR = "*"
 NAMES = 2  # leading columns that hold names, not figures: recipe, engine
 
 
@@ -48,7 +49,8 @@ class Notes:
 
     def lines(self) -> list[str]:
         found = [f"{str(n).translate(_SUPERSCRIPT)} {reason}" for reason, n in self.reasons.items()]
-        return found + [f"{mark}: {LEGEND[mark]}" for mark in self.marks if mark in LEGEND] + [*self.floors]
+        named = {mark: STAR if mark == OTHER_ENGINE else mark for mark in self.marks if mark in LEGEND}
+        return found + [f"{word}: {LEGEND[mark]}" for mark, word in named.items()] + [*self.floors]
 
 
 @dataclass(frozen=True)
@@ -104,15 +106,21 @@ def _floor(rows: Sequence[Row], title: str) -> str:
 
 
 def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section:
+    """A kind's only task is named above the columns, several are named in them."""
     shown = {t: columns(rows, t) for t in tasks}
+    kinds = list(shown.values())
+    alone = [t for t, its in shown.items() if its[0].key and kinds.count(its) == 1]
     heads = [c.heading() for c in SIZE]
     for title, its in shown.items():
-        heads += [c.heading(task_name(title) if c.key else title) for c in its]
+        name = "" if title in alone else task_name(title)
+        heads += [c.heading(name if c.key else title) for c in its]
         heads += [CHANGE.heading()] if its == QUALITY else []
+    above = ", ".join(f"{shown[t][0].word} over {task_name(t)}" for t in alone)
     tasked = [[c for t, its in shown.items() for c in _task(row, t, its, notes)] for row in rows]
     lines = [[*_sizes(row), *cells] for row, cells in zip(rows, tasked, strict=True)]
     entries = [[row.tasks[t] for t in tasks] for row in rows]
-    return _section("size and quality" if tasks else "size", heads, rows, lines, entries, notes)
+    title = f"size and quality{f': {above}' if above else ''}" if tasks else "size"
+    return _section(title, heads, rows, lines, entries, notes)
 
 
 def _serving(rows: Sequence[Row], title: str, notes: Notes) -> Section:
@@ -164,7 +172,11 @@ def _task(row: Row, title: str, shown: Sequence[Column], notes: Notes) -> list[s
         return [*cells, "baseline"]
     fraction = entry.change.get(CHANGE.key)
     low, high = (entry.change.get(f"perplexity_change_{end}_fraction") for end in ("low", "high"))
-    return [*cells, DASH if fraction is None else change(fraction, low, high)]
+    text = DASH if fraction is None else change(fraction, low, high)
+    if OTHER_ENGINE not in entry.marks:
+        return [*cells, text]
+    notes.marks.setdefault(OTHER_ENGINE)
+    return [*cells, f"{text} {STAR}"]
 
 
 def _figures(shown: Sequence[Column], entry: Entry, notes: Notes) -> list[str]:
@@ -184,7 +196,8 @@ def _void(entry: Entry, notes: Notes, *, first: bool) -> str:
 
 def _marks(entries: Sequence[Entry], notes: Notes) -> str:
     """Marks by name, without the metric: the spread beside a figure shows it, JSON names it."""
-    words = list(dict.fromkeys(mark.partition(":")[0] for entry in entries for mark in entry.marks))
+    found = (mark.partition(":")[0] for entry in entries for mark in entry.marks)
+    words = [word for word in dict.fromkeys(found) if word != OTHER_ENGINE]  # which a star stands for
     for word in words:
         notes.marks.setdefault(word)
     return ", ".join(words)

@@ -62,7 +62,7 @@ def test_mean_and_agreement_stand_beside_perplexity_in_120_columns() -> None:
 
     assert max(map(len, lines)) <= 120
     row = next(line for line in lines if line.startswith("gptq-4"))
-    assert "0.0312 ± 0.0031" in row
+    assert "0.031 ± 0.003" in row
     assert "91.23 ± 0.40" in row
     assert "+0.00 ± 0.00" in row
     assert "same top-1 % ↑" in render(build(RECORDS), "terminal", 200)

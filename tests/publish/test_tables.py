@@ -114,7 +114,7 @@ def test_the_baseline_comes_first_and_changes_are_against_it() -> None:
     assert found["perplexity_change_fraction"] == pytest.approx(math.expm1(30 / 1022))
     assert found["perplexity_change_low_fraction"] < found["perplexity_change_fraction"]
     text = render(table, "md")
-    assert "ppl stdlib-hf-512" in text
+    assert "**size and quality: ppl over stdlib-hf-512 (n=" in text
     assert f"+{100 * math.expm1(30 / 1022):.2f} ±" in text
 
 
@@ -123,7 +123,8 @@ def test_a_baseline_on_another_engine_is_said() -> None:
     table = build([*RECORDS, scored("gguf-4", [1090.0, 1000.0], "llamacpp")])
     found = next(r for r in table.rows if r.engine == "llamacpp").tasks[PPL.name]
     assert found.marks == ("reference",)
-    assert "reference: the change is against the baseline on another engine" in render(table, "terminal")
+    text = render(table, "terminal")
+    assert "*: the change is against the baseline on another engine" in text
 
 
 def test_scores_over_other_items_are_not_compared() -> None:
