@@ -190,7 +190,7 @@ class LlamaSession:
             "threads": str(self.threads),
             "context": f"{self.context.length} tokens x {self.context.sequences}" if self.context else "none",
             "batch": f"{self.options.batch}, ubatch {self.options.ubatch}",
-            "device": self.device,
+            "device": self.log.find(r"using device (CUDA\d+ \([^)]+\))", self.device),
             "system": " ".join(lib.llama_print_system_info().decode().split()),
             "llama_cpp_python": _version(),
         }
@@ -200,7 +200,7 @@ class LlamaSession:
         on_gpu = self.device.startswith("cuda")
         held: Counter[str] = Counter()
         for name, kind, size in self.log.buffers():
-            if name.startswith("CUDA") or not on_gpu:
+            if _on_gpu(name) or not on_gpu:
                 held[kind] += size
         found = {
             "weights_bytes": held["model"],
@@ -211,7 +211,7 @@ class LlamaSession:
 
     def check_offloaded(self) -> None:
         """UserError when no weight went to the GPU."""
-        if not any(name.startswith("CUDA") and kind == "model" for name, kind, _ in self.log.buffers()):
+        if not any(_on_gpu(name) and kind == "model" for name, kind, _ in self.log.buffers()):
             raise UserError(f"the cell asks for {self.device}, and llama.cpp put no layer on it")
 
     def close(self) -> None:
@@ -305,10 +305,9 @@ class _Context:
 
     def step(self, tokens: Sequence[int], position: int) -> list[int]:
         """One more token of each sequence; `prefill` left the sequences and flags as they are needed."""
-        n = len(tokens)
-        self.token[:n] = tokens
-        self.pos[:n] = position
-        return self._decode(n, n)
+        for row, token in enumerate(tokens):  # cheaper than a slice for few
+            self.token[row], self.pos[row] = token, position
+        return self._decode(len(tokens), len(tokens))
 
     def score(self, ids: Sequence[int], start: int) -> Any:
         """float32 [len(ids), vocab], a copy."""
@@ -324,8 +323,7 @@ class _Context:
         self._run(tokens)
         if not outputs:
             return []
-        made: list[int] = self._rows(outputs).argmax(axis=1).tolist()
-        return made
+        return [int(row.argmax()) for row in self._rows(outputs)]
 
     def _run(self, tokens: int) -> None:
         self.calls.n_tokens = tokens
@@ -362,6 +360,11 @@ def _file(folder: Path) -> Path:
     if len(files) != 1:
         raise UserError(f"the artifact has {len(files)} GGUF models where one is expected: name one file")
     return files[0]
+
+
+def _on_gpu(buffer: str) -> bool:
+    """CUDA0 is, CUDA_Host is the host's memory."""
+    return re.match(r"CUDA\d", buffer) is not None
 
 
 def _version() -> str:

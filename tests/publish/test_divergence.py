@@ -66,7 +66,7 @@ def test_mean_and_agreement_stand_beside_perplexity_in_120_columns() -> None:
     assert "91.23 ± 0.40" in row
     assert "+0.00 ± 0.00" in row
     assert "same top-1 % ↑" in render(build(RECORDS), "terminal", 200)
-    assert "KL stdlib-llama.cpp-512-16384t ↓" in render(build(RECORDS), "md").replace("\\", "")
+    assert "KL over stdlib-llama.cpp-512-16384t" in render(build(RECORDS), "md").replace("\\", "")
 
 
 def test_the_noise_floor_is_told_below() -> None:
