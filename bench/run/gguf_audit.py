@@ -1,6 +1,6 @@
 """What a GGUF model holds, by the rules of the audit of safetensors: the same words, the same counting.
 
-The names are the format's own, whatever the model was converted from, so the linear layers are known by theirs.
+The names are the format's own, whatever the model was converted from: the linear layers are known by them.
 """
 
 from __future__ import annotations
