@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,6 +72,21 @@ class Session(Protocol):
 
         `weights_bytes`, and where it can tell `kv_bytes`, `peak_bytes`.
         """
+
+
+@dataclass(frozen=True)
+class Server:
+    """An engine's own HTTP server, OpenAI-compatible, as its command line.
+
+    `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200
+    once it can serve. `takes_ids`: prompts may be lists of token ids.
+    """
+
+    argv: tuple[str, ...]
+    model: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+    health: str = "/health"
+    takes_ids: bool = True
 
 
 class Engine(Protocol):

@@ -17,7 +17,7 @@ from bench.contract.errors import UserError
 Report = Callable[[str], None]
 
 # Runs a command that dies with this process (Linux): a build must not go on beside the next one's.
-_MORTAL = """
+MORTAL = """
 import ctypes, os, sys
 if sys.platform == "linux": ctypes.CDLL(None).prctl(1, 9)
 os.execvp(sys.argv[1], sys.argv[1:])
@@ -39,7 +39,7 @@ class Build:
 
     def step(self, argv: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
         """Run one command with its output appended to the log; UserError with its last lines if it fails."""
-        mortal = [sys.executable, "-c", _MORTAL, *argv]
+        mortal = [sys.executable, "-c", MORTAL, *argv]
         with (
             self.log.open("a") as sink,
             subprocess.Popen(

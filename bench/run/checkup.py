@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from bench.contract.errors import UserError
 from bench.machine import guard, hardware
-from bench.run import envs, paths
+from bench.run import envs, paths, serving
 
 
 def lines() -> Iterator[str]:
@@ -28,6 +28,8 @@ def lines() -> Iterator[str]:
     yield f"compiler     {shutil.which('g++') or 'no g++: gptqmodel cannot compile its faster kernels'}"
     for line in environments():
         yield f"environment  {line}"
+    for orphan in serving.orphans():
+        yield f"left behind  {orphan.name} server of a run that is gone, process {orphan.pid}; a run ends it"
 
 
 def environments() -> Iterator[str]:

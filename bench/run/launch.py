@@ -71,15 +71,15 @@ def run(job: Job, env: Environment, *, timeout_s: float, memory_limit_bytes: int
         began = time.monotonic()
         process = subprocess.Popen(
             [env.python, "-m", "bench.run.worker", str(folder / "job.json")],
-            cwd=work, env=_variables(env, device), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            cwd=work, env=variables(env, device), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-        log = _Log(process.stdout)
+        log = Log(process.stdout)
         try:
             with probes.watch(process.pid, device) as probe:
                 stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes)
         finally:
-            _end(process)
+            end(process)
             log.save()
         answer = _answer(Path(job.answer), process.returncode, stopped, log)
         return Outcome(answer, time.monotonic() - began, probe.facts())
@@ -103,7 +103,7 @@ def _wait(process: subprocess.Popen[bytes], probe: Any, began: float, timeout_s:
             return ""
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """Kill the worker's whole group, and descendants that left it, and wait for them."""
     left: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
@@ -117,7 +117,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(left, timeout=5)
 
 
-def _answer(file: Path, code: int, stopped: str, log: _Log) -> Answer:
+def _answer(file: Path, code: int, stopped: str, log: Log) -> Answer:
     if stopped:
         return Answer(error=stopped)
     if file.exists():
@@ -130,8 +130,8 @@ def _answer(file: Path, code: int, stopped: str, log: _Log) -> Answer:
     return Answer(error=f"exited with code {code} and left no answer{last}")
 
 
-class _Log:
-    """A worker's output: its first MiB and last 2,000 lines are kept in the cache, however much it prints."""
+class Log:
+    """A process's output: its first MiB and last 2,000 lines are kept, however much it prints."""
 
     def __init__(self, stream: IO[bytes] | None) -> None:
         self._stream = stream
@@ -147,12 +147,18 @@ class _Log:
         texts = [line.decode(errors="replace").strip() for line in lines]
         return next((text[:200] for text in reversed(texts) if text), "")
 
-    def save(self) -> None:
+    @property
+    def text(self) -> str:
+        """All that is kept."""
+        return b"".join([*self._head, *self._tail]).decode(errors="replace")
+
+    def save(self, word: str = "worker") -> None:
+        """Leave it in the cache as last-<word>.log, once the process has ended."""
         self._thread.join(timeout=5)
         if self._stream is not None and not self._thread.is_alive():
             self._stream.close()
         with contextlib.suppress(OSError):  # a full disk must not hide why the worker ended
-            (paths.cache_folder("logs") / "last-worker.log").write_bytes(b"".join([*self._head, *self._tail]))
+            (paths.cache_folder("logs") / f"last-{word}.log").write_bytes(self.text.encode())
 
     def _drain(self) -> None:
         kept = 0
@@ -164,7 +170,7 @@ class _Log:
                 self._tail.append(line)
 
 
-def _variables(env: Environment, device: str) -> dict[str, str]:
+def variables(env: Environment, device: str) -> dict[str, str]:
     """What the worker's environment holds.
 
     The named list, the environment's own, and the one GPU it may see.

@@ -80,7 +80,7 @@ def test_a_worker_sees_a_named_list_of_variables(cache: Path, monkeypatch: pytes
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     env = envs.Environment("x", sys.executable, "id", variables={"MINE": "1"})
-    seen = launch._variables(env, "cpu")
+    seen = launch.variables(env, "cpu")
 
     assert "OPENAI_API_KEY" not in seen
     assert "OMP_NUM_THREADS" not in seen

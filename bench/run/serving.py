@@ -1,0 +1,194 @@
+"""An engine's own HTTP server: started, waited for while it lives, and gone afterwards.
+
+It is the first of a session of its own, so that one signal ends whatever it started, and it dies with this
+process (Linux). Where even that fails (a server that forked, another system), the next start finds it: each
+server is written down in the cache while it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench.contract import wire
+from bench.contract.protocols import Server
+from bench.run import builds, launch, paths
+from bench.run.envs import Environment
+
+_POLL_S, _ANSWER_S = 0.05, 2.0
+_IDLE_S, _IDLE_SHARE, _SETTLE_S = 0.5, 0.1, 30.0
+
+
+class ServerFailedError(Exception):
+    """A server that did not come up, or went down; the text is the reason a record gives."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """A server that answers. `ready_s`: from its start to the first answer; `log` goes on growing."""
+
+    pid: int
+    host: str
+    port: int
+    model: str
+    takes_ids: bool
+    ready_s: float
+    log: launch.Log
+    process: subprocess.Popen[bytes]
+
+    def check(self) -> None:
+        """ServerFailedError when it has ended."""
+        if (code := self.process.poll()) is not None:
+            raise ServerFailedError(f"the server ended (code {code}) while it was used{_last(self.log)}")
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A server that outlived the run that started it."""
+
+    pid: int
+    name: str
+    file: Path
+
+
+def free_port() -> int:
+    """A port on loopback that was free just now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running(
+    server: Server, port: int, env: Environment, device: str, *, timeout_s: float = 600.0
+) -> Iterator[Live]:
+    """Start the server, wait until it is healthy and idle, and end it and its children afterwards."""
+    began = time.monotonic()
+    work = paths.cache_folder("scratch")
+    process = subprocess.Popen(
+        [sys.executable, "-c", builds.MORTAL, *server.argv],
+        cwd=work, env={**launch.variables(env, device), **server.variables}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    log = launch.Log(process.stdout)
+    note = _write_down(process, env.name)
+    try:
+        _wait(process, log, port, server.health, began + timeout_s)
+        live = Live(
+            process.pid,
+            "127.0.0.1",
+            port,
+            server.model,
+            server.takes_ids,
+            time.monotonic() - began,
+            log,
+            process,
+        )
+        _settle(process)
+        yield live
+    finally:
+        launch.end(process)
+        log.save("server")
+        note.unlink(missing_ok=True)
+
+
+def orphans() -> list[Orphan]:
+    """Servers written down whose run is gone and that live on; the notes of others that are gone go too."""
+    found = []
+    for file in sorted(paths.cache_folder("servers").glob("*.json")):
+        try:
+            note = json.loads(file.read_text())
+            if _same(note["owner"], note["owner_started"]):
+                continue
+            if _same(note["pid"], note["started"]):
+                found.append(Orphan(note["pid"], note["name"], file))
+                continue
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        file.unlink(missing_ok=True)
+    return found
+
+
+def end_orphans() -> list[Orphan]:
+    """End every orphan with its children; returns them, for a person to be told."""
+    gone = orphans()
+    for orphan in gone:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(orphan.pid)
+            family = [*process.children(recursive=True), process]
+            for member in family:
+                with contextlib.suppress(psutil.Error):
+                    member.kill()
+            psutil.wait_procs(family, timeout=5)
+        orphan.file.unlink(missing_ok=True)
+    return gone
+
+
+def _wait(process: subprocess.Popen[bytes], log: launch.Log, port: int, health: str, deadline: float) -> None:
+    while True:
+        if (code := process.poll()) is not None:
+            time.sleep(_POLL_S)  # its last words are on their way
+            raise ServerFailedError(f"the server ended (code {code}) before it was healthy{_last(log)}")
+        if _healthy(port, health):
+            return
+        if time.monotonic() > deadline:
+            raise ServerFailedError(f"the server was not healthy in time{_last(log)}")
+        time.sleep(_POLL_S)
+
+
+def _healthy(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _settle(process: subprocess.Popen[bytes]) -> None:
+    """Wait until the server has stopped working on its start, at most half a minute."""
+    deadline = time.monotonic() + _SETTLE_S
+    with contextlib.suppress(psutil.Error):
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        while time.monotonic() < deadline:
+            before = sum(sum(p.cpu_times()[:2]) for p in family)
+            time.sleep(_IDLE_S)
+            if (sum(sum(p.cpu_times()[:2]) for p in family) - before) / _IDLE_S < _IDLE_SHARE:
+                return
+
+
+def _write_down(process: subprocess.Popen[bytes], name: str) -> Path:
+    file = paths.cache_folder("servers") / f"{process.pid}.json"
+    own = psutil.Process()
+    note = {
+        "name": name, "pid": process.pid, "started": psutil.Process(process.pid).create_time(),
+        "owner": own.pid, "owner_started": own.create_time(),
+    }  # fmt: skip
+    wire.write(file, wire.dumps(note))
+    return file
+
+
+def _same(pid: int, started: float) -> bool:
+    """Whether the process of this id is still the one that was started then, and not a dead one's entry."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 1.0
+    except psutil.Error:
+        return False
+
+
+def _last(log: launch.Log) -> str:
+    return f"; last line of its log: {log.last}" if log.last else ""
