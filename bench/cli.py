@@ -112,6 +112,44 @@ def table(
 
 
 @app.command()
+def load(
+    url: Annotated[str, typer.Argument(help="A server's root, as http://127.0.0.1:8000.")],
+    model: Annotated[str, typer.Option(help="The model's name there.")],
+    concurrency: Annotated[int, typer.Option(help="Requests in flight.", min=1)] = 1,
+    rate: Annotated[float, typer.Option(help="Requests per second instead, whatever is in flight.")] = 0.0,
+    arrivals: Annotated[Literal["poisson", "constant", "gamma"], typer.Option()] = "poisson",
+    burstiness: Annotated[float, typer.Option(help="Gamma's shape; below 1 is burstier than Poisson.")] = 1.0,
+    requests: Annotated[int, typer.Option(help="Requests measured, after warm-up.", min=1)] = 100,
+    prompt_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    new_tokens: Annotated[int, typer.Option(min=2)] = 64,
+    vocab_size: Annotated[int, typer.Option(help="Send token ids below it; 0: words, as many.")] = 0,
+    chat: Annotated[bool, typer.Option("--chat", help="The chat API instead of completions.")] = False,  # noqa: FBT002
+    stop: Annotated[bool, typer.Option("--allow-stop", help="The model may end early.")] = False,  # noqa: FBT002
+    key_variable: Annotated[str, typer.Option(help="Environment variable that holds the API key.")] = "",
+    seed: Annotated[int, typer.Option()] = 0,
+    timeout: Annotated[float, typer.Option(help="Seconds for the whole load.")] = 3600.0,
+    as_json: Annotated[bool, typer.Option("--json")] = False,  # noqa: FBT002
+) -> None:
+    """Load an OpenAI-compatible server that runs already, and say how it did."""
+    from bench.contract.spec import Workload
+    from bench.load.job import Endpoint
+    from bench.run import config, standalone
+
+    kind: Literal["open", "closed"] = "open" if rate else "closed"
+    asked = Workload(
+        kind=kind, concurrency=concurrency, rate_per_s=rate, arrivals=arrivals, burstiness=burstiness,
+        requests=requests, prompt_tokens=prompt_tokens, new_tokens=new_tokens,
+    )  # fmt: skip
+    config.checked_load(asked)
+    endpoint = Endpoint(
+        url, model, api="chat" if chat else "completions", key_variable=key_variable,
+        extra={"ignore_eos": None} if stop else {}, exact_length=not stop,
+    )  # fmt: skip
+    found = standalone.measure(endpoint, asked, vocab_size=vocab_size, seed=seed, timeout_s=timeout)
+    typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(standalone.lines(asked.title, found)))
+
+
+@app.command()
 def doctor() -> None:
     """Show this machine, its environments, what is missing."""
     from bench.run import checkup

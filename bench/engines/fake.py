@@ -7,6 +7,7 @@ seen.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import json
 import os
@@ -17,17 +18,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Decoded, LogitBlock
+from bench.contract.protocols import Decoded, LogitBlock, Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 
 ENV = "core"
 VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "bnb", "gguf", "onnx", "torchao", "compressed-tensors"})
-MODES = frozenset({"offline", "score"})
+MODES = frozenset({"offline", "online", "score"})
 _ROWS = 256
 
 
@@ -60,6 +61,18 @@ def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Ite
     file, vocab = folder / "config.json", artifact.audit.vocab_size
     vocab = int(json.loads(file.read_text())["vocab_size"]) if file.is_file() else vocab
     yield _Session(options, vocab, artifact.audit.weight_bytes)
+
+
+def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
+    """This file as a program: a server that streams on the same schedule."""
+    del folder, artifact, device
+    words = (str(port), str(options.ttft_s), str(options.itl_s), options.fail)
+    return Server((python, "-m", "bench.engines.fake", *words), "fake")
+
+
+def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
+    del text
+    return {"kernel": "schedule", "weight_dtype": "none"}, {"weights_bytes": 0}
 
 
 @dataclass(frozen=True)
@@ -117,3 +130,44 @@ def _die(how: str) -> None:
         line = "x" * 1023 + "\n"
         for _ in range(256 * 1024):
             sys.stdout.write(line)
+
+
+async def _listen(port: int, ttft_s: float, itl_s: float, fail: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            size = 0
+            while (header := await reader.readline()).strip():
+                name, _, value = header.partition(b":")
+                size = int(value) if name.lower() == b"content-length" else size
+            body = await reader.readexactly(size)
+            if line.startswith(b"GET"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                continue
+            _die(fail)
+            await _stream(writer, int(json.loads(body)["max_tokens"]), ttft_s, itl_s)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+async def _stream(writer: asyncio.StreamWriter, tokens: int, ttft_s: float, itl_s: float) -> None:
+    """A chunk a token at its due time, then the usage and the end."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for token in range(tokens):
+        await asyncio.sleep(max(0.0, began + ttft_s + token * itl_s - loop.time()))
+        _event(writer, {"choices": [{"index": 0, "text": f" {token}"}]})
+    _event(writer, {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": tokens}})
+    _event(writer, None)
+    writer.write(b"0\r\n\r\n")
+
+
+def _event(writer: asyncio.StreamWriter, data: Any) -> None:
+    text = f"data: {'[DONE]' if data is None else json.dumps(data)}\n\n".encode()
+    writer.write(b"%x\r\n%b\r\n" % (len(text), text))
+
+
+if __name__ == "__main__":
+    asyncio.run(_listen(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), sys.argv[4]))

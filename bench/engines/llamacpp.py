@@ -8,6 +8,7 @@ what is read.
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import os
 import re
 import time
@@ -19,15 +20,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Decoded, LogitBlock
+from bench.contract.protocols import Decoded, LogitBlock, Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 
 ENV = "llamacpp"
 VERSION = 1
 LOADS = frozenset({"gguf"})
-MODES = frozenset({"offline", "score"})
+MODES = frozenset({"offline", "online", "score"})
 _BLOCK_BYTES = 64 << 20
+_SLOTS, _SLOT_TOKENS = 16, 4096  # of the server: requests computed together, and tokens for each
 _PAD = 256  # the library rounds a context up to this many tokens
 _DEBUG, _ERROR, _CONTINUED = 1, 4, 5  # of enum ggml_log_level
 _FLASH = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
@@ -91,13 +93,42 @@ def open(  # noqa: A001  (the protocol's word)
         raise UserError(f"llama.cpp cannot load the file: {log.reason(folder)}")
     session = LlamaSession(lib, model, options, device, log)
     try:
-        if on_gpu:
-            session.check_offloaded()
+        if on_gpu and not log.held(on_gpu=True)["weights_bytes"]:
+            raise UserError(f"the cell asks for {device}, and llama.cpp put no layer on it")
         yield session
     finally:
         session.close()
         lib.llama_model_free(model)
         lib.llama_log_set(lib.llama_log_callback(), None)
+
+
+def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
+    """llama-server, with as many slots as it computes together, and no reuse of prompts."""
+    program = Path(python).with_name("llama-server")
+    if not program.is_file():
+        raise UserError(
+            f"there is no llama-server beside {python}: `bench envs build llamacpp --tools` builds it"
+        )
+    room = options.context or min(artifact.audit.context or _SLOT_TOKENS, _SLOT_TOKENS)
+    on_gpu = device.startswith("cuda")
+    words = {
+        "--model": _file(folder), "--host": "127.0.0.1", "--port": port, "--alias": "model",
+        "--ctx-size": room * _SLOTS, "--parallel": _SLOTS, "--batch-size": options.batch,
+        "--ubatch-size": options.ubatch, "--flash-attn": options.flash_attention,
+        "--cache-type-k": options.kv_dtype, "--cache-type-v": options.kv_dtype, "--cache-ram": 0,
+        "--gpu-layers": (options.n_gpu_layers if options.n_gpu_layers >= 0 else "all") if on_gpu else 0,
+    }  # fmt: skip
+    threads = ("--threads", str(options.threads)) if options.threads else ()
+    plain = ("--no-kv-unified", "--no-cache-prompt", "--no-webui", *threads)
+    argv = (str(program), *(str(word) for pair in words.items() for word in pair), *plain)
+    return Server(argv, "model")
+
+
+def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
+    """What the server's log says it runs, and its buffers in bytes."""
+    log = Log(text)
+    receipts = {**log.said(), "slots": str(_SLOTS), "system": log.find(r"system_info: (.+)")}
+    return receipts, log.held(on_gpu=any(_on_gpu(name) for name, _, _ in log.buffers()))
 
 
 @dataclass
@@ -126,9 +157,32 @@ class Log:
         found = re.findall(pattern, self.text)
         return str(found[-1]) if found else otherwise
 
+    def said(self) -> dict[str, str]:
+        """Architecture, tensors by type, and layers on the GPU."""
+        types = re.findall(r"- type\s+(\S+):\s+(\d+) tensors", self.text)
+        return {
+            "architecture": self.find(r"print_info: arch\s+= (\S+)"),
+            "kernel": ", ".join(f"{name} x{count}" for name, count in types),
+            "weight_dtype": self.find(r"print_info: file type\s+= (.+)"),
+            "offloaded_layers": self.find(r"offloaded (\d+/\d+) layers to GPU", "0: no GPU in use"),
+        }
+
     def buffers(self) -> list[tuple[str, str, int]]:
         """(device, what, bytes) of each buffer; the log gives hundredths of a MiB."""
         return [(b, kind, int(float(mib) * 2**20)) for b, kind, mib in _BUFFER.findall(self.text)]
+
+    def held(self, *, on_gpu: bool) -> dict[str, int]:
+        """Bytes by use. On CUDA what lies there, and its peak: all of it is allocated at the start."""
+        held: Counter[str] = Counter()
+        for name, kind, size in self.buffers():
+            if _on_gpu(name) or not on_gpu:
+                held[kind] += size
+        found = {
+            "weights_bytes": held["model"],
+            "kv_bytes": held["KV"] + held["RS"],
+            "compute_bytes": held["compute"],
+        }
+        return {**found, "peak_bytes": sum(held.values())} if on_gpu else found
 
 
 class LlamaSession:
@@ -176,43 +230,23 @@ class LlamaSession:
         return ids, sizes
 
     def receipts(self) -> Mapping[str, str]:
-        types = re.findall(r"- type\s+(\S+):\s+(\d+) tensors", self.loaded)
-        lib, used = self.lib, sorted({name for name, _, size in self.log.buffers() if size})
         return {
-            "architecture": self.log.find(r"print_info: arch\s+= (\S+)"),
-            "kernel": ", ".join(f"{name} x{count}" for name, count in types),
-            "weight_dtype": self.log.find(r"print_info: file type\s+= (.+)"),
+            **self.log.said(),
             "compute_dtype": "float32 activations",
-            "buffers": ", ".join(used),
-            "offloaded_layers": self.log.find(r"offloaded (\d+/\d+) layers to GPU", "0: no GPU in use"),
+            "buffers": ", ".join(sorted({name for name, _, size in self.log.buffers() if size})),
             "flash_attention": self._flash(),
             "kv_dtype": self.options.kv_dtype,
             "threads": str(self.threads),
             "context": f"{self.context.length} tokens x {self.context.sequences}" if self.context else "none",
             "batch": f"{self.options.batch}, ubatch {self.options.ubatch}",
             "device": self.log.find(r"using device (CUDA\d+ \([^)]+\))", self.device),
-            "system": " ".join(lib.llama_print_system_info().decode().split()),
-            "llama_cpp_python": _version(),
+            "system": " ".join(self.lib.llama_print_system_info().decode().split()),
+            "llama_cpp_python": importlib.metadata.version("llama-cpp-python"),
         }
 
     def memory(self) -> Mapping[str, int]:
-        """From the library's log. On CUDA the peak is what it allocated there, all of it at the start."""
-        on_gpu = self.device.startswith("cuda")
-        held: Counter[str] = Counter()
-        for name, kind, size in self.log.buffers():
-            if _on_gpu(name) or not on_gpu:
-                held[kind] += size
-        found = {
-            "weights_bytes": held["model"],
-            "kv_bytes": held["KV"] + held["RS"],
-            "compute_bytes": held["compute"],
-        }
-        return {**found, "peak_bytes": sum(held.values())} if on_gpu else found
-
-    def check_offloaded(self) -> None:
-        """UserError when no weight went to the GPU."""
-        if not any(_on_gpu(name) and kind == "model" for name, kind, _ in self.log.buffers()):
-            raise UserError(f"the cell asks for {self.device}, and llama.cpp put no layer on it")
+        """From the library's log."""
+        return self.log.held(on_gpu=self.device.startswith("cuda"))
 
     def close(self) -> None:
         if self.context is not None:
@@ -233,10 +267,9 @@ class LlamaSession:
         if now is None or (now.sequences, now.asked, now.batch) != (sequences, asked, batch):
             self.close()
             self.log.text = self.loaded
-            self.context = _Context(self, sequences, asked, batch)
-        assert self.context is not None  # noqa: S101  (made above)
-        self.context.clear()
-        return self.context
+            self.context = now = _Context(self, sequences, asked, batch)
+        now.clear()
+        return now
 
     def _flash(self) -> str:
         auto = self.options.flash_attention == "auto"
@@ -353,7 +386,7 @@ def _struct(lib: Any, arrays: _Context) -> Any:
 
 
 def _file(folder: Path) -> Path:
-    """The model's file, or the first part of a split one; UserError when there is none, or several."""
+    """The model's file, or the first part of a split one; UserError for none, or several."""
     if folder.is_file():
         return folder
     files = [f for f in sorted(folder.glob("*.gguf")) if not _PART.search(f.name) or "-00001-of-" in f.name]
@@ -365,9 +398,3 @@ def _file(folder: Path) -> Path:
 def _on_gpu(buffer: str) -> bool:
     """CUDA0 is, CUDA_Host is the host's memory."""
     return re.match(r"CUDA\d", buffer) is not None
-
-
-def _version() -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version("llama-cpp-python")

@@ -1,1 +1,1 @@
-"""The load: prompts of exact length."""
+"""The load: prompts of exact length, arrivals, and the client that applies them over HTTP and measures."""

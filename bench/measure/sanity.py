@@ -12,6 +12,7 @@ from bench.measure.memory import allocator_peak
 from bench.measure.stats import coefficient_of_variation
 
 VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "errors", "nvml", "round"
+CLIENT, SHORT = "client", "short"
 MARKS = {
     VARIES: "the coefficient of variation over rounds is above 5 %",
     BUSY: "the device was not idle and empty before a round",
@@ -19,8 +20,11 @@ MARKS = {
     ERRORS: "requests failed and are left out of every figure",
     NVML: "peak memory is NVML's process figure, CUDA context included: the engine tells no allocator peak",
     ROUND: "at least one round failed and is left out",
+    CLIENT: "the load's own process was busy or late: the server may be faster than this",
+    SHORT: "a window of requests was shorter than 10 s",
 }
 CV_LIMIT = 0.05
+WINDOW_S, CLIENT_CPU, CLIENT_LAG_S = 10.0, 0.8, 0.005
 SCORES = ("perplexity",)
 _DIVERGENCE = "kl_"  # what the names of divergences begin with: zero at the least, up to rounding
 _KL_LEAST = -1e-6
@@ -34,6 +38,7 @@ def check(result: Result, traces: Sequence[RequestTrace], baseline_bits: float |
     """Sentences for what contradicts itself in an ok record; `baseline_bits` is bits per weight."""
     if result.status != "ok":
         return [] if result.reason else [f"a record with status {result.status} gives no reason"]
+    traces = [t for t in traces if t.window >= 0]  # not those of a warm-up
     found = [s for t in traces if not t.error for s in _request(t, result)]
     found += _agreement(result, traces)
     found += _metrics(result)
@@ -60,6 +65,10 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
         found.add(ERRORS)
     if any(r.facts.get("throttle_reasons") for r in done):
         found.add(THROTTLED)
+    if any(_client_bound(r) for r in done):
+        found.add(CLIENT)
+    if any(0 < r.facts.get("window_s", 0.0) < WINDOW_S for r in done):
+        found.add(SHORT)
     if any(_nvml_only(r) for r in done):
         found.add(NVML)
     for key in (*SCORES, "kl_mean") if scores else WATCHED:
@@ -133,6 +142,13 @@ def _by_name_only(result: Result, baseline_bits: float | None) -> float | None:
     asked = (str(v).lower() for s in artifact.steps[-1:] for k, v in s.options.items() if "dtype" not in k)
     bits = artifact.audit.bits_per_weight
     return bits if abs(bits - baseline_bits) <= 0.01 * baseline_bits and wide.isdisjoint(asked) else None
+
+
+def _client_bound(result: Result) -> bool:
+    """The client used most of its core, or its timers fired late."""
+    facts = result.facts
+    cpu, lag = facts.get("client_cpu_fraction", 0.0), facts.get("client_lag_p99_s", 0.0)
+    return bool(cpu > CLIENT_CPU or lag > CLIENT_LAG_S)
 
 
 def _nvml_only(result: Result) -> bool:

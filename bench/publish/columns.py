@@ -70,6 +70,16 @@ SERVING = (
     Column("peak_memory_bytes", "peak memory", "MiB", 1 / MIB, better="lower"),
 )
 
+ONLINE = (
+    Column("ttft_s", "TTFT", "ms", 1e3, better="lower"),
+    Column("ttft_p95_s", "p95", "ms", 1e3, better="lower"),
+    Column("tpot_s", "TPOT", "ms", 1e3, better="lower"),
+    Column("output_tok_per_s", "output", "tok/s", better="higher"),
+    Column("request_per_s", "requests", "/s", better="higher"),
+    Column("concurrency", "in flight"),
+    Column("failed_requests", "failed", better="lower"),
+)
+
 
 def task_name(title: str) -> str:
     """A task's title as a column head: the metric is named beside it already."""

@@ -13,9 +13,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from bench.contract import wire
-from bench.publish.columns import CHANGE, DIVERGENCE, DIVERGENCE_MORE, QUALITY, SERVING, SIZE, Column
+from bench.publish.columns import CHANGE, DIVERGENCE, DIVERGENCE_MORE, QUALITY, SIZE, Column
 from bench.publish.rows import LEGEND, Entry, Row, Table
-from bench.publish.sections import NAMES, Notes, Page, Section, columns, pages, summary
+from bench.publish.sections import NAMES, Notes, Page, Section, columns, load_columns, pages, summary
 
 _CHANGES = (CHANGE.key, "perplexity_change_low_fraction", "perplexity_change_high_fraction")
 _HEAD = 12  # columns of a head that had to be broken
@@ -73,7 +73,7 @@ def _grid(section: Section, width: int) -> Grid:
     for i, head in enumerate(section.heads):
         names = i < NAMES or head == "marks"
         text = textwrap.fill(head, _HEAD, break_long_words=False) if narrow else head
-        grid.add_column(Text(text), justify="left" if names else "right", overflow="fold")
+        grid.add_column(Text(text), justify="left" if names else "right", overflow="fold", no_wrap=i < NAMES)
     for line in section.lines:
         grid.add_row(*map(Text, line))
     return grid
@@ -118,7 +118,7 @@ def _flat(row: Row, shown: Mapping[str, Sequence[Column]]) -> dict[str, object]:
             medians = {key: found.median for key, found in entry.figures.items()}
             flat |= {f"{title}/{key}": medians.get(key, "") for key in DIVERGENCE_MORE}
     for title, entry in row.workloads.items():
-        flat |= _columns(title, entry, [c.key for c in SERVING])
+        flat |= _columns(title, entry, [c.key for c in load_columns([entry])])
     return flat
 
 

@@ -11,6 +11,7 @@ from bench.publish.columns import (
     DASH,
     DIVERGENCE,
     FLOOR,
+    ONLINE,
     QUALITY,
     SERVING,
     SIZE,
@@ -90,6 +91,11 @@ def columns(rows: Sequence[Row], title: str) -> tuple[Column, ...]:
     return next((shown for shown in known if shown[0].key in found), (Column("", "{title}"),))
 
 
+def load_columns(entries: Sequence[Entry]) -> tuple[Column, ...]:
+    """A workload's columns: those of a server where the requests in flight were counted."""
+    return ONLINE if any("concurrency" in entry.figures for entry in entries) else SERVING
+
+
 def _floor(rows: Sequence[Row], title: str) -> str:
     """What the divergence is where nothing is quantized: between engines, and by how the baseline is kept."""
     scored = [(row, row.tasks[title].figures) for row in rows if FLOOR in row.tasks[title].figures]
@@ -124,9 +130,10 @@ def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section
 
 
 def _serving(rows: Sequence[Row], title: str, notes: Notes) -> Section:
-    heads = [c.heading() for c in SERVING]
     entries = [row.workloads[title] for row in rows]
-    lines = [_figures(SERVING, entry, notes) for entry in entries]
+    shown = load_columns(entries)
+    heads = [c.heading() for c in shown]
+    lines = [_figures(shown, entry, notes) for entry in entries]
     return _section(title, heads, rows, lines, [[entry] for entry in entries], notes)
 
 

@@ -167,10 +167,7 @@ def _checked(made: Suite) -> Suite:
         if count < 1:
             raise UserError(f"{word}: must be at least 1, got {count}")
     for load in made.workloads:
-        if min(load.batch, load.prompt_tokens, load.repeats) < 1 or load.new_tokens < 2:
-            raise UserError(
-                f"workload {load.title}: batch, prompt_tokens and repeats start at 1, new_tokens at 2"
-            )
+        checked_load(load)
     for word, titles in {
         "recipe": [r.name for r in made.recipes],
         "engine": [e.title for e in made.engines],
@@ -180,6 +177,20 @@ def _checked(made: Suite) -> Suite:
         if twice:
             raise UserError(f"two {word}s are called '{twice.pop()}'; give one of them another name or label")
     return made
+
+
+def checked_load(load: Workload) -> None:
+    """UserError for a load that cannot be."""
+    counts = (load.batch, load.prompt_tokens, load.repeats, load.concurrency, load.requests)
+    if min(counts) < 1 or load.new_tokens < 2:
+        raise UserError(
+            f"workload {load.title}: batch, prompt_tokens, repeats, concurrency and requests start at 1, "
+            "new_tokens at 2"
+        )
+    if load.kind == "open" and not load.rate_per_s > 0:
+        raise UserError(f"workload {load.title}: an open load needs a rate_per_s above zero")
+    if not load.burstiness > 0:
+        raise UserError(f"workload {load.title}: burstiness must be above zero; 1 is Poisson's")
 
 
 def _yaml(path: Path) -> dict[str, Any]:

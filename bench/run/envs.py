@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from bench.contract import wire
 from bench.contract.errors import UserError
+from bench.machine import nvml
 from bench.run import paths, sources
 from bench.run.builds import Build, Report
 from bench.run.sources import SourceSpec
@@ -40,10 +41,10 @@ print(json.dumps({"python": platform.python_version(), **{n: version(n) for n in
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """configs/envs/<name>.yaml with its pins.
+    """configs/envs/<name>.yaml with its pins, as it is on this machine.
 
-    `source` is a package that is compiled here. `digest` names the build by requirements, pins, Python,
-    platform, and what was compiled.
+    `source` is a package that is compiled here. `no_deps`: packages installed after the others, without what
+    they ask for. `digest` names the build by requirements, pins, Python, platform, and what was compiled.
     """
 
     name: str
@@ -52,12 +53,14 @@ class EnvSpec:
     records: tuple[str, ...]
     pins: str
     source: SourceSpec | None = None
+    no_deps: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         target = (platform.python_version(), platform.system(), platform.machine())
         compiled = (self.source.target,) if self.source else ()
-        text = wire.dumps([self.name, self.requirements, self.pins, target, *compiled])
+        alone = (self.no_deps,) if self.no_deps else ()
+        text = wire.dumps([self.name, self.requirements, self.pins, target, *compiled, *alone])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
@@ -88,8 +91,8 @@ def spec(name: str) -> EnvSpec:
     file = paths.CONFIGS / "envs" / f"{name}.yaml"
     if not file.exists():
         raise UserError(f"unknown environment '{name}' (known: {', '.join(names())})")
-    data: dict[str, Any] = yaml.safe_load(file.read_text())
-    pins = file.with_suffix(".txt")
+    data = _here(yaml.safe_load(file.read_text()))
+    pins = file.with_name(data.get("pins", f"{name}.txt"))
     return EnvSpec(
         name=name,
         requirements=tuple(data["requirements"]),
@@ -97,6 +100,7 @@ def spec(name: str) -> EnvSpec:
         records=tuple(data["records"]),
         pins=pins.read_text() if pins.exists() else "",
         source=sources.parse(data["source"]) if "source" in data else None,
+        no_deps=tuple(data.get("no_deps", ())),
     )
 
 
@@ -143,11 +147,25 @@ def ensure(name: str, report: Report) -> Environment:
 
 
 def tools(name: str, report: Report) -> Path:
-    """The folder of the command-line tools that an environment's source comes with, built on request."""
+    """The folder of the command-line tools that an environment's source comes with, built on request.
+
+    They lie beside the environment's interpreter too, where its engine looks for them.
+    """
     what = spec(name)
     if what.source is None or not what.source.tools:
         raise UserError(f"environment '{name}' has no tools to build")
-    return sources.tools(what.source, Build(name, _log(what.folder), report))
+    built = sources.tools(what.source, Build(name, _log(what.folder), report))
+    if (what.folder / "READY.json").exists():
+        for tool in what.source.tools:
+            if not (place := what.folder / "bin" / tool).exists():
+                place.symlink_to(built / tool)
+    return built
+
+
+def has_tools(name: str) -> bool:
+    """Whether there are tools to build for the environment as the suite builds it."""
+    source = spec(name).source
+    return _outside(name) is None and source is not None and bool(source.tools)
 
 
 def remove(name: str) -> list[Path]:
@@ -160,6 +178,12 @@ def remove(name: str) -> list[Path]:
         _log(folder).unlink(missing_ok=True)
         folder.with_suffix(".lock").unlink(missing_ok=True)
     return gone
+
+
+def _here(data: dict[str, Any]) -> dict[str, Any]:
+    """The file as it is on this machine: `variants` has what differs where there is a GPU and where not."""
+    variants: dict[str, dict[str, Any]] = data.get("variants", {})
+    return {**data, **variants.get("cuda" if nvml.gpus() else "cpu", {})}
 
 
 def _outside(name: str) -> str | None:
@@ -193,10 +217,11 @@ def _build(what: EnvSpec, folder: Path, report: Report) -> None:
     build.step([sys.executable, "-m", "venv", str(folder)])
     constraints = folder / "constraints.txt"
     constraints.write_text(what.pins)
-    build.step([
-        python, "-m", "pip", "install", "--no-input", "--progress-bar", "off", "--disable-pip-version-check",
-        "-c", str(constraints), *what.requirements, *compiled,
-    ])  # fmt: skip
+    install = [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off",
+               "--disable-pip-version-check", "-c", str(constraints)]  # fmt: skip
+    build.step([*install, *what.requirements, *compiled])
+    if what.no_deps:
+        build.step([*install, "--no-deps", *what.no_deps])
     if what.source:
         sources.keep(what.source, folder)
     versions = _versions(python, what.records)

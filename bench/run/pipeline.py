@@ -22,8 +22,8 @@ from bench.contract.record import Artifact, Audit, Hardware, RequestTrace, Resul
 from bench.contract.spec import Cell, EngineSpec, Options, Recipe, Step, Task
 from bench.load import prompts
 from bench.machine import guard
-from bench.measure import latency, memory, sanity, throughput
-from bench.run import artifacts, audit, envs, launch, models, paths, references
+from bench.measure import latency, memory, online_load, sanity, throughput
+from bench.run import artifacts, audit, envs, launch, models, online, paths, references, serving
 from bench.run.plan import Item, Made, Plan
 from bench.run.progress import Pace, Progress
 from bench.store import Store
@@ -49,6 +49,8 @@ def run(plan: Plan, store: Store, progress: Progress, *, retry_failed: bool = Fa
     """Run everything pending, one device after the other, alone on each."""
     todo = pending(plan, store, retry_failed=retry_failed)
     done: Counter[str] = Counter()
+    for orphan in serving.end_orphans():
+        progress.line(f"ended a {orphan.name} server that an earlier run left behind (process {orphan.pid})")
     pace = Pace([_kind(item) for item in todo])
     for device in dict.fromkeys(item.made.hardware.device for item in todo):
         mine = [item for item in todo if item.made.hardware.device == device]
@@ -137,6 +139,8 @@ def _prepare(
     needed = {plugins.load(plugins.ENGINES, i.cell.engine.name).ENV for i in runnable}
     for name in sorted(needed):
         envs.ensure(name, progress.doing)
+    for name in sorted(_with_tools(runnable)):
+        envs.tools(name, progress.doing)
     made: dict[str, artifacts.Made | str] = {}
     asked = {i.reference.digest: i.reference for i in runnable if i.reference}
     wanted = {i.made.recipe.name for i in runnable} | {r.made.recipe.name for r in asked.values()}
@@ -170,6 +174,13 @@ def _reference(
 
 def _limit(plan: Plan) -> int:
     return int(plan.suite.memory_limit_gib * 2**30)
+
+
+def _with_tools(items: list[Item]) -> set[str]:
+    """Environments whose own server is among the tools of the source they were compiled from."""
+    online = {plugins.load(plugins.ENGINES, i.cell.engine.name).ENV for i in items
+              if i.cell.workload is not None and i.cell.workload.online}  # fmt: skip
+    return {name for name in online if envs.has_tools(name)}
 
 
 def _artifact(plan: Plan, made: Made, store: Store, progress: Progress) -> artifacts.Made | str:
@@ -218,9 +229,14 @@ def _round(
     ready = guard.inspect(item.cell.device)
     engine = plugins.load(plugins.ENGINES, item.cell.engine.name)
     env = envs.ensure(engine.ENV, lambda _: None)
-    outcome = launch.run(
-        _job(plan, item, made, side), env, timeout_s=plan.suite.timeout_s, memory_limit_bytes=_limit(plan)
-    )  # fmt: skip
+    if item.cell.workload is not None and item.cell.workload.online:
+        seed = f"{plan.suite.seed}/{item.cell.what}/{item.round}"
+        outcome = online.run(item.cell, made, env, seed, timeout_s=plan.suite.timeout_s)
+    else:
+        outcome = launch.run(
+            _job(plan, item, made, side), env, timeout_s=plan.suite.timeout_s,
+            memory_limit_bytes=_limit(plan),
+        )  # fmt: skip
     answer = outcome.answer
     result = replace(
         base, status="failed" if answer.error else "ok", reason=paths.scrubbed(answer.error),
@@ -260,6 +276,11 @@ def _metrics(cell: Cell, result: Result, traces: tuple[RequestTrace, ...]) -> di
     if cell.task is not None:
         scored: dict[str, float] = plugins.load(plugins.TASKS, cell.task.kind).metrics(result.facts)
         return {**scored, **memory.memory_metrics(result.facts, cell.device)}
+    if cell.workload is not None and cell.workload.online:
+        return {
+            **online_load.online_metrics(traces, result.facts),
+            **memory.memory_metrics(result.facts, cell.device),
+        }
     return {
         **latency.latency_metrics(traces),
         **throughput.throughput_metrics(traces),

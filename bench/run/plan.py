@@ -10,7 +10,7 @@ from functools import cache
 
 from bench.contract import plugins, wire
 from bench.contract.record import SCHEMA, Hardware
-from bench.contract.spec import Cell, EngineSpec, Recipe, Step, Suite, Task
+from bench.contract.spec import Cell, EngineSpec, Recipe, Step, Suite, Task, Workload
 from bench.machine import hardware as machine
 from bench.run import artifacts, audit, envs, models, references
 from bench.run.models import Resolved
@@ -148,7 +148,7 @@ def _context(resolved: Resolved) -> int:
 def _against(cell: Cell, made: Made, hardware: Hardware) -> str:
     """Why the engine cannot run this cell, or nothing."""
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
-    mode = cell.workload.kind if cell.workload else "score"
+    mode = ("online" if cell.workload.online else "offline") if cell.workload else "score"
     if mode not in engine.MODES:
         return f"engine {cell.engine.name} has no {mode} mode"
     if made.format not in engine.LOADS:
@@ -182,11 +182,23 @@ def _references(suite: Suite, made: Sequence[Made], hardware: Hardware) -> dict[
 
 def _digest(cell: Cell, made: Made, seed: int, reference: Reference | None) -> str:
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
-    what = _task_key(cell.task) if cell.task else wire.plain(cell.workload)
+    what = _task_key(cell.task) if cell.task else _load_key(cell.workload)
     what = [what, reference.digest] if reference else what
     key = [SCHEMA, made.digest, cell.engine.name, wire.plain(cell.engine.options), engine.VERSION,
            _identity(engine.ENV), what, made.hardware.slug, seed]  # fmt: skip
     return wire.digest(key)
+
+
+def _load_key(load: Workload | None) -> dict[str, object]:
+    """The fields that mean something to this kind of load: another kind's new field makes no record stale."""
+    assert load is not None  # noqa: S101  (a cell has a task or a workload)
+    plain: dict[str, object] = wire.plain(load)
+    of = {
+        "offline": ("batch", "repeats"),
+        "closed": ("concurrency", "requests"),
+        "open": ("rate_per_s", "arrivals", "burstiness", "requests"),
+    }[load.kind]
+    return {k: plain[k] for k in ("kind", "name", "prompt_tokens", "new_tokens", *of)}
 
 
 def _task_key(task: Task) -> list[object]:

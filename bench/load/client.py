@@ -1,0 +1,182 @@
+"""The load process: `python -m bench.load.client JOB.json ANSWER.json`.
+
+One process, one thread, one event loop. Requests are bytes before the clock starts, and answers stay bytes
+until it has stopped; the collector of cycles is off meanwhile. SIGINT and SIGTERM end the load early: what
+was finished by then is in the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import uvloop
+
+from bench.contract import wire
+from bench.load.connection import Exchange
+from bench.load.health import Meter, in_flight
+from bench.load.job import LoadAnswer, LoadJob, Served
+from bench.load.outcome import decoded, served
+from bench.load.pool import Pool
+from bench.load.reply import Reply
+from bench.load.request import address, prepared
+from bench.load.shapes import ClosedLoop, OpenLoop
+
+
+def main() -> None:
+    job_file, answer_file = map(Path, sys.argv[1:])
+    try:
+        answer = run(wire.build(LoadJob, orjson.loads(job_file.read_bytes())))
+    except ValueError as error:
+        answer = LoadAnswer(error=str(error))
+    wire.write(answer_file, orjson.dumps(answer))
+
+
+def answered(file: Path) -> LoadAnswer:
+    """The answer that a load process left."""
+    return wire.build(LoadAnswer, orjson.loads(file.read_bytes()))
+
+
+def run(job: LoadJob) -> LoadAnswer:
+    """Apply the load and record it. ValueError where the job cannot be run; in the main thread only."""
+    _check(job)
+    requests = prepared(job.endpoint, job.asks, os.environ)
+    with _undisturbed(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(job, requests))
+
+
+async def _run(job: LoadJob, requests: list[bytes]) -> LoadAnswer:
+    pool = Pool(address(job.endpoint), job.endpoint.timeout_s)
+    meter, kept = Meter(), _Kept(job.hold_bytes)
+    load: ClosedLoop | OpenLoop
+    if job.closed is not None:
+        await pool.open(min(job.closed.concurrency, len(requests)))
+        load = ClosedLoop(pool, requests, job.closed, meter, kept.take)
+    else:
+        assert job.opened is not None  # noqa: S101  (_check has seen to it)
+        await pool.open(min(job.opened.warmup_concurrency, len(requests)))
+        load = OpenLoop(pool, requests, job.opened, meter, kept.take)
+    broken: list[Mapping[str, Any]] = []
+
+    def fail(_: object, context: Mapping[str, Any]) -> None:
+        broken.append(context)
+        load.stop()
+
+    asyncio.get_running_loop().set_exception_handler(fail)
+    with _stopped_by_signals(load.stop):
+        await load.run()
+    await pool.close()
+    if broken:  # an error in a callback would else leave its request to the timeout
+        raise RuntimeError(f"the client failed: {broken[0]['message']}") from broken[0].get("exception")
+    return _answer(job, load, meter, kept, pool.reconnects)
+
+
+def _answer(
+    job: LoadJob, load: ClosedLoop | OpenLoop, meter: Meter, kept: _Kept, reconnects: int
+) -> LoadAnswer:
+    zero_s = load.zero_s
+    found: dict[bool, list[Served]] = {True: [], False: []}
+    for exchange in sorted(kept.exchanges, key=lambda e: e.index):
+        measured = load.measured(exchange)
+        found[measured].append(
+            served(
+                exchange, kept.reply(exchange), job.asks[exchange.index], job.endpoint,
+                zero_s=zero_s, window=0 if measured else -1, closed=job.closed is not None,
+            )
+        )  # fmt: skip
+    spans = [(s.trace.sent_s, s.end_s) for side in found.values() for s in side]
+    return LoadAnswer(
+        served=tuple(found[True]),
+        warmup=tuple(found[False]),
+        zero_s=zero_s,
+        window_s=load.window_s,
+        health=meter.health(),
+        in_flight=in_flight(spans, 0.0, load.window_s),
+        failures=dict(Counter(s.failure for s in found[True] if s.failure)),
+        reconnects=reconnects,
+        decoded_inside=kept.decoded_inside,
+        ended=load.ended,
+    )
+
+
+class _Kept:
+    """Exchanges that are over. Their bodies are held until the load is, or decoded when too many are held."""
+
+    def __init__(self, hold_bytes: int) -> None:
+        self.exchanges: list[Exchange] = []
+        self.decoded_inside = 0
+        self._free_bytes = hold_bytes
+        self._replies: dict[Exchange, Reply] = {}
+
+    def take(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)
+        size = sum(map(len, exchange.parts))
+        if size <= self._free_bytes:
+            self._free_bytes -= size
+        else:
+            self._replies[exchange] = reply = decoded(exchange)
+            self.decoded_inside += 1
+            if reply.times:  # else the body is an error's text
+                exchange.parts = []
+
+    def reply(self, exchange: Exchange) -> Reply:
+        return self._replies.get(exchange) or decoded(exchange)
+
+
+def _check(job: LoadJob) -> None:
+    """ValueError with what is wrong, where the job cannot be run."""
+    if (job.closed is None) == (job.opened is None):
+        raise ValueError("a load is either closed or opened")
+    if job.closed is not None:
+        if job.closed.concurrency < 1:
+            raise ValueError(f"concurrency {job.closed.concurrency}: must be at least 1")
+        if len(job.asks) <= job.closed.warmups:
+            raise ValueError(
+                f"{len(job.asks)} requests, {job.closed.warmups} of them warm-up: none is measured"
+            )
+    if job.opened is not None:
+        due = list(job.opened.due_s)
+        if len(due) != len(job.asks) - job.opened.warmup or not due:
+            raise ValueError(
+                f"{len(due)} due times for {len(job.asks)} requests, {job.opened.warmup} warm-up"
+            )
+        if due != sorted(due) or due[0] < 0:
+            raise ValueError("due times must ascend from zero")
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No collection of cycles: a full one takes milliseconds once the kept reads are many."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM stop the load while this holds."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+if __name__ == "__main__":
+    main()

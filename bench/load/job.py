@@ -1,0 +1,196 @@
+"""The letter to the load process and its answer: what to send and when, what came back and when.
+
+Standard library only. Both cross the process boundary as JSON, by `bench.contract.wire`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bench.contract.record import RequestTrace
+
+Failure = Literal[
+    "refused",  # nobody listens there, or the name or the TLS handshake failed
+    "reset",  # the connection was lost before a byte of the answer, or by force
+    "timeout",  # not complete within Endpoint.timeout_s
+    "status",  # an HTTP status that is not 200
+    "truncated",  # the stream ended without its end: no [DONE] and no finish reason
+    "malformed",  # not HTTP, not an event stream, not JSON
+    "server",  # an error event in a stream that began with 200
+    "empty",  # the usage counts tokens, and no event bore one
+    "length",  # complete, and not of the length that was asked
+    "cancelled",  # in flight when the run was stopped
+]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: token `ids`, or `text`, or `messages` as (role, content).
+
+    The completions API takes ids or text, the chat API messages or text. `prompt_tokens` 0 means: not known
+    beforehand, the server's usage says. `extra` are body fields of this request alone.
+    """
+
+    new_tokens: int
+    ids: Sequence[int] = ()
+    text: str = ""
+    messages: Sequence[Sequence[str]] = ()
+    prompt_tokens: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the requests go.
+
+    `url` is the server's root or its `/v1`. `extra` are body fields over the defaults; null removes one
+    (`{"ignore_eos": null}` for a server that refuses it; then `exact_length` must be off as well). The key
+    is read from the environment variable `key_variable`, and is in no letter. `timeout_s` bounds one
+    request, connecting included.
+    """
+
+    url: str
+    model: str
+    api: Literal["completions", "chat"] = "completions"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    key_variable: str = ""
+    exact_length: bool = True
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Closed:
+    """`concurrency` requests in flight, each followed by the next.
+
+    The first `warmup` asks are not measured; -1 means twice the concurrency. The window opens when the first
+    measured request is sent and closes when the last is, or after `duration_s` where that is above zero: it
+    holds neither ramp-up nor drain. The first requests of a run are spread over `ramp_s`.
+    """
+
+    concurrency: int
+    warmup: int = -1
+    duration_s: float = 0.0
+    ramp_s: float = 0.0
+
+    @property
+    def warmups(self) -> int:
+        return 2 * self.concurrency if self.warmup < 0 else self.warmup
+
+
+@dataclass(frozen=True)
+class Open:
+    """Requests at their due times, whatever is in flight.
+
+    `due_s` ascends, in seconds from the schedule's start, one for each ask after the first `warmup`, which
+    run before it as a closed loop of `warmup_concurrency` and are waited for. The window opens `ramp_s` into
+    the schedule; what is due earlier is not measured. It closes at `window_end_s`, 0 meaning the last due
+    time. `max_in_flight` above zero makes requests wait in the client: then sent and due differ.
+    """
+
+    due_s: Sequence[float]
+    ramp_s: float = 0.0
+    window_end_s: float = 0.0
+    max_in_flight: int = 0
+    warmup: int = 0
+    warmup_concurrency: int = 1
+
+
+@dataclass(frozen=True)
+class LoadJob:
+    """Exactly one of `closed` and `opened` is set.
+
+    The bodies of answers are decoded after the load; once more than `hold_bytes` of them are held, each is
+    decoded as it ends, and LoadAnswer.decoded_inside says how many were.
+    """
+
+    endpoint: Endpoint
+    asks: tuple[Ask, ...]
+    closed: Closed | None = None
+    opened: Open | None = None
+    hold_bytes: int = 1 << 29
+
+
+@dataclass(frozen=True)
+class Served:
+    """One request as the client saw it; all times in seconds from the window's opening.
+
+    `trace.error` is one sentence, `failure` its kind. `queued_s` is when the client took the request up, as
+    late as its timer was; `trace.sent_s` when the bytes went to the kernel (of the second try after a
+    reconnect); `first_byte_s` is the first read of the answer, headers included; `end_s` the last read, or
+    the failure.
+
+    Tokens: `usage_tokens` is what the server counted, null where it did not; `trace.event_tokens` then adds
+    up to it, else it is one per event that bore text. `surplus_tokens` is what usage counts beyond the events
+    (below zero: fewer); they stand in the last event, for nobody knows where they belong. `chunk_gaps` is
+    true where an event bore several tokens or the surplus is not zero: the gaps are between chunks, not
+    tokens. `empty_events` bore a choice without text (a role, a flush, a withheld half of a character).
+    """
+
+    trace: RequestTrace
+    failure: Failure | None
+    queued_s: float
+    first_byte_s: float | None
+    end_s: float
+    status: int = 0
+    retry_after: str = ""
+    finish: str = ""
+    usage_prompt_tokens: int | None = None
+    usage_tokens: int | None = None
+    cached_tokens: int | None = None
+    surplus_tokens: int = 0
+    empty_events: int = 0
+    chunk_gaps: bool = False
+    reconnects: int = 0
+    fresh_connection: bool = False
+
+
+@dataclass(frozen=True)
+class Health:
+    """The client itself, in the window.
+
+    `cpu_s` of `wall_s` is the process's own. `lag_*` is how late a 10 ms timer fired; the loop's timers
+    count whole milliseconds, so that up to one of it is theirs. `preempted` counts how often the kernel took
+    the core away.
+    """
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    lag_p99_s: float = 0.0
+    lag_max_s: float = 0.0
+    lag_samples: int = 0
+    preempted: int = 0
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """Requests in flight over the window: mean over time, fewest and most."""
+
+    mean: float = 0.0
+    low: int = 0
+    high: int = 0
+
+
+@dataclass(frozen=True)
+class LoadAnswer:
+    """What the load process saw. `error` is set where it could not begin.
+
+    `served` are the measured requests, `warmup` the others, both in the order of the asks that were sent.
+    `zero_s` is CLOCK_MONOTONIC at the window's opening, which all processes of a machine share; `window_s`
+    is how long the window was. `failures` counts the measured ones by kind. `reconnects` counts connections
+    that the server dropped while idle and that a request found gone. `ended` says what closed the window.
+    """
+
+    error: str = ""
+    served: tuple[Served, ...] = ()
+    warmup: tuple[Served, ...] = ()
+    zero_s: float = 0.0
+    window_s: float = 0.0
+    health: Health = Health()
+    in_flight: InFlight = InFlight()
+    failures: Mapping[str, int] = field(default_factory=dict)
+    reconnects: int = 0
+    decoded_inside: int = 0
+    ended: Literal["", "asks", "duration", "stopped"] = ""

@@ -1,0 +1,89 @@
+"""From what a connection kept to what is recorded of a request: tokens with their times, or why it failed."""
+
+from __future__ import annotations
+
+from bench.contract.record import RequestTrace
+from bench.load.connection import Exchange
+from bench.load.job import Ask, Endpoint, Failure, Served
+from bench.load.reply import Reply, count, read, said
+from bench.load.sse import events
+
+
+def decoded(exchange: Exchange) -> Reply:
+    """The answer's events, and nothing where it is no event stream."""
+    if exchange.status != 200 or exchange.content_type.startswith("application/json"):
+        return Reply()
+    return read(events(exchange.parts, exchange.read_s, exchange.read_end))
+
+
+def served(
+    exchange: Exchange,
+    reply: Reply,
+    ask: Ask,
+    endpoint: Endpoint,
+    *,
+    zero_s: float,
+    window: int,
+    closed: bool,
+) -> Served:
+    """The record of one request, its times from `zero_s`.
+
+    In a closed loop a request is due when it is sent.
+    """
+    failure, message = verdict(exchange, reply, ask, exact=endpoint.exact_length)
+    sent = exchange.sent_s or exchange.end_s  # never sent: as late as its end
+    due = sent if closed and not exchange.reconnects else exchange.due_s
+    details = reply.usage.get("prompt_tokens_details")
+    trace = RequestTrace(
+        request=exchange.index,
+        window=window,
+        prompt_tokens=ask.prompt_tokens or len(ask.ids) or count(reply.usage, "prompt_tokens") or 0,
+        due_s=due - zero_s,
+        sent_s=sent - zero_s,
+        token_s=tuple(time - zero_s for time in reply.times),
+        event_tokens=reply.tokens,
+        error=message,
+    )
+    return Served(
+        trace=trace,
+        failure=failure,
+        queued_s=exchange.queued_s - zero_s,
+        first_byte_s=exchange.read_s[0] - zero_s if exchange.read_s else None,
+        end_s=exchange.end_s - zero_s,
+        status=exchange.status,
+        retry_after=exchange.retry_after,
+        finish=reply.finish,
+        usage_prompt_tokens=count(reply.usage, "prompt_tokens"),
+        usage_tokens=reply.usage_tokens,
+        cached_tokens=count(details, "cached_tokens") if isinstance(details, dict) else None,
+        surplus_tokens=reply.surplus,
+        empty_events=reply.empty,
+        chunk_gaps=reply.surplus != 0 or any(n > 1 for n in reply.tokens),
+        reconnects=exchange.reconnects,
+        fresh_connection=exchange.fresh,
+    )
+
+
+def verdict(exchange: Exchange, reply: Reply, ask: Ask, *, exact: bool) -> tuple[Failure | None, str]:
+    """What went wrong first, with a sentence for it; null where nothing did."""
+    if exchange.failure and not (exchange.failure == "reset" and reply.ended):
+        return exchange.failure, exchange.message
+    if exchange.status != 200:
+        return "status", f"HTTP {exchange.status}: {said(b''.join(exchange.parts))}"
+    if exchange.content_type.startswith("application/json"):
+        return "malformed", f"the answer is no event stream: {said(b''.join(exchange.parts))}"
+    if reply.failure:
+        return reply.failure, reply.message
+    return _incomplete(exchange, reply, ask, exact=exact)
+
+
+def _incomplete(exchange: Exchange, reply: Reply, ask: Ask, *, exact: bool) -> tuple[Failure | None, str]:
+    """The same of a stream without an error in it."""
+    made, usage = sum(reply.tokens), reply.usage_tokens
+    if not (reply.ended or (exchange.complete and reply.finish)):
+        return "truncated", f"the stream ended after {made} tokens with neither [DONE] nor a finish reason"
+    if not reply.times:
+        return "empty", f"no event bore a token; the usage counts {0 if usage is None else usage}"
+    if exact and usage is not None and usage != ask.new_tokens:
+        return "length", f"{usage} tokens came, {ask.new_tokens} were asked"
+    return None, ""

@@ -1,0 +1,133 @@
+"""Connections to one server: kept alive, opened where none is idle, and replaced where the server hung up."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from time import perf_counter
+
+from bench.load.connection import Connection, Exchange
+from bench.load.job import Failure
+from bench.load.request import Address
+
+
+class Pool:
+    """Starts exchanges and tells `tell` of each when it is over, whatever became of it.
+
+    `tell` may start the next at once: the connection that has just become idle is the first to be used.
+    A request that found its kept connection dropped, without a byte of an answer, is sent again once on a
+    new one. Nothing else is sent twice.
+    """
+
+    def __init__(self, to: Address, timeout_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._to = to
+        self._timeout_s = timeout_s
+        self.tell: Callable[[Exchange], None] = lambda _: None
+        self._tls = ssl.create_default_context() if to.tls else None
+        self._idle: list[Connection] = []
+        self._connections: set[Connection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._timers: dict[Exchange, asyncio.TimerHandle] = {}
+        self.reconnects = 0
+
+    async def open(self, count: int) -> None:
+        """Connect `count` times before the clock starts; a server that refuses shows in the requests."""
+        made = await asyncio.gather(*(self._connect() for _ in range(count)), return_exceptions=True)
+        self._idle += [found for found in made if isinstance(found, Connection) and found.usable]
+
+    def start(self, exchange: Exchange) -> None:
+        """Send on the connection that was used last, or on a new one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                connection.begin(exchange)
+                break
+        else:
+            self._start_anew(exchange)
+        self._timers[exchange] = self._loop.call_later(self._timeout_s, self._expire, exchange)
+
+    def stop(self) -> None:
+        """End what is in flight as cancelled."""
+        for exchange in list(self._timers):
+            self._end(exchange, "cancelled", "in flight when the run was stopped")
+
+    async def close(self) -> None:
+        """Hang up everywhere; nothing is in flight any more."""
+        opening = list(self._opening)
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
+        for connection in list(self._connections):
+            connection.close()
+        for _ in range(3):  # the loop tells the connections, then closes their handles, in its next turns
+            await asyncio.sleep(0)
+
+    def _start_anew(self, exchange: Exchange) -> None:
+        task = self._loop.create_task(self._connect_and_begin(exchange))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _connect_and_begin(self, exchange: Exchange) -> None:
+        try:
+            connection = await self._connect()
+        except OSError as error:  # ssl.SSLError and socket.gaierror are among them
+            if not exchange.over:
+                self._end(exchange, "refused", f"no connection: {error.strerror or error}")
+            return
+        if exchange.over:
+            self._idle.append(connection)
+        elif connection.usable:
+            connection.begin(exchange)
+        else:
+            self._end(exchange, "reset", "the server hung up before the request was sent")
+
+    async def _connect(self) -> Connection:
+        def protocol() -> Connection:
+            return Connection(self._done, self._gone)
+
+        _, connection = await self._loop.create_connection(
+            protocol, self._to.name, self._to.port, ssl=self._tls
+        )
+        if connection.usable:
+            self._connections.add(connection)
+        return connection
+
+    def _done(self, connection: Connection, exchange: Exchange) -> None:
+        if connection.usable:
+            self._idle.append(connection)
+        else:
+            self._connections.discard(connection)
+        unanswered = exchange.failure == "reset" and not exchange.read_s
+        if unanswered and not exchange.fresh and not exchange.reconnects:
+            exchange.failure, exchange.message = None, ""
+            exchange.reconnects = 1
+            self.reconnects += 1
+            self._start_anew(exchange)
+        else:
+            self._over(exchange)
+
+    def _gone(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def _expire(self, exchange: Exchange) -> None:
+        self._end(exchange, "timeout", f"not complete within {self._timeout_s:g} s")
+
+    def _end(self, exchange: Exchange, failure: Failure, message: str) -> None:
+        """End an exchange from this side, on a connection or before it has one."""
+        if exchange.where is not None and exchange.where.holds(exchange):
+            exchange.where.fail(failure, message)
+            return
+        exchange.failure, exchange.message = failure, message
+        exchange.end_s = perf_counter()
+        self._over(exchange)
+
+    def _over(self, exchange: Exchange) -> None:
+        exchange.over = True
+        timer = self._timers.pop(exchange, None)
+        if timer is not None:
+            timer.cancel()
+        self.tell(exchange)

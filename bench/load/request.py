@@ -1,0 +1,93 @@
+"""Requests as bytes, ready before the clock starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from bench.load.job import Ask, Endpoint
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the connections go. `host` is what a Host header says, port and all."""
+
+    name: str
+    port: int
+    tls: bool
+    host: str
+    path: str
+
+
+def address(endpoint: Endpoint) -> Address:
+    """The endpoint's URL taken apart; ValueError where it is none that can be asked."""
+    url = urlsplit(endpoint.url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError(f"{endpoint.url!r} is no URL of a server; write http://HOST:PORT")
+    root = url.path.rstrip("/")
+    root = root if root.endswith("/v1") else f"{root}/v1"
+    tls = url.scheme == "https"
+    path = root + ("/chat/completions" if endpoint.api == "chat" else "/completions")
+    host = url.netloc.rpartition("@")[2]
+    return Address(url.hostname, url.port or (443 if tls else 80), tls, host, path)
+
+
+def prepared(endpoint: Endpoint, asks: Sequence[Ask], variables: Mapping[str, str]) -> list[bytes]:
+    """Every request from its first byte to its last. `variables` is where the key is read from."""
+    head = _head(endpoint, variables)
+    return [_joined(head, orjson.dumps(body(endpoint, ask))) for ask in asks]
+
+
+def body(endpoint: Endpoint, ask: Ask) -> dict[str, Any]:
+    """Greedy, streamed, of exactly `new_tokens`, with usage in the end; `extra` over it, null removes."""
+    fields: dict[str, Any] = {
+        "model": endpoint.model,
+        **_prompt(endpoint, ask),
+        "max_tokens": ask.new_tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **endpoint.extra,
+        **ask.extra,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _prompt(endpoint: Endpoint, ask: Ask) -> dict[str, Any]:
+    if sum(map(bool, (ask.ids, ask.text, ask.messages))) != 1:
+        raise ValueError("a request has exactly one of ids, text and messages")
+    if endpoint.api == "completions":
+        if ask.messages:
+            raise ValueError("messages are for the chat API; this endpoint is asked for completions")
+        return {"prompt": list(ask.ids) if ask.ids else ask.text}
+    if ask.ids:
+        raise ValueError("the chat API takes no token ids; give text or messages")
+    pairs = ask.messages or (("user", ask.text),)
+    return {"messages": [{"role": role, "content": content} for role, content in pairs]}
+
+
+def _head(endpoint: Endpoint, variables: Mapping[str, str]) -> str:
+    to = address(endpoint)
+    lines = {
+        "Host": to.host,
+        "User-Agent": "llm-bench",
+        "Accept": "text/event-stream",
+        "Content-Type": "application/json",
+        **endpoint.headers,
+    }
+    if endpoint.key_variable:
+        if endpoint.key_variable not in variables:
+            raise ValueError(f"the key's variable {endpoint.key_variable} is not set")
+        lines["Authorization"] = f"Bearer {variables[endpoint.key_variable]}"
+    if any("\r" in text or "\n" in text for pair in lines.items() for text in pair):
+        raise ValueError("a header holds a line break")
+    return f"POST {to.path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+
+
+def _joined(head: str, data: bytes) -> bytes:
+    return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data

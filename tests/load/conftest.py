@@ -1,0 +1,15 @@
+"""The scripted server, once for all tests of the load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.instrument.scripted_server import Scripted, running
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Scripted]:
+    with running() as found:
+        yield found

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from bench.load import arrivals, client
+from bench.load.health import in_flight
+from bench.load.job import Closed, InFlight, LoadJob, Open
+from bench.measure.latency import e2el_s, latency_metrics, ttft_s
+from bench.measure.stats import percentile
+from tests.instrument.scripted_server import Scripted
+from tests.load.loads import asks, closed, endpoint, opened
+
+QUICK: dict[str, Any] = {"ttft_s": 0.01, "itl_s": 0.002}
+
+
+def test_a_closed_loop_keeps_its_concurrency(server: Scripted) -> None:
+    """Ramp-up is warm-up, and the drain lies behind the window: inside it the load asked is applied."""
+    answer = closed(server, *[QUICK] * 80, concurrency=8, warmup=-1)
+
+    assert len(answer.warmup) == 16
+    assert len(answer.served) == 64
+    assert answer.in_flight.mean > 7.5
+    assert answer.in_flight.high == 8
+    assert {s.trace.window for s in answer.served} == {0}
+    assert {s.trace.window for s in answer.warmup} == {-1}
+    assert answer.ended == "asks"
+
+
+def test_the_window_opens_and_closes_with_a_measured_request(server: Scripted) -> None:
+    """Zero is the first measured sending, the window's end the last; warm-up times are below zero."""
+    answer = closed(server, *[QUICK] * 12, concurrency=2)
+    sent = [s.trace.sent_s for s in answer.served]
+
+    assert 0 <= min(sent) < 0.002
+    assert answer.window_s == pytest.approx(max(sent), abs=0.002)
+    assert all(s.trace.due_s == s.trace.sent_s for s in answer.served)
+    assert all(s.trace.sent_s < 0 for s in answer.warmup)
+
+
+def test_a_duration_ends_the_sending_and_waits_for_the_rest(server: Scripted) -> None:
+    """No request is begun after it, none that was is lost."""
+    job = LoadJob(endpoint(server), asks(*[QUICK] * 400), closed=Closed(4, 4, duration_s=0.3))
+
+    answer = client.run(job)
+
+    assert answer.ended == "duration"
+    assert answer.window_s == pytest.approx(0.3, abs=0.02)
+    assert all(s.trace.sent_s <= answer.window_s for s in answer.served)
+    assert 8 < len(answer.served) < 396
+    assert answer.failures == {}
+
+
+def test_a_ramp_spreads_the_first_requests(server: Scripted) -> None:
+    """Four slots over 0.2 s begin 50 ms apart, so that they do not move in step."""
+    job = LoadJob(endpoint(server), asks(*[QUICK] * 16), closed=Closed(4, 4, ramp_s=0.2))
+
+    first = sorted(s.trace.sent_s for s in client.run(job).warmup)
+
+    assert first[-1] - first[0] > 0.04
+
+
+def test_an_open_loop_sends_when_due(server: Scripted) -> None:
+    """Whatever is in flight, each request leaves within a millisecond of its due time, and never before."""
+    due = arrivals.poisson(60, 120.0, "due")
+    slow = {"ttft_s": 0.2, "itl_s": 0.0}
+
+    answer = opened(server, Open(due, warmup=4, warmup_concurrency=4), *[QUICK] * 4, *[slow] * 60)
+
+    late = [s.trace.sent_s - s.trace.due_s for s in answer.served]
+    assert [s.trace.due_s for s in answer.served] == pytest.approx(list(due))
+    assert min(late) >= 0
+    assert percentile(late, 50) < 0.001
+    assert answer.in_flight.high > 10
+
+
+def test_a_limit_in_flight_makes_requests_wait_here(server: Scripted) -> None:
+    """With two at most, four due together are taken up at once and sent in pairs; latency is from due."""
+    slow = {"ttft_s": 0.1}
+
+    answer = opened(server, Open((0.0, 0.0, 0.0, 0.0), max_in_flight=2), *[slow] * 4)
+
+    queued = [s.queued_s for s in answer.served]
+    sent = [s.trace.sent_s for s in answer.served]
+    assert max(queued) < 0.02
+    assert sent[2] > 0.09
+    assert ttft_s(answer.served[3].trace) > 0.19
+
+
+def test_a_schedules_ramp_is_not_measured(server: Scripted) -> None:
+    """What is due before the window opens or after it closes is kept apart; zero is the opening."""
+    shape = Open(arrivals.constant(10, 50.0), ramp_s=0.1, window_end_s=0.15)
+
+    answer = opened(server, shape, *[QUICK] * 10)
+
+    assert [s.trace.request for s in answer.served] == [5, 6, 7]
+    assert answer.served[0].trace.due_s == pytest.approx(0.0, abs=1e-6)
+    assert answer.window_s == pytest.approx(0.05)
+
+
+def test_an_open_loop_shows_a_stall_that_a_closed_loop_hides(server: Scripted) -> None:
+    """The server stops for a second. Users go on arriving, and p99 shows it.
+
+    A closed loop asks nothing meanwhile: one request of 150 sees the stall, and p99 does not.
+    """
+    stall_s, count, at = 1.0, 150, 60
+    scripts: list[dict[str, Any]] = [{"ttft_s": 0.002}] * count
+    scripts[at] = {"ttft_s": 0.002, "stall_s": stall_s}
+
+    open_loop = opened(server, Open(arrivals.poisson(count, 100.0, "stall")), *scripts, tokens=1)
+    closed_loop = closed(server, *scripts, tokens=1)
+
+    open_p99 = latency_metrics([s.trace for s in open_loop.served])["ttft_p99_s"]
+    closed_p99 = latency_metrics([s.trace for s in closed_loop.served])["ttft_p99_s"]
+    assert open_p99 > 0.9 * stall_s
+    assert closed_p99 < 0.7 * stall_s
+    assert sum(e2el_s(s.trace) > 0.3 for s in closed_loop.served) == 1
+    assert sum(e2el_s(s.trace) > 0.3 for s in open_loop.served) > 40
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ({}, "either"),
+        ({"closed": Closed(1), "opened": Open((0.0,))}, "either"),
+        ({"closed": Closed(0)}, "at least 1"),
+        ({"closed": Closed(8)}, "none is measured"),
+        ({"opened": Open((0.0, 1.0))}, "due times"),
+        ({"opened": Open((0.0, 2.0, 1.0))}, "ascend"),
+    ],
+)
+def test_a_load_that_cannot_be_is_refused(server: Scripted, shape: dict[str, Any], words: str) -> None:
+    """Before anything is sent, with what is wrong."""
+    with pytest.raises(ValueError, match=words):
+        client.run(LoadJob(endpoint(server), asks(*[QUICK] * 3), **shape))
+
+
+def test_answers_over_the_bound_are_decoded_as_they_end(server: Scripted) -> None:
+    """Memory is bounded, the numbers are the same, and the answer says how many were."""
+    job = LoadJob(endpoint(server), asks(*[QUICK] * 6), closed=Closed(1, 0), hold_bytes=3000)
+
+    answer = client.run(job)
+
+    assert 0 < answer.decoded_inside < 6
+    assert [s.trace.event_tokens for s in answer.served] == [(1,) * 8] * 6
+    assert all(b >= a for s in answer.served for a, b in pairwise(s.trace.token_s))
+
+
+def test_the_client_states_its_own_health(server: Scripted) -> None:
+    """CPU, wall time and timer lateness of the window are in the answer."""
+    health = closed(server, *[QUICK] * 30, concurrency=2).health
+
+    assert 0 < health.cpu_s < health.wall_s
+    assert health.lag_samples > 5
+    assert 0 <= health.lag_p99_s <= health.lag_max_s < 1
+
+
+def test_requests_in_flight_are_counted_over_time() -> None:
+    """Spans are clipped to the window; the mean is over time, low and high over moments."""
+    spans = [(-1.0, 1.0), (0.0, 4.0), (2.0, 9.0), (5.0, 6.0)]
+
+    assert in_flight(spans, 0.0, 4.0) == InFlight(mean=(1 + 4 + 2) / 4, low=1, high=2)
+    assert in_flight(spans, 4.0, 4.0) == InFlight()
+    assert in_flight([], 0.0, 1.0) == InFlight()

@@ -1,0 +1,132 @@
+"""Online rounds from suite to record, on the fake engine's server; `bench load` against one that runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.contract.errors import UserError
+from bench.contract.record import Result
+from bench.run import config, pipeline, plan, serving
+from bench.run.progress import Progress
+from bench.store import Store
+from tests.conftest import ROOT, Command
+
+_CLOSED = {"kind": "closed", "concurrency": 4, "prompt_tokens": 16, "new_tokens": 8, "requests": 20}
+_OPEN = {"kind": "open", "rate_per_s": 40, "prompt_tokens": 16, "new_tokens": 8, "requests": 20}
+
+
+def _run(store: Store, engine: dict[str, Any], *loads: dict[str, Any]) -> list[Result]:
+    suite = config.suite({
+        "name": "s", "model": "models/demo", "recipes": ["fp32"], "engines": [{"name": "fake", **engine}],
+        "workloads": list(loads), "devices": ["cpu"], "rounds": 1, "settle_s": 0,
+    })  # fmt: skip
+    made = plan.plan(suite, fetch=False)
+    with Progress() as progress:
+        pipeline.run(made, store, progress, retry_failed=True)
+    return pipeline.records(made, store)
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_server_is_started_loaded_and_recorded(tmp_path: Path) -> None:
+    """TTFT and TPOT are the server's schedule; the load asked for is the load in flight; nothing is left."""
+    store = Store(tmp_path / "results")
+    closed, opened = sorted(_run(store, {"ttft_s": 0.03, "itl_s": 0.005}, _CLOSED, _OPEN),
+                            key=lambda r: r.cell.what)  # fmt: skip
+
+    for result in (closed, opened):
+        assert result.status == "ok", result.reason
+        assert result.metrics["ttft_s"] == pytest.approx(0.03, abs=0.02)
+        assert result.metrics["tpot_s"] == pytest.approx(0.005, abs=0.003)
+        assert result.metrics["failed_requests"] == 0
+        assert result.facts["counted_by"] == "usage"
+        assert {"in_flight_mean", "client_cpu_fraction", "client_lag_p99_s", "ready_s"} <= set(result.facts)
+        assert str(tmp_path) not in json.dumps(result.facts["server"])
+    assert closed.metrics["concurrency"] == pytest.approx(4, abs=0.3)
+    assert closed.facts["in_flight_high"] == 4
+    assert closed.metrics["output_tok_per_s"] == pytest.approx(4 * 8 / 0.065, rel=0.4)
+    assert serving.orphans() == []
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_server_that_cannot_serve_is_a_failed_round(tmp_path: Path) -> None:
+    """A server that dies on its first request: the reason says what the client saw; the run goes on."""
+    (result,) = _run(Store(tmp_path / "results"), {"fail": "exit"}, _CLOSED)
+
+    assert result.status == "failed"
+    assert result.reason.startswith("none of ")
+    assert "was completed; the first: " in result.reason
+
+
+def test_a_kinds_own_fields_alone_make_its_digest(cache: Path) -> None:
+    """An offline record stays current whatever the fields of online loads are, and the other way round."""
+    del cache
+
+    def digests(load: dict[str, Any]) -> set[str]:
+        suite = config.suite({"name": "s", "model": "models/demo", "recipes": ["fp32"], "engines": ["fake"],
+                              "workloads": [load], "devices": ["cpu"]})  # fmt: skip
+        return {item.digest for item in plan.plan(suite, fetch=False).items}
+
+    offline = {"batch": 1, "prompt_tokens": 16, "new_tokens": 8}
+    assert digests(offline) == digests({**offline, "requests": 7, "rate_per_s": 3.0})
+    assert digests(_CLOSED) == digests({**_CLOSED, "batch": 9, "burstiness": 2.0})
+    assert digests(_CLOSED) != digests({**_CLOSED, "requests": 21})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "open"}, "needs a rate_per_s above zero"),
+        ({"kind": "open", "rate_per_s": 1, "burstiness": 0}, "burstiness must be above zero"),
+        ({"kind": "closed", "concurrency": 0}, "concurrency and requests start at 1"),
+        ({"kind": "clsoed"}, "workloads"),
+    ],
+)
+def test_a_load_that_cannot_be_is_refused(change: dict[str, Any], words: str) -> None:
+    """In one sentence, before anything is run."""
+    with pytest.raises(UserError, match=words):
+        config.suite(
+            {"name": "s", "model": "m", "recipes": ["fp32"], "engines": ["fake"], "workloads": [change]}
+        )
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The fake engine's server, started by hand."""
+    port = serving.free_port()
+    argv = [sys.executable, "-m", "bench.engines.fake", str(port), "0.02", "0.004", ""]
+    with subprocess.Popen(argv, cwd=ROOT) as process:
+        time.sleep(1.0)
+        yield f"http://127.0.0.1:{port}"
+        process.kill()
+
+
+def test_a_running_server_can_be_loaded(command: Command, server: str) -> None:
+    """`bench load URL`: figures in the terminal, and all of it as JSON."""
+    words = [server, "--model", "fake", "--requests", "20", "--prompt-tokens", "8", "--new-tokens", "8"]
+    said = command("bench", "load", *words, "--concurrency", "4")
+    data = json.loads(command("bench", "load", *words, "--rate", "50", "--json").stdout)
+
+    assert said.returncode == 0, said.stderr
+    assert "output_tok_per_s" in said.stdout
+    assert data["metrics"]["ttft_s"] == pytest.approx(0.02, abs=0.02)
+    assert data["facts"]["failures"] == {}
+
+
+def test_a_server_that_is_not_there_is_one_sentence(command: Command) -> None:
+    """Exit code 2, and what the client was told."""
+    done = command(
+        "bench", "load", f"http://127.0.0.1:{serving.free_port()}", "--model", "m", "--requests", "3"
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no request to http://127.0.0.1:")
+    assert "Connection refused" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
