@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bench.contract.record import RequestTrace
 from bench.load.connection import Exchange
 from bench.load.job import Ask, Endpoint, Failure, Served
@@ -31,21 +33,10 @@ def served(
     In a closed loop a request is due when it is sent.
     """
     failure, message = verdict(exchange, reply, ask, exact=endpoint.exact_length)
-    sent = exchange.sent_s or exchange.end_s  # never sent: as late as its end
-    due = sent if closed and not exchange.reconnects else exchange.due_s
     details = reply.usage.get("prompt_tokens_details")
-    trace = RequestTrace(
-        request=exchange.index,
-        window=window,
-        prompt_tokens=ask.prompt_tokens or len(ask.ids) or count(reply.usage, "prompt_tokens") or 0,
-        due_s=due - zero_s,
-        sent_s=sent - zero_s,
-        token_s=tuple(time - zero_s for time in reply.times),
-        event_tokens=reply.tokens,
-        error=message,
-    )
+    trace = _trace(exchange, reply, ask, zero_s=zero_s, window=window, closed=closed)
     return Served(
-        trace=trace,
+        trace=replace(trace, error=message),
         failure=failure,
         queued_s=exchange.queued_s - zero_s,
         first_byte_s=exchange.read_s[0] - zero_s if exchange.read_s else None,
@@ -61,6 +52,22 @@ def served(
         chunk_gaps=reply.surplus != 0 or any(n > 1 for n in reply.tokens),
         reconnects=exchange.reconnects,
         fresh_connection=exchange.fresh,
+    )
+
+
+def _trace(
+    exchange: Exchange, reply: Reply, ask: Ask, *, zero_s: float, window: int, closed: bool
+) -> RequestTrace:
+    sent = exchange.sent_s or exchange.end_s  # never sent: as late as its end
+    due = sent if closed and not exchange.reconnects else exchange.due_s
+    return RequestTrace(
+        request=exchange.index,
+        window=window,
+        prompt_tokens=ask.prompt_tokens or len(ask.ids) or count(reply.usage, "prompt_tokens") or 0,
+        due_s=due - zero_s,
+        sent_s=sent - zero_s,
+        token_s=tuple(time - zero_s for time in reply.times),
+        event_tokens=reply.tokens,
     )
 
 

@@ -12,8 +12,10 @@ from bench.measure.latency import itl_s, tpot_s, ttft_s
 from bench.measure.stats import percentile
 from tests.instrument.scripted_server import Scripted
 
-# The bounds are for a machine that runs other tests as well; benchmarks/client_capacity.py states the error.
-TTFT_ERROR_S, TPOT_ERROR_S, LAG_P90_S = 0.005, 0.0005, 0.02
+# Noise of the machine only adds: one measurement within the bounds is not undone by another that was
+# disturbed. benchmarks/client_capacity.py states the error itself.
+BOUNDS = {"ttft": 0.003, "tpot": 0.0005, "gap": 0.0005, "lag_p90": 0.01}
+ATTEMPTS = 4
 
 
 @pytest.mark.parametrize("api", ["completions", "chat"])
@@ -23,6 +25,16 @@ def test_what_the_server_did_is_what_the_client_reads(server: Scripted, concurre
 
     Every token has its stamp, none before the server sent it.
     """
+    found = []
+    for _ in range(ATTEMPTS):
+        found.append(errors(server, concurrency, api))
+        if all(found[-1][name] < bound for name, bound in BOUNDS.items()):
+            return
+    pytest.fail(f"never within {BOUNDS}: {found}")
+
+
+def errors(server: Scripted, concurrency: int, api: Any) -> dict[str, float]:
+    """How far the client's medians are from the server's log, and the 90th percentile of stamp - send."""
     server.reset()
     script = {"ttft_s": 0.03, "itl_s": 0.005}
     asks = tuple(Ask(24, text=f"r{i}", prompt_tokens=3) for i in range(max(10, 4 * concurrency)))
@@ -31,22 +43,22 @@ def test_what_the_server_did_is_what_the_client_reads(server: Scripted, concurre
     answer = client.run(LoadJob(endpoint, asks, closed=Closed(concurrency)))
 
     log = {entry.key: entry for entry in server.log()}
-    pairs = [(served, log[f"r{served.trace.request}"]) for served in answer.served]
+    pairs = [(served.trace, log[f"r{served.trace.request}"]) for served in answer.served]
     assert answer.failures == {}
     lags = [
         answer.zero_s + seen - sent
-        for served, entry in pairs
-        for seen, sent in zip(served.trace.token_s, entry.token_s, strict=True)
+        for trace, entry in pairs
+        for seen, sent in zip(trace.token_s, entry.token_s, strict=True)
     ]
     assert min(lags) > 0
-    assert percentile(lags, 90) < LAG_P90_S
-    ttft = median(ttft_s(served.trace) for served, _ in pairs)
     true_ttft = median(entry.token_s[0] - entry.received_s for _, entry in pairs)
     assert true_ttft >= 0.03
-    assert abs(ttft - true_ttft) < TTFT_ERROR_S
-    tpot = median(t for served, _ in pairs if (t := tpot_s(served.trace)) is not None)
-    true_tpot = median((entry.token_s[-1] - entry.token_s[0]) / 23 for _, entry in pairs)
-    assert abs(tpot - true_tpot) < TPOT_ERROR_S
-    gaps = median(gap for served, _ in pairs for gap in itl_s(served.trace))
+    tpot = median(t for trace, _ in pairs if (t := tpot_s(trace)) is not None)
+    gaps = median(gap for trace, _ in pairs for gap in itl_s(trace))
     true_gaps = median(b - a for _, entry in pairs for a, b in pairwise(entry.token_s))
-    assert abs(gaps - true_gaps) < TPOT_ERROR_S
+    return {
+        "ttft": abs(median(ttft_s(trace) for trace, _ in pairs) - true_ttft),
+        "tpot": abs(tpot - median((entry.token_s[-1] - entry.token_s[0]) / 23 for _, entry in pairs)),
+        "gap": abs(gaps - true_gaps),
+        "lag_p90": percentile(lags, 90),
+    }
