@@ -1,6 +1,7 @@
 """What an engine does with one artifact, as one JSON object; test_conformance.py starts it in its own Python.
 
-`python conformance.py ENGINE FOLDER CONTEXT`: CONTEXT is the model's, in tokens.
+`python conformance.py ENGINE FOLDER CONTEXT`: CONTEXT is the model's, in tokens. What needs logits is left
+out for an engine that has no score mode.
 """
 
 from __future__ import annotations
@@ -28,21 +29,29 @@ def main(name: str, folder: Path, context: int) -> dict[str, Any]:
         alone = [_generate(session, [prompt]) for prompt in _PROMPTS]
         together = _generate(session, _PROMPTS)
         again = _generate(session, _PROMPTS)
-        blocks = list(session.logits(_PROMPTS[0]))
+        scored = _scored(session, alone) if "score" in engine.MODES else {}
         return {
+            **scored,
             "alone": [tokens for tokens, _ in alone],
             "together": together[0],
             "again": again[0],
             "times": together[1],
-            "greedy": [_greedy(session, p, made[0]) for p, (made, _) in zip(_PROMPTS, alone, strict=True)],
-            "starts": [block.start for block in blocks],
-            "rows": [len(block.logits) for block in blocks],
-            "dtypes": sorted({str(block.logits.dtype) for block in blocks}),
-            "finite": all(bool(np.isfinite(block.logits).all()) for block in blocks),
             "receipts": session.receipts(),
             "memory": session.memory(),
-            "too_long": _refused(session, context),
+            "too_long": _refused(session, context, engine.MODES),
         }
+
+
+def _scored(session: Any, alone: list[tuple[list[list[int]], list[float]]]) -> dict[str, Any]:
+    """What the logits are, and what they say was most likely where `alone` was made."""
+    blocks = list(session.logits(_PROMPTS[0]))
+    return {
+        "greedy": [_greedy(session, p, made[0]) for p, (made, _) in zip(_PROMPTS, alone, strict=True)],
+        "starts": [block.start for block in blocks],
+        "rows": [len(block.logits) for block in blocks],
+        "dtypes": sorted({str(block.logits.dtype) for block in blocks}),
+        "finite": all(bool(np.isfinite(block.logits).all()) for block in blocks),
+    }
 
 
 def _generate(session: Any, prompts: list[list[int]]) -> tuple[list[list[int]], list[float]]:
@@ -57,12 +66,14 @@ def _greedy(session: Any, prompt: list[int], made: list[int]) -> list[int]:
     return [int(token) for token in logits[len(prompt) - 1 : -1].argmax(axis=1)]
 
 
-def _refused(session: Any, context: int) -> list[str]:
+def _refused(session: Any, context: int, modes: frozenset[str]) -> list[str]:
     """The sentences for a prompt that leaves no room, and for a text longer than the context."""
     said = []
-    for attempt in (session.generate([[5] * (context - 4)], 8), session.logits([5] * (context + 1))):
+    attempts: list[tuple[Any, tuple[Any, ...]]] = [(session.generate, ([[5] * (context - 4)], 8))]
+    attempts += [(session.logits, ([5] * (context + 1),))] if "score" in modes else []
+    for attempt, words in attempts:
         try:
-            list(attempt)
+            list(attempt(*words))
         except UserError as error:
             said.append(str(error))
     return said

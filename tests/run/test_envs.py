@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bench.contract.errors import UserError
+from bench.contract.record import Gpu
+from bench.machine import nvml
 from bench.run import envs, paths
 
 
@@ -21,12 +24,14 @@ def _spec(*requirements: str) -> envs.EnvSpec:
     return envs.EnvSpec("tiny", requirements, {"MINE": "1"}, ("pip",), "")
 
 
-def _configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requirement: str) -> envs.EnvSpec:
+def _configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requirement: str, more: str = ""
+) -> envs.EnvSpec:
     """A configs folder with one environment, `tiny`, that wants one requirement."""
     folder = tmp_path / "configs" / "envs"
     folder.mkdir(parents=True)
     (folder / "tiny.yaml").write_text(
-        f"requirements: [{requirement}]\nvariables: {{MINE: '1'}}\nrecords: [pip]\n"
+        f"requirements: [{requirement}]\nvariables: {{MINE: '1'}}\nrecords: [pip, lone]\n{more}"
     )
     monkeypatch.setattr(paths, "CONFIGS", folder.parent)
     envs.spec.cache_clear()
@@ -81,3 +86,37 @@ def test_pins_name_the_build() -> None:
 
     assert _spec("a==2").digest != base.digest
     assert envs.EnvSpec("tiny", ("a==1",), {}, (), "b==3").digest != base.digest
+
+
+def test_a_variant_is_what_the_machine_calls_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a GPU one set of requirements and pins, without one another: two builds with two names."""
+    more = "variants:\n  cuda: {requirements: [b==2], pins: gpu.txt}\n  cpu: {no_deps: [c==3]}\n"
+    monkeypatch.setattr(nvml, "gpus", tuple)
+    without = _configured(tmp_path, monkeypatch, "a==1", more)
+    (tmp_path / "configs" / "envs" / "gpu.txt").write_text("d==4\n")
+    monkeypatch.setattr(nvml, "gpus", lambda: (Gpu(0, "GPU", 1, "9.0", "1"),))
+    envs.spec.cache_clear()
+    found = envs.spec("tiny")
+
+    assert (without.requirements, without.no_deps, without.pins) == (("a==1",), ("c==3",), "")
+    assert (found.requirements, found.no_deps, found.pins) == (("b==2",), (), "d==4\n")
+    assert found.variables == without.variables
+    assert found.digest != without.digest
+    assert without.digest != _spec("a==1").digest
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_package_can_do_without_what_it_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel that asks for something that cannot be had is installed, under `no_deps`, all the same."""
+    wheel, about = tmp_path / "lone-1.0-py3-none-any.whl", "lone-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as packed:
+        packed.writestr("lone.py", "")
+        packed.writestr(
+            f"{about}/METADATA",
+            "Metadata-Version: 2.1\nName: lone\nVersion: 1.0\nRequires-Dist: no-such-package-here\n",
+        )
+        packed.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        packed.writestr(f"{about}/RECORD", "")
+    _configured(tmp_path, monkeypatch, "pip", f"no_deps: [{wheel}]\n")
+
+    assert envs.ensure("tiny", print).versions["lone"] == "1.0"

