@@ -83,6 +83,20 @@ class Cut:
         plain = [[list(w.ids), w.first] for w in self.windows]
         return hashlib.sha256(json.dumps(plain, separators=(",", ":")).encode()).hexdigest()
 
+    def facts(self, scope: Scope) -> dict[str, Any]:
+        """What a record says of the items, whatever is measured over them."""
+        return {
+            "corpus": label(scope.corpus),
+            "sha256": self.sha256,
+            "tokens": len(self.ids),
+            "first_ids": self.ids[:8],
+            "context": scope.context,
+            "windows": len(self.windows),
+            "window_tokens": [window.scored for window in self.windows],
+            "window_bytes": [window.size for window in self.windows],
+            "calibration_overlap_fraction": self.overlap,
+        }
+
 
 def cut(session: Session, scope: Scope, folder: Path) -> Cut:
     """The windows of the text, encoded for the artifact in `folder` that `session` runs.

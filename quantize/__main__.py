@@ -40,7 +40,7 @@ def quantize(
     device: Annotated[str, typer.Option(help="cpu, cuda:N or auto.")] = "auto",
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of a Hub model.")] = "",
 ) -> None:
-    """Compress MODEL into a folder that transformers loads, and say what the written files hold."""
+    """Compress MODEL into a folder in its method's format, and say what the written files hold."""
     from bench.machine import hardware as machine
     from bench.run import artifacts, models
     from bench.run.progress import Progress

@@ -59,6 +59,14 @@ class EngineSpec:
         return self.label or self.name
 
 
+# The fields of a Workload that mean something to each kind, beside those that do to all.
+LOAD_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "offline": ("batch", "repeats"),
+    "closed": ("concurrency", "requests"),
+    "open": ("rate_per_s", "arrivals", "burstiness", "requests"),
+}
+
+
 @dataclass(frozen=True)
 class Workload:
     """A load of prompts of `prompt_tokens`, `new_tokens` made from each.

@@ -34,7 +34,6 @@ _PAD = 256  # the library rounds a context up to this many tokens
 _DEBUG, _ERROR, _CONTINUED = 1, 4, 5  # of enum ggml_log_level
 _FLASH = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
 _KV = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
-_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 _BUFFER = re.compile(r":\s+(\S+)\s+(model|KV|RS|compute|output) buffer size =\s+([\d.]+) MiB")
 
 
@@ -56,9 +55,7 @@ class Options:
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
-    del hardware
-    if artifact_format not in LOADS:
-        return f"llama.cpp loads GGUF files, not {artifact_format}"
+    del artifact_format, hardware
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
     if cell.device.startswith("cuda") and options.n_gpu_layers == 0:
         return "n_gpu_layers is 0, which leaves the GPU unused: ask for the device cpu instead"
@@ -106,9 +103,8 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     """llama-server, with as many slots as it computes together, and no reuse of prompts."""
     program = Path(python).with_name("llama-server")
     if not program.is_file():
-        raise UserError(
-            f"there is no llama-server beside {python}: `bench envs build llamacpp --tools` builds it"
-        )
+        build = "python -m bench envs build llamacpp --tools"
+        raise UserError(f"there is no llama-server beside {python}: put one there, or `{build}`")
     room = options.context or min(artifact.audit.context or _SLOT_TOKENS, _SLOT_TOKENS)
     on_gpu = device.startswith("cuda")
     words = {
@@ -227,6 +223,11 @@ class LlamaSession:
         first = next((i for i, size in enumerate(sizes) if size), None)
         if first is not None and 0 < surplus <= sizes[first]:
             sizes[first] -= surplus
+        elif surplus:
+            raise UserError(
+                f"the file's vocabulary spells the text in {sum(sizes)} bytes where it has {len(raw)}: "
+                "score the model in a folder with its tokenizer.json, by which bytes can be counted"
+            )
         return ids, sizes
 
     def receipts(self) -> Mapping[str, str]:
@@ -279,7 +280,7 @@ class LlamaSession:
     def _piece_bytes(self, token: int) -> int:
         room = ctypes.create_string_buffer(256)
         size: int = self.lib.llama_token_to_piece(self.vocab, token, room, len(room), 0, False)  # noqa: FBT003  (C)
-        return max(0, size)
+        return abs(size)  # below zero: the room it would have needed
 
 
 class _Context:
@@ -386,12 +387,11 @@ def _struct(lib: Any, arrays: _Context) -> Any:
 
 
 def _file(folder: Path) -> Path:
-    """The model's file, or the first part of a split one; UserError for none, or several."""
+    """The model's file. Of a split one the first part, which sorts first; several models failed the audit."""
     if folder.is_file():
         return folder
-    files = [f for f in sorted(folder.glob("*.gguf")) if not _PART.search(f.name) or "-00001-of-" in f.name]
-    if len(files) != 1:
-        raise UserError(f"the artifact has {len(files)} GGUF models where one is expected: name one file")
+    if not (files := sorted(folder.glob("*.gguf"))):
+        raise UserError("the artifact has no GGUF file: make it again, or name the file itself")
     return files[0]
 
 

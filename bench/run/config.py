@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.contract import plugins
 from bench.contract.errors import UserError
-from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task, Workload
+from bench.contract.spec import LOAD_FIELDS, EngineSpec, Options, Recipe, Step, Suite, Task, Workload
 from bench.run import paths
 
 # Words a user writes that stand for a field of another name.
@@ -43,7 +43,7 @@ def suite(data: Mapping[str, Any]) -> Suite:
         full["model"] = {"source": full["model"]}
     full["recipes"] = [_recipe(f"recipes[{i}]", r) for i, r in _items(full, "recipes")]
     full["engines"] = [_engine(f"engines[{i}]", e) for i, e in _items(full, "engines")]
-    full["workloads"] = [_closed(f"workloads[{i}]", w, Workload) for i, w in _items(full, "workloads")]
+    full["workloads"] = [_workload(f"workloads[{i}]", w) for i, w in _items(full, "workloads")]
     full["tasks"] = [_task(f"tasks[{i}]", t) for i, t in _items(full, "tasks")]
     try:
         made = TypeAdapter(Suite).validate_python(full)
@@ -116,6 +116,17 @@ def _engine(where: str, given: Any) -> EngineSpec:
     rest = {k: v for k, v in given.items() if k not in (_ENGINE_WORD, "label")}
     name = given[_ENGINE_WORD]
     return EngineSpec(name, _located(where, plugins.ENGINES, name, rest), given.get("label", ""))
+
+
+def _workload(where: str, given: Any) -> dict[str, Any]:
+    """A load's fields; one that means nothing to its kind would be ignored, and is refused."""
+    found = _closed(where, given, Workload)
+    kind = found.get("kind", Workload.kind)
+    for key in found:
+        kinds = [name for name, fields in LOAD_FIELDS.items() if key in fields]
+        if kinds and kind in LOAD_FIELDS and kind not in kinds:
+            raise UserError(f"{where}.{key}: means nothing to kind: {kind}; set kind: {' or '.join(kinds)}")
+    return found
 
 
 def _task(where: str, given: Any) -> Task:

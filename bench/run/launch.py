@@ -56,7 +56,7 @@ def run(job: Job, env: Environment, *, timeout_s: float, memory_limit_bytes: int
 
     `memory_limit_bytes` bounds the process tree; 0 leaves the machine's own memory as the bound.
     """
-    with _scratch() as folder:
+    with scratch() as folder:
         device = job.device
         # The worker sees one GPU only, and to it that is the first.
         job = replace(
@@ -192,7 +192,7 @@ def variables(env: Environment, device: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
+def scratch() -> Iterator[Path]:
     """A working folder named after this process; folders of processes that are gone are cleared away."""
     root = paths.cache_folder("scratch")
     for left in root.iterdir():

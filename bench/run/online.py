@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from bench.contract import plugins, wire
+from bench.contract.errors import UserError
 from bench.contract.job import Answer
 from bench.contract.spec import Cell, Workload
 from bench.load import arrivals, prompts
 from bench.load.client import answered
 from bench.load.job import Ask, Closed, Endpoint, LoadAnswer, LoadJob, Open
 from bench.machine import probes
-from bench.run import artifacts, launch, paths, serving
+from bench.run import artifacts, builds, launch, paths, serving
 from bench.run.artifacts import Made
 from bench.run.envs import Environment
 
@@ -33,8 +32,8 @@ def run(cell: Cell, made: Made, env: Environment, seed: str, *, timeout_s: float
     assert load is not None  # noqa: S101  (an online cell has a workload)
     device = "cuda:0" if cell.device.startswith("cuda") else cell.device  # the only one it sees
     options = engine.Options(**artifacts.absolute(cell.engine.options))
-    server = engine.serve(made.folder, made.artifact, options, env.python, port, device)
     try:
+        server = engine.serve(made.folder, made.artifact, options, env.python, port, device)
         with (
             serving.running(server, port, env, cell.device, timeout_s=timeout_s) as live,
             probes.watch(live.pid, cell.device) as probe,
@@ -43,23 +42,30 @@ def run(cell: Cell, made: Made, env: Environment, seed: str, *, timeout_s: float
             found = apply(job, timeout_s=max(1.0, timeout_s - (time.monotonic() - began)))
             receipts, memory = engine.read_log(live.log.text)
             facts = {"ready_s": live.ready_s, "server": " ".join(_shown(server.argv, made)), **memory}
-    except serving.ServerFailedError as failure:
+            ended = live.ended
+    except (serving.ServerFailedError, UserError) as failure:  # this round's; the others go on
         return launch.Outcome(Answer(error=str(failure)), time.monotonic() - began)
+    if ended:
+        facts["server_ended"] = paths.scrubbed(ended)
     return launch.Outcome(_answer(found, facts, receipts), time.monotonic() - began, probe.facts())
 
 
 def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
     """Run the load process to its end; an answer with an error when it did not come to one."""
-    with tempfile.TemporaryDirectory(dir=paths.cache_folder("scratch")) as folder:
-        letter, answer = Path(folder) / "load.json", Path(folder) / "answer.json"
+    with launch.scratch() as folder:
+        letter, answer = folder / "load.json", folder / "answer.json"
         letter.write_text(wire.dumps(job))
-        argv = [sys.executable, "-m", "bench.load.client", str(letter), str(answer)]
+        client = [sys.executable, "-m", "bench.load.client", str(letter), str(answer)]
+        argv = [sys.executable, "-c", builds.MORTAL, *client]
         try:
             done = subprocess.run(
                 argv, cwd=paths.ROOT, capture_output=True, text=True, timeout=timeout_s, check=False
             )
         except subprocess.TimeoutExpired:
-            return LoadAnswer(error=f"the load was not over within {timeout_s:.0f} s and was stopped")
+            return LoadAnswer(
+                error=f"the load was not over within {timeout_s:.0f} s and was stopped: allow it more time "
+                "(timeout_s of a suite, --timeout) or ask for fewer requests"
+            )
         if not answer.exists():
             last = done.stderr.strip().splitlines()[-1:] or ["no message"]
             return LoadAnswer(error=f"the load process ended with code {done.returncode}: {last[0][:200]}")
@@ -94,6 +100,7 @@ def _answer(found: LoadAnswer, facts: dict[str, Any], receipts: Any) -> Answer:
     if not error and all(served.failure for served in found.served):
         first = found.served[0].trace.error if found.served else "none was sent"
         error = f"none of {len(found.served)} requests was completed; the first: {first}"
+        error += f"; {facts['server_ended']}" if "server_ended" in facts else ""
     traces = tuple(served.trace for served in (*found.warmup, *found.served))
     return Answer(error=error, facts={**facts, **client_facts(found)}, receipts=receipts, traces=traces)
 

@@ -10,7 +10,7 @@ from functools import cache
 
 from bench.contract import plugins, wire
 from bench.contract.record import SCHEMA, Hardware
-from bench.contract.spec import Cell, EngineSpec, Recipe, Step, Suite, Task, Workload
+from bench.contract.spec import LOAD_FIELDS, Cell, EngineSpec, Recipe, Step, Suite, Task, Workload
 from bench.machine import hardware as machine
 from bench.run import artifacts, audit, envs, models, references
 from bench.run.models import Resolved
@@ -193,12 +193,7 @@ def _load_key(load: Workload | None) -> dict[str, object]:
     """The fields that mean something to this kind of load: another kind's new field makes no record stale."""
     assert load is not None  # noqa: S101  (a cell has a task or a workload)
     plain: dict[str, object] = wire.plain(load)
-    of = {
-        "offline": ("batch", "repeats"),
-        "closed": ("concurrency", "requests"),
-        "open": ("rate_per_s", "arrivals", "burstiness", "requests"),
-    }[load.kind]
-    return {k: plain[k] for k in ("kind", "name", "prompt_tokens", "new_tokens", *of)}
+    return {k: plain[k] for k in ("kind", "name", "prompt_tokens", "new_tokens", *LOAD_FIELDS[load.kind])}
 
 
 def _task_key(task: Task) -> list[object]:

@@ -47,10 +47,11 @@ class Live:
     log: launch.Log
     process: subprocess.Popen[bytes]
 
-    def check(self) -> None:
-        """ServerFailedError when it has ended."""
-        if (code := self.process.poll()) is not None:
-            raise ServerFailedError(f"the server ended (code {code}) while it was used{_last(self.log)}")
+    @property
+    def ended(self) -> str:
+        """That it has ended, and its last words; nothing while it lives."""
+        code = self.process.poll()
+        return "" if code is None else f"the server ended (code {code}) while it was used{_last(self.log)}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,13 @@ def running(
 ) -> Iterator[Live]:
     """Start the server, wait until it is healthy and idle, and end it and its children afterwards."""
     began = time.monotonic()
-    work = paths.cache_folder("scratch")
+    with launch.scratch() as work:
+        yield from _served(server, port, env, device, work, began, timeout_s)
+
+
+def _served(
+    server: Server, port: int, env: Environment, device: str, work: Path, began: float, timeout_s: float
+) -> Iterator[Live]:
     process = subprocess.Popen(
         [sys.executable, "-c", builds.MORTAL, *server.argv],
         cwd=work, env={**launch.variables(env, device), **server.variables}, stdin=subprocess.DEVNULL,

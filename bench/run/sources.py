@@ -13,7 +13,6 @@ import platform
 import shutil
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,18 +135,23 @@ def _settle(what: SourceSpec, word: str, files: list[Path]) -> None:
 
 @contextmanager
 def _unpacked(what: SourceSpec, build: Build) -> Iterator[Path]:
-    """The source distribution in a folder of its own, which is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="build-", dir=paths.cache_folder("built")) as place:
+    """The source distribution in a folder of its own, which is gone afterwards; under this build's lock."""
+    place = what.folder.with_suffix(".part")
+    shutil.rmtree(place, ignore_errors=True)  # of a build that was killed
+    place.mkdir()
+    try:
         build.say(f"fetching the source of {what.package}")
         argv = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", what.name,
-                "--no-input", "--disable-pip-version-check", "--progress-bar", "off", "-d", place,
+                "--no-input", "--disable-pip-version-check", "--progress-bar", "off", "-d", str(place),
                 what.package]  # fmt: skip
         build.step(argv)
-        archive = next(Path(place).glob("*.tar.gz"))
+        archive = next(place.glob("*.tar.gz"))
         with tarfile.open(archive) as packed:
             packed.extractall(place, filter="data")
         archive.unlink()
-        yield next(path for path in Path(place).iterdir() if path.is_dir())
+        yield next(path for path in place.iterdir() if path.is_dir())
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _cuda(arguments: tuple[str, ...]) -> tuple[str, ...]:

@@ -74,27 +74,19 @@ def evaluate(session: Session, options: Options, folder: Path, reference: Path |
     sums = np.array([window.sum(axis=0) for window in found]).T.tolist()
     tokens, values = sum(len(window) for window in found), np.concatenate(found)[:, 0]
     return {
-        "corpus": windows.label(options.corpus),
-        "sha256": text.sha256,
-        "tokens": len(text.ids),
-        "first_ids": text.ids[:8],
-        "context": options.context,
+        **text.facts(_scope(options)),
         "convention": options.convention,
         "vocab": known["vocab"],
-        "windows": len(found),
         "window_kl": sums[0],
         "window_top1": [round(count) for count in sums[1]],
         "window_nll": sums[2],
         "window_nll_change": sums[3],
-        "window_tokens": [window.scored for window in text.windows],
-        "window_bytes": [window.size for window in text.windows],
         "kl_quantiles": {name: float(np.quantile(values, q)) for name, q in _QUANTILES.items()},
         "perplexity": _exp(math.fsum(sums[2]) / tokens),
         "baseline_perplexity": _exp((math.fsum(sums[2]) - math.fsum(sums[3])) / tokens),
         "reference": {key: known[key] for key in ("digest", "engine", "artifact")},
         "kl_floor_mean": known["kl_floor_mean"],
         "kl_floor_max": known["kl_floor_max"],
-        "calibration_overlap_fraction": text.overlap,
     }
 
 

@@ -57,17 +57,9 @@ def evaluate(
                 f"logits of the window at token {window.start} are not finite: use a wider compute dtype"
             )
     return {
-        "corpus": windows.label(options.corpus),
-        "sha256": text.sha256,
-        "tokens": len(text.ids),
-        "first_ids": text.ids[:8],
-        "context": options.context,
+        **text.facts(_scope(options)),
         "stride": options.stride or options.context,
-        "windows": len(nlls),
         "window_nll": nlls,
-        "window_tokens": [window.scored for window in text.windows],
-        "window_bytes": [window.size for window in text.windows],
-        "calibration_overlap_fraction": text.overlap,
     }
 
 

@@ -8,7 +8,6 @@ multiplied with over the calibration text, as llama.cpp's imatrix tool counts it
 from __future__ import annotations
 
 import ctypes
-import re
 import shutil
 import subprocess
 import sys
@@ -46,7 +45,6 @@ _NEEDS_IMATRIX = frozenset(
     {"iq3_xs", "iq3_xxs", "q2_k_s", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s"}
 )
 _FILE = "model.gguf"
-_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 _CONVERTER = Path("share") / "llama-cpp-python" / "convert_hf_to_gguf.py"
 _ERROR, _CONTINUED = 4, 5  # of enum ggml_log_level
 _SMALLEST_BATCH = 16  # the imatrix tool leaves smaller products out
@@ -97,13 +95,10 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
 
 
 def _gguf(folder: Path) -> Path | None:
-    """The file, or the first part of a split one, that `folder` is or holds."""
+    """The file that `folder` is or holds; of a split one the first part, which sorts first."""
     if folder.is_file():
         return folder
-    files = [f for f in sorted(folder.glob("*.gguf")) if not _PART.search(f.name) or "-00001-of-" in f.name]
-    if len(files) > 1:
-        raise UserError(f"the model folder has {len(files)} GGUF models where one is expected: name one file")
-    return files[0] if files else None
+    return next(iter(sorted(folder.glob("*.gguf"))), None)
 
 
 def _convert(folder: Path, file: Path, kind: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from bench.contract.errors import UserError
 from bench.contract.record import Result
+from bench.contract.spec import Workload
 from bench.run import config, pipeline, plan, serving
 from bench.run.progress import Progress
 from bench.store import Store
@@ -71,7 +73,8 @@ def test_a_kinds_own_fields_alone_make_its_digest(cache: Path) -> None:
 
     def digests(load: dict[str, Any]) -> set[str]:
         suite = config.suite({"name": "s", "model": "models/demo", "recipes": ["fp32"], "engines": ["fake"],
-                              "workloads": [load], "devices": ["cpu"]})  # fmt: skip
+                              "workloads": [_CLOSED], "devices": ["cpu"]})  # fmt: skip
+        suite = replace(suite, workloads=(Workload(**load),))  # a suite file may not say some of these
         return {item.digest for item in plan.plan(suite, fetch=False).items}
 
     offline = {"batch": 1, "prompt_tokens": 16, "new_tokens": 8}
@@ -87,6 +90,9 @@ def test_a_kinds_own_fields_alone_make_its_digest(cache: Path) -> None:
         ({"kind": "open", "rate_per_s": 1, "burstiness": 0}, "burstiness must be above zero"),
         ({"kind": "closed", "concurrency": 0}, "concurrency and requests start at 1"),
         ({"kind": "clsoed"}, "workloads"),
+        ({"concurrency": 4}, "means nothing to kind: offline; set kind: closed"),
+        ({"kind": "closed", "batch": 2}, "means nothing to kind: closed; set kind: offline"),
+        ({"kind": "open", "rate_per_s": 1, "concurrency": 2}, "means nothing to kind: open"),
     ],
 )
 def test_a_load_that_cannot_be_is_refused(change: dict[str, Any], words: str) -> None:
