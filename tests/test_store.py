@@ -7,7 +7,8 @@ import pytest
 
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Audit, Hardware, RequestTrace, Result
-from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task, Workload
+from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task
+from bench.contract.workload import Workload
 from bench.store import Store, safe_name
 
 HARDWARE = Hardware("cpu", "cpu-x-2c-8gib", "X", 2**33, "X", 2, 2**33, ("avx2",), "float32", "Linux")

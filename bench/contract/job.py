@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.contract.record import Artifact, RequestTrace
-from bench.contract.spec import Options, Workload
+from bench.contract.spec import Options
+from bench.contract.workload import Workload
 
 JobKind = Literal["compress", "offline", "score", "reference"]
 

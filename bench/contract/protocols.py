@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.spec import Cell, Step
@@ -76,10 +76,12 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class Server:
-    """An engine's own HTTP server, OpenAI-compatible, as its command line.
+    """An engine's own HTTP server, OpenAI-compatible, as its command line; or one at `url` that runs already.
 
     `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200
-    once it can serve. `takes_ids`: prompts may be lists of token ids.
+    once it can serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request
+    over the client's own; null removes one. `api`, `exact_length` and `key_variable` as in the client's
+    Endpoint.
     """
 
     argv: tuple[str, ...]
@@ -87,6 +89,11 @@ class Server:
     variables: Mapping[str, str] = field(default_factory=dict)
     health: str = "/health"
     takes_ids: bool = True
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    url: str = ""
+    api: Literal["completions", "chat"] = "completions"
+    exact_length: bool = True
+    key_variable: str = ""
 
 
 class Engine(Protocol):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+
+from bench.contract.workload import Workload
 
 Scalar = str | int | float | bool | None
 Options = Mapping[str, Scalar]
@@ -57,54 +58,6 @@ class EngineSpec:
     @property
     def title(self) -> str:
         return self.label or self.name
-
-
-# The fields of a Workload that mean something to each kind, beside those that do to all.
-LOAD_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "offline": ("batch", "repeats"),
-    "closed": ("concurrency", "requests"),
-    "open": ("rate_per_s", "arrivals", "burstiness", "requests"),
-}
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A load of prompts of `prompt_tokens`, `new_tokens` made from each.
-
-    `offline`: static batches of `batch` in process; `repeats` of them are measured in a round, after warm-up.
-    `closed`: requests to the engine's server, `concurrency` in flight, each followed by the next. `open`:
-    requests due at `rate_per_s` on average, whatever is in flight (`arrivals`; `burstiness` is gamma's shape,
-    1 being Poisson's). Of both, `requests` are measured in a round, after warm-up.
-    """
-
-    batch: int = 1
-    prompt_tokens: int = 128
-    new_tokens: int = 64
-    repeats: int = 5
-    kind: Literal["offline", "closed", "open"] = "offline"
-    name: str = ""
-    concurrency: int = 1
-    rate_per_s: float = 0.0
-    arrivals: Literal["poisson", "constant", "gamma"] = "poisson"
-    burstiness: float = 1.0
-    requests: int = 100
-    __pydantic_config__ = _CLOSED
-
-    @property
-    def online(self) -> bool:
-        """Whether it goes to a server over HTTP."""
-        return self.kind != "offline"
-
-    @property
-    def title(self) -> str:
-        """As offline-b1-p128-n64, closed-c4-p128-n64, open-poisson2.5-p128-n64."""
-        bursts = f"-b{self.burstiness:g}" if self.arrivals == "gamma" else ""
-        how = {
-            "offline": f"b{self.batch}",
-            "closed": f"c{self.concurrency}",
-            "open": f"{self.arrivals}{self.rate_per_s:g}{bursts}",
-        }[self.kind]
-        return self.name or f"{self.kind}-{how}-p{self.prompt_tokens}-n{self.new_tokens}"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,16 +34,19 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Options:
-    """`fail`: how the worker dies on its first token.
+    """`fail`: how the worker dies on its first token, or its server on the request after `fail_after`.
 
-    `only_batch`: a batch size it says beforehand it cannot run.
+    `only_batch`: a batch size it says beforehand it cannot run. `slots`: requests that the server answers at
+    a time, others waiting; 0: any number.
     """
 
     ttft_s: float = 0.01
     itl_s: float = 0.002
     load_s: float = 0.0
     fail: Literal["", "exception", "segfault", "hang", "memory", "exit", "noise"] = ""
+    fail_after: int = 0
     only_batch: int = 0
+    slots: int = 0
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
@@ -66,8 +69,8 @@ def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Ite
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
     """This file as a program: a server that streams on the same schedule."""
     del folder, artifact, device
-    words = (str(port), str(options.ttft_s), str(options.itl_s), options.fail)
-    return Server((python, "-m", "bench.engines.fake", *words), "fake")
+    words = json.dumps({**asdict(options), "port": port})
+    return Server((python, "-m", "bench.engines.fake", words), "fake")
 
 
 def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
@@ -132,8 +135,12 @@ def _die(how: str) -> None:
             sys.stdout.write(line)
 
 
-async def _listen(port: int, ttft_s: float, itl_s: float, fail: str) -> None:
+async def _listen(port: int, options: Options) -> None:
+    free = asyncio.Semaphore(options.slots or 1 << 20)
+    answered = 0
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal answered
         while line := await reader.readline():
             size = 0
             while (header := await reader.readline()).strip():
@@ -143,23 +150,31 @@ async def _listen(port: int, ttft_s: float, itl_s: float, fail: str) -> None:
             if line.startswith(b"GET"):
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
                 continue
-            _die(fail)
-            await _stream(writer, int(json.loads(body)["max_tokens"]), ttft_s, itl_s)
+            if answered >= options.fail_after:
+                _die(options.fail)
+            answered += 1
+            async with free:
+                await _stream(writer, json.loads(body), options)
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", port)
     await server.serve_forever()
 
 
-async def _stream(writer: asyncio.StreamWriter, tokens: int, ttft_s: float, itl_s: float) -> None:
+async def _stream(writer: asyncio.StreamWriter, asked: Mapping[str, Any], options: Options) -> None:
     """A chunk a token at its due time, then the usage and the end."""
+    prompt, tokens = asked["prompt"], int(asked["max_tokens"])
+    usage = {
+        "prompt_tokens": len(prompt if isinstance(prompt, list) else prompt.split()),
+        "completion_tokens": tokens,
+    }
     loop = asyncio.get_running_loop()
     began = loop.time()
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
     for token in range(tokens):
-        await asyncio.sleep(max(0.0, began + ttft_s + token * itl_s - loop.time()))
+        await asyncio.sleep(max(0.0, began + options.ttft_s + token * options.itl_s - loop.time()))
         _event(writer, {"choices": [{"index": 0, "text": f" {token}"}]})
-    _event(writer, {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": tokens}})
+    _event(writer, {"choices": [], "usage": usage})
     _event(writer, None)
     writer.write(b"0\r\n\r\n")
 
@@ -170,4 +185,5 @@ def _event(writer: asyncio.StreamWriter, data: Any) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_listen(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), sys.argv[4]))
+    given = json.loads(sys.argv[1])
+    asyncio.run(_listen(given.pop("port"), Options(**given)))

@@ -1,12 +1,15 @@
-"""Hugging Face Transformers, in process: the engine every model and every PyTorch quantizer runs on first.
+"""Hugging Face Transformers: the engine every model and every PyTorch quantizer runs on first.
 
-Tokens come from `model.generate` itself, stamped by its own streamer hook: TTFT and TPOT are what a user of
-`generate` gets. GPTQ, AWQ and bitsandbytes artifacts load by the quantization_config in their own folder.
+Offline, tokens come from `model.generate` itself, stamped by its own streamer hook: TTFT and TPOT are what a
+user of `generate` gets. Online it is `transformers serve`. GPTQ, AWQ and bitsandbytes artifacts load by the
+quantization_config in their own folder.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,32 +19,51 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Decoded, LogitBlock
+from bench.contract.protocols import Decoded, LogitBlock, Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 
 ENV = "hf"
 VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "bnb"})
-MODES = frozenset({"offline", "score"})
+MODES = frozenset({"offline", "online", "score"})
 _BLOCK_BYTES = 64 << 20
 _AMPERE = (8, 0)
+_CACHES = "continuous batching has a cache of its own: turn it off, or leave cache dynamic"
+_CPU_KV_BLOCKS, _CPU_BATCH_TOKENS = 128, 2048
+# -1 ends nothing; null would be filled in from the checkpoint's settings, as whatever is not named here.
+_GREEDY = {"do_sample": False, "num_beams": 1, "eos_token_id": -1, "repetition_penalty": 1.0,
+           "no_repeat_ngram_size": 0, "min_length": 0}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Options:
-    """`dtype`: of activations and unquantized weights. `threads` 0: one per physical core."""
+    """`dtype`: of activations and unquantized weights. `threads` 0: one per physical core.
+
+    Of the server alone: `continuous_batching` computes requests together over a paged cache, else one waits
+    for the other; auto is on unless `cache` is static. On a CPU it makes the same tokens. `kv_blocks`: that
+    cache's size in blocks of 256 tokens; 0 is 128 on a CPU, on a GPU what the memory leaves.
+    """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     cache: Literal["dynamic", "static"] = "dynamic"
     threads: int = 0
+    continuous_batching: Literal["auto", "on", "off"] = "auto"
+    kv_blocks: int = 0
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
     if artifact_format not in LOADS:
         return f"Transformers here loads {', '.join(sorted(LOADS))}, not {artifact_format}"
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
+    if (
+        options.continuous_batching == "on"
+        and options.cache == "static"
+        and cell.workload
+        and cell.workload.online
+    ):
+        return _CACHES
     if options.attention != "flash_attention_2":
         return None
     if not hardware.gpus:
@@ -181,6 +203,49 @@ class HfSession:
                     yield each
 
 
+def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
+    """`transformers serve`, bound to this model; each request says itself that it is greedy and has no end.
+
+    It answers to no other name than the folder's path, and takes no ids. UserError for what it would do
+    otherwise than `open`.
+    """
+    del artifact
+    _look(folder)
+    dtype = "float32" if options.dtype == "auto" and device == "cpu" else options.dtype
+    _same_compute(folder, dtype)
+    batching = {"on": True, "off": False, "auto": options.cache == "dynamic"}[options.continuous_batching]
+    if batching and options.cache == "static":
+        raise UserError(_CACHES)
+    words = {"--host": "127.0.0.1", "--port": port, "--device": device, "--dtype": dtype,
+             "--attn-implementation": options.attention, "--log-level": "warning"}  # fmt: skip
+    if batching and (blocks := options.kv_blocks or (_CPU_KV_BLOCKS if device == "cpu" else 0)):
+        words["--cb-num-blocks"] = blocks
+    if batching and device == "cpu":  # the attention mask grows with both, and Transformers would take 60%
+        words["--cb-max-batch-tokens"] = _CPU_BATCH_TOKENS
+    argv = (
+        python, "-m", "transformers.cli.transformers", "serve", str(folder),
+        *(str(word) for pair in words.items() for word in pair), *(["--continuous-batching"] * batching),
+    )  # fmt: skip
+    variables = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
+    if options.threads:
+        variables["OMP_NUM_THREADS"] = str(options.threads)
+    asked = _GREEDY if options.cache == "dynamic" else {**_GREEDY, "cache_implementation": "static"}
+    extra = {"ignore_eos": None, "generation_config": json.dumps(asked)}
+    return Server(argv, str(folder), variables, takes_ids=False, extra=extra)
+
+
+def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:
+    """(receipts, {}) from the server's log, which says little; UserError when it made up weights."""
+    if lacking := re.search(r"^(\S+)\s*\|\s*MISSING\b", text, re.MULTILINE):
+        raise UserError(f"the artifact's weights do not fill the model, first {lacking[1]}")
+    receipts = {}
+    if said := re.findall(r"\[Request received\] .*, CB: (True|False)", text):
+        receipts["continuous_batching"] = "on" if said[-1] == "True" else "off"
+    if said := re.findall(r"Switching from \w+ to (\w+)", text):
+        receipts["attention"] = said[-1]
+    return receipts, {}
+
+
 class _Clock:
     """The streamer of `generate`, which puts the prompt first, then each step's tokens.
 
@@ -246,6 +311,14 @@ def _pretrained(folder: Path, options: Options, device: str) -> Any:
         output_loading_info=True,
         **local,
     )
+
+
+def _same_compute(folder: Path, dtype: str) -> None:
+    """UserError when the server would compute in what the artifact says; `open` can tell it otherwise."""
+    stored = json.loads((folder / "config.json").read_text()).get("quantization_config") or {}
+    compute = stored.get("bnb_4bit_compute_dtype", dtype) if stored.get("load_in_4bit") else dtype
+    if dtype not in {"auto", compute}:
+        raise UserError(f"transformers serve computes this artifact in {compute} only, not in {dtype}")
 
 
 def _look(folder: Path) -> None:

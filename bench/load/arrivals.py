@@ -38,6 +38,19 @@ def gamma(count: int, rate_per_s: float, burstiness: float, seed: str) -> tuple[
     return tuple(accumulate(draw.gammavariate(burstiness, scale) for _ in range(count)))
 
 
+def ramp(count: int, rate_per_s: float, seed: str) -> tuple[float, ...]:
+    """Independent arrivals whose rate rises evenly from nothing to `rate_per_s` at 2 * count / rate seconds.
+
+    A Poisson process of rate 1 on the scale of the rate's integral R t^2 / 2T, whose inverse gives the times.
+    """
+    _check(count, rate_per_s)
+    draw = random.Random(seed)  # noqa: S311  (reproducible, not secret)
+    end = 2 * count / rate_per_s
+    return tuple(
+        math.sqrt(2 * end * s / rate_per_s) for s in accumulate(draw.expovariate(1.0) for _ in range(count))
+    )
+
+
 def _check(count: int, rate_per_s: float) -> None:
     if count < 0:
         raise ValueError(f"{count} arrivals: must not be negative")

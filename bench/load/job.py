@@ -68,12 +68,18 @@ class Closed:
     The first `warmup` asks are not measured; -1 means twice the concurrency. The window opens when the first
     measured request is sent and closes when the last is, or after `duration_s` where that is above zero: it
     holds neither ramp-up nor drain. The first requests of a run are spread over `ramp_s`.
+
+    With `turns` above 1 the asks are conversations of so many each, one after the other: of the `concurrency`
+    under way each sends its next turn `think_s` after the last one's answer, and ends with one that failed.
+    `warmup` counts asks all the same.
     """
 
     concurrency: int
     warmup: int = -1
     duration_s: float = 0.0
     ramp_s: float = 0.0
+    turns: int = 1
+    think_s: float = 0.0
 
     @property
     def warmups(self) -> int:

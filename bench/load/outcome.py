@@ -93,4 +93,7 @@ def _incomplete(exchange: Exchange, reply: Reply, ask: Ask, *, exact: bool) -> t
         return "empty", f"no event bore a token; the usage counts {0 if usage is None else usage}"
     if exact and usage is not None and usage != ask.new_tokens:
         return "length", f"{usage} tokens came, {ask.new_tokens} were asked"
+    sent, read = ask.prompt_tokens or len(ask.ids), count(reply.usage, "prompt_tokens")
+    if exact and sent and read is not None and read != sent:
+        return "length", f"the server read a prompt of {read} tokens, {sent} were sent"
     return None, ""

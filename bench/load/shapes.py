@@ -40,7 +40,7 @@ class ClosedLoop:
         self._shape = shape
         self._meter = meter
         self._keep = keep
-        self._next = self._in_flight = 0
+        self._next = self._in_flight = self._thinking = 0
         self._sending = True
         self._over = self._loop.create_future()
         self.ended: Ended = "asks"
@@ -55,7 +55,9 @@ class ClosedLoop:
         return 0.0 if self._meter is None else self._meter.ended_s - self._meter.began_s
 
     def measured(self, exchange: Exchange) -> bool:
-        return exchange.index >= self._shape.warmups
+        """Not a warm-up, and sent while the window was open: the last conversations go on after it."""
+        ended_s = self._meter.ended_s if self._meter is not None else 0.0
+        return exchange.index >= self._shape.warmups and exchange.queued_s <= ended_s
 
     async def run(self) -> None:
         """Send them all; returns when the last one in flight is over."""
@@ -82,29 +84,48 @@ class ClosedLoop:
         self._check()
 
     def _send(self) -> None:
+        """Begin the next conversation, which may be of one request."""
         index = self._next
-        if not self._sending or index == len(self._requests):
+        if not self._sending or index >= len(self._requests):
             return
-        self._next += 1
-        self._in_flight += 1
+        self._next += self._shape.turns
         if index == self._shape.warmups and self._meter is not None:
             self._meter.begin()
             if self._shape.duration_s > 0:
                 self._loop.call_later(self._shape.duration_s, self.stop, "duration")
+        self._start(index)
+        if self._next >= len(self._requests) and self._meter is not None:
+            self._meter.end()
+
+    def _start(self, index: int) -> None:
+        self._in_flight += 1
         now = perf_counter()
         self._pool.start(Exchange(index, self._requests[index], now, now))
-        if self._next == len(self._requests) and self._meter is not None:
-            self._meter.end()
+
+    def _think(self, index: int) -> None:
+        self._thinking -= 1
+        if self._sending:
+            self._start(index)
+        self._check()
 
     def _ended(self, exchange: Exchange) -> None:
         self._in_flight -= 1
-        self._send()
+        turn = exchange.index + 1
+        failed = exchange.failure or exchange.status != 200
+        if turn % self._shape.turns == 0 or failed or not self._sending:
+            self._send()
+        elif self._shape.think_s > 0:
+            self._thinking += 1
+            self._loop.call_later(self._shape.think_s, self._think, turn)
+        else:
+            self._start(turn)
         self._keep(exchange)
         self._check()
 
     def _check(self) -> None:
-        used_up = self._next == len(self._requests) or not self._sending
-        if used_up and not self._in_flight and not self._over.done():
+        used_up = self._next >= len(self._requests) or not self._sending
+        waiting = self._in_flight or (self._thinking and self._sending)
+        if used_up and not waiting and not self._over.done():
             self._sending = False
             self._over.set_result(None)
 

@@ -13,7 +13,11 @@ from statistics import median
 from bench.contract.record import RequestTrace
 from bench.measure.stats import percentile
 
-P95_FROM, P99_FROM = 20, 100  # observations below which a tail percentile is an extreme value by another name
+P90_FROM, P95_FROM, P99_FROM = (
+    10,
+    20,
+    100,
+)  # observations below which a tail percentile is an extreme value by another name
 
 
 def stamps(trace: RequestTrace) -> tuple[float, ...]:
@@ -63,20 +67,16 @@ def observations(traces: Sequence[RequestTrace]) -> list[RequestTrace]:
 
 
 def _tails(name: str, values: Sequence[float]) -> dict[str, float]:
-    found = {}
-    if len(values) >= P95_FROM:
-        found[f"{name}_p95_s"] = percentile(values, 95.0)
-    if len(values) >= P99_FROM:
-        found[f"{name}_p99_s"] = percentile(values, 99.0)
-    return found
+    least = {90: P90_FROM, 95: P95_FROM, 99: P99_FROM}
+    return {f"{name}_p{q}_s": percentile(values, q) for q, count in least.items() if len(values) >= count}
 
 
 def latency_metrics(traces: Sequence[RequestTrace]) -> dict[str, float]:
     """Metrics of one round.
 
-    `ttft_s`, `tpot_s`, `e2el_s`: medians over requests; `itl_p50_s`: over gaps; `<name>_p95_s` of each from
-    20 and `<name>_p99_s` from 100 observations; `failed_requests`. A key is absent where nothing was
-    observed.
+    `ttft_s`, `tpot_s`, `e2el_s`: medians over requests; `itl_p50_s`: over gaps; `<name>_p90_s` of each from
+    10, `<name>_p95_s` from 20 and `<name>_p99_s` from 100 observations; `failed_requests`. A key is absent
+    where nothing was observed.
     """
     metrics = {"failed_requests": float(len(traces) - len(completed(traces)))} if traces else {}
     seen = observations(traces)

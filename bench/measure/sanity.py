@@ -9,10 +9,11 @@ from itertools import pairwise
 from bench.contract.record import RequestTrace, Result
 from bench.measure.latency import completed, e2el_s, itl_s, latency_metrics, osl, stamps, ttft_s
 from bench.measure.memory import allocator_peak
+from bench.measure.online_load import measured
 from bench.measure.stats import coefficient_of_variation
 
 VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "errors", "nvml", "round"
-CLIENT, SHORT = "client", "short"
+CLIENT, SHORT, REMOTE = "client", "short", "remote"
 MARKS = {
     VARIES: "the coefficient of variation over rounds is above 5 %",
     BUSY: "the device was not idle and empty before a round",
@@ -22,6 +23,7 @@ MARKS = {
     ROUND: "at least one round failed and is left out",
     CLIENT: "the load's own process was busy or late: the server may be faster than this",
     SHORT: "a window of requests was shorter than 10 s",
+    REMOTE: "the server was not started here: what it runs, how and on which device is its owner's word",
 }
 CV_LIMIT = 0.05
 WINDOW_S, CLIENT_CPU, CLIENT_LAG_S = 10.0, 0.8, 0.005
@@ -38,7 +40,7 @@ def check(result: Result, traces: Sequence[RequestTrace], baseline_bits: float |
     """Sentences for what contradicts itself in an ok record; `baseline_bits` is bits per weight."""
     if result.status != "ok":
         return [] if result.reason else [f"a record with status {result.status} gives no reason"]
-    traces = [t for t in traces if t.window >= 0]  # not those of a warm-up
+    traces = measured(traces, result.facts)
     found = [s for t in traces if not t.error for s in _request(t, result)]
     found += _agreement(result, traces)
     found += _metrics(result)
@@ -67,6 +69,8 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
         found.add(THROTTLED)
     if any(_client_bound(r) for r in done):
         found.add(CLIENT)
+    if any(r.facts.get("remote") for r in done):
+        found.add(REMOTE)
     if any(0 < r.facts.get("window_s", 0.0) < WINDOW_S for r in done):
         found.add(SHORT)
     if any(_nvml_only(r) for r in done):
@@ -80,11 +84,12 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
 
 def _request(trace: RequestTrace, result: Result) -> Iterator[str]:
     name = f"request {trace.request} of window {trace.window}"
-    times, workload = stamps(trace), result.cell.workload
-    if workload is not None and osl(trace) != workload.new_tokens:
-        yield f"{name} produced {osl(trace)} tokens, {workload.new_tokens} were asked"
-    if workload is not None and trace.prompt_tokens != workload.prompt_tokens:
-        yield f"{name} had a prompt of {trace.prompt_tokens} tokens, {workload.prompt_tokens} were asked"
+    times, load, facts = stamps(trace), result.cell.workload, result.facts
+    if load is not None and load.exact:  # else the client compared each with what was asked of it
+        if osl(trace) != load.new_tokens and facts.get("exact_length", True):
+            yield f"{name} produced {osl(trace)} tokens, {load.new_tokens} were asked"
+        if trace.prompt_tokens != load.prompt_tokens and facts.get("prompts", "ids") in ("ids", "text"):
+            yield f"{name} had a prompt of {trace.prompt_tokens} tokens, {load.prompt_tokens} were asked"
     if not times:
         return
     if min(trace.due_s, trace.sent_s, *trace.token_s) < 0 or trace.sent_s < trace.due_s:

@@ -70,14 +70,38 @@ SERVING = (
     Column("peak_memory_bytes", "peak memory", "MiB", 1 / MIB, better="lower"),
 )
 
+_GOODPUT = Column("goodput_per_s", "goodput", "/s", better="higher")
 ONLINE = (
     Column("ttft_s", "TTFT", "ms", 1e3, better="lower"),
-    Column("ttft_p95_s", "p95", "ms", 1e3, better="lower"),
+    Column("ttft_p95_s", "TTFT p95", "ms", 1e3, better="lower"),
     Column("tpot_s", "TPOT", "ms", 1e3, better="lower"),
+    Column("itl_p99_s", "ITL p99", "ms", 1e3, better="lower"),
     Column("output_tok_per_s", "output", "tok/s", better="higher"),
     Column("request_per_s", "requests", "/s", better="higher"),
+    _GOODPUT,
     Column("concurrency", "in flight"),
     Column("failed_requests", "failed", better="lower"),
+)
+CURVE = (
+    Column("ttft_s", "TTFT", "ms", 1e3, better="lower"),
+    Column("ttft_p95_s", "TTFT p95", "ms", 1e3, better="lower"),
+    Column("tpot_s", "TPOT", "ms", 1e3, better="lower"),
+    Column("tpot_p95_s", "TPOT p95", "ms", 1e3, better="lower"),
+    Column("output_tok_per_s", "output", "tok/s", better="higher"),
+    Column("request_per_s", "requests", "/s", better="higher"),
+    _GOODPUT,
+)
+SEARCH = (
+    Column("slo_rate_per_s", "rate in SLO", "/s", better="higher"),
+    Column("slo_rate_high_per_s", "not shown at", "/s"),
+    Column("ttft_p95_s", "TTFT p95", "ms", 1e3, better="lower"),
+    Column("tpot_p95_s", "TPOT p95", "ms", 1e3, better="lower"),
+    Column("output_tok_per_s", "output", "tok/s", better="higher"),
+)
+TAILS = tuple(
+    f"{name}_{tail}s"
+    for name in ("ttft", "tpot", "itl", "e2el")
+    for tail in ("", "p50_", "p90_", "p95_", "p99_")
 )
 
 

@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from bench.contract import wire
-from bench.publish.columns import CHANGE, DIVERGENCE, DIVERGENCE_MORE, QUALITY, SIZE, Column
+from bench.publish.columns import CHANGE, DIVERGENCE, DIVERGENCE_MORE, QUALITY, SIZE, TAILS, Column
 from bench.publish.rows import LEGEND, Entry, Row, Table
 from bench.publish.sections import NAMES, Notes, Page, Section, columns, load_columns, pages, summary
 
@@ -118,7 +118,9 @@ def _flat(row: Row, shown: Mapping[str, Sequence[Column]]) -> dict[str, object]:
             medians = {key: found.median for key, found in entry.figures.items()}
             flat |= {f"{title}/{key}": medians.get(key, "") for key in DIVERGENCE_MORE}
     for title, entry in row.workloads.items():
-        flat |= _columns(title, entry, [c.key for c in load_columns([entry])])
+        shown_keys = [c.key for c in load_columns([entry])]
+        online = [*shown_keys, *TAILS] if "concurrency" in entry.figures else shown_keys
+        flat |= _columns(title, entry, list(dict.fromkeys(online)))
     return flat
 
 

@@ -23,7 +23,7 @@ class Entry:
 
     `missing` was asked for and has not run; `unplanned` was never asked for. `change` is against the
     baseline: a fraction and its interval as the task's `compare` gives them. `figures`: metric -> spread
-    over rounds, SI units.
+    over rounds, SI units. `curve`: the same at each level of a sweep or a search, in ascending order.
     """
 
     status: Literal["ok", "failed", "unsupported", "missing", "unplanned"]
@@ -32,6 +32,15 @@ class Entry:
     figures: Mapping[str, Spread] = field(default_factory=dict)
     change: Mapping[str, float] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
+    curve: tuple[Point, ...] = ()
+
+
+@dataclass(frozen=True)
+class Point:
+    """One level of a sweep or a search (requests in flight, or per second), and what was measured there."""
+
+    level: float
+    figures: Mapping[str, Spread]
 
 
 @dataclass(frozen=True)

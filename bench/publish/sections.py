@@ -8,11 +8,13 @@ from itertools import groupby
 
 from bench.publish.columns import (
     CHANGE,
+    CURVE,
     DASH,
     DIVERGENCE,
     FLOOR,
     ONLINE,
     QUALITY,
+    SEARCH,
     SERVING,
     SIZE,
     Column,
@@ -21,7 +23,7 @@ from bench.publish.columns import (
     number,
     task_name,
 )
-from bench.publish.rows import LEGEND, OTHER_ENGINE, Entry, Row, Table
+from bench.publish.rows import LEGEND, OTHER_ENGINE, Entry, Point, Row, Table
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 STAR = "*"
@@ -73,6 +75,8 @@ def pages(table: Table, notes: Notes) -> list[Page]:
         for title in table.workloads:
             asked = [row for row in rows if row.workloads[title].status != "unplanned"]
             sections += [_serving(asked, title, notes)] if asked else []
+            if curves := [(row, row.workloads[title].curve) for row in asked if row.workloads[title].curve]:
+                sections.append(_curves(title, curves))
         found.append(Page(" / ".join(filter(None, (device, suite, model))), tuple(sections)))
     return found
 
@@ -92,8 +96,11 @@ def columns(rows: Sequence[Row], title: str) -> tuple[Column, ...]:
 
 
 def load_columns(entries: Sequence[Entry]) -> tuple[Column, ...]:
-    """A workload's columns: those of a server where the requests in flight were counted."""
-    return ONLINE if any("concurrency" in entry.figures for entry in entries) else SERVING
+    """A workload's columns: those of a server where requests in flight were counted; no empty ones."""
+    known = {key for entry in entries for key in entry.figures}
+    if "concurrency" not in known:
+        return SERVING
+    return tuple(c for c in (SEARCH if "slo_rate_per_s" in known else ONLINE) if c.key in known)
 
 
 def _floor(rows: Sequence[Row], title: str) -> str:
@@ -135,6 +142,20 @@ def _serving(rows: Sequence[Row], title: str, notes: Notes) -> Section:
     heads = [c.heading() for c in shown]
     lines = [_figures(shown, entry, notes) for entry in entries]
     return _section(title, heads, rows, lines, [[entry] for entry in entries], notes)
+
+
+def _curves(title: str, found: Sequence[tuple[Row, Sequence[Point]]]) -> Section:
+    """Throughput against latency, a line for each level that an engine was tried at."""
+    known = {key for _, curve in found for point in curve for key in point.figures}
+    shown = [c for c in CURVE if c.key in known]
+    lines = [
+        (row.recipe, row.engine, f"{point.level:.4g}", *(bounded(c, point.figures) for c in shown))
+        for row, curve in found
+        for point in curve
+    ]
+    return Section(
+        f"{title}: the curve", ("recipe", "engine", "at", *(c.heading() for c in shown)), tuple(lines)
+    )
 
 
 def _section(

@@ -17,7 +17,7 @@ from bench.contract.spec import Cell
 from bench.measure.sanity import marks
 from bench.measure.stats import spread
 from bench.publish import render as renderers
-from bench.publish.rows import OTHER_ENGINE, Entry, Row, Table
+from bench.publish.rows import OTHER_ENGINE, Entry, Point, Row, Table
 
 Format = Literal["terminal", "md", "csv", "json"]
 Place = tuple[str, str, str]  # device slug, suite, model
@@ -152,7 +152,19 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> Entry:
         return Entry("missing" if planned else "unplanned")
     metrics = dict.fromkeys(key for r in done for key in r.metrics)
     figures = {key: spread([r.metrics[key] for r in done if key in r.metrics]) for key in metrics}
-    return Entry("ok", rounds=len(done), figures=figures, marks=marks(rounds))
+    return Entry("ok", rounds=len(done), figures=figures, marks=marks(rounds), curve=_curve(done))
+
+
+def _curve(done: Sequence[Result]) -> tuple[Point, ...]:
+    """The levels the rounds went through; one tried several times has its figures spread over them all."""
+    found: dict[float, dict[str, list[float]]] = {}
+    for stage in (stage for result in done for stage in result.facts.get("stages", ())):
+        at = found.setdefault(float(f"{stage['level']:.6g}"), {})
+        for key, value in stage["metrics"].items():
+            at.setdefault(key, []).append(value)
+    return tuple(
+        Point(level, {key: spread(values) for key, values in found[level].items()}) for level in sorted(found)
+    )
 
 
 def _compared(

@@ -77,7 +77,7 @@ def digests(identity: str, steps: tuple[Step, ...]) -> tuple[str, ...]:
     return tuple(made[1:]) or (made[0],)
 
 
-def file_options(options: object) -> object:
+def file_options(options: object) -> dict[str, object]:
     """Options for a digest: a text counts by its content, not by its name."""
     plain = wire.plain(options)
     return {k: _content(v) if isinstance(v, str) else v for k, v in plain.items()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.contract import plugins
 from bench.contract.errors import UserError
-from bench.contract.spec import LOAD_FIELDS, EngineSpec, Options, Recipe, Step, Suite, Task, Workload
+from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task
+from bench.contract.workload import LOAD_FIELDS, Workload
 from bench.run import paths
 
 # Words a user writes that stand for a field of another name.
@@ -77,6 +79,27 @@ def options(package: str, plugin: str, given: Mapping[str, Any], where: str) -> 
         return dataclasses.asdict(TypeAdapter(kind).validate_python(dict(given)))
     except ValidationError as error:
         raise UserError(_sentence(error, where)) from None
+
+
+def workload(given: Mapping[str, Any]) -> Workload:
+    """One workload by itself, checked as in a suite."""
+    try:
+        made = TypeAdapter(Workload).validate_python(_workload("workload", given))
+    except ValidationError as error:
+        raise UserError(_sentence(error, "workload")) from None
+    _checked_load(made)
+    return made
+
+
+def body_fields(text: str) -> dict[str, Any]:
+    """Fields of a request's body from their JSON."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UserError(f'{text!r} is not JSON ({error}); write {{"field": value}}') from None
+    if not isinstance(found, dict):
+        raise UserError(f'{text!r} is no JSON object; write {{"field": value}}')
+    return found
 
 
 def _items(data: Mapping[str, Any], key: str) -> list[tuple[int, Any]]:
@@ -178,7 +201,7 @@ def _checked(made: Suite) -> Suite:
         if count < 1:
             raise UserError(f"{word}: must be at least 1, got {count}")
     for load in made.workloads:
-        checked_load(load)
+        _checked_load(load)
     for word, titles in {
         "recipe": [r.name for r in made.recipes],
         "engine": [e.title for e in made.engines],
@@ -190,18 +213,38 @@ def _checked(made: Suite) -> Suite:
     return made
 
 
-def checked_load(load: Workload) -> None:
+def _checked_load(load: Workload) -> None:
     """UserError for a load that cannot be."""
-    counts = (load.batch, load.prompt_tokens, load.repeats, load.concurrency, load.requests)
-    if min(counts) < 1 or load.new_tokens < 2:
+    counts = (load.batch, load.prompt_tokens, load.repeats, load.concurrency, load.requests, load.turns)
+    wrong = {
+        "batch, prompt_tokens, repeats, concurrency, requests and turns start at 1, new_tokens at 2":
+            min(counts) < 1 or load.new_tokens < 2,
+        f"kind: {load.kind} needs a rate_per_s above zero":
+            load.kind in ("open", "search") and not load.rate_per_s > 0,
+        "a sweep over the rate begins at a rate_per_s above zero":
+            load.kind == "sweep" and load.over == "rate" and not load.rate_per_s > 0,
+        "burstiness must be above zero; 1 is Poisson's": not load.burstiness > 0,
+        "speed must be above zero; 2 replays a trace twice as fast": not load.speed > 0,
+        "think_s, window_s, rate_per_s and the limits of slo cannot be below zero":
+            min(load.think_s, load.window_s, load.rate_per_s, *dataclasses.astuple(load.slo)) < 0,
+        "a trace needs the path of its file": load.kind == "trace" and not load.path,
+        "lengths: uniform needs a spread above 0 and up to 1":
+            load.lengths == "uniform" and not 0 < load.spread <= 1,
+        "lengths: lognormal needs a spread above 0": load.lengths == "lognormal" and not load.spread > 0,
+        "drawn lengths need prompt_tokens of 2 at least": load.lengths != "fixed" and load.prompt_tokens < 2,
+        "conversations have fixed lengths": load.turns > 1 and load.lengths != "fixed",
+        "a search needs a limit to keep, as slo: {ttft_s: 0.5, tpot_s: 0.05}":
+            load.kind == "search" and not load.slo.limits,
+        "a search needs 59 requests at each rate: fewer cannot show that 95 % keep a limit":
+            load.kind == "search" and load.requests < 59,
+    }  # fmt: skip
+    for sentence, is_so in wrong.items():
+        if is_so:
+            raise UserError(f"workload {load.title}: {sentence}")
+    if load.kind == "trace" and not Path(load.path).expanduser().is_file():
         raise UserError(
-            f"workload {load.title}: batch, prompt_tokens, repeats, concurrency and requests start at 1, "
-            "new_tokens at 2"
+            f"workload {load.title}: {load.path} does not exist; a path is relative to the folder you run in"
         )
-    if load.kind == "open" and not load.rate_per_s > 0:
-        raise UserError(f"workload {load.title}: an open load needs a rate_per_s above zero")
-    if not load.burstiness > 0:
-        raise UserError(f"workload {load.title}: burstiness must be above zero; 1 is Poisson's")
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -2,107 +2,133 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.job import Answer
-from bench.contract.spec import Cell, Workload
-from bench.load import arrivals, prompts
+from bench.contract.protocols import Server
+from bench.contract.spec import Cell
+from bench.contract.workload import Workload
 from bench.load.client import answered
-from bench.load.job import Ask, Closed, Endpoint, LoadAnswer, LoadJob, Open
+from bench.load.job import Endpoint, LoadAnswer, LoadJob
 from bench.machine import probes
-from bench.run import artifacts, builds, launch, paths, serving
+from bench.run import artifacts, builds, launch, loads, paths, serving, stages
 from bench.run.artifacts import Made
 from bench.run.envs import Environment
 
-_WARMUPS = 8  # of an open loop, beside twice what Little's law says is in flight
 _KEPT_REASONS = 3
+_ANSWER_S = 30.0  # for a load process that was stopped to write down what it has
 
 
-def run(cell: Cell, made: Made, env: Environment, seed: str, *, timeout_s: float) -> launch.Outcome:
+def run(
+    cell: Cell, made: Made, env: Environment, seed: str, round_: int, *, timeout_s: float
+) -> launch.Outcome:
     """Start the server, apply the load, end the server; whatever happened is in the outcome."""
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
     began, port, load = time.monotonic(), serving.free_port(), cell.workload
     assert load is not None  # noqa: S101  (an online cell has a workload)
     device = "cuda:0" if cell.device.startswith("cuda") else cell.device  # the only one it sees
     options = engine.Options(**artifacts.absolute(cell.engine.options))
+    seen: list[stages.Seen] = []
     try:
         server = engine.serve(made.folder, made.artifact, options, env.python, port, device)
-        with (
-            serving.running(server, port, env, cell.device, timeout_s=timeout_s) as live,
-            probes.watch(live.pid, cell.device) as probe,
-        ):
-            job = _job(live, load, made.artifact.audit.vocab_size, seed)
-            found = apply(job, timeout_s=max(1.0, timeout_s - (time.monotonic() - began)))
-            receipts, memory = engine.read_log(live.log.text)
-            facts = {"ready_s": live.ready_s, "server": " ".join(_shown(server.argv, made)), **memory}
+        with contextlib.ExitStack() as stack:
+            live = stack.enter_context(serving.running(server, port, env, cell.device, timeout_s=timeout_s))
+            probe = stack.enter_context(probes.watch(live.pid, cell.device)) if live.pid else None
+            target = _target(server, live, made)
+
+            def applied(stage: Workload, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
+                job, facts = loads.job(stage, target, seed, f"{round_}/{k}")
+                left = max(1.0, timeout_s - (time.monotonic() - began))
+                found = apply(job, timeout_s=left)
+                return found, {**client_facts(found), **facts}
+
+            seen, facts = stages.run(load, applied)
+            receipts, memory = engine.read_log(live.said)
+            facts |= {"ready_s": live.ready_s, "server": " ".join(_shown(server.argv, made)), **memory}
+            facts |= {"remote": True} if server.url else {}
             ended = live.ended
     except (serving.ServerFailedError, UserError) as failure:  # this round's; the others go on
         return launch.Outcome(Answer(error=str(failure)), time.monotonic() - began)
+    traces = tuple(replace(t, error=paths.scrubbed(t.error)) for one in seen for t in one.traces)
+    error = without_figures(load, seen, facts)
     if ended:
-        facts["server_ended"] = paths.scrubbed(ended)
-    return launch.Outcome(_answer(found, facts, receipts), time.monotonic() - began, probe.facts())
+        error = f"{paths.scrubbed(ended)}; {sum(not t.error for t in traces)} requests were finished before"
+    answer = Answer(error=error, facts=facts, receipts=receipts, traces=traces)
+    return launch.Outcome(answer, time.monotonic() - began, probe.facts() if probe else {})
 
 
 def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
-    """Run the load process to its end; an answer with an error when it did not come to one."""
+    """Run the load process to its end; an answer with an error when it did not come to one.
+
+    What is not over in time is stopped, and what was finished by then is in the answer.
+    """
     with launch.scratch() as folder:
-        letter, answer = folder / "load.json", folder / "answer.json"
+        letter, file = folder / "load.json", folder / "answer.json"
         letter.write_text(wire.dumps(job))
-        client = [sys.executable, "-m", "bench.load.client", str(letter), str(answer)]
-        argv = [sys.executable, "-c", builds.MORTAL, *client]
-        try:
-            done = subprocess.run(
-                argv, cwd=paths.ROOT, capture_output=True, text=True, timeout=timeout_s, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return LoadAnswer(
-                error=f"the load was not over within {timeout_s:.0f} s and was stopped: allow it more time "
-                "(timeout_s of a suite, --timeout) or ask for fewer requests"
-            )
-        if not answer.exists():
-            last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-            return LoadAnswer(error=f"the load process ended with code {done.returncode}: {last[0][:200]}")
-        return answered(answer)
+        client = [sys.executable, "-m", "bench.load.client", str(letter), str(file)]
+        with subprocess.Popen(
+            [sys.executable, "-c", builds.MORTAL, *client],
+            cwd=paths.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            try:
+                _, said = process.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                return _stopped(process, file, timeout_s)
+            except BaseException:
+                process.kill()
+                raise
+        if not file.exists():
+            last = said.strip().splitlines()[-1:] or ["no message"]
+            return LoadAnswer(error=f"the load process ended with code {process.returncode}: {last[0][:200]}")
+        return answered(file)
 
 
-def shape(load: Workload, seed: str) -> tuple[Closed | None, Open | None, int]:
-    """The load's shape for the client, and how many requests warm up before the measured ones."""
-    if load.kind == "closed":
-        warm = 2 * load.concurrency
-        return Closed(load.concurrency, warm), None, warm
-    makers = {
-        "poisson": lambda: arrivals.poisson(load.requests, load.rate_per_s, seed),
-        "constant": lambda: arrivals.constant(load.requests, load.rate_per_s),
-        "gamma": lambda: arrivals.gamma(load.requests, load.rate_per_s, load.burstiness, seed),
-    }
-    together = max(1, math.ceil(load.rate_per_s))
-    warm = max(_WARMUPS, 2 * together)
-    return None, Open(makers[load.arrivals](), warmup=warm, warmup_concurrency=together), warm
+def _stopped(process: subprocess.Popen[str], file: Path, timeout_s: float) -> LoadAnswer:
+    process.terminate()
+    try:
+        process.communicate(timeout=_ANSWER_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    found = answered(file) if file.exists() else LoadAnswer()
+    done = sum(not served.failure for served in found.served)
+    sentence = (
+        f"the load was not over within {timeout_s:.0f} s and was stopped with {done} requests finished: "
+        "allow it more time (timeout_s of a suite, --timeout) or ask for fewer requests"
+    )
+    return wire.build(LoadAnswer, {**wire.plain(found), "error": sentence})
 
 
-def _job(live: serving.Live, load: Workload, vocab_size: int, seed: str) -> LoadJob:
-    closed, opened, warm = shape(load, seed)
-    ids = prompts.unique(warm + load.requests, load.prompt_tokens, vocab_size, seed)
-    asks = tuple(Ask(load.new_tokens, ids=prompt) for prompt in ids)
-    return LoadJob(Endpoint(f"http://{live.host}:{live.port}", live.model), asks, closed, opened)
+def _target(server: Server, live: serving.Live, made: Made) -> loads.Target:
+    endpoint = Endpoint(
+        live.url, server.model, api=server.api, extra=server.extra, key_variable=server.key_variable,
+        exact_length=server.exact_length,
+    )  # fmt: skip
+    audit, tokenizer = made.artifact.audit, made.folder / "tokenizer.json"
+    known = tokenizer if tokenizer.is_file() else None
+    return loads.Target(endpoint, audit.vocab_size if server.takes_ids else 0, known, audit.context)
 
 
-def _answer(found: LoadAnswer, facts: dict[str, Any], receipts: Any) -> Answer:
-    """The round's answer: an error where no request of the window was completed."""
-    error = found.error
-    if not error and all(served.failure for served in found.served):
-        first = found.served[0].trace.error if found.served else "none was sent"
-        error = f"none of {len(found.served)} requests was completed; the first: {first}"
-        error += f"; {facts['server_ended']}" if "server_ended" in facts else ""
-    traces = tuple(served.trace for served in (*found.warmup, *found.served))
-    return Answer(error=error, facts={**facts, **client_facts(found)}, receipts=receipts, traces=traces)
+def without_figures(load: Workload, seen: list[stages.Seen], facts: dict[str, Any]) -> str:
+    """Why a load has no figures, if it has none."""
+    chosen = seen[facts.get("chosen", -1)].answer
+    if seen[-1].answer.error:
+        return seen[-1].answer.error
+    if all(one.failure for one in chosen.served):
+        first = chosen.served[0].trace.error if chosen.served else "none was sent"
+        return f"none of {len(chosen.served)} requests was completed; the first: {first}"
+    if load.kind == "search" and not facts["slo_rate_per_s"]:
+        asked = ", ".join(f"{name.removesuffix('_s')} {limit:g} s" for name, limit in load.slo.limits.items())
+        return f"no rate down to {facts['slo_rate_high_per_s']:.3g}/s was shown to keep {asked}"
+    return ""
 
 
 def client_facts(found: LoadAnswer) -> dict[str, Any]:
@@ -117,7 +143,7 @@ def client_facts(found: LoadAnswer) -> dict[str, Any]:
         "client_lag_p99_s": health.lag_p99_s,
         "client_lag_max_s": health.lag_max_s,
         "failures": dict(found.failures),
-        "failure_reasons": [r for r, _ in Counter(
+        "failure_reasons": [paths.scrubbed(r) for r, _ in Counter(
             s.trace.error for s in found.served if s.failure).most_common(_KEPT_REASONS)],
         "reconnects": found.reconnects,
         "chunk_gaps": any(served.chunk_gaps for served in found.served),

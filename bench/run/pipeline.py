@@ -87,7 +87,8 @@ def public(cell: Cell) -> Cell:
     model = replace(cell.model, source=models.public(cell.model.source), name=cell.model.label)
     steps = tuple(Step(s.method, _public(s.options)) for s in cell.recipe.steps)
     task = Task(cell.task.kind, _public(cell.task.options), cell.task.name) if cell.task else None
-    return replace(cell, model=model, recipe=Recipe(cell.recipe.name, steps), task=task)
+    load = cell.workload and replace(cell.workload, path=Path(cell.workload.path).name)
+    return replace(cell, model=model, recipe=Recipe(cell.recipe.name, steps), task=task, workload=load)
 
 
 def _public(options: Options) -> Options:
@@ -230,8 +231,8 @@ def _round(
     engine = plugins.load(plugins.ENGINES, item.cell.engine.name)
     env = envs.ensure(engine.ENV, lambda _: None)
     if item.cell.workload is not None and item.cell.workload.online:
-        seed = f"{plan.suite.seed}/{item.cell.what}/{item.round}"
-        outcome = online.run(item.cell, made, env, seed, timeout_s=plan.suite.timeout_s)
+        seed = f"{plan.suite.seed}/{item.cell.what}"
+        outcome = online.run(item.cell, made, env, seed, item.round, timeout_s=plan.suite.timeout_s)
     else:
         outcome = launch.run(
             _job(plan, item, made, side), env, timeout_s=plan.suite.timeout_s,
@@ -245,7 +246,7 @@ def _round(
         marks=() if ready.idle else (BUSY,),
     )  # fmt: skip
     if answer.error:
-        return result, ()
+        return result, answer.traces  # of the requests that were finished before
     result = replace(result, metrics=_metrics(item.cell, result, answer.traces))
     if wrong := sanity.check(result, answer.traces, _baseline(plan).bits_per_weight):
         kept = {k: v for k, v in result.metrics.items() if math.isfinite(v)}  # JSON has no NaN
@@ -278,7 +279,7 @@ def _metrics(cell: Cell, result: Result, traces: tuple[RequestTrace, ...]) -> di
         return {**scored, **memory.memory_metrics(result.facts, cell.device)}
     if cell.workload is not None and cell.workload.online:
         return {
-            **online_load.online_metrics(traces, result.facts),
+            **online_load.load_metrics(traces, result.facts, cell.workload.slo.limits),
             **memory.memory_metrics(result.facts, cell.device),
         }
     return {

@@ -7,10 +7,12 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from bench.contract import plugins, wire
 from bench.contract.record import SCHEMA, Hardware
-from bench.contract.spec import LOAD_FIELDS, Cell, EngineSpec, Recipe, Step, Suite, Task, Workload
+from bench.contract.spec import Cell, EngineSpec, Recipe, Step, Suite, Task
+from bench.contract.workload import LOAD_FIELDS, Workload
 from bench.machine import hardware as machine
 from bench.run import artifacts, audit, envs, models, references
 from bench.run.models import Resolved
@@ -154,8 +156,9 @@ def _against(cell: Cell, made: Made, hardware: Hardware) -> str:
     if made.format not in engine.LOADS:
         return f"engine {cell.engine.name} does not load {made.format}"
     load = cell.workload
-    if load and made.context and load.prompt_tokens + load.new_tokens > made.context:
-        asked = f"{load.prompt_tokens} + {load.new_tokens} tokens"
+    if load and load.kind != "trace" and made.context and load.longest > made.context:
+        times = f"{load.turns} x " if load.turns > 1 else ""
+        asked = f"{times}{load.prompt_tokens} + {load.new_tokens} tokens"
         return f"{asked} exceed the model's context of {made.context}"
     reason: str | None = engine.unsupported(cell, made.format, hardware)
     return reason or ""
@@ -189,11 +192,13 @@ def _digest(cell: Cell, made: Made, seed: int, reference: Reference | None) -> s
     return wire.digest(key)
 
 
-def _load_key(load: Workload | None) -> dict[str, object]:
+def _load_key(load: Workload | None) -> dict[str, Any]:
     """The fields that mean something to this kind of load: another kind's new field makes no record stale."""
     assert load is not None  # noqa: S101  (a cell has a task or a workload)
-    plain: dict[str, object] = wire.plain(load)
-    return {k: plain[k] for k in ("kind", "name", "prompt_tokens", "new_tokens", *LOAD_FIELDS[load.kind])}
+    plain: dict[str, Any] = wire.plain(load)
+    plain["path"] = f"path:{load.path}"
+    key = {k: plain[k] for k in ("kind", "name", *LOAD_FIELDS[load.kind])}
+    return {**key, **artifacts.file_options({k: key[k] for k in ("path",) if k in key})}
 
 
 def _task_key(task: Task) -> list[object]:

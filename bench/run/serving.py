@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +29,7 @@ from bench.contract.protocols import Server
 from bench.run import builds, launch, paths
 from bench.run.envs import Environment
 
-_POLL_S, _ANSWER_S = 0.05, 2.0
+_POLL_S, _ANSWER_S, _GREETING_S = 0.05, 2.0, 10.0
 _IDLE_S, _IDLE_SHARE, _SETTLE_S = 0.5, 0.1, 30.0
 
 
@@ -36,21 +39,31 @@ class ServerFailedError(Exception):
 
 @dataclass(frozen=True)
 class Live:
-    """A server that answers. `ready_s`: from its start to the first answer; `log` goes on growing."""
+    """A server that answers at `url`. `ready_s`: from its start to the first answer.
 
-    pid: int
-    host: str
-    port: int
-    model: str
-    takes_ids: bool
-    ready_s: float
-    log: launch.Log
-    process: subprocess.Popen[bytes]
+    One that was not started here has no process, and `greeting` instead of a log: its list of models.
+    """
+
+    url: str
+    ready_s: float = 0.0
+    log: launch.Log | None = None
+    process: subprocess.Popen[bytes] | None = None
+    greeting: str = ""
+
+    @property
+    def pid(self) -> int:
+        """0 where it is not ours."""
+        return self.process.pid if self.process else 0
+
+    @property
+    def said(self) -> str:
+        """Its log until now."""
+        return self.log.text if self.log else self.greeting
 
     @property
     def ended(self) -> str:
         """That it has ended, and its last words; nothing while it lives."""
-        code = self.process.poll()
+        code = self.process.poll() if self.process else None
         return "" if code is None else f"the server ended (code {code}) while it was used{_last(self.log)}"
 
 
@@ -74,13 +87,18 @@ def free_port() -> int:
 def running(
     server: Server, port: int, env: Environment, device: str, *, timeout_s: float = 600.0
 ) -> Iterator[Live]:
-    """Start the server, wait until it is healthy and idle, and end it and its children afterwards."""
-    began = time.monotonic()
+    """Start the server, wait until it is healthy and idle, and end it and its children afterwards.
+
+    One that runs already is asked for its models, and left as it is.
+    """
+    if server.url:
+        yield Live(server.url, greeting=_greeting(server))
+        return
     with launch.scratch() as work:
-        yield from _served(server, port, env, device, work, began, timeout_s)
+        yield from _started(server, port, env, device, work, time.monotonic(), timeout_s)
 
 
-def _served(
+def _started(
     server: Server, port: int, env: Environment, device: str, work: Path, began: float, timeout_s: float
 ) -> Iterator[Live]:
     process = subprocess.Popen(
@@ -92,22 +110,32 @@ def _served(
     note = _write_down(process, env.name)
     try:
         _wait(process, log, port, server.health, began + timeout_s)
-        live = Live(
-            process.pid,
-            "127.0.0.1",
-            port,
-            server.model,
-            server.takes_ids,
-            time.monotonic() - began,
-            log,
-            process,
-        )
+        live = Live(f"http://127.0.0.1:{port}", time.monotonic() - began, log, process)
         _settle(process)
         yield live
     finally:
         launch.end(process)
         log.save("server")
         note.unlink(missing_ok=True)
+
+
+def _greeting(server: Server) -> str:
+    """What a server says at /v1/models; ServerFailedError where nobody answers."""
+    root = server.url.rstrip("/").removesuffix("/v1")
+    asked = urllib.request.Request(f"{root}/v1/models")  # noqa: S310  (the client refuses other schemes)
+    if server.key_variable:
+        asked.add_header("Authorization", f"Bearer {os.environ.get(server.key_variable, '')}")
+    try:
+        with urllib.request.urlopen(asked, timeout=_GREETING_S) as answer:  # noqa: S310
+            text: str = answer.read().decode(errors="replace")
+            return text
+    except urllib.error.HTTPError:
+        return ""  # it is there; what it thinks of requests they will show
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise ServerFailedError(
+            f"nobody answers at {server.url} ({reason}): start the server there, or mend the engine's url"
+        ) from None
 
 
 def orphans() -> list[Orphan]:
@@ -197,5 +225,5 @@ def _same(pid: int, started: float) -> bool:
         return False
 
 
-def _last(log: launch.Log) -> str:
-    return f"; last line of its log: {log.last}" if log.last else ""
+def _last(log: launch.Log | None) -> str:
+    return f"; last line of its log: {log.last}" if log and log.last else ""

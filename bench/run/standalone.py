@@ -2,60 +2,70 @@
 
 from __future__ import annotations
 
-import random
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.spec import Workload
-from bench.load import prompts
-from bench.load.job import Ask, Endpoint, LoadJob
+from bench.contract.workload import Workload
+from bench.load.job import LoadAnswer
 from bench.measure import online_load
-from bench.run import online
+from bench.run import loads, online, stages
 
-_UNITS = {"_s": ("ms", 1e3), "_per_s": ("/s", 1.0), "_fraction": ("%", 100.0)}
+_UNITS = {"_per_s": ("/s", 1.0), "_fraction": ("%", 100.0), "_s": ("ms", 1e3)}
+_CURVE = (
+    "ttft_s",
+    "ttft_p95_s",
+    "tpot_s",
+    "tpot_p95_s",
+    "output_tok_per_s",
+    "request_per_s",
+    "goodput_per_s",
+)
 
 
-def measure(
-    endpoint: Endpoint, load: Workload, *, vocab_size: int, seed: int, timeout_s: float
-) -> dict[str, Any]:
+def measure(load: Workload, target: loads.Target, *, seed: int, timeout_s: float) -> dict[str, Any]:
     """Metrics and the client's facts; UserError where no request was completed."""
-    name = f"{seed}/{load.title}"
-    closed, opened, warm = online.shape(load, name)
-    asks = _asks(endpoint, load, warm + load.requests, vocab_size, name)
-    found = online.apply(LoadJob(endpoint, asks, closed, opened), timeout_s=timeout_s)
-    facts = online.client_facts(found)
-    if found.error:
-        raise UserError(found.error)
-    if all(served.failure for served in found.served):
-        first = (facts["failure_reasons"] or ["none was sent"])[0]
-        raise UserError(f"no request to {endpoint.url} was completed; the first: {first}")
-    traces = tuple(served.trace for served in (*found.warmup, *found.served))
-    return {"metrics": online_load.online_metrics(traces, facts), "facts": facts}
+    deadline = time.monotonic() + timeout_s
+
+    def applied(stage: Workload, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
+        job, facts = loads.job(stage, target, f"{seed}/{load.title}", str(k))
+        found = online.apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
+        return found, {**online.client_facts(found), **facts}
+
+    seen, facts = stages.run(load, applied)
+    if error := online.without_figures(load, seen, facts):
+        raise UserError(f"{target.endpoint.url}: {error}")
+    traces = [trace for one in seen for trace in one.traces]
+    return {"metrics": online_load.load_metrics(traces, facts, load.slo.limits), "facts": facts}
 
 
-def lines(title: str, found: dict[str, Any]) -> list[str]:
-    """A figure a line, in the units a person reads."""
-    shown = [title]
+def lines(title: str, found: Mapping[str, Any]) -> list[str]:
+    """A figure a line, in the units a person reads; of several loads a line each first."""
+    facts, shown = found["facts"], [title]
+    if "stages" in facts:
+        shown += [*_curve(facts["stages"]), f"at {facts['stages'][facts['chosen']]['level']:g}:"]
     for name, value in found["metrics"].items():
-        unit, scale = next(
-            (_UNITS[end] for end in ("_per_s", "_fraction", "_s") if name.endswith(end)), ("", 1.0)
-        )
+        unit, scale = next((_UNITS[end] for end in _UNITS if name.endswith(end)), ("", 1.0))
         plain = name if name.endswith("_per_s") else name.removesuffix("_s")
         shown.append(f"  {plain:<22} {value * scale:>10.4g} {unit}".rstrip())
-    facts = found["facts"]
     shown.append(f"  {'client CPU':<22} {100 * facts['client_cpu_fraction']:>10.3g} % of a core")
     shown.append(f"  {'client lag p99':<22} {1e3 * facts['client_lag_p99_s']:>10.3g} ms")
+    if facts.get("capped"):
+        shown.append(f"  {facts['capped']} requests were cut to the model's context")
     shown += [f"  failed                 {kind} x{count}" for kind, count in facts["failures"].items()]
     return shown + [f"    {reason}" for reason in facts["failure_reasons"]]
 
 
-def _asks(endpoint: Endpoint, load: Workload, count: int, vocab_size: int, seed: str) -> tuple[Ask, ...]:
-    """Prompts of token ids where the vocabulary is known, else of as many short random words."""
-    if vocab_size and endpoint.api == "completions":
-        ids = prompts.unique(count, load.prompt_tokens, vocab_size, seed)
-        return tuple(Ask(load.new_tokens, ids=prompt) for prompt in ids)
-    draw = random.Random(seed)  # noqa: S311  (reproducible, not secret)
-    texts = [" ".join(f"{draw.randrange(10**4)}" for _ in range(load.prompt_tokens)) for _ in range(count)]
-    if endpoint.api == "chat":
-        return tuple(Ask(load.new_tokens, messages=(("user", text),)) for text in texts)
-    return tuple(Ask(load.new_tokens, text=text) for text in texts)
+def _curve(stages_: list[dict[str, Any]]) -> list[str]:
+    known = [key for key in _CURVE if any(key in one["metrics"] for one in stages_)]
+    heads = ["level", *(f"{k.removesuffix('_s')} ms" if not k.endswith("_per_s") else k for k in known)]
+    rows = [[f"{one['level']:.4g}", *(_cell(key, one["metrics"]) for key in known)] for one in stages_]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    return ["  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in (heads, *rows)]
+
+
+def _cell(key: str, metrics: Mapping[str, float]) -> str:
+    if key not in metrics:
+        return "-"
+    return f"{metrics[key] * (1.0 if key.endswith('_per_s') else 1e3):.4g}"

@@ -39,6 +39,7 @@ def main(model: Path, corpus: str, tokens: int) -> dict[str, Any]:
         "variants": [_variant(model, prompts, **o) for o in _VARIANTS],
         "blocks": _blocks(plain, model, ids[:300]),
         "nf4": _nf4(model, prompts[:1]),
+        "served": _served(plain, model),
         "broken": {
             name: _broken(model, name) for name in ("cut", "lacking", "misshapen", "alien", "bare", "long")
         },
@@ -108,6 +109,16 @@ def _eos(plain: Any, model: Path, prompt: list[int]) -> Any:
     with _open(folder) as session:
         ours = [step.tokens[0] for step in session.generate([prompt], _NEW)]
     return {"plain": tokens, "ours": ours, "stopping_steps": made.shape[1] - len(prompt)}
+
+
+def _served(plain: Any, model: Path) -> Any:
+    """A copy of the model that would stop early, a prompt for its server, the text of its greedy tokens."""
+    tokenizer, prompt = AutoTokenizer.from_pretrained(model), "import os\n\n\ndef main("
+    tokens = [row[0] for row in _greedy(plain, [tokenizer(prompt).input_ids])]
+    folder = _copy(model, "served")
+    for name in ("config.json", "generation_config.json"):
+        _edit(folder / name, eos_token_id=tokens[3], repetition_penalty=1.3, do_sample=True)
+    return {"folder": str(folder.resolve()), "prompt": prompt, "text": tokenizer.decode(tokens)}
 
 
 def _variant(model: Path, prompts: list[list[int]], **options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import subprocess
@@ -11,12 +12,20 @@ from typing import Any
 
 import pytest
 
-from bench.contract.record import Gpu, Hardware
+from bench.contract.errors import UserError
+from bench.contract.protocols import Server
+from bench.contract.record import Artifact, Audit, Gpu, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe
 from bench.engines import hf
+from bench.load import client
+from bench.load.job import Ask, Closed, Endpoint, LoadJob
+from bench.load.request import body
+from bench.run import envs, serving
 
 _ROOT = Path(__file__).resolve().parents[2]
 _NEW = 24
+_AUDIT = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
+_ARTIFACT = Artifact("", "hf", "", (), _AUDIT)
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +177,113 @@ def test_a_format_transformers_does_not_read_is_refused() -> None:
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("hf"), "cpu")
 
     assert "gguf" in (hf.unsupported(cell, "gguf", _hardware()) or "")
+
+
+def _model(folder: Path, **config: Any) -> Path:
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").touch()
+    return folder
+
+
+def _serve(folder: Path, device: str = "cpu", **options: Any) -> Server:
+    return hf.serve(folder, _ARTIFACT, hf.Options(**options), "/env/bin/python", 8123, device)
+
+
+def test_the_server_is_told_everything(tmp_path: Path) -> None:
+    """One model, loopback, float32 and a bounded cache on a CPU; nothing is looked up elsewhere."""
+    found = _serve(_model(tmp_path), threads=2)
+
+    start = ("/env/bin/python", "-m", "transformers.cli.transformers", "serve", str(tmp_path))
+    assert found.argv[:5] == start
+    pairs = dict(pairwise(found.argv))
+    expected = {
+        "--host": "127.0.0.1", "--port": "8123", "--device": "cpu", "--dtype": "float32",
+        "--attn-implementation": "sdpa", "--cb-num-blocks": "128",
+    }  # fmt: skip
+    assert {key: pairs[key] for key in expected} == expected
+    assert "--continuous-batching" in found.argv
+    assert found.variables == {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+        "OMP_NUM_THREADS": "2",
+    }
+    assert (found.model, found.takes_ids) == (str(tmp_path), False)
+    on_gpu = _serve(tmp_path, "cuda:0")
+    assert "--continuous-batching" in on_gpu.argv
+    assert not {"--cb-num-blocks", "--cb-max-batch-tokens"} & set(on_gpu.argv)
+    assert dict(pairwise(on_gpu.argv))["--dtype"] == "auto"
+
+
+def test_a_request_to_the_server_has_no_end_token(tmp_path: Path) -> None:
+    """The field that it refuses is removed; its own is greedy, with an end token that no token is."""
+    extra = _serve(_model(tmp_path)).extra
+
+    assert extra["ignore_eos"] is None
+    asked = json.loads(extra["generation_config"])
+    assert (asked["eos_token_id"], asked["do_sample"], asked["repetition_penalty"]) == (-1, False, 1.0)
+
+
+def test_a_static_cache_is_served_one_by_one(tmp_path: Path) -> None:
+    """Continuous batching has a cache of its own: together they are refused, alone it gives way."""
+    found = _serve(_model(tmp_path), cache="static")
+
+    assert "--continuous-batching" not in found.argv
+    assert json.loads(found.extra["generation_config"])["cache_implementation"] == "static"
+    with pytest.raises(UserError, match="a cache of its own"):
+        _serve(tmp_path, cache="static", continuous_batching="on")
+
+
+def test_the_server_is_not_asked_for_another_arithmetic(tmp_path: Path) -> None:
+    """In process a bitsandbytes artifact computes in the dtype asked for, the server in the one stored."""
+    stored = {"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}
+    _model(tmp_path, quantization_config=stored)
+
+    with pytest.raises(UserError, match="in bfloat16 only, not in float32"):
+        _serve(tmp_path)
+    assert _serve(tmp_path, dtype="bfloat16").argv
+    assert _serve(tmp_path, "cuda:0").argv
+
+
+def test_the_servers_log_is_read() -> None:
+    """Whether requests were computed together; made-up weights, which are a line of its log, are an error."""
+    asked = "[transformers] [Request received] Model: /m@main, CB: {}\n"
+
+    assert hf.read_log(asked.format("True")) == ({"continuous_batching": "on"}, {})
+    assert hf.read_log(asked.format("False")) == ({"continuous_batching": "off"}, {})
+    assert hf.read_log("INFO:     Started server process [1]\n") == ({}, {})
+    with pytest.raises(UserError, match=r"first model\.layers\.0\.q\.weight"):
+        hf.read_log("model.layers.0.q.weight | MISSING | \n")
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("batching", ["on", "off"])
+def test_the_server_makes_the_greedy_tokens(checks: Any, hf_python: Path, batching: Any) -> None:
+    """Exactly as many as asked, an event each, whatever end token and penalty the checkpoint suggests."""
+    seen, port = checks["served"], serving.free_port()
+    options = hf.Options(threads=1, continuous_batching=batching, kv_blocks=8)
+    server = hf.serve(Path(seen["folder"]), _ARTIFACT, options, str(hf_python), port, "cpu")
+    endpoint = Endpoint(f"http://127.0.0.1:{port}", server.model, extra=server.extra)
+    asks = tuple(Ask(_NEW, text=seen["prompt"]) for _ in range(12))
+    env = envs.ensure("hf", print)
+
+    with serving.running(server, port, env, "cpu", timeout_s=120) as live:
+        text = _completed(endpoint, asks[0])
+        answer = client.run(LoadJob(endpoint, asks, closed=Closed(2)))
+        receipts, _ = hf.read_log(live.log.text if live.log else "")
+
+    assert text == seen["text"]
+    assert receipts == {"continuous_batching": batching}
+    assert [(s.failure, s.usage_tokens, s.trace.event_tokens) for s in answer.served] == [
+        (None, _NEW, (1,) * _NEW)
+    ] * 8
+
+
+def _completed(endpoint: Endpoint, ask: Ask) -> str:
+    """The text of one streamed answer."""
+    data, kind = json.dumps(body(endpoint, ask)).encode(), {"Content-Type": "application/json"}
+    connection = http.client.HTTPConnection(endpoint.url.removeprefix("http://"), timeout=60)
+    connection.request("POST", "/v1/completions", data, kind)
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+    return "".join(event["choices"][0]["text"] for event in events)

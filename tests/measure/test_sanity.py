@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from bench.contract.record import Artifact, Audit, Hardware, RequestTrace, Result
-from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task, Workload
+from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task
+from bench.contract.workload import Workload
 from bench.measure.latency import latency_metrics
 from bench.measure.sanity import MARKS, check, marks
 

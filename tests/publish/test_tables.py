@@ -13,7 +13,8 @@ import pytest
 from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Audit, Hardware, Result
-from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task, Workload
+from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task
+from bench.contract.workload import Workload
 from bench.measure.stats import spread
 from bench.publish.columns import DASH, SERVING, change, figure, number
 from bench.publish.tables import build, render

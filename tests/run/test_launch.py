@@ -10,7 +10,7 @@ import pytest
 
 from bench.contract.job import Answer, Job
 from bench.contract.record import Artifact, Audit
-from bench.contract.spec import Workload
+from bench.contract.workload import Workload
 from bench.engines import fake
 from bench.run import envs, launch
 

@@ -99,6 +99,7 @@ def test_a_server_that_dies_in_use_is_noticed() -> None:
     with serving.running(_server(port), port, _core(), "cpu") as live:
         with pytest.raises(OSError, match=r"."):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/quit", timeout=2)
+        assert live.process is not None
         live.process.wait(timeout=5)
         assert live.ended.startswith("the server ended (code 5) while it was used")
 

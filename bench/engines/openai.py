@@ -1,0 +1,83 @@
+"""Any OpenAI-compatible endpoint that runs already: SGLang, TGI, Ollama, TensorRT-LLM, a hosted API.
+
+The suite neither starts nor ends it and sees nothing of its process: that it serves the recipe's model on the
+device in question is its owner's word, and every figure carries a mark that says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from bench.contract.errors import UserError
+from bench.contract.protocols import Server, Session
+from bench.contract.record import Artifact, Hardware
+from bench.contract.spec import Cell
+
+ENV = "core"
+VERSION = 1
+LOADS = frozenset({"hf", "gptq", "awq", "bnb", "gguf", "onnx", "torchao", "compressed-tensors"})
+MODES = frozenset({"online"})
+
+
+@dataclass(frozen=True)
+class Options:
+    """`url` is the server's root or its /v1, `model` what it calls the model.
+
+    `key_variable`: the environment variable with the API key, which no record ever holds. `ids`: prompts are
+    lists of token ids, which vLLM, SGLang and llama-server take; off, they are text of as many tokens by the
+    model's tokenizer. `exact`: it can be made to ignore the end token (`ignore_eos`); off, it stops where it
+    likes, and lengths are not compared.
+    """
+
+    url: str = ""
+    model: str = ""
+    api: Literal["completions", "chat"] = "completions"
+    key_variable: str = ""
+    ids: bool = False
+    exact: bool = True
+
+
+def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
+    del artifact_format, hardware
+    options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
+    url = urlsplit(options.url)
+    if url.scheme not in ("http", "https") or not url.hostname or not options.model:
+        return "the openai engine needs a url, as http://HOST:PORT, and the model's name there"
+    if url.username or url.password:
+        return "the url holds a password, which records would show: use key_variable"
+    return None
+
+
+def open(  # noqa: A001  (the protocol's word)
+    folder: Path, artifact: Artifact, options: Options, device: str
+) -> AbstractContextManager[Session]:
+    del folder, artifact, options, device
+    raise UserError("the openai engine runs nothing itself: it has online workloads only")
+
+
+def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
+    """Where the server is, and how it is asked."""
+    del folder, artifact, python, port, device
+    return Server(
+        argv=(), model=options.model, url=options.url, api=options.api, takes_ids=options.ids,
+        key_variable=options.key_variable, exact_length=options.exact,
+        extra={} if options.exact else {"ignore_eos": None},
+    )  # fmt: skip
+
+
+def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
+    """Receipts from its list of models: what it says of who owns them, and how long their context is."""
+    try:
+        found: Any = json.loads(text or "{}")
+        models = [m for m in found.get("data", []) if isinstance(m, dict)]
+    except (ValueError, AttributeError):
+        return {}, {}
+    said = {"owned_by": "owned_by", "max_model_len": "context"}
+    first = models[0] if models else {}
+    return {name: str(first[key]) for key, name in said.items() if key in first}, {}

@@ -1,0 +1,57 @@
+"""Service-level objectives: which requests kept theirs, and whether a share of them did for sure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from bench.contract.record import RequestTrace
+from bench.measure.latency import completed, e2el_s, tpot_s, ttft_s
+
+SHARE = 0.95  # of the requests that must keep each limit: a limit on the 95th percentile, said of requests
+CONFIDENCE = 0.95  # of one verdict
+
+_VALUES: Mapping[str, Callable[[RequestTrace], float | None]] = {
+    "ttft_s": ttft_s,
+    "tpot_s": tpot_s,
+    "e2el_s": e2el_s,
+}
+
+
+def kept(trace: RequestTrace, limits: Mapping[str, float]) -> bool:
+    """Whether a completed request kept every limit; one of a single token has no TPOT, and keeps it."""
+    values = {name: _VALUES[name](trace) for name in limits}
+    return all(value is None or value <= limits[name] for name, value in values.items())
+
+
+def counts(traces: Sequence[RequestTrace], limits: Mapping[str, float]) -> dict[str, int]:
+    """For each limit, how many requests were completed and kept it. What failed kept none."""
+    done = completed(traces)
+    return {name: sum(kept(trace, {name: limit}) for trace in done) for name, limit in limits.items()}
+
+
+def verdict(within: int, of: int) -> bool | None:
+    """Whether at least SHARE of all requests keep a limit, from `within` of `of` that did; None: not clear.
+
+    True and False are each said with CONFIDENCE by the exact one-sided binomial test. It takes requests as
+    independent; those that waited in one queue are not quite, and the true confidence is somewhat lower.
+    """
+    if of and _at_least(within, of) <= 1 - CONFIDENCE:
+        return True
+    if of and _at_most(within, of) <= 1 - CONFIDENCE:
+        return False
+    return None
+
+
+def _at_least(k: int, n: int) -> float:
+    """P(X >= k) of n trials that each succeed with SHARE."""
+    return math.fsum(_chance(i, n) for i in range(k, n + 1))
+
+
+def _at_most(k: int, n: int) -> float:
+    return math.fsum(_chance(i, n) for i in range(k + 1))
+
+
+def _chance(i: int, n: int) -> float:
+    log = math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1)
+    return math.exp(log + i * math.log(SHARE) + (n - i) * math.log1p(-SHARE))

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from bench.contract.errors import UserError
+from bench.load import traces
+from bench.load.traces import Call
+
+AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
+2023-11-16 18:15:50.9951690,396,109
+2023-11-16 18:15:46.6805900,374,44
+2023-11-16 18:16:46.6805909,0,7
+2023-11-16 18:16:46.6805909,20000,5
+"""
+BURSTGPT = """Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type
+5,ChatGPT,472,18,490,Conversation log
+45,ChatGPT,1087,0,1087,Conversation log
+118.5,GPT-4,417,276,693,API log
+"""
+SESSIONS = """Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type
+10,6a3d,2.5,ChatGPT,472,18,490,Conversation log
+12,,,GPT-4,417,276,693,API log
+"""
+MOONCAKE = """{"timestamp": 27, "input_length": 1100, "output_length": 52, "hash_ids": [0, 46, 47]}
+{"timestamp": 10535, "input_length": 512, "output_length": 26, "hash_ids": [0]}
+
+{"timestamp": 10535, "input_length": 30, "output_length": 1}
+"""
+SHAREGPT = [
+    {"id": "a", "conversations": [{"from": "human", "value": "one two"}, {"from": "gpt", "value": "a b c"}]},
+    {"id": "b", "conversations": [{"from": "gpt", "value": "hello"}]},
+    {"id": "c", "conversations": []},
+    {"id": "d", "conversations": [{"from": "human", "value": "x"}, {"from": "human", "value": "y"}]},
+    {"id": "e", "conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": ""}]},
+    {"id": "f"},
+    {
+        "id": "g",
+        "conversations": [
+            {"from": "system", "value": "be kind"},
+            {"from": "human", "value": "why"},
+            {"from": "gpt", "value": "so so"},
+            {"from": "human", "value": "and now"},
+        ],
+    },
+]
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def file(folder: Path, text: str) -> Path:
+    path = folder / "trace.txt"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def made(count: int, seed: int = 0) -> tuple[Call, ...]:
+    """A bursty trace of so many requests, each told apart by its prompt's length."""
+    draw = random.Random(seed)  # noqa: S311
+    times = sorted(draw.choices(range(count), k=count))
+    return tuple(Call(float(t - times[0]), i + 1, draw.randint(1, 900)) for i, t in enumerate(times))
+
+
+def test_azure_is_read(tmp_path: Path) -> None:
+    """Times count from the first by time, to the microsecond; a request without a prompt is left out."""
+    assert traces.read(file(tmp_path, AZURE)) == (
+        Call(0.0, 374, 44),
+        Call(4.314579, 396, 109),
+        Call(60.0, 20000, 5),
+    )
+
+
+def test_azure_of_2024_is_read(tmp_path: Path) -> None:
+    """Its times have a zone and six digits; a mark of the byte order and CR LF are nothing to it."""
+    text = (
+        "\ufeffTIMESTAMP,ContextTokens,GeneratedTokens\r\n"
+        "2024-05-10 00:00:00.009930+00:00,2162,5\r\n"
+        "2024-05-10 00:00:01.017335+00:00,2399,6\r\n"
+    )
+
+    assert traces.read(file(tmp_path, text)) == (Call(0.0, 2162, 5), Call(1.007405, 2399, 6))
+
+
+def test_burstgpt_is_read(tmp_path: Path) -> None:
+    """Failed requests have no answer and are left out."""
+    assert traces.read(file(tmp_path, BURSTGPT)) == (Call(0.0, 472, 18), Call(113.5, 417, 276))
+
+
+def test_burstgpt_with_sessions_is_read(tmp_path: Path) -> None:
+    """Columns are found by name: two more in between change nothing."""
+    assert traces.read(file(tmp_path, SESSIONS)) == (Call(0.0, 472, 18), Call(2.0, 417, 276))
+
+
+def test_mooncake_is_read(tmp_path: Path) -> None:
+    """Times are milliseconds; block ids are kept where there are any."""
+    assert traces.read(file(tmp_path, MOONCAKE)) == (
+        Call(0.0, 1100, 52, (0, 46, 47)),
+        Call(10.508, 512, 26, (0,)),
+        Call(10.508, 30, 1),
+    )
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_sharegpt_is_read(tmp_path: Path, indent: int | None) -> None:
+    """The first human turn that the next turn answers; conversations without one are left out."""
+    assert traces.read(file(tmp_path, json.dumps(SHAREGPT, indent=indent)), words) == (
+        Call(0.0, 2, 3, text="one two"),
+        Call(0.0, 1, 2, text="why"),
+    )
+
+
+def test_sharegpt_asks_for_a_tokenizer(tmp_path: Path) -> None:
+    """Texts have no length without one."""
+    with pytest.raises(UserError, match=r"give a model with a tokenizer\.json"):
+        traces.read(file(tmp_path, json.dumps(SHAREGPT)))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("TIMESTAMP,ContextTokens\n", r"line 1: there is no column GeneratedTokens"),
+        (BURSTGPT.replace("Response tokens", "Output"), r"line 1: there is no column Response tokens"),
+        (AZURE + "2023-11-16 18:20:00.0,12\n", r"line 6: it has no time and two numbers"),
+        (AZURE + "16/11/2023 18:20,12,3\n", r"line 6: it has no time"),
+        (AZURE + "2023-11-16 18:20:00.0,12,-3\n", r"line 6: it has no time"),
+        (BURSTGPT + "130,GPT-4,many,3,4,API log\n", r"line 5: it has no time"),
+        (BURSTGPT + "nan,GPT-4,1,3,4,API log\n", r"line 5: it has no time"),
+        (MOONCAKE + '{"timestamp": 20000, "input_le', r"line 5: it is no JSON"),
+        (MOONCAKE + '{"timestamp": 20000, "input_length": 5}\n', r"line 5: there is no output_length"),
+        (MOONCAKE + '{"timestamp": "1", "input_length": 5, "output_length": 1}\n', r"line 5: it has no time"),
+        (
+            MOONCAKE + '{"timestamp": 1, "input_length": -5, "output_length": 1}\n',
+            r"line 5: time .* no request",
+        ),
+        (MOONCAKE + "[1]\n", r"line 5: it has no time"),
+        (MOONCAKE.replace("[0]", "[0, 1, 2, 3, 4, 5, 6, 7]"), r"line 2: 8 hash_ids are not 512 tokens"),
+        ('[{"conversations": []},\n{"conversations": [}]\n', r"line 2: .*mend or remove"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, text: str, said: str) -> None:
+    """The sentence has the file, the line and what is wrong with it."""
+    with pytest.raises(UserError, match=rf"trace\.txt, {said}"):
+        traces.read(file(tmp_path, text), words)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "when,how long\n1,2\n",
+        '{"prompt": "hello"}\n',
+        '[{"prompt": "hello"}]',
+        "[1, 2]",
+        "GIF89a",
+        "\n\n",
+    ],
+)
+def test_an_unknown_format_names_the_four(tmp_path: Path, text: str) -> None:
+    """The sentence says what could be given instead."""
+    with pytest.raises(UserError, match=r"trace\.txt is no trace.*Azure.*BurstGPT.*Mooncake.*ShareGPT"):
+        traces.read(file(tmp_path, text), words)
+
+
+def test_bytes_that_are_no_text_are_an_unknown_format(tmp_path: Path) -> None:
+    """A compressed file is not read as lines."""
+    path = tmp_path / "trace.csv.gz"
+    path.write_bytes(b"\x1f\x8b\x08\x00\xff\xfe")
+
+    with pytest.raises(UserError, match="is no trace known here"):
+        traces.read(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", AZURE.splitlines()[0], "[]", BURSTGPT.replace("18", "0").replace("276", "0")]
+)
+def test_an_empty_trace_is_refused(tmp_path: Path, text: str) -> None:
+    """Nothing, a header alone, or no request that was answered."""
+    with pytest.raises(UserError, match=r"trace\.txt has no request"):
+        traces.read(file(tmp_path, text), words)
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    """Without a traceback."""
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        traces.read(tmp_path / "none.csv")
+
+
+def test_a_subset_is_a_stretch_of_the_trace() -> None:
+    """Neighbours stay neighbours with the gaps they had; times count from the first of them."""
+    calls = made(1000)
+    part = traces.taken(calls, 100, "s")
+    start = part[0].prompt_tokens - 1
+
+    assert [c.prompt_tokens for c in part] == [c.prompt_tokens for c in calls[start : start + 100]]
+    assert part[0].time_s == 0
+    assert [b.time_s - a.time_s for a, b in pairwise(part)] == pytest.approx(
+        [b.time_s - a.time_s for a, b in pairwise(calls[start : start + 100])]
+    )
+
+
+def test_the_seed_draws_the_stretch() -> None:
+    """Every engine meets the same requests; seeds reach both ends of the trace."""
+    calls = made(40)
+    starts = {seed: traces.taken(calls, 10, str(seed))[0].prompt_tokens for seed in range(1000)}
+
+    assert traces.taken(calls, 10, "7") == traces.taken(calls, 10, "7")
+    assert set(starts.values()) == set(range(1, 32))
+    assert traces.taken(calls, 40, "s") == calls
+
+
+def test_texts_without_times_are_sampled() -> None:
+    """There is no order to keep, and a file may be sorted by subject."""
+    calls = tuple(Call(0.0, i + 1, 5, text=str(i)) for i in range(1000))
+    part = traces.taken(calls, 100, "s")
+
+    assert part == traces.taken(calls, 100, "s") != traces.taken(calls, 100, "t")
+    assert len({c.text for c in part}) == 100
+    assert max(c.prompt_tokens for c in part) - min(c.prompt_tokens for c in part) > 500
+
+
+def test_more_than_there_is_cannot_be_taken() -> None:
+    """A short trace is not repeated in silence."""
+    with pytest.raises(UserError, match="has 10 requests, not 11"):
+        traces.taken(made(10), 11, "s")
+
+
+def test_speed_divides_times() -> None:
+    """Twice as fast is half the time; lengths stay."""
+    assert traces.scaled((Call(0.0, 1, 2), Call(3.0, 4, 5)), 2) == (Call(0.0, 1, 2), Call(1.5, 4, 5))
+
+
+@pytest.mark.parametrize("context", [4, 5, 64, 1000, 4096])
+@pytest.mark.parametrize("seed", range(5))
+def test_capped_requests_fit(context: int, seed: int) -> None:
+    """Prompt and answer together never exceed the context, and an answer has two tokens at least."""
+    draw = random.Random(seed)  # noqa: S311
+    calls = [Call(float(i), draw.randint(1, 9000), draw.randint(1, 9000)) for i in range(500)]
+    calls += [
+        Call(500.0, 1, 1),
+        Call(501.0, 1, context),
+        Call(502.0, context, 1),
+        Call(503.0, context, context),
+    ]
+
+    fitted, changed = traces.capped(calls, context)
+
+    assert all(c.prompt_tokens + c.new_tokens <= context for c in fitted)
+    assert all(c.prompt_tokens >= 1 and 2 <= c.new_tokens <= context // 2 for c in fitted)
+    assert changed == sum(a != b for a, b in zip(calls, fitted, strict=True)) > 0
+
+
+def test_what_fits_is_left_as_it_is() -> None:
+    """A request within the context is no change; one token of answer is raised and counted."""
+    calls = (Call(0.0, 1000, 24), Call(1.0, 10, 1))
+
+    assert traces.capped(calls, 1024) == ((Call(0.0, 1000, 24), Call(1.0, 10, 2)), 1)
+
+
+def test_a_capped_prompt_has_its_blocks() -> None:
+    """As many block ids as the shorter prompt fills."""
+    fitted, _ = traces.capped((Call(0.0, 1500, 300, (7, 8, 9)),), 800)
+
+    assert fitted == (Call(0.0, 500, 300, (7,)),)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: traces.taken(made(3), 0, ""),
+        lambda: traces.scaled(made(3), 0.0),
+        lambda: traces.scaled(made(3), float("inf")),
+        lambda: traces.capped(made(3), 3),
+    ],
+)
+def test_what_makes_no_sense_is_refused(call: Callable[[], object]) -> None:
+    """No requests, no speed, no room."""
+    with pytest.raises(ValueError, match="must be"):
+        call()
