@@ -122,17 +122,22 @@ def load(
         Literal["concurrency", "rate"] | None, typer.Option(help="Double it until the output rises no more.")
     ] = None,
     search: Annotated[bool, typer.Option("--search", help="Find the highest rate within --slo-….")] = False,  # noqa: FBT002
-    arrivals: Annotated[Literal["poisson", "constant", "gamma", "ramp"] | None, typer.Option()] = None,
+    arrivals: Annotated[
+        Literal["poisson", "constant", "gamma", "ramp"] | None, typer.Option(help="Poisson unless given.")
+    ] = None,
     burstiness: Annotated[float | None, typer.Option(help="Gamma's shape; below 1 is burstier.")] = None,
     speed: Annotated[float | None, typer.Option(help="Replay a trace so many times as fast.")] = None,
     turns: Annotated[int | None, typer.Option(help="Turns of each conversation, its prompt growing.")] = None,
     requests: Annotated[int, typer.Option(help="Requests measured, after warm-up.", min=1)] = 100,
+    at_most: Annotated[float | None, typer.Option(help="In flight: end after so many seconds.")] = None,
     window: Annotated[
         float | None, typer.Option(help="At a rate: requests for so many seconds at least.")
     ] = None,
     prompt_tokens: Annotated[int | None, typer.Option(help="128 unless given.")] = None,
     new_tokens: Annotated[int | None, typer.Option(help="64 unless given.")] = None,
-    lengths: Annotated[Literal["fixed", "uniform", "lognormal"] | None, typer.Option()] = None,
+    lengths: Annotated[
+        Literal["fixed", "uniform", "lognormal"] | None, typer.Option(help="Fixed unless given.")
+    ] = None,
     spread: Annotated[
         float | None, typer.Option(help="Uniform: ± this share; lognormal: std / mean.")
     ] = None,
@@ -147,9 +152,9 @@ def load(
     stop: Annotated[bool, typer.Option("--allow-stop", help="The model may end early.")] = False,  # noqa: FBT002
     extra: Annotated[str, typer.Option(metavar="JSON", help="Body fields; null removes one.")] = "{}",
     key_variable: Annotated[str, typer.Option(help="Environment variable that holds the API key.")] = "",
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(help="Of prompts, lengths and arrivals.")] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds for the whole load.")] = 3600.0,
-    as_json: Annotated[bool, typer.Option("--json")] = False,  # noqa: FBT002
+    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,  # noqa: FBT002
 ) -> None:
     """Load an OpenAI-compatible server that runs already, and say how it did."""
     from bench.load.job import Endpoint
@@ -160,8 +165,8 @@ def load(
     given = {
         "kind": kind, "concurrency": concurrency, "rate_per_s": rate, "path": trace, "over": sweep,
         "arrivals": arrivals, "burstiness": burstiness, "speed": speed, "turns": turns, "requests": requests,
-        "window_s": window, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "lengths": lengths,
-        "spread": spread, "slo": {"ttft_s": slo_ttft, "tpot_s": slo_tpot},
+        "window_s": window, "at_most_s": at_most, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens,
+        "lengths": lengths, "spread": spread, "slo": {"ttft_s": slo_ttft, "tpot_s": slo_tpot},
     }  # fmt: skip
     asked = config.workload({key: value for key, value in given.items() if value is not None})
     body = {"ignore_eos": None} if stop else {}

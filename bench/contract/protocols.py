@@ -114,6 +114,21 @@ class Engine(Protocol):
         """Load the artifact in `folder`, which may be a single file. Runs inside the engine's environment."""
 
 
+class Serving(Engine, Protocol):
+    """An engine with "online" among its MODES."""
+
+    def serve(
+        self, folder: Path, artifact: Artifact, options: Any, python: str, port: int, device: str
+    ) -> Server:
+        """How its server is started on 127.0.0.1:`port` by the environment's `python`.
+
+        With the settings that `open` gives the engine. UserError for what it cannot serve.
+        """
+
+    def read_log(self, text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
+        """Receipts, and sizes in bytes, from what the server wrote: what it names there, and nothing else."""
+
+
 class Method(Protocol):
     """One compression step."""
 

@@ -14,11 +14,11 @@ _ARRIVALS = ("arrivals", "burstiness")
 # The fields of a Workload that mean something to each kind; `kind` and `name` do to all.
 LOAD_FIELDS: Mapping[str, tuple[str, ...]] = {
     "offline": ("prompt_tokens", "new_tokens", "batch", "repeats"),
-    "closed": ("concurrency", "turns", "think_s", "requests", "slo", *_LENGTHS),
+    "closed": ("concurrency", "turns", "think_s", "requests", "at_most_s", "slo", *_LENGTHS),
     "open": ("rate_per_s", *_ARRIVALS, "requests", "window_s", "slo", *_LENGTHS),
     "trace": ("path", "speed", "rate_per_s", *_ARRIVALS, "requests", "slo"),
-    "sweep": ("over", "concurrency", "rate_per_s", "most", *_ARRIVALS, "requests", "window_s", "slo",
-              *_LENGTHS),
+    "sweep": ("over", "concurrency", "rate_per_s", "most", *_ARRIVALS, "requests", "at_most_s",
+              "window_s", "slo", *_LENGTHS),
     "search": ("rate_per_s", *_ARRIVALS, "requests", "window_s", "slo", *_LENGTHS),
 }  # fmt: skip
 
@@ -51,9 +51,9 @@ class Workload:
     The others go to the engine's server. In each, `requests` are measured after warm-up, and where they come
     at a rate as many as fill `window_s`, if that is more. `slo` makes goodput a metric.
 
-    `closed`: `concurrency` in flight, each followed by the next. With `turns` above 1 each of them is a
-    conversation: its prompt grows by the answer's length and by `prompt_tokens` at every turn, which comes
-    `think_s` after the last answer.
+    `closed`: `concurrency` in flight, each followed by the next, for `at_most_s` where that is above zero.
+    With `turns` above 1 each of them is a conversation: its prompt grows by the answer's length and by
+    `prompt_tokens` at every turn, which comes `think_s` after the last answer.
     `open`: due at `rate_per_s` on average, whatever is in flight. `arrivals`: poisson; constant; gamma with
     the shape `burstiness`, 1 being Poisson's; ramp, whose rate rises evenly from nothing to `rate_per_s`.
     `trace`: the lengths and times in the file at `path` (Azure LLM 2023 and BurstGPT CSV, Mooncake JSONL,
@@ -78,6 +78,7 @@ class Workload:
     burstiness: float = 1.0
     requests: int = 100
     window_s: float = 0.0
+    at_most_s: float = 0.0
     lengths: Literal["fixed", "uniform", "lognormal"] = "fixed"
     spread: float = 0.0
     turns: int = 1

@@ -6,6 +6,7 @@ import csv
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from rich import box
 from rich.console import Console
@@ -19,18 +20,21 @@ from bench.publish.sections import NAMES, Notes, Page, Section, columns, load_co
 
 _CHANGES = (CHANGE.key, "perplexity_change_low_fraction", "perplexity_change_high_fraction")
 _HEAD = 12  # columns of a head that had to be broken
+_CUT = "(min\N{EN DASH}max) is left out where the terminal is too narrow: --format md, csv and json have it"
 
 
 def terminal(table: Table, width: int) -> str:
     """Plain text of at most `width` columns, the same in a pipe; wide cells break at spaces."""
-    notes, out = Notes(), io.StringIO()
+    notes, out, cut = Notes(), io.StringIO(), False
     console = Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False)
     for page in pages(table, notes):
         console.print(Text(page.title))
         for section in _joined(page, width):
+            fitting = _fitting(section, width)
+            cut = cut or fitting is not section
             console.print(Text(f"\n{section.title}"))
-            console.print(_grid(section, width))
-    for line in (summary(table), *notes.lines()):
+            console.print(_grid(fitting, width))
+    for line in (summary(table), *notes.lines(), *([_CUT] if cut else [])):
         console.print(Text(line))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
@@ -66,13 +70,23 @@ def json_text(table: Table) -> str:
     return wire.dumps({**wire.plain(table), "legend": LEGEND}, indent=1) + "\n"
 
 
+def _fitting(section: Section, width: int) -> Section:
+    """The section, without the ranges over rounds where its lines would have to be broken inside figures."""
+    if _needed(section, broken=True) <= width:
+        return section
+    lines = tuple(
+        (*line[:NAMES], *(cell.partition(" (")[0] for cell in line[NAMES:])) for line in section.lines
+    )
+    return replace(section, lines=lines)
+
+
 def _grid(section: Section, width: int) -> Grid:
     """Long heads are broken at spaces and hyphens where the lines would not fit otherwise."""
     grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     narrow = _needed(section) > width
     for i, head in enumerate(section.heads):
         names = i < NAMES or head == "marks"
-        text = textwrap.fill(head, _HEAD, break_long_words=False) if narrow else head
+        text = _broken(head) if narrow else head
         grid.add_column(Text(text), justify="left" if names else "right", overflow="fold", no_wrap=i < NAMES)
     for line in section.lines:
         grid.add_row(*map(Text, line))
@@ -89,9 +103,17 @@ def _joined(page: Page, width: int) -> Sequence[Section]:
     return (both,) if _needed(both) <= width else page.sections
 
 
-def _needed(section: Section) -> int:
-    """The width of the section when nothing in it is broken."""
-    return sum(max(map(len, column)) + 3 for column in zip(section.heads, *section.lines, strict=True))
+def _needed(section: Section, *, broken: bool = False) -> int:
+    """The width of the section when nothing in it is broken, or nothing but the heads and the marks."""
+    heads = [max(map(len, (_broken(h) if broken else h).split("\n"))) for h in section.heads]
+    cells = [max((len(cell) for cell in column), default=0) for column in zip(*section.lines, strict=True)]
+    marks = [broken and head == "marks" for head in section.heads]
+    found = zip(heads, cells or [0] * len(heads), marks, strict=True)
+    return sum((_HEAD if mark else max(head, cell)) + 3 for head, cell, mark in found)
+
+
+def _broken(head: str) -> str:
+    return textwrap.fill(head, _HEAD, break_long_words=False)
 
 
 def _escaped(text: str) -> str:

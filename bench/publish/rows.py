@@ -24,6 +24,7 @@ class Entry:
     `missing` was asked for and has not run; `unplanned` was never asked for. `change` is against the
     baseline: a fraction and its interval as the task's `compare` gives them. `figures`: metric -> spread
     over rounds, SI units. `curve`: the same at each level of a sweep or a search, in ascending order.
+    `note`: what a reader must know of the load.
     """
 
     status: Literal["ok", "failed", "unsupported", "missing", "unplanned"]
@@ -33,6 +34,7 @@ class Entry:
     change: Mapping[str, float] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
     curve: tuple[Point, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)

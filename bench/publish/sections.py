@@ -45,7 +45,7 @@ class Notes:
 
     reasons: dict[str, int] = field(default_factory=dict)
     marks: dict[str, None] = field(default_factory=dict)
-    floors: dict[str, None] = field(default_factory=dict)
+    said: dict[str, None] = field(default_factory=dict)
 
     def number(self, reason: str) -> str:
         return str(self.reasons.setdefault(reason, len(self.reasons) + 1)).translate(_SUPERSCRIPT)
@@ -53,7 +53,7 @@ class Notes:
     def lines(self) -> list[str]:
         found = [f"{str(n).translate(_SUPERSCRIPT)} {reason}" for reason, n in self.reasons.items()]
         named = {mark: STAR if mark == OTHER_ENGINE else mark for mark in self.marks if mark in LEGEND}
-        return found + [f"{word}: {LEGEND[mark]}" for mark, word in named.items()] + [*self.floors]
+        return found + [f"{word}: {LEGEND[mark]}" for mark, word in named.items()] + [*self.said]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def pages(table: Table, notes: Notes) -> list[Page]:
         rows = list(group)
         tasks = [t for t in table.tasks if any(r.tasks[t].status != "unplanned" for r in rows)]
         sections = [_quality(rows, tasks, notes)]
-        notes.floors.update(dict.fromkeys(filter(None, (_floor(rows, t) for t in tasks))))
+        notes.said.update(dict.fromkeys(filter(None, (_floor(rows, t) for t in tasks))))
+        entries = [entry for row in rows for entry in row.workloads.values()]
+        notes.said.update(dict.fromkeys(entry.note for entry in entries if entry.note))
         for title in table.workloads:
             asked = [row for row in rows if row.workloads[title].status != "unplanned"]
             sections += [_serving(asked, title, notes)] if asked else []

@@ -152,7 +152,18 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> Entry:
         return Entry("missing" if planned else "unplanned")
     metrics = dict.fromkeys(key for r in done for key in r.metrics)
     figures = {key: spread([r.metrics[key] for r in done if key in r.metrics]) for key in metrics}
-    return Entry("ok", rounds=len(done), figures=figures, marks=marks(rounds), curve=_curve(done))
+    return Entry(
+        "ok", rounds=len(done), figures=figures, marks=marks(rounds), curve=_curve(done), note=_note(done[0])
+    )
+
+
+def _note(result: Result) -> str:
+    """How much of a trace was changed to fit the model."""
+    load, facts = result.cell.workload, result.facts
+    if load is None or not facts.get("capped"):
+        return ""
+    context = result.artifact.audit.context if result.artifact else 0
+    return f"{load.title}: {facts['capped']} of {load.requests} requests cut to a context of {context}"
 
 
 def _curve(done: Sequence[Result]) -> tuple[Point, ...]:

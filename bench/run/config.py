@@ -216,6 +216,7 @@ def _checked(made: Suite) -> Suite:
 def _checked_load(load: Workload) -> None:
     """UserError for a load that cannot be."""
     counts = (load.batch, load.prompt_tokens, load.repeats, load.concurrency, load.requests, load.turns)
+    slo = dataclasses.astuple(load.slo)
     wrong = {
         "batch, prompt_tokens, repeats, concurrency, requests and turns start at 1, new_tokens at 2":
             min(counts) < 1 or load.new_tokens < 2,
@@ -225,8 +226,8 @@ def _checked_load(load: Workload) -> None:
             load.kind == "sweep" and load.over == "rate" and not load.rate_per_s > 0,
         "burstiness must be above zero; 1 is Poisson's": not load.burstiness > 0,
         "speed must be above zero; 2 replays a trace twice as fast": not load.speed > 0,
-        "think_s, window_s, rate_per_s and the limits of slo cannot be below zero":
-            min(load.think_s, load.window_s, load.rate_per_s, *dataclasses.astuple(load.slo)) < 0,
+        "times, rates and the limits of slo cannot be below zero":
+            min(load.think_s, load.window_s, load.at_most_s, load.rate_per_s, *slo) < 0,
         "a trace needs the path of its file": load.kind == "trace" and not load.path,
         "lengths: uniform needs a spread above 0 and up to 1":
             load.lengths == "uniform" and not 0 < load.spread <= 1,

@@ -55,7 +55,7 @@ def job(load: Workload, target: Target, seed: str, round_: str) -> tuple[LoadJob
     facts: dict[str, Any] = {"prompts": target.prompts, "exact_length": target.endpoint.exact_length}
     if load.kind == "closed":
         asks, warm = _conversations(load, target, full)
-        shape = Closed(load.concurrency, warm, turns=load.turns, think_s=load.think_s)
+        shape = Closed(load.concurrency, warm, load.at_most_s, turns=load.turns, think_s=load.think_s)
         return LoadJob(target.endpoint, asks, shape), facts
     calls, more = _calls(load, target, seed, full)
     due = _due(load, calls, full)

@@ -66,3 +66,13 @@ def test_what_is_no_rate_is_refused(call: Callable[[], object]) -> None:
     """A rate or burstiness of zero, or a negative count, is an error and not an endless schedule."""
     with pytest.raises(ValueError, match="must"):
         call()
+
+
+def test_a_ramps_rate_rises_evenly() -> None:
+    """Its times squared are uniform over the ramp: the rate's integral is t^2; the end is at 2 N / rate."""
+    times = np.array(arrivals.ramp(5000, 10.0, "r"))
+    end = 2 * 5000 / 10.0
+
+    assert times[-1] == pytest.approx(end, rel=0.05)
+    assert stats.kstest((times / times[-1])[:-1] ** 2, "uniform").pvalue > 0.01
+    assert len(times[times > 0.9 * end]) / (0.1 * end) == pytest.approx(9.5, rel=0.15)

@@ -1,0 +1,400 @@
+"""The load client against `vllm bench serve` and guidellm, on one llama-server, with the same prompts.
+
+guidellm is in no environment of this suite; it gets one of its own (0.8.1 is what this was written for):
+
+    python3.11 -m venv DIR && DIR/bin/pip install torch==2.13.0 guidellm==0.8.1
+    .venv/bin/python -m benchmarks.serving_parity --guidellm DIR/bin/guidellm
+
+Run it from the repository's root, once `python -m bench envs build llamacpp --tools` and `... build vllm` are
+done, on a quiet machine with at least a core more than `--threads`. `--guidellm ''` leaves guidellm out.
+
+One server for all: the engine's own `serve`, no prompt cache. In each round, at each concurrency, the clients
+take turns in rotating order, each a process of its own with the same texts (--prompt tokens each): a closed
+loop, greedy, EOS ignored, a connection for each request. A turn's first 2 x concurrency enter no latency.
+
+Definitions, aligned. TTFT: first token - sent. TPOT, which guidellm calls ITL: (last token - first) /
+(tokens - 1). Both are medians over requests. Output tok/s: all tokens of the turn / (last token - first
+sent), ramp-up and drain included. All from the requests that each tool writes down, and the tokens that were
+asked for. Idle: the mean time between a stream's last token and its next request. The third table has each
+tool's figures as it prints them (our tok/s: of the window, without ramp-up and drain).
+
+The server is the third source, by its own log of the very same requests: TTFT from taking a request up to its
+first token, TPOT from its eval time, tok/s from the first take-up to the last token. A client's figure less
+the server's (second table) is what the client and the way to it add; the machine's noise cancels. With more
+than one in flight a request first waits for the batch under way, unlogged, and how long depends on the phase
+that the streams have fallen into: there the log is no judge of TTFT, and `apart` stands without a side.
+
+Verdicts: within noise, where two clients' ranges over rounds overlap, or where the ratio of their medians is
+off 1 by at most twice the larger coefficient of variation. Else `both right`, where each TPOT or tok/s is
+within 1 % of the server's of its own requests: what differs is the service, since a client that takes long
+between requests, or much of the machine, gets less. Else the server sides with the nearer one. Few rounds on
+a noisy machine agree easily; the ranges say so.
+
+Exit code 1: where the server sides with another client; where our TPOT or tok/s is more than 2 % off the
+server's, or our TTFT at one in flight more than 2 ms; where the server or we count other tokens than were
+asked for. The last line of the output is the result as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from bench.contract import plugins
+from bench.contract.spec import Model
+from bench.load.job import Ask, Closed, Endpoint, LoadJob
+from bench.machine import hardware as machine
+from bench.measure import stats
+from bench.measure.latency import stamps, ttft_s
+from bench.measure.online_load import online_metrics
+from bench.run import artifacts, config, envs, launch, models, online, serving
+from bench.run.serving import Live
+from eval import corpora
+
+_ROOT = Path(__file__).resolve().parents[1]
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+_TIMEOUT_S = 600.0
+# llama-server drops a connection after a streamed answer and does not say so beforehand. Without this our
+# client connects anew and sends again; vLLM's, whose library repeats no POST, counts failed requests.
+_CLOSE = {"Connection": "close"}
+_METRICS = {"ttft_ms": "TTFT, ms", "tpot_ms": "TPOT, ms", "tok_per_s": "output tok/s"}
+_LIMIT, _TTFT_LIMIT_MS, _RIGHT = 0.02, 2.0, 0.01
+# `vllm bench serve` without its entry point, which needs a package that is called vllm.
+_VLLM = """
+from vllm.benchmarks import serve
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+words = FlexibleArgumentParser()
+serve.add_cli_args(words)
+serve.main(words.parse_args())
+"""
+_LINE = re.compile(
+    r"^(\d+)\.(\d+)\.(\d+)\.(\d+) I slot +(?:launch_slot_|print_timing): id +\d+ \| task (\d+) \| +"
+    r"(processing|(?:prompt )?eval time = +([\d.]+) ms / +(\d+) tokens)",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as a client or the server saw it; seconds on any clock."""
+
+    sent_s: float
+    ttft_s: float
+    last_s: float
+    prompt_tokens: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one client says of one turn: every request, and the figures that it prints, as in _METRICS."""
+
+    requests: list[Request]
+    printed: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What every client is asked to do in one turn."""
+
+    url: str
+    model: str
+    tokenizer: Path
+    texts: Sequence[str]
+    prompt_tokens: int
+    new_tokens: int
+    concurrency: int
+
+
+def main() -> None:
+    given = _words().parse_args()
+    clients: dict[str, Callable[[Load], Turn]] = {"ours": ours, "vllm bench": vllm}
+    if given.guidellm:
+        clients["guidellm"] = partial(guidellm, program=str(Path(given.guidellm).absolute()))
+    rounds = list(_rounds(clients, given))
+    print(f"\nload average {os.getloadavg()[0]:.1f}\n")
+    wrong = [line for c in given.concurrency for line in report(c, [r[c] for r in rounds], list(clients))]
+    print("\n".join(["", *wrong]) if wrong else "\nnothing speaks against ours")
+    print(json.dumps({"rounds": rounds, "wrong": wrong}))
+    sys.exit(bool(wrong))
+
+
+def _words() -> argparse.ArgumentParser:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--guidellm", required=True, help="path of its program, or ''")
+    words.add_argument("--model", type=Path, default=_ROOT / "models" / "demo")
+    words.add_argument("--recipe", default="gguf-q4_k_m")
+    words.add_argument("--threads", type=int, default=1, help="of the server; the clients need a core too")
+    words.add_argument("--rounds", type=int, default=5)
+    words.add_argument("--concurrency", type=int, nargs="*", default=[1, 4])
+    words.add_argument("--requests", type=int, default=120, help="of a turn, beside warm-up; at most 250")
+    words.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
+    words.add_argument("--new", type=int, default=64, help="tokens of an answer")
+    return words
+
+
+def _rounds(
+    clients: Mapping[str, Callable[[Load], Turn]], given: argparse.Namespace
+) -> Iterator[dict[int, dict[str, Any]]]:
+    """Of each round, by concurrency, by client: its figures beside the server's."""
+    engine, env = plugins.load(plugins.ENGINES, "llamacpp"), _env("llamacpp")
+    hardware = machine.detect("cpu")
+    resolved = models.resolve(Model(str(given.model)), fetch=False)
+    steps = artifacts.steps_for(config.recipe_named(given.recipe), hardware, resolved.format)
+    made = artifacts.make(steps, resolved, hardware, print)
+    tokenizer, corpus = Tokenizer.from_file(str(given.model / "tokenizer.json")), corpora.load("stdlib").text
+    options, port = engine.Options(threads=given.threads), serving.free_port()
+    server = engine.serve(made.folder, made.artifact, options, env.python, port, "cpu")
+    with serving.running(server, port, env, "cpu") as live:
+        log = _Log(live)
+        for number in range(-1, given.rounds):
+            found: dict[int, dict[str, Any]] = {}
+            for concurrency in given.concurrency:
+                count = given.requests + 2 * concurrency
+                texts = list(_texts(tokenizer, corpus, given.prompt, count, f"{number}/{concurrency}"))
+                load = Load(
+                    live.url, server.model, given.model.resolve(), texts, given.prompt, given.new, concurrency
+                )
+                names = list(clients) if number >= 0 else ["ours"]  # which warms the server up
+                turn, found[concurrency] = number % len(names), {}
+                for name in names[turn:] + names[:turn]:
+                    found[concurrency][name] = one = _figures(clients[name](load), log.new(), load)
+                    figures = (f"{one['aligned'][m]:.4g} (server {one['server'][m]:.4g})" for m in _METRICS)
+                    print(f"round {number}, {concurrency} in flight, {name}:", *figures, flush=True)
+            if number >= 0:
+                yield found
+
+
+def _texts(tokenizer: Tokenizer, corpus: str, length: int, count: int, seed: str) -> Iterator[str]:
+    """Excerpts of the corpus that are `length` tokens, the beginning-of-text token included."""
+    source = random.Random(seed)  # noqa: S311  (reproducible, not secret)
+    while count:
+        start = source.randrange(len(corpus) - 16 * length)
+        ids = tokenizer.encode(corpus[start : start + 16 * length]).ids
+        text = tokenizer.decode(ids[1:length]).strip()
+        if len(tokenizer.encode(text).ids) == length:
+            count -= 1
+            yield text
+
+
+def ours(load: Load) -> Turn:
+    asks = tuple(Ask(load.new_tokens, text=text) for text in load.texts)
+    job = LoadJob(Endpoint(load.url, load.model, headers=_CLOSE), asks, Closed(load.concurrency))
+    answer = online.apply(job, timeout_s=_TIMEOUT_S)
+    if answer.error or answer.failures:
+        sys.exit(f"our requests failed: {answer.error or answer.failures}")
+    every = [*answer.warmup, *answer.served]
+    found = online_metrics([s.trace for s in every], {"window_s": answer.window_s})
+    requests = [
+        Request(t.sent_s, ttft_s(t), stamps(t)[-1], s.usage_prompt_tokens or 0, s.usage_tokens or 0)
+        for s in every for t in [s.trace]
+    ]  # fmt: skip
+    return Turn(requests, (1e3 * found["ttft_s"], 1e3 * found["tpot_s"], found["output_tok_per_s"]))
+
+
+def vllm(load: Load) -> Turn:
+    """It counts tokens by the tokenizer: usage in an event with a choice, as llama-server's, it skips."""
+    with launch.scratch() as scratch:
+        _write(load, scratch / "prompts.jsonl")
+        words = {
+            "--backend": "openai", "--base-url": load.url, "--model": load.model,
+            "--tokenizer": load.tokenizer, "--dataset-name": "custom", "--dataset-path": "prompts.jsonl",
+            "--custom-output-len": load.new_tokens, "--num-prompts": len(load.texts),
+            "--max-concurrency": load.concurrency, "--temperature": 0, "--result-filename": "out.json",
+            "--header": "Connection=close",
+        }  # fmt: skip
+        plain = (
+            "--skip-chat-template", "--disable-shuffle", "--ignore-eos", "--save-result", "--save-detailed",
+        )  # fmt: skip
+        env = _env("vllm")
+        argv = [env.python, "-c", _VLLM, *_flat(words), *plain]
+        _run(argv, launch.variables(env, "cpu") | _OFFLINE, scratch)
+        said = json.loads((scratch / "out.json").read_text())
+    if said["failed"]:
+        sys.exit(f"{said['failed']} requests of vllm bench serve failed: {max(said['errors'])[-500:]}")
+    fields = ("start_times", "ttfts", "latencies", "input_lens", "output_lens")
+    requests = [
+        Request(start, ttft, start + latency, prompt, tokens)
+        for start, ttft, latency, prompt, tokens in zip(*(said[name] for name in fields), strict=True)
+    ]
+    return Turn(requests, (said["median_ttft_ms"], said["median_tpot_ms"], said["output_throughput"]))
+
+
+def guidellm(load: Load, *, program: str) -> Turn:
+    """It asks for `ignore_eos` by itself where a row says how many tokens are wanted."""
+    with launch.scratch() as scratch:
+        _write(load, scratch / "prompts.jsonl")
+        backend = {
+            "kind": "openai_http", "target": load.url, "model": load.model,
+            "request_format": "/v1/completions", "extras": {"headers": _CLOSE, "body": {"temperature": 0}},
+        }  # fmt: skip
+        words = {
+            "--backend": json.dumps(backend), "--profile": f"kind=concurrent,streams={load.concurrency}",
+            "--constraint": f"kind=max_requests,count={len(load.texts)}",
+            "--data": "kind=json_file,path=prompts.jsonl", "--output": "kind=json,path=out.json",
+        }  # fmt: skip
+        _run([program, "run", *_flat(words), "--disable-console"], {**os.environ, **_OFFLINE}, scratch)
+        said = json.loads((scratch / "out.json").read_text())["benchmarks"][0]
+    rows = said["requests"]["successful"]
+    if len(rows) != len(load.texts):
+        sys.exit(f"guidellm completed {len(rows)} of {len(load.texts)} requests")
+    requests = [
+        Request(
+            row["request_start_time"], row["time_to_first_token_ms"] / 1e3,
+            row["info"]["timings"]["last_token_iteration"], row["prompt_tokens"], row["output_tokens"],
+        )
+        for row in rows
+    ]  # fmt: skip
+    ttft, itl, rate = (
+        said["metrics"][name]["successful"]
+        for name in ("time_to_first_token_ms", "inter_token_latency_ms", "output_tokens_per_second")
+    )
+    return Turn(requests, (ttft["median"], itl["median"], rate["mean"]))
+
+
+class _Log:
+    """The server's log, read a turn at a time."""
+
+    def __init__(self, live: Live) -> None:
+        self.live, self.last = live, -1
+
+    def new(self) -> list[Request]:
+        """The requests that were served since the last call, in the order in which they were taken up."""
+        time.sleep(0.3)  # its last lines are on their way
+        found: dict[int, dict[str, tuple[float, float, int]]] = {}
+        for line in _LINE.finditer(self.live.said):
+            minute, second, milli, micro, task, what, spent_ms, tokens = line.groups()
+            now_s = 60 * int(minute) + int(second) + int(milli) / 1e3 + int(micro) / 1e6
+            if int(task) > self.last:
+                of = found.setdefault(int(task), {})
+                of[what[:6]] = (now_s, float(spent_ms or 0) / 1e3, int(tokens or 0))
+        self.last = max(found, default=self.last)
+        return [_request(found[task]) for task in sorted(found)]
+
+
+def _request(said: Mapping[str, tuple[float, float, int]]) -> Request:
+    (sent_s, _, _), (_, _, prompt), (end_s, eval_s, tokens) = said["proces"], said["prompt"], said["eval t"]
+    return Request(sent_s, end_s - eval_s - sent_s, end_s, prompt, tokens)
+
+
+def _figures(turn: Turn, truth: Sequence[Request], load: Load) -> dict[str, Any]:
+    """A turn's figures; `off` the server's of the same requests is in ms for TTFT, else a fraction of it."""
+    if len(truth) != len(load.texts):
+        sys.exit(f"the server's log has {len(truth)} requests of {len(load.texts)}")
+    aligned, server = _aligned(sorted(turn.requests, key=lambda r: r.sent_s), load), _aligned(truth, load)
+    off = {m: aligned[m] - server[m] if m == "ttft_ms" else aligned[m] / server[m] - 1 for m in _METRICS}
+    counts = {}
+    for who, requests in (("", turn.requests), ("server's ", truth)):
+        counts[f"{who}prompt tokens"] = sorted({r.prompt_tokens for r in requests})
+        counts[f"{who}tokens"] = sorted({r.tokens for r in requests})
+    asked = {"prompt tokens": load.prompt_tokens, "tokens": load.new_tokens}
+    figures = {"aligned": aligned, "server": server, "off": off, "counts": counts, "asked": asked}
+    return {**figures, "printed": dict(zip(_METRICS, turn.printed, strict=True))}
+
+
+def _aligned(requests: Sequence[Request], load: Load) -> dict[str, float]:
+    counted = requests[2 * load.concurrency :]
+    spent_s = max(r.last_s for r in requests) - requests[0].sent_s
+    busy_s = sum(r.last_s - r.sent_s for r in requests)
+    gaps = load.new_tokens - 1
+    return {
+        "ttft_ms": 1e3 * median(r.ttft_s for r in counted),
+        "tpot_ms": 1e3 * median((r.last_s - r.sent_s - r.ttft_s) / gaps for r in counted),
+        "tok_per_s": len(requests) * load.new_tokens / spent_s,
+        "idle_ms": 1e3 * (load.concurrency * spent_s - busy_s) / len(requests),
+    }
+
+
+def report(streams: int, rounds: Sequence[Mapping[str, Any]], clients: Sequence[str]) -> list[str]:
+    """Print the tables of one concurrency; returns what speaks against our client, a sentence each."""
+
+    def spreads(part: str, metric: str) -> list[stats.Spread]:
+        return [stats.spread([r[name][part][metric] for r in rounds]) for name in clients]
+
+    wrong: list[str] = []
+    table = [[f"{streams} in flight", *clients, *(f"ours / {name}" for name in clients[1:])]]
+    added = [[f"{streams} in flight, less the server's", *clients]]
+    printed = [[f"{streams} in flight, as printed", *clients]]
+    for metric, title in _METRICS.items():
+        values, off = spreads("aligned", metric), spreads("off", metric)
+        pairs = zip(values[1:], off[1:], strict=True)
+        verdicts = [_verdict(metric, streams, (values[0], v), (off[0].median, o.median)) for v, o in pairs]
+        table.append([title, *(_shown(v, "{:.4g}") for v in values), *verdicts])
+        added.append([title, *(_shown(o, "{:+.3f}" if metric == "ttft_ms" else "{:+.2%}") for o in off)])
+        printed.append([title, *(_shown(v, "{:.4g}") for v in spreads("printed", metric))])
+        wrong += [f"{title} at {streams}: {v}" for v in verdicts if v.endswith("theirs")]
+        limit = _LIMIT if metric != "ttft_ms" else _TTFT_LIMIT_MS if streams == 1 else math.inf
+        if abs(off[0].median) > limit:
+            wrong.append(f"{title} at {streams}: ours is {added[-1][1]} off the server's")
+    idle = [_shown(v, "{:.3f}") for v in spreads("aligned", "idle_ms")]
+    table.append(["idle, ms", *idle, *([""] * (len(clients) - 1))])
+    for kind, asked in rounds[0]["ours"]["asked"].items():
+        for who in ("", "server's "):
+            seen = [sorted({n for r in rounds for n in r[name]["counts"][who + kind]}) for name in clients]
+            printed.append([who + kind, *(" to ".join(map(str, sorted({n[0], n[-1]}))) for n in seen)])
+            if any(numbers != [asked] for numbers in (seen if who else seen[:1])):
+                wrong.append(f"{who}{kind} at {streams}: {seen}")
+    for rows in (table, added, printed):
+        lines = (rows[0], ["---"] * len(rows[0]), *rows[1:])
+        print("\n".join("| " + " | ".join(row) + " |" for row in lines), end="\n\n")
+    return wrong
+
+
+def _verdict(metric: str, streams: int, pair: Sequence[stats.Spread], off: tuple[float, float]) -> str:
+    (ours, theirs), ratio = pair, pair[0].median / pair[1].median
+    overlap = ours.low <= theirs.high and theirs.low <= ours.high
+    if overlap or abs(ratio - 1) <= 2 * max(ours.cv, theirs.cv):
+        return f"{ratio:.3f}, within noise"
+    if metric == "ttft_ms" and streams > 1:
+        return f"{ratio:.3f}, apart"
+    if metric != "ttft_ms" and max(map(abs, off)) <= _RIGHT:
+        return f"{ratio:.3f}, both right"
+    side = "ours" if abs(off[0]) <= abs(off[1]) else "theirs"
+    return f"{ratio:.3f}, apart: the server sides with {side}"
+
+
+def _shown(values: stats.Spread, form: str) -> str:
+    return f"{form.format(values.median)} ({form.format(values.low)} to {form.format(values.high)})"
+
+
+def _write(load: Load, file: Path) -> None:
+    rows = ({"prompt": text, "output_tokens_count": load.new_tokens} for text in load.texts)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _flat(words: Mapping[str, object]) -> list[str]:
+    return [str(word) for pair in words.items() for word in pair]
+
+
+def _env(name: str) -> envs.Environment:
+    found = envs.find(name)
+    if found is None:
+        sys.exit(f"the environment {name} is not built: python -m bench envs build {name}")
+    return found
+
+
+def _run(argv: list[str], variables: Mapping[str, str], folder: Path) -> None:
+    done = subprocess.run(
+        argv, cwd=folder, env=variables, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(argv)[:100]} failed: {(done.stderr or done.stdout)[-1500:]}")
+
+
+if __name__ == "__main__":
+    main()

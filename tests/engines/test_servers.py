@@ -1,0 +1,65 @@
+"""Every engine's own server, started, loaded and ended by the suite, on the demo model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.contract import plugins
+from bench.contract.record import Result
+from bench.run import config, pipeline, plan, serving
+from bench.run.progress import Progress
+from bench.store import Store
+
+_RECIPES = {"hf": "baseline", "llamacpp": "gguf-q4_k_m", "vllm": "baseline"}
+_SIZES = {"prompt_tokens": 48, "new_tokens": 16}
+pytestmark = pytest.mark.engine
+
+
+def test_every_engine_with_a_server_is_here() -> None:
+    """One without an entry would pass by not being asked."""
+    names = [n for n in plugins.names(plugins.ENGINES) if "online" in plugins.load(plugins.ENGINES, n).MODES]
+    assert set(_RECIPES) == set(names) - {"fake", "openai"}
+
+
+@pytest.fixture(scope="module", params=sorted(_RECIPES))
+def rounds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """A closed and an open load on one engine, by workload."""
+    engine: str = request.param
+    suite = config.suite({
+        "name": "servers", "model": "models/demo", "recipes": [_RECIPES[engine]], "engines": [engine],
+        "workloads": [
+            {"kind": "closed", "concurrency": 4, "requests": 24, "slo": {"ttft_s": 10}, **_SIZES},
+            {"kind": "open", "rate_per_s": 4, "requests": 12, "lengths": "uniform", "spread": 0.5, **_SIZES},
+        ],
+        "devices": ["cpu"], "rounds": 1, "settle_s": 0,
+    })  # fmt: skip
+    store, made = Store(tmp_path_factory.mktemp(engine)), plan.plan(suite, fetch=False)
+    with Progress() as progress:
+        pipeline.run(made, store, progress)
+    return {
+        result.cell.workload.kind: result for result in pipeline.records(made, store) if result.cell.workload
+    }
+
+
+def test_a_server_serves_what_was_asked(rounds: dict[str, Result]) -> None:
+    """Every request complete and of its length by the server's count, prompts included; nothing is left."""
+    for result in rounds.values():
+        assert result.status == "ok", result.reason
+        assert result.facts["failures"] == {}
+        assert result.facts["counted_by"] == "usage"
+        assert result.facts["cached_tokens"] == 0
+        assert result.metrics["ttft_s"] < result.metrics["e2el_s"]
+        assert result.metrics["peak_memory_bytes"] > 10e6
+    assert rounds["closed"].metrics["concurrency"] == pytest.approx(4, abs=0.5)
+    assert 0 < rounds["closed"].metrics["goodput_per_s"] <= rounds["closed"].metrics["request_per_s"]
+    assert serving.orphans() == []
+
+
+def test_a_server_says_what_it_runs(rounds: dict[str, Result]) -> None:
+    """Receipts from its log; the command line without a folder of this machine."""
+    for result in rounds.values():
+        assert result.receipts
+        assert "ARTIFACT" in result.facts["server"]
+        assert str(Path.home()) not in result.facts["server"]

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+from scipy import stats
+
+from bench.contract.record import RequestTrace
+from bench.measure import slo
+from bench.measure.online_load import load_metrics, measured, online_metrics
+
+
+def _trace(
+    ttft_s: float, tpot_s: float, *, window: int = 0, error: str = "", start_s: float = 0.0
+) -> RequestTrace:
+    times = tuple(start_s + ttft_s + i * tpot_s for i in range(5))
+    return RequestTrace(0, window, 8, start_s, start_s, times, (1,) * 5, error)
+
+
+@pytest.mark.parametrize("of", [20, 59, 80, 100, 400])
+def test_a_verdict_is_the_exact_binomial_test(of: int) -> None:
+    """At every count, against scipy's: both one-sided tests at 5 %, and no verdict between them."""
+    for within in range(of + 1):
+        holds = stats.binomtest(within, of, slo.SHARE, alternative="greater").pvalue <= 0.05
+        fails = stats.binomtest(within, of, slo.SHARE, alternative="less").pvalue <= 0.05
+        assert slo.verdict(within, of) is (True if holds else False if fails else None), within
+
+
+def test_fewer_than_59_requests_show_nothing() -> None:
+    """All of them kept it, and that may still be luck."""
+    assert slo.verdict(58, 58) is None
+    assert slo.verdict(59, 59) is True
+    assert slo.verdict(0, 0) is None
+
+
+def test_what_failed_kept_nothing() -> None:
+    """Each limit is counted by itself; a request of one token has no TPOT to miss."""
+    alone = RequestTrace(0, 0, 8, 0.0, 0.0, (0.1,), (1,))
+    traces = [_trace(0.1, 0.01), _trace(0.3, 0.01), _trace(0.1, 0.2), _trace(0.1, 0.01, error="reset"), alone]
+
+    assert slo.counts(traces, {"ttft_s": 0.2, "tpot_s": 0.05}) == {"ttft_s": 3, "tpot_s": 3}
+    assert [slo.kept(t, {"ttft_s": 0.2, "tpot_s": 0.05}) for t in traces[:3]] == [True, False, False]
+
+
+def test_goodput_counts_what_kept_every_limit_within_the_window() -> None:
+    """Per second of the window; without limits there is none."""
+    traces = [_trace(0.1, 0.01), _trace(0.3, 0.01), _trace(0.1, 0.2), _trace(0.1, 0.01, start_s=1.9)]
+    facts = {"window_s": 2.0, "in_flight_mean": 1.0}
+
+    metrics = online_metrics(traces, facts, {"ttft_s": 0.2, "tpot_s": 0.05})
+
+    assert metrics["goodput_per_s"] == pytest.approx(1 / 2.0)
+    assert metrics["request_per_s"] == pytest.approx(3 / 2.0)
+    assert "goodput_per_s" not in online_metrics(traces, facts)
+
+
+def test_a_records_metrics_are_those_of_the_chosen_stage() -> None:
+    """The other stages' requests are kept and enter nothing; each stage has its own warm-up."""
+    traces = [
+        _trace(0.1, 0.01), _trace(0.5, 0.01, window=1), _trace(0.9, 0.01, window=-1),
+        _trace(0.7, 0.01, window=-2, start_s=-0.6),
+    ]  # fmt: skip
+    facts = {"window_s": 1.0, "chosen": 1, "slo_rate_per_s": 4.0, "slo_rate_high_per_s": 0.0}
+
+    metrics = load_metrics(traces, facts, {})
+
+    assert [t.window for t in measured(traces, facts)] == [1]
+    assert metrics["ttft_s"] == pytest.approx(0.5)
+    assert metrics["output_tok_per_s"] == pytest.approx(5 + 5)  # the warm-up's tokens came in the window
+    assert metrics["slo_rate_per_s"] == 4.0
+    assert "slo_rate_high_per_s" not in metrics
