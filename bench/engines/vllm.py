@@ -238,7 +238,8 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
         "--served-model-name", _MODEL, "--host", "127.0.0.1", "--port", str(port),
         "--no-enable-log-requests", "--disable-uvicorn-access-log",
     )  # fmt: skip
-    return Server(argv=argv, model=_MODEL, variables=variables(options, device))
+    shown = {"skip_special_tokens": False}  # else an answer of end tokens alone bears no text, and no time
+    return Server(argv=argv, model=_MODEL, variables=variables(options, device), extra=shown)
 
 
 def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:

@@ -98,10 +98,9 @@ SEARCH = (
     Column("tpot_p95_s", "TPOT p95", "ms", 1e3, better="lower"),
     Column("output_tok_per_s", "output", "tok/s", better="higher"),
 )
-TAILS = tuple(
-    f"{name}_{tail}s"
-    for name in ("ttft", "tpot", "itl", "e2el")
-    for tail in ("", "p50_", "p90_", "p95_", "p99_")
+TAILS = (
+    *(f"{name}_{tail}s" for name in ("ttft", "tpot", "e2el") for tail in ("", "p90_", "p95_", "p99_")),
+    *(f"itl_{tail}_s" for tail in ("p50", "p90", "p95", "p99")),
 )
 
 

@@ -64,10 +64,8 @@ def job(load: Workload, target: Target, seed: str, round_: str) -> tuple[LoadJob
     warm = max(_WARMUPS, 2 * together)
     first = [replace(calls[i % len(calls)], text="", blocks=()) for i in range(warm)]
     asks = _asks([*first, *calls], target, full)
-    return LoadJob(target.endpoint, asks, opened=Open(due, warmup=warm, warmup_concurrency=together)), {
-        **facts,
-        **more,
-    }
+    schedule = Open(due, warmup=warm, warmup_concurrency=together)
+    return LoadJob(target.endpoint, asks, opened=schedule), {**facts, **more}
 
 
 def _due(load: Workload, calls: Sequence[Call], seed: str) -> tuple[float, ...]:

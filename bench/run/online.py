@@ -104,7 +104,7 @@ def _stopped(process: subprocess.Popen[str], file: Path, timeout_s: float) -> Lo
         f"the load was not over within {timeout_s:.0f} s and was stopped with {done} requests finished: "
         "allow it more time (timeout_s of a suite, --timeout) or ask for fewer requests"
     )
-    return wire.build(LoadAnswer, {**wire.plain(found), "error": sentence})
+    return replace(found, error=sentence)
 
 
 def _target(server: Server, live: serving.Live, made: Made) -> loads.Target:
