@@ -52,7 +52,8 @@ def test_a_server_serves_what_was_asked(rounds: dict[str, Result]) -> None:
         assert result.facts["cached_tokens"] == 0
         assert result.metrics["ttft_s"] < result.metrics["e2el_s"]
         assert result.metrics["peak_memory_bytes"] > 10e6
-    assert rounds["closed"].metrics["concurrency"] == pytest.approx(4, abs=0.5)
+    assert rounds["closed"].facts["in_flight_high"] == 4
+    assert rounds["closed"].metrics["concurrency"] > 2  # short answers: a server that hangs up takes its time
     assert 0 < rounds["closed"].metrics["goodput_per_s"] <= rounds["closed"].metrics["request_per_s"]
     assert serving.orphans() == []
 
