@@ -82,7 +82,7 @@ def _head(endpoint: Endpoint, variables: Mapping[str, str]) -> str:
     }
     if endpoint.key_variable:
         if endpoint.key_variable not in variables:
-            raise ValueError(f"the key's variable {endpoint.key_variable} is not set")
+            raise ValueError(f"the key's variable {endpoint.key_variable} is not set: export it first")
         lines["Authorization"] = f"Bearer {variables[endpoint.key_variable]}"
     if any("\r" in text or "\n" in text for pair in lines.items() for text in pair):
         raise ValueError("a header holds a line break")

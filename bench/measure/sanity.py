@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from bench.contract.record import RequestTrace, Result
 from bench.measure.latency import completed, e2el_s, itl_s, latency_metrics, osl, stamps, ttft_s
@@ -67,12 +68,7 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
         found.add(ERRORS)
     if any(r.facts.get("throttle_reasons") for r in done):
         found.add(THROTTLED)
-    if any(_client_bound(r) for r in done):
-        found.add(CLIENT)
-    if any(r.facts.get("remote") for r in done):
-        found.add(REMOTE)
-    if any(0 < r.facts.get("window_s", 0.0) < WINDOW_S for r in done):
-        found.add(SHORT)
+    found |= {mark for r in done for mark in load_marks(r.facts)}
     if any(_nvml_only(r) for r in done):
         found.add(NVML)
     for key in (*SCORES, "kl_mean") if scores else WATCHED:
@@ -80,6 +76,21 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
         if coefficient_of_variation(values) > CV_LIMIT:
             found.add(f"{VARIES}:{key}")
     return tuple(sorted(found - {BUSY, THROTTLED, NVML} if scores else found))
+
+
+def load_marks(facts: Mapping[str, Any]) -> set[str]:
+    """Codes of MARKS for a load over HTTP.
+
+    A busy client or a failed request counts in any stage: by every one of them the next was chosen.
+    """
+    stages: Sequence[Mapping[str, Any]] = facts.get("stages", ())
+    is_so = {
+        CLIENT: any(map(_client_bound, (facts, *stages))),
+        ERRORS: any(stage["metrics"].get("failed_requests", 0.0) > 0 for stage in stages),
+        SHORT: 0 < facts.get("window_s", 0.0) < WINDOW_S,
+        REMOTE: bool(facts.get("remote")),
+    }
+    return {mark for mark, it_is in is_so.items() if it_is}
 
 
 def _request(trace: RequestTrace, result: Result) -> Iterator[str]:
@@ -149,9 +160,8 @@ def _by_name_only(result: Result, baseline_bits: float | None) -> float | None:
     return bits if abs(bits - baseline_bits) <= 0.01 * baseline_bits and wide.isdisjoint(asked) else None
 
 
-def _client_bound(result: Result) -> bool:
+def _client_bound(facts: Mapping[str, Any]) -> bool:
     """The client used most of its core, or its timers fired late."""
-    facts = result.facts
     cpu, lag = facts.get("client_cpu_fraction", 0.0), facts.get("client_lag_p99_s", 0.0)
     return bool(cpu > CLIENT_CPU or lag > CLIENT_LAG_S)
 

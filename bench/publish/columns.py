@@ -63,40 +63,37 @@ DIVERGENCE_MORE = (
     "kl_median", "kl_p99", "kl_max", FLOOR,
     "bits_per_byte_change", "bits_per_byte_change_low", "bits_per_byte_change_high",
 )  # fmt: skip
+_TTFT = Column("ttft_s", "TTFT", "ms", 1e3, better="lower")
+_TTFT_P95 = Column("ttft_p95_s", "TTFT p95", "ms", 1e3, better="lower")
+_TPOT = Column("tpot_s", "TPOT", "ms", 1e3, better="lower")
+_TPOT_P95 = Column("tpot_p95_s", "TPOT p95", "ms", 1e3, better="lower")
+_OUTPUT = Column("output_tok_per_s", "output", "tok/s", better="higher")
+_REQUESTS = Column("request_per_s", "requests", "/s", better="higher")
+_GOODPUT = Column("goodput_per_s", "goodput", "/s", better="higher")
 SERVING = (
-    Column("ttft_s", "TTFT", "ms", 1e3, better="lower"),
-    Column("tpot_s", "TPOT", "ms", 1e3, better="lower"),
-    Column("output_tok_per_s", "output", "tok/s", better="higher"),
+    _TTFT,
+    _TPOT,
+    _OUTPUT,
     Column("peak_memory_bytes", "peak memory", "MiB", 1 / MIB, better="lower"),
 )
-
-_GOODPUT = Column("goodput_per_s", "goodput", "/s", better="higher")
 ONLINE = (
-    Column("ttft_s", "TTFT", "ms", 1e3, better="lower"),
-    Column("ttft_p95_s", "TTFT p95", "ms", 1e3, better="lower"),
-    Column("tpot_s", "TPOT", "ms", 1e3, better="lower"),
+    _TTFT,
+    _TTFT_P95,
+    _TPOT,
     Column("itl_p99_s", "ITL p99", "ms", 1e3, better="lower"),
-    Column("output_tok_per_s", "output", "tok/s", better="higher"),
-    Column("request_per_s", "requests", "/s", better="higher"),
+    _OUTPUT,
+    _REQUESTS,
     _GOODPUT,
     Column("concurrency", "in flight"),
     Column("failed_requests", "failed", better="lower"),
 )
-CURVE = (
-    Column("ttft_s", "TTFT", "ms", 1e3, better="lower"),
-    Column("ttft_p95_s", "TTFT p95", "ms", 1e3, better="lower"),
-    Column("tpot_s", "TPOT", "ms", 1e3, better="lower"),
-    Column("tpot_p95_s", "TPOT p95", "ms", 1e3, better="lower"),
-    Column("output_tok_per_s", "output", "tok/s", better="higher"),
-    Column("request_per_s", "requests", "/s", better="higher"),
-    _GOODPUT,
-)
+CURVE = (_TTFT, _TTFT_P95, _TPOT, _TPOT_P95, _OUTPUT, _REQUESTS, _GOODPUT)
 SEARCH = (
     Column("slo_rate_per_s", "rate in SLO", "/s", better="higher"),
     Column("slo_rate_high_per_s", "not shown at", "/s"),
-    Column("ttft_p95_s", "TTFT p95", "ms", 1e3, better="lower"),
-    Column("tpot_p95_s", "TPOT p95", "ms", 1e3, better="lower"),
-    Column("output_tok_per_s", "output", "tok/s", better="higher"),
+    _TTFT_P95,
+    _TPOT_P95,
+    _OUTPUT,
 )
 TAILS = (
     *(f"{name}_{tail}s" for name in ("ttft", "tpot", "e2el") for tail in ("", "p90_", "p95_", "p99_")),

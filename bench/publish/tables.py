@@ -158,12 +158,16 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> Entry:
 
 
 def _note(result: Result) -> str:
-    """How much of a trace was changed to fit the model."""
-    load, facts = result.cell.workload, result.facts
-    if load is None or not facts.get("capped"):
+    """Where a load is not quite what its name says: lengths that were cut, or could not be had exactly."""
+    load, facts, said = result.cell.workload, result.facts, []
+    if load is None:
         return ""
-    context = result.artifact.audit.context if result.artifact else 0
-    return f"{load.title}: {facts['capped']} of {load.requests} requests cut to a context of {context}"
+    if facts.get("capped"):
+        context = result.artifact.audit.context if result.artifact else 0
+        said.append(f"{facts['capped']} of {load.requests} requests cut to a context of {context}")
+    if facts.get("prompts") in ("chat", "words"):
+        said.append(f"prompts on {result.cell.engine.title} are about as long as asked, not exactly")
+    return f"{load.title}: {'; '.join(said)}" if said else ""
 
 
 def _curve(done: Sequence[Result]) -> tuple[Point, ...]:

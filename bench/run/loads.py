@@ -42,7 +42,7 @@ class Target:
         """What prompts are: ids and text have exactly the tokens asked for, chat and words about as many."""
         if self.endpoint.api == "chat":
             return "chat"
-        return "ids" if self.vocab_size else "text" if self.tokenizer else "words"
+        return "ids" if self.takes_ids else "text" if self.tokenizer else "words"
 
 
 def job(load: Workload, target: Target, seed: str, round_: str) -> tuple[LoadJob, dict[str, Any]]:

@@ -37,21 +37,12 @@ def run(
     assert load is not None  # noqa: S101  (an online cell has a workload)
     device = "cuda:0" if cell.device.startswith("cuda") else cell.device  # the only one it sees
     options = engine.Options(**artifacts.absolute(cell.engine.options))
-    seen: list[stages.Seen] = []
     try:
         server = engine.serve(made.folder, made.artifact, options, env.python, port, device)
         with contextlib.ExitStack() as stack:
             live = stack.enter_context(serving.running(server, port, env, cell.device, timeout_s=timeout_s))
             probe = stack.enter_context(probes.watch(live.pid, cell.device)) if live.pid else None
-            target = _target(server, live, made)
-
-            def applied(stage: Workload, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
-                job, facts = loads.job(stage, target, seed, f"{round_}/{k}")
-                left = max(1.0, timeout_s - (time.monotonic() - began))
-                found = apply(job, timeout_s=left)
-                return found, {**client_facts(found), **facts}
-
-            seen, facts = stages.run(load, applied)
+            seen, facts = loaded(load, _target(server, live, made), seed, round_, began + timeout_s)
             receipts, memory = engine.read_log(live.said)
             facts |= {"ready_s": live.ready_s, "server": " ".join(_shown(server.argv, made)), **memory}
             facts |= {"remote": True} if server.url else {}
@@ -64,6 +55,24 @@ def run(
         error = f"{paths.scrubbed(ended)}; {sum(not t.error for t in traces)} requests were finished before"
     answer = Answer(error=error, facts=facts, receipts=receipts, traces=traces)
     return launch.Outcome(answer, time.monotonic() - began, probe.facts() if probe else {})
+
+
+def loaded(
+    load: Workload, target: loads.Target, seed: str, round_: int, deadline: float
+) -> tuple[list[stages.Seen], dict[str, Any]]:
+    """Apply a workload, however many loads it comes to, until `deadline` (time.monotonic) at the latest.
+
+    A load of which every request was refused is the last: the server is gone.
+    """
+
+    def applied(stage: Workload, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
+        job, facts = loads.job(stage, target, seed, f"{round_}/{k}")
+        found = apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
+        if not found.error and found.served and all(one.failure == "refused" for one in found.served):
+            found = replace(found, error=_none_done(found))
+        return found, {**_client_facts(found), **facts}
+
+    return stages.run(load, applied)
 
 
 def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
@@ -123,15 +132,19 @@ def without_figures(load: Workload, seen: list[stages.Seen], facts: dict[str, An
     if seen[-1].answer.error:
         return seen[-1].answer.error
     if all(one.failure for one in chosen.served):
-        first = chosen.served[0].trace.error if chosen.served else "none was sent"
-        return f"none of {len(chosen.served)} requests was completed; the first: {first}"
+        return _none_done(chosen)
     if load.kind == "search" and not facts["slo_rate_per_s"]:
         asked = ", ".join(f"{name.removesuffix('_s')} {limit:g} s" for name, limit in load.slo.limits.items())
         return f"no rate down to {facts['slo_rate_high_per_s']:.3g}/s was shown to keep {asked}"
     return ""
 
 
-def client_facts(found: LoadAnswer) -> dict[str, Any]:
+def _none_done(found: LoadAnswer) -> str:
+    first = found.served[0].trace.error if found.served else "none was sent"
+    return f"none of {len(found.served)} requests was completed; the first: {first}"
+
+
+def _client_facts(found: LoadAnswer) -> dict[str, Any]:
     """What the client says of the window and of itself."""
     health = found.health
     return {

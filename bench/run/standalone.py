@@ -8,9 +8,8 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.workload import Workload
-from bench.load.job import LoadAnswer
-from bench.measure import online_load
-from bench.run import loads, online, stages
+from bench.measure import online_load, sanity
+from bench.run import loads, online
 
 _UNITS = {"_per_s": ("/s", 1.0), "_fraction": ("%", 100.0), "_s": ("ms", 1e3)}
 _CURVE = (
@@ -26,14 +25,7 @@ _CURVE = (
 
 def measure(load: Workload, target: loads.Target, *, seed: int, timeout_s: float) -> dict[str, Any]:
     """Metrics and the client's facts; UserError where no request was completed."""
-    deadline = time.monotonic() + timeout_s
-
-    def applied(stage: Workload, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
-        job, facts = loads.job(stage, target, f"{seed}/{load.title}", str(k))
-        found = online.apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
-        return found, {**online.client_facts(found), **facts}
-
-    seen, facts = stages.run(load, applied)
+    seen, facts = online.loaded(load, target, f"{seed}/{load.title}", 0, time.monotonic() + timeout_s)
     if error := online.without_figures(load, seen, facts):
         raise UserError(f"{target.endpoint.url}: {error}")
     traces = [trace for one in seen for trace in one.traces]
@@ -53,6 +45,7 @@ def lines(title: str, found: Mapping[str, Any]) -> list[str]:
     shown.append(f"  {'client lag p99':<22} {1e3 * facts['client_lag_p99_s']:>10.3g} ms")
     if facts.get("capped"):
         shown.append(f"  {facts['capped']} requests were cut to the model's context")
+    shown += [f"  {mark}: {sanity.MARKS[mark]}" for mark in sorted(sanity.load_marks(facts))]
     shown += [f"  failed                 {kind} x{count}" for kind, count in facts["failures"].items()]
     return shown + [f"    {reason}" for reason in facts["failure_reasons"]]
 

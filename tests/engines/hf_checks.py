@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from bench.contract.record import Artifact, Audit
 from bench.engines import hf
 from eval import corpora
 from eval.tasks import perplexity
+from tests.engines import broken
 
 _AUDIT = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
 _ARTIFACT = Artifact("", "hf", "", (), _AUDIT)
@@ -101,9 +101,9 @@ def _generate(plain: Any, model: Path, prompts: list[list[int]]) -> Any:
 def _eos(plain: Any, model: Path, prompt: list[int]) -> Any:
     """A copy of the model whose end token is the second it makes, for ours and for `generate` as it comes."""
     tokens = [row[0] for row in _greedy(plain, [prompt])]
-    folder = _copy(model, "eos")
+    folder = broken.folder(model, "eos")
     for name in ("config.json", "generation_config.json"):
-        _edit(folder / name, eos_token_id=tokens[1], repetition_penalty=1.3)
+        broken.edit(folder / name, eos_token_id=tokens[1], repetition_penalty=1.3)
     stopping = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     made = stopping.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=_NEW)
     with _open(folder) as session:
@@ -115,9 +115,9 @@ def _served(plain: Any, model: Path) -> Any:
     """A copy of the model that would stop early, a prompt for its server, the text of its greedy tokens."""
     tokenizer, prompt = AutoTokenizer.from_pretrained(model), "import os\n\n\ndef main("
     tokens = [row[0] for row in _greedy(plain, [tokenizer(prompt).input_ids])]
-    folder = _copy(model, "served")
+    folder = broken.folder(model, "served")
     for name in ("config.json", "generation_config.json"):
-        _edit(folder / name, eos_token_id=tokens[3], repetition_penalty=1.3, do_sample=True)
+        broken.edit(folder / name, eos_token_id=tokens[3], repetition_penalty=1.3, do_sample=True)
     return {"folder": str(folder.resolve()), "prompt": prompt, "text": tokenizer.decode(tokens)}
 
 
@@ -156,32 +156,13 @@ def _nf4(model: Path, prompts: list[list[int]]) -> Any:
 
 def _broken(model: Path, how: str) -> str:
     """The sentence a broken artifact (or, for `long`, a prompt that does not fit) is refused with."""
-    folder = _copy(model, how)
-    if how == "cut":
-        with (folder / "model.safetensors").open("r+b") as file:
-            file.truncate(1_000_000)
-    elif how == "lacking":
-        _edit(folder / "config.json", num_hidden_layers=7)
-    elif how == "misshapen":
-        _edit(folder / "config.json", vocab_size=4000)
-    elif how == "alien":
-        _edit(folder / "config.json", model_type="zorgon")
-    elif how == "bare":
-        (folder / "config.json").unlink()
+    folder = broken.folder(model, how)
     try:
         with _open(folder) as session:
             list(session.generate([[5] * 1020], 8))
     except UserError as error:
         return str(error)
     return ""
-
-
-def _copy(model: Path, name: str) -> Path:
-    return Path(shutil.copytree(model, name, ignore=shutil.ignore_patterns("*.py", "*.csv")))
-
-
-def _edit(file: Path, **changes: Any) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 if __name__ == "__main__":

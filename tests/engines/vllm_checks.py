@@ -7,7 +7,6 @@ Transformers alone, what is observed comes through the engine.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Audit
 from bench.engines import vllm
+from tests.engines import broken
 
 _AUDIT = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
 _ARTIFACT = Artifact("", "hf", "", (), _AUDIT)
@@ -34,9 +34,9 @@ def main(model: Path) -> dict[str, Any]:
         "broken": {name: _broken(model, name) for name in ("bare", "alien", "cut", "lacking")},
     }
     # What the checkpoint suggests must not matter: an end token that the model makes, a penalty.
-    folder = _copy(model, "eos")
+    folder = broken.folder(model, "eos")
     for name in ("config.json", "generation_config.json"):
-        _edit(folder / name, eos_token_id=found["plain"][1][0], repetition_penalty=1.3)
+        broken.edit(folder / name, eos_token_id=found["plain"][1][0], repetition_penalty=1.3)
     options = vllm.Options(threads=1, sequences=4, context=512, kv_cache_gib=1 / 128)
     with vllm.open(folder, _ARTIFACT, options, "cpu") as session:
         steps = list(session.generate(_PROMPTS, _NEW))
@@ -69,29 +69,12 @@ def _refused(session: Any, batch: int, tokens: int) -> str:
 
 def _broken(model: Path, how: str) -> str:
     """The sentence a broken artifact is refused with."""
-    folder = _copy(model, how)
-    if how == "cut":
-        with (folder / "model.safetensors").open("r+b") as file:
-            file.truncate(1_000_000)
-    elif how == "lacking":
-        _edit(folder / "config.json", num_hidden_layers=7)
-    elif how == "alien":
-        _edit(folder / "config.json", model_type="zorgon", architectures=["Zorgon"])
-    elif how == "bare":
-        (folder / "config.json").unlink()
+    folder = broken.folder(model, how)
     try:
         with vllm.open(folder, _ARTIFACT, vllm.Options(threads=1), "cpu"):
             return ""
     except UserError as error:
         return str(error)
-
-
-def _copy(model: Path, name: str) -> Path:
-    return Path(shutil.copytree(model, name, ignore=shutil.ignore_patterns("*.py", "*.csv")))
-
-
-def _edit(file: Path, **changes: Any) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,23 @@ def test_what_was_cut_of_a_trace_is_said() -> None:
     assert "trace-conv-x1-r500: 137 of 500 requests cut to a context of 16" in page
 
 
+def test_prompts_that_are_about_as_long_are_said() -> None:
+    """Where a server takes text and nobody has its tokenizer, a length is a wish."""
+    closed = Workload(kind="closed")
+
+    assert "not exactly" in render(build([_online(closed, 0, {}, prompts="words")]), "md")
+    assert "not exactly" not in render(build([_online(closed, 0, {}, prompts="ids")]), "md")
+
+
+def test_a_late_client_at_any_level_is_marked() -> None:
+    """The next level was chosen by it; so is a request that failed there."""
+    late = {**_stage(1, 100.0), "client_lag_p99_s": 0.02}
+    failed = {"level": 2, "metrics": {"failed_requests": 1.0}}
+    entry = build([_online(SWEEP, 0, {}, stages=[late, failed])]).rows[0].workloads[SWEEP.title]
+
+    assert entry.marks == ("client", "errors")
+
+
 def test_goodput_has_a_column_where_a_limit_was_given() -> None:
     """And none elsewhere; csv has the tails that a page has no room for."""
     with_slo = build([_online(Workload(kind="closed"), 0, {"goodput_per_s": 11.0})])

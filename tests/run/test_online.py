@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,7 @@ from bench.contract.workload import Workload
 from bench.run import config, pipeline, plan, serving
 from bench.run.progress import Progress
 from bench.store import Store
-from tests.conftest import ROOT, Command
+from tests.conftest import Command
 
 _CLOSED = {"kind": "closed", "concurrency": 4, "prompt_tokens": 16, "new_tokens": 8, "requests": 20}
 _OPEN = {"kind": "open", "rate_per_s": 40, "prompt_tokens": 16, "new_tokens": 8, "requests": 20}
@@ -111,25 +107,9 @@ def test_a_load_that_cannot_be_is_refused(change: dict[str, Any], words: str) ->
         )
 
 
-@pytest.fixture
-def server() -> Iterator[str]:
-    """The fake engine's server, started by hand."""
-    port = serving.free_port()
-    argv = [
-        sys.executable,
-        "-m",
-        "bench.engines.fake",
-        json.dumps({"port": port, "ttft_s": 0.02, "itl_s": 0.004}),
-    ]
-    with subprocess.Popen(argv, cwd=ROOT) as process:
-        time.sleep(1.0)
-        yield f"http://127.0.0.1:{port}"
-        process.kill()
-
-
-def test_a_running_server_can_be_loaded(command: Command, server: str) -> None:
+def test_a_running_server_can_be_loaded(command: Command, endpoint: str) -> None:
     """`bench load URL`: figures in the terminal, and all of it as JSON."""
-    words = [server, "--model", "fake", "--requests", "20", "--prompt-tokens", "8", "--new-tokens", "8"]
+    words = [endpoint, "--model", "fake", "--requests", "20", "--prompt-tokens", "8", "--new-tokens", "8"]
     said = command("bench", "load", *words, "--concurrency", "4")
     data = json.loads(command("bench", "load", *words, "--rate", "50", "--json").stdout)
 
