@@ -4,6 +4,7 @@
 <device slug>/<suite>/artifacts/<model>/<recipe>/r0.json
 <device slug>/<suite>/{quality,serving}/<model>/<recipe>/<engine>/<task or workload>/r<round>.json
 ... r<round>.traces.jsonl.gz beside it: first the record's digest, then one request a line
+... r<round>.items.jsonl.gz beside it: first the digest, then the names of columns, then one item a line
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -48,16 +49,23 @@ class Store:
             parts += [cell.engine.title, cell.what]
         return self.root.joinpath(*map(safe_name, parts), f"r{result.round}.json")
 
-    def put(self, result: Result, traces: Sequence[RequestTrace] = ()) -> Path:
-        """Write a record, replacing the one at its path; its traces are on disk before it is."""
+    def put(
+        self, result: Result, traces: Sequence[RequestTrace] = (), items: Sequence[Sequence[Any]] = ()
+    ) -> Path:
+        """Write a record, replacing the one at its path; what is kept beside it is on disk before it is."""
         path = self.path(result)
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = _traces_path(path)
-        if traces:
-            wire.write(beside, _packed(result, traces))
+        beside = {
+            "traces": [wire.dumps(_microseconds(dataclasses.asdict(trace))) for trace in traces],
+            "items": [wire.dumps(wire.rounded(wire.plain(item))) for item in items],
+        }
+        for word, lines in beside.items():
+            if lines:
+                wire.write(_beside(path, word), _packed(result, lines))
         wire.write(path, wire.dumps(wire.rounded(wire.plain(result)), indent=1) + "\n")
-        if not traces:
-            beside.unlink(missing_ok=True)
+        for word, lines in beside.items():
+            if not lines:
+                _beside(path, word).unlink(missing_ok=True)
         self.put_machine(result.hardware)
         return path
 
@@ -103,13 +111,20 @@ class Store:
 
         UserError where the file is damaged or belongs to another record than the one that stands there now.
         """
-        beside = _traces_path(path)
+        return tuple(wire.build(RequestTrace, line) for line in self._kept(path, "traces"))
+
+    def items(self, path: Path) -> tuple[dict[str, Any], ...]:
+        """The items of a task's record, as `traces` has requests: columns by name."""
+        heads, *rows = self._kept(path, "items") or [[]]
+        return tuple(dict(zip(heads, row, strict=True)) for row in rows)
+
+    def _kept(self, path: Path, word: str) -> list[Any]:
+        beside = _beside(path, word)
         if not beside.exists():
-            return ()
+            return []
         try:
-            head, *lines = gzip.decompress(beside.read_bytes()).decode().splitlines()
-            found = tuple(wire.build(RequestTrace, json.loads(line)) for line in lines)
-            digest = json.loads(head)["digest"]
+            head, *found = map(json.loads, gzip.decompress(beside.read_bytes()).decode().splitlines())
+            digest = head["digest"]
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{beside} is damaged; delete it and run the cell again") from error
         record = self.get(path)
@@ -154,18 +169,13 @@ def _records(root: Path) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
-def _traces_path(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.traces.jsonl.gz")
+def _beside(path: Path, word: str) -> Path:
+    return path.with_name(f"{path.stem}.{word}.jsonl.gz")
 
 
-def _packed(result: Result, traces: Iterable[RequestTrace]) -> bytes:
-    """Gzipped JSON lines, the same bytes for the same traces. Times keep microseconds.
-
-    Six significant digits, as in records, would leave 0.1 ms of a time late in the window: more than an ITL
-    can bear.
-    """
-    lines = [wire.dumps({"digest": result.digest})]
-    lines += [wire.dumps(_microseconds(dataclasses.asdict(trace))) for trace in traces]
+def _packed(result: Result, lines: Sequence[str]) -> bytes:
+    """Gzipped JSON lines below the record's digest, the same bytes for the same lines."""
+    lines = [wire.dumps({"digest": result.digest}), *lines]
     with io.BytesIO() as out:
         with gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0) as file:
             file.write(("\n".join(lines) + "\n").encode())
@@ -173,6 +183,11 @@ def _packed(result: Result, traces: Iterable[RequestTrace]) -> bytes:
 
 
 def _microseconds(value: Any) -> Any:
+    """Times in a trace keep microseconds.
+
+    Six significant digits, as in records, would leave 0.1 ms of a time late in the window: more than an ITL
+    can bear.
+    """
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, dict):

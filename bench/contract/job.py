@@ -10,14 +10,15 @@ from bench.contract.record import Artifact, RequestTrace
 from bench.contract.spec import Options
 from bench.contract.workload import Workload
 
-JobKind = Literal["compress", "offline", "score", "reference"]
+JobKind = Literal["compress", "offline", "score", "reference", "ask", "judge"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """`plugin` is a method (compress) or an engine (offline, score, reference).
+    """`plugin` is a method (compress), a task (ask, judge) or an engine (the others).
 
-    `folder` is what it reads, `out` what it may write, `reference` a folder that a reference job wrote.
+    `folder` is what it reads, `out` what it may write, `reference` a folder that a reference or ask job
+    wrote, `context` the model's in tokens, `replies` the facts of a score job.
 
     `prompts` has one list of token ids per request, `repeats` groups of `batch` after the warm-up groups.
     `spawned_s` is CLOCK_MONOTONIC, which all processes of a machine share, just before the worker was
@@ -38,13 +39,19 @@ class Job:
     task: str = ""
     task_options: Options = field(default_factory=dict)
     reference: str = ""
+    context: int = 0
+    replies: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker observed. `error` is one sentence; the traceback, if any, is in the log."""
+    """What a worker observed. `error` is one sentence; the traceback, if any, is in the log.
+
+    `items`: names of columns, then a row per item of a task.
+    """
 
     error: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     receipts: Mapping[str, str] = field(default_factory=dict)
     traces: tuple[RequestTrace, ...] = ()
+    items: tuple[tuple[Any, ...], ...] = ()

@@ -10,7 +10,7 @@ it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,29 @@ class LogitBlock:
     logits: Any
 
 
+@dataclass(frozen=True)
+class Question:
+    """A context and what may follow it, as token ids: at least one id in the context and in each choice."""
+
+    context: tuple[int, ...]
+    choices: tuple[tuple[int, ...], ...]
+
+
+# Of one choice: the sum of its tokens' log-probabilities (nats), and whether each was the likeliest.
+Scored = tuple[float, bool]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be continued greedily, at most `new_tokens` far; it may end sooner, by what it becomes."""
+
+    ids: tuple[int, ...]
+    new_tokens: int
+
+
+Ended = Callable[[int, Sequence[int]], bool]
+
+
 class Session(Protocol):
     """A loaded model in one engine."""
 
@@ -52,7 +75,10 @@ class Session(Protocol):
         """
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
-        """Next-token logits for every position of one sequence, in order, in blocks that fit in memory."""
+        """Next-token logits for every position of one sequence, in order, in blocks that fit in memory.
+
+        The last position's may be missing where the sequence fills the context.
+        """
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:
         """Token ids by the tokenizer stored with the weights, and the UTF-8 bytes of the text each adds.
@@ -71,6 +97,27 @@ class Session(Protocol):
         """The engine's own accounting, in bytes.
 
         `weights_bytes`, and where it can tell `kv_bytes`, `peak_bytes`.
+        """
+
+
+class Choosing(Session, Protocol):
+    """A session that scores choices faster than by the logits of each: by batches, and contexts fed once."""
+
+    def choices(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[Scored]]]:
+        """Each question once, in any order: its place in `questions`, and its choices' scores in order.
+
+        Log-softmax in float32 or wider over the full vocabulary.
+        """
+
+
+class Writing(Session, Protocol):
+    """A session that continues prompts of any length together, each until it has ended."""
+
+    def write(self, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:
+        """Each prompt once, in any order: its place in `prompts`, and the tokens that follow it.
+
+        Greedy, EOS ignored. `ended(place, tokens)` is asked after each new token; the token that ended a
+        prompt is its last one.
         """
 
 
@@ -156,7 +203,7 @@ class Evaluator(Protocol):
 
     `evaluate` runs beside a Session, in the engine's environment; the rest runs in the parent. It stands in
     relation to the baseline in one of two ways: with REFERENCE false it is `Compared` with the baseline's
-    facts when tables are built, with REFERENCE true it is `Referenced`.
+    facts when tables are built, with REFERENCE true it is `Referenced`. One that has an ENV is `Asking`.
     """
 
     VERSION: int
@@ -173,7 +220,8 @@ class Evaluator(Protocol):
 
         `folder` has tokenizer and config, or is a file that holds both. `reference`, where REFERENCE is true,
         is the folder that `prepare` filled; what it returned is there in reference.json, with the `digest` of
-        the reference and the `engine` and `artifact` it was made from.
+        the reference and the `engine` and `artifact` it was made from. Of an evaluator that asks, it is the
+        folder that `ask` filled.
         """
 
     def metrics(self, facts: Mapping[str, Any]) -> Mapping[str, float]:
@@ -195,3 +243,35 @@ class Referenced(Evaluator, Protocol):
 
         Runs once beside a Session of the baseline. Return what is worth knowing of it (JSON values).
         """
+
+
+class Asking(Compared, Protocol):
+    """An evaluator whose questions and verdicts come from a library in an environment of its own, ENV.
+
+    `ask` and `judge` run there, `evaluate` between them in the engine's environment. Questions are token ids,
+    made once for all engines and recipes of a model. The facts of `evaluate` are replies; those of `judge`
+    are what is recorded.
+    """
+
+    ENV: str
+    PATHS: tuple[str, ...]  # options that name files or folders
+
+    def depends(self, options: Any) -> Any:
+        """What the questions depend on beside the options and ENV, for a digest (JSON values)."""
+
+    def ask(self, options: Any, folder: Path, context: int, out: Path) -> Mapping[str, Any]:
+        """Write what `evaluate` is to ask into the empty folder `out`; return what is worth knowing of it.
+
+        `folder` has the model's tokenizer, or is a GGUF file; `context` is the model's, in tokens.
+        """
+
+    def judge(self, options: Any, folder: Path, asked: Path, replies: Mapping[str, Any]) -> Verdict:
+        """What the replies are worth, by the library that asked."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`facts` as of `evaluate`; `items`: the names of columns, then a row per item, to be kept beside it."""
+
+    facts: Mapping[str, Any]
+    items: tuple[tuple[Any, ...], ...]

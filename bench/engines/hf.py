@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Decoded, LogitBlock, Server
+from bench.contract.protocols import Decoded, Ended, LogitBlock, Prompt, Question, Scored, Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.engines import _hf_scores
 
 ENV = "hf"
 VERSION = 1
@@ -130,6 +131,16 @@ class HfSession:
         for start in range(0, len(ids), self.rows):
             logits, cache = self._forward(ids[start : start + self.rows], cache, cached=len(ids) > self.rows)
             yield LogitBlock(start, logits)
+
+    def choices(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[Scored]]]:
+        """In batches, each context fed once."""
+        self._room_for(max((len(q.context) + len(c) - 1 for q in questions for c in q.choices), default=0))
+        return _hf_scores.Chooser(self.model, self.device).scores(questions)
+
+    def write(self, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:
+        """In batches, each of them until its last prompt has ended."""
+        self._room_for(max((len(p.ids) + p.new_tokens for p in prompts), default=0))
+        return _hf_scores.write(self.model, self.device, prompts, ended)
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:
         del text

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Decoded, LogitBlock, Server
+from bench.contract.protocols import Decoded, LogitBlock, Question, Scored, Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.engines._llamacpp_context import Context, Shared
 
 ENV = "llamacpp"
 VERSION = 1
@@ -32,8 +33,6 @@ _BLOCK_BYTES = 64 << 20
 _SLOTS, _SLOT_TOKENS = 16, 4096  # of the server: requests computed together, and tokens for each
 _PAD = 256  # the library rounds a context up to this many tokens
 _DEBUG, _ERROR, _CONTINUED = 1, 4, 5  # of enum ggml_log_level
-_FLASH = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
-_KV = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
 _BUFFER = re.compile(r":\s+(\S+)\s+(model|KV|RS|compute|output) buffer size =\s+([\d.]+) MiB")
 
 
@@ -191,7 +190,7 @@ class LlamaSession:
         self.trained = int(lib.llama_model_n_ctx_train(model))
         self.threads = options.threads or os.cpu_count() or 1
         self.loaded = log.text
-        self.context: _Context | None = None
+        self.context: Context | None = None
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
         """The KV cache is emptied first: no prompt finds its prefix there."""
@@ -208,6 +207,21 @@ class LlamaSession:
         context = self._context(1, len(ids), rows)
         for start in range(0, len(ids), rows):
             yield LogitBlock(start, context.score(ids[start : start + rows], start))
+
+    def choices(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[Scored]]]:
+        """Some questions a call, each context fed once for all its choices, in an empty KV cache.
+
+        Where a model keeps a state instead of keys and values, a context cannot be shared, and is not.
+        """
+        longest = max((len(q.context) + len(c) - 1 for q in questions for c in q.choices), default=0)
+        if longest > (most := self.options.context or self.trained):
+            raise UserError(f"{longest} tokens exceed the model's context of {most}: give a lower max_length")
+        kept = self.lib.llama_model_is_recurrent(self.model) or self.lib.llama_model_is_hybrid(self.model)
+        self.close()
+        self.log.text = self.loaded
+        shared = Shared(self, questions, apart=bool(kept))
+        self.context = shared.context
+        yield from shared.scores()
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:
         """By the vocabulary in the file; the space that some of them put before a text counts for nothing."""
@@ -254,7 +268,7 @@ class LlamaSession:
             self.lib.llama_free(self.context.handle)
             self.context = None
 
-    def _context(self, sequences: int, tokens: int, batch: int) -> _Context:
+    def _context(self, sequences: int, tokens: int, batch: int) -> Context:
         """An empty context for `sequences` of `tokens` each, the one in use where it fits."""
         asked = self.options.context or -(-tokens // _PAD) * _PAD
         if tokens > self.trained or self.options.context > self.trained:
@@ -268,7 +282,7 @@ class LlamaSession:
         if now is None or (now.sequences, now.asked, now.batch) != (sequences, asked, batch):
             self.close()
             self.log.text = self.loaded
-            self.context = now = _Context(self, sequences, asked, batch)
+            self.context = now = Context(self, sequences, asked, batch)
         now.clear()
         return now
 
@@ -281,109 +295,6 @@ class LlamaSession:
         room = ctypes.create_string_buffer(256)
         size: int = self.lib.llama_token_to_piece(self.vocab, token, room, len(room), 0, False)  # noqa: FBT003  (C)
         return abs(size)  # below zero: the room it would have needed
-
-
-class _Context:
-    """A llama_context with its batch, whose arrays are NumPy's so that a step costs microseconds."""
-
-    def __init__(self, session: LlamaSession, sequences: int, asked: int, batch: int) -> None:
-        import numpy as np
-
-        lib, options = session.lib, session.options
-        self.lib, self.sequences, self.asked, self.batch = lib, sequences, asked, batch
-        self.vocab_size = session.vocab_size
-        settings = lib.llama_context_default_params()
-        settings.n_ctx, settings.n_seq_max = asked * sequences, sequences
-        settings.n_batch = max(batch, sequences)
-        settings.n_ubatch = min(options.ubatch, settings.n_batch)
-        settings.n_threads = settings.n_threads_batch = session.threads
-        settings.flash_attn_type = _FLASH[options.flash_attention]
-        settings.type_k = settings.type_v = _KV[options.kv_dtype]
-        settings.n_outputs_max = settings.n_outputs_max_per_seq = 0
-        settings.no_perf, settings.kv_unified = True, False
-        self.handle = lib.llama_init_from_model(session.model, settings)
-        if not self.handle:
-            raise UserError(f"llama.cpp cannot make a context: {session.log.reason(Path())}")
-        self.length = int(lib.llama_n_ctx_seq(self.handle))
-        room = settings.n_batch
-        self.token, self.pos = np.zeros(room, np.int32), np.zeros(room, np.int32)
-        self.wanted, self.ones = np.zeros(room, np.int8), np.ones(room, np.int32)
-        self.sequence = np.zeros(room, np.int32)
-        self.places = self.sequence.ctypes.data + 4 * np.arange(room, dtype=np.uint64)  # seq_id is int32 **
-        self.calls = _struct(lib, self)
-        self.address, self.view = 0, np.zeros((0, 0), np.float32)
-        # The binding's own prototype makes a ctypes array of the result; an address is all that is needed.
-        self.logits = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(("llama_get_logits", lib._lib))  # noqa: SLF001
-
-    def clear(self) -> None:
-        self.lib.llama_memory_clear(self.lib.llama_get_memory(self.handle), True)  # noqa: FBT003  (C)
-
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> list[int]:
-        """Feed equally long prompts, in calls of at most `batch` tokens; each one's first new token."""
-        import numpy as np
-
-        length = len(prompts[0])
-        token = np.asarray(prompts, np.int32).reshape(-1)
-        pos = np.tile(np.arange(length, dtype=np.int32), len(prompts))
-        sequence = np.repeat(np.arange(len(prompts), dtype=np.int32), length)
-        made: list[int] = []
-        for low in range(0, len(token), len(self.token)):
-            n = min(len(self.token), len(token) - low)
-            part = slice(low, low + n)
-            self.token[:n], self.pos[:n], self.sequence[:n] = token[part], pos[part], sequence[part]
-            self.wanted[:n] = pos[part] == length - 1
-            made += self._decode(n, int(self.wanted[:n].sum()))
-        self.sequence[: len(prompts)] = np.arange(len(prompts))
-        self.wanted[: len(prompts)] = 1
-        return made
-
-    def step(self, tokens: Sequence[int], position: int) -> list[int]:
-        """One more token of each sequence; `prefill` left the sequences and flags as they are needed."""
-        for row, token in enumerate(tokens):  # cheaper than a slice for few
-            self.token[row], self.pos[row] = token, position
-        return self._decode(len(tokens), len(tokens))
-
-    def score(self, ids: Sequence[int], start: int) -> Any:
-        """float32 [len(ids), vocab], a copy."""
-        import numpy as np
-
-        n = len(ids)
-        self.token[:n], self.pos[:n] = ids, np.arange(start, start + n)
-        self.sequence[:n], self.wanted[:n] = 0, 1
-        self._run(n)
-        return self._rows(n).copy()
-
-    def _decode(self, tokens: int, outputs: int) -> list[int]:
-        self._run(tokens)
-        if not outputs:
-            return []
-        return [int(row.argmax()) for row in self._rows(outputs)]
-
-    def _run(self, tokens: int) -> None:
-        self.calls.n_tokens = tokens
-        if code := self.lib.llama_decode(self.handle, self.calls):
-            raise UserError(f"llama.cpp could not decode a batch of {tokens} tokens (code {code})")
-
-    def _rows(self, count: int) -> Any:
-        """The last call's logits, float32 [count, vocab], in the library's own memory; waits for them."""
-        import numpy as np
-
-        address = self.logits(self.handle)
-        if address != self.address or count > len(self.view):
-            raw = (ctypes.c_float * (count * self.vocab_size)).from_address(address)
-            self.view = np.ctypeslib.as_array(raw).reshape(count, self.vocab_size)
-            self.address = address
-        return self.view[:count]
-
-
-def _struct(lib: Any, arrays: _Context) -> Any:
-    """A llama_batch over a context's arrays."""
-    made = lib.llama_batch()
-    for name, array in (("token", arrays.token), ("pos", arrays.pos), ("n_seq_id", arrays.ones),
-                        ("seq_id", arrays.places), ("logits", arrays.wanted)):  # fmt: skip
-        kind = dict(lib.llama_batch._fields_)[name]
-        setattr(made, name, ctypes.cast(array.ctypes.data, kind))
-    return made
 
 
 def _file(folder: Path) -> Path:

@@ -2,20 +2,15 @@
 
 Offline every `step()` is stamped, so that TTFT and TPOT are times of tokens and not differences of means. A
 prompt may be fed in pieces, and the first tokens of a batch may then come in different steps: a step of the
-batch is over when the last of its sequences has its token.
-
-vLLM tells what it chose (attention, kernels, KV cache, compilation) only in its log, and the log is what is
-read, in the worker as from the server.
+batch is over when the last of its sequences has its token. Scores come from the same engine in this process.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import re
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,42 +18,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Decoded, LogitBlock, Server
+from bench.contract.protocols import Decoded, Ended, LogitBlock, Prompt, Question, Scored, Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.engines import _vllm_scores
+from bench.engines._vllm_seen import Log, made_of
+from bench.engines._vllm_seen import read_log as _read_log
 
 ENV = "vllm"
 VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors", "torchao"})
-MODES = frozenset({"offline", "online"})
+MODES = frozenset({"offline", "online", "score"})
 _GIB = 1 << 30
 _CPU_KV_GIB = 1.0
 _MODEL = "model"  # the name the server answers to: a path would tell of this machine
 _PACKED = frozenset({"gptq", "awq"})
 _CAPABILITY = {"awq": (7, 5), "torchao": (7, 5)}
-_KERNEL = re.compile(r"Using (\w+Kernel) for (\w+)$", re.MULTILINE)
-_SAID = {
-    "vllm": re.compile(r"Initializing a V1 LLM engine \(v([^)]+)\)"),
-    "compute_dtype": re.compile(r"\bdtype=torch\.(\w+)"),
-    "quantization": re.compile(r"\bquantization=(?!None)([\w-]+)"),
-    "enforce_eager": re.compile(r"\benforce_eager=(\w+)"),
-    "kv_dtype": re.compile(r"\bkv_cache_dtype=(\w+)"),
-    "device": re.compile(r"\bdevice_config=(\w+)"),
-    "prefix_caching": re.compile(r"\benable_prefix_caching=(\w+)"),
-    "context": re.compile(r"\bmax_seq_len=(\d+)"),
-    "batched_tokens": re.compile(r"Chunked prefill is enabled with max_num_batched_tokens=(\d+)"),
-    "attention": re.compile(r"Using (?:AttentionBackendEnum\.)?(\w+) (?:attention )?backend"),
-    "threads": re.compile(r"leaving Torch threads at (\d+)"),
-    "kv_tokens": re.compile(r"KV cache size: ([\d,]+) tokens"),
-    "compile_s": re.compile(r"torch\.compile t(?:akes|ook) ([\d.]+) s in total"),
-    "graph_capture_s": re.compile(r"Graph capturing finished in (\d+) secs"),
-    "start_s": re.compile(r"init engine \([^)]*\) took ([\d.]+) s"),
-}
-_SIZES = {
-    "weights_bytes": re.compile(r"Model loading took ([\d.]+) GiB"),
-    "kv_bytes": re.compile(r"(?:Available KV cache memory: |Explicitly set \(|Auto set \()([\d.]+)"),
-    "graphs_bytes": re.compile(r"Graph capturing finished in \d+ secs, took ([\d.]+) GiB"),
-}
 
 
 @dataclass(frozen=True)
@@ -118,7 +93,7 @@ def open(  # noqa: A001  (the protocol's word)
     del artifact
     _look(folder)
     os.environ.update({**variables(options, device), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
-    log = _Log()
+    log = Log()
     try:
         session = VllmSession(_start(folder, options, device), options, device, log)
         try:
@@ -132,7 +107,7 @@ def open(  # noqa: A001  (the protocol's word)
 class VllmSession:
     """vLLM's engine with a loaded model; `llm` is vLLM's own object."""
 
-    def __init__(self, llm: Any, options: Options, device: str, log: _Log) -> None:
+    def __init__(self, llm: Any, options: Options, device: str, log: Log) -> None:
         self.llm, self.options, self.device, self.log = llm, options, device, log
         self.engine = llm.llm_engine
         self.context = int(self.engine.model_config.max_model_len)
@@ -158,8 +133,20 @@ class VllmSession:
                 self.engine.abort_request(names)
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
-        del ids
-        raise UserError("the vllm engine has no score mode: score this artifact on another engine")
+        """As the engine computes them for the log-probabilities of a prompt, caught on their way there."""
+        self._fits(len(ids))
+        return _vllm_scores.logits(self.llm, ids, self.context)
+
+    def choices(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[Scored]]]:
+        """By the engine's own log-probabilities of prompt tokens, a request a choice."""
+        longest = max((len(q.context) + len(c) for q in questions for c in q.choices), default=0)
+        self._fits(longest + 1)  # the engine makes a token of each request
+        return _vllm_scores.choices(self.engine, questions)
+
+    def write(self, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:
+        """All of them, as the engine schedules them."""
+        self._fits(max((len(p.ids) + p.new_tokens for p in prompts), default=0))
+        return _vllm_scores.write(self.engine, prompts, ended)
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:
         del text
@@ -169,7 +156,7 @@ class VllmSession:
         """What the log says, and from the loaded model what it does not: linear layers, dtypes, threads."""
         import torch
 
-        said, seen = read_log(self.log.text)[0], self.llm.apply_model(_made_of)[0][0]
+        said, seen = _read_log(self.log.text)[0], self.llm.apply_model(made_of)[0][0]
         here = {"threads": str(torch.get_num_threads()), "device": self.device, "torch": torch.__version__}
         return {"kernel": seen["layers"], **said, **seen, **here}
 
@@ -177,7 +164,7 @@ class VllmSession:
         """`kv_bytes` is the pool, all of it taken at the start. On CUDA also the allocator's peak."""
         import torch
 
-        found = {**read_log(self.log.text)[1], **self.llm.apply_model(_made_of)[0][1]}
+        found = {**_read_log(self.log.text)[1], **self.llm.apply_model(made_of)[0][1]}
         if self.device.startswith("cuda"):
             found["peak_bytes"] = torch.cuda.max_memory_allocated(self.device)
             found["reserved_bytes"] = torch.cuda.max_memory_reserved(self.device)
@@ -199,12 +186,15 @@ class VllmSession:
             time_s = time.perf_counter()
             yield time_s, [(rows[out.request_id], out.outputs[0].token_ids) for out in outputs]
 
-    def _room_for(self, batch: int, tokens: int) -> None:
-        """UserError when a sequence exceeds the context, or when vLLM would run the batch in parts."""
+    def _fits(self, tokens: int) -> None:
         if tokens > self.context:
             raise UserError(
                 f"{tokens} tokens exceed the model's context of {self.context}: use shorter prompts"
             )
+
+    def _room_for(self, batch: int, tokens: int) -> None:
+        """UserError when a sequence exceeds the context, or when vLLM would run the batch in parts."""
+        self._fits(tokens)
         if batch > (most := self.options.sequences):
             raise UserError(f"a batch of {batch} exceeds {most}, the option sequences: raise it")
         cache = self.engine.vllm_config.cache_config
@@ -242,43 +232,9 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     return Server(argv=argv, model=_MODEL, variables=variables(options, device), extra=shown)
 
 
-def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:
-    """(receipts, bytes) from vLLM's log: what it names there, a key for nothing else.
-
-    Sizes come in hundredths of a GiB. `compile_s` and `graph_capture_s` are spent before the first request.
-    """
-    found = {key: pattern.findall(text) for key, pattern in _SAID.items()}
-    receipts = {key: values[-1].replace(",", "") for key, values in found.items() if values}
-    if receipts.get("kv_dtype") == "auto":
-        receipts["kv_dtype"] = receipts.get("compute_dtype", "auto")
-    if kernels := Counter(_KERNEL.findall(text)):
-        receipts["kernel"] = ", ".join(f"{name} for {layer}" for name, layer in kernels)
-    sizes = {key: pattern.findall(text) for key, pattern in _SIZES.items()}
-    return receipts, {key: int(float(values[-1]) * _GIB) for key, values in sizes.items() if values}
-
-
-class _Log(logging.StreamHandler[Any]):
-    """What vLLM says, in one text and on stderr: all its loggers hand on to the one that is called vllm.
-
-    vLLM would set that one up anew whenever an engine is made, and lose this.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = ""
-        os.environ["VLLM_CONFIGURE_LOGGING"] = "0"
-        logger = logging.getLogger("vllm")
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-        logger.addHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.text += f"{record.getMessage()}\n"
-        super().emit(record)
-
-    def close(self) -> None:
-        logging.getLogger("vllm").removeHandler(self)
-        super().close()
+def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
+    """What the server's log names: the same words that the engine in the worker says."""
+    return _read_log(text)
 
 
 def _start(folder: Path, options: Options, device: str) -> Any:
@@ -359,42 +315,3 @@ def _sentence(error: Exception, folder: Path) -> str:
     lines = [line.strip() for line in str(error).replace(str(folder), "its folder").splitlines()]
     lines = [line.removeprefix("Value error, ") for line in lines if line and " validation error" not in line]
     return (lines[0].split(". ")[0] if lines else type(error).__name__)[:200]
-
-
-def _made_of(model: Any) -> tuple[dict[str, str], dict[str, int]]:
-    """(receipts, bytes) of the loaded model; runs inside the engine."""
-    modules = list(model.modules())
-    methods = [m.quant_method for m in modules if getattr(m, "quant_method", None) is not None]
-    attention = [m for m in modules if hasattr(m, "attn_backend") and hasattr(m, "kv_cache")]
-    caches = {m.kv_cache.data_ptr(): m.kv_cache for m in attention if getattr(m.kv_cache, "nbytes", 0)}
-    weights = _weights(model)
-    every = sum(weights.values())
-    receipts = {
-        "architecture": type(model).__name__,
-        "layers": _counted(type(method).__name__ for method in methods),
-        "weight_dtype": ", ".join(f"{name} {size / every:.0%}" for name, size in weights.most_common()),
-        "attention": _counted(m.attn_backend.get_name() for m in attention),
-        "kv_dtype": ", ".join(sorted({_short(cache.dtype) for cache in caches.values()})),
-    }
-    return receipts, {"weights_bytes": every, "kv_bytes": sum(cache.nbytes for cache in caches.values())}
-
-
-def _weights(model: Any) -> Counter[str]:
-    """Bytes by dtype, each tensor once; a linear layer that the CPU build packed away counts as it was."""
-    sizes: Counter[str] = Counter()
-    for tensor in {t.data_ptr(): t for t in (*model.parameters(), *model.buffers()) if t.nbytes}.values():
-        sizes[_short(tensor.dtype)] += tensor.nbytes
-    for module in model.modules():
-        weight = getattr(module, "weight", None)
-        if hasattr(module, "input_size_per_partition") and weight is not None and not weight.nbytes:
-            count = module.input_size_per_partition * module.output_size_per_partition
-            sizes[_short(weight.dtype)] += count * weight.element_size()
-    return sizes
-
-
-def _counted(names: Iterable[str]) -> str:
-    return ", ".join(f"{name} x{count}" for name, count in Counter(names).most_common())
-
-
-def _short(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")

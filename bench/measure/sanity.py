@@ -71,7 +71,7 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
     found |= {mark for r in done for mark in load_marks(r.facts)}
     if any(_nvml_only(r) for r in done):
         found.add(NVML)
-    for key in (*SCORES, "kl_mean") if scores else WATCHED:
+    for key in (*SCORES, "kl_mean", "accuracy_fraction") if scores else WATCHED:
         values = [r.metrics[key] for r in done if key in r.metrics]
         if coefficient_of_variation(values) > CV_LIMIT:
             found.add(f"{VARIES}:{key}")
@@ -132,7 +132,7 @@ def _metrics(result: Result) -> Iterator[str]:
             yield f"{key} is {value:g}, and must be positive"
         elif key.startswith(_DIVERGENCE) and value < _KL_LEAST:
             yield f"{key} is {value:g}, and a KL divergence cannot be negative"
-        elif key.startswith(_AGREEMENT) and not 0 <= value <= 1:
+        elif (key.startswith(_AGREEMENT) or key == "accuracy_fraction") and not 0 <= value <= 1:
             yield f"{key} is {value:g}, and must be within 0 .. 1"
         elif key == "perplexity" and value < 1:
             yield f"perplexity is {value:g}, and cannot be below 1"

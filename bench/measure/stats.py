@@ -60,6 +60,20 @@ def settled(values: Sequence[float], tolerance: float, last: int = 3) -> bool:
     return coefficient_of_variation(values[-last:]) <= tolerance
 
 
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values adjusted for being as many tests as they are, in the given order (Holm 1979, step-down).
+
+    The k-th smallest of m is multiplied by m - k + 1, capped at 1 and never below the one before it. Calling
+    what stays below a level a difference is wrong about any of them with at most that probability.
+    """
+    order = sorted(range(len(values)), key=values.__getitem__)
+    found, most = [0.0] * len(values), 0.0
+    for rank, place in enumerate(order):
+        most = max(most, min(1.0, (len(values) - rank) * values[place]))
+        found[place] = most
+    return found
+
+
 def median_interval(
     values: Sequence[float], level: float = 0.95, *, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from bench.contract import plugins
 from bench.measure.stats import Spread
+from bench.publish.rows import ADJUSTED, TESTED
 
 MIB = 2.0**20
 DASH = "\N{EN DASH}"  # between the ends of a range; alone: there is nothing to tell
@@ -57,6 +58,18 @@ DIVERGENCE = (
         interval=("top1_agreement_low_fraction", "top1_agreement_high_fraction"),
     ),
 )  # fmt: skip
+SCORES = (
+    Column(
+        "accuracy_fraction", "{title}", "%", 100.0, digits=3, better="higher",
+        interval=("accuracy_low_fraction", "accuracy_high_fraction"),
+    ),
+    Column("score", "{title}", digits=4, interval=("score_low", "score_high")),
+)  # fmt: skip
+SCORE_CHANGE = Column("score_change", "vs baseline, points", better="higher")
+RECOVERY = Column("score_recovery_fraction", "recovery", "%", 100.0, better="higher")
+SCORE_CHANGES = ("score_change", "score_change_low", "score_change_high", "score_recovery_fraction",
+                 "flips_worse", "flips_better", TESTED, ADJUSTED)  # fmt: skip
+LEVEL = 0.05
 FLOOR = "kl_floor"
 DIVERGENCE_MORE = (
     *(key for column in DIVERGENCE for key in column.interval or ()),
@@ -138,6 +151,19 @@ def bounded(column: Column, figures: Mapping[str, Spread]) -> str:
     if half <= 0:
         return text
     return f"{text} ± {number(half, column.digits, like=figures[column.key].median * column.scale)}"
+
+
+def score_change(found: Mapping[str, float], *, is_fraction: bool) -> str:
+    """In points: "-3.1 ± 1.2", or "noise (+0.2 ± 0.9)" where the items show no difference."""
+    if SCORE_CHANGE.key not in found:
+        return DASH
+    scale = 100.0 if is_fraction else 1.0
+    value = found[SCORE_CHANGE.key] * scale
+    if TESTED not in found:
+        return f"{value:+.3g}"
+    half = (found["score_change_high"] - found["score_change_low"]) / 2 * scale
+    text = f"{round(value, 1) + 0.0:+.1f} ± {half:.1f}"
+    return text if found.get(ADJUSTED, found[TESTED]) < LEVEL else f"noise ({text})"
 
 
 def change(fraction: float, low: float | None, high: float | None) -> str:

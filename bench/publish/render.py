@@ -14,7 +14,17 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from bench.contract import wire
-from bench.publish.columns import CHANGE, DIVERGENCE, DIVERGENCE_MORE, QUALITY, SIZE, TAILS, Column
+from bench.publish.columns import (
+    CHANGE,
+    DIVERGENCE,
+    DIVERGENCE_MORE,
+    QUALITY,
+    SCORE_CHANGES,
+    SCORES,
+    SIZE,
+    TAILS,
+    Column,
+)
 from bench.publish.rows import LEGEND, Entry, Row, Table
 from bench.publish.sections import NAMES, Notes, Page, Section, columns, load_columns, pages, summary
 
@@ -136,6 +146,9 @@ def _flat(row: Row, shown: Mapping[str, Sequence[Column]]) -> dict[str, object]:
         flat |= _columns(title, entry, [c.key for c in shown[title] if c.key])
         if shown[title] == QUALITY:
             flat |= {f"{title}/{key}": entry.change.get(key, "") for key in _CHANGES}
+        if shown[title][0] in SCORES:
+            flat |= {f"{title}/metric": entry.metric}
+            flat |= {f"{title}/{key}": entry.change.get(key, "") for key in SCORE_CHANGES}
         if shown[title] == DIVERGENCE:
             medians = {key: found.median for key, found in entry.figures.items()}
             flat |= {f"{title}/{key}": medians.get(key, "") for key in DIVERGENCE_MORE}

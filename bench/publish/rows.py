@@ -11,6 +11,8 @@ from bench.measure.sanity import MARKS
 from bench.measure.stats import Spread
 
 OTHER_ENGINE = "reference"
+# What a change has where its items were paired; and the same adjusted over the recipes of a table.
+TESTED, ADJUSTED = "mcnemar_p", "mcnemar_p_holm"
 LEGEND = {
     **MARKS,
     OTHER_ENGINE: "the change is against the baseline on another engine: it has none on this one",
@@ -23,8 +25,8 @@ class Entry:
 
     `missing` was asked for and has not run; `unplanned` was never asked for. `change` is against the
     baseline: a fraction and its interval as the task's `compare` gives them. `figures`: metric -> spread
-    over rounds, SI units. `curve`: the same at each level of a sweep or a search, in ascending order.
-    `note`: what a reader must know of the load.
+    over rounds, SI units. `metric`: which one the score is, where a task has several. `curve`: the figures at
+    each level of a sweep or a search, in ascending order. `note`: what a reader must know of the load.
     """
 
     status: Literal["ok", "failed", "unsupported", "missing", "unplanned"]
@@ -35,6 +37,7 @@ class Entry:
     marks: tuple[str, ...] = ()
     curve: tuple[Point, ...] = ()
     note: str = ""
+    metric: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from bench.publish.columns import (
     FLOOR,
     ONLINE,
     QUALITY,
+    RECOVERY,
+    SCORE_CHANGE,
+    SCORES,
     SEARCH,
     SERVING,
     SIZE,
@@ -21,12 +24,18 @@ from bench.publish.columns import (
     bounded,
     change,
     number,
+    score_change,
     task_name,
 )
-from bench.publish.rows import LEGEND, OTHER_ENGINE, Entry, Point, Row, Table
+from bench.publish.rows import ADJUSTED, LEGEND, OTHER_ENGINE, TESTED, Entry, Point, Row, Table
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 STAR = "*"
+_PAIRED = (
+    "vs baseline, points: paired over the same items, by bootstrap; p: McNemar's exact test of the items "
+    "lost and won, with Holm's correction over the recipes"
+)
+_NOISE = "noise: the items show no difference, p is 0.05 or more"
 NAMES = 2  # leading columns that hold names, not figures: recipe, engine
 
 
@@ -70,7 +79,9 @@ def pages(table: Table, notes: Notes) -> list[Page]:
     for (device, suite, model), group in groupby(table.rows, key=lambda r: (r.device, r.suite, r.model)):
         rows = list(group)
         tasks = [t for t in table.tasks if any(r.tasks[t].status != "unplanned" for r in rows)]
-        sections = [_quality(rows, tasks, notes)]
+        scored = [t for t in tasks if columns(rows, t)[0] in SCORES]
+        sections = [_quality(rows, [t for t in tasks if t not in scored], notes)]
+        sections += [_accuracy(rows, title, notes) for title in scored]
         notes.said.update(dict.fromkeys(filter(None, (_floor(rows, t) for t in tasks))))
         entries = [entry for row in rows for entry in row.workloads.values()]
         notes.said.update(dict.fromkeys(entry.note for entry in entries if entry.note))
@@ -93,7 +104,7 @@ def summary(table: Table) -> str:
 def columns(rows: Sequence[Row], title: str) -> tuple[Column, ...]:
     """A task's columns, by the metrics its entries have; a column for its state while there are none."""
     found = {key for row in rows for key in row.tasks[title].figures}
-    known = (DIVERGENCE, QUALITY)
+    known = (DIVERGENCE, QUALITY, *((column,) for column in SCORES))
     return next((shown for shown in known if shown[0].key in found), (Column("", "{title}"),))
 
 
@@ -136,6 +147,42 @@ def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section
     entries = [[row.tasks[t] for t in tasks] for row in rows]
     title = f"size and quality{f': {above}' if above else ''}" if tasks else "size"
     return _section(title, heads, rows, lines, entries, notes)
+
+
+def _accuracy(rows: Sequence[Row], title: str, notes: Notes) -> Section:
+    """A score on items, beside what the same items say of the baseline."""
+    rows = [row for row in rows if row.tasks[title].status != "unplanned"]
+    (column,) = columns(rows, title)
+    entries = [row.tasks[title] for row in rows]
+    metric = next((entry.metric for entry in entries if entry.metric), "")
+    items = next((e.figures["scored_items"].median for e in entries if "scored_items" in e.figures), 0.0)
+    heads = [column.heading(metric), SCORE_CHANGE.heading(), RECOVERY.heading(), "lost / won items", "p"]
+    lines = [_score(row, entry, column, notes) for row, entry in zip(rows, entries, strict=True)]
+    if any(entry.change for entry in entries):
+        notes.said.setdefault(_PAIRED)
+    if any("noise" in cell for line in lines for cell in line):
+        notes.said.setdefault(_NOISE)
+    return _section(
+        f"{task_name(title)}: {items:,.0f} items", heads, rows, lines, [[e] for e in entries], notes
+    )
+
+
+def _score(row: Row, entry: Entry, column: Column, notes: Notes) -> list[str]:
+    if entry.status != "ok":
+        return [_void(entry, notes, first=not i) for i in range(5)]
+    cells = [bounded(column, entry.figures)]
+    if row.baseline:
+        return [*cells, "baseline", DASH, DASH, DASH]
+    changed = score_change(entry.change, is_fraction=column.key.endswith("_fraction"))
+    found = entry.change.get(RECOVERY.key)
+    cells.append(changed if OTHER_ENGINE not in entry.marks else f"{changed} {STAR}")
+    cells.append(DASH if found is None else number(found * RECOVERY.scale, RECOVERY.digits + 1))
+    if OTHER_ENGINE in entry.marks:
+        notes.marks.setdefault(OTHER_ENGINE)
+    if TESTED not in entry.change:
+        return [*cells, DASH, DASH]
+    lost, won = (f"{entry.change[f'flips_{way}']:.0f}" for way in ("worse", "better"))
+    return [*cells, f"{lost} / {won}", number(entry.change[ADJUSTED], 2)]
 
 
 def _serving(rows: Sequence[Row], title: str, notes: Notes) -> Section:

@@ -15,9 +15,9 @@ from bench.contract.errors import UserError
 from bench.contract.record import Audit, Result
 from bench.contract.spec import Cell
 from bench.measure.sanity import marks
-from bench.measure.stats import spread
+from bench.measure.stats import holm, spread
 from bench.publish import render as renderers
-from bench.publish.rows import OTHER_ENGINE, Entry, Point, Row, Table
+from bench.publish.rows import ADJUSTED, OTHER_ENGINE, TESTED, Entry, Point, Row, Table
 
 Format = Literal["terminal", "md", "csv", "json"]
 Place = tuple[str, str, str]  # device slug, suite, model
@@ -41,8 +41,8 @@ def build(results: Iterable[Result], expected: Iterable[Cell] | None = None) -> 
     Rows come in the order of `expected` where given, else as they started, the baseline first.
     """
     gathered = _gather(sorted(results, key=lambda r: (r.started, r.round)), expected)
-    places = list(dict.fromkeys(key[:3] for key in gathered.cells))
-    rows = [row for place in sorted(places, key=lambda p: p[:2]) for row in _rows(place, gathered)]
+    places = sorted(dict.fromkeys(key[:3] for key in gathered.cells), key=lambda p: p[:2])
+    rows = [row for place in places for row in _adjusted(_rows(place, gathered))]
     titles = [[title for is_task, title in gathered.whats if is_task is wanted] for wanted in (True, False)]
     return Table(tuple(rows), tuple(titles[0]), tuple(titles[1]))
 
@@ -107,6 +107,18 @@ def _rows(place: Place, gathered: _Gathered) -> list[Row]:
     return [_row(key, baseline, references, gathered) for key in keys]
 
 
+def _adjusted(rows: Sequence[Row]) -> list[Row]:
+    """With the p-values of each task adjusted over the recipes: one in twenty of them would be below 0.05."""
+    found = [dict(row.tasks) for row in rows]
+    for title in {title for tasks in found for title in tasks}:
+        tested = [tasks for tasks in found if TESTED in tasks[title].change]
+        adjusted = holm([tasks[title].change[TESTED] for tasks in tested])
+        for tasks, p in zip(tested, adjusted, strict=True):
+            entry = tasks[title]
+            tasks[title] = replace(entry, change={**entry.change, ADJUSTED: p})
+    return [replace(row, tasks=tasks) for row, tasks in zip(rows, found, strict=True)]
+
+
 def _baseline(place: Place, keys: Sequence[Key], gathered: _Gathered) -> str | None:
     """Without a plan, records come in the shuffled order they ran in: the widest weights are the original."""
     recipes = list(dict.fromkeys(key[3] for key in keys))
@@ -153,8 +165,9 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> Entry:
     metrics = dict.fromkeys(key for r in done for key in r.metrics)
     figures = {key: spread([r.metrics[key] for r in done if key in r.metrics]) for key in metrics}
     return Entry(
-        "ok", rounds=len(done), figures=figures, marks=marks(rounds), curve=_curve(done), note=_note(done[0])
-    )
+        "ok", rounds=len(done), figures=figures, marks=marks(rounds), curve=_curve(done), note=_note(done[0]),
+        metric=str(done[0].facts.get("metric", "")),
+    )  # fmt: skip
 
 
 def _note(result: Result) -> str:

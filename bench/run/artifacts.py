@@ -202,9 +202,17 @@ def _content(value: str) -> str:
     if not value.startswith("path:"):
         return value
     file = Path(value.removeprefix("path:")).expanduser()
+    if file.is_dir():
+        inside = sorted(f for f in file.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+        return f"sha256:{wire.digest([[str(f.relative_to(file)), _sha256(f)] for f in inside])}"
     if not file.is_file():
-        raise UserError(f"{value}: no such file; a path is relative to the folder you run in")
-    return f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+        raise UserError(f"{value}: no such file or folder; a path is relative to the folder you run in")
+    return f"sha256:{_sha256(file)}"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _folder(digest: str) -> Path:

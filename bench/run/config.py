@@ -73,10 +73,15 @@ def options(package: str, plugin: str, given: Mapping[str, Any], where: str) -> 
 
     Unknown names and bad values are refused.
     """
-    kind = plugins.load(package, plugin).Options
+    module = plugins.load(package, plugin)
+    kind = module.Options
     _known(where, given, [f.name for f in dataclasses.fields(kind)])
+    named = {
+        k: f"path:{v}" if k in getattr(module, "PATHS", ()) and v and not str(v).startswith("path:") else v
+        for k, v in given.items()
+    }
     try:
-        return dataclasses.asdict(TypeAdapter(kind).validate_python(dict(given)))
+        return dataclasses.asdict(TypeAdapter(kind).validate_python(named))
     except ValidationError as error:
         raise UserError(_sentence(error, where)) from None
 

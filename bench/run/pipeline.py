@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,13 +17,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bench.contract import plugins
-from bench.contract.job import Job
+from bench.contract.job import Answer, Job
 from bench.contract.record import Artifact, Audit, Hardware, RequestTrace, Result
 from bench.contract.spec import Cell, EngineSpec, Options, Recipe, Step, Task
 from bench.load import prompts
 from bench.machine import guard
 from bench.measure import latency, memory, online_load, sanity, throughput
-from bench.run import artifacts, audit, envs, launch, models, online, paths, references, serving
+from bench.run import artifacts, audit, envs, launch, models, online, paths, questions, references, serving
 from bench.run.plan import Item, Made, Plan
 from bench.run.progress import Pace, Progress
 from bench.store import Store
@@ -64,9 +64,9 @@ def run(plan: Plan, store: Store, progress: Progress, *, retry_failed: bool = Fa
                     f"{count} {item.cell.title} round {item.round + 1} ({progress.spent}, {pace.left})"
                 )
                 began = time.monotonic()
-                side = sides.get(item.reference.digest) if item.reference else None
-                result, traces = _round(plan, item, made.get(item.made.recipe.name), side)
-                store.put(result, traces)
+                side = next((sides[s.digest] for s in (item.reference, item.questions) if s), None)
+                result, kept = _round(plan, item, made.get(item.made.recipe.name), side)
+                store.put(result, kept.traces, kept.items)
                 pace.done(_kind(item), time.monotonic() - began)
                 done[result.status] += 1
                 if result.status == "failed":
@@ -132,9 +132,9 @@ def _alone(hardware: Hardware, progress: Progress) -> Iterator[None]:
 def _prepare(
     plan: Plan, items: list[Item], store: Store, progress: Progress
 ) -> tuple[dict[str, artifacts.Made | str], dict[str, Path | str]]:
-    """Environments built, artifacts and references made.
+    """Environments built, artifacts, references and questions made.
 
-    Per recipe the artifact, and per digest the folder of the reference; or the reason why there is none.
+    Per recipe the artifact, and per digest the folder of the reference or questions; or why there is none.
     """
     runnable = [item for item in items if not item.reason]
     needed = {plugins.load(plugins.ENGINES, i.cell.engine.name).ENV for i in runnable}
@@ -149,6 +149,8 @@ def _prepare(
         if recipe.recipe.name in wanted and recipe.hardware == items[0].made.hardware:
             made[recipe.recipe.name] = _artifact(plan, recipe, store, progress)
     sides = {d: _reference(plan, r, made[r.made.recipe.name], progress) for d, r in asked.items()}
+    for each in {i.questions.digest: i.questions for i in runnable if i.questions}.values():
+        sides[each.digest] = _questions(plan, each, progress)
     if runnable:
         progress.doing("waiting for the device to be idle")
         guard.wait_until_idle(runnable[0].made.hardware.device, plan.suite.settle_s)
@@ -173,6 +175,13 @@ def _reference(
     return f"its reference ({where}) could not be made: {found}"
 
 
+def _questions(plan: Plan, asked: questions.Questions, progress: Progress) -> Path | str:
+    found = questions.ensure(asked, progress.doing, timeout_s=plan.suite.timeout_s)
+    if isinstance(found, str):
+        progress.line(f"failed: {asked.task.title}: {found}")
+    return found
+
+
 def _limit(plan: Plan) -> int:
     return int(plan.suite.memory_limit_gib * 2**30)
 
@@ -186,7 +195,7 @@ def _with_tools(items: list[Item]) -> set[str]:
 
 def _artifact(plan: Plan, made: Made, store: Store, progress: Progress) -> artifacts.Made | str:
     """Make one artifact and record it, or record why it could not be made."""
-    cell = Cell(plan.suite.model, Recipe(made.recipe.name, made.steps), EngineSpec(""), made.hardware.device)
+    cell = Cell(made.model, Recipe(made.recipe.name, made.steps), EngineSpec(""), made.hardware.device)
     base = Result(
         digest=made.digest, suite=plan.suite.name, cell=public(cell), round=0, status="ok",
         hardware=made.hardware, started=_now(),
@@ -196,7 +205,7 @@ def _artifact(plan: Plan, made: Made, store: Store, progress: Progress) -> artif
     try:
         found = artifacts.make(
             made.steps,
-            plan.resolved,
+            made.resolved,
             made.hardware,
             lambda text: progress.doing(f"{made.recipe.name}: {text}"),
         )
@@ -218,15 +227,15 @@ def _public_artifact(artifact: Artifact) -> Artifact:
 
 def _round(
     plan: Plan, item: Item, made: artifacts.Made | str | None, side: Path | str | None
-) -> tuple[Result, tuple[RequestTrace, ...]]:
-    """One round in a fresh process: a record, whatever happened."""
+) -> tuple[Result, Answer]:
+    """One round in a fresh process: a record, whatever happened, and what is kept beside it."""
     base = replace(skeleton(plan, item), started=_now())
     if item.reason:
-        return base, ()
+        return base, Answer()
     if made is None or isinstance(made, str):
-        return replace(base, status="failed", reason=f"its artifact could not be made: {made}"), ()
+        return replace(base, status="failed", reason=f"its artifact could not be made: {made}"), Answer()
     if isinstance(side, str):
-        return replace(base, status="failed", reason=side), ()
+        return replace(base, status="failed", reason=side), Answer()
     ready = guard.inspect(item.cell.device)
     engine = plugins.load(plugins.ENGINES, item.cell.engine.name)
     env = envs.ensure(engine.ENV, lambda _: None)
@@ -239,6 +248,8 @@ def _round(
             memory_limit_bytes=_limit(plan),
         )  # fmt: skip
     answer = outcome.answer
+    if item.questions and side and not answer.error:
+        answer = questions.judge(item.questions, side, answer, timeout_s=plan.suite.timeout_s)
     result = replace(
         base, status="failed" if answer.error else "ok", reason=paths.scrubbed(answer.error),
         artifact=_public_artifact(made.artifact), environment=env.versions, receipts=answer.receipts,
@@ -246,13 +257,13 @@ def _round(
         marks=() if ready.idle else (BUSY,),
     )  # fmt: skip
     if answer.error:
-        return result, answer.traces  # of the requests that were finished before
+        return result, answer  # with the requests that were finished before
     result = replace(result, metrics=_metrics(item.cell, result, answer.traces))
     if wrong := sanity.check(result, answer.traces, _baseline(plan).bits_per_weight):
         kept = {k: v for k, v in result.metrics.items() if math.isfinite(v)}  # JSON has no NaN
         reason = f"refused as impossible: {'; '.join(wrong)}"
-        return replace(result, status="failed", reason=reason, metrics=kept), answer.traces
-    return result, answer.traces
+        return replace(result, status="failed", reason=reason, metrics=kept), answer
+    return result, answer
 
 
 def _job(plan: Plan, item: Item, made: artifacts.Made, side: Path | None) -> Job:
@@ -273,7 +284,7 @@ def _job(plan: Plan, item: Item, made: artifacts.Made, side: Path | None) -> Job
     return replace(job, workload=load, prompts=ids)
 
 
-def _metrics(cell: Cell, result: Result, traces: tuple[RequestTrace, ...]) -> dict[str, float]:
+def _metrics(cell: Cell, result: Result, traces: Sequence[RequestTrace]) -> dict[str, float]:
     if cell.task is not None:
         scored: dict[str, float] = plugins.load(plugins.TASKS, cell.task.kind).metrics(result.facts)
         return {**scored, **memory.memory_metrics(result.facts, cell.device)}

@@ -11,11 +11,12 @@ from typing import Any
 
 from bench.contract import plugins, wire
 from bench.contract.record import SCHEMA, Hardware
-from bench.contract.spec import Cell, EngineSpec, Recipe, Step, Suite, Task
+from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Suite, Task
 from bench.contract.workload import LOAD_FIELDS, Workload
 from bench.machine import hardware as machine
-from bench.run import artifacts, audit, envs, models, references
+from bench.run import artifacts, audit, envs, models, questions, references
 from bench.run.models import Resolved
+from bench.run.questions import Questions
 from bench.run.references import Reference
 
 
@@ -23,6 +24,8 @@ from bench.run.references import Reference
 class Made:
     """One recipe on one device: its settled steps, its artifact's digest, and why it cannot be made."""
 
+    model: Model
+    resolved: Resolved
     recipe: Recipe
     hardware: Hardware
     steps: tuple[Step, ...]
@@ -45,7 +48,8 @@ class Unpaired:
 class Item:
     """One round of one cell. `order` is the cell's place in the suite; `reason` says why it cannot run.
 
-    `digest` covers everything the numbers depend on. `reference`: what the task needs of the baseline.
+    `digest` covers everything the numbers depend on. `reference`: what the task needs of the baseline;
+    `questions`: what it asks, where that is made beforehand.
     """
 
     order: int
@@ -55,6 +59,7 @@ class Item:
     digest: str
     reason: str
     reference: Reference | None = None
+    questions: Questions | None = None
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,18 @@ class Plan:
         return tuple({(made.recipe.name, made.hardware.device): made for made in needed}.values())
 
 
-def plan(suite: Suite, *, fetch: bool, only: str = "", engine: str = "") -> Plan:
-    """Plan the suite's cells whose title matches `only` (a glob) on the engine called `engine`."""
+def plan(suite: Suite, *, fetch: bool, only: str = "", engine: str = "", beside: Plan | None = None) -> Plan:
+    """Plan the suite's cells whose title matches `only` (a glob) on the engine called `engine`.
+
+    The baseline of its tasks is the one of the plan `beside`, another model maybe, where that is given.
+    """
     resolved = models.resolve(suite.model, fetch=fetch)
     cells: list[Item] = []
     apart: dict[Unpaired, None] = {}
     for hardware in [machine.detect(d) for d in suite.devices]:
-        all_made = [_made(recipe, resolved, hardware) for recipe in suite.recipes]
-        sides = _references(suite, all_made, hardware)
+        all_made = [_made(suite.model, recipe, resolved, hardware) for recipe in suite.recipes]
+        sides = _references(suite, beside.made if beside else all_made, hardware)
+        asked = _questions(suite, resolved)
         for made in all_made:
             paired = _paired(suite, made)
             for cell in _cells(suite, made.recipe, hardware):
@@ -95,10 +104,11 @@ def plan(suite: Suite, *, fetch: bool, only: str = "", engine: str = "") -> Plan
                 if cell.engine.title not in paired:
                     apart[Unpaired(cell.engine.title, made.format, made.recipe.name)] = None
                     continue
-                side = sides.get(cell.task.title) if cell.task else None
+                side = sides.get(cell.what) if cell.task else None
+                ask = asked.get(cell.what) if cell.task else None
                 reason = made.reason or _against(cell, made, hardware) or (side.reason if side else "")
-                digest = _digest(cell, made, suite.seed, side)
-                cells.append(Item(len(cells), cell, 0, made, digest, reason, side))
+                digest = _digest(cell, made, suite.seed, side or ask)
+                cells.append(Item(len(cells), cell, 0, made, digest, reason, side, ask))
     items: list[Item] = []
     for number in range(max(suite.rounds, suite.task_rounds)):
         running = [i for i in cells if number < (suite.task_rounds if i.cell.task else suite.rounds)]
@@ -133,11 +143,11 @@ def _settled(engine: EngineSpec, hardware: Hardware) -> EngineSpec:
     return replace(engine, options=options)
 
 
-def _made(recipe: Recipe, resolved: Resolved, hardware: Hardware) -> Made:
+def _made(model: Model, recipe: Recipe, resolved: Resolved, hardware: Hardware) -> Made:
     steps = artifacts.steps_for(recipe, hardware, resolved.format)
     reason, written = artifacts.unsupported(steps, resolved, hardware)
     digest = artifacts.digests(resolved.identity, steps)[-1]
-    return Made(recipe, hardware, steps, digest, written, _context(resolved), reason)
+    return Made(model, resolved, recipe, hardware, steps, digest, written, _context(resolved), reason)
 
 
 def _context(resolved: Resolved) -> int:
@@ -183,7 +193,13 @@ def _references(suite: Suite, made: Sequence[Made], hardware: Hardware) -> dict[
     return found
 
 
-def _digest(cell: Cell, made: Made, seed: int, reference: Reference | None) -> str:
+def _questions(suite: Suite, resolved: Resolved) -> dict[str, Questions]:
+    """By task title: what the tasks that ask do ask."""
+    asking = [t for t in suite.tasks if hasattr(plugins.load(plugins.TASKS, t.kind), "ENV")]
+    return {t.title: questions.plan(t, resolved, _context(resolved), _task_key(t)) for t in asking}
+
+
+def _digest(cell: Cell, made: Made, seed: int, reference: Reference | Questions | None) -> str:
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
     what = _task_key(cell.task) if cell.task else _load_key(cell.workload)
     what = [what, reference.digest] if reference else what

@@ -1,25 +1,20 @@
 """What a task needs of the baseline while it measures another artifact: made once, kept in the cache.
 
 Content-addressed like artifacts: the baseline's artifact, the engine and its environment, the task with its
-text. It is built beside and renamed, and its files' sizes are looked at when it is found: one that was
-interrupted or cut short is made again.
+text.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from bench.contract import plugins, wire
 from bench.contract.job import Job
 from bench.contract.spec import Cell, EngineSpec, Task
-from bench.run import artifacts, envs, launch, paths
+from bench.run import artifacts, envs, kept, launch
 
 if TYPE_CHECKING:
     from bench.run.plan import Made
@@ -68,45 +63,23 @@ def choose(cells: Sequence[Cell], made: Made, against: Callable[[Cell], str], ta
     return Reference(cells[0].task, made, cells[0].engine, "", sentence)
 
 
-def find(digest: str) -> Path | None:
-    """The folder of this reference if it is in the cache and whole."""
-    folder = _folder(digest)
-    try:
-        about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-        whole = about["digest"] == digest and about["files"] == _sizes(folder)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return folder if whole else None
-
-
 def ensure(
     reference: Reference, made: artifacts.Made, report: artifacts.Report, *,
     timeout_s: float, memory_limit_bytes: int = 0,
 ) -> Path | str:  # fmt: skip
     """The folder of the reference, made now if it is not in the cache; or why it could not be made."""
-    folder = _folder(reference.digest)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if found := find(reference.digest):
-            return found
+
+    def make(building: Path) -> launch.Outcome:
         report(f"{reference.task.title}: keeping the baseline's predictions")
-        shutil.rmtree(folder, ignore_errors=True)
-        building = folder.with_suffix(".part")
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir()
-        try:
-            engine = plugins.load(plugins.ENGINES, reference.engine.name)
-            outcome = launch.run(
-                _job(reference, made, building), envs.ensure(engine.ENV, report),
-                timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes,
-            )  # fmt: skip
-            if outcome.answer.error:
-                return paths.scrubbed(outcome.answer.error)
-            wire.write(building / _ABOUT, wire.dumps(_about(reference, outcome, building), indent=1))
-            building.rename(folder)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-    return folder
+        engine = plugins.load(plugins.ENGINES, reference.engine.name)
+        return launch.run(
+            _job(reference, made, building), envs.ensure(engine.ENV, report),
+            timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes,
+        )  # fmt: skip
+
+    return kept.ensure(
+        "references", reference.digest, _ABOUT, make, lambda outcome: _about(reference, outcome)
+    )
 
 
 def _job(reference: Reference, made: artifacts.Made, out: Path) -> Job:
@@ -118,23 +91,12 @@ def _job(reference: Reference, made: artifacts.Made, out: Path) -> Job:
     )  # fmt: skip
 
 
-def _about(reference: Reference, outcome: launch.Outcome, folder: Path) -> dict[str, Any]:
+def _about(reference: Reference, outcome: launch.Outcome) -> dict[str, Any]:
     return {
         **outcome.answer.facts,
-        "digest": reference.digest,
         "engine": reference.engine.title,
         "artifact": reference.made.digest,
         "recipe": reference.made.recipe.name,
         "receipts": outcome.answer.receipts,
         "wall_s": outcome.wall_s,
-        "files": _sizes(folder),
     }
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each file the task wrote."""
-    return {f.name: f.stat().st_size for f in sorted(folder.iterdir()) if f.name != _ABOUT}
-
-
-def _folder(digest: str) -> Path:
-    return paths.cache() / "references" / digest

@@ -33,7 +33,10 @@ def main(job_file: str) -> int:
     _die_with_parent()
     job = wire.build(Job, _read(job_file))
     try:
-        do = {"compress": _compress, "offline": _offline, "score": _score, "reference": _reference}
+        do = {
+            "compress": _compress, "offline": _offline, "score": _score, "reference": _reference,
+            "ask": _ask, "judge": _judge,
+        }  # fmt: skip
         answer = do[job.kind](job)
     except UserError as error:
         answer = Answer(error=str(error))
@@ -125,6 +128,19 @@ def _reference(job: Job) -> Answer:
     with engine.open(folder, job.artifact, engine.Options(**job.options), job.device) as session:
         facts = task.prepare(session, task.Options(**job.task_options), folder, Path(job.out))
         return Answer(facts=facts, receipts=session.receipts())
+
+
+def _ask(job: Job) -> Answer:
+    task = plugins.load(plugins.TASKS, job.plugin)
+    return Answer(
+        facts=task.ask(task.Options(**job.task_options), Path(job.folder), job.context, Path(job.out))
+    )
+
+
+def _judge(job: Job) -> Answer:
+    task, asked = plugins.load(plugins.TASKS, job.plugin), Path(job.reference)
+    found = task.judge(task.Options(**job.task_options), Path(job.folder), asked, job.replies)
+    return Answer(facts=found.facts, items=found.items)
 
 
 def _cv(values: list[float]) -> float:

@@ -10,7 +10,7 @@ import pytest
 
 from bench.contract.record import Result
 from bench.contract.spec import Suite
-from bench.run import artifacts, config, pipeline, plan, references
+from bench.run import artifacts, config, kept, pipeline, plan, references
 from bench.run.progress import Progress
 from bench.store import Store
 from tests.conftest import Command
@@ -70,15 +70,15 @@ def test_a_damaged_reference_is_made_again(cache: Path, tmp_path: Path) -> None:
     made = plan.plan(_suite(recipes=["fp32"]), fetch=False)
     (result,) = _run(made.suite, Store(tmp_path / "results"))
     (folder,) = (cache / "references").glob("*/")
-    kept = (folder / "logprobs.npy").read_bytes()
+    whole = (folder / "logprobs.npy").read_bytes()
     item = made.items[0]
     artifact = artifacts.make(item.made.steps, made.resolved, item.made.hardware, print)
     for how in ("cut", "gone", "about", "part"):
         _harm(folder, how)
-        assert references.find(folder.name) is None
+        assert not kept.find("references", folder.name, "reference.json")
         assert item.reference is not None
         assert references.ensure(item.reference, artifact, print, timeout_s=60) == folder
-        assert (folder / "logprobs.npy").read_bytes() == kept
+        assert (folder / "logprobs.npy").read_bytes() == whole
         assert not list((cache / "references").glob("*.part"))
     assert result.status == "ok"
 

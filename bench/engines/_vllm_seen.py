@@ -1,0 +1,117 @@
+"""What vLLM says of itself, and what the model it loaded is made of: the vllm engine's receipts.
+
+vLLM tells what it chose (attention, kernels, KV cache, compilation) only in its log, and the log is what is
+read, in the worker as from the server.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+_GIB = 1 << 30
+_KERNEL = re.compile(r"Using (\w+Kernel) for (\w+)$", re.MULTILINE)
+_SAID = {
+    "vllm": re.compile(r"Initializing a V1 LLM engine \(v([^)]+)\)"),
+    "compute_dtype": re.compile(r"\bdtype=torch\.(\w+)"),
+    "quantization": re.compile(r"\bquantization=(?!None)([\w-]+)"),
+    "enforce_eager": re.compile(r"\benforce_eager=(\w+)"),
+    "kv_dtype": re.compile(r"\bkv_cache_dtype=(\w+)"),
+    "device": re.compile(r"\bdevice_config=(\w+)"),
+    "prefix_caching": re.compile(r"\benable_prefix_caching=(\w+)"),
+    "context": re.compile(r"\bmax_seq_len=(\d+)"),
+    "batched_tokens": re.compile(r"Chunked prefill is enabled with max_num_batched_tokens=(\d+)"),
+    "attention": re.compile(r"Using (?:AttentionBackendEnum\.)?(\w+) (?:attention )?backend"),
+    "threads": re.compile(r"leaving Torch threads at (\d+)"),
+    "kv_tokens": re.compile(r"KV cache size: ([\d,]+) tokens"),
+    "compile_s": re.compile(r"torch\.compile t(?:akes|ook) ([\d.]+) s in total"),
+    "graph_capture_s": re.compile(r"Graph capturing finished in (\d+) secs"),
+    "start_s": re.compile(r"init engine \([^)]*\) took ([\d.]+) s"),
+}
+_SIZES = {
+    "weights_bytes": re.compile(r"Model loading took ([\d.]+) GiB"),
+    "kv_bytes": re.compile(r"(?:Available KV cache memory: |Explicitly set \(|Auto set \()([\d.]+)"),
+    "graphs_bytes": re.compile(r"Graph capturing finished in \d+ secs, took ([\d.]+) GiB"),
+}
+
+
+def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:
+    """(receipts, bytes) from vLLM's log: what it names there, a key for nothing else.
+
+    Sizes come in hundredths of a GiB. `compile_s` and `graph_capture_s` are spent before the first request.
+    """
+    found = {key: pattern.findall(text) for key, pattern in _SAID.items()}
+    receipts = {key: values[-1].replace(",", "") for key, values in found.items() if values}
+    if receipts.get("kv_dtype") == "auto":
+        receipts["kv_dtype"] = receipts.get("compute_dtype", "auto")
+    if kernels := Counter(_KERNEL.findall(text)):
+        receipts["kernel"] = ", ".join(f"{name} for {layer}" for name, layer in kernels)
+    sizes = {key: pattern.findall(text) for key, pattern in _SIZES.items()}
+    return receipts, {key: int(float(values[-1]) * _GIB) for key, values in sizes.items() if values}
+
+
+class Log(logging.StreamHandler[Any]):
+    """What vLLM says, in one text and on stderr: all its loggers hand on to the one that is called vllm.
+
+    vLLM would set that one up anew whenever an engine is made, and lose this.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+        os.environ["VLLM_CONFIGURE_LOGGING"] = "0"
+        logger = logging.getLogger("vllm")
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text += f"{record.getMessage()}\n"
+        super().emit(record)
+
+    def close(self) -> None:
+        logging.getLogger("vllm").removeHandler(self)
+        super().close()
+
+
+def made_of(model: Any) -> tuple[dict[str, str], dict[str, int]]:
+    """(receipts, bytes) of the loaded model; runs inside the engine."""
+    modules = list(model.modules())
+    methods = [m.quant_method for m in modules if getattr(m, "quant_method", None) is not None]
+    attention = [m for m in modules if hasattr(m, "attn_backend") and hasattr(m, "kv_cache")]
+    caches = {m.kv_cache.data_ptr(): m.kv_cache for m in attention if getattr(m.kv_cache, "nbytes", 0)}
+    weights = _weights(model)
+    every = sum(weights.values())
+    receipts = {
+        "architecture": type(model).__name__,
+        "layers": _counted(type(method).__name__ for method in methods),
+        "weight_dtype": ", ".join(f"{name} {size / every:.0%}" for name, size in weights.most_common()),
+        "attention": _counted(m.attn_backend.get_name() for m in attention),
+        "kv_dtype": ", ".join(sorted({_short(cache.dtype) for cache in caches.values()})),
+    }
+    return receipts, {"weights_bytes": every, "kv_bytes": sum(cache.nbytes for cache in caches.values())}
+
+
+def _weights(model: Any) -> Counter[str]:
+    """Bytes by dtype, each tensor once; a linear layer that the CPU build packed away counts as it was."""
+    sizes: Counter[str] = Counter()
+    for tensor in {t.data_ptr(): t for t in (*model.parameters(), *model.buffers()) if t.nbytes}.values():
+        sizes[_short(tensor.dtype)] += tensor.nbytes
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if hasattr(module, "input_size_per_partition") and weight is not None and not weight.nbytes:
+            count = module.input_size_per_partition * module.output_size_per_partition
+            sizes[_short(weight.dtype)] += count * weight.element_size()
+    return sizes
+
+
+def _counted(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} x{count}" for name, count in Counter(names).most_common())
+
+
+def _short(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,78 @@
+"""What a task with an environment of its own asks: made once per model, and the replies judged there.
+
+The questions are content-addressed in the cache like the baseline's side of a task (references.py): the
+model, the task with all its texts, the library's environment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.contract import plugins, wire
+from bench.contract.errors import UserError
+from bench.contract.job import Answer, Job, JobKind
+from bench.contract.spec import Task
+from bench.run import artifacts, audit, envs, kept, launch
+from bench.run.models import Resolved
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A task's questions to a model's derivatives; `context` is the model's, in tokens."""
+
+    task: Task
+    resolved: Resolved
+    context: int
+    digest: str
+    reason: str = ""
+
+
+def plan(task: Task, resolved: Resolved, context: int, task_key: object) -> Questions:
+    """The questions of a task that asks; `task_key` is the task's part of a digest."""
+    module = plugins.load(plugins.TASKS, task.kind)
+    depends = module.depends(module.Options(**task.options))
+    key = ["questions", resolved.identity, context, task_key, depends, envs.identity(module.ENV)]
+    return Questions(task, resolved, context, wire.digest(key))
+
+
+def ensure(asked: Questions, report: artifacts.Report, *, timeout_s: float) -> Path | str:
+    """The folder of the questions, made now if it is not in the cache; or why they could not be made."""
+
+    def make(building: Path) -> launch.Outcome:
+        report(f"{asked.task.title}: asking")
+        job = replace(
+            _job(asked, "ask"), out=str(building), context=asked.context or _context(asked.resolved)
+        )
+        return launch.run(job, _env(asked, report), timeout_s=timeout_s)
+
+    return kept.ensure("asked", asked.digest, "asked.json", make, lambda outcome: outcome.answer.facts)
+
+
+def judge(asked: Questions, folder: Path, scored: Answer, *, timeout_s: float) -> Answer:
+    """The engine's answer with its replies judged: what is recorded of the round."""
+    replies = {key: scored.facts[key] for key in ("scores", "written")}
+    rest = {key: value for key, value in scored.facts.items() if key not in replies}
+    job = replace(_job(asked, "judge"), reference=str(folder), replies=replies)
+    outcome = launch.run(job, _env(asked, lambda _: None), timeout_s=timeout_s)
+    found = outcome.answer
+    facts = {**rest, **found.facts, "judge_s": outcome.wall_s}
+    return replace(scored, error=found.error, facts=facts, items=found.items)
+
+
+def _job(asked: Questions, kind: JobKind) -> Job:
+    if asked.resolved.folder is None:
+        raise UserError(f"the model {asked.resolved.identity} is not on this machine")
+    return Job(
+        kind=kind, plugin=asked.task.kind, folder=str(asked.resolved.folder), answer="", device="cpu",
+        options={}, task_options=artifacts.absolute(asked.task.options),
+    )  # fmt: skip
+
+
+def _env(asked: Questions, report: artifacts.Report) -> envs.Environment:
+    return envs.ensure(plugins.load(plugins.TASKS, asked.task.kind).ENV, report)
+
+
+def _context(resolved: Resolved) -> int:
+    assert resolved.folder is not None  # noqa: S101  (a job was made for it)
+    return audit.audit(resolved.folder, None).context
