@@ -1,11 +1,13 @@
-"""`python -m eval ARTIFACT --task perplexity --corpus stdlib`.
+"""`python -m eval ARTIFACT --task perplexity`, and `python -m eval compare BASE OTHER --task lm_eval`.
 
-One measurement of any folder or Hub id, without a suite.
+One measurement of any folder, GGUF file or Hub id, or of two of them on the same items, without a suite.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,51 +17,108 @@ from bench.contract.errors import UserError
 from bench.contract.record import Result
 from bench.contract.spec import EngineSpec, Model, Recipe, Suite, Task
 from bench.run import flags
+from eval import shown
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+if TYPE_CHECKING:
+    from bench.run.plan import Plan
+    from bench.run.progress import Progress
+
 _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
+_OPTIONS = "The task's own options follow, as in --context 1024; `python -m bench list tasks` shows them."
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+compare_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+TaskName = Annotated[str, typer.Option(help=f"One of: {', '.join(plugins.names(plugins.TASKS))}.")]
+Engine = Annotated[str, typer.Option(help="The engine that scores; by default one that loads it.")]
+Dtype = Annotated[str, typer.Option(help="The engine's compute dtype.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda:N or auto.")]
+Revision = Annotated[str, typer.Option(help="Branch, tag or commit of a Hub model.")]
+Json = Annotated[bool, typer.Option("--json", help="Print all of it as JSON instead.")]
+
+
+@dataclass(frozen=True)
+class _How:
+    engine: str
+    dtype: str
+    device: str
+    task: Task
 
 
 @app.command(
-    context_settings=_EXTRA,
-    epilog="The task's own options follow, as in --context 1024; `python -m bench list tasks` shows them.",
+    context_settings=_EXTRA, epilog=f"{_OPTIONS} Two artifacts: python -m eval compare BASE OTHER --task …"
 )
 def evaluate(
     context: typer.Context,
-    artifact: Annotated[str, typer.Argument(help="A local folder, compressed or not, or a Hub id.")],
-    task: Annotated[
-        str, typer.Option(help=f"One of: {', '.join(plugins.names(plugins.TASKS))}.")
-    ] = "perplexity",
-    engine: Annotated[str, typer.Option(help="The engine that scores; by default one that loads it.")] = "",
-    dtype: Annotated[str, typer.Option(help="The engine's compute dtype.")] = "",
-    device: Annotated[str, typer.Option(help="cpu, cuda:N or auto.")] = "auto",
-    revision: Annotated[str, typer.Option(help="Branch, tag or commit of a Hub model.")] = "",
-    json: Annotated[bool, typer.Option("--json", help="Print the whole record instead.")] = False,  # noqa: FBT002
-) -> None:
+    artifact: Annotated[str, typer.Argument(help="A local folder, a .gguf file, or a Hub id.")],
+    task: TaskName = "perplexity", engine: Engine = "", dtype: Dtype = "", device: Device = "auto",
+    revision: Revision = "", json: Json = False,  # noqa: FBT002
+) -> None:  # fmt: skip
     """Measure ARTIFACT as it is. The same question asked twice is answered from the first record."""
-    from bench.run import config, models, paths, pipeline
-    from bench.run import plan as planner
     from bench.run.progress import Progress
+
+    how = _How(engine, dtype, device, _task(task, context.args))
+    if plugins.load(plugins.TASKS, task).REFERENCE:
+        raise UserError(f"{task} needs two artifacts: python -m eval compare BASE OTHER --task {task}")
+    with Progress() as progress:
+        result = _measured(_plan(Model(artifact, revision or None), "as-is", how), progress)
+    typer.echo(wire.dumps(result, indent=1) if json else shown.one(result))
+
+
+@compare_app.command(name="compare", context_settings=_EXTRA, epilog=_OPTIONS)
+def compare(
+    context: typer.Context,
+    base: Annotated[str, typer.Argument(help="What it is compared with.")],
+    other: Annotated[str, typer.Argument(help="A folder, a .gguf file or a Hub id, like BASE.")],
+    task: TaskName = "lm_eval", engine: Engine = "", dtype: Dtype = "", device: Device = "auto",
+    json: Json = False,  # noqa: FBT002
+) -> None:  # fmt: skip
+    """Measure OTHER against BASE on the same items: what it lost, and whether that is more than chance."""
+    from bench.run.progress import Progress
+
+    how, module = _How(engine, dtype, device, _task(task, context.args)), plugins.load(plugins.TASKS, task)
+    with Progress() as progress:
+        first = _plan(Model(base), "baseline", how)
+        mine = _measured(_plan(Model(other), "as-is", how, beside=first), progress)
+        theirs = None if module.REFERENCE else _measured(first, progress)
+    change = module.compare(mine.facts, theirs.facts) if theirs else {}
+    if json:
+        typer.echo(wire.dumps({"base": theirs, "other": mine, "change": change}, indent=1))
+    else:
+        typer.echo(shown.two(base, theirs, mine, change))
+
+
+def _task(kind: str, words: list[str]) -> Task:
+    from bench.run import config
+
+    module = plugins.load(plugins.TASKS, kind)
+    options = config.options(plugins.TASKS, kind, flags.options(words), kind)
+    return Task(kind, options, module.title(module.Options(**options)))
+
+
+def _plan(model: Model, recipe: str, how: _How, beside: Plan | None = None) -> Plan:
+    """The plan of one round: the model as it is, under the name of a recipe."""
+    from bench.run import config, models
+    from bench.run import plan as planner
+
+    given = {"dtype": how.dtype} if how.dtype else {}
+    engine = how.engine or _scorer(models.resolve(model, fetch=True).format)
+    spec = EngineSpec(engine, config.options(plugins.ENGINES, engine, given, engine))
+    suite = Suite(
+        "eval", model, (Recipe(recipe),), (spec,), tasks=(how.task,), devices=(how.device,), rounds=1
+    )
+    return planner.plan(suite, fetch=True, beside=beside)
+
+
+def _measured(made: Plan, progress: Progress) -> Result:
+    from bench.run import paths, pipeline
     from bench.store import Store
 
-    module = plugins.load(plugins.TASKS, task)
-    if module.REFERENCE:
-        raise UserError(f"{task} is measured against a suite's baseline: run it from a suite")
-    options = config.options(plugins.TASKS, task, flags.options(context.args), task)
-    given = {"dtype": dtype} if dtype else {}
-    model = Model(artifact, revision or None)
-    engine = engine or _scorer(models.resolve(model, fetch=True).format)
-    spec = EngineSpec(engine, config.options(plugins.ENGINES, engine, given, engine))
-    what = Task(task, options, module.title(module.Options(**options)))
-    suite = Suite("eval", model, (Recipe("as-is"),), (spec,), tasks=(what,), devices=(device,), rounds=1)
     store = Store(paths.cache_folder("evals"))
-    with Progress() as progress:
-        made = planner.plan(suite, fetch=True)
-        pipeline.run(made, store, progress, retry_failed=True)
+    pipeline.run(made, store, progress, retry_failed=True)
     (result,) = pipeline.records(made, store)
     if result.status != "ok":
-        raise UserError(f"{what.title}: {result.reason}")
-    typer.echo(wire.dumps(result, indent=1) if json else "\n".join(lines(result)))
+        raise UserError(f"{result.cell.what} of {result.cell.model.label}: {result.reason}")
+    return result
 
 
 def _scorer(artifact_format: str) -> str:
@@ -71,14 +130,9 @@ def _scorer(artifact_format: str) -> str:
     raise UserError(f"no engine here scores the format {artifact_format}")
 
 
-def lines(result: Result) -> list[str]:
-    """The metrics of a record and what they rest on, a fact a line."""
-    cell = result.cell
-    facts = [f"{cell.what} of {cell.model.label} in {cell.engine.title} on {result.hardware.name}"]
-    facts += [f"  {name:<22} {value:.6g}" for name, value in sorted(result.metrics.items())]
-    facts += [f"  {name:<22} {value}" for name, value in sorted(result.receipts.items())]
-    return facts
-
-
 if __name__ == "__main__":
-    guarded(app)
+    if sys.argv[1:2] == ["compare"]:
+        sys.argv[0:2] = ["python -m eval compare"]
+        guarded(compare_app)
+    else:
+        guarded(app)

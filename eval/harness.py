@@ -227,13 +227,10 @@ def _manager(options: Any) -> Any:
 
 
 def _tokenizer(folder: Path) -> Any:
-    """The model's, as lm-eval's `--model hf` loads it; a GGUF file's from the file."""
+    """The model's, as lm-eval's `--model hf` loads it."""
     from transformers import AutoTokenizer
 
-    file = folder if folder.is_file() else next(iter(sorted(folder.glob("*.gguf"))), None)
     try:
-        if file is not None and not (folder / "tokenizer_config.json").is_file():
-            return AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise UserError(f"the model's tokenizer cannot be loaded: {_cause(error)}") from error

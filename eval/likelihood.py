@@ -38,7 +38,7 @@ def scores(session: Session, asked: Sequence[Any]) -> list[list[Scored]]:
     """For each [context, choices] the scores of its choices."""
     questions = [Question(tuple(context), tuple(map(tuple, choices))) for context, choices in asked]
     choose = getattr(session, "choices", None)
-    found = dict(choose(questions) if choose else _by_logits(session, questions))
+    found = dict(choose(questions) if choose else by_logits(session, questions))
     if sorted(found) != list(range(len(questions))):
         raise UserError(f"the engine scored {len(found)} of {len(questions)} questions")
     return [found[place] for place in range(len(questions))]
@@ -62,12 +62,18 @@ def written(session: Session, asked: Sequence[Any], eos: int | None, folder: Pat
         text = tokenizer.decode(list(tokens[-_LOOK_BACK:]), skip_special_tokens=False)
         return any(stop in text for stop in asked[place][2])
 
-    write = getattr(session, "write", None)
-    found = dict(write(prompts, ended) if write else _one_by_one(session, prompts, ended))
+    found = continued(session, prompts, ended)
     return [found[place] for place in range(len(prompts))]
 
 
-def _by_logits(session: Session, questions: Sequence[Question]) -> Iterator[tuple[int, list[Scored]]]:
+def continued(session: Session, prompts: Sequence[Prompt], ended: Ended) -> dict[int, list[int]]:
+    """For each prompt, by its place, the ids that follow it: contract/protocols.py's `Writing`."""
+    write = getattr(session, "write", None)
+    return dict(write(prompts, ended) if write else _one_by_one(session, prompts, ended))
+
+
+def by_logits(session: Session, questions: Sequence[Question]) -> Iterator[tuple[int, list[Scored]]]:
+    """Every choice by itself, from the logits of its context and all of it but the last token."""
     for place, question in enumerate(questions):
         yield place, [_one(session, question.context, choice) for choice in question.choices]
 

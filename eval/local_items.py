@@ -17,12 +17,12 @@ _KEYS = {"query": str, "choices": list, "gold": int}
 
 def rows(file: str = "", data: str = "", **_: Any) -> Mapping[str, Any]:
     """The test split of {query, choices, gold} lines of `file` in the folder `data`, or of `data` itself."""
-    from datasets import Dataset
-
     if not data:
         raise UserError(f"this task reads a local file: give data: path:FOLDER, where {file} is")
     place = Path(data)
     found = read(place / file if place.is_dir() else place)
+    from datasets import Dataset
+
     return {"test": Dataset.from_list(found)}
 
 

@@ -40,8 +40,8 @@ def mcnemar(worse: int, better: int) -> float:
     McNemar 1947, in its exact (binomial) form.
     """
     flips = worse + better
-    tail = sum(math.comb(flips, k) for k in range(min(worse, better) + 1))
-    return min(1.0, 2.0 * tail / (1 << flips))
+    tail: int = sum(math.comb(flips, k) for k in range(min(worse, better) + 1))
+    return min(1.0, 2 * tail / (1 << flips))
 
 
 def interval(changes: Sequence[float], *, level: float = 0.95, seed: int = 0) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from eval import corpora
 
 ITEMS = 1000
 _CHOICES = 4
-_BEFORE = 24  # lines of context at most
+_BEFORE, _ABOVE = 24, 12  # lines of context at most: of a definition, and above a line
 _LEAST_CHARS, _LENGTHS = 12, (0.75, 1.34)  # a line worth guessing, and how long its rivals may be beside it
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef
 Item = dict[str, Any]
@@ -77,9 +77,9 @@ def _next_lines() -> Iterator[Item]:
             by_depth.setdefault(_depth(line), []).append(line)
         for at, line in enumerate(module.lines):
             size = len(line.strip())
-            if at < _BEFORE or size < _LEAST_CHARS:
+            if at < _ABOVE or size < _LEAST_CHARS:
                 continue
-            seen = module.lines[at - _BEFORE : at]
+            seen = module.lines[at - _ABOVE : at]
             rivals = [
                 other for other in by_depth[_depth(line)]
                 if low <= len(other.strip()) / size <= high and other not in seen

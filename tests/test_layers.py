@@ -39,6 +39,7 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
     "eval.harness": ("bench.contract",),
     "eval.stdlib_items": ("eval.corpora",),
     "eval.local_items": ("bench.contract",),
+    "eval.shown": ("bench.contract", "bench.publish"),
     "quantize.__main__": ("bench", "quantize"),
     "eval.__main__": ("bench", "eval"),
     "bench.load": ("bench.contract", "bench.load"),

@@ -61,7 +61,7 @@ def test_quantize_then_eval_without_a_suite(command: Command, hf_python: Path, t
     scored = command("eval", str(out), *task, **python)
     assert scored.returncode == 0, scored.stderr
     assert "TorchAtenLinear x35" in scored.stdout
-    assert "bits_per_byte" in scored.stdout
+    assert "bits per byte" in scored.stdout
     again = command("quantize", *words, "-o", str(out), **python)
     assert again.returncode == 2
     assert "exists and is not empty" in again.stderr

@@ -195,3 +195,20 @@ def test_the_machine_is_described_once_per_device(tmp_path: Path) -> None:
     """machine.json is the hardware of the device's folder."""
     Store(tmp_path).put(served())
     assert json.loads((tmp_path / HARDWARE.slug / "machine.json").read_text())["name"] == "X"
+
+
+def test_items_come_back_by_the_names_of_their_columns(tmp_path: Path) -> None:
+    """They are tied to their record as traces are, and go with it."""
+    store, scored = Store(tmp_path), replace(served(), digest="d1")
+    items = (("item", "acc", "replies"), (0, 1.0, [[-1.25, True], [-3.5, False]]), (1, 0.0, ["text"]))
+    path = store.put(scored, items=items)
+
+    assert [item["acc"] for item in store.items(path)] == [1.0, 0.0]
+    assert store.items(path)[0]["replies"] == [[-1.25, True], [-3.5, False]]
+    assert store.traces(path) == ()
+    store.put(replace(scored, digest="d2"))
+    assert store.items(path) == ()
+    assert not path.with_name("r0.items.jsonl.gz").exists()
+    path.with_name("r0.items.jsonl.gz").write_bytes(gzip.compress(b'{"digest":"d1"}\n["item"]\n[0]\n'))
+    with pytest.raises(UserError, match="belongs to another record"):
+        store.items(path)

@@ -10,12 +10,12 @@ from bench.contract.record import Artifact, RequestTrace
 from bench.contract.spec import Options
 from bench.contract.workload import Workload
 
-JobKind = Literal["compress", "offline", "score", "reference", "ask", "judge"]
+JobKind = Literal["compress", "offline", "score", "reference", "tokenizer", "ask", "judge"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """`plugin` is a method (compress), a task (ask, judge) or an engine (the others).
+    """`plugin` is a method (compress), a task (tokenizer, ask, judge) or an engine (the others).
 
     `folder` is what it reads, `out` what it may write, `reference` a folder that a reference or ask job
     wrote, `context` the model's in tokens, `replies` the facts of a score job.

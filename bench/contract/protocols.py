@@ -255,14 +255,20 @@ class Asking(Compared, Protocol):
 
     ENV: str
     PATHS: tuple[str, ...]  # options that name files or folders
+    TOKENIZERS: Mapping[
+        str, str
+    ]  # formats whose tokenizer has to be got out first, and where that can be done
 
     def depends(self, options: Any) -> Any:
         """What the questions depend on beside the options and ENV, for a digest (JSON values)."""
 
+    def tokenizer(self, folder: Path, out: Path) -> None:
+        """Write the tokenizer of a model without tokenizer.json into `out`; runs where TOKENIZERS says."""
+
     def ask(self, options: Any, folder: Path, context: int, out: Path) -> Mapping[str, Any]:
         """Write what `evaluate` is to ask into the empty folder `out`; return what is worth knowing of it.
 
-        `folder` has the model's tokenizer, or is a GGUF file; `context` is the model's, in tokens.
+        `folder` has the model's tokenizer; `context` is the model's, in tokens.
         """
 
     def judge(self, options: Any, folder: Path, asked: Path, replies: Mapping[str, Any]) -> Verdict:

@@ -17,7 +17,9 @@ from typing import Any
 from bench.contract.protocols import Ended, Prompt, Question, Scored
 
 _FED_TOKENS = {"cpu": 1024, "cuda": 16384}  # of one pass: what keeps it busy, and little padding
-_LOGIT_BYTES, _MASK_BYTES = 256 << 20, 256 << 20
+_UNPACKING = 4  # times as many where every pass unpacks the weights
+_LOGIT_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}
+_MASK_BYTES = 256 << 20
 _BUCKET = 16  # tokens by which rows that are sorted as equally long may differ
 _SAME_NATS = {4: 0.01, 2: 0.1}  # a token: rounding in 32 and in 16 bits
 _WRITTEN = 16  # prompts continued together
@@ -66,10 +68,10 @@ class Chooser:
     """Scores choices with one loaded model."""
 
     def __init__(self, model: Any, device: str) -> None:
-        text = model.config.get_text_config()
+        text, kind = model.config.get_text_config(), device.partition(":")[0]
         self.model, self.device = model, device
-        self.fed_most = _FED_TOKENS[device.partition(":")[0]]
-        self.rows_most = max(1, _LOGIT_BYTES // (4 * text.vocab_size))
+        self.fed_most = _FED_TOKENS[kind] * (_UNPACKING if _unpacks(model) else 1)
+        self.rows_most = max(1, _LOGIT_BYTES[kind] // (4 * text.vocab_size))
         self.keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
         attends = kinds == {"full_attention"} and not getattr(text, "sliding_window", None)
@@ -175,6 +177,12 @@ class Chooser:
         import torch
 
         return torch.tensor(values, device=self.device)
+
+
+def _unpacks(model: Any) -> bool:
+    """Weights of 4 bits are unpacked in each pass; LLM.int8 multiplies as they are."""
+    config = getattr(model.config, "quantization_config", None)
+    return config is not None and not getattr(config, "load_in_8bit", False)
 
 
 def write(

@@ -105,12 +105,12 @@ class Context:
         self.places[at:end] = self.numbers.ctypes.data + 4 * sequence
         return end
 
-    def logits_at(self, tokens: int, wanted: Sequence[int]) -> dict[int, Any]:
-        """Feed the first `tokens` places; the logits of those that are wanted, in the library's memory."""
+    def logits_at(self, tokens: int, wanted: Sequence[int]) -> Any:
+        """Feed the first `tokens` places; a row of logits for each wanted one, in the library's memory."""
         self.wanted[:tokens] = 0
         self.wanted[list(wanted)] = 1
         self._run(tokens)
-        return dict(zip(wanted, self._rows(len(wanted)), strict=True))
+        return self._rows(len(wanted))
 
     def _decode(self, tokens: int, outputs: int) -> list[int]:
         self._run(tokens)
@@ -188,11 +188,31 @@ class Shared:
             for choice in question.choices:
                 ends.append([last, *range(n, n + len(choice) - 1)])
                 n += len(choice) - 1
-        rows = context.logits_at(n, sorted({at for places in ends for at in places}))
+        wanted = sorted({at for places in ends for at in places})
+        logits = context.logits_at(n, wanted)
+        rows, scored = {at: row for row, at in enumerate(wanted)}, _Scored(logits)
         each = iter(ends)
         for place, first, question in batch:
             for k, choice in enumerate(question.choices):
-                found[place][first + k] = _score(rows, next(each), choice)
+                found[place][first + k] = scored.of([rows[at] for at in next(each)], choice)
+
+
+class _Scored:
+    """Rows of logits, each one's log-softmax over the full vocabulary summed up in float64 once."""
+
+    def __init__(self, logits: Any) -> None:
+        import numpy as np
+
+        top = logits.max(axis=1)
+        sums = np.exp(logits - top[:, None]).sum(axis=1, dtype=np.float64)
+        self.logits, self.norm, self.best = logits, np.log(sums) + top, logits.argmax(axis=1)
+
+    def of(self, rows: Sequence[int], choice: Sequence[int]) -> Scored:
+        """The score of a choice whose k-th token is predicted by `rows[k]`."""
+        import numpy as np
+
+        wanted = self.logits[rows, choice].astype(np.float64)
+        return float((wanted - self.norm[rows]).sum()), bool((self.best[rows] == np.asarray(choice)).all())
 
 
 def _parts(question: Question, *, apart: bool) -> Iterator[tuple[int, Question]]:
@@ -208,17 +228,6 @@ def _length(question: Question) -> int:
 
 def _outputs(question: Question) -> int:
     return 1 + sum(len(choice) - 1 for choice in question.choices)
-
-
-def _score(rows: Any, places: Sequence[int], choice: Sequence[int]) -> Scored:
-    """Log-softmax in float64 over the full vocabulary."""
-    import numpy as np
-
-    logits, targets = np.stack([rows[at] for at in places]).astype(np.float64), np.asarray(choice)
-    top = logits.max(axis=1)
-    sums = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
-    wanted = logits[np.arange(len(targets)), targets]
-    return float((wanted - sums).sum()), bool((logits.argmax(axis=1) == targets).all())
 
 
 def _struct(lib: Any, arrays: Any) -> Any:

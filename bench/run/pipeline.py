@@ -64,7 +64,7 @@ def run(plan: Plan, store: Store, progress: Progress, *, retry_failed: bool = Fa
                     f"{count} {item.cell.title} round {item.round + 1} ({progress.spent}, {pace.left})"
                 )
                 began = time.monotonic()
-                side = next((sides[s.digest] for s in (item.reference, item.questions) if s), None)
+                side = next((sides.get(s.digest) for s in (item.reference, item.questions) if s), None)
                 result, kept = _round(plan, item, made.get(item.made.recipe.name), side)
                 store.put(result, kept.traces, kept.items)
                 pace.done(_kind(item), time.monotonic() - began)

@@ -94,7 +94,11 @@ def plan(suite: Suite, *, fetch: bool, only: str = "", engine: str = "", beside:
     apart: dict[Unpaired, None] = {}
     for hardware in [machine.detect(d) for d in suite.devices]:
         all_made = [_made(suite.model, recipe, resolved, hardware) for recipe in suite.recipes]
-        sides = _references(suite, beside.made if beside else all_made, hardware)
+        sides = (
+            _references(beside.suite, beside.made, hardware)
+            if beside
+            else _references(suite, all_made, hardware)
+        )
         asked = _questions(suite, resolved)
         for made in all_made:
             paired = _paired(suite, made)

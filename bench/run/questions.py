@@ -41,9 +41,11 @@ def ensure(asked: Questions, report: artifacts.Report, *, timeout_s: float) -> P
 
     def make(building: Path) -> launch.Outcome:
         report(f"{asked.task.title}: asking")
-        job = replace(
-            _job(asked, "ask"), out=str(building), context=asked.context or _context(asked.resolved)
-        )
+        folder = _tokenizer(asked, report, timeout_s)
+        if isinstance(folder, str):
+            return launch.Outcome(Answer(error=folder), 0.0)
+        context = asked.context or _context(asked.resolved)
+        job = replace(_job(asked, "ask", folder), out=str(building), context=context)
         return launch.run(job, _env(asked, report), timeout_s=timeout_s)
 
     return kept.ensure("asked", asked.digest, "asked.json", make, lambda outcome: outcome.answer.facts)
@@ -53,19 +55,37 @@ def judge(asked: Questions, folder: Path, scored: Answer, *, timeout_s: float) -
     """The engine's answer with its replies judged: what is recorded of the round."""
     replies = {key: scored.facts[key] for key in ("scores", "written")}
     rest = {key: value for key, value in scored.facts.items() if key not in replies}
-    job = replace(_job(asked, "judge"), reference=str(folder), replies=replies)
+    tokenizer = _tokenizer(asked, lambda _: None, timeout_s)
+    if isinstance(tokenizer, str):
+        return replace(scored, error=tokenizer)
+    job = replace(_job(asked, "judge", tokenizer), reference=str(folder), replies=replies)
     outcome = launch.run(job, _env(asked, lambda _: None), timeout_s=timeout_s)
     found = outcome.answer
     facts = {**rest, **found.facts, "judge_s": outcome.wall_s}
     return replace(scored, error=found.error, facts=facts, items=found.items)
 
 
-def _job(asked: Questions, kind: JobKind) -> Job:
-    if asked.resolved.folder is None:
+def _tokenizer(asked: Questions, report: artifacts.Report, timeout_s: float) -> Path | str:
+    """The folder with the model's tokenizer: the model's own, or what was got out of its file; or why not."""
+    model = asked.resolved.folder
+    if model is None:
         raise UserError(f"the model {asked.resolved.identity} is not on this machine")
+    where = plugins.load(plugins.TASKS, asked.task.kind).TOKENIZERS.get(asked.resolved.format)
+    if where is None or (model / "tokenizer.json").is_file():
+        return model
+
+    def make(building: Path) -> launch.Outcome:
+        job = replace(_job(asked, "tokenizer", model), out=str(building))
+        return launch.run(job, envs.ensure(where, report), timeout_s=timeout_s)
+
+    digest = wire.digest(["tokenizer", asked.resolved.identity, envs.identity(where)])
+    return kept.ensure("tokenizers", digest, "about.json", make, lambda _: {})
+
+
+def _job(asked: Questions, kind: JobKind, folder: Path) -> Job:
     return Job(
-        kind=kind, plugin=asked.task.kind, folder=str(asked.resolved.folder), answer="", device="cpu",
-        options={}, task_options=artifacts.absolute(asked.task.options),
+        kind=kind, plugin=asked.task.kind, folder=str(folder), answer="", device="cpu", options={},
+        task_options=artifacts.absolute(asked.task.options),
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def main(job_file: str) -> int:
     try:
         do = {
             "compress": _compress, "offline": _offline, "score": _score, "reference": _reference,
-            "ask": _ask, "judge": _judge,
+            "tokenizer": _tokenizer, "ask": _ask, "judge": _judge,
         }  # fmt: skip
         answer = do[job.kind](job)
     except UserError as error:
@@ -128,6 +128,11 @@ def _reference(job: Job) -> Answer:
     with engine.open(folder, job.artifact, engine.Options(**job.options), job.device) as session:
         facts = task.prepare(session, task.Options(**job.task_options), folder, Path(job.out))
         return Answer(facts=facts, receipts=session.receipts())
+
+
+def _tokenizer(job: Job) -> Answer:
+    plugins.load(plugins.TASKS, job.plugin).tokenizer(Path(job.folder), Path(job.out))
+    return Answer()
 
 
 def _ask(job: Job) -> Answer:

@@ -26,6 +26,7 @@ ENV = "lm_eval"
 VERSION = 1
 REFERENCE = False
 PATHS = ("include_path", "data")
+TOKENIZERS = {"gguf": "llamacpp"}  # Transformers reads a GGUF file's only where it has torch
 _ASKED = "requests.json"
 _KEPT = ("max_length", "truncated", "requests", "texts_sha256", "tokens_sha256")
 _Z95 = 1.959963984540054
@@ -75,6 +76,21 @@ def depends(options: Options) -> Any:
     makers = [root / "eval" / name for name in ("stdlib_items.py", "local_items.py", "corpora.py")]
     texts = [hashlib.sha256(part.read_bytes()).hexdigest() for part in (file, *makers)]
     return [*texts, platform.python_version()]
+
+
+def tokenizer(folder: Path, out: Path) -> None:
+    """As Transformers reads it from the GGUF file that `folder` is or holds."""
+    from transformers import AutoTokenizer
+
+    file = folder if folder.is_file() else min(folder.glob("*.gguf"))
+    try:
+        found = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+        found.save_pretrained(out)
+    except Exception as error:
+        raise UserError(
+            f"Transformers cannot read the tokenizer in the GGUF file ({type(error).__name__}): "
+            "put the model's tokenizer.json into a folder with it, and name the folder"
+        ) from error
 
 
 def ask(options: Options, folder: Path, context: int, out: Path) -> Mapping[str, Any]:

@@ -15,9 +15,12 @@ import numpy as np
 
 from bench.contract import plugins
 from bench.contract.errors import UserError
+from bench.contract.protocols import Prompt, Question
 from bench.contract.record import Artifact, Audit
+from eval import likelihood
 
 _NEW = 16
+_CHOICES = [(1, (1, 3)), (40, (2, 5, 1)), (39, (6,)), (23, (4, 4, 4, 4)), (7, tuple(range(1, 9)) * 9)]
 _PROMPTS = [[(17 * i + 101 * row) % 4000 + 5 for i in range(40)] for row in range(3)]
 _AUDIT = Audit("", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
 _ARTIFACT = Artifact("", "", "", (), _AUDIT)
@@ -29,7 +32,7 @@ def main(name: str, folder: Path, context: int) -> dict[str, Any]:
         alone = [_generate(session, [prompt]) for prompt in _PROMPTS]
         together = _generate(session, _PROMPTS)
         again = _generate(session, _PROMPTS)
-        scored = _scored(session, alone) if "score" in engine.MODES else {}
+        scored = _scored(session, alone) | _asked(session) if "score" in engine.MODES else {}
         return {
             **scored,
             "alone": [tokens for tokens, _ in alone],
@@ -52,6 +55,28 @@ def _scored(session: Any, alone: list[tuple[list[list[int]], list[float]]]) -> d
         "dtypes": sorted({str(block.logits.dtype) for block in blocks}),
         "finite": all(bool(np.isfinite(block.logits).all()) for block in blocks),
     }
+
+
+def _asked(session: Any) -> dict[str, Any]:
+    """Choices by the engine's own way and by its logits; prompts of three lengths continued together."""
+    questions = [
+        Question(_ids(context, 3), tuple(_ids(n, 5 + k) for k, n in enumerate(lengths)))
+        for context, lengths in _CHOICES
+    ]
+    own = dict(session.choices(questions))
+    plain = dict(likelihood.by_logits(session, questions))
+    prompts = [Prompt(tuple(prompt[: 40 - 5 * row]), _NEW - row) for row, prompt in enumerate(_PROMPTS)]
+    ends = likelihood.continued(session, prompts, lambda place, made: place == 2 and len(made) == 4)
+    return {
+        "choices": [own[place] for place in range(len(questions))],
+        "by_logits": [plain[place] for place in range(len(questions))],
+        "written": [ends[place] for place in range(len(prompts))],
+        "made": [_generate(session, [list(p.ids)])[0][0][: p.new_tokens] for p in prompts],
+    }
+
+
+def _ids(count: int, seed: int) -> tuple[int, ...]:
+    return tuple((31 * i + 97 * seed) % 4000 + 5 for i in range(count))
 
 
 def _generate(session: Any, prompts: list[list[int]]) -> tuple[list[list[int]], list[float]]:

@@ -16,6 +16,7 @@ from bench.contract import plugins
 from bench.contract.spec import Model
 from bench.machine import hardware as machine
 from bench.run import artifacts, config, envs, models
+from tests.engines.conformance import _CHOICES
 
 _ROOT = Path(__file__).resolve().parents[2]
 _NEW, _ROWS, _CONTEXT = 16, 40, 1024
@@ -88,6 +89,21 @@ def test_logits_cover_every_position_once(scored: Any) -> None:
     assert ends[-1] == _ROWS
     assert scored["dtypes"] == ["float32"]
     assert scored["finite"]
+
+
+def test_choices_score_as_their_own_logits_say(scored: Any) -> None:
+    """However they are batched and packed: to 0.01 nats a token, 16-bit activations being what they are."""
+    for own, plain, (_, lengths) in zip(scored["choices"], scored["by_logits"], _CHOICES, strict=True):
+        for mine, theirs, tokens in zip(own, plain, lengths, strict=True):
+            assert mine[0] == pytest.approx(theirs[0], abs=0.01 * tokens)
+            assert mine[1] == theirs[1]
+
+
+def test_prompts_continued_together_become_what_they_become_alone(scored: Any) -> None:
+    """Of three lengths, each to its own limit; one that has ended stops there."""
+    first, second, third = scored["made"]
+
+    assert scored["written"] == [first, second, third[:4]]
 
 
 def test_receipts_and_memory_say_what_ran(seen: Any) -> None:

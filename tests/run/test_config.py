@@ -6,7 +6,7 @@ import pytest
 
 from bench.contract.errors import UserError
 from bench.contract.spec import Step
-from bench.run import config, schema
+from bench.run import artifacts, config, schema
 
 _SMALL = {"name": "s", "model": "m", "engines": ["fake"], "recipes": ["fp32"], "workloads": [{"batch": 1}]}
 
@@ -110,3 +110,19 @@ def test_the_schema_knows_plugins_and_their_options() -> None:
     assert "group_size" in gptq["properties"]
     assert gptq["additionalProperties"] is False
     assert "name" not in text["required"]
+
+
+def test_a_path_may_be_written_as_it_is(tmp_path: Path) -> None:
+    """Options that name places get the prefix that keeps them out of records; a folder counts by content."""
+    (tmp_path / "own.yaml").write_text("task: own")
+    plain, marked = (
+        config.options("eval.tasks", "lm_eval", {"tasks": "own", "include_path": text}, "task")
+        for text in (str(tmp_path), f"path:{tmp_path}")
+    )
+    before = artifacts.file_options(plain)
+    (tmp_path / "own.yaml").write_text("task: own # changed")
+
+    assert plain == marked
+    assert plain["include_path"] == f"path:{tmp_path}"
+    assert artifacts.file_options(plain)["include_path"] != before["include_path"]
+    assert str(tmp_path) not in str(before["include_path"])
