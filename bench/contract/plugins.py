@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ def names(package: str) -> tuple[str, ...]:
 
 def load(package: str, name: str) -> Any:
     """The plugin module; an unknown name is a UserError that suggests the nearest one."""
+    loaded = sys.modules.get(f"{package}.{name}")
+    if loaded is not None and not name.startswith("_"):
+        return loaded  # the planner asks thousands of times
     known = names(package)
     if name not in known:
         raise UserError(unknown(_WORDS.get(package, "plugin"), name, known))

@@ -21,7 +21,7 @@ _UNPACKING = 4  # times as many where every pass unpacks the weights
 _LOGIT_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}
 _MASK_BYTES = 256 << 20
 _BUCKET = 16  # tokens by which rows that are sorted as equally long may differ
-_SAME_NATS = {4: 0.01, 2: 0.1}  # a token: rounding in 32 and in 16 bits
+_SAME_NATS, _ROUNDED_NATS = 0.01, 0.1  # a token, in 32 bits and in fewer; another mask is off by far more
 _WRITTEN = 16  # prompts continued together
 
 
@@ -94,7 +94,8 @@ class Chooser:
         whole = _Row(0, 0, question.context, question.choices)
         (packed,) = self._scored([whole])
         alone = [self._scored([_Row(0, 0, question.context, (choice,))])[0][0] for choice in question.choices]
-        most = _SAME_NATS.get(self.model.dtype.itemsize, 0.1)
+        exact = self.model.dtype.itemsize >= 4 and not getattr(self.model.config, "quantization_config", None)
+        most = _SAME_NATS if exact else _ROUNDED_NATS  # LLM.int8 rounds by what else is in the batch
         return all(
             abs(a[0] - b[0]) <= most * len(choice)
             for a, b, choice in zip(packed, alone, question.choices, strict=True)
