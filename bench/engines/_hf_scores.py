@@ -65,7 +65,7 @@ class _Row:
 
 
 class Chooser:
-    """Scores choices with one loaded model."""
+    """Scores choices with one loaded model. `packs`: behind one context, else a row each."""
 
     def __init__(self, model: Any, device: str) -> None:
         text, kind = model.config.get_text_config(), device.partition(":")[0]
@@ -77,6 +77,11 @@ class Chooser:
         attends = kinds == {"full_attention"} and not getattr(text, "sliding_window", None)
         masked = model.config._attn_implementation in ("sdpa", "eager")  # noqa: SLF001  (the only place that tells)
         self.packs = attends and masked
+
+    @property
+    def way(self) -> str:
+        """For receipts: how choices were scored."""
+        return "behind one context" if self.packs else "a row each"
 
     def scores(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[Scored]]]:
         """The longest first: what does not fit into memory fails at once."""

@@ -32,6 +32,7 @@ class Context:
 
         lib, options = session.lib, session.options
         self.lib, self.sequences, self.asked, self.batch = lib, sequences, asked, batch
+        self.unified = unified
         self.vocab_size = session.vocab_size
         settings = lib.llama_context_default_params()
         settings.n_ctx, settings.n_seq_max = asked * (1 if unified else sequences), sequences
@@ -48,7 +49,7 @@ class Context:
         self.length = int(lib.llama_n_ctx_seq(self.handle))
         room = settings.n_batch
         self.token, self.pos = np.zeros(room, np.int32), np.zeros(room, np.int32)
-        self.wanted, self.ones = np.zeros(room, np.int8), np.ones(room, np.int32)
+        self.wanted, self.counts = np.zeros(room, np.int8), np.ones(room, np.int32)
         self.sequence = np.zeros(room, np.int32)
         self.places = self.sequence.ctypes.data + 4 * np.arange(room, dtype=np.uint64)  # seq_id is int32 **
         self.numbers = np.arange(sequences, dtype=np.int32)
@@ -101,7 +102,7 @@ class Context:
 
         end = at + len(ids)
         self.token[at:end], self.pos[at:end] = ids, np.arange(position, position + len(ids))
-        self.ones[at:end] = count
+        self.counts[at:end] = count
         self.places[at:end] = self.numbers.ctypes.data + 4 * sequence
         return end
 
@@ -175,23 +176,17 @@ class Shared:
     def _call(self, batch: Sequence[tuple[int, int, Question]], found: dict[int, dict[int, Scored]]) -> None:
         context = self.context
         context.clear()
-        n = sequence = 0
+        n = 0
+        predicting: list[list[int]] = []  # of each choice, the places whose logits predict its tokens
         for _, _, question in batch:
-            n = context.put(n, question.context, 0, sequence, len(question.choices))
+            n = context.put(n, question.context, 0, len(predicting), len(question.choices))
+            last = n - 1
             for choice in question.choices:
-                n = context.put(n, choice[:-1], len(question.context), sequence, 1)
-                sequence += 1
-        ends, n = [], 0
-        for _, _, question in batch:
-            last = n + len(question.context) - 1
-            n = last + 1
-            for choice in question.choices:
-                ends.append([last, *range(n, n + len(choice) - 1)])
-                n += len(choice) - 1
-        wanted = sorted({at for places in ends for at in places})
-        logits = context.logits_at(n, wanted)
-        rows, scored = {at: row for row, at in enumerate(wanted)}, _Scored(logits)
-        each = iter(ends)
+                start, n = n, context.put(n, choice[:-1], len(question.context), len(predicting), 1)
+                predicting.append([last, *range(start, n)])
+        wanted = sorted({at for places in predicting for at in places})
+        scored, rows = _Scored(context.logits_at(n, wanted)), {at: row for row, at in enumerate(wanted)}
+        each = iter(predicting)
         for place, first, question in batch:
             for k, choice in enumerate(question.choices):
                 found[place][first + k] = scored.of([rows[at] for at in next(each)], choice)
@@ -233,7 +228,7 @@ def _outputs(question: Question) -> int:
 def _struct(lib: Any, arrays: Any) -> Any:
     """A llama_batch over a context's arrays."""
     made = lib.llama_batch()
-    for name, array in (("token", arrays.token), ("pos", arrays.pos), ("n_seq_id", arrays.ones),
+    for name, array in (("token", arrays.token), ("pos", arrays.pos), ("n_seq_id", arrays.counts),
                         ("seq_id", arrays.places), ("logits", arrays.wanted)):  # fmt: skip
         kind = dict(lib.llama_batch._fields_)[name]
         setattr(made, name, ctypes.cast(array.ctypes.data, kind))

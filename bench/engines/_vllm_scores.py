@@ -33,7 +33,9 @@ def logits(llm: Any, ids: Sequence[int], context: int) -> Iterator[LogitBlock]:
         caught.end()
     rows = np.concatenate(caught.rows()) if caught.calls else np.zeros((0, 0), np.float32)
     if len(rows) != len(fed):
-        raise UserError(f"vLLM computed logits for {len(rows)} of {len(fed)} positions")
+        raise UserError(
+            f"vLLM computed logits for {len(rows)} of {len(fed)} positions: score this on another engine"
+        )
     for start in range(0, len(rows), _BLOCK_ROWS):
         yield LogitBlock(start, rows[start : start + _BLOCK_ROWS])
 
@@ -113,6 +115,10 @@ class _Caught:
 
     def rows(self) -> list[Any]:
         """Prompt rows in order, then the row after the last token: steps alternate between the two."""
+        if any(len(made) != 1 for made in self.calls[::2]):
+            raise UserError(
+                "vLLM computes logits in another order than is known here: score this on another engine"
+            )
         return [*self.calls[1::2], self.calls[-2 if len(self.calls) % 2 == 0 else -1]]
 
     def end(self) -> None:

@@ -105,6 +105,7 @@ class HfSession:
         self.context: int | None = getattr(text, "max_position_embeddings", None)
         self.rows = max(1, _BLOCK_BYTES // (4 * text.vocab_size))
         self.kv: list[Any] = []
+        self.chooser: _hf_scores.Chooser | None = None
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
         """One call of `model.generate`; the steps, with their times, are yielded when it has returned."""
@@ -135,7 +136,8 @@ class HfSession:
     def choices(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[Scored]]]:
         """In batches, each context fed once."""
         self._room_for(max((len(q.context) + len(c) - 1 for q in questions for c in q.choices), default=0))
-        return _hf_scores.Chooser(self.model, self.device).scores(questions)
+        self.chooser = _hf_scores.Chooser(self.model, self.device)
+        return self.chooser.scores(questions)
 
     def write(self, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:
         """In batches, each of them until its last prompt has ended."""
@@ -164,6 +166,7 @@ class HfSession:
             "cache": self.options.cache,
             "decode": "compiled" if hasattr(self.model, "_compiled_call") else "eager",
             "kv_dtype": _shares(self.kv) or "none yet",
+            **({"choices": self.chooser.way} if self.chooser else {}),
             "threads": str(torch.get_num_threads()),
             "device": _device_name(self.device),
             "torch": torch.__version__,

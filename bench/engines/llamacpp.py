@@ -279,7 +279,12 @@ class LlamaSession:
         if tokens > asked:
             raise UserError(f"{tokens} tokens do not fit the context of {asked} that the engine was given")
         now = self.context
-        if now is None or (now.sequences, now.asked, now.batch) != (sequences, asked, batch):
+        if now is None or (now.sequences, now.asked, now.batch, now.unified) != (
+            sequences,
+            asked,
+            batch,
+            False,
+        ):
             self.close()
             self.log.text = self.loaded
             self.context = now = Context(self, sequences, asked, batch)

@@ -83,7 +83,7 @@ def pages(table: Table, notes: Notes) -> list[Page]:
         sections = [_quality(rows, [t for t in tasks if t not in scored], notes)]
         sections += [_accuracy(rows, title, notes) for title in scored]
         notes.said.update(dict.fromkeys(filter(None, (_floor(rows, t) for t in tasks))))
-        entries = [entry for row in rows for entry in row.workloads.values()]
+        entries = [entry for row in rows for entry in (*row.tasks.values(), *row.workloads.values())]
         notes.said.update(dict.fromkeys(entry.note for entry in entries if entry.note))
         for title in table.workloads:
             asked = [row for row in rows if row.workloads[title].status != "unplanned"]

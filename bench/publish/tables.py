@@ -17,6 +17,7 @@ from bench.contract.spec import Cell
 from bench.measure.sanity import marks
 from bench.measure.stats import holm, spread
 from bench.publish import render as renderers
+from bench.publish.columns import task_name
 from bench.publish.rows import ADJUSTED, OTHER_ENGINE, TESTED, Entry, Point, Row, Table
 
 Format = Literal["terminal", "md", "csv", "json"]
@@ -171,10 +172,15 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> Entry:
 
 
 def _note(result: Result) -> str:
-    """Where a load is not quite what its name says: lengths that were cut, or could not be had exactly."""
+    """Where a load or task is not quite what its name says: lengths cut, or not to be had exactly."""
     load, facts, said = result.cell.workload, result.facts, []
     if load is None:
-        return ""
+        cut = facts.get("truncated", 0)
+        return (
+            f"{task_name(result.cell.what)}: {cut} of {facts['requests']} requests cut to max_length"
+            if cut
+            else ""
+        )
     if facts.get("capped"):
         context = result.artifact.audit.context if result.artifact else 0
         said.append(f"{facts['capped']} of {load.requests} requests cut to a context of {context}")

@@ -25,7 +25,6 @@ class Questions:
     resolved: Resolved
     context: int
     digest: str
-    reason: str = ""
 
 
 def plan(task: Task, resolved: Resolved, context: int, task_key: object) -> Questions:

@@ -102,7 +102,7 @@ def ask(options: Options, folder: Path, context: int, out: Path) -> Mapping[str,
     asked = model.requests
     questions, pairs = likelihood.grouped(asked.pairs)
     if not pairs and not asked.prompts:
-        raise UserError(f"the task '{options.tasks}' asks nothing")
+        raise UserError(f"the task '{options.tasks}' asks nothing: its data has no item")
     whole = {
         "questions": questions,
         "pairs": pairs,
@@ -206,7 +206,12 @@ def _max_length(options: Options, context: int) -> int:
 
 def _metric(options: Options, found: Any) -> str:
     """The metric that is compared, by its name here."""
-    known = [name for name in _scores(found["results"][options.tasks]) if not name.endswith("_stderr")]
+    results = found["results"][options.tasks]
+    known = list(
+        _scores({key: 0.0 for key in results if "_stderr," not in key})
+    )  # no reply has its value yet
+    if not known:
+        raise UserError(f"the task '{options.tasks}' has no metric: give it a metric_list")
     if options.metric and options.metric not in known:
         raise UserError(plugins.unknown(f"metric of {options.tasks}", options.metric, tuple(known)))
     return options.metric or next((name for name in known if name == "acc"), known[0])

@@ -24,28 +24,25 @@ pytestmark = pytest.mark.engine
 _LIMIT, _DEMO = 80, str(ROOT / "models/demo")
 _SHIPPED = ("stdlib_next_line", "stdlib_argument", "stdlib_docstring")
 _FREE = ("rolled", "written")  # a text's whole likelihood, and a text made until a stop
-_ROLLED = """
-task: rolled
+_READ = """
+task: {name}
 dataset_path: json
 dataset_kwargs: {{data_files: {{test: {file}}}}}
 test_split: test
+metadata: {{version: 1}}
+"""
+_ROLLED = """
 output_type: loglikelihood_rolling
 doc_to_text: ""
 doc_to_target: text
-metric_list: [{{metric: word_perplexity}}, {{metric: bits_per_byte}}]
-metadata: {{version: 1}}
+metric_list: [{metric: word_perplexity}, {metric: bits_per_byte}]
 """
 _WRITTEN = """
-task: written
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {file}}}}}
-test_split: test
 output_type: generate_until
 doc_to_text: start
 doc_to_target: rest
-generation_kwargs: {{until: ["\\n\\n"], max_gen_toks: 24, do_sample: false}}
-metric_list: [{{metric: exact_match}}]
-metadata: {{version: 1}}
+generation_kwargs: {until: ["\\n\\n"], max_gen_toks: 24, do_sample: false}
+metric_list: [{metric: exact_match}]
 """
 _CHOSEN = """
 task: {name}
@@ -77,8 +74,9 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }.items():
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     (folder / "broken.jsonl").write_text(json.dumps(fine) + "\n{\n")
-    (folder / "rolled.yaml").write_text(_ROLLED.format(file=folder / "rolled.jsonl"))
-    (folder / "written.yaml").write_text(_WRITTEN.format(file=folder / "written.jsonl"))
+    for name, how in {"rolled": _ROLLED, "written": _WRITTEN}.items():
+        read = _READ.format(name=name, file=folder / f"{name}.jsonl")
+        (folder / f"{name}.yaml").write_text(read + how)
     for name in ("broken", "long"):
         (folder / f"{name}.yaml").write_text(_CHOSEN.format(name=name, file=f"{name}.jsonl"))
     return folder

@@ -111,6 +111,14 @@ def test_a_score_without_items_has_a_difference_and_no_test() -> None:
     assert "noise" not in text
 
 
+def test_cut_requests_are_said_below_the_table() -> None:
+    """A score on contexts that were cut from the left is not quite the task's."""
+    cut = [_answered("baseline", _answers(600), truncated=12, requests=4000)]
+
+    assert "some_task: 12 of 4000 requests cut to max_length" in render(build(cut), "terminal", 120)
+    assert "cut to" not in render(build(RECORDS), "terminal", 120)
+
+
 def test_csv_and_json_have_every_figure_of_a_score() -> None:
     """Metric, change with its ends, both p-values, flips, recovery."""
     table = build(RECORDS)
