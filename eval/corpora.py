@@ -26,7 +26,7 @@ _TEST_PARTS = frozenset({"test", "tests", "idle_test"})
 _PARAGRAPH_CHARS = 200
 _BLANK_LINES = re.compile(r"\n\s*\n")
 _HUB_DATASETS = {"wikitext2": ("Salesforce/wikitext", "wikitext-2-raw-v1")}
-_HUB_SPLITS = {"evaluation": "test", "calibration": "train"}
+_HUB_SPLITS = {"evaluation": "test", "calibration": "train", "train": "train"}
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ def summary(artifact: Artifact) -> list[str]:
         f"format         {held.format}, {held.total_bytes / 2**20:.2f} MiB",
         f"bits/weight    {held.bits_per_weight:.3f} over {held.linear_parameters:,} linear parameters",
         f"quantized      {held.quantized_fraction:.1%} of them",
+        *([f"zero           {held.zero_fraction:.1%} of them"] if (held.zero_fraction or 0) > 1e-3 else []),
         f"made in        {artifact.make_s:.1f} s{peak}",
         *(f"note           {note}" for note in held.notes),
     ]

@@ -10,11 +10,9 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.contract import wire
 from bench.contract.errors import UserError
 from eval import corpora
-
-FILE = "calibration.json"
+from quantize import checkpoint
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Calibration:
     def write(self, out: Path) -> None:
         """Leave the text's fingerprints in the artifact's folder."""
         seen = {"corpus": self.corpus, "sha256": self.sha256, "paragraphs": self.paragraphs}
-        wire.write(out / FILE, wire.dumps(seen))
+        checkpoint.remember(out, seen)
 
 
 def samples(folder: Path, corpus: str, samples: int, length: int, seed: int) -> Calibration:
@@ -55,16 +53,20 @@ def samples(folder: Path, corpus: str, samples: int, length: int, seed: int) -> 
     """
     if samples < 1 or length < 1:
         raise UserError(f"calibration needs at least 1 sample of 1 token, not {samples} of {length}")
-    text = corpora.load(corpus, "calibration")
+    return cut(folder, corpora.load(corpus, "calibration"), samples, length, seed)
+
+
+def cut(folder: Path, text: corpora.Corpus, samples: int, length: int, seed: int) -> Calibration:
+    """`samples` windows of `length` tokens of a text that is at hand; errors as above."""
     ids = _tokenize(folder, text.text)
     starts = _starts(len(ids), samples, length, seed)
     if starts is None:
         raise UserError(
-            f"the calibration text '{corpus}' has {len(ids)} tokens: {len(ids) // length} samples of "
+            f"the {text.split} text '{text.name}' has {len(ids)} tokens: {len(ids) // length} samples of "
             f"{length} fit, not {samples}; ask for fewer or shorter samples"
         )
     windows = tuple(tuple(ids[start : start + length]) for start in starts)
-    return Calibration(_shown(corpus), text.sha256, tuple(sorted(corpora.fingerprint(text.text))), windows)
+    return Calibration(_shown(text.name), text.sha256, tuple(sorted(corpora.fingerprint(text.text))), windows)
 
 
 def _starts(tokens: int, samples: int, length: int, seed: int) -> list[int] | None:

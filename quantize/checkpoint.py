@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.contract import wire
 from bench.contract.errors import UserError
 
 INDEX = "model.safetensors.index.json"
+SEEN = "calibration.json"
 _CARRIED = frozenset({".json", ".model", ".txt", ".jinja", ".tiktoken"})
-_OWN = frozenset({"config.json", "quantize_config.json", "calibration.json", INDEX})
+_OWN = frozenset({"config.json", "quantize_config.json", SEEN, INDEX})
 _DTYPE_KEYS = ("dtype", "torch_dtype")
 _FLOATS = ("float64", "float32", "bfloat16", "float16")
 
@@ -49,12 +51,29 @@ def write_config(out: Path, settings: Mapping[str, Any]) -> None:
 def carry(folder: Path, out: Path) -> None:
     """Copy tokenizer, generation and processor files over what a library wrote; never weights or config.json.
 
-    Python files are copied only where the config names code of its own (`auto_map`).
+    Python files are copied only where the config names code of its own (`auto_map`). What the source was
+    calibrated or trained on is remembered.
     """
     wanted = _CARRIED | ({".py"} if "auto_map" in config(folder) else set())
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.suffix in wanted and file.name not in _OWN:
             shutil.copyfile(file, out / file.name)
+    if (folder / SEEN).is_file():
+        remember(out, json.loads((folder / SEEN).read_text(encoding="utf-8")))
+
+
+def remember(out: Path, seen: Mapping[str, Any]) -> None:
+    """Write which text a model has seen (corpus, sha256, paragraphs) beside what is written there already."""
+    file = out / SEEN
+    if file.is_file():
+        older = json.loads(file.read_text(encoding="utf-8"))
+        if older["sha256"] != seen["sha256"]:
+            seen = {
+                "corpus": f"{older['corpus']}, {seen['corpus']}",
+                "sha256": seen["sha256"],
+                "paragraphs": sorted({*older["paragraphs"], *seen["paragraphs"]}),
+            }
+    wire.write(file, wire.dumps(seen))
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:

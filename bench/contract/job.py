@@ -17,7 +17,8 @@ JobKind = Literal["compress", "offline", "score", "reference", "tokenizer", "ask
 class Job:
     """`plugin` is a method (compress), a task (tokenizer, ask, judge) or an engine (the others).
 
-    `folder` is what it reads, `out` what it may write, `reference` a folder that a reference or ask job
+    `folder` is what it reads, `out` what it may write, `teacher` the model that a recipe began with, `work`
+    what outlives an interrupted compress job, `reference` a folder that a reference or ask job
     wrote, `context` the model's in tokens, `replies` the facts of a score job.
 
     `prompts` has one list of token ids per request, `repeats` groups of `batch` after the warm-up groups.
@@ -33,6 +34,8 @@ class Job:
     options: Options
     spawned_s: float = 0.0
     out: str = ""
+    teacher: str = ""
+    work: str = ""
     artifact: Artifact | None = None
     workload: Workload | None = None
     prompts: tuple[tuple[int, ...], ...] = ()

@@ -198,6 +198,33 @@ class Method(Protocol):
         """
 
 
+class Keeping(Method, Protocol):
+    """A method that may leave the weights as they are, but for their floating type and their file format."""
+
+    def keeps(self, options: Any) -> bool:
+        """Whether with these options it does: then what a score changes by is the engine's doing."""
+
+
+class Reshaping(Method, Protocol):
+    """A method after which the model has other shapes, which the steps that follow are planned by."""
+
+    def after(self, options: Any, source: Source) -> Source:
+        """What the step makes of a source that it can be taken from."""
+
+
+class Training(Protocol):
+    """A method that trains, and so has `train` in place of a Method's `apply`."""
+
+    def train(
+        self, folder: Path, teacher: Path, options: Any, out: Path, device: str, work: Path
+    ) -> Mapping[str, Any]:
+        """As `apply`. `teacher`: the model that the recipe began with.
+
+        `work` outlives an interruption: what is left there is found when the step is taken again. The one
+        line in its file `progress` is shown meanwhile.
+        """
+
+
 class Evaluator(Protocol):
     """A quality measurement.
 

@@ -52,7 +52,8 @@ class Audit:
 
     `bits_per_weight` counts every stored tensor of the linear layers except biases, over their parameters.
     `quantized_fraction` is the share of linear parameters stored below 16 bits. A tied head is no stored
-    linear weight.
+    linear weight. `zero_fraction`: how many of the linear weights are zero, `two_of_four_fraction`: how many
+    groups of four inputs have two zeros or more; None where weights are not stored as plain numbers.
     """
 
     format: str
@@ -68,13 +69,16 @@ class Audit:
     context: int
     tensor_types: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    zero_fraction: float | None = None
+    two_of_four_fraction: float | None = None
 
 
 @dataclass(frozen=True)
 class Artifact:
     """What a recipe produced.
 
-    `source` is the model's identity: a content hash, or a Hub id at a commit. No path is stored.
+    `source` is the model's identity: a content hash, or a Hub id at a commit. No path is stored. `make_s` and
+    `make_peak_bytes` are of the last step, `make_total_s` is of all of them.
     """
 
     digest: str
@@ -84,6 +88,7 @@ class Artifact:
     audit: Audit
     make_s: float = 0.0
     make_peak_bytes: int = 0
+    make_total_s: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
     environments: Mapping[str, str] = field(default_factory=dict)
 

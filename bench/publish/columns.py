@@ -49,6 +49,11 @@ SIZE = (
     Column("bits_per_weight", "bits/weight", better="lower"),
     Column("total_bytes", "size", "MiB", 1 / MIB, better="lower"),
 )
+# Shown where there is something to show: weights that were pruned, artifacts whose making was timed whole.
+MORE_SIZE = (
+    Column("zero_fraction", "zero", "%", 100.0),
+    Column("made_s", "made in", "s", better="lower"),
+)
 QUALITY = (Column("perplexity", "ppl {title}", digits=4, better="lower"),)
 CHANGE = Column("perplexity_change_fraction", "vs baseline", "%", 100.0, better="lower")
 DIVERGENCE = (

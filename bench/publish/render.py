@@ -18,6 +18,7 @@ from bench.publish.columns import (
     CHANGE,
     DIVERGENCE,
     DIVERGENCE_MORE,
+    MORE_SIZE,
     QUALITY,
     SCORE_CHANGES,
     SCORES,
@@ -141,7 +142,9 @@ def _piped(cells: Sequence[str], *, escape: bool = True) -> str:
 def _flat(row: Row, shown: Mapping[str, Sequence[Column]]) -> dict[str, object]:
     names = ("device", "suite", "model", "recipe", "engine")
     flat: dict[str, object] = {name: getattr(row, name) for name in names}
-    flat |= {c.key: "" if row.audit is None else getattr(row.audit, c.key) for c in SIZE}
+    keys = (*(c.key for c in (*SIZE, *MORE_SIZE)), "two_of_four_fraction")
+    sizes = {key: row.size(key) for key in keys}
+    flat |= {key: "" if value is None else value for key, value in sizes.items()}
     for title, entry in row.tasks.items():
         flat |= _columns(title, entry, [c.key for c in shown[title] if c.key])
         if shown[title] == QUALITY:

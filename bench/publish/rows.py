@@ -50,7 +50,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Row:
-    """`tasks` and `workloads` have an entry for each of the table's titles."""
+    """`tasks` and `workloads` have an entry for each of the table's titles.
+
+    `made_s`: what all steps of the artifact took; 0 is not known. `whole`: its weights are the model's own.
+    """
 
     device: str
     suite: str
@@ -61,6 +64,13 @@ class Row:
     audit: Audit | None
     tasks: Mapping[str, Entry]
     workloads: Mapping[str, Entry]
+    made_s: float = 0.0
+    whole: bool = False
+
+    def size(self, key: str) -> float | None:
+        """A figure of the artifact itself, where it is known."""
+        found = self.made_s if key == "made_s" else getattr(self.audit, key, None)
+        return None if found is None or (key == "made_s" and not found) else float(found)
 
 
 @dataclass(frozen=True)

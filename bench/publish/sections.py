@@ -12,6 +12,7 @@ from bench.publish.columns import (
     DASH,
     DIVERGENCE,
     FLOOR,
+    MORE_SIZE,
     ONLINE,
     QUALITY,
     RECOVERY,
@@ -31,6 +32,7 @@ from bench.publish.rows import ADJUSTED, LEGEND, OTHER_ENGINE, TESTED, Entry, Po
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 STAR = "*"
+_SHOWN = 1e-3  # a model that nobody pruned has a few zeros too
 _PAIRED = (
     "vs baseline, points: paired over the same items, by bootstrap; p: McNemar's exact test of the items "
     "lost and won, with Holm's correction over the recipes"
@@ -126,7 +128,7 @@ def _floor(rows: Sequence[Row], title: str) -> str:
     parts += [
         f"{row.recipe} on {row.engine} {number(figures[key].median, 2)}"
         for row, figures in scored
-        if row.audit is not None and row.audit.quantized_fraction == 0
+        if row.whole
     ]
     return f"noise floor of KL {task_name(title)}, nats per token: {'; '.join(parts)}"
 
@@ -136,14 +138,15 @@ def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section
     shown = {t: columns(rows, t) for t in tasks}
     kinds = list(shown.values())
     alone = [t for t, its in shown.items() if its[0].key and kinds.count(its) == 1]
-    heads = [c.heading() for c in SIZE]
+    sizes = [*SIZE, *(c for c in MORE_SIZE if any((row.size(c.key) or 0) > _SHOWN for row in rows))]
+    heads = [c.heading() for c in sizes]
     for title, its in shown.items():
         name = "" if title in alone else task_name(title)
         heads += [c.heading(name if c.key else title) for c in its]
         heads += [CHANGE.heading()] if its == QUALITY else []
     above = ", ".join(f"{shown[t][0].word} over {task_name(t)}" for t in alone)
     tasked = [[c for t, its in shown.items() for c in _task(row, t, its, notes)] for row in rows]
-    lines = [[*_sizes(row), *cells] for row, cells in zip(rows, tasked, strict=True)]
+    lines = [[*_sizes(row, sizes), *cells] for row, cells in zip(rows, tasked, strict=True)]
     entries = [[row.tasks[t] for t in tasks] for row in rows]
     title = f"size and quality{f': {above}' if above else ''}" if tasks else "size"
     return _section(title, heads, rows, lines, entries, notes)
@@ -232,10 +235,9 @@ def _section(
     return Section(title, tuple(full[0]), tuple(map(tuple, full[1:])))
 
 
-def _sizes(row: Row) -> list[str]:
-    if row.audit is None:
-        return [DASH] * len(SIZE)
-    return [number(getattr(row.audit, c.key) * c.scale, c.digits) for c in SIZE]
+def _sizes(row: Row, shown: Sequence[Column]) -> list[str]:
+    known = [(c, row.size(c.key)) for c in shown]
+    return [DASH if value is None else number(value * c.scale, c.digits) for c, value in known]
 
 
 def _task(row: Row, title: str, shown: Sequence[Column], notes: Notes) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from bench.contract import plugins
 from bench.contract.errors import UserError
-from bench.contract.record import Audit, Result
+from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
 from bench.measure.sanity import marks
 from bench.measure.stats import holm, spread
@@ -31,7 +31,7 @@ class _Gathered:
     """Records by row and column; every dict is in the order in which things are to be shown."""
 
     cells: dict[Key, dict[What, list[Result]]]
-    audits: dict[tuple[str, ...], Audit]
+    artifacts: dict[tuple[str, ...], Artifact]
     whats: dict[What, None]
     expected: set[tuple[Key, What]] | None
 
@@ -75,7 +75,7 @@ def _gather(results: Sequence[Result], expected: Iterable[Cell] | None) -> _Gath
     for result in results:
         key, cell = _key(result.hardware.slug, result.suite, result.cell), result.cell
         if result.artifact is not None:
-            gathered.audits[key[:4]] = result.artifact.audit
+            gathered.artifacts[key[:4]] = result.artifact
         if cell.workload is not None or cell.task is not None:
             gathered.cells.setdefault(key, {}).setdefault(_what(cell), []).append(result)
             gathered.whats.setdefault(_what(cell))
@@ -126,9 +126,9 @@ def _baseline(place: Place, keys: Sequence[Key], gathered: _Gathered) -> str | N
     cells = {key[3]: rounds[0].cell for key in keys for rounds in gathered.cells[key].values()}
     stepless = [name for name in recipes if name in cells and not cells[name].recipe.steps]
     bits = {
-        name: audit.bits_per_weight
+        name: found.audit.bits_per_weight
         for name in recipes
-        if (audit := gathered.audits.get((*place, name))) is not None and audit.format == "hf"
+        if (found := gathered.artifacts.get((*place, name))) is not None and found.format == "hf"
     }
     original = (
         list(bits) if gathered.expected is not None else sorted(bits, key=bits.__getitem__, reverse=True)
@@ -150,8 +150,24 @@ def _row(
         else:
             workloads[what[1]] = entry
     device, suite, model, recipe, engine = key
-    audit = gathered.audits.get(key[:4])
-    return Row(device, suite, model, recipe, engine, recipe == baseline, audit, tasks, workloads)
+    made = gathered.artifacts.get(key[:4])
+    return Row(
+        device, suite, model, recipe, engine, recipe == baseline, made.audit if made else None, tasks,
+        workloads, made.make_total_s if made else 0.0, made is not None and _whole(made),
+    )  # fmt: skip
+
+
+def _whole(artifact: Artifact) -> bool:
+    """Whether every step kept the weights it was given but for their floating type."""
+    try:
+        kept = [
+            hasattr(method := plugins.load(plugins.METHODS, step.method), "keeps")
+            and bool(method.keeps(method.Options(**step.options)))
+            for step in artifact.steps
+        ]
+    except (UserError, TypeError):  # a method or option of another version
+        return False
+    return all(kept) and artifact.audit.quantized_fraction == 0
 
 
 def _entry(rounds: Sequence[Result], *, planned: bool) -> Entry:

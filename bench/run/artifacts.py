@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -9,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -92,8 +94,11 @@ def unsupported(steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware)
         if known.format not in method.READS:
             reads = ", ".join(sorted(method.READS))
             return f"{step.method} reads {reads}, and is given {known.format}", ends
-        if reason := method.unsupported(method.Options(**step.options), known, hardware):
+        options = method.Options(**step.options)
+        if reason := method.unsupported(options, known, hardware):
             return reason, ends
+        if hasattr(method, "after"):
+            known = method.after(options, known)
         known = Source(method.WRITES, known.linears, known.config)
     return "", ends
 
@@ -132,19 +137,23 @@ def make(
         with FileLock(_folder(digest).with_suffix(".lock")):
             found = find(digest)
             if found is None:
-                before = made.folder if made else resolved.folder
                 report(f"{steps[count - 1].method}: making the artifact")
-                found = _take(steps[:count], before, digest, resolved, reference, hardware, report, timeout_s)
+                found = _take(steps[:count], made, digest, resolved, reference, hardware, report, timeout_s)
         made = found
+        if made.artifact.format == "hf":  # whose shapes may be others now
+            reference = dict(audit.source(made.folder).linears)
     assert made is not None  # noqa: S101  (there is at least one step)
     return made
 
 
 def _take(
-    steps: tuple[Step, ...], before: Path, digest: str, resolved: Resolved,
+    steps: tuple[Step, ...], before: Made | None, digest: str, resolved: Resolved,
     reference: dict[str, tuple[int, int]], hardware: Hardware, report: Report, timeout_s: float,
 ) -> Made:  # fmt: skip
-    """Take the last of `steps` in its method's environment, audit what it wrote, and keep it."""
+    """Take the last of `steps` in its method's environment, audit what it wrote, and keep it.
+
+    What a method leaves in its work folder outlives an interruption, and is gone with success.
+    """
     step = steps[-1]
     method = plugins.load(plugins.METHODS, step.method)
     env = envs.ensure(method.ENV, report)
@@ -153,35 +162,59 @@ def _take(
     building = folder.with_suffix(".part")
     shutil.rmtree(building, ignore_errors=True)
     (building / "model").mkdir(parents=True)
+    work = folder.with_suffix(".work")
+    work.mkdir(exist_ok=True)
     try:
         job = Job(
-            kind="compress", plugin=step.method, folder=str(before), answer="", device=hardware.device,
-            options=absolute(step.options), out=str(building / "model"),
+            kind="compress", plugin=step.method, folder=str(before.folder if before else resolved.folder),
+            answer="", device=hardware.device, options=absolute(step.options), out=str(building / "model"),
+            teacher=str(resolved.folder), work=str(work),
         )  # fmt: skip
-        outcome = launch.run(job, env, timeout_s=timeout_s)
+        outcome = launch.run(job, env, timeout_s=timeout_s, watching=_told(step.method, work, report))
         if outcome.answer.error:
             raise StepFailedError(f"{step.method}: {outcome.answer.error}")
-        found = _audited(building / "model", reference, method.WRITES)
+        found = _audited(building / "model", reference, method)
         artifact = Artifact(
             digest=digest, format=found.format, source=resolved.identity, steps=steps, audit=found,
-            make_s=outcome.wall_s, make_peak_bytes=int(outcome.seen.get("peak_rss_bytes", 0)),
+            make_s=outcome.wall_s,
+            make_total_s=outcome.wall_s + (before.artifact.make_total_s if before else 0.0),
+            make_peak_bytes=int(outcome.seen.get("peak_rss_bytes", 0)),
             facts=outcome.answer.facts, environments={env.name: env.identity, **env.versions},
         )  # fmt: skip
         wire.write(building / "artifact.json", wire.dumps(artifact, indent=1))
         building.rename(folder)
+        shutil.rmtree(work, ignore_errors=True)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it stays where something was left in it
+            work.rmdir()
     return Made(folder / "model", artifact)
 
 
-def _audited(folder: Path, reference: dict[str, tuple[int, int]], promised: str) -> Audit:
+def _audited(folder: Path, reference: dict[str, tuple[int, int]], method: Any) -> Audit:
+    """A method that reshapes is read by the shapes it wrote."""
     try:
-        found = audit.audit(folder, reference or None)
+        known = None if hasattr(method, "after") else reference or None
+        found = audit.audit(folder, known, zeros=True)
     except UserError as error:
         raise StepFailedError(f"what was written cannot be read back: {error}") from None
-    if found.format != promised:
-        raise StepFailedError(f"promised {promised} and wrote {found.format}")
+    if found.format != method.WRITES:
+        raise StepFailedError(f"promised {method.WRITES} and wrote {found.format}")
     return found
+
+
+def _told(method: str, work: Path, report: Report) -> Callable[[], None]:
+    """Report the line that a method leaves in its work folder, whenever it is another one."""
+    last = ""
+
+    def look() -> None:
+        nonlocal last
+        with contextlib.suppress(OSError):
+            if (line := (work / "progress").read_text().strip()) and line != last:
+                last = line
+                report(f"{method}: {line}")
+
+    return look
 
 
 def absolute(options: object) -> dict[str, str | int | float | bool | None]:

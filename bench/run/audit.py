@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.record import Audit, Source
-from bench.run import checkpoint, gguf_audit
+from bench.run import checkpoint, gguf_audit, sparsity
 from bench.run.checkpoint import Tensor
 
 Parts = dict[str, Tensor]
@@ -49,12 +49,12 @@ def source(folder: Path) -> Source:
     return Source(found, _shapes(stored, config) if found == "hf" else {}, config)
 
 
-def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None) -> Audit:
-    """Count what is stored. `reference` has the unquantized model's linear layers, name -> (out, in).
+def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zeros: bool = False) -> Audit:
+    """Count what is stored; with `zeros` the zeros too, for which every weight is read.
 
-    Without it, and in GGUF, whose layers have names of their own, layers and their parameters are read from
-    the format itself. Bits per weight are 8 x bytes stored under a layer's name, biases apart, over its
-    parameters.
+    `reference` has the unquantized model's linear layers, name -> (out, in). Without it, and in GGUF, whose
+    layers have names of their own, layers and their parameters are read from the format itself. Bits per
+    weight are 8 x bytes stored under a layer's name, biases apart, over its parameters.
     """
     found = detect_format(folder)
     if found == "gguf":
@@ -70,6 +70,7 @@ def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None) -> Audi
     sizes = {name: _weight_bytes(layers[name]) for name in linears}
     small = {name for name in linears if 8 * sizes[name] < 16 * linears[name]}
     parameters, size = sum(linears.values()), sum(sizes.values())
+    sparse = sparsity.count(folder, linears) if zeros and found == "hf" else None
     return Audit(
         format=found,
         total_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
@@ -84,6 +85,8 @@ def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None) -> Audi
         context=_number(config, "max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length"),
         tensor_types=dict(sorted(Counter(tensor.dtype for tensor in stored.values()).items())),
         notes=_notes(found, linears, small, shapes, layers, stored),
+        zero_fraction=sparse[0] if sparse else None,
+        two_of_four_fraction=sparse[1] if sparse else None,
     )
 
 

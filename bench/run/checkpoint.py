@@ -26,11 +26,12 @@ _LFS = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class Tensor:
-    """A stored tensor, by the header that describes it; `size` in bytes."""
+    """A stored tensor, by the header that describes it; `size` in bytes, `offset` into its file."""
 
     dtype: str
     shape: tuple[int, ...]
     size: int
+    offset: int = 0
 
     @property
     def elements(self) -> int:
@@ -60,11 +61,18 @@ def tensors(folder: Path) -> dict[str, Tensor]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return _sharded(folder, _weight_map(index))
-    single = folder / "model.safetensors"
-    files = [single] if single.exists() else sorted(folder.glob("*.safetensors"))
-    if not files:
+    return {name: tensor for file in files(folder) for name, tensor in header(file).items()}
+
+
+def files(folder: Path) -> list[Path]:
+    """The weight files; UserError when there is none."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.is_file():
+        return [folder / Path(shard).name for shard in sorted(set(_weight_map(index).values()))]
+    found = [single] if single.exists() else sorted(folder.glob("*.safetensors"))
+    if not found:
         raise UserError(_no_weights(folder))
-    return {name: tensor for file in files for name, tensor in header(file).items()}
+    return found
 
 
 def header(file: Path) -> dict[str, Tensor]:
@@ -85,7 +93,7 @@ def header(file: Path) -> dict[str, Tensor]:
                 f"and holds {length - 8}"
             )
         described = _parsed(opened.read(size), file.name)
-    return _checked(described, length - 8 - size, file.name)
+    return _checked(described, 8 + size, length - 8 - size, file.name)
 
 
 def _parsed(text: bytes, name: str) -> dict[str, Any]:
@@ -99,14 +107,17 @@ def _parsed(text: bytes, name: str) -> dict[str, Any]:
     return described
 
 
-def _checked(described: Mapping[str, Any], held: int, name: str) -> dict[str, Tensor]:
-    """The tensors described; UserError when they leave holes or do not fill the `held` bytes."""
+def _checked(described: Mapping[str, Any], first: int, held: int, name: str) -> dict[str, Tensor]:
+    """The tensors described, whose bytes begin at `first`.
+
+    UserError when they leave holes or do not fill the `held` bytes.
+    """
     found: dict[str, tuple[int, int, Tensor]] = {}
     for tensor, info in described.items():
         try:
             start, end = (int(at) for at in info["data_offsets"])
             shape = tuple(int(side) for side in info["shape"])
-            found[tensor] = (start, end, Tensor(str(info["dtype"]), shape, end - start))
+            found[tensor] = (start, end, Tensor(str(info["dtype"]), shape, end - start, first + start))
         except (KeyError, TypeError, ValueError):
             raise UserError(f"{name} is corrupt: its header does not describe tensor {tensor}") from None
     at = 0

@@ -19,7 +19,7 @@ from bench.contract import plugins
 from bench.contract.errors import UserError
 from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task
 from bench.contract.workload import LOAD_FIELDS, Workload
-from bench.run import paths
+from bench.run import paths, plain_yaml
 
 # Words a user writes that stand for a field of another name.
 _TASK_WORD, _ENGINE_WORD = "task", "name"
@@ -255,7 +255,7 @@ def _checked_load(load: Workload) -> None:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = plain_yaml.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         shipped = ", ".join(str(f.relative_to(paths.ROOT)) for f in suites())
         raise UserError(f"{path} does not exist; suites that ship: {shipped}") from None
@@ -282,7 +282,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         place = place[int(part)] if isinstance(place, list) and part.isdigit() else place.get(part)
         if not isinstance(place, dict | list):
             raise UserError(f"--set {key}: the suite has no '{part}'")
-    parsed = yaml.safe_load(value)
+    parsed = plain_yaml.load(value)
     if isinstance(place, list) and last.isdigit() and int(last) < len(place):
         place[int(last)] = parsed
     elif isinstance(place, dict):

@@ -11,6 +11,7 @@ import yaml
 
 from bench.contract.errors import UserError
 from bench.contract.spec import Scalar
+from bench.run import plain_yaml
 
 
 def options(words: Sequence[str]) -> dict[str, Scalar]:
@@ -38,7 +39,7 @@ def options(words: Sequence[str]) -> dict[str, Scalar]:
 def _typed(word: str) -> Scalar:
     """The value as a suite file would read it: 4 is a number, true a truth value, stdlib a word."""
     try:
-        value = yaml.safe_load(word)
+        value = plain_yaml.load(word)
     except yaml.YAMLError:
         return word
     return value if isinstance(value, str | int | float | bool) else word

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -51,10 +51,14 @@ class Outcome:
     seen: Mapping[str, Any] = field(default_factory=dict)
 
 
-def run(job: Job, env: Environment, *, timeout_s: float, memory_limit_bytes: int = 0) -> Outcome:
+def run(
+    job: Job, env: Environment, *, timeout_s: float, memory_limit_bytes: int = 0,
+    watching: Callable[[], None] = lambda: None,
+) -> Outcome:  # fmt: skip
     """Run one job.
 
-    `memory_limit_bytes` bounds the process tree; 0 leaves the machine's own memory as the bound.
+    `memory_limit_bytes` bounds the process tree; 0 leaves the machine's own memory as the bound. `watching`
+    is called now and then while it runs.
     """
     with scratch() as folder:
         device = job.device
@@ -77,7 +81,7 @@ def run(job: Job, env: Environment, *, timeout_s: float, memory_limit_bytes: int
         log = Log(process.stdout)
         try:
             with probes.watch(process.pid, device) as probe:
-                stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes)
+                stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes, watching)
         finally:
             end(process)
             log.save()
@@ -85,13 +89,17 @@ def run(job: Job, env: Environment, *, timeout_s: float, memory_limit_bytes: int
         return Outcome(answer, time.monotonic() - began, probe.facts())
 
 
-def _wait(process: subprocess.Popen[bytes], probe: Any, began: float, timeout_s: float, limit: int) -> str:
+def _wait(
+    process: subprocess.Popen[bytes], probe: Any, began: float, timeout_s: float, limit: int,
+    watching: Callable[[], None],
+) -> str:  # fmt: skip
     """Wait for the end; a sentence when the worker had to be stopped, else nothing."""
     floor = int(psutil.virtual_memory().total * _FREE_FRACTION)
     while True:
         try:
             process.wait(timeout=_POLL_S)
         except subprocess.TimeoutExpired:
+            watching()
             used = probe.tree_rss_bytes
             if time.monotonic() - began > timeout_s:
                 return f"did not finish within {timeout_s:g} s and was stopped; timeout_s sets this limit"

@@ -58,7 +58,11 @@ def main(job_file: str) -> int:
 def _compress(job: Job) -> Answer:
     method = plugins.load(plugins.METHODS, job.plugin)
     began = time.perf_counter()
-    facts = method.apply(Path(job.folder), method.Options(**job.options), Path(job.out), job.device)
+    folder, out, options = Path(job.folder), Path(job.out), method.Options(**job.options)
+    if hasattr(method, "train"):
+        facts = method.train(folder, Path(job.teacher), options, out, job.device, Path(job.work))
+    else:
+        facts = method.apply(folder, options, out, job.device)
     return Answer(facts={**facts, "apply_s": time.perf_counter() - began})
 
 

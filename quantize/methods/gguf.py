@@ -81,6 +81,10 @@ def before(options: Options, source_format: str) -> tuple[Step, ...]:
     return (Step("gguf", asdict(Options(type="f16"))),)
 
 
+def keeps(options: Options) -> bool:
+    return options.type in _WHOLE
+
+
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Convert a Hugging Face folder, or quantize the GGUF file that `folder` is or holds."""
     source = _gguf(folder)

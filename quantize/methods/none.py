@@ -44,6 +44,11 @@ def before(options: Options, source_format: str) -> tuple[Step, ...]:
     return ()
 
 
+def keeps(options: Options) -> bool:
+    del options
+    return True
+
+
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Rewrite every weight file; UserError for a pickle and for a number that the type cannot hold."""
     del device

@@ -1,0 +1,99 @@
+"""Distillation: the student is trained towards the teacher's whole distribution over a text.
+
+Logit distillation with forward KL and temperature (Hinton et al., 2015, arXiv:1503.02531). The student is
+what the step before left (a pruned model), or the recipe's model where a larger `teacher` is named. With
+alpha 0 there is no teacher: plain fine-tuning on the same text, which is what distillation has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.errors import UserError
+from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
+from quantize import checkpoint, training, transformer
+
+ENV = "hf"
+VERSION = 1
+READS = frozenset({"hf"})
+WRITES = "hf"
+PATHS = ("teacher",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """`teacher`: a model folder, of the student's vocabulary; none: the model the recipe began with.
+
+    `alpha`: the share of the divergence in the loss, the rest is cross entropy. `tokens` of the corpus's
+    training split, in batches of `batch` windows of `length`. `warmup`: a share of the steps. Zeros of a
+    pruned layer stay zero.
+    """
+
+    teacher: str = ""
+    alpha: float = 1.0
+    temperature: float = 1.0
+    corpus: str = "stdlib"
+    tokens: int = 262144
+    length: int = 256
+    batch: int = 8
+    learning_rate: float = 1e-3
+    warmup: float = 0.1
+    seed: int = 0
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
+    del hardware
+    if options.teacher:
+        try:
+            teacher = checkpoint.config(_folder(options.teacher))
+        except UserError as error:
+            return f"teacher: {error}"
+        if reason := _apart(source.config, teacher):
+            return reason
+    return training.unfit(_plan(options), source)
+
+
+def before(options: Options, source_format: str) -> tuple[Step, ...]:
+    del options, source_format
+    return ()
+
+
+def train(
+    folder: Path, teacher: Path, options: Options, out: Path, device: str, work: Path
+) -> Mapping[str, Any]:
+    """Train the model in `folder`; every weight of it, the embedding too."""
+    plan = _plan(options)
+    seen = training.text(folder, plan)
+    model = transformer.load(folder, device)
+    guide = transformer.load(_folder(options.teacher) if options.teacher else teacher, device)
+    facts = training.run(model, guide if plan.alpha > 0 else None, plan, seen, device, work)
+    transformer.save(model, folder, out, options.dtype)
+    seen.write(out)
+    return {**seen.facts(), **facts}
+
+
+def _plan(options: Options) -> training.Plan:
+    return training.Plan(
+        options.corpus, options.tokens, options.length, options.batch, options.learning_rate, options.warmup,
+        options.alpha, options.temperature, options.seed,
+    )  # fmt: skip
+
+
+def _apart(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> str | None:
+    """Why the one cannot learn from the other."""
+    mine, its = (config.get("vocab_size") for config in (student, teacher))
+    if mine != its:
+        return f"the student has a vocabulary of {mine} and its teacher one of {its}: they must share it"
+    layers, deeper = (int(config.get("num_hidden_layers") or 0) for config in (teacher, student))
+    if deeper > layers:
+        return f"the student has {deeper} layers and its teacher {layers}: a teacher is at least as deep"
+    return None
+
+
+def _folder(teacher: str) -> Path:
+    return Path(teacher.removeprefix("path:")).expanduser()

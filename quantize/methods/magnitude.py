@@ -1,0 +1,68 @@
+"""Magnitude pruning: the smallest weights become zero, whatever they are multiplied with.
+
+By torch.nn.utils.prune (Han et al., 2015, arXiv:1506.02626); the 2:4 pattern as NVIDIA's ASP picks it. What
+a zero buys at run time is said in quantize/pruning.py: nothing, unless the engine has a sparse kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
+from quantize import pruning, transformer
+
+ENV = "hf"
+VERSION = 1
+READS = frozenset({"hf"})
+WRITES = "hf"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`sparsity`: the share of the linear weights that become zero.
+
+    `scope`: that share of each layer, or of all of them together, so that some lose more.
+    """
+
+    sparsity: float = 0.5
+    pattern: pruning.Pattern = "unstructured"
+    scope: Literal["layer", "global"] = "layer"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
+    del hardware
+    if options.scope == "global" and options.pattern != "unstructured":
+        return f"pattern {options.pattern} is kept within each layer: it has no scope global"
+    return pruning.unfit(source, options.sparsity, options.pattern)
+
+
+def before(options: Options, source_format: str) -> tuple[Step, ...]:
+    del options, source_format
+    return ()
+
+
+def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
+    """Prune the linear layers of the transformer; the head and the embedding stay as they are."""
+    import torch
+    from torch.nn.utils import prune
+
+    model = transformer.load(folder, device)
+    layers = list(transformer.linears(transformer.blocks(model)[1]).values())
+    if options.scope == "global":
+        pairs = [(layer, "weight") for layer in layers]
+        prune.global_unstructured(pairs, pruning_method=prune.L1Unstructured, amount=options.sparsity)
+    for layer in layers:
+        if options.scope == "layer" and options.pattern == "unstructured":
+            prune.l1_unstructured(layer, "weight", amount=options.sparsity)
+        elif options.scope == "layer":
+            gone = pruning.smallest(layer.weight.detach().abs(), options.sparsity, options.pattern)
+            prune.custom_from_mask(layer, "weight", torch.logical_not(gone))
+        prune.remove(layer, "weight")
+    least = min(pruning.sparsities(model).values())
+    transformer.save(model, folder, out, options.dtype)
+    return {"modules_pruned": len(layers), "least_layer_sparsity": least}

@@ -1,0 +1,91 @@
+"""Structured pruning: whole heads, neurons or layers go; a smaller model of the same architecture is left.
+
+Every engine runs it, and faster, as there is less to multiply. Configurations that transformers knows have
+one width for all layers: so many neurons, and heads, go from each of them.
+
+Importance by activation: neurons and heads as |activation| times the norm of the weights that read it
+(Wanda's score, summed; Sun et al., 2023, arXiv:2306.11695), layers as 1 - cos(what goes in, what comes out)
+(ShortGPT's Block Influence; Men et al., 2024, arXiv:2403.03853). By loss: what the loss of the calibration
+text would change to first order, |activation x gradient| (Molchanov et al., 2019, arXiv:1906.10771); layers
+by the loss without each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
+from quantize import importance, pruning, surgery, transformer
+
+ENV = "hf"
+VERSION = 1
+READS = frozenset({"hf"})
+WRITES = "hf"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`share` of the heads, neurons or layers that go.
+
+    Heads go with their KV group, so that `share` must leave whole groups. `multiple_of`: what the number of
+    neurons that stay is rounded to, for kernels and group sizes; layers are rounded to whole ones.
+    """
+
+    what: Literal["heads", "neurons", "layers"] = "neurons"
+    share: float = 0.25
+    importance: Literal["activation", "loss"] = "activation"
+    multiple_of: int = 64
+    calibration: str = "stdlib"
+    samples: int = 32
+    length: int = 512
+    seed: int = 0
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
+    del hardware
+    if not 0 < options.share < 1:
+        return f"share {options.share:g} is the share of the {options.what} that go: more than 0, less than 1"
+    if options.multiple_of < 1:
+        return f"multiple_of {options.multiple_of} is not at least 1"
+    return surgery.unfit(source, options.what, options.share, options.multiple_of) or transformer.unfit(
+        source, options.length
+    )
+
+
+def before(options: Options, source_format: str) -> tuple[Step, ...]:
+    del options, source_format
+    return ()
+
+
+def after(options: Options, source: Source) -> Source:
+    """The shapes that are left; which layers go is not known yet, how many is."""
+    return surgery.cut_source(source, options.what, _stay(options, source.config))
+
+
+def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
+    """Score the units over the calibration text, cut the least important out of the weights, and save."""
+    began = time.perf_counter()
+    seen = pruning.calibrated(folder, options)
+    model = transformer.load(folder, device)
+    scores = importance.of(model, seen.ids, device, options.what, options.importance)
+    scored = time.perf_counter()
+    stay = _stay(options, model.config.to_dict())
+    kept = [sorted(row.argsort(descending=True)[:stay].tolist()) for row in scores]
+    changes = surgery.cut(model, options.what, kept)
+    transformer.save(model, folder, out, options.dtype, changes)
+    seen.write(out)
+    return {
+        **seen.facts(), "importance_s": scored - began, "stay": stay, "of": scores.shape[1],
+        "unit": surgery.UNITS[options.what], "config": changes,
+        **({"layers_kept": kept[0]} if options.what == "layers" else {}),
+    }  # fmt: skip
+
+
+def _stay(options: Options, config: Mapping[str, Any]) -> int:
+    return surgery.stay(config, options.what, options.share, options.multiple_of)

@@ -1,0 +1,66 @@
+"""Wanda: a weight counts by its size times the norm of what it is multiplied with, within its output's row.
+
+Sun et al., 2023 (arXiv:2306.11695): no weight is changed but to zero, and nothing is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
+from quantize import pruning, transformer
+
+ENV = "hf"
+VERSION = 1
+READS = frozenset({"hf"})
+WRITES = "hf"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`sparsity`: the share of each row of a linear weight that becomes zero. `length` in tokens."""
+
+    sparsity: float = 0.5
+    pattern: pruning.Pattern = "unstructured"
+    calibration: str = "stdlib"
+    samples: int = 64
+    length: int = 512
+    seed: int = 0
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
+    del hardware
+    return pruning.unfit(source, options.sparsity, options.pattern) or transformer.unfit(
+        source, options.length
+    )
+
+
+def before(options: Options, source_format: str) -> tuple[Step, ...]:
+    del options, source_format
+    return ()
+
+
+def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
+    """Prune layer after layer, each by the text as the pruned ones before it leave it."""
+
+    def prune(weight: Any, norms: _Norms) -> None:
+        score = weight.abs() * norms.squares.sqrt()
+        weight.masked_fill_(pruning.smallest(score, options.sparsity, options.pattern), 0.0)
+
+    seen = pruning.calibrated(folder, options)
+    return pruning.layerwise(folder, out, device, seen, options.dtype, _Norms, prune)
+
+
+class _Norms:
+    """Sums of the squares of a layer's inputs, float32 [in]."""
+
+    def __init__(self, weight: Any) -> None:
+        self.squares = weight.new_zeros(weight.shape[1])
+
+    def add(self, given: Any) -> None:
+        self.squares += given.square().sum(dim=0)
