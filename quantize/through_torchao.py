@@ -1,7 +1,7 @@
-"""What every use of torchao shares: the schemes by name, the layers they are for, and the folder they become.
+"""What every use of torchao shares: the schemes by name, the layers they are for, the folder they become.
 
-Source: github.com/pytorch/ao, at the version the hf environment pins. A trained model is converted and saved by
-the same words as one that is only rounded, so that both are the same kind of artifact.
+Source: github.com/pytorch/ao, at the version the hf environment pins. A trained model is converted and saved
+as one that is only rounded, so that both are the same kind of artifact.
 """
 
 from __future__ import annotations

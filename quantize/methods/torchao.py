@@ -21,21 +21,30 @@ VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "torchao"
 
-_AMPERE, _ADA = (8, 0), (8, 9)
+# Least compute capability, and why the scheme is for no other kind of device.
+_NO_INT4 = (
+    "torchao packs int4-weight-only for GPUs; its packing for CPUs (Int4OpaqueTensor) can only be pickled, "
+    "and pickles are refused here: use intx-weight-only with 4 bits"
+)
+_NO_FP8 = (
+    "fp8-dynamic multiplies 8-bit floats, which takes a GPU of compute capability 8.9 or newer; "
+    "fp8-weight-only runs on any device"
+)
+_CUDA_ONLY = {"int4-weight-only": ((8, 0), _NO_INT4), "fp8-dynamic": ((8, 9), _NO_FP8)}
 _TILES = (32, 64, 128, 256)
 _INT8_MOST = 127
 
 
 @dataclass(frozen=True)
 class Options:
-    """`scheme`: int8 has a scale per output, fp8 (e4m3) too; int4 and intx one per group of inputs.
+    """`scheme`: int8 and fp8 (e4m3) have a scale per output; int4 and intx one per group of inputs.
 
     Activations are quantized in `-dynamic` schemes by a scale per token, found as it comes; in `int8-static`
-    by one per layer: the largest value in the calibration text is 127. `int8-dynamic-intx` with 4 bits is
-    8da4w. `bits` are of the intx schemes, which store a value in a byte whatever its bits. `group_size` -1: a
-    scale per output (intx). A layer whose inputs the group does not divide is left whole. `dtype`: of all that
-    is not quantized, and so of the computation. `auto`: the hardware's compute type (the plan settles it).
-    `calibration` to `batch_size` are of int8-static.
+    by one per layer: the largest value in the calibration text is 127. `int8-dynamic-intx` at 4 bits is known
+    as 8da4w. `bits` are of the intx schemes, which store a value in a byte whatever its bits. `group_size`
+    -1: a scale per output (intx). A layer whose inputs the group does not divide is left whole. `dtype`: of
+    all that is not quantized, and so of the computation; `auto`: the hardware's compute type (the plan
+    settles it). `calibration` to `batch_size` are of int8-static.
     """
 
     scheme: Literal[
@@ -80,27 +89,18 @@ def _uncalibrated(options: Options, source: Source) -> str | None:
 
 def _unmade(options: Options, dtype: str, hardware: Hardware) -> str | None:
     """Why this hardware has no kernel for the scheme."""
-    if options.scheme not in ("int4-weight-only", "fp8-dynamic"):
+    scheme = options.scheme
+    if scheme not in _CUDA_ONLY:
         return None
-    four = options.scheme == "int4-weight-only"
-    least = _AMPERE if four else _ADA
+    least, elsewhere = _CUDA_ONLY[scheme]
     if not hardware.device.startswith("cuda"):
-        if not four:
-            return (
-                "fp8-dynamic multiplies 8-bit floats, which this device cannot: fp8-weight-only runs anywhere"
-            )
-        return (
-            "torchao packs int4-weight-only for GPUs; its packing for CPUs (Int4OpaqueTensor) can only be "
-            "pickled, and pickles are refused: use intx-weight-only with bits 4"
-        )
-    capability = tuple(int(part) for part in hardware.gpus[0].compute_capability.split("."))
-    if capability < least:
-        needed = ".".join(map(str, least))
-        return f"{options.scheme} needs a GPU of compute capability {needed} or newer"
+        return elsewhere
+    if tuple(int(part) for part in hardware.gpus[0].compute_capability.split(".")) < least:
+        return f"{scheme} needs a GPU of compute capability {least[0]}.{least[1]} or newer"
     if dtype != "bfloat16":
-        return f"{options.scheme} computes in bfloat16 only, not in {dtype}"
-    if four and options.group_size not in _TILES:
-        return f"the int4 kernel has groups of 32, 64, 128 or 256, not {options.group_size}"
+        return f"{scheme} computes in bfloat16 only, not in {dtype}"
+    if scheme == "int4-weight-only" and options.group_size not in _TILES:
+        return f"the int4 kernel has groups of 32, 64, 128 or 256, not of {options.group_size}"
     return None
 
 
