@@ -1,8 +1,8 @@
 """Hugging Face Transformers: the engine every model and every PyTorch quantizer runs on first.
 
 Offline, tokens come from `model.generate` itself, stamped by its own streamer hook: TTFT and TPOT are what a
-user of `generate` gets. Online it is `transformers serve`. GPTQ, AWQ and bitsandbytes artifacts load by the
-quantization_config in their own folder.
+user of `generate` gets. Online it is `transformers serve`. GPTQ, AWQ, bitsandbytes and torchao artifacts
+load by the quantization_config in their own folder.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import json
 import logging
 import re
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +21,11 @@ from bench.contract.errors import UserError
 from bench.contract.protocols import Decoded, Ended, LogitBlock, Prompt, Question, Scored, Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
-from bench.engines import _hf_scores
+from bench.engines import _hf_scores, _hf_seen, _hf_torchao
 
 ENV = "hf"
 VERSION = 1
-LOADS = frozenset({"hf", "gptq", "awq", "bnb"})
+LOADS = frozenset({"hf", "gptq", "awq", "bnb", "torchao"})
 MODES = frozenset({"offline", "online", "score"})
 _BLOCK_BYTES = 64 << 20
 _AMPERE = (8, 0)
@@ -121,7 +120,7 @@ class HfSession:
             streamer=clock,
             return_dict_in_generate=True,
         )
-        self.kv = [(t.dtype, t.nbytes) for t in _cache_tensors(made.past_key_values)]
+        self.kv = [(t.dtype, t.nbytes) for t in _hf_seen.cache_tensors(made.past_key_values)]
         for time_s, tokens in clock.steps[1:]:
             yield Decoded(time_s, tuple(tokens.tolist()))
 
@@ -152,20 +151,18 @@ class HfSession:
         import torch
         import transformers
 
-        linears = [m for m in self.model.modules() if _is_linear(m)]
-        kernels = Counter(type(m).__name__ for m in linears)
-        tensors = list(self._tensors())
-        computed = {self.model.get_input_embeddings().weight.dtype}
-        computed |= {m.compute_dtype for m in linears if getattr(m, "compute_dtype", None) is not None}
+        linears = _hf_seen.linears(self.model)
+        activations = _hf_torchao.activations(linears)
         return {
             "architecture": type(self.model).__name__,
-            "kernel": ", ".join(f"{name} x{n}" for name, n in kernels.most_common()),
-            "weight_dtype": _shares([(t.dtype, t.nbytes) for t in tensors]),
-            "compute_dtype": ", ".join(sorted(map(_short, computed))),
+            "kernel": _hf_seen.kernels(linears),
+            "weight_dtype": _hf_seen.shares([(t.dtype, t.nbytes) for t in _hf_seen.tensors(self.model)]),
+            "compute_dtype": _hf_seen.computed(self.model, linears),
+            **({"activations": activations} if activations else {}),
             "attention": str(self.model.config._attn_implementation),  # noqa: SLF001  (the only place that tells)
             "cache": self.options.cache,
             "decode": "compiled" if hasattr(self.model, "_compiled_call") else "eager",
-            "kv_dtype": _shares(self.kv) or "none yet",
+            "kv_dtype": _hf_seen.shares(self.kv) or "none yet",
             **({"choices": self.chooser.way} if self.chooser else {}),
             "threads": str(torch.get_num_threads()),
             "device": _device_name(self.device),
@@ -177,7 +174,7 @@ class HfSession:
         """`kv_bytes`: the cache after the last `generate`. On CUDA also the peaks since the load."""
         import torch
 
-        found = {"weights_bytes": sum(t.nbytes for t in self._tensors())}
+        found = {"weights_bytes": sum(t.nbytes for t in _hf_seen.tensors(self.model))}
         if self.kv:
             found["kv_bytes"] = sum(size for _, size in self.kv)
         if torch.device(self.device).type == "cuda":
@@ -199,22 +196,6 @@ class HfSession:
             raise UserError(
                 f"{tokens} tokens do not fit the model's context of {self.context}: use shorter prompts"
             )
-
-    def _tensors(self) -> Iterator[Any]:
-        """Each tensor the model keeps, once, with the scales that bitsandbytes hangs on its weights."""
-        import itertools
-
-        import torch
-
-        seen: set[int] = set()
-        for tensor in itertools.chain(self.model.parameters(), self.model.buffers()):
-            state = getattr(tensor, "quant_state", None)
-            beside = list(state.as_dict(packed=False).values()) if state is not None else []
-            beside.append(getattr(tensor, "SCB", None))
-            for each in (tensor, *beside):
-                if isinstance(each, torch.Tensor) and each.nbytes and each.data_ptr() not in seen:
-                    seen.add(each.data_ptr())
-                    yield each
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
@@ -294,6 +275,7 @@ def _load(folder: Path, options: Options, device: str) -> Any:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         raise UserError(f"Transformers cannot load the artifact: {_sentence(error, folder)}") from error
     _whole(info)
+    _hf_torchao.same_dtype(model)
     # What the checkpoint suggests (sampling, repetition penalty, end tokens) is not what is measured.
     static = "static" if options.cache == "static" else None
     model.generation_config = GenerationConfig(do_sample=False, cache_implementation=static)
@@ -314,22 +296,27 @@ def _pretrained(folder: Path, options: Options, device: str) -> Any:
     quantization = getattr(config, "quantization_config", None)
     if isinstance(quantization, dict) and "bnb_4bit_compute_dtype" in quantization and dtype != "auto":
         quantization["bnb_4bit_compute_dtype"] = dtype
-    return AutoModelForCausalLM.from_pretrained(
-        folder,
-        config=config,
-        dtype=dtype,
-        attn_implementation=options.attention,
-        device_map={"": device},
-        use_safetensors=True,
-        ignore_mismatched_sizes=True,  # reported in the second result, and refused with a clearer word
-        output_loading_info=True,
-        **local,
-    )
+    torchao = isinstance(quantization, dict) and quantization.get("quant_method") == "torchao"
+    with _hf_torchao.static_scales() if torchao else nullcontext():
+        return AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=options.attention,
+            device_map={"": device},
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported in the second result, and refused with a clearer word
+            output_loading_info=True,
+            **local,
+        )
 
 
 def _same_compute(folder: Path, dtype: str) -> None:
     """UserError when the server would compute in what the artifact says; `open` can tell it otherwise."""
-    stored = json.loads((folder / "config.json").read_text()).get("quantization_config") or {}
+    settings = json.loads((folder / "config.json").read_text())
+    stored = settings.get("quantization_config") or {}
+    if stored.get("quant_method") == "torchao":
+        _hf_torchao.serves(settings, dtype)
     compute = stored.get("bnb_4bit_compute_dtype", dtype) if stored.get("load_in_4bit") else dtype
     if dtype not in {"auto", compute}:
         raise UserError(f"transformers serve computes this artifact in {compute} only, not in {dtype}")
@@ -360,33 +347,6 @@ def _sentence(error: Exception, folder: Path) -> str:
         line.strip() for line in str(error).replace(str(folder), "its folder").splitlines() if line.strip()
     ]
     return (lines[0].split(". ")[0] if lines else type(error).__name__)[:200]
-
-
-def _cache_tensors(cache: Any) -> list[Any]:
-    """Keys, values and whatever else the layers of a Transformers cache keep."""
-    layers = getattr(cache, "layers", ())
-    return [value for layer in layers for value in vars(layer).values() if hasattr(value, "nbytes")]
-
-
-def _is_linear(module: Any) -> bool:
-    """A leaf that multiplies by a weight matrix: Linear4bit, TorchAtenLinear, experts, GPT-2's Conv1D."""
-    name = type(module).__name__
-    return next(module.children(), None) is None and any(w in name for w in ("Linear", "Experts", "Conv1D"))
-
-
-def _shares(sizes: Sequence[tuple[Any, int]]) -> str:
-    """'int32 74%, float32 26%': the dtypes by their bytes, those under a thousandth left out."""
-    total: Counter[str] = Counter()
-    for dtype, size in sizes:
-        total[_short(dtype)] += size
-    every = sum(total.values())
-    return ", ".join(
-        f"{name} {size / every:.0%}" for name, size in total.most_common() if size * 1000 >= every
-    )
-
-
-def _short(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _device_name(device: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.record import Audit, Source
-from bench.run import checkpoint, gguf_audit, sparsity
+from bench.run import checkpoint, gguf_audit, sparsity, torchao_audit
 from bench.run.checkpoint import Tensor
 
 Parts = dict[str, Tensor]
@@ -63,7 +63,9 @@ def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zero
     stored = checkpoint.tensors(folder)
     layers = _modules(stored)
     tied = _tied(layers, config)
-    shapes = reference if reference is not None else _derived(layers, config)
+    own = torchao_audit.kinds(checkpoint.metadata(folder)) if found == "torchao" else {}
+    derived = {**_derived(layers, config), **torchao_audit.shapes(own, layers)}
+    shapes = reference if reference is not None else derived
     linears = {n: o * i for n, (o, i) in shapes.items() if n in layers and not (tied and _is_head(n))}
     if not linears:
         raise UserError(f"{folder.name} stores none of the model's linear layers under their names")
@@ -84,7 +86,10 @@ def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zero
         vocab_size=_number(config, "vocab_size"),
         context=_number(config, "max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length"),
         tensor_types=dict(sorted(Counter(tensor.dtype for tensor in stored.values()).items())),
-        notes=_notes(found, linears, small, shapes, layers, stored),
+        notes=(
+            *_notes(found, linears, small, shapes, layers, stored),
+            *torchao_audit.notes(own, linears, layers),
+        ),
         zero_fraction=sparse[0] if sparse else None,
         two_of_four_fraction=sparse[1] if sparse else None,
     )

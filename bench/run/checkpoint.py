@@ -75,6 +75,18 @@ def files(folder: Path) -> list[Path]:
     return found
 
 
+def metadata(folder: Path) -> dict[str, str]:
+    """What the safetensors files of `folder` say beside their tensors, taken together."""
+    found: dict[str, str] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        header(file)
+        with file.open("rb") as opened:
+            (size,) = struct.unpack("<Q", opened.read(8))
+            said = json.loads(opened.read(size)).get("__metadata__")
+        found.update(said if isinstance(said, dict) else {})
+    return found
+
+
 def header(file: Path) -> dict[str, Tensor]:
     """The tensors of one safetensors file, whose size is checked against what its header describes."""
     length = file.stat().st_size

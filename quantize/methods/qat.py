@@ -1,0 +1,90 @@
+"""QAT: the model is trained while its weights are rounded as they will be, then rounded for good.
+
+By torchao's fake quantization with the straight-through estimator; the artifact is what method torchao writes
+for the same scheme, so that the two differ by the training alone. What is trained towards is by default the
+distribution of the model the recipe began with (as LLM-QAT does; Liu et al., 2023, arXiv:2305.17888):
+cross entropy alone (alpha 0) would measure more training as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
+from quantize import through_torchao, training, transformer
+
+ENV = "hf"
+VERSION = 1
+READS = frozenset({"hf"})
+WRITES = "torchao"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`scheme`, `bits`, `group_size` as of method torchao; `alpha` to `warmup` as of method distill."""
+
+    scheme: Literal["intx-weight-only", "int8-dynamic-intx"] = "intx-weight-only"
+    bits: Literal[2, 3, 4, 5, 6, 7, 8] = 4
+    group_size: int = 64
+    alpha: float = 1.0
+    temperature: float = 1.0
+    corpus: str = "stdlib"
+    tokens: int = 262144
+    length: int = 256
+    batch: int = 8
+    learning_rate: float = 3e-4
+    warmup: float = 0.1
+    seed: int = 0
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
+    del hardware
+    group = options.group_size
+    if group < 1 and group != -1:
+        return f"group_size {group} is not at least 1, nor -1 for a scale per output"
+    if group > 0 and source.linears and all(inputs % group for _, inputs in source.linears.values()):
+        return f"group_size {group} divides the inputs of no linear layer"
+    return training.unfit(_plan(options), source)
+
+
+def before(options: Options, source_format: str) -> tuple[Step, ...]:
+    del options, source_format
+    return ()
+
+
+def train(
+    folder: Path, teacher: Path, options: Options, out: Path, device: str, work: Path
+) -> Mapping[str, Any]:
+    """Train every weight with the linear layers' fake-quantized, then quantize those layers."""
+    import torch
+    from torchao.quantization import quantize_
+    from torchao.quantization.qat import QATConfig
+
+    plan = _plan(options)
+    seen = training.text(folder, plan)
+    model = transformer.load(folder, device)
+    guide = transformer.load(teacher, device) if plan.alpha > 0 else None
+    config = through_torchao.base_config(options.scheme, options.bits, options.group_size)
+    fits = through_torchao.wanted(model, options.scheme, options.group_size)
+    quantize_(model, QATConfig(config, step="prepare"), filter_fn=fits)
+    facts = training.run(model, guide, plan, seen, device, work)
+    began = time.perf_counter()
+    if options.dtype != "auto":
+        model = model.to(getattr(torch, options.dtype))
+    quantize_(model, QATConfig(config, step="convert"))
+    saved = through_torchao.save(model, config, folder, out)
+    seen.write(out)
+    return {**seen.facts(), **facts, **saved, "convert_s": time.perf_counter() - began}
+
+
+def _plan(options: Options) -> training.Plan:
+    return training.Plan(
+        options.corpus, options.tokens, options.length, options.batch, options.learning_rate, options.warmup,
+        options.alpha, options.temperature, options.seed,
+    )  # fmt: skip

@@ -1,0 +1,80 @@
+"""Every torchao recipe of test_torchao.py, made and loaded again, as one JSON object.
+
+`python torchao_checks.py MODEL OUT RECIPES`, in the hf environment; OUT gets each artifact under its recipe's name.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from bench.contract.errors import UserError
+from bench.contract.record import Artifact, Audit
+from bench.engines import hf
+from quantize import calibration
+from quantize.methods import torchao
+
+_AUDIT = Audit("torchao", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
+_ARTIFACT = Artifact("", "torchao", "", (), _AUDIT)
+
+
+def main(model: Path, out: Path, recipes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    ids = list(calibration.samples(model, "stdlib", 1, 128, seed=7).ids[0])
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa").eval()
+    plain = _logits(base, ids)
+    found = {name: _recipe(model, out / name, o, ids, plain) for name, o in recipes.items()}
+    return {**found, "narrow": _narrow(out / "intx4")}
+
+
+def _recipe(model: Path, out: Path, options: dict[str, Any], ids: list[int], plain: Any) -> dict[str, Any]:
+    """The artifact's facts, and its logits in memory, in Transformers alone and in the engine."""
+    out.mkdir(parents=True)
+    asked = torchao.Options(**options)
+    facts = torchao.apply(model, asked, out, "cpu")
+    made = _logits(torchao._quantized(model, asked, "cpu")[0].eval(), ids)
+    with hf.open(out, _ARTIFACT, hf.Options(threads=1), "cpu") as session:
+        loaded = torch.tensor(next(iter(session.logits(ids))).logits)
+        tokens = [step.tokens[0] for step in session.generate([ids[:40]], 4)]
+        receipts, memory = session.receipts(), session.memory()
+    return {
+        "facts": facts,
+        "equal": torch.equal(loaded, made),
+        "plain": _plainly(out, ids, made),
+        "error": ((made - plain).pow(2).mean() / plain.var()).sqrt().item(),
+        "tokens": tokens,
+        "receipts": receipts,
+        "memory": memory,
+    }
+
+
+def _logits(model: Any, ids: list[int]) -> Any:
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
+
+
+def _plainly(folder: Path, ids: list[int], made: Any) -> str:
+    """Whether Transformers without the engine loads the same, or what it says."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+    except RuntimeError:
+        return "refused"
+    return "equal" if torch.equal(_logits(model, ids), made) else "different"
+
+
+def _narrow(folder: Path) -> str:
+    """What the engine says when it is asked for another arithmetic than the artifact's."""
+    try:
+        with hf.open(folder, _ARTIFACT, hf.Options(dtype="bfloat16"), "cpu"):
+            return ""
+    except UserError as error:
+        return str(error)
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))))  # noqa: T201
