@@ -26,7 +26,8 @@ from bench.engines import _hf_scores
 
 ENV = "hf"
 VERSION = 1
-LOADS = frozenset({"hf", "gptq", "awq", "bnb"})
+LOADS = frozenset({"hf", "gptq", "awq", "bnb", "compressed-tensors"})
+ENVS = {"compressed-tensors": "llmcompressor"}  # needs a package that the environment hf does not have
 MODES = frozenset({"offline", "online", "score"})
 _BLOCK_BYTES = 64 << 20
 _AMPERE = (8, 0)
