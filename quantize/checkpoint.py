@@ -17,10 +17,11 @@ from bench.contract.errors import UserError
 
 INDEX = "model.safetensors.index.json"
 SEEN = "calibration.json"
+HALF = ("float16", "bfloat16")
 _CARRIED = frozenset({".json", ".model", ".txt", ".jinja", ".tiktoken"})
 _OWN = frozenset({"config.json", "quantize_config.json", SEEN, INDEX})
 _DTYPE_KEYS = ("dtype", "torch_dtype")
-_FLOATS = ("float64", "float32", "bfloat16", "float16")
+_FLOATS = ("float64", "float32", *HALF)
 
 
 def config(folder: Path) -> dict[str, Any]:
@@ -74,6 +75,43 @@ def remember(out: Path, seen: Mapping[str, Any]) -> None:
                 "paragraphs": sorted({*older["paragraphs"], *seen["paragraphs"]}),
             }
     wire.write(file, wire.dumps(seen))
+
+
+def finish(folder: Path, out: Path, dtype: str, quantization: Mapping[str, Any]) -> None:
+    """Give what a library wrote its source's files and config, and `dtype` for what it did not quantize."""
+    source = config(folder)
+    narrow(out, dtype)
+    carry(folder, out)
+    named = with_dtype({"dtype": dtype, **source}, dtype)
+    write_config(out, {**named, "quantization_config": quantization})
+
+
+def narrow(out: Path, dtype: str) -> None:
+    """Store as `dtype` what is in float32 only because the library computed in it (embeddings, norms)."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    for file in weight_files(out):
+        tensors = load_file(file)
+        if any(tensor.dtype == torch.float32 for tensor in tensors.values()):
+            kind = getattr(torch, dtype)
+            cast = {k: v.to(kind) for k, v in tensors.items() if v.dtype == torch.float32}
+            for name, tensor in cast.items():
+                if not torch.isfinite(tensor).all():
+                    raise UserError(
+                        f"tensor {name} does not fit in {dtype}: save the source in bfloat16 first"
+                    )
+            save_file({**tensors, **cast}, file, metadata={"format": "pt"})
+    _resize(out)
+
+
+def _resize(out: Path) -> None:
+    index = out / INDEX
+    if index.is_file():
+        kept = json.loads(index.read_text(encoding="utf-8"))
+        total = sum(file.stat().st_size for file in weight_files(out))
+        kept["metadata"] = {**kept.get("metadata", {}), "total_size": total}
+        index.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:

@@ -5,19 +5,16 @@ Source: GPTQModel (github.com/ModelCloud/GPTQModel), at the version the hf envir
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from quantize import checkpoint
 from quantize.calibration import Calibration
 
-_HALF = ("float16", "bfloat16")
 _CPU_GROUPS = (32, 64, 128, 256)
 # Of the library's forty settings, those that decide what the weights become.
 _TOLD = (
@@ -60,10 +57,9 @@ def run(
     from gptqmodel import BACKEND, GPTQModel
 
     began = time.perf_counter()
-    source = checkpoint.config(folder)
-    stored = checkpoint.stored_dtype(source)
+    stored = checkpoint.stored_dtype(checkpoint.config(folder))
     on_gpu = device.startswith("cuda")
-    compute = (stored if stored in _HALF else "float16") if on_gpu else "float32"
+    compute = (stored if stored in checkpoint.HALF else "float16") if on_gpu else "float32"
     torch.manual_seed(0)
     model = GPTQModel.load(
         str(folder), settings("cuda:0" if on_gpu else "cpu"), dtype=getattr(torch, compute)
@@ -73,7 +69,7 @@ def run(
     model.quantize(batch, batch_size=batch_size, calibration_sort=None, backend=BACKEND[backend])
     quantized = time.perf_counter()
     model.save(str(out))
-    config = _finish(folder, out, source, stored)
+    config = _finish(folder, out, stored)
     calibration.write(out)
     return {
         **calibration.facts(),
@@ -87,45 +83,13 @@ def run(
     }
 
 
-def _finish(folder: Path, out: Path, source: dict[str, Any], stored: str) -> dict[str, Any]:
+def _finish(folder: Path, out: Path, stored: str) -> dict[str, Any]:
     """Give the folder its source's files, config and floating type; return its quantization config, flat."""
     (out / "quant_log.csv").unlink(missing_ok=True)
     written = checkpoint.config(out)["quantization_config"]
-    dtype = stored if stored in _HALF else "float16"
-    _narrow(out, dtype)
-    checkpoint.carry(folder, out)
-    named = checkpoint.with_dtype({"dtype": dtype, **source}, dtype)
-    checkpoint.write_config(out, {**named, "quantization_config": written})
+    checkpoint.finish(folder, out, stored if stored in checkpoint.HALF else "float16", written)
     told = {**written, **written.get("meta", {})}
     return {key: told[key] for key in _TOLD if told.get(key) is not None}
-
-
-def _narrow(out: Path, dtype: str) -> None:
-    """Store as `dtype` what is in float32 only because the library computed in it (embeddings, norms)."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    for file in checkpoint.weight_files(out):
-        tensors = load_file(file)
-        if any(tensor.dtype == torch.float32 for tensor in tensors.values()):
-            kind = getattr(torch, dtype)
-            cast = {k: v.to(kind) if v.dtype == torch.float32 else v for k, v in tensors.items()}
-            for name, tensor in cast.items():
-                if not torch.isfinite(tensor).all():
-                    raise UserError(
-                        f"tensor {name} does not fit in {dtype}: save the source in bfloat16 first"
-                    )
-            save_file(cast, file, metadata={"format": "pt"})
-    _resize(out)
-
-
-def _resize(out: Path) -> None:
-    index = out / checkpoint.INDEX
-    if index.is_file():
-        kept = json.loads(index.read_text(encoding="utf-8"))
-        total = sum(file.stat().st_size for file in checkpoint.weight_files(out))
-        kept["metadata"] = {**kept.get("metadata", {}), "total_size": total}
-        index.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def _log(entries: list[dict[str, Any]], tokens: int) -> dict[str, Any]:

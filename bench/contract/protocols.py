@@ -225,6 +225,21 @@ class Training(Protocol):
         """
 
 
+class Housed(Engine, Protocol):
+    """An engine that runs some formats in another environment than ENV, which lacks a package for them."""
+
+    ENVS: Mapping[str, str]
+
+
+class Backed(Method, Protocol):
+    """A method whose options choose between libraries that no one environment can hold."""
+
+    LATER: frozenset[str]  # options younger than artifacts: at their defaults they are no part of a digest
+
+    def env(self, options: Any) -> str:
+        """The environment for these options: ENV for the defaults."""
+
+
 class Evaluator(Protocol):
     """A quality measurement.
 

@@ -25,7 +25,8 @@ from bench.engines import _hf_scores, _hf_seen, _hf_torchao
 
 ENV = "hf"
 VERSION = 1
-LOADS = frozenset({"hf", "gptq", "awq", "bnb", "torchao"})
+LOADS = frozenset({"hf", "gptq", "awq", "bnb", "torchao", "compressed-tensors"})
+ENVS = {"compressed-tensors": "llmcompressor"}  # needs a package that the environment hf does not have
 MODES = frozenset({"offline", "online", "score"})
 _BLOCK_BYTES = 64 << 20
 _AMPERE = (8, 0)

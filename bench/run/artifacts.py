@@ -19,7 +19,7 @@ from bench.contract.errors import UserError
 from bench.contract.job import Job
 from bench.contract.record import Artifact, Audit, Hardware, Source
 from bench.contract.spec import Recipe, Step
-from bench.run import audit, config, envs, launch, paths
+from bench.run import audit, config, envs, launch, paths, traits
 from bench.run.models import Resolved
 
 Report = Callable[[str], None]
@@ -74,7 +74,8 @@ def digests(identity: str, steps: tuple[Step, ...]) -> tuple[str, ...]:
     made = [wire.digest(identity)]
     for step in steps:
         method = plugins.load(plugins.METHODS, step.method)
-        key = [made[-1], step.method, file_options(step.options), method.VERSION, envs.identity(method.ENV)]
+        options, env = file_options(traits.counted(step)), envs.identity(traits.step_env(step))
+        key = [made[-1], step.method, options, method.VERSION, env]
         made.append(wire.digest(key))
     return tuple(made[1:]) or (made[0],)
 
@@ -156,7 +157,7 @@ def _take(
     """
     step = steps[-1]
     method = plugins.load(plugins.METHODS, step.method)
-    env = envs.ensure(method.ENV, report)
+    env = envs.ensure(traits.step_env(step), report)
     folder = _folder(digest)
     shutil.rmtree(folder, ignore_errors=True)
     building = folder.with_suffix(".part")

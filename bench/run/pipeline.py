@@ -23,7 +23,19 @@ from bench.contract.spec import Cell, EngineSpec, Options, Recipe, Step, Task
 from bench.load import prompts
 from bench.machine import guard
 from bench.measure import latency, memory, online_load, sanity, throughput
-from bench.run import artifacts, audit, envs, launch, models, online, paths, questions, references, serving
+from bench.run import (
+    artifacts,
+    audit,
+    envs,
+    launch,
+    models,
+    online,
+    paths,
+    questions,
+    references,
+    serving,
+    traits,
+)
 from bench.run.plan import Item, Made, Plan
 from bench.run.progress import Pace, Progress
 from bench.store import Store
@@ -137,7 +149,7 @@ def _prepare(
     Per recipe the artifact, and per digest the folder of the reference or questions; or why there is none.
     """
     runnable = [item for item in items if not item.reason]
-    needed = {plugins.load(plugins.ENGINES, i.cell.engine.name).ENV for i in runnable}
+    needed = {_env(i) for i in runnable}
     for name in sorted(needed):
         envs.ensure(name, progress.doing)
     for name in sorted(_with_tools(runnable)):
@@ -186,10 +198,14 @@ def _limit(plan: Plan) -> int:
     return int(plan.suite.memory_limit_gib * 2**30)
 
 
+def _env(item: Item) -> str:
+    engine = plugins.load(plugins.ENGINES, item.cell.engine.name)
+    return traits.engine_env(engine, item.made.format)
+
+
 def _with_tools(items: list[Item]) -> set[str]:
     """Environments whose own server is among the tools of the source they were compiled from."""
-    online = {plugins.load(plugins.ENGINES, i.cell.engine.name).ENV for i in items
-              if i.cell.workload is not None and i.cell.workload.online}  # fmt: skip
+    online = {_env(i) for i in items if i.cell.workload is not None and i.cell.workload.online}
     return {name for name in online if envs.has_tools(name)}
 
 
@@ -237,8 +253,7 @@ def _round(
     if isinstance(side, str):
         return replace(base, status="failed", reason=side), Answer()
     ready = guard.inspect(item.cell.device)
-    engine = plugins.load(plugins.ENGINES, item.cell.engine.name)
-    env = envs.ensure(engine.ENV, lambda _: None)
+    env = envs.ensure(_env(item), lambda _: None)
     if item.cell.workload is not None and item.cell.workload.online:
         seed = f"{plan.suite.seed}/{item.cell.what}"
         outcome = online.run(item.cell, made, env, seed, item.round, timeout_s=plan.suite.timeout_s)

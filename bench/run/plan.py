@@ -14,7 +14,7 @@ from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Suite, Task
 from bench.contract.workload import LOAD_FIELDS, Workload
 from bench.machine import hardware as machine
-from bench.run import artifacts, audit, envs, models, questions, references
+from bench.run import artifacts, audit, envs, models, questions, references, traits
 from bench.run.models import Resolved
 from bench.run.questions import Questions
 from bench.run.references import Reference
@@ -208,7 +208,7 @@ def _digest(cell: Cell, made: Made, seed: int, reference: Reference | Questions 
     what = _task_key(cell.task) if cell.task else _load_key(cell.workload)
     what = [what, reference.digest] if reference else what
     key = [SCHEMA, made.digest, cell.engine.name, wire.plain(cell.engine.options), engine.VERSION,
-           _identity(engine.ENV), what, made.hardware.slug, seed]  # fmt: skip
+           _identity(traits.engine_env(engine, made.format)), what, made.hardware.slug, seed]  # fmt: skip
     return wire.digest(key)
 
 

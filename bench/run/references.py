@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bench.contract import plugins, wire
 from bench.contract.job import Job
 from bench.contract.spec import Cell, EngineSpec, Task
-from bench.run import artifacts, envs, kept, launch
+from bench.run import artifacts, envs, kept, launch, traits
 
 if TYPE_CHECKING:
     from bench.run.plan import Made
@@ -56,7 +56,8 @@ def choose(cells: Sequence[Cell], made: Made, against: Callable[[Cell], str], ta
             continue
         engine = plugins.load(plugins.ENGINES, cell.engine.name)
         key = ["reference", made.digest, cell.engine.name, wire.plain(cell.engine.options), engine.VERSION,
-               envs.identity(engine.ENV), task_key, made.hardware.slug]  # fmt: skip
+               envs.identity(traits.engine_env(engine, made.format)), task_key,
+               made.hardware.slug]  # fmt: skip
         return Reference(cell.task, made, cell.engine, wire.digest(key))
     assert cells[0].task is not None  # noqa: S101  (a suite has at least one engine)
     sentence = f"no engine of the suite can score the baseline ({made.recipe.name}): {reason}"
@@ -73,7 +74,8 @@ def ensure(
         report(f"{reference.task.title}: keeping the baseline's predictions")
         engine = plugins.load(plugins.ENGINES, reference.engine.name)
         return launch.run(
-            _job(reference, made, building), envs.ensure(engine.ENV, report),
+            _job(reference, made, building),
+            envs.ensure(traits.engine_env(engine, reference.made.format), report),
             timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes,
         )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """AWQ: channels that large activations pass through are scaled up before rounding, and so lose less to it.
 
-Lin et al., 2023 (arXiv:2306.00978), as GPTQModel implements it, in the GEMM layout of AutoAWQ.
+Lin et al., 2023 (arXiv:2306.00978), as GPTQModel implements it, or AutoAWQ, in AutoAWQ's GEMM layout.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import calibration, through_gptqmodel
+from quantize import archived, calibration, through_gptqmodel
 
 ENV = "hf"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "awq"
+LATER = frozenset({"backend"})
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Options:
     """`symmetric` False stores a zero point per group, as AWQ checkpoints usually do. `length` in tokens.
 
     The search runs each block some twenty times over all samples; the paper finds 16 sequences enough.
+    `backend` autoawq: the archived library, which also clips weights.
     """
 
     bits: Literal[4] = 4
@@ -36,6 +38,11 @@ class Options:
     length: int = 512
     seed: int = 0
     batch_size: int = 8
+    backend: Literal["gptqmodel", "autoawq"] = "gptqmodel"
+
+
+def env(options: Options) -> str:
+    return "autoawq" if options.backend == "autoawq" else ENV
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
@@ -44,6 +51,10 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     for name, (outputs, _) in source.linears.items():
         if outputs % 8 and name != "lm_head":
             return f"the GEMM layout packs 8 outputs in a word, and {name} has {outputs}"
+    if options.backend == "autoawq":
+        reason = archived.awq_unfit(hardware, options.group_size, symmetric=options.symmetric)
+        if reason:
+            return reason
     return through_gptqmodel.unfit(source, hardware, options.bits, options.group_size, options.length)
 
 
@@ -55,6 +66,14 @@ def before(options: Options, source_format: str) -> tuple[Step, ...]:
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Quantize every linear layer of the blocks; scales are folded into the norms before them."""
     seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
+    if options.backend == "autoawq":
+        asked = {
+            "w_bit": options.bits,
+            "q_group_size": options.group_size,
+            "zero_point": True,
+            "version": "GEMM",
+        }
+        return archived.awq(folder, out, device, seen, asked, options.batch_size)
 
     def settings(on: str) -> Any:
         from gptqmodel.quantization.config import AWQConfig

@@ -1,7 +1,7 @@
 """GPTQ: weights rounded column by column, each column's error made good in those not yet rounded.
 
-Frantar et al., 2022 (arXiv:2210.17323), as GPTQModel implements it. The library reorders columns within
-groups unless told not to (GAR); the paper does not, and neither does this method unless asked.
+Frantar et al., 2022 (arXiv:2210.17323), as GPTQModel implements it, or AutoGPTQ. GPTQModel reorders columns
+within groups unless told not to (GAR); the paper does not, and neither does this method unless asked.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import calibration, through_gptqmodel
+from quantize import archived, calibration, through_gptqmodel
 
 ENV = "hf"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "gptq"
+LATER: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Options:
 
     `act_group_aware`: the library's own ordering within groups, no cost at run time; not with `desc_act`.
     `damp_percent`: share of the Hessian's mean diagonal added to it. `length` in tokens.
+    `backend` auto-gptq: the archived library, on CUDA only.
     """
 
     bits: Literal[2, 3, 4, 8] = 4
@@ -40,7 +42,11 @@ class Options:
     length: int = 512
     seed: int = 0
     batch_size: int = 8
-    backend: Literal["gptqmodel"] = "gptqmodel"
+    backend: Literal["gptqmodel", "auto-gptq"] = "gptqmodel"
+
+
+def env(options: Options) -> str:
+    return "auto_gptq" if options.backend == "auto-gptq" else ENV
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
@@ -50,6 +56,10 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return f"damp_percent {options.damp_percent} is not between 0 and 1"
     if options.batch_size < 1:
         return f"batch_size {options.batch_size} is not at least 1"
+    if options.backend == "auto-gptq":
+        reason = archived.gptq_unfit(hardware, act_group_aware=options.act_group_aware)
+        if reason:
+            return reason
     return through_gptqmodel.unfit(source, hardware, options.bits, options.group_size, options.length)
 
 
@@ -61,6 +71,10 @@ def before(options: Options, source_format: str) -> tuple[Step, ...]:
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Quantize every linear layer of the blocks; the head and the embedding stay as they are."""
     seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
+    if options.backend == "auto-gptq":
+        asked = {"bits": options.bits, "group_size": options.group_size, "sym": options.symmetric,
+                 "desc_act": options.desc_act, "damp_percent": options.damp_percent}  # fmt: skip
+        return archived.gptq(folder, out, seen, asked, options.batch_size)
 
     def settings(on: str) -> Any:
         from gptqmodel.quantization.config import GPTQConfig

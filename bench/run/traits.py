@@ -1,0 +1,36 @@
+"""What a plugin may say beyond its role, and what holds where it says nothing.
+
+Whatever needs the environment of a step or of a cell asks here: one answer, for digests and for workers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.contract import plugins
+from bench.contract.spec import Options, Step
+
+
+def step_env(step: Step) -> str:
+    """The environment that a step is taken in: its method's ENV, or the one its options choose."""
+    method = plugins.load(plugins.METHODS, step.method)
+    chosen = getattr(method, "env", None)
+    name: str = chosen(method.Options(**step.options)) if chosen else method.ENV
+    return name
+
+
+def engine_env(engine: Any, artifact_format: str) -> str:
+    """The environment that an engine runs artifacts of this format in: its ENV, or the one ENVS names."""
+    name: str = getattr(engine, "ENVS", {}).get(artifact_format, engine.ENV)
+    return name
+
+
+def counted(step: Step) -> Options:
+    """The step's options for a digest: one that came later is left out while it has its default.
+
+    What was made before there was such an option is what its default makes.
+    """
+    method = plugins.load(plugins.METHODS, step.method)
+    later: frozenset[str] = getattr(method, "LATER", frozenset())
+    default = method.Options()
+    return {k: v for k, v in step.options.items() if k not in later or v != getattr(default, k)}
