@@ -2,7 +2,8 @@
 
 Not OpenVINO GenAI's pipelines, which give no logits: what generates here is the very graph that is scored.
 For generation it is cut to the last position before the head, as GenAI does too. Nothing that rounds is left
-to a default: precision of the computation, of the KV cache, and of activations before compressed weights.
+to a default: the computation's precision, the KV cache's (by itself the library takes 8 bits), and that of
+activations before compressed weights, which it is told not to round (by itself to int8, where the CPU can).
 """
 
 from __future__ import annotations
@@ -27,20 +28,16 @@ LOADS = frozenset({"openvino"})
 MODES = frozenset({"offline", "score"})
 _BLOCK_BYTES = 64 << 20
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "u8": "u8"}
+_SHAPES = frozenset({"i64", "i32", "u64", "u32", "boolean"})
 _INT_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Options:
-    """`kv_dtype` auto: the computation's. `threads` 0: the library's choice.
-
-    `dynamic_group`: activations before compressed weights are rounded to int8 in groups of so many, as the
-    library does by itself in groups of 32; 0: they are not.
-    """
+    """`kv_dtype` auto: the computation's. `threads` 0: the library's choice."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     kv_dtype: Literal["auto", "float32", "bfloat16", "float16", "u8"] = "auto"
-    dynamic_group: Literal[0, 32, 64, 128] = 0
     threads: int = 0
 
 
@@ -125,20 +122,20 @@ class OpenVinoSession:
         if self.compiled is None:
             self._start("generate")
         nodes = [node.get_rt_info() for node in self.compiled.get_runtime_model().get_ops()]
-        ran = [(_word(n, "layerType"), _word(n, "primitiveType")) for n in nodes]
-        products = Counter(kind for layer, kind in ran if layer in {"FullyConnected", "MatMul"})
-        caches = {state.state.element_type.get_type_name() for state in self.request.query_state()}
+        kinds = [_word(node, "layerType") for node in nodes]
+        products = Counter(
+            f"{_word(node, 'primitiveType')} on {_word(node, 'runtimePrecision')}"
+            for node, kind in zip(nodes, kinds, strict=True) if kind == "FullyConnected"
+        )  # fmt: skip
         held = _constants(self.model)
+        cache = {self._property(f"{side}_CACHE_PRECISION") for side in ("KEY", "VALUE")}
         return {
             "kernel": ", ".join(f"{kind} x{count}" for kind, count in products.most_common()),
-            "attention": f"{sum(layer == 'ScaledDotProductAttention' for layer, _ in ran)} fused of "
-            f"{sum(op.get_type_name() == 'ScaledDotProductAttention' for op in self.model.get_ops())}",
+            "attention": f"ScaledDotProductAttention x{kinds.count('ScaledDotProductAttention')}",
             "weight_dtype": ", ".join(f"{k} {v / held.total():.0%}" for k, v in held.most_common()),
             "compute_dtype": self._property("INFERENCE_PRECISION_HINT"),
-            "kv_dtype": ", ".join(sorted(caches)),
-            "activations": "int8"
-            if self._property("DYNAMIC_QUANTIZATION_GROUP_SIZE") != "0"
-            else "as computed",
+            "kv_dtype": ", ".join(sorted(cache)),
+            "dynamic_quantization_group": self._property("DYNAMIC_QUANTIZATION_GROUP_SIZE"),
             "threads": self._property("INFERENCE_NUM_THREADS"),
             "pinned": self._property("ENABLE_CPU_PINNING"),
             "device": ", ".join(self.compiled.get_property("EXECUTION_DEVICES")).lower(),
@@ -147,11 +144,15 @@ class OpenVinoSession:
         }
 
     def memory(self) -> Mapping[str, int]:
-        """Bytes of the graph's constants, and of the KV cache as it is now."""
+        """Bytes of the graph's weights, and of the KV cache as it is now, without scales where it has them.
+
+        A state shows itself in 32 bits whatever it is kept in, so that its elements are what is counted.
+        """
         states = self.request.query_state() if self.request else ()
+        size = self.compiled.get_property("KEY_CACHE_PRECISION").size if states else 0
         return {
             "weights_bytes": _constants(self.model).total(),
-            "kv_bytes": sum(state.state.byte_size for state in states),
+            "kv_bytes": sum(state.state.size for state in states) * size,
         }
 
     def _infer(self, ids: Any, past: int) -> Any:
@@ -205,7 +206,7 @@ def _properties(options: Options) -> dict[str, str]:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": dtype,
         "KV_CACHE_PRECISION": kv,
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(options.dynamic_group),
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
     }
     return {**found, "INFERENCE_NUM_THREADS": str(options.threads)} if options.threads else found
 
@@ -222,12 +223,12 @@ def _cut(model: Any) -> None:
 
 
 def _constants(model: Any) -> Counter[str]:
-    """Bytes by element type."""
+    """Bytes by element type, those left out that only give a shape or a place."""
     sizes: Counter[str] = Counter()
     for node in model.get_ops():
         if node.get_type_name() == "Constant":
             sizes[node.get_element_type().get_type_name()] += node.get_byte_size()
-    return sizes
+    return Counter({kind: size for kind, size in sizes.items() if kind not in _SHAPES})
 
 
 def _word(info: Any, key: str) -> str:

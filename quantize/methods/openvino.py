@@ -6,22 +6,23 @@ of inputs, where the embedding and the head stay in int8.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
 from quantize import checkpoint
 
 ENV = "openvino"
 VERSION = 1
-READS = frozenset({"hf"})
+READS = frozenset({"hf", "openvino"})
 WRITES = "openvino"
 _MODEL = "openvino_model.xml"
+_PACKED = frozenset({"u8", "i8", "u4", "i4", "nf4", "f4e2m1", "f8e4m3"})
 
 
 @dataclass(frozen=True)
@@ -47,41 +48,22 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
 
 
 def before(options: Options, source_format: str) -> tuple[Step, ...]:
-    del options, source_format
-    return ()
+    """The graph in 32 bits that every other type of an unquantized model is made from."""
+    if source_format != "hf" or options.type == "float32":
+        return ()
+    return (Step("openvino", asdict(Options(type="float32"))),)
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
-    """Export in 32 bits whatever the source's type, compress, and save."""
+    """Export a Hugging Face folder in 32 bits, or compress the graph that `folder` holds."""
     del device
-    import openvino
-
-    began = time.perf_counter()
-    whole = out / "whole"
-    _export(folder, whole)
-    exported = time.perf_counter()
-    model = openvino.Core().read_model(whole / _MODEL)
-    settings = _settings(options)
-    if settings:
-        import nncf
-
-        chosen = nncf.CompressWeightsMode(settings["mode"])
-        model = nncf.compress_weights(model, **{**settings, "mode": chosen})
-    compressed = time.perf_counter()
-    openvino.save_model(model, out / _MODEL, compress_to_fp16=options.type != "float32")
-    del model  # it is mapped from the files in `whole`
-    shutil.rmtree(whole)
+    taken = _compress(folder, options, out) if (folder / _MODEL).is_file() else _export(folder, out)
     checkpoint.carry(folder, out)
     checkpoint.write_config(out, checkpoint.config(folder))
-    return {
-        "export_s": exported - began,
-        "quantize_s": compressed - exported,
-        "save_s": time.perf_counter() - compressed,
-        "settings": settings,
-    }
+    return taken
 
 
-def _export(folder: Path, out: Path) -> None:
+def _export(folder: Path, out: Path) -> dict[str, Any]:
     import torch
     from optimum.exporters.openvino import export_from_model
     from optimum.intel import OVConfig
@@ -91,9 +73,38 @@ def _export(folder: Path, out: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
     )
+    began = time.perf_counter()
     export_from_model(
         model.eval(), out, task="text-generation-with-past", stateful=True, ov_config=OVConfig(dtype="fp32")
     )
+    return {"export_s": time.perf_counter() - began}
+
+
+def _compress(folder: Path, options: Options, out: Path) -> dict[str, Any]:
+    """UserError for a graph that was compressed before: nncf would pass over what it finds in few bits."""
+    import openvino
+
+    model = openvino.Core().read_model(folder / _MODEL)
+    kinds = {n.get_element_type().get_type_name() for n in model.get_ops() if n.get_type_name() == "Constant"}
+    if packed := sorted(kinds & _PACKED):
+        raise UserError(
+            f"the graph holds weights of {', '.join(packed)} already: compress the unquantized model"
+        )
+    began = time.perf_counter()
+    settings = _settings(options)
+    if settings:
+        import nncf
+
+        model = nncf.compress_weights(
+            model, **{**settings, "mode": nncf.CompressWeightsMode(settings["mode"])}
+        )
+    compressed = time.perf_counter()
+    openvino.save_model(model, out / _MODEL, compress_to_fp16=options.type != "float32")
+    return {
+        "quantize_s": compressed - began,
+        "save_s": time.perf_counter() - compressed,
+        "settings": settings,
+    }
 
 
 def _settings(options: Options) -> dict[str, Any]:
