@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.record import Audit, Source
-from bench.run import checkpoint, gguf_audit, sparsity, torchao_audit
+from bench.run import checkpoint, gguf_audit, openvino_audit, sparsity, torchao_audit
 from bench.run.checkpoint import Tensor
 
 Parts = dict[str, Tensor]
@@ -29,9 +29,11 @@ _NOTED_MOST = 4
 
 
 def detect_format(folder: Path) -> str:
-    """`hf` for unquantized weights, `gguf` for such a file or folder, else the method config.json names."""
+    """`gguf`, `openvino` by their files; `hf` for unquantized weights, else the method config.json names."""
     if _is_gguf(folder):
         return "gguf"
+    if (folder / openvino_audit.GRAPH).is_file():
+        return "openvino"
     method = str(_quantization(checkpoint.config(folder)).get("quant_method") or "hf")
     return _METHODS.get(method, method)
 
@@ -43,6 +45,8 @@ def source(folder: Path) -> Source:
     """
     if _is_gguf(folder):
         return gguf_audit.source(folder)
+    if detect_format(folder) == "openvino":
+        return openvino_audit.source(folder)
     config = checkpoint.config(folder)
     stored = checkpoint.tensors(folder)
     found = detect_format(folder)
@@ -59,6 +63,8 @@ def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zero
     found = detect_format(folder)
     if found == "gguf":
         return gguf_audit.audit(folder)
+    if found == "openvino":
+        return openvino_audit.audit(folder, reference)
     config = checkpoint.config(folder)
     stored = checkpoint.tensors(folder)
     layers = _modules(stored)

@@ -14,7 +14,7 @@ from bench.contract.errors import UserError
 from bench.contract.spec import Model
 from bench.run import audit, gguf_file, paths
 
-_WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf"]
+_WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf", "openvino_model.*"]
 
 
 @dataclass(frozen=True)

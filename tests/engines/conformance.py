@@ -63,8 +63,8 @@ def _asked(session: Any) -> dict[str, Any]:
         Question(_ids(context, 3), tuple(_ids(n, 5 + k) for k, n in enumerate(lengths)))
         for context, lengths in _CHOICES
     ]
-    own = dict(session.choices(questions))
     plain = dict(likelihood.by_logits(session, questions))
+    own = dict(session.choices(questions)) if hasattr(session, "choices") else plain
     prompts = [Prompt(tuple(prompt[: 40 - 5 * row]), _NEW - row) for row, prompt in enumerate(_PROMPTS)]
     ends = likelihood.continued(session, prompts, lambda place, made: place == 2 and len(made) == 4)
     return {

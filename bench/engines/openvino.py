@@ -1,0 +1,235 @@
+"""OpenVINO on the CPU, in process: the runtime itself with the model's KV cache in its state.
+
+Not OpenVINO GenAI's pipelines, which give no logits: what generates here is the very graph that is scored.
+For generation it is cut to the last position before the head, as GenAI does too. Nothing that rounds is left
+to a default: the computation's precision, the KV cache's (by itself the library takes 8 bits), and that of
+activations before compressed weights, which it is told not to round (by itself to int8, where the CPU can).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.errors import UserError
+from bench.contract.protocols import Decoded, LogitBlock
+from bench.contract.record import Artifact, Hardware
+from bench.contract.spec import Cell
+
+ENV = "openvino"
+VERSION = 1
+LOADS = frozenset({"openvino"})
+MODES = frozenset({"offline", "score"})
+_BLOCK_BYTES = 64 << 20
+_TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "u8": "u8"}
+_SHAPES = frozenset({"i64", "i32", "u64", "u32", "boolean"})
+_INT_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """`kv_dtype` auto: the computation's. `threads` 0: the library's choice."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    kv_dtype: Literal["auto", "float32", "bfloat16", "float16", "u8"] = "auto"
+    threads: int = 0
+
+
+def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
+    del artifact_format
+    options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
+    if cell.device != "cpu":
+        return "the openvino engine runs on the CPU: name the device cpu"
+    if options.dtype == "bfloat16" and not {"avx512_bf16", "amx_bf16"} & set(hardware.isa):
+        return "OpenVINO computes in bfloat16 with AVX512_BF16 or AMX only: ask for float32"
+    if options.dtype == "float16" and not {"amx_fp16", "neon"} & set(hardware.isa):
+        return "OpenVINO computes in float16 with AMX-FP16 or on Arm only: ask for float32"
+    return None
+
+
+@contextmanager
+def open(  # noqa: A001  (the protocol's word)
+    folder: Path, artifact: Artifact, options: Options, device: str
+) -> Iterator[OpenVinoSession]:
+    """Read the graph; it is compiled when it is known whether it generates or scores."""
+    del artifact
+    import openvino
+
+    if device != "cpu":
+        raise UserError(f"the cell asks for {device}, and the openvino engine runs on the CPU")
+    try:
+        model = openvino.Core().read_model(folder / "openvino_model.xml")
+    except RuntimeError as error:
+        first = str(error).replace(str(folder), folder.name).strip().splitlines()
+        raise UserError(
+            f"OpenVINO cannot read the model: {first[-1] if first else 'no reason given'}"
+        ) from None
+    yield OpenVinoSession(model, folder, options)
+
+
+class OpenVinoSession:
+    """A graph and, once it was used, one compiled form of it with its state: another use makes another."""
+
+    def __init__(self, model: Any, folder: Path, options: Options) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config = config.get("text_config") or config
+        self.model, self.options = model, options
+        self.context = int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
+        self.vocab = int(model.output("logits").partial_shape[-1].get_length())
+        self.inputs = {name for port in model.inputs for name in port.get_names()}
+        self.compiled: Any = None
+        self.request: Any = None
+        self.use = ""
+
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
+        """The whole batch in one call per step; its KV cache is emptied first."""
+        import numpy as np
+
+        self._fits(len(prompts[0]) + new_tokens)
+        self._start("generate")
+        fed, past = np.asarray(prompts, np.int64), 0
+        for _ in range(new_tokens):
+            tokens = self._infer(fed, past)[:, -1].argmax(axis=-1)
+            yield Decoded(time.perf_counter(), tuple(map(int, tokens)))
+            past += fed.shape[1]
+            fed = tokens[:, None].astype(np.int64)
+
+    def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
+        """Blocks of at most 64 MiB, each one call over the KV cache of those before it."""
+        import numpy as np
+
+        self._fits(len(ids))
+        self._start("score")
+        rows = max(1, _BLOCK_BYTES // (4 * self.vocab))
+        for start in range(0, len(ids), rows):
+            fed = np.asarray([ids[start : start + rows]], np.int64)
+            yield LogitBlock(start, self._infer(fed, start)[0].copy())
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        del text
+        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
+
+    def receipts(self) -> Mapping[str, str]:
+        """From the compiled model: its properties, and what its nodes run as."""
+        import openvino
+
+        if self.compiled is None:
+            self._start("generate")
+        nodes = [node.get_rt_info() for node in self.compiled.get_runtime_model().get_ops()]
+        kinds = [_word(node, "layerType") for node in nodes]
+        products = Counter(
+            f"{_word(node, 'primitiveType')} on {_word(node, 'runtimePrecision')}"
+            for node, kind in zip(nodes, kinds, strict=True) if kind == "FullyConnected"
+        )  # fmt: skip
+        held = _constants(self.model)
+        cache = {self._property(f"{side}_CACHE_PRECISION") for side in ("KEY", "VALUE")}
+        return {
+            "kernel": ", ".join(f"{kind} x{count}" for kind, count in products.most_common()),
+            "attention": f"ScaledDotProductAttention x{kinds.count('ScaledDotProductAttention')}",
+            "weight_dtype": ", ".join(f"{k} {v / held.total():.0%}" for k, v in held.most_common()),
+            "compute_dtype": self._property("INFERENCE_PRECISION_HINT"),
+            "kv_dtype": ", ".join(sorted(cache)),
+            "dynamic_quantization_group": self._property("DYNAMIC_QUANTIZATION_GROUP_SIZE"),
+            "threads": self._property("INFERENCE_NUM_THREADS"),
+            "pinned": self._property("ENABLE_CPU_PINNING"),
+            "device": ", ".join(self.compiled.get_property("EXECUTION_DEVICES")).lower(),
+            "isa": self._property("RUNTIME_REQUIREMENTS").rpartition("isa=")[2],
+            "openvino": openvino.__version__,
+        }
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of the graph's weights, and of the KV cache as it is now, without scales where it has them.
+
+        A state shows itself in 32 bits whatever it is kept in, so that its elements are what is counted.
+        """
+        states = self.request.query_state() if self.request else ()
+        size = self.compiled.get_property("KEY_CACHE_PRECISION").size if states else 0
+        return {
+            "weights_bytes": _constants(self.model).total(),
+            "kv_bytes": sum(state.state.size for state in states) * size,
+        }
+
+    def _infer(self, ids: Any, past: int) -> Any:
+        """Float32 logits [batch, positions, vocab] that hold until the next call."""
+        import numpy as np
+
+        batch, length = ids.shape
+        given = {
+            "input_ids": ids,
+            "attention_mask": np.ones((batch, past + length), np.int64),
+            "position_ids": np.tile(np.arange(past, past + length, dtype=np.int64), (batch, 1)),
+            "beam_idx": np.arange(batch, dtype=np.int32),
+        }
+        given = {name: value for name, value in given.items() if name in self.inputs}
+        self.request.infer(given, share_inputs=True)
+        return self.request.get_tensor("logits").data
+
+    def _start(self, use: str) -> None:
+        """An empty state, in a graph compiled for this use."""
+        import openvino
+
+        if use != self.use:
+            self.request = self.compiled = None
+            model = self.model.clone()
+            if use == "generate":
+                _cut(model)
+            asked = _properties(self.options)
+            self.compiled = openvino.Core().compile_model(model, "CPU", asked)
+            for name, wanted in asked.items():
+                if (found := self._property(name)) != wanted:
+                    raise UserError(f"OpenVINO was asked for {name} {wanted} and took {found}")
+            self.request, self.use = self.compiled.create_infer_request(), use
+        self.request.reset_state()
+
+    def _property(self, name: str) -> str:
+        found = self.compiled.get_property(name)
+        return str(
+            found.get_type_name() if hasattr(found, "get_type_name") else getattr(found, "name", found)
+        )
+
+    def _fits(self, tokens: int) -> None:
+        if tokens > self.context:
+            raise UserError(f"{tokens} tokens exceed the model's context of {self.context}: use fewer")
+
+
+def _properties(options: Options) -> dict[str, str]:
+    """What the graph is compiled with; each is read back afterwards."""
+    dtype = _TYPES["float32" if options.dtype == "auto" else options.dtype]
+    kv = dtype if options.kv_dtype == "auto" else _TYPES[options.kv_dtype]
+    found = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": dtype,
+        "KV_CACHE_PRECISION": kv,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+    }
+    return {**found, "INFERENCE_NUM_THREADS": str(options.threads)} if options.threads else found
+
+
+def _cut(model: Any) -> None:
+    """Let the head see the last position only, where the logits are a product with its weight and no more."""
+    from openvino import opset13
+
+    head = model.output("logits").get_node().input_value(0).get_node()
+    if head.get_type_name() == "MatMul":
+        last = [opset13.constant([value]) for value in (-1, _INT_MAX, 1, 1)]
+        hidden = opset13.slice(head.input_value(0), *last)
+        head.input(0).replace_source_output(hidden.output(0))
+
+
+def _constants(model: Any) -> Counter[str]:
+    """Bytes by element type, those left out that only give a shape or a place."""
+    sizes: Counter[str] = Counter()
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant":
+            sizes[node.get_element_type().get_type_name()] += node.get_byte_size()
+    return Counter({kind: size for kind, size in sizes.items() if kind not in _SHAPES})
+
+
+def _word(info: Any, key: str) -> str:
+    return str(info[key].astype(str)) if key in info else "unknown"

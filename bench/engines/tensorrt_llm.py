@@ -1,0 +1,326 @@
+"""TensorRT-LLM on NVIDIA GPUs, its PyTorch backend: in process through its LLM API, served by trtllm-serve.
+
+Written against the documentation and the source of release 1.2 and never run: no GPU was at hand. What is
+tested is what needs none: settings, command line, reading of its log and putting together of its streams.
+
+Only unquantized checkpoints: what this suite's gptq and awq name in config.json the backend does not look at
+(ModelConfig.load_hf_quant_config knows fp8 and mxfp4, and takes whatever compressed-tensors holds in 8 bits
+for FP8), so that it would load them as something they are not. It has 4-bit kernels for ModelOpt's files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.errors import UserError
+from bench.contract.protocols import Decoded, LogitBlock, Server
+from bench.contract.record import Artifact, Hardware
+from bench.contract.spec import Cell
+
+ENV = "tensorrt_llm"
+VERSION = 1
+LOADS = frozenset({"hf"})
+MODES = frozenset({"offline", "online", "score"})
+_GIB = 1 << 30
+_BLOCK_ROWS = 512
+_BATCHED_TOKENS = 8192  # of one forward pass: the library's default
+_NEEDS = "TensorRT-LLM needs an NVIDIA GPU of compute capability 8.0 or newer"
+_GREEDY = {"temperature": 0.0, "ignore_eos": True, "detokenize": False}
+# trtllm-serve takes most settings from a file only: it is written into the server's own, empty folder.
+_START = (
+    "import pathlib, sys; pathlib.Path('settings.yaml').write_text(sys.argv.pop(1)); "
+    "from tensorrt_llm.commands.serve import main; main()"
+)
+_SAID = {
+    "tensorrt_llm": re.compile(r"TensorRT[- ]LLM version: (\S+)"),
+    "backend": re.compile(r"Using LLM with (\w+) backend"),
+    "attention": re.compile(r"\battn_backend='(\w+)'"),
+    "context": re.compile(r"\bmax_seq_len=(\d+), max_num_requests="),
+    "batched_tokens": re.compile(r"\bmax_num_tokens=(\d+), max_batch_size="),
+    "sequences": re.compile(r"\bmax_num_tokens=\d+, max_batch_size=(\d+)"),
+    "kv_block_tokens": re.compile(r"Number of tokens per block: (\d+)"),
+    "kv_tokens": re.compile(r"Allocated [\d.]+ GiB for max tokens in paged KV cache \((\d+)\)"),
+}
+_SIZES = {
+    "weights_bytes": re.compile(r"after loading model weights \(inside torch\)[^:]*: ([\d.]+) GiB"),
+    "kv_bytes": re.compile(r"Allocated ([\d.]+) GiB for max tokens in paged KV cache"),
+    "peak_bytes": re.compile(r"Peak memory during memory usage profiling \([^)]*\): ([\d.]+) GiB"),
+}
+Arrivals = Iterable[tuple[float, int, Sequence[int]]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """`context` 0: the model's. `gpu_memory_fraction`: of what the weights leave, for the KV cache.
+
+    `sequences`: the most that run at a time.
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    context: int = 0
+    gpu_memory_fraction: float = 0.9
+    sequences: int = 256
+
+
+def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
+    if artifact_format not in LOADS:
+        return f"TensorRT-LLM loads no {artifact_format}: unquantized weights, and files of ModelOpt"
+    if not cell.device.startswith("cuda"):
+        return f"{_NEEDS}, and its packages cannot be installed without one"
+    found = hardware.gpus[0].compute_capability
+    if tuple(int(part) for part in found.split(".")) < (8, 0):
+        return f"{_NEEDS}, this one has {found}"
+    options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
+    dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
+    if dtype == "float32":
+        return "TensorRT-LLM's fused attention computes in 16 bits: ask for bfloat16 or float16"
+    return None
+
+
+@contextmanager
+def open(  # noqa: A001  (the protocol's word)
+    folder: Path, artifact: Artifact, options: Options, device: str
+) -> Iterator[TensorRTSession]:
+    """Load the model on the first GPU the process sees; UserError for files TensorRT-LLM cannot load."""
+    del artifact
+    _look(folder)
+    with _captured() as said:
+        llm = _load(folder, options)
+    session = TensorRTSession(llm, options, device, said[0], _context(folder, options))
+    try:
+        yield session
+    finally:
+        llm.shutdown()
+
+
+class TensorRTSession:
+    """TensorRT-LLM's LLM with a loaded model, and what it said while it loaded."""
+
+    def __init__(self, llm: Any, options: Options, device: str, log: str, context: int) -> None:
+        self.llm, self.options, self.device, self.context = llm, options, device, context
+        self.said, self.sizes = read_log(log)
+
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
+        """A stream a prompt, all asked for at once; the scheduler decides which start together."""
+        from tensorrt_llm import SamplingParams
+
+        self._room_for(len(prompts), len(prompts[0]) + new_tokens)
+        asked = SamplingParams(max_tokens=new_tokens, **_GREEDY)
+        arrivals: list[tuple[float, int, Sequence[int]]] = []
+
+        async def follow(row: int, prompt: Sequence[int]) -> None:
+            inputs, seen = {"prompt_token_ids": list(prompt)}, 0
+            async for output in self.llm.generate_async(inputs, asked, streaming=True):
+                made = output.outputs[0].token_ids
+                arrivals.append((time.perf_counter(), row, list(made[seen:])))
+                seen = len(made)
+
+        async def follow_all() -> None:
+            await asyncio.gather(*(follow(row, prompt) for row, prompt in enumerate(prompts)))
+
+        asyncio.run(follow_all())
+        yield from together(arrivals, len(prompts))
+
+    def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
+        """The engine's context logits; for all but the last id where the ids leave no room for a token."""
+        from tensorrt_llm import SamplingParams
+
+        self._fits(len(ids))
+        fed = list(ids) if len(ids) < self.context else list(ids[:-1])
+        asked = SamplingParams(max_tokens=1, return_context_logits=True, **_GREEDY)
+        output = self.llm.generate({"prompt_token_ids": fed}, asked, use_tqdm=False)
+        yield from blocks(output.context_logits, len(fed))
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        del text
+        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
+
+    def receipts(self) -> Mapping[str, str]:
+        """From its log, and from its arguments as it settled them where the log is silent."""
+        import torch
+
+        args = self.llm.args
+        kv = str(getattr(args.kv_cache_config, "dtype", "auto"))
+        return {
+            "kernel": f"{args.attn_backend} attention, PyTorch backend",
+            "attention": str(args.attn_backend),
+            "weight_dtype": f"{args.dtype}, as asked",
+            "compute_dtype": f"{args.dtype}, as asked",
+            "kv_dtype": f"{args.dtype if kv == 'auto' else kv}, as asked",
+            "cuda_graphs": "off" if args.cuda_graph_config is None else "on",
+            **self.said,
+            "threads": str(torch.get_num_threads()),
+            "device": f"{self.device} ({torch.cuda.get_device_name(0)})",
+            "torch": torch.__version__,
+        }
+
+    def memory(self) -> Mapping[str, int]:
+        """From its log, in hundredths of a GiB. `kv_bytes` is the pool, all of it taken at the start."""
+        return self.sizes
+
+    def _fits(self, tokens: int) -> None:
+        if tokens > self.context:
+            raise UserError(
+                f"{tokens} tokens exceed the model's context of {self.context}: use shorter prompts"
+            )
+
+    def _room_for(self, batch: int, tokens: int) -> None:
+        """UserError when a sequence exceeds the context, or when the batch would run in parts."""
+        self._fits(tokens)
+        if batch > (most := self.options.sequences):
+            raise UserError(f"a batch of {batch} exceeds {most}, the option sequences: raise it")
+        block, room = (int(self.said.get(key, 0)) for key in ("kv_block_tokens", "kv_tokens"))
+        held = batch * (-(-tokens // block) * block if block else tokens)
+        if room and held > room:
+            raise UserError(
+                f"the batch takes {held} tokens of a KV cache of {room}: raise gpu_memory_fraction"
+            )
+
+
+def together(arrivals: Arrivals, rows: int) -> Iterator[Decoded]:
+    """The steps of a batch from the tokens of its streams as they came: (time, row, tokens).
+
+    Step k is over when the last sequence has its k-th token, however far ahead the others are.
+    """
+    waiting: list[deque[int]] = [deque() for _ in range(rows)]
+    for time_s, row, tokens in arrivals:
+        waiting[row].extend(tokens)
+        while all(waiting):
+            yield Decoded(time_s, tuple(row.popleft() for row in waiting))
+
+
+def blocks(logits: Any, expected: int) -> Iterator[LogitBlock]:
+    """Float32 blocks of a tensor [positions, vocabulary]; UserError where a position is missing."""
+    import numpy as np
+
+    rows = 0 if logits is None else len(logits)
+    if rows != expected:
+        raise UserError(
+            f"TensorRT-LLM gave logits for {rows} of {expected} positions: score this on another engine"
+        )
+    for start in range(0, rows, _BLOCK_ROWS):
+        part = logits[start : start + _BLOCK_ROWS]
+        part = part.float().cpu().numpy() if hasattr(part, "cpu") else part
+        yield LogitBlock(start, np.asarray(part, dtype=np.float32))
+
+
+def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
+    """trtllm-serve with the settings that `open` gives the engine, as the file it reads them from.
+
+    The program itself is started through its entry point, so that it is the environment's own. It answers to
+    the name of the model's folder.
+    """
+    del artifact, device
+    _look(folder)
+    argv = (
+        python, "-c", _START, json.dumps(settings(folder, options), sort_keys=True),
+        "serve", str(folder), "--backend", "pytorch", "--host", "127.0.0.1", "--port", str(port),
+        "--log_level", "info", "--extra_llm_api_options", "settings.yaml",
+    )  # fmt: skip
+    return Server(argv, folder.name)
+
+
+def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:
+    """(receipts, bytes) from the log: what it names there, a key for nothing else.
+
+    The KV cache is allocated twice, first to find out how much there is room for: the last line counts.
+    """
+    found = {key: pattern.findall(text) for key, pattern in _SAID.items()}
+    sizes = {key: pattern.findall(text) for key, pattern in _SIZES.items()}
+    return (
+        {key: values[-1] for key, values in found.items() if values},
+        {key: int(float(values[-1]) * _GIB) for key, values in sizes.items() if values},
+    )
+
+
+def settings(folder: Path, options: Options) -> dict[str, Any]:
+    """Arguments of the LLM, JSON values all: what matters for a number, none left to the checkpoint.
+
+    No reuse of blocks, which would leave out positions that are scored; no prompt in pieces, and so a pass
+    as long as the context.
+    """
+    context = _context(folder, options)
+    return {
+        "dtype": options.dtype,
+        "max_batch_size": options.sequences,
+        "max_num_tokens": max(_BATCHED_TOKENS, context),
+        "max_seq_len": context,
+        "kv_cache_config": {
+            "enable_block_reuse": False,
+            "free_gpu_memory_fraction": options.gpu_memory_fraction,
+        },
+        "enable_chunked_prefill": False,
+        "stream_interval": 1,
+        "tensor_parallel_size": 1,
+        "trust_remote_code": False,
+    }
+
+
+def _load(folder: Path, options: Options) -> Any:
+    import torch
+    from tensorrt_llm import LLM
+    from tensorrt_llm.llmapi import KvCacheConfig
+
+    given = settings(folder, options)
+    given["kv_cache_config"] = KvCacheConfig(**given["kv_cache_config"])
+    try:
+        return LLM(str(folder), backend="pytorch", skip_tokenizer_init=True, **given)
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError) as error:
+        first = str(error).replace(str(folder), "its folder").partition("\n")[0][:200]
+        raise UserError(f"TensorRT-LLM cannot load the artifact: {first or type(error).__name__}") from error
+
+
+@contextmanager
+def _captured() -> Iterator[list[str]]:
+    """What this process and its children write meanwhile, by file descriptor, in one text; then on stderr.
+
+    The library's C++ part writes past Python's streams, and its worker process inherits the descriptors.
+    """
+    said: list[str] = []
+    kept = [os.dup(number) for number in (1, 2)]
+    with tempfile.TemporaryFile() as file:
+        try:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            yield said
+        finally:
+            sys.stdout.flush()
+            for number, old in zip((1, 2), kept, strict=True):
+                os.dup2(old, number)
+                os.close(old)
+            file.seek(0)
+            said.append(file.read().decode(errors="replace"))
+            sys.stderr.write(said[0])
+
+
+def _context(folder: Path, options: Options) -> int:
+    """The most tokens of a sequence: the model's, by its config, or the option where that is less."""
+    config = json.loads((folder / "config.json").read_text())
+    config = config.get("text_config") or config
+    model = int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
+    lengths = [length for length in (model, options.context) if length]
+    if not lengths:
+        raise UserError("config.json names no context: give the engine the option context")
+    return min(lengths)
+
+
+def _look(folder: Path) -> None:
+    """UserError for what is missing before TensorRT-LLM looks elsewhere for it."""
+    if not (folder / "config.json").is_file():
+        raise UserError("the artifact has no config.json: it is no Transformers model folder")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError("the artifact has no .safetensors file: convert it, pickled checkpoints are refused")

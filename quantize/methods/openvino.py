@@ -1,0 +1,117 @@
+"""OpenVINO: a graph with the KV cache in its state, weights compressed by nncf without calibration.
+
+optimum-intel writes the graph from PyTorch; int8 is one scale and zero point per output, int4 one per group
+of inputs, where the embedding and the head stay in int8.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.errors import UserError
+from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
+from quantize import checkpoint
+
+ENV = "openvino"
+VERSION = 1
+READS = frozenset({"hf", "openvino"})
+WRITES = "openvino"
+_MODEL = "openvino_model.xml"
+_PACKED = frozenset({"u8", "i8", "u4", "i4", "nf4", "f4e2m1", "f8e4m3"})
+
+
+@dataclass(frozen=True)
+class Options:
+    """`group_size` -1: one scale per output. `group_size` and `symmetric` are for int4 only.
+
+    What is not quantized is stored in 16 bits, but for the type float32.
+    """
+
+    type: Literal["float32", "float16", "int8", "int4"] = "int8"
+    group_size: Literal[-1, 32, 64, 128, 256] = 128
+    symmetric: bool = False
+
+
+def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
+    del hardware
+    if options.type != "int4" or options.group_size == -1:
+        return None
+    for name, (_, inputs) in source.linears.items():
+        if inputs % options.group_size and name != "lm_head":
+            return f"group_size {options.group_size} does not divide the {inputs} inputs of {name}"
+    return None
+
+
+def before(options: Options, source_format: str) -> tuple[Step, ...]:
+    """The graph in 32 bits that every other type of an unquantized model is made from."""
+    if source_format != "hf" or options.type == "float32":
+        return ()
+    return (Step("openvino", asdict(Options(type="float32"))),)
+
+
+def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
+    """Export a Hugging Face folder in 32 bits, or compress the graph that `folder` holds."""
+    del device
+    taken = _compress(folder, options, out) if (folder / _MODEL).is_file() else _export(folder, out)
+    checkpoint.carry(folder, out)
+    checkpoint.write_config(out, checkpoint.config(folder))
+    return taken
+
+
+def _export(folder: Path, out: Path) -> dict[str, Any]:
+    import torch
+    from optimum.exporters.openvino import export_from_model
+    from optimum.intel import OVConfig
+    from transformers import AutoModelForCausalLM
+
+    checkpoint.weight_files(folder)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+    )
+    began = time.perf_counter()
+    export_from_model(
+        model.eval(), out, task="text-generation-with-past", stateful=True, ov_config=OVConfig(dtype="fp32")
+    )
+    return {"export_s": time.perf_counter() - began}
+
+
+def _compress(folder: Path, options: Options, out: Path) -> dict[str, Any]:
+    """UserError for a graph that was compressed before: nncf would pass over what it finds in few bits."""
+    import openvino
+
+    model = openvino.Core().read_model(folder / _MODEL)
+    kinds = {n.get_element_type().get_type_name() for n in model.get_ops() if n.get_type_name() == "Constant"}
+    if packed := sorted(kinds & _PACKED):
+        raise UserError(
+            f"the graph holds weights of {', '.join(packed)} already: compress the unquantized model"
+        )
+    began = time.perf_counter()
+    settings = _settings(options)
+    if settings:
+        import nncf
+
+        model = nncf.compress_weights(
+            model, **{**settings, "mode": nncf.CompressWeightsMode(settings["mode"])}
+        )
+    compressed = time.perf_counter()
+    openvino.save_model(model, out / _MODEL, compress_to_fp16=options.type != "float32")
+    return {
+        "quantize_s": compressed - began,
+        "save_s": time.perf_counter() - compressed,
+        "settings": settings,
+    }
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    """Arguments of nncf.compress_weights that decide what the weights become; none for a float type."""
+    if options.type == "int8":
+        return {"mode": "int8_asym"}
+    if options.type == "int4":
+        mode = "int4_sym" if options.symmetric else "int4_asym"
+        return {"mode": mode, "ratio": 1.0, "group_size": options.group_size, "all_layers": False}
+    return {}
