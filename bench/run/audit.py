@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.record import Audit, Source
-from bench.run import checkpoint, gguf_audit
+from bench.run import checkpoint, gguf_audit, onnx_audit
 from bench.run.checkpoint import Tensor
 
 Parts = dict[str, Tensor]
@@ -29,9 +29,11 @@ _NOTED_MOST = 4
 
 
 def detect_format(folder: Path) -> str:
-    """`hf` for unquantized weights, `gguf` for such a file or folder, else the method config.json names."""
+    """`hf` for unquantized weights, `gguf` and `onnx` by their files, else the method config.json names."""
     if _is_gguf(folder):
         return "gguf"
+    if onnx_audit.is_onnx(folder):
+        return "onnx"
     method = str(_quantization(checkpoint.config(folder)).get("quant_method") or "hf")
     return _METHODS.get(method, method)
 
@@ -43,6 +45,8 @@ def source(folder: Path) -> Source:
     """
     if _is_gguf(folder):
         return gguf_audit.source(folder)
+    if onnx_audit.is_onnx(folder):
+        return onnx_audit.source(folder)
     config = checkpoint.config(folder)
     stored = checkpoint.tensors(folder)
     found = detect_format(folder)
@@ -52,13 +56,15 @@ def source(folder: Path) -> Source:
 def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None) -> Audit:
     """Count what is stored. `reference` has the unquantized model's linear layers, name -> (out, in).
 
-    Without it, and in GGUF, whose layers have names of their own, layers and their parameters are read from
-    the format itself. Bits per weight are 8 x bytes stored under a layer's name, biases apart, over its
-    parameters.
+    Without it, and in GGUF and ONNX, whose layers have names of their own, layers and their parameters are
+    read from the format itself. Bits per weight are 8 x bytes stored under a layer's name, biases apart, over
+    its parameters.
     """
     found = detect_format(folder)
     if found == "gguf":
         return gguf_audit.audit(folder)
+    if found == "onnx":
+        return onnx_audit.audit(folder)
     config = checkpoint.config(folder)
     stored = checkpoint.tensors(folder)
     layers = _modules(stored)

@@ -21,7 +21,7 @@ from tests.engines.conformance import _CHOICES
 _ROOT = Path(__file__).resolve().parents[2]
 _NEW, _ROWS, _CONTEXT = 16, 40, 1024
 # The recipe that makes what each engine loads; a new engine is a new line.
-_RECIPES = {"hf": "fp32", "llamacpp": "gguf-f16", "vllm": "fp32"}
+_RECIPES = {"hf": "fp32", "llamacpp": "gguf-f16", "onnxruntime": "onnx-fp32", "vllm": "fp32"}
 pytestmark = pytest.mark.engine
 
 
