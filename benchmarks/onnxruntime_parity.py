@@ -6,10 +6,11 @@ with a folder that the method onnx made:
     python -m quantize models/demo --recipe onnx-int4 -o FOLDER
     ONNX_PYTHON -m benchmarks.onnxruntime_parity FOLDER
 
-Both models are loaded in this process with the same threads, and take turns (ABBA): a batch of random prompts,
-from its first token fed to its last token made. Theirs, as benchmark_e2e.py has it, forbids the end token with
-min_length and fetches no token from the generator; ours removes the end and yields each step's tokens with
-their time. The last line of the output is the result as JSON, with the machine's load before each round.
+Both models are loaded in this process with the same threads, and take turns (ABBA): a batch of random
+prompts, from its first token fed to its last token made. Theirs, as benchmark_e2e.py has it, forbids the end
+token with min_length and fetches no token from the generator; ours removes the end and yields each step's
+tokens with their time. The last line of the output is the result as JSON, with the machine's load before each
+round.
 """
 
 from __future__ import annotations

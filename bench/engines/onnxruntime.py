@@ -94,12 +94,11 @@ class OnnxSession:
 
         generator = self._generator(len(prompts), len(prompts[0]) + new_tokens)
         generator.append_tokens(np.asarray(prompts, np.int32))
-        for step in range(new_tokens):
+        for _ in range(new_tokens):
             generator.generate_next_token()
             tokens = generator.get_next_tokens()
             yield Decoded(time.perf_counter(), tuple(tokens.tolist()))
-            if step == 0:
-                self.kv = self._cache(generator)
+        self.kv = self._cache(generator)  # copies it: not between two steps
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
         """As the generator has them for the tokens it is fed, in blocks of at most 64 MiB over its cache."""
