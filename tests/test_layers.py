@@ -27,6 +27,7 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
     "bench.engines.hf": ("bench.contract", "bench.engines._hf_scores"),
     "bench.engines.llamacpp": ("bench.contract", "bench.engines._llamacpp_context"),
     "bench.engines.vllm": ("bench.contract", "bench.engines._vllm_scores", "bench.engines._vllm_seen"),
+    "bench.engines.onnxruntime": ("bench.contract", "bench.engines._onnxruntime_seen"),
     "quantize.methods": ("bench.contract", *_SHARED),
     "eval.tasks": ("bench.contract", *_SCORING),
     "eval.corpora": ("bench.contract",),

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.record import Audit, Source
-from bench.run import checkpoint, gguf_audit, openvino_audit, sparsity, torchao_audit
+from bench.run import checkpoint, gguf_audit, onnx_audit, openvino_audit, sparsity, torchao_audit
 from bench.run.checkpoint import Tensor
 
 Parts = dict[str, Tensor]
@@ -26,12 +26,15 @@ _NO_LINEAR = re.compile(r"(embed|wte$|wpe$|norm|^ln_|position|relative_attention
 _TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt", "decision_transformer"})
 _TRANSPOSED_LAYERS = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
 _NOTED_MOST = 4
+_APART: Mapping[str, Any] = {"gguf": gguf_audit, "onnx": onnx_audit, "openvino": openvino_audit}
 
 
 def detect_format(folder: Path) -> str:
-    """`gguf`, `openvino` by their files; `hf` for unquantized weights, else the method config.json names."""
+    """`gguf`, `onnx`, `openvino` by their files, `hf` for unquantized weights, else as config.json says."""
     if _is_gguf(folder):
         return "gguf"
+    if onnx_audit.is_onnx(folder):
+        return "onnx"
     if (folder / openvino_audit.GRAPH).is_file():
         return "openvino"
     method = str(_quantization(checkpoint.config(folder)).get("quant_method") or "hf")
@@ -43,26 +46,27 @@ def source(folder: Path) -> Source:
 
     UserError when the folder has no config, no weights, or a weight file that is missing or broken.
     """
-    if _is_gguf(folder):
-        return gguf_audit.source(folder)
-    if detect_format(folder) == "openvino":
-        return openvino_audit.source(folder)
+    found = detect_format(folder)
+    if found in _APART:
+        apart: Source = _APART[found].source(folder)
+        return apart
     config = checkpoint.config(folder)
     stored = checkpoint.tensors(folder)
-    found = detect_format(folder)
     return Source(found, _shapes(stored, config) if found == "hf" else {}, config)
 
 
 def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zeros: bool = False) -> Audit:
     """Count what is stored; with `zeros` the zeros too, for which every weight is read.
 
-    `reference` has the unquantized model's linear layers, name -> (out, in). Without it, and in GGUF, whose
-    layers have names of their own, layers and their parameters are read from the format itself. Bits per
-    weight are 8 x bytes stored under a layer's name, biases apart, over its parameters.
+    `reference` has the unquantized model's linear layers, name -> (out, in). Without it, and in GGUF and
+    ONNX, whose layers have names of their own, layers and their parameters are read from the format itself.
+    Bits per weight are 8 x bytes stored under a layer's name, biases apart, over its parameters.
     """
     found = detect_format(folder)
     if found == "gguf":
         return gguf_audit.audit(folder)
+    if found == "onnx":
+        return onnx_audit.audit(folder)
     if found == "openvino":
         return openvino_audit.audit(folder, reference)
     config = checkpoint.config(folder)

@@ -15,6 +15,7 @@ from bench.contract.spec import Model
 from bench.run import audit, gguf_file, paths
 
 _WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf", "openvino_model.*"]
+_LOCAL_ONLY = ["*.onnx*"]  # many repositories have an export beside the weights that are wanted
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def content_hash(folder: Path) -> str:
     if folder.is_file():
         parts = [("", seen.of(f)) for f in gguf_file.files(folder)]
     else:
-        found = (f for pattern in _WANTED for f in folder.glob(pattern))
+        found = (f for pattern in (*_WANTED, *_LOCAL_ONLY) for f in folder.glob(pattern))
         parts = sorted((f.name, seen.of(f)) for f in found if f.is_file() and not f.name.startswith("."))
     seen.save()
     return wire.digest(parts)

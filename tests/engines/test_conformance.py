@@ -21,7 +21,8 @@ from tests.engines.conformance import _CHOICES
 _ROOT = Path(__file__).resolve().parents[2]
 _NEW, _ROWS, _CONTEXT = 16, 40, 1024
 # The recipe that makes what each engine loads; a new engine is a new line.
-_RECIPES = {"hf": "fp32", "llamacpp": "gguf-f16", "openvino": "openvino-fp32", "vllm": "fp32"}
+_RECIPES = {"hf": "fp32", "llamacpp": "gguf-f16", "onnxruntime": "onnx-fp32", "openvino": "openvino-fp32",
+            "vllm": "fp32"}  # fmt: skip
 # Installed and run on an NVIDIA GPU only: what needs none of it is tested in a file of its own.
 _ON_GPUS = {"tensorrt_llm"}
 pytestmark = pytest.mark.engine
