@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.contract.errors import UserError
 from eval import corpora
@@ -67,6 +68,18 @@ def cut(folder: Path, text: corpora.Corpus, samples: int, length: int, seed: int
         )
     windows = tuple(tuple(ids[start : start + length]) for start in starts)
     return Calibration(_shown(text.name), text.sha256, tuple(sorted(corpora.fingerprint(text.text))), windows)
+
+
+def batches(seen: Calibration, size: int) -> Any:
+    """The windows in order as a torch DataLoader of {input_ids, attention_mask}, `size` at a time."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    samples = [
+        {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long)}
+        for ids in seen.ids
+    ]
+    return DataLoader(samples, batch_size=size)
 
 
 def _starts(tokens: int, samples: int, length: int, seed: int) -> list[int] | None:

@@ -26,8 +26,12 @@ def test_a_plugin_plays_its_role(package: str, name: str) -> None:
     module, role = plugins.load(package, name), _ROLES[package]
     for constant in role.__annotations__:
         assert hasattr(module, constant), constant
-    served = vars(protocols.Serving) if "online" in getattr(module, "MODES", ()) else {}
-    for method, wanted in {**vars(role), **served}.items():
+    wanted_too = vars(protocols.Serving) if "online" in getattr(module, "MODES", ()) else {}
+    functions = {**vars(role), **wanted_too}
+    if hasattr(module, "train"):
+        functions = {**functions, **vars(protocols.Training)}
+        del functions["apply"]
+    for method, wanted in functions.items():
         if method.startswith("_") or not callable(wanted):
             continue
         parameters = list(inspect.signature(getattr(module, method)).parameters)

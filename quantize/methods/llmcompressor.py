@@ -130,7 +130,7 @@ def _quantize(model: Any, options: Options, seen: Calibration | None) -> dict[st
     hook = first.register_forward_hook(lambda _, given, __: passes.append(given[0].shape[:2].numel()))
     data: dict[str, Any] = {}
     if seen is not None:
-        batches = _batches(seen, options.batch_size)
+        batches = calibration.batches(seen, options.batch_size)
         data = {"dataset": batches, "num_calibration_samples": len(seen.ids), "pipeline": "sequential"}
     oneshot(model=model, recipe=_modifiers(options), shuffle_calibration_samples=False, **data)
     hook.remove()
@@ -167,12 +167,3 @@ def _scheme(options: Options) -> dict[str, Any]:
         "strategy": "group", "group_size": options.group_size}  # fmt: skip
     weights = {"num_bits": 4, "type": "int", "symmetric": True, "dynamic": False, **size}
     return {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
-
-
-def _batches(seen: Calibration, size: int) -> Any:
-    import torch
-    from torch.utils.data import DataLoader
-
-    samples = [{"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long)}
-               for ids in seen.ids]  # fmt: skip
-    return DataLoader(samples, batch_size=size)

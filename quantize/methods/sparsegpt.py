@@ -1,0 +1,82 @@
+"""SparseGPT: weights become zero column by column, each column's error made good in those not yet looked at.
+
+Frantar and Alistarh, 2023 (arXiv:2301.00774), as llm-compressor implements it. The weights that stay are
+changed, which Wanda's are not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
+from quantize import calibration, pruning, transformer
+
+ENV = "llmcompressor"
+VERSION = 1
+READS = frozenset({"hf"})
+WRITES = "hf"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`sparsity`: the share of each linear weight that becomes zero.
+
+    `damp_percent`: share of the Hessian's mean diagonal added to it. `length` in tokens.
+    """
+
+    sparsity: float = 0.5
+    pattern: pruning.Pattern = "unstructured"
+    damp_percent: float = 0.01
+    calibration: str = "stdlib"
+    samples: int = 64
+    length: int = 512
+    seed: int = 0
+    batch_size: int = 8
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
+    del hardware
+    if not 0 < options.damp_percent < 1:
+        return f"damp_percent {options.damp_percent:g} is not between 0 and 1"
+    if options.batch_size < 1:
+        return f"batch_size {options.batch_size} is not at least 1"
+    return pruning.unfit(source, options.sparsity, options.pattern) or transformer.unfit(
+        source, options.length
+    )
+
+
+def before(options: Options, source_format: str) -> tuple[Step, ...]:
+    del options, source_format
+    return ()
+
+
+def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
+    """Prune the linear layers of the transformer; the head and the embedding stay as they are."""
+    import torch
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.pruning.sparsegpt import SparseGPTModifier
+
+    began = time.perf_counter()
+    seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
+    torch.manual_seed(0)
+    model = transformer.load(folder, device)
+    structure = "0:0" if options.pattern == "unstructured" else options.pattern
+    modifier = SparseGPTModifier(
+        sparsity=options.sparsity, mask_structure=structure, targets=["Linear"], ignore=["re:.*lm_head"],
+        dampening_frac=options.damp_percent,
+    )  # fmt: skip
+    oneshot(
+        model=model, recipe=[modifier], dataset=calibration.batches(seen, options.batch_size),
+        num_calibration_samples=len(seen.ids), shuffle_calibration_samples=False, pipeline="sequential",
+    )  # fmt: skip
+    pruned = time.perf_counter()
+    least = min(pruning.sparsities(model).values())
+    transformer.save(model, folder, out, options.dtype)
+    seen.write(out)
+    return {**seen.facts(), "least_layer_sparsity": least, "prune_s": pruned - began}
