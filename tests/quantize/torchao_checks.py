@@ -1,6 +1,6 @@
 """Every torchao recipe of test_torchao.py, made and loaded again, as one JSON object.
 
-`python torchao_checks.py MODEL OUT RECIPES`, in the hf environment; OUT gets an artifact by each recipe's name.
+`python torchao_checks.py MODEL OUT RECIPES`, in the hf environment; OUT gets each artifact by name.
 """
 
 from __future__ import annotations
