@@ -1,6 +1,6 @@
 """Every torchao recipe of test_torchao.py, made and loaded again, as one JSON object.
 
-`python torchao_checks.py MODEL OUT RECIPES`, in the hf environment; OUT gets each artifact under its recipe's name.
+`python torchao_checks.py MODEL OUT RECIPES`, in the hf environment; OUT gets a folder for each recipe.
 """
 
 from __future__ import annotations
