@@ -82,6 +82,26 @@ def wanted(model: Any, scheme: Scheme, group_size: int = 64) -> Callable[[Any, s
     return fits
 
 
+def prepare(model: Any, config: Any, fits: Callable[[Any, str], bool]) -> None:
+    """Round in every forward pass as `config` would, with gradients passed straight through the rounding.
+
+    For the intx schemes of 2 bits and more. The modules become others over the same parameters: make the
+    optimizer afterwards. `convert` makes of the trained weights what `quantize_` makes of any.
+    """
+    from torchao.quantization import quantize_
+    from torchao.quantization.qat import QATConfig
+
+    quantize_(model, QATConfig(config, step="prepare"), filter_fn=fits)
+
+
+def convert(model: Any, config: Any) -> None:
+    """Quantize a prepared model for good: its logits stay what they were in eval mode."""
+    from torchao.quantization import quantize_
+    from torchao.quantization.qat import QATConfig
+
+    quantize_(model, QATConfig(config, step="convert"))
+
+
 def save(model: Any, config: Any, folder: Path, out: Path) -> Mapping[str, Any]:
     """Write a model that `quantize_` has converted by `config`; return what is worth recording of it.
 

@@ -15,7 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 _OURS = ("bench", "quantize", "eval")
-_SHARED = ("quantize.calibration", "quantize.checkpoint", "quantize.through_gptqmodel")  # by several methods
+_SHARED = ("quantize.calibration", "quantize.checkpoint", "quantize.through_gptqmodel",
+           "quantize.through_torchao")  # by several methods  # fmt: skip
 _SCORING = ("eval.corpora", "eval.tokens", "eval.windows", "eval.logprobs", "eval.bootstrap",
             "eval.likelihood", "eval.paired", "eval.harness")  # fmt: skip
 _PLUGINS = ("bench.engines", "quantize.methods", "eval.tasks")
@@ -24,7 +25,13 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
     "bench.contract": ("bench.contract",),
     "bench.engines": ("bench.contract",),
     # One engine may be several files: those with an underscore are its own and no plugins.
-    "bench.engines.hf": ("bench.contract", "bench.engines._hf_scores"),
+    "bench.engines.hf": (
+        "bench.contract",
+        "bench.engines._hf_scores",
+        "bench.engines._hf_seen",
+        "bench.engines._hf_torchao",
+    ),
+    "bench.engines._hf_torchao": ("bench.contract", "bench.engines._hf_seen"),
     "bench.engines.llamacpp": ("bench.contract", "bench.engines._llamacpp_context"),
     "bench.engines.vllm": ("bench.contract", "bench.engines._vllm_scores", "bench.engines._vllm_seen"),
     "bench.engines.onnxruntime": ("bench.contract", "bench.engines._onnxruntime_seen"),

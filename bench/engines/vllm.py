@@ -27,13 +27,13 @@ from bench.engines._vllm_seen import read_log as _read_log
 
 ENV = "vllm"
 VERSION = 1
-LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors", "torchao"})
+LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors"})
 MODES = frozenset({"offline", "online", "score"})
 _GIB = 1 << 30
 _CPU_KV_GIB = 1.0
 _MODEL = "model"  # the name the server answers to: a path would tell of this machine
 _PACKED = frozenset({"gptq", "awq"})
-_CAPABILITY = {"awq": (7, 5), "torchao": (7, 5)}
+_CAPABILITY = {"awq": (7, 5)}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ class Options:
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
     if artifact_format not in LOADS:
-        return f"vLLM without plugins loads {', '.join(sorted(LOADS))}, not {artifact_format}"
+        why = ": it needs the torchao package for that, which its environment here lacks"
+        said = f"vLLM without plugins loads {', '.join(sorted(LOADS))}, not {artifact_format}"
+        return said + (why if artifact_format == "torchao" else "")
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
     dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
     on_cpu, packed = cell.device == "cpu", artifact_format in _PACKED

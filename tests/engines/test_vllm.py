@@ -72,6 +72,7 @@ def _hardware(capability: str = "", dtype: str = "float32", isa: tuple[str, ...]
         ("hf", _hardware(isa=("f16c",)), {}, None, "needs AVX2"),
         ("gguf", _hardware(), {}, None, "not gguf"),
         ("bnb", _hardware("9.0", "bfloat16"), {}, None, "not bnb"),
+        ("torchao", _hardware("9.0", "bfloat16"), {}, None, "not torchao: it needs the torchao package"),
         ("gptq", _hardware(), {}, 4, "in 16 bits only"),
         ("gptq", _hardware(), {"dtype": "bfloat16"}, 4, None),
         ("gptq", _hardware(), {"dtype": "bfloat16"}, 8, "no kernel for gptq of 8 bits"),

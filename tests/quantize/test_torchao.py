@@ -141,6 +141,17 @@ def test_another_arithmetic_than_the_artifact_s_is_refused(seen: dict[str, Any])
     assert "computes in float32 only, not in bfloat16: set the engine's dtype to float32" in seen["narrow"]
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize("recipe", ["intx4", "8da4w"])
+def test_a_trained_model_becomes_the_same_artifact(seen: dict[str, Any], home: Path, recipe: str) -> None:
+    """Rounded in training as when made; converted and loaded again, its logits are what they were."""
+    found, trained = seen["trained"][recipe], home / f"{recipe}-trained"
+
+    assert (found["as_rounded"], found["learned"], found["kept"]) == (True, True, True)
+    assert found["facts"]["settings"] == seen[recipe]["facts"]["settings"]
+    assert audit.audit(trained, None) == audit.audit(home / recipe, None)
+
+
 def _hardware(capability: str = "") -> Hardware:
     gpus = (Gpu(0, "GPU", 1, capability, "1"),) if capability else ()
     device = "cuda:0" if gpus else "cpu"

@@ -1,6 +1,6 @@
 """Every torchao recipe of test_torchao.py, made and loaded again, as one JSON object.
 
-`python torchao_checks.py MODEL OUT RECIPES`, in the hf environment; OUT gets each artifact by name.
+`python torchao_checks.py MODEL OUT RECIPES`, in the hf environment; OUT gets a folder for each recipe.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from transformers import AutoModelForCausalLM
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Audit
 from bench.engines import hf
-from quantize import calibration
+from quantize import calibration, through_torchao
 from quantize.methods import torchao
 
 _AUDIT = Audit("torchao", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
 _ARTIFACT = Artifact("", "torchao", "", (), _AUDIT)
+_TRAINED: dict[str, through_torchao.Scheme] = {"intx4": "intx-weight-only", "8da4w": "int8-dynamic-intx"}
 
 
 def main(model: Path, out: Path, recipes: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -29,7 +30,8 @@ def main(model: Path, out: Path, recipes: dict[str, dict[str, Any]]) -> dict[str
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa").eval()
     plain = _logits(base, ids)
     found = {name: _recipe(model, out / name, o, ids, plain) for name, o in recipes.items()}
-    return {**found, "narrow": _narrow(out / "intx4")}
+    trained = {name: _trained(model, out / f"{name}-trained", name, ids) for name in _TRAINED}
+    return {**found, "narrow": _narrow(out / "intx4"), "trained": trained}
 
 
 def _recipe(model: Path, out: Path, options: dict[str, Any], ids: list[int], plain: Any) -> dict[str, Any]:
@@ -53,6 +55,31 @@ def _recipe(model: Path, out: Path, options: dict[str, Any], ids: list[int], pla
     }
 
 
+def _trained(model: Path, out: Path, recipe: str, ids: list[int]) -> dict[str, Any]:
+    """A step of training with rounded weights, then the same conversion and file as without."""
+    out.mkdir(parents=True)
+    config = through_torchao.base_config(_TRAINED[recipe])
+    student = through_torchao.load(model, "float32", "cpu")
+    through_torchao.prepare(student, config, through_torchao.wanted(student, _TRAINED[recipe]))
+    before = _logits(student, ids)
+    fed = torch.tensor([ids])
+    student.train()(input_ids=fed, labels=fed, use_cache=False).loss.backward()
+    torch.optim.AdamW(student.parameters(), lr=1e-3).step()
+    rounded = _logits(student.eval(), ids)
+    through_torchao.convert(student, config)
+    facts = through_torchao.save(student, config, model, out)
+    return {
+        "as_rounded": torch.equal(before, _logits(_plain(out.parent / recipe), ids)),
+        "learned": not torch.equal(before, rounded),
+        "kept": torch.equal(rounded, _logits(_plain(out), ids)),
+        "facts": facts,
+    }
+
+
+def _plain(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+
+
 def _logits(model: Any, ids: list[int]) -> Any:
     with torch.no_grad():
         return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
@@ -61,7 +88,7 @@ def _logits(model: Any, ids: list[int]) -> Any:
 def _plainly(folder: Path, ids: list[int], made: Any) -> str:
     """Whether Transformers without the engine loads the same, or what it says."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+        model = _plain(folder)
     except RuntimeError:
         return "refused"
     return "equal" if torch.equal(_logits(model, ids), made) else "different"
