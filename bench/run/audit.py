@@ -45,7 +45,7 @@ def source(folder: Path) -> Source:
     """
     if _is_gguf(folder):
         return gguf_audit.source(folder)
-    if detect_format(folder) == "openvino":
+    if (folder / openvino_audit.GRAPH).is_file():
         return openvino_audit.source(folder)
     config = checkpoint.config(folder)
     stored = checkpoint.tensors(folder)
