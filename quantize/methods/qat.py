@@ -63,8 +63,6 @@ def train(
 ) -> Mapping[str, Any]:
     """Train every weight with the linear layers' fake-quantized, then quantize those layers."""
     import torch
-    from torchao.quantization import quantize_
-    from torchao.quantization.qat import QATConfig
 
     plan = _plan(options)
     seen = training.text(folder, plan)
@@ -72,12 +70,12 @@ def train(
     guide = transformer.load(teacher, device) if plan.alpha > 0 else None
     config = through_torchao.base_config(options.scheme, options.bits, options.group_size)
     fits = through_torchao.wanted(model, options.scheme, options.group_size)
-    quantize_(model, QATConfig(config, step="prepare"), filter_fn=fits)
+    through_torchao.prepare(model, config, fits)
     facts = training.run(model, guide, plan, seen, device, work)
     began = time.perf_counter()
     if options.dtype != "auto":
         model = model.to(getattr(torch, options.dtype))
-    quantize_(model, QATConfig(config, step="convert"))
+    through_torchao.convert(model, config)
     saved = through_torchao.save(model, config, folder, out)
     seen.write(out)
     return {**seen.facts(), **facts, **saved, "convert_s": time.perf_counter() - began}
