@@ -15,7 +15,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 _OURS = ("bench", "quantize", "eval")
-_SHARED = ("quantize.calibration", "quantize.checkpoint", "quantize.through_gptqmodel")  # by several methods
+# By several methods:
+_SHARED = (
+    "quantize.archived",
+    "quantize.calibration",
+    "quantize.checkpoint",
+    "quantize.through_gptqmodel",
+)
 _SCORING = ("eval.corpora", "eval.tokens", "eval.windows", "eval.logprobs", "eval.bootstrap",
             "eval.likelihood", "eval.paired", "eval.harness")  # fmt: skip
 _PLUGINS = ("bench.engines", "quantize.methods", "eval.tasks")

@@ -1,7 +1,7 @@
 """llm-compressor, vLLM's own compressor: 4-bit weights, 8-bit weights and activations, as compressed-tensors.
 
 w4a16: GPTQ in groups (arXiv:2210.17323). w8a8: SmoothQuant (arXiv:2211.10438), then GPTQ by channel.
-fp8-dynamic: rounding to e4m3 by channel, without calibration. The last two quantize activations too, by token,
+fp8-dynamic: rounding to e4m3 by channel, without calibration. The last two quantize activations by token too,
 while the model runs.
 """
 
