@@ -67,7 +67,7 @@ def test_a_step_runs_where_its_options_say() -> None:
 
 
 def test_an_engine_runs_a_format_where_it_can() -> None:
-    """The engine hf loads compressed-tensors where that package is; what has no entry runs in the engine's own."""
+    """The engine hf loads compressed-tensors where that package is; the rest runs in the engine's own."""
     engine = plugins.load(plugins.ENGINES, "hf")
 
     assert traits.engine_env(engine, "compressed-tensors") == "llmcompressor"
