@@ -15,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 _OURS = ("bench", "quantize", "eval")
-_SHARED = ("quantize.calibration", "quantize.checkpoint", "quantize.through_gptqmodel",
-           "quantize.through_torchao")  # by several methods  # fmt: skip
+# Of the room quantize, by several methods: its modules beside the folder of methods.
+_SHARED = tuple(f"quantize.{f.stem}" for f in sorted((ROOT / "quantize").glob("*.py")) if f.stem[0] != "_")
 _SCORING = ("eval.corpora", "eval.tokens", "eval.windows", "eval.logprobs", "eval.bootstrap",
             "eval.likelihood", "eval.paired", "eval.harness")  # fmt: skip
 _PLUGINS = ("bench.engines", "quantize.methods", "eval.tasks")

@@ -102,11 +102,18 @@ def _weights(model: Any) -> Counter[str]:
     for tensor in {t.data_ptr(): t for t in (*model.parameters(), *model.buffers()) if t.nbytes}.values():
         sizes[_short(tensor.dtype)] += tensor.nbytes
     for module in model.modules():
-        weight = getattr(module, "weight", None)
-        if hasattr(module, "input_size_per_partition") and weight is not None and not weight.nbytes:
-            count = module.input_size_per_partition * module.output_size_per_partition
+        if not hasattr(module, "input_size_per_partition"):
+            continue
+        weight, count = getattr(module, "weight", None), _count(module)
+        if weight is not None and not weight.nbytes:
             sizes[_short(weight.dtype)] += count * weight.element_size()
+        elif weight is None and hasattr(module, "azp_adj"):  # 8-bit integers, which oneDNN keeps to itself
+            sizes["int8"] += count
     return sizes
+
+
+def _count(module: Any) -> int:
+    return int(module.input_size_per_partition * module.output_size_per_partition)
 
 
 def _counted(names: Iterable[str]) -> str:

@@ -66,8 +66,9 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     widths = {int(step.options["bits"] or 4) for step in cell.recipe.steps if "bits" in step.options}
     if packed and not widths <= ({4} if on_cpu else {4, 8}):
         return f"vLLM has no kernel for {artifact_format} of {max(widths)} bits on this device"
+    packed |= any(step.options.get("scheme") == "w4a16" for step in cell.recipe.steps)
     if on_cpu:
-        return _against_cpu(artifact_format, hardware.isa)
+        return _against_cpu(artifact_format, hardware.isa, packed=packed)
     found = tuple(int(part) for part in hardware.gpus[0].compute_capability.split("."))
     least = _CAPABILITY.get(artifact_format, (7, 0))
     if found < least:
@@ -77,14 +78,14 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     )
 
 
-def _against_cpu(artifact_format: str, isa: Sequence[str]) -> str | None:
+def _against_cpu(artifact_format: str, isa: Sequence[str], *, packed: bool) -> str | None:
     """The CPU build has kernels of packed weights (cpu_gemm_wna16) in its cores for AVX-512 only."""
     if "neon" in isa:
         return None
     if "avx2" not in isa:
         return "vLLM's CPU build needs AVX2"
-    lacks = artifact_format in _PACKED and "avx512f" not in isa
-    return f"vLLM's CPU kernel for {artifact_format} needs AVX-512" if lacks else None
+    what = artifact_format if artifact_format in _PACKED else f"{artifact_format} of 4 bits"
+    return f"vLLM's CPU kernel for {what} needs AVX-512" if packed and "avx512f" not in isa else None
 
 
 @contextmanager

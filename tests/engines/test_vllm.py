@@ -99,6 +99,26 @@ def test_what_cannot_run_is_known_beforehand(
     assert (found is None) if reason is None else (reason in (found or ""))
 
 
+@pytest.mark.parametrize(
+    ("scheme", "isa", "reason"),
+    [
+        ("w4a16", _AVX2, "compressed-tensors of 4 bits needs AVX-512"),
+        ("w4a16", _AVX512, None),
+        ("w8a8", _AVX2, None),
+        ("fp8-dynamic", _AVX2, None),
+    ],
+)
+def test_of_compressed_tensors_the_cpu_lacks_4_bit_kernels_alone(
+    scheme: str, isa: tuple[str, ...], reason: str | None
+) -> None:
+    """8-bit integers and floats run on any x86 CPU it runs on; 4 bits where GPTQ's kernel is."""
+    recipe = Recipe("r", (Step("llmcompressor", {"scheme": scheme}),))
+    cell = Cell(Model("m"), recipe, EngineSpec("vllm", {}), "cpu")
+    found = vllm.unsupported(cell, "compressed-tensors", _hardware(isa=isa))
+
+    assert (found is None) if reason is None else (reason in (found or ""))
+
+
 def test_a_step_of_a_batch_is_over_when_its_last_sequence_has_its_token() -> None:
     """Prompts fed in pieces give first tokens in different steps: the time of a step is that of the last."""
     arrivals = [(1.0, [(0, [10])]), (2.0, [(0, [11]), (1, [20])]), (3.0, [(1, [21])]), (4.0, [])]
