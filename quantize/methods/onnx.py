@@ -95,6 +95,10 @@ def before(options: Options, source_format: str) -> tuple[Step, ...]:
     return ()
 
 
+def keeps(options: Options) -> bool:
+    return options.precision in ("fp32", "fp16", "bf16")
+
+
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Build the model in a process of its own; quantize it dynamically where that is asked for."""
     checkpoint.weight_files(folder)

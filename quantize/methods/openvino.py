@@ -54,6 +54,10 @@ def before(options: Options, source_format: str) -> tuple[Step, ...]:
     return (Step("openvino", asdict(Options(type="float32"))),)
 
 
+def keeps(options: Options) -> bool:
+    return options.type in ("float32", "float16")
+
+
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Export a Hugging Face folder in 32 bits, or compress the graph that `folder` holds."""
     del device
