@@ -42,7 +42,7 @@ class Made:
 def steps_for(recipe: Recipe, hardware: Hardware, source_format: str) -> tuple[Step, ...]:
     """The recipe's steps, each after those its method wants taken first: what is cached, planned, recorded.
 
-    `dtype: auto` is settled to what this hardware computes in.
+    `dtype: auto` is settled to what this hardware computes in, `provider: auto` to the device's.
     """
     taken: list[Step] = []
     for step in recipe.steps:
@@ -59,8 +59,9 @@ def _expand(
             f"method {step.method} cannot be planned: it wants steps first that want steps first, without "
             f"end ({', '.join(dict.fromkeys(wanted_by))}); that is a mistake in the method's `before`"
         )
-    if step.options.get("dtype") == "auto":
-        step = Step(step.method, {**step.options, "dtype": hardware.compute_dtype})
+    settled = {"dtype": hardware.compute_dtype, "provider": hardware.device.partition(":")[0]}
+    auto = {key: value for key, value in settled.items() if step.options.get(key) == "auto"}
+    step = Step(step.method, {**step.options, **auto})
     method = plugins.load(plugins.METHODS, step.method)
     given = plugins.load(plugins.METHODS, taken[-1].method).WRITES if taken else source_format
     for first in method.before(method.Options(**step.options), given):
