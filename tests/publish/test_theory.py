@@ -1,0 +1,117 @@
+"""What theory says of the techniques, in the records that are committed: nothing runs here.
+
+`python -m bench run configs/techniques.yaml` and `configs/pruned.yaml` made them. A margin says how far a
+result may be on the wrong side before theory is in doubt.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.publish import tables
+from bench.publish.rows import Row
+from bench.store import Store
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+_EQUAL = 1.005  # of two perplexities that are to be in an order
+_FASTER, _NOT_FASTER = 0.9, 0.9  # of the baseline's TPOT
+_ENGINES = {
+    "hf": "",
+    "vllm": "",
+    "llamacpp": "-gguf-f16",
+    "onnxruntime": "-onnx-fp32",
+    "openvino": "-openvino-fp32",
+}
+
+
+def _rows(suite: str) -> dict[tuple[str, str], Row]:
+    found = [result for result in Store(RESULTS).all() if result.suite == suite]
+    assert found, f"no records of {suite} are committed"
+    return {(row.recipe, row.engine): row for row in tables.build(found).rows}
+
+
+@pytest.fixture(scope="module")
+def techniques() -> dict[tuple[str, str], Row]:
+    return _rows("techniques")
+
+
+@pytest.fixture(scope="module")
+def pruned() -> dict[tuple[str, str], Row]:
+    return _rows("pruned")
+
+
+def _perplexity(rows: dict[tuple[str, str], Row], recipe: str) -> float:
+    tasks = rows[recipe, "hf"].tasks
+    return next(t.figures["perplexity"].median for t in tasks.values() if "perplexity" in t.figures)
+
+
+def _tpot(rows: dict[tuple[str, str], Row], recipe: str, engine: str) -> float:
+    (load,) = rows[recipe, engine].workloads.values()
+    return load.figures["tpot_s"].median
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ("wanda-50", "magnitude-50"),
+        ("wanda-50", "wanda-2of4"),
+        ("sparsegpt-50", "magnitude-50"),
+        ("qat-int4-intx", "torchao-int4-intx"),
+        ("wanda-50-distilled", "wanda-50-tuned"),
+        ("heads-50-distilled", "heads-50-tuned"),
+        ("magnitude-50-distilled", "magnitude-50"),
+        ("wanda-2of4-distilled", "wanda-2of4"),
+        ("heads-50-distilled", "heads-50"),
+        ("neurons-25-distilled", "neurons-25"),
+        ("layers-25-distilled", "layers-25"),
+        ("baseline", "wanda-50"),
+    ],
+)
+def test_the_better_way_has_no_more_perplexity(
+    techniques: dict[tuple[str, str], Row], better: str, worse: str
+) -> None:
+    """Activations tell which weights matter; a free choice of zeros beats a pattern; training mends.
+
+    And rounding that was trained for, and a teacher's distribution against the text alone, at equal budgets.
+    """
+    assert _perplexity(techniques, better) <= _EQUAL * _perplexity(techniques, worse)
+
+
+def test_equal_bits_are_compared(techniques: dict[tuple[str, str], Row]) -> None:
+    """QAT's artifact has the bits per weight of the one that was only rounded."""
+    bits = {
+        name: techniques[name, "hf"].size("bits_per_weight")
+        for name in ("qat-int4-intx", "torchao-int4-intx")
+    }
+
+    assert len(set(bits.values())) == 1
+
+
+def test_distillation_keeps_the_zeros(techniques: dict[tuple[str, str], Row]) -> None:
+    """Half of the weights are zero before and after, and two of each four where that was the pattern."""
+    for name in ("magnitude-50", "wanda-50", "sparsegpt-50", "wanda-2of4"):
+        for recipe in (name, f"{name}-distilled"):
+            assert techniques[recipe, "hf"].size("zero_fraction") == pytest.approx(0.5, abs=1e-3)
+    assert techniques["wanda-2of4-distilled", "hf"].size("two_of_four_fraction") == 1.0
+
+
+@pytest.mark.parametrize("engine", _ENGINES)
+def test_a_model_with_fewer_layers_is_faster_in_every_engine(
+    pruned: dict[tuple[str, str], Row], engine: str
+) -> None:
+    """Three of five layers: a decode step takes at most nine tenths of the whole model's."""
+    end = _ENGINES[engine]
+    whole = _tpot(pruned, end.removeprefix("-") or "baseline", engine)
+
+    assert _tpot(pruned, f"layers-40{end}", engine) <= _FASTER * whole
+
+
+@pytest.mark.parametrize("engine", _ENGINES)
+def test_unstructured_zeros_make_nothing_faster(pruned: dict[tuple[str, str], Row], engine: str) -> None:
+    """Every engine multiplies by them: a step takes no less than nine tenths of what it took."""
+    end = _ENGINES[engine]
+    whole = _tpot(pruned, end.removeprefix("-") or "baseline", engine)
+
+    assert _tpot(pruned, f"magnitude-50{end}", engine) >= _NOT_FASTER * whole
