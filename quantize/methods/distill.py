@@ -37,7 +37,7 @@ class Options:
     alpha: float = 1.0
     temperature: float = 1.0
     corpus: str = "stdlib"
-    tokens: int = 131072
+    tokens: int = 65536
     length: int = 256
     batch: int = 8
     learning_rate: float = 1e-3
