@@ -15,18 +15,17 @@ from quantize import transformer
 What = Literal["heads", "neurons", "layers"]
 UNITS = {"heads": "KV groups", "neurons": "neurons", "layers": "layers"}
 _ROWS = {"heads": ("q_proj", "k_proj", "v_proj"), "neurons": ("gate_proj", "up_proj")}
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _COLUMNS = {"heads": "o_proj", "neurons": "down_proj"}
 
 
 def unfit(source: Source, what: What, share: float, multiple_of: int) -> str | None:
-    """Why no such share of the units can be cut out."""
+    """Why no such share of the units can be cut out; nothing of a model that is not known yet."""
     config = source.config
-    names = {name.rpartition(".")[2] for name in source.linears}
-    for need in (*_ROWS.get(what, ()), *([_COLUMNS[what]] if what in _COLUMNS else [])):
-        if need not in names:
-            return f"{what} are cut out of models with a linear layer {need}, and this one has none"
-    if "num_hidden_layers" not in config:
-        return "the model's config.json does not say num_hidden_layers"
+    if not config:
+        return None
+    if reason := _other_kind(source, what):
+        return reason
     heads, groups = int(config.get("num_attention_heads") or 0), _groups(config)
     gone = share * heads
     if what == "heads" and (gone % (heads // groups) or gone != round(gone)):
@@ -38,6 +37,19 @@ def unfit(source: Source, what: What, share: float, multiple_of: int) -> str | N
     if stays == of:
         return f"a share of {share:g} of {of} {UNITS[what]} rounds to none: use a larger share"
     return f"a share of {share:g} leaves no {UNITS[what]} of {of}: use a smaller share" if stays < 1 else None
+
+
+def _other_kind(source: Source, what: What) -> str | None:
+    """What the model has otherwise than those that units can be cut out of."""
+    names = {name.rpartition(".")[2] for name in source.linears}
+    for need in (*_ROWS.get(what, ()), *([_COLUMNS[what]] if what in _COLUMNS else [])):
+        if need not in names:
+            return f"{what} are cut out of models with a linear layer {need}, and this one has none"
+    if what == "neurons" and any(key in source.config for key in _EXPERTS):
+        return "neurons are cut out of one MLP in each layer, and this model has experts: cut heads or layers"
+    if "num_hidden_layers" not in source.config:
+        return "the model's config.json does not say num_hidden_layers"
+    return None
 
 
 def stay(config: Mapping[str, Any], what: What, share: float, multiple_of: int) -> int:

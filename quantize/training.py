@@ -1,6 +1,6 @@
 """A short training run that mends what compression broke: for distillation, fine-tuning and QAT alike.
 
-Seeded, and resumable: what was trained is in the work folder every half minute, and a run that was
+Seeded, and resumable: what was trained is kept in the work folder at intervals, and a run that was
 interrupted goes on from there to the same weights. AdamW, linear warm-up and cosine decay to a tenth; on a
 CPU in float32, on a GPU in bfloat16 over float32 weights.
 """
@@ -20,7 +20,7 @@ from eval import corpora
 from quantize import calibration, transformer
 
 _CHARACTERS = 8  # of text a token, at the most: what is read to find enough tokens
-_SAVED_S, _TOLD_S = 30.0, 2.0
+_SAVED_S, _SAVED_SHARE, _TOLD_S = 10.0, 0.05, 2.0
 _POINTS = 40  # of the loss curve
 _FLOOR = 0.1  # of the learning rate, at the end
 _CLIP, _DECAY, _BETAS = 1.0, 0.0, (0.9, 0.95)
@@ -160,7 +160,7 @@ class _Progress:
         self._resumed: list[int] = []
         self._resume()
         self._began = self._saved_at = self._told_at = time.monotonic()
-        self._first = self.step
+        self._first, self._save_s = self.step, 0.0  # how long keeping it took last
 
     def done(self, loss: float) -> None:
         """One more step; a loss that is no number ends the run."""
@@ -175,9 +175,10 @@ class _Progress:
             wire.write(
                 self._told, f"step {self.step} of {self._steps}, loss {loss:.3f}, about {left:.0f} s left"
             )
-        if now - self._saved_at > _SAVED_S:
-            self._saved_at = now
+        if now - self._saved_at > max(_SAVED_S, self._save_s / _SAVED_SHARE):
             self._save()
+            self._saved_at = time.monotonic()
+            self._save_s = self._saved_at - now
 
     def facts(self) -> dict[str, Any]:
         each = max(1, len(self._losses) // _POINTS)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,31 @@ def test_only_what_kept_its_weights_is_a_noise_floor(rows: Any) -> None:
     """A pruned or trained model is in float32 too, and is no floor."""
     assert rows["baseline"]["whole"]
     assert not any(row["whole"] for name, row in rows.items() if name != "baseline")
+
+
+def test_a_training_step_that_was_killed_goes_on_where_it_was(tmp_path: Path, hf_python: Path) -> None:
+    """What it had trained is in the cache: the second run goes on from there, and leaves nothing."""
+    words = ["models/demo", "--method", "distill", "--tokens", "65536", "-o", str(tmp_path / "out")]
+    variables = {"LLM_BENCH_CACHE": str(tmp_path / "cache"), "LLM_BENCH_PYTHON_HF": str(hf_python)}
+    started = [sys.executable, "-m", "quantize", *words]
+    with subprocess.Popen(
+        started, env={**os.environ, **variables}, stderr=subprocess.PIPE, text=True
+    ) as first:
+        deadline = time.monotonic() + 240
+        while (
+            not (kept := list(tmp_path.glob("cache/artifacts/*.work/last.pt")))
+            and time.monotonic() < deadline
+        ):
+            time.sleep(0.2)
+        first.kill()
+    assert kept
+    done = subprocess.run(
+        started, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=300
+    )
+
+    assert done.returncode == 0, done.stderr
+    made = json.loads((tmp_path / "out" / "llm-bench.json").read_text())
+    assert made["facts"]["resumed_at_steps"][0] > 0
+    assert made["facts"]["train_steps"] == 32
+    assert "distill: step" in done.stderr
+    assert not list(tmp_path.glob("cache/artifacts/*.work"))

@@ -17,14 +17,18 @@ def lines(what: str) -> Iterator[str]:
         for file in config.suites():
             yield f"{file.relative_to(paths.ROOT)}  {_first_comment(file.read_text())}"
     elif what == "recipes":
-        for name, steps in config.named_recipes().items():
-            yield f"{name:<22} {'; then '.join(_flat(step) for step in steps) or 'no steps'}"
+        recipes = config.named_recipes()
+        width = max(map(len, recipes))
+        for name, steps in recipes.items():
+            yield f"{name:<{width}} {'; then '.join(_flat(step) for step in steps) or 'no steps'}"
     else:
-        for name in plugins.names(_PACKAGES[what]):
+        names = plugins.names(_PACKAGES[what])
+        width = max(map(len, names))
+        for name in names:
             module = plugins.load(_PACKAGES[what], name)
             options = ", ".join(f"{f.name}={f.default!r}" for f in dataclasses.fields(module.Options))
-            yield f"{name:<12} {(module.__doc__ or '').splitlines()[0]}"
-            yield f"{'':<12} options: {options or 'none'}"
+            yield f"{name:<{width}} {(module.__doc__ or '').splitlines()[0]}"
+            yield f"{'':<{width}} options: {options or 'none'}"
 
 
 def _flat(step: dict[str, object]) -> str:

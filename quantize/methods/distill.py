@@ -53,7 +53,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
             teacher = checkpoint.config(_folder(options.teacher))
         except UserError as error:
             return f"teacher: {error}"
-        if reason := _apart(source.config, teacher):
+        if source.config and (reason := _apart(source.config, teacher)):
             return reason
     return training.unfit(_plan(options), source)
 

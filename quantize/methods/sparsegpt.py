@@ -61,11 +61,9 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     import torch
     from llmcompressor import oneshot
     from llmcompressor.modifiers.pruning.sparsegpt import SparseGPTModifier
-    from loguru import logger
 
     began = time.perf_counter()
     seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
-    logger.level("METRIC", no=38)  # which it logs to (0.14), and defines nowhere
     torch.manual_seed(0)
     model = transformer.load(folder, device)
     structure = "0:0" if options.pattern == "unstructured" else options.pattern

@@ -65,6 +65,8 @@ def before(options: Options, source_format: str) -> tuple[Step, ...]:
 
 def after(options: Options, source: Source) -> Source:
     """The shapes that are left; which layers go is not known yet, how many is."""
+    if not source.config:
+        return source
     return surgery.cut_source(source, options.what, _stay(options, source.config))
 
 

@@ -59,7 +59,6 @@ def _tpot(rows: dict[tuple[str, str], Row], recipe: str, engine: str) -> float:
         ("wanda-50", "wanda-2of4"),
         ("sparsegpt-50", "magnitude-50"),
         ("qat-int4-intx", "torchao-int4-intx"),
-        ("wanda-50-distilled", "wanda-50-tuned"),
         ("heads-50-distilled", "heads-50-tuned"),
         ("magnitude-50-distilled", "magnitude-50"),
         ("wanda-2of4-distilled", "wanda-2of4"),

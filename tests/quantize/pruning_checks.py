@@ -132,7 +132,7 @@ def _trained(demo: Path, pruned: Path, out: Path) -> dict[str, Any]:
             return student, {}
         raise AssertionError("it was to be interrupted")
 
-    training._SAVED_S = 0.0  # after every step
+    training._SAVED_S, training._SAVED_SHARE = 0.0, 1e9  # after every step
     straight, facts = run("straight", plan, guide)
     run("broken", plan, guide, stop=5)
     resumed, again = run("broken", plan, guide)

@@ -91,3 +91,12 @@ def test_later_steps_are_planned_by_the_shapes_that_are_left() -> None:
     assert _against(pruned, {"method": "gptq", "group_size": 64}) == ""
     assert "of 2 attention heads" in _against(_HALF_THE_HEADS, {**_HALF_THE_HEADS, "share": 0.25})
     assert _against(_HALF_THE_HEADS, {"method": "distill"}, {"method": "gguf", "type": "q4_0"}) == ""
+
+
+def test_a_model_that_is_not_here_yet_is_not_refused() -> None:
+    """Shapes are not known before it was fetched: what they rule out is said then."""
+    hardware, resolved = machine.detect("cpu"), models.Resolved(None, "hub:owner/name@main", "hf")
+    recipe = config.recipe_named("layers-25-distilled-gptq-w4g128")
+
+    steps = artifacts.steps_for(recipe, hardware, "hf")
+    assert artifacts.unsupported(steps, resolved, hardware) == ("", "gptq")
