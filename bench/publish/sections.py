@@ -236,8 +236,13 @@ def _section(
 
 
 def _sizes(row: Row, shown: Sequence[Column]) -> list[str]:
-    known = [(c, row.size(c.key)) for c in shown]
-    return [DASH if value is None else number(value * c.scale, c.digits) for c, value in known]
+    found = []
+    for column in shown:
+        value = row.size(column.key)
+        if value is not None and column in MORE_SIZE and value < _SHOWN:
+            value = 0.0
+        found.append(DASH if value is None else number(value * column.scale, column.digits))
+    return found
 
 
 def _task(row: Row, title: str, shown: Sequence[Column], notes: Notes) -> list[str]:

@@ -16,7 +16,7 @@ from bench.store import Store
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 _EQUAL = 1.005  # of two perplexities that are to be in an order
-_FASTER, _NOT_FASTER = 0.9, 0.9  # of the baseline's TPOT
+_FASTER = 0.85  # of the baseline's TPOT: faster below, not so above; rounds spread by up to a third here
 _ENGINES = {
     "hf": "",
     "vllm": "",
@@ -100,7 +100,7 @@ def test_distillation_keeps_the_zeros(techniques: dict[tuple[str, str], Row]) ->
 def test_a_model_with_fewer_layers_is_faster_in_every_engine(
     pruned: dict[tuple[str, str], Row], engine: str
 ) -> None:
-    """Three of five layers: a decode step takes at most nine tenths of the whole model's."""
+    """Three of five layers: a decode step takes less than the whole model's, beyond the margin."""
     end = _ENGINES[engine]
     whole = _tpot(pruned, end.removeprefix("-") or "baseline", engine)
 
@@ -109,8 +109,8 @@ def test_a_model_with_fewer_layers_is_faster_in_every_engine(
 
 @pytest.mark.parametrize("engine", _ENGINES)
 def test_unstructured_zeros_make_nothing_faster(pruned: dict[tuple[str, str], Row], engine: str) -> None:
-    """Every engine multiplies by them: a step takes no less than nine tenths of what it took."""
+    """Every engine multiplies by them: a step takes what it took, within the margin."""
     end = _ENGINES[engine]
     whole = _tpot(pruned, end.removeprefix("-") or "baseline", engine)
 
-    assert _tpot(pruned, f"magnitude-50{end}", engine) >= _NOT_FASTER * whole
+    assert _tpot(pruned, f"magnitude-50{end}", engine) >= _FASTER * whole
