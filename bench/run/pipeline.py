@@ -54,7 +54,15 @@ class Tally:
 
 def pending(plan: Plan, store: Store, *, retry_failed: bool = False) -> list[Item]:
     """The items without a record of their digest; failed ones too when they are to be retried."""
-    return [item for item in plan.items if not _has(item, plan, store, retry_failed=retry_failed)]
+    shown: dict[int, Cell] = {}  # the rounds of a cell share it, and there may be thousands
+    left = []
+    for item in plan.items:
+        if id(item.cell) not in shown:
+            shown[id(item.cell)] = public(item.cell)
+        wanted = _skeleton(plan, item, shown[id(item.cell)])
+        if not _has(wanted, store, retry_failed=retry_failed):
+            left.append(item)
+    return left
 
 
 def run(plan: Plan, store: Store, progress: Progress, *, retry_failed: bool = False) -> Tally:
@@ -88,9 +96,13 @@ def run(plan: Plan, store: Store, progress: Progress, *, retry_failed: bool = Fa
 
 def skeleton(plan: Plan, item: Item) -> Result:
     """The record of an item before anything is known but what was asked: it has the record's path."""
+    return _skeleton(plan, item, public(item.cell))
+
+
+def _skeleton(plan: Plan, item: Item, cell: Cell) -> Result:
     return Result(
-        digest=item.digest, suite=plan.suite.name, cell=public(item.cell), round=item.round,
-        status="unsupported", reason=item.reason, hardware=item.made.hardware,
+        digest=item.digest, suite=plan.suite.name, cell=cell, round=item.round, status="unsupported",
+        reason=item.reason, hardware=item.made.hardware,
     )  # fmt: skip
 
 
@@ -110,9 +122,10 @@ def _public(options: Options) -> Options:
     }
 
 
-def _has(item: Item, plan: Plan, store: Store, *, retry_failed: bool) -> bool:
-    found = store.get(store.path(skeleton(plan, item)))
-    if found is None or found.digest != item.digest:
+def _has(wanted: Result, store: Store, *, retry_failed: bool) -> bool:
+    """Whether there is a record of this digest."""
+    found = store.get(store.path(wanted))
+    if found is None or found.digest != wanted.digest:
         return False
     return not (retry_failed and found.status == "failed")
 
