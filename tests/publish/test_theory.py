@@ -1,7 +1,7 @@
 """What theory says of the techniques, in the records that are committed: nothing runs here.
 
-`python -m bench run configs/techniques.yaml` and `configs/pruned.yaml` made them. A margin says how far a
-result may be on the wrong side before theory is in doubt.
+`python -m bench run` of configs/techniques.yaml, pruned.yaml and libraries.yaml made them. A margin says how
+far a result may be on the wrong side before theory is in doubt.
 """
 
 from __future__ import annotations
@@ -76,6 +76,16 @@ def test_the_better_way_has_no_more_perplexity(
     And rounding that was trained for, and a teacher's distribution against the text alone, at equal budgets.
     """
     assert _perplexity(techniques, better) <= _EQUAL * _perplexity(techniques, worse)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("gptq-w4g128", "llmc-w4a16"), ("awq-w4g128", "awq-w4g128-autoawq")]
+)
+def test_two_libraries_make_the_same_of_one_scheme(ours: str, theirs: str) -> None:
+    """The same calibration text, bits and groups: perplexities within the margin of each other."""
+    rows = _rows("libraries")
+
+    assert _perplexity(rows, theirs) == pytest.approx(_perplexity(rows, ours), rel=_EQUAL - 1)
 
 
 def test_equal_bits_are_compared(techniques: dict[tuple[str, str], Row]) -> None:
