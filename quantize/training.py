@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,11 @@ class Plan:
     @property
     def steps(self) -> int:
         return self.tokens // (self.batch * self.length)
+
+
+def plan(options: Any) -> Plan:
+    """The plan that a method's options name, which are called as the plan's fields are."""
+    return Plan(**{field.name: getattr(options, field.name) for field in fields(Plan)})
 
 
 def unfit(plan: Plan, source: Source) -> str | None:

@@ -55,7 +55,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
             return f"teacher: {error}"
         if source.config and (reason := _apart(source.config, teacher)):
             return reason
-    return training.unfit(_plan(options), source)
+    return training.unfit(training.plan(options), source)
 
 
 def before(options: Options, source_format: str) -> tuple[Step, ...]:
@@ -67,7 +67,7 @@ def train(
     folder: Path, teacher: Path, options: Options, out: Path, device: str, work: Path
 ) -> Mapping[str, Any]:
     """Train the model in `folder`; every weight of it, the embedding too."""
-    plan = _plan(options)
+    plan = training.plan(options)
     seen = training.text(folder, plan)
     model = transformer.load(folder, device)
     guide = transformer.load(_folder(options.teacher) if options.teacher else teacher, device)
@@ -75,13 +75,6 @@ def train(
     transformer.save(model, folder, out, options.dtype)
     seen.write(out)
     return {**seen.facts(), **facts}
-
-
-def _plan(options: Options) -> training.Plan:
-    return training.Plan(
-        options.corpus, options.tokens, options.length, options.batch, options.learning_rate, options.warmup,
-        options.alpha, options.temperature, options.seed,
-    )  # fmt: skip
 
 
 def _apart(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> str | None:

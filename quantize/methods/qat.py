@@ -50,7 +50,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return f"group_size {group} is not at least 1, nor -1 for a scale per output"
     if group > 0 and source.linears and all(inputs % group for _, inputs in source.linears.values()):
         return f"group_size {group} divides the inputs of no linear layer"
-    return training.unfit(_plan(options), source)
+    return training.unfit(training.plan(options), source)
 
 
 def before(options: Options, source_format: str) -> tuple[Step, ...]:
@@ -64,7 +64,7 @@ def train(
     """Train every weight with the linear layers' fake-quantized, then quantize those layers."""
     import torch
 
-    plan = _plan(options)
+    plan = training.plan(options)
     seen = training.text(folder, plan)
     model = transformer.load(folder, device)
     guide = transformer.load(teacher, device) if plan.alpha > 0 else None
@@ -79,10 +79,3 @@ def train(
     saved = through_torchao.save(model, config, folder, out)
     seen.write(out)
     return {**seen.facts(), **facts, **saved, "convert_s": time.perf_counter() - began}
-
-
-def _plan(options: Options) -> training.Plan:
-    return training.Plan(
-        options.corpus, options.tokens, options.length, options.batch, options.learning_rate, options.warmup,
-        options.alpha, options.temperature, options.seed,
-    )  # fmt: skip

@@ -116,7 +116,7 @@ def _cut(demo: Path, what: surgery.What, kept: Sequence[Sequence[int]]) -> float
 
 def _trained(demo: Path, pruned: Path, out: Path) -> dict[str, Any]:
     """Distillation without a break, broken off and resumed, and without a teacher."""
-    plan = distill._plan(TRAINED)
+    plan = training.plan(TRAINED)
     seen = training.text(pruned, plan)
     guide = transformer.load(demo, "cpu")
 
