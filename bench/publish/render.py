@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -44,7 +45,10 @@ def terminal(table: Table, width: int) -> str:
             fitting = _fitting(section, width)
             cut = cut or fitting is not section
             console.print(Text(f"\n{section.title}"))
-            console.print(_grid(fitting, width))
+            if _needed(fitting) <= width:
+                out.writelines(f"{line}\n" for line in _lined(fitting))
+            else:
+                console.print(_grid(fitting))
     for line in (summary(table), *notes.lines(), *([_CUT] if cut else [])):
         console.print(Text(line))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
@@ -91,17 +95,30 @@ def _fitting(section: Section, width: int) -> Section:
     return replace(section, lines=lines)
 
 
-def _grid(section: Section, width: int) -> Grid:
-    """Long heads are broken at spaces and hyphens where the lines would not fit otherwise."""
+def _lined(section: Section) -> Iterator[str]:
+    """What rich makes of `_grid` where nothing has to be broken, in a fiftieth of its time."""
+    widths = [max(map(len, column)) for column in zip(section.heads, *section.lines, strict=True)]
+    left = [_is_text(i, head) for i, head in enumerate(section.heads)]
+    for number, line in enumerate((section.heads, *section.lines)):
+        cells = zip(line, widths, left, strict=True)
+        yield "   ".join(cell.ljust(size) if first else cell.rjust(size) for cell, size, first in cells)
+        if number == 0:
+            yield "─" * (sum(widths) + 3 * (len(widths) - 1))
+
+
+def _grid(section: Section) -> Grid:
+    """For lines that would not fit: long heads are broken at spaces and hyphens, cells at spaces."""
     grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    narrow = _needed(section) > width
     for i, head in enumerate(section.heads):
-        names = i < NAMES or head == "marks"
-        text = _broken(head) if narrow else head
-        grid.add_column(Text(text), justify="left" if names else "right", overflow="fold", no_wrap=i < NAMES)
+        justify: Literal["left", "right"] = "left" if _is_text(i, head) else "right"
+        grid.add_column(Text(_broken(head)), justify=justify, overflow="fold", no_wrap=i < NAMES)
     for line in section.lines:
         grid.add_row(*map(Text, line))
     return grid
+
+
+def _is_text(column: int, head: str) -> bool:
+    return column < NAMES or head == "marks"
 
 
 def _joined(page: Page, width: int) -> Sequence[Section]:
