@@ -91,11 +91,12 @@ def unsupported(steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware)
     """(reason or nothing, format the recipe ends in), from what is known before anything is run."""
     ends = plugins.load(plugins.METHODS, steps[-1].method).WRITES if steps else resolved.format
     known = audit.source(resolved.folder) if resolved.folder else Source(resolved.format, {}, {})
-    for step in steps:
+    for before, step in enumerate(steps):
         method = plugins.load(plugins.METHODS, step.method)
         if known.format not in method.READS:
             reads = ", ".join(sorted(method.READS))
-            return f"{step.method} reads {reads}, and is given {known.format}", ends
+            remedy = "put it before the step that wrote that" if before else "start from weights in that form"
+            return f"{step.method} reads {reads}, and is given {known.format}: {remedy}", ends
         options = method.Options(**step.options)
         if reason := method.unsupported(options, known, hardware):
             return reason, ends

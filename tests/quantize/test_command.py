@@ -31,6 +31,6 @@ def test_what_cannot_be_done_is_one_sentence(command: Command, tmp_path: Path) -
     gone = command("quantize", str(tmp_path / "n.gguf"), "--method", "gptq", "-o", out)
 
     assert (wrong.returncode, gone.returncode) == (2, 2)
-    assert wrong.stderr.strip() == "error: gptq reads hf, and is given gguf"
+    assert wrong.stderr.strip() == "error: gptq reads hf, and is given gguf: start from weights in that form"
     assert gone.stderr.startswith("error: model file ")
     assert len(gone.stderr.strip().splitlines()) == 1

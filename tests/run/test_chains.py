@@ -63,7 +63,7 @@ def test_a_step_that_cannot_read_the_step_before_says_which(tmp_path: Path) -> N
     del tmp_path
     assert (
         _against({"method": "gguf", "type": "q8_0"}, {"method": "wanda"})
-        == "wanda reads hf, and is given gguf"
+        == "wanda reads hf, and is given gguf: put it before the step that wrote that"
     )
 
 

@@ -53,7 +53,7 @@ def test_tasks_have_rounds_of_their_own() -> None:
     ("steps", "reason"),
     [
         ([{**_STEPS, "group_size": 512}], "group_size 512 does not divide the 768 inputs of model.layers.0"),
-        ([_STEPS, _STEPS], "gptq reads hf, and is given gptq"),
+        ([_STEPS, _STEPS], "gptq reads hf, and is given gptq: put it before the step that wrote that"),
     ],
 )
 def test_what_a_recipe_cannot_do_is_known_beforehand(steps: list[object], reason: str) -> None:
@@ -131,7 +131,9 @@ def test_a_recipe_that_cannot_be_made_is_paired_by_what_it_would_be(tmp_path: Pa
     made = plan.plan(suite, fetch=False)
 
     assert {i.cell.engine.name for i in made.items} == {"hf", "fake"}
-    assert {i.reason for i in made.items} == {"gptq reads hf, and is given gguf"}
+    assert {i.reason for i in made.items} == {
+        "gptq reads hf, and is given gguf: start from weights in that form"
+    }
 
 
 @pytest.mark.usefixtures("cache")
