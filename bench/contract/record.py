@@ -74,6 +74,41 @@ class Audit:
 
 
 @dataclass(frozen=True)
+class Architecture:
+    """What a decoder computes and keeps per token, beside its weights: read from its config, or GGUF header.
+
+    `window`: tokens that attention looks back at most, 0 being all.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    tied_head: bool
+    window: int = 0
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The most that one device can do. `source`: "measured here", or the vendor's data sheet by its address.
+
+    `bandwidth`: bytes in use -> bytes/s of reading them over and over, since caches make small sets fast; one
+    entry "0" where it holds for any. `flop_per_s`: dtype -> dense operations of a matrix product, a second.
+    """
+
+    source: str
+    bandwidth: Mapping[str, float]
+    flop_per_s: Mapping[str, float]
+    device: str = ""
+    isa: tuple[str, ...] = ()
+    threads: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    started: str = ""
+
+
+@dataclass(frozen=True)
 class Artifact:
     """What a recipe produced.
 

@@ -113,6 +113,8 @@ SEARCH = (
     _TPOT_P95,
     _OUTPUT,
 )
+# Sections of their own below a workload's, each shown where an entry has one of its figures.
+MORE: Mapping[str, tuple[Column, ...]] = {}
 TAILS = (
     *(f"{name}_{tail}s" for name in ("ttft", "tpot", "e2el") for tail in ("", "p90_", "p95_", "p99_")),
     *(f"itl_{tail}_s" for tail in ("p50", "p90", "p95", "p99")),

@@ -12,6 +12,7 @@ from bench.publish.columns import (
     DASH,
     DIVERGENCE,
     FLOOR,
+    MORE,
     MORE_SIZE,
     ONLINE,
     QUALITY,
@@ -90,6 +91,7 @@ def pages(table: Table, notes: Notes) -> list[Page]:
         for title in table.workloads:
             asked = [row for row in rows if row.workloads[title].status != "unplanned"]
             sections += [_serving(asked, title, notes)] if asked else []
+            sections += _more(asked, title)
             if curves := [(row, row.workloads[title].curve) for row in asked if row.workloads[title].curve]:
                 sections.append(_curves(title, curves))
         found.append(Page(" / ".join(filter(None, (device, suite, model))), tuple(sections)))
@@ -194,6 +196,21 @@ def _serving(rows: Sequence[Row], title: str, notes: Notes) -> Section:
     heads = [c.heading() for c in shown]
     lines = [_figures(shown, entry, notes) for entry in entries]
     return _section(title, heads, rows, lines, [[entry] for entry in entries], notes)
+
+
+def _more(rows: Sequence[Row], title: str) -> list[Section]:
+    """What else is known of a workload's rows: memory, energy, the roofline."""
+    found = []
+    for word, known in MORE.items():
+        told = [row for row in rows if any(c.key in row.workloads[title].figures for c in known)]
+        shown = [c for c in known if any(c.key in row.workloads[title].figures for row in told)]
+        lines = [
+            (row.recipe, row.engine, *(bounded(c, row.workloads[title].figures) for c in shown))
+            for row in told
+        ]
+        heads = ("recipe", "engine", *(c.heading() for c in shown))
+        found += [Section(f"{title}: {word}", heads, tuple(lines))] if lines else []
+    return found
 
 
 def _curves(title: str, found: Sequence[tuple[Row, Sequence[Point]]]) -> Section:

@@ -43,6 +43,7 @@ class Gguf:
     context: int
     vocab_size: int
     tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def _read(stamped: tuple[tuple[Path, int, int], ...]) -> Gguf:
         files=paths, architecture=architecture, name=str(first.get("general.name", "")),
         file_type=_file_type(first.get("general.file_type")),
         context=_count(first.get(f"{architecture}.context_length")), vocab_size=_count(vocabulary),
-        tensors=tensors,
+        tensors=tensors, metadata=first,
     )  # fmt: skip
 
 

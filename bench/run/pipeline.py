@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,19 +18,21 @@ from filelock import FileLock, Timeout
 
 from bench.contract import plugins
 from bench.contract.job import Answer, Job
-from bench.contract.record import Artifact, Audit, Hardware, RequestTrace, Result
+from bench.contract.record import Artifact, Audit, Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Options, Recipe, Step, Task
 from bench.load import prompts
 from bench.machine import guard
-from bench.measure import latency, memory, online_load, sanity, throughput
+from bench.measure import sanity
 from bench.run import (
     artifacts,
     audit,
     envs,
+    figures,
     launch,
     models,
     online,
     paths,
+    physics,
     questions,
     references,
     serving,
@@ -281,12 +283,12 @@ def _round(
     result = replace(
         base, status="failed" if answer.error else "ok", reason=paths.scrubbed(answer.error),
         artifact=_public_artifact(made.artifact), environment=env.versions, receipts=answer.receipts,
-        facts={**answer.facts, **outcome.seen, **ready.facts}, duration_s=outcome.wall_s,
-        marks=() if ready.idle else (BUSY,),
+        facts={**answer.facts, **outcome.seen, **ready.facts, **physics.facts(made.folder)},
+        duration_s=outcome.wall_s, marks=() if ready.idle else (BUSY,),
     )  # fmt: skip
     if answer.error:
         return result, answer  # with the requests that were finished before
-    result = replace(result, metrics=_metrics(item.cell, result, answer.traces))
+    result = replace(result, metrics=figures.metrics(result, answer.traces))
     if wrong := sanity.check(result, answer.traces, _baseline(plan).bits_per_weight):
         kept = {k: v for k, v in result.metrics.items() if math.isfinite(v)}  # JSON has no NaN
         reason = f"refused as impossible: {'; '.join(wrong)}"
@@ -310,23 +312,6 @@ def _job(plan: Plan, item: Item, made: artifacts.Made, side: Path | None) -> Job
         f"{plan.suite.seed}/{load.title}/{item.round}",
     )  # fmt: skip
     return replace(job, workload=load, prompts=ids)
-
-
-def _metrics(cell: Cell, result: Result, traces: Sequence[RequestTrace]) -> dict[str, float]:
-    if cell.task is not None:
-        scored: dict[str, float] = plugins.load(plugins.TASKS, cell.task.kind).metrics(result.facts)
-        return {**scored, **memory.memory_metrics(result.facts, cell.device)}
-    if cell.workload is not None and cell.workload.online:
-        return {
-            **online_load.load_metrics(traces, result.facts, cell.workload.slo.limits),
-            **memory.memory_metrics(result.facts, cell.device),
-        }
-    return {
-        **latency.latency_metrics(traces),
-        **throughput.throughput_metrics(traces),
-        **memory.memory_metrics(result.facts, cell.device),
-        **{k: float(result.facts[k]) for k in ("cold_start_s", "load_s") if k in result.facts},
-    }
 
 
 def _baseline(plan: Plan) -> Audit:

@@ -1,0 +1,28 @@
+"""What the facts and traces of a round come to: every metric of its record, by the functions of `measure`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.contract import plugins
+from bench.contract.record import RequestTrace, Result
+from bench.measure import latency, memory, online_load, throughput
+
+
+def metrics(result: Result, traces: Sequence[RequestTrace]) -> dict[str, float]:
+    """Metrics of a round that came to its end, by name."""
+    cell, facts = result.cell, result.facts
+    if cell.task is not None:
+        scored: dict[str, float] = plugins.load(plugins.TASKS, cell.task.kind).metrics(facts)
+        return {**scored, **memory.memory_metrics(facts, cell.device)}
+    if cell.workload is not None and cell.workload.online:
+        return {
+            **online_load.load_metrics(traces, facts, cell.workload.slo.limits),
+            **memory.memory_metrics(facts, cell.device),
+        }
+    return {
+        **latency.latency_metrics(traces),
+        **throughput.throughput_metrics(traces),
+        **memory.memory_metrics(facts, cell.device),
+        **{k: float(facts[k]) for k in ("cold_start_s", "load_s") if k in facts},
+    }

@@ -1,0 +1,15 @@
+"""What a record keeps of the physics of its cell: the model's architecture, and what the device can do."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from bench.run import architecture
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """`architecture` of the artifact in `folder`; nothing for a model that is no plain decoder."""
+    found = architecture.read(folder)
+    return {} if found is None else {"architecture": dataclasses.asdict(found)}
