@@ -190,7 +190,7 @@ def doctor() -> None:
 
 @app.command(name="list")
 def list_(
-    what: Annotated[Literal["engines", "methods", "tasks", "suites", "recipes"], typer.Argument()],
+    what: Annotated[Literal["engines", "methods", "tasks", "suites", "recipes", "shapes"], typer.Argument()],
 ) -> None:
     """List what there is, a name and its options a line."""
     from bench.run import catalogue

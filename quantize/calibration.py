@@ -50,15 +50,20 @@ class Calibration:
 def samples(folder: Path, corpus: str, samples: int, length: int, seed: int) -> Calibration:
     """`samples` windows of `length` tokens of the corpus's calibration split, by the model's own tokenizer.
 
+    Random ids for dummy weights, to which one text is as good as another and which have no tokenizer.
     UserError when the folder has no tokenizer.json, or the text is too short for so many windows.
     """
     if samples < 1 or length < 1:
         raise UserError(f"calibration needs at least 1 sample of 1 token, not {samples} of {length}")
+    if checkpoint.is_dummy(folder):
+        return _drawn(int(checkpoint.config(folder)["vocab_size"]), samples, length, seed)
     return cut(folder, corpora.load(corpus, "calibration"), samples, length, seed)
 
 
 def cut(folder: Path, text: corpora.Corpus, samples: int, length: int, seed: int) -> Calibration:
-    """`samples` windows of `length` tokens of a text that is at hand; errors as above."""
+    """`samples` windows of `length` tokens of a text that is at hand; dummy weights and errors as above."""
+    if checkpoint.is_dummy(folder):
+        return _drawn(int(checkpoint.config(folder)["vocab_size"]), samples, length, seed)
     ids = _tokenize(folder, text.text)
     starts = _starts(len(ids), samples, length, seed)
     if starts is None:
@@ -80,6 +85,13 @@ def batches(seen: Calibration, size: int) -> Any:
         for ids in seen.ids
     ]
     return DataLoader(samples, batch_size=size)
+
+
+def _drawn(vocab: int, samples: int, length: int, seed: int) -> Calibration:
+    """Windows of ids that are all equally likely."""
+    draw = random.Random(seed)  # noqa: S311  (a reproducible sample, not a secret)
+    ids = tuple(tuple(draw.randrange(vocab) for _ in range(length)) for _ in range(samples))
+    return Calibration("random ids", "", (), ids)
 
 
 def _starts(tokens: int, samples: int, length: int, seed: int) -> list[int] | None:

@@ -33,6 +33,11 @@ def config(folder: Path) -> dict[str, Any]:
     return found
 
 
+def is_dummy(folder: Path) -> bool:
+    """Whether the weights are a shape's: of the right sizes, and without meaning or tokenizer."""
+    return (folder / "config.json").is_file() and bool(config(folder).get("dummy_weights"))
+
+
 def stored_dtype(settings: Mapping[str, Any]) -> str:
     """The floating type a config says its weights are stored in; float32 where it says nothing."""
     named = next((str(settings[key]) for key in _DTYPE_KEYS if settings.get(key)), "float32")

@@ -15,7 +15,7 @@ _CLOSED = {"extra": "forbid"}  # read by pydantic in the parent; an unknown key 
 
 @dataclass(frozen=True)
 class Model:
-    """Weights and tokenizer: a Hub id at a revision, or a local folder."""
+    """Weights and tokenizer: a Hub id at a revision, a local folder, or `shape:NAME` with dummy weights."""
 
     source: str
     revision: str | None = None
@@ -25,7 +25,12 @@ class Model:
     @property
     def label(self) -> str:
         """The name a table shows: the one given, else the last part of the path or id."""
-        return self.name or self.source.rstrip("/").rsplit("/", 1)[-1]
+        return self.name or self.source.removeprefix("shape:").rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def shown(self) -> str:
+        """The label as tables have it: nobody is to take dummy weights for the model."""
+        return f"{self.label} (dummy weights)" if self.source.startswith("shape:") else self.label
 
 
 @dataclass(frozen=True)

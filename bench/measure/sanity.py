@@ -14,7 +14,7 @@ from bench.measure.online_load import measured
 from bench.measure.stats import coefficient_of_variation
 
 VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "errors", "nvml", "round"
-CLIENT, SHORT, REMOTE = "client", "short", "remote"
+CLIENT, SHORT, REMOTE, DUMMY = "client", "short", "remote", "dummy"
 MARKS = {
     VARIES: "the coefficient of variation over rounds is above 5 %",
     BUSY: "the device was not idle and empty before a round",
@@ -24,6 +24,7 @@ MARKS = {
     ROUND: "at least one round failed and is left out",
     CLIENT: "the load's own process was busy or late: the server may be faster than this",
     SHORT: "a window of requests was shorter than 10 s",
+    DUMMY: "dummy weights of a real model's shape: speed, memory and energy mean something, tokens do not",
     REMOTE: "the server was not started here: what it runs, how and on which device is its owner's word",
 }
 CV_LIMIT = 0.05

@@ -91,7 +91,7 @@ def _places(results: Sequence[Result]) -> dict[str, list[tuple[str, str]]]:
 
 
 def _key(slug: str, suite: str, cell: Cell) -> Key:
-    return slug, suite, cell.model.label, cell.recipe.name, cell.engine.title
+    return slug, suite, cell.model.shown, cell.recipe.name, cell.engine.title
 
 
 def _what(cell: Cell) -> What:

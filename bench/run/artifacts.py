@@ -90,7 +90,7 @@ def file_options(options: object) -> dict[str, object]:
 def unsupported(steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware) -> tuple[str, str]:
     """(reason or nothing, format the recipe ends in), from what is known before anything is run."""
     ends = plugins.load(plugins.METHODS, steps[-1].method).WRITES if steps else resolved.format
-    known = audit.source(resolved.folder) if resolved.folder else Source(resolved.format, {}, {})
+    known = resolved.source
     for before, step in enumerate(steps):
         method = plugins.load(plugins.METHODS, step.method)
         if known.format not in method.READS:

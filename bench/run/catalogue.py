@@ -6,14 +6,16 @@ import dataclasses
 from collections.abc import Iterator
 
 from bench.contract import plugins
-from bench.run import config, paths
+from bench.run import config, paths, shapes
 
 _PACKAGES = {"engines": plugins.ENGINES, "methods": plugins.METHODS, "tasks": plugins.TASKS}
 
 
 def lines(what: str) -> Iterator[str]:
     """One line per name, with its options and their defaults where it has any."""
-    if what == "suites":
+    if what == "shapes":
+        yield from shapes.listed()
+    elif what == "suites":
         for file in config.suites():
             yield f"{file.relative_to(paths.ROOT)}  {_first_comment(file.read_text())}"
     elif what == "recipes":

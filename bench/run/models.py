@@ -11,8 +11,9 @@ from pathlib import Path
 
 from bench.contract import wire
 from bench.contract.errors import UserError
+from bench.contract.record import Source
 from bench.contract.spec import Model
-from bench.run import audit, gguf_file, paths
+from bench.run import audit, gguf_file, paths, shapes
 
 _WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf", "openvino_model.*"]
 _LOCAL_ONLY = ["*.onnx*"]  # many repositories have an export beside the weights that are wanted
@@ -20,21 +21,33 @@ _LOCAL_ONLY = ["*.onnx*"]  # many repositories have an export beside the weights
 
 @dataclass(frozen=True)
 class Resolved:
-    """`folder` may be a .gguf file; it is None for a Hub model that is not on this machine yet.
+    """`folder` may be a .gguf file; it is None for a Hub model or a shape that is not on this machine yet.
 
-    `identity`: content hash, or Hub id at a commit.
+    `identity`: content hash, or Hub id at a commit, or a shape's name with its hash. `dummy`: its weights
+    mean nothing. `planned`: what is known without the folder.
     """
 
     folder: Path | None
     identity: str
     format: str
+    dummy: bool = False
+    planned: Source | None = None
+
+    @property
+    def source(self) -> Source:
+        """What a plan may know of the model; its format alone where it is not here yet."""
+        return audit.source(self.folder) if self.folder else self.planned or Source(self.format, {}, {})
 
 
 def resolve(model: Model, *, fetch: bool) -> Resolved:
-    """Find the model here; with `fetch`, download a Hub model that is not.
+    """Find the model here; with `fetch`, download a Hub model that is not, and draw a shape that is not.
 
     Files are checked for being whole.
     """
+    if model.source.startswith(shapes.PREFIX):
+        place = shapes.build(model.source) if fetch else shapes.find(model.source)
+        planned = shapes.planned(model.source)
+        return Resolved(place, shapes.identity(model.source), "hf", dummy=True, planned=planned)
     folder = Path(model.source).expanduser()
     if folder.is_dir() or folder.is_file():
         return _local(folder)
@@ -61,8 +74,8 @@ def _local(place: Path) -> Resolved:
 
 
 def _found(folder: Path, identity: str) -> Resolved:
-    audit.source(folder)  # refuses a folder without config or with broken weight files, in one sentence
-    return Resolved(folder, identity, audit.detect_format(folder))
+    config = audit.source(folder).config  # refuses a folder with no config or broken files, in one sentence
+    return Resolved(folder, identity, audit.detect_format(folder), dummy=bool(config.get(shapes.DUMMY)))
 
 
 def _is_path(source: str) -> bool:

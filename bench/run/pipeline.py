@@ -43,7 +43,6 @@ from bench.run.progress import Pace, Progress
 from bench.store import Store
 
 _WARMUP_GROUPS = 8
-BUSY = "busy"
 
 
 @dataclass(frozen=True)
@@ -284,7 +283,7 @@ def _round(
         base, status="failed" if answer.error else "ok", reason=paths.scrubbed(answer.error),
         artifact=_public_artifact(made.artifact), environment=env.versions, receipts=answer.receipts,
         facts={**answer.facts, **outcome.seen, **ready.facts, **physics.facts(made.folder)},
-        duration_s=outcome.wall_s, marks=() if ready.idle else (BUSY,),
+        duration_s=outcome.wall_s, marks=_seen(item, ready),
     )  # fmt: skip
     if answer.error:
         return result, answer  # with the requests that were finished before
@@ -294,6 +293,12 @@ def _round(
         reason = f"refused as impossible: {'; '.join(wrong)}"
         return replace(result, status="failed", reason=reason, metrics=kept), answer
     return result, answer
+
+
+def _seen(item: Item, ready: guard.Readiness) -> tuple[str, ...]:
+    """Marks that only this side can give."""
+    dummy = (sanity.DUMMY,) if item.made.resolved.dummy else ()
+    return dummy if ready.idle else (sanity.BUSY, *dummy)
 
 
 def _job(plan: Plan, item: Item, made: artifacts.Made, side: Path | None) -> Job:

@@ -14,7 +14,7 @@ from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Suite, Task
 from bench.contract.workload import LOAD_FIELDS, Workload
 from bench.machine import hardware as machine
-from bench.run import artifacts, audit, envs, models, questions, references, traits
+from bench.run import artifacts, envs, models, questions, references, traits
 from bench.run.models import Resolved
 from bench.run.questions import Questions
 from bench.run.references import Reference
@@ -156,7 +156,7 @@ def _made(model: Model, recipe: Recipe, resolved: Resolved, hardware: Hardware) 
 
 def _context(resolved: Resolved) -> int:
     """The most tokens the model can attend to, by its config; 0 when it is not known yet."""
-    config = audit.source(resolved.folder).config if resolved.folder else {}
+    config = resolved.source.config
     config = config.get("text_config") or config
     return int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
 
@@ -174,8 +174,18 @@ def _against(cell: Cell, made: Made, hardware: Hardware) -> str:
         times = f"{load.turns} x " if load.turns > 1 else ""
         asked = f"{times}{load.prompt_tokens} + {load.new_tokens} tokens"
         return f"{asked} exceed the model's context of {made.context}"
+    if made.resolved.dummy and (why := _meaningless(cell)):
+        return why
     reason: str | None = engine.unsupported(cell, made.format, hardware)
     return reason or ""
+
+
+def _meaningless(cell: Cell) -> str:
+    """Why dummy weights cannot be given this."""
+    if cell.task is not None:
+        return "dummy weights have no quality to measure: name a model with real weights"
+    online = cell.workload is not None and cell.workload.online
+    return "a shape has no tokenizer, and servers take text: offline workloads only" if online else ""
 
 
 def _wanted(cell: Cell, only: str, engine: str) -> bool:

@@ -46,6 +46,25 @@ _NEEDS_IMATRIX = frozenset(
 )
 _FILE = "model.gguf"
 _CONVERTER = Path("share") / "llama-cpp-python" / "convert_hf_to_gguf.py"
+# Runs the converter on a model that has no tokenizer: the vocabulary is a number.
+_WITHOUT_VOCABULARY = """
+import runpy, sys
+from pathlib import Path
+folder = str(Path(sys.argv[1]).parent)
+sys.path[:0] = [folder, folder + "/gguf-py"]
+import conversion
+known = conversion.get_model_class
+def set_vocab(self):
+    self.gguf_writer.add_tokenizer_model("no_vocab")
+    if not any(key.endswith(".vocab_size") for part in self.gguf_writer.kv_data for key in part):
+        self.gguf_writer.add_vocab_size(self.hparams["vocab_size"])
+def get_model_class(*words, **more):
+    found = known(*words, **more)
+    return type(found.__name__, (found,), {"set_vocab": set_vocab, "model_arch": found.model_arch})
+conversion.get_model_class = get_model_class
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 _ERROR, _CONTINUED = 4, 5  # of enum ggml_log_level
 _SMALLEST_BATCH = 16  # the imatrix tool leaves smaller products out
 
@@ -116,7 +135,8 @@ def _convert(folder: Path, file: Path, kind: str) -> dict[str, Any]:
     if kind not in _WHOLE and kind != "q8_0":
         raise UserError(f"{kind} is made from a GGUF file, not from safetensors: convert to f16 first")
     began = time.perf_counter()
-    argv = [sys.executable, str(script), str(folder), "--outtype", kind, "--outfile", str(file)]
+    bare = ["-c", _WITHOUT_VOCABULARY] if checkpoint.is_dummy(folder) else []
+    argv = [sys.executable, *bare, str(script), str(folder), "--outtype", kind, "--outfile", str(file)]
     done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False)
     sys.stderr.write(done.stderr)
     if done.returncode or not file.is_file():
