@@ -107,7 +107,7 @@ def test_tables_say_that_weights_are_dummy(tiny: str, tmp_path: Path) -> None:
     assert result.status == "ok", result.reason
     assert "dummy" in result.marks
     for form in ("terminal", "md", "csv", "json"):
-        assert "tiny (dummy weights)" in tables.render(table, form).replace("\\", "")  # type: ignore[arg-type]
+        assert "tiny (dummy weights)" in tables.render(table, form).replace("\\", "")
 
 
 def test_what_cannot_be_drawn_is_one_sentence(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
