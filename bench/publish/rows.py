@@ -75,8 +75,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in the order they are shown; the titles of tasks and workloads likewise."""
+    """Rows in the order they are shown; the titles of tasks and workloads likewise. `notes` are sentences."""
 
     rows: tuple[Row, ...]
     tasks: tuple[str, ...]
     workloads: tuple[str, ...]
+    notes: tuple[str, ...] = ()

@@ -79,6 +79,7 @@ class Page:
 def pages(table: Table, notes: Notes) -> list[Page]:
     """Every page; `notes` collects what its cells refer to, numbered through all of them."""
     found = []
+    notes.said.update(dict.fromkeys(table.notes))
     for (device, suite, model), group in groupby(table.rows, key=lambda r: (r.device, r.suite, r.model)):
         rows = list(group)
         tasks = [t for t in table.tasks if any(r.tasks[t].status != "unplanned" for r in rows)]

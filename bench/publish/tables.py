@@ -6,7 +6,7 @@ first whose artifact is in the original format; the change is computed by the ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -41,11 +41,12 @@ def build(results: Iterable[Result], expected: Iterable[Cell] | None = None) -> 
 
     Rows come in the order of `expected` where given, else as they started, the baseline first.
     """
-    gathered = _gather(sorted(results, key=lambda r: (r.started, r.round)), expected)
+    ordered = sorted(results, key=lambda r: (r.started, r.round))
+    gathered = _gather(ordered, expected)
     places = sorted(dict.fromkeys(key[:3] for key in gathered.cells), key=lambda p: p[:2])
     rows = [row for place in places for row in _adjusted(_rows(place, gathered))]
     titles = [[title for is_task, title in gathered.whats if is_task is wanted] for wanted in (True, False)]
-    return Table(tuple(rows), tuple(titles[0]), tuple(titles[1]))
+    return Table(tuple(rows), tuple(titles[0]), tuple(titles[1]), tuple(_mixed(ordered)))
 
 
 def render(table: Table, format: Format, width: int = 120) -> str:  # noqa: A002  (the command line's word)
@@ -80,6 +81,23 @@ def _gather(results: Sequence[Result], expected: Iterable[Cell] | None) -> _Gath
             gathered.cells.setdefault(key, {}).setdefault(_what(cell), []).append(result)
             gathered.whats.setdefault(_what(cell))
     return gathered
+
+
+def _mixed(results: Sequence[Result]) -> Iterator[str]:
+    """A sentence for each place whose records come from CPUs of one name with other instruction sets."""
+    seen: dict[tuple[str, str], set[tuple[str, ...]]] = {}
+    for result in results:
+        if result.status == "ok":
+            place, isa = (result.hardware.slug, result.suite), tuple(sorted(result.hardware.isa))
+            seen.setdefault(place, set()).add(isa)
+    for (slug, suite), kinds in seen.items():
+        if len(kinds) > 1:
+            every = [word for isa in kinds for word in isa]
+            differ = sorted({word for word in every if every.count(word) < len(kinds)})
+            yield (
+                f"{slug} / {suite}: its records come from {len(kinds)} CPUs of that name, with and without "
+                f"{', '.join(differ)}: run the suite again on one to compare its times"
+            )
 
 
 def _places(results: Sequence[Result]) -> dict[str, list[tuple[str, str]]]:

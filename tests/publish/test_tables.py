@@ -275,3 +275,12 @@ def test_records_read_back_give_the_same_table(tmp_path: Path) -> None:
         store.put(result)
     back: Mapping[str, Any] = {row.recipe: row for row in build(store.all()).rows}
     assert back["gptq-4"].workloads == {row.recipe: row for row in build(RECORDS).rows}["gptq-4"].workloads
+
+
+def test_records_of_unlike_cpus_of_one_name_are_not_mixed_in_silence() -> None:
+    """A cloud's "AMD EPYC" may have AVX-512 today and not tomorrow: one folder, times of two machines."""
+    first = served("baseline", 0.1)
+    other = replace(served("nf4", 0.1), hardware=replace(CPU, isa=("avx2", "avx512f")))
+
+    assert build([first]).notes == ()
+    assert "with and without avx2, avx512f" in render(build([first, other]), "terminal")
