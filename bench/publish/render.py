@@ -27,8 +27,8 @@ from bench.publish.columns import (
     TAILS,
     Column,
 )
-from bench.publish.rows import LEGEND, Entry, Row, Table
-from bench.publish.sections import NAMES, Notes, Page, Section, columns, load_columns, pages, summary
+from bench.publish.rows import LEGEND, Entry, Row, Section, Table
+from bench.publish.sections import NAMES, Notes, Page, columns, load_columns, pages, summary
 
 _CHANGES = (CHANGE.key, "perplexity_change_low_fraction", "perplexity_change_high_fraction")
 _HEAD = 12  # columns of a head that had to be broken

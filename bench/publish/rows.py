@@ -27,6 +27,7 @@ class Entry:
     baseline: a fraction and its interval as the task's `compare` gives them. `figures`: metric -> spread
     over rounds, SI units. `metric`: which one the score is, where a task has several. `curve`: the figures at
     each level of a sweep or a search, in ascending order. `note`: what a reader must know of the load.
+    `sizes`: batch, prompt tokens and new tokens of an offline load.
     """
 
     status: Literal["ok", "failed", "unsupported", "missing", "unplanned"]
@@ -38,6 +39,7 @@ class Entry:
     curve: tuple[Point, ...] = ()
     note: str = ""
     metric: str = ""
+    sizes: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,3 +83,12 @@ class Table:
     tasks: tuple[str, ...]
     workloads: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: `heads` and the cells of each line, as text; the first two columns are names."""
+
+    title: str
+    heads: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from bench.publish import crossover
 from bench.publish.columns import (
     CHANGE,
     CURVE,
@@ -29,7 +30,7 @@ from bench.publish.columns import (
     score_change,
     task_name,
 )
-from bench.publish.rows import ADJUSTED, LEGEND, OTHER_ENGINE, TESTED, Entry, Point, Row, Table
+from bench.publish.rows import ADJUSTED, LEGEND, OTHER_ENGINE, TESTED, Entry, Point, Row, Section, Table
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 STAR = "*"
@@ -40,15 +41,6 @@ _PAIRED = (
 )
 _NOISE = "noise: the items show no difference, p is 0.05 or more"
 NAMES = 2  # leading columns that hold names, not figures: recipe, engine
-
-
-@dataclass(frozen=True)
-class Section:
-    """`heads` and the cells of each line, as text; the first NAMES columns are names."""
-
-    title: str
-    heads: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
 
 
 @dataclass
@@ -95,6 +87,7 @@ def pages(table: Table, notes: Notes) -> list[Page]:
             sections += _more(asked, title)
             if curves := [(row, row.workloads[title].curve) for row in asked if row.workloads[title].curve]:
                 sections.append(_curves(title, curves))
+        sections += crossover.sections(rows)
         found.append(Page(" / ".join(filter(None, (device, suite, model))), tuple(sections)))
     return found
 

@@ -201,8 +201,13 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> Entry:
     figures = {key: spread([r.metrics[key] for r in done if key in r.metrics]) for key in metrics}
     return Entry(
         "ok", rounds=len(done), figures=figures, marks=marks(rounds), curve=_curve(done), note=_note(done[0]),
-        metric=str(done[0].facts.get("metric", "")),
+        metric=str(done[0].facts.get("metric", "")), sizes=_sizes(done[0].cell),
     )  # fmt: skip
+
+
+def _sizes(cell: Cell) -> tuple[int, int, int] | None:
+    load = cell.workload
+    return (load.batch, load.prompt_tokens, load.new_tokens) if load and not load.online else None
 
 
 def _note(result: Result) -> str:
