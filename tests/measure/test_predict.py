@@ -1,0 +1,58 @@
+"""Predictions: a law that holds is found again, and what is left out tells how far off it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.measure.predict import Sample, error, law, left_out
+
+
+def cells(per_layer_s: float, factor: float, engine: str = "hf", format_: str = "hf") -> list[Sample]:
+    """Times that obey a law exactly, of models of 5, 16 and 30 layers."""
+    least = ((5, 0.001), (16, 0.004), (30, 0.010), (30, 0.050))
+    return [Sample(engine, format_, n, s, per_layer_s * n + factor * s) for n, s in least]
+
+
+def test_a_law_is_found_again() -> None:
+    """20 µs a layer and an efficiency of one half, to rounding; a bandwidth-bound step and an idle one."""
+    found = law(cells(20e-6, 2.0), "hf", "hf")
+
+    assert found is not None
+    assert (found.per_layer_s, found.factor) == pytest.approx((20e-6, 2.0))
+    assert found.time_s(0.008, 28) == pytest.approx(28 * 20e-6 + 0.016)
+    assert (found.of, found.cells) == ("hf hf", 4)
+
+
+def test_the_nearest_cells_that_suffice_are_taken() -> None:
+    """Format, engine, all: three cells at the least, and none of another law where there are three."""
+    known = [*cells(0.0, 2.0, "hf", "hf"), *cells(0.0, 4.0, "hf", "bnb")[:2], *cells(0.0, 1.2, "vllm", "hf")]
+    of = {(e, f): found.of for e, f in (("hf", "hf"), ("hf", "bnb"), ("vllm", "hf"), ("llamacpp", "gguf"))
+          if (found := law(known, e, f))}  # fmt: skip
+
+    assert of == {
+        ("hf", "hf"): "hf hf", ("hf", "bnb"): "hf", ("vllm", "hf"): "vllm hf",
+        ("llamacpp", "gguf"): "all engines",
+    }  # fmt: skip
+    assert law(known[:2], "hf", "hf") is None
+
+
+def test_nothing_is_below_zero() -> None:
+    """Where steps of more layers take less, the overhead is nothing and the factor alone is fitted."""
+    odd = [Sample("hf", "hf", 30, 0.010, 0.020), Sample("hf", "hf", 5, 0.010, 0.022),
+           Sample("hf", "hf", 10, 0.005, 0.012)]  # fmt: skip
+    found = law(odd, "hf", "hf")
+
+    assert found is not None
+    assert found.per_layer_s == 0.0
+    assert found.factor == pytest.approx(2.19, abs=0.02)
+
+
+def test_the_error_is_of_cells_the_fit_has_not_seen() -> None:
+    """Nothing where the law holds; one cell that is twice as slow is seen to be off by half."""
+    exact = cells(20e-6, 2.0)
+    slow = Sample("hf", "hf", 16, 0.004, 2 * exact[1].took_s, "slow")
+
+    assert error(left_out(exact)) == pytest.approx((0.0, 0.0), abs=1e-9)
+    off = {each.sample.name: each.error_fraction for each in left_out([*exact, slow])}
+    assert off["slow"] == pytest.approx(-0.5)
+    assert error(left_out(exact[:2])) is None
