@@ -1,0 +1,173 @@
+"""What a suite's offline cells would do on a GPU that is not here: by its data sheet and what was measured.
+
+The least time of a step comes from the vendor's figures; how much longer engines take, from the records of
+other devices (bench.measure.predict). A prediction is never a record, and no table mixes the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from bench.contract import wire
+from bench.contract.record import Architecture, Ceiling, Gpu, Hardware, Result
+from bench.contract.spec import Cell, Suite
+from bench.contract.workload import Workload
+from bench.machine import gpus
+from bench.machine import hardware as machine
+from bench.measure import roofline
+from bench.measure.predict import Law, Sample, error, law, left_out
+from bench.run import fit, plan
+from bench.run.plan import Item
+
+DRIVER = "not here"
+
+
+@dataclass(frozen=True)
+class Known:
+    """Measured cells to predict from: steps and prompts. `devices`: the results folders they come from."""
+
+    steps: tuple[Sample, ...]
+    prompts: tuple[Sample, ...]
+    devices: tuple[str, ...]
+    on_gpu: bool
+
+    @property
+    def step_error(self) -> tuple[float, float] | None:
+        """Of TPOT, each cell predicted from the others: median and 90th percentile."""
+        return error(left_out(self.steps))
+
+    @property
+    def prompt_error(self) -> tuple[float, float] | None:
+        return error(left_out(self.prompts))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One cell. `reason`: why it cannot run there, or why nothing can be said; times are then None.
+
+    `least`: by the roofline alone; `law`: whose overhead and efficiency the others are by. Of a batch.
+    """
+
+    cell: Cell
+    need: fit.Need | None
+    reason: str = ""
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    least_ttft_s: float | None = None
+    least_tpot_s: float | None = None
+    law: Law | None = None
+
+    def output_tok_per_s(self, *, least: bool = False) -> float | None:
+        """Of the whole batch, from the prompt on."""
+        load = self.cell.workload
+        first, each = (self.least_ttft_s, self.least_tpot_s) if least else (self.ttft_s, self.tpot_s)
+        if load is None or first is None or each is None:
+            return None
+        return load.batch * load.new_tokens / (first + each * (load.new_tokens - 1))
+
+
+def hardware(gpu: str) -> tuple[Hardware, Ceiling]:
+    """A machine with the GPU of that short name (`l4`), and what its vendor says it can do."""
+    board = gpus.named(gpu)
+    one = Gpu(0, board.names[0], int(board.memory_bytes), board.capability, DRIVER)
+    return machine.described(("cuda:0",), (one,))[0], board.ceiling
+
+
+def known(results: Iterable[Result]) -> Known:
+    """The offline cells that ran, each once, from GPUs if any was measured, else from CPUs."""
+    rounds: dict[tuple[object, ...], list[Result]] = {}
+    for result in results:
+        load = result.cell.workload
+        if load and not load.online and result.status == "ok" and "roofline_s" in result.metrics:
+            key = (result.hardware.slug, result.hardware.isa, result.suite, result.cell.title)
+            rounds.setdefault(key, []).append(result)
+    cells = list(rounds.values())
+    on_gpu = [its for its in cells if its[0].hardware.gpus]
+    chosen = on_gpu or cells
+    steps = [_step(its) for its in chosen]
+    prompts = [found for its in chosen if (found := _prompt(its)) is not None]
+    devices = tuple(dict.fromkeys(its[0].hardware.slug for its in chosen))
+    return Known(tuple(steps), tuple(prompts), devices, bool(on_gpu))
+
+
+def predict(suite: Suite, gpu: str, measured: Known) -> list[Prediction]:
+    """Every offline cell of the suite on that GPU, in the suite's order."""
+    there, ceiling = hardware(gpu)
+    made = plan.plan(suite, fetch=False, on=(there,))
+    first = sorted((i for i in made.items if i.round == 0), key=lambda i: i.order)
+    return [
+        _one(item, there, ceiling, measured)
+        for item in first
+        if item.cell.workload is not None and not item.cell.workload.online
+    ]
+
+
+def _one(item: Item, there: Hardware, ceiling: Ceiling, measured: Known) -> Prediction:
+    held, load = item.made.held, item.cell.workload
+    floats = str(item.cell.engine.options.get("dtype", there.compute_dtype))
+    assert load is not None  # noqa: S101  (only offline cells are asked for)
+    need = fit.need(held, item.cell.engine.options, load, there, floats) if held else None
+    if item.reason or held is None or need is None:
+        return Prediction(item.cell, need, item.reason or "the size of its artifact is not known beforehand")
+    shape = held.parameters.architecture
+    least = _least(shape, held, need, load, floats, ceiling) if shape else None
+    if shape is None or least is None:
+        return Prediction(item.cell, need, "no plain decoder, or a type the data sheet has no figure for")
+    engine, written = item.cell.engine.name, item.made.format
+    step, prompt = (law(samples, engine, written) for samples in (measured.steps, measured.prompts))
+    ttft_s, tpot_s = least
+    return Prediction(
+        item.cell, need, "",
+        prompt.time_s(ttft_s, shape.layers) if prompt else None,
+        step.time_s(tpot_s, shape.layers) if step else None,
+        ttft_s, tpot_s, step,
+    )  # fmt: skip
+
+
+def _least(
+    shape: Architecture, held: fit.Held, need: fit.Need, load: Workload, floats: str, ceiling: Ceiling
+) -> tuple[float, float] | None:
+    """(TTFT, TPOT) of the roofline in seconds, computing in `floats`."""
+    limits = {"vendor": {"bandwidth": ceiling.bandwidth, "flop_per_s": ceiling.flop_per_s}}
+    bandwidth, peak = roofline.bandwidth_for(limits, need.weights_bytes), roofline.flop_for(limits, (floats,))
+    if bandwidth is None or peak is None:
+        return None
+    context = load.prompt_tokens + load.new_tokens / 2
+    head = 0 if shape.tied_head else shape.vocab_size * shape.hidden
+    parameters = held.parameters.linear + head
+    unread = head * 2 if held.format != "gguf" else 0  # the embedding, which llama.cpp leaves with the host
+    weights = need.weights_bytes - unread
+    kept = load.batch * roofline.kv_bytes(shape, 16.0, context)
+    work = load.batch * roofline.token_flop(shape, parameters, context)
+    prompt = load.batch * roofline.prefill_flop(shape, parameters, load.prompt_tokens)
+    return (
+        max(weights / bandwidth, prompt / peak),
+        max((weights + kept) / bandwidth, work / peak),
+    )
+
+
+def _step(rounds: Sequence[Result]) -> Sample:
+    return _sample(rounds, _median(rounds, "roofline_s"), _median(rounds, "tpot_s"))
+
+
+def _prompt(rounds: Sequence[Result]) -> Sample | None:
+    """A batch's prompts: reading the weights, or computing; None where one of the two is not known."""
+    needed = ("mfu_fraction", "ceiling_bytes_per_s", "decode_step_bytes")
+    if any(key not in result.metrics for result in rounds for key in needed):
+        return None
+    took = _median(rounds, "ttft_s")
+    reading = _median(rounds, "decode_step_bytes") / _median(rounds, "ceiling_bytes_per_s")
+    return _sample(rounds, max(reading, _median(rounds, "mfu_fraction") * took), took)
+
+
+def _sample(rounds: Sequence[Result], least_s: float, took_s: float) -> Sample:
+    first = rounds[0]
+    shape = wire.build(Architecture, first.facts["architecture"])
+    written = first.artifact.format if first.artifact else ""
+    return Sample(first.cell.engine.name, written, shape.layers, least_s, took_s, first.cell.title)
+
+
+def _median(rounds: Sequence[Result], key: str) -> float:
+    return median(result.metrics[key] for result in rounds)
