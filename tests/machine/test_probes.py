@@ -122,7 +122,7 @@ def test_a_reader_stands_in_for_the_driver() -> None:
     """Each sample takes one reading, from whatever gives readings."""
 
     @contextmanager
-    def recorded(_index: int | None) -> Iterator[nvml.Reader]:
+    def recorded(_device: str) -> Iterator[nvml.Reader]:
         yield lambda: Reading(used_bytes=123)
 
     with watch(1, "cpu", open_reader=recorded) as probe:
