@@ -21,14 +21,14 @@ from bench.contract.job import Answer, Job
 from bench.contract.record import Artifact, Audit, Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Options, Recipe, Step, Task
 from bench.load import prompts
-from bench.machine import guard
+from bench.machine import counters, guard
 from bench.measure import sanity
 from bench.run import (
     artifacts,
     audit,
     envs,
     figures,
-    launch,
+    metered,
     models,
     online,
     paths,
@@ -67,8 +67,14 @@ def pending(plan: Plan, store: Store, *, retry_failed: bool = False) -> list[Ite
     return left
 
 
-def run(plan: Plan, store: Store, progress: Progress, *, retry_failed: bool = False) -> Tally:
-    """Run everything pending, one device after the other, alone on each."""
+def run(
+    plan: Plan, store: Store, progress: Progress, *, retry_failed: bool = False,
+    open_reader: counters.OpenReader = counters.reader,
+) -> Tally:  # fmt: skip
+    """Run everything pending, one device after the other, alone on each.
+
+    `open_reader` opens what counts the energy of a device.
+    """
     todo = pending(plan, store, retry_failed=retry_failed)
     done: Counter[str] = Counter()
     for orphan in serving.end_orphans():
@@ -87,7 +93,7 @@ def run(plan: Plan, store: Store, progress: Progress, *, retry_failed: bool = Fa
                 )
                 began = time.monotonic()
                 side = next((sides.get(s.digest) for s in (item.reference, item.questions) if s), None)
-                result, kept = _round(plan, item, made.get(item.made.recipe.name), side)
+                result, kept = _round(plan, item, made.get(item.made.recipe.name), side, open_reader)
                 store.put(result, kept.traces, kept.items)
                 pace.done(_kind(item), time.monotonic() - began)
                 done[result.status] += 1
@@ -257,8 +263,9 @@ def _public_artifact(artifact: Artifact) -> Artifact:
 
 
 def _round(
-    plan: Plan, item: Item, made: artifacts.Made | str | None, side: Path | str | None
-) -> tuple[Result, Answer]:
+    plan: Plan, item: Item, made: artifacts.Made | str | None, side: Path | str | None,
+    open_reader: counters.OpenReader,
+) -> tuple[Result, Answer]:  # fmt: skip
     """One round in a fresh process: a record, whatever happened, and what is kept beside it."""
     base = replace(skeleton(plan, item), started=_now())
     if item.reason:
@@ -273,9 +280,9 @@ def _round(
         seed = f"{plan.suite.seed}/{item.cell.what}"
         outcome = online.run(item.cell, made, env, seed, item.round, timeout_s=plan.suite.timeout_s)
     else:
-        outcome = launch.run(
-            _job(plan, item, made, side), env, timeout_s=plan.suite.timeout_s,
-            memory_limit_bytes=_limit(plan),
+        outcome = metered.run(
+            _job(plan, item, made, side), env, plan.suite.energy_window_s, timeout_s=plan.suite.timeout_s,
+            memory_limit_bytes=_limit(plan), open_reader=open_reader,
         )  # fmt: skip
     answer = outcome.answer
     if item.questions and side and not answer.error:
