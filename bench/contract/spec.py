@@ -82,8 +82,8 @@ class Suite:
     rounds of it show only that it repeats.
     `timeout_s` bounds one round; `memory_limit_gib` bounds a worker's process tree (0: the machine's own
     memory); `settle_s` is how long a run waits for an idle device before its first round; an offline round
-    goes on for `energy_window_s` after its measured batches where the device counts its energy (0: it does
-    not). None of these is part of a digest: they change no figure that is there without them.
+    goes on for `energy_window_s` after its measured batches where the device counts its energy (0: no energy
+    is measured). None of these is part of a digest: they change no figure that is there without them.
     """
 
     name: str

@@ -19,6 +19,7 @@ def metrics(result: Result, traces: Sequence[RequestTrace]) -> dict[str, float]:
         return {
             **online_load.load_metrics(traces, facts, cell.workload.slo.limits),
             **memory.memory_metrics(facts, cell.device),
+            **energy.energy_metrics(facts),
         }
     return {
         **latency.latency_metrics(traces),

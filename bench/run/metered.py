@@ -8,9 +8,10 @@ from typing import Any
 
 from bench.contract.job import Job
 from bench.machine import counters, probes
-from bench.measure import energy
+from bench.measure import energy, online_load
 from bench.run import launch
 from bench.run.envs import Environment
+from bench.run.stages import Seen
 
 IDLE_S = 3.0
 
@@ -47,6 +48,24 @@ def idle_facts(device: str, open_reader: counters.OpenReader) -> dict[str, Any]:
     power_w = energy.counted_w([(look.time_s, look.reading.energy_j) for look in looks])
     known = {} if power_w is None else {"idle_power_w": power_w}
     return {"idle_s": looks[-1].time_s - looks[0].time_s, **known}
+
+
+def loaded(
+    facts: Mapping[str, Any], load: Seen, idle: Mapping[str, Any], probe: probes.Probe
+) -> dict[str, Any]:
+    """The facts of a load over HTTP with its window as one of energy, however long the load made it.
+
+    On a CPU the joules of the load's own process are in it: it runs on the same packages.
+    """
+    answer = load.answer
+    if answer.window_s <= 0:
+        return dict(facts)
+    read, written = online_load.tokens(load.traces, answer.window_s)
+    window = {
+        "start_s": answer.zero_s, "duration_s": answer.window_s, "asked_s": 0.0,
+        "input_tokens": read, "output_tokens": written,
+    }  # fmt: skip
+    return with_window({**facts, "energy_window": window}, idle, probe)
 
 
 def with_window(facts: Mapping[str, Any], idle: Mapping[str, Any], probe: probes.Probe) -> dict[str, Any]:

@@ -278,7 +278,10 @@ def _round(
     env = envs.ensure(_env(item), lambda _: None)
     if item.cell.workload is not None and item.cell.workload.online:
         seed = f"{plan.suite.seed}/{item.cell.what}"
-        outcome = online.run(item.cell, made, env, seed, item.round, timeout_s=plan.suite.timeout_s)
+        outcome = online.run(
+            item.cell, made, env, seed, item.round, timeout_s=plan.suite.timeout_s,
+            energy=plan.suite.energy_window_s > 0, open_reader=open_reader,
+        )  # fmt: skip
     else:
         outcome = metered.run(
             _job(plan, item, made, side), env, plan.suite.energy_window_s, timeout_s=plan.suite.timeout_s,

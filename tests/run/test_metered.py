@@ -113,3 +113,24 @@ def test_nothing_is_waited_for_that_cannot_be_had(tmp_path: Path, *, counted: bo
 
     assert result.duration_s < metered.IDLE_S + 10
     assert not [key for key in (*result.facts, *result.metrics) if key.startswith(("energy_w", "idle_"))]
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_load_has_the_joules_of_its_own_window(tmp_path: Path) -> None:
+    """The server is watched and the client knows its window: joules over the tokens that came in it."""
+    load = {"kind": "closed", "concurrency": 4, "prompt_tokens": 16, "new_tokens": 8, "requests": 100}
+    reader = replay.opened(_rising(60.0), time.monotonic())
+    result = _run(Store(tmp_path / "results"), _suite(workloads=[load]), reader)
+    window, metrics = result.facts["energy_window"], result.metrics
+
+    assert window["duration_s"] == result.facts["window_s"] < 10
+    assert any("10 s are needed" in clause for clause in result.facts["energy_faults"])
+    assert metrics["energy_valid"] == 0.0
+    assert window["output_tokens"] == pytest.approx(100 * 8, rel=0.1)
+    assert window["input_tokens"] == pytest.approx(100 * 16, rel=0.1)
+    rate = window["output_tokens"] / window["duration_s"]
+    assert metrics["output_tok_per_s"] == pytest.approx(rate, rel=1e-4)
+    assert metrics["energy_gross_j"] / window["duration_s"] == pytest.approx(
+        metrics["power_mean_w"], rel=1e-4
+    )
+    assert metrics["power_mean_w"] > result.facts["idle_power_w"] + _WATTS_PER_S * metered.IDLE_S / 2
