@@ -58,9 +58,9 @@ def _look(line: str) -> Look:
     return replace(look, reading=replace(look.reading, processes=processes))
 
 
-def main(device: str, duration_s: float, path: Path) -> int:
+def main(device: str, duration_s: float, path: Path, open_reader: OpenReader = counters.reader) -> int:
     """Record a device to a file; 1 where there is none to read."""
-    with counters.reader(device) as read:
+    with open_reader(device) as read:
         if read is None:
             sys.stderr.write(f"nothing to record on {device}: {counters.source(device)}\n")
             return 1
@@ -69,4 +69,6 @@ def main(device: str, duration_s: float, path: Path) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     sys.exit(main(sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,13 +84,13 @@ def test_a_recording_stands_in_for_its_device() -> None:
     assert joules == sorted(joules)
 
 
-def test_where_there_is_no_counter_nothing_is_recorded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One line that says so, and no file."""
-    with counters.reader("cpu") as read:
-        if read is not None:
-            pytest.skip("this machine's RAPL can be read")
-    assert replay.main("cpu", 1.0, tmp_path / "cpu.jsonl") == 1
-    assert "nothing to record on cpu: none" in capsys.readouterr().err
+def test_a_recording_is_made_by_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Five looks a second in the file; where nothing can be read, a line that says so and no file."""
+    source = replay.opened(looks(Gpu([(9, 100)]), 2.0), time.monotonic())
+    assert replay.main("cuda:0", 0.7, tmp_path / "gpu.jsonl", source) == 0
+    assert len(replay.load(tmp_path / "gpu.jsonl")) == 5  # at 0, 0.2, 0.4, 0.6 and 0.8 s
+
+    nothing = partial(counters.reader, root=tmp_path)
+    assert replay.main("cpu", 1.0, tmp_path / "cpu.jsonl", nothing) == 1
+    assert "nothing to record on cpu" in capsys.readouterr().err
     assert not (tmp_path / "cpu.jsonl").exists()

@@ -13,10 +13,10 @@ import pytest
 
 from bench.contract.record import Result
 from bench.contract.spec import Suite
-from bench.machine import counters, replay
+from bench.machine import counters, hardware, replay
 from bench.machine.counters import Look
 from bench.publish import columns, tables
-from bench.run import config, metered, pipeline, plan
+from bench.run import checkup, config, metered, pipeline, plan
 from bench.run.progress import Progress
 from bench.store import Store
 from tests.machine.gpu_traces import Gpu, looks
@@ -134,3 +134,10 @@ def test_a_load_has_the_joules_of_its_own_window(tmp_path: Path) -> None:
         metrics["power_mean_w"], rel=1e-4
     )
     assert metrics["power_mean_w"] > result.facts["idle_power_w"] + _WATTS_PER_S * metered.IDLE_S / 2
+
+
+@pytest.mark.usefixtures("cache")
+def test_doctor_says_where_energy_comes_from() -> None:
+    """One line: what counts, or "none" and why."""
+    (line,) = [line for line in checkup.lines() if line.startswith("energy ")]
+    assert line.split(maxsplit=1)[1] == counters.source(hardware.detect("auto").device)
