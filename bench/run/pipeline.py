@@ -28,6 +28,7 @@ from bench.run import (
     audit,
     envs,
     figures,
+    launch,
     metered,
     models,
     online,
@@ -276,17 +277,7 @@ def _round(
         return replace(base, status="failed", reason=side), Answer()
     ready = guard.inspect(item.cell.device)
     env = envs.ensure(_env(item), lambda _: None)
-    if item.cell.workload is not None and item.cell.workload.online:
-        seed = f"{plan.suite.seed}/{item.cell.what}"
-        outcome = online.run(
-            item.cell, made, env, seed, item.round, timeout_s=plan.suite.timeout_s,
-            energy=plan.suite.energy_window_s > 0, open_reader=open_reader,
-        )  # fmt: skip
-    else:
-        outcome = metered.run(
-            _job(plan, item, made, side), env, plan.suite.energy_window_s, timeout_s=plan.suite.timeout_s,
-            memory_limit_bytes=_limit(plan), open_reader=open_reader,
-        )  # fmt: skip
+    outcome = _outcome(plan, item, made, side, env, open_reader)
     answer = outcome.answer
     if item.questions and side and not answer.error:
         answer = questions.judge(item.questions, side, answer, timeout_s=plan.suite.timeout_s)
@@ -304,6 +295,23 @@ def _round(
         reason = f"refused as impossible: {'; '.join(wrong)}"
         return replace(result, status="failed", reason=reason, metrics=kept), answer
     return result, answer
+
+
+def _outcome(
+    plan: Plan, item: Item, made: artifacts.Made, side: Path | None, env: envs.Environment,
+    open_reader: counters.OpenReader,
+) -> launch.Outcome:  # fmt: skip
+    """What a worker, or a server under load, gave."""
+    suite, load = plan.suite, item.cell.workload
+    if load is not None and load.online:
+        return online.run(
+            item.cell, made, env, f"{suite.seed}/{item.cell.what}", item.round, timeout_s=suite.timeout_s,
+            energy=suite.energy_window_s > 0, open_reader=open_reader,
+        )  # fmt: skip
+    return metered.run(
+        _job(plan, item, made, side), env, suite.energy_window_s, timeout_s=suite.timeout_s,
+        memory_limit_bytes=_limit(plan), open_reader=open_reader,
+    )  # fmt: skip
 
 
 def _job(plan: Plan, item: Item, made: artifacts.Made, side: Path | None) -> Job:
