@@ -23,7 +23,8 @@ class Job:
 
     `prompts` has one list of token ids per request, `repeats` groups of `batch` after the warm-up groups.
     `spawned_s` is CLOCK_MONOTONIC, which all processes of a machine share, just before the worker was
-    started.
+    started. `energy_window_s`: how long an offline job goes on after its last measured batch, so that a
+    counter of energy has something to count; 0 where there is no counter.
     """
 
     kind: JobKind
@@ -44,6 +45,7 @@ class Job:
     reference: str = ""
     context: int = 0
     replies: Mapping[str, Any] = field(default_factory=dict)
+    energy_window_s: float = 0.0
 
 
 @dataclass(frozen=True)

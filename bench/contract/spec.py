@@ -86,7 +86,9 @@ class Suite:
     Workloads run `rounds` times and tasks `task_rounds`: a score does not depend on the clock, and more
     rounds of it show only that it repeats.
     `timeout_s` bounds one round; `memory_limit_gib` bounds a worker's process tree (0: the machine's own
-    memory); `settle_s` is how long a run waits for an idle device before its first round.
+    memory); `settle_s` is how long a run waits for an idle device before its first round; an offline round
+    goes on for `energy_window_s` after its measured batches where the device counts its energy (0: no energy
+    is measured). None of these is part of a digest: they change no figure that is there without them.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Suite:
     timeout_s: float = 1800.0
     memory_limit_gib: float = 0.0
     settle_s: float = 20.0
+    energy_window_s: float = 10.0
     __pydantic_config__ = _CLOSED
 
 

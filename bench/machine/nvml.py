@@ -33,7 +33,8 @@ class Reading:
     """One look at one GPU. `processes`: bytes by pid of compute processes, in the driver's pid namespace.
 
     `energy_j` counts from driver load (Volta and newer, updated about every 100 ms); `utilization` is 0..1
-    over the driver's last sampling period; `throttle` is nvmlClocksEventReasons as a bit mask.
+    over the driver's last sampling period; `throttle` is nvmlClocksEventReasons as a bit mask. `power_w` is
+    an average over a second from Ampere on, `instant_w` is of the moment. A CPU has `energy_j` alone.
     """
 
     used_bytes: int | None = None
@@ -44,6 +45,9 @@ class Reading:
     temperature_c: int | None = None
     utilization: float | None = None
     throttle: int = 0
+    instant_w: float | None = None
+    power_limit_w: float | None = None
+    memory_clock_mhz: int | None = None
 
 
 Reader = Callable[[], Reading]
@@ -83,6 +87,11 @@ def reader(index: int | None) -> Iterator[Reader | None]:
     with _driver() as ready:
         handle = _ask(pynvml.nvmlDeviceGetHandleByIndex, index) if ready and index is not None else None
         yield None if handle is None else lambda: _read(handle)
+
+
+def slowing(mask: int) -> int:
+    """The bits of a mask that mean slower than asked for."""
+    return mask & sum(THROTTLE_REASONS)
 
 
 def throttle_names(mask: int) -> tuple[str, ...]:
@@ -148,6 +157,7 @@ def _read(handle: Any) -> Reading:
     memory = _memory(handle)
     power_mw = _ask(pynvml.nvmlDeviceGetPowerUsage, handle)
     energy_mj = _ask(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle)
+    limit_mw = _ask(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
     rates = _ask(pynvml.nvmlDeviceGetUtilizationRates, handle)
     processes = _ask(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
     return Reading(
@@ -159,4 +169,15 @@ def _read(handle: Any) -> Reading:
         temperature_c=_ask(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
         utilization=None if rates is None else rates.gpu / 100,
         throttle=_ask(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0,
+        instant_w=_instant_w(handle),
+        power_limit_w=None if limit_mw is None else limit_mw / 1e3,
+        memory_clock_mhz=_ask(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_MEM),
     )
+
+
+def _instant_w(handle: Any) -> float | None:
+    """Drivers before 530 do not know this field; a board may not have it."""
+    values = _ask(pynvml.nvmlDeviceGetFieldValues, handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])
+    if values is None or values[0].nvmlReturn != pynvml.NVML_SUCCESS:
+        return None
+    return int(values[0].value.uiVal) / 1e3

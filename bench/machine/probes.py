@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from bench.machine import nvml
+from bench.machine import counters, nvml
 
 _RESCAN_EVERY = 5  # samples between two looks for new child processes
 
@@ -33,7 +33,7 @@ class Sample:
     cpu_s: float
     available_bytes: int
     pids: frozenset[int] = frozenset()
-    gpu: nvml.Reading | None = None
+    gpu: nvml.Reading | None = None  # or what the CPU's own counters say
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Observation:
     """What the samples add up to; None where nothing was to be known.
 
     `peak_rss_bytes` sums RSS over the tree, so pages shared between processes count in each. `energy_j` is
-    the whole GPU's, idle power included. `throttle_reasons` are those seen in any sample.
+    the whole device's, idle power included. `throttle_reasons` are those seen in any sample, `power_limit_w`
+    is the lowest.
     """
 
     watched_s: float = 0.0
@@ -56,8 +57,11 @@ class Observation:
     foreign_gpu_processes: int | None = None
     energy_j: float | None = None
     power_max_w: float | None = None
+    power_limit_w: float | None = None
     sm_clock_min_mhz: int | None = None
     sm_clock_max_mhz: int | None = None
+    memory_clock_min_mhz: int | None = None
+    memory_clock_max_mhz: int | None = None
     temperature_max_c: int | None = None
     throttle_reasons: tuple[str, ...] = ()
 
@@ -67,7 +71,7 @@ class Observation:
 
 
 def observe(samples: Sequence[Sample], probe_cpu_s: float = 0.0) -> Observation:
-    """A pure function: a recorded run can stand in for a GPU. SM clocks count only while the GPU computes."""
+    """A pure function: a recorded run can stand in for a GPU. Its clocks count only while it computes."""
     if not samples:
         return Observation(probe_cpu_s=probe_cpu_s)
     return Observation(
@@ -99,14 +103,14 @@ class Probe:
 
 @contextmanager
 def watch(
-    pid: int, device: str, *, period_s: float = 0.2, open_reader: Callable[..., Any] = nvml.reader
+    pid: int, device: str, *, period_s: float = 0.2, open_reader: counters.OpenReader = counters.reader
 ) -> Iterator[Probe]:
-    """Sample process `pid` and its descendants, and the GPU of "cuda:N", until the block ends.
+    """Sample process `pid` and its descendants, and the counters of "cuda:N" or "cpu", until the block ends.
 
     Nothing raises: the process may end, or never have been ours to look at. A last sample is taken on
     leaving.
     """
-    with open_reader(nvml.index(device)) as read:
+    with open_reader(device) as read:
         probe, tree, stop = Probe(), _Tree(pid), threading.Event()
 
         def sample() -> None:
@@ -199,15 +203,46 @@ def hwm_bytes(pid: int) -> int | None:
     return None
 
 
+def excerpt(samples: Sequence[Sample], start_s: float, duration_s: float) -> list[str]:
+    """The device's counters in a window and at the samples next to it: lines of CSV, names first.
+
+    `time_s` is from the window's start, `energy_j` from the first line. `power_w` is of the moment,
+    `throttle` has NVML's bits for slower than asked, `foreign` counts processes on the device that are not
+    the worker's. What is not known is empty. Numbers have the six digits that records keep.
+    """
+    seen = [(s.time_s - start_s, s.gpu, s.pids) for s in samples if s.gpu is not None]
+    before = [i for i, (at, _, _) in enumerate(seen) if at <= 0]
+    after = [i for i, (at, _, _) in enumerate(seen) if at >= duration_s]
+    kept = seen[before[-1] if before else 0 : after[0] + 1 if after else None]
+    zero_j = next((r.energy_j for _, r, _ in kept if r.energy_j is not None), 0.0)
+    matched = _matched([(reading, pids) for _, reading, pids in seen])
+    lines = ["time_s,energy_j,power_w,sm_clock_mhz,temperature_c,throttle,foreign"]
+    for at, reading, pids in kept:
+        energy_j = None if reading.energy_j is None else reading.energy_j - zero_j
+        foreign = _foreign(reading, pids) if matched else None
+        row = (at, energy_j, reading.instant_w, reading.sm_clock_mhz, reading.temperature_c,
+               nvml.slowing(reading.throttle), foreign)  # fmt: skip
+        lines.append(",".join("" if value is None else f"{value:.6g}" for value in row))
+    return lines
+
+
+def _matched(seen: Iterable[tuple[nvml.Reading, frozenset[int]]]) -> bool:
+    """Whether the driver calls any process by the id we know it by, which it does not in a container."""
+    return any(pid in pids for reading, pids in seen for pid in reading.processes)
+
+
+def _foreign(reading: nvml.Reading, pids: frozenset[int]) -> int:
+    return sum(pid not in pids for pid in reading.processes)
+
+
 def _gpu(seen: Sequence[tuple[nvml.Reading, frozenset[int]]]) -> Mapping[str, Any]:
     if not seen:
         return {}
     readings = [reading for reading, _ in seen]
     ours = [sum(b for p, b in r.processes.items() if p in pids) for r, pids in seen]
-    matched = any(p in pids for r, pids in seen for p in r.processes)  # not in a container's own pids
-    foreign = max(sum(p not in pids for p in r.processes) for r, pids in seen) if matched else 0
+    foreign = max(_foreign(r, pids) for r, pids in seen) if _matched(seen) else 0
     energy = [r.energy_j for r in readings if r.energy_j is not None]
-    clocks = [r.sm_clock_mhz for r in readings if r.sm_clock_mhz is not None and (r.utilization or 0) > 0]
+    busy = [r for r in readings if (r.utilization or 0) > 0]
     mask = 0
     for reading in readings:
         mask |= reading.throttle
@@ -217,11 +252,18 @@ def _gpu(seen: Sequence[tuple[nvml.Reading, frozenset[int]]]) -> Mapping[str, An
         "foreign_gpu_processes": foreign or None,
         "energy_j": energy[-1] - energy[0] if len(energy) > 1 else None,
         "power_max_w": _most(r.power_w for r in readings),
-        "sm_clock_min_mhz": min(clocks, default=None),
-        "sm_clock_max_mhz": max(clocks, default=None),
+        "power_limit_w": _least(r.power_limit_w for r in readings),
+        "sm_clock_min_mhz": _least(r.sm_clock_mhz for r in busy),
+        "sm_clock_max_mhz": _most(r.sm_clock_mhz for r in busy),
+        "memory_clock_min_mhz": _least(r.memory_clock_mhz for r in busy),
+        "memory_clock_max_mhz": _most(r.memory_clock_mhz for r in busy),
         "temperature_max_c": _most(r.temperature_c for r in readings),
         "throttle_reasons": nvml.throttle_names(mask),
     }
+
+
+def _least(values: Iterable[Any]) -> Any:
+    return min((v for v in values if v is not None), default=None)
 
 
 def _most(values: Iterable[Any]) -> Any:

@@ -28,6 +28,13 @@ def stage(traces: Sequence[RequestTrace], k: int) -> list[RequestTrace]:
     return [t for t in traces if t.window in (k, -1 - k)]
 
 
+def tokens(traces: Sequence[RequestTrace], window_s: float) -> tuple[int, int]:
+    """Those read and those written in the window: prompts whose first token came in it, tokens that did."""
+    prompts = sum(t.prompt_tokens for t in traces if (times := stamps(t)) and 0 <= times[0] <= window_s)
+    came = (n for t in traces for at, n in zip(t.token_s, t.event_tokens, strict=True) if 0 <= at <= window_s)
+    return prompts, sum(came)
+
+
 def online_metrics(
     traces: Sequence[RequestTrace], facts: Mapping[str, Any], limits: Mapping[str, float] | None = None
 ) -> dict[str, float]:
@@ -43,13 +50,11 @@ def online_metrics(
         metrics["concurrency"] = float(facts["in_flight_mean"])
     if window_s <= 0 or not completed(traces):
         return metrics
-    tokens = sum(
-        n for t in traces for at, n in zip(t.token_s, t.event_tokens, strict=True) if 0 <= at <= window_s
-    )
+    _, written = tokens(traces, window_s)
     ended = [t for t in completed(traces) if 0 <= stamps(t)[-1] <= window_s]
     metrics |= {
         "measured_s": window_s,
-        "output_tok_per_s": tokens / window_s,
+        "output_tok_per_s": written / window_s,
         "request_per_s": len(ended) / window_s,
     }
     if limits:

@@ -14,7 +14,7 @@ from bench.measure.online_load import measured
 from bench.measure.stats import coefficient_of_variation
 
 VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "errors", "nvml", "round"
-CLIENT, SHORT, REMOTE, DUMMY = "client", "short", "remote", "dummy"
+CLIENT, SHORT, REMOTE, DUMMY, ENERGY = "client", "short", "remote", "dummy", "energy"
 MARKS = {
     VARIES: "the coefficient of variation over rounds is above 5 %",
     BUSY: "the device was not idle and empty before a round",
@@ -26,6 +26,7 @@ MARKS = {
     SHORT: "a window of requests was shorter than 10 s",
     DUMMY: "dummy weights of a real model's shape: speed, memory and energy mean something, tokens do not",
     REMOTE: "the server was not started here: what it runs, how and on which device is its owner's word",
+    ENERGY: "the joules of a round do not hold, for the reasons in its record (energy_faults)",
 }
 CV_LIMIT = 0.05
 WINDOW_S, CLIENT_CPU, CLIENT_LAG_S = 10.0, 0.8, 0.005
@@ -72,6 +73,8 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
     found |= {mark for r in done for mark in load_marks(r.facts)}
     if any(_nvml_only(r) for r in done):
         found.add(NVML)
+    if any(r.metrics.get("energy_valid", 1.0) < 1 for r in done):
+        found.add(ENERGY)
     for key in (*SCORES, "kl_mean", "accuracy_fraction") if scores else WATCHED:
         values = [r.metrics[key] for r in done if key in r.metrics]
         if coefficient_of_variation(values) > CV_LIMIT:
@@ -142,9 +145,20 @@ def _metrics(result: Result) -> Iterator[str]:
         weights = result.artifact.audit.weight_bytes
     if peak is not None and weights is not None and peak < weights:
         yield f"peak memory of {peak:.0f} bytes is less than the {weights:.0f} bytes of weights"
+    yield from _energy(metrics)
     ttft, e2el = metrics.get("ttft_s"), metrics.get("e2el_s")
     if ttft is not None and e2el is not None and ttft > e2el:
         yield f"the median TTFT {ttft:g} s is longer than the median E2EL {e2el:g} s"
+
+
+def _energy(metrics: Mapping[str, float]) -> Iterator[str]:
+    """Joules that were called valid are positive; net ones are never above gross ones."""
+    for word in ("gross", "net") if metrics.get("energy_valid") else ():
+        if (joules := metrics.get(f"energy_{word}_j", 1.0)) <= 0:
+            yield f"energy_{word}_j is {joules:g}, is called valid, and must be positive"
+    gross, net = metrics.get("energy_gross_j", math.inf), metrics.get("energy_net_j", -math.inf)
+    if net > gross:
+        yield f"the net energy of {net:g} J is more than the gross {gross:g} J"
 
 
 def _by_name_only(result: Result, baseline_bits: float | None) -> float | None:

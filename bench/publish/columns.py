@@ -114,7 +114,26 @@ SEARCH = (
     _OUTPUT,
 )
 # Sections of their own below a workload's, each shown where an entry has one of its figures.
-MORE: Mapping[str, tuple[Column, ...]] = {}
+MORE: Mapping[str, tuple[Column, ...]] = {
+    "energy": (
+        Column("energy_gross_j_per_output_token", "gross", "J/output token", better="lower"),
+        Column("energy_gross_j_per_input_token", "gross", "J/input token", better="lower"),
+        Column("energy_net_j_per_output_token", "net", "J/output token", better="lower"),
+        Column("energy_net_j_per_total_token", "net", "J/token", better="lower"),
+        Column("power_mean_w", "power", "W"),
+        Column("idle_power_w", "idle", "W"),
+        Column("energy_sm_clock_mean_mhz", "SM clock", "MHz"),
+        Column("energy_valid", "valid", digits=1),
+    ),
+}
+# Every metric of a window of energy, for a spreadsheet.
+ENERGY = (
+    *(f"energy_{word}_j{of}" for word in ("gross", "net")
+      for of in ("", "_per_input_token", "_per_output_token", "_per_total_token")),
+    "power_mean_w", "idle_power_w", "power_limit_w", "energy_window_s", "energy_valid",
+    *(f"energy_sm_clock_{which}_mhz" for which in ("min", "mean", "max")),
+    "energy_temperature_max_c", "energy_throttled_fraction",
+)  # fmt: skip
 TAILS = (
     *(f"{name}_{tail}s" for name in ("ttft", "tpot", "e2el") for tail in ("", "p90_", "p95_", "p99_")),
     *(f"itl_{tail}_s" for tail in ("p50", "p90", "p95", "p99")),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from bench.contract.errors import UserError
-from bench.machine import guard, hardware
+from bench.machine import counters, guard, hardware
 from bench.run import envs, paths, serving
 
 
@@ -19,6 +19,7 @@ def lines() -> Iterator[str]:
     ram = f"{found.ram_bytes / 2**30:.0f} GiB"
     yield f"CPU          {found.cpu}, {found.physical_cores} cores, {ram}; computes in {found.compute_dtype}"
     yield f"GPUs         {', '.join(g.name for g in found.gpus) or 'none found by NVML'}"
+    yield f"energy       {counters.source(found.device)}"
     ready = guard.inspect(found.device)
     yield f"idle         {'yes' if ready.idle else f'no: {ready.reason}; figures taken now will be marked'}"
     yield f"Python       {platform.python_version()} at {sys.executable}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.contract import plugins
 from bench.contract.record import RequestTrace, Result
-from bench.measure import latency, memory, online_load, throughput
+from bench.measure import energy, latency, memory, online_load, throughput
 
 
 def metrics(result: Result, traces: Sequence[RequestTrace]) -> dict[str, float]:
@@ -19,10 +19,12 @@ def metrics(result: Result, traces: Sequence[RequestTrace]) -> dict[str, float]:
         return {
             **online_load.load_metrics(traces, facts, cell.workload.slo.limits),
             **memory.memory_metrics(facts, cell.device),
+            **energy.energy_metrics(facts),
         }
     return {
         **latency.latency_metrics(traces),
         **throughput.throughput_metrics(traces),
         **memory.memory_metrics(facts, cell.device),
+        **energy.energy_metrics(facts),
         **{k: float(facts[k]) for k in ("cold_start_s", "load_s") if k in facts},
     }

@@ -26,7 +26,7 @@ import psutil
 
 from bench.contract import wire
 from bench.contract.job import Answer, Job
-from bench.machine import nvml, probes
+from bench.machine import counters, nvml, probes
 from bench.run import paths
 from bench.run.envs import Environment
 
@@ -43,17 +43,18 @@ _POLL_S, _FREE_FRACTION = 0.2, 0.02
 class Outcome:
     """What came back.
 
-    `answer.error` is set when the worker failed in any way; `seen` is what the probes saw.
+    `answer.error` is set when the worker failed in any way; `seen` is what the probe saw, `probe` the probe.
     """
 
     answer: Answer
     wall_s: float
     seen: Mapping[str, Any] = field(default_factory=dict)
+    probe: probes.Probe = field(default_factory=probes.Probe)
 
 
 def run(
     job: Job, env: Environment, *, timeout_s: float, memory_limit_bytes: int = 0,
-    watching: Callable[[], None] = lambda: None,
+    watching: Callable[[], None] = lambda: None, open_reader: counters.OpenReader = counters.reader,
 ) -> Outcome:  # fmt: skip
     """Run one job.
 
@@ -80,13 +81,13 @@ def run(
         )  # fmt: skip
         log = Log(process.stdout)
         try:
-            with probes.watch(process.pid, device) as probe:
+            with probes.watch(process.pid, device, open_reader=open_reader) as probe:
                 stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes, watching)
         finally:
             end(process)
             log.save()
         answer = _answer(Path(job.answer), process.returncode, stopped, log)
-        return Outcome(answer, time.monotonic() - began, probe.facts())
+        return Outcome(answer, time.monotonic() - began, probe.facts(), probe)
 
 
 def _wait(

@@ -19,8 +19,8 @@ from bench.contract.spec import Cell
 from bench.contract.workload import Workload
 from bench.load.client import answered
 from bench.load.job import Endpoint, LoadAnswer, LoadJob
-from bench.machine import probes
-from bench.run import artifacts, builds, launch, loads, paths, serving, stages
+from bench.machine import counters, probes
+from bench.run import artifacts, builds, launch, loads, metered, paths, serving, stages
 from bench.run.artifacts import Made
 from bench.run.envs import Environment
 
@@ -29,9 +29,13 @@ _ANSWER_S = 30.0  # for a load process that was stopped to write down what it ha
 
 
 def run(
-    cell: Cell, made: Made, env: Environment, seed: str, round_: int, *, timeout_s: float
-) -> launch.Outcome:
-    """Start the server, apply the load, end the server; whatever happened is in the outcome."""
+    cell: Cell, made: Made, env: Environment, seed: str, round_: int, *, timeout_s: float,
+    energy: bool = True, open_reader: counters.OpenReader = counters.reader,
+) -> launch.Outcome:  # fmt: skip
+    """Start the server, apply the load, end the server; whatever happened is in the outcome.
+
+    With `energy`, and on a device that counts it, the load's own window is one of energy too.
+    """
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
     began, port, load = time.monotonic(), serving.free_port(), cell.workload
     assert load is not None  # noqa: S101  (an online cell has a workload)
@@ -39,9 +43,11 @@ def run(
     options = engine.Options(**artifacts.absolute(cell.engine.options))
     try:
         server = engine.serve(made.folder, made.artifact, options, env.python, port, device)
+        idle = metered.idle_facts(cell.device, open_reader) if energy and not server.url else {}
         with contextlib.ExitStack() as stack:
             live = stack.enter_context(serving.running(server, port, env, cell.device, timeout_s=timeout_s))
-            probe = stack.enter_context(probes.watch(live.pid, cell.device)) if live.pid else None
+            watch = probes.watch(live.pid, cell.device, open_reader=open_reader)
+            probe = stack.enter_context(watch) if live.pid else None
             seen, facts = loaded(load, _target(server, live, made), seed, round_, began + timeout_s)
             receipts, memory = engine.read_log(live.said)
             facts |= {"ready_s": live.ready_s, "server": " ".join(_shown(server.argv, made)), **memory}
@@ -49,6 +55,8 @@ def run(
             ended = live.ended
     except (serving.ServerFailedError, UserError) as failure:  # this round's; the others go on
         return launch.Outcome(Answer(error=str(failure)), time.monotonic() - began)
+    if idle and probe:
+        facts = metered.loaded(facts, seen[facts.get("chosen", -1)], idle, probe)
     traces = tuple(replace(t, error=paths.scrubbed(t.error)) for one in seen for t in one.traces)
     error = without_figures(load, seen, facts)
     if ended:

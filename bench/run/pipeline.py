@@ -21,7 +21,7 @@ from bench.contract.job import Answer, Job
 from bench.contract.record import Artifact, Audit, Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Options, Recipe, Step, Task
 from bench.load import prompts
-from bench.machine import guard
+from bench.machine import counters, guard
 from bench.measure import sanity
 from bench.run import (
     artifacts,
@@ -29,6 +29,7 @@ from bench.run import (
     envs,
     figures,
     launch,
+    metered,
     models,
     online,
     paths,
@@ -66,8 +67,14 @@ def pending(plan: Plan, store: Store, *, retry_failed: bool = False) -> list[Ite
     return left
 
 
-def run(plan: Plan, store: Store, progress: Progress, *, retry_failed: bool = False) -> Tally:
-    """Run everything pending, one device after the other, alone on each."""
+def run(
+    plan: Plan, store: Store, progress: Progress, *, retry_failed: bool = False,
+    open_reader: counters.OpenReader = counters.reader,
+) -> Tally:  # fmt: skip
+    """Run everything pending, one device after the other, alone on each.
+
+    `open_reader` opens what counts the energy of a device.
+    """
     todo = pending(plan, store, retry_failed=retry_failed)
     done: Counter[str] = Counter()
     for orphan in serving.end_orphans():
@@ -86,7 +93,7 @@ def run(plan: Plan, store: Store, progress: Progress, *, retry_failed: bool = Fa
                 )
                 began = time.monotonic()
                 side = next((sides.get(s.digest) for s in (item.reference, item.questions) if s), None)
-                result, kept = _round(plan, item, made.get(item.made.recipe.name), side)
+                result, kept = _round(plan, item, made.get(item.made.recipe.name), side, open_reader)
                 store.put(result, kept.traces, kept.items)
                 pace.done(_kind(item), time.monotonic() - began)
                 done[result.status] += 1
@@ -256,8 +263,9 @@ def _public_artifact(artifact: Artifact) -> Artifact:
 
 
 def _round(
-    plan: Plan, item: Item, made: artifacts.Made | str | None, side: Path | str | None
-) -> tuple[Result, Answer]:
+    plan: Plan, item: Item, made: artifacts.Made | str | None, side: Path | str | None,
+    open_reader: counters.OpenReader,
+) -> tuple[Result, Answer]:  # fmt: skip
     """One round in a fresh process: a record, whatever happened, and what is kept beside it."""
     base = replace(skeleton(plan, item), started=_now())
     if item.reason:
@@ -268,14 +276,7 @@ def _round(
         return replace(base, status="failed", reason=side), Answer()
     ready = guard.inspect(item.cell.device)
     env = envs.ensure(_env(item), lambda _: None)
-    if item.cell.workload is not None and item.cell.workload.online:
-        seed = f"{plan.suite.seed}/{item.cell.what}"
-        outcome = online.run(item.cell, made, env, seed, item.round, timeout_s=plan.suite.timeout_s)
-    else:
-        outcome = launch.run(
-            _job(plan, item, made, side), env, timeout_s=plan.suite.timeout_s,
-            memory_limit_bytes=_limit(plan),
-        )  # fmt: skip
+    outcome = _outcome(plan, item, made, side, env, open_reader)
     answer = outcome.answer
     if item.questions and side and not answer.error:
         answer = questions.judge(item.questions, side, answer, timeout_s=plan.suite.timeout_s)
@@ -299,6 +300,23 @@ def _seen(item: Item, ready: guard.Readiness) -> tuple[str, ...]:
     """Marks that only this side can give."""
     dummy = (sanity.DUMMY,) if item.made.resolved.dummy else ()
     return dummy if ready.idle else (sanity.BUSY, *dummy)
+
+
+def _outcome(
+    plan: Plan, item: Item, made: artifacts.Made, side: Path | None, env: envs.Environment,
+    open_reader: counters.OpenReader,
+) -> launch.Outcome:  # fmt: skip
+    """What a worker, or a server under load, gave."""
+    suite, load = plan.suite, item.cell.workload
+    if load is not None and load.online:
+        return online.run(
+            item.cell, made, env, f"{suite.seed}/{item.cell.what}", item.round, timeout_s=suite.timeout_s,
+            energy=suite.energy_window_s > 0, open_reader=open_reader,
+        )  # fmt: skip
+    return metered.run(
+        _job(plan, item, made, side), env, suite.energy_window_s, timeout_s=suite.timeout_s,
+        memory_limit_bytes=_limit(plan), open_reader=open_reader,
+    )  # fmt: skip
 
 
 def _job(plan: Plan, item: Item, made: artifacts.Made, side: Path | None) -> Job:

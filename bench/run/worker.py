@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import json
 import shutil
 import signal
@@ -15,7 +16,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def _compress(job: Job) -> Answer:
 def _offline(job: Job) -> Answer:
     """Warm the shape up until it settles, then measure each group of prompts.
 
-    The first token ever is the cold start.
+    The first token ever is the cold start. What is asked for the sake of energy comes after all the rest.
     """
     assert job.artifact is not None and job.workload is not None  # noqa: S101, PT018  (the parent's letter is whole)
     engine, load = plugins.load(plugins.ENGINES, job.plugin), job.workload
@@ -100,7 +101,31 @@ def _offline(job: Job) -> Answer:
                     )
                 )
         facts.update(session.memory())
-        return Answer(facts=facts, receipts=session.receipts(), traces=tuple(traces))
+        receipts = session.receipts()
+        if job.energy_window_s > 0:
+            facts["energy_window"] = _sustain(session, groups, load.new_tokens, job.energy_window_s)
+        return Answer(facts=facts, receipts=receipts, traces=tuple(traces))
+
+
+def _sustain(session: Session, groups: Sequence[Any], new_tokens: int, least_s: float) -> dict[str, Any]:
+    """Repeat the shape for `least_s`, to the end of a batch. `start_s` is CLOCK_MONOTONIC, as the parent's.
+
+    The prompts come round again: no engine keeps prefixes offline, so each pass costs what the first did.
+    """
+    start_s, batches, input_tokens, output_tokens = time.monotonic(), 0, 0, 0
+    passed_s = 0.0
+    for prompts in itertools.cycle(groups):
+        _generate(session, prompts, new_tokens)
+        passed_s = time.monotonic() - start_s
+        batches += 1
+        input_tokens += sum(map(len, prompts))
+        output_tokens += len(prompts) * new_tokens
+        if passed_s >= least_s:
+            break
+    return {
+        "start_s": start_s, "duration_s": passed_s, "asked_s": least_s, "batches": batches,
+        "input_tokens": input_tokens, "output_tokens": output_tokens,
+    }  # fmt: skip
 
 
 def _generate(session: Session, prompts: Any, new_tokens: int) -> tuple[float, list[float]]:

@@ -8,7 +8,7 @@ import pytest
 
 from bench.machine import nvml
 from bench.machine.nvml import Reading
-from bench.machine.probes import Sample, children, observe, watch
+from bench.machine.probes import Sample, children, excerpt, observe, watch
 
 MIB = 2**20
 
@@ -90,10 +90,10 @@ def replay(readings: list[Reading], pid: int) -> list[Sample]:
 
 
 def test_a_recorded_gpu_adds_up() -> None:
-    """Memory of our pids only, energy as a difference, clocks while computing, every throttle reason once."""
+    """Memory of our pids only, energy as a difference, clocks while computing, throttle reasons once each."""
     idle = Reading(900, {7: 100}, 70.0, 1000.0, 345, 30, 0.0, 0x1)
-    busy = Reading(5000, {7: 3000, 8: 1000}, 500.0, 1100.0, 1980, 55, 1.0, 0x4)
-    slow = Reading(4000, {7: 2000}, 690.0, 1250.0, 1400, 82, 0.9, 0x24)
+    busy = Reading(5000, {7: 3000, 8: 1000}, 500.0, 1100.0, 1980, 55, 1.0, 0x4, 510.0, 700.0, 2619)
+    slow = Reading(4000, {7: 2000}, 690.0, 1250.0, 1400, 82, 0.9, 0x24, 680.0, 650.0, 1593)
     facts = observe(replay([idle, busy, slow], 7)).facts()
     assert facts["nvml_process_peak_bytes"] == 3000
     assert facts["device_used_peak_bytes"] == 5000
@@ -101,8 +101,27 @@ def test_a_recorded_gpu_adds_up() -> None:
     assert facts["energy_j"] == 250.0
     assert facts["power_max_w"] == 690.0
     assert (facts["sm_clock_min_mhz"], facts["sm_clock_max_mhz"]) == (1400, 1980)
+    assert (facts["memory_clock_min_mhz"], facts["memory_clock_max_mhz"]) == (1593, 2619)
+    assert facts["power_limit_w"] == 650.0
     assert facts["temperature_max_c"] == 82
     assert facts["throttle_reasons"] == ("sw_power_cap", "sw_thermal")
+
+
+def test_an_excerpt_reaches_just_beyond_its_window() -> None:
+    """The looks inside and one at each side, joules from the first of them; idle bits are no throttling."""
+    seen = replay(
+        [Reading(0, {7: 1, 8: 1}, energy_j=5e6 + 10.0 * i, throttle=0x5, instant_w=50.0) for i in range(9)], 7
+    )
+    assert excerpt(seen, start_s=0.5, duration_s=0.6) == [
+        "time_s,energy_j,power_w,sm_clock_mhz,temperature_c,throttle,foreign",
+        "-0.1,0,50,,,4,1",
+        "0.1,10,50,,,4,1",
+        "0.3,20,50,,,4,1",
+        "0.5,30,50,,,4,1",
+        "0.7,40,50,,,4,1",
+    ]
+    unknown = replay([Reading(0, {99: 1}, energy_j=1.0)], 7)  # a container's pids are not the driver's
+    assert excerpt(unknown, 0.0, 1.0)[1:] == ["0,0,,,,0,"]
 
 
 def test_a_gpu_that_tells_little() -> None:
@@ -122,7 +141,7 @@ def test_a_reader_stands_in_for_the_driver() -> None:
     """Each sample takes one reading, from whatever gives readings."""
 
     @contextmanager
-    def recorded(_index: int | None) -> Iterator[nvml.Reader]:
+    def recorded(_device: str) -> Iterator[nvml.Reader]:
         yield lambda: Reading(used_bytes=123)
 
     with watch(1, "cpu", open_reader=recorded) as probe:
