@@ -112,6 +112,31 @@ def table(
 
 
 @app.command()
+def predict(
+    suite: SuiteFile,
+    gpu: Annotated[str, typer.Option(help="Its short name, as l4 or h100-sxm; a wrong one lists them.")],
+    only: Only = "", engine: EngineName = "", overrides: Set = None, results: Results = _RESULTS,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,  # noqa: FBT002
+) -> None:  # fmt: skip
+    """Estimate a suite's offline cells on a GPU that is not here: whether they fit, and how fast at most."""
+    from bench.publish import predictions, render
+    from bench.run import config
+    from bench.run import predict as predictor
+    from bench.store import Store
+
+    asked = config.load_suite(suite, overrides or ())
+    measured = predictor.known(Store(results).all())
+    found = predictor.predict(asked, gpu, measured, only=only, engine=engine)
+    if as_json:
+        typer.echo(predictions.as_json(found, measured, gpu), nl=False)
+        return
+    sections, reasons = predictions.sections(found)
+    typer.echo(render.text(sections, _width()), nl=False)
+    for line in (*reasons, *predictions.said(measured, gpu)):
+        typer.echo(line)
+
+
+@app.command()
 def load(
     url: Annotated[str, typer.Argument(help="A server's root, as http://127.0.0.1:8000.")],
     model: Annotated[str, typer.Option(help="The model's name there.")],

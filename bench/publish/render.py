@@ -32,27 +32,34 @@ from bench.publish.rows import LEGEND, Entry, Row, Section, Table
 from bench.publish.sections import NAMES, Notes, Page, columns, load_columns, pages, summary
 
 _CHANGES = (CHANGE.key, "perplexity_change_low_fraction", "perplexity_change_high_fraction")
+_WORDS = frozenset({"marks", "faster?", "bound", "fits?", "by"})  # heads of columns that hold no figures
 _HEAD = 12  # columns of a head that had to be broken
 _CUT = "(min\N{EN DASH}max) is left out where the terminal is too narrow: --format md, csv and json have it"
 
 
 def terminal(table: Table, width: int) -> str:
     """Plain text of at most `width` columns, the same in a pipe; wide cells break at spaces."""
-    notes, out, cut = Notes(), io.StringIO(), False
-    console = Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    notes, cut = Notes(), False
+    parts: list[str] = []
     for page in pages(table, notes):
-        console.print(Text(page.title))
-        for section in _joined(page, width):
-            fitting = _fitting(section, width)
-            cut = cut or fitting is not section
-            console.print(Text(f"\n{section.title}"))
-            if _needed(fitting) <= width:
-                out.writelines(f"{line}\n" for line in _lined(fitting))
-            else:
-                console.print(_grid(fitting))
-    for line in (summary(table), *notes.lines(), *([_CUT] if cut else [])):
-        console.print(Text(line))
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+        sections = _joined(page, width)
+        fitting = [_fitting(section, width) for section in sections]
+        cut = cut or fitting != [*sections]
+        parts += [_wrapped([page.title], width), "\n", text(fitting, width)]
+    return "".join([*parts, _wrapped([summary(table), *notes.lines(), *([_CUT] if cut else [])], width)])
+
+
+def text(sections: Sequence[Section], width: int) -> str:
+    """Sections one below the other, each under its title."""
+    out = io.StringIO()
+    console = _console(out, width)
+    for number, section in enumerate(sections):
+        console.print(Text(("\n" if number else "") + section.title))
+        if _needed(section) <= width:
+            out.writelines(f"{line}\n" for line in _lined(section))
+        else:
+            console.print(_grid(section))
+    return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
 def markdown(table: Table) -> str:
@@ -62,7 +69,7 @@ def markdown(table: Table) -> str:
     for page in pages(table, notes):
         lines += [f"### {_escaped(page.title)}", ""]
         for section in page.sections:
-            rule = ["---"] * NAMES + ["---:"] * (len(section.heads) - NAMES)
+            rule = ["---" if _is_text(i, head) else "---:" for i, head in enumerate(section.heads)]
             lines += [f"**{_escaped(section.title)}**", "", _piped(section.heads), _piped(rule, escape=False)]
             lines += [*map(_piped, section.lines), ""]
     ends = [_escaped(line) for line in (summary(table), *notes.lines())]
@@ -84,6 +91,17 @@ def csv_text(table: Table) -> str:
 def json_text(table: Table) -> str:
     """Everything the table knows, every metric included, with the legend of its marks."""
     return wire.dumps({**wire.plain(table), "legend": LEGEND}, indent=1) + "\n"
+
+
+def _wrapped(lines: Sequence[str], width: int) -> str:
+    out = io.StringIO()
+    for line in lines:
+        _console(out, width).print(Text(line))
+    return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
+
+
+def _console(out: io.StringIO, width: int) -> Console:
+    return Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False)
 
 
 def _fitting(section: Section, width: int) -> Section:
@@ -119,7 +137,7 @@ def _grid(section: Section) -> Grid:
 
 
 def _is_text(column: int, head: str) -> bool:
-    return column < NAMES or head == "marks"
+    return column < NAMES or head in _WORDS
 
 
 def _joined(page: Page, width: int) -> Sequence[Section]:

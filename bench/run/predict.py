@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.contract import wire
+from bench.contract.errors import UserError
 from bench.contract.record import Architecture, Ceiling, Gpu, Hardware, Result
 from bench.contract.spec import Cell, Suite
 from bench.contract.workload import Workload
@@ -92,16 +93,15 @@ def known(results: Iterable[Result]) -> Known:
     return Known(tuple(steps), tuple(prompts), devices, bool(on_gpu))
 
 
-def predict(suite: Suite, gpu: str, measured: Known) -> list[Prediction]:
-    """Every offline cell of the suite on that GPU, in the suite's order."""
+def predict(suite: Suite, gpu: str, measured: Known, *, only: str = "", engine: str = "") -> list[Prediction]:
+    """Every offline cell of the suite on that GPU, in the suite's order; UserError where it has none."""
     there, ceiling = hardware(gpu)
-    made = plan.plan(suite, fetch=False, on=(there,))
+    made = plan.plan(suite, fetch=False, only=only, engine=engine, on=(there,))
     first = sorted((i for i in made.items if i.round == 0), key=lambda i: i.order)
-    return [
-        _one(item, there, ceiling, measured)
-        for item in first
-        if item.cell.workload is not None and not item.cell.workload.online
-    ]
+    offline = [i for i in first if i.cell.workload is not None and not i.cell.workload.online]
+    if not offline:
+        raise UserError("no offline cell of the suite is left to predict: it needs a workload without `kind`")
+    return [_one(item, there, ceiling, measured) for item in offline]
 
 
 def _one(item: Item, there: Hardware, ceiling: Ceiling, measured: Known) -> Prediction:

@@ -15,6 +15,7 @@ from bench.contract.record import Result
 from bench.contract.spec import Suite
 from bench.machine import counters, hardware, replay
 from bench.machine.counters import Look
+from bench.measure import sanity
 from bench.publish import columns, tables
 from bench.run import checkup, config, metered, pipeline, plan
 from bench.run.progress import Progress
@@ -69,7 +70,7 @@ def test_a_round_beside_a_counter_has_joules(tmp_path: Path) -> None:
     assert metrics["energy_throttled_fraction"] > 0
     assert "throttle_reasons" not in facts  # of the rounds' own figures, which were taken before
     assert facts["watched_s"] < window["duration_s"]
-    assert result.marks in ((), (pipeline.BUSY,))
+    assert result.marks in ((), (sanity.BUSY,))
     _shown(result)
     made = plan.plan(_suite(energy_window_s=0), fetch=False)
     assert pipeline.pending(made, store) == []  # the window is no part of what a record is
