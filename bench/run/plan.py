@@ -92,7 +92,7 @@ def plan(suite: Suite, *, fetch: bool, only: str = "", engine: str = "", beside:
     resolved = models.resolve(suite.model, fetch=fetch)
     cells: list[Item] = []
     apart: dict[Unpaired, None] = {}
-    for hardware in [machine.detect(d) for d in suite.devices]:
+    for hardware in machine.devices(suite.devices):
         all_made = [_made(suite.model, recipe, resolved, hardware) for recipe in suite.recipes]
         sides = (
             _references(beside.suite, beside.made, hardware)
