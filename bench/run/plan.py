@@ -174,8 +174,9 @@ def _against(cell: Cell, made: Made, hardware: Hardware) -> str:
         times = f"{load.turns} x " if load.turns > 1 else ""
         asked = f"{times}{load.prompt_tokens} + {load.new_tokens} tokens"
         return f"{asked} exceed the model's context of {made.context}"
+    env = traits.engine_env(engine, made.format)
     reason: str | None = engine.unsupported(cell, made.format, hardware)
-    return reason or ""
+    return reason or envs.too_old(env, hardware) or envs.without_gpu(env, hardware)
 
 
 def _wanted(cell: Cell, only: str, engine: str) -> bool:
