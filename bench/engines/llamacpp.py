@@ -63,6 +63,11 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     return None
 
 
+def elsewhere(options: Options) -> bool:
+    """Layers that are not on the GPU are in the host's memory."""
+    return options.n_gpu_layers >= 0
+
+
 @contextmanager
 def open(  # noqa: A001  (the protocol's word)
     folder: Path, artifact: Artifact, options: Options, device: str
