@@ -68,6 +68,22 @@ def index(device: str) -> int | str | None:
     return found[number].word if number < len(found) else None
 
 
+def absent() -> str:
+    """Why there is no driver to ask, in one clause; nothing where it answers."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound:
+        return "libnvidia-ml.so.1, which comes with NVIDIA's driver, is not on this machine"
+    except pynvml.NVMLError_DriverNotLoaded:
+        return (
+            "NVIDIA's driver is installed and not loaded: no GPU is there, or this container was given none"
+        )
+    except (pynvml.NVMLError, OSError) as error:
+        return f"NVIDIA's driver does not answer ({error})"
+    _ask(pynvml.nvmlShutdown)
+    return ""
+
+
 def told() -> tuple[Told, ...]:
     """What the driver says of every GPU of the host, whoever may use it; one it cannot open is left out."""
     with _driver() as ready:

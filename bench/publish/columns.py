@@ -114,7 +114,18 @@ SEARCH = (
     _OUTPUT,
 )
 # Sections of their own below a workload's, each shown where an entry has one of its figures.
-MORE: Mapping[str, tuple[Column, ...]] = {}
+MORE: Mapping[str, tuple[Column, ...]] = {
+    "memory": (
+        Column("weights_bytes", "weights", "MiB", 1 / MIB, better="lower"),
+        Column("kv_needed_bytes", "KV needed", "MiB", 1 / MIB, better="lower"),
+        Column("kv_bytes", "KV pool", "MiB", 1 / MIB),
+        Column("workspace_bytes", "workspace", "MiB", 1 / MIB, better="lower"),
+        Column("context_bytes", "context", "MiB", 1 / MIB, better="lower"),
+        Column("nvml_process_peak_bytes", "NVML", "MiB", 1 / MIB, better="lower"),
+        Column("memory_budget_bytes", "budget", "MiB", 1 / MIB),
+        Column("kv_tokens_fit", "KV tokens that fit", better="higher"),
+    ),
+}
 TAILS = (
     *(f"{name}_{tail}s" for name in ("ttft", "tpot", "e2el") for tail in ("", "p90_", "p95_", "p99_")),
     *(f"itl_{tail}_s" for tail in ("p50", "p90", "p95", "p99")),

@@ -19,6 +19,7 @@ from bench.publish.columns import (
     CHANGE,
     DIVERGENCE,
     DIVERGENCE_MORE,
+    MORE,
     MORE_SIZE,
     QUALITY,
     SCORE_CHANGES,
@@ -175,7 +176,8 @@ def _flat(row: Row, shown: Mapping[str, Sequence[Column]]) -> dict[str, object]:
     for title, entry in row.workloads.items():
         shown_keys = [c.key for c in load_columns([entry])]
         online = [*shown_keys, *TAILS] if "concurrency" in entry.figures else shown_keys
-        flat |= _columns(title, entry, list(dict.fromkeys(online)))
+        more = [c.key for known in MORE.values() for c in known if c.key in entry.figures]
+        flat |= _columns(title, entry, list(dict.fromkeys([*online, *more])))
     return flat
 
 

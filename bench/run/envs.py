@@ -46,7 +46,8 @@ class EnvSpec:
 
     `source` is a package that is compiled here. `no_deps`: packages installed after the others, without what
     they ask for. `digest` names the build by requirements, pins, Python, platform, and what was compiled.
-    `least_capability`: of a GPU whose kernels it has, "" where that is not known.
+    `least_capability`: of a GPU whose kernels it has, "" where that is not known. `varies`: other packages
+    are installed where there is a GPU.
     """
 
     name: str
@@ -57,6 +58,7 @@ class EnvSpec:
     source: SourceSpec | None = None
     no_deps: tuple[str, ...] = ()
     least_capability: str = ""
+    varies: bool = False
 
     @property
     def digest(self) -> str:
@@ -105,6 +107,7 @@ def spec(name: str) -> EnvSpec:
         source=sources.parse(data["source"]) if "source" in data else None,
         no_deps=tuple(data.get("no_deps", ())),
         least_capability=str(data.get("least_capability", "")),
+        varies="cuda" in data.get("variants", {}),
     )
 
 

@@ -275,3 +275,18 @@ def test_records_read_back_give_the_same_table(tmp_path: Path) -> None:
         store.put(result)
     back: Mapping[str, Any] = {row.recipe: row for row in build(store.all()).rows}
     assert back["gptq-4"].workloads == {row.recipe: row for row in build(RECORDS).rows}["gptq-4"].workloads
+
+
+def test_memory_has_a_section_of_its_own_where_its_parts_are_known() -> None:
+    """Below the workload's own, a column for each part that some row has; CSV has them in bytes."""
+    parts = {"weights_bytes": 2**21, "kv_needed_bytes": 2**20, "kv_tokens_fit": 123456.0}
+    first = served("baseline", 0.01)
+    found = build([replace(first, metrics={**first.metrics, **parts}), served("gptq-4", 0.02)])
+    shown = render(found, "md").split("**short: memory**")[1].splitlines()
+
+    assert shown[2] == "| recipe | engine | weights MiB ↓ | KV needed MiB ↓ | KV tokens that fit ↑ |"
+    assert shown[4] == "| baseline | hf | 2.00 | 1.00 | 123456 |"
+    assert len(shown[5]) == 0
+    lines = list(csv.DictReader(io.StringIO(render(found, "csv"))))
+    assert float(lines[0]["short/weights_bytes"]) == 2**21
+    assert lines[1]["short/weights_bytes"] == ""
