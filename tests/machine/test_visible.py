@@ -10,6 +10,7 @@ import pytest
 from bench.contract import wire
 from bench.machine import hardware, nvml
 from bench.machine.visible import Slice, Told, places
+from tests.machine.driver import Driver
 
 _GIB = 1 << 30
 H100 = Told(0, "GPU-aa11", "NVIDIA H100 80GB HBM3", 85_520_809_984, (9, 0), "580.1")
@@ -112,6 +113,31 @@ def test_what_a_driver_does_not_say() -> None:
     assert (jetson.memory_bytes, jetson.compute_dtype) == (jetson.ram_bytes, "bfloat16")
     (unreadable,) = places((UNREADABLE,), None)
     assert (unreadable.gpu.name, unreadable.gpu.compute_capability) == ("NVIDIA GPU", "0.0")
+
+
+def test_the_driver_is_asked_for_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices one by one until none is left; a GPU it cannot open is left out, the others keep their index."""
+    monkeypatch.setattr(
+        nvml, "pynvml", Driver((None, replace(SPLIT, index=1), T4, replace(UNREADABLE, index=3)))
+    )
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    assert nvml.absent() == ""
+    assert nvml.told()[:2] == (replace(SPLIT, index=1), T4)
+    assert [nvml.index(f"cuda:{n}") for n in range(6)] == ["MIG-11", "MIG-22", "MIG-31", 2, 3, None]
+    assert nvml.gpus()[4].name == "NVIDIA GPU"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-31")
+    assert nvml.index("cuda:0") == "MIG-31"
+
+
+def test_a_slice_is_read_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own memory; power and clocks, which are the whole GPU's, are not known of it."""
+    monkeypatch.setattr(nvml, "pynvml", Driver((SPLIT,)))
+    with nvml.reader("MIG-22") as read:
+        assert read is not None
+        assert (read().used_bytes, read().power_w, read().energy_j) == (0, None, None)
+    with nvml.reader("MIG-99") as read:
+        assert read is None
 
 
 def test_this_machines_driver_answers_or_is_absent() -> None:
