@@ -44,11 +44,15 @@ NAMES = 2  # leading columns that hold names, not figures: recipe, engine
 
 @dataclass(frozen=True)
 class Section:
-    """`heads` and the cells of each line, as text; the first NAMES columns are names."""
+    """`heads` and the cells of each line, as text; the first NAMES columns are names.
+
+    `below`: more of the section before it, as its memory.
+    """
 
     title: str
     heads: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
+    below: bool = False
 
 
 @dataclass
@@ -209,7 +213,7 @@ def _more(rows: Sequence[Row], title: str) -> list[Section]:
             for row in told
         ]
         heads = ("recipe", "engine", *(c.heading() for c in shown))
-        found += [Section(f"{title}: {word}", heads, tuple(lines))] if lines else []
+        found += [Section(f"{title}: {word}", heads, tuple(lines), below=True)] if lines else []
     return found
 
 

@@ -287,6 +287,9 @@ def test_memory_has_a_section_of_its_own_where_its_parts_are_known() -> None:
     assert shown[2] == "| recipe | engine | weights MiB ↓ | KV needed MiB ↓ | KV tokens that fit ↑ |"
     assert shown[4] == "| baseline | hf | 2.00 | 1.00 | 123456 |"
     assert len(shown[5]) == 0
+    wide = render(found, "terminal", 200)
+    assert next(line for line in wide.splitlines() if line.startswith("recipe")).count("TTFT") == 1
+    assert wide.index("size; short (n=1)") < wide.index("short: memory")
     lines = list(csv.DictReader(io.StringIO(render(found, "csv"))))
     assert float(lines[0]["short/weights_bytes"]) == 2**21
     assert lines[1]["short/weights_bytes"] == ""
