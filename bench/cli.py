@@ -36,7 +36,7 @@ Only = Annotated[
     str, typer.Option(metavar="GLOB", help="Only cells whose title, recipe or workload matches.")
 ]
 EngineName = Annotated[str, typer.Option("--engine", metavar="NAME", help="Only this engine.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda:N or auto (the first GPU, else the CPU).")]
+Device = Annotated[str, typer.Option(help="cpu, cuda:N, all GPUs, or auto (one of each kind; else the CPU).")]
 Rounds = Annotated[int, typer.Option(help="Rounds of each cell; 0 leaves the suite's.", min=0)]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite.")

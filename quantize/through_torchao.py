@@ -52,6 +52,11 @@ def base_config(scheme: Scheme, bits: int = 4, group_size: int = 64) -> Any:
     return made[scheme]()
 
 
+def weight_bits(scheme: Scheme, group_size: int) -> float:
+    """Bits that a weight is stored in: the intx schemes keep each in a byte, int4 has two types a group."""
+    return 4 + 32 / group_size if scheme == "int4-weight-only" else 8.0
+
+
 def load(folder: Path, dtype: str, on: str) -> Any:
     """The unquantized model of `folder`, every weight in `dtype`, in eval mode."""
     import torch

@@ -212,6 +212,13 @@ class Reshaping(Method, Protocol):
         """What the step makes of a source that it can be taken from."""
 
 
+class Sized(Method, Protocol):
+    """A method that tells how large its artifact will be, so that one that cannot fit is never made."""
+
+    def weight_bits(self, options: Any) -> float:
+        """Bits per linear weight with scales and zeros: as stored, never more than it will be."""
+
+
 class Training(Protocol):
     """A method that trains, and so has `train` in place of a Method's `apply`."""
 
@@ -223,6 +230,13 @@ class Training(Protocol):
         `work` outlives an interruption: what is left there is found when the step is taken again. The one
         line in its file `progress` is shown meanwhile.
         """
+
+
+class Elsewhere(Engine, Protocol):
+    """An engine whose weights may lie outside the cell's device, whose memory then bounds nothing."""
+
+    def elsewhere(self, options: Any) -> bool:
+        """Whether with these options they may."""
 
 
 class Housed(Engine, Protocol):

@@ -30,6 +30,7 @@ ENVS = {"compressed-tensors": "llmcompressor"}  # needs a package that the envir
 MODES = frozenset({"offline", "online", "score"})
 _BLOCK_BYTES = 64 << 20
 _AMPERE = (8, 0)
+_PACKED = frozenset({"gptq", "awq"})  # whose kernels on CUDA are gptqmodel's: all are for 16 bits
 _CACHES = "continuous batching has a cache of its own: turn it off, or leave cache dynamic"
 _CPU_KV_BLOCKS, _CPU_BATCH_TOKENS = 128, 2048
 # -1 ends nothing; null would be filled in from the checkpoint's settings, as whatever is not named here.
@@ -65,13 +66,17 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
         and cell.workload.online
     ):
         return _CACHES
-    if options.attention != "flash_attention_2":
-        return None
+    dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
+    if hardware.gpus and artifact_format in _PACKED and dtype == "float32":
+        return f"gptqmodel computes {artifact_format} on a GPU in 16 bits only: ask for float16 or bfloat16"
+    return _no_flash(hardware, dtype) if options.attention == "flash_attention_2" else None
+
+
+def _no_flash(hardware: Hardware, dtype: str) -> str | None:
     if not hardware.gpus:
         return "flash_attention_2 runs on CUDA GPUs only"
     if _capability(hardware) < _AMPERE:
         return "flash_attention_2 needs a GPU of compute capability 8.0 or newer"
-    dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
     return "flash_attention_2 computes in 16 bits only" if dtype == "float32" else None
 
 

@@ -63,6 +63,11 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     return None
 
 
+def elsewhere(options: Options) -> bool:
+    """Layers that are not on the GPU are in the host's memory."""
+    return options.n_gpu_layers >= 0
+
+
 @contextmanager
 def open(  # noqa: A001  (the protocol's word)
     folder: Path, artifact: Artifact, options: Options, device: str
@@ -89,7 +94,7 @@ def open(  # noqa: A001  (the protocol's word)
         raise UserError(f"llama.cpp cannot load the file: {log.reason(folder)}")
     session = LlamaSession(lib, model, options, device, log)
     try:
-        if on_gpu and not log.held(on_gpu=True)["weights_bytes"]:
+        if on_gpu and not log.held(on_gpu=True).get("weights_bytes"):
             raise UserError(f"the cell asks for {device}, and llama.cpp put no layer on it")
         yield session
     finally:
@@ -167,7 +172,12 @@ class Log:
         return [(b, kind, int(float(mib) * 2**20)) for b, kind, mib in _BUFFER.findall(self.text)]
 
     def held(self, *, on_gpu: bool) -> dict[str, int]:
-        """Bytes by use. On CUDA what lies there, and its peak: all of it is allocated at the start."""
+        """Bytes by use. On CUDA what lies there, and its peak: all of it is allocated at the start.
+
+        Empty where the log says nothing of buffers, as a server's may.
+        """
+        if not self.buffers():
+            return {}
         held: Counter[str] = Counter()
         for name, kind, size in self.buffers():
             if _on_gpu(name) or not on_gpu:

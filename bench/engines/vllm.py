@@ -33,7 +33,8 @@ _GIB = 1 << 30
 _CPU_KV_GIB = 1.0
 _MODEL = "model"  # the name the server answers to: a path would tell of this machine
 _PACKED = frozenset({"gptq", "awq"})
-_CAPABILITY = {"awq": (7, 5)}
+_QUANTIZED = (7, 5)  # compute capability: Marlin, W8A8Int8 and W8A16Fp8 (get_min_capability, vllm 0.32)
+_GROUPS = frozenset({-1, 32, 64, 128})  # MARLIN_SUPPORTED_GROUP_SIZES; odd shapes are padded, not refused
 
 
 @dataclass(frozen=True)
@@ -63,19 +64,39 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     on_cpu, packed = cell.device == "cpu", artifact_format in _PACKED
     if packed and dtype == "float32":
         return f"vLLM computes {artifact_format} in 16 bits only: give the engine the option dtype: bfloat16"
-    widths = {int(step.options["bits"] or 4) for step in cell.recipe.steps if "bits" in step.options}
-    if packed and not widths <= ({4} if on_cpu else {4, 8}):
-        return f"vLLM has no kernel for {artifact_format} of {max(widths)} bits on this device"
+    if packed and (reason := _unpackable(cell, artifact_format, on_cpu=on_cpu)):
+        return reason
     packed |= any(step.options.get("scheme") == "w4a16" for step in cell.recipe.steps)
     if on_cpu:
         return _against_cpu(artifact_format, hardware.isa, packed=packed)
-    found = tuple(int(part) for part in hardware.gpus[0].compute_capability.split("."))
-    least = _CAPABILITY.get(artifact_format, (7, 0))
+    return _against_gpu(artifact_format, hardware.gpus[0].compute_capability, dtype)
+
+
+def _unpackable(cell: Cell, artifact_format: str, *, on_cpu: bool) -> str | None:
+    """What AutoGPTQConfig and AutoAWQConfig refuse (TYPE_MAP and verify_marlin_supported, vllm 0.32)."""
+    asked = [step.options for step in cell.recipe.steps]
+    widths = {int(options["bits"] or 4) for options in asked if "bits" in options}
+    if not widths <= ({4} if on_cpu or artifact_format == "awq" else {4, 8}):
+        return f"vLLM has no kernel for {artifact_format} of {max(widths)} bits on this device"
+    if artifact_format != "gptq":
+        return None
+    if any(options.get("symmetric") is False for options in asked):
+        return "vLLM loads gptq with symmetric weights only: set symmetric: true"
+    groups = {int(options["group_size"] or 0) for options in asked if "group_size" in options}
+    if not on_cpu and not groups <= _GROUPS:
+        return f"vLLM's kernel for gptq has groups of 32, 64 or 128 or none, not of {max(groups - _GROUPS)}"
+    return None
+
+
+def _against_gpu(artifact_format: str, capability: str, dtype: str) -> str | None:
+    """By compute capability. 8-bit floats run below 8.9 too, as weights alone (CompressedTensorsW8A16Fp8)."""
+    found = tuple(int(part) for part in capability.split("."))
+    least = (7, 0) if artifact_format == "hf" else _QUANTIZED
     if found < least:
         return f"vLLM needs a GPU of compute capability {least[0]}.{least[1]} or newer for {artifact_format}"
-    return (
-        "bfloat16 needs compute capability 8.0: ask for float16" if dtype[0] == "b" and found < (8,) else None
-    )
+    if dtype == "bfloat16" and found < (8, 0):
+        return "bfloat16 needs compute capability 8.0: ask for float16"
+    return None
 
 
 def _against_cpu(artifact_format: str, isa: Sequence[str], *, packed: bool) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import platform
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 from bench.contract.errors import UserError
 from bench.contract.record import Gpu, Hardware
@@ -13,30 +15,53 @@ from bench.machine import cpu, nvml
 _GIB = 1024**3
 
 
-def detect(device: str) -> Hardware:
-    """The machine as seen from "cpu", "cuda:N" ("cuda" is "cuda:0") or "auto": the first GPU, else the CPU.
+def devices(words: Sequence[str]) -> tuple[Hardware, ...]:
+    """The machine as seen from each device that the words stand for, each once and in their order.
 
-    UserError for a device that is not there or a word that is none; it says what there is.
+    Alike devices would share a results folder: the first keeps the plain slug, the others add their number.
     """
-    gpus = nvml.gpus() if device != "cpu" else ()
-    found = resolve(device, gpus)
-    return _cpu() if found == "cpu" else _gpu(found, gpus)
+    gpus = nvml.gpus() if any(word != "cpu" for word in words) else ()
+    return described(words, gpus)
 
 
-def resolve(device: str, gpus: tuple[Gpu, ...]) -> str:
-    """The device that "auto" and "cuda" mean; UserError for what these GPUs cannot give."""
+def described(words: Sequence[str], gpus: tuple[Gpu, ...]) -> tuple[Hardware, ...]:
+    """`devices` on a machine with these GPUs."""
+    names = dict.fromkeys(name for word in words for name in resolve(word, gpus))
+    found: list[Hardware] = []
+    for name in names:
+        one = _cpu() if name == "cpu" else _gpu(name, gpus)
+        if any(one.slug == other.slug for other in found):
+            one = replace(one, slug=f"{one.slug}-gpu{name.partition(':')[2]}")
+        found.append(one)
+    return tuple(found)
+
+
+def detect(device: str) -> Hardware:
+    """The machine as seen from one device: the first that the word stands for."""
+    return devices((device,))[0]
+
+
+def resolve(device: str, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
+    """The devices that a word stands for; UserError for what these GPUs cannot give, with what there is.
+
+    "auto": the first GPU of each name, memory and MIG profile, "all": every GPU, the CPU where there is none;
+    "cpu"; "cuda:N", "cuda" being "cuda:0".
+    """
+    numbered = {f"cuda:{number}": gpu for number, gpu in enumerate(gpus)}
+    if device == "all":
+        return tuple(numbered) or ("cpu",)
     if device == "auto":
-        return "cuda:0" if gpus else "cpu"
+        first = {(gpu.name, gpu.memory_bytes): name for name, gpu in reversed(numbered.items())}
+        return tuple(name for name in numbered if name in first.values()) or ("cpu",)
     if device == "cpu":
-        return device
+        return (device,)
     match = re.fullmatch(r"cuda(?::(\d+))?", device)
-    there = ", ".join(["cpu", *(f"cuda:{i} ({gpu.name})" for i, gpu in enumerate(gpus))])
+    there = ", ".join(["cpu", *(f"{name} ({gpu.name})" for name, gpu in numbered.items())])
     if match is None:
-        raise UserError(f"unknown device '{device}': say auto, cpu or cuda:N (here: {there})")
-    number = int(match[1] or 0)
-    if number >= len(gpus):
+        raise UserError(f"unknown device '{device}': say auto, all, cpu or cuda:N (here: {there})")
+    if (name := f"cuda:{int(match[1] or 0)}") not in numbered:
         raise UserError(f"there is no {device} on this machine (here: {there})")
-    return f"cuda:{number}"
+    return (name,)
 
 
 def cpu_dtype(isa: tuple[str, ...]) -> str:
@@ -55,12 +80,20 @@ def cuda_dtype(compute_capability: str) -> str:
 
 
 def slug_of(name: str) -> str:
-    """A device's name as part of a folder name: "Intel(R) Xeon(R) CPU @ 2.20GHz" is "intel-xeon"."""
+    """A device's name as part of a folder name: "Intel(R) Xeon(R) CPU @ 2.20GHz" is "intel-xeon".
+
+    A MIG profile is never cut off.
+    """
+    name, mig, profile = name.partition(" MIG")
     name = re.sub(r"\((?:r|tm|c)\)", " ", name, flags=re.IGNORECASE)
     name = re.sub(
         r"@.*|\b\d+-core\b|\bwith .* graphics\b|\b(?:cpu|processor)\b", " ", name, flags=re.IGNORECASE
     )
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:48].rstrip("-") or "unknown"
+    return (_worded(name)[:48].rstrip("-") or "unknown") + (f"-{_worded(mig + profile)}" if mig else "")
+
+
+def _worded(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def _cpu() -> Hardware:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pynvml
 
 from bench.contract.record import Gpu
+from bench.machine.visible import Place, Slice, Told, places
 
 T = TypeVar("T")
 
@@ -54,38 +55,60 @@ Reader = Callable[[], Reading]
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """The GPUs this process may use, in the order `cuda:N` counts them: CUDA_VISIBLE_DEVICES is honoured.
+    """The GPUs and MIG slices this process may use, as `cuda:N` counts them.
 
-    Its numbers are taken as NVML indices, which is what they are under CUDA_DEVICE_ORDER=PCI_BUS_ID.
+    CUDA_VISIBLE_DEVICES is honoured. Its numbers are taken as NVML indices, which is what they are under
+    CUDA_DEVICE_ORDER=PCI_BUS_ID.
     """
+    return tuple(place.gpu for place in _places())
+
+
+def index(device: str) -> int | str | None:
+    """What NVML and CUDA_VISIBLE_DEVICES call "cuda:N": its NVML index, or a MIG slice's UUID."""
+    if not device.startswith("cuda"):
+        return None
+    number = int(device.partition(":")[2] or 0)
+    found = _places()
+    return found[number].word if number < len(found) else None
+
+
+def absent() -> str:
+    """Why there is no driver to ask, in one clause; nothing where it answers."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound:
+        return "libnvidia-ml.so.1, which comes with NVIDIA's driver, is not on this machine"
+    except pynvml.NVMLError_DriverNotLoaded:
+        return (
+            "NVIDIA's driver is installed and not loaded: no GPU is there, or this container was given none"
+        )
+    except (pynvml.NVMLError, OSError) as error:
+        return f"NVIDIA's driver does not answer ({error})"
+    _ask(pynvml.nvmlShutdown)
+    return ""
+
+
+def told() -> tuple[Told, ...]:
+    """What the driver says of every GPU of the host, whoever may use it; one it cannot open is left out."""
     with _driver() as ready:
         if not ready:
             return ()
         handles = [
-            _ask(pynvml.nvmlDeviceGetHandleByIndex, i) for i in range(_ask(pynvml.nvmlDeviceGetCount) or 0)
+            (i, _ask(pynvml.nvmlDeviceGetHandleByIndex, i))
+            for i in range(_ask(pynvml.nvmlDeviceGetCount) or 0)
         ]
-        found = [
-            (_gpu(i, h), str(_ask(pynvml.nvmlDeviceGetUUID, h)))
-            for i, h in enumerate(handles)
-            if h is not None
-        ]
-    return _visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
-
-
-def index(device: str) -> int | None:
-    """The NVML index of "cuda:N" among the GPUs this process may use."""
-    if not device.startswith("cuda"):
-        return None
-    number = int(device.partition(":")[2] or 0)
-    found = gpus()
-    return found[number].index if number < len(found) else None
+        return tuple(_told(i, handle) for i, handle in handles if handle is not None)
 
 
 @contextmanager
-def reader(index: int | None) -> Iterator[Reader | None]:
-    """A function that reads the GPU of an NVML index while the context lasts; None where there is none."""
+def reader(index: int | str | None) -> Iterator[Reader | None]:
+    """A function that reads the GPU of an NVML index while the context lasts; None where there is none.
+
+    Of a MIG slice, by its UUID, what the driver does not tell apart from the whole GPU (power, energy,
+    clocks) is None.
+    """
     with _driver() as ready:
-        handle = _ask(pynvml.nvmlDeviceGetHandleByIndex, index) if ready and index is not None else None
+        handle = _handle(index) if ready and index is not None else None
         yield None if handle is None else lambda: _read(handle)
 
 
@@ -125,32 +148,42 @@ def _memory(handle: Any) -> Any:
     return second if second is not None else _ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
 
 
-def _gpu(index: int, handle: Any) -> Gpu:
-    memory, capability = _memory(handle), _ask(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
-    return Gpu(
+def _places() -> tuple[Place, ...]:
+    return places(told(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def _handle(index: int | str) -> Any:
+    if isinstance(index, str):
+        return _ask(pynvml.nvmlDeviceGetHandleByUUID, index)
+    return _ask(pynvml.nvmlDeviceGetHandleByIndex, index)
+
+
+def _told(index: int, handle: Any) -> Told:
+    mode = _ask(pynvml.nvmlDeviceGetMigMode, handle)  # [now, after the next reset]
+    return Told(
         index=index,
-        name=_ask(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU",
-        memory_bytes=0 if memory is None else int(memory.total),
-        compute_capability="0.0" if capability is None else "{}.{}".format(*capability),
+        uuid=_ask(pynvml.nvmlDeviceGetUUID, handle) or "",
+        name=_ask(pynvml.nvmlDeviceGetName, handle),
+        memory_bytes=_total(handle),
+        capability=_ask(pynvml.nvmlDeviceGetCudaComputeCapability, handle),
         driver=_ask(pynvml.nvmlSystemGetDriverVersion) or "",
+        mig=mode is not None and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
+        slices=tuple(_slices(handle)),
     )
 
 
-def _visible(found: list[tuple[Gpu, str]], setting: str | None) -> tuple[Gpu, ...]:
-    """CUDA's own rule: entries in order, by index or UUID prefix; the list ends at the first unknown one."""
-    if setting is None:
-        return tuple(gpu for gpu, _ in found)
-    chosen: list[Gpu] = []
-    for entry in (e.strip() for e in setting.split(",")):
-        matches = [
-            g
-            for g, uuid in found
-            if entry == str(g.index) or (entry[:4] == "GPU-" and uuid.startswith(entry))
-        ]
-        if len(matches) != 1:
-            break
-        chosen += matches
-    return tuple(chosen)
+def _slices(handle: Any) -> Iterator[Slice]:
+    """The MIG devices that were made of a GPU; the places of those that were not are refused one by one."""
+    for i in range(_ask(pynvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
+        part = _ask(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, i)
+        uuid = None if part is None else _ask(pynvml.nvmlDeviceGetUUID, part)
+        if uuid:
+            yield Slice(uuid, _ask(pynvml.nvmlDeviceGetName, part), _total(part))
+
+
+def _total(handle: Any) -> int | None:
+    memory = _memory(handle)
+    return None if memory is None else int(memory.total)
 
 
 def _read(handle: Any) -> Reading:

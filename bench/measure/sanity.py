@@ -9,12 +9,12 @@ from typing import Any
 
 from bench.contract.record import RequestTrace, Result
 from bench.measure.latency import completed, e2el_s, itl_s, latency_metrics, osl, stamps, ttft_s
-from bench.measure.memory import allocator_peak
+from bench.measure.memory import allocator_peak, widths_bytes
 from bench.measure.online_load import measured
 from bench.measure.stats import coefficient_of_variation
 
 VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "errors", "nvml", "round"
-CLIENT, SHORT, REMOTE, DUMMY, ENERGY = "client", "short", "remote", "dummy", "energy"
+CLIENT, SHORT, REMOTE, DUMMY, ENERGY, WIDE = "client", "short", "remote", "dummy", "energy", "wide"
 MARKS = {
     VARIES: "the coefficient of variation over rounds is above 5 %",
     BUSY: "the device was not idle and empty before a round",
@@ -25,6 +25,7 @@ MARKS = {
     CLIENT: "the load's own process was busy or late: the server may be faster than this",
     SHORT: "a window of requests was shorter than 10 s",
     DUMMY: "dummy weights of a real model's shape: speed, memory and energy mean something, tokens do not",
+    WIDE: "the quantized weights take over 1.2 x their stored bytes once loaded: the engine unpacked them",
     REMOTE: "the server was not started here: what it runs, how and on which device is its owner's word",
     ENERGY: "the joules of a round do not hold, for the reasons in its record (energy_faults)",
 }
@@ -36,6 +37,7 @@ _KL_LEAST = -1e-6
 _AGREEMENT = "top1_agreement"  # and of shares of tokens
 WATCHED = ("ttft_s", "tpot_s", "e2el_s", "output_tok_per_s", "prefill_tok_per_s", "decode_tok_per_s",
            "peak_memory_bytes")  # fmt: skip
+_WIDER = 1.2
 _ROUNDING_S = 5e-6  # traces are kept to the microsecond
 
 
@@ -59,7 +61,7 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
     """Codes of MARKS for the rounds of one cell, sorted; `varies:tpot_s` names the metric.
 
     Codes the rounds recorded themselves (`Result.marks`) are kept. A task's score does not depend on the
-    clock: its time and memory are not looked at, and a busy or throttled device is no mark on it.
+    clock: its time and memory are not looked at, and neither a busy device nor unpacked weights mark it.
     """
     done = [r for r in results if r.status == "ok"]
     scores = any(r.cell.task is not None for r in done)
@@ -75,11 +77,13 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
         found.add(NVML)
     if any(r.metrics.get("energy_valid", 1.0) < 1 for r in done):
         found.add(ENERGY)
+    if any(_held_wide(r) for r in done):
+        found.add(WIDE)
     for key in (*SCORES, "kl_mean", "accuracy_fraction") if scores else WATCHED:
         values = [r.metrics[key] for r in done if key in r.metrics]
         if coefficient_of_variation(values) > CV_LIMIT:
             found.add(f"{VARIES}:{key}")
-    return tuple(sorted(found - {BUSY, THROTTLED, NVML} if scores else found))
+    return tuple(sorted(found - {BUSY, THROTTLED, NVML, WIDE} if scores else found))
 
 
 def load_marks(facts: Mapping[str, Any]) -> set[str]:
@@ -179,6 +183,22 @@ def _client_bound(facts: Mapping[str, Any]) -> bool:
     """The client used most of its core, or its timers fired late."""
     cpu, lag = facts.get("client_cpu_fraction", 0.0), facts.get("client_lag_p99_s", 0.0)
     return bool(cpu > CLIENT_CPU or lag > CLIENT_LAG_S)
+
+
+def _held_wide(result: Result) -> bool:
+    """Whether an engine unpacked what was quantized: what is not, it may convert to the type it computes in.
+
+    That type taken off at its widest, so that a CPU's 32 bits for a 16-bit embedding are no such thing.
+    """
+    loaded, artifact = result.facts.get("weights_bytes"), result.artifact
+    if artifact is None or loaded is None or not artifact.audit.quantized_fraction:
+        return False
+    found = artifact.audit
+    whole = found.linear_parameters * (1 - found.quantized_fraction)
+    rest = found.parameters - found.linear_parameters
+    width = max(widths_bytes(result.receipts.get("compute_dtype", "")), default=4.0)
+    stored = found.linear_bytes - 2 * whole
+    return stored > 0 and loaded - (rest + whole) * width > _WIDER * stored
 
 
 def _nvml_only(result: Result) -> bool:

@@ -115,6 +115,16 @@ SEARCH = (
 )
 # Sections of their own below a workload's, each shown where an entry has one of its figures.
 MORE: Mapping[str, tuple[Column, ...]] = {
+    "memory": (
+        Column("weights_bytes", "weights", "MiB", 1 / MIB, better="lower"),
+        Column("kv_needed_bytes", "KV needed", "MiB", 1 / MIB, better="lower"),
+        Column("kv_bytes", "KV pool", "MiB", 1 / MIB),
+        Column("workspace_bytes", "workspace", "MiB", 1 / MIB, better="lower"),
+        Column("context_bytes", "context", "MiB", 1 / MIB, better="lower"),
+        Column("nvml_process_peak_bytes", "NVML", "MiB", 1 / MIB, better="lower"),
+        Column("memory_budget_bytes", "budget", "MiB", 1 / MIB),
+        Column("kv_tokens_fit", "KV tokens that fit", better="higher"),
+    ),
     "energy": (
         Column("energy_gross_j_per_output_token", "gross", "J/output token", better="lower"),
         Column("energy_gross_j_per_input_token", "gross", "J/input token", better="lower"),

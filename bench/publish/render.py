@@ -20,6 +20,7 @@ from bench.publish.columns import (
     DIVERGENCE,
     DIVERGENCE_MORE,
     ENERGY,
+    MORE,
     MORE_SIZE,
     QUALITY,
     SCORE_CHANGES,
@@ -142,12 +143,14 @@ def _is_text(column: int, head: str) -> bool:
 
 def _joined(page: Page, width: int) -> Sequence[Section]:
     """Quality and the only workload side by side where the terminal is wide enough, else apart."""
-    if len(page.sections) != 2 or len(page.sections[0].lines) != len(page.sections[1].lines):
+    first = [section for section in page.sections if not section.below]
+    if len(first) != 2 or len(first[0].lines) != len(first[1].lines):
         return page.sections
-    one, two = page.sections
+    one, two = first
     lines = tuple((*a, *b[NAMES:]) for a, b in zip(one.lines, two.lines, strict=True))
     both = Section(f"{one.title}; {two.title}", (*one.heads, *two.heads[NAMES:]), lines)
-    return (both,) if _needed(both) <= width else page.sections
+    rest = [section for section in page.sections if section.below]
+    return (both, *rest) if _needed(both) <= width else page.sections
 
 
 def _needed(section: Section, *, broken: bool = False) -> int:
@@ -194,7 +197,8 @@ def _flat(row: Row, shown: Mapping[str, Sequence[Column]]) -> dict[str, object]:
     for title, entry in row.workloads.items():
         shown_keys = [c.key for c in load_columns([entry])]
         online = [*shown_keys, *TAILS] if "concurrency" in entry.figures else shown_keys
-        more = [key for key in ENERGY if key in entry.figures]
+        of_more = (c.key for known in MORE.values() for c in known)
+        more = [key for key in dict.fromkeys((*of_more, *ENERGY)) if key in entry.figures]
         flat |= _columns(title, entry, list(dict.fromkeys([*online, *more])))
     return flat
 

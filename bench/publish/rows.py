@@ -87,8 +87,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: `heads` and the cells of each line, as text; the first two columns are names."""
+    """A part of a page: `heads` and the cells of each line, as text; the first two columns are names.
+
+    `below`: more of the section before it, as its memory.
+    """
 
     title: str
     heads: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
+    below: bool = False

@@ -203,7 +203,7 @@ def _more(rows: Sequence[Row], title: str) -> list[Section]:
             for row in told
         ]
         heads = ("recipe", "engine", *(c.heading() for c in shown))
-        found += [Section(f"{title}: {word}", heads, tuple(lines))] if lines else []
+        found += [Section(f"{title}: {word}", heads, tuple(lines), below=True)] if lines else []
     return found
 
 

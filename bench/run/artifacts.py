@@ -98,7 +98,9 @@ def unsupported(steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware)
             remedy = "put it before the step that wrote that" if before else "start from weights in that form"
             return f"{step.method} reads {reads}, and is given {known.format}: {remedy}", ends
         options = method.Options(**step.options)
-        if reason := method.unsupported(options, known, hardware):
+        if reason := method.unsupported(options, known, hardware) or envs.too_old(
+            traits.step_env(step), hardware
+        ):
             return reason, ends
         if hasattr(method, "after"):
             known = method.after(options, known)

@@ -26,7 +26,7 @@ _NO_LINEAR = re.compile(r"(embed|wte$|wpe$|norm|^ln_|position|relative_attention
 _TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt", "decision_transformer"})
 _TRANSPOSED_LAYERS = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
 _NOTED_MOST = 4
-_APART: Mapping[str, Any] = {"gguf": gguf_audit, "onnx": onnx_audit, "openvino": openvino_audit}
+APART: Mapping[str, Any] = {"gguf": gguf_audit, "onnx": onnx_audit, "openvino": openvino_audit}
 
 
 def detect_format(folder: Path) -> str:
@@ -47,8 +47,8 @@ def source(folder: Path) -> Source:
     UserError when the folder has no config, no weights, or a weight file that is missing or broken.
     """
     found = detect_format(folder)
-    if found in _APART:
-        apart: Source = _APART[found].source(folder)
+    if found in APART:
+        apart: Source = APART[found].source(folder)
         return apart
     config = checkpoint.config(folder)
     stored = checkpoint.tensors(folder)
@@ -76,7 +76,7 @@ def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zero
     own = torchao_audit.kinds(checkpoint.metadata(folder)) if found == "torchao" else {}
     derived = {**_derived(layers, config), **torchao_audit.shapes(own, layers)}
     shapes = reference if reference is not None else derived
-    linears = {n: o * i for n, (o, i) in shapes.items() if n in layers and not (tied and _is_head(n))}
+    linears = {n: o * i for n, (o, i) in shapes.items() if n in layers and not (tied and is_head(n))}
     if not linears:
         raise UserError(f"{folder.name} stores none of the model's linear layers under their names")
     sizes = {name: _weight_bytes(layers[name]) for name in linears}
@@ -126,7 +126,7 @@ def _shapes(stored: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str
     tied = _tied(layers, config)
     for name, parts in layers.items():
         weight = parts.get("weight")
-        if weight is None or len(weight.shape) != 2 or not _may_be_linear(name) or (tied and _is_head(name)):
+        if weight is None or len(weight.shape) != 2 or not _may_be_linear(name) or (tied and is_head(name)):
             continue
         first, second = weight.shape
         swapped = config.get("model_type") in _TRANSPOSED and _last(name) in _TRANSPOSED_LAYERS
@@ -186,7 +186,7 @@ def _other_elements(layers: Mapping[str, Parts], linears: Mapping[str, int]) -> 
 def _tied(layers: Mapping[str, Parts], config: Mapping[str, Any]) -> bool:
     inner = config.get("text_config") or {}
     said = config.get("tie_word_embeddings", inner.get("tie_word_embeddings"))
-    return bool(said) or not any(_is_head(name) for name in layers)
+    return bool(said) or not any(is_head(name) for name in layers)
 
 
 def _notes(
@@ -220,10 +220,10 @@ def _number(config: Mapping[str, Any], *keys: str) -> int:
 
 
 def _may_be_linear(name: str) -> bool:
-    return _is_head(name) or not _NO_LINEAR.search(_last(name))
+    return is_head(name) or not _NO_LINEAR.search(_last(name))
 
 
-def _is_head(name: str) -> bool:
+def is_head(name: str) -> bool:
     return _last(name) in _HEADS
 
 

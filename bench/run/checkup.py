@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bench.contract.errors import UserError
-from bench.machine import counters, guard, hardware
-from bench.run import envs, paths, serving
+from bench.machine import counters, guard, hardware, nvml
+from bench.machine.visible import Told, places
+from bench.run import envs, paths, serving, sources
 
 
 def lines() -> Iterator[str]:
     """What a person should know before a run, problems named."""
-    found = hardware.detect("auto")
-    yield f"device       {found.name} ({found.device}), results go to results/{found.slug}"
+    devices = hardware.devices(("auto",))
+    for each in devices:
+        yield f"device       {each.name} ({each.device}), results go to results/{each.slug}"
+    found = devices[0]
     ram = f"{found.ram_bytes / 2**30:.0f} GiB"
     yield f"CPU          {found.cpu}, {found.physical_cores} cores, {ram}; computes in {found.compute_dtype}"
-    yield f"GPUs         {', '.join(g.name for g in found.gpus) or 'none found by NVML'}"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    for line in gpus(nvml.told(), hidden, nvml.absent(), nvcc=sources.compiles_cuda()):
+        yield f"GPU          {line}"
     yield f"energy       {counters.source(found.device)}"
     ready = guard.inspect(found.device)
     yield f"idle         {'yes' if ready.idle else f'no: {ready.reason}; figures taken now will be marked'}"
@@ -31,6 +37,35 @@ def lines() -> Iterator[str]:
         yield f"environment  {line}"
     for orphan in serving.orphans():
         yield f"left behind  {orphan.name} server of a run that is gone, process {orphan.pid}; a run ends it"
+
+
+def gpus(told: Sequence[Told], setting: str | None, absent: str, *, nvcc: bool) -> Iterator[str]:
+    """A line for each GPU and slice, and for each thing that a run on a GPU lacks.
+
+    `setting` is CUDA_VISIBLE_DEVICES, `absent` why there is no driver, `nvcc` whether CUDA can be compiled.
+    """
+    usable = places(tuple(told), setting)
+    for number, place in enumerate(usable):
+        gpu, part = place.gpu, isinstance(place.word, str)
+        memory = f"{gpu.memory_bytes / 2**30:.1f} GiB" if gpu.memory_bytes else "the machine's memory"
+        mig = f"a MIG slice of GPU {gpu.index}" if part else "MIG off"
+        yield (
+            f"cuda:{number}: {gpu.name}, {memory}, compute capability {gpu.compute_capability}, "
+            f"driver {gpu.driver}, {mig}"
+        )
+    seen = {place.gpu.index for place in usable}
+    for one in told:
+        if one.mig and not one.slices:
+            yield f"not usable: {one.name} (GPU {one.index}) is in MIG mode and has no slice"
+        elif one.index not in seen:
+            yield f"not usable: {one.name} (GPU {one.index}) is not among CUDA_VISIBLE_DEVICES={setting}"
+    if not told:
+        yield f"none: {absent or 'the driver knows of no GPU'}"
+    if not nvcc:
+        yield "missing for llama.cpp on a GPU: nvcc, of NVIDIA's CUDA toolkit (it is compiled here)"
+    if not usable:
+        builds = ", ".join(name for name in envs.names() if envs.spec(name).varies)
+        yield f"missing besides: builds for GPUs, which are made where there is one ({builds})"
 
 
 def environments() -> Iterator[str]:

@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from bench.contract import wire
 from bench.contract.errors import UserError
+from bench.contract.record import Hardware
 from bench.machine import nvml
 from bench.run import paths, sources
 from bench.run.builds import Build, Report
@@ -45,6 +46,8 @@ class EnvSpec:
 
     `source` is a package that is compiled here. `no_deps`: packages installed after the others, without what
     they ask for. `digest` names the build by requirements, pins, Python, platform, and what was compiled.
+    `least_capability`: of a GPU whose kernels it has, "" where that is not known. `varies`: other packages
+    are installed where there is a GPU.
     """
 
     name: str
@@ -54,6 +57,8 @@ class EnvSpec:
     pins: str
     source: SourceSpec | None = None
     no_deps: tuple[str, ...] = ()
+    least_capability: str = ""
+    varies: bool = False
 
     @property
     def digest(self) -> str:
@@ -101,6 +106,34 @@ def spec(name: str) -> EnvSpec:
         pins=pins.read_text() if pins.exists() else "",
         source=sources.parse(data["source"]) if "source" in data else None,
         no_deps=tuple(data.get("no_deps", ())),
+        least_capability=str(data.get("least_capability", "")),
+        varies="cuda" in data.get("variants", {}),
+    )
+
+
+def too_old(name: str, hardware: Hardware) -> str:
+    """Why what the environment installs has no kernels for this GPU, or nothing.
+
+    An interpreter of the user's own may have others, and a GPU that does not tell what it is may run them.
+    """
+    least = "" if _outside(name) else spec(name).least_capability
+    for gpu in hardware.gpus if least else ():
+        if 0.0 < float(gpu.compute_capability) < float(least):
+            return (
+                f"environment {name} needs a GPU of compute capability {least} or newer, and {gpu.name} has "
+                f"{gpu.compute_capability}: name a build for it with LLM_BENCH_PYTHON_{name.upper()}"
+            )
+    return ""
+
+
+def without_gpu(name: str, hardware: Hardware) -> str:
+    """Why the environment, compiled on this machine, could not use its GPU, or nothing."""
+    source = None if _outside(name) else spec(name).source
+    if not hardware.gpus or source is None or not source.cuda or sources.compiles_cuda():
+        return ""
+    return (
+        f"environment {name} is compiled here, and for a GPU that takes nvcc: install NVIDIA's CUDA toolkit, "
+        f"or name a build for GPUs with LLM_BENCH_PYTHON_{name.upper()}"
     )
 
 

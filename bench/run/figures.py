@@ -14,17 +14,21 @@ def metrics(result: Result, traces: Sequence[RequestTrace]) -> dict[str, float]:
     cell, facts = result.cell, result.facts
     if cell.task is not None:
         scored: dict[str, float] = plugins.load(plugins.TASKS, cell.task.kind).metrics(facts)
-        return {**scored, **memory.memory_metrics(facts, cell.device)}
+        return {**scored, **_memory(result)}
     if cell.workload is not None and cell.workload.online:
         return {
             **online_load.load_metrics(traces, facts, cell.workload.slo.limits),
-            **memory.memory_metrics(facts, cell.device),
+            **_memory(result),
             **energy.energy_metrics(facts),
         }
     return {
         **latency.latency_metrics(traces),
         **throughput.throughput_metrics(traces),
-        **memory.memory_metrics(facts, cell.device),
+        **_memory(result),
         **energy.energy_metrics(facts),
         **{k: float(facts[k]) for k in ("cold_start_s", "load_s") if k in facts},
     }
+
+
+def _memory(result: Result) -> dict[str, float]:
+    return {**memory.memory_metrics(result.facts, result.cell.device), **memory.kv_metrics(result)}

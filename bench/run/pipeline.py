@@ -21,7 +21,8 @@ from bench.contract.job import Answer, Job
 from bench.contract.record import Artifact, Audit, Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Options, Recipe, Step, Task
 from bench.load import prompts
-from bench.machine import counters, guard
+from bench.machine import counters, guard, nvml
+from bench.machine.hardware import slug_of
 from bench.measure import sanity
 from bench.run import (
     artifacts,
@@ -148,7 +149,9 @@ def _alone(hardware: Hardware, progress: Progress) -> Iterator[None]:
 
     The kernel frees the lock of a process that died.
     """
-    lock = FileLock(paths.cache_folder("locks") / f"{hardware.slug}-{hardware.device.replace(':', '-')}.lock")
+    place = nvml.index(hardware.device)  # the same whatever the suite or CUDA_VISIBLE_DEVICES calls it
+    word = "cpu" if place is None else f"gpu-{place}"
+    lock = FileLock(paths.cache_folder("locks") / f"{slug_of(hardware.name)}-{word}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:

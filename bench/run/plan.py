@@ -14,7 +14,7 @@ from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Suite, Task
 from bench.contract.workload import LOAD_FIELDS, Workload
 from bench.machine import hardware as machine
-from bench.run import artifacts, envs, models, questions, references, traits
+from bench.run import artifacts, envs, fit, models, questions, references, traits
 from bench.run.models import Resolved
 from bench.run.questions import Questions
 from bench.run.references import Reference
@@ -22,7 +22,10 @@ from bench.run.references import Reference
 
 @dataclass(frozen=True)
 class Made:
-    """One recipe on one device: its settled steps, its artifact's digest, and why it cannot be made."""
+    """One recipe on one device: its settled steps, its artifact's digest, and why it cannot be made.
+
+    `held`: what the artifact will hold, as far as that is known.
+    """
 
     model: Model
     resolved: Resolved
@@ -33,6 +36,7 @@ class Made:
     format: str
     context: int
     reason: str
+    held: fit.Held | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def plan(suite: Suite, *, fetch: bool, only: str = "", engine: str = "", beside:
     resolved = models.resolve(suite.model, fetch=fetch)
     cells: list[Item] = []
     apart: dict[Unpaired, None] = {}
-    for hardware in [machine.detect(d) for d in suite.devices]:
+    for hardware in machine.devices(suite.devices):
         all_made = [_made(suite.model, recipe, resolved, hardware) for recipe in suite.recipes]
         sides = (
             _references(beside.suite, beside.made, hardware)
@@ -151,7 +155,8 @@ def _made(model: Model, recipe: Recipe, resolved: Resolved, hardware: Hardware) 
     steps = artifacts.steps_for(recipe, hardware, resolved.format)
     reason, written = artifacts.unsupported(steps, resolved, hardware)
     digest = artifacts.digests(resolved.identity, steps)[-1]
-    return Made(model, resolved, recipe, hardware, steps, digest, written, _context(resolved), reason)
+    kept = None if reason else fit.held(steps, resolved)
+    return Made(model, resolved, recipe, hardware, steps, digest, written, _context(resolved), reason, kept)
 
 
 def _context(resolved: Resolved) -> int:
@@ -176,8 +181,10 @@ def _against(cell: Cell, made: Made, hardware: Hardware) -> str:
         return f"{asked} exceed the model's context of {made.context}"
     if made.resolved.dummy and (why := _meaningless(cell)):
         return why
+    env = traits.engine_env(engine, made.format)
     reason: str | None = engine.unsupported(cell, made.format, hardware)
-    return reason or ""
+    reason = reason or envs.too_old(env, hardware) or envs.without_gpu(env, hardware)
+    return reason or fit.against(cell, made.held, hardware)
 
 
 def _meaningless(cell: Cell) -> str:

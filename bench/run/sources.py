@@ -157,9 +157,15 @@ def _unpacked(what: SourceSpec, build: Build) -> Iterator[Path]:
 def _cuda(arguments: tuple[str, ...]) -> tuple[str, ...]:
     """The CUDA arguments with this machine's architectures; none without nvcc or without a GPU."""
     found = {gpu.compute_capability.replace(".", "") for gpu in nvml.gpus()}
-    if not found or shutil.which("nvcc") is None:
+    found.discard("00")  # of a GPU that does not tell
+    if not found or not compiles_cuda():
         return ()
     return (*arguments, f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(sorted(found))}")
+
+
+def compiles_cuda() -> bool:
+    """Whether NVIDIA's compiler is on the path."""
+    return shutil.which("nvcc") is not None
 
 
 @cache

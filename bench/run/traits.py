@@ -25,6 +25,19 @@ def engine_env(engine: Any, artifact_format: str) -> str:
     return name
 
 
+def weight_bits(step: Step) -> float | None:
+    """The least bits per linear weight that the step writes; None where its method does not tell."""
+    method = plugins.load(plugins.METHODS, step.method)
+    told = getattr(method, "weight_bits", None)
+    return float(told(method.Options(**step.options))) if told else None
+
+
+def elsewhere(engine: Any, options: Options) -> bool:
+    """Whether an engine with these options may keep weights outside the cell's device."""
+    told = getattr(engine, "elsewhere", None)
+    return bool(told and told(engine.Options(**options)))
+
+
 def counted(step: Step) -> Options:
     """The step's options for a digest: one that came later is left out while it has its default.
 

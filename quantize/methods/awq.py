@@ -58,6 +58,11 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     return through_gptqmodel.unfit(source, hardware, options.bits, options.group_size, options.length)
 
 
+def weight_bits(options: Options) -> float:
+    """Beside each group a 16-bit scale and a packed zero point."""
+    return options.bits + ((16 + options.bits) / options.group_size if options.group_size > 0 else 0.0)
+
+
 def before(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()

@@ -40,6 +40,11 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     return None
 
 
+def weight_bits(options: Options) -> float:
+    """4 bits have a scale per 64 weights: 32 bits, or 8 with double_quant."""
+    return 8.0 if options.type == "int8" else 4 + (8 if options.double_quant else 32) / 64
+
+
 def before(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()

@@ -41,6 +41,12 @@ _FTYPES = {
     "q3_k_s": 11, "iq3_m": 27, "iq3_s": 26, "iq3_xs": 22, "iq3_xxs": 23, "q2_k": 10, "q2_k_s": 21,
     "iq2_m": 29, "iq2_s": 28, "iq2_xs": 20, "iq2_xxs": 19, "iq1_m": 31, "iq1_s": 24,
 }  # fmt: skip
+# Bits of the type that most weights get, by GGML_QUANT_SIZES; mixtures (_m, _l) have wider ones among them.
+_BITS = {
+    "f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q6_k": 6.5625, "q5_k": 5.5, "q5_1": 6.0,
+    "q5_0": 5.5, "q4_k": 4.5, "q4_1": 5.0, "q4_0": 4.5, "iq4_xs": 4.25, "iq4_nl": 4.5, "q3_k": 3.4375,
+    "q2_k": 2.625, "iq3": 3.0625, "iq2": 2.0625, "iq1": 1.5625,
+}  # fmt: skip
 _NEEDS_IMATRIX = frozenset(
     {"iq3_xs", "iq3_xxs", "q2_k_s", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s"}
 )
@@ -91,6 +97,10 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     if options.imatrix and room and options.length > room:
         return f"calibration samples of {options.length} tokens exceed the model's context of {room}"
     return None
+
+
+def weight_bits(options: Options) -> float:
+    return next(bits for name, bits in _BITS.items() if options.type.startswith(name))
 
 
 def before(options: Options, source_format: str) -> tuple[Step, ...]:

@@ -67,6 +67,12 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     return None
 
 
+def weight_bits(options: Options) -> float:
+    if options.scheme != "w4a16":
+        return 8.0
+    return 4 + (16 / options.group_size if options.group_size > 0 else 0.0)
+
+
 def before(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()

@@ -90,6 +90,11 @@ def _unfit(options: Options, source: Source) -> str | None:
     return None
 
 
+def weight_bits(options: Options) -> float:
+    widths = {"fp32": 32.0, "fp16": 16.0, "bf16": 16.0, "int4": 4.0}
+    return widths.get(options.precision, 8.0)
+
+
 def before(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()

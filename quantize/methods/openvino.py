@@ -47,6 +47,10 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     return None
 
 
+def weight_bits(options: Options) -> float:
+    return {"float32": 32.0, "float16": 16.0, "int8": 8.0, "int4": 4.0}[options.type]
+
+
 def before(options: Options, source_format: str) -> tuple[Step, ...]:
     """The graph in 32 bits that every other type of an unquantized model is made from."""
     if source_format != "hf" or options.type == "float32":

@@ -53,6 +53,10 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     return training.unfit(training.plan(options), source)
 
 
+def weight_bits(options: Options) -> float:
+    return through_torchao.weight_bits(options.scheme, options.group_size)
+
+
 def before(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()

@@ -104,6 +104,10 @@ def _unmade(options: Options, dtype: str, hardware: Hardware) -> str | None:
     return None
 
 
+def weight_bits(options: Options) -> float:
+    return through_torchao.weight_bits(options.scheme, options.group_size)
+
+
 def before(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()

@@ -172,6 +172,14 @@ def test_flash_attention_is_refused_where_it_cannot_run(
     assert (found is None) if reason is None else (reason in (found or ""))
 
 
+def test_packed_weights_on_a_gpu_are_computed_in_16_bits() -> None:
+    """No kernel of gptqmodel on CUDA takes 32-bit activations; on a CPU one does."""
+    for hardware, words in ((_hardware("9.0"), "in 16 bits only"), (_hardware(), "")):
+        cell = Cell(Model("m"), Recipe("r"), EngineSpec("hf", {"dtype": "float32"}), hardware.device)
+        assert words in (hf.unsupported(cell, "gptq", hardware) or "")
+        assert (hf.unsupported(cell, "gptq", hardware) is None) == (not words)
+
+
 def test_a_format_transformers_does_not_read_is_refused() -> None:
     """GGUF goes to llama.cpp."""
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("hf"), "cpu")

@@ -81,7 +81,9 @@ def _hardware(capability: str = "", dtype: str = "float32", isa: tuple[str, ...]
         ("awq", _hardware(isa=_AVX2), {"dtype": "bfloat16"}, 4, "needs AVX-512"),
         ("awq", _hardware(dtype="bfloat16", isa=("neon",)), {}, 4, None),
         ("awq", _hardware("7.0", "float16"), {}, 4, "7.5 or newer for awq"),
-        ("gptq", _hardware("7.0", "float16"), {}, 4, None),
+        ("gptq", _hardware("7.0", "float16"), {}, 4, "7.5 or newer for gptq"),
+        ("gptq", _hardware("7.5", "float16"), {}, 4, None),
+        ("awq", _hardware("9.0", "bfloat16"), {}, 8, "no kernel for awq of 8 bits"),
         ("hf", _hardware("6.1", "float16"), {}, None, "7.0 or newer for hf"),
         ("hf", _hardware("7.5", "float16"), {"dtype": "bfloat16"}, None, "ask for float16"),
         ("compressed-tensors", _hardware("9.0", "bfloat16"), {}, 4, None),
@@ -97,6 +99,37 @@ def test_what_cannot_run_is_known_beforehand(
     found = vllm.unsupported(cell, stored, hardware)
 
     assert (found is None) if reason is None else (reason in (found or ""))
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "reason"),
+    [
+        ({"symmetric": False}, "9.0", "symmetric weights only"),
+        ({"symmetric": False}, "", "symmetric weights only"),
+        ({"group_size": 256}, "9.0", "not of 256"),
+        ({"group_size": 256}, "", None),
+        ({"group_size": -1, "symmetric": True}, "7.5", None),
+    ],
+)
+def test_gptq_that_marlin_cannot_hold(options: dict[str, int], device: str, reason: str | None) -> None:
+    """Zero points and groups without a kernel; on a CPU another kernel has other groups."""
+    dtype = "float16" if device else "bfloat16"
+    recipe = Recipe("r", (Step("gptq", {"bits": 4, **options}),))
+    hardware = _hardware(device, dtype)
+    cell = Cell(Model("m"), recipe, EngineSpec("vllm", {"dtype": dtype}), hardware.device)
+    found = vllm.unsupported(cell, "gptq", hardware)
+
+    assert (found is None) if reason is None else (reason in (found or ""))
+
+
+@pytest.mark.parametrize(("scheme", "reason"), [("fp8-dynamic", None), ("w8a8", None), ("w4a16", None)])
+def test_compressed_tensors_from_turing_on(scheme: str, reason: str | None) -> None:
+    """Without 8-bit float units its floats are weights alone, and that is in the kernel's receipt."""
+    recipe = Recipe("r", (Step("llmcompressor", {"scheme": scheme}),))
+    for capability, expected in {"7.5": reason, "7.0": "7.5 or newer for compressed-tensors"}.items():
+        cell = Cell(Model("m"), recipe, EngineSpec("vllm", {"dtype": "float16"}), "cuda:0")
+        found = vllm.unsupported(cell, "compressed-tensors", _hardware(capability, "float16"))
+        assert (found is None) if expected is None else (expected in (found or ""))
 
 
 @pytest.mark.parametrize(

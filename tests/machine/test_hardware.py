@@ -25,22 +25,23 @@ def test_this_cpu_is_described_without_its_host() -> None:
 
 
 def test_auto_is_a_device_that_exists() -> None:
-    """The first GPU where there is one, else the CPU."""
+    """The first GPU of its kind where there is one, else the CPU."""
     assert detect("auto").device == ("cuda:0" if nvml.gpus() else "cpu")
 
 
 @pytest.mark.parametrize(
     ("device", "gpus", "found"),
     [
-        ("auto", (), "cpu"),
-        ("auto", (H200, T4), "cuda:0"),
-        ("cuda", (H200,), "cuda:0"),
-        ("cuda:1", (H200, T4), "cuda:1"),
-        ("cpu", (H200,), "cpu"),
+        ("auto", (), ("cpu",)),
+        ("auto", (H200, T4), ("cuda:0", "cuda:1")),
+        ("all", (H200, H200), ("cuda:0", "cuda:1")),
+        ("cuda", (H200,), ("cuda:0",)),
+        ("cuda:1", (H200, T4), ("cuda:1",)),
+        ("cpu", (H200,), ("cpu",)),
     ],
 )
-def test_words_for_devices(device: str, gpus: tuple[Gpu, ...], found: str) -> None:
-    """auto, cuda and cuda:N mean one device each."""
+def test_words_for_devices(device: str, gpus: tuple[Gpu, ...], found: tuple[str, ...]) -> None:
+    """cpu, cuda and cuda:N mean one device each, auto and all several."""
     assert resolve(device, gpus) == found
 
 
@@ -76,24 +77,6 @@ def test_compute_dtypes() -> None:
     assert cuda_dtype(T4.compute_capability) == "float16"
     assert cpu_dtype(("avx2", "avx512f", "avx512_bf16")) == "float32"
     assert cpu_dtype(("avx512f", "amx_bf16")) == "bfloat16"
-
-
-@pytest.mark.parametrize(
-    ("setting", "indices"),
-    [
-        (None, [0, 1]),
-        ("", []),
-        ("1", [1]),
-        ("1,0", [1, 0]),
-        ("GPU-bb", [1]),
-        ("0,7,1", [0]),
-        ("GPU-", []),
-    ],
-)
-def test_cuda_visible_devices_is_honoured(setting: str | None, indices: list[int]) -> None:
-    """Order and end of the list are CUDA's: the first entry it does not know ends it."""
-    found = [(H200, "GPU-aa11"), (T4, "GPU-bb22")]
-    assert [gpu.index for gpu in nvml._visible(found, setting)] == indices
 
 
 def test_cpuinfo_of_x86_and_arm() -> None:

@@ -284,3 +284,21 @@ def test_records_of_unlike_cpus_of_one_name_are_not_mixed_in_silence() -> None:
 
     assert build([first]).notes == ()
     assert "with and without avx2, avx512f" in render(build([first, other]), "terminal")
+
+
+def test_memory_has_a_section_of_its_own_where_its_parts_are_known() -> None:
+    """Below the workload's own, a column for each part that some row has; CSV has them in bytes."""
+    parts = {"weights_bytes": 2**21, "kv_needed_bytes": 2**20, "kv_tokens_fit": 123456.0}
+    first = served("baseline", 0.01)
+    found = build([replace(first, metrics={**first.metrics, **parts}), served("gptq-4", 0.02)])
+    shown = render(found, "md").split("**short: memory**")[1].splitlines()
+
+    assert shown[2] == "| recipe | engine | weights MiB ↓ | KV needed MiB ↓ | KV tokens that fit ↑ |"
+    assert shown[4] == "| baseline | hf | 2.00 | 1.00 | 123456 |"
+    assert len(shown[5]) == 0
+    wide = render(found, "terminal", 200)
+    assert next(line for line in wide.splitlines() if line.startswith("recipe")).count("TTFT") == 1
+    assert wide.index("size; short (n=1)") < wide.index("short: memory")
+    lines = list(csv.DictReader(io.StringIO(render(found, "csv"))))
+    assert float(lines[0]["short/weights_bytes"]) == 2**21
+    assert lines[1]["short/weights_bytes"] == ""

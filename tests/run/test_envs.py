@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.contract.errors import UserError
-from bench.contract.record import Gpu
+from bench.contract.record import Gpu, Hardware
+from bench.machine import hardware as machine
 from bench.machine import nvml
 from bench.run import envs, paths
 
@@ -120,3 +121,30 @@ def test_a_package_can_do_without_what_it_asks_for(tmp_path: Path, monkeypatch: 
     _configured(tmp_path, monkeypatch, "pip", f"no_deps: [{wheel}]\n")
 
     assert envs.ensure("tiny", print).versions["lone"] == "1.0"
+
+
+def _gpu(capability: str) -> Hardware:
+    gpu = Gpu(0, "GPU", 1, capability, "1")
+    return Hardware("cuda:0", "s", "GPU", 1, "c", 2, 1, (), "float16", "Linux", (gpu,))
+
+
+@pytest.mark.parametrize(
+    ("capability", "words"), [("6.1", "capability 7.5 or newer, and GPU has 6.1"), ("7.5", ""), ("0.0", "")]
+)
+def test_a_gpu_older_than_the_kernels_is_known_beforehand(
+    capability: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the environment's file says; one that does not tell is tried, as is one's own build."""
+    _configured(tmp_path, monkeypatch, "pip", "least_capability: '7.5'\n")
+    assert words in (found := envs.too_old("tiny", _gpu(capability)))
+    assert bool(found) == bool(words)
+    monkeypatch.setenv("LLM_BENCH_PYTHON_TINY", sys.executable)
+    assert envs.too_old("tiny", _gpu(capability)) == ""
+
+
+def test_what_is_compiled_for_a_gpu_needs_its_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without nvcc, llama.cpp would be built for the CPU, and each of its cells on a GPU would fail."""
+    monkeypatch.setenv("PATH", "")
+    assert "takes nvcc" in envs.without_gpu("llamacpp", _gpu("9.0"))
+    assert envs.without_gpu("hf", _gpu("9.0")) == ""
+    assert envs.without_gpu("llamacpp", machine.detect("cpu")) == ""

@@ -1,7 +1,6 @@
 import pytest
 
 from bench.contract.record import RequestTrace
-from bench.measure.memory import memory_metrics
 from bench.measure.throughput import throughput_metrics
 
 
@@ -35,28 +34,3 @@ def test_single_token_windows_have_no_decode_rate() -> None:
     """Prefill only: a rate for decoding is absent, not zero and not infinite."""
     assert "decode_tok_per_s" not in throughput_metrics(batch(0, 0.0, (0.5,), 2))
     assert throughput_metrics([]) == {}
-
-
-def test_cpu_peak_is_the_larger_of_sampled_tree_and_kernel_mark() -> None:
-    """Sampling misses a spike of the worker, the kernel's mark misses the children: the larger stands."""
-    assert memory_metrics({"peak_rss_bytes": 10, "hwm_bytes": 12}, "cpu") == {"peak_memory_bytes": 12.0}
-    assert memory_metrics({"peak_rss_bytes": 20, "hwm_bytes": 12}, "cpu") == {"peak_memory_bytes": 20.0}
-    assert memory_metrics({"peak_bytes": 5}, "cpu") == {}
-    assert memory_metrics({"hwm_bytes": 12}) == {"peak_memory_bytes": 12.0}
-
-
-def test_cuda_peak_is_the_allocators_beside_nvmls() -> None:
-    """The parts add up to the allocator's peak; NVML's larger figure stands beside, not in place."""
-    facts = {"peak_device_bytes": 100, "nvml_process_peak_bytes": 600, "weights_bytes": 70, "kv_bytes": 20}
-    found = memory_metrics({**facts, "hwm_bytes": 9}, "cuda:0")
-    assert memory_metrics({**facts, "hwm_bytes": 9}) == found
-    assert found["peak_memory_bytes"] == 100
-    assert found["other_bytes"] == 10
-    assert found["nvml_process_peak_bytes"] == 600
-
-
-def test_cuda_without_an_allocators_word() -> None:
-    """NVML's figure is better than a blank, and no split is made up from it."""
-    found = memory_metrics({"nvml_process_peak_bytes": 600, "weights_bytes": 70}, "cuda:0")
-    assert found["peak_memory_bytes"] == 600
-    assert "other_bytes" not in found

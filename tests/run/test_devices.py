@@ -1,0 +1,94 @@
+"""Several devices in one run, on recorded drivers and the fake engine: each with its lock, records, rows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.machine import hardware as machine
+from bench.machine import nvml
+from bench.publish import tables
+from bench.run import config, envs, launch, pipeline, plan
+from bench.run.progress import Progress
+from bench.store import Store
+from tests.machine.driver import Driver
+from tests.machine.test_visible import ALIKE, H100, SPLIT, T4
+
+_PLAIN = "nvidia-h100-80gb-hbm3-80gib-x1"
+
+
+@pytest.fixture(autouse=True)
+def _fresh(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No GPU is hidden; files of environments, which differ by machine, are read anew after each test."""
+    del cache
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    envs.spec.cache_clear()
+    yield
+    envs.spec.cache_clear()
+
+
+def _plan(*devices: str, engine: str = "fake") -> plan.Plan:
+    load = {"batch": 1, "prompt_tokens": 4, "new_tokens": 4, "repeats": 1}
+    suite = config.suite({
+        "name": "s", "model": "models/demo", "recipes": ["as-is"], "engines": [engine], "workloads": [load],
+        "devices": list(devices), "rounds": 1, "settle_s": 0,
+    })  # fmt: skip
+    return plan.plan(suite, fetch=False)
+
+
+def test_two_alike_gpus_in_one_run(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records of each in its folder, a lock for each, a row for each; `auto` finds the first one's again."""
+    monkeypatch.setattr(nvml, "pynvml", Driver((H100, ALIKE)))
+    made, store = _plan("all"), Store(tmp_path / "results")
+    with Progress() as progress:
+        tally = pipeline.run(made, store, progress)
+    rows = tables.build(pipeline.records(made, store), [pipeline.public(c) for c in made.cells]).rows
+
+    assert tally.done == {"ok": 2}
+    assert sorted(f.name for f in (tmp_path / "results").iterdir()) == [_PLAIN, f"{_PLAIN}-gpu1"]
+    assert sorted(f.stem for f in (cache / "locks").iterdir()) == [
+        f"nvidia-h100-80gb-hbm3-gpu-{n}" for n in range(2)
+    ]
+    assert [(row.device, next(iter(row.workloads.values())).status) for row in rows] == [
+        (_PLAIN, "ok"), (f"{_PLAIN}-gpu1", "ok"),
+    ]  # fmt: skip
+    assert pipeline.pending(_plan("auto"), store) == []
+
+
+def test_two_kinds_of_gpu_are_two_devices_of_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each computes in its own type."""
+    monkeypatch.setattr(nvml, "pynvml", Driver((T4, replace(H100, index=1))))
+    made = _plan("auto", engine="hf")
+
+    assert [(c.device, c.engine.options["dtype"]) for c in made.cells] == [
+        ("cuda:0", "float16"), ("cuda:1", "bfloat16"),
+    ]  # fmt: skip
+    assert {i.reason for i in made.items} == {""}
+
+
+def test_an_old_gpu_is_told_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch has no kernels for it, in one sentence and before anything is built."""
+    monkeypatch.setattr(nvml, "pynvml", Driver((replace(T4, name="Tesla P100", capability=(6, 0)),)))
+    (item,) = _plan("cuda", engine="hf").items
+
+    assert item.reason.startswith(
+        "environment hf needs a GPU of compute capability 7.5 or newer, and Tesla P100 has 6.0"
+    )
+
+
+def test_a_worker_sees_one_gpu_or_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its index or its MIG UUID, also where the caller chose among them."""
+    monkeypatch.setattr(nvml, "pynvml", Driver((SPLIT, replace(T4, index=1))))
+    env = envs.Environment("x", sys.executable, "id")
+
+    def seen(device: str) -> str:
+        return launch.variables(env, device)["CUDA_VISIBLE_DEVICES"]
+
+    assert [seen(d) for d in ("cpu", "cuda:1", "cuda:3")] == ["", "MIG-22", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,MIG-31")
+    assert [seen(d) for d in ("cuda:0", "cuda:1", "cuda:2")] == ["1", "MIG-31", ""]
+    assert [one.device for one in machine.devices(("all",))] == ["cuda:0", "cuda:1"]
