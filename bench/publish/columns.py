@@ -15,6 +15,7 @@ from bench.measure.stats import Spread
 from bench.publish.rows import ADJUSTED, TESTED
 
 MIB = 2.0**20
+BOUND, GAINED, MOST = "bound", "tpot_gain", "tpot_gain_most"  # a word, and changes against the baseline
 DASH = "\N{EN DASH}"  # between the ends of a range; alone: there is nothing to tell
 
 
@@ -114,7 +115,16 @@ SEARCH = (
     _OUTPUT,
 )
 # Sections of their own below a workload's, each shown where an entry has one of its figures.
-MORE: Mapping[str, tuple[Column, ...]] = {}
+MORE: Mapping[str, tuple[Column, ...]] = {
+    "roofline": (
+        Column("mbu_fraction", "MBU", "%", 100.0, better="higher"),
+        Column("mfu_fraction", "MFU of prefill", "%", 100.0, better="higher"),
+        Column(BOUND, "decoding bound by"),
+        Column("roofline_s", "least TPOT by the roofline", "ms", 1e3),
+        Column(GAINED, "gained", "x", better="higher"),
+        Column(MOST, "at most", "x"),
+    ),
+}
 TAILS = (
     *(f"{name}_{tail}s" for name in ("ttft", "tpot", "e2el") for tail in ("", "p90_", "p95_", "p99_")),
     *(f"itl_{tail}_s" for tail in ("p50", "p90", "p95", "p99")),

@@ -19,6 +19,7 @@ from bench.publish.columns import (
     CHANGE,
     DIVERGENCE,
     DIVERGENCE_MORE,
+    MORE,
     MORE_SIZE,
     QUALITY,
     SCORE_CHANGES,
@@ -176,7 +177,16 @@ def _flat(row: Row, shown: Mapping[str, Sequence[Column]]) -> dict[str, object]:
         shown_keys = [c.key for c in load_columns([entry])]
         online = [*shown_keys, *TAILS] if "concurrency" in entry.figures else shown_keys
         flat |= _columns(title, entry, list(dict.fromkeys(online)))
+        flat |= _more(title, entry)
     return flat
+
+
+def _more(title: str, entry: Entry) -> dict[str, object]:
+    """What sections of their own show of a load: figures, words, changes against the baseline."""
+    keys = [column.key for known in MORE.values() for column in known]
+    found = {key: value for key, value in _columns(title, entry, keys).items() if value != ""}
+    plain = {f"{title}/{key}": {**entry.words, **entry.change}.get(key) for key in keys}
+    return {**found, **{key: value for key, value in plain.items() if value is not None}}
 
 
 def _columns(title: str, entry: Entry, keys: Sequence[str]) -> dict[str, object]:

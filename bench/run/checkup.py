@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from bench.contract.errors import UserError
 from bench.machine import guard, hardware
-from bench.run import envs, paths, serving
+from bench.run import ceilings, envs, paths, serving
 
 
 def lines() -> Iterator[str]:
@@ -19,6 +19,8 @@ def lines() -> Iterator[str]:
     ram = f"{found.ram_bytes / 2**30:.0f} GiB"
     yield f"CPU          {found.cpu}, {found.physical_cores} cores, {ram}; computes in {found.compute_dtype}"
     yield f"GPUs         {', '.join(g.name for g in found.gpus) or 'none found by NVML'}"
+    for line in ceilings.lines(found):
+        yield f"ceiling      {line}"
     ready = guard.inspect(found.device)
     yield f"idle         {'yes' if ready.idle else f'no: {ready.reason}; figures taken now will be marked'}"
     yield f"Python       {platform.python_version()} at {sys.executable}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.contract import plugins
 from bench.contract.record import RequestTrace, Result
-from bench.measure import latency, memory, online_load, throughput
+from bench.measure import latency, memory, online_load, roofline, throughput
 
 
 def metrics(result: Result, traces: Sequence[RequestTrace]) -> dict[str, float]:
@@ -16,13 +16,16 @@ def metrics(result: Result, traces: Sequence[RequestTrace]) -> dict[str, float]:
         scored: dict[str, float] = plugins.load(plugins.TASKS, cell.task.kind).metrics(facts)
         return {**scored, **memory.memory_metrics(facts, cell.device)}
     if cell.workload is not None and cell.workload.online:
-        return {
+        online = {
             **online_load.load_metrics(traces, facts, cell.workload.slo.limits),
             **memory.memory_metrics(facts, cell.device),
         }
-    return {
+        measured = online_load.measured(traces, facts)
+        return {**online, **roofline.roofline_metrics(result, measured, online)}
+    offline = {
         **latency.latency_metrics(traces),
         **throughput.throughput_metrics(traces),
         **memory.memory_metrics(facts, cell.device),
         **{k: float(facts[k]) for k in ("cold_start_s", "load_s") if k in facts},
     }
+    return {**offline, **roofline.roofline_metrics(result, traces, offline)}
