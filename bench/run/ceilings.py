@@ -43,12 +43,32 @@ def found(hardware: Hardware, store: Store | None = None) -> Ceiling | None:
 
 def ensure(hardware: Hardware, store: Store, say: Callable[[str], None]) -> Ceiling | None:
     """The measured ceiling, measured now if there is none and it can be; on disk beside the records too."""
-    known = found(hardware, store) or _measured(hardware, say)
+    known = found(hardware, store) or _when_idle(hardware, say)
     if known is not None:
         if not (file := _file(hardware)).is_file():
             wire.write(file, wire.dumps(known, indent=1) + "\n")
         store.put_ceiling(hardware, known)
     return known
+
+
+def measured(hardware: Hardware, say: Callable[[str], None]) -> Ceiling | None:
+    """What the device does now, whatever else it is doing; None where the environment is not ready."""
+    env = envs.find(ENV)
+    if env is None:
+        return None
+    job = Job(
+        "ceiling", plugin="", folder="", answer="", device=hardware.device,
+        options={"threads": hardware.physical_cores},
+    )  # fmt: skip
+    answer = launch.run(job, env, timeout_s=_TIMEOUT_S).answer
+    if answer.error:
+        say(f"the ceilings of {hardware.name} could not be measured: {paths.scrubbed(answer.error)}")
+        return None
+    made = wire.build(Ceiling, answer.facts)
+    return replace(
+        made, device=hardware.name, isa=hardware.isa, threads=hardware.physical_cores,
+        environment={**made.environment, **_driver(hardware)},
+    )  # fmt: skip
 
 
 def facts(hardware: Hardware, measured: Ceiling | None) -> dict[str, Any]:
@@ -81,26 +101,13 @@ def _said(one: Ceiling) -> str:
     return "; ".join((", ".join(reads), ", ".join(rates), one.source))
 
 
-def _measured(hardware: Hardware, say: Callable[[str], None]) -> Ceiling | None:
-    env = envs.find(ENV)
-    if env is None or os.environ.get(OFF) == "off":
+def _when_idle(hardware: Hardware, say: Callable[[str], None]) -> Ceiling | None:
+    if os.environ.get(OFF) == "off" or envs.find(ENV) is None:
         return None
     if not (ready := guard.inspect(hardware.device)).idle:
         say(f"the ceilings of {hardware.name} are not measured now ({ready.reason}): no MBU and MFU by them")
         return None
-    job = Job(
-        "ceiling", plugin="", folder="", answer="", device=hardware.device,
-        options={"threads": hardware.physical_cores},
-    )  # fmt: skip
-    answer = launch.run(job, env, timeout_s=_TIMEOUT_S).answer
-    if answer.error:
-        say(f"the ceilings of {hardware.name} could not be measured: {paths.scrubbed(answer.error)}")
-        return None
-    made = wire.build(Ceiling, answer.facts)
-    return replace(
-        made, device=hardware.name, isa=hardware.isa, threads=hardware.physical_cores,
-        environment={**made.environment, **_driver(hardware)},
-    )  # fmt: skip
+    return measured(hardware, say)
 
 
 def _is_of(known: Ceiling, hardware: Hardware) -> bool:
