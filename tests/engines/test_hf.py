@@ -113,6 +113,12 @@ def test_logits_in_blocks_are_those_of_one_pass(checks: Any) -> None:
 
 
 @pytest.mark.engine
+def test_a_table_that_is_not_the_head_is_not_read(checks: Any) -> None:
+    """An input embedding with a head beside it is looked up in: its bytes are named as unread."""
+    assert checks["untied"]["unread"] == checks["untied"]["table"]
+
+
+@pytest.mark.engine
 def test_nf4_computes_in_the_dtype_asked_for(checks: Any) -> None:
     """The artifact's config says bfloat16, the option float32: float32 it is, on 4-bit weights."""
     found = checks["nf4"]
