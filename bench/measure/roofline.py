@@ -17,6 +17,7 @@ Facts read:
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -147,6 +148,8 @@ def roofline_metrics(
     if load is None or audit is None or not ceilings or "architecture" not in facts:
         return {}
     architecture = wire.build(Architecture, facts["architecture"])
+    # By the audit, which counted the linear layers: a conversion may give the head a matrix of its own.
+    architecture = dataclasses.replace(architecture, tied_head=audit.tied_head)
     tpot, parameters = metrics.get("tpot_s", 0.0), audit.linear_parameters
     found: dict[str, float] = {}
     peak = flop_for(ceilings, product_dtypes(result.receipts)) if parameters else None

@@ -18,7 +18,7 @@ from bench.measure.roofline import bound
 from bench.measure.sanity import CLIENT, marks
 from bench.measure.stats import holm, spread
 from bench.publish import render as renderers
-from bench.publish.columns import BOUND, GAINED, MOST, task_name
+from bench.publish.columns import AT_ROOFLINE, BOUND, GAINED, task_name
 from bench.publish.rows import ADJUSTED, OTHER_ENGINE, TESTED, Entry, Point, Row, Table
 
 Format = Literal["terminal", "md", "csv", "json"]
@@ -243,7 +243,7 @@ def _compared(
 
 
 def _gained(entry: Entry, engine: str, references: Sequence[list[Result]]) -> Entry:
-    """The entry with how many times as fast its steps are as the baseline's, and could be by the roofline."""
+    """The entry with how many times as fast its steps are as the baseline's, and would be at the roofline."""
     mine = {key: found.median for key, found in entry.figures.items()}
     done = [rounds for rounds in references if _first_ok(rounds) is not None]
     if not done or not mine.get("roofline_s") or not mine.get("tpot_s"):
@@ -252,7 +252,7 @@ def _gained(entry: Entry, engine: str, references: Sequence[list[Result]]) -> En
     theirs = {key: found.median for key, found in _entry(same or done[0], planned=True).figures.items()}
     change = {GAINED: theirs["tpot_s"] / mine["tpot_s"]} if "tpot_s" in theirs else {}
     if "roofline_s" in theirs:
-        change[MOST] = theirs["roofline_s"] / mine["roofline_s"]
+        change[AT_ROOFLINE] = theirs["roofline_s"] / mine["roofline_s"]
     other = () if same or not change else (OTHER_ENGINE,)
     return replace(entry, change=change, marks=(*entry.marks, *other))
 

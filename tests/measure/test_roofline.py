@@ -21,9 +21,11 @@ HARDWARE = Hardware("cpu", "cpu-x", "x", 2**34, "x", 2, 2**34, (), "float32", "L
 SEEN = {"compute_dtype": "float32", "kv_dtype": "float32 100%"}
 
 
-def a_result(facts: Mapping[str, Any], receipts: Mapping[str, str], load: Workload | None = None) -> Result:
+def a_result(
+    facts: Mapping[str, Any], receipts: Mapping[str, str], load: Workload | None = None, *, tied: bool = True
+) -> Result:
     load = load or Workload(batch=3, prompt_tokens=8, new_tokens=4)
-    audit = Audit("hf", 0, 0, 0, LINEARS, 0, 32.0, 0.0, tied_head=True, vocab_size=10, context=64)
+    audit = Audit("hf", 0, 0, 0, LINEARS, 0, 32.0, 0.0, tied_head=tied, vocab_size=10, context=64)
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("hf"), "cpu", load)
     known = {"architecture": dataclasses.asdict(GROUPED), "ceiling": {"measured": MEASURED}}
     made = Artifact("a", "hf", "m", (), audit)
@@ -135,15 +137,20 @@ def test_arithmetic_may_be_the_lower_roof() -> None:
 
 def test_an_embedding_that_is_not_the_head_is_not_read() -> None:
     """What the engine names as unread is left out; where it names nothing and the head is apart, no MBU."""
-    tied, untied = GROUPED, dataclasses.asdict(dataclasses.replace(GROUPED, tied_head=False))
-    load = roofline.Load(1, 8, 10)
+    tied, load = GROUPED, roofline.Load(1, 8, 10)
     kept = roofline.kv_bytes(tied, 32, 10)
 
     assert roofline.step_bytes({"weights_bytes": 5000}, SEEN, tied, load) == 5000 + kept
     named = {"weights_bytes": 5000, "unread_bytes": 640}
     assert roofline.step_bytes(named, SEEN, dataclasses.replace(tied, tied_head=False), load) == 4360 + kept
-    unknown = a_result({"weights_bytes": 5000, "architecture": untied}, SEEN)
+    unknown = a_result({"weights_bytes": 5000}, SEEN, tied=False)
     assert "mbu_fraction" not in roofline.roofline_metrics(unknown, (), {"tpot_s": 1.0})
+
+
+def test_a_head_is_counted_once() -> None:
+    """A conversion gave a tied head its own matrix: it is a linear layer, whatever the config says."""
+    found = roofline.roofline_metrics(a_result({}, SEEN, tied=False), (), {"tpot_s": 1.0})
+    assert found["decode_step_flop"] == 3 * (2 * LINEARS + 1280)
 
 
 def test_nothing_is_said_of_what_is_not_known() -> None:

@@ -1,4 +1,4 @@
-"""The section of the roofline: what bounds a row, what its recipe gained and could have gained."""
+"""The section of the roofline: what bounds a row, what its recipe gained and would gain at the roofline."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ ROWS = [
 
 
 def test_a_section_says_how_near_each_row_came() -> None:
-    """MBU, MFU, the bound, the least time; beside what a recipe gained what it could have gained at most."""
+    """MBU, MFU, the bound, the least time; what a recipe gained, and would if both kept to the roofline."""
     page = render(build(ROWS), "md")
     section = page.partition("**short: roofline**")[2].split("\n\n")[1]
     lines = [line.strip("| ").split(" | ") for line in section.splitlines()]
 
     assert lines[0][2:] == [
         "MBU % ↑", "MFU of prefill % ↑", "decoding bound by", "least TPOT by the roofline ms", "gained x ↑",
-        "at most x",
+        "gain at the roofline x",
     ]  # fmt: skip
     assert lines[2] == ["baseline", "hf", "50.0", "25.0", "memory", "4.00", "–", "–"]  # noqa: RUF001  (as shown)
     assert lines[3] == ["gptq-w4", "hf", "25.0", "25.0", "launch", "1.00", "2.00", "4.00"]
@@ -58,7 +58,7 @@ def test_a_spreadsheet_has_it_too() -> None:
     assert [row["short/mbu_fraction"] for row in rows] == ["0.5", "0.25", "0.25"]
     assert [row["short/bound"] for row in rows] == ["memory", "launch", "launch"]
     assert [row["short/tpot_gain"] for row in rows] == ["", "2.0", "4.0"]
-    assert [row["short/tpot_gain_most"] for row in rows] == ["", "4.0", "8.0"]
+    assert [row["short/tpot_gain_at_roofline"] for row in rows] == ["", "4.0", "8.0"]
 
 
 def test_a_busy_client_is_the_bound() -> None:
