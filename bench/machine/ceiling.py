@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -70,12 +71,15 @@ def _products(device: str) -> dict[str, float]:
     """Operations a second by dtype, for those that this device multiplies matrices in by itself."""
     found = {}
     for dtype, make in _dtypes(device).items():
-        rates = []
-        for rows, inner, columns in _GPU_SHAPES if device.startswith("cuda") else _CPU_SHAPES:
-            work = 2 * rows * inner * columns
-            rates += [work / _best_s(kernel, device) for kernel in make(rows, inner, columns)]
-        found[dtype] = max(rates)
+        with suppress(RuntimeError):  # this PyTorch has no such product here: the type has no figure
+            found[dtype] = max(_products_per_s(make, device))
     return found
+
+
+def _products_per_s(make: Callable[[int, int, int], list[Kernel]], device: str) -> Iterator[float]:
+    for rows, inner, columns in _GPU_SHAPES if device.startswith("cuda") else _CPU_SHAPES:
+        for kernel in make(rows, inner, columns):
+            yield 2 * rows * inner * columns / _best_s(kernel, device)
 
 
 def _dtypes(device: str) -> dict[str, Callable[[int, int, int], list[Kernel]]]:

@@ -35,7 +35,10 @@ _SPELLED = {
     "f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": "int8", "i8": "int8", "uint8": "int8",
     "float8_e4m3fn": "fp8", "float8_e5m2": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8",
 }  # fmt: skip
-_SLOWER = {"float16_acc16": "float16"}  # where a device does not tell the two apart
+_OLDER = {"tf32": "float32"}  # what a device does that has no tensor cores for the first
+_UNTOLD = {
+    "float16_acc16": "float16"
+}  # a data sheet that does not tell the two apart has one figure for both
 _DTYPES = ("float32", "tf32", "float16", "float16_acc16", "bfloat16", "fp8", "int8", "int4", "fp4")
 
 
@@ -109,11 +112,11 @@ def flop_for(ceilings: Mapping[str, Any], dtypes: Sequence[str]) -> float | None
 
 
 def _peak(ceilings: Mapping[str, Any], dtype: str) -> float | None:
-    for ceiling in filter(None, (ceilings.get("vendor"), ceilings.get("measured"))):
-        rates = ceiling["flop_per_s"]
-        for name in filter(None, (dtype, _SLOWER.get(dtype))):
-            if name in rates:
-                return float(rates[name])
+    for word in ("vendor", "measured"):
+        rates = (ceilings.get(word) or {}).get("flop_per_s", {})
+        names = (dtype, _OLDER.get(dtype), _UNTOLD.get(dtype) if word == "vendor" else None)
+        if (name := next((n for n in names if n in rates), None)) is not None:
+            return float(rates[name])
     return None
 
 

@@ -83,6 +83,8 @@ def test_operations_are_the_vendors_where_it_states_them() -> None:
     assert roofline.flop_for(both, ("float32",)) == 2e5
     assert roofline.flop_for(both, ("float16", "float32")) == 1e6
     assert roofline.flop_for(both, ("float16_acc16",)) == 1e6
+    assert roofline.flop_for({"measured": VENDOR}, ("float16_acc16",)) is None
+    assert roofline.flop_for(both, ("tf32",)) == 2e5
     assert roofline.flop_for(both, ("float32", "int8")) is None
     assert roofline.flop_for(both, ()) is None
 

@@ -11,6 +11,7 @@ from bench.contract.record import Ceiling, Gpu, Hardware
 from bench.machine import hardware as machine
 from bench.run import ceilings, checkup
 from bench.store import Store
+from tests.conftest import Command
 
 CPU = Hardware("cpu", "cpu-x", "x", 2**34, "x", 2, 2**34, ("avx2",), "float32", "Linux")
 KNOWN = Ceiling(
@@ -76,6 +77,23 @@ def test_the_doctor_has_a_line_for_it(cache: Path) -> None:
     """On this machine too."""
     assert cache.is_dir()
     assert any(line.startswith("ceiling ") for line in checkup.lines())
+
+
+def test_what_computes_nothing_is_held_to_no_ceiling(command: Command, tmp_path: Path) -> None:
+    """A load on the fake engine measures no device, and its records keep nothing of one that was measured."""
+    suite, store = tmp_path / "mine.yaml", Store(tmp_path / "results")
+    suite.write_text(
+        "model: models/demo\nrecipes: [as-is]\nengines: [fake]\ndevices: [cpu]\nrounds: 1\nsettle_s: 0\n"
+        "workloads: [{batch: 1, prompt_tokens: 4, new_tokens: 4, repeats: 1}]\n"
+    )
+    done = command("bench", "run", str(suite), LLM_BENCH_PYTHON_HF=sys.executable, **{ceilings.OFF: "on"})
+    (record,) = [found for found in store.all() if found.cell.workload]
+
+    assert done.returncode == 0, done.stderr
+    assert "ceiling" not in done.stderr
+    assert "architecture" in record.facts
+    assert "ceiling" not in record.facts
+    assert list(store.root.rglob("ceiling.json")) == []
 
 
 @pytest.mark.engine
