@@ -15,11 +15,8 @@ from bench.measure.stats import Spread
 from bench.publish.rows import ADJUSTED, TESTED
 
 MIB = 2.0**20
-BOUND, GAINED, AT_ROOFLINE = (
-    "bound",
-    "tpot_gain",
-    "tpot_gain_at_roofline",
-)  # a word, and changes against the baseline
+BOUND, CEILING = "bound", "ceiling"  # words of an entry
+GAINED, AT_ROOFLINE = "tpot_gain", "tpot_gain_at_roofline"  # changes against the baseline
 DASH = "\N{EN DASH}"  # between the ends of a range; alone: there is nothing to tell
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bench.contract import wire
 from bench.publish.columns import (
+    CEILING,
     CHANGE,
     DIVERGENCE,
     DIVERGENCE_MORE,
@@ -185,7 +186,7 @@ def _more(title: str, entry: Entry) -> dict[str, object]:
     """What sections of their own show of a load: figures, words, changes against the baseline."""
     keys = [column.key for known in MORE.values() for column in known]
     found = {key: value for key, value in _columns(title, entry, keys).items() if value != ""}
-    plain = {f"{title}/{key}": {**entry.words, **entry.change}.get(key) for key in keys}
+    plain = {f"{title}/{key}": {**entry.words, **entry.change}.get(key) for key in (*keys, CEILING)}
     return {**found, **{key: value for key, value in plain.items() if value is not None}}
 
 

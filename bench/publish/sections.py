@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from bench.publish.columns import (
+    CEILING,
     CHANGE,
     CURVE,
     DASH,
@@ -37,6 +38,10 @@ _SHOWN = 1e-3  # a model that nobody pruned has a few zeros too
 _PAIRED = (
     "vs baseline, points: paired over the same items, by bootstrap; p: McNemar's exact test of the items "
     "lost and won, with Holm's correction over the recipes"
+)
+_CEILINGS = (
+    "MBU, MFU: the least that a step must read, and a prompt compute, a second, of the device's ceiling ({}); "
+    "launch: neither ceiling explains two fifths of a step's time"
 )
 _NOISE = "noise: the items show no difference, p is 0.05 or more"
 NAMES = 2  # leading columns that hold names, not figures: recipe, engine
@@ -209,6 +214,8 @@ def _more(rows: Sequence[Row], title: str, notes: Notes) -> list[Section]:
         ]
         heads = ("recipe", "engine", *(c.heading() for c in shown))
         found += [Section(f"{title}: {word}", heads, tuple(lines))] if lines else []
+        sources = dict.fromkeys(row.workloads[title].words.get(CEILING, "") for row in told)
+        notes.said.update({_CEILINGS.format(source): None for source in sources if source})
     return found
 
 

@@ -18,7 +18,7 @@ from bench.measure.roofline import bound
 from bench.measure.sanity import CLIENT, marks
 from bench.measure.stats import holm, spread
 from bench.publish import render as renderers
-from bench.publish.columns import AT_ROOFLINE, BOUND, GAINED, task_name
+from bench.publish.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_name
 from bench.publish.rows import ADJUSTED, OTHER_ENGINE, TESTED, Entry, Point, Row, Table
 
 Format = Literal["terminal", "md", "csv", "json"]
@@ -185,12 +185,21 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> Entry:
     metrics = dict.fromkeys(key for r in done for key in r.metrics)
     figures = {key: spread([r.metrics[key] for r in done if key in r.metrics]) for key in metrics}
     found = marks(rounds)
-    word = bound({key: one.median for key, one in figures.items()}, client=CLIENT in found)
     return Entry(
         "ok", rounds=len(done), figures=figures, marks=found, curve=_curve(done), note=_note(done[0]),
         metric=str(done[0].facts.get("metric", "")),
-        words={BOUND: word} if word and "roofline_s" in figures else {},
+        words=_words(done[0], {key: one.median for key, one in figures.items()}, client=CLIENT in found),
     )  # fmt: skip
+
+
+def _words(result: Result, medians: Mapping[str, float], *, client: bool) -> dict[str, str]:
+    """What bounds a load's steps, and whose word the ceiling is that says so."""
+    if not {"mbu_fraction", "mfu_fraction"} & set(medians):
+        return {}
+    ceilings = result.facts.get("ceiling") or {}
+    source = (ceilings.get("vendor") or ceilings.get("measured") or {}).get("source", "")
+    words = {BOUND: bound(medians, client=client), CEILING: str(source)}
+    return {name: word for name, word in words.items() if word}
 
 
 def _note(result: Result) -> str:

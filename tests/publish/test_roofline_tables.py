@@ -67,6 +67,19 @@ def test_a_busy_client_is_the_bound() -> None:
     assert entry.words == {"bound": "client"}
 
 
+def test_whose_word_a_ceiling_is_stands_below() -> None:
+    """The vendor's where it states one, else the measurement; in the spreadsheet too."""
+    known = {"measured": {"source": "measured here"}, "vendor": {"source": "https://nvidia.com/l4"}}
+    by_vendor = _timed("baseline", 0.008, 0.004, ceiling=known)
+    measured = _timed("baseline", 0.008, 0.004, ceiling={"measured": known["measured"]})
+
+    assert "of the device's ceiling (https://nvidia.com/l4); launch" in render(
+        build([by_vendor]), "terminal", 300
+    )
+    assert "of the device's ceiling (measured here); launch" in render(build([measured]), "terminal", 300)
+    assert "measured here" in render(build([measured]), "csv")
+
+
 def test_without_a_ceiling_there_is_no_section() -> None:
     """Tables of records that know no ceiling are as they were."""
     table = build([served("baseline", 0.02), served("gptq-w4", 0.01)])
