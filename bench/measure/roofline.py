@@ -174,19 +174,22 @@ def roofline_metrics(
 
 
 def load_of(result: Result, traces: Sequence[RequestTrace], metrics: Mapping[str, float]) -> Load | None:
-    """A static batch as it was asked for; of a server's load the mean in flight, and the requests' means."""
+    """A static batch as it was asked for; of a server's load what decodes together, and the requests' means.
+
+    That is output tokens a second x TPOT, one at the least: of those in flight many may wait.
+    """
     asked = result.cell.workload
     if asked is None:
         return None
     if not asked.online:
         return Load(asked.batch, asked.prompt_tokens, asked.prompt_tokens + asked.new_tokens / 2)
-    done, batch = completed(traces), metrics.get("concurrency", 0.0)
+    done, batch = completed(traces), metrics.get("output_tok_per_s", 0.0) * metrics.get("tpot_s", 0.0)
     made = sum(map(osl, done))
-    if not made or batch <= 0:
+    if not made or not batch:
         return None
     prompt = sum(trace.prompt_tokens * osl(trace) for trace in done) / made  # a long answer counts longer
     attended = sum((trace.prompt_tokens + osl(trace) / 2) * osl(trace) for trace in done) / made
-    return Load(batch, prompt, attended)
+    return Load(max(1.0, batch), prompt, attended)
 
 
 def step_bytes(

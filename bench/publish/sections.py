@@ -40,8 +40,8 @@ _PAIRED = (
     "lost and won, with Holm's correction over the recipes"
 )
 _CEILINGS = (
-    "MBU, MFU: the least that a step must read, and a prompt compute, a second, of the device's ceiling ({}); "
-    "launch: neither ceiling explains two fifths of a step's time"
+    "MBU, MFU: the least that a step must read, and a prompt compute, a second, of the device's ceiling ({});"
+    " launch: neither ceiling explains two fifths of a step's time"
 )
 _NOISE = "noise: the items show no difference, p is 0.05 or more"
 NAMES = 2  # leading columns that hold names, not figures: recipe, engine

@@ -164,17 +164,21 @@ def test_nothing_is_said_of_what_is_not_known() -> None:
         assert "roofline_s" not in found
 
 
-def test_a_servers_batch_is_the_mean_in_flight() -> None:
-    """2.5 requests in flight; a long answer counts for longer than a short one."""
+def test_a_servers_batch_is_what_decodes_together() -> None:
+    """Ten tokens a second, each in a quarter of one: 2.5 sequences, however many wait."""
     traces = [
         RequestTrace(0, 0, 10, 0.0, 0.0, (1.0, 2.0), (1, 1)),
         RequestTrace(1, 0, 20, 0.0, 0.0, (1.0,), (6,)),
         RequestTrace(2, 0, 99, 0.0, 0.0, (), (), "reset"),
     ]
     load = Workload(kind="closed", concurrency=4, requests=3)
-    found = roofline.load_of(a_result({}, SEEN, load), traces, {"concurrency": 2.5})
+    seen = {"concurrency": 200.0, "output_tok_per_s": 10.0, "tpot_s": 0.25}
+    found = roofline.load_of(a_result({}, SEEN, load), traces, seen)
+    slow = roofline.load_of(a_result({}, SEEN, load), traces, {"output_tok_per_s": 1.0, "tpot_s": 0.25})
 
     assert found == roofline.Load(2.5, (10 * 2 + 20 * 6) / 8, (11 * 2 + 23 * 6) / 8)
+    assert slow is not None
+    assert slow.batch == 1
     assert roofline.load_of(a_result({}, SEEN, load), traces, {}) is None
 
 
