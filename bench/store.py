@@ -1,6 +1,6 @@
 """Records on disk: one JSON file a round, at a path that is a function of the record, whole or not there.
 
-<device slug>/machine.json
+<device slug>/machine.json, ceiling.json
 <device slug>/<suite>/artifacts/<model>/<recipe>/r0.json
 <device slug>/<suite>/{quality,serving}/<model>/<recipe>/<engine>/<task or workload>/r<round>.json
 ... r<round>.traces.jsonl.gz beside it: first the record's digest, then one request a line
@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.contract import wire
 from bench.contract.errors import UserError
-from bench.contract.record import SCHEMA, Hardware, RequestTrace, Result
+from bench.contract.record import SCHEMA, Ceiling, Hardware, RequestTrace, Result
 
 _RECORD = re.compile(r"r\d+\.json")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]")
@@ -77,6 +77,21 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             wire.write(path, text)
 
+    def put_ceiling(self, hardware: Hardware, ceiling: Ceiling) -> None:
+        """Keep what was measured of the device in its folder; written when it is not there or differs."""
+        path = self._ceiling(hardware)
+        text = wire.dumps(wire.rounded(wire.plain(ceiling)), indent=1) + "\n"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            wire.write(path, text)
+
+    def ceiling(self, hardware: Hardware) -> Ceiling | None:
+        """What was measured of the device; None where nothing was, and for a file that is not ours."""
+        try:
+            return TypeAdapter(Ceiling).validate_json(self._ceiling(hardware).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
     def get(self, path: Path) -> Result | None:
         """The record at a path; None where there is none. UserError for a file that is not one of ours."""
         try:
@@ -117,6 +132,9 @@ class Store:
         """The items of a task's record, as `traces` has requests: columns by name."""
         heads, *rows = self._kept(path, "items") or [[]]
         return tuple(dict(zip(heads, row, strict=True)) for row in rows)
+
+    def _ceiling(self, hardware: Hardware) -> Path:
+        return self.root / safe_name(hardware.slug) / "ceiling.json"
 
     def _kept(self, path: Path, word: str) -> list[Any]:
         beside = _beside(path, word)

@@ -32,7 +32,11 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
         "bench.engines._hf_torchao",
     ),
     "bench.engines._hf_torchao": ("bench.contract", "bench.engines._hf_seen"),
-    "bench.engines.llamacpp": ("bench.contract", "bench.engines._llamacpp_context"),
+    "bench.engines.llamacpp": (
+        "bench.contract",
+        "bench.engines._llamacpp_context",
+        "bench.engines._llamacpp_reads",
+    ),
     "bench.engines.vllm": ("bench.contract", "bench.engines._vllm_scores", "bench.engines._vllm_seen"),
     "bench.engines.onnxruntime": ("bench.contract", "bench.engines._onnxruntime_seen"),
     "quantize.methods": ("bench.contract", *_SHARED),
@@ -54,7 +58,7 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
     "bench.machine": ("bench.contract", "bench.machine"),
     "bench.measure": ("bench.contract", "bench.measure"),
     "bench.store": ("bench.contract",),
-    "bench.run.worker": ("bench.contract",),
+    "bench.run.worker": ("bench.contract", "bench.machine.ceiling"),
     "bench.run": (
         "bench.run",
         "bench.load",

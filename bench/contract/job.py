@@ -10,12 +10,12 @@ from bench.contract.record import Artifact, RequestTrace
 from bench.contract.spec import Options
 from bench.contract.workload import Workload
 
-JobKind = Literal["compress", "offline", "score", "reference", "tokenizer", "ask", "judge"]
+JobKind = Literal["compress", "offline", "score", "reference", "tokenizer", "ask", "judge", "ceiling"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """`plugin` is a method (compress), a task (tokenizer, ask, judge) or an engine (the others).
+    """`plugin` is a method (compress), a task (tokenizer, ask, judge), nothing (ceiling) or else an engine.
 
     `folder` is what it reads, `out` what it may write, `teacher` the model that a recipe began with, `work`
     what outlives an interrupted compress job, `reference` a folder that a reference or ask job

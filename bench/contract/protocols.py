@@ -90,13 +90,15 @@ class Session(Protocol):
     def receipts(self) -> Mapping[str, str]:
         """Kernel, weight dtype, compute dtype, attention implementation, threads, device.
 
-        As they really are.
+        As they really are. `product_dtype`: the type that matrices are multiplied in, where that is not the
+        activations' own.
         """
 
     def memory(self) -> Mapping[str, int]:
         """The engine's own accounting, in bytes.
 
-        `weights_bytes`, and where it can tell `kv_bytes`, `peak_bytes`.
+        `weights_bytes`, and where it can tell `kv_bytes`, `peak_bytes`, and `unread_bytes`: of the weights
+        those that a decode step does not read, as an input embedding that is not the head too.
         """
 
 

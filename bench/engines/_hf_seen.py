@@ -34,6 +34,17 @@ def _inner(tensor: Any) -> Iterator[Any]:
         yield from _inner(getattr(tensor, name))
 
 
+def unread(model: Any) -> dict[str, int]:
+    """`unread_bytes`: embeddings, of which a step looks up rows; not one that the head shares."""
+    head = model.get_output_embeddings()
+    if getattr(head, "weight", None) is None:
+        return {}
+    shared = {tensor.data_ptr() for tensor in _inner(head.weight)}
+    tables = [module for module in model.modules() if type(module).__name__.endswith("Embedding")]
+    held = [t for module in tables if hasattr(module, "weight") for t in _inner(module.weight)]
+    return {"unread_bytes": sum(t.nbytes for t in held if t.data_ptr() not in shared)}
+
+
 def is_composed(tensor: Any) -> bool:
     """A tensor that is made of others, as torchao's are."""
     return hasattr(tensor, "__tensor_flatten__")
@@ -60,6 +71,13 @@ def _kind(weight: Any) -> str:
         return ""
     target = getattr(weight, "target_dtype", None)
     return f"[{type(weight).__name__}{f' {short(target)}' if target is not None else ''}]"
+
+
+def products(modules: Sequence[Any], activations: str) -> dict[str, str]:
+    """`product_dtype`, where layers round their inputs and so do not multiply in the activations' type."""
+    if any(type(module).__name__ == "Linear8bitLt" for module in modules):
+        return {"product_dtype": "int8"}
+    return {"product_dtype": activations} if activations else {}
 
 
 def computed(model: Any, modules: Sequence[Any]) -> str:

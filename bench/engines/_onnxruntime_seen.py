@@ -31,6 +31,8 @@ _POOL = re.compile(r"intra_op_param:OrtThreadPoolParams \{ thread_pool_size: (\d
 _TALK = re.compile(r"\[[VI]:onnxruntime")
 _CPU = "CPUExecutionProvider"
 _ENDS = "_kernel_time"
+# Operators that take rows of their constants: embeddings, and the rotations that attention is given.
+_LOOKUPS = frozenset({"Gather", "GatherBlockQuantized", "GroupQueryAttention", "RotaryEmbedding"})
 _NAMED_MOST = 3
 
 
@@ -125,15 +127,22 @@ def told(nodes: Sequence[Node]) -> dict[str, str]:
 
 
 def stored(file: Path) -> dict[str, Any]:
-    """Of the model's file: bytes of its constants, their types by size, and what its kernels may round to."""
+    """Of the model's file: bytes and types of its constants, and what its kernels may round to."""
     import onnx
 
     graph = onnx.load(str(file), load_external_data=False).graph
     sizes: Counter[str] = Counter()
+    users: dict[str, set[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, set()).add(node.op_type)
+    looked_up = 0  # bytes of constants that only rows are taken of
     for held in graph.initializer:
         kind = onnx.helper.tensor_dtype_to_np_dtype(held.data_type)
         bits = 4 if str(kind) in ("int4", "uint4") else 8 * kind.itemsize
-        sizes[str(kind)] += math.prod(held.dims) * bits // 8
+        size = math.prod(held.dims) * bits // 8
+        sizes[str(kind)] += size
+        looked_up += size if users.get(held.name, set()) <= _LOOKUPS else 0
     settings: list[Mapping[str, Any]] = [
         {a.name: a.i for a in node.attribute} for node in graph.node if node.op_type == "MatMulNBits"
     ]
@@ -141,6 +150,7 @@ def stored(file: Path) -> dict[str, Any]:
     shares = [f"{name} {size / every:.0%}" for name, size in sizes.most_common() if size * 1000 >= every]
     return {
         "bytes": every,
+        "looked_up": looked_up,
         "dtypes": ", ".join(shares),
         "packed": _counted(f"{said['bits']} bits in blocks of {said['block_size']}" for said in settings),
         "levels": sorted({int(said.get("accuracy_level", 0)) for said in settings}),

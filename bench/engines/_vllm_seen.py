@@ -92,8 +92,31 @@ def made_of(model: Any) -> tuple[dict[str, str], dict[str, int]]:
         "weight_dtype": ", ".join(f"{name} {size / every:.0%}" for name, size in weights.most_common()),
         "attention": _counted(m.attn_backend.get_name() for m in attention),
         "kv_dtype": ", ".join(sorted({_short(cache.dtype) for cache in caches.values()})),
+        **_products(modules),
     }
-    return receipts, {"weights_bytes": every, "kv_bytes": sum(cache.nbytes for cache in caches.values())}
+    kept = {"weights_bytes": every, "kv_bytes": sum(cache.nbytes for cache in caches.values())}
+    return receipts, {**kept, **_unread(model, modules)}
+
+
+def _products(modules: Iterable[Any]) -> dict[str, str]:
+    """`product_dtype`, where a layer's scheme rounds its inputs to eight bits before it multiplies."""
+    schemes = {type(getattr(m, "scheme", None) or getattr(m, "quant_method", None)).__name__ for m in modules}
+    found = sorted(
+        word for word, part in (("int8", "W8A8Int8"), ("fp8", "Fp8")) if any(part in s for s in schemes)
+    )
+    return {"product_dtype": ", ".join(found)} if found else {}
+
+
+def _unread(model: Any, modules: Iterable[Any]) -> dict[str, int]:
+    """`unread_bytes`: the embedding and the rotations, of which a step looks up rows; not a shared head."""
+    head = getattr(model, "lm_head", None)
+    if head is None:
+        return {}
+    kept = getattr(head, "weight", None)
+    tables = [m.weight for m in modules if type(m).__name__ == "VocabParallelEmbedding" and m is not head]
+    own = [table for table in tables if kept is None or table.data_ptr() != kept.data_ptr()]
+    turns = {t.data_ptr(): t for m in modules if (t := getattr(m, "cos_sin_cache", None)) is not None}
+    return {"unread_bytes": sum(t.nbytes for t in (*own, *turns.values()))}
 
 
 def _weights(model: Any) -> Counter[str]:

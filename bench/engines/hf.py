@@ -165,6 +165,7 @@ class HfSession:
             "weight_dtype": _hf_seen.shares([(t.dtype, t.nbytes) for t in _hf_seen.tensors(self.model)]),
             "compute_dtype": _hf_seen.computed(self.model, linears),
             **({"activations": activations} if activations else {}),
+            **_hf_seen.products(linears, activations),
             "attention": str(self.model.config._attn_implementation),  # noqa: SLF001  (the only place that tells)
             "cache": self.options.cache,
             "decode": "compiled" if hasattr(self.model, "_compiled_call") else "eager",
@@ -180,7 +181,8 @@ class HfSession:
         """`kv_bytes`: the cache after the last `generate`. On CUDA also the peaks since the load."""
         import torch
 
-        found = {"weights_bytes": sum(t.nbytes for t in _hf_seen.tensors(self.model))}
+        weights = sum(t.nbytes for t in _hf_seen.tensors(self.model))
+        found = {"weights_bytes": weights, **_hf_seen.unread(self.model)}
         if self.kv:
             found["kv_bytes"] = sum(size for _, size in self.kv)
         if torch.device(self.device).type == "cuda":

@@ -23,6 +23,7 @@ from bench.contract.errors import UserError
 from bench.contract.protocols import Decoded, LogitBlock, Question, Scored, Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.engines import _llamacpp_reads as reads
 from bench.engines._llamacpp_context import Context, Shared
 
 ENV = "llamacpp"
@@ -92,7 +93,7 @@ def open(  # noqa: A001  (the protocol's word)
     model = lib.llama_model_load_from_file(str(_file(folder)).encode(), settings)
     if not model:
         raise UserError(f"llama.cpp cannot load the file: {log.reason(folder)}")
-    session = LlamaSession(lib, model, options, device, log)
+    session = LlamaSession(lib, model, options, device, log, _file(folder))
     try:
         if on_gpu and not log.held(on_gpu=True).get("weights_bytes"):
             raise UserError(f"the cell asks for {device}, and llama.cpp put no layer on it")
@@ -157,12 +158,15 @@ class Log:
         found = re.findall(pattern, self.text)
         return str(found[-1]) if found else otherwise
 
+    def types(self) -> dict[str, str]:
+        """How many tensors there are of each type."""
+        return dict(re.findall(r"- type\s+(\S+):\s+(\d+) tensors", self.text))
+
     def said(self) -> dict[str, str]:
         """Architecture, tensors by type, and layers on the GPU."""
-        types = re.findall(r"- type\s+(\S+):\s+(\d+) tensors", self.text)
         return {
             "architecture": self.find(r"print_info: arch\s+= (\S+)"),
-            "kernel": ", ".join(f"{name} x{count}" for name, count in types),
+            "kernel": ", ".join(f"{name} x{count}" for name, count in self.types().items()),
             "weight_dtype": self.find(r"print_info: file type\s+= (.+)"),
             "offloaded_layers": self.find(r"offloaded (\d+/\d+) layers to GPU", "0: no GPU in use"),
         }
@@ -193,7 +197,8 @@ class Log:
 class LlamaSession:
     """A loaded model, and the one context that is in use: another batch or length makes another."""
 
-    def __init__(self, lib: Any, model: Any, options: Options, device: str, log: Log) -> None:
+    def __init__(self, lib: Any, model: Any, options: Options, device: str, log: Log, file: Path) -> None:
+        self.file, self.on_gpu = file, device.startswith("cuda")
         self.lib, self.model, self.options, self.device, self.log = lib, model, options, device, log
         self.vocab = lib.llama_model_get_vocab(model)
         self.vocab_size = int(lib.llama_vocab_n_tokens(self.vocab))
@@ -255,9 +260,11 @@ class LlamaSession:
         return ids, sizes
 
     def receipts(self) -> Mapping[str, str]:
+        system = " ".join(self.lib.llama_print_system_info().decode().split())
         return {
             **self.log.said(),
             "compute_dtype": "float32 activations",
+            "product_dtype": reads.product_dtype(self.log.types(), system, on_gpu=self.on_gpu),
             "buffers": ", ".join(sorted({name for name, _, size in self.log.buffers() if size})),
             "flash_attention": self._flash(),
             "kv_dtype": self.options.kv_dtype,
@@ -265,13 +272,14 @@ class LlamaSession:
             "context": f"{self.context.length} tokens x {self.context.sequences}" if self.context else "none",
             "batch": f"{self.options.batch}, ubatch {self.options.ubatch}",
             "device": self.log.find(r"using device (CUDA\d+ \([^)]+\))", self.device),
-            "system": " ".join(self.lib.llama_print_system_info().decode().split()),
+            "system": system,
             "llama_cpp_python": importlib.metadata.version("llama-cpp-python"),
         }
 
     def memory(self) -> Mapping[str, int]:
         """From the library's log."""
-        return self.log.held(on_gpu=self.device.startswith("cuda"))
+        held = self.log.held(on_gpu=self.on_gpu)
+        return {**held, **reads.unread_bytes(self.lib, self.model, self.file, held, on_gpu=self.on_gpu)}
 
     def close(self) -> None:
         if self.context is not None:

@@ -158,7 +158,8 @@ class OnnxSession:
 
     def memory(self) -> Mapping[str, int]:
         """`weights_bytes` as stored in the file; `kv_bytes`: the cache of the last `generate`."""
-        return {"weights_bytes": self.stored["bytes"], **({"kv_bytes": self.kv[1]} if self.kv else {})}
+        weights = {"weights_bytes": self.stored["bytes"], "unread_bytes": self.stored["looked_up"]}
+        return {**weights, **({"kv_bytes": self.kv[1]} if self.kv else {})}
 
     def _generator(self, batch: int, tokens: int) -> Any:
         import onnxruntime_genai as og

@@ -30,6 +30,7 @@ _BLOCK_BYTES = 64 << 20
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "u8": "u8"}
 _SHAPES = frozenset({"i64", "i32", "u64", "u32", "boolean"})
 _INT_MAX = 2**31 - 1
+_UNPACKING = frozenset({"Convert", "Subtract", "Multiply", "Reshape"})  # of compressed weights, before use
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ class OpenVinoSession:
         size = self.compiled.get_property("KEY_CACHE_PRECISION").size if states else 0
         return {
             "weights_bytes": _constants(self.model).total(),
+            "unread_bytes": _looked_up(self.model),
             "kv_bytes": sum(state.state.size for state in states) * size,
         }
 
@@ -229,6 +231,34 @@ def _constants(model: Any) -> Counter[str]:
         if node.get_type_name() == "Constant":
             sizes[node.get_element_type().get_type_name()] += node.get_byte_size()
     return Counter({kind: size for kind, size in sizes.items() if kind not in _SHAPES})
+
+
+def _looked_up(model: Any) -> int:
+    """Bytes of the constants that only rows are taken of: an embedding that is not the head as well."""
+    return sum(
+        node.get_byte_size()
+        for node in model.get_ops()
+        if node.get_type_name() == "Constant"
+        and node.get_element_type().get_type_name() not in _SHAPES
+        and _users(node) == {"Gather"}
+    )
+
+
+def _users(node: Any) -> set[str]:
+    """The kinds of nodes that a constant comes to, once it is unpacked."""
+    found: set[str] = set()
+    for port in node.output(0).get_target_inputs():
+        user = port.get_node()
+        found |= _users(user) if _fixed(user) else {user.get_type_name()}
+    return found
+
+
+def _fixed(node: Any) -> bool:
+    """Whether a node only unpacks constants."""
+    kind = node.get_type_name()
+    if kind not in _UNPACKING:
+        return bool(kind == "Constant")
+    return all(_fixed(node.input_value(place).get_node()) for place in range(len(node.inputs())))
 
 
 def _word(info: Any, key: str) -> str:

@@ -11,6 +11,7 @@ from bench.contract.record import RequestTrace, Result
 from bench.measure.latency import completed, e2el_s, itl_s, latency_metrics, osl, stamps, ttft_s
 from bench.measure.memory import allocator_peak, widths_bytes
 from bench.measure.online_load import measured
+from bench.measure.roofline import FRACTIONS
 from bench.measure.stats import coefficient_of_variation
 
 VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "errors", "nvml", "round"
@@ -49,6 +50,7 @@ def check(result: Result, traces: Sequence[RequestTrace], baseline_bits: float |
     found = [s for t in traces if not t.error for s in _request(t, result)]
     found += _agreement(result, traces)
     found += _metrics(result)
+    found += _beyond(result.metrics)
     if (bits := _by_name_only(result, baseline_bits)) is not None:
         found.append(
             f"recipe {result.cell.recipe.name} quantizes by name only: {bits:.2f} bits per weight, "
@@ -163,6 +165,16 @@ def _energy(metrics: Mapping[str, float]) -> Iterator[str]:
     gross, net = metrics.get("energy_gross_j", math.inf), metrics.get("energy_net_j", -math.inf)
     if net > gross:
         yield f"the net energy of {net:g} J is more than the gross {gross:g} J"
+
+
+def _beyond(metrics: Mapping[str, float]) -> Iterator[str]:
+    for key in FRACTIONS:
+        if metrics.get(key, 0.0) > 1:
+            yield (
+                f"{key} is {metrics[key]:.3g}, more than the device can do: its ceiling was measured while "
+                "it was busy (delete ceilings in the cache, and ceiling.json), or bytes or operations are "
+                "counted wrong"
+            )
 
 
 def _by_name_only(result: Result, baseline_bits: float | None) -> float | None:

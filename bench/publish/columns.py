@@ -15,6 +15,8 @@ from bench.measure.stats import Spread
 from bench.publish.rows import ADJUSTED, TESTED
 
 MIB = 2.0**20
+BOUND, CEILING = "bound", "ceiling"  # words of an entry
+GAINED, AT_ROOFLINE = "tpot_gain", "tpot_gain_at_roofline"  # changes against the baseline
 DASH = "\N{EN DASH}"  # between the ends of a range; alone: there is nothing to tell
 
 
@@ -124,6 +126,14 @@ MORE: Mapping[str, tuple[Column, ...]] = {
         Column("nvml_process_peak_bytes", "NVML", "MiB", 1 / MIB, better="lower"),
         Column("memory_budget_bytes", "budget", "MiB", 1 / MIB),
         Column("kv_tokens_fit", "KV tokens that fit", better="higher"),
+    ),
+    "roofline": (
+        Column("mbu_fraction", "MBU", "%", 100.0, better="higher"),
+        Column("mfu_fraction", "MFU of prefill", "%", 100.0, better="higher"),
+        Column(BOUND, "decoding bound by"),
+        Column("roofline_s", "least TPOT by the roofline", "ms", 1e3),
+        Column(GAINED, "gained", "x", better="higher"),
+        Column(AT_ROOFLINE, "gain at the roofline", "x"),
     ),
     "energy": (
         Column("energy_gross_j_per_output_token", "gross", "J/output token", better="lower"),

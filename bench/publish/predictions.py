@@ -119,7 +119,10 @@ def as_json(predictions: Sequence[Predicted], measured: Measured, gpu: str) -> s
 
 
 def _line(p: Predicted, reasons: dict[str, int]) -> tuple[str, ...]:
-    names, need = (p.cell.recipe.name, p.cell.engine.title), _shown(p.need and p.need.total_bytes / GIB)
+    names, need = (
+        (p.cell.recipe.name, p.cell.engine.title),
+        _shown(p.need.total_bytes / GIB if p.need else None),
+    )
     if p.reason:
         note = reasons.setdefault(p.reason, len(reasons) + 1)
         return (*names, f"no [{note}]", need, *[DASH] * 5)

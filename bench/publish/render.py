@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bench.contract import wire
 from bench.publish.columns import (
+    CEILING,
     CHANGE,
     DIVERGENCE,
     DIVERGENCE_MORE,
@@ -33,7 +34,9 @@ from bench.publish.rows import LEGEND, Entry, Row, Section, Table
 from bench.publish.sections import NAMES, Notes, Page, columns, load_columns, pages, summary
 
 _CHANGES = (CHANGE.key, "perplexity_change_low_fraction", "perplexity_change_high_fraction")
-_WORDS = frozenset({"marks", "faster?", "bound", "fits?", "by"})  # heads of columns that hold no figures
+_WORDS = frozenset(
+    {"marks", "faster?", "decoding bound by", "fits?", "by"}
+)  # heads of columns that hold no figures
 _HEAD = 12  # columns of a head that had to be broken
 _CUT = "(min\N{EN DASH}max) is left out where the terminal is too narrow: --format md, csv and json have it"
 
@@ -197,10 +200,17 @@ def _flat(row: Row, shown: Mapping[str, Sequence[Column]]) -> dict[str, object]:
     for title, entry in row.workloads.items():
         shown_keys = [c.key for c in load_columns([entry])]
         online = [*shown_keys, *TAILS] if "concurrency" in entry.figures else shown_keys
-        of_more = (c.key for known in MORE.values() for c in known)
-        more = [key for key in dict.fromkeys((*of_more, *ENERGY)) if key in entry.figures]
-        flat |= _columns(title, entry, list(dict.fromkeys([*online, *more])))
+        flat |= _columns(title, entry, list(dict.fromkeys(online)))
+        flat |= _more(title, entry)
     return flat
+
+
+def _more(title: str, entry: Entry) -> dict[str, object]:
+    """What sections of their own show of a load: figures, words, changes against the baseline."""
+    keys = list(dict.fromkeys((*(column.key for known in MORE.values() for column in known), *ENERGY)))
+    found = {key: value for key, value in _columns(title, entry, keys).items() if value != ""}
+    plain = {f"{title}/{key}": {**entry.words, **entry.change}.get(key) for key in (*keys, CEILING)}
+    return {**found, **{key: value for key, value in plain.items() if value is not None}}
 
 
 def _columns(title: str, entry: Entry, keys: Sequence[str]) -> dict[str, object]:

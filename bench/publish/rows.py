@@ -24,9 +24,10 @@ class Entry:
     """What one row has for one task or workload. `rounds` counts those the figures come from.
 
     `missing` was asked for and has not run; `unplanned` was never asked for. `change` is against the
-    baseline: a fraction and its interval as the task's `compare` gives them. `figures`: metric -> spread
-    over rounds, SI units. `metric`: which one the score is, where a task has several. `curve`: the figures at
-    each level of a sweep or a search, in ascending order. `note`: what a reader must know of the load.
+    baseline: of a task a fraction and its interval, as its `compare` gives them; of a load how many times as
+    fast its steps are. `figures`: metric -> spread over rounds, SI units. `metric`: which one the score is,
+    where a task has several. `curve`: the figures at each level of a sweep or a search, in ascending order.
+    `note`: what a reader must know of the load. `words`: what is known of it and is no number, by name.
     `sizes`: batch, prompt tokens and new tokens of an offline load.
     """
 
@@ -40,6 +41,7 @@ class Entry:
     note: str = ""
     metric: str = ""
     sizes: tuple[int, int, int] | None = None
+    words: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from itertools import groupby
 
 from bench.publish import crossover
 from bench.publish.columns import (
+    CEILING,
     CHANGE,
     CURVE,
     DASH,
@@ -38,6 +39,10 @@ _SHOWN = 1e-3  # a model that nobody pruned has a few zeros too
 _PAIRED = (
     "vs baseline, points: paired over the same items, by bootstrap; p: McNemar's exact test of the items "
     "lost and won, with Holm's correction over the recipes"
+)
+_CEILINGS = (
+    "MBU, MFU: the least that a step must read, and a prompt compute, a second, of the device's ceiling ({});"
+    " launch: neither ceiling explains two fifths of a step's time"
 )
 _NOISE = "noise: the items show no difference, p is 0.05 or more"
 NAMES = 2  # leading columns that hold names, not figures: recipe, engine
@@ -84,7 +89,7 @@ def pages(table: Table, notes: Notes) -> list[Page]:
         for title in table.workloads:
             asked = [row for row in rows if row.workloads[title].status != "unplanned"]
             sections += [_serving(asked, title, notes)] if asked else []
-            sections += _more(asked, title)
+            sections += _more(asked, title, notes)
             if curves := [(row, row.workloads[title].curve) for row in asked if row.workloads[title].curve]:
                 sections.append(_curves(title, curves))
         sections += crossover.sections(rows)
@@ -192,19 +197,33 @@ def _serving(rows: Sequence[Row], title: str, notes: Notes) -> Section:
     return _section(title, heads, rows, lines, [[entry] for entry in entries], notes)
 
 
-def _more(rows: Sequence[Row], title: str) -> list[Section]:
+def _more(rows: Sequence[Row], title: str, notes: Notes) -> list[Section]:
     """What else is known of a workload's rows: memory, energy, the roofline."""
     found = []
     for word, known in MORE.items():
         told = [row for row in rows if any(c.key in row.workloads[title].figures for c in known)]
-        shown = [c for c in known if any(c.key in row.workloads[title].figures for row in told)]
+        shown = [c for c in known if any(_cell(c, row.workloads[title], notes) != DASH for row in told)]
         lines = [
-            (row.recipe, row.engine, *(bounded(c, row.workloads[title].figures) for c in shown))
-            for row in told
+            (row.recipe, row.engine, *(_cell(c, row.workloads[title], notes) for c in shown)) for row in told
         ]
         heads = ("recipe", "engine", *(c.heading() for c in shown))
         found += [Section(f"{title}: {word}", heads, tuple(lines), below=True)] if lines else []
+        sources = dict.fromkeys(row.workloads[title].words.get(CEILING, "") for row in told)
+        notes.said.update({_CEILINGS.format(source): None for source in sources if source})
     return found
+
+
+def _cell(column: Column, entry: Entry, notes: Notes) -> str:
+    """A figure, a word, or a change against the baseline, with a star where that ran on another engine."""
+    if column.key in entry.words:
+        return entry.words[column.key]
+    if column.key not in entry.change:
+        return bounded(column, entry.figures)
+    text = number(entry.change[column.key] * column.scale, column.digits)
+    if OTHER_ENGINE not in entry.marks:
+        return text
+    notes.marks.setdefault(OTHER_ENGINE)
+    return f"{text} {STAR}"
 
 
 def _curves(title: str, found: Sequence[tuple[Row, Sequence[Point]]]) -> Section:

@@ -14,10 +14,11 @@ from bench.contract import plugins
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
-from bench.measure.sanity import marks
+from bench.measure.roofline import bound
+from bench.measure.sanity import CLIENT, marks
 from bench.measure.stats import holm, spread
 from bench.publish import render as renderers
-from bench.publish.columns import task_name
+from bench.publish.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_name
 from bench.publish.rows import ADJUSTED, OTHER_ENGINE, TESTED, Entry, Point, Row, Table
 
 Format = Literal["terminal", "md", "csv", "json"]
@@ -166,7 +167,9 @@ def _row(
             own = gathered.cells[key] if key[3] == baseline else None
             tasks[what[1]] = entry if own is not None else _compared(entry, key[4], what, cells, references)
         else:
-            workloads[what[1]] = entry
+            workloads[what[1]] = (
+                entry if key[3] == baseline else _gained(entry, key[4], [r.get(what, []) for r in references])
+            )
     device, suite, model, recipe, engine = key
     made = gathered.artifacts.get(key[:4])
     return Row(
@@ -199,10 +202,23 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> Entry:
         return Entry("missing" if planned else "unplanned")
     metrics = dict.fromkeys(key for r in done for key in r.metrics)
     figures = {key: spread([r.metrics[key] for r in done if key in r.metrics]) for key in metrics}
+    found = marks(rounds)
     return Entry(
-        "ok", rounds=len(done), figures=figures, marks=marks(rounds), curve=_curve(done), note=_note(done[0]),
-        metric=str(done[0].facts.get("metric", "")), sizes=_sizes(done[0].cell),
+        "ok", rounds=len(done), figures=figures, marks=found, curve=_curve(done), note=_note(done[0]),
+        metric=str(done[0].facts.get("metric", "")),
+        words=_words(done[0], {key: one.median for key, one in figures.items()}, client=CLIENT in found),
+        sizes=_sizes(done[0].cell),
     )  # fmt: skip
+
+
+def _words(result: Result, medians: Mapping[str, float], *, client: bool) -> dict[str, str]:
+    """What bounds a load's steps, and whose word the ceiling is that says so."""
+    if not {"mbu_fraction", "mfu_fraction"} & set(medians):
+        return {}
+    ceilings = result.facts.get("ceiling") or {}
+    source = (ceilings.get("vendor") or ceilings.get("measured") or {}).get("source", "")
+    words = {BOUND: bound(medians, client=client), CEILING: str(source)}
+    return {name: word for name, word in words.items() if word}
 
 
 def _sizes(cell: Cell) -> tuple[int, int, int] | None:
@@ -257,6 +273,21 @@ def _compared(
     if change and reference.cell.engine.title != engine:
         return replace(entry, change=change, marks=(*entry.marks, OTHER_ENGINE))
     return replace(entry, change=change)
+
+
+def _gained(entry: Entry, engine: str, references: Sequence[list[Result]]) -> Entry:
+    """The entry with how many times as fast its steps are as the baseline's, and would be at the roofline."""
+    mine = {key: found.median for key, found in entry.figures.items()}
+    done = [rounds for rounds in references if _first_ok(rounds) is not None]
+    if not done or not mine.get("roofline_s") or not mine.get("tpot_s"):
+        return entry
+    same = next((rounds for rounds in done if rounds[0].cell.engine.title == engine), None)
+    theirs = {key: found.median for key, found in _entry(same or done[0], planned=True).figures.items()}
+    change = {GAINED: theirs["tpot_s"] / mine["tpot_s"]} if "tpot_s" in theirs else {}
+    if "roofline_s" in theirs:
+        change[AT_ROOFLINE] = theirs["roofline_s"] / mine["roofline_s"]
+    other = () if same or not change else (OTHER_ENGINE,)
+    return replace(entry, change=change, marks=(*entry.marks, *other))
 
 
 def _first_ok(rounds: Sequence[Result]) -> Result | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from bench.contract.errors import UserError
 from bench.machine import counters, guard, hardware, nvml
 from bench.machine.visible import Told, places
-from bench.run import envs, paths, serving, sources
+from bench.run import ceilings, envs, paths, serving, sources
 
 
 def lines() -> Iterator[str]:
@@ -26,6 +26,8 @@ def lines() -> Iterator[str]:
     for line in gpus(nvml.told(), hidden, nvml.absent(), nvcc=sources.compiles_cuda()):
         yield f"GPU          {line}"
     yield f"energy       {counters.source(found.device)}"
+    for line in ceilings.lines(found):
+        yield f"ceiling      {line}"
     ready = guard.inspect(found.device)
     yield f"idle         {'yes' if ready.idle else f'no: {ready.reason}; figures taken now will be marked'}"
     yield f"Python       {platform.python_version()} at {sys.executable}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.contract import plugins
 from bench.contract.record import RequestTrace, Result
-from bench.measure import energy, latency, memory, online_load, throughput
+from bench.measure import energy, latency, memory, online_load, roofline, throughput
 
 
 def metrics(result: Result, traces: Sequence[RequestTrace]) -> dict[str, float]:
@@ -16,18 +16,21 @@ def metrics(result: Result, traces: Sequence[RequestTrace]) -> dict[str, float]:
         scored: dict[str, float] = plugins.load(plugins.TASKS, cell.task.kind).metrics(facts)
         return {**scored, **_memory(result)}
     if cell.workload is not None and cell.workload.online:
-        return {
+        online = {
             **online_load.load_metrics(traces, facts, cell.workload.slo.limits),
             **_memory(result),
             **energy.energy_metrics(facts),
         }
-    return {
+        measured = online_load.measured(traces, facts)
+        return {**online, **roofline.roofline_metrics(result, measured, online)}
+    offline = {
         **latency.latency_metrics(traces),
         **throughput.throughput_metrics(traces),
         **_memory(result),
         **energy.energy_metrics(facts),
         **{k: float(facts[k]) for k in ("cold_start_s", "load_s") if k in facts},
     }
+    return {**offline, **roofline.roofline_metrics(result, traces, offline)}
 
 
 def _memory(result: Result) -> dict[str, float]:

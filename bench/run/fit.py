@@ -66,16 +66,19 @@ class Need:
 
 def held(steps: tuple[Step, ...], resolved: Resolved) -> Held | None:
     """What the recipe's artifact holds; None where that is not known before it is made."""
-    if resolved.folder is None:
+    if resolved.folder is not None:
+        found = _parameters(resolved.folder)
+    elif resolved.planned is not None:
+        found = _of_plan(resolved.planned)
+    else:
         return None
-    found = _parameters(resolved.folder)
     if not steps:
         return Held(resolved.format, found, None)
     bits = traits.weight_bits(steps[-1])
     written = str(plugins.load(plugins.METHODS, steps[-1].method).WRITES)
     if bits is None and written != "hf":
         return None
-    return Held(written, _reshaped(steps, resolved.folder, found), bits)
+    return Held(written, _reshaped(steps, resolved.source, found), bits)
 
 
 def need(
@@ -161,6 +164,14 @@ def _parameters(folder: Path) -> Parameters:
     )  # fmt: skip
 
 
+def _of_plan(known: Source) -> Parameters:
+    """Of a model that is not here: its linear layers, its embedding and a head of its own, in 16 bits."""
+    shape, linear = architecture.of_config(known.config), _linear(known)
+    tables = 1 if shape is None or shape.tied_head else 2
+    rest = shape.vocab_size * shape.hidden * tables if shape else 0
+    return Parameters(linear, rest, 2 * (linear + rest), shape)
+
+
 def _of_gguf(folder: Path) -> Parameters:
     """The embedding may stay in the host's memory where the head is another tensor."""
     stored = gguf_file.read(folder).tensors
@@ -177,12 +188,11 @@ def _linear(known: Source) -> int:
     return sum(o * i for name, (o, i) in known.linears.items() if not audit.is_head(name))
 
 
-def _reshaped(steps: tuple[Step, ...], folder: Path, found: Parameters) -> Parameters:
+def _reshaped(steps: tuple[Step, ...], known: Source, found: Parameters) -> Parameters:
     """As it is after steps that cut layers or heads; embeddings and head are taken to be as they were."""
     cutting = [s for s in steps if hasattr(plugins.load(plugins.METHODS, s.method), "after")]
     if not cutting:
         return found
-    known = audit.source(folder)
     for step in cutting:
         method = plugins.load(plugins.METHODS, step.method)
         known = method.after(method.Options(**step.options), known)

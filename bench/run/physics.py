@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.run import architecture
 
 
-def facts(folder: Path) -> dict[str, Any]:
-    """`architecture` of the artifact in `folder`; nothing for a model that is no plain decoder."""
+def facts(folder: Path, ceiling: Mapping[str, Any]) -> dict[str, Any]:
+    """`architecture` of the artifact in `folder`, and the device's `ceiling` where it is given.
+
+    Nothing for a model that is no plain decoder.
+    """
     found = architecture.read(folder)
-    return {} if found is None else {"architecture": dataclasses.asdict(found)}
+    return {} if found is None else {"architecture": dataclasses.asdict(found), **ceiling}

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -27,6 +28,7 @@ from bench.measure import sanity
 from bench.run import (
     artifacts,
     audit,
+    ceilings,
     envs,
     figures,
     launch,
@@ -87,6 +89,7 @@ def run(
         with _alone(hardware, progress):
             store.put_machine(hardware)
             made, sides = _prepare(plan, mine, store, progress)
+            ceiling = _ceiling(mine, store, progress)
             for item in mine:
                 count = f"[{sum(done.values()) + 1}/{len(todo)}]"
                 progress.doing(
@@ -94,7 +97,7 @@ def run(
                 )
                 began = time.monotonic()
                 side = next((sides.get(s.digest) for s in (item.reference, item.questions) if s), None)
-                result, kept = _round(plan, item, made.get(item.made.recipe.name), side, open_reader)
+                result, kept = _round(plan, item, made.get(item.made.recipe.name), side, ceiling, open_reader)
                 store.put(result, kept.traces, kept.items)
                 pace.done(_kind(item), time.monotonic() - began)
                 done[result.status] += 1
@@ -218,6 +221,21 @@ def _questions(plan: Plan, asked: questions.Questions, progress: Progress) -> Pa
     return found
 
 
+def _ceiling(items: list[Item], store: Store, progress: Progress) -> dict[str, Any]:
+    """The fact that says what the device can do at most; measured if any item's time is to be held to it."""
+    timed = [item for item in items if not item.reason and _is_timed(item)]
+    if not timed:
+        return {}
+    hardware = timed[0].made.hardware
+    progress.doing(f"the ceilings of {hardware.name}")
+    return ceilings.facts(hardware, ceilings.ensure(hardware, store, progress.line))
+
+
+def _is_timed(item: Item) -> bool:
+    """A load on an engine that computes here: in the core environment it pretends to, or asks a server."""
+    return item.cell.workload is not None and _env(item) != "core"
+
+
 def _limit(plan: Plan) -> int:
     return int(plan.suite.memory_limit_gib * 2**30)
 
@@ -267,7 +285,7 @@ def _public_artifact(artifact: Artifact) -> Artifact:
 
 def _round(
     plan: Plan, item: Item, made: artifacts.Made | str | None, side: Path | str | None,
-    open_reader: counters.OpenReader,
+    ceiling: Mapping[str, Any], open_reader: counters.OpenReader,
 ) -> tuple[Result, Answer]:  # fmt: skip
     """One round in a fresh process: a record, whatever happened, and what is kept beside it."""
     base = replace(skeleton(plan, item), started=_now())
@@ -283,10 +301,11 @@ def _round(
     answer = outcome.answer
     if item.questions and side and not answer.error:
         answer = questions.judge(item.questions, side, answer, timeout_s=plan.suite.timeout_s)
+    known = physics.facts(made.folder, ceiling if _is_timed(item) else {})
     result = replace(
         base, status="failed" if answer.error else "ok", reason=paths.scrubbed(answer.error),
         artifact=_public_artifact(made.artifact), environment=env.versions, receipts=answer.receipts,
-        facts={**answer.facts, **outcome.seen, **ready.facts, **physics.facts(made.folder)},
+        facts={**answer.facts, **outcome.seen, **ready.facts, **known},
         duration_s=outcome.wall_s, marks=_seen(item, ready),
     )  # fmt: skip
     if answer.error:

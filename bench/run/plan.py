@@ -88,15 +88,19 @@ class Plan:
         return tuple({(made.recipe.name, made.hardware.device): made for made in needed}.values())
 
 
-def plan(suite: Suite, *, fetch: bool, only: str = "", engine: str = "", beside: Plan | None = None) -> Plan:
+def plan(
+    suite: Suite, *, fetch: bool, only: str = "", engine: str = "", beside: Plan | None = None,
+    on: Sequence[Hardware] = (),
+) -> Plan:  # fmt: skip
     """Plan the suite's cells whose title matches `only` (a glob) on the engine called `engine`.
 
-    The baseline of its tasks is the one of the plan `beside`, another model maybe, where that is given.
+    The baseline of its tasks is the one of the plan `beside`, another model maybe, where that is given. `on`
+    are devices in place of the suite's own, which need not be here.
     """
     resolved = models.resolve(suite.model, fetch=fetch)
     cells: list[Item] = []
     apart: dict[Unpaired, None] = {}
-    for hardware in machine.devices(suite.devices):
+    for hardware in on or machine.devices(suite.devices):
         all_made = [_made(suite.model, recipe, resolved, hardware) for recipe in suite.recipes]
         sides = (
             _references(beside.suite, beside.made, hardware)

@@ -36,7 +36,7 @@ def main(job_file: str) -> int:
     try:
         do = {
             "compress": _compress, "offline": _offline, "score": _score, "reference": _reference,
-            "tokenizer": _tokenizer, "ask": _ask, "judge": _judge,
+            "tokenizer": _tokenizer, "ask": _ask, "judge": _judge, "ceiling": _ceiling,
         }  # fmt: skip
         answer = do[job.kind](job)
     except UserError as error:
@@ -175,6 +175,13 @@ def _judge(job: Job) -> Answer:
     task, asked = plugins.load(plugins.TASKS, job.plugin), Path(job.reference)
     found = task.judge(task.Options(**job.task_options), Path(job.folder), asked, job.replies)
     return Answer(facts=found.facts, items=found.items)
+
+
+def _ceiling(job: Job) -> Answer:
+    """What the device can do at most; `threads` is among the options."""
+    from bench.machine import ceiling
+
+    return Answer(facts=wire.plain(ceiling.measure(job.device, int(job.options["threads"] or 1))))
 
 
 def _cv(values: list[float]) -> float:

@@ -6,6 +6,7 @@ with Transformers alone, what is observed comes through the engine.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import sys
@@ -39,6 +40,7 @@ def main(model: Path, corpus: str, tokens: int) -> dict[str, Any]:
         "variants": [_variant(model, prompts, **o) for o in _VARIANTS],
         "blocks": _blocks(plain, model, ids[:300]),
         "nf4": _nf4(model, prompts[:1]),
+        "untied": _untied(plain),
         "served": _served(plain, model),
         "broken": {
             name: _broken(model, name) for name in ("cut", "lacking", "misshapen", "alien", "bare", "long")
@@ -152,6 +154,18 @@ def _nf4(model: Path, prompts: list[list[int]]) -> Any:
     with _open(folder, dtype="float32") as session:
         steps = list(session.generate(prompts, 4))
         return {"steps": len(steps), "receipts": session.receipts(), "memory": session.memory()}
+
+
+def _untied(plain: Any) -> Any:
+    """Bytes that a step does not read, of the same model with a head of its own."""
+    config = copy.deepcopy(plain.config)
+    config.tie_word_embeddings = False
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained("untied")
+    with _open(Path("untied")) as session:
+        return {
+            "unread": session.memory()["unread_bytes"],
+            "table": 4 * config.vocab_size * config.hidden_size,
+        }
 
 
 def _broken(model: Path, how: str) -> str:

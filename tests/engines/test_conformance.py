@@ -20,6 +20,7 @@ from tests.engines.conformance import _CHOICES
 
 _ROOT = Path(__file__).resolve().parents[2]
 _NEW, _ROWS, _CONTEXT = 16, 40, 1024
+_READ_LEAST = 9_900_000  # bytes of a step: the demo model in 16 bits, its tied head included
 # The recipe that makes what each engine loads; a new engine is a new line.
 _RECIPES = {"hf": "fp32", "llamacpp": "gguf-f16", "onnxruntime": "onnx-fp32", "openvino": "openvino-fp32",
             "vllm": "fp32"}  # fmt: skip
@@ -110,7 +111,7 @@ def test_prompts_continued_together_become_what_they_become_alone(scored: Any) -
 
 
 def test_receipts_and_memory_say_what_ran(seen: Any) -> None:
-    """Kernel, dtypes, threads and device are named, and the weights have a size."""
+    """Kernel, dtypes, threads and device are named; the weights have a size, and a tied head is read."""
     keys = ("kernel", "weight_dtype", "compute_dtype", "kv_dtype", "threads", "device")
 
     assert all(seen["receipts"].get(key) for key in keys)
@@ -118,6 +119,7 @@ def test_receipts_and_memory_say_what_ran(seen: Any) -> None:
     assert seen["receipts"]["device"] == "cpu"
     assert seen["memory"]["weights_bytes"] > 5_000_000
     assert seen["memory"]["kv_bytes"] > 0
+    assert seen["memory"]["weights_bytes"] - seen["memory"]["unread_bytes"] >= _READ_LEAST
 
 
 def test_what_exceeds_the_models_context_is_refused(seen: Any) -> None:

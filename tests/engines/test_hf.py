@@ -72,7 +72,7 @@ def test_memory_is_the_tensors_own(checks: Any, which: int) -> None:
     """Weights count a tied head once; the cache holds every token but the last one made."""
     found = checks["generate"][which]
 
-    assert found["memory"] == {k: found[k] for k in ("kv_bytes", "weights_bytes")}
+    assert found["memory"] == {"unread_bytes": 0, **{k: found[k] for k in ("kv_bytes", "weights_bytes")}}
 
 
 @pytest.mark.engine
@@ -110,6 +110,12 @@ def test_logits_in_blocks_are_those_of_one_pass(checks: Any) -> None:
     """One block of 300 rows is the plain pass; five over a KV cache differ by rounding only."""
     assert checks["blocks"]["1"] == 0.0
     assert checks["blocks"]["5"] < 1e-4
+
+
+@pytest.mark.engine
+def test_a_table_that_is_not_the_head_is_not_read(checks: Any) -> None:
+    """An input embedding with a head beside it is looked up in: its bytes are named as unread."""
+    assert checks["untied"]["unread"] == checks["untied"]["table"]
 
 
 @pytest.mark.engine

@@ -1,0 +1,71 @@
+"""What the vendor states that a GPU can do: the table gpus.yaml, by NVML's name or by a short one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from bench.contract import plugins
+from bench.contract.errors import UserError
+from bench.contract.record import Ceiling
+
+TABLE = Path(__file__).with_name("gpus.yaml")
+_WHOLE = 0.8  # of the board's memory: less of it is a slice, or another board of the same name
+
+
+@dataclass(frozen=True)
+class Board:
+    """One entry: `said` are the source's own words, `flop_per_s` dense figures by dtype."""
+
+    names: tuple[str, ...]
+    capability: str
+    memory_bytes: float
+    bandwidth_per_s: float
+    flop_per_s: Mapping[str, float]
+    source: str
+    said: str
+
+    @property
+    def ceiling(self) -> Ceiling:
+        """As records hold it: one bandwidth for any size."""
+        return Ceiling(self.source, {"0": self.bandwidth_per_s}, self.flop_per_s, self.names[0])
+
+
+def known() -> tuple[str, ...]:
+    """The short names, sorted."""
+    return tuple(sorted(boards()))
+
+
+def named(key: str) -> Board:
+    """The entry of a short name, as `l4` or `h100-sxm`; UserError with the nearest for one that is none."""
+    found = boards().get(key.lower())
+    if found is None:
+        raise UserError(plugins.unknown("GPU", key, known()))
+    return found
+
+
+def peak(gpu_name: str, memory_bytes: int) -> Ceiling | None:
+    """By the name NVML gives; None for a GPU that is not in the table, and for a slice of one (MIG)."""
+    for board in boards().values():
+        if gpu_name.casefold() in (name.casefold() for name in board.names):
+            return board.ceiling if memory_bytes >= _WHOLE * board.memory_bytes else None
+    return None
+
+
+@cache
+def boards() -> dict[str, Board]:
+    """Every entry by its short name."""
+    said = yaml.safe_load(TABLE.read_text(encoding="utf-8"))["gpus"]
+    return {
+        key: Board(
+            tuple(entry["names"]), str(entry["capability"]), entry["memory_gb"] * 1e9,
+            float(entry["bandwidth"]),
+            {dtype: float(rate) for dtype, rate in entry["flop_per_s"].items()},
+            entry["source"], entry["said"],
+        )
+        for key, entry in said.items()
+    }  # fmt: skip

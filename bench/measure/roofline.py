@@ -1,0 +1,236 @@
+"""What a cell had to read and compute, and how near the device's ceilings it came: MBU, MFU, the roofline.
+
+The least that a decode step must do: read every weight once, but for an input embedding of which it looks up
+a row, and the keys and values that each sequence attends to; two operations per weight and token, and four
+per layer, head and dimension for each token attended to. A tied head is read, as any other. What an engine
+does beside that (copies, dequantized weights, padding) is its loss, and counted in no numerator.
+
+Facts read:
+
+| key | meaning | from |
+|---|---|---|
+| architecture | layers, heads, dimensions | the artifact |
+| ceiling | `vendor` and `measured`: bandwidth by working set, operations a second by dtype | the device |
+| weights_bytes | weights as the engine holds them | Session.memory |
+| unread_bytes | of those, what a step does not read; absent: unknown, of a tied head 0 | Session.memory |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bench.contract import wire
+from bench.contract.record import Architecture, RequestTrace, Result
+from bench.measure.latency import completed, osl
+
+Bound = Literal["memory", "compute", "launch", "client", ""]
+FRACTIONS = ("mbu_fraction", "mfu_fraction", "decode_mfu_fraction", "roofline_fraction")
+NEAR = 0.4  # of the roofline: from here on the bytes or operations decide, below it what surrounds them
+_BITS = {"float32": 32.0, "float16": 16.0, "bfloat16": 16.0, "fp8": 8.0, "int8": 8.0, "q8_0": 8.5}
+_SPELLED = {
+    "f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": "int8", "i8": "int8", "uint8": "int8",
+    "float8_e4m3fn": "fp8", "float8_e5m2": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8",
+}  # fmt: skip
+_OLDER = {"tf32": "float32"}  # what a device does that has no tensor cores for the first
+_UNTOLD = {
+    "float16_acc16": "float16"
+}  # a data sheet that does not tell the two apart has one figure for both
+_DTYPES = ("float32", "tf32", "float16", "float16_acc16", "bfloat16", "fp8", "int8", "int4", "fp4")
+
+
+@dataclass(frozen=True)
+class Load:
+    """`batch` sequences decode together, `prompt_tokens` each; `context`: what a step attends to, on average.
+
+    Means, where requests differ or come and go.
+    """
+
+    batch: float
+    prompt_tokens: float
+    context: float
+
+
+def kv_bytes(architecture: Architecture, bits: float, context: float) -> float:
+    """Keys and values of one sequence that a step over `context` tokens reads.
+
+    With a window no more than that many: a floor where only some of the layers have it.
+    """
+    tokens = min(context, architecture.window) if architecture.window else context
+    kept = 2 * architecture.layers * architecture.kv_heads * architecture.head_dim
+    return kept * tokens * bits / 8
+
+
+def attention_flop(architecture: Architecture, context: float) -> float:
+    """Operations for one token that attends to `context` tokens: scores, and the sum of values."""
+    tokens = min(context, architecture.window) if architecture.window else context
+    return 4 * architecture.layers * architecture.heads * architecture.head_dim * tokens
+
+
+def token_flop(architecture: Architecture, linear_parameters: int, context: float) -> float:
+    """Operations of one decode step for one sequence. `linear_parameters` has the head unless it is tied."""
+    tied = architecture.vocab_size * architecture.hidden if architecture.tied_head else 0
+    return 2 * (linear_parameters + tied) + attention_flop(architecture, context)
+
+
+def prefill_flop(architecture: Architecture, linear_parameters: int, tokens: float) -> float:
+    """Operations for a prompt: each token attends to those before it, the last alone is given to the head."""
+    head = architecture.vocab_size * architecture.hidden
+    body = linear_parameters - (0 if architecture.tied_head else head)
+    window = architecture.window or tokens
+    growing = min(tokens, window)
+    attended = growing * (growing + 1) / 2 + (tokens - growing) * window
+    one = 4 * architecture.layers * architecture.heads * architecture.head_dim
+    return 2 * (body * tokens + head) + one * attended
+
+
+def bandwidth_for(ceilings: Mapping[str, Any], size: float) -> float | None:
+    """The most bytes a second that a working set of `size` bytes can be read with.
+
+    Of a measured ceiling the largest set that is no larger, since a smaller one is at least as fast; below
+    all of them the smallest. Where a cache beats the vendor's figure, which is the memory's, the cache's.
+    """
+    rates = []
+    for ceiling in filter(None, (ceilings.get("vendor"), ceilings.get("measured"))):
+        sets = sorted((int(held), float(rate)) for held, rate in ceiling["bandwidth"].items())
+        if sets:
+            rates.append(next((rate for held, rate in reversed(sets) if held <= size), sets[0][1]))
+    return max(rates, default=None)
+
+
+def flop_for(ceilings: Mapping[str, Any], dtypes: Sequence[str]) -> float | None:
+    """Operations a second: the vendor's figure, else the measured one; of several types the fastest.
+
+    None where one of them has no figure: then nothing bounds it.
+    """
+    found = [_peak(ceilings, dtype) for dtype in dtypes]
+    known = [rate for rate in found if rate is not None]
+    return max(known) if known and len(known) == len(found) else None
+
+
+def _peak(ceilings: Mapping[str, Any], dtype: str) -> float | None:
+    for word in ("vendor", "measured"):
+        rates = (ceilings.get(word) or {}).get("flop_per_s", {})
+        names = (dtype, _OLDER.get(dtype), _UNTOLD.get(dtype) if word == "vendor" else None)
+        if (name := next((n for n in names if n in rates), None)) is not None:
+            return float(rates[name])
+    return None
+
+
+def product_dtypes(receipts: Mapping[str, str]) -> tuple[str, ...]:
+    """What matrices are multiplied in: the receipt `product_dtype`, else every type `compute_dtype` names."""
+    return _named(receipts.get("product_dtype") or receipts.get("compute_dtype", ""))
+
+
+def kv_bits(receipts: Mapping[str, str]) -> float | None:
+    """Bits of one kept number, of several types the narrowest; None where the receipt does not tell."""
+    bits = [_BITS[name] for name in _named(receipts.get("kv_dtype", "")) if name in _BITS]
+    return min(bits, default=None)
+
+
+def _named(text: str) -> tuple[str, ...]:
+    words = (_SPELLED.get(word, word) for word in re.findall(r"[a-z]+[a-z0-9_]*", text.lower()))
+    return tuple(dict.fromkeys(word for word in words if word in _DTYPES or word in _BITS))
+
+
+def roofline_metrics(
+    result: Result, traces: Sequence[RequestTrace], metrics: Mapping[str, float]
+) -> dict[str, float]:
+    """From a round's facts and its other metrics; a key is absent where something it needs is not known.
+
+    `decode_step_bytes`, `decode_step_flop`: the least of a step. `mbu_fraction`: its bytes / TPOT /
+    `ceiling_bytes_per_s`. `decode_mfu_fraction`: its operations / TPOT / `ceiling_flop_per_s`.
+    `mfu_fraction`: operations of a batch's prompts / TTFT / the same. `roofline_s`: the least time of a step
+    by both ceilings, `roofline_fraction`: that / TPOT.
+    """
+    facts, audit = result.facts, result.artifact.audit if result.artifact else None
+    load, ceilings = load_of(result, traces, metrics), facts.get("ceiling")
+    if load is None or audit is None or not ceilings or "architecture" not in facts:
+        return {}
+    architecture = wire.build(Architecture, facts["architecture"])
+    # By the audit, which counted the linear layers: a conversion may give the head a matrix of its own.
+    architecture = dataclasses.replace(architecture, tied_head=audit.tied_head)
+    tpot, parameters = metrics.get("tpot_s", 0.0), audit.linear_parameters
+    found: dict[str, float] = {}
+    peak = flop_for(ceilings, product_dtypes(result.receipts)) if parameters else None
+    size = step_bytes(facts, result.receipts, architecture, load)
+    if size is not None:
+        found |= _memory(size, bandwidth_for(ceilings, size), tpot)
+    if parameters:
+        found["decode_step_flop"] = load.batch * token_flop(architecture, parameters, load.context)
+    if peak is not None:
+        found |= {"ceiling_flop_per_s": peak, **_compute(found["decode_step_flop"], peak, tpot)}
+        if _is_batch(result) and metrics.get("ttft_s"):
+            work = load.batch * prefill_flop(architecture, parameters, load.prompt_tokens)
+            found["mfu_fraction"] = work / metrics["ttft_s"] / peak
+    if "ceiling_bytes_per_s" in found:
+        computing = found["decode_step_flop"] / peak if peak else 0.0
+        found["roofline_s"] = max(found["decode_step_bytes"] / found["ceiling_bytes_per_s"], computing)
+        found |= {"roofline_fraction": found["roofline_s"] / tpot} if tpot else {}
+    return found
+
+
+def load_of(result: Result, traces: Sequence[RequestTrace], metrics: Mapping[str, float]) -> Load | None:
+    """A static batch as it was asked for; of a server's load what decodes together, and the requests' means.
+
+    That is output tokens a second x TPOT, one at the least: of those in flight many may wait.
+    """
+    asked = result.cell.workload
+    if asked is None:
+        return None
+    if not asked.online:
+        return Load(asked.batch, asked.prompt_tokens, asked.prompt_tokens + asked.new_tokens / 2)
+    done, batch = completed(traces), metrics.get("output_tok_per_s", 0.0) * metrics.get("tpot_s", 0.0)
+    made = sum(map(osl, done))
+    if not made or not batch:
+        return None
+    prompt = sum(trace.prompt_tokens * osl(trace) for trace in done) / made  # a long answer counts longer
+    attended = sum((trace.prompt_tokens + osl(trace) / 2) * osl(trace) for trace in done) / made
+    return Load(max(1.0, batch), prompt, attended)
+
+
+def step_bytes(
+    facts: Mapping[str, Any], receipts: Mapping[str, str], architecture: Architecture, load: Load
+) -> float | None:
+    """The least that a decode step reads; None where weights, what is unread of them, or KV are not known."""
+    weights, bits = facts.get("weights_bytes"), kv_bits(receipts)
+    unread = facts.get("unread_bytes", 0 if architecture.tied_head else None)
+    if not weights or unread is None or bits is None:
+        return None
+    return float(weights - unread) + load.batch * kv_bytes(architecture, bits, load.context)
+
+
+def bound(figures: Mapping[str, float], *, client: bool) -> Bound:
+    """What a step's time went to: the memory's speed, arithmetic, or what surrounds both.
+
+    `launch`: less than NEAR of the time is explained by either ceiling, so the rest is the overhead of
+    framework and kernels. Nothing is said where a ceiling is missing that might explain it.
+    """
+    if client:
+        return "client"
+    fraction, reading = figures.get("roofline_fraction"), figures.get("mbu_fraction")
+    if fraction is None or reading is None:
+        return ""
+    computing = figures.get("decode_mfu_fraction")
+    if fraction >= NEAR:
+        return "memory" if reading >= (computing or 0.0) else "compute"
+    return "" if computing is None else "launch"
+
+
+def _is_batch(result: Result) -> bool:
+    return result.cell.workload is not None and not result.cell.workload.online
+
+
+def _memory(size: float, bandwidth: float | None, tpot: float) -> dict[str, float]:
+    found = {"decode_step_bytes": size}
+    if bandwidth:
+        found["ceiling_bytes_per_s"] = bandwidth
+        found |= {"mbu_fraction": size / tpot / bandwidth} if tpot else {}
+    return found
+
+
+def _compute(work: float, peak: float, tpot: float) -> dict[str, float]:
+    return {"decode_mfu_fraction": work / tpot / peak} if tpot else {}

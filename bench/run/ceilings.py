@@ -1,0 +1,127 @@
+"""What a device can do at most: by its vendor's data sheet, and as it was measured here, once.
+
+A measured ceiling is kept in the cache and beside the device's records, and holds for the same device,
+instruction sets, threads and driver. It is taken on an idle device alone: one that was busy would give a
+ceiling that sound cells exceed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.contract import wire
+from bench.contract.job import Job
+from bench.contract.record import Ceiling, Hardware
+from bench.machine import gpus, guard
+from bench.run import envs, launch, paths
+from bench.store import Store
+
+OFF = "LLM_BENCH_CEILING"  # off: measure none
+ENV = "hf"
+_TIMEOUT_S = 300.0
+_GIGA, _MIB = 1e9, 2**20
+
+
+def vendor(hardware: Hardware) -> Ceiling | None:
+    """The data sheet's, of a GPU that the table knows."""
+    return next((gpus.peak(gpu.name, hardware.memory_bytes) for gpu in hardware.gpus), None)
+
+
+def found(hardware: Hardware, store: Store | None = None) -> Ceiling | None:
+    """The one that was measured on this device before."""
+    kept = _file(hardware)
+    known = wire.build(Ceiling, json.loads(kept.read_text())) if kept.is_file() else None
+    if known is None and store is not None:
+        known = store.ceiling(hardware)
+    return known if known is not None and _is_of(known, hardware) else None
+
+
+def ensure(hardware: Hardware, store: Store, say: Callable[[str], None]) -> Ceiling | None:
+    """The measured ceiling, measured now if there is none and it can be; on disk beside the records too."""
+    known = found(hardware, store) or _when_idle(hardware, say)
+    if known is not None:
+        if not (file := _file(hardware)).is_file():
+            wire.write(file, wire.dumps(known, indent=1) + "\n")
+        store.put_ceiling(hardware, known)
+    return known
+
+
+def measured(hardware: Hardware, say: Callable[[str], None]) -> Ceiling | None:
+    """What the device does now, whatever else it is doing; None where the environment is not ready."""
+    env = envs.find(ENV)
+    if env is None:
+        return None
+    job = Job(
+        "ceiling", plugin="", folder="", answer="", device=hardware.device,
+        options={"threads": hardware.physical_cores},
+    )  # fmt: skip
+    answer = launch.run(job, env, timeout_s=_TIMEOUT_S).answer
+    if answer.error:
+        say(f"the ceilings of {hardware.name} could not be measured: {paths.scrubbed(answer.error)}")
+        return None
+    made = wire.build(Ceiling, answer.facts)
+    return replace(
+        made, device=hardware.name, isa=hardware.isa, threads=hardware.physical_cores,
+        environment={**made.environment, **_driver(hardware)},
+    )  # fmt: skip
+
+
+def facts(hardware: Hardware, measured: Ceiling | None) -> dict[str, Any]:
+    """`ceiling` as a record keeps it, vendor's and measured apart; nothing where there is neither."""
+    both = {"vendor": vendor(hardware), "measured": measured}
+    kept = {
+        word: {"source": one.source, "bandwidth": dict(one.bandwidth), "flop_per_s": dict(one.flop_per_s)}
+        for word, one in both.items()
+        if one is not None
+    }
+    return {"ceiling": kept} if kept else {}
+
+
+def lines(hardware: Hardware) -> Iterator[str]:
+    """For a person: what is known of the device's ceilings, or how to come by them."""
+    both = {"vendor": vendor(hardware), "measured": found(hardware)}
+    for word, one in both.items():
+        if one is not None:
+            yield f"{word}: {_said(one)}"
+    if not any(both.values()):
+        yield f"none: a run measures it on an idle device with the environment {ENV} (bench envs build {ENV})"
+
+
+def _said(one: Ceiling) -> str:
+    reads = [
+        f"{rate / _GIGA:,.0f} GB/s{f' of {int(size) / _MIB:g} MiB' if int(size) else ''}"
+        for size, rate in sorted(one.bandwidth.items(), key=lambda pair: int(pair[0]))
+    ]
+    rates = [f"{dtype} {rate / _GIGA:,.0f} GFLOP/s" for dtype, rate in one.flop_per_s.items()]
+    return "; ".join((", ".join(reads), ", ".join(rates), one.source))
+
+
+def _when_idle(hardware: Hardware, say: Callable[[str], None]) -> Ceiling | None:
+    if os.environ.get(OFF) == "off" or envs.find(ENV) is None:
+        return None
+    if not (ready := guard.inspect(hardware.device)).idle:
+        say(f"the ceilings of {hardware.name} are not measured now ({ready.reason}): no MBU and MFU by them")
+        return None
+    return measured(hardware, say)
+
+
+def _is_of(known: Ceiling, hardware: Hardware) -> bool:
+    return (
+        (known.device, known.threads) == (hardware.name, hardware.physical_cores)
+        and tuple(known.isa) == tuple(hardware.isa)
+        and known.environment.get("driver", "") == _driver(hardware).get("driver", "")
+    )
+
+
+def _driver(hardware: Hardware) -> dict[str, str]:
+    return {"driver": hardware.gpus[0].driver} if hardware.gpus else {}
+
+
+def _file(hardware: Hardware) -> Path:
+    known = [hardware.name, hardware.isa, hardware.physical_cores, _driver(hardware)]
+    return paths.cache_folder("ceilings") / f"{hardware.slug}-{wire.digest(known)}.json"
