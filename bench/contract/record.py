@@ -89,6 +89,11 @@ class Architecture:
     tied_head: bool
     window: int = 0
 
+    @property
+    def kept(self) -> int:
+        """Numbers that a token leaves in the KV cache: its keys and values in every layer."""
+        return 2 * self.layers * self.kv_heads * self.head_dim
+
 
 @dataclass(frozen=True)
 class Ceiling:

@@ -21,7 +21,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.contract.record import Result
+from bench.contract import wire
+from bench.contract.record import Architecture, Result
 from bench.contract.workload import Workload
 
 _GPU_ONLY = ("peak_device_bytes", "nvml_process_peak_bytes", "device_used_peak_bytes")
@@ -99,7 +100,7 @@ def widths_bytes(words: str) -> list[float]:
 def _token_bytes(result: Result) -> float | None:
     """Bytes of one token's keys and values over all layers."""
     said, widths = result.facts.get("architecture"), widths_bytes(result.receipts.get("kv_dtype", ""))
-    return 2.0 * said["layers"] * said["kv_heads"] * said["head_dim"] * widths[0] if said and widths else None
+    return wire.build(Architecture, said).kept * widths[0] if said and widths else None
 
 
 def _tokens(load: Workload | None, window: int) -> int:

@@ -26,11 +26,11 @@ from typing import Any, Literal
 from bench.contract import wire
 from bench.contract.record import Architecture, RequestTrace, Result
 from bench.measure.latency import completed, osl
+from bench.measure.memory import widths_bytes
 
 Bound = Literal["memory", "compute", "launch", "client", ""]
 FRACTIONS = ("mbu_fraction", "mfu_fraction", "decode_mfu_fraction", "roofline_fraction")
 NEAR = 0.4  # of the roofline: from here on the bytes or operations decide, below it what surrounds them
-_BITS = {"float32": 32.0, "float16": 16.0, "bfloat16": 16.0, "fp8": 8.0, "int8": 8.0, "q8_0": 8.5}
 _SPELLED = {
     "f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": "int8", "i8": "int8", "uint8": "int8",
     "float8_e4m3fn": "fp8", "float8_e5m2": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8",
@@ -60,8 +60,7 @@ def kv_bytes(architecture: Architecture, bits: float, context: float) -> float:
     With a window no more than that many: a floor where only some of the layers have it.
     """
     tokens = min(context, architecture.window) if architecture.window else context
-    kept = 2 * architecture.layers * architecture.kv_heads * architecture.head_dim
-    return kept * tokens * bits / 8
+    return architecture.kept * tokens * bits / 8
 
 
 def attention_flop(architecture: Architecture, context: float) -> float:
@@ -127,13 +126,12 @@ def product_dtypes(receipts: Mapping[str, str]) -> tuple[str, ...]:
 
 def kv_bits(receipts: Mapping[str, str]) -> float | None:
     """Bits of one kept number, of several types the narrowest; None where the receipt does not tell."""
-    bits = [_BITS[name] for name in _named(receipts.get("kv_dtype", "")) if name in _BITS]
-    return min(bits, default=None)
+    return min((8 * width for width in widths_bytes(receipts.get("kv_dtype", ""))), default=None)
 
 
 def _named(text: str) -> tuple[str, ...]:
     words = (_SPELLED.get(word, word) for word in re.findall(r"[a-z]+[a-z0-9_]*", text.lower()))
-    return tuple(dict.fromkeys(word for word in words if word in _DTYPES or word in _BITS))
+    return tuple(dict.fromkeys(word for word in words if word in _DTYPES))
 
 
 def roofline_metrics(

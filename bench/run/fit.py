@@ -16,11 +16,11 @@ from bench.contract import plugins
 from bench.contract.record import Architecture, Hardware, Source
 from bench.contract.spec import Cell, Scalar, Step
 from bench.contract.workload import Workload
+from bench.measure.memory import widths_bytes
 from bench.run import architecture, audit, checkpoint, gguf_file, traits
 from bench.run.models import Resolved
 
 _GIB = 1024**3
-_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "f32": 4.0, "f16": 2.0, "q8_0": 8.5 / 8}
 _UNKNOWN_KV = 1.0  # bytes: 8 bits, the narrowest that an engine here chooses by itself
 _CONTEXT_BYTES = 128 << 20  # an allowance, not a measurement: a CUDA context and its kernels take more
 _GRAPHS = (".onnx", ".data", ".bin")  # of ONNX and OpenVINO
@@ -94,7 +94,7 @@ def need(
     if found is None:
         return Need(_weights(model, floats), 0, context)
     tokens = min(tokens, found.window) if found.window else tokens
-    kv = 2 * found.layers * found.kv_heads * found.head_dim * sequences * tokens * _kv_bytes(options, floats)
+    kv = found.kept * sequences * tokens * _kv_bytes(options, floats)
     return Need(_weights(model, floats), int(kv), context + sequences * found.vocab_size * _LOGIT_BYTES)
 
 
@@ -124,9 +124,9 @@ def against(cell: Cell, model: Held | None, hardware: Hardware) -> str:
 def _weights(model: Held, floats: str) -> int:
     """Bytes on the device. What is no linear layer has the engine's own floating type, where it has one."""
     found, bits = model.parameters, model.bits
-    if bits is None and (model.format != "hf" or floats not in _BYTES):
+    if bits is None and (model.format != "hf" or not widths_bytes(floats)):
         return found.stored_bytes
-    width = _BYTES.get(floats, 2.0)
+    width = next(iter(widths_bytes(floats)), 2.0)
     if bits is None:
         return int((found.linear + found.rest) * width)
     if model.format in _MIXED:
@@ -144,7 +144,7 @@ def _kept(load: Workload | None) -> tuple[int, int]:
 
 def _kv_bytes(options: Mapping[str, Scalar], floats: str) -> float:
     """Bytes of one number of the cache."""
-    return _BYTES.get(str(options.get("kv_dtype", floats)), _UNKNOWN_KV)
+    return next(iter(widths_bytes(str(options.get("kv_dtype", floats)))), _UNKNOWN_KV)
 
 
 @cache

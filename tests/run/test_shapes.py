@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from bench.contract.errors import UserError
 from bench.contract.spec import Model
@@ -34,7 +34,7 @@ _TINY = {
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A shape of 0.3 M parameters in a folder of shapes of its own, and an empty cache."""
     (tmp_path / "configs" / "shapes").mkdir(parents=True)
-    (tmp_path / "configs" / "shapes" / "tiny.yaml").write_text(json.dumps(_TINY))
+    (tmp_path / "configs" / "shapes" / "tiny.yaml").write_text(yaml.safe_dump(_TINY))
     monkeypatch.setattr(shapes, "_folder", lambda: tmp_path / "configs" / "shapes")
     monkeypatch.setenv("LLM_BENCH_CACHE", str(tmp_path / "cache"))
     shapes.settings.cache_clear()
@@ -139,7 +139,7 @@ def test_weights_that_were_cut_short_are_drawn_again(tiny: str) -> None:
 def test_a_shape_goes_through_quantizers_and_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GPTQ and AWQ calibrated on random ids, GGUF without a vocabulary: timed, of the bits asked for."""
     small = {**_TINY, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "head_dim": 64}
-    (tmp_path / "small.yaml").write_text(json.dumps(small))
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
     monkeypatch.setattr(shapes, "_folder", lambda: tmp_path)
     shapes.settings.cache_clear()
     suite: dict[str, Any] = {
