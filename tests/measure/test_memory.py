@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
-from bench.contract.record import Artifact, Audit, Hardware, Result
+from bench.contract.record import Architecture, Artifact, Audit, Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
 from bench.contract.workload import Workload
 from bench.measure import sanity
 from bench.measure.memory import kv_metrics, memory_metrics, widths_bytes
 
-_ARCHITECTURE = {"layers": 2, "kv_heads": 4, "head_dim": 8, "window": 0}
+_ARCHITECTURE = asdict(Architecture(2, 32, 4, 4, 8, 64, tied_head=True))
 _TOKEN = 2 * 2 * 4 * 8 * 2  # keys and values x layers x heads x size x 2 bytes
 _LOAD = Workload(batch=3, prompt_tokens=10, new_tokens=6)
 
