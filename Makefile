@@ -13,10 +13,11 @@ test: $(CORE)  ## every test, those on real engines too
 fast: $(CORE)  ## the tests that need no engine
 	.venv/bin/python -m pytest -m "not engine"
 
-check: $(CORE)  ## lint, format, types
+check: $(CORE)  ## lint, format, types, and that the tables of results/ say what its records say
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/python -m bench report --check
 
 format: $(CORE)
 	.venv/bin/ruff check --fix

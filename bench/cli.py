@@ -112,6 +112,29 @@ def table(
 
 
 @app.command()
+def report(
+    results: Results = _RESULTS,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where one is stale.")] = False,  # noqa: FBT002
+) -> None:  # fmt: skip
+    """Write each device's TABLES.md and tables.csv, and their index, from the records."""
+    from bench.contract import wire
+    from bench.publish import report as reports
+    from bench.store import Store
+
+    store = Store(results)
+    wanted = reports.files(store.all())
+    if store.problems:
+        raise UserError(store.problems[0])
+    stale = reports.stale(results, wanted)
+    if check and stale:
+        names = ", ".join(str(results / path) for path in stale)
+        raise UserError(f"not what the records say: {names}; write them with: python -m bench report")
+    for path in stale:
+        wire.write(results / path, wanted[path])
+        typer.echo(str(results / path))
+
+
+@app.command()
 def predict(
     suite: SuiteFile,
     gpu: Annotated[str, typer.Option(help="Its short name, as l4 or h100-sxm; a wrong one lists them.")],

@@ -80,12 +80,17 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n" + "  \n".join(ends) + "\n"
 
 
-def csv_text(table: Table) -> str:
-    """A line per row, as stored: SI units named in the header; median, min, max, n in separate columns."""
+def csv_text(*tables: Table) -> str:
+    """A line per row, as stored: SI units named in the header; median, min, max, n in separate columns.
+
+    Of several tables one sheet: a row is blank where its table has no such column.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    shown = {title: columns(table.rows, title) for title in table.tasks}
-    lines = [_flat(row, shown) for row in table.rows]
+    lines = []
+    for table in tables:
+        shown = {title: columns(table.rows, title) for title in table.tasks}
+        lines += [_flat(row, shown) for row in table.rows]
     heads = dict.fromkeys(key for line in lines for key in line)
     writer.writerow(heads)
     writer.writerows([line.get(key, "") for key in heads] for line in lines)

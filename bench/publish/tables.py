@@ -161,7 +161,7 @@ def _row(
 ) -> Row:
     cells, tasks, workloads = gathered.cells[key], {}, {}
     for what in gathered.whats:
-        planned = gathered.expected is None or (key, what) in gathered.expected
+        planned = gathered.expected is not None and (key, what) in gathered.expected
         entry = _entry(cells.get(what, []), planned=planned)
         if what[0]:
             own = gathered.cells[key] if key[3] == baseline else None

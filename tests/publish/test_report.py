@@ -1,0 +1,58 @@
+"""Generated files: what the records say, and stale as soon as a record says something else."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from pathlib import Path
+
+from bench.publish import report
+from bench.store import Store
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+
+
+def test_the_committed_tables_say_what_the_records_say() -> None:
+    """Every device has its page, its sheet and its line in the index."""
+    store = Store(RESULTS)
+    wanted = report.files(store.all())
+    devices = {path.parts[0] for path in wanted if len(path.parts) == 2}
+
+    assert store.problems == []
+    assert report.stale(RESULTS, wanted) == []
+    assert devices == {folder.name for folder in RESULTS.iterdir() if folder.is_dir()}
+    assert all(f"[{slug}]({slug}/TABLES.md)" in wanted[Path("README.md")] for slug in devices)
+
+
+def test_an_edited_record_makes_its_devices_tables_stale(tmp_path: Path) -> None:
+    """One perplexity changed by hand shows in all three files; a fact that no table has, in the index."""
+    device = next(folder for folder in RESULTS.iterdir() if folder.is_dir())
+    shutil.copytree(device / "quality", tmp_path / device.name / "quality")
+    for path, text in report.files(Store(tmp_path).all()).items():
+        (tmp_path / path).write_text(text)
+    record = next(path for path in tmp_path.rglob("perplexity-*/r0.json"))
+    whole = record.read_text()
+
+    def stale(text: str) -> set[str]:
+        record.write_text(text)
+        return {path.name for path in report.stale(tmp_path, report.files(Store(tmp_path).all()))}
+
+    assert stale(whole) == set()
+    assert stale(whole.replace('"perplexity": ', '"perplexity": 9')) == {
+        "README.md",
+        "TABLES.md",
+        "tables.csv",
+    }
+    assert stale(whole.replace('"load_s": ', '"load_s": 9')) == {"README.md"}
+
+
+def test_the_sheet_is_one_table() -> None:
+    """A head, and as many cells in each line; no figure of one suite stands under another's name."""
+    wanted = report.files(Store(RESULTS).all())
+    for path, text in wanted.items():
+        if path.name == "tables.csv":
+            head, *lines = csv.reader(io.StringIO(text))
+            assert {len(line) for line in lines} == {len(head)}
+            assert len({line[1] for line in lines}) > 5
+            assert "not run yet" not in text
