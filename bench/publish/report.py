@@ -11,12 +11,16 @@ from bench.publish import render, tables
 
 _MADE = "Written by `python -m bench report` from the records beside it; what is changed by hand is lost."
 _GIB = 2.0**30
+_LOOKED_AT = frozenset({"demo", "smoke"})  # suites to see something happen: .gitignore has their records
 
 
 def files(results: Iterable[Result]) -> dict[Path, str]:
-    """Path below the folder of results -> text: `<device>/TABLES.md`, `<device>/tables.csv`, README.md."""
+    """Path below the folder of results -> text: `<device>/TABLES.md`, `<device>/tables.csv`, README.md.
+
+    Without the suites whose records are not committed.
+    """
     devices: dict[str, dict[str, list[Result]]] = {}
-    for result in results:
+    for result in (r for r in results if r.suite not in _LOOKED_AT):
         devices.setdefault(result.hardware.slug, {}).setdefault(result.suite, []).append(result)
     found = {Path("README.md"): _index(devices)}
     for slug, suites in devices.items():

@@ -44,6 +44,10 @@ def test_an_edited_record_makes_its_devices_tables_stale(tmp_path: Path) -> None
         "TABLES.md",
         "tables.csv",
     }
+    looked_at = tmp_path / device.name / "demo" / "r0.json"
+    looked_at.parent.mkdir()
+    looked_at.write_text(whole.replace('"suite": "quality"', '"suite": "demo"'))
+    assert stale(whole) == set()
     assert stale(whole.replace('"load_s": ', '"load_s": 9')) == {"README.md"}
 
 
