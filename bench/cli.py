@@ -16,7 +16,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from bench import verdicts
 from bench.contract.errors import UserError
+from bench.options import (
+    RESULTS,
+    Device,
+    EngineName,
+    Format,
+    Only,
+    Results,
+    Rounds,
+    Set,
+    SuiteFile,
+    TableFormat,
+    Tools,
+    say,
+    width,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from bench.run.plan import Plan
@@ -28,25 +44,7 @@ app = typer.Typer(
 )  # fmt: skip
 envs_app = typer.Typer(help="The environments that engines and methods run in.", no_args_is_help=True)
 app.add_typer(envs_app, name="envs")
-
-SuiteFile = Annotated[
-    Path, typer.Argument(metavar="SUITE", help="A suite file, for example configs/demo.yaml.")
-]
-Only = Annotated[
-    str, typer.Option(metavar="GLOB", help="Only cells whose title, recipe or workload matches.")
-]
-EngineName = Annotated[str, typer.Option("--engine", metavar="NAME", help="Only this engine.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda:N, all GPUs, or auto (one of each kind; else the CPU).")]
-Rounds = Annotated[int, typer.Option(help="Rounds of each cell; 0 leaves the suite's.", min=0)]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite.")
-]
-Results = Annotated[Path, typer.Option(help="The folder that records go to.")]
-Tools = Annotated[bool, typer.Option("--tools", help="Their source's command-line tools too.")]
-TableFormat = Literal["terminal", "md", "csv", "json"]
-Format = Annotated[TableFormat, typer.Option(help="How to print the table.")]
-
-_RESULTS = Path("results")
+app.add_typer(verdicts.app)
 
 
 @app.command()
@@ -54,7 +52,7 @@ def run(
     suite: SuiteFile, only: Only = "", engine: EngineName = "", device: Device = "", rounds: Rounds = 0,
     retry: Annotated[Literal["", "failed"], typer.Option(help="Run cells again that failed before.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,  # noqa: FBT002
-    overrides: Set = None, results: Results = _RESULTS, format: Format = "terminal",  # noqa: A002
+    overrides: Set = None, results: Results = RESULTS, format: Format = "terminal",  # noqa: A002
 ) -> None:  # fmt: skip
     """Run what a suite still lacks, then print its table. Running it again does nothing twice."""
     if dry_run:
@@ -74,15 +72,15 @@ def run(
         or "nothing left to run"
     )
     where = _where(results, made)
-    _say(f"Rounds: {ran}; {tally.kept} recorded before. Time: {progress.spent}. Records: {where}")
+    say(f"Rounds: {ran}; {tally.kept} recorded before. Time: {progress.spent}. Records: {where}")
     if tally.done["failed"]:
-        _say(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {_log()}")
+        say(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {_log()}")
 
 
 @app.command()
 def plan(
     suite: SuiteFile, only: Only = "", engine: EngineName = "", device: Device = "", rounds: Rounds = 0,
-    overrides: Set = None, results: Results = _RESULTS,
+    overrides: Set = None, results: Results = RESULTS,
     retry: Annotated[Literal["", "failed"], typer.Option(help="Count failed rounds as to run.")] = "",
 ) -> None:  # fmt: skip
     """Show each cell of a suite: recorded, to run, or why it cannot run. Nothing is built, fetched or run."""
@@ -99,7 +97,7 @@ def plan(
 @app.command()
 def table(
     suite: Annotated[Path | None, typer.Argument(metavar="[SUITE]", help="Only this suite's cells.")] = None,
-    format: Format = "terminal", results: Results = _RESULTS, overrides: Set = None, device: Device = "",  # noqa: A002
+    format: Format = "terminal", results: Results = RESULTS, overrides: Set = None, device: Device = "",  # noqa: A002
 ) -> None:  # fmt: skip
     """Print the table of a suite, or of all records."""
     from bench.store import Store
@@ -109,54 +107,6 @@ def table(
     if made is None and not results.is_dir():
         raise UserError(f"no records in {results}; run a suite first: python -m bench run configs/demo.yaml")
     _table(store, made, format)
-
-
-@app.command()
-def report(
-    results: Results = _RESULTS,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where one is stale.")] = False,  # noqa: FBT002
-) -> None:  # fmt: skip
-    """Write each device's TABLES.md and tables.csv, and their index, from the records."""
-    from bench.contract import wire
-    from bench.publish import report as reports
-    from bench.store import Store
-
-    store = Store(results)
-    wanted = reports.files(store.all())
-    if store.problems:
-        raise UserError(store.problems[0])
-    stale = reports.stale(results, wanted)
-    if check and stale:
-        names = ", ".join(str(results / path) for path in stale)
-        raise UserError(f"not what the records say: {names}; write them with: python -m bench report")
-    for path in stale:
-        wire.write(results / path, wanted[path])
-        typer.echo(str(results / path))
-
-
-@app.command()
-def predict(
-    suite: SuiteFile,
-    gpu: Annotated[str, typer.Option(help="Its short name, as l4 or h100-sxm; a wrong one lists them.")],
-    only: Only = "", engine: EngineName = "", overrides: Set = None, results: Results = _RESULTS,
-    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,  # noqa: FBT002
-) -> None:  # fmt: skip
-    """Estimate a suite's offline cells on a GPU that is not here: whether they fit, and how fast at most."""
-    from bench.publish import predictions, render
-    from bench.run import config
-    from bench.run import predict as predictor
-    from bench.store import Store
-
-    asked = config.load_suite(suite, overrides or ())
-    measured = predictor.known(Store(results).all())
-    found = predictor.predict(asked, gpu, measured, only=only, engine=engine)
-    if as_json:
-        typer.echo(predictions.as_json(found, measured, gpu), nl=False)
-        return
-    sections, reasons = predictions.sections(found)
-    typer.echo(render.text(sections, _width()), nl=False)
-    for line in (*reasons, *predictions.said(measured, gpu)):
-        typer.echo(line)
 
 
 @app.command()
@@ -322,12 +272,8 @@ def guarded(command: Callable[[], Any]) -> None:
 
 
 def _stop(sentence: str) -> None:
-    _say(f"error: {sentence}")
+    say(f"error: {sentence}")
     sys.exit(2)
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
 
 
 def _plan(
@@ -366,15 +312,9 @@ def _table(store: Store, made: Plan | None, format: TableFormat) -> None:  # noq
     else:
         expected = [pipeline.public(cell) for cell in made.cells]
         results = pipeline.records(made, store)
-    typer.echo(tables.render(tables.build(results, expected), format, _width()))
+    typer.echo(tables.render(tables.build(results, expected), format, width()))
     for problem in store.problems:
-        _say(f"warning: {problem}")
-
-
-def _width() -> int:
-    import shutil
-
-    return shutil.get_terminal_size((120, 24)).columns
+        say(f"warning: {problem}")
 
 
 def _where(results: Path, made: Plan) -> str:

@@ -34,9 +34,8 @@ from bench.publish.rows import LEGEND, Entry, Row, Section, Table
 from bench.publish.sections import NAMES, Notes, Page, columns, load_columns, pages, summary
 
 _CHANGES = (CHANGE.key, "perplexity_change_low_fraction", "perplexity_change_high_fraction")
-_WORDS = frozenset(
-    {"marks", "faster?", "decoding bound by", "fits?", "by"}
-)  # heads of columns that hold no figures
+# Heads of columns that hold no figures.
+_WORDS = frozenset({"marks", "faster?", "decoding bound by", "fits?", "by", "verdict", "why"})
 _HEAD = 12  # columns of a head that had to be broken
 _CUT = "(min\N{EN DASH}max) is left out where the terminal is too narrow: --format md, csv and json have it"
 

@@ -1,0 +1,36 @@
+"""Words of the command line that several verbs have."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+SuiteFile = Annotated[
+    Path, typer.Argument(metavar="SUITE", help="A suite file, for example configs/demo.yaml.")
+]
+Only = Annotated[
+    str, typer.Option(metavar="GLOB", help="Only cells whose title, recipe or workload matches.")
+]
+EngineName = Annotated[str, typer.Option("--engine", metavar="NAME", help="Only this engine.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda:N, all GPUs, or auto (one of each kind; else the CPU).")]
+Rounds = Annotated[int, typer.Option(help="Rounds of each cell; 0 leaves the suite's.", min=0)]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite.")
+]
+Results = Annotated[Path, typer.Option(help="The folder that records go to.")]
+Tools = Annotated[bool, typer.Option("--tools", help="Their source's command-line tools too.")]
+TableFormat = Literal["terminal", "md", "csv", "json"]
+Format = Annotated[TableFormat, typer.Option(help="How to print the table.")]
+RESULTS = Path("results")
+
+
+def width() -> int:
+    """Columns of the terminal; 120 where there is none."""
+    return shutil.get_terminal_size((120, 24)).columns
+
+
+def say(text: str) -> None:
+    typer.echo(text, err=True)

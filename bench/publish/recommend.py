@@ -1,0 +1,236 @@
+"""Which recipe and engine to deploy, of those that were measured: what is feasible, what is best, and why.
+
+The recovery of a row is its worst over the tasks: a score over the baseline's, or for perplexity the
+baseline's over its own. Nothing is assumed of what was not measured: a limit on it is not kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+from bench.contract import wire
+from bench.contract.errors import UserError
+from bench.publish.columns import DASH, MIB, RECOVERY, number
+from bench.publish.rows import Entry, Row, Section
+
+Objective = Literal["tok_per_s", "energy", "memory"]
+_MORE = frozenset({"tok_per_s", "recovery"})  # figures of which more is better
+_SHOWN: Mapping[str, tuple[str, float]] = {
+    "tok_per_s": ("output tok/s", 1.0), "recovery": ("recovery %", 100.0), "ttft_p95_s": ("TTFT p95 ms", 1e3),
+    "memory": ("peak memory MiB", 1 / MIB), "energy": ("net J/output token", 1.0),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Limits, None being no limit, and what is to be best among what keeps them."""
+
+    objective: Objective = "tok_per_s"
+    min_recovery: float | None = None
+    ttft_p95_s: float | None = None
+    memory_bytes: float | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe on an engine. `reason` says why it is not the pick, or why it is."""
+
+    recipe: str
+    engine: str
+    figures: Mapping[str, float]
+    feasible: bool = False
+    frontier: bool = False
+    picked: bool = False
+    reason: str = ""
+
+
+def recommend(rows: Sequence[Row], workload: str, wish: Wish) -> list[Candidate]:
+    """Every row that has figures of the workload, the pick first, then the frontier, then the rest.
+
+    Of equals in the objective the one with more recovery is taken, then the one in less memory, then the
+    first by name.
+    """
+    found = [Candidate(r.recipe, r.engine, _figures(r, workload)) for r in rows if _ran(r, workload)]
+    judged = [replace(candidate, reason=_against(candidate, wish)) for candidate in found]
+    able = [candidate for candidate in judged if not candidate.reason]
+    pick = min(able, key=_order(wish.objective), default=None)
+    done = [candidate for candidate in judged if candidate.reason]
+    if pick is not None:
+        done += [_placed(candidate, pick, able, wish.objective) for candidate in able]
+    return sorted(done, key=lambda c: (not c.picked, not c.frontier, not c.feasible))
+
+
+def _placed(one: Candidate, pick: Candidate, able: Sequence[Candidate], objective: Objective) -> Candidate:
+    """A feasible candidate with its place among the feasible ones."""
+    known = [key for key in _SHOWN if all(key in c.figures for c in able)]
+    over = [other for other in able if _dominates(other, one, known)]
+    placed = replace(one, feasible=True, frontier=not over, picked=one is pick)
+    if one is pick:
+        return replace(placed, reason=_why(pick, able, objective))
+    if over:
+        by = _name(min(over, key=_order(objective)))
+        return replace(placed, reason=f"{by} is no worse in anything and better in something")
+    return replace(placed, reason=_behind(one, pick, objective))
+
+
+def of_device(rows: Sequence[Row], suite: str, device: str) -> list[Row]:
+    """The rows of one device; UserError where none was measured, or several and none is named."""
+    there = dict.fromkeys(row.device for row in rows)
+    if not there:
+        raise UserError(f"no records of the suite {suite}; run it first: python -m bench run {suite}")
+    if device and device not in there:
+        raise UserError(f"no records of the device {device}; there are: {', '.join(there)}")
+    if len(there) > 1 and not device:
+        raise UserError(f"the suite was run on several devices; say --device: {', '.join(there)}")
+    return [row for row in rows if row.device == (device or next(iter(there)))]
+
+
+def size_bytes(text: str) -> float:
+    """16GiB, 500 MiB or 8e9 as bytes; UserError for what is no size."""
+    found = re.fullmatch(r"\s*([0-9.e+]+)\s*([KMGT]i?B|B)?\s*", text)
+    try:
+        count = float(found[1]) if found else -1.0
+    except ValueError:
+        count = -1.0
+    if found is None or count <= 0:
+        raise UserError(f"'{text}' is no size: write 16GiB or 500MiB")
+    unit = found[2] or "B"
+    return float(count * (1024 if "i" in unit else 1000) ** " KMGT".index(unit[0].replace("B", " ")))
+
+
+def workload_of(rows: Sequence[Row], asked: str, wish: Wish) -> str:
+    """The workload to judge by: the one asked for, else the only one that tells what is wished for.
+
+    UserError where there is none or are several.
+    """
+    titles = dict.fromkeys(t for row in rows for t in row.workloads if _ran(row, t))
+    if asked:
+        if asked not in titles:
+            raise UserError(f"no record of the workload {asked}; there are: {', '.join(titles) or 'none'}")
+        return asked
+    needed = [wish.objective, *(["ttft_p95_s"] if wish.ttft_p95_s else [])]
+    fit = [t for t in titles if any(all(k in _figures(r, t) for k in needed) for r in rows if _ran(r, t))]
+    if len(fit) != 1:
+        which = f"say which with --workload: {', '.join(fit)}" if fit else "run one that measures it"
+        raise UserError(f"{len(fit) or 'no'} workloads tell {' and '.join(needed)}; {which}")
+    return fit[0]
+
+
+def section(found: Sequence[Candidate], workload: str) -> Section:
+    """For a person: a line per candidate, the reasons last."""
+    keys = [key for key in _SHOWN if any(key in c.figures for c in found)]
+    lines = tuple(
+        (
+            c.recipe, c.engine,
+            *(number(c.figures[k] * _SHOWN[k][1], 3) if k in c.figures else DASH for k in keys),
+            _verdict(c), c.reason,
+        )
+        for c in found
+    )  # fmt: skip
+    return Section(workload, ("recipe", "engine", *(_SHOWN[k][0] for k in keys), "verdict", "why"), lines)
+
+
+def _verdict(c: Candidate) -> str:
+    known = {"pick": c.picked, "frontier": c.frontier, "feasible": c.feasible}
+    return next((word for word, it_is in known.items() if it_is), "no")
+
+
+def as_json(found: Sequence[Candidate], workload: str, wish: Wish) -> str:
+    """Everything, for a program; `pick` is null where nothing is feasible."""
+    pick = next((c for c in found if c.picked), None)
+    named = {"recipe": pick.recipe, "engine": pick.engine} if pick else None
+    plain = {
+        "pick": named,
+        "workload": workload,
+        "wish": asdict(wish),
+        "candidates": [asdict(c) for c in found],
+    }
+    return wire.dumps(plain, indent=1) + "\n"
+
+
+def _ran(row: Row, workload: str) -> bool:
+    return workload in row.workloads and row.workloads[workload].status == "ok"
+
+
+def _figures(row: Row, workload: str) -> dict[str, float]:
+    medians = {key: found.median for key, found in row.workloads[workload].figures.items()}
+    joules = medians.get("energy_net_j_per_output_token") if medians.get("energy_valid") else None
+    found = {
+        "tok_per_s": medians.get("output_tok_per_s"), "recovery": _recovery(row),
+        "ttft_p95_s": medians.get("ttft_p95_s"), "memory": medians.get("peak_memory_bytes"), "energy": joules,
+    }  # fmt: skip
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _recovery(row: Row) -> float | None:
+    known = [found for entry in row.tasks.values() if (found := _recovered(row, entry)) is not None]
+    return min(known, default=None)
+
+
+def _recovered(row: Row, entry: Entry) -> float | None:
+    if entry.status != "ok":
+        return None
+    if RECOVERY.key in entry.change:
+        return entry.change[RECOVERY.key]
+    if "perplexity_change_fraction" in entry.change:
+        return 1 / (1 + entry.change["perplexity_change_fraction"])
+    return 1.0 if row.baseline else None
+
+
+def _against(candidate: Candidate, wish: Wish) -> str:
+    """The limits that it does not keep, in words; nothing where it keeps all."""
+    figures, said = candidate.figures, []
+    if wish.objective not in figures:
+        said.append(f"{_SHOWN[wish.objective][0]} was not measured")
+    limits = {"recovery": wish.min_recovery, "ttft_p95_s": wish.ttft_p95_s, "memory": wish.memory_bytes}
+    for key, limit in limits.items():
+        if limit is None:
+            continue
+        title, scale = _SHOWN[key]
+        if key not in figures:
+            said.append(f"{title} was not measured")
+        elif (figures[key] < limit) if key in _MORE else (figures[key] > limit):
+            word = "least" if key in _MORE else "most"
+            said.append(
+                f"{title} {number(figures[key] * scale, 4)}, at {word} {number(limit * scale, 4)} is asked"
+            )
+    return "; ".join(said)
+
+
+def _dominates(one: Candidate, other: Candidate, keys: Sequence[str]) -> bool:
+    signs = [_gain(key, one.figures[key], other.figures[key]) for key in keys]
+    return all(s >= 0 for s in signs) and any(s > 0 for s in signs)
+
+
+def _gain(key: str, mine: float, other: float) -> float:
+    return mine - other if key in _MORE else other - mine
+
+
+def _order(objective: Objective) -> Callable[[Candidate], tuple[float, float, float, str, str]]:
+    def key(c: Candidate) -> tuple[float, float, float, str, str]:
+        best = c.figures[objective]
+        return (
+            -best if objective in _MORE else best, -c.figures.get("recovery", 0.0),
+            c.figures.get("memory", float("inf")), c.recipe, c.engine,
+        )  # fmt: skip
+
+    return key
+
+
+def _why(pick: Candidate, able: Sequence[Candidate], objective: Objective) -> str:
+    equal = [c for c in able if c is not pick and c.figures[objective] == pick.figures[objective]]
+    said = f"best {_SHOWN[objective][0]} of {len(able)} that keep the limits"
+    return f"{said}; as good: {', '.join(map(_name, equal))}" if equal else said
+
+
+def _behind(candidate: Candidate, pick: Candidate, objective: Objective) -> str:
+    title, scale = _SHOWN[objective]
+    mine, best = (number(c.figures[objective] * scale, 3) for c in (candidate, pick))
+    return f"{title} {mine}, the pick has {best}"
+
+
+def _name(candidate: Candidate) -> str:
+    return f"{candidate.recipe} on {candidate.engine}"

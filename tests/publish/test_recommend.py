@@ -1,0 +1,117 @@
+"""The pick among hand-made rows is the one worked out by hand, and every other says why it is not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench.contract.errors import UserError
+from bench.measure.stats import Spread
+from bench.publish.recommend import (
+    Candidate,
+    Wish,
+    as_json,
+    of_device,
+    recommend,
+    section,
+    size_bytes,
+    workload_of,
+)
+from bench.publish.rows import Entry, Row
+
+_LOAD = "closed-c8"
+
+
+def row(
+    recipe: str, rate: float, memory: float, recovery: float | None, ttft: float = 0.1, device: str = "gpu"
+) -> Row:
+    """A row with one load and, where `recovery` is given, one score."""
+    values = {"output_tok_per_s": rate, "peak_memory_bytes": memory, "ttft_p95_s": ttft}
+    figures = {key: Spread(value, value, value, 0.0, 3) for key, value in values.items()}
+    change = {} if recovery is None else {"score_recovery_fraction": recovery}
+    tasks = {"acc": Entry("ok" if recovery is not None else "missing", rounds=1, change=change)}
+    loads = {_LOAD: Entry("ok", rounds=3, figures=figures)}
+    return Row(device, "s", "m", recipe, "vllm", recipe == "baseline", None, tasks, loads)
+
+
+ROWS = (
+    row("baseline", 100, 1000, 1.0),
+    row("a", 150, 500, 0.995, 0.15),
+    row("b", 200, 400, 0.95),
+    row("c", 150, 450, 0.995, 0.15),
+    row("d", 300, 300, None),
+    row("e", 90, 600, 0.99, 0.3),
+)
+
+
+def judged(wish: Wish) -> dict[str, Candidate]:
+    return {candidate.recipe: candidate for candidate in recommend(ROWS, _LOAD, wish)}
+
+
+def test_the_fastest_that_keeps_its_quality_is_picked_and_a_tie_goes_to_less_memory() -> None:
+    """Both a and c make 150 tokens/s and recover 99.5 %; c takes less memory. b and d are refused."""
+    found = judged(Wish(min_recovery=0.99))
+
+    assert [name for name, c in found.items() if c.picked] == ["c"]
+    assert [name for name, c in found.items() if c.feasible] == ["c", "baseline", "a", "e"]
+    assert [name for name, c in found.items() if c.frontier] == ["c", "baseline"]
+    assert {name: c.reason for name, c in found.items()} == {
+        "c": "best output tok/s of 4 that keep the limits; as good: a on vllm",
+        "baseline": "output tok/s 100, the pick has 150",
+        "a": "c on vllm is no worse in anything and better in something",
+        "e": "c on vllm is no worse in anything and better in something",
+        "b": "recovery % 95.00, at least 99.00 is asked",
+        "d": "recovery % was not measured",
+    }
+
+
+@pytest.mark.parametrize(
+    ("wish", "pick"),
+    [
+        (Wish(), "d"),
+        (Wish("memory", min_recovery=0.9), "b"),
+        (Wish(min_recovery=0.99, ttft_p95_s=0.12), "baseline"),
+        (Wish(min_recovery=0.9, memory_bytes=420), "b"),
+    ],
+)
+def test_limits_and_objectives_change_the_pick(wish: Wish, pick: str) -> None:
+    """No limit: the fastest. Least memory. A short wait. Little memory."""
+    assert [name for name, c in judged(wish).items() if c.picked] == [pick]
+
+
+def test_where_nothing_is_feasible_nothing_is_picked() -> None:
+    """Each says which limits it breaks; the JSON's pick is null."""
+    wish = Wish(min_recovery=0.99, memory_bytes=400)
+    found = list(judged(wish).values())
+    plain = json.loads(as_json(found, _LOAD, wish))
+
+    assert not any(c.feasible or c.frontier or c.picked for c in found)
+    assert all(c.reason for c in found)
+    assert judged(wish)["b"].reason == "recovery % 95.00, at least 99.00 is asked"
+    assert plain["pick"] is None
+    assert len(plain["candidates"]) == 6
+    assert all(c.reason == "net J/output token was not measured" for c in judged(Wish("energy")).values())
+
+
+def test_the_table_has_a_line_for_each() -> None:
+    """The pick first."""
+    shown = section(list(judged(Wish(min_recovery=0.99)).values()), _LOAD)
+
+    assert shown.lines[0][:2] == ("c", "vllm")
+    assert [line[-2] for line in shown.lines] == ["pick", "frontier", "feasible", "feasible", "no", "no"]
+
+
+def test_what_cannot_be_judged_is_one_sentence() -> None:
+    """No records, two devices, no such workload, energy that nobody measured, a size that is none."""
+    with pytest.raises(UserError, match="no records of the suite s"):
+        of_device([], "s", "")
+    with pytest.raises(UserError, match="say --device: gpu, cpu"):
+        of_device([*ROWS, row("x", 1, 1, 1, device="cpu")], "s", "")
+    with pytest.raises(UserError, match="there are: closed-c8"):
+        workload_of(ROWS, "open", Wish())
+    with pytest.raises(UserError, match="no workloads tell energy"):
+        workload_of(ROWS, "", Wish("energy"))
+    with pytest.raises(UserError, match="'much' is no size"):
+        size_bytes("much")
+    assert [size_bytes(text) for text in ("16GiB", "500 MiB", "2GB", "8e9")] == [2**34, 500 * 2**20, 2e9, 8e9]
