@@ -41,6 +41,11 @@ class Column:
         """The metric's own name."""
         return self.header.partition(" ")[0]
 
+    @property
+    def named(self) -> str:
+        """The header with its unit, as a sentence has it."""
+        return f"{self.header} {self.unit}".strip()
+
     def heading(self, title: str = "") -> str:
         """The header with its unit and an arrow to the better side."""
         arrow = {"lower": " ↓", "higher": " ↑", None: ""}[self.better]
@@ -90,12 +95,28 @@ _TPOT_P95 = Column("tpot_p95_s", "TPOT p95", "ms", 1e3, better="lower")
 _OUTPUT = Column("output_tok_per_s", "output", "tok/s", better="higher")
 _REQUESTS = Column("request_per_s", "requests", "/s", better="higher")
 _GOODPUT = Column("goodput_per_s", "goodput", "/s", better="higher")
+_PEAK = Column("peak_memory_bytes", "peak memory", "MiB", 1 / MIB, better="lower")
 SERVING = (
     _TTFT,
     _TPOT,
     _OUTPUT,
-    Column("peak_memory_bytes", "peak memory", "MiB", 1 / MIB, better="lower"),
+    _PEAK,
 )
+# What a recommendation is judged by, and what is foretold of a cell: by the names they have there.
+JUDGED: Mapping[str, Column] = {
+    "tok_per_s": _OUTPUT,
+    "recovery": RECOVERY,
+    "ttft_p95_s": _TTFT_P95,
+    "memory": _PEAK,
+    "energy": Column("energy_net_j_per_output_token", "net", "J/output token", better="lower"),
+}
+FORETOLD: Mapping[str, Column] = {
+    "need": Column("total_bytes", "needs", "GiB", 1 / 2.0**30),
+    "ttft": _TTFT,
+    "tpot": _TPOT,
+    "rate": _OUTPUT,
+    "bound": Column("output_tok_per_s", "at most", "tok/s"),
+}
 ONLINE = (
     _TTFT,
     _TTFT_P95,

@@ -7,10 +7,8 @@ from typing import Any, Protocol
 
 from bench.contract import wire
 from bench.contract.spec import Cell
-from bench.publish.columns import DASH, number
+from bench.publish.columns import DASH, FORETOLD, Column, number
 from bench.publish.rows import Section
-
-GIB = 2.0**30
 
 
 class Need(Protocol):
@@ -44,6 +42,8 @@ class Predicted(Protocol):
     def tpot_s(self) -> float | None: ...
     @property
     def law(self) -> Law | None: ...
+    @property
+    def prompt_law(self) -> Law | None: ...
     def output_tok_per_s(self, *, least: bool = False) -> float | None: ...
 
 
@@ -62,17 +62,7 @@ class Measured(Protocol):
     def prompt_error(self) -> tuple[float, float] | None: ...
 
 
-_HEADS = (
-    "recipe",
-    "engine",
-    "fits?",
-    "needs GiB",
-    "TTFT ms",
-    "TPOT ms",
-    "output tok/s",
-    "at most tok/s",
-    "by",
-)
+_HEADS = ("recipe", "engine", "fits?", *(column.named for column in FORETOLD.values()), "by")
 
 
 def sections(predictions: Sequence[Predicted]) -> tuple[list[Section], list[str]]:
@@ -119,20 +109,26 @@ def as_json(predictions: Sequence[Predicted], measured: Measured, gpu: str) -> s
 
 
 def _line(p: Predicted, reasons: dict[str, int]) -> tuple[str, ...]:
-    names, need = (
-        (p.cell.recipe.name, p.cell.engine.title),
-        _shown(p.need.total_bytes / GIB if p.need else None),
-    )
+    names, need = (p.cell.recipe.name, p.cell.engine.title), p.need.total_bytes if p.need else None
+    rates = [p.output_tok_per_s(least=least) for least in (False, True)]
+    shown = [
+        _shown(*pair) for pair in zip(FORETOLD.values(), (need, p.ttft_s, p.tpot_s, *rates), strict=True)
+    ]
     if p.reason:
         note = reasons.setdefault(p.reason, len(reasons) + 1)
-        return (*names, f"no [{note}]", need, *[DASH] * 5)
-    times = [_shown(t and t * 1e3) for t in (p.ttft_s, p.tpot_s)]
-    rates = [_shown(p.output_tok_per_s(least=least)) for least in (False, True)]
-    return (*names, "yes", need, *times, *rates, f"{p.law.of} ({p.law.cells})" if p.law else DASH)
+        return (*names, f"no [{note}]", *shown, DASH)
+    return (*names, "yes", *shown, _by(p))
 
 
-def _shown(value: float | None) -> str:
-    return DASH if value is None else number(value, 3)
+def _by(p: Predicted) -> str:
+    """Whose laws the times are by: of the steps, and of the prompts where those are others' cells."""
+    step, prompt = (f"{law.of} ({law.cells})" if law else "" for law in (p.law, p.prompt_law))
+    apart = bool(p.law and p.prompt_law and p.law.of != p.prompt_law.of)
+    return f"{step}; TTFT {prompt}" if apart else step or prompt or DASH
+
+
+def _shown(column: Column, value: float | None) -> str:
+    return DASH if value is None else number(value * column.scale, column.digits)
 
 
 def _plain(p: Predicted) -> dict[str, Any]:

@@ -13,15 +13,10 @@ from typing import Literal
 
 from bench.contract import wire
 from bench.contract.errors import UserError
-from bench.publish.columns import DASH, MIB, RECOVERY, number
+from bench.publish.columns import DASH, JUDGED, RECOVERY, number
 from bench.publish.rows import Entry, Row, Section
 
 Objective = Literal["tok_per_s", "energy", "memory"]
-_MORE = frozenset({"tok_per_s", "recovery"})  # figures of which more is better
-_SHOWN: Mapping[str, tuple[str, float]] = {
-    "tok_per_s": ("output tok/s", 1.0), "recovery": ("recovery %", 100.0), "ttft_p95_s": ("TTFT p95 ms", 1e3),
-    "memory": ("peak memory MiB", 1 / MIB), "energy": ("net J/output token", 1.0),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ def recommend(rows: Sequence[Row], workload: str, wish: Wish) -> list[Candidate]
 
 def _placed(one: Candidate, pick: Candidate, able: Sequence[Candidate], objective: Objective) -> Candidate:
     """A feasible candidate with its place among the feasible ones."""
-    known = [key for key in _SHOWN if all(key in c.figures for c in able)]
+    known = [key for key in JUDGED if all(key in c.figures for c in able)]
     over = [other for other in able if _dominates(other, one, known)]
     placed = replace(one, feasible=True, frontier=not over, picked=one is pick)
     if one is pick:
@@ -121,16 +116,16 @@ def workload_of(rows: Sequence[Row], asked: str, wish: Wish) -> str:
 
 def section(found: Sequence[Candidate], workload: str) -> Section:
     """For a person: a line per candidate, the reasons last."""
-    keys = [key for key in _SHOWN if any(key in c.figures for c in found)]
+    keys = [key for key in JUDGED if any(key in c.figures for c in found)]
     lines = tuple(
         (
             c.recipe, c.engine,
-            *(number(c.figures[k] * _SHOWN[k][1], 3) if k in c.figures else DASH for k in keys),
+            *(_shown(k, c.figures[k]) if k in c.figures else DASH for k in keys),
             _verdict(c), c.reason,
         )
         for c in found
     )  # fmt: skip
-    return Section(workload, ("recipe", "engine", *(_SHOWN[k][0] for k in keys), "verdict", "why"), lines)
+    return Section(workload, ("recipe", "engine", *(JUDGED[k].named for k in keys), "verdict", "why"), lines)
 
 
 def _verdict(c: Candidate) -> str:
@@ -184,19 +179,17 @@ def _against(candidate: Candidate, wish: Wish) -> str:
     """The limits that it does not keep, in words; nothing where it keeps all."""
     figures, said = candidate.figures, []
     if wish.objective not in figures:
-        said.append(f"{_SHOWN[wish.objective][0]} was not measured")
+        said.append(f"{JUDGED[wish.objective].named} was not measured")
     limits = {"recovery": wish.min_recovery, "ttft_p95_s": wish.ttft_p95_s, "memory": wish.memory_bytes}
     for key, limit in limits.items():
         if limit is None:
             continue
-        title, scale = _SHOWN[key]
+        title, more = JUDGED[key].named, JUDGED[key].better == "higher"
         if key not in figures:
             said.append(f"{title} was not measured")
-        elif (figures[key] < limit) if key in _MORE else (figures[key] > limit):
-            word = "least" if key in _MORE else "most"
-            said.append(
-                f"{title} {number(figures[key] * scale, 4)}, at {word} {number(limit * scale, 4)} is asked"
-            )
+        elif (figures[key] < limit) if more else (figures[key] > limit):
+            mine, asked = (_shown(key, value, digits=4) for value in (figures[key], limit))
+            said.append(f"{title} {mine}, at {'least' if more else 'most'} {asked} is asked")
     return "; ".join(said)
 
 
@@ -206,14 +199,14 @@ def _dominates(one: Candidate, other: Candidate, keys: Sequence[str]) -> bool:
 
 
 def _gain(key: str, mine: float, other: float) -> float:
-    return mine - other if key in _MORE else other - mine
+    return mine - other if JUDGED[key].better == "higher" else other - mine
 
 
 def _order(objective: Objective) -> Callable[[Candidate], tuple[float, float, float, str, str]]:
     def key(c: Candidate) -> tuple[float, float, float, str, str]:
         best = c.figures[objective]
         return (
-            -best if objective in _MORE else best, -c.figures.get("recovery", 0.0),
+            -best if JUDGED[objective].better == "higher" else best, -c.figures.get("recovery", 0.0),
             c.figures.get("memory", float("inf")), c.recipe, c.engine,
         )  # fmt: skip
 
@@ -222,14 +215,17 @@ def _order(objective: Objective) -> Callable[[Candidate], tuple[float, float, fl
 
 def _why(pick: Candidate, able: Sequence[Candidate], objective: Objective) -> str:
     equal = [c for c in able if c is not pick and c.figures[objective] == pick.figures[objective]]
-    said = f"best {_SHOWN[objective][0]} of {len(able)} that keep the limits"
+    said = f"best {JUDGED[objective].named} of {len(able)} that keep the limits"
     return f"{said}; as good: {', '.join(map(_name, equal))}" if equal else said
 
 
 def _behind(candidate: Candidate, pick: Candidate, objective: Objective) -> str:
-    title, scale = _SHOWN[objective]
-    mine, best = (number(c.figures[objective] * scale, 3) for c in (candidate, pick))
-    return f"{title} {mine}, the pick has {best}"
+    mine, best = (_shown(objective, c.figures[objective]) for c in (candidate, pick))
+    return f"{JUDGED[objective].named} {mine}, the pick has {best}"
+
+
+def _shown(key: str, value: float, *, digits: int = 3) -> str:
+    return number(value * JUDGED[key].scale, digits)
 
 
 def _name(candidate: Candidate) -> str:

@@ -48,7 +48,7 @@ class Known:
 class Prediction:
     """One cell. `reason`: why it cannot run there, or why nothing can be said; times are then None.
 
-    `least`: by the roofline alone; `law`: whose overhead and efficiency the others are by. Of a batch.
+    `least`: by the roofline alone; `law`, `prompt_law`: whose overhead and efficiency TPOT and TTFT are by.
     """
 
     cell: Cell
@@ -59,6 +59,7 @@ class Prediction:
     least_ttft_s: float | None = None
     least_tpot_s: float | None = None
     law: Law | None = None
+    prompt_law: Law | None = None
 
     def output_tok_per_s(self, *, least: bool = False) -> float | None:
         """Of the whole batch, from the prompt on."""
@@ -122,7 +123,7 @@ def _one(item: Item, there: Hardware, ceiling: Ceiling, measured: Known) -> Pred
         item.cell, need, "",
         prompt.time_s(ttft_s, shape.layers) if prompt else None,
         step.time_s(tpot_s, shape.layers) if step else None,
-        ttft_s, tpot_s, step,
+        ttft_s, tpot_s, step, prompt,
     )  # fmt: skip
 
 
