@@ -69,6 +69,8 @@ def main(device: str, duration_s: float, path: Path, open_reader: OpenReader = c
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit(__doc__)
-    sys.exit(main(sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])))
+    words = sys.argv[1:]
+    if len(words) != 3 or not words[1].isdigit():
+        sys.stderr.write("error: say a device, whole seconds and a file, as: cuda:0 60 gpu.jsonl\n")
+        sys.exit(2)
+    sys.exit(main(words[0], float(words[1]), Path(words[2])))
