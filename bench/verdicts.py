@@ -16,24 +16,31 @@ app = typer.Typer()
 @app.command()
 def report(
     results: Results = RESULTS,
+    document: Annotated[
+        list[Path] | None, typer.Option(help="Fill its passages; REPORT.md and README.md beside the folder.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where one is stale.")] = False,  # noqa: FBT002
 ) -> None:  # fmt: skip
-    """Write each device's TABLES.md and tables.csv, and their index, from the records."""
+    """Write what is generated from records: each device's tables, their index, the figures of REPORT.md."""
     from bench.contract import wire
+    from bench.publish import document as documents
     from bench.publish import report as reports
     from bench.store import Store
 
     store = Store(results)
-    wanted = reports.files(store.all())
+    source = reports.gather(store.all())
     if store.problems:
         raise UserError(store.problems[0])
-    stale = reports.stale(results, wanted)
+    wanted = reports.files(results, source)
+    beside = [path for name in ("REPORT.md", "README.md") if (path := results.parent / name).is_file()]
+    wanted |= {path: documents.filled(path, source) for path in document or beside}
+    stale = reports.stale(wanted)
     if check and stale:
-        names = ", ".join(str(results / path) for path in stale)
+        names = ", ".join(map(str, stale))
         raise UserError(f"not what the records say: {names}; write them with: python -m bench report")
     for path in stale:
-        wire.write(results / path, wanted[path])
-        typer.echo(str(results / path))
+        wire.write(path, wanted[path])
+        typer.echo(str(path))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.contract import plugins
+from bench.contract.errors import UserError
 from bench.measure.stats import Spread
 from bench.publish.rows import ADJUSTED, TESTED
 
@@ -179,6 +180,22 @@ TAILS = (
     *(f"{name}_{tail}s" for name in ("ttft", "tpot", "e2el") for tail in ("", "p90_", "p95_", "p99_")),
     *(f"itl_{tail}_s" for tail in ("p50", "p90", "p95", "p99")),
 )
+
+
+_EVERY: Mapping[str, Column] = {
+    column.key: column
+    for column in reversed((
+        *SIZE, *MORE_SIZE, *QUALITY, CHANGE, *DIVERGENCE, *SCORES, SCORE_CHANGE, RECOVERY, *SERVING, *CURVE,
+        *ONLINE, *SEARCH, *(column for known in MORE.values() for column in known),
+    ))
+}  # fmt: skip
+
+
+def named(key: str) -> Column:
+    """The column that shows a figure; UserError for a word that none shows."""
+    if key not in _EVERY:
+        raise UserError(plugins.unknown("figure", key, tuple(_EVERY)))
+    return _EVERY[key]
 
 
 def task_name(title: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from bench.contract import wire
+from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.publish.columns import DASH, JUDGED, RECOVERY, number
 from bench.publish.rows import Entry, Row, Section
@@ -69,6 +69,14 @@ def _placed(one: Candidate, pick: Candidate, able: Sequence[Candidate], objectiv
         by = _name(min(over, key=_order(objective)))
         return replace(placed, reason=f"{by} is no worse in anything and better in something")
     return replace(placed, reason=_behind(one, pick, objective))
+
+
+def objective(word: str) -> Objective:
+    """The word as an objective; UserError for another."""
+    known: dict[str, Objective] = {"tok_per_s": "tok_per_s", "energy": "energy", "memory": "memory"}
+    if word not in known:
+        raise UserError(plugins.unknown("objective", word, tuple(known)))
+    return known[word]
 
 
 def of_device(rows: Sequence[Row], suite: str, device: str) -> list[Row]:

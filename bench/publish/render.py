@@ -70,12 +70,10 @@ def markdown(table: Table) -> str:
     notes = Notes()
     lines: list[str] = []
     for page in pages(table, notes):
-        lines += [f"### {_escaped(page.title)}", ""]
+        lines += [f"### {escaped(page.title)}", ""]
         for section in page.sections:
-            rule = ["---" if _is_text(i, head) else "---:" for i, head in enumerate(section.heads)]
-            lines += [f"**{_escaped(section.title)}**", "", _piped(section.heads), _piped(rule, escape=False)]
-            lines += [*map(_piped, section.lines), ""]
-    ends = [_escaped(line) for line in (summary(table), *notes.lines())]
+            lines += [f"**{escaped(section.title)}**", "", *piped(section), ""]
+    ends = [escaped(line) for line in (summary(table), *notes.lines())]
     return "\n".join(lines) + "\n" + "  \n".join(ends) + "\n"
 
 
@@ -173,7 +171,13 @@ def _broken(head: str) -> str:
     return textwrap.fill(head, _HEAD, break_long_words=False)
 
 
-def _escaped(text: str) -> str:
+def piped(section: Section) -> list[str]:
+    """The lines of a pipe table."""
+    rule = ["---" if _is_text(i, head) else "---:" for i, head in enumerate(section.heads)]
+    return [_piped(section.heads), _piped(rule, escape=False), *map(_piped, section.lines)]
+
+
+def escaped(text: str) -> str:
     """Text from outside as Markdown text: no table cell, tag or line of its own."""
     text = " ".join(text.split())
     for sign in "\\|<>*_`[]":
@@ -182,7 +186,7 @@ def _escaped(text: str) -> str:
 
 
 def _piped(cells: Sequence[str], *, escape: bool = True) -> str:
-    return f"| {' | '.join(_escaped(c) if escape else c for c in cells)} |"
+    return f"| {' | '.join(escaped(c) if escape else c for c in cells)} |"
 
 
 def _flat(row: Row, shown: Mapping[str, Sequence[Column]]) -> dict[str, object]:

@@ -2,80 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bench.contract import wire
-from bench.contract.record import Hardware, Result
-from bench.publish import render, tables
+from bench.contract.record import Result
+from bench.publish import machines, render, tables
+from bench.publish.selection import Source
 
 _MADE = "Written by `python -m bench report` from the records beside it; what is changed by hand is lost."
-_GIB = 2.0**30
 _LOOKED_AT = frozenset({"demo", "smoke"})  # suites to see something happen: .gitignore has their records
 
 
-def files(results: Iterable[Result]) -> dict[Path, str]:
-    """Path below the folder of results -> text: `<device>/TABLES.md`, `<device>/tables.csv`, README.md.
+def gather(results: Iterable[Result]) -> Source:
+    """The records that are reported, with the table of each device and suite, in their order.
 
     Without the suites whose records are not committed.
     """
-    devices: dict[str, dict[str, list[Result]]] = {}
-    for result in (r for r in results if r.suite not in _LOOKED_AT):
-        devices.setdefault(result.hardware.slug, {}).setdefault(result.suite, []).append(result)
-    found = {Path("README.md"): _index(devices)}
-    for slug, suites in devices.items():
-        found[Path(slug) / "TABLES.md"] = _page(slug, suites)
-        found[Path(slug) / "tables.csv"] = _sheet(suites)
+    found: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        if result.suite not in _LOOKED_AT:
+            found.setdefault((result.hardware.slug, result.suite), []).append(result)
+    kept = {place: found[place] for place in sorted(found)}
+    return Source({place: tables.build(its) for place, its in kept.items()}, kept)
+
+
+def files(root: Path, source: Source) -> dict[Path, str]:
+    """File -> text: README.md in the folder of results, TABLES.md and tables.csv in each device's."""
+    found = {root / "README.md": _index(source)}
+    for slug in source.devices:
+        found[root / slug / "TABLES.md"] = _page(slug, source)
+        found[root / slug / "tables.csv"] = render.csv_text(*source.tables_of(slug).values())
     return found
 
 
-def stale(root: Path, wanted: Mapping[Path, str]) -> list[Path]:
+def stale(wanted: Mapping[Path, str]) -> list[Path]:
     """The files that are not there, or do not say what the records say."""
-    return [path for path, text in wanted.items() if _read(root / path) != text]
+    return [path for path, text in wanted.items() if _read(path) != text]
 
 
-def _page(slug: str, suites: Mapping[str, Sequence[Result]]) -> str:
-    parts = [f"# {slug}", _MADE, _machines(suites)]
-    for suite in sorted(suites):
-        parts += [f"## {suite}", tables.render(tables.build(suites[suite]), "md").strip()]
+def _page(slug: str, source: Source) -> str:
+    parts = [f"# {slug}", _MADE, "\n".join(machines.lines(source.records_of(slug)))]
+    for suite, table in source.tables_of(slug).items():
+        parts += [f"## {suite}", tables.render(table, "md").strip()]
     return "\n\n".join(parts) + "\n"
 
 
-def _sheet(suites: Mapping[str, Sequence[Result]]) -> str:
-    return render.csv_text(*(tables.build(suites[suite]) for suite in sorted(suites)))
-
-
-def _index(devices: Mapping[str, Mapping[str, Sequence[Result]]]) -> str:
+def _index(source: Source) -> str:
     heads = ("device", "suites", "records", "fingerprint of the records")
     lines = ["# Results", "", _MADE, "", f"| {' | '.join(heads)} |", "| --- | --- | ---: | --- |"]
-    for slug in sorted(devices):
-        suites = devices[slug]
-        every = [wire.plain(result) for suite in sorted(suites) for result in suites[suite]]
-        cells = (
-            f"[{slug}]({slug}/TABLES.md)",
-            ", ".join(sorted(suites)),
-            str(len(every)),
-            wire.digest(every),
-        )
+    for slug in source.devices:
+        suites = source.records_of(slug)
+        every = [wire.plain(result) for its in suites.values() for result in its]
+        cells = (f"[{slug}]({slug}/TABLES.md)", ", ".join(suites), str(len(every)), wire.digest(every))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _machines(suites: Mapping[str, Sequence[Result]]) -> str:
-    """A line for each machine of that name that the records come from, with the suites it ran."""
-    seen: dict[str, dict[str, None]] = {}
-    for suite in sorted(suites):
-        for result in suites[suite]:
-            seen.setdefault(_machine(result.hardware), {}).setdefault(suite)
-    return "\n".join(f"- {words}: {', '.join(its)}" for words, its in seen.items())
-
-
-def _machine(hardware: Hardware) -> str:
-    gpus = "".join(f", {gpu.name}, driver {gpu.driver}" for gpu in hardware.gpus)
-    return (
-        f"{hardware.cpu}, {hardware.physical_cores} cores ({' '.join(hardware.isa)}), "
-        f"{hardware.ram_bytes / _GIB:.0f} GiB, {hardware.system}{gpus}"
-    )
 
 
 def _read(path: Path) -> str | None:

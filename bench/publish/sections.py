@@ -173,16 +173,14 @@ def _accuracy(rows: Sequence[Row], title: str, notes: Notes) -> Section:
 
 def _score(row: Row, entry: Entry, column: Column, notes: Notes) -> list[str]:
     if entry.status != "ok":
-        return [_void(entry, notes, first=not i) for i in range(5)]
+        return [void(entry, notes, first=not i) for i in range(5)]
     cells = [bounded(column, entry.figures)]
     if row.baseline:
         return [*cells, "baseline", DASH, DASH, DASH]
     changed = score_change(entry.change, is_fraction=column.key.endswith("_fraction"))
     found = entry.change.get(RECOVERY.key)
-    cells.append(changed if OTHER_ENGINE not in entry.marks else f"{changed} {STAR}")
+    cells.append(starred(changed, entry, notes))
     cells.append(DASH if found is None else number(found * RECOVERY.scale, RECOVERY.digits + 1))
-    if OTHER_ENGINE in entry.marks:
-        notes.marks.setdefault(OTHER_ENGINE)
     if TESTED not in entry.change:
         return [*cells, DASH, DASH]
     lost, won = (f"{entry.change[f'flips_{way}']:.0f}" for way in ("worse", "better"))
@@ -202,9 +200,9 @@ def _more(rows: Sequence[Row], title: str, notes: Notes) -> list[Section]:
     found = []
     for word, known in MORE.items():
         told = [row for row in rows if any(c.key in row.workloads[title].figures for c in known)]
-        shown = [c for c in known if any(_cell(c, row.workloads[title], notes) != DASH for row in told)]
+        shown = [c for c in known if any(cell(c, row.workloads[title], notes) != DASH for row in told)]
         lines = [
-            (row.recipe, row.engine, *(_cell(c, row.workloads[title], notes) for c in shown)) for row in told
+            (row.recipe, row.engine, *(cell(c, row.workloads[title], notes) for c in shown)) for row in told
         ]
         heads = ("recipe", "engine", *(c.heading() for c in shown))
         found += [Section(f"{title}: {word}", heads, tuple(lines), below=True)] if lines else []
@@ -213,13 +211,17 @@ def _more(rows: Sequence[Row], title: str, notes: Notes) -> list[Section]:
     return found
 
 
-def _cell(column: Column, entry: Entry, notes: Notes) -> str:
+def cell(column: Column, entry: Entry, notes: Notes) -> str:
     """A figure, a word, or a change against the baseline, with a star where that ran on another engine."""
     if column.key in entry.words:
         return entry.words[column.key]
     if column.key not in entry.change:
         return bounded(column, entry.figures)
-    text = number(entry.change[column.key] * column.scale, column.digits)
+    return starred(number(entry.change[column.key] * column.scale, column.digits), entry, notes)
+
+
+def starred(text: str, entry: Entry, notes: Notes) -> str:
+    """A change with a star where the baseline ran on another engine."""
     if OTHER_ENGINE not in entry.marks:
         return text
     notes.marks.setdefault(OTHER_ENGINE)
@@ -250,7 +252,7 @@ def _section(
 ) -> Section:
     """Names before, marks after where there are any; n in the title, or in a column where lines differ."""
     counts = [list(dict.fromkeys(str(e.rounds) for e in found if e.rounds)) for found in entries]
-    marks = [_marks(found, notes) for found in entries]
+    marks = [marked(found, notes) for found in entries]
     extra = []
     if len(different := {n for line in counts for n in line}) == 1:
         title = f"{title} (n={different.pop()})"
@@ -281,25 +283,21 @@ def _task(row: Row, title: str, shown: Sequence[Column], notes: Notes) -> list[s
     if shown != QUALITY:
         return cells
     if entry.status != "ok":
-        return [*cells, _void(entry, notes, first=False)]
+        return [*cells, void(entry, notes, first=False)]
     if row.baseline:
         return [*cells, "baseline"]
     fraction = entry.change.get(CHANGE.key)
     low, high = (entry.change.get(f"perplexity_change_{end}_fraction") for end in ("low", "high"))
-    text = DASH if fraction is None else change(fraction, low, high)
-    if OTHER_ENGINE not in entry.marks:
-        return [*cells, text]
-    notes.marks.setdefault(OTHER_ENGINE)
-    return [*cells, f"{text} {STAR}"]
+    return [*cells, starred(DASH if fraction is None else change(fraction, low, high), entry, notes)]
 
 
 def _figures(shown: Sequence[Column], entry: Entry, notes: Notes) -> list[str]:
     if entry.status != "ok":
-        return [_void(entry, notes, first=not i) for i in range(len(shown))]
+        return [void(entry, notes, first=not i) for i in range(len(shown))]
     return [bounded(c, entry.figures) for c in shown]
 
 
-def _void(entry: Entry, notes: Notes, *, first: bool) -> str:
+def void(entry: Entry, notes: Notes, *, first: bool) -> str:
     """In place of a figure: the word in the first cell, its footnote in the others. Never a blank."""
     if entry.status == "unplanned":
         return DASH
@@ -308,7 +306,7 @@ def _void(entry: Entry, notes: Notes, *, first: bool) -> str:
     return f"{entry.status if first else ''}{notes.number(entry.reason)}"
 
 
-def _marks(entries: Sequence[Entry], notes: Notes) -> str:
+def marked(entries: Sequence[Entry], notes: Notes) -> str:
     """Marks by name, without the metric: the spread beside a figure shows it, JSON names it."""
     found = (mark.partition(":")[0] for entry in entries for mark in entry.marks)
     words = [word for word in dict.fromkeys(found) if word != OTHER_ENGINE]  # which a star stands for

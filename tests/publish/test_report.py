@@ -13,30 +13,34 @@ from bench.store import Store
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
+def _wanted(root: Path) -> dict[Path, str]:
+    return report.files(root, report.gather(Store(root).all()))
+
+
 def test_the_committed_tables_say_what_the_records_say() -> None:
     """Every device has its page, its sheet and its line in the index."""
     store = Store(RESULTS)
-    wanted = report.files(store.all())
-    devices = {path.parts[0] for path in wanted if len(path.parts) == 2}
+    wanted = report.files(RESULTS, report.gather(store.all()))
+    devices = {path.parent.name for path in wanted} - {RESULTS.name}
 
     assert store.problems == []
-    assert report.stale(RESULTS, wanted) == []
+    assert report.stale(wanted) == []
     assert devices == {folder.name for folder in RESULTS.iterdir() if folder.is_dir()}
-    assert all(f"[{slug}]({slug}/TABLES.md)" in wanted[Path("README.md")] for slug in devices)
+    assert all(f"[{slug}]({slug}/TABLES.md)" in wanted[RESULTS / "README.md"] for slug in devices)
 
 
 def test_an_edited_record_makes_its_devices_tables_stale(tmp_path: Path) -> None:
     """One perplexity changed by hand shows in all three files; a fact that no table has, in the index."""
     device = next(folder for folder in RESULTS.iterdir() if folder.is_dir())
     shutil.copytree(device / "quality", tmp_path / device.name / "quality")
-    for path, text in report.files(Store(tmp_path).all()).items():
-        (tmp_path / path).write_text(text)
+    for path, text in _wanted(tmp_path).items():
+        path.write_text(text)
     record = next(path for path in tmp_path.rglob("perplexity-*/r0.json"))
     whole = record.read_text()
 
     def stale(text: str) -> set[str]:
         record.write_text(text)
-        return {path.name for path in report.stale(tmp_path, report.files(Store(tmp_path).all()))}
+        return {path.name for path in report.stale(_wanted(tmp_path))}
 
     assert stale(whole) == set()
     assert stale(whole.replace('"perplexity": ', '"perplexity": 9')) == {
@@ -53,7 +57,7 @@ def test_an_edited_record_makes_its_devices_tables_stale(tmp_path: Path) -> None
 
 def test_the_sheet_is_one_table() -> None:
     """A head, and as many cells in each line; no figure of one suite stands under another's name."""
-    wanted = report.files(Store(RESULTS).all())
+    wanted = _wanted(RESULTS)
     for path, text in wanted.items():
         if path.name == "tables.csv":
             head, *lines = csv.reader(io.StringIO(text))

@@ -1,0 +1,145 @@
+"""A document's numbers come from records: its passages are written, its claims held, its mistakes named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.contract.errors import UserError
+from bench.measure.stats import Spread
+from bench.publish import document, selection
+from bench.publish.rows import Entry, Row, Table
+
+_LOAD, _TASK = "offline-b1-p8-n4", "perplexity-stdlib-hf-64"
+
+
+def _row(recipe: str, tpot: tuple[float, float, float], ppl: float, change: float) -> Row:
+    load = Entry(
+        "ok", rounds=3, figures={"tpot_s": Spread(tpot[1], tpot[0], tpot[2], 0.1, 3)}, marks=("varies",)
+    )
+    changes = {"perplexity_change_fraction": change} if recipe != "baseline" else {}
+    task = Entry("ok", rounds=1, figures={"perplexity": Spread(ppl, ppl, ppl, 0.0, 1)}, change=changes)
+    return Row("dev", "s", "m", recipe, "hf", recipe == "baseline", None, {_TASK: task}, {_LOAD: load})
+
+
+def _source() -> selection.Source:
+    tasks, loads = {_TASK: Entry("unsupported", "no | GPU")}, {_LOAD: Entry("missing")}
+    fell = Row("dev", "s", "m", "fp8", "hf", baseline=False, audit=None, tasks=tasks, workloads=loads)
+    rows = (
+        _row("baseline", (0.003, 0.004, 0.005), 8, 0),
+        _row("nf4", (0.001, 0.002, 0.0025), 8.4, 0.05),
+        fell,
+    )
+    return selection.Source({("dev", "s"): Table(rows, (_TASK,), (_LOAD,))}, {("dev", "s"): ()})
+
+
+def _filled(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "REPORT.md"
+    path.write_text(text)
+    return document.filled(path, _source())
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("value s/nf4/hf/offline-b1* tpot_s", "2.00 ms"),
+        ("figure s/nf4/hf/offline-b1* tpot_s", "2.00 (1.00\N{EN DASH}2.50) ms"),
+        ("value s/nf4/hf/perplexity* perplexity_change_fraction", "+5.00 %"),
+        ("value ratio s/baseline/hf/offline* s/nf4/hf/offline* tpot_s", "2.00"),
+        ("value high s/nf4/hf/offline* tpot_s", "2.50 ms"),
+        ("value middle s/*/hf/offline* tpot_s", "3.00 ms"),
+        ("value count s/*/*/* unsupported", "1"),
+        ("who most s/*/*/offline* tpot_s", "baseline on hf"),
+        ("reasons s", "- fp8 on hf: unsupported: no \\| GPU"),
+    ],
+)  # fmt: skip
+def test_a_passage_is_what_its_command_gives(tmp_path: Path, command: str, text: str) -> None:
+    """The old text goes, the prose around it stays, and a second filling changes nothing."""
+    once = _filled(tmp_path, f"It took <!-- bench: {command} -->9 s<!-- /bench -->, we saw.\n")
+
+    assert once == f"It took <!-- bench: {command} -->{text}<!-- /bench -->, we saw.\n"
+    assert _filled(tmp_path, once) == once
+
+
+def test_a_table_stands_on_lines_of_its_own(tmp_path: Path) -> None:
+    """In the order asked for, with marks and a footnote for what could not run."""
+    found = _filled(
+        tmp_path,
+        "<!-- bench: table s/*/* tpot_s@o* perplexity@p* perplexity_change_fraction@p* -->\n<!-- /bench -->",
+    )
+
+    assert found.splitlines()[1:-1] == [
+        "| recipe | engine | TPOT ms ↓ | ppl stdlib-hf-64 ↓ | vs baseline % ↓ | marks |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+        "| baseline | hf | 4.00 (3.00\N{EN DASH}5.00) | 8.000 | baseline | varies |",
+        "| nf4 | hf | 2.00 (1.00\N{EN DASH}2.50) | 8.400 | +5.00 | varies |",
+        "| fp8 | hf | not run yet | unsupported¹ | unsupported¹ |  |",
+        "",
+        "¹ no \\| GPU  ",
+        "varies: the coefficient of variation over rounds is above 5 %",
+    ]
+
+
+def test_rows_can_be_put_in_the_order_of_a_figure(tmp_path: Path) -> None:
+    """Rows without it are left out."""
+    found = _filled(tmp_path, "<!-- bench: table s/*/* tpot_s@* by=tpot_s@* -->\n<!-- /bench -->")
+
+    assert [line.split(" | ")[0] for line in found.splitlines()[3:5]] == ["| nf4", "| baseline"]
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "high s/nf4/hf/offline* tpot_s < low s/baseline/hf/offline* tpot_s",
+        "ratio s/baseline/hf/p* s/nf4/hf/p* perplexity >= 0.9",
+    ],
+)
+def test_a_claim_that_holds_leaves_its_sentence(tmp_path: Path, claim: str) -> None:
+    """Claims are about ranges over rounds as well as about medians."""
+    text = f"<!-- bench: holds {claim} -->NF4 is faster.<!-- /bench -->"
+
+    assert _filled(tmp_path, text) == text
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("holds s/nf4/hf/offline* tpot_s > s/baseline/hf/offline* tpot_s", "0.002 > 0.004 is not so"),
+        ("holds s/nf4/hf/offline* tpot_s", "nothing is compared"),
+        ("value s/nf5/hf/offline* tpot_s", "s has: baseline/hf, nf4/hf, fp8/hf"),
+        ("value t/nf4/hf/offline* tpot_s", "the suites are: s"),
+        ("value s/nf4/hf/closed* tpot_s", f"nothing there is closed*; there are: {_LOAD}, {_TASK}"),
+        ("value s/*/hf/offline* tpot_s", "is 3 cells"),
+        ("value s/nf4/hf/offline* ttft_s", "no figure ttft_s; it has: tpot_s"),
+        ("value s/fp8/hf/perplexity* perplexity", "it is unsupported"),
+        ("value s/nf4/hf/offline* tpot", "unknown figure 'tpot': did you mean 'tpot_s'?"),
+        ("value", "no number of the records"),
+        ("valeu s/nf4/hf/offline* tpot_s", "unknown command 'valeu': did you mean 'value'?"),
+        ("value 'x", "check its quotes"),
+        ("table s/*/*", "write: table"),
+        ("pick s offline-b9", "no record of the workload offline-b9"),
+        ("pick s offline-b1 min-recovery=high", "min-recovery=high is no number"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, command: str, said: str) -> None:
+    """One sentence, and nothing is written."""
+    with pytest.raises(UserError) as error:
+        _filled(tmp_path, f"# Report\n\nSo <!-- bench: {command} -->it is<!-- /bench -->.\n")
+
+    assert f"REPORT.md:3: {command}: " in str(error.value)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!-- bench: machines -->x",
+        "x<!-- /bench -->",
+        "<!-- bench: a --><!-- bench: machines -->x<!-- /bench -->",
+    ],
+)
+def test_a_passage_without_an_end_is_a_mistake(tmp_path: Path, text: str) -> None:
+    """Also where the next one begins inside it."""
+    with pytest.raises(UserError, match=r"REPORT\.md"):
+        _filled(tmp_path, text)
