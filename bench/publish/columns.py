@@ -182,11 +182,22 @@ TAILS = (
 )
 
 
+# Shown in no table; a document may quote them.
+QUOTED = (
+    Column("prefill_tok_per_s", "prefill", "tok/s", better="higher"),
+    Column("cold_start_s", "cold start", "s", better="lower"),
+    Column("load_s", "load", "s", better="lower"),
+    Column("ceiling_bytes_per_s", "ceiling", "GB/s", 1e-9),
+    Column("ceiling_flop_per_s", "ceiling", "GFLOP/s", 1e-9),
+    Column("kl_floor", "noise floor"),
+    Column("parameters", "parameters", "million", 1e-6),
+    Column(ADJUSTED, "p", digits=2),
+)
 _EVERY: Mapping[str, Column] = {
     column.key: column
     for column in reversed((
         *SIZE, *MORE_SIZE, *QUALITY, CHANGE, *DIVERGENCE, *SCORES, SCORE_CHANGE, RECOVERY, *SERVING, *CURVE,
-        *ONLINE, *SEARCH, *(column for known in MORE.values() for column in known),
+        *ONLINE, *SEARCH, *(column for known in MORE.values() for column in known), *QUOTED,
     ))
 }  # fmt: skip
 

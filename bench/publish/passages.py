@@ -14,19 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bench.contract import plugins
 from bench.contract.errors import UserError
-from bench.publish import machines, recommend, render, sections, selection
-from bench.publish.columns import (
-    CHANGE,
-    DASH,
-    SCORE_CHANGE,
-    Column,
-    change,
-    named,
-    number,
-    score_change,
-    task_name,
-)
-from bench.publish.rows import Row, Section
+from bench.publish import excerpt, machines, recommend, render, sections, selection
+from bench.publish.columns import CHANGE, change, named, number
 from bench.publish.selection import Source
 
 
@@ -42,14 +31,14 @@ def write(command: str, source: Source) -> str:
 
 
 def _value(source: Source, words: Sequence[str]) -> str:
-    """A number of selection.value, in its unit; a change against the baseline has a sign."""
+    """A number of selection.value, in its unit."""
     found = selection.value(source, words)
     if words[0] in ("ratio", "count"):
         return number(found, 3) if words[0] == "ratio" else f"{found:,.0f}"
     column = named(words[-1])
-    text = number(found * column.scale, column.digits)
-    sign = "+" if "change" in column.key and found > 0 else ""
-    return f"{sign}{text} {column.unit}".strip()
+    changed = column.key == CHANGE.key
+    text = change(found, None, None) if changed else number(found * column.scale, column.digits)
+    return f"{text} {column.unit}".strip()
 
 
 def _figure(source: Source, words: Sequence[str]) -> str:
@@ -58,7 +47,8 @@ def _figure(source: Source, words: Sequence[str]) -> str:
         raise UserError("write: figure PATH KEY")
     selection.one(source, *words)
     found, column = selection.cells(source, words[0])[0], named(words[1])
-    return f"{_cell(found, column, sections.Notes())} {column.unit}".strip()
+    text = excerpt.cell(found, column, sections.Notes()).removesuffix(f" {sections.STAR}")
+    return f"{text} {column.unit}".strip()
 
 
 def _who(source: Source, words: Sequence[str]) -> str:
@@ -70,70 +60,12 @@ def _who(source: Source, words: Sequence[str]) -> str:
 
 
 def _table(source: Source, words: Sequence[str]) -> str:
-    """A line for each row of SUITE/RECIPE/ENGINE, a column for each KEY[@TITLE], in the order of by=KEY."""
+    """Rows of SUITE/RECIPE/ENGINE, a column for each KEY[@TITLE], in the order of by=KEY[@TITLE]."""
     order = next((word.removeprefix("by=") for word in words if word.startswith("by=")), "")
     path, *keys = [word for word in words if not word.startswith("by=")] or [""]
     if not keys:
         raise UserError("write: table SUITE/RECIPE/ENGINE KEY@WORKLOAD-OR-TASK ...")
-    rows = selection.rows(source, path)
-    if order:
-        found = [(row, _found(row, order)) for row in rows]
-        known = [(row, spread.median) for row, f in found if (spread := f.figure(order.partition("@")[0]))]
-        rows = [row for row, _ in sorted(known, key=lambda pair: pair[1])]
-    notes, shown = sections.Notes(), [(key, named(key.partition("@")[0])) for key in keys]
-    lines = [
-        (row.recipe, row.engine, *(_cell(_found(row, key), c, notes) for key, c in shown)) for row in rows
-    ]
-    twice = {c.key for _, c in shown if [column for _, column in shown].count(c) > 1}
-    heads = [_head(rows, key, column, twice=column.key in twice) for key, column in shown]
-    entries = [[e for key in keys if (e := _found(row, key).entry) is not None] for row in rows]
-    if any(marks := [sections.marked(its, notes) for its in entries]):
-        heads.append("marks")
-        lines = [(*line, mark) for line, mark in zip(lines, marks, strict=True)]
-    if not lines:
-        raise UserError(f"no row of {path} has {order}")
-    table = render.piped(Section("", ("recipe", "engine", *heads), tuple(lines)))
-    said = "  \n".join(map(render.escaped, notes.lines()))
-    return "\n".join([*table, *(["", said] if said else [])])
-
-
-def _found(row: Row, key: str) -> selection.Found:
-    """The row's entry for the workload or task after the @ of a key: with the figure, else fallen."""
-    word, _, pattern = key.partition("@")
-    if not pattern and row.size(word) is not None:
-        return selection.Found(row)
-    matched = [selection.Found(row, what, entry) for what, entry in selection.entries(row, pattern or "*")]
-    has = (f for f in matched if f.figure(word) is not None or (f.entry and word in f.entry.words))
-    fell = (f for f in matched if pattern and f.entry is not None and f.entry.status != "ok")
-    return next(has, next(fell, selection.Found(row)))
-
-
-def _cell(found: selection.Found, column: Column, notes: sections.Notes) -> str:
-    """A figure as tables show it, or a word in its place; a star where the baseline ran elsewhere."""
-    row, entry, changes = found.row, found.entry, column.key in (CHANGE.key, SCORE_CHANGE.key)
-    if changes and row.baseline:
-        return "baseline"
-    if entry is None:
-        value = row.size(column.key)
-        return DASH if value is None else number(value * column.scale, column.digits)
-    if entry.status != "ok":
-        return sections.void(entry, notes, first=True)
-    if not changes or column.key not in entry.change:
-        return sections.cell(column, entry, notes)
-    if column.key == SCORE_CHANGE.key:
-        text = score_change(entry.change, is_fraction="accuracy_fraction" in entry.figures)
-    else:
-        ends = (entry.change.get(f"perplexity_change_{end}_fraction") for end in ("low", "high"))
-        text = change(entry.change[column.key], *ends)
-    return sections.starred(text, entry, notes)
-
-
-def _head(rows: Sequence[Row], key: str, column: Column, *, twice: bool) -> str:
-    """The column's header, with the workload or task where it has a place for it or stands there twice."""
-    title = task_name(next((found.what for row in rows if (found := _found(row, key)).what), ""))
-    if "{title}" in column.header:
-        return column.heading(title)
-    return f"{column.heading()}, {title}" if twice else column.heading()
+    return excerpt.table(selection.rows(source, path), keys, order)
 
 
 def _reasons(source: Source, words: Sequence[str]) -> str:

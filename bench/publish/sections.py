@@ -147,7 +147,7 @@ def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section
         heads += [CHANGE.heading()] if its == QUALITY else []
     above = ", ".join(f"{shown[t][0].word} over {task_name(t)}" for t in alone)
     tasked = [[c for t, its in shown.items() for c in _task(row, t, its, notes)] for row in rows]
-    lines = [[*_sizes(row, sizes), *cells] for row, cells in zip(rows, tasked, strict=True)]
+    lines = [[*(size(row, c) for c in sizes), *cells] for row, cells in zip(rows, tasked, strict=True)]
     entries = [[row.tasks[t] for t in tasks] for row in rows]
     title = f"size and quality{f': {above}' if above else ''}" if tasks else "size"
     return _section(title, heads, rows, lines, entries, notes)
@@ -267,14 +267,12 @@ def _section(
     return Section(title, tuple(full[0]), tuple(map(tuple, full[1:])))
 
 
-def _sizes(row: Row, shown: Sequence[Column]) -> list[str]:
-    found = []
-    for column in shown:
-        value = row.size(column.key)
-        if value is not None and column in MORE_SIZE and value < _SHOWN:
-            value = 0.0
-        found.append(DASH if value is None else number(value * column.scale, column.digits))
-    return found
+def size(row: Row, column: Column) -> str:
+    """A figure of the artifact; a model that nobody pruned has none of its weights at zero to speak of."""
+    value = row.size(column.key)
+    if value is not None and column in MORE_SIZE and value < _SHOWN:
+        value = 0.0
+    return DASH if value is None else number(value * column.scale, column.digits)
 
 
 def _task(row: Row, title: str, shown: Sequence[Column], notes: Notes) -> list[str]:

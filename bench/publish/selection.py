@@ -1,6 +1,7 @@
 """Which cells a document speaks of, and a number out of them: the words of its commands.
 
-A path is suite/recipe/engine or suite/recipe/engine/workload-or-task; its parts may be patterns (* and ?).
+A path is suite/recipe/engine or suite/recipe/engine/workload-or-task; each part a pattern with * and ?,
+or several with commas between.
 A key is a metric, a change against the baseline or a figure of the artifact, as columns.py has them.
 """
 
@@ -73,9 +74,7 @@ def rows(source: Source, path: str) -> list[Row]:
     parts = path.split("/")
     if len(parts) != 3:
         raise UserError(f"'{path}' is no suite/recipe/engine")
-    found = [
-        row for row in _every(source) if all(map(fnmatchcase, (row.suite, row.recipe, row.engine), parts))
-    ]
+    found = [row for row in _every(source) if all(map(_matches, (row.suite, row.recipe, row.engine), parts))]
     if not found:
         raise UserError(f"no row is {path}; {_there(source, parts[0])}")
     return found
@@ -97,7 +96,7 @@ def cells(source: Source, path: str) -> list[Found]:
 def entries(row: Row, pattern: str) -> Iterator[tuple[str, Entry]]:
     """Workloads and tasks of a row that were asked for, by the pattern of their titles."""
     for what, entry in (*row.workloads.items(), *row.tasks.items()):
-        if entry.status != "unplanned" and fnmatchcase(what, pattern):
+        if entry.status != "unplanned" and _matches(what, pattern):
             yield what, entry
 
 
@@ -158,6 +157,10 @@ def _figure(found: Found, key: str) -> Spread:
         state = f"it is {entry.status}" if entry and entry.status != "ok" else f"it has: {', '.join(have)}"
         raise UserError(f"no figure {key}; {state}")
     return spread
+
+
+def _matches(name: str, patterns: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns.split(","))
 
 
 def _status(found: Found) -> str:

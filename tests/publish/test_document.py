@@ -48,7 +48,7 @@ def _filled(tmp_path: Path, text: str) -> str:
         ("value s/nf4/hf/perplexity* perplexity_change_fraction", "+5.00 %"),
         ("value ratio s/baseline/hf/offline* s/nf4/hf/offline* tpot_s", "2.00"),
         ("value high s/nf4/hf/offline* tpot_s", "2.50 ms"),
-        ("value middle s/*/hf/offline* tpot_s", "3.00 ms"),
+        ("value middle s/baseline,nf?/hf/offline* tpot_s", "3.00 ms"),
         ("value count s/*/*/* unsupported", "1"),
         ("who most s/*/*/offline* tpot_s", "baseline on hf"),
         ("reasons s", "- fp8 on hf: unsupported: no \\| GPU"),
@@ -74,7 +74,7 @@ def test_a_table_stands_on_lines_of_its_own(tmp_path: Path) -> None:
         "| --- | --- | ---: | ---: | ---: | --- |",
         "| baseline | hf | 4.00 (3.00\N{EN DASH}5.00) | 8.000 | baseline | varies |",
         "| nf4 | hf | 2.00 (1.00\N{EN DASH}2.50) | 8.400 | +5.00 | varies |",
-        "| fp8 | hf | not run yet | unsupported¹ | unsupported¹ |  |",
+        "| fp8 | hf | not run yet | unsupported¹ | ¹ |  |",
         "",
         "¹ no \\| GPU  ",
         "varies: the coefficient of variation over rounds is above 5 %",
@@ -82,10 +82,10 @@ def test_a_table_stands_on_lines_of_its_own(tmp_path: Path) -> None:
 
 
 def test_rows_can_be_put_in_the_order_of_a_figure(tmp_path: Path) -> None:
-    """Rows without it are left out."""
+    """Rows without it come last."""
     found = _filled(tmp_path, "<!-- bench: table s/*/* tpot_s@* by=tpot_s@* -->\n<!-- /bench -->")
 
-    assert [line.split(" | ")[0] for line in found.splitlines()[3:5]] == ["| nf4", "| baseline"]
+    assert [line.split(" | ")[0] for line in found.splitlines()[3:6]] == ["| nf4", "| baseline", "| fp8"]
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,17 @@ def test_a_claim_that_holds_leaves_its_sentence(tmp_path: Path, claim: str) -> N
     text = f"<!-- bench: holds {claim} -->NF4 is faster.<!-- /bench -->"
 
     assert _filled(tmp_path, text) == text
+
+
+def test_a_claim_may_hold_figures(tmp_path: Path) -> None:
+    """They are filled like any other, and the claim is still checked."""
+    figure = "<!-- bench: value s/nf4/hf/offline* tpot_s -->"
+    claim = "<!-- bench: holds s/nf4/hf/offline* tpot_s < 1 -->"
+    text = f"{claim}It takes {figure}9 s<!-- /bench -->.<!-- /bench -->"
+
+    assert _filled(tmp_path, text) == text.replace("9 s", "2.00 ms")
+    with pytest.raises(UserError, match="is not so"):
+        _filled(tmp_path, text.replace("< 1", "> 1"))
 
 
 @pytest.mark.parametrize(
