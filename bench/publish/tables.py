@@ -77,11 +77,17 @@ def _gather(results: Sequence[Result], expected: Iterable[Cell] | None) -> _Gath
     for result in results:
         key, cell = _key(result.hardware.slug, result.suite, result.cell), result.cell
         if result.artifact is not None:
-            gathered.artifacts[key[:4]] = result.artifact
+            gathered.artifacts[key[:4]] = _latest(gathered.artifacts.get(key[:4]), result.artifact)
         if cell.workload is not None or cell.task is not None:
             gathered.cells.setdefault(key, {}).setdefault(_what(cell), []).append(result)
             gathered.whats.setdefault(_what(cell))
     return gathered
+
+
+def _latest(before: Artifact | None, now: Artifact) -> Artifact:
+    """The later of two; of the same artifact the one whose making was timed whole."""
+    timed = before is not None and before.digest == now.digest and before.make_total_s > 0
+    return before if before is not None and timed and not now.make_total_s else now
 
 
 def _mixed(results: Sequence[Result]) -> Iterator[str]:

@@ -302,3 +302,16 @@ def test_memory_has_a_section_of_its_own_where_its_parts_are_known() -> None:
     lines = list(csv.DictReader(io.StringIO(render(found, "csv"))))
     assert float(lines[0]["short/weights_bytes"]) == 2**21
     assert lines[1]["short/weights_bytes"] == ""
+
+
+def test_how_long_making_took_stays_known_when_a_later_record_does_not_say() -> None:
+    """Of one artifact the time of whoever measured it; of another artifact nothing."""
+    timed, untimed = replace(made("raw"), make_total_s=12.0), made("raw")
+    early, late = served("raw", 0.1), replace(served("raw", 0.1), started="2026-11-23T00:00:00", round=1)
+
+    def shown(last: Artifact) -> float:
+        return build([replace(early, artifact=timed), replace(late, artifact=last)]).rows[0].made_s
+
+    assert shown(untimed) == 12.0
+    assert shown(replace(untimed, digest="another")) == 0.0
+    assert shown(replace(untimed, make_total_s=9.0)) == 9.0
