@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from bench.measure import student
 
-WELCH, SINGLE, EQUAL, ZERO = "Welch", "n=1", "all rounds equal", "a zero"
+WELCH, SINGLE, EQUAL, ZERO = "Welch", "n=1", "equal rounds", "a zero"
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,10 @@ def terminal(table: Table, width: int) -> str:
     parts: list[str] = []
     for page in pages(table, notes):
         sections = _joined(page, width)
-        fitting = [_fitting(section, width) for section in sections]
-        cut = cut or fitting != [*sections]
-        parts += [_wrapped([page.title], width), "\n", text(fitting, width)]
-    return "".join([*parts, _wrapped([summary(table), *notes.lines(), *([_CUT] if cut else [])], width)])
+        fitted = [fitting(section, width) for section in sections]
+        cut = cut or fitted != [*sections]
+        parts += [wrapped([page.title], width), "\n", text(fitted, width)]
+    return "".join([*parts, wrapped([summary(table), *notes.lines(), *([_CUT] if cut else [])], width)])
 
 
 def text(sections: Sequence[Section], width: int) -> str:
@@ -101,7 +101,8 @@ def json_text(table: Table) -> str:
     return wire.dumps({**wire.plain(table), "legend": LEGEND}, indent=1) + "\n"
 
 
-def _wrapped(lines: Sequence[str], width: int) -> str:
+def wrapped(lines: Sequence[str], width: int) -> str:
+    """Sentences, each on lines of its own of at most `width` columns."""
     out = io.StringIO()
     for line in lines:
         _console(out, width).print(Text(line))
@@ -112,7 +113,7 @@ def _console(out: io.StringIO, width: int) -> Console:
     return Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False)
 
 
-def _fitting(section: Section, width: int) -> Section:
+def fitting(section: Section, width: int) -> Section:
     """The section, without the ranges over rounds where its lines would have to be broken inside figures."""
     if _needed(section, broken=True) <= width:
         return section
@@ -138,7 +139,11 @@ def _grid(section: Section) -> Grid:
     grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for i, head in enumerate(section.heads):
         justify: Literal["left", "right"] = "left" if _is_text(i, head) else "right"
-        grid.add_column(Text(_broken(head)), justify=justify, overflow="fold", no_wrap=i < NAMES)
+        words = [word for line in section.lines for word in line[i].split()] if head in _WORDS else []
+        least = min(max(map(len, words), default=1), _HEAD)
+        grid.add_column(
+            Text(_broken(head)), justify=justify, overflow="fold", no_wrap=i < NAMES, min_width=least
+        )
     for line in section.lines:
         grid.add_row(*map(Text, line))
     return grid
