@@ -37,7 +37,7 @@ def _facts(result: Result, apart: Collection[str]) -> Iterator[tuple[str, str]]:
     """What should be the same on both sides, by name."""
     hardware, cell = result.hardware, result.cell
     yield "CPU", f"{hardware.cpu}, {hardware.physical_cores} cores"
-    yield "instruction sets", " ".join(sorted(hardware.isa))
+    yield "instruction sets", " ".join(sorted(hardware.isa)) or _NOT
     yield "system", hardware.system
     if hardware.gpus:
         yield "GPU", ", ".join(f"{gpu.name}" for gpu in hardware.gpus)

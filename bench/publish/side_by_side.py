@@ -62,7 +62,12 @@ def page(found: Comparison, columns: int) -> str:
     tables = render.text(fitting, columns)
     below = [*said(found), *([_CUT] if fitting != parts else [])]
     texts = [render.wrapped(head(found), columns), tables, render.wrapped(below, columns)]
-    return "\n".join(filter(None, texts))
+    return _printable("\n".join(filter(None, texts)))
+
+
+def _printable(text: str) -> str:
+    """Without what would steer a terminal: names and reasons come from records."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
 
 
 def _cut(section: Section) -> tuple[tuple[str, ...], ...]:
