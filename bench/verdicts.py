@@ -59,11 +59,15 @@ def recommend(
     records = [r for r in Store(results).all() if r.suite == Path(suite).stem]
     rows = judge.of_device(tables.build(records).rows, suite, device)
     title = judge.workload_of(rows, workload, wish)
+    unjudged = judge.without_quality(rows, Path(suite).stem, wish)
     found = judge.recommend(rows, title, wish)
     if as_json:
         typer.echo(judge.as_json(found, title, wish), nl=False)
     else:
         typer.echo(render.text([judge.section(found, title)], width()), nl=False)
+        placed = any(candidate.feasible and not candidate.picked for candidate in found)
+        for line in filter(None, (judge.LEGEND if placed else "", unjudged)):
+            typer.echo(line)
     if not any(candidate.picked for candidate in found):
         say("nothing that was measured keeps all limits")
         raise typer.Exit(1)
