@@ -16,7 +16,7 @@ from bench.publish.compare import BETTER, NO_DIFFERENCE, SAME, UNTESTED, WORSE, 
 from bench.publish.differences import differences
 from bench.publish.paired_tasks import EXACT, MCNEMAR, OTHER, UNPAIRED, WINDOWS
 from bench.publish.rows import Section
-from bench.publish.sides import AXES, ENGINE, RECIPE, Side
+from bench.publish.sides import AXES, ENGINE, MODEL, RECIPE, Side
 
 RULES = {
     WELCH: "ratio of geometric means over rounds; interval and p by Welch's t on logarithms",
@@ -40,7 +40,7 @@ _NATS = frozenset({"kl_mean"})
 def sections(found: Comparison) -> list[Section]:
     """First the totals; then for artifacts, each task and each load the figures of its cells."""
     total = [
-        (t.heading, _counts(t.verdicts), DASH if t.ratio is None else number(t.ratio, 3), str(t.cells))
+        (t.heading, _counts(t.verdicts), DASH if t.ratio is None else number(t.ratio, 4), str(t.cells))
         for t in found.totals
     ]
     heads = ("figure", "B is", "B/A", "cells")
@@ -144,12 +144,13 @@ def _none(found: Comparison) -> str:
     if found.several:
         suites = ", ".join(sorted({r.suite for side in (a, b) for r in side.records}))
         return f"cells of one name are in several suites: choose with --suite, of {suites}"
-    parts = [part for part in (f.name for f in fields(Place)) if part not in ("kind", *AXES[a.kind])]
+    apart = {"kind", *AXES[a.kind], *(("suite",) if a.kind == MODEL else ())}
+    parts = [field.name for field in fields(Place) if field.name not in apart]
     for part in parts:
         mine, theirs = (_values(side, part) for side in (a, b))
         if mine and theirs and not set(mine) & set(theirs):
-            word = "load or task" if part == "what" else part
-            told = f"the {word}s of {a.word} are {_some(mine)}; those of {b.word} {_some(theirs)}"
+            word = "loads and tasks" if part == "what" else f"{part}s"
+            told = f"the {word} of {a.word} are {_some(mine)}; those of {b.word} {_some(theirs)}"
             hint = _hint(a, b, mine, theirs) if part in (RECIPE, ENGINE) else ""
             return f"no cell is on both sides: {told}{hint}"
     return f"no cell is on both sides: what {a.word} and {b.word} ran differs in {', '.join(parts)}"
@@ -243,7 +244,8 @@ def _one_sided(found: Comparison) -> Iterator[str]:
         if alone := [p for p in cells if p not in tried]:
             yield f"only {letter} has {_cells(len(alone))}: {_some([_named(p) for p in alone])}"
         if tried:
-            told = [f"{_named(p)} ({why})" for p, why in tried.items()]
+            reasons = list(tried.values())
+            told = [f"{why} ({_cells(reasons.count(why))})" for why in dict.fromkeys(reasons)]
             yield f"{letter} ran {_cells(len(tried))} that {other} could not: {_some(told)}"
     if found.same:
         yield f"left out, as both sides have the very same records of them: {_cells(len(found.same))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -125,7 +126,7 @@ def _kind(word: str, results: Path, known: Sequence[Result]) -> str:
         if not _may_be(forced, bare, results, there):
             raise UserError(_no(forced, bare, results, there))
         return forced
-    found, why = [], f"nor is it a commit of the repository of {results}, or a folder with records"
+    found, why = [], "nor is it a commit there, or a folder with records"
     for kind in KINDS:
         try:
             found += [kind] if _may_be(kind, word, results, there) else []
@@ -134,8 +135,10 @@ def _kind(word: str, results: Path, known: Sequence[Result]) -> str:
     if not found and not known:
         raise UserError(f"there are no records in {results} to find '{word}' in; {why}")
     if not found:
-        named = tuple(dict.fromkeys(name for names in there.values() for name in names))
-        raise UserError(f"{plugins.unknown('side', word, named)}; {why}")
+        named = [name for names in there.values() for name in names]
+        near = " or ".join(dict.fromkeys(difflib.get_close_matches(word, named)))
+        hint = f"did you mean {near}?" if near else "`python -m bench table` shows what there is"
+        raise UserError(f"'{word}' is no recipe, engine, device or model of {results}: {hint} ({why})")
     if len(found) > 1:
         told = " or ".join(f"{kind}:{word}" for kind in found)
         raise UserError(f"{word} is {' and '.join(map(_a, found))}: write {told}")

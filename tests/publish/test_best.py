@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +21,8 @@ from bench.contract.workload import Workload
 from bench.publish import best
 from bench.publish.columns import DASH
 from bench.publish.tables import build, render
+from bench.store import Store
+from tests.conftest import ROOT
 from tests.publish.test_divergence import diverged
 from tests.publish.test_scores import _answered, _answers
 from tests.publish.test_tables import LOAD, made, scored, served
@@ -140,3 +148,30 @@ def test_bold_moves_nothing_in_a_terminal(width: int) -> None:
     assert "\x1b[1m" in shown
     assert tables.replace("\x1b[1m", "").replace("\x1b[0m", "") == plain.partition("Figures are")[0]
     assert tables.count("\x1b[1m") == tables.count("\x1b[0m")
+
+
+def test_the_command_sets_bold_for_a_terminal_alone(tmp_path: Path) -> None:
+    """The same table in a pseudo-terminal and in a pipe; a dumb terminal gets it plain too."""
+    store = Store(tmp_path)
+    for result in [*timed("a", (0.010, 0.011)), *timed("b", (0.020, 0.021))]:
+        store.put(result)
+    words = [sys.executable, "-m", "bench", "table", "--results", str(tmp_path)]
+
+    def shown(term: str) -> str:
+        parent, child = pty.openpty()
+        environment = {**os.environ, "TERM": term, "COLUMNS": "120"}
+        with subprocess.Popen(words, cwd=ROOT, stdout=child, stderr=child, env=environment) as running:
+            os.close(child)
+            found = b""
+            with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+                while block := os.read(parent, 65536):
+                    found += block
+            running.wait()
+        os.close(parent)
+        return found.decode()
+
+    piped = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "\x1b[1m10.5 (10.0" in shown("xterm")
+    assert "bold:" in shown("xterm")
+    assert "\x1b" not in shown("dumb")
+    assert "\x1b" not in piped

@@ -140,6 +140,22 @@ def test_a_side_against_itself_is_called_different_one_time_in_twenty() -> None:
     assert any_of_ten <= 18
 
 
+def test_joules_that_do_not_hold_are_no_figure() -> None:
+    """Rounds whose energy is not valid are left out; a side without any valid one has no joules."""
+    key = "energy_net_j_per_output_token"
+
+    def measured(recipe: str, joules: Sequence[float], valid: Sequence[float]) -> list[Result]:
+        both = zip(rounds(recipe, joules), joules, valid, strict=True)
+        return [replace(r, metrics={key: j, "energy_valid": v}) for r, j, v in both]
+
+    mine, theirs = measured("a", [1, 9, 4], [1, 0, 1]), measured("b", [4, 16, 99], [1, 1, 0])
+    found = figure(beside(mine, theirs), key)
+    assert found.rounds == (2, 2)
+    assert [found.a, found.b] == pytest.approx([2.0, 8.0])
+    none = beside(mine, measured("b", [4, 16], [0, 0]))
+    assert key not in {f.column.key for f in none.figures}
+
+
 def test_tasks_are_paired_by_their_items() -> None:
     """Ten items lost of a thousand, none won: McNemar's 2 / 2^10; the change is -1 point."""
     found = beside([_answered("a", _answers(600))], [_answered("b", _answers(600, 10))])
@@ -157,13 +173,12 @@ def test_tasks_are_paired_by_their_items() -> None:
 
 def test_perplexity_and_divergence_are_paired_by_windows() -> None:
     """E to the power of the mean change per token; equal windows are the same; KL needs windows too."""
-    found = figure(beside([scored("a", [1000.0, 1010.0])], [scored("b", [1020.0, 1031.0])]), "perplexity")
+    found = figure(beside([scored("a", [1000.0, 1010.0])], [scored("b", [1002.0, 1011.0])]), "perplexity")
     kl = beside([diverged("a", 0.1, 0.9)], [diverged("b", 0.2, 0.8)])
 
-    assert found.ratio.value == pytest.approx(math.exp(41 / 1022))
-    # The changes are 20 and 21 in 511 tokens each: half the difference is the standard error, 0.5 * 2 / 1022.
-    z = 41 / 1022 / (math.sqrt(2 * (0.5**2 + 0.5**2)) / 1022)
-    assert found.ratio.p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=1e-6, abs=1e-300)
+    assert found.ratio.value == pytest.approx(math.exp(3 / 1022))
+    # Changes of 2 and 1 in 511 tokens each, 0.5 off their mean: a standard error of sqrt(2 * 0.5) / 1022, z = 3.
+    assert found.ratio.p == pytest.approx(math.erfc(3 / math.sqrt(2)), rel=1e-6)
     assert found.verdict == WORSE
     equal = figure(beside([scored("a", [9.0, 8.0])], [scored("b", [9.0, 8.0])]), "perplexity")
     assert (equal.verdict, equal.ratio.value) == (SAME, 1.0)
@@ -188,7 +203,7 @@ def test_what_only_one_side_has_is_said() -> None:
     text = page(found, 120)
 
     assert "only A has 1 cell: demo/demo/hf/three" in text
-    assert "A ran 1 cell that B could not: demo/demo/hf/two (failed: out of?[2J memory)" in text
+    assert "A ran 1 cell that B could not: failed: out of?[2J memory (1 cell)" in text
     assert "1 cells" not in text
     assert "\x1b" not in text
     assert [p["what"] for p in json.loads(as_json(found))["only_a"]] == ["two", "three"]
@@ -235,7 +250,7 @@ def test_a_word_is_what_it_is_in_the_records(tmp_path: Path) -> None:
     assert kinds("hf", "engine:llamacpp") == [("engine", 6), ("engine", 3)]
     assert kinds("nf4@hf", "gguf@llamacpp") == [("recipe@engine", 3), ("recipe@engine", 3)]
     for a, b, sentence in (
-        ("nf5", "gguf", "unknown side 'nf5': did you mean 'nf4'"),
+        ("nf5", "gguf", "'nf5' is no recipe, engine, device or model of .*: did you mean nf4"),
         ("recipe:nf5", "gguf", "unknown recipe 'nf5'"),
         ("llamacpp", "hf", "llamacpp is a recipe and an engine: write recipe:llamacpp or engine:llamacpp"),
         ("nf4", "hf", "nf4 is a recipe and hf is an engine"),
@@ -280,6 +295,8 @@ def test_models_of_other_suites_are_compared() -> None:
     theirs = [replace(r, suite="other", cell=replace(r.cell, model=replace(r.cell.model, name="big")))
               for r in rounds("nf4", SECOND)]  # fmt: skip
     assert figure(beside(mine, theirs, "model"), "tpot_s").ratio.value == pytest.approx(8.0)
+    with pytest.raises(UserError, match="the loads and tasks of a are one; those of b two"):
+        checked(beside(mine, [replace(r, cell=replace(r.cell, workload=LOADS[1])) for r in theirs], "model"))
     twice = [*theirs, *(replace(r, suite="third") for r in theirs)]
     with pytest.raises(UserError, match="choose with --suite, of demo, other, third"):
         checked(beside(mine, twice, "model"))
