@@ -15,7 +15,7 @@ from bench.publish.rows import TESTED
 
 EXACT, WINDOWS, MCNEMAR, UNPAIRED, OTHER = "exact", "windows", "McNemar", "no items", "other items"
 _NEAR_FLOOR = 2.0
-# The metric of a divergence -> the change of it that the task's `compare` gives, and its ends.
+# The metric of a divergence -> the change of it that the task's `between` gives, and its ends.
 _CHANGES = {
     "kl_mean": ("kl_change", "kl_change_low", "kl_change_high"),
     "top1_agreement_fraction": (
@@ -69,11 +69,12 @@ def _heading(column: Column, result: Result) -> str:
 
 
 def _changed(mine: Result, reference: Result) -> Mapping[str, float] | str:
-    """The task's own comparison; the rule that says why there is none, where there is none."""
+    """The task's own `compare` or `between`; where it has none to give, the rule that says so."""
     task = mine.cell.task
     try:
         module = plugins.load(plugins.TASKS, task.kind if task else "")
-        found: Mapping[str, float] = module.compare(mine.facts, reference.facts)
+        paired = module.between if module.REFERENCE else module.compare
+        found: Mapping[str, float] = paired(mine.facts, reference.facts)
     except (UserError, KeyError, TypeError, ValueError, AttributeError):
         return OTHER
     return found

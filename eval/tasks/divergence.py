@@ -106,18 +106,18 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
     }
 
 
-def compare(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
+def between(facts: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, float]:
     """How much further than another artifact this one is from the reference of both, by paired windows.
 
     Nats per token and shares of tokens, from two windows on with the 95 % interval of `paired.per_token`.
     UserError where the two were not measured over the same text, or not against the same reference.
     """
     for key in ("sha256", "context", "convention", "tokens", "windows", "window_tokens", "reference"):
-        if facts[key] != baseline[key]:
+        if facts[key] != other[key]:
             raise UserError(f"divergences over different items cannot be compared: '{key}' differs")
     counts, found = facts["window_tokens"], {}
     for name, unit, key in (("kl_change", "", "window_kl"), ("top1_change", "_fraction", "window_top1")):
-        changes = [a - b for a, b in zip(facts[key], baseline[key], strict=True)]
+        changes = [a - b for a, b in zip(facts[key], other[key], strict=True)]
         mean, half = paired.per_token(changes, counts)
         found[f"{name}{unit}"] = mean
         if len(counts) > 1:

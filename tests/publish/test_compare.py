@@ -177,7 +177,7 @@ def test_perplexity_and_divergence_are_paired_by_windows() -> None:
     kl = beside([diverged("a", 0.1, 0.9)], [diverged("b", 0.2, 0.8)])
 
     assert found.ratio.value == pytest.approx(math.exp(3 / 1022))
-    # Changes of 2 and 1 in 511 tokens each, 0.5 off their mean: a standard error of sqrt(2 * 0.5) / 1022, z = 3.
+    # Changes of 2 and 1 in 511 tokens each, 0.5 off their mean: the error is sqrt(2 * 0.5) / 1022, z = 3.
     assert found.ratio.p == pytest.approx(math.erfc(3 / math.sqrt(2)), rel=1e-6)
     assert found.verdict == WORSE
     equal = figure(beside([scored("a", [9.0, 8.0])], [scored("b", [9.0, 8.0])]), "perplexity")
