@@ -30,6 +30,7 @@ from bench.options import (
     SuiteFile,
     TableFormat,
     Tools,
+    bold,
     say,
     width,
 )  # fmt: skip
@@ -312,7 +313,7 @@ def _table(store: Store, made: Plan | None, format: TableFormat) -> None:  # noq
     else:
         expected = [pipeline.public(cell) for cell in made.cells]
         results = pipeline.records(made, store)
-    typer.echo(tables.render(tables.build(results, expected), format, width()))
+    typer.echo(tables.render(tables.build(results, expected), format, width(), bold=bold()))
     for problem in store.problems:
         say(f"warning: {problem}")
 

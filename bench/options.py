@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,6 +32,11 @@ RESULTS = Path("results")
 def width() -> int:
     """Columns of the terminal; 120 where there is none."""
     return shutil.get_terminal_size((120, 24)).columns
+
+
+def bold() -> bool:
+    """Whether what standard output goes to can show bold."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def say(text: str) -> None:

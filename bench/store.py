@@ -98,7 +98,7 @@ class Store:
             text = path.read_bytes()
         except FileNotFoundError:
             return None
-        return _parsed(path, text)
+        return parsed(path, text)
 
     def find(self, like: Result) -> Result | None:
         """The record that stands where this one would be put."""
@@ -163,7 +163,13 @@ def safe_name(name: str) -> str:
     return f"{safe.lstrip('.') or '_'}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _parsed(path: Path, text: bytes) -> Result:
+def is_record(path: Path) -> bool:
+    """Whether a file of that name is a round's record."""
+    return _RECORD.fullmatch(path.name) is not None
+
+
+def parsed(path: Path, text: bytes) -> Result:
+    """The record that the bytes are; UserError, which names the path, where they are none of ours."""
     try:
         found = _adapter().validate_json(text)
     except ValidationError as error:
@@ -183,8 +189,8 @@ def _records(root: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(root):
         folders.sort()
         for name in sorted(files):
-            if _RECORD.fullmatch(name):
-                yield Path(folder, name)
+            if is_record(path := Path(folder, name)):
+                yield path
 
 
 def _beside(path: Path, word: str) -> Path:

@@ -1,4 +1,4 @@
-"""Verbs that read records and run nothing: report, recommend, predict."""
+"""Verbs that read records and run nothing: report, recommend, compare, predict."""
 
 from __future__ import annotations
 
@@ -66,14 +66,43 @@ def recommend(
     records = [r for r in Store(results).all() if r.suite == Path(suite).stem]
     rows = judge.of_device(tables.build(records).rows, suite, device)
     title = judge.workload_of(rows, workload, wish)
+    unjudged = judge.without_quality(rows, Path(suite).stem, wish)
     found = judge.recommend(rows, title, wish)
     if as_json:
         typer.echo(judge.as_json(found, title, wish), nl=False)
     else:
         typer.echo(render.text([judge.section(found, title)], width()), nl=False)
+        placed = any(candidate.feasible and not candidate.picked for candidate in found)
+        for line in filter(None, (judge.LEGEND if placed else "", unjudged)):
+            typer.echo(line)
     if not any(candidate.picked for candidate in found):
         say("nothing that was measured keeps all limits")
         raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="Recipe, RECIPE@ENGINE, engine, device, model, commit or folder.")],
+    b: Annotated[str, typer.Argument(help="Another of the same kind; recipe:NAME and the like say which.")],
+    suite: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only these suites.")] = None,
+    device: Annotated[str, typer.Option(metavar="GLOB", help="Only this results folder.")] = "",
+    only: Only = "", engine: EngineName = "",
+    recipe: Annotated[str, typer.Option(metavar="GLOB", help="Only this recipe.")] = "",
+    results: Results = RESULTS,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,  # noqa: FBT002
+) -> None:  # fmt: skip
+    """Put two recipes, engines, devices, commits or folders side by side: ratios, and which are noise."""
+    from bench.publish import compare as comparing
+    from bench.publish import side_by_side, sides
+
+    narrow = sides.Narrow(tuple(suite or ()), device, only, engine, recipe)
+    found = side_by_side.checked(comparing.compare(*sides.sides(a, b, results, narrow)))
+    for problem in dict.fromkeys((*found.a.problems, *found.b.problems)):
+        say(f"warning: {problem}")
+    if as_json:
+        typer.echo(side_by_side.as_json(found), nl=False)
+        return
+    typer.echo(side_by_side.page(found, width()), nl=False)
 
 
 @app.command()

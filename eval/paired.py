@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 _RESAMPLES = 10_000
+_Z95 = 1.959963984540054
 
 
 def compare(mine: Sequence[float], baseline: Sequence[float], *, seed: int = 0) -> Mapping[str, float]:
@@ -60,3 +61,17 @@ def interval(changes: Sequence[float], *, level: float = 0.95, seed: int = 0) ->
     means = drawn @ values / (len(changes) + 2)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def per_token(changes: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
+    """Mean change per token of paired windows of text, and half its 95 % interval; 0 for a single window.
+
+    With d the difference of a window's sums and n its tokens, the change of the mean is m = sum d / sum n,
+    its standard error that of a ratio estimator over W windows, sqrt(W / (W - 1) * sum (d - m n)^2) / sum n,
+    and the interval is normal in m.
+    """
+    mean = math.fsum(changes) / sum(counts)
+    if len(counts) < 2:
+        return mean, 0.0
+    spread = math.fsum((d - mean * n) ** 2 for d, n in zip(changes, counts, strict=True))
+    return mean, _Z95 * math.sqrt(spread * len(counts) / (len(counts) - 1)) / sum(counts)

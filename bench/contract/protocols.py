@@ -302,6 +302,12 @@ class Referenced(Evaluator, Protocol):
         Runs once beside a Session of the baseline. Return what is worth knowing of it (JSON values).
         """
 
+    def between(self, facts: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, float]:
+        """How much further from the reference than another artifact it is, over paired items.
+
+        A pure function; UserError where the two were not measured over the same items and reference.
+        """
+
 
 class Asking(Compared, Protocol):
     """An evaluator whose questions and verdicts come from a library in an environment of its own, ENV.

@@ -64,6 +64,7 @@ MORE_SIZE = (
 )
 QUALITY = (Column("perplexity", "ppl {title}", digits=4, better="lower"),)
 CHANGE = Column("perplexity_change_fraction", "vs baseline", "%", 100.0, better="lower")
+CHANGE_ENDS = ("perplexity_change_low_fraction", "perplexity_change_high_fraction")
 DIVERGENCE = (
     Column("kl_mean", "KL {title}", digits=2, better="lower", interval=("kl_mean_low", "kl_mean_high")),
     Column(
@@ -80,7 +81,8 @@ SCORES = (
 )  # fmt: skip
 SCORE_CHANGE = Column("score_change", "vs baseline, points", better="higher")
 RECOVERY = Column("score_recovery_fraction", "recovery", "%", 100.0, better="higher")
-SCORE_CHANGES = ("score_change", "score_change_low", "score_change_high", "score_recovery_fraction",
+SCORE_ENDS = ("score_change_low", "score_change_high")
+SCORE_CHANGES = ("score_change", *SCORE_ENDS, "score_recovery_fraction",
                  "flips_worse", "flips_better", TESTED, ADJUSTED)  # fmt: skip
 LEVEL = 0.05
 FLOOR = "kl_floor"

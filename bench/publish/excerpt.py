@@ -25,7 +25,7 @@ def table(rows: Sequence[Row], keys: Sequence[str], order: str = "") -> str:
         heads.append("marks")
         lines = [(*line, mark) for line, mark in zip(lines, marks, strict=True)]
     piped = render.piped(Section("", ("recipe", "engine", *heads), tuple(lines)))
-    said = "  \n".join(map(render.escaped, notes.lines()))
+    said = "  \n".join(map(render.escaped, notes.lines(bold=False)))
     return "\n".join([*piped, *(["", said] if said else [])])
 
 

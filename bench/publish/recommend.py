@@ -13,10 +13,14 @@ from typing import Literal
 
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
+from bench.measure.sanity import DUMMY
 from bench.publish.columns import DASH, JUDGED, RECOVERY, number
 from bench.publish.rows import Entry, Row, Section
 
 Objective = Literal["tok_per_s", "energy", "memory"]
+LEGEND = (
+    "frontier: dominated by nothing; dominated: in no figure better than that other, in one or more worse"
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Candidate:
 
 
 def recommend(rows: Sequence[Row], workload: str, wish: Wish) -> list[Candidate]:
-    """Every row that has figures of the workload, the pick first, then the frontier, then the rest.
+    """Every row that has figures of the workload: the pick, then the frontier, then the rest, the best first.
 
     Of equals in the objective the one with more recovery is taken, then the one in less memory, then the
     first by name.
@@ -55,7 +59,8 @@ def recommend(rows: Sequence[Row], workload: str, wish: Wish) -> list[Candidate]
     done = [candidate for candidate in judged if candidate.reason]
     if pick is not None:
         done += [_placed(candidate, pick, able, wish.objective) for candidate in able]
-    return sorted(done, key=lambda c: (not c.picked, not c.frontier, not c.feasible))
+    order = _order(wish.objective)
+    return sorted(done, key=lambda c: (not c.picked, not c.frontier, not c.feasible, order(c)))
 
 
 def _placed(one: Candidate, pick: Candidate, able: Sequence[Candidate], objective: Objective) -> Candidate:
@@ -66,9 +71,9 @@ def _placed(one: Candidate, pick: Candidate, able: Sequence[Candidate], objectiv
     if one is pick:
         return replace(placed, reason=_why(pick, able, objective))
     if over:
-        by = _name(min(over, key=_order(objective)))
-        return replace(placed, reason=f"{by} is no worse in anything and better in something")
-    return replace(placed, reason=_behind(one, pick, objective))
+        by = _name(min(over, key=_order(objective)), able)
+        return replace(placed, reason=f"dominated by {by}")
+    return replace(placed, reason=_beats(one, pick, known))
 
 
 def objective(word: str) -> Objective:
@@ -110,16 +115,39 @@ def workload_of(rows: Sequence[Row], asked: str, wish: Wish) -> str:
     UserError where there is none or are several.
     """
     titles = dict.fromkeys(t for row in rows for t in row.workloads if _ran(row, t))
-    if asked:
-        if asked not in titles:
-            raise UserError(f"no record of the workload {asked}; there are: {', '.join(titles) or 'none'}")
-        return asked
+    if asked and asked not in titles:
+        raise UserError(f"no record of the workload {asked}; there are: {', '.join(titles) or 'none'}")
     needed = [wish.objective, *(["ttft_p95_s"] if wish.ttft_p95_s else [])]
+    words = " and ".join(JUDGED[key].named for key in needed)
     fit = [t for t in titles if any(all(k in _figures(r, t) for k in needed) for r in rows if _ran(r, t))]
-    if len(fit) != 1:
-        which = f"say which with --workload: {', '.join(fit)}" if fit else "run one that measures it"
-        raise UserError(f"{len(fit) or 'no'} workloads tell {' and '.join(needed)}; {which}")
-    return fit[0]
+    if asked and asked not in fit:
+        other = f"choose of {', '.join(sorted(fit))}" if fit else "none of the suite's has: run one that does"
+        raise UserError(f"the workload {asked} does not tell {words}; {other}")
+    if not fit:
+        raise UserError(f"no workload tells {words}; run one that does")
+    if len(fit) > 1 and not asked:
+        raise UserError(
+            f"{len(fit)} workloads tell {words}; say which with --workload: {', '.join(sorted(fit))}"
+        )
+    return asked or fit[0]
+
+
+def without_quality(rows: Sequence[Row], suite: str, wish: Wish) -> str:
+    """Why no row has a recovery, or nothing where one has; UserError where it was to be judged by."""
+    if any(_recovery(row) is not None for row in rows if not row.baseline):
+        return ""
+    loads = (entry for row in rows for entry in row.workloads.values())
+    if any(DUMMY in entry.marks for entry in loads):
+        why = f"{suite} runs dummy weights, whose predictions mean nothing"
+        what = "judge a suite of the real model"
+    else:
+        why, what = (
+            f"no task of {suite} was measured on a compressed model",
+            f"give {suite} a task and run it",
+        )
+    if wish.min_recovery is not None:
+        raise UserError(f"there is no recovery to judge by: {why}; leave out --min-recovery, or {what}")
+    return f"quality is not judged: {why}"
 
 
 def section(found: Sequence[Candidate], workload: str) -> Section:
@@ -197,7 +225,8 @@ def _against(candidate: Candidate, wish: Wish) -> str:
             said.append(f"{title} was not measured")
         elif (figures[key] < limit) if more else (figures[key] > limit):
             mine, asked = (_shown(key, value, digits=4) for value in (figures[key], limit))
-            said.append(f"{title} {mine}, at {'least' if more else 'most'} {asked} is asked")
+            told = f"{JUDGED[key].header} {mine} {'<' if more else '>'} {asked} {JUDGED[key].unit}"
+            said.append(told.strip())
     return "; ".join(said)
 
 
@@ -212,9 +241,9 @@ def _gain(key: str, mine: float, other: float) -> float:
 
 def _order(objective: Objective) -> Callable[[Candidate], tuple[float, float, float, str, str]]:
     def key(c: Candidate) -> tuple[float, float, float, str, str]:
-        best = c.figures[objective]
+        best, more = c.figures.get(objective), JUDGED[objective].better == "higher"
         return (
-            -best if JUDGED[objective].better == "higher" else best, -c.figures.get("recovery", 0.0),
+            float("inf") if best is None else -best if more else best, -c.figures.get("recovery", 0.0),
             c.figures.get("memory", float("inf")), c.recipe, c.engine,
         )  # fmt: skip
 
@@ -224,17 +253,21 @@ def _order(objective: Objective) -> Callable[[Candidate], tuple[float, float, fl
 def _why(pick: Candidate, able: Sequence[Candidate], objective: Objective) -> str:
     equal = [c for c in able if c is not pick and c.figures[objective] == pick.figures[objective]]
     said = f"best {JUDGED[objective].named} of {len(able)} that keep the limits"
-    return f"{said}; as good: {', '.join(map(_name, equal))}" if equal else said
+    return f"{said}; as good: {', '.join(_name(c, able) for c in equal)}" if equal else said
 
 
-def _behind(candidate: Candidate, pick: Candidate, objective: Objective) -> str:
-    mine, best = (_shown(objective, c.figures[objective]) for c in (candidate, pick))
-    return f"{JUDGED[objective].named} {mine}, the pick has {best}"
+def _beats(candidate: Candidate, pick: Candidate, keys: Sequence[str]) -> str:
+    """What is on the frontier is better than the pick in something."""
+    found = [key for key in keys if _gain(key, candidate.figures[key], pick.figures[key]) > 0]
+    words = [JUDGED[key].header for key in found]
+    return f"better than the pick in {', '.join(words)}" if words else "as good as the pick"
 
 
 def _shown(key: str, value: float, *, digits: int = 3) -> str:
     return number(value * JUDGED[key].scale, digits)
 
 
-def _name(candidate: Candidate) -> str:
-    return f"{candidate.recipe} on {candidate.engine}"
+def _name(candidate: Candidate, among: Sequence[Candidate]) -> str:
+    """The recipe, with its engine where it ran on several."""
+    alone = [c.recipe for c in among].count(candidate.recipe) == 1
+    return candidate.recipe if alone else f"{candidate.recipe} on {candidate.engine}"

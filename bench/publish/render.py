@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -18,6 +18,7 @@ from bench.contract import wire
 from bench.publish.columns import (
     CEILING,
     CHANGE,
+    CHANGE_ENDS,
     DIVERGENCE,
     DIVERGENCE_MORE,
     ENERGY,
@@ -33,33 +34,36 @@ from bench.publish.columns import (
 from bench.publish.rows import LEGEND, Entry, Row, Section, Table
 from bench.publish.sections import NAMES, Notes, Page, columns, load_columns, pages, summary
 
-_CHANGES = (CHANGE.key, "perplexity_change_low_fraction", "perplexity_change_high_fraction")
+_CHANGES = (CHANGE.key, *CHANGE_ENDS)
 # Heads of columns that hold no figures.
 _WORDS = frozenset({"marks", "faster?", "decoding bound by", "fits?", "by", "verdict", "why"})
+_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 _HEAD = 12  # columns of a head that had to be broken
 _CUT = "(min\N{EN DASH}max) is left out where the terminal is too narrow: --format md, csv and json have it"
 
 
-def terminal(table: Table, width: int) -> str:
-    """Plain text of at most `width` columns, the same in a pipe; wide cells break at spaces."""
+def terminal(table: Table, width: int, *, bold: bool = False) -> str:
+    """Plain text of at most `width` columns; wide cells break at spaces. `bold`: what is best is set so."""
     notes, cut = Notes(), False
     parts: list[str] = []
     for page in pages(table, notes):
         sections = _joined(page, width)
-        fitting = [_fitting(section, width) for section in sections]
-        cut = cut or fitting != [*sections]
-        parts += [_wrapped([page.title], width), "\n", text(fitting, width)]
-    return "".join([*parts, _wrapped([summary(table), *notes.lines(), *([_CUT] if cut else [])], width)])
+        fitted = [fitting(section, width) for section in sections]
+        cut = cut or fitted != [*sections]
+        parts += [wrapped([page.title], width), "\n", text(fitted, width, bold=bold)]
+    return "".join(
+        [*parts, wrapped([summary(table), *notes.lines(bold=bold), *([_CUT] if cut else [])], width)]
+    )
 
 
-def text(sections: Sequence[Section], width: int) -> str:
-    """Sections one below the other, each under its title."""
+def text(sections: Sequence[Section], width: int, *, bold: bool = False) -> str:
+    """Sections one below the other, each under its title; the best cells in bold for a terminal that can."""
     out = io.StringIO()
-    console = _console(out, width)
+    console = _console(out, width, bold=bold)
     for number, section in enumerate(sections):
         console.print(Text(("\n" if number else "") + section.title))
         if _needed(section) <= width:
-            out.writelines(f"{line}\n" for line in _lined(section))
+            out.writelines(f"{line}\n" for line in _lined(section, bold=bold))
         else:
             console.print(_grid(section))
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
@@ -73,7 +77,7 @@ def markdown(table: Table) -> str:
         lines += [f"### {escaped(page.title)}", ""]
         for section in page.sections:
             lines += [f"**{escaped(section.title)}**", "", *piped(section), ""]
-    ends = [escaped(line) for line in (summary(table), *notes.lines())]
+    ends = [escaped(line) for line in (summary(table), *notes.lines(bold=True))]
     return "\n".join(lines) + "\n" + "  \n".join(ends) + "\n"
 
 
@@ -99,18 +103,21 @@ def json_text(table: Table) -> str:
     return wire.dumps({**wire.plain(table), "legend": LEGEND}, indent=1) + "\n"
 
 
-def _wrapped(lines: Sequence[str], width: int) -> str:
+def wrapped(lines: Sequence[str], width: int) -> str:
+    """Sentences, each on lines of its own of at most `width` columns."""
     out = io.StringIO()
     for line in lines:
         _console(out, width).print(Text(line))
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
-def _console(out: io.StringIO, width: int) -> Console:
-    return Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False)
+def _console(out: io.StringIO, width: int, *, bold: bool = False) -> Console:
+    """`color_system` None writes no style at all, whatever the terminal."""
+    kind: Literal["standard"] | None = "standard" if bold else None
+    return Console(file=out, width=width, color_system=kind, force_terminal=bold, legacy_windows=False)
 
 
-def _fitting(section: Section, width: int) -> Section:
+def fitting(section: Section, width: int) -> Section:
     """The section, without the ranges over rounds where its lines would have to be broken inside figures."""
     if _needed(section, broken=True) <= width:
         return section
@@ -120,25 +127,32 @@ def _fitting(section: Section, width: int) -> Section:
     return replace(section, lines=lines)
 
 
-def _lined(section: Section) -> Iterator[str]:
+def _lined(section: Section, *, bold: bool) -> Iterator[str]:
     """What rich makes of `_grid` where nothing has to be broken, in a fiftieth of its time."""
     widths = [max(map(len, column)) for column in zip(section.heads, *section.lines, strict=True)]
     left = [_is_text(i, head) for i, head in enumerate(section.heads)]
-    for number, line in enumerate((section.heads, *section.lines)):
+    for number, (line, best) in enumerate([(section.heads, ()), *_with_best(section)]):
         cells = zip(line, widths, left, strict=True)
-        yield "   ".join(cell.ljust(size) if first else cell.rjust(size) for cell, size, first in cells)
+        padded = [cell.ljust(size) if first else cell.rjust(size) for cell, size, first in cells]
+        for i in best if bold else ():
+            padded[i] = padded[i].replace(line[i], f"{_BOLD}{line[i]}{_PLAIN}")
+        yield "   ".join(padded)
         if number == 0:
             yield "─" * (sum(widths) + 3 * (len(widths) - 1))
 
 
 def _grid(section: Section) -> Grid:
     """For lines that would not fit: long heads are broken at spaces and hyphens, cells at spaces."""
-    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
     for i, head in enumerate(section.heads):
         justify: Literal["left", "right"] = "left" if _is_text(i, head) else "right"
-        grid.add_column(Text(_broken(head)), justify=justify, overflow="fold", no_wrap=i < NAMES)
-    for line in section.lines:
-        grid.add_row(*map(Text, line))
+        words = [word for line in section.lines for word in line[i].split()] if head in _WORDS else []
+        least = min(max(map(len, words), default=1), _HEAD)
+        grid.add_column(
+            Text(_broken(head)), justify=justify, overflow="fold", no_wrap=i < NAMES, min_width=least
+        )
+    for line, best in _with_best(section):
+        grid.add_row(*(Text(cell, style="bold" if i in best else "") for i, cell in enumerate(line)))
     return grid
 
 
@@ -153,7 +167,9 @@ def _joined(page: Page, width: int) -> Sequence[Section]:
         return page.sections
     one, two = first
     lines = tuple((*a, *b[NAMES:]) for a, b in zip(one.lines, two.lines, strict=True))
-    both = Section(f"{one.title}; {two.title}", (*one.heads, *two.heads[NAMES:]), lines)
+    best = one.best | {(line, len(one.heads) + column - NAMES) for line, column in two.best}
+    heads = (*one.heads, *two.heads[NAMES:])
+    both = Section(f"{one.title}; {two.title}", heads, lines, best=best)
     rest = [section for section in page.sections if section.below]
     return (both, *rest) if _needed(both) <= width else page.sections
 
@@ -174,7 +190,8 @@ def _broken(head: str) -> str:
 def piped(section: Section) -> list[str]:
     """The lines of a pipe table."""
     rule = ["---" if _is_text(i, head) else "---:" for i, head in enumerate(section.heads)]
-    return [_piped(section.heads), _piped(rule, escape=False), *map(_piped, section.lines)]
+    lines = (_piped(line, best) for line, best in _with_best(section))
+    return [_piped(section.heads), _piped(rule), *lines]
 
 
 def escaped(text: str) -> str:
@@ -185,8 +202,18 @@ def escaped(text: str) -> str:
     return text
 
 
-def _piped(cells: Sequence[str], *, escape: bool = True) -> str:
-    return f"| {' | '.join(escaped(c) if escape else c for c in cells)} |"
+def _piped(cells: Sequence[str], bold: Collection[int] = ()) -> str:
+    shown = (f"**{escaped(c)}**" if i in bold else escaped(c) for i, c in enumerate(cells))
+    return f"| {' | '.join(shown)} |"
+
+
+def _with_best(section: Section) -> Iterator[tuple[tuple[str, ...], Collection[int]]]:
+    """Each line with the columns of its best cells."""
+    found: dict[int, set[int]] = {}
+    for line, column in section.best:
+        found.setdefault(line, set()).add(column)
+    for number, cells in enumerate(section.lines):
+        yield cells, found.get(number, ())
 
 
 def _flat(row: Row, shown: Mapping[str, Sequence[Column]]) -> dict[str, object]:

@@ -91,10 +91,11 @@ class Table:
 class Section:
     """A part of a page: `heads` and the cells of each line, as text; the first two columns are names.
 
-    `below`: more of the section before it, as its memory.
+    `below`: more of the section before it, as its memory. `best`: line and column of what is set in bold.
     """
 
     title: str
     heads: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
     below: bool = False
+    best: frozenset[tuple[int, int]] = frozenset()

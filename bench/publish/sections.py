@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from bench.publish import crossover
+from bench.publish import best, crossover
 from bench.publish.columns import (
     CEILING,
     CHANGE,
+    CHANGE_ENDS,
     CURVE,
     DASH,
     DIVERGENCE,
@@ -55,14 +56,17 @@ class Notes:
     reasons: dict[str, int] = field(default_factory=dict)
     marks: dict[str, None] = field(default_factory=dict)
     said: dict[str, None] = field(default_factory=dict)
+    bold: bool = False  # whether a cell is best
 
     def number(self, reason: str) -> str:
         return str(self.reasons.setdefault(reason, len(self.reasons) + 1)).translate(_SUPERSCRIPT)
 
-    def lines(self) -> list[str]:
+    def lines(self, *, bold: bool) -> list[str]:
+        """The legend; `bold` is whether what is best can be set so."""
         found = [f"{str(n).translate(_SUPERSCRIPT)} {reason}" for reason, n in self.reasons.items()]
         named = {mark: STAR if mark == OTHER_ENGINE else mark for mark in self.marks if mark in LEGEND}
-        return found + [f"{word}: {LEGEND[mark]}" for mark, word in named.items()] + [*self.said]
+        said = [*self.said, *([best.LEGEND] if bold and self.bold else [])]
+        return found + [f"{word}: {LEGEND[mark]}" for mark, word in named.items()] + said
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def pages(table: Table, notes: Notes) -> list[Page]:
             if curves := [(row, row.workloads[title].curve) for row in asked if row.workloads[title].curve]:
                 sections.append(_curves(title, curves))
         sections += crossover.sections(rows)
+        notes.bold = notes.bold or any(section.best for section in sections)
         found.append(Page(" / ".join(filter(None, (device, suite, model))), tuple(sections)))
     return found
 
@@ -149,8 +154,13 @@ def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section
     tasked = [[c for t, its in shown.items() for c in _task(row, t, its, notes)] for row in rows]
     lines = [[*(size(row, c) for c in sizes), *cells] for row, cells in zip(rows, tasked, strict=True)]
     entries = [[row.tasks[t] for t in tasks] for row in rows]
+    contests = [best.of_size(c, rows) for c in sizes]
+    for title, its in shown.items():
+        own = [row.tasks[title] for row in rows]
+        contests += [best.of_task(c, rows, own) for c in its]
+        contests += [best.of_change(CHANGE, rows, own)] if its == QUALITY else []
     title = f"size and quality{f': {above}' if above else ''}" if tasks else "size"
-    return _section(title, heads, rows, lines, entries, notes)
+    return _section(title, heads, rows, lines, entries, notes, contests)
 
 
 def _accuracy(rows: Sequence[Row], title: str, notes: Notes) -> Section:
@@ -166,8 +176,9 @@ def _accuracy(rows: Sequence[Row], title: str, notes: Notes) -> Section:
         notes.said.setdefault(_PAIRED)
     if any("noise" in cell for line in lines for cell in line):
         notes.said.setdefault(_NOISE)
+    contests = [best.of_task(column, rows, entries), best.of_change(SCORE_CHANGE, rows, entries)]
     return _section(
-        f"{task_name(title)}: {items:,.0f} items", heads, rows, lines, [[e] for e in entries], notes
+        f"{task_name(title)}: {items:,.0f} items", heads, rows, lines, [[e] for e in entries], notes, contests
     )
 
 
@@ -192,7 +203,8 @@ def _serving(rows: Sequence[Row], title: str, notes: Notes) -> Section:
     shown = load_columns(entries)
     heads = [c.heading() for c in shown]
     lines = [_figures(shown, entry, notes) for entry in entries]
-    return _section(title, heads, rows, lines, [[entry] for entry in entries], notes)
+    contests = [best.of_load(c, entries) for c in shown]
+    return _section(title, heads, rows, lines, [[entry] for entry in entries], notes, contests)
 
 
 def _more(rows: Sequence[Row], title: str, notes: Notes) -> list[Section]:
@@ -205,7 +217,9 @@ def _more(rows: Sequence[Row], title: str, notes: Notes) -> list[Section]:
             (row.recipe, row.engine, *(cell(c, row.workloads[title], notes) for c in shown)) for row in told
         ]
         heads = ("recipe", "engine", *(c.heading() for c in shown))
-        found += [Section(f"{title}: {word}", heads, tuple(lines), below=True)] if lines else []
+        contests = [best.of_load(c, [row.workloads[title] for row in told]) for c in shown]
+        won = _placed(contests, [line[NAMES:] for line in lines])
+        found += [Section(f"{title}: {word}", heads, tuple(lines), below=True, best=won)] if lines else []
         sources = dict.fromkeys(row.workloads[title].words.get(CEILING, "") for row in told)
         notes.said.update({_CEILINGS.format(source): None for source in sources if source})
     return found
@@ -249,6 +263,7 @@ def _section(
     lines: Sequence[Sequence[str]],
     entries: Sequence[Sequence[Entry]],
     notes: Notes,
+    contests: Sequence[best.Contest],
 ) -> Section:
     """Names before, marks after where there are any; n in the title, or in a column where lines differ."""
     counts = [list(dict.fromkeys(str(e.rounds) for e in found if e.rounds)) for found in entries]
@@ -264,7 +279,12 @@ def _section(
     full = [["recipe", "engine", *heads], *body]
     for column in extra:
         full = [[*line, cell] for line, cell in zip(full, column, strict=True)]
-    return Section(title, tuple(full[0]), tuple(map(tuple, full[1:])))
+    return Section(title, tuple(full[0]), tuple(map(tuple, full[1:])), best=_placed(contests, lines))
+
+
+def _placed(contests: Sequence[best.Contest], lines: Sequence[Sequence[str]]) -> frozenset[tuple[int, int]]:
+    """The best cells among the lines without names, by their column with names."""
+    return frozenset((line, column + NAMES) for line, column in best.winners(contests, lines))
 
 
 def size(row: Row, column: Column) -> str:
@@ -285,7 +305,7 @@ def _task(row: Row, title: str, shown: Sequence[Column], notes: Notes) -> list[s
     if row.baseline:
         return [*cells, "baseline"]
     fraction = entry.change.get(CHANGE.key)
-    low, high = (entry.change.get(f"perplexity_change_{end}_fraction") for end in ("low", "high"))
+    low, high = (entry.change.get(end) for end in CHANGE_ENDS)
     return [*cells, starred(DASH if fraction is None else change(fraction, low, high), entry, notes)]
 
 

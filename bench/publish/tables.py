@@ -50,10 +50,16 @@ def build(results: Iterable[Result], expected: Iterable[Cell] | None = None) -> 
     return Table(tuple(rows), tuple(titles[0]), tuple(titles[1]), tuple(_mixed(ordered)))
 
 
-def render(table: Table, format: Format, width: int = 120) -> str:  # noqa: A002  (the command line's word)
-    """The table as text. `width` columns bound the terminal form only; csv and json hold stored values."""
+def render(
+    table: Table,
+    format: Format,  # noqa: A002  (the command line's word)
+    width: int = 120,
+    *,
+    bold: bool = False,
+) -> str:
+    """The table as text. `width` and `bold` are the terminal form's; csv and json hold stored values."""
     shapes: dict[str, Callable[[], str]] = {
-        "terminal": lambda: renderers.terminal(table, width),
+        "terminal": lambda: renderers.terminal(table, width, bold=bold),
         "md": lambda: renderers.markdown(table),
         "csv": lambda: renderers.csv_text(table),
         "json": lambda: renderers.json_text(table),

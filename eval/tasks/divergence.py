@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.protocols import Session
-from eval import bootstrap, logprobs, windows
+from eval import bootstrap, logprobs, paired, windows
 
 VERSION = 1
 REFERENCE = True
@@ -104,6 +104,25 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
         **_mean("bits_per_byte_change", "", bits, facts["window_bytes"]),
         "scored_tokens": float(sum(tokens)),
     }
+
+
+def between(facts: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, float]:
+    """How much further than another artifact this one is from the reference of both, by paired windows.
+
+    Nats per token and shares of tokens, from two windows on with the 95 % interval of `paired.per_token`.
+    UserError where the two were not measured over the same text, or not against the same reference.
+    """
+    for key in ("sha256", "context", "convention", "tokens", "windows", "window_tokens", "reference"):
+        if facts[key] != other[key]:
+            raise UserError(f"divergences over different items cannot be compared: '{key}' differs")
+    counts, found = facts["window_tokens"], {}
+    for name, unit, key in (("kl_change", "", "window_kl"), ("top1_change", "_fraction", "window_top1")):
+        changes = [a - b for a, b in zip(facts[key], other[key], strict=True)]
+        mean, half = paired.per_token(changes, counts)
+        found[f"{name}{unit}"] = mean
+        if len(counts) > 1:
+            found[f"{name}_low{unit}"], found[f"{name}_high{unit}"] = mean - half, mean + half
+    return found
 
 
 def _mean(name: str, unit: str, sums: list[float], counts: list[int]) -> dict[str, float]:

@@ -16,11 +16,10 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.protocols import Session
-from eval import windows
+from eval import paired, windows
 
 VERSION = 1
 REFERENCE = False
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -76,22 +75,15 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
 
 
 def compare(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
-    """The relative change of perplexity and, from two windows on, its 95 % interval.
-
-    Windows are paired: with d the difference of their sums and n their tokens, the change of the mean is
-    m = sum d / sum n, its standard error that of a ratio estimator over W windows,
-    sqrt(W / (W - 1) * sum (d - m n)^2) / sum n, and the interval is normal in m.
-    """
+    """The relative change of perplexity and, from two windows on, its 95 % interval (`paired.per_token`)."""
     for key in ("sha256", "context", "stride", "tokens", "first_ids", "windows", "window_tokens"):
         if facts[key] != baseline[key]:
             raise UserError(f"perplexities over different items cannot be compared: '{key}' differs")
     counts = facts["window_tokens"]
     changes = [a - b for a, b in zip(facts["window_nll"], baseline["window_nll"], strict=True)]
-    mean = math.fsum(changes) / sum(counts)
+    mean, half = paired.per_token(changes, counts)
     found = {"perplexity_change_fraction": math.expm1(mean)}
     if len(counts) > 1:
-        spread = math.fsum((d - mean * n) ** 2 for d, n in zip(changes, counts, strict=True))
-        half = _Z95 * math.sqrt(spread * len(counts) / (len(counts) - 1)) / sum(counts)
         found["perplexity_change_low_fraction"] = math.expm1(mean - half)
         found["perplexity_change_high_fraction"] = math.expm1(mean + half)
     return found

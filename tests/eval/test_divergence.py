@@ -162,3 +162,29 @@ def test_the_name_says_the_convention(options: Options) -> None:
     assert divergence.title(Options()) == "divergence-stdlib-llama.cpp-512"
     assert divergence.title(Options(convention="hf", tokens=99)) == "divergence-stdlib-hf-512-99t"
     assert divergence.title(options) == "divergence-text.txt-llama.cpp-32"
+
+
+def _scored(kl: list[float], top1: list[int], **changed: object) -> dict[str, Any]:
+    known = {"sha256": "t", "context": 512, "convention": "llama.cpp", "tokens": 9, "windows": len(kl),
+             "window_tokens": [100] * len(kl), "reference": {"digest": "d"}}  # fmt: skip
+    return {**known, "window_kl": kl, "window_top1": top1, **changed}
+
+
+def test_two_artifacts_are_compared_by_paired_windows() -> None:
+    """Changes of 1 and 3 nats in 100 tokens each: 0.02 a token, standard error sqrt(2 x 2) / 200 = 0.01."""
+    found = divergence.between(_scored([3.0, 7.0], [90, 80]), _scored([2.0, 4.0], [90, 90]))
+
+    assert found["kl_change"] == pytest.approx(0.02)
+    assert found["kl_change_low"] == pytest.approx(0.02 - 1.959964 * 0.01)
+    assert found["kl_change_high"] == pytest.approx(0.02 + 1.959964 * 0.01)
+    assert found["top1_change_fraction"] == pytest.approx(-0.05)
+    assert found["top1_change_low_fraction"] == pytest.approx(-0.05 - 1.959964 * 0.05)
+    alone = divergence.between(_scored([3.0], [90]), _scored([2.0], [90]))
+    assert alone == {"kl_change": pytest.approx(0.01), "top1_change_fraction": 0.0}
+
+
+@pytest.mark.parametrize(("key", "value"), [("sha256", "u"), ("reference", {"digest": "e"}), ("windows", 3)])
+def test_divergences_of_other_texts_or_references_are_not_compared(key: str, value: object) -> None:
+    """The sentence names what differs."""
+    with pytest.raises(UserError, match=key):
+        divergence.between(_scored([1.0], [9]), _scored([1.0], [9], **{key: value}))

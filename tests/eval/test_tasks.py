@@ -11,14 +11,20 @@ from bench.contract import plugins, protocols
 
 @pytest.mark.parametrize("name", plugins.names(plugins.TASKS))
 def test_a_task_meets_the_baseline_in_one_of_two_ways(name: str) -> None:
-    """With REFERENCE it prepares one, without it compares facts afterwards; never both."""
+    """With REFERENCE it prepares one, without it compares facts afterwards; never both.
+
+    What was measured against a reference also says how two artifacts stand to each other.
+    """
     module = plugins.load(plugins.TASKS, name)
-    has, lacks = ("prepare", "compare") if module.REFERENCE else ("compare", "prepare")
+    has, lacks = (
+        (("prepare", "between"), ("compare",)) if module.REFERENCE else (("compare",), ("prepare", "between"))
+    )
     role = protocols.Referenced if module.REFERENCE else protocols.Compared
 
-    assert not hasattr(module, lacks)
-    wanted = list(inspect.signature(getattr(role, has)).parameters)[1:]
-    assert list(inspect.signature(getattr(module, has)).parameters) == wanted
+    assert not any(hasattr(module, name_) for name_ in lacks)
+    for name_ in has:
+        wanted = list(inspect.signature(getattr(role, name_)).parameters)[1:]
+        assert list(inspect.signature(getattr(module, name_)).parameters) == wanted
 
 
 @pytest.mark.parametrize("name", plugins.names(plugins.TASKS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,7 @@ from bench.publish.recommend import (
     recommend,
     section,
     size_bytes,
+    without_quality,
     workload_of,
 )
 from bench.publish.rows import Entry, Row
@@ -57,11 +59,11 @@ def test_the_fastest_that_keeps_its_quality_is_picked_and_a_tie_goes_to_less_mem
     assert [name for name, c in found.items() if c.feasible] == ["c", "baseline", "a", "e"]
     assert [name for name, c in found.items() if c.frontier] == ["c", "baseline"]
     assert {name: c.reason for name, c in found.items()} == {
-        "c": "best output tok/s of 4 that keep the limits; as good: a on vllm",
-        "baseline": "output tok/s 100, the pick has 150",
-        "a": "c on vllm is no worse in anything and better in something",
-        "e": "c on vllm is no worse in anything and better in something",
-        "b": "recovery % 95.00, at least 99.00 is asked",
+        "c": "best output tok/s of 4 that keep the limits; as good: a",
+        "baseline": "better than the pick in recovery, TTFT p95",
+        "a": "dominated by c",
+        "e": "dominated by c",
+        "b": "recovery 95.00 < 99.00 %",
         "d": "recovery % was not measured",
     }
 
@@ -88,10 +90,25 @@ def test_where_nothing_is_feasible_nothing_is_picked() -> None:
 
     assert not any(c.feasible or c.frontier or c.picked for c in found)
     assert all(c.reason for c in found)
-    assert judged(wish)["b"].reason == "recovery % 95.00, at least 99.00 is asked"
+    assert judged(wish)["b"].reason == "recovery 95.00 < 99.00 %"
     assert plain["pick"] is None
     assert len(plain["candidates"]) == 6
     assert all(c.reason == "net J/output token was not measured" for c in judged(Wish("energy")).values())
+
+
+def test_quality_that_nobody_measured_is_no_limit() -> None:
+    """Dummy weights and a suite without tasks: a sentence below the table, and no --min-recovery."""
+    plain = [row("baseline", 100, 1000, 1.0), row("a", 150, 500, None)]
+    dummy = [
+        replace(r, workloads={_LOAD: replace(r.workloads[_LOAD], marks=("dummy",))}, tasks={}) for r in plain
+    ]
+
+    assert without_quality(ROWS, "s", Wish(min_recovery=0.9)) == ""
+    assert without_quality(dummy, "s", Wish()).startswith("quality is not judged: s runs dummy weights")
+    assert "no task of s was measured" in without_quality(plain, "s", Wish())
+    for rows in (plain, dummy):
+        with pytest.raises(UserError, match="leave out --min-recovery, or"):
+            without_quality(rows, "s", Wish(min_recovery=0.9))
 
 
 def test_the_table_has_a_line_for_each() -> None:
@@ -110,8 +127,16 @@ def test_what_cannot_be_judged_is_one_sentence() -> None:
         of_device([*ROWS, row("x", 1, 1, 1, device="cpu")], "s", "")
     with pytest.raises(UserError, match="there are: closed-c8"):
         workload_of(ROWS, "open", Wish())
-    with pytest.raises(UserError, match="no workloads tell energy"):
+    with pytest.raises(UserError, match="no workload tells net J/output token"):
         workload_of(ROWS, "", Wish("energy"))
+    with pytest.raises(UserError, match="closed-c8 does not tell net J/output token; none of"):
+        workload_of(ROWS, _LOAD, Wish("energy"))
+    with pytest.raises(
+        UserError, match="2 workloads tell output tok/s; say which with --workload: a, closed-c8"
+    ):
+        workload_of(
+            [replace(r, workloads={**r.workloads, "a": r.workloads[_LOAD]}) for r in ROWS], "", Wish()
+        )
     with pytest.raises(UserError, match="'much' is no size"):
         size_bytes("much")
     assert [size_bytes(text) for text in ("16GiB", "500 MiB", "2GB", "8e9")] == [2**34, 500 * 2**20, 2e9, 8e9]

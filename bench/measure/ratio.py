@@ -1,0 +1,78 @@
+"""How many times one side's figure is the other's, and whether the rounds can tell the two apart.
+
+Times, rates and bytes are compared as ratios, so on a logarithmic scale: a ratio of 2 and one of 1/2 are as
+far from 1.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.measure import student
+
+WELCH, SINGLE, EQUAL, ZERO = "Welch", "n=1", "equal rounds", "a zero"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """B over A, its 95 % interval and two-sided p-value; None where there is none. `rule` says what gave it.
+
+    WELCH: Welch's t. SINGLE: a side has one round, whose noise nobody knows. EQUAL: the rounds of each side
+    are all the same, so they show no noise to judge by. ZERO: a figure is zero or less, and has no ratio.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    rule: str
+
+
+def ratio(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Ratio:
+    """The geometric mean of `second` over that of `first`, by Welch's t test of the logarithms.
+
+    With m, s and n the mean, sample standard deviation and number of each side's logarithms, the difference
+    of the means has the standard error sqrt(s1^2 / n1 + s2^2 / n2), and t of it the degrees of freedom of
+    Welch (1947) and Satterthwaite (1946). Rounds are independent; nothing is assumed of equal spreads.
+    ValueError without values.
+    """
+    if not first or not second:
+        raise ValueError(f"{len(first)} rounds beside {len(second)}")
+    if min(*first, *second) <= 0:
+        return Ratio(None, None, None, None, ZERO)
+    logs = [[math.log(value) for value in side] for side in (first, second)]
+    change = _mean(logs[1]) - _mean(logs[0])
+    if min(len(first), len(second)) < 2:
+        return Ratio(math.exp(change), None, None, None, SINGLE)
+    if all(len(set(side)) == 1 for side in (first, second)):
+        return Ratio(second[0] / first[0], None, None, None, EQUAL)
+    parts = [statistics.variance(side) / len(side) for side in logs]
+    error = math.sqrt(sum(parts))
+    df = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, logs, strict=True))
+    half = student.quantile(level, df) * error
+    p = student.two_sided(change / error, df)
+    return Ratio(math.exp(change), math.exp(change - half), math.exp(change + half), p, WELCH)
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Of positive values; ValueError without values, or with one that is not positive."""
+    if not values or min(values) <= 0:
+        raise ValueError(
+            f"no geometric mean of {len(values)} values with a least of {min(values, default=0)}"
+        )
+    return math.exp(_mean([math.log(value) for value in values]))
+
+
+def normal_p(low: float, high: float, level: float = 0.95) -> float | None:
+    """The two-sided p-value of "zero" that goes with a normal interval; None where it has no width."""
+    if not high > low:
+        return None
+    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
+    return math.erfc(abs(low + high) / (high - low) * z / math.sqrt(2))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,0 +1,385 @@
+"""Two sides of hand-made records have the ratios and p-values that were worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.contract.errors import UserError
+from bench.contract.record import Gpu, Result
+from bench.contract.spec import Task
+from bench.contract.workload import Workload
+from bench.publish.compare import (
+    BETTER,
+    NO_DIFFERENCE,
+    SAME,
+    UNTESTED,
+    WORSE,
+    Comparison,
+    Figure,
+    compare,
+)
+from bench.publish.side_by_side import as_json, checked, page
+from bench.publish.sides import Narrow, Side, sides
+from bench.store import Store
+from eval import paired
+from tests.conftest import ROOT, Command
+from tests.publish.test_divergence import diverged
+from tests.publish.test_scores import _answered, _answers
+from tests.publish.test_tables import CPU, LONG, bad, cell, made, scored, served
+
+LOADS = [Workload(name=name) for name in ("one", "two", "three")]
+
+
+def rounds(
+    recipe: str, values: Sequence[float], what: Workload = LOADS[0], engine: str = "hf", key: str = "tpot_s"
+) -> list[Result]:
+    """A round for each value of the metric, and no other metric."""
+    return [
+        replace(served(recipe, 1.0, i, engine, what), metrics={key: value}) for i, value in enumerate(values)
+    ]
+
+
+def side(kind: str, word: str, records: Sequence[Result]) -> Side:
+    return Side(word, kind, f"{kind} {word}", tuple(records))
+
+
+def beside(a: Sequence[Result], b: Sequence[Result], kind: str = "recipe") -> Comparison:
+    return compare(side(kind, "a", a), side(kind, "b", b))
+
+
+def figure(found: Comparison, key: str) -> Figure:
+    (one,) = (figure for figure in found.figures if figure.column.key == key)
+    return one
+
+
+def stored(root: Path, records: Sequence[Result]) -> Path:
+    store = Store(root)
+    for result in records:
+        store.put(result)
+    return root
+
+
+FIRST, SECOND = [1.0, 2.0, 4.0], [8.0, 16.0, 32.0]
+# Means of logarithms 3 ln 2 apart, each with the variance (ln 2)^2: t = 3 / sqrt(2 / 3) at 4 degrees, where
+# the distribution is elementary: 1 - P(|T| < t) = 1 - x (3 - x^2) / 2 with x = t / sqrt(t^2 + 4).
+T = 3 / math.sqrt(2 / 3)
+X = T / math.sqrt(T**2 + 4)
+P = 1 - X * (3 - X**2) / 2
+
+
+def test_the_ratio_of_geometric_means_and_its_p() -> None:
+    """2 beside 16: eight times as slow, p as worked out above; the better side of a TPOT is down."""
+    found = figure(beside(rounds("a", FIRST), rounds("b", SECOND)), "tpot_s")
+
+    assert [found.a, found.b] == pytest.approx([2.0, 16.0])
+    assert found.ratio.value == pytest.approx(8.0)
+    assert found.ratio.p == pytest.approx(P, rel=1e-9)
+    assert 0.02 < P < 0.025
+    assert found.ratio.low is not None
+    assert found.ratio.low > 1
+    assert found.verdict == WORSE
+    back = beside(rounds("a", SECOND, key="output_tok_per_s"), rounds("b", FIRST, key="output_tok_per_s"))
+    assert figure(back, "output_tok_per_s").verdict == WORSE
+    assert figure(beside(rounds("a", SECOND), rounds("b", FIRST)), "tpot_s").verdict == BETTER
+
+
+@pytest.mark.parametrize(("cells", "verdict"), [(2, WORSE), (3, NO_DIFFERENCE)])
+def test_p_is_adjusted_over_the_cells_of_one_figure(cells: int, verdict: str) -> None:
+    """P of 0.0213 is 0.043 as one of two and 0.064 as one of three; another figure's cells do not count."""
+    mine, theirs = (
+        [r for load in LOADS[:cells] for r in rounds(name, values, load)]
+        + [replace(r, metrics={"ttft_s": r.metrics["tpot_s"]}) for r in rounds(name, values, LONG)]
+        for name, values in (("a", FIRST), ("b", SECOND))
+    )
+    found = beside(mine, theirs)
+
+    assert [f.verdict for f in found.figures if f.column.key == "tpot_s"] == [verdict] * cells
+    assert figure(found, "ttft_s").p_holm == pytest.approx(P)
+    total = next(total for total in found.totals if total.column.key == "tpot_s")
+    assert total.ratio == pytest.approx(8.0)
+    assert (total.cells, total.verdicts) == (cells, {verdict: cells})
+
+
+def test_what_rounds_cannot_tell_is_not_tested() -> None:
+    """One round; rounds without spread; the same figure in every round; zeros in all rounds are no figure."""
+    single = beside(rounds("a", [1.0]), rounds("b", SECOND))
+    flat = beside(rounds("a", [1.0, 1.0]), rounds("b", [2.0, 2.0]))
+    same = beside(rounds("a", [3.0, 3.0]), rounds("b", [3.0, 3.0]))
+    zero = beside(rounds("a", [0.0], key="failed_requests"), rounds("b", [0.0], key="failed_requests"))
+
+    for found, verdict, text in ((single, UNTESTED, "n=1"), (flat, UNTESTED, "equal"), (same, SAME, "equal")):
+        one = figure(found, "tpot_s")
+        assert (one.verdict, one.p_holm, one.ratio.low) == (verdict, None, None)
+        assert text in page(found, 120)
+    assert [f for f in zero.figures if f.place.kind == "load"] == []
+
+
+def test_a_side_against_itself_is_called_different_one_time_in_twenty() -> None:
+    """1,000 A/A comparisons at 3 rounds: 2.5 to 6.5 % have a verdict; of ten cells each, as many any."""
+    random, alarms, any_of_ten = np.random.default_rng(3), 0, 0
+    loads = [Workload(name=str(i)) for i in range(10)]
+    for trial in range(1000):
+        mine, theirs = random.lognormal(1.0, 0.03, (2, 3)).tolist()
+        found = beside(rounds("a", mine), rounds("b", theirs))
+        alarms += figure(found, "tpot_s").verdict != NO_DIFFERENCE
+        if trial < 200:
+            many = [[r for load in loads for r in rounds(name, random.lognormal(1.0, 0.03, 3).tolist(), load)]
+                    for name in ("a", "b")]  # fmt: skip
+            called = {f.verdict for f in beside(many[0], many[1]).figures if f.column.key == "tpot_s"}
+            any_of_ten += called != {NO_DIFFERENCE}
+
+    assert 25 <= alarms <= 65
+    assert any_of_ten <= 18
+
+
+def test_joules_that_do_not_hold_are_no_figure() -> None:
+    """Rounds whose energy is not valid are left out; a side without any valid one has no joules."""
+    key = "energy_net_j_per_output_token"
+
+    def measured(recipe: str, joules: Sequence[float], valid: Sequence[float]) -> list[Result]:
+        both = zip(rounds(recipe, joules), joules, valid, strict=True)
+        return [replace(r, metrics={key: j, "energy_valid": v}) for r, j, v in both]
+
+    mine, theirs = measured("a", [1, 9, 4], [1, 0, 1]), measured("b", [4, 16, 99], [1, 1, 0])
+    found = figure(beside(mine, theirs), key)
+    assert found.rounds == (2, 2)
+    assert [found.a, found.b] == pytest.approx([2.0, 8.0])
+    none = beside(mine, measured("b", [4, 16], [0, 0]))
+    assert key not in {f.column.key for f in none.figures}
+
+
+def test_tasks_are_paired_by_their_items() -> None:
+    """Ten items lost of a thousand, none won: McNemar's 2 / 2^10; the change is -1 point."""
+    found = beside([_answered("a", _answers(600))], [_answered("b", _answers(600, 10))])
+    one = figure(found, "accuracy_fraction")
+
+    assert one.ratio.p == pytest.approx(2 / 2**10)
+    assert one.ratio.value == pytest.approx(590 / 600)
+    assert one.points is not None
+    assert one.points.change == pytest.approx(-0.01)
+    assert (one.verdict, one.ratio.rule) == (WORSE, "McNemar")
+    assert "points)" in page(found, 120)
+    apart = [_answered("a", _answers(600)), _answered("b", _answers(600), texts_sha256="u")]
+    assert figure(beside(apart[:1], apart[1:]), "accuracy_fraction").verdict == UNTESTED
+
+
+def test_perplexity_and_divergence_are_paired_by_windows() -> None:
+    """E to the power of the mean change per token; equal windows are the same; KL needs windows too."""
+    found = figure(beside([scored("a", [1000.0, 1010.0])], [scored("b", [1002.0, 1011.0])]), "perplexity")
+    kl = beside([diverged("a", 0.1, 0.9)], [diverged("b", 0.2, 0.8)])
+
+    assert found.ratio.value == pytest.approx(math.exp(3 / 1022))
+    # Changes of 2 and 1 in 511 tokens each, 0.5 off their mean: the error is sqrt(2 * 0.5) / 1022, z = 3.
+    assert found.ratio.p == pytest.approx(math.erfc(3 / math.sqrt(2)), rel=1e-6)
+    assert found.verdict == WORSE
+    equal = figure(beside([scored("a", [9.0, 8.0])], [scored("b", [9.0, 8.0])]), "perplexity")
+    assert (equal.verdict, equal.ratio.value) == (SAME, 1.0)
+    assert figure(kl, "kl_mean").ratio.value == pytest.approx(2.0)
+    assert (figure(kl, "kl_mean").verdict, figure(kl, "kl_mean").ratio.rule) == (UNTESTED, "other items")
+
+
+def test_artifacts_are_compared_once_and_exactly() -> None:
+    """16 and 4.25 bits: better, without a p; a second suite with the same two artifacts adds no line."""
+    mine, theirs = rounds("baseline", FIRST), rounds("gptq-4", SECOND)
+    twice = [[*side_, *(replace(r, suite="more") for r in side_)] for side_ in (mine, theirs)]
+    found = figure(beside(twice[0], twice[1]), "bits_per_weight")
+
+    assert (found.ratio.value, found.verdict, found.p_holm) == (4.25 / 16, BETTER, None)
+
+
+def test_what_only_one_side_has_is_said() -> None:
+    """A cell that B never ran, one that failed there with its reason, and figures of both that stay."""
+    failed = replace(bad("b", "failed", "out of\x1b[2J memory"), cell=cell("b", what=LOADS[1]))
+    a = [*rounds("a", FIRST), *rounds("a", FIRST, LOADS[1]), *rounds("a", FIRST, LOADS[2])]
+    found = beside(a, [*rounds("b", SECOND), failed])
+    text = page(found, 120)
+
+    assert "only A has 1 cell: demo/demo/hf/three" in text
+    assert "A ran 1 cell that B could not: failed: out of?[2J memory (1 cell)" in text
+    assert "1 cells" not in text
+    assert "\x1b" not in text
+    assert [p["what"] for p in json.loads(as_json(found))["only_a"]] == ["two", "three"]
+
+
+def test_what_else_differs_is_said_below() -> None:
+    """Driver, versions, an instruction set, a load of one name with other options, and clocks 2 % apart."""
+    gpu = Gpu(0, "L4", 2**34, "8.9", "550.1")
+    one, two = ({"energy_sm_clock_mean_mhz": clock} for clock in (1500.0, 1530.0))
+    mine = [
+        replace(
+            r, hardware=replace(CPU, gpus=(gpu,)), environment={"vllm": "0.9"}, metrics={**r.metrics, **one}
+        )
+        for r in rounds("a", FIRST)
+    ]
+    other = replace(CPU, gpus=(replace(gpu, driver="560.2"),), isa=("avx2",))
+    changed = replace(cell("b"), workload=replace(LOADS[0], repeats=9))
+    theirs = [
+        replace(r, hardware=other, environment={"vllm": "0.10"}, metrics={**r.metrics, **two}, cell=changed)
+        for r in rounds("b", SECOND)
+    ]
+    text = page(beside(mine, theirs), 120)
+
+    told = (
+        "driver: 550.1 / 560.2",
+        "vllm: 0.9 / 0.10",
+        "load repeats: 5 / 9",
+        "instruction sets: \N{EN DASH} / avx2",
+    )
+    for line in (*told, "mean SM clock, MHz: 1500 to 1500 / 1530 to 1530"):
+        assert f"{line} (1 of 1 cells)" in text
+    assert "What else is not the same" not in page(beside(rounds("a", FIRST), rounds("b", SECOND)), 120)
+
+
+def test_a_word_is_what_it_is_in_the_records(tmp_path: Path) -> None:
+    """Recipes, engines, pairs and devices; none and mixed kinds are a sentence; a prefix decides."""
+    root = stored(tmp_path / "r", [*rounds("nf4", FIRST), *rounds("gguf", SECOND, engine="llamacpp"),
+                                   *rounds("llamacpp", SECOND, LONG)])  # fmt: skip
+
+    def kinds(a: str, b: str) -> list[tuple[str, int]]:
+        return [(s.kind, len(s.records)) for s in sides(a, b, root, Narrow())]
+
+    assert kinds("nf4", "gguf") == [("recipe", 3), ("recipe", 3)]
+    assert kinds("hf", "engine:llamacpp") == [("engine", 6), ("engine", 3)]
+    assert kinds("nf4@hf", "gguf@llamacpp") == [("recipe@engine", 3), ("recipe@engine", 3)]
+    for a, b, sentence in (
+        ("nf5", "gguf", "'nf5' is no recipe, engine, device or model of .*: did you mean nf4"),
+        ("recipe:nf5", "gguf", "unknown recipe 'nf5'"),
+        ("llamacpp", "hf", "llamacpp is a recipe and an engine: write recipe:llamacpp or engine:llamacpp"),
+        ("nf4", "hf", "nf4 is a recipe and hf is an engine"),
+        ("nf4", "gguf@llamacpp", "write nf4@ENGINE"),
+        ("nf4", "recipe:nf4", "both sides are the recipe nf4"),
+        ("commit:HEAD", "nf4", "git cannot read"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            sides(a, b, root, Narrow())
+    with pytest.raises(UserError, match="there are no records in"):
+        sides("nf4", "gguf", tmp_path / "empty", Narrow())
+
+
+def test_globs_leave_cells_out(tmp_path: Path) -> None:
+    """By suite, load, engine and recipe, as fnmatch has it."""
+    records = [*rounds("nf4", FIRST), *rounds("nf4", FIRST, LOADS[1]), *rounds("gguf", FIRST)]
+    root = stored(tmp_path, records)
+
+    def kept(narrow: Narrow) -> list[int]:
+        return [len(found.records) for found in sides("nf4", "gguf", root, narrow)]
+
+    assert kept(Narrow()) == [6, 3]
+    assert kept(Narrow(only="on*")) == [3, 3]
+    assert kept(Narrow(suites=("de*", "x"))) == [6, 3]
+    assert kept(Narrow(suites=("x",))) == kept(Narrow(engine="v*")) == kept(Narrow(device="gpu*")) == [0, 0]
+    assert kept(Narrow(recipe="g*")) == [0, 3]
+
+
+def test_engines_that_load_other_recipes_are_compared_as_pairs() -> None:
+    """No recipe ran on both: the sentence names those of each and what to write."""
+    a, b = rounds("baseline", FIRST), rounds("gguf", SECOND, engine="llamacpp")
+    with pytest.raises(UserError, match=r"of a are baseline; those of b gguf; compare .* baseline@a gguf@b"):
+        checked(beside(a, b, "engine"))
+
+    found = beside(a, b, "recipe@engine")
+    assert figure(checked(found), "tpot_s").ratio.value == pytest.approx(8.0)
+
+
+def test_models_of_other_suites_are_compared() -> None:
+    """A suite has one model: two of them share no suite, and are matched by recipe, engine and load."""
+    mine = rounds("nf4", FIRST)
+    theirs = [replace(r, suite="other", cell=replace(r.cell, model=replace(r.cell.model, name="big")))
+              for r in rounds("nf4", SECOND)]  # fmt: skip
+    assert figure(beside(mine, theirs, "model"), "tpot_s").ratio.value == pytest.approx(8.0)
+    with pytest.raises(UserError, match="the loads and tasks of a are one; those of b two"):
+        checked(beside(mine, [replace(r, cell=replace(r.cell, workload=LOADS[1])) for r in theirs], "model"))
+    twice = [*theirs, *(replace(r, suite="third") for r in theirs)]
+    with pytest.raises(UserError, match="choose with --suite, of demo, other, third"):
+        checked(beside(mine, twice, "model"))
+
+
+def _git(folder: Path, *words: str) -> None:
+    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True)
+
+
+def test_two_commits_are_read_from_git_and_the_checkout_stays(tmp_path: Path, command: Command) -> None:
+    """Records of a tag beside HEAD's: the changed cell is compared, the unchanged one said."""
+    repo = tmp_path / "repo"
+    root = stored(repo / "results", [*rounds("nf4", FIRST), *rounds("nf4", FIRST, LOADS[1])])
+    (root / "cpu-x-2c-8gib/r9.json").write_text("{}")
+    _git(repo, "init", "-q")
+    _git(repo, "add", ".")
+    _git(repo, "commit", "-qm", "one")
+    _git(repo, "tag", "before")
+    stored(root, [replace(r, started="2026-12-01T00:00:00") for r in rounds("nf4", SECOND)])
+    _git(repo, "commit", "-qam", "two")
+    stored(root, rounds("nf4", [1.0, 1.0, 1.0]))
+    done = command("bench", "compare", "before", "HEAD", "--json", "--results", str(root))
+    data = json.loads(done.stdout)
+
+    assert done.returncode == 0
+    (one,) = data["figures"]
+    assert (one["what"], one["metric"], one["verdict"]) == ("one", "tpot_s", "worse")
+    assert one["ratio"]["value"] == pytest.approx(8.0)
+    assert [cell_["what"] for cell_ in data["same_records"]] == ["two"]
+    assert "r9.json is no record" in done.stderr
+    assert str(tmp_path) not in done.stdout
+    same = command("bench", "compare", "HEAD", "commit:before~0", "--results", str(root), "--only", "two")
+    assert (same.returncode, "very same records of them: 1 cell" in same.stdout) == (0, True)
+    wrong = command("bench", "compare", "commit:HEAD~7", "HEAD", "--results", str(root))
+    assert (wrong.returncode, "'HEAD~7' is no commit" in wrong.stderr) == (2, True)
+    mixed = command("bench", "compare", "HEAD", str(root), "--results", str(root))
+    assert "better in 1" in mixed.stdout
+
+
+def test_committed_records_give_what_their_items_say(command: Command) -> None:
+    """nf4 beside int8: McNemar's p by the items in the records, and the perplexities' own ratio."""
+    done = command("bench", "compare", "nf4", "int8", "--suite", "quality", "--json")
+    figures = {(f["what"], f["metric"]): f for f in json.loads(done.stdout)["figures"]}
+    store = Store(ROOT / "results")
+    known = {(r.cell.recipe.name, r.cell.what): r for r in store.all("*/quality/quality/*")}
+    tasks = [what for what, metric in figures if metric == "accuracy_fraction"]
+
+    assert len(tasks) == 3
+    for what in tasks:
+        mine, base = ([int(s) for s in known[name, what].facts["item_scores"]] for name in ("int8", "nf4"))
+        lost = sum(a < b for a, b in zip(mine, base, strict=True))
+        won = sum(a > b for a, b in zip(mine, base, strict=True))
+        assert figures[what, "accuracy_fraction"]["ratio"]["p"] == pytest.approx(paired.mcnemar(lost, won))
+    ppl = next(what for what, metric in figures if metric == "perplexity")
+    ratio = known["int8", ppl].metrics["perplexity"] / known["nf4", ppl].metrics["perplexity"]
+    assert figures[ppl, "perplexity"]["ratio"]["value"] == pytest.approx(ratio, rel=1e-4)
+    assert figures[ppl, "perplexity"]["verdict"] == BETTER
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_page_keeps_its_width(width: int) -> None:
+    """No line is longer than asked; totals come before cells; who is who comes first."""
+    a = [*rounds("a", FIRST), *rounds("a", FIRST, LOADS[1]), scored("a", [1000.0, 990.0])]
+    b = [*rounds("b", SECOND), *rounds("b", SECOND, LOADS[1]), scored("b", [1001.0, 990.0])]
+    text = page(beside(a, b), width)
+
+    assert max(map(len, text.splitlines())) <= width
+    assert text.startswith("A: recipe a\nB: recipe b\n3 cells compared")
+    assert text.index("over all cells") < text.index("\none\n") < text.index("Welch: ratio")
+
+
+def test_unquantized_divergences_have_no_ratio() -> None:
+    """A KL at the floor of what was kept of the baseline is no unit to measure another by."""
+    task = Task("divergence", name="kl")
+    facts = {"sha256": "t", "context": 1, "convention": "hf", "tokens": 9, "windows": 2,
+             "window_tokens": [10, 10], "reference": "d", "window_top1": [9, 8]}  # fmt: skip
+    both = [
+        replace(diverged(name, kl, 0.9), cell=cell(name, what=task), artifact=made(name),
+                facts={**facts, "window_kl": [10 * kl, 10 * kl * more]})
+        for name, kl, more in (("a", 1.6e-9, 1.0), ("b", 0.02, 1.1))
+    ]  # fmt: skip
+    found = figure(beside(both[:1], both[1:]), "kl_mean")
+
+    assert (found.ratio.value, found.verdict) == (None, WORSE)
+    assert "nats)" in page(beside(both[:1], both[1:]), 120)
