@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,7 +23,9 @@ from bench.options import (
     Device,
     EngineName,
     Format,
+    Json,
     Only,
+    Quiet,
     Results,
     Rounds,
     Set,
@@ -42,37 +44,49 @@ app = typer.Typer(
     help="Compress a language model, measure what it lost and what it won, and print the table.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
+_CODES = (
+    "Exit codes: 0 the suite ran to its end, failed rounds being records too; 2 something has to be mended "
+    "first, as one sentence says; 130 interrupted (Ctrl-C, SIGTERM), what is finished is kept."
+)
 envs_app = typer.Typer(help="The environments that engines and methods run in.", no_args_is_help=True)
 app.add_typer(envs_app, name="envs")
 app.add_typer(verdicts.app)
 
 
-@app.command()
+@app.command(epilog=_CODES)
 def run(
     suite: SuiteFile, only: Only = "", engine: EngineName = "", device: Device = "", rounds: Rounds = 0,
     retry: Annotated[Literal["", "failed"], typer.Option(help="Run cells again that failed before.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,  # noqa: FBT002
     overrides: Set = None, results: Results = RESULTS, format: Format = "terminal",  # noqa: A002
+    as_json: Json = False, quiet: Quiet = False,  # noqa: FBT002
 ) -> None:  # fmt: skip
     """Run what a suite still lacks, then print its table. Running it again does nothing twice."""
     if dry_run:
-        plan(suite, only, engine, device, rounds, overrides, results, retry)
+        plan(suite, only, engine, device, rounds, overrides, results, retry, as_json)
         return
+    from bench.publish import brief
     from bench.run import pipeline
     from bench.run.progress import Progress
     from bench.store import Store
 
-    with Progress() as progress:
+    if as_json and format not in ("terminal", "json"):
+        raise UserError(
+            f"--json prints the table as JSON, --format {format} does not; leave one of them away"
+        )
+    with Progress(quiet=quiet, figure=brief.figure) as progress:
         made = _plan(suite, only, engine, device, rounds, overrides, fetch=True)
         store = Store(results)
         tally = pipeline.run(made, store, progress, retry_failed=retry == "failed")
-    _table(store, made, format)
-    ran = (
-        ", ".join(f"{count} {status}" for status, count in sorted(tally.done.items()))
-        or "nothing left to run"
-    )
-    where = _where(results, made)
-    say(f"Rounds: {ran}; {tally.kept} recorded before. Time: {progress.spent}. Records: {where}")
+    where, spent_s = _where(results, made), progress.spent_s
+    _table(store, made, "json" if as_json else format, {
+        "rounds": {"ok": 0, "failed": 0, "unsupported": 0, **tally.done, "kept": tally.kept},
+        "time_s": round(spent_s, 1), "records": where,
+    } if as_json else None)  # fmt: skip
+    if not quiet:
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.done.items()))
+        ran = f"{counts or 'nothing left to run'}; {tally.kept} recorded before"
+        say(f"Rounds: {ran}. Time: {progress.spent}. Records: {', '.join(where)}")
     if tally.done["failed"]:
         say(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {_log()}")
 
@@ -82,6 +96,7 @@ def plan(
     suite: SuiteFile, only: Only = "", engine: EngineName = "", device: Device = "", rounds: Rounds = 0,
     overrides: Set = None, results: Results = RESULTS,
     retry: Annotated[Literal["", "failed"], typer.Option(help="Count failed rounds as to run.")] = "",
+    as_json: Json = False,  # noqa: FBT002
 ) -> None:  # fmt: skip
     """Show each cell of a suite: recorded, to run, or why it cannot run. Nothing is built, fetched or run."""
     from bench.publish import plans
@@ -90,6 +105,9 @@ def plan(
 
     made = _plan(suite, only, engine, device, rounds, overrides, fetch=False)
     todo = pipeline.pending(made, Store(results), retry_failed=retry == "failed")
+    if as_json:
+        typer.echo(plans.as_json(made.suite.name, made.items, todo, made.unpaired))
+        return
     for line in plans.lines(made.items, todo, made.unpaired):
         typer.echo(line)
 
@@ -152,7 +170,7 @@ def load(
     key_variable: Annotated[str, typer.Option(help="Environment variable that holds the API key.")] = "",
     seed: Annotated[int, typer.Option(help="Of prompts, lengths and arrivals.")] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds for the whole load.")] = 3600.0,
-    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,  # noqa: FBT002
+    as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Load an OpenAI-compatible server that runs already, and say how it did."""
     from bench.load.job import Endpoint
@@ -178,23 +196,22 @@ def load(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(as_json: Json = False) -> None:  # noqa: FBT002
     """Show this machine, its environments, what is missing."""
     from bench.run import checkup
 
-    for line in checkup.lines():
-        typer.echo(line)
+    _print(checkup.as_json() if as_json else checkup.lines())
 
 
 @app.command(name="list")
 def list_(
     what: Annotated[Literal["engines", "methods", "tasks", "suites", "recipes", "shapes"], typer.Argument()],
+    as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """List what there is, a name and its options a line."""
     from bench.run import catalogue
 
-    for line in catalogue.lines(what):
-        typer.echo(line)
+    _print(catalogue.listed(what) if as_json else catalogue.lines(what))
 
 
 @app.command()
@@ -206,24 +223,24 @@ def schema() -> None:
 
 
 @envs_app.command(name="list")
-def envs_list() -> None:
+def envs_list(as_json: Json = False) -> None:  # noqa: FBT002
     """Each environment: ready, an interpreter of yours, or not built."""
     from bench.run import checkup
 
-    for line in checkup.environments():
-        typer.echo(line)
+    _print(list(checkup.states()) if as_json else checkup.environments())
 
 
 @envs_app.command(name="build")
 def envs_build(
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
     tools: Tools = False,  # noqa: FBT002
+    quiet: Quiet = False,  # noqa: FBT002
 ) -> None:
     """Build environments now, so that a run need not."""
     from bench.run import envs
     from bench.run.progress import Progress
 
-    with Progress() as progress:
+    with Progress(quiet=quiet) as progress:
         for name in names:
             ready = envs.ensure(name, progress.doing)
             progress.line(f"{name}: {ready.python}")
@@ -303,7 +320,24 @@ def _plan(
     return made
 
 
-def _table(store: Store, made: Plan | None, format: TableFormat) -> None:  # noqa: A002
+def _print(found: Iterator[str] | Mapping[str, Any] | Sequence[Any]) -> None:
+    """Lines as they come, anything else as JSON."""
+    from bench.contract import wire
+
+    if isinstance(found, Iterator):
+        for line in found:
+            typer.echo(line)
+    else:
+        typer.echo(wire.dumps(found, indent=1))
+
+
+def _table(
+    store: Store,
+    made: Plan | None,
+    format: TableFormat,  # noqa: A002
+    ran: Mapping[str, Any] | None = None,
+) -> None:
+    """Print the table; of a program's interest also what `ran`, as one JSON object with it."""
     from bench.publish import tables
     from bench.run import pipeline
 
@@ -312,14 +346,15 @@ def _table(store: Store, made: Plan | None, format: TableFormat) -> None:  # noq
     else:
         expected = [pipeline.public(cell) for cell in made.cells]
         results = pipeline.records(made, store)
-    typer.echo(tables.render(tables.build(results, expected), format, width()))
+    text = tables.render(tables.build(results, expected), format, width())
+    typer.echo(text if ran is None else json.dumps({**ran, "table": json.loads(text)}, indent=1))
     for problem in store.problems:
         say(f"warning: {problem}")
 
 
-def _where(results: Path, made: Plan) -> str:
+def _where(results: Path, made: Plan) -> list[str]:
     slugs = dict.fromkeys(m.hardware.slug for m in made.made)
-    return ", ".join(str(results / slug / made.suite.name) for slug in slugs)
+    return [str(results / slug / made.suite.name) for slug in slugs]
 
 
 def _log() -> Path:
