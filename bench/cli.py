@@ -75,7 +75,7 @@ def run(
             f"--json prints the table as JSON, --format {format} does not; leave one of them away"
         )
     with Progress(quiet=quiet, figure=brief.figure) as progress:
-        made = _plan(suite, only, engine, device, rounds, overrides, fetch=True)
+        made = _plan(suite, only, engine, device, rounds, overrides, fetch=progress.doing)
         store = Store(results)
         tally = pipeline.run(made, store, progress, retry_failed=retry == "failed")
     where, spent_s = _where(results, made), progress.spent_s
@@ -103,7 +103,7 @@ def plan(
     from bench.run import pipeline
     from bench.store import Store
 
-    made = _plan(suite, only, engine, device, rounds, overrides, fetch=False)
+    made = _plan(suite, only, engine, device, rounds, overrides, fetch=None)
     todo = pipeline.pending(made, Store(results), retry_failed=retry == "failed")
     if as_json:
         typer.echo(plans.as_json(made.suite.name, made.items, todo, made.unpaired))
@@ -121,7 +121,7 @@ def table(
     from bench.store import Store
 
     store = Store(results)
-    made = _plan(suite, "", "", device, 0, overrides, fetch=False) if suite else None
+    made = _plan(suite, "", "", device, 0, overrides, fetch=None) if suite else None
     if made is None and not results.is_dir():
         raise UserError(f"no records in {results}; run a suite first: python -m bench run configs/demo.yaml")
     _table(store, made, format)
@@ -301,8 +301,9 @@ def _plan(
     rounds: int,
     overrides: list[str] | None,
     *,
-    fetch: bool,
+    fetch: Callable[[str], None] | None,
 ) -> Plan:
+    """The plan; a model that is not here is downloaded where `fetch` is there to hear of it."""
     from dataclasses import replace
 
     from bench.run import config
@@ -313,7 +314,9 @@ def _plan(
         suite = replace(suite, devices=(device,))
     if rounds:
         suite = replace(suite, rounds=rounds)
-    made = planner.plan(suite, fetch=fetch, only=only, engine=engine)
+    made = planner.plan(
+        suite, fetch=fetch is not None, only=only, engine=engine, report=fetch or (lambda _: None)
+    )
     if not made.items:
         asked = " ".join(f"--{k} {v}" for k, v in {"only": only, "engine": engine}.items() if v)
         raise UserError(f"{file}: no cell matches {asked}; `python -m bench plan {file}` lists them")

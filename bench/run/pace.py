@@ -12,6 +12,8 @@ Alike = tuple[
     str, ...
 ]  # what a round's time is like, the closest first: its cell, its load on its engine, ...
 
+_OF_FAILED = 2  # the kinds that a failed round tells of: its cell, its load on its engine
+
 
 class Pace:
     """The rounds ahead, each by what it is `alike`, and the seconds that others of these took.
@@ -29,10 +31,10 @@ class Pace:
         for kind in alike:
             self._took[kind].append(seconds)
 
-    def done(self, alike: Alike, seconds: float) -> None:
-        """One of the rounds ahead was run."""
+    def done(self, alike: Alike, seconds: float, *, failed: bool = False) -> None:
+        """One of the rounds ahead was run. What failed says nothing of other engines, and of other loads."""
         self._ahead[alike] -= 1
-        self.known(alike, seconds)
+        self.known(alike[:_OF_FAILED] if failed else alike, seconds)
 
     def expected_s(self, alike: Alike) -> float | None:
         """None where nothing like it was run."""

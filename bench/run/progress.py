@@ -39,7 +39,7 @@ class Progress:
     def __init__(self, *, quiet: bool = False, figure: Callable[[Result], str] = lambda _: "") -> None:
         self._quiet, self._figure = quiet, figure
         self._began = self._doing_began = self._round_began = time.monotonic()
-        self._doing, self._subject = "", ""
+        self._doing, self._subject = "starting", ""
         self._round: Round | None = None
         self._rounds, self._several, self._kept = 0, False, 0
         self._counts: Counter[str] = Counter()
@@ -68,12 +68,14 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        if self._screen is not None:
-            screen, self._screen = self._screen, None
-            screen.stop()
-        if kind is KeyboardInterrupt:
-            done = f" ({self._kept + sum(self._counts.values())} rounds)" if self._rounds else ""
-            self.warn(f"stopped; what is finished is kept{done}, run the same command to go on")
+        try:
+            if kind is KeyboardInterrupt:
+                done = f" ({self._kept + self._done} rounds)" if self._rounds else ""
+                self.warn(f"stopped; what is finished is kept{done}, run the same command to go on")
+        finally:
+            if self._screen is not None:
+                screen, self._screen = self._screen, None
+                screen.stop()
 
     @property
     def spent_s(self) -> float:
@@ -118,23 +120,23 @@ class Progress:
         """The round that had been started is over."""
         assert self._round is not None  # noqa: S101  (it was started)
         one, seconds = self._round, time.monotonic() - self._round_began
-        self._pace.done(one.alike, seconds)
+        self._pace.done(one.alike, seconds, failed=result.status == "failed")
         self._counts[result.status] += 1
         self._round, self._doing, self._left_s = None, "", self._pace.left_s()
         said = printable(self._figure(result) if result.status == "ok" else result.reason)
         where = f" on {one.device}" if self._several else ""
         cell = printable(f"{one.title}{where}")
-        ended = Finished(f"{cell} round {one.number}", self._done, result.status, seconds, said)
-        self._tell(ended, cell)
+        ended = Finished(cell, one.number, self._done, result.status, seconds, said)
+        self._tell(ended)
 
-    def _tell(self, ended: Finished, cell: str) -> None:
+    def _tell(self, ended: Finished) -> None:
         text = scene.finished(ended, self._rounds, self.spent_s)
         if ended.status == "failed":
             self.warn(text)
         elif ended.status == "unsupported":
-            if cell not in self._refused and self._screen is None:  # its other rounds cannot either
+            if ended.cell not in self._refused and self._screen is None:  # its other rounds cannot either
                 self.line(text)
-            self._refused.add(cell)
+            self._refused.add(ended.cell)
             return
         elif self._screen is None:
             self.line(text)
@@ -148,10 +150,10 @@ class Progress:
         """All that is known now."""
         now, one = time.monotonic(), self._round
         round_s = now - self._round_began if one else 0.0
-        expected_s = self._pace.expected_s(one.alike) if one else None
+        expected_s = self._pace.expected_s(one.alike[:-1]) if one else None  # of any load would be a guess
         left_s = self._left_s
-        if left_s is not None and expected_s is not None:
-            left_s = max(0.0, left_s - min(round_s, expected_s))
+        if left_s is not None and one is not None:
+            left_s -= min(round_s, self._pace.expected_s(one.alike) or 0.0)
         return Scene(
             now - self._began, self._doing, now - self._doing_began, one, round_s, expected_s,
             self._rounds, self._kept, dict(self._counts), left_s, tuple(self._recent),

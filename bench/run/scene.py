@@ -24,7 +24,8 @@ class Round:
 class Finished:
     """A round that is over; `place` is how many were by then, `said` its main figure or its reason."""
 
-    name: str
+    cell: str
+    number: int
     place: int
     status: Status
     seconds: float
@@ -54,7 +55,7 @@ class Scene:
 
 def finished(one: Finished, total: int, spent_s: float) -> str:
     """As "[ 12/65] 1:23 demo/nf4/hf/offline-b1-p128-n64 round 1 ok 4.2 s, 63 tok/s"."""
-    head = f"{_place(one.place, total)} {clock(spent_s)} {one.name} {one.status}"
+    head = f"{_place(one.place, total)} {clock(spent_s)} {one.cell} round {one.number} {one.status}"
     if one.status == "unsupported":
         return f"{head}: {one.said}"
     stop = ": " if one.status == "failed" else ", "
