@@ -60,7 +60,8 @@ def evaluate(
     if plugins.load(plugins.TASKS, task).REFERENCE:
         raise UserError(f"{task} needs two artifacts: python -m eval compare BASE OTHER --task {task}")
     with Progress(quiet=quiet) as progress:
-        result = _measured(_plan(Model(artifact, revision or None), "as-is", how), progress)
+        made = _plan(Model(artifact, revision or None), "as-is", how, progress)
+        result = _measured(made, progress)
     typer.echo(wire.dumps(result, indent=1) if json else shown.one(result))
 
 
@@ -77,8 +78,8 @@ def compare(
 
     how, module = _How(engine, dtype, device, _task(task, context.args)), plugins.load(plugins.TASKS, task)
     with Progress(quiet=quiet) as progress:
-        first = _plan(Model(base), "baseline", how)
-        mine = _measured(_plan(Model(other), "as-is", how, beside=first), progress)
+        first = _plan(Model(base), "baseline", how, progress)
+        mine = _measured(_plan(Model(other), "as-is", how, progress, beside=first), progress)
         theirs = None if module.REFERENCE else _measured(first, progress)
     change = module.compare(mine.facts, theirs.facts) if theirs else {}
     if json:
@@ -95,18 +96,18 @@ def _task(kind: str, words: list[str]) -> Task:
     return Task(kind, options, module.title(module.Options(**options)))
 
 
-def _plan(model: Model, recipe: str, how: _How, beside: Plan | None = None) -> Plan:
+def _plan(model: Model, recipe: str, how: _How, progress: Progress, beside: Plan | None = None) -> Plan:
     """The plan of one round: the model as it is, under the name of a recipe."""
     from bench.run import config, models
     from bench.run import plan as planner
 
     given = {"dtype": how.dtype} if how.dtype else {}
-    engine = how.engine or _scorer(models.resolve(model, fetch=True).format)
+    engine = how.engine or _scorer(models.resolve(model, fetch=True, report=progress.doing).format)
     spec = EngineSpec(engine, config.options(plugins.ENGINES, engine, given, engine))
     suite = Suite(
         "eval", model, (Recipe(recipe),), (spec,), tasks=(how.task,), devices=(how.device,), rounds=1
     )
-    return planner.plan(suite, fetch=True, beside=beside)
+    return planner.plan(suite, fetch=True, beside=beside, report=progress.doing)
 
 
 def _measured(made: Plan, progress: Progress) -> Result:

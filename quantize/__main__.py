@@ -52,7 +52,7 @@ def quantize(
     wanted = _recipe(method, recipe, context.args)
     with Progress(quiet=quiet) as progress:
         hardware = machine.detect(device)
-        resolved = models.resolve(Model(model, revision or None), fetch=True)
+        resolved = models.resolve(Model(model, revision or None), fetch=True, report=progress.doing)
         steps = artifacts.steps_for(wanted, hardware, resolved.format)
         reason, _ = artifacts.unsupported(steps, resolved, hardware)
         if reason:

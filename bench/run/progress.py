@@ -33,11 +33,15 @@ Report = Callable[[str], None]
 class Progress:
     """`line` is said once, `warn` in quiet too; `doing` is what happens now, as "subject: detail".
 
-    `figure` gives a finished round's main figure as text. `begin`, `starts` and `ends` frame the rounds.
+    `begin`, `starts` and `ends` frame the rounds. `figure` gives a finished one's main figure as text,
+    `silence_s` is the longest that a pipe hears nothing.
     """
 
-    def __init__(self, *, quiet: bool = False, figure: Callable[[Result], str] = lambda _: "") -> None:
-        self._quiet, self._figure = quiet, figure
+    def __init__(
+        self, *, quiet: bool = False, figure: Callable[[Result], str] = lambda _: "",
+        silence_s: float = _SILENCE_S,
+    ) -> None:  # fmt: skip
+        self._quiet, self._figure, self._silence_s = quiet, figure, silence_s
         self._began = self._doing_began = self._round_began = time.monotonic()
         self._doing, self._subject = "starting", ""
         self._round: Round | None = None
@@ -70,8 +74,9 @@ class Progress:
         self._over.set()
         try:
             if kind is KeyboardInterrupt:
-                done = f" ({self._kept + self._done} rounds)" if self._rounds else ""
-                self.warn(f"stopped; what is finished is kept{done}, run the same command to go on")
+                done = self._kept + self._done
+                count = f" ({done} round{'s' if done != 1 else ''})" if self._rounds else ""
+                self.warn(f"stopped; what is finished is kept{count}, run the same command to go on")
         finally:
             if self._screen is not None:
                 screen, self._screen = self._screen, None
@@ -170,11 +175,11 @@ class Progress:
 
     def _tick(self) -> None:
         """In a pipe: break the silence."""
-        wait_s = _SILENCE_S
+        wait_s = self._silence_s
         while not self._over.wait(wait_s):
-            wait_s = self._printed + _SILENCE_S - time.monotonic()
+            wait_s = self._printed + self._silence_s - time.monotonic()
             if wait_s <= 0:
-                wait_s = _SILENCE_S
+                wait_s = self._silence_s
                 if self._doing or self._round:
                     self.line(scene.now(self.scene()))
 
