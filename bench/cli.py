@@ -61,7 +61,10 @@ def run(
     overrides: Set = None, results: Results = RESULTS, format: Format = "terminal",  # noqa: A002
     as_json: Json = False, quiet: Quiet = False,  # noqa: FBT002
 ) -> None:  # fmt: skip
-    """Run what a suite still lacks, then print its table. Running it again does nothing twice."""
+    """Run what a suite still lacks, then print its table. Running it again does nothing twice.
+
+    With --json stdout has one object: the table, rounds by status, the time, the folders of the records.
+    """
     if dry_run:
         plan(suite, only, engine, device, rounds, overrides, results, retry, as_json)
         return

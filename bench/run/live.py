@@ -37,7 +37,7 @@ class Screen:
         )  # fmt: skip
 
     def start(self) -> None:
-        self._live.start()
+        self._live.start(refresh=True)
 
     def stop(self) -> None:
         """Clear it away and give the cursor back, whatever a second Ctrl-C cuts short."""
@@ -66,16 +66,14 @@ def lines(scene: Scene, width: int, height: int, signs: Sequence[str] = _UNICODE
 
 
 def _recent(those: Sequence[Finished], width: int, cut: str) -> Iterator[Text]:
-    figures = [one.said if one.status == "ok" else "" for one in those]
-    states = max((len(one.status) for one in those), default=0)
     times = max((len(took(one.seconds)) for one in those), default=0)
-    widest = max(map(len, figures), default=0)
-    for one, figure in zip(those, figures, strict=True):
-        rest = f" {took(one.seconds):>{times}}  {figure:>{widest}}{'  ' if widest else ''}"
-        room = width - states - len(rest)
+    widest = max((len(one.said) for one in those), default=0)
+    for one in those:
+        rest = f" {took(one.seconds):>{times}}  {one.said:>{widest}}{'  ' if widest else ''}"
+        room = width - len(one.status) - len(rest)
         whole = f"{one.cell} round {one.number}"
         name = whole if cell_len(whole) <= room else shortened(one.cell, room, cut)
-        line = Text.assemble((f"{one.status:<{states}}", _STYLES[one.status]), rest, (name, "dim"))
+        line = Text.assemble((one.status, _STYLES[one.status]), rest, (name, "dim"))
         line.truncate(width)
         yield line
 

@@ -80,7 +80,7 @@ def loaded(
     """
 
     def applied(stage: Workload, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
-        report(f"under load {k + 1}, {stage.title}" if load.staged else "under load")
+        report(f"under load {k + 1} ({stage.title})" if load.staged else "under load")
         job, facts = loads.job(stage, target, seed, f"{round_}/{k}")
         found = apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
         if not found.error and found.served and all(one.failure == "refused" for one in found.served):

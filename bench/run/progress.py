@@ -138,14 +138,13 @@ class Progress:
         text = scene.finished(ended, self._rounds, self.spent_s)
         if ended.status == "failed":
             self.warn(text)
-        elif ended.status == "unsupported":
-            if ended.cell not in self._refused and self._screen is None:  # its other rounds cannot either
-                self.line(text)
+        elif ended.status == "ok":
+            self._recent.append(ended)
+        told_already = ended.cell in self._refused  # the other rounds of a cell that cannot run cannot either
+        if ended.status == "unsupported":
             self._refused.add(ended.cell)
-            return
-        elif self._screen is None:
+        if self._screen is None and ended.status != "failed" and not told_already:
             self.line(text)
-        self._recent.append(ended)
 
     @property
     def _done(self) -> int:

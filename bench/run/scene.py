@@ -34,7 +34,10 @@ class Finished:
 
 @dataclass(frozen=True)
 class Scene:
-    """All of it. `left_s` and `expected_s` are None while they are not known, `left_s` is from now on."""
+    """All of it. `left_s` and `expected_s` are None while they are not known, `left_s` is from now on.
+
+    `recent` are rounds that went well; what failed was said at once.
+    """
 
     spent_s: float
     doing: str = ""

@@ -113,6 +113,15 @@ def test_the_live_view_shows_the_cell_the_round_and_the_totals(tmp_path: Path) -
     assert sum("so far" in line for line in seen.live) <= passed_s + 2  # drawn once a second at most
 
 
+def test_a_round_is_expected_to_take_what_recorded_ones_took(command: Command, tmp_path: Path) -> None:
+    """From the first moment of the second run: the first round's record has its duration."""
+    command("bench", "run", _suite(tmp_path, rounds=1))
+    seen = _terminal(tmp_path, "run", _suite(tmp_path, rounds=2))
+
+    assert [line for line in seen.live if re.fullmatch(r"loading 0:0\d, round 0:0\d of about 0:0[1-4]", line)]
+    assert [line for line in seen.live if re.fullmatch(r"1 recorded before, .*, about 0:0\d left", line)]
+
+
 @pytest.mark.parametrize("columns", [80, 40])
 def test_no_line_is_wrapped(tmp_path: Path, columns: int) -> None:
     """In a narrow terminal lines are cut or broken between words, a failure's sentence too."""
