@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,7 +23,9 @@ from bench.options import (
     Device,
     EngineName,
     Format,
+    Json,
     Only,
+    Quiet,
     Results,
     Rounds,
     Set,
@@ -43,37 +45,52 @@ app = typer.Typer(
     help="Compress a language model, measure what it lost and what it won, and print the table.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
+_CODES = (
+    "Exit codes: 0 the suite ran to its end, failed rounds being records too; 2 something has to be mended "
+    "first, as one sentence says; 130 interrupted (Ctrl-C, SIGTERM), what is finished is kept."
+)
 envs_app = typer.Typer(help="The environments that engines and methods run in.", no_args_is_help=True)
 app.add_typer(envs_app, name="envs")
 app.add_typer(verdicts.app)
 
 
-@app.command()
+@app.command(epilog=_CODES)
 def run(
     suite: SuiteFile, only: Only = "", engine: EngineName = "", device: Device = "", rounds: Rounds = 0,
     retry: Annotated[Literal["", "failed"], typer.Option(help="Run cells again that failed before.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,  # noqa: FBT002
     overrides: Set = None, results: Results = RESULTS, format: Format = "terminal",  # noqa: A002
+    as_json: Json = False, quiet: Quiet = False,  # noqa: FBT002
 ) -> None:  # fmt: skip
-    """Run what a suite still lacks, then print its table. Running it again does nothing twice."""
+    """Run what a suite still lacks, then print its table. Running it again does nothing twice.
+
+    With --json stdout has one object: the table, rounds by status, the time, the folders of the records.
+    """
     if dry_run:
-        plan(suite, only, engine, device, rounds, overrides, results, retry)
+        plan(suite, only, engine, device, rounds, overrides, results, retry, as_json)
         return
+    from bench.publish import brief
     from bench.run import pipeline
     from bench.run.progress import Progress
     from bench.store import Store
 
-    with Progress() as progress:
-        made = _plan(suite, only, engine, device, rounds, overrides, fetch=True)
+    if as_json and format not in ("terminal", "json"):
+        raise UserError(
+            f"--json prints the table as JSON, --format {format} does not; leave one of them away"
+        )
+    with Progress(quiet=quiet, figure=brief.figure) as progress:
+        made = _plan(suite, only, engine, device, rounds, overrides, fetch=progress.doing)
         store = Store(results)
         tally = pipeline.run(made, store, progress, retry_failed=retry == "failed")
-    _table(store, made, format)
-    ran = (
-        ", ".join(f"{count} {status}" for status, count in sorted(tally.done.items()))
-        or "nothing left to run"
-    )
-    where = _where(results, made)
-    say(f"Rounds: {ran}; {tally.kept} recorded before. Time: {progress.spent}. Records: {where}")
+    where, spent_s = _where(results, made), progress.spent_s
+    _table(store, made, "json" if as_json else format, {
+        "rounds": {"ok": 0, "failed": 0, "unsupported": 0, **tally.done, "kept": tally.kept},
+        "time_s": round(spent_s, 1), "records": where,
+    } if as_json else None)  # fmt: skip
+    if not quiet:
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.done.items()))
+        ran = f"{counts or 'nothing left to run'}; {tally.kept} recorded before"
+        say(f"Rounds: {ran}. Time: {progress.spent}. Records: {', '.join(where)}")
     if tally.done["failed"]:
         say(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {_log()}")
 
@@ -83,14 +100,18 @@ def plan(
     suite: SuiteFile, only: Only = "", engine: EngineName = "", device: Device = "", rounds: Rounds = 0,
     overrides: Set = None, results: Results = RESULTS,
     retry: Annotated[Literal["", "failed"], typer.Option(help="Count failed rounds as to run.")] = "",
+    as_json: Json = False,  # noqa: FBT002
 ) -> None:  # fmt: skip
     """Show each cell of a suite: recorded, to run, or why it cannot run. Nothing is built, fetched or run."""
     from bench.publish import plans
     from bench.run import pipeline
     from bench.store import Store
 
-    made = _plan(suite, only, engine, device, rounds, overrides, fetch=False)
+    made = _plan(suite, only, engine, device, rounds, overrides, fetch=None)
     todo = pipeline.pending(made, Store(results), retry_failed=retry == "failed")
+    if as_json:
+        typer.echo(plans.as_json(made.suite.name, made.items, todo, made.unpaired))
+        return
     for line in plans.lines(made.items, todo, made.unpaired):
         typer.echo(line)
 
@@ -104,7 +125,7 @@ def table(
     from bench.store import Store
 
     store = Store(results)
-    made = _plan(suite, "", "", device, 0, overrides, fetch=False) if suite else None
+    made = _plan(suite, "", "", device, 0, overrides, fetch=None) if suite else None
     if made is None and not results.is_dir():
         raise UserError(f"no records in {results}; run a suite first: python -m bench run configs/demo.yaml")
     _table(store, made, format)
@@ -153,7 +174,7 @@ def load(
     key_variable: Annotated[str, typer.Option(help="Environment variable that holds the API key.")] = "",
     seed: Annotated[int, typer.Option(help="Of prompts, lengths and arrivals.")] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds for the whole load.")] = 3600.0,
-    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,  # noqa: FBT002
+    as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Load an OpenAI-compatible server that runs already, and say how it did."""
     from bench.load.job import Endpoint
@@ -179,23 +200,22 @@ def load(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(as_json: Json = False) -> None:  # noqa: FBT002
     """Show this machine, its environments, what is missing."""
     from bench.run import checkup
 
-    for line in checkup.lines():
-        typer.echo(line)
+    _print(checkup.as_json() if as_json else checkup.lines())
 
 
 @app.command(name="list")
 def list_(
     what: Annotated[Literal["engines", "methods", "tasks", "suites", "recipes", "shapes"], typer.Argument()],
+    as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """List what there is, a name and its options a line."""
     from bench.run import catalogue
 
-    for line in catalogue.lines(what):
-        typer.echo(line)
+    _print(catalogue.listed(what) if as_json else catalogue.lines(what))
 
 
 @app.command()
@@ -207,24 +227,24 @@ def schema() -> None:
 
 
 @envs_app.command(name="list")
-def envs_list() -> None:
+def envs_list(as_json: Json = False) -> None:  # noqa: FBT002
     """Each environment: ready, an interpreter of yours, or not built."""
     from bench.run import checkup
 
-    for line in checkup.environments():
-        typer.echo(line)
+    _print(list(checkup.states()) if as_json else checkup.environments())
 
 
 @envs_app.command(name="build")
 def envs_build(
     names: Annotated[list[str], typer.Argument(metavar="NAME...")],
     tools: Tools = False,  # noqa: FBT002
+    quiet: Quiet = False,  # noqa: FBT002
 ) -> None:
     """Build environments now, so that a run need not."""
     from bench.run import envs
     from bench.run.progress import Progress
 
-    with Progress() as progress:
+    with Progress(quiet=quiet) as progress:
         for name in names:
             ready = envs.ensure(name, progress.doing)
             progress.line(f"{name}: {ready.python}")
@@ -285,8 +305,9 @@ def _plan(
     rounds: int,
     overrides: list[str] | None,
     *,
-    fetch: bool,
+    fetch: Callable[[str], None] | None,
 ) -> Plan:
+    """The plan; a model that is not here is downloaded where `fetch` is there to hear of it."""
     from dataclasses import replace
 
     from bench.run import config
@@ -297,14 +318,33 @@ def _plan(
         suite = replace(suite, devices=(device,))
     if rounds:
         suite = replace(suite, rounds=rounds)
-    made = planner.plan(suite, fetch=fetch, only=only, engine=engine)
+    made = planner.plan(
+        suite, fetch=fetch is not None, only=only, engine=engine, report=fetch or (lambda _: None)
+    )
     if not made.items:
         asked = " ".join(f"--{k} {v}" for k, v in {"only": only, "engine": engine}.items() if v)
         raise UserError(f"{file}: no cell matches {asked}; `python -m bench plan {file}` lists them")
     return made
 
 
-def _table(store: Store, made: Plan | None, format: TableFormat) -> None:  # noqa: A002
+def _print(found: Iterator[str] | Mapping[str, Any] | Sequence[Any]) -> None:
+    """Lines as they come, anything else as JSON."""
+    from bench.contract import wire
+
+    if isinstance(found, Iterator):
+        for line in found:
+            typer.echo(line)
+    else:
+        typer.echo(wire.dumps(found, indent=1))
+
+
+def _table(
+    store: Store,
+    made: Plan | None,
+    format: TableFormat,  # noqa: A002
+    ran: Mapping[str, Any] | None = None,
+) -> None:
+    """Print the table; of a program's interest also what `ran`, as one JSON object with it."""
     from bench.publish import tables
     from bench.run import pipeline
 
@@ -313,14 +353,15 @@ def _table(store: Store, made: Plan | None, format: TableFormat) -> None:  # noq
     else:
         expected = [pipeline.public(cell) for cell in made.cells]
         results = pipeline.records(made, store)
-    typer.echo(tables.render(tables.build(results, expected), format, width(), bold=bold()))
+    text = tables.render(tables.build(results, expected), format, width(), bold=bold())
+    typer.echo(text if ran is None else json.dumps({**ran, "table": json.loads(text)}, indent=1))
     for problem in store.problems:
         say(f"warning: {problem}")
 
 
-def _where(results: Path, made: Plan) -> str:
+def _where(results: Path, made: Plan) -> list[str]:
     slugs = dict.fromkeys(m.hardware.slug for m in made.made)
-    return ", ".join(str(results / slug / made.suite.name) for slug in slugs)
+    return [str(results / slug / made.suite.name) for slug in slugs]
 
 
 def _log() -> Path:

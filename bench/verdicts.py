@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from bench.contract.errors import UserError
-from bench.options import RESULTS, EngineName, Only, Results, Set, SuiteFile, say, width
+from bench.options import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, say, width
 
 app = typer.Typer()
 
@@ -55,7 +55,7 @@ def recommend(
     workload: Annotated[str, typer.Option(help="Where the suite has several.")] = "",
     device: Annotated[str, typer.Option(help="Its results folder, where there are several.")] = "",
     results: Results = RESULTS,
-    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,  # noqa: FBT002
+    as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Say which recipe and engine to deploy, of those measured, and why not the others."""
     from bench.publish import recommend as judge
@@ -110,7 +110,7 @@ def predict(
     suite: SuiteFile,
     gpu: Annotated[str, typer.Option(help="Its short name, as l4 or h100-sxm; a wrong one lists them.")],
     only: Only = "", engine: EngineName = "", overrides: Set = None, results: Results = RESULTS,
-    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,  # noqa: FBT002
+    as_json: Json = False,  # noqa: FBT002
 ) -> None:  # fmt: skip
     """Estimate a suite's offline cells on a GPU that is not here: whether they fit, and how fast at most."""
     from bench.publish import predictions, render

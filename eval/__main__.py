@@ -16,6 +16,7 @@ from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Result
 from bench.contract.spec import EngineSpec, Model, Recipe, Suite, Task
+from bench.options import Json, Quiet
 from bench.run import flags
 from eval import shown
 
@@ -33,7 +34,6 @@ Engine = Annotated[str, typer.Option(help="The engine that scores; by default on
 Dtype = Annotated[str, typer.Option(help="The engine's compute dtype.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda:N or auto.")]
 Revision = Annotated[str, typer.Option(help="Branch, tag or commit of a Hub model.")]
-Json = Annotated[bool, typer.Option("--json", help="Print all of it as JSON instead.")]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def evaluate(
     context: typer.Context,
     artifact: Annotated[str, typer.Argument(help="A local folder, a .gguf file, or a Hub id.")],
     task: TaskName = "perplexity", engine: Engine = "", dtype: Dtype = "", device: Device = "auto",
-    revision: Revision = "", json: Json = False,  # noqa: FBT002
+    revision: Revision = "", json: Json = False, quiet: Quiet = False,  # noqa: FBT002
 ) -> None:  # fmt: skip
     """Measure ARTIFACT as it is. The same question asked twice is answered from the first record."""
     from bench.run.progress import Progress
@@ -59,8 +59,9 @@ def evaluate(
     how = _How(engine, dtype, device, _task(task, context.args))
     if plugins.load(plugins.TASKS, task).REFERENCE:
         raise UserError(f"{task} needs two artifacts: python -m eval compare BASE OTHER --task {task}")
-    with Progress() as progress:
-        result = _measured(_plan(Model(artifact, revision or None), "as-is", how), progress)
+    with Progress(quiet=quiet) as progress:
+        made = _plan(Model(artifact, revision or None), "as-is", how, progress)
+        result = _measured(made, progress)
     typer.echo(wire.dumps(result, indent=1) if json else shown.one(result))
 
 
@@ -70,15 +71,15 @@ def compare(
     base: Annotated[str, typer.Argument(help="What it is compared with.")],
     other: Annotated[str, typer.Argument(help="A folder, a .gguf file or a Hub id, like BASE.")],
     task: TaskName = "lm_eval", engine: Engine = "", dtype: Dtype = "", device: Device = "auto",
-    json: Json = False,  # noqa: FBT002
+    json: Json = False, quiet: Quiet = False,  # noqa: FBT002
 ) -> None:  # fmt: skip
     """Measure OTHER against BASE on the same items: what it lost, and whether that is more than chance."""
     from bench.run.progress import Progress
 
     how, module = _How(engine, dtype, device, _task(task, context.args)), plugins.load(plugins.TASKS, task)
-    with Progress() as progress:
-        first = _plan(Model(base), "baseline", how)
-        mine = _measured(_plan(Model(other), "as-is", how, beside=first), progress)
+    with Progress(quiet=quiet) as progress:
+        first = _plan(Model(base), "baseline", how, progress)
+        mine = _measured(_plan(Model(other), "as-is", how, progress, beside=first), progress)
         theirs = None if module.REFERENCE else _measured(first, progress)
     change = module.compare(mine.facts, theirs.facts) if theirs else {}
     if json:
@@ -95,18 +96,18 @@ def _task(kind: str, words: list[str]) -> Task:
     return Task(kind, options, module.title(module.Options(**options)))
 
 
-def _plan(model: Model, recipe: str, how: _How, beside: Plan | None = None) -> Plan:
+def _plan(model: Model, recipe: str, how: _How, progress: Progress, beside: Plan | None = None) -> Plan:
     """The plan of one round: the model as it is, under the name of a recipe."""
     from bench.run import config, models
     from bench.run import plan as planner
 
     given = {"dtype": how.dtype} if how.dtype else {}
-    engine = how.engine or _scorer(models.resolve(model, fetch=True).format)
+    engine = how.engine or _scorer(models.resolve(model, fetch=True, report=progress.doing).format)
     spec = EngineSpec(engine, config.options(plugins.ENGINES, engine, given, engine))
     suite = Suite(
         "eval", model, (Recipe(recipe),), (spec,), tasks=(how.task,), devices=(how.device,), rounds=1
     )
-    return planner.plan(suite, fetch=True, beside=beside)
+    return planner.plan(suite, fetch=True, beside=beside, report=progress.doing)
 
 
 def _measured(made: Plan, progress: Progress) -> Result:

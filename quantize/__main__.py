@@ -17,6 +17,7 @@ from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact
 from bench.contract.spec import Model, Recipe, Step
+from bench.options import Quiet
 from bench.run import flags
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -39,6 +40,7 @@ def quantize(
     ] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda:N or auto.")] = "auto",
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of a Hub model.")] = "",
+    quiet: Quiet = False,  # noqa: FBT002
 ) -> None:
     """Compress MODEL into a folder in its method's format, and say what the written files hold."""
     from bench.machine import hardware as machine
@@ -48,9 +50,9 @@ def quantize(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not empty; name another folder")
     wanted = _recipe(method, recipe, context.args)
-    with Progress() as progress:
+    with Progress(quiet=quiet) as progress:
         hardware = machine.detect(device)
-        resolved = models.resolve(Model(model, revision or None), fetch=True)
+        resolved = models.resolve(Model(model, revision or None), fetch=True, report=progress.doing)
         steps = artifacts.steps_for(wanted, hardware, resolved.format)
         reason, _ = artifacts.unsupported(steps, resolved, hardware)
         if reason:

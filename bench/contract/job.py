@@ -10,6 +10,7 @@ from bench.contract.record import Artifact, RequestTrace
 from bench.contract.spec import Options
 from bench.contract.workload import Workload
 
+PHASE = "phase"  # the file beside the answer in which a worker says what it is doing, for a person
 JobKind = Literal["compress", "offline", "score", "reference", "tokenizer", "ask", "judge", "ceiling"]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench.contract import plugins
@@ -139,6 +139,10 @@ SEARCH = (
     _TPOT_P95,
     _OUTPUT,
 )
+# One figure of a round: of a task, of a load whose rate is its answer, of one whose rate was given.
+TASK_FIGURES = (replace(DIVERGENCE[0], unit="nats"), *QUALITY, *SCORES)
+RATE_FIGURES = (replace(SEARCH[0], header="within SLO"), _OUTPUT)
+LATENCY_FIGURES = (_TTFT_P95, _TTFT)
 # Sections of their own below a workload's, each shown where an entry has one of its figures.
 MORE: Mapping[str, tuple[Column, ...]] = {
     "memory": (

@@ -175,7 +175,8 @@ def _take(
             answer="", device=hardware.device, options=absolute(step.options), out=str(building / "model"),
             teacher=str(resolved.folder), work=str(work),
         )  # fmt: skip
-        outcome = launch.run(job, env, timeout_s=timeout_s, watching=_told(step.method, work, report))
+        told = launch.follow(work / "progress", lambda line: report(f"{step.method}: {line}"))
+        outcome = launch.run(job, env, timeout_s=timeout_s, watching=told)
         if outcome.answer.error:
             raise StepFailedError(f"{step.method}: {outcome.answer.error}")
         found = _audited(building / "model", reference, method)
@@ -206,20 +207,6 @@ def _audited(folder: Path, reference: dict[str, tuple[int, int]], method: Any) -
     if found.format != method.WRITES:
         raise StepFailedError(f"promised {method.WRITES} and wrote {found.format}")
     return found
-
-
-def _told(method: str, work: Path, report: Report) -> Callable[[], None]:
-    """Report the line that a method leaves in its work folder, whenever it is another one."""
-    last = ""
-
-    def look() -> None:
-        nonlocal last
-        with contextlib.suppress(OSError):
-            if (line := (work / "progress").read_text().strip()) and line != last:
-                last = line
-                report(f"{method}: {line}")
-
-    return look
 
 
 def absolute(options: object) -> dict[str, str | int | float | bool | None]:

@@ -6,8 +6,11 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.machine import counters, guard, hardware, nvml
 from bench.machine.visible import Told, places
@@ -16,29 +19,50 @@ from bench.run import ceilings, envs, paths, serving, sources
 
 def lines() -> Iterator[str]:
     """What a person should know before a run, problems named."""
+    for about, said in found():
+        yield f"{about:<12} {said}"
+
+
+def as_json() -> dict[str, Any]:
+    """The same for a program: the devices as records describe them, the environments, and what was said."""
+    said: dict[str, list[str]] = {}
+    for about, text in found():
+        said.setdefault(about, []).append(text)
+    return {
+        "devices": wire.plain(hardware.devices(("auto",))),
+        "environments": [wire.plain(state) for state in states()],
+        "said": said,
+    }
+
+
+def found() -> Iterator[tuple[str, str]]:
+    """What there is to say, by subject: several things about some."""
     devices = hardware.devices(("auto",))
     for each in devices:
-        yield f"device       {each.name} ({each.device}), results go to results/{each.slug}"
-    found = devices[0]
-    ram = f"{found.ram_bytes / 2**30:.0f} GiB"
-    yield f"CPU          {found.cpu}, {found.physical_cores} cores, {ram}; computes in {found.compute_dtype}"
+        yield "device", f"{each.name} ({each.device}), results go to results/{each.slug}"
+    first = devices[0]
+    ram = f"{first.ram_bytes / 2**30:.0f} GiB"
+    yield "CPU", f"{first.cpu}, {first.physical_cores} cores, {ram}; computes in {first.compute_dtype}"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     for line in gpus(nvml.told(), hidden, nvml.absent(), nvcc=sources.compiles_cuda()):
-        yield f"GPU          {line}"
-    yield f"energy       {counters.source(found.device)}"
-    for line in ceilings.lines(found):
-        yield f"ceiling      {line}"
-    ready = guard.inspect(found.device)
-    yield f"idle         {'yes' if ready.idle else f'no: {ready.reason}; figures taken now will be marked'}"
-    yield f"Python       {platform.python_version()} at {sys.executable}"
+        yield "GPU", line
+    yield "energy", counters.source(first.device)
+    for line in ceilings.lines(first):
+        yield "ceiling", line
+    ready = guard.inspect(first.device)
+    yield "idle", "yes" if ready.idle else f"no: {ready.reason}; figures taken now will be marked"
+    yield "Python", f"{platform.python_version()} at {sys.executable}"
     folder = paths.cache_folder()
     free = f"{shutil.disk_usage(folder).free / 2**30:.0f} GiB free"
-    yield f"cache        {folder}, {free} (LLM_BENCH_CACHE moves it)"
-    yield f"compiler     {shutil.which('g++') or 'no g++: gptqmodel cannot compile its faster kernels'}"
+    yield "cache", f"{folder}, {free} (LLM_BENCH_CACHE moves it)"
+    yield "compiler", shutil.which("g++") or "no g++: gptqmodel cannot compile its faster kernels"
     for line in environments():
-        yield f"environment  {line}"
+        yield "environment", line
     for orphan in serving.orphans():
-        yield f"left behind  {orphan.name} server of a run that is gone, process {orphan.pid}; a run ends it"
+        yield (
+            "left behind",
+            f"{orphan.name} server of a run that is gone, process {orphan.pid}; a run ends it",
+        )
 
 
 def gpus(told: Sequence[Told], setting: str | None, absent: str, *, nvcc: bool) -> Iterator[str]:
@@ -70,16 +94,35 @@ def gpus(told: Sequence[Told], setting: str | None, absent: str, *, nvcc: bool) 
         yield f"missing besides: builds for GPUs, which are made where there is one ({builds})"
 
 
-def environments() -> Iterator[str]:
-    """One line per environment: its state, and its versions when it is ready."""
+@dataclass(frozen=True)
+class EnvironmentState:
+    """`reason` says what is wrong with one that is unusable."""
+
+    name: str
+    state: Literal["ready", "not built", "unusable"]
+    reason: str = ""
+    python: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def states() -> Iterator[EnvironmentState]:
+    """Each environment as it is now."""
     for name in envs.names():
         try:
             ready = envs.find(name)
         except UserError as error:
-            yield f"{name}: {error}"
+            yield EnvironmentState(name, "unusable", str(error))
             continue
         if ready is None:
-            yield f"{name}: not built (python -m bench envs build {name}; a run builds it when it needs it)"
-            continue
-        versions = ", ".join(f"{k} {v}" for k, v in ready.versions.items())
-        yield f"{name}: ready, {ready.python} ({versions})"
+            yield EnvironmentState(name, "not built")
+        else:
+            yield EnvironmentState(name, "ready", "", ready.python, ready.versions)
+
+
+def environments() -> Iterator[str]:
+    """One line per environment: its state, and its versions when it is ready."""
+    for each in states():
+        name, versions = each.name, ", ".join(f"{k} {v}" for k, v in each.versions.items())
+        build = f"not built (python -m bench envs build {name}; a run builds it when it needs it)"
+        said = {"ready": f"ready, {each.python} ({versions})", "not built": build, "unusable": each.reason}
+        yield f"{name}: {said[each.state]}"

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +25,7 @@ from typing import IO, Any
 import psutil
 
 from bench.contract import wire
-from bench.contract.job import Answer, Job
+from bench.contract.job import PHASE, Answer, Job
 from bench.machine import counters, nvml, probes
 from bench.run import paths
 from bench.run.envs import Environment
@@ -54,12 +54,13 @@ class Outcome:
 
 def run(
     job: Job, env: Environment, *, timeout_s: float, memory_limit_bytes: int = 0,
-    watching: Callable[[], None] = lambda: None, open_reader: counters.OpenReader = counters.reader,
+    watching: Callable[[], None] = lambda: None, report: Callable[[str], None] = lambda _: None,
+    open_reader: counters.OpenReader = counters.reader,
 ) -> Outcome:  # fmt: skip
     """Run one job.
 
     `memory_limit_bytes` bounds the process tree; 0 leaves the machine's own memory as the bound. `watching`
-    is called now and then while it runs.
+    is called now and then while it runs, `report` with each phase that the worker says it is in.
     """
     with scratch() as folder:
         device = job.device
@@ -80,9 +81,10 @@ def run(
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         log = Log(process.stdout)
+        looks = (watching, follow(folder / PHASE, report))
         try:
             with probes.watch(process.pid, device, open_reader=open_reader) as probe:
-                stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes, watching)
+                stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes, looks)
         finally:
             end(process)
             log.save()
@@ -92,7 +94,7 @@ def run(
 
 def _wait(
     process: subprocess.Popen[bytes], probe: Any, began: float, timeout_s: float, limit: int,
-    watching: Callable[[], None],
+    looks: Sequence[Callable[[], None]],
 ) -> str:  # fmt: skip
     """Wait for the end; a sentence when the worker had to be stopped, else nothing."""
     floor = int(psutil.virtual_memory().total * _FREE_FRACTION)
@@ -100,7 +102,8 @@ def _wait(
         try:
             process.wait(timeout=_POLL_S)
         except subprocess.TimeoutExpired:
-            watching()
+            for look in looks:
+                look()
             used = probe.tree_rss_bytes
             if time.monotonic() - began > timeout_s:
                 return f"did not finish within {timeout_s:g} s and was stopped; timeout_s sets this limit"
@@ -110,6 +113,20 @@ def _wait(
                 return f"out of memory: it used {used / 2**30:.2f} GiB and left the machine almost none"
         else:
             return ""
+
+
+def follow(file: Path, report: Callable[[str], None]) -> Callable[[], None]:
+    """What reports the line that a worker leaves in a file, whenever it is another one."""
+    last = ""
+
+    def look() -> None:
+        nonlocal last
+        with contextlib.suppress(OSError):
+            if (line := file.read_text(errors="replace").strip()) and line != last:
+                last = line
+                report(line)
+
+    return look
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

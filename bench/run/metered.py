@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,17 +18,18 @@ IDLE_S = 3.0
 
 def run(
     job: Job, env: Environment, window_s: float, *, timeout_s: float, memory_limit_bytes: int = 0,
-    open_reader: counters.OpenReader = counters.reader,
+    report: Callable[[str], None] = lambda _: None, open_reader: counters.OpenReader = counters.reader,
 ) -> launch.Outcome:  # fmt: skip
     """`launch.run`; an offline job on a device that counts its energy gets a window of `window_s` for it.
 
     What the probe saw from that window on is in no other fact but `probe_cpu_s`, its own time. Without a
     counter nothing is waited for.
     """
-    idle = idle_facts(job.device, open_reader) if job.kind == "offline" and window_s > 0 else {}
+    report("starting")
+    idle = idle_facts(job.device, open_reader, report) if job.kind == "offline" and window_s > 0 else {}
     outcome = launch.run(
         replace(job, energy_window_s=window_s if idle else 0.0), env, timeout_s=timeout_s,
-        memory_limit_bytes=memory_limit_bytes, open_reader=open_reader,
+        memory_limit_bytes=memory_limit_bytes, report=report, open_reader=open_reader,
     )  # fmt: skip
     if "energy_window" not in outcome.answer.facts:
         return outcome
@@ -39,11 +40,14 @@ def run(
     return replace(outcome, answer=replace(outcome.answer, facts=facts), seen=seen.facts())
 
 
-def idle_facts(device: str, open_reader: counters.OpenReader) -> dict[str, Any]:
+def idle_facts(
+    device: str, open_reader: counters.OpenReader, report: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Watch the device do nothing; empty where nothing counts its energy, without a wait."""
     with open_reader(device) as read:
         if read is None or read().energy_j is None:
             return {}
+        report("idle power")
         looks = counters.looks(read, IDLE_S)
     power_w = energy.counted_w([(look.time_s, look.reading.energy_j) for look in looks])
     known = {} if power_w is None else {"idle_power_w": power_w}

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from bench.contract import wire
@@ -14,6 +15,8 @@ from bench.contract.errors import UserError
 from bench.contract.record import Source
 from bench.contract.spec import Model
 from bench.run import audit, gguf_file, paths, shapes
+from bench.run import fetch as downloads
+from bench.run.fetch import Report
 
 _WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf", "openvino_model.*"]
 _LOCAL_ONLY = ["*.onnx*"]  # many repositories have an export beside the weights that are wanted
@@ -39,10 +42,10 @@ class Resolved:
         return audit.source(self.folder) if self.folder else self.planned or Source(self.format, {}, {})
 
 
-def resolve(model: Model, *, fetch: bool) -> Resolved:
+def resolve(model: Model, *, fetch: bool, report: Report = lambda _: None) -> Resolved:
     """Find the model here; with `fetch`, download a Hub model that is not, and draw a shape that is not.
 
-    Files are checked for being whole.
+    Files are checked for being whole. `report` hears of a download.
     """
     if model.source.startswith(shapes.PREFIX):
         place = shapes.build(model.source) if fetch else shapes.find(model.source)
@@ -57,9 +60,9 @@ def resolve(model: Model, *, fetch: bool) -> Resolved:
         raise UserError(
             f"model folder {model.source} does not exist; name a local folder or a Hub id (owner/name)"
         )
-    local = _snapshot(model, fetch=False)
+    local = _snapshot(model, None)
     if local is None and fetch:
-        local = _snapshot(model, fetch=True)
+        local = _snapshot(model, report)
     if local is None:
         return Resolved(None, f"hub:{model.source}@{model.revision or 'main'}", "hf")
     return _found(local, f"hub:{model.source}@{local.name}")
@@ -87,18 +90,19 @@ def _is_path(source: str) -> bool:
     )
 
 
-def _snapshot(model: Model, *, fetch: bool) -> Path | None:
+def _snapshot(model: Model, fetch: Report | None) -> Path | None:
+    """The folder that a Hub model has here; downloaded where `fetch` is there to hear of it."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if fetch:
-        _refuse_collection(model)
+    total = _refuse_collection(model) if fetch else 0
     try:
-        return Path(
-            snapshot_download(
-                model.source, revision=model.revision, allow_patterns=_WANTED, local_files_only=not fetch
-            )
+        if fetch:
+            return downloads.snapshot(model.source, model.revision, _WANTED, total, fetch)
+        found = snapshot_download(
+            model.source, revision=model.revision, allow_patterns=_WANTED, local_files_only=True
         )
+        return Path(found)
     except LocalEntryNotFoundError:
         if fetch:
             raise UserError(
@@ -111,19 +115,27 @@ def _snapshot(model: Model, *, fetch: bool) -> Path | None:
         raise UserError(f"model '{model.source}' cannot be had from the Hugging Face Hub: {last}") from None
 
 
-def _refuse_collection(model: Model) -> None:
-    """UserError, before a byte is fetched, for a repository of GGUF files of which each is a whole model."""
+def _refuse_collection(model: Model) -> int:
+    """UserError, before a byte is fetched, for a repository of GGUF files of which each is a whole model.
+
+    The bytes of what is to be fetched; 0 where the Hub does not tell.
+    """
     from huggingface_hub import HfApi
 
     names: list[str] = []
+    total = 0
     with contextlib.suppress(Exception):  # what is wrong with the Hub or the name, the download says best
-        found = HfApi().model_info(model.source, revision=model.revision).siblings or []
+        info = HfApi().model_info(model.source, revision=model.revision, files_metadata=True)
+        found = info.siblings or []
         names = [file.rfilename for file in found]
+        wanted = [file for file in found if any(fnmatchcase(file.rfilename, w) for w in _WANTED)]
+        total = sum(file.size or 0 for file in wanted)
     several = gguf_file.several_models([n for n in names if n.endswith(".gguf")])
     if several and not any(n.endswith(".safetensors") for n in names):
         raise UserError(
             f"'{model.source}' holds {several}: download one of them and name the file as the model"
         )
+    return total
 
 
 def content_hash(folder: Path) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ _ANSWER_S = 30.0  # for a load process that was stopped to write down what it ha
 
 def run(
     cell: Cell, made: Made, env: Environment, seed: str, round_: int, *, timeout_s: float,
-    energy: bool = True, open_reader: counters.OpenReader = counters.reader,
+    energy: bool = True, report: Callable[[str], None] = lambda _: None,
+    open_reader: counters.OpenReader = counters.reader,
 ) -> launch.Outcome:  # fmt: skip
     """Start the server, apply the load, end the server; whatever happened is in the outcome.
 
@@ -43,12 +45,15 @@ def run(
     options = engine.Options(**artifacts.absolute(cell.engine.options))
     try:
         server = engine.serve(made.folder, made.artifact, options, env.python, port, device)
-        idle = metered.idle_facts(cell.device, open_reader) if energy and not server.url else {}
+        idle = metered.idle_facts(cell.device, open_reader, report) if energy and not server.url else {}
+        report("starting the server")
         with contextlib.ExitStack() as stack:
             live = stack.enter_context(serving.running(server, port, env, cell.device, timeout_s=timeout_s))
             watch = probes.watch(live.pid, cell.device, open_reader=open_reader)
             probe = stack.enter_context(watch) if live.pid else None
-            seen, facts = loaded(load, _target(server, live, made), seed, round_, began + timeout_s)
+            target = _target(server, live, made)
+            seen, facts = loaded(load, target, seed, round_, began + timeout_s, report)
+            report("ending the server")
             receipts, memory = engine.read_log(live.said)
             facts |= {"ready_s": live.ready_s, "server": " ".join(_shown(server.argv, made)), **memory}
             facts |= {"remote": True} if server.url else {}
@@ -66,14 +71,16 @@ def run(
 
 
 def loaded(
-    load: Workload, target: loads.Target, seed: str, round_: int, deadline: float
-) -> tuple[list[stages.Seen], dict[str, Any]]:
+    load: Workload, target: loads.Target, seed: str, round_: int, deadline: float,
+    report: Callable[[str], None] = lambda _: None,
+) -> tuple[list[stages.Seen], dict[str, Any]]:  # fmt: skip
     """Apply a workload, however many loads it comes to, until `deadline` (time.monotonic) at the latest.
 
     A load of which every request was refused is the last: the server is gone.
     """
 
     def applied(stage: Workload, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
+        report(f"under load {k + 1} ({stage.title})" if load.staged else "under load")
         job, facts = loads.job(stage, target, seed, f"{round_}/{k}")
         found = apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
         if not found.error and found.served and all(one.failure == "refused" for one in found.served):

@@ -42,8 +42,10 @@ from bench.run import (
     serving,
     traits,
 )
+from bench.run.pace import Alike
 from bench.run.plan import Item, Made, Plan
-from bench.run.progress import Pace, Progress
+from bench.run.progress import Progress, Report
+from bench.run.scene import Round
 from bench.store import Store
 
 _WARMUP_GROUPS = 8
@@ -59,15 +61,22 @@ class Tally:
 
 def pending(plan: Plan, store: Store, *, retry_failed: bool = False) -> list[Item]:
     """The items without a record of their digest; failed ones too when they are to be retried."""
+    return [item for item, known in _recorded(plan, store) if _lacks(item, known, retry_failed=retry_failed)]
+
+
+def _recorded(plan: Plan, store: Store) -> Iterator[tuple[Item, Result | None]]:
+    """Each item with the record at its place, whatever the digest of that is."""
     shown: dict[int, Cell] = {}  # the rounds of a cell share it, and there may be thousands
-    left = []
     for item in plan.items:
         if id(item.cell) not in shown:
             shown[id(item.cell)] = public(item.cell)
-        wanted = _skeleton(plan, item, shown[id(item.cell)])
-        if not _has(wanted, store, retry_failed=retry_failed):
-            left.append(item)
-    return left
+        yield item, store.find(_skeleton(plan, item, shown[id(item.cell)]))
+
+
+def _lacks(item: Item, known: Result | None, *, retry_failed: bool) -> bool:
+    if known is None or known.digest != item.digest:
+        return True
+    return retry_failed and known.status == "failed"
 
 
 def run(
@@ -78,11 +87,13 @@ def run(
 
     `open_reader` opens what counts the energy of a device.
     """
-    todo = pending(plan, store, retry_failed=retry_failed)
+    looked = list(_recorded(plan, store))
+    todo = [item for item, known in looked if _lacks(item, known, retry_failed=retry_failed)]
+    before = [(_alike(i.cell), known.duration_s) for i, known in looked if known and known.status == "ok"]
+    progress.begin([_told(plan, item) for item in todo], len(plan.items) - len(todo), before)
     done: Counter[str] = Counter()
     for orphan in serving.end_orphans():
         progress.line(f"ended a {orphan.name} server that an earlier run left behind (process {orphan.pid})")
-    pace = Pace([_kind(item) for item in todo])
     for device in dict.fromkeys(item.made.hardware.device for item in todo):
         mine = [item for item in todo if item.made.hardware.device == device]
         hardware = mine[0].made.hardware
@@ -91,18 +102,13 @@ def run(
             made, sides = _prepare(plan, mine, store, progress)
             ceiling = _ceiling(mine, store, progress)
             for item in mine:
-                count = f"[{sum(done.values()) + 1}/{len(todo)}]"
-                progress.doing(
-                    f"{count} {item.cell.title} round {item.round + 1} ({progress.spent}, {pace.left})"
-                )
-                began = time.monotonic()
                 side = next((sides.get(s.digest) for s in (item.reference, item.questions) if s), None)
-                result, kept = _round(plan, item, made.get(item.made.recipe.name), side, ceiling, open_reader)
+                recipe = made.get(item.made.recipe.name)
+                progress.starts(_told(plan, item))
+                result, kept = _round(plan, item, recipe, side, ceiling, progress.doing, open_reader)
                 store.put(result, kept.traces, kept.items)
-                pace.done(_kind(item), time.monotonic() - began)
+                progress.ends(result)
                 done[result.status] += 1
-                if result.status == "failed":
-                    progress.line(f"failed: {item.cell.title} round {item.round + 1}: {result.reason}")
     return Tally(done, len(plan.items) - len(todo))
 
 
@@ -134,16 +140,17 @@ def _public(options: Options) -> Options:
     }
 
 
-def _has(wanted: Result, store: Store, *, retry_failed: bool) -> bool:
-    """Whether there is a record of this digest."""
-    found = store.get(store.path(wanted))
-    if found is None or found.digest != wanted.digest:
-        return False
-    return not (retry_failed and found.status == "failed")
+def _told(plan: Plan, item: Item) -> Round:
+    """The round as a person is told of it."""
+    cell = item.cell
+    of = plan.suite.task_rounds if cell.task else plan.suite.rounds
+    return Round(cell.title, cell.device, item.round + 1, of, () if item.reason else _alike(cell))
 
 
-def _kind(item: Item) -> str:
-    return "nothing to run" if item.reason else item.cell.what
+def _alike(cell: Cell) -> Alike:
+    """What a round's time is like: its cell's, its engine's under this load, any engine's, the device's."""
+    device, load = cell.device, cell.what
+    return (f"{device} {cell.title}", f"{device} {cell.engine.title}/{load}", f"{device} {load}", device)
 
 
 @contextmanager
@@ -158,7 +165,7 @@ def _alone(hardware: Hardware, progress: Progress) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        progress.line(
+        progress.warn(
             f"another run is measuring on {hardware.name}; waiting for it to end (Ctrl-C to give up)"
         )
         lock.acquire()
@@ -210,14 +217,14 @@ def _reference(
         )  # fmt: skip
     if isinstance(found, Path):
         return found
-    progress.line(f"failed: {where}: {reference.task.title}: {found}")
+    progress.warn(f"failed: {where}: {reference.task.title}: {found}")
     return f"its reference ({where}) could not be made: {found}"
 
 
 def _questions(plan: Plan, asked: questions.Questions, progress: Progress) -> Path | str:
     found = questions.ensure(asked, progress.doing, timeout_s=plan.suite.timeout_s)
     if isinstance(found, str):
-        progress.line(f"failed: {asked.task.title}: {found}")
+        progress.warn(f"failed: {asked.task.title}: {found}")
     return found
 
 
@@ -227,8 +234,9 @@ def _ceiling(items: list[Item], store: Store, progress: Progress) -> dict[str, A
     if not timed:
         return {}
     hardware = timed[0].made.hardware
-    progress.doing(f"the ceilings of {hardware.name}")
-    return ceilings.facts(hardware, ceilings.ensure(hardware, store, progress.line))
+    if ceilings.found(hardware, store) is None:
+        progress.doing(f"the ceilings of {hardware.name}")
+    return ceilings.facts(hardware, ceilings.ensure(hardware, store, progress.warn))
 
 
 def _is_timed(item: Item) -> bool:
@@ -253,6 +261,7 @@ def _with_tools(items: list[Item]) -> set[str]:
 
 def _artifact(plan: Plan, made: Made, store: Store, progress: Progress) -> artifacts.Made | str:
     """Make one artifact and record it, or record why it could not be made."""
+    name = made.recipe.name
     cell = Cell(made.model, Recipe(made.recipe.name, made.steps), EngineSpec(""), made.hardware.device)
     base = Result(
         digest=made.digest, suite=plan.suite.name, cell=public(cell), round=0, status="ok",
@@ -265,11 +274,11 @@ def _artifact(plan: Plan, made: Made, store: Store, progress: Progress) -> artif
             made.steps,
             made.resolved,
             made.hardware,
-            lambda text: progress.doing(f"{made.recipe.name}: {text}"),
+            lambda text: progress.doing(f"{name}: {text.removeprefix(f'{name}: ')}"),
         )
     except artifacts.StepFailedError as failure:
         found = paths.scrubbed(str(failure))
-        progress.line(f"failed: {made.recipe.name}: {found}")
+        progress.warn(f"failed: {made.recipe.name}: {found}")
         store.put(replace(base, status="failed", reason=found, duration_s=time.monotonic() - began))
         return found
     done = store.get(store.path(base))
@@ -285,7 +294,7 @@ def _public_artifact(artifact: Artifact) -> Artifact:
 
 def _round(
     plan: Plan, item: Item, made: artifacts.Made | str | None, side: Path | str | None,
-    ceiling: Mapping[str, Any], open_reader: counters.OpenReader,
+    ceiling: Mapping[str, Any], report: Report, open_reader: counters.OpenReader,
 ) -> tuple[Result, Answer]:  # fmt: skip
     """One round in a fresh process: a record, whatever happened, and what is kept beside it."""
     base = replace(skeleton(plan, item), started=_now())
@@ -296,10 +305,11 @@ def _round(
     if isinstance(side, str):
         return replace(base, status="failed", reason=side), Answer()
     ready = guard.inspect(item.cell.device)
-    env = envs.ensure(_env(item), lambda _: None)
-    outcome = _outcome(plan, item, made, side, env, open_reader)
+    env = envs.ensure(_env(item), report)
+    outcome = _outcome(plan, item, made, side, env, report, open_reader)
     answer = outcome.answer
     if item.questions and side and not answer.error:
+        report("judging the answers")
         answer = questions.judge(item.questions, side, answer, timeout_s=plan.suite.timeout_s)
     known = physics.facts(made.folder, ceiling if _is_timed(item) else {})
     result = replace(
@@ -326,18 +336,18 @@ def _seen(item: Item, ready: guard.Readiness) -> tuple[str, ...]:
 
 def _outcome(
     plan: Plan, item: Item, made: artifacts.Made, side: Path | None, env: envs.Environment,
-    open_reader: counters.OpenReader,
+    report: Report, open_reader: counters.OpenReader,
 ) -> launch.Outcome:  # fmt: skip
     """What a worker, or a server under load, gave."""
     suite, load = plan.suite, item.cell.workload
     if load is not None and load.online:
         return online.run(
             item.cell, made, env, f"{suite.seed}/{item.cell.what}", item.round, timeout_s=suite.timeout_s,
-            energy=suite.energy_window_s > 0, open_reader=open_reader,
+            energy=suite.energy_window_s > 0, report=report, open_reader=open_reader,
         )  # fmt: skip
     return metered.run(
         _job(plan, item, made, side), env, suite.energy_window_s, timeout_s=suite.timeout_s,
-        memory_limit_bytes=_limit(plan), open_reader=open_reader,
+        memory_limit_bytes=_limit(plan), report=report, open_reader=open_reader,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Suite, Ta
 from bench.contract.workload import LOAD_FIELDS, Workload
 from bench.machine import hardware as machine
 from bench.run import artifacts, envs, fit, models, questions, references, traits
+from bench.run.fetch import Report
 from bench.run.models import Resolved
 from bench.run.questions import Questions
 from bench.run.references import Reference
@@ -90,14 +91,14 @@ class Plan:
 
 def plan(
     suite: Suite, *, fetch: bool, only: str = "", engine: str = "", beside: Plan | None = None,
-    on: Sequence[Hardware] = (),
+    on: Sequence[Hardware] = (), report: Report = lambda _: None,
 ) -> Plan:  # fmt: skip
     """Plan the suite's cells whose title matches `only` (a glob) on the engine called `engine`.
 
     The baseline of its tasks is the one of the plan `beside`, another model maybe, where that is given. `on`
-    are devices in place of the suite's own, which need not be here.
+    are devices in place of the suite's own, which need not be here. `report` hears of a download.
     """
-    resolved = models.resolve(suite.model, fetch=fetch)
+    resolved = models.resolve(suite.model, fetch=fetch, report=report)
     cells: list[Item] = []
     apart: dict[Unpaired, None] = {}
     for hardware in on or machine.devices(suite.devices):

@@ -1,91 +1,189 @@
-"""What a person sees while a suite runs: one live line in a terminal, plain lines in a pipe.
+"""What a person sees while a suite runs: a live view in a terminal, plain lines in a pipe and in CI.
 
-The live line is redrawn once a second and no faster: on a small machine a spinner is a load on the
-measurement.
+The lines have no control characters: one for each round that is over, one when something else begins that
+takes its time, and one every 30 s in which there was none. Quiet leaves only what went wrong.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
+
+from bench.contract.record import Result
+from bench.run import scene
+from bench.run.pace import Alike, Pace, clock
+from bench.run.scene import Finished, Round, Scene, printable
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from rich.status import Status
+    from bench.run.live import Screen
 
-
-_PIPE_S = 2.0
+_SILENCE_S = 30.0  # the longest in a pipe: some CI ends what says nothing
+_RECENT = 5
+Report = Callable[[str], None]
 
 
 class Progress:
-    """`line` stays on the screen; `doing` is what happens now, and in a pipe a line at most every 2 s."""
+    """`line` is said once, `warn` in quiet too; `doing` is what happens now, as "subject: detail".
 
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._status: Status | None = None
-        self._printed = -_PIPE_S
+    `begin`, `starts` and `ends` frame the rounds. `figure` gives a finished one's main figure as text,
+    `silence_s` is the longest that a pipe hears nothing.
+    """
+
+    def __init__(
+        self, *, quiet: bool = False, figure: Callable[[Result], str] = lambda _: "",
+        silence_s: float = _SILENCE_S,
+    ) -> None:  # fmt: skip
+        self._quiet, self._figure, self._silence_s = quiet, figure, silence_s
+        self._began = self._doing_began = self._round_began = time.monotonic()
+        self._doing, self._subject = "starting", ""
+        self._round: Round | None = None
+        self._rounds, self._several, self._kept = 0, False, 0
+        self._counts: Counter[str] = Counter()
+        self._recent: deque[Finished] = deque(maxlen=_RECENT)
+        self._refused: set[str] = set()
+        self._pace = Pace()
+        self._left_s: float | None = None
+        self._screen: Screen | None = None
+        self._printing, self._over = threading.Lock(), threading.Event()
+        self._printed = self._began
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            from rich.console import Console
+        if self._quiet:
+            return self
+        if _drawable():
+            from bench.run.live import Screen
 
-            self._status = Console(stderr=True).status("", spinner="line", refresh_per_second=1)
-            self._status.start()
+            self._screen = Screen(self.scene)
+            self._screen.start()
+        else:
+            self._ticker.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._status is not None:
-            self._status.stop()
-        if kind is KeyboardInterrupt:
-            self.line("stopped; what is finished is kept, run the same command to go on")
+        self._over.set()
+        try:
+            if kind is KeyboardInterrupt:
+                done = self._kept + self._done
+                count = f" ({done} round{'s' if done != 1 else ''})" if self._rounds else ""
+                self.warn(f"stopped; what is finished is kept{count}, run the same command to go on")
+        finally:
+            if self._screen is not None:
+                screen, self._screen = self._screen, None
+                screen.stop()
 
-    def line(self, text: str) -> None:
-        if self._status is not None:
-            self._status.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201  (this is the terminal)
-
-    def doing(self, text: str) -> None:
-        now = time.monotonic()
-        if self._status is not None:
-            self._status.update(text.replace("[", "\\["))
-        elif now - self._printed > _PIPE_S:
-            self._printed = now
-            self.line(f"{self.spent} {text}")
+    @property
+    def spent_s(self) -> float:
+        return time.monotonic() - self._began
 
     @property
     def spent(self) -> str:
-        return clock(time.monotonic() - self._began)
+        return clock(self.spent_s)
 
+    def line(self, text: str) -> None:
+        if not self._quiet:
+            self._say(text)
 
-def clock(seconds: float) -> str:
-    """Seconds as m:ss, or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    def warn(self, text: str) -> None:
+        """What went wrong, said at once."""
+        self._say(text, "red")
 
+    def doing(self, text: str) -> None:
+        """In a pipe a new subject is said at once; within a round only the next line of silence says it."""
+        text, subject = printable(text), text.partition(": ")[0]
+        if text == self._doing:
+            return
+        self._doing, self._doing_began = text, time.monotonic()
+        if self._screen is None and self._round is None and subject != self._subject:
+            self.line(scene.now(self.scene()))
+        self._subject = subject
 
-class Pace:
-    """How long is left, from the rounds that were run: cells of one kind take about as long each time."""
+    def begin(self, rounds: Sequence[Round], kept: int, before: Sequence[tuple[Alike, float]]) -> None:
+        """What is to run; `kept` rounds are recorded already, and what some took `before` is known."""
+        self._rounds, self._kept = self._done + len(rounds), self._kept + kept
+        self._several = len({one.device for one in rounds}) > 1
+        self._pace = Pace([one.alike for one in rounds])
+        for alike, seconds in before:
+            self._pace.known(alike, seconds)
+        self._left_s = self._pace.left_s()
 
-    def __init__(self, kinds: list[str]) -> None:
-        self._left = list(kinds)
-        self._took: dict[str, list[float]] = {}
+    def starts(self, one: Round) -> None:
+        self._doing, self._subject = "", ""
+        self._round, self._round_began = one, time.monotonic()
 
-    def done(self, kind: str, seconds: float) -> None:
-        self._left.remove(kind)
-        self._took.setdefault(kind, []).append(seconds)
+    def ends(self, result: Result) -> None:
+        """The round that had been started is over."""
+        assert self._round is not None  # noqa: S101  (it was started)
+        one, seconds = self._round, time.monotonic() - self._round_began
+        self._pace.done(one.alike, seconds, failed=result.status == "failed")
+        self._counts[result.status] += 1
+        self._round, self._doing, self._left_s = None, "", self._pace.left_s()
+        said = printable(self._figure(result) if result.status == "ok" else result.reason)
+        where = f" on {one.device}" if self._several else ""
+        cell = printable(f"{one.title}{where}")
+        ended = Finished(cell, one.number, self._done, result.status, seconds, said)
+        self._tell(ended)
+
+    def _tell(self, ended: Finished) -> None:
+        text = scene.finished(ended, self._rounds, self.spent_s)
+        if ended.status == "failed":
+            self.warn(text)
+        elif ended.status == "ok":
+            self._recent.append(ended)
+        told_already = ended.cell in self._refused  # the other rounds of a cell that cannot run cannot either
+        if ended.status == "unsupported":
+            self._refused.add(ended.cell)
+        if self._screen is None and ended.status != "failed" and not told_already:
+            self.line(text)
 
     @property
-    def left(self) -> str:
-        known = [s for many in self._took.values() for s in many]
-        if not known:
-            return "time left not known yet"
-        usual = sum(known) / len(known)
-        means = {kind: sum(s) / len(s) for kind, s in self._took.items()}
-        return f"about {clock(sum(means.get(kind, usual) for kind in self._left))} left"
+    def _done(self) -> int:
+        return sum(self._counts.values())
+
+    def scene(self) -> Scene:
+        """All that is known now."""
+        now, one = time.monotonic(), self._round
+        round_s = now - self._round_began if one else 0.0
+        expected_s = self._pace.expected_s(one.alike[:-1]) if one else None  # of any load would be a guess
+        left_s = self._left_s
+        if left_s is not None and one is not None:
+            left_s -= min(round_s, self._pace.expected_s(one.alike) or 0.0)
+        return Scene(
+            now - self._began, self._doing, now - self._doing_began, one, round_s, expected_s,
+            self._rounds, self._kept, dict(self._counts), left_s, tuple(self._recent),
+        )  # fmt: skip
+
+    def _say(self, text: str, style: str = "") -> None:
+        text = printable(text)
+        with self._printing:
+            self._printed = time.monotonic()
+            if self._screen is not None:
+                self._screen.line(text, style)
+            else:
+                print(text, file=sys.stderr, flush=True)  # noqa: T201  (this is the terminal)
+
+    def _tick(self) -> None:
+        """In a pipe: break the silence."""
+        wait_s = self._silence_s
+        while not self._over.wait(wait_s):
+            wait_s = self._printed + self._silence_s - time.monotonic()
+            if wait_s <= 0:
+                wait_s = self._silence_s
+                if self._doing or self._round:
+                    self.line(scene.now(self.scene()))
+
+
+def _drawable() -> bool:
+    """Whether stderr is a terminal that can move its cursor, before a person."""
+    watched = os.environ.get("CI", "").lower() in ("", "0", "false")
+    return watched and sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")

@@ -77,6 +77,7 @@ def ensure(
             _job(reference, made, building),
             envs.ensure(traits.engine_env(engine, reference.made.format), report),
             timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes,
+            report=lambda phase: report(f"{reference.task.title}: the baseline's predictions, {phase}"),
         )  # fmt: skip
 
     return kept.ensure(

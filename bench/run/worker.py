@@ -6,6 +6,7 @@ stdout and stderr are only a log. It dies with its parent.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import itertools
@@ -22,7 +23,7 @@ from typing import Any
 
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
-from bench.contract.job import Answer, Job
+from bench.contract.job import PHASE, Answer, Job
 from bench.contract.protocols import Session
 from bench.contract.record import RequestTrace
 
@@ -76,9 +77,11 @@ def _offline(job: Job) -> Answer:
     engine, load = plugins.load(plugins.ENGINES, job.plugin), job.workload
     groups = [job.prompts[i : i + load.batch] for i in range(0, len(job.prompts), load.batch)]
     warm, measured = groups[: -load.repeats], groups[-load.repeats :]
+    _tell(job, "loading")
     began = time.perf_counter()
     with engine.open(Path(job.folder), job.artifact, engine.Options(**job.options), job.device) as session:
         facts: dict[str, Any] = {"load_s": time.perf_counter() - began}
+        _tell(job, "warming up")
         tpots: list[float] = []
         for prompts in warm:
             sent, steps = _generate(session, prompts, load.new_tokens)
@@ -89,6 +92,7 @@ def _offline(job: Job) -> Answer:
             if len(tpots) > _WARMUP_LAST and _cv(tpots[-_WARMUP_LAST:]) < _WARMUP_CV:
                 break
         facts.update(warmup_requests=len(tpots), warmup_cv=_cv(tpots[-_WARMUP_LAST:]))
+        _tell(job, "measuring")
         zero = time.perf_counter()
         traces: list[RequestTrace] = []
         for window, prompts in enumerate(measured):
@@ -103,6 +107,7 @@ def _offline(job: Job) -> Answer:
         facts.update(session.memory())
         receipts = session.receipts()
         if job.energy_window_s > 0:
+            _tell(job, f"energy window of {job.energy_window_s:g} s")
             facts["energy_window"] = _sustain(session, groups, load.new_tokens, job.energy_window_s)
         return Answer(facts=facts, receipts=receipts, traces=tuple(traces))
 
@@ -140,10 +145,12 @@ def _generate(session: Session, prompts: Any, new_tokens: int) -> tuple[float, l
 def _score(job: Job) -> Answer:
     assert job.artifact is not None  # noqa: S101  (the parent's letter is whole)
     engine, task = plugins.load(plugins.ENGINES, job.plugin), plugins.load(plugins.TASKS, job.task)
+    _tell(job, "loading")
     began = time.perf_counter()
     folder = Path(job.folder)
     with engine.open(folder, job.artifact, engine.Options(**job.options), job.device) as session:
         loaded = time.perf_counter()
+        _tell(job, "scoring")
         options, reference = task.Options(**job.task_options), Path(job.reference) if job.reference else None
         facts: Mapping[str, Any] = task.evaluate(session, options, folder, reference)
         spent = {"load_s": loaded - began, "evaluate_s": time.perf_counter() - loaded}
@@ -154,7 +161,9 @@ def _reference(job: Job) -> Answer:
     assert job.artifact is not None  # noqa: S101  (the parent's letter is whole)
     engine, task = plugins.load(plugins.ENGINES, job.plugin), plugins.load(plugins.TASKS, job.task)
     folder = Path(job.folder)
+    _tell(job, "loading")
     with engine.open(folder, job.artifact, engine.Options(**job.options), job.device) as session:
+        _tell(job, "scoring")
         facts = task.prepare(session, task.Options(**job.task_options), folder, Path(job.out))
         return Answer(facts=facts, receipts=session.receipts())
 
@@ -182,6 +191,12 @@ def _ceiling(job: Job) -> Answer:
     from bench.machine import ceiling
 
     return Answer(facts=wire.plain(ceiling.measure(job.device, int(job.options["threads"] or 1))))
+
+
+def _tell(job: Job, phase: str) -> None:
+    """Say what comes now: never within a measured window, and twice, for some 0.1 ms, in a cold start."""
+    with contextlib.suppress(OSError):  # a full disk is for the answer to tell
+        Path(job.answer).with_name(PHASE).write_text(phase)
 
 
 def _cv(values: list[float]) -> float:
