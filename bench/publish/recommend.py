@@ -13,6 +13,7 @@ from typing import Literal
 
 from bench.contract import wire
 from bench.contract.errors import UserError
+from bench.measure.frontier import dominates
 from bench.publish.columns import DASH, JUDGED, RECOVERY, number
 from bench.publish.rows import Entry, Row, Section
 
@@ -154,13 +155,14 @@ def _figures(row: Row, workload: str) -> dict[str, float]:
     medians = {key: found.median for key, found in row.workloads[workload].figures.items()}
     joules = medians.get("energy_net_j_per_output_token") if medians.get("energy_valid") else None
     found = {
-        "tok_per_s": medians.get("output_tok_per_s"), "recovery": _recovery(row),
+        "tok_per_s": medians.get("output_tok_per_s"), "recovery": recovery(row),
         "ttft_p95_s": medians.get("ttft_p95_s"), "memory": medians.get("peak_memory_bytes"), "energy": joules,
     }  # fmt: skip
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _recovery(row: Row) -> float | None:
+def recovery(row: Row) -> float | None:
+    """The worst over the tasks; None where no task tells."""
     known = [found for entry in row.tasks.values() if (found := _recovered(row, entry)) is not None]
     return min(known, default=None)
 
@@ -194,8 +196,7 @@ def _against(candidate: Candidate, wish: Wish) -> str:
 
 
 def _dominates(one: Candidate, other: Candidate, keys: Sequence[str]) -> bool:
-    signs = [_gain(key, one.figures[key], other.figures[key]) for key in keys]
-    return all(s >= 0 for s in signs) and any(s > 0 for s in signs)
+    return dominates([_gain(key, one.figures[key], other.figures[key]) for key in keys])
 
 
 def _gain(key: str, mine: float, other: float) -> float:
