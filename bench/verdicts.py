@@ -18,21 +18,29 @@ def report(
     results: Results = RESULTS,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where one is stale.")] = False,  # noqa: FBT002
 ) -> None:  # fmt: skip
-    """Write each device's TABLES.md and tables.csv, and their index, from the records."""
+    """Write each device's tables and figures, their index, and report.html, from the records."""
     from bench.contract import wire
+    from bench.publish import figures, pictured, webpage
     from bench.publish import report as reports
     from bench.store import Store
 
     store = Store(results)
-    wanted = reports.files(store.all())
+    records = list(store.all())
     if store.problems:
         raise UserError(store.problems[0])
+    wanted = reports.files(records)
+    drawn = pictured.gather(records, store)
+    charts = drawn.figures()
     stale = reports.stale(results, wanted)
-    if check and stale:
-        names = ", ".join(str(results / path) for path in stale)
+    if check and (behind := [*stale, *figures.stale(results, charts)]):
+        names = ", ".join(str(results / path) for path in behind)
         raise UserError(f"not what the records say: {names}; write them with: python -m bench report")
+    if check:
+        return
     for path in stale:
         wire.write(results / path, wanted[path])
+    page = [Path(webpage.NAME)] if drawn.page(results / webpage.NAME) else []
+    for path in (*stale, *figures.write(results, charts), *page):
         typer.echo(str(results / path))
 
 

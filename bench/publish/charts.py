@@ -246,10 +246,10 @@ def scaling(
         "mark": {"type": "line", "strokeWidth": 2, "point": {"size": 45, "filled": True}},
         "encoding": {"x": x, "y": y, **lines(colours)},
     }
-    return {"layer": [drawn, *(_limit(limit) if limit else ())]}
+    return {"layer": [drawn, *(limit_line(limit) if limit else ())]}
 
 
-def _limit(limit: float) -> list[Spec]:
+def limit_line(limit: float) -> list[Spec]:
     at = {"datum": limit, "type": "quantitative"}
     one: Spec = {"values": [{}]}
     words = {"value": f"SLO {limit:,.4g} ms"}

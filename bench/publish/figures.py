@@ -38,13 +38,19 @@ _AGAINST: Mapping[str, Column] = {
 def specs(points: Sequence[Point], spread: Sequence[Distribution]) -> dict[Path, Spec]:
     """Every chart that has something to show, by its path below the results, without the ending."""
     found: dict[Path, Spec] = {}
+    colours = charts.coloured(p.family for p in points)  # a family has one colour in all figures
     for device, suite in dict.fromkeys((p.device, p.suite) for p in points):
         its = [p for p in points if (p.device, p.suite) == (device, suite)]
         for model in dict.fromkeys(p.model for p in its):
             some = [p for p in its if p.model == model]
             curves = [d for d in spread if (d.device, d.suite, d.model) == (device, suite, model)]
             several = f"-{model}" if len({p.model for p in its}) > 1 else ""
-            for name, spec in (*_paretos(some), *_spreads(curves), *_scalings(some), *_rooflines(some)):
+            for name, spec in (
+                *_paretos(some, colours),
+                *_spreads(curves),
+                *_scalings(some),
+                *_rooflines(some),
+            ):
                 path = Path(safe_name(device)) / "figures" / safe_name(f"{suite}{several}-{name}")
                 found[path] = {**spec, "config": charts.config(dark=False), "padding": 12}
     return found
@@ -129,7 +135,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _paretos(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
+def _paretos(points: Sequence[Point], colours: Mapping[str, str]) -> Iterator[tuple[str, Spec]]:
     """Quality against each thing won: under the load that most choices ran, by the task that most have."""
     for name, column in _AGAINST.items():
         sized = column in SIZE
@@ -142,7 +148,7 @@ def _paretos(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
         ready = [(load, *_both(group, column)) for load, group in groups.items()]
         load, shown, kept = max(ready, key=lambda r: len(r[1]), default=("", [], None))
         if kept is not None and _tells(shown, *kept):
-            yield name, _pareto(shown, column, *kept, load)
+            yield name, _pareto(shown, column, *kept, load, colours)
 
 
 def _tells(points: Sequence[Point], y: Column, task: str) -> bool:
@@ -162,39 +168,28 @@ def _both(points: Sequence[Point], x: Column) -> tuple[list[Point], tuple[Column
     return max(having, key=lambda h: len(h[0]), default=([], None))
 
 
-def _pareto(points: Sequence[Point], x: Column, y: Column, task: str, load: str) -> Spec:
-    log = dict.fromkeys("xy", False)
+def _pareto(
+    points: Sequence[Point], x: Column, y: Column, task: str, load: str, colours: Mapping[str, str]
+) -> Spec:
     xs = [p.figures[x.key] * x.scale for p in points]
     ys = [max(p.quality[y.key, task] * y.scale, charts.least(y)) for p in points]
+    there = {p.family for p in points}
     spec = charts.pareto(
-        _present(charts.coloured(p.family for p in points), {p.family for p in points}),
+        {word: colour for word, colour in colours.items() if word in there},
         charts.shaped(p.engine for p in points),
     )
     charts.titled(spec, x, y, task, xs, ys)
-    ends, at = {}, {}
-    for side, values, length in (("x", xs, WIDTH), ("y", ys, HEIGHT)):
-        log[side] = spec["encoding"][side]["scale"].get("type") == "log"
-        ends[side] = labels.domain(values, log=log[side])
-        at[side] = labels.positions(values, ends[side], length, log=log[side])
-        fixed = {"domain": list(ends[side]), "nice": False, "zero": False}
-        spec["encoding"][side]["scale"] = {"type": "log", **fixed} if log[side] else fixed
-        if log[side]:
-            spec["encoding"][side]["axis"] = {
-                **spec["encoding"][side]["axis"],
-                "values": charts.ticks(*ends[side]),
-            }
+    pixels = _fixed(spec, xs, ys)
     best = frontier(list(zip(xs, ys, strict=True)), (x.better == "higher", y.better == "higher"))
-    pixels = list(zip(at["x"], (HEIGHT - v for v in at["y"]), strict=True))
     names = _names(points)
     order = sorted(range(len(points)), key=lambda i: (not points[i].baseline, i not in best, names[i]))
     placed = labels.place(names, pixels, order, WIDTH + 12, HEIGHT, [pixels[i] for i in best])
-    data = [
-        {"x": xv, "y": yv, "choice": p.choice, "family": p.family, "engine": p.engine, "baseline": p.baseline}
-        for p, xv, yv in zip(points, xs, ys, strict=True)
-    ]
     sets = {
         "frontier": [{"x": xs[i], "y": ys[i]} for i in best],
-        "points": data,
+        "points": [
+            {"x": xv, "y": yv, "family": p.family, "engine": p.engine, "baseline": p.baseline}
+            for p, xv, yv in zip(points, xs, ys, strict=True)
+        ],
         "labels": [
             {"x": xs[one.index], "y": ys[one.index], "label": names[one.index], "align": one.align,
              "dx": one.dx, "dy": one.dy}
@@ -209,16 +204,27 @@ def _pareto(points: Sequence[Point], x: Column, y: Column, task: str, load: str)
     return {**spec, "width": WIDTH, "height": HEIGHT, "title": {"text": title, "subtitle": said}}
 
 
+def _fixed(spec: Spec, xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
+    """Fix the ends and the ticks of both axes, so that it is known where each point lies; say where."""
+    at = {}
+    for side, values, length in (("x", xs, WIDTH), ("y", ys, HEIGHT)):
+        encoding = spec["encoding"][side]
+        log = encoding["scale"].get("type") == "log"
+        ends = labels.domain(values, log=log)
+        at[side] = labels.positions(values, ends, length, log=log)
+        fixed = {"domain": list(ends), "nice": False, "zero": False}
+        encoding["scale"] = {"type": "log", **fixed} if log else fixed
+        if log:
+            encoding["axis"] = {**encoding["axis"], "values": charts.ticks(*ends)}
+    return list(zip(at["x"], (HEIGHT - v for v in at["y"]), strict=True))
+
+
 def _names(points: Sequence[Point]) -> list[str]:
     """What is written beside each: the recipe, and the engine where a recipe ran on several."""
     engines: dict[str, set[str]] = {}
     for p in points:
         engines.setdefault(p.recipe, set()).add(p.engine)
     return [p.recipe if len(engines[p.recipe]) == 1 else f"{p.recipe}, {p.engine}" for p in points]
-
-
-def _present(colours: Mapping[str, str], there: set[str]) -> dict[str, str]:
-    return {word: colour for word, colour in colours.items() if word in there}
 
 
 def _spreads(spread: Sequence[Distribution]) -> Iterator[tuple[str, Spec]]:

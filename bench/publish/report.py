@@ -20,13 +20,18 @@ def files(results: Iterable[Result]) -> dict[Path, str]:
     Without the suites whose records are not committed.
     """
     devices: dict[str, dict[str, list[Result]]] = {}
-    for result in (r for r in results if r.suite not in _LOOKED_AT):
+    for result in committed(results):
         devices.setdefault(result.hardware.slug, {}).setdefault(result.suite, []).append(result)
     found = {Path("README.md"): _index(devices)}
     for slug, suites in devices.items():
         found[Path(slug) / "TABLES.md"] = _page(slug, suites)
         found[Path(slug) / "tables.csv"] = _sheet(suites)
     return found
+
+
+def committed(results: Iterable[Result]) -> list[Result]:
+    """Those of the suites whose records are committed: what tables and figures are made of."""
+    return [r for r in results if r.suite not in _LOOKED_AT]
 
 
 def stale(root: Path, wanted: Mapping[Path, str]) -> list[Path]:
