@@ -71,6 +71,7 @@ def config(*, dark: bool, font: str = "sans-serif", size: int = 13) -> Spec:
                  "labelOverlap": "greedy", "labelFlush": False},
         "legend": {**text, "orient": "bottom", "direction": "horizontal", "columns": 5,
                    "layout": {"bottom": {"direction": "vertical", "anchor": "start", "margin": 4}},
+                   "symbolBaseFillColor": ink, "symbolBaseStrokeColor": ink,
                    "symbolSize": 90, "labelLimit": 260, "rowPadding": 3, "columnPadding": 14,
                    "titleOrient": "left"},
         "header": {**text, "labelFontWeight": 600, "labelFontSize": size},
@@ -177,7 +178,7 @@ def pareto(colours: Mapping[str, str], shapes: Mapping[str, str]) -> Spec:
         "layer": [
             {"data": {"name": "frontier", "values": []},
              "mark": {"type": "line", "strokeDash": [5, 4], "strokeWidth": 1.5, "color": "#808080"}},
-            {"data": {"name": "points", "values": []}, "transform": [{"filter": "datum.baseline"}],
+            {"data": {"name": "baseline", "values": []},
              "mark": {"type": "point", "shape": "circle", "size": 330, "strokeWidth": 1.5,
                       "color": "#808080"}},
             {"data": {"name": "points", "values": []},

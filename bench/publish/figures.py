@@ -72,21 +72,21 @@ def write(root: Path, wanted: Mapping[Path, Spec]) -> list[Path]:
     for path in left:
         (root / path).unlink()
     changed = [path for path in stale(root, wanted) if path not in left]
-    for path in changed:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        wire.write(root / path, drawn(wanted[path.with_suffix("")], path.suffix))
+    for stem in dict.fromkeys(path.with_name(path.name[: -len(path.suffix)]) for path in changed):
+        (root / stem).parent.mkdir(parents=True, exist_ok=True)
+        for ending, picture in drawn(wanted[stem]).items():
+            wire.write(root / stem.with_name(f"{stem.name}{ending}"), picture)
     return [*changed, *left]
 
 
-def drawn(spec: Spec, ending: str) -> bytes:
-    """The picture, `ending` being .svg or .png, with the digest of its specification in it."""
+def drawn(spec: Spec) -> dict[str, bytes]:
+    """The picture as .svg and as .png, with the digest of its specification in each."""
     import vl_convert
 
     digest = wire.digest(spec)
     svg = _renumbered(vl_convert.vegalite_to_svg(spec))
-    if ending == ".svg":
-        return f"{svg.rstrip()}\n<!-- spec {digest} -->\n".encode()
-    return _stamped(vl_convert.svg_to_png(svg, scale=_SCALE), digest)
+    png = _stamped(vl_convert.svg_to_png(svg, scale=_SCALE), digest)
+    return {".svg": f"{svg.rstrip()}\n<!-- spec {digest} -->\n".encode(), ".png": png}
 
 
 def _renumbered(svg: str) -> str:
@@ -99,7 +99,11 @@ def _left(root: Path, wanted: Mapping[Path, Spec]) -> list[Path]:
     """Pictures of ours that no chart has any more."""
     there = [path for ending in ("svg", "png") for path in sorted(root.glob(f"*/figures/*.{ending}"))]
     ours = [path for path in there if (_of_svg if path.suffix == ".svg" else _of_png)(path)]
-    return [p for p in (path.relative_to(root) for path in ours) if p.with_suffix("") not in wanted]
+    return [
+        p
+        for p in (path.relative_to(root) for path in ours)
+        if p.with_name(p.name[: -len(p.suffix)]) not in wanted
+    ]
 
 
 def _of_svg(path: Path) -> str:
@@ -119,7 +123,7 @@ def _of_png(path: Path) -> str:
 def _stamped(png: bytes, digest: str) -> bytes:
     """The PNG packed tighter, with the digest as a text chunk behind its header (33 bytes)."""
     packed = b"".join(data for kind, data in _chunks(png) if kind == b"IDAT")
-    png = png[:33] + _chunk(b"IDAT", zlib.compress(zlib.decompress(packed), 9)) + _chunk(b"IEND", b"")
+    png = png[:33] + _chunk(b"IDAT", zlib.compress(zlib.decompress(packed), 7)) + _chunk(b"IEND", b"")
     return png[:33] + _chunk(b"tEXt", _KEY + b"\0" + digest.encode()) + png[33:]
 
 
@@ -184,7 +188,7 @@ def _pareto(
     names = _names(points)
     order = sorted(range(len(points)), key=lambda i: (not points[i].baseline, i not in best, names[i]))
     placed = labels.place(names, pixels, order, WIDTH + 12, HEIGHT, [pixels[i] for i in best])
-    sets = {
+    sets: dict[str, list[dict[str, Any]]] = {
         "frontier": [{"x": xs[i], "y": ys[i]} for i in best],
         "points": [
             {"x": xv, "y": yv, "family": p.family, "engine": p.engine, "baseline": p.baseline}
@@ -196,8 +200,10 @@ def _pareto(
             for one in placed
         ],
     }  # fmt: skip
+    sets["baseline"] = [point for point in sets["points"] if point["baseline"]]
     for layer in spec["layer"]:
         layer["data"]["values"] = sets[layer["data"]["name"]]
+    spec["layer"] = [layer for layer in spec["layer"] if layer["data"]["values"]]
     place = ", ".join(filter(None, (points[0].suite, points[0].model, load)))
     said = f"{place}. Dashed: nothing measured is better in both"
     title = f"{y.heading()} against {x.heading()}"

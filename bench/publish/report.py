@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.contract import wire
 from bench.contract.record import Hardware, Result
 from bench.publish import render, tables
+from bench.publish.rows import Table
 
 _MADE = "Written by `python -m bench report` from the records beside it; what is changed by hand is lost."
 _GIB = 2.0**30
@@ -24,8 +25,9 @@ def files(results: Iterable[Result]) -> dict[Path, str]:
         devices.setdefault(result.hardware.slug, {}).setdefault(result.suite, []).append(result)
     found = {Path("README.md"): _index(devices)}
     for slug, suites in devices.items():
-        found[Path(slug) / "TABLES.md"] = _page(slug, suites)
-        found[Path(slug) / "tables.csv"] = _sheet(suites)
+        built = {suite: tables.build(suites[suite]) for suite in sorted(suites)}
+        found[Path(slug) / "TABLES.md"] = _page(slug, suites, built)
+        found[Path(slug) / "tables.csv"] = render.csv_text(*built.values())
     return found
 
 
@@ -39,15 +41,11 @@ def stale(root: Path, wanted: Mapping[Path, str]) -> list[Path]:
     return [path for path, text in wanted.items() if _read(root / path) != text]
 
 
-def _page(slug: str, suites: Mapping[str, Sequence[Result]]) -> str:
+def _page(slug: str, suites: Mapping[str, Sequence[Result]], built: Mapping[str, Table]) -> str:
     parts = [f"# {slug}", _MADE, _machines(suites)]
-    for suite in sorted(suites):
-        parts += [f"## {suite}", tables.render(tables.build(suites[suite]), "md").strip()]
+    for suite, table in built.items():
+        parts += [f"## {suite}", tables.render(table, "md").strip()]
     return "\n\n".join(parts) + "\n"
-
-
-def _sheet(suites: Mapping[str, Sequence[Result]]) -> str:
-    return render.csv_text(*(tables.build(suites[suite]) for suite in sorted(suites)))
 
 
 def _index(devices: Mapping[str, Mapping[str, Sequence[Result]]]) -> str:
@@ -55,7 +53,7 @@ def _index(devices: Mapping[str, Mapping[str, Sequence[Result]]]) -> str:
     lines = ["# Results", "", _MADE, "", f"| {' | '.join(heads)} |", "| --- | --- | ---: | --- |"]
     for slug in sorted(devices):
         suites = devices[slug]
-        every = [wire.plain(result) for suite in sorted(suites) for result in suites[suite]]
+        every = [result for suite in sorted(suites) for result in suites[suite]]
         cells = (
             f"[{slug}]({slug}/TABLES.md)",
             ", ".join(sorted(suites)),

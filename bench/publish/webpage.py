@@ -10,12 +10,13 @@ import base64
 import dataclasses
 import gzip
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from bench.contract.record import Hardware, Result
 from bench.publish import charts, listing
@@ -54,6 +55,7 @@ def write(path: Path, data: Mapping[str, Any], chunks: Sequence[str]) -> bool:
     stamp = hashlib.sha256("\0".join((*parts.values(), plain, *chunks)).encode()).hexdigest()
     if _stamp(path) == stamp:
         return False
+    path.parent.mkdir(parents=True, exist_ok=True)
     wire.write(path, _html(parts, plain, chunks, stamp))
     return True
 
@@ -73,8 +75,8 @@ def content(
         "machines": machines,
         "chunk": _CHUNK,
         "records": [_key(r) for r in ordered],
-        "speed": dataclasses.asdict(listing.speed(tables)),
-        "quality": dataclasses.asdict(listing.quality(tables)),
+        "speed": vars(listing.speed(tables)),
+        "quality": vars(listing.quality(tables)),
         "legend": LEGEND,
         "notes": list(dict.fromkeys(note for table in tables for note in table.notes)),
         "points": [_point(p, won) for p in points],
@@ -131,27 +133,32 @@ def _stamp(path: Path) -> str:
 
 def _embedded(value: Any) -> str:
     """JSON that nothing in it can end: no < is left in it."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = orjson.dumps(value).decode()
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _chunk(records: Sequence[tuple[str, Result]]) -> str:
-    whole = [{"path": path, **_shortened(result)} for path, result in records]
-    text = json.dumps(whole, separators=(",", ":"), default=str)
-    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
+    whole = [{"path": path, **vars(_shortened(result))} for path, result in records]
+    text = orjson.dumps(whole, option=orjson.OPT_NON_STR_KEYS)
+    return base64.b64encode(gzip.compress(text, 6, mtime=0)).decode()
 
 
-def _shortened(value: Any) -> Any:
-    """The JSON form, long lists of numbers left to the record's file."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _shortened(getattr(value, f.name)) for f in dataclasses.fields(value)}
+def _shortened(result: Result) -> Result:
+    """The record, with the long lists of its facts left to its file."""
+    made = result.artifact
+    if made is not None:
+        made = dataclasses.replace(made, facts=_short(made.facts))
+    return dataclasses.replace(result, facts=_short(result.facts), artifact=made)
+
+
+def _short(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _shortened(its) for key, its in value.items()}
+        return {key: _short(its) for key, its in value.items()}
     if isinstance(value, list | tuple):
         if len(value) > _LONG and not isinstance(value[0], Mapping | list | tuple):
             return f"{len(value)} values, in the record's file"
-        return [_shortened(its) for its in value]
-    return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value  # noqa: PLR0124
+        return [_short(its) for its in value]
+    return value
 
 
 def _key(result: Result) -> list[str]:

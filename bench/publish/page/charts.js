@@ -131,9 +131,11 @@ async function drawPareto(host, rows, x, y, clicked) {
     ticked(encoding, values[side]);
   }
   const sets = { frontier: best.map((i) => ({ x: shown[i].x, y: shown[i].y })), points: shown, labels: [{ x: shown[0].x, y: shown[0].y, label: "" }] };
+  sets.baseline = shown.filter((p) => p.baseline);
   for (const layer of spec.layer) layer.data.values = sets[layer.data.name];
   const named = spec.layer[2];
   named.mark.tooltip = true;
+  spec.layer = spec.layer.filter((layer) => layer.data.values.length);
   const families = Object.keys(DATA.colours[0]).filter((family) => shown.some((p) => p.family === family));
   const engines = Object.keys(DATA.shapes).filter((engine) => shown.some((p) => p.engine === engine));
   scaled(named.encoding.color, families, (family) => DATA.colours[Number(dark.matches)][family]);

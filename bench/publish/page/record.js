@@ -47,10 +47,14 @@ function part(title, lines) {
   return [make("h3", { textContent: title }), make("table", {}, make("tbody", {}, ...rows))];
 }
 
+// Of metrics that no table has: the unit that their names end in.
+const UNITS = [[/_tok_per_s$/, "tok/s"], [/_bytes_per_s$/, "bytes/s"], [/_flop_per_s$/, "FLOP/s"], [/_per_s$/, "/s"], [/_s$/, "s"],
+  [/_bytes$/, "bytes"], [/_flop$/, "FLOP"], [/_w$/, "W"], [/_j$/, "J"], [/_mhz$/, "MHz"], [/^kl_|^nll_/, "nats/token"]];
+
 function metrics(record) {
   return Object.entries(record.metrics).map(([key, value]) => {
     const known = DATA.units[key];
-    if (!known) return [key, value];
+    if (!known) return [key, `${short(value)} ${UNITS.find(([end]) => end.test(key))?.[1] ?? ""}`.trim()];
     const [header, unit, scale] = known;
     return [`${header} (${key})`, `${short(Number((value * scale).toPrecision(5)))} ${unit}`.trim()];
   });
@@ -101,7 +105,7 @@ async function openRecords(title, indexes) {
   const select = pick.querySelector("select");
   select.replaceChildren(...indexes.map((index) => {
     const [, , , , , kind, what, status, round] = DATA.records[index];
-    const name = kind === "made" ? "the artifact's making" : `${what}, round ${Number(round) + 1}`;
+    const name = kind === "made" ? "the artifact's making" : `${what}, round ${round}`;
     return make("option", { value: index, textContent: status === "ok" ? name : `${name} (${status})` });
   }));
   pick.hidden = indexes.length < 2;

@@ -36,7 +36,7 @@ function makeTable(host, title, heads, open, changed) {
     for (const [id, heading] of Object.entries(heads)) if (there.has(id)) found.push({ id, heading });
     if (several("n")) found.push({ id: "n", heading: "n" });
     if (lines.some((line) => line.marks.length)) found.push({ id: "marks", heading: "marks", words: true });
-    if (lines.some((line) => line.reasons.length && line.figures))
+    if (lines.some((line) => line.reasons.length && (line.figures || !there.size)))
       found.push({ id: "reasons", heading: "why not", words: true, wide: true });
     return found;
   }
@@ -72,7 +72,7 @@ function makeTable(host, title, heads, open, changed) {
         changed();
       });
       const order = state.sort !== column.id ? "none" : state.down ? "descending" : "ascending";
-      const kind = column.name || column.words ? "name" : "";
+      const kind = column.name || column.words ? "name" : column.heading.length > 16 ? "long" : "";
       const cell = make("th", { scope: "col", className: kind, "aria-sort": order }, button);
       cell.dataset.column = column.id;
       return cell;
@@ -93,7 +93,7 @@ function makeTable(host, title, heads, open, changed) {
         made.append(make("td", { className: "name", textContent: line[column.id] }));
       } else if (column.words) {
         const shown = column.id === "marks" ? [...new Set(line.marks.map((mark) => mark.split(":")[0]))].join(", ") : value(line, column);
-        made.append(make("td", { className: column.wide ? "words wide" : "words", textContent: shown }));
+        made.append(make("td", { className: !column.wide ? "words" : line.figures ? "words wide" : "void", textContent: shown }));
       } else if (column.id === "n") {
         made.append(make("td", { textContent: line.n || "–" }));
       } else if (line.figures) {
