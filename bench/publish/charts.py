@@ -1,7 +1,8 @@
 """The charts, as Vega-Lite specifications: one source for the page, where they react, and for figures.
 
 Colour is never alone in carrying a meaning: engines have shapes, lines have dashes, points have names. The
-colours are Okabe and Ito's, told apart by colour-blind readers, and a few of Paul Tol's where those run out.
+colours are Okabe and Ito's, told apart by colour-blind readers, and a few of Paul Tol's where those run out;
+on a light ground the light ones are darkened, to stand out from it three to one.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ LIGHT = (
     "#0072B2",
     "#D55E00",
     "#009E73",
-    "#CC79A7",
+    "#C06A9A",
     "#B8860B",
-    "#56B4E9",
+    "#2E9BD6",
     "#882255",
     "#777733",
     "#666666",

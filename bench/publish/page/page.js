@@ -13,7 +13,7 @@ for (const line of everything) {
   line.figures = Object.keys(line.cells).length > 0;
   line.text = [line.device, line.suite, line.model, line.recipe, line.engine, line.load, line.status, ...line.marks, ...line.reasons].join(" ").toLowerCase();
 }
-for (const its of Object.values(lines)) its.sort((a, b) => b.baseline - a.baseline || natural(a.recipe, b.recipe) || natural(a.engine, b.engine));
+for (const its of Object.values(lines)) its.sort((a, b) => b.baseline - a.baseline || natural(a.recipe, b.recipe) || natural(a.engine, b.engine) || natural(a.load, b.load));
 DATA.points.forEach((point, index) => { point.index = index; });
 
 function countedBy(items, key) {
