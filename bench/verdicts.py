@@ -21,9 +21,10 @@ def report(
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where one is stale.")] = False,  # noqa: FBT002
 ) -> None:  # fmt: skip
-    """Write what is generated from records: each device's tables, their index, the figures of REPORT.md."""
+    """Write what is made of records: tables, figures, their index, report.html, REPORT.md's numbers."""
     from bench.contract import wire
     from bench.publish import document as documents
+    from bench.publish import figures, pictured, webpage
     from bench.publish import report as reports
     from bench.store import Store
 
@@ -31,16 +32,23 @@ def report(
     source = reports.gather(store.all())
     if store.problems:
         raise UserError(store.problems[0])
-    wanted = reports.files(results, source)
+    kept = reports.committed(source)
+    wanted = reports.files(results, kept)
     beside = [path for name in ("REPORT.md", "README.md") if (path := results.parent / name).is_file()]
-    wanted |= {path: documents.filled(path, source) for path in document or beside}
-    stale = reports.stale(wanted)
-    if check and stale:
-        names = ", ".join(map(str, stale))
-        raise UserError(f"not what the records say: {names}; write them with: python -m bench report")
+    wanted |= {path: documents.filled(path, kept) for path in document or beside}
+    drawn = pictured.gather(source, store)
+    charts, stale = drawn.figures(), reports.stale(wanted)
+    if check:
+        if behind := [*stale, *(results / path for path in figures.stale(results, charts))]:
+            names = ", ".join(map(str, behind))
+            raise UserError(f"not what the records say: {names}; write them with: python -m bench report")
+        return
     for path in stale:
         wire.write(path, wanted[path])
         typer.echo(str(path))
+    page = [Path(webpage.NAME)] if drawn.page(results / webpage.NAME) else []
+    for path in (*figures.write(results, charts), *page):
+        typer.echo(str(results / path))
 
 
 @app.command()

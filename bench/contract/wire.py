@@ -12,7 +12,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,22 +20,32 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+_ATOMS = frozenset({str, int, bool, type(None)})
+
+
 def plain(value: Any) -> Any:
     """The JSON form: dataclasses to objects, tuples and sets to lists, paths to strings.
 
     NaN and infinity become null.
     """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    kind = type(value)
+    if kind in _ATOMS:  # what nearly all is: reports go through millions
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(v) for v in value]
-    if isinstance(value, set | frozenset):
-        return sorted(plain(v) for v in value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+    if isinstance(value, tuple | list | set | frozenset):
+        found = [plain(v) for v in value]
+        return sorted(found) if isinstance(value, set | frozenset) else found
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name: plain(getattr(value, name)) for name in _fields(value.__class__)}
     return str(value) if isinstance(value, Path) else value
+
+
+@cache
+def _fields(kind: Hashable) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(typing.cast("type[Any]", kind)))
 
 
 def rounded(value: Any) -> Any:

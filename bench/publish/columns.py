@@ -174,6 +174,12 @@ MORE: Mapping[str, tuple[Column, ...]] = {
         Column("energy_valid", "valid", digits=1),
     ),
 }
+# Axes of charts: what a choice wins, and what it keeps of the quality.
+WON = (_OUTPUT, _TTFT, _TTFT_P95, _TPOT, _TPOT_P95, _PEAK, *SIZE, JUDGED["energy"])
+KEPT = (*DIVERGENCE, *QUALITY, *SCORES, RECOVERY)
+SPREAD_OVER = (_TTFT, Column("itl_s", "ITL", "ms", 1e3, better="lower"), _TPOT)  # latency distributions
+SCALED = (_OUTPUT, _TTFT_P95, _TPOT_P95)  # against requests in flight, or per second
+UTILISED = Column("mbu_fraction", "MBU", "%", 100.0, better="higher")
 # Every metric of a window of energy, for a spreadsheet.
 ENERGY = (
     *(f"energy_{word}_j{of}" for word in ("gross", "net")

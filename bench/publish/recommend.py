@@ -13,6 +13,7 @@ from typing import Literal
 
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
+from bench.measure.frontier import dominates
 from bench.measure.sanity import DUMMY
 from bench.publish.columns import DASH, JUDGED, RECOVERY, number
 from bench.publish.rows import Entry, Row, Section
@@ -134,7 +135,7 @@ def workload_of(rows: Sequence[Row], asked: str, wish: Wish) -> str:
 
 def without_quality(rows: Sequence[Row], suite: str, wish: Wish) -> str:
     """Why no row has a recovery, or nothing where one has; UserError where it was to be judged by."""
-    if any(_recovery(row) is not None for row in rows if not row.baseline):
+    if any(recovery(row) is not None for row in rows if not row.baseline):
         return ""
     loads = (entry for row in rows for entry in row.workloads.values())
     if any(DUMMY in entry.marks for entry in loads):
@@ -190,13 +191,14 @@ def _figures(row: Row, workload: str) -> dict[str, float]:
     medians = {key: found.median for key, found in row.workloads[workload].figures.items()}
     joules = medians.get("energy_net_j_per_output_token") if medians.get("energy_valid") else None
     found = {
-        "tok_per_s": medians.get("output_tok_per_s"), "recovery": _recovery(row),
+        "tok_per_s": medians.get("output_tok_per_s"), "recovery": recovery(row),
         "ttft_p95_s": medians.get("ttft_p95_s"), "memory": medians.get("peak_memory_bytes"), "energy": joules,
     }  # fmt: skip
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _recovery(row: Row) -> float | None:
+def recovery(row: Row) -> float | None:
+    """The worst over the tasks; None where no task tells."""
     known = [found for entry in row.tasks.values() if (found := _recovered(row, entry)) is not None]
     return min(known, default=None)
 
@@ -231,8 +233,7 @@ def _against(candidate: Candidate, wish: Wish) -> str:
 
 
 def _dominates(one: Candidate, other: Candidate, keys: Sequence[str]) -> bool:
-    signs = [_gain(key, one.figures[key], other.figures[key]) for key in keys]
-    return all(s >= 0 for s in signs) and any(s > 0 for s in signs)
+    return dominates([_gain(key, one.figures[key], other.figures[key]) for key in keys])
 
 
 def _gain(key: str, mine: float, other: float) -> float:

@@ -15,16 +15,18 @@ _LOOKED_AT = frozenset({"demo", "smoke"})  # suites to see something happen: .gi
 
 
 def gather(results: Iterable[Result]) -> Source:
-    """The records that are reported, with the table of each device and suite, in their order.
-
-    Without the suites whose records are not committed.
-    """
+    """All records, with the table of each device and suite, in their order."""
     found: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        if result.suite not in _LOOKED_AT:
-            found.setdefault((result.hardware.slug, result.suite), []).append(result)
+        found.setdefault((result.hardware.slug, result.suite), []).append(result)
     kept = {place: found[place] for place in sorted(found)}
     return Source({place: tables.build(its) for place, its in kept.items()}, kept)
+
+
+def committed(source: Source) -> Source:
+    """What tables, figures and documents are made of: the suites whose records are committed."""
+    kept = [place for place in source.records if place[1] not in _LOOKED_AT]
+    return Source({p: source.tables[p] for p in kept}, {p: source.records[p] for p in kept})
 
 
 def files(root: Path, source: Source) -> dict[Path, str]:
@@ -53,7 +55,7 @@ def _index(source: Source) -> str:
     lines = ["# Results", "", _MADE, "", f"| {' | '.join(heads)} |", "| --- | --- | ---: | --- |"]
     for slug in source.devices:
         suites = source.records_of(slug)
-        every = [wire.plain(result) for its in suites.values() for result in its]
+        every = [result for its in suites.values() for result in its]
         cells = (f"[{slug}]({slug}/TABLES.md)", ", ".join(suites), str(len(every)), wire.digest(every))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -1,0 +1,30 @@
+"""Which of several choices no other beats: Pareto dominance, the one rule of recommendations and charts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def dominates(gains: Sequence[float]) -> bool:
+    """Whether one choice beats another, by how much better it is in each figure (negative: worse).
+
+    It does where it is no worse in anything and better in something.
+    """
+    return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
+
+
+def frontier(points: Sequence[tuple[float, float]], more: tuple[bool, bool]) -> list[int]:
+    """The places of the points that no other dominates, ascending in the first figure.
+
+    `more` says for each of the two figures whether the higher value is the better one. Equal points do not
+    dominate each other. One sweep from the best of the first figure on: n log n.
+    """
+    signs = [1.0 if higher else -1.0 for higher in more]
+    gains = [(signs[0] * x, signs[1] * y) for x, y in points]
+    found: list[int] = []
+    best = (float("inf"), -float("inf"))  # the last kept, or what equals it
+    for place in sorted(range(len(gains)), key=lambda i: (-gains[i][0], -gains[i][1])):
+        if gains[place][1] > best[1] or gains[place] == best:
+            found.append(place)
+            best = gains[place]
+    return sorted(found, key=lambda i: points[i])

@@ -1,0 +1,123 @@
+// A record, whole, in a dialog. Text from records becomes text nodes and nothing else.
+
+const dialog = document.getElementById("record");
+const unpacked = new Map();
+
+// Records lie gzipped, a hundred to a chunk: one chunk is unpacked when one of its records is opened.
+async function recordAt(index) {
+  const at = Math.floor(index / DATA.chunk);
+  if (!unpacked.has(at)) {
+    const packed = document.querySelectorAll("script.chunk")[at].textContent;
+    const bytes = Uint8Array.from(atob(packed), (sign) => sign.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    unpacked.set(at, await new Response(stream).json());
+  }
+  return unpacked.get(at)[index % DATA.chunk];
+}
+
+function short(number) {
+  if (typeof number !== "number") return String(number);
+  if (number !== 0 && (Math.abs(number) < 1e-4 || Math.abs(number) >= 1e15)) return number.toExponential(2);
+  return number.toLocaleString("en", { maximumSignificantDigits: Math.abs(number) >= 1e4 ? 15 : 5 });
+}
+
+function shownValue(value) {
+  if (value === null || value === undefined || value === "") return "–";
+  if (typeof value === "number") return short(value);
+  if (Array.isArray(value)) return value.length ? value.map(shownValue).join(", ") : "none";
+  if (typeof value === "object") return Object.entries(value).map(([key, its]) => `${key}: ${shownValue(its)}`).join(", ") || "none";
+  return typeof value === "boolean" ? (value ? "yes" : "no") : value;
+}
+
+// A nested object as lines: "artifact.audit.format", "gguf".
+function* flat(value, name = "") {
+  const nested = value && typeof value === "object" && !Array.isArray(value);
+  if (!nested || !Object.keys(value).length) {
+    yield [name, value];
+    return;
+  }
+  for (const [key, its] of Object.entries(value)) yield* flat(its, name ? `${name}.${key}` : key);
+}
+
+function part(title, lines) {
+  const shown = lines.filter(([, value]) => value !== undefined);
+  if (!shown.length) return [];
+  const rows = shown.map(([name, value]) =>
+    make("tr", {}, make("th", { scope: "row", textContent: name }), make("td", { textContent: shownValue(value) })));
+  return [make("h3", { textContent: title }), make("table", {}, make("tbody", {}, ...rows))];
+}
+
+// Of metrics that no table has: the unit that their names end in.
+const UNITS = [[/_tok_per_s$/, "tok/s"], [/_bytes_per_s$/, "bytes/s"], [/_flop_per_s$/, "FLOP/s"], [/_per_s$/, "/s"], [/_s$/, "s"],
+  [/_bytes$/, "bytes"], [/_flop$/, "FLOP"], [/_w$/, "W"], [/_j$/, "J"], [/_mhz$/, "MHz"], [/^kl_|^nll_/, "nats/token"]];
+
+function metrics(record) {
+  return Object.entries(record.metrics).map(([key, value]) => {
+    const known = DATA.units[key];
+    if (!known) return [key, `${short(value)} ${UNITS.find(([end]) => end.test(key))?.[1] ?? ""}`.trim()];
+    const [header, unit, scale] = known;
+    return [`${header} (${key})`, `${short(Number((value * scale).toPrecision(5)))} ${unit}`.trim()];
+  });
+}
+
+function asked(cell) {
+  const lines = [["model", shownValue(cell.model)], ["recipe", cell.recipe.name]];
+  cell.recipe.steps.forEach((step, i) => lines.push([`step ${i + 1}`, `${step.method} ${shownValue(step.options)}`]));
+  lines.push(["engine", shownValue(cell.engine)], ["device", cell.device]);
+  for (const kind of ["workload", "task"]) if (cell[kind]) lines.push(...[...flat(cell[kind])].map(([key, its]) => [`${kind}: ${key}`, its]));
+  return lines;
+}
+
+function body(record) {
+  const marks = record.marks.map((mark) => [mark, DATA.legend[mark.split(":")[0]] ?? ""]);
+  const { audit, steps, facts, environments, ...made } = record.artifact ?? {};
+  const head = [
+    ["status", record.status], ["reason", record.reason || undefined], ["round", record.round],
+    ["started", record.started || undefined], ["took", record.duration_s ? `${short(record.duration_s)} s` : undefined],
+    ["file", record.path], ["digest", record.digest], ["schema", record.schema],
+  ];
+  return [
+    ...part("Record", head),
+    ...part("Marks", marks),
+    ...part("Metrics", metrics(record)),
+    ...part("What was asked", asked(record.cell)),
+    ...part("What really ran (receipts)", Object.entries(record.receipts)),
+    ...part("Artifact", [...flat(record.artifact ? made : {})].filter(([name]) => name)),
+    ...part("Artifact, read from its files (audit)", [...flat(audit ?? {})].filter(([name]) => name)),
+    ...part("Artifact, facts of its making", [...flat({ ...(facts ?? {}), ...(environments ?? {}) })].filter(([name]) => name)),
+    ...part("Facts", [...flat(record.facts)].filter(([name]) => name)),
+    ...part("Environment", Object.entries(record.environment)),
+    ...part("Hardware", [...flat(record.hardware)]),
+  ];
+}
+
+async function showRecord(index) {
+  const record = await recordAt(index);
+  const host = document.getElementById("d-body");
+  host.replaceChildren(...body(record));
+  host.scrollTop = 0;
+}
+
+// The records behind a line of a table or a point of a chart, the first of them shown.
+async function openRecords(title, indexes) {
+  document.getElementById("d-title").textContent = title;
+  const pick = document.getElementById("d-pick");
+  const select = pick.querySelector("select");
+  select.replaceChildren(...indexes.map((index) => {
+    const [, , , , , kind, what, status, round] = DATA.records[index];
+    const name = kind === "made" ? "the artifact's making" : `${what}, round ${round}`;
+    return make("option", { value: index, textContent: status === "ok" ? name : `${name} (${status})` });
+  }));
+  pick.hidden = indexes.length < 2;
+  select.onchange = () => showRecord(Number(select.value));
+  await showRecord(indexes[0]);
+  const before = document.activeElement;
+  dialog.addEventListener("close", () => before?.focus?.(), { once: true });
+  tip.hidden = true;
+  dialog.showModal();
+}
+
+document.getElementById("d-close").addEventListener("click", () => dialog.close());
+dialog.addEventListener("click", (event) => {
+  if (event.target === dialog) dialog.close();
+});

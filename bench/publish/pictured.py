@@ -1,0 +1,48 @@
+"""What figures and page are drawn of, worked out once from the records for both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.contract.record import Result
+from bench.publish import distributions, figures, points, report, webpage
+from bench.publish.charts import Spec
+from bench.publish.distributions import Distribution
+from bench.publish.points import Point
+from bench.publish.selection import Source
+from bench.store import Store
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """Records with their tables, and what charts show of them."""
+
+    source: Source
+    store: Store
+    points: Sequence[Point]
+    spread: Sequence[Distribution]
+
+    def figures(self) -> dict[Path, Spec]:
+        """Of the suites whose records are committed."""
+        kept = {suite for _, suite in report.committed(self.source).records}
+        return figures.specs(
+            [p for p in self.points if p.suite in kept], [d for d in self.spread if d.suite in kept]
+        )
+
+    def page(self, path: Path) -> bool:
+        """Write report.html, of all records; whether it was not there as it is now."""
+        tables = list(self.source.tables.values())
+        records = [result for its in self.source.records.values() for result in its]
+        data, chunks = webpage.content(records, tables, self.points, self.spread, self._where)
+        return webpage.write(path, data, chunks)
+
+    def _where(self, result: Result) -> str:
+        return self.store.path(result).relative_to(self.store.root).as_posix()
+
+
+def gather(source: Source, store: Store) -> Pictured:
+    """The points and distributions of records that lie in `store`."""
+    records = [result for its in source.records.values() for result in its]
+    return Pictured(source, store, points.build(records, source.tables), distributions.build(records, store))
