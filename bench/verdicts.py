@@ -37,6 +37,7 @@ def report(
         raise UserError(f"not what the records say: {names}; write them with: python -m bench report")
     if check:
         return
+    results.mkdir(parents=True, exist_ok=True)
     for path in stale:
         wire.write(results / path, wanted[path])
     page = [Path(webpage.NAME)] if drawn.page(results / webpage.NAME) else []
