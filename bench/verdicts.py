@@ -43,6 +43,7 @@ def report(
             names = ", ".join(map(str, behind))
             raise UserError(f"not what the records say: {names}; write them with: python -m bench report")
         return
+    results.mkdir(parents=True, exist_ok=True)
     for path in stale:
         wire.write(path, wanted[path])
         typer.echo(str(path))
