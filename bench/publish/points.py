@@ -52,8 +52,6 @@ class Point:
     quality_from: Mapping[str, str] = field(default_factory=dict)
     levels: tuple[Level, ...] = ()
     slo: Mapping[str, float] = field(default_factory=dict)
-    online: bool = False
-    roofline: bool = False
 
     @property
     def choice(self) -> str:
@@ -124,7 +122,7 @@ def _points(row: Row, known: _Known, quality: Quality, sources: Mapping[str, str
         load = known.load(row, title)
         yield Point(
             *place, title, kind, row.baseline, {**sizes, **_figures(entry)}, quality, sources,
-            tuple(_levels(load, entry)), load.slo.limits, load.online, UTILISED.key in entry.figures,
+            tuple(_levels(load, entry)), load.slo.limits,
         )  # fmt: skip
     if not done and quality:
         yield Point(*place, "", kind, row.baseline, sizes, quality, sources)

@@ -1,7 +1,6 @@
 // The charts: specifications of bench/publish/charts.py, filled with what the filters leave.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const still = matchMedia("(prefers-reduced-motion: reduce)");
 const views = new Map();
 const tip = document.getElementById("tip");
 
@@ -112,12 +111,15 @@ function labelled(view, points, wanted) {
   return found;
 }
 
+// A title without its arrow.
+const bare = (title) => title.replace(/ [↑↓]/, "");
+
 async function drawPareto(host, rows, x, y, clicked) {
   const shown = rows.map((p) => ({
     x: p.x[x.id], y: Math.max(p.y[y.id], y.least), recipe: p.recipe, engine: p.engine, family: p.family,
     baseline: p.baseline, index: p.index,
     tip: [
-      `${p.recipe} on ${p.engine}${p.baseline ? " (baseline)" : ""}`, `${y.title} ${short(p.y[y.id])}`, `${x.title} ${short(p.x[x.id])}`,
+      `${p.recipe} on ${p.engine}${p.baseline ? " (baseline)" : ""}`, `${bare(y.title)}: ${short(p.y[y.id])}`, `${bare(x.title)}: ${short(p.x[x.id])}`,
       ...(p.from[y.task] ? [`quality measured in the suite ${p.from[y.task]}`] : []), "click: its records",
     ].join("\n"),
   }));
@@ -144,7 +146,7 @@ async function drawPareto(host, rows, x, y, clicked) {
   const view = await drawChart(host, spec, `${y.title} against ${x.title}; the tables have the same figures`, clicked);
   const rest = shown.map((_, i) => i).filter((i) => !shown[i].baseline && !best.includes(i));
   const wanted = [...shown.map((_, i) => i).filter((i) => shown[i].baseline), ...best.filter((i) => !shown[i].baseline)];
-  if (shown.length <= 40) wanted.push(...rest);
+  if (shown.length <= 40 && host.clientWidth >= 520) wanted.push(...rest);
   await view.data("labels", labelled(view, shown, wanted)).runAsync();
 }
 

@@ -108,7 +108,7 @@ async function drawQuality() {
     return;
   }
   const under = x.sized || !load ? "" : `Load: ${load}. `;
-  const edge = y.least ? ` ${y.named.replace(/ [↑↓]/, "")} below ${y.least} counts as equal.` : "";
+  const edge = y.least ? ` ${bare(y.named)} below ${y.least} counts as equal.` : "";
   say("n-pareto", `${under}The dashed line joins what nothing else beats in both; the ring is the baseline.${edge} A point opens its records.`);
   await drawPareto(document.getElementById("c-pareto"), rows, x, y, (index) => open(DATA.points[index]));
 }
@@ -124,7 +124,7 @@ async function drawLoad() {
   for (const [metric, template] of Object.entries(DATA.charts.load[chosen.over])) {
     const values = points.flatMap((p) => p.levels.filter((level) => level[0] === chosen.over && metric in level[2]).map((level) => ({
       choice: choice(p, several), level: level[1], value: level[2][metric], index: p.index,
-      tip: `${choice(p, several)}\n${template.layer[0].encoding.x.title}: ${level[1]}\n${template.layer[0].encoding.y.title}: ${short(level[2][metric])}`,
+      tip: `${choice(p, several)}\n${template.layer[0].encoding.x.title}: ${level[1]}\n${bare(template.layer[0].encoding.y.title)}: ${short(level[2][metric])}`,
     })));
     if (values.length < 2) continue;
     const spec = clone(template);

@@ -128,6 +128,8 @@ function makeTable(host, title, heads, open, changed) {
       return button;
     };
     const pager = make("div", { className: "pager" }, make("span", { role: "status", textContent: count }));
+    const rounds = new Set(lines.filter((line) => line.figures && line.n).map((line) => line.n));
+    if (rounds.size === 1) pager.append(make("span", { textContent: `n=${[...rounds][0]} in each` }));
     if (pages > 1) pager.prepend(turn("Back", -1, state.page > 0), turn("Next", 1, state.page < pages - 1));
     host.replaceChildren(...(lines.length ? [scroll, pager] : [pager]));
     if (focus) host.querySelector(`th[data-column="${CSS.escape(focus)}"] button`)?.focus();
