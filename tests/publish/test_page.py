@@ -192,8 +192,8 @@ def test_latency_and_load_are_drawn_where_there_are_any(file: Path, opened: Open
 def test_it_fits_and_can_be_looked_at(
     file: Path, opened: Opened, tmp_path: Path, width: int, scheme: Scheme
 ) -> None:
-    """Nothing is wider than the window; BENCH_SHOTS names a folder that keeps the pictures."""
-    folder = Path(os.environ.get("BENCH_SHOTS") or tmp_path)
+    """Nothing is wider than the window; LLM_BENCH_SHOTS names a folder that keeps the pictures."""
+    folder = Path(os.environ.get("LLM_BENCH_SHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     with opened(file, width, scheme, "#suite=serving") as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
