@@ -42,8 +42,8 @@ def test_a_point_has_the_median_of_its_rounds(records: list[Result], all_points:
 
 def test_a_suite_without_tasks_takes_the_quality_of_the_same_artifact(all_points: list[Point]) -> None:
     """Of the suite where it was measured on the same engine, which the point names."""
-    point = next(p for p in all_points if p.suite == "serving" and p.recipe == "gguf-q4_k_m")
-    source = next(p for p in all_points if p.suite == "reference" and p.recipe == "gguf-q4_k_m")
+    point = next(p for p in all_points if p.suite == "serving" and p.choice == "baseline on hf")
+    source = next(p for p in all_points if p.suite == "reference" and p.choice == "baseline on hf")
     task = next(task for metric, task in source.quality if metric == "kl_mean")
     assert point.quality_from[task] == "reference"
     assert point.quality["kl_mean", task] == source.quality["kl_mean", task]
@@ -51,14 +51,10 @@ def test_a_suite_without_tasks_takes_the_quality_of_the_same_artifact(all_points
 
 def test_quality_is_not_taken_across_artifacts_engines_or_devices(records: list[Result]) -> None:
     """Another digest, another engine or another device: the point has no quality at all."""
-    load = next(r for r in records if r.suite == "serving" and r.cell.recipe.name == "gguf-q4_k_m")
-    loads = [
-        r for r in records if r.suite == "serving" and r.cell.recipe.name == "gguf-q4_k_m" and r.cell.workload
-    ]
-    tasks = [
-        r for r in records if r.suite == "reference" and r.cell.recipe.name == "gguf-q4_k_m" and r.cell.task
-    ]
-    assert load.artifact is not None
+    its = [r for r in records if (r.cell.recipe.name, r.cell.engine.title) == ("baseline", "hf")]
+    loads = [r for r in its if r.suite == "serving" and r.cell.workload]
+    tasks = [r for r in its if r.suite == "reference" and r.cell.task]
+    assert loads
 
     def taken(changed: list[Result]) -> bool:
         found = points.build([*loads, *changed])
