@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,6 +32,9 @@ def report(
 
 
 def _report(results: Path, document: list[Path] | None, *, check: bool) -> None:
+    """Pictures and the page's library are made outside Python's lock, beside the tables."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from bench.contract import wire
     from bench.publish import document as documents
     from bench.publish import figures, pictured, webpage
@@ -38,27 +42,35 @@ def _report(results: Path, document: list[Path] | None, *, check: bool) -> None:
     from bench.store import Store
 
     store = Store(results)
-    source = reports.gather(store.all())
-    if store.problems:
-        raise UserError(store.problems[0])
-    kept = reports.committed(source)
-    wanted = reports.files(results, kept)
-    beside = [path for name in ("REPORT.md", "README.md") if (path := results.parent / name).is_file()]
-    wanted |= {path: documents.filled(path, kept) for path in document or beside}
-    drawn = pictured.gather(source, store)
-    charts, stale = drawn.figures(), reports.stale(wanted)
-    if check:
-        if behind := [*stale, *(results / path for path in figures.stale(results, charts))]:
-            names = ", ".join(map(str, behind))
-            raise UserError(f"not what the records say: {names}; write them with: python -m bench report")
-        return
-    results.mkdir(parents=True, exist_ok=True)
-    for path in stale:
-        wire.write(path, wanted[path])
+    with ThreadPoolExecutor() as pool:
+        library = None if check else pool.submit(webpage.vega)
+        source = reports.gather(store.all())
+        if store.problems:
+            raise UserError(store.problems[0])
+        kept = reports.committed(source)
+        drawn = pictured.gather(source, store)
+        charts = drawn.figures()
+        pictures = None if check else pool.submit(figures.write, results, charts)
+        wanted = reports.files(results, kept)
+        beside = [path for name in ("REPORT.md", "README.md") if (path := results.parent / name).is_file()]
+        wanted |= {path: documents.filled(path, kept) for path in document or beside}
+        stale = reports.stale(wanted)
+        if library is None or pictures is None:
+            _refuse([*stale, *(results / path for path in figures.stale(results, charts))])
+            return
+        results.mkdir(parents=True, exist_ok=True)
+        for path in stale:
+            wire.write(path, wanted[path])
+        new = drawn.page(results / webpage.NAME, library.result())
+        written = [*pictures.result(), *([Path(webpage.NAME)] if new else [])]
+    for path in (*stale, *(results / path for path in written)):
         typer.echo(str(path))
-    page = [Path(webpage.NAME)] if drawn.page(results / webpage.NAME) else []
-    for path in (*figures.write(results, charts), *page):
-        typer.echo(str(results / path))
+
+
+def _refuse(stale: Sequence[Path]) -> None:
+    if stale:
+        names = ", ".join(map(str, stale))
+        raise UserError(f"not what the records say: {names}; write them with: python -m bench report")
 
 
 @app.command()

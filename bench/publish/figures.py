@@ -24,6 +24,7 @@ from bench.publish.points import Point
 from bench.store import safe_name
 
 WIDTH, HEIGHT = 590, 370
+_MOST = 40  # lines of a figure that a page can hold
 _SCALE = 1.75  # pixels of the PNG to one of the SVG
 _STAMP = re.compile(rb"<!-- spec ([0-9a-f]{16}) -->\n?\Z")
 _KEY = b"spec"
@@ -313,9 +314,13 @@ def _scalings(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
 
 def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
     """How much of the memory's bandwidth decoding uses, a line for each choice and a mark for each load."""
-    shown = [p for p in points if UTILISED.key in p.figures]
-    if len(shown) < 2:
+    known = sorted((p for p in points if UTILISED.key in p.figures), key=lambda p: -p.figures[UTILISED.key])
+    if len(known) < 2:
         return
+    choices = list(dict.fromkeys(p.choice for p in known))
+    kept = set(choices[:_MOST])
+    shown = [p for p in points if UTILISED.key in p.figures and p.choice in kept]
+    cut = f". The {_MOST} nearest to it of {len(choices)}" if len(choices) > _MOST else ""
     rows = [
         {"choice": p.choice, "load": p.workload, "value": p.figures[UTILISED.key] * UTILISED.scale}
         for p in shown
@@ -347,5 +352,6 @@ def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
         "mark": {"type": "point", "filled": True, "size": 95, "opacity": 1},
         "encoding": {"x": x, "y": y, **marks},
         "title": {"text": "Decoding against the memory's bandwidth",
-                  "subtitle": f"{shown[0].suite}, {shown[0].model}. 100 %: a step's bytes at the ceiling"},
+                  "subtitle": f"{shown[0].suite}, {shown[0].model}. 100 %: a step's bytes at the ceiling"
+                              f"{cut}"},
     }  # fmt: skip

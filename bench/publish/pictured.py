@@ -31,12 +31,12 @@ class Pictured:
             [p for p in self.points if p.suite in kept], [d for d in self.spread if d.suite in kept]
         )
 
-    def page(self, path: Path) -> bool:
-        """Write report.html, of all records; whether it was not there as it is now."""
+    def page(self, path: Path, library: str) -> bool:
+        """Write report.html, of all records, with `webpage.vega`; whether it was not there as it is now."""
         tables = list(self.source.tables.values())
         records = [result for its in self.source.records.values() for result in its]
         data, chunks = webpage.content(records, tables, self.points, self.spread, self._where)
-        return webpage.write(path, data, chunks)
+        return webpage.write(path, data, chunks, library)
 
     def _where(self, result: Result) -> str:
         return self.store.path(result).relative_to(self.store.root).as_posix()

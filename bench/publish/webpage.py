@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,8 @@ _GIB = 2.0**30
 _STAMP = re.compile(rb'<meta name="fingerprint" content="([0-9a-f]{64})">')
 
 
-def write(path: Path, data: Mapping[str, Any], chunks: Sequence[str]) -> bool:
-    """Write the page, unless one of the same content is there; whether it was written."""
+def write(path: Path, data: Mapping[str, Any], chunks: Sequence[str], library: str) -> bool:
+    """Write the page, unless one of the same content is there; whether it was written. `library`: `vega`."""
     from bench.contract import wire
 
     parts = {
@@ -56,7 +55,7 @@ def write(path: Path, data: Mapping[str, Any], chunks: Sequence[str]) -> bool:
     if _stamp(path) == stamp:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    wire.write(path, _html(parts, plain, chunks, stamp))
+    wire.write(path, _html(parts, plain, chunks, stamp, library))
     return True
 
 
@@ -93,9 +92,8 @@ def content(
     return data, [_chunk([(where(r), r) for r in some]) for some in packed]
 
 
-def _html(parts: Mapping[str, str], plain: str, chunks: Sequence[str], stamp: str) -> str:
+def _html(parts: Mapping[str, str], plain: str, chunks: Sequence[str], stamp: str, library: str) -> str:
     script = "\n".join(('"use strict";', *(parts[name] for name in _SCRIPTS)))
-    library = vega()
     hashes = " ".join(f"'sha256-{_sha256(text)}'" for text in (library, script))
     filled = {
         "policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
@@ -110,7 +108,6 @@ def _html(parts: Mapping[str, str], plain: str, chunks: Sequence[str], stamp: st
     return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], parts["page.html"])
 
 
-@cache
 def vega() -> str:
     """Vega, Vega-Lite and Vega-Embed with its interpreter of expressions, as one script."""
     import vl_convert

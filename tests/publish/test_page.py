@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page
 
 from bench.contract.record import Result
-from bench.publish import pictured, report
+from bench.publish import pictured, report, webpage
 from bench.store import Store
 
 from .conftest import Opened, Scheme
@@ -30,7 +30,7 @@ def records() -> list[Result]:
 def file(records: list[Result], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page as `bench report` writes it."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    assert pictured.gather(report.gather(records), Store(RESULTS)).page(path)
+    assert pictured.gather(report.gather(records), Store(RESULTS)).page(path, webpage.vega())
     return path
 
 
@@ -39,7 +39,7 @@ def written(path: Path, results: list[Result]) -> Path:
     store = Store(path.parent / "results")
     for result in results:
         store.put(result)
-    pictured.gather(report.gather(store.all()), store).page(path)
+    pictured.gather(report.gather(store.all()), store).page(path, webpage.vega())
     return path
 
 
