@@ -155,20 +155,11 @@ def pareto(colours: Mapping[str, str], shapes: Mapping[str, str]) -> Spec:
 
     Its data sets are empty and its axes have no titles: figures and the page set them.
     """
-    x = {
-        "field": "x",
-        "type": "quantitative",
-        "title": "",
-        "scale": {},
-        "axis": {"format": NUMBER, "tickCount": 6},
-    }
-    y = {
-        "field": "y",
-        "type": "quantitative",
-        "title": "",
-        "scale": {},
-        "axis": {"format": NUMBER, "tickCount": 6},
-    }
+    x, y = (
+        {"field": field, "type": "quantitative", "title": "", "scale": {},
+         "axis": {"format": NUMBER, "tickCount": 6}}
+        for field in ("x", "y")
+    )  # fmt: skip
     named = {
         "color": _scaled("family", "weights", colours, "symbolStrokeWidth"),
         "shape": _scaled("engine", "engine", shapes, "symbolStrokeWidth"),

@@ -273,6 +273,16 @@ def score_change(found: Mapping[str, float], *, is_fraction: bool) -> str:
     return text if found.get(ADJUSTED, found[TESTED]) < LEVEL else f"noise ({text})"
 
 
+def told_change(column: Column, found: Mapping[str, float], *, is_fraction: bool) -> str:
+    """A change of perplexity or of a score against the baseline, with its interval; a dash where none is."""
+    if column.key not in found:
+        return DASH
+    if column.key == SCORE_CHANGE.key:
+        return score_change(found, is_fraction=is_fraction)
+    low, high = (found.get(end) for end in CHANGE_ENDS)
+    return change(found[column.key], low, high)
+
+
 def change(fraction: float, low: float | None, high: float | None) -> str:
     """A relative change in percent with half its interval: "+1.23 ± 0.31"."""
     decimals = 2 if abs(fraction) < 1 else 0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from bench.publish import render, sections, selection
-from bench.publish.columns import CHANGE, SCORE_CHANGE, Column, change, named, score_change, task_name
+from bench.publish.columns import CHANGE, SCORE_CHANGE, Column, named, task_name, told_change
 from bench.publish.rows import Row, Section
 
 
@@ -40,11 +40,7 @@ def cell(found: selection.Found, column: Column, notes: sections.Notes, *, first
         return sections.void(entry, notes, first=first)
     if not changes or column.key not in entry.change:
         return sections.cell(column, entry, notes)
-    if column.key == SCORE_CHANGE.key:
-        text = score_change(entry.change, is_fraction="accuracy_fraction" in entry.figures)
-    else:
-        ends = (entry.change.get(f"perplexity_change_{end}_fraction") for end in ("low", "high"))
-        text = change(entry.change[column.key], *ends)
+    text = told_change(column, entry.change, is_fraction="accuracy_fraction" in entry.figures)
     return sections.starred(text, entry, notes)
 
 

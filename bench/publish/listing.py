@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.publish import sections
 from bench.publish.columns import (
     CHANGE,
     DIVERGENCE,
@@ -22,16 +23,14 @@ from bench.publish.columns import (
     UTILISED,
     Column,
     bounded,
-    change,
     number,
-    score_change,
     task_name,
+    told_change,
 )
 from bench.publish.rows import OTHER_ENGINE, Entry, Row, Table
 
 Cell = tuple[str, float | None]  # what is shown, what it is sorted by
 _SPEED = tuple(dict.fromkeys((*SERVING, *ONLINE, *SEARCH, UTILISED, JUDGED["energy"])))
-_SHOWN = 1e-3  # of what is only shown where there is something to show
 
 
 @dataclass
@@ -92,23 +91,19 @@ def _cell(column: Column, entry: Entry) -> Cell:
 
 
 def _size(row: Row, column: Column) -> Cell | None:
-    value = row.size(column.key)
-    if value is None or (column in MORE_SIZE and value < _SHOWN):
-        return None
-    return number(value * column.scale, column.digits), value
+    """Nothing of what is only told where there is something to tell, as of weights at zero."""
+    text, value = sections.size(row, column), row.size(column.key)
+    return None if value is None or (column in MORE_SIZE and text == "0") else (text, value)
 
 
 def _scored(row: Row, entry: Entry) -> Sequence[tuple[Column, Cell]]:
     """The figures of a task and its changes against the baseline, those that it has."""
     shown = [(c, _cell(c, entry)) for c in (*QUALITY, *DIVERGENCE, *SCORES) if c.key in entry.figures]
     star = " *" if OTHER_ENGINE in entry.marks else ""
-    fraction = entry.change.get(CHANGE.key)
-    if fraction is not None and not row.baseline:
-        low, high = (entry.change.get(f"perplexity_change_{end}_fraction") for end in ("low", "high"))
-        shown.append((CHANGE, (change(fraction, low, high) + star, fraction)))
-    if SCORE_CHANGE.key in entry.change and not row.baseline:
-        text = score_change(entry.change, is_fraction=SCORES[0].key in entry.figures)
-        shown.append((SCORE_CHANGE, (text + star, entry.change[SCORE_CHANGE.key])))
+    for column in (CHANGE, SCORE_CHANGE):
+        if column.key in entry.change and not row.baseline:
+            text = told_change(column, entry.change, is_fraction=SCORES[0].key in entry.figures)
+            shown.append((column, (text + star, entry.change[column.key])))
     if RECOVERY.key in entry.change and not row.baseline:
         kept = entry.change[RECOVERY.key]
         shown.append((RECOVERY, (number(kept * RECOVERY.scale, RECOVERY.digits + 1), kept)))

@@ -32,9 +32,13 @@ def versions(results: Iterable[Result]) -> list[tuple[str, str]]:
     ]
 
 
+def named(hardware: Hardware) -> str:
+    """In a few words."""
+    gpus = "".join(f", {gpu.name}" for gpu in hardware.gpus)
+    return f"{hardware.cpu}, {hardware.physical_cores} cores, {hardware.ram_bytes / _GIB:.0f} GiB{gpus}"
+
+
 def _machine(hardware: Hardware) -> str:
-    gpus = "".join(f", {gpu.name}, driver {gpu.driver}" for gpu in hardware.gpus)
-    return (
-        f"{hardware.cpu}, {hardware.physical_cores} cores ({' '.join(hardware.isa)}), "
-        f"{hardware.ram_bytes / _GIB:.0f} GiB, {hardware.system}{gpus}"
-    )
+    """With what else may make two of one name differ."""
+    drivers = "".join(f", driver {gpu.driver}" for gpu in hardware.gpus)
+    return f"{named(hardware)} ({' '.join(hardware.isa)}), {hardware.system}{drivers}"

@@ -45,8 +45,8 @@ def _figure(source: Source, words: Sequence[str]) -> str:
     """As tables have it, with its range over rounds or its interval."""
     if len(words) != 2:
         raise UserError("write: figure PATH KEY")
-    selection.one(source, *words)
-    found, column = selection.cells(source, words[0])[0], named(words[1])
+    selection.one(source, *words)  # which says so where there is no such figure
+    found, column = selection.only(source, words[0]), named(words[1])
     text = excerpt.cell(found, column, sections.Notes()).removesuffix(f" {sections.STAR}")
     return f"{text} {column.unit}".strip()
 
@@ -55,7 +55,8 @@ def _who(source: Source, words: Sequence[str]) -> str:
     """The recipe, on its engine, that has the least or most of a figure."""
     if len(words) != 3 or words[0] not in ("least", "most"):
         raise UserError("write: who least PATH KEY, or: who most PATH KEY")
-    row = selection.extreme(source, words[1], words[2], words[0])[0].row
+    best = min if words[0] == "least" else max
+    row = best(selection.having(source, words[1], words[2]), key=lambda pair: pair[1])[0].row
     return f"{row.recipe} on {row.engine}"
 
 

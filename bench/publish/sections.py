@@ -10,7 +10,6 @@ from bench.publish import best, crossover
 from bench.publish.columns import (
     CEILING,
     CHANGE,
-    CHANGE_ENDS,
     CURVE,
     DASH,
     DIVERGENCE,
@@ -27,10 +26,10 @@ from bench.publish.columns import (
     SIZE,
     Column,
     bounded,
-    change,
     number,
     score_change,
     task_name,
+    told_change,
 )
 from bench.publish.rows import ADJUSTED, LEGEND, OTHER_ENGINE, TESTED, Entry, Point, Row, Section, Table
 
@@ -304,9 +303,7 @@ def _task(row: Row, title: str, shown: Sequence[Column], notes: Notes) -> list[s
         return [*cells, void(entry, notes, first=False)]
     if row.baseline:
         return [*cells, "baseline"]
-    fraction = entry.change.get(CHANGE.key)
-    low, high = (entry.change.get(end) for end in CHANGE_ENDS)
-    return [*cells, starred(DASH if fraction is None else change(fraction, low, high), entry, notes)]
+    return [*cells, starred(told_change(CHANGE, entry.change, is_fraction=False), entry, notes)]
 
 
 def _figures(shown: Sequence[Column], entry: Entry, notes: Notes) -> list[str]:

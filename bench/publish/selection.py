@@ -100,21 +100,26 @@ def entries(row: Row, pattern: str) -> Iterator[tuple[str, Entry]]:
             yield what, entry
 
 
-def one(source: Source, path: str, key: str) -> Spread:
-    """The figure of the only cell that a path matches."""
+def only(source: Source, path: str) -> Found:
+    """The only cell that a path matches."""
     found = cells(source, path)
     if len(found) > 1:
         names = ", ".join(f"{f.row.recipe}/{f.row.engine}/{f.what}" for f in found[:4])
         raise UserError(f"{path} is {len(found)} cells ({names}, ...); name one")
-    return _figure(found[0], key)
+    return found[0]
 
 
-def extreme(source: Source, path: str, key: str, which: str) -> tuple[Found, float]:
-    """The cell with the least or most of a figure, of those that have it."""
+def one(source: Source, path: str, key: str) -> Spread:
+    """The figure of the only cell that a path matches."""
+    return _figure(only(source, path), key)
+
+
+def having(source: Source, path: str, key: str) -> list[tuple[Found, float]]:
+    """The cells that have a figure, with its median."""
     known = [(f, spread.median) for f in cells(source, path) if (spread := f.figure(key)) is not None]
     if not known:
         raise UserError(f"none of {path} has the figure {key}")
-    return (min if which == "least" else max)(known, key=lambda pair: pair[1])
+    return known
 
 
 def value(source: Source, words: Sequence[str]) -> float:
@@ -129,9 +134,7 @@ def value(source: Source, words: Sequence[str]) -> float:
         case [word, path, key] if word in _OVER_ROUNDS:
             return _OVER_ROUNDS[word](one(source, path, key))
         case [word, path, key] if word in _OVER_CELLS:
-            extreme(source, path, key, "least")  # which says so where none has it
-            known = [s.median for f in cells(source, path) if (s := f.figure(key)) is not None]
-            return _OVER_CELLS[word](known)
+            return _OVER_CELLS[word]([median for _, median in having(source, path, key)])
         case [path, key]:
             return one(source, path, key).median
         case _:

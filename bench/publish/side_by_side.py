@@ -27,7 +27,7 @@ RULES = {
     WINDOWS: "both sides paired by windows of the text; interval and p are normal",
     MCNEMAR: "both sides paired by items; interval of the change by bootstrap, p by McNemar's exact test",
     UNPAIRED: "the task has no score for each item: no interval and no p",
-    OTHER: "measured over other items, or against another reference: not to be compared",
+    OTHER: "over other items, against another reference, or by another version of the task: not comparable",
 }
 _HOLM = "p has Holm's correction over the cells of one figure, intervals (95 %) have none"
 _LEAST_P = 1e-9  # what an approximation has left to say of the tails

@@ -17,8 +17,9 @@ from typing import Any
 
 import orjson
 
-from bench.contract.record import Hardware, Result
+from bench.contract.record import Result
 from bench.publish import charts, listing
+from bench.publish import machines as machine_names
 from bench.publish.columns import (
     KEPT,
     MORE,
@@ -39,7 +40,6 @@ _FOLDER = Path(__file__).parent / "page"
 _SCRIPTS = ("table.js", "charts.js", "record.js", "page.js")
 _CHUNK = 100
 _LONG = 24  # numbers of a list that are shown; the rest is in the record's file
-_GIB = 2.0**30
 _STAMP = re.compile(rb'<meta name="fingerprint" content="([0-9a-f]{64})">')
 
 
@@ -69,7 +69,7 @@ def content(
     families, engines = [p.family for p in points], [p.engine for p in points]
     machines: dict[str, str] = {}
     for result in ordered:
-        machines.setdefault(result.hardware.slug, _machine(result.hardware))
+        machines.setdefault(result.hardware.slug, machine_names.named(result.hardware))
     data = {
         "machines": machines,
         "chunk": _CHUNK,
@@ -223,8 +223,3 @@ def _templates() -> dict[str, Any]:
 def _known() -> list[Column]:
     more = [column for its in MORE.values() for column in its]
     return list(dict.fromkeys((*SERVING, *ONLINE, *SCALED, *more)))
-
-
-def _machine(hardware: Hardware) -> str:
-    gpus = "".join(f", {gpu.name}" for gpu in hardware.gpus)
-    return f"{hardware.cpu}, {hardware.physical_cores} cores, {hardware.ram_bytes / _GIB:.0f} GiB{gpus}"
