@@ -31,6 +31,7 @@ from bench.contract.record import SCHEMA, Ceiling, Hardware, RequestTrace, Resul
 _RECORD = re.compile(r"r\d+\.json")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]")
 _LONGEST = 100
+_DAMAGED = "is damaged; delete it and run the cell again"
 
 
 class Store:
@@ -126,7 +127,11 @@ class Store:
 
         UserError where the file is damaged or belongs to another record than the one that stands there now.
         """
-        return tuple(_trace(line) for line in self._kept(path, "traces"))
+        kept = self._kept(path, "traces")
+        try:
+            return tuple(map(_trace, kept))
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{_beside(path, 'traces')} {_DAMAGED}") from error
 
     def items(self, path: Path) -> tuple[dict[str, Any], ...]:
         """The items of a task's record, as `traces` has requests: columns by name."""
@@ -144,7 +149,7 @@ class Store:
             head, *found = map(json.loads, gzip.decompress(beside.read_bytes()).decode().splitlines())
             digest = head["digest"]
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{beside} is damaged; delete it and run the cell again") from error
+            raise UserError(f"{beside} {_DAMAGED}") from error
         record = self.get(path)
         if record is None or record.digest != digest:
             raise UserError(f"{beside} belongs to another record; delete it and run the cell again")

@@ -173,7 +173,9 @@ def test_damaged_traces_are_named(tmp_path: Path) -> None:
     store = Store(tmp_path)
     path = store.put(served(), TRACES)
     beside = path.with_name("r0.traces.jsonl.gz")
-    for data in (beside.read_bytes()[:40], b"text", gzip.compress(b"{}\n"), gzip.compress(b"")):
+    head = gzip.decompress(beside.read_bytes()).splitlines()[0]
+    other = gzip.compress(head + b'\n{"requests": 1}\n[1]\n')
+    for data in (beside.read_bytes()[:40], b"text", gzip.compress(b"{}\n"), gzip.compress(b""), other):
         beside.write_bytes(data)
         with pytest.raises(UserError, match=r"r0\.traces\.jsonl\.gz is damaged"):
             store.traces(path)
