@@ -23,7 +23,7 @@ from typing import Any
 
 from bench.contract.record import Artifact, Audit
 from bench.engines import hf
-from eval import likelihood
+from eval.scoring import likelihood
 
 _ROOT = Path(__file__).resolve().parents[1]
 _MODEL = _ROOT / "models" / "demo"
@@ -79,7 +79,7 @@ def _hflm(theirs: Any, requests: Sequence[Any], batch: int) -> Answers:
 
 
 def _here(session: Any, tokenizer: Any, requests: Sequence[Any]) -> Answers:
-    from eval.harness import TokenLM
+    from eval.lm_eval.harness import TokenLM
 
     asking = TokenLM(tokenizer, _CONTEXT, None)
     asking.loglikelihood(requests, disable_tqdm=True)

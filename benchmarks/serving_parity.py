@@ -57,13 +57,18 @@ from tokenizers import Tokenizer
 
 from bench.contract import plugins
 from bench.contract.spec import Model
+from bench.envs import environment
 from bench.load.job import Ask, Closed, Endpoint, LoadJob
 from bench.machine import hardware as machine
 from bench.measure import stats
 from bench.measure.latency import stamps, ttft_s
 from bench.measure.online_load import online_metrics
-from bench.run import artifacts, config, envs, launch, models, online, serving
-from bench.run.serving import Live
+from bench.models import resolve
+from bench.process import server as serving
+from bench.process import supervisor
+from bench.process.server import Live
+from bench.run import artifacts, online
+from bench.suite import config
 from eval import corpora
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -154,7 +159,7 @@ def _rounds(
     """Of each round, by concurrency, by client: its figures beside the server's."""
     engine, env = plugins.load(plugins.ENGINES, "llamacpp"), _env("llamacpp")
     hardware = machine.detect("cpu")
-    resolved = models.resolve(Model(str(given.model)), fetch=False)
+    resolved = resolve.resolve(Model(str(given.model)), fetch=False)
     steps = artifacts.steps_for(config.recipe_named(given.recipe), hardware, resolved.format)
     made = artifacts.make(steps, resolved, hardware, print)
     tokenizer, corpus = Tokenizer.from_file(str(given.model / "tokenizer.json")), corpora.load("stdlib").text
@@ -209,7 +214,7 @@ def ours(load: Load) -> Turn:
 
 def vllm(load: Load) -> Turn:
     """It counts tokens by the tokenizer: usage in an event with a choice, as llama-server's, it skips."""
-    with launch.scratch() as scratch:
+    with supervisor.scratch() as scratch:
         _write(load, scratch / "prompts.jsonl")
         words = {
             "--backend": "openai", "--base-url": load.url, "--model": load.model,
@@ -223,7 +228,7 @@ def vllm(load: Load) -> Turn:
         )  # fmt: skip
         env = _env("vllm")
         argv = [env.python, "-c", _VLLM, *_flat(words), *plain]
-        _run(argv, launch.variables(env, "cpu") | _OFFLINE, scratch)
+        _run(argv, supervisor.variables(env, "cpu") | _OFFLINE, scratch)
         said = json.loads((scratch / "out.json").read_text())
     if said["failed"]:
         sys.exit(f"{said['failed']} requests of vllm bench serve failed: {max(said['errors'])[-500:]}")
@@ -237,7 +242,7 @@ def vllm(load: Load) -> Turn:
 
 def guidellm(load: Load, *, program: str) -> Turn:
     """It asks for `ignore_eos` by itself where a row says how many tokens are wanted."""
-    with launch.scratch() as scratch:
+    with supervisor.scratch() as scratch:
         _write(load, scratch / "prompts.jsonl")
         backend = {
             "kind": "openai_http", "target": load.url, "model": load.model,
@@ -381,8 +386,8 @@ def _flat(words: Mapping[str, object]) -> list[str]:
     return [str(word) for pair in words.items() for word in pair]
 
 
-def _env(name: str) -> envs.Environment:
-    found = envs.find(name)
+def _env(name: str) -> environment.Environment:
+    found = environment.find(name)
     if found is None:
         sys.exit(f"the environment {name} is not built: python -m bench envs build {name}")
     return found

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import guarded
+from bench.cli.params import Json, Quiet
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Result
 from bench.contract.spec import EngineSpec, Model, Recipe, Suite, Task
-from bench.options import Json, Quiet
-from bench.run import flags
-from eval import shown
+from bench.suite import flags
+from eval import format as score_format
 
 if TYPE_CHECKING:
-    from bench.run.plan import Plan
-    from bench.run.progress import Progress
+    from bench.progress.progress import Progress
+    from bench.run.planned import Plan
 
 _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 _OPTIONS = "The task's own options follow, as in --context 1024; `python -m bench list tasks` shows them."
@@ -54,7 +54,7 @@ def evaluate(
     revision: Revision = "", json: Json = False, quiet: Quiet = False,  # noqa: FBT002
 ) -> None:  # fmt: skip
     """Measure ARTIFACT as it is. The same question asked twice is answered from the first record."""
-    from bench.run.progress import Progress
+    from bench.progress.progress import Progress
 
     how = _How(engine, dtype, device, _task(task, context.args))
     if plugins.load(plugins.TASKS, task).REFERENCE:
@@ -62,7 +62,7 @@ def evaluate(
     with Progress(quiet=quiet) as progress:
         made = _plan(Model(artifact, revision or None), "as-is", how, progress)
         result = _measured(made, progress)
-    typer.echo(wire.dumps(result, indent=1) if json else shown.one(result))
+    typer.echo(wire.dumps(result, indent=1) if json else score_format.one(result))
 
 
 @compare_app.command(name="compare", context_settings=_EXTRA, epilog=_OPTIONS)
@@ -74,22 +74,22 @@ def compare(
     json: Json = False, quiet: Quiet = False,  # noqa: FBT002
 ) -> None:  # fmt: skip
     """Measure OTHER against BASE on the same items: what it lost, and whether that is more than chance."""
-    from bench.run.progress import Progress
+    from bench.progress.progress import Progress
 
     how, module = _How(engine, dtype, device, _task(task, context.args)), plugins.load(plugins.TASKS, task)
     with Progress(quiet=quiet) as progress:
         first = _plan(Model(base), "baseline", how, progress)
         mine = _measured(_plan(Model(other), "as-is", how, progress, beside=first), progress)
         theirs = None if module.REFERENCE else _measured(first, progress)
-    change = module.compare(mine.facts, theirs.facts) if theirs else {}
+    change = module.compare_to_baseline(mine.facts, theirs.facts) if theirs else {}
     if json:
         typer.echo(wire.dumps({"base": theirs, "other": mine, "change": change}, indent=1))
     else:
-        typer.echo(shown.two(base, theirs, mine, change))
+        typer.echo(score_format.two(base, theirs, mine, change))
 
 
 def _task(kind: str, words: list[str]) -> Task:
-    from bench.run import config
+    from bench.suite import config
 
     module = plugins.load(plugins.TASKS, kind)
     options = config.options(plugins.TASKS, kind, flags.options(words), kind)
@@ -98,11 +98,12 @@ def _task(kind: str, words: list[str]) -> Task:
 
 def _plan(model: Model, recipe: str, how: _How, progress: Progress, beside: Plan | None = None) -> Plan:
     """The plan of one round: the model as it is, under the name of a recipe."""
-    from bench.run import config, models
+    from bench.models import resolve
     from bench.run import plan as planner
+    from bench.suite import config
 
     given = {"dtype": how.dtype} if how.dtype else {}
-    engine = how.engine or _scorer(models.resolve(model, fetch=True, report=progress.doing).format)
+    engine = how.engine or _scorer(resolve.resolve(model, fetch=True, report=progress.doing).format)
     spec = EngineSpec(engine, config.options(plugins.ENGINES, engine, given, engine))
     suite = Suite(
         "eval", model, (Recipe(recipe),), (spec,), tasks=(how.task,), devices=(how.device,), rounds=1
@@ -111,12 +112,13 @@ def _plan(model: Model, recipe: str, how: _How, progress: Progress, beside: Plan
 
 
 def _measured(made: Plan, progress: Progress) -> Result:
-    from bench.run import paths, pipeline
+    from bench import paths
+    from bench.run import runner
     from bench.store import Store
 
     store = Store(paths.cache_folder("evals"))
-    pipeline.run(made, store, progress, retry_failed=True)
-    (result,) = pipeline.records(made, store)
+    runner.run(made, store, progress, retry_failed=True)
+    (result,) = runner.records(made, store)
     if result.status != "ok":
         raise UserError(f"{result.cell.what} of {result.cell.model.label}: {result.reason}")
     return result

@@ -13,12 +13,12 @@ from typing import Annotated
 import typer
 
 from bench.cli import guarded
+from bench.cli.params import Quiet
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact
 from bench.contract.spec import Model, Recipe, Step
-from bench.options import Quiet
-from bench.run import flags
+from bench.suite import flags
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -44,15 +44,16 @@ def quantize(
 ) -> None:
     """Compress MODEL into a folder in its method's format, and say what the written files hold."""
     from bench.machine import hardware as machine
-    from bench.run import artifacts, models
-    from bench.run.progress import Progress
+    from bench.models import resolve
+    from bench.progress.progress import Progress
+    from bench.run import artifacts
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not empty; name another folder")
     wanted = _recipe(method, recipe, context.args)
     with Progress(quiet=quiet) as progress:
         hardware = machine.detect(device)
-        resolved = models.resolve(Model(model, revision or None), fetch=True, report=progress.doing)
+        resolved = resolve.resolve(Model(model, revision or None), fetch=True, report=progress.doing)
         steps = artifacts.steps_for(wanted, hardware, resolved.format)
         reason, _ = artifacts.unsupported(steps, resolved, hardware)
         if reason:
@@ -82,7 +83,7 @@ def summary(artifact: Artifact) -> list[str]:
 
 
 def _recipe(method: str, recipe: str, extra: list[str]) -> Recipe:
-    from bench.run import config
+    from bench.suite import config
 
     if bool(method) == bool(recipe):
         raise UserError(
@@ -100,7 +101,7 @@ def _recipe(method: str, recipe: str, extra: list[str]) -> Recipe:
 
 def _copy(made: object, out: Path) -> None:
     """Copy the artifact out of the cache, beside and renamed, with a note of how it was made."""
-    from bench.run import gguf_file
+    from bench.formats import gguf_reader
     from bench.run.artifacts import Made
 
     assert isinstance(made, Made)  # noqa: S101
@@ -111,7 +112,7 @@ def _copy(made: object, out: Path) -> None:
             shutil.copytree(made.folder, beside)
         else:
             beside.mkdir()
-            for file in gguf_file.files(made.folder):
+            for file in gguf_reader.files(made.folder):
                 shutil.copyfile(file, beside / file.name)
         wire.write(beside / "llm-bench.json", wire.dumps(made.artifact, indent=1))
         if out.exists():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.run import envs
+from bench.envs import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -35,7 +35,7 @@ def llamacpp_python() -> Path:
 
 
 def _python(name: str) -> Path:
-    return Path(envs.ensure(name, lambda text: print(text, file=sys.stderr)).python)  # noqa: T201
+    return Path(environment.ensure(name, lambda text: print(text, file=sys.stderr)).python)  # noqa: T201
 
 
 @pytest.fixture

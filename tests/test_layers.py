@@ -9,73 +9,46 @@ import ast
 import importlib.util
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 _OURS = ("bench", "quantize", "eval")
-# Of the room quantize, by several methods: its modules beside the folder of methods.
-_SHARED = tuple(f"quantize.{f.stem}" for f in sorted((ROOT / "quantize").glob("*.py")) if f.stem[0] != "_")
-_SCORING = ("eval.corpora", "eval.tokens", "eval.windows", "eval.logprobs", "eval.bootstrap",
-            "eval.likelihood", "eval.paired", "eval.harness")  # fmt: skip
+# The rooms from the bottom up. A module imports its own room and the layers below; rooms of one layer are
+# strangers to each other. Plugins stand apart: what they may import is below.
+_LAYERS: tuple[tuple[str, ...], ...] = (
+    ("bench.contract",),
+    ("bench.paths", "bench.store", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
+    ("bench.envs", "bench.models", "bench.load"),
+    ("bench.process", "bench.suite"),
+    ("bench.run", "bench.publish.tables", "bench.publish.machines", "bench.publish.plans"),
+    (
+        "bench.publish.recommend",
+        "bench.publish.predictions",
+        "bench.publish.compare",
+        "bench.publish.headline",
+    ),
+    ("bench.publish.document", "bench.publish.figures"),
+    ("bench.publish.page", "bench.publish.report"),
+    ("bench.publish.pictured",),
+    ("bench.cli",),
+    ("bench", "quantize.__main__", "eval.__main__", "eval.format"),
+)
 _PLUGINS = ("bench.engines", "quantize.methods", "eval.tasks")
-# What each room may import of ours, longest prefix first.
-_ALLOWED: dict[str, tuple[str, ...]] = {
-    "bench.contract": ("bench.contract",),
+# What plugins and the modules that several of them share may import of ours.
+_SHARED: dict[str, tuple[str, ...]] = {
     "bench.engines": ("bench.contract",),
-    # One engine may be several files: those with an underscore are its own and no plugins.
-    "bench.engines.hf": (
-        "bench.contract",
-        "bench.engines._hf_scores",
-        "bench.engines._hf_seen",
-        "bench.engines._hf_torchao",
-    ),
-    "bench.engines._hf_torchao": ("bench.contract", "bench.engines._hf_seen"),
-    "bench.engines.llamacpp": (
-        "bench.contract",
-        "bench.engines._llamacpp_context",
-        "bench.engines._llamacpp_reads",
-    ),
-    "bench.engines.vllm": ("bench.contract", "bench.engines._vllm_scores", "bench.engines._vllm_seen"),
-    "bench.engines.onnxruntime": ("bench.contract", "bench.engines._onnxruntime_seen"),
-    "quantize.methods": ("bench.contract", *_SHARED),
-    "eval.tasks": ("bench.contract", *_SCORING),
-    "eval.corpora": ("bench.contract",),
-    "eval.tokens": ("bench.contract",),
-    "eval.windows": ("bench.contract", "eval.corpora", "eval.tokens"),
-    "eval.logprobs": ("bench.contract",),
-    "eval.bootstrap": (),
-    "eval.paired": (),
-    "eval.likelihood": ("bench.contract",),
-    "eval.harness": ("bench.contract",),
-    "eval.stdlib_items": ("eval.corpora",),
-    "eval.local_items": ("bench.contract",),
-    "eval.shown": ("bench.contract", "bench.publish"),
-    "quantize.__main__": ("bench", "quantize"),
-    "eval.__main__": ("bench", "eval"),
-    "bench.load": ("bench.contract", "bench.load"),
-    "bench.machine": ("bench.contract", "bench.machine"),
-    "bench.measure": ("bench.contract", "bench.measure"),
-    "bench.store": ("bench.contract",),
-    "bench.run.worker": ("bench.contract", "bench.machine.ceiling"),
-    "bench.run": (
-        "bench.run",
-        "bench.load",
-        "bench.machine",
-        "bench.measure",
-        "bench.store",
-        "bench.contract",
-    ),
-    "bench.publish": ("bench.publish", "bench.measure", "bench.store", "bench.contract"),
-    "bench": ("bench",),
-    "quantize": ("bench.contract", "eval.corpora", *_SHARED),
-    "eval": (),
+    "quantize": ("bench.contract", "eval.corpora", "quantize"),
+    "eval": ("bench.contract", "eval"),
 }
+_ALONE = {"bench.process.worker": ("bench.contract", "bench.machine.ceiling")}  # runs in every environment
 _ROOMS_REFUSED = {"utils", "common", "helpers", "core", "base"}
+_MOST_FILES = 20
 
 
-def _files(root: Path) -> Iterator[tuple[str, Path]]:
+def _modules(root: Path) -> Iterator[tuple[str, Path]]:
     for package in _OURS:
         for file in sorted((root / package).rglob("*.py")):
             name = ".".join(file.relative_to(root).with_suffix("").parts)
@@ -94,25 +67,75 @@ def _imports(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def _allowed(name: str) -> tuple[str, ...]:
+    """The packages and modules of ours that `name` may import."""
+    if name in _ALONE:
+        return _ALONE[name]
+    plugin = next((package for package in _PLUGINS if name.startswith(f"{package}.")), None)
+    if plugin:
+        own = ".".join(name.split(".")[: len(plugin.split(".")) + 1])
+        shared = _SHARED.get(plugin) or _SHARED[plugin.partition(".")[0]]
+        return (*(s for s in shared), own)
+    room, level = max(
+        ((room, level) for level, rooms in enumerate(_LAYERS) for room in rooms if _within(name, (room,))),
+        key=lambda found: len(found[0]),
+        default=("", -1),
+    )
+    if level < 0:
+        return _SHARED[name.partition(".")[0]]
+    below = tuple(room for rooms in _LAYERS[:level] for room in rooms)
+    return (room, *below, *(("bench", "quantize", "eval") if level == len(_LAYERS) - 1 else ()))
+
+
 def violations(root: Path) -> list[str]:
     """Each forbidden import of the tree below `root`, as 'module imports name'."""
     found = []
-    for name, file in _files(root):
-        room = max((r for r in _ALLOWED if _within(name, (r,))), key=len)
+    for name, file in _modules(root):
         tree = ast.parse(file.read_text())
+        allowed, plugin = _allowed(name), _within(name, _PLUGINS)
         ours = [imported for imported in _imports(tree) if _within(imported, _OURS)]
-        found += [f"{name} imports {imported}" for imported in ours if not _within(imported, _ALLOWED[room])]
+        found += [
+            f"{name} imports {imported}"
+            for imported in ours
+            if not _within(imported, allowed) or (plugin and _other_plugin(name, imported))
+        ]
         top = ast.Module([n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)], [])
-        if _within(name, ("bench.contract", "bench.run.worker", *_PLUGINS)):
+        if _within(name, ("bench.contract", *_ALONE, *_PLUGINS)):
             first = {imported.partition(".")[0] for imported in _imports(top)}
             outside = sorted(first - {*_OURS} - sys.stdlib_module_names)
             found += [f"{name} imports {library} at its top level" for library in outside]
     return found
 
 
+def _other_plugin(name: str, imported: str) -> bool:
+    """Whether a plugin imports another one."""
+    for package in _PLUGINS:
+        if imported.startswith(f"{package}."):
+            depth = len(package.split(".")) + 1
+            return imported.split(".")[:depth] != name.split(".")[:depth]
+    return False
+
+
 def test_arrows_point_downward() -> None:
-    """No module imports a room above it; no plugin imports another, or its library on load."""
+    """No module imports a room above it or beside it; no plugin imports another, or its library on load."""
     assert violations(ROOT) == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Nor for types alone: what two files need of each other belongs into a third."""
+    modules = dict(_modules(ROOT))
+    graph = {}
+    for name, file in modules.items():
+        imported = [_module_of(full, modules) for full in _imports(ast.parse(file.read_text()))]
+        graph[name] = {m for m in imported if m not in (None, name) and not name.startswith(f"{m}.")}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def _module_of(full: str, modules: dict[str, Path]) -> str | None:
+    return full if full in modules else next((m for m in (full.rpartition(".")[0],) if m in modules), None)
 
 
 @pytest.mark.parametrize(
@@ -122,10 +145,13 @@ def test_arrows_point_downward() -> None:
         ("bench/contract/spec.py", "from bench import store"),
         ("bench/engines/fake.py", "import numpy"),
         ("bench/engines/fake.py", "from bench.engines import hf"),
-        ("bench/engines/fake.py", "def f():\n    from bench.run import launch"),
-        ("bench/measure/stats.py", "from bench.publish import tables"),
+        ("bench/engines/fake.py", "def f():\n    from bench.process import supervisor"),
+        ("bench/formats/folder.py", "from bench.machine import cpu"),
+        ("bench/measure/stats.py", "from bench.publish.tables import build"),
         ("bench/run/plan.py", "import quantize.methods.gptq"),
-        ("bench/publish/tables.py", "from bench.run import plan"),
+        ("bench/process/worker.py", "from bench.envs import environment"),
+        ("bench/publish/tables/build.py", "from bench.run import plan"),
+        ("quantize/methods/gptq.py", "from quantize.methods import awq"),
     ],
 )
 def test_a_planted_violation_is_found(tmp_path: Path, file: str, line: str) -> None:
@@ -142,12 +168,15 @@ def test_the_core_environment_has_no_torch() -> None:
     assert [m for m in ("torch", "transformers", "vllm", "llama_cpp") if importlib.util.find_spec(m)] == []
 
 
-def test_files_and_functions_stay_small() -> None:
-    """No file is over 400 lines, no function over 80, and no room is a drawer for everything."""
-    for name, file in _files(ROOT):
+def test_rooms_files_and_functions_stay_small() -> None:
+    """No file has over 400 lines, no function over 80, no folder over 20 files; none is a drawer for all."""
+    for name, file in _modules(ROOT):
         text = file.read_text()
         assert len(text.splitlines()) <= 400, f"{file}: two subjects"
         assert not _ROOMS_REFUSED & set(name.split(".")), f"{name}: name it after what it does"
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 80, f"{name}.{node.name} is too long"
+    folders = {file.parent for _, file in _modules(ROOT)} - {ROOT / "quantize" / "methods"}
+    for folder in folders:
+        assert len(list(folder.glob("*.py"))) <= _MOST_FILES, f"{folder}: more than one subject"

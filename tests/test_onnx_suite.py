@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.run import envs
+from bench.envs import environment
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.engine
@@ -32,7 +32,9 @@ settle_s: 0
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Records by 'recipe/what' of the suite above."""
-    pythons = {f"LLM_BENCH_PYTHON_{name.upper()}": envs.ensure(name, print).python for name in ("hf", "onnx")}
+    pythons = {
+        f"LLM_BENCH_PYTHON_{name.upper()}": environment.ensure(name, print).python for name in ("hf", "onnx")
+    }
     home = tmp_path_factory.mktemp("onnx")
     (home / "onnx.yaml").write_text(_SUITE)
     done = subprocess.run(

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from bench.contract import plugins, protocols
+from bench.contract import hooks, plugins
 from bench.contract.errors import UserError
-from bench.run import config, envs
+from bench.envs import environment
+from bench.suite import config
 
 _ROLES = {
-    plugins.ENGINES: protocols.Engine,
-    plugins.METHODS: protocols.Method,
-    plugins.TASKS: protocols.Evaluator,
+    plugins.ENGINES: hooks.Engine,
+    plugins.METHODS: hooks.Method,
+    plugins.TASKS: hooks.Evaluator,
 }
 _ALL = [(package, name) for package in _ROLES for name in plugins.names(package)]
 
@@ -26,10 +27,10 @@ def test_a_plugin_plays_its_role(package: str, name: str) -> None:
     module, role = plugins.load(package, name), _ROLES[package]
     for constant in role.__annotations__:
         assert hasattr(module, constant), constant
-    wanted_too = vars(protocols.Serving) if "online" in getattr(module, "MODES", ()) else {}
+    wanted_too = vars(hooks.Serving) if "online" in getattr(module, "MODES", ()) else {}
     functions = {**vars(role), **wanted_too}
     if hasattr(module, "train"):
-        functions = {**functions, **vars(protocols.Training)}
+        functions = {**functions, **vars(hooks.Training)}
         del functions["apply"]
     for method, wanted in functions.items():
         if method.startswith("_") or not callable(wanted):
@@ -49,7 +50,7 @@ def test_options_have_defaults_that_are_valid(package: str, name: str) -> None:
 @pytest.mark.parametrize(("package", "name"), [pair for pair in _ALL if pair[0] != plugins.TASKS])
 def test_an_environment_is_one_of_the_known(package: str, name: str) -> None:
     """The environment a plugin runs in has a file in configs/envs."""
-    assert plugins.load(package, name).ENV in envs.names()
+    assert plugins.load(package, name).ENV in environment.names()
 
 
 def test_asking_what_there_is_imports_no_engine() -> None:

@@ -1,4 +1,4 @@
-"""The directory is the registry: a file in a plugin package is a plugin, and its name is the file's name."""
+"""The directory is the registry: a file, or a package, in a plugin package is a plugin of that name."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ def names(package: str) -> tuple[str, ...]:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return ()
-    files = (f for folder in spec.submodule_search_locations for f in Path(folder).glob("*.py"))
-    return tuple(sorted(f.stem for f in files if not f.stem.startswith("_")))
+    folders = [Path(folder) for folder in spec.submodule_search_locations]
+    files = {f.stem for folder in folders for f in folder.glob("*.py")}
+    packages = {f.parent.name for folder in folders for f in folder.glob("*/__init__.py")}
+    return tuple(sorted(name for name in files | packages if not name.startswith("_")))
 
 
 def load(package: str, name: str) -> Any:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Decoded, LogitBlock, Server
+from bench.contract.hooks import DecodeStep, LogitBlock, Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 
@@ -57,7 +57,7 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     return None
 
 
-def elsewhere(options: Options) -> bool:
+def may_offload(options: Options) -> bool:
     """It loads no weights."""
     del options
     return True
@@ -90,14 +90,14 @@ class _Session:
     vocab_size: int
     weights_bytes: int
 
-    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         began = time.perf_counter()
         _die(self.options.fail)
         for step in range(new_tokens):
             due = began + self.options.ttft_s + step * self.options.itl_s
             time.sleep(max(0.0, due - time.perf_counter()))
             tokens = tuple((p[0] * 31 + step * 17) % self.vocab_size for p in prompts)
-            yield Decoded(time.perf_counter(), tokens)
+            yield DecodeStep(time.perf_counter(), tokens)
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
         """Logits that favour the id one above the last one, in blocks of 256 rows."""

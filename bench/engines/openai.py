@@ -15,7 +15,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Server, Session
+from bench.contract.hooks import Server, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 
@@ -54,7 +54,7 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     return None
 
 
-def elsewhere(options: Options) -> bool:
+def may_offload(options: Options) -> bool:
     """They are where the server is."""
     del options
     return True

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Decoded, LogitBlock
+from bench.contract.hooks import DecodeStep, LogitBlock
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 
@@ -88,7 +88,7 @@ class OpenVinoSession:
         self.request: Any = None
         self.use = ""
 
-    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         """The whole batch in one call per step; its KV cache is emptied first."""
         import numpy as np
 
@@ -97,7 +97,7 @@ class OpenVinoSession:
         fed, past = np.asarray(prompts, np.int64), 0
         for _ in range(new_tokens):
             tokens = self._infer(fed, past)[:, -1].argmax(axis=-1)
-            yield Decoded(time.perf_counter(), tuple(map(int, tokens)))
+            yield DecodeStep(time.perf_counter(), tuple(map(int, tokens)))
             past += fed.shape[1]
             fed = tokens[:, None].astype(np.int64)
 

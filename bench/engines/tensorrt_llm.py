@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Decoded, LogitBlock, Server
+from bench.contract.hooks import DecodeStep, LogitBlock, Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 
@@ -112,7 +112,7 @@ class TensorRTSession:
         self.llm, self.options, self.device, self.context = llm, options, device, context
         self.said, self.sizes = read_log(log)
 
-    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         """A stream a prompt, all asked for at once; the scheduler decides which start together."""
         from tensorrt_llm import SamplingParams
 
@@ -189,7 +189,7 @@ class TensorRTSession:
             )
 
 
-def together(arrivals: Arrivals, rows: int) -> Iterator[Decoded]:
+def together(arrivals: Arrivals, rows: int) -> Iterator[DecodeStep]:
     """The steps of a batch from the tokens of its streams as they came: (time, row, tokens).
 
     Step k is over when the last sequence has its k-th token, however far ahead the others are.
@@ -198,7 +198,7 @@ def together(arrivals: Arrivals, rows: int) -> Iterator[Decoded]:
     for time_s, row, tokens in arrivals:
         waiting[row].extend(tokens)
         while all(waiting):
-            yield Decoded(time_s, tuple(row.popleft() for row in waiting))
+            yield DecodeStep(time_s, tuple(row.popleft() for row in waiting))
 
 
 def blocks(logits: Any, expected: int) -> Iterator[LogitBlock]:

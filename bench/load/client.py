@@ -25,11 +25,11 @@ from bench.contract import wire
 from bench.load.connection import Exchange
 from bench.load.health import Meter, in_flight
 from bench.load.job import LoadAnswer, LoadJob, Served
-from bench.load.outcome import decoded, served
+from bench.load.loops import ClosedLoop, OpenLoop
 from bench.load.pool import Pool
 from bench.load.reply import Reply
 from bench.load.request import address, prepared
-from bench.load.shapes import ClosedLoop, OpenLoop
+from bench.load.result import decoded, served
 
 
 def main() -> None:

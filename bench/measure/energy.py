@@ -1,6 +1,6 @@
 """Joules of a window and per token, from the looks at a counter that a record keeps.
 
-Facts read, as `bench.run.metered` writes them, all optional:
+Facts read, as `bench.run.energy_window` writes them, all optional:
 
 | key | meaning |
 |---|---|

@@ -1,1 +1,1 @@
-"""Records to tables."""
+"""Records to tables, figures, comparisons, a page and a document."""

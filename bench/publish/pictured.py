@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.contract.record import Result
-from bench.publish import distributions, figures, points, report, webpage
-from bench.publish.charts import Spec
-from bench.publish.distributions import Distribution
-from bench.publish.points import Point
-from bench.publish.selection import Source
+from bench.publish import report
+from bench.publish.document.records import Source
+from bench.publish.figures import chart_data as points
+from bench.publish.figures import distributions
+from bench.publish.figures import draw as figures
+from bench.publish.figures.chart_data import Point
+from bench.publish.figures.distributions import Distribution
+from bench.publish.figures.specs import Spec
+from bench.publish.page import page as webpage
 from bench.store import Store
 
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from bench.contract import wire
 from bench.contract.spec import Cell
-from bench.publish.columns import DASH, FORETOLD, Column, number
-from bench.publish.rows import Section
+from bench.publish.tables.columns import DASH, FORETOLD, Column, number
+from bench.publish.tables.model import Section
 
 
 class Need(Protocol):

@@ -15,8 +15,8 @@ from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.measure.frontier import dominates
 from bench.measure.sanity import DUMMY
-from bench.publish.columns import DASH, JUDGED, RECOVERY, number
-from bench.publish.rows import Entry, Row, Section
+from bench.publish.tables.columns import DASH, JUDGED, RECOVERY, number
+from bench.publish.tables.model import Entry, Row, Section
 
 Objective = Literal["tok_per_s", "energy", "memory"]
 LEGEND = (

@@ -9,8 +9,9 @@ from pathlib import Path
 import orjson
 
 from bench.contract.record import Result
-from bench.publish import machines, render, tables
-from bench.publish.selection import Source
+from bench.publish import machines
+from bench.publish.document.records import Source
+from bench.publish.tables import build, render
 
 _MADE = "Written by `python -m bench report` from the records beside it; what is changed by hand is lost."
 _LOOKED_AT = frozenset({"demo", "smoke"})  # suites to see something happen: .gitignore has their records
@@ -22,7 +23,7 @@ def gather(results: Iterable[Result]) -> Source:
     for result in results:
         found.setdefault((result.hardware.slug, result.suite), []).append(result)
     kept = {place: found[place] for place in sorted(found)}
-    return Source({place: tables.build(its) for place, its in kept.items()}, kept)
+    return Source({place: build.build(its) for place, its in kept.items()}, kept)
 
 
 def committed(source: Source) -> Source:
@@ -48,7 +49,7 @@ def stale(wanted: Mapping[Path, str]) -> list[Path]:
 def _page(slug: str, source: Source) -> str:
     parts = [f"# {slug}", _MADE, "\n".join(machines.lines(source.records_of(slug)))]
     for suite, table in source.tables_of(slug).items():
-        parts += [f"## {suite}", tables.render(table, "md").strip()]
+        parts += [f"## {suite}", build.render(table, "md").strip()]
     return "\n\n".join(parts) + "\n"
 
 

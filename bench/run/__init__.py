@@ -1,1 +1,1 @@
-"""From a suite file to records."""
+"""A plan, its rounds, and the record that each leaves."""

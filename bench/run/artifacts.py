@@ -14,13 +14,18 @@ from typing import Any
 
 from filelock import FileLock
 
+from bench import paths
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.job import Job
 from bench.contract.record import Artifact, Audit, Hardware, Source
 from bench.contract.spec import Recipe, Step
-from bench.run import audit, config, envs, launch, paths, traits
-from bench.run.models import Resolved
+from bench.envs import environment
+from bench.formats import audit
+from bench.models.resolve import Resolved
+from bench.process import supervisor
+from bench.run import traits
+from bench.suite import config
 
 Report = Callable[[str], None]
 
@@ -64,7 +69,7 @@ def _expand(
     step = Step(step.method, {**step.options, **auto})
     method = plugins.load(plugins.METHODS, step.method)
     given = plugins.load(plugins.METHODS, taken[-1].method).WRITES if taken else source_format
-    for first in method.before(method.Options(**step.options), given):
+    for first in method.prerequisites(method.Options(**step.options), given):
         whole = config.options(plugins.METHODS, first.method, first.options, f"{step.method}: before")
         _expand(Step(first.method, whole), hardware, source_format, taken, (*wanted_by, step.method))
     taken.append(step)
@@ -75,7 +80,7 @@ def digests(identity: str, steps: tuple[Step, ...]) -> tuple[str, ...]:
     made = [wire.digest(identity)]
     for step in steps:
         method = plugins.load(plugins.METHODS, step.method)
-        options, env = file_options(traits.counted(step)), envs.identity(traits.step_env(step))
+        options, env = file_options(traits.counted(step)), environment.identity(traits.step_env(step))
         key = [made[-1], step.method, options, method.VERSION, env]
         made.append(wire.digest(key))
     return tuple(made[1:]) or (made[0],)
@@ -98,12 +103,12 @@ def unsupported(steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware)
             remedy = "put it before the step that wrote that" if before else "start from weights in that form"
             return f"{step.method} reads {reads}, and is given {known.format}: {remedy}", ends
         options = method.Options(**step.options)
-        if reason := method.unsupported(options, known, hardware) or envs.too_old(
+        if reason := method.unsupported(options, known, hardware) or environment.too_old(
             traits.step_env(step), hardware
         ):
             return reason, ends
-        if hasattr(method, "after"):
-            known = method.after(options, known)
+        if hasattr(method, "output_source"):
+            known = method.output_source(options, known)
         known = Source(method.WRITES, known.linears, known.config)
     return "", ends
 
@@ -161,7 +166,7 @@ def _take(
     """
     step = steps[-1]
     method = plugins.load(plugins.METHODS, step.method)
-    env = envs.ensure(traits.step_env(step), report)
+    env = environment.ensure(traits.step_env(step), report)
     folder = _folder(digest)
     shutil.rmtree(folder, ignore_errors=True)
     building = folder.with_suffix(".part")
@@ -175,8 +180,8 @@ def _take(
             answer="", device=hardware.device, options=absolute(step.options), out=str(building / "model"),
             teacher=str(resolved.folder), work=str(work),
         )  # fmt: skip
-        told = launch.follow(work / "progress", lambda line: report(f"{step.method}: {line}"))
-        outcome = launch.run(job, env, timeout_s=timeout_s, watching=told)
+        told = supervisor.follow(work / "progress", lambda line: report(f"{step.method}: {line}"))
+        outcome = supervisor.run(job, env, timeout_s=timeout_s, watching=told)
         if outcome.answer.error:
             raise StepFailedError(f"{step.method}: {outcome.answer.error}")
         found = _audited(building / "model", reference, method)
@@ -200,7 +205,7 @@ def _take(
 def _audited(folder: Path, reference: dict[str, tuple[int, int]], method: Any) -> Audit:
     """A method that reshapes is read by the shapes it wrote."""
     try:
-        known = None if hasattr(method, "after") else reference or None
+        known = None if hasattr(method, "output_source") else reference or None
         found = audit.audit(folder, known, zeros=True)
     except UserError as error:
         raise StepFailedError(f"what was written cannot be read back: {error}") from None

@@ -14,11 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench import paths
 from bench.contract import wire
 from bench.contract.job import Job
 from bench.contract.record import Ceiling, Hardware
+from bench.envs import environment
 from bench.machine import gpus, guard
-from bench.run import envs, launch, paths
+from bench.process import supervisor
 from bench.store import Store
 
 OFF = "LLM_BENCH_CEILING"  # off: measure none
@@ -53,14 +55,14 @@ def ensure(hardware: Hardware, store: Store, say: Callable[[str], None]) -> Ceil
 
 def measured(hardware: Hardware, say: Callable[[str], None]) -> Ceiling | None:
     """What the device does now, whatever else it is doing; None where the environment is not ready."""
-    env = envs.find(ENV)
+    env = environment.find(ENV)
     if env is None:
         return None
     job = Job(
         "ceiling", plugin="", folder="", answer="", device=hardware.device,
         options={"threads": hardware.physical_cores},
     )  # fmt: skip
-    answer = launch.run(job, env, timeout_s=_TIMEOUT_S).answer
+    answer = supervisor.run(job, env, timeout_s=_TIMEOUT_S).answer
     if answer.error:
         say(f"the ceilings of {hardware.name} could not be measured: {paths.scrubbed(answer.error)}")
         return None
@@ -102,7 +104,7 @@ def _said(one: Ceiling) -> str:
 
 
 def _when_idle(hardware: Hardware, say: Callable[[str], None]) -> Ceiling | None:
-    if os.environ.get(OFF) == "off" or envs.find(ENV) is None:
+    if os.environ.get(OFF) == "off" or environment.find(ENV) is None:
         return None
     if not (ready := guard.inspect(hardware.device)).idle:
         say(f"the ceilings of {hardware.name} are not measured now ({ready.reason}): no MBU and MFU by them")

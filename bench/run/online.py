@@ -12,18 +12,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench import paths
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
+from bench.contract.hooks import Server
 from bench.contract.job import Answer
-from bench.contract.protocols import Server
 from bench.contract.spec import Cell
 from bench.contract.workload import Workload
+from bench.envs import build_log
+from bench.envs.environment import Environment
+from bench.load import build, sweep
 from bench.load.client import answered
 from bench.load.job import Endpoint, LoadAnswer, LoadJob
 from bench.machine import counters, probes
-from bench.run import artifacts, builds, launch, loads, metered, paths, serving, stages
+from bench.process import server as serving
+from bench.process import supervisor
+from bench.run import artifacts, energy_window
 from bench.run.artifacts import Made
-from bench.run.envs import Environment
 
 _KEPT_REASONS = 3
 _ANSWER_S = 30.0  # for a load process that was stopped to write down what it has
@@ -33,7 +38,7 @@ def run(
     cell: Cell, made: Made, env: Environment, seed: str, round_: int, *, timeout_s: float,
     energy: bool = True, report: Callable[[str], None] = lambda _: None,
     open_reader: counters.OpenReader = counters.reader,
-) -> launch.Outcome:  # fmt: skip
+) -> supervisor.Outcome:  # fmt: skip
     """Start the server, apply the load, end the server; whatever happened is in the outcome.
 
     With `energy`, and on a device that counts it, the load's own window is one of energy too.
@@ -45,7 +50,7 @@ def run(
     options = engine.Options(**artifacts.absolute(cell.engine.options))
     try:
         server = engine.serve(made.folder, made.artifact, options, env.python, port, device)
-        idle = metered.idle_facts(cell.device, open_reader, report) if energy and not server.url else {}
+        idle = energy_window.idle_facts(cell.device, open_reader, report) if energy and not server.url else {}
         report("starting the server")
         with contextlib.ExitStack() as stack:
             live = stack.enter_context(serving.running(server, port, env, cell.device, timeout_s=timeout_s))
@@ -59,21 +64,21 @@ def run(
             facts |= {"remote": True} if server.url else {}
             ended = live.ended
     except (serving.ServerFailedError, UserError) as failure:  # this round's; the others go on
-        return launch.Outcome(Answer(error=str(failure)), time.monotonic() - began)
+        return supervisor.Outcome(Answer(error=str(failure)), time.monotonic() - began)
     if idle and probe:
-        facts = metered.loaded(facts, seen[facts.get("chosen", -1)], idle, probe)
+        facts = energy_window.loaded(facts, seen[facts.get("chosen", -1)], idle, probe)
     traces = tuple(replace(t, error=paths.scrubbed(t.error)) for one in seen for t in one.traces)
     error = without_figures(load, seen, facts)
     if ended:
         error = f"{paths.scrubbed(ended)}; {sum(not t.error for t in traces)} requests were finished before"
     answer = Answer(error=error, facts=facts, receipts=receipts, traces=traces)
-    return launch.Outcome(answer, time.monotonic() - began, probe.facts() if probe else {})
+    return supervisor.Outcome(answer, time.monotonic() - began, probe.facts() if probe else {})
 
 
 def loaded(
-    load: Workload, target: loads.Target, seed: str, round_: int, deadline: float,
+    load: Workload, target: build.Target, seed: str, round_: int, deadline: float,
     report: Callable[[str], None] = lambda _: None,
-) -> tuple[list[stages.Seen], dict[str, Any]]:  # fmt: skip
+) -> tuple[list[sweep.Seen], dict[str, Any]]:  # fmt: skip
     """Apply a workload, however many loads it comes to, until `deadline` (time.monotonic) at the latest.
 
     A load of which every request was refused is the last: the server is gone.
@@ -81,13 +86,13 @@ def loaded(
 
     def applied(stage: Workload, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
         report(f"under load {k + 1} ({stage.title})" if load.staged else "under load")
-        job, facts = loads.job(stage, target, seed, f"{round_}/{k}")
+        job, facts = build.job(stage, target, seed, f"{round_}/{k}")
         found = apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
         if not found.error and found.served and all(one.failure == "refused" for one in found.served):
             found = replace(found, error=_none_done(found))
         return found, {**_client_facts(found), **facts}
 
-    return stages.run(load, applied)
+    return sweep.run(load, applied)
 
 
 def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
@@ -95,12 +100,12 @@ def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
 
     What is not over in time is stopped, and what was finished by then is in the answer.
     """
-    with launch.scratch() as folder:
+    with supervisor.scratch() as folder:
         letter, file = folder / "load.json", folder / "answer.json"
         letter.write_text(wire.dumps(job))
         client = [sys.executable, "-m", "bench.load.client", str(letter), str(file)]
         with subprocess.Popen(
-            [sys.executable, "-c", builds.MORTAL, *client],
+            [sys.executable, "-c", build_log.MORTAL, *client],
             cwd=paths.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         ) as process:  # fmt: skip
             try:
@@ -131,17 +136,17 @@ def _stopped(process: subprocess.Popen[str], file: Path, timeout_s: float) -> Lo
     return replace(found, error=sentence)
 
 
-def _target(server: Server, live: serving.Live, made: Made) -> loads.Target:
+def _target(server: Server, live: serving.Live, made: Made) -> build.Target:
     endpoint = Endpoint(
         live.url, server.model, api=server.api, extra=server.extra, key_variable=server.key_variable,
         exact_length=server.exact_length,
     )  # fmt: skip
     audit, tokenizer = made.artifact.audit, made.folder / "tokenizer.json"
     known = tokenizer if tokenizer.is_file() else None
-    return loads.Target(endpoint, audit.vocab_size if server.takes_ids else 0, known, audit.context)
+    return build.Target(endpoint, audit.vocab_size if server.takes_ids else 0, known, audit.context)
 
 
-def without_figures(load: Workload, seen: list[stages.Seen], facts: dict[str, Any]) -> str:
+def without_figures(load: Workload, seen: list[sweep.Seen], facts: dict[str, Any]) -> str:
     """Why a load has no figures, if it has none."""
     chosen = seen[facts.get("chosen", -1)].answer
     if seen[-1].answer.error:

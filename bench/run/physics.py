@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.run import architecture
+from bench.formats import architecture
 
 
 def facts(folder: Path, ceiling: Mapping[str, Any]) -> dict[str, Any]:

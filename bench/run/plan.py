@@ -5,88 +5,22 @@ from __future__ import annotations
 import fnmatch
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from bench.contract import plugins, wire
 from bench.contract.record import SCHEMA, Hardware
-from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Suite, Task
+from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite, Task
 from bench.contract.workload import LOAD_FIELDS, Workload
+from bench.envs import environment
 from bench.machine import hardware as machine
-from bench.run import artifacts, envs, fit, models, questions, references, traits
-from bench.run.fetch import Report
-from bench.run.models import Resolved
-from bench.run.questions import Questions
-from bench.run.references import Reference
-
-
-@dataclass(frozen=True)
-class Made:
-    """One recipe on one device: its settled steps, its artifact's digest, and why it cannot be made.
-
-    `held`: what the artifact will hold, as far as that is known.
-    """
-
-    model: Model
-    resolved: Resolved
-    recipe: Recipe
-    hardware: Hardware
-    steps: tuple[Step, ...]
-    digest: str
-    format: str
-    context: int
-    reason: str
-    held: fit.Held | None = None
-
-
-@dataclass(frozen=True)
-class Unpaired:
-    """A recipe and an engine that make no cell: the engine does not load the format, another one does."""
-
-    engine: str
-    format: str
-    recipe: str
-
-
-@dataclass(frozen=True)
-class Item:
-    """One round of one cell. `order` is the cell's place in the suite; `reason` says why it cannot run.
-
-    `digest` covers everything the numbers depend on. `reference`: what the task needs of the baseline;
-    `questions`: what it asks, where that is made beforehand.
-    """
-
-    order: int
-    cell: Cell
-    round: int
-    made: Made
-    digest: str
-    reason: str
-    reference: Reference | None = None
-    questions: Questions | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """`items` are in the order in which they run: rounds one after another, cells shuffled within each."""
-
-    suite: Suite
-    resolved: Resolved
-    items: tuple[Item, ...]
-    unpaired: tuple[Unpaired, ...] = ()
-
-    @property
-    def cells(self) -> tuple[Cell, ...]:
-        """Every cell once, in the suite's order."""
-        return tuple(i.cell for i in sorted(self.items, key=lambda i: i.order) if i.round == 0)
-
-    @property
-    def made(self) -> tuple[Made, ...]:
-        """The artifacts the items need, in the suite's order, each once."""
-        ordered = sorted(self.items, key=lambda i: i.order)
-        needed = [made for i in ordered for made in ([i.reference.made] if i.reference else []) + [i.made]]
-        return tuple({(made.recipe.name, made.hardware.device): made for made in needed}.values())
+from bench.models import resolve
+from bench.models.download import Report
+from bench.models.resolve import Resolved
+from bench.run import artifacts, questions, references, traits
+from bench.run import memory_fit as fit
+from bench.run.planned import Plan, PlannedArtifact, PlannedRound, Questions, Reference, SkippedPair
 
 
 def plan(
@@ -98,9 +32,9 @@ def plan(
     The baseline of its tasks is the one of the plan `beside`, another model maybe, where that is given. `on`
     are devices in place of the suite's own, which need not be here. `report` hears of a download.
     """
-    resolved = models.resolve(suite.model, fetch=fetch, report=report)
-    cells: list[Item] = []
-    apart: dict[Unpaired, None] = {}
+    resolved = resolve.resolve(suite.model, fetch=fetch, report=report)
+    cells: list[PlannedRound] = []
+    apart: dict[SkippedPair, None] = {}
     for hardware in on or machine.devices(suite.devices):
         all_made = [_made(suite.model, recipe, resolved, hardware) for recipe in suite.recipes]
         sides = (
@@ -115,14 +49,14 @@ def plan(
                 if not _wanted(cell, only, engine):
                     continue
                 if cell.engine.title not in paired:
-                    apart[Unpaired(cell.engine.title, made.format, made.recipe.name)] = None
+                    apart[SkippedPair(cell.engine.title, made.format, made.recipe.name)] = None
                     continue
                 side = sides.get(cell.what) if cell.task else None
                 ask = asked.get(cell.what) if cell.task else None
                 reason = made.reason or _against(cell, made, hardware) or (side.reason if side else "")
                 digest = _digest(cell, made, suite.seed, side or ask)
-                cells.append(Item(len(cells), cell, 0, made, digest, reason, side, ask))
-    items: list[Item] = []
+                cells.append(PlannedRound(len(cells), cell, 0, made, digest, reason, side, ask))
+    items: list[PlannedRound] = []
     for number in range(max(suite.rounds, suite.task_rounds)):
         running = [i for i in cells if number < (suite.task_rounds if i.cell.task else suite.rounds)]
         these = [replace(item, round=number) for item in running]
@@ -131,7 +65,7 @@ def plan(
     return Plan(suite, resolved, tuple(items), tuple(apart))
 
 
-def _paired(suite: Suite, made: Made) -> set[str]:
+def _paired(suite: Suite, made: PlannedArtifact) -> set[str]:
     """Titles of the engines that load the recipe's format; all of them when none does, to say so."""
     fit = {e.title for e in suite.engines if made.format in plugins.load(plugins.ENGINES, e.name).LOADS}
     return fit or {e.title for e in suite.engines}
@@ -156,12 +90,14 @@ def _settled(engine: EngineSpec, hardware: Hardware) -> EngineSpec:
     return replace(engine, options=options)
 
 
-def _made(model: Model, recipe: Recipe, resolved: Resolved, hardware: Hardware) -> Made:
+def _made(model: Model, recipe: Recipe, resolved: Resolved, hardware: Hardware) -> PlannedArtifact:
     steps = artifacts.steps_for(recipe, hardware, resolved.format)
     reason, written = artifacts.unsupported(steps, resolved, hardware)
     digest = artifacts.digests(resolved.identity, steps)[-1]
     kept = None if reason else fit.held(steps, resolved)
-    return Made(model, resolved, recipe, hardware, steps, digest, written, _context(resolved), reason, kept)
+    return PlannedArtifact(
+        model, resolved, recipe, hardware, steps, digest, written, _context(resolved), reason, kept
+    )
 
 
 def _context(resolved: Resolved) -> int:
@@ -171,7 +107,7 @@ def _context(resolved: Resolved) -> int:
     return int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
 
 
-def _against(cell: Cell, made: Made, hardware: Hardware) -> str:
+def _against(cell: Cell, made: PlannedArtifact, hardware: Hardware) -> str:
     """Why the engine cannot run this cell, or nothing."""
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
     mode = ("online" if cell.workload.online else "offline") if cell.workload else "score"
@@ -188,7 +124,7 @@ def _against(cell: Cell, made: Made, hardware: Hardware) -> str:
         return why
     env = traits.engine_env(engine, made.format)
     reason: str | None = engine.unsupported(cell, made.format, hardware)
-    reason = reason or envs.too_old(env, hardware) or envs.without_gpu(env, hardware)
+    reason = reason or environment.too_old(env, hardware) or environment.without_gpu(env, hardware)
     return reason or fit.against(cell, made.held, hardware)
 
 
@@ -207,7 +143,7 @@ def _wanted(cell: Cell, only: str, engine: str) -> bool:
     return not only or any(fnmatch.fnmatchcase(part, only) for part in parts)
 
 
-def _references(suite: Suite, made: Sequence[Made], hardware: Hardware) -> dict[str, Reference]:
+def _references(suite: Suite, made: Sequence[PlannedArtifact], hardware: Hardware) -> dict[str, Reference]:
     """By task title: what the tasks that need it are given of the baseline."""
     tasks = [task for task in suite.tasks if plugins.load(plugins.TASKS, task.kind).REFERENCE]
     found, base = {}, references.baseline(made)
@@ -225,7 +161,7 @@ def _questions(suite: Suite, resolved: Resolved) -> dict[str, Questions]:
     return {t.title: questions.plan(t, resolved, _context(resolved), _task_key(t)) for t in asking}
 
 
-def _digest(cell: Cell, made: Made, seed: int, reference: Reference | Questions | None) -> str:
+def _digest(cell: Cell, made: PlannedArtifact, seed: int, reference: Reference | Questions | None) -> str:
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
     what = _task_key(cell.task) if cell.task else _load_key(cell.workload)
     what = [what, reference.digest] if reference else what
@@ -250,4 +186,4 @@ def _task_key(task: Task) -> list[object]:
 
 @cache
 def _identity(env: str) -> str:
-    return envs.identity(env)
+    return environment.identity(env)

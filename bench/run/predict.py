@@ -19,8 +19,8 @@ from bench.machine import gpus
 from bench.machine import hardware as machine
 from bench.measure import roofline
 from bench.measure.predict import Law, Sample, error, law, left_out
-from bench.run import fit, plan
-from bench.run.plan import Item
+from bench.run import memory_fit, plan
+from bench.run.planned import PlannedRound
 
 DRIVER = "not here"
 
@@ -52,7 +52,7 @@ class Prediction:
     """
 
     cell: Cell
-    need: fit.Need | None
+    need: memory_fit.Need | None
     reason: str = ""
     ttft_s: float | None = None
     tpot_s: float | None = None
@@ -105,11 +105,11 @@ def predict(suite: Suite, gpu: str, measured: Known, *, only: str = "", engine: 
     return [_one(item, there, ceiling, measured) for item in offline]
 
 
-def _one(item: Item, there: Hardware, ceiling: Ceiling, measured: Known) -> Prediction:
+def _one(item: PlannedRound, there: Hardware, ceiling: Ceiling, measured: Known) -> Prediction:
     held, load = item.made.held, item.cell.workload
     floats = str(item.cell.engine.options.get("dtype", there.compute_dtype))
     assert load is not None  # noqa: S101  (only offline cells are asked for)
-    need = fit.need(held, item.cell.engine.options, load, there, floats) if held else None
+    need = memory_fit.need(held, item.cell.engine.options, load, there, floats) if held else None
     if item.reason or held is None or need is None:
         return Prediction(item.cell, need, item.reason or "the size of its artifact is not known beforehand")
     shape = held.parameters.architecture
@@ -128,7 +128,12 @@ def _one(item: Item, there: Hardware, ceiling: Ceiling, measured: Known) -> Pred
 
 
 def _least(
-    shape: Architecture, held: fit.Held, need: fit.Need, load: Workload, floats: str, ceiling: Ceiling
+    shape: Architecture,
+    held: memory_fit.Held,
+    need: memory_fit.Need,
+    load: Workload,
+    floats: str,
+    ceiling: Ceiling,
 ) -> tuple[float, float] | None:
     """(TTFT, TPOT) of the roofline in seconds, computing in `floats`."""
     limits = {"vendor": {"bandwidth": ceiling.bandwidth, "flop_per_s": ceiling.flop_per_s}}

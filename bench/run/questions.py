@@ -6,48 +6,42 @@ model, the task with all its texts, the library's environment.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.job import Answer, Job, JobKind
 from bench.contract.spec import Task
-from bench.run import artifacts, audit, envs, kept, launch
-from bench.run.models import Resolved
-
-
-@dataclass(frozen=True)
-class Questions:
-    """A task's questions to a model's derivatives; `context` is the model's, in tokens."""
-
-    task: Task
-    resolved: Resolved
-    context: int
-    digest: str
+from bench.envs import environment
+from bench.formats import audit
+from bench.models.resolve import Resolved
+from bench.process import cache, supervisor
+from bench.run import artifacts
+from bench.run.planned import Questions
 
 
 def plan(task: Task, resolved: Resolved, context: int, task_key: object) -> Questions:
     """The questions of a task that asks; `task_key` is the task's part of a digest."""
     module = plugins.load(plugins.TASKS, task.kind)
     depends = module.depends(module.Options(**task.options))
-    key = ["questions", resolved.identity, context, task_key, depends, envs.identity(module.ENV)]
+    key = ["questions", resolved.identity, context, task_key, depends, environment.identity(module.ENV)]
     return Questions(task, resolved, context, wire.digest(key))
 
 
 def ensure(asked: Questions, report: artifacts.Report, *, timeout_s: float) -> Path | str:
     """The folder of the questions, made now if it is not in the cache; or why they could not be made."""
 
-    def make(building: Path) -> launch.Outcome:
+    def make(building: Path) -> supervisor.Outcome:
         report(f"{asked.task.title}: asking")
         folder = _tokenizer(asked, report, timeout_s)
         if isinstance(folder, str):
-            return launch.Outcome(Answer(error=folder), 0.0)
+            return supervisor.Outcome(Answer(error=folder), 0.0)
         context = asked.context or _context(asked.resolved)
         job = replace(_job(asked, "ask", folder), out=str(building), context=context)
-        return launch.run(job, _env(asked, report), timeout_s=timeout_s)
+        return supervisor.run(job, _env(asked, report), timeout_s=timeout_s)
 
-    return kept.ensure("asked", asked.digest, "asked.json", make, lambda outcome: outcome.answer.facts)
+    return cache.ensure("asked", asked.digest, "asked.json", make, lambda outcome: outcome.answer.facts)
 
 
 def judge(asked: Questions, folder: Path, scored: Answer, *, timeout_s: float) -> Answer:
@@ -58,7 +52,7 @@ def judge(asked: Questions, folder: Path, scored: Answer, *, timeout_s: float) -
     if isinstance(tokenizer, str):
         return replace(scored, error=tokenizer)
     job = replace(_job(asked, "judge", tokenizer), reference=str(folder), replies=replies)
-    outcome = launch.run(job, _env(asked, lambda _: None), timeout_s=timeout_s)
+    outcome = supervisor.run(job, _env(asked, lambda _: None), timeout_s=timeout_s)
     found = outcome.answer
     facts = {**rest, **found.facts, "judge_s": outcome.wall_s}
     return replace(scored, error=found.error, facts=facts, items=found.items)
@@ -73,12 +67,12 @@ def _tokenizer(asked: Questions, report: artifacts.Report, timeout_s: float) -> 
     if where is None or (model / "tokenizer.json").is_file():
         return model
 
-    def make(building: Path) -> launch.Outcome:
+    def make(building: Path) -> supervisor.Outcome:
         job = replace(_job(asked, "tokenizer", model), out=str(building))
-        return launch.run(job, envs.ensure(where, report), timeout_s=timeout_s)
+        return supervisor.run(job, environment.ensure(where, report), timeout_s=timeout_s)
 
-    digest = wire.digest(["tokenizer", asked.resolved.identity, envs.identity(where)])
-    return kept.ensure("tokenizers", digest, "about.json", make, lambda _: {})
+    digest = wire.digest(["tokenizer", asked.resolved.identity, environment.identity(where)])
+    return cache.ensure("tokenizers", digest, "about.json", make, lambda _: {})
 
 
 def _job(asked: Questions, kind: JobKind, folder: Path) -> Job:
@@ -88,8 +82,8 @@ def _job(asked: Questions, kind: JobKind, folder: Path) -> Job:
     )  # fmt: skip
 
 
-def _env(asked: Questions, report: artifacts.Report) -> envs.Environment:
-    return envs.ensure(plugins.load(plugins.TASKS, asked.task.kind).ENV, report)
+def _env(asked: Questions, report: artifacts.Report) -> environment.Environment:
+    return environment.ensure(plugins.load(plugins.TASKS, asked.task.kind).ENV, report)
 
 
 def _context(resolved: Resolved) -> int:

@@ -7,36 +7,21 @@ text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.contract import plugins, wire
 from bench.contract.job import Job
-from bench.contract.spec import Cell, EngineSpec, Task
-from bench.run import artifacts, envs, kept, launch, traits
-
-if TYPE_CHECKING:
-    from bench.run.plan import Made
+from bench.contract.spec import Cell
+from bench.envs import environment
+from bench.process import cache, supervisor
+from bench.run import artifacts, traits
+from bench.run.planned import PlannedArtifact, Reference
 
 _ABOUT = "reference.json"
 
 
-@dataclass(frozen=True)
-class Reference:
-    """The baseline's side of a task: its artifact, and the engine that runs it.
-
-    `reason` says why no engine of the suite can; there is then no `digest`.
-    """
-
-    task: Task
-    made: Made
-    engine: EngineSpec
-    digest: str
-    reason: str = ""
-
-
-def baseline(made: Sequence[Made]) -> Made:
+def baseline(made: Sequence[PlannedArtifact]) -> PlannedArtifact:
     """The tables' rule: the recipe of that name, else one without steps, else the first in format hf."""
     named = [m for m in made if m.recipe.name == "baseline"]
     stepless = [m for m in made if not m.recipe.steps]
@@ -44,7 +29,9 @@ def baseline(made: Sequence[Made]) -> Made:
     return next(iter([*named, *stepless, *original, *made]))
 
 
-def choose(cells: Sequence[Cell], made: Made, against: Callable[[Cell], str], task_key: object) -> Reference:
+def choose(
+    cells: Sequence[Cell], made: PlannedArtifact, against: Callable[[Cell], str], task_key: object
+) -> Reference:
     """The first of the baseline's `cells` of one task, in the suite's order, that can be run.
 
     `against` says why a cell cannot; `task_key` is the task's part of a digest.
@@ -56,7 +43,7 @@ def choose(cells: Sequence[Cell], made: Made, against: Callable[[Cell], str], ta
             continue
         engine = plugins.load(plugins.ENGINES, cell.engine.name)
         key = ["reference", made.digest, cell.engine.name, wire.plain(cell.engine.options), engine.VERSION,
-               envs.identity(traits.engine_env(engine, made.format)), task_key,
+               environment.identity(traits.engine_env(engine, made.format)), task_key,
                made.hardware.slug]  # fmt: skip
         return Reference(cell.task, made, cell.engine, wire.digest(key))
     assert cells[0].task is not None  # noqa: S101  (a suite has at least one engine)
@@ -70,17 +57,17 @@ def ensure(
 ) -> Path | str:  # fmt: skip
     """The folder of the reference, made now if it is not in the cache; or why it could not be made."""
 
-    def make(building: Path) -> launch.Outcome:
+    def make(building: Path) -> supervisor.Outcome:
         report(f"{reference.task.title}: keeping the baseline's predictions")
         engine = plugins.load(plugins.ENGINES, reference.engine.name)
-        return launch.run(
+        return supervisor.run(
             _job(reference, made, building),
-            envs.ensure(traits.engine_env(engine, reference.made.format), report),
+            environment.ensure(traits.engine_env(engine, reference.made.format), report),
             timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes,
             report=lambda phase: report(f"{reference.task.title}: the baseline's predictions, {phase}"),
         )  # fmt: skip
 
-    return kept.ensure(
+    return cache.ensure(
         "references", reference.digest, _ABOUT, make, lambda outcome: _about(reference, outcome)
     )
 
@@ -94,7 +81,7 @@ def _job(reference: Reference, made: artifacts.Made, out: Path) -> Job:
     )  # fmt: skip
 
 
-def _about(reference: Reference, outcome: launch.Outcome) -> dict[str, Any]:
+def _about(reference: Reference, outcome: supervisor.Outcome) -> dict[str, Any]:
     return {
         **outcome.answer.facts,
         "engine": reference.engine.title,

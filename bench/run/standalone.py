@@ -8,8 +8,9 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.workload import Workload
+from bench.load import build
 from bench.measure import online_load, sanity
-from bench.run import loads, online
+from bench.run import online
 
 _UNITS = {"_per_s": ("/s", 1.0), "_fraction": ("%", 100.0), "_s": ("ms", 1e3)}
 _CURVE = (
@@ -23,7 +24,7 @@ _CURVE = (
 )
 
 
-def measure(load: Workload, target: loads.Target, *, seed: int, timeout_s: float) -> dict[str, Any]:
+def measure(load: Workload, target: build.Target, *, seed: int, timeout_s: float) -> dict[str, Any]:
     """Metrics and the client's facts; UserError where no request was completed."""
     seen, facts = online.loaded(load, target, f"{seed}/{load.title}", 0, time.monotonic() + timeout_s)
     if error := online.without_figures(load, seen, facts):

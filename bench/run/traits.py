@@ -20,8 +20,8 @@ def step_env(step: Step) -> str:
 
 
 def engine_env(engine: Any, artifact_format: str) -> str:
-    """The environment that an engine runs artifacts of this format in: its ENV, or the one ENVS names."""
-    name: str = getattr(engine, "ENVS", {}).get(artifact_format, engine.ENV)
+    """The environment that an engine runs this format in: its ENV, or the one of ENV_BY_FORMAT."""
+    name: str = getattr(engine, "ENV_BY_FORMAT", {}).get(artifact_format, engine.ENV)
     return name
 
 
@@ -32,9 +32,9 @@ def weight_bits(step: Step) -> float | None:
     return float(told(method.Options(**step.options))) if told else None
 
 
-def elsewhere(engine: Any, options: Options) -> bool:
+def may_offload(engine: Any, options: Options) -> bool:
     """Whether an engine with these options may keep weights outside the cell's device."""
-    told = getattr(engine, "elsewhere", None)
+    told = getattr(engine, "may_offload", None)
     return bool(told and told(engine.Options(**options)))
 
 
@@ -44,6 +44,6 @@ def counted(step: Step) -> Options:
     What was made before there was such an option is what its default makes.
     """
     method = plugins.load(plugins.METHODS, step.method)
-    later: frozenset[str] = getattr(method, "LATER", frozenset())
+    later: frozenset[str] = getattr(method, "OPTIONS_SINCE", frozenset())
     default = method.Options()
     return {k: v for k, v in step.options.items() if k not in later or v != getattr(default, k)}

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Session
-from eval import bootstrap, logprobs, paired, windows
+from bench.contract.hooks import Session
+from eval.scoring import logprobs
+from eval.stats import bootstrap, paired
+from eval.text import windows
 
 VERSION = 1
 REFERENCE = True
@@ -106,7 +108,7 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
     }
 
 
-def between(facts: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, float]:
+def compare_by_reference(facts: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, float]:
     """How much further than another artifact this one is from the reference of both, by paired windows.
 
     Nats per token and shares of tokens, from two windows on with the 95 % interval of `paired.per_token`.

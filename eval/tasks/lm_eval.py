@@ -19,8 +19,9 @@ from typing import Any
 
 from bench.contract import plugins
 from bench.contract.errors import UserError
-from bench.contract.protocols import Session, Verdict
-from eval import likelihood, paired
+from bench.contract.hooks import Session, Verdict
+from eval.scoring import likelihood
+from eval.stats import paired
 
 ENV = "lm_eval"
 VERSION = 1
@@ -93,9 +94,9 @@ def tokenizer(folder: Path, out: Path) -> None:
         ) from error
 
 
-def ask(options: Options, folder: Path, context: int, out: Path) -> Mapping[str, Any]:
+def build_requests(options: Options, folder: Path, context: int, out: Path) -> Mapping[str, Any]:
     """The requests of the task as token ids, in `requests.json`."""
-    from eval import harness
+    from eval.lm_eval import harness
 
     length = _max_length(options, context)
     model, found = harness.run(options, folder, length, None)
@@ -135,11 +136,11 @@ def evaluate(session: Session, options: Options, folder: Path, reference: Path |
     }
 
 
-def judge(options: Options, folder: Path, asked: Path, replies: Mapping[str, Any]) -> Verdict:
+def score_replies(options: Options, folder: Path, asked: Path, replies: Mapping[str, Any]) -> Verdict:
     """lm-eval's metrics, and per item what the chosen one says of it."""
     import importlib.metadata
 
-    from eval import harness
+    from eval.lm_eval import harness
 
     known = json.loads((asked / "asked.json").read_text(encoding="utf-8"))
     given = harness.Replies(replies["scores"], replies["written"])
@@ -181,7 +182,7 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
     return found
 
 
-def compare(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
+def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
     """Against the baseline on the same items: eval/paired.py says what each figure is."""
     for key in ("texts_sha256", "metric", "items", "max_length"):
         if facts[key] != baseline[key]:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Session
-from eval import paired, windows
+from bench.contract.hooks import Session
+from eval.stats import paired
+from eval.text import windows
 
 VERSION = 1
 REFERENCE = False
@@ -74,7 +75,7 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
     }
 
 
-def compare(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
+def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
     """The relative change of perplexity and, from two windows on, its 95 % interval (`paired.per_token`)."""
     for key in ("sha256", "context", "stride", "tokens", "first_ids", "windows", "window_tokens"):
         if facts[key] != baseline[key]:

@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import archived, calibration, through_gptqmodel
+from quantize import calibration
+from quantize.backends import archived, gptqmodel
 
 ENV = "hf"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "awq"
-LATER = frozenset({"backend"})
+OPTIONS_SINCE = frozenset({"backend"})
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         reason = archived.awq_unfit(hardware, options.group_size, symmetric=options.symmetric)
         if reason:
             return reason
-    return through_gptqmodel.unfit(source, hardware, options.bits, options.group_size, options.length)
+    return gptqmodel.unfit(source, hardware, options.bits, options.group_size, options.length)
 
 
 def weight_bits(options: Options) -> float:
@@ -63,7 +64,7 @@ def weight_bits(options: Options) -> float:
     return options.bits + ((16 + options.bits) / options.group_size if options.group_size > 0 else 0.0)
 
 
-def before(options: Options, source_format: str) -> tuple[Step, ...]:
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()
 
@@ -92,7 +93,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
         )
 
     with _in_float32():
-        return through_gptqmodel.run(folder, out, device, seen, settings, options.batch_size, "AWQ_TORCH")
+        return gptqmodel.run(folder, out, device, seen, settings, options.batch_size, "AWQ_TORCH")
 
 
 @contextmanager

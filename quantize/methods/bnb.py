@@ -45,7 +45,7 @@ def weight_bits(options: Options) -> float:
     return 8.0 if options.type == "int8" else 4 + (8 if options.double_quant else 32) / 64
 
 
-def before(options: Options, source_format: str) -> tuple[Step, ...]:
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()
 

@@ -58,7 +58,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     return training.unfit(training.plan(options), source)
 
 
-def before(options: Options, source_format: str) -> tuple[Step, ...]:
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()
 

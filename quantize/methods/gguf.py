@@ -103,14 +103,14 @@ def weight_bits(options: Options) -> float:
     return next(bits for name, bits in _BITS.items() if options.type.startswith(name))
 
 
-def before(options: Options, source_format: str) -> tuple[Step, ...]:
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     """The 16-bit file that every quantized type of an unquantized model is made from."""
     if source_format != "hf" or options.type in _WHOLE:
         return ()
     return (Step("gguf", asdict(Options(type="f16"))),)
 
 
-def keeps(options: Options) -> bool:
+def is_lossless(options: Options) -> bool:
     return options.type in _WHOLE
 
 

@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import archived, calibration, through_gptqmodel
+from quantize import calibration
+from quantize.backends import archived, gptqmodel
 
 ENV = "hf"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "gptq"
-LATER: frozenset[str] = frozenset()
+OPTIONS_SINCE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         reason = archived.gptq_unfit(hardware, act_group_aware=options.act_group_aware)
         if reason:
             return reason
-    return through_gptqmodel.unfit(source, hardware, options.bits, options.group_size, options.length)
+    return gptqmodel.unfit(source, hardware, options.bits, options.group_size, options.length)
 
 
 def weight_bits(options: Options) -> float:
@@ -68,7 +69,7 @@ def weight_bits(options: Options) -> float:
     return options.bits + ((16 + options.bits) / options.group_size if options.group_size > 0 else 0.0)
 
 
-def before(options: Options, source_format: str) -> tuple[Step, ...]:
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()
 
@@ -95,4 +96,4 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
             device=on,
         )
 
-    return through_gptqmodel.run(folder, out, device, seen, settings, options.batch_size, "GPTQ_TORCH")
+    return gptqmodel.run(folder, out, device, seen, settings, options.batch_size, "GPTQ_TORCH")

@@ -73,7 +73,7 @@ def weight_bits(options: Options) -> float:
     return 4 + (16 / options.group_size if options.group_size > 0 else 0.0)
 
 
-def before(options: Options, source_format: str) -> tuple[Step, ...]:
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()
 

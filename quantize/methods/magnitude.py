@@ -41,7 +41,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     return pruning.unfit(source, options.sparsity, options.pattern)
 
 
-def before(options: Options, source_format: str) -> tuple[Step, ...]:
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()
 

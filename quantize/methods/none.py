@@ -39,12 +39,12 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     return None
 
 
-def before(options: Options, source_format: str) -> tuple[Step, ...]:
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()
 
 
-def keeps(options: Options) -> bool:
+def is_lossless(options: Options) -> bool:
     del options
     return True
 

@@ -95,12 +95,12 @@ def weight_bits(options: Options) -> float:
     return widths.get(options.precision, 8.0)
 
 
-def before(options: Options, source_format: str) -> tuple[Step, ...]:
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()
 
 
-def keeps(options: Options) -> bool:
+def is_lossless(options: Options) -> bool:
     return options.precision in ("fp32", "fp16", "bf16")
 
 

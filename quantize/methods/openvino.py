@@ -51,14 +51,14 @@ def weight_bits(options: Options) -> float:
     return {"float32": 32.0, "float16": 16.0, "int8": 8.0, "int4": 4.0}[options.type]
 
 
-def before(options: Options, source_format: str) -> tuple[Step, ...]:
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     """The graph in 32 bits that every other type of an unquantized model is made from."""
     if source_format != "hf" or options.type == "float32":
         return ()
     return (Step("openvino", asdict(Options(type="float32"))),)
 
 
-def keeps(options: Options) -> bool:
+def is_lossless(options: Options) -> bool:
     return options.type in ("float32", "float16")
 
 

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import through_torchao, training, transformer
+from quantize import training, transformer
+from quantize.backends import torchao
 
 ENV = "hf"
 VERSION = 1
@@ -54,10 +55,10 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
 
 
 def weight_bits(options: Options) -> float:
-    return through_torchao.weight_bits(options.scheme, options.group_size)
+    return torchao.weight_bits(options.scheme, options.group_size)
 
 
-def before(options: Options, source_format: str) -> tuple[Step, ...]:
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()
 
@@ -72,14 +73,14 @@ def train(
     seen = training.text(folder, plan)
     model = transformer.load(folder, device)
     guide = transformer.load(teacher, device) if plan.alpha > 0 else None
-    config = through_torchao.base_config(options.scheme, options.bits, options.group_size)
-    fits = through_torchao.wanted(model, options.scheme, options.group_size)
-    through_torchao.prepare(model, config, fits)
+    config = torchao.base_config(options.scheme, options.bits, options.group_size)
+    fits = torchao.wanted(model, options.scheme, options.group_size)
+    torchao.prepare(model, config, fits)
     facts = training.run(model, guide, plan, seen, device, work)
     began = time.perf_counter()
     if options.dtype != "auto":
         model = model.to(getattr(torch, options.dtype))
-    through_torchao.convert(model, config)
-    saved = through_torchao.save(model, config, folder, out)
+    torchao.convert(model, config)
+    saved = torchao.save(model, config, folder, out)
     seen.write(out)
     return {**seen.facts(), **facts, **saved, "convert_s": time.perf_counter() - began}

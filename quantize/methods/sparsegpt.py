@@ -51,7 +51,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     )
 
 
-def before(options: Options, source_format: str) -> tuple[Step, ...]:
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()
 

@@ -58,12 +58,12 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     )
 
 
-def before(options: Options, source_format: str) -> tuple[Step, ...]:
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()
 
 
-def after(options: Options, source: Source) -> Source:
+def output_source(options: Options, source: Source) -> Source:
     """The shapes that are left; which layers go is not known yet, how many is."""
     if not source.config:
         return source

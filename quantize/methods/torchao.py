@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import calibration, checkpoint, through_torchao
+from quantize import calibration, checkpoint
+from quantize.backends import torchao as through_torchao
 from quantize.calibration import Calibration
 
 ENV = "hf"
@@ -108,7 +109,7 @@ def weight_bits(options: Options) -> float:
     return through_torchao.weight_bits(options.scheme, options.group_size)
 
 
-def before(options: Options, source_format: str) -> tuple[Step, ...]:
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     del options, source_format
     return ()
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from bench.contract import plugins
 from bench.contract.errors import UserError
-from bench.contract.protocols import Prompt, Question
+from bench.contract.hooks import Prompt, Question
 from bench.contract.record import Artifact, Audit
-from eval import likelihood
+from eval.scoring import likelihood
 
 _NEW = 16
 _CHOICES = [(1, (1, 3)), (40, (2, 5, 1)), (39, (6,)), (23, (4, 4, 4, 4)), (7, tuple(range(1, 9)) * 9)]
@@ -64,7 +64,7 @@ def _asked(session: Any) -> dict[str, Any]:
         for context, lengths in _CHOICES
     ]
     plain = dict(likelihood.by_logits(session, questions))
-    own = dict(session.choices(questions)) if hasattr(session, "choices") else plain
+    own = dict(session.loglikelihood(questions)) if hasattr(session, "loglikelihood") else plain
     prompts = [Prompt(tuple(prompt[: 40 - 5 * row]), _NEW - row) for row, prompt in enumerate(_PROMPTS)]
     ends = likelihood.continued(session, prompts, lambda place, made: place == 2 and len(made) == 4)
     return {

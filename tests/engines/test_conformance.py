@@ -14,8 +14,11 @@ import pytest
 
 from bench.contract import plugins
 from bench.contract.spec import Model
+from bench.envs import environment
 from bench.machine import hardware as machine
-from bench.run import artifacts, config, envs, models
+from bench.models import resolve
+from bench.run import artifacts
+from bench.suite import config
 from tests.engines.conformance import _CHOICES
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -38,10 +41,10 @@ def seen(request: pytest.FixtureRequest) -> Any:
     """What conformance.py saw in the engine's environment, which is built where it is not there yet."""
     name: str = request.param
     hardware = machine.detect("cpu")
-    resolved = models.resolve(Model(str(_ROOT / "models/demo")), fetch=False)
+    resolved = resolve.resolve(Model(str(_ROOT / "models/demo")), fetch=False)
     steps = artifacts.steps_for(config.recipe_named(_RECIPES[name]), hardware, resolved.format)
     made = artifacts.make(steps, resolved, hardware, _report)
-    env = envs.ensure(plugins.load(plugins.ENGINES, name).ENV, _report)
+    env = environment.ensure(plugins.load(plugins.ENGINES, name).ENV, _report)
     done = subprocess.run(
         [env.python, _ROOT / "tests/engines/conformance.py", name, made.folder, str(_CONTEXT)],
         env={**os.environ, **env.variables, "PYTHONPATH": str(_ROOT)},

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Server
+from bench.contract.hooks import Server
 from bench.contract.record import Artifact, Audit, Gpu, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe
 from bench.engines import hf
+from bench.envs import environment
 from bench.load import client
 from bench.load.job import Ask, Closed, Endpoint, LoadJob
 from bench.load.request import body
-from bench.run import envs, serving
+from bench.process import server as serving
 
 _ROOT = Path(__file__).resolve().parents[2]
 _NEW = 24
@@ -278,7 +279,7 @@ def test_the_server_makes_the_greedy_tokens(checks: Any, hf_python: Path, batchi
     server = hf.serve(Path(seen["folder"]), _ARTIFACT, options, str(hf_python), port, "cpu")
     endpoint = Endpoint(f"http://127.0.0.1:{port}", server.model, extra=server.extra)
     asks = tuple(Ask(_NEW, text=seen["prompt"]) for _ in range(12))
-    env = envs.ensure("hf", print)
+    env = environment.ensure("hf", print)
 
     with serving.running(server, port, env, "cpu", timeout_s=120) as live:
         text = _completed(endpoint, asks[0])

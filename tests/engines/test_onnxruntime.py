@@ -11,9 +11,9 @@ import pytest
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe
-from bench.engines import _onnxruntime_seen as seen
 from bench.engines import onnxruntime
-from bench.engines._onnxruntime_seen import Node
+from bench.engines.onnxruntime import receipts as seen
+from bench.engines.onnxruntime.receipts import Node
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _HARDWARE = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")

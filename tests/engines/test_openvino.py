@@ -14,8 +14,10 @@ import pytest
 from bench.contract.record import Gpu, Hardware, Source
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
 from bench.engines import openvino
+from bench.envs import environment
 from bench.machine import hardware as machine
-from bench.run import artifacts, envs, models
+from bench.models import resolve
+from bench.run import artifacts
 from bench.run.artifacts import Made
 from quantize.methods import openvino as method
 
@@ -44,7 +46,7 @@ def _hardware(device: str = "cpu", isa: tuple[str, ...] = ()) -> Hardware:
 @pytest.fixture(scope="module")
 def made() -> dict[str, Made]:
     """An artifact of each kind, from the cache where it is there."""
-    hardware, resolved = machine.detect("cpu"), models.resolve(Model(str(_DEMO)), fetch=False)
+    hardware, resolved = machine.detect("cpu"), resolve.resolve(Model(str(_DEMO)), fetch=False)
     found = {}
     for name in _BITS:
         step = Step("openvino", _whole(_OPTIONS.get(name, {"type": name})))
@@ -60,7 +62,7 @@ def _whole(options: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def checks(made: dict[str, Made], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What openvino_checks.py saw in the environment."""
-    env = envs.ensure("openvino", _quiet)
+    env = environment.ensure("openvino", _quiet)
     script, folders = (
         _ROOT / "tests/engines/openvino_checks.py",
         [made[n].folder for n in ("float32", "int4")],
@@ -108,11 +110,11 @@ def test_a_group_that_does_not_divide_is_unsupported() -> None:
 
 def test_every_type_is_made_from_one_graph() -> None:
     """The export is taken once; a graph that is there already is compressed as it is."""
-    (first,) = method.before(method.Options(type="int4"), "hf")
+    (first,) = method.prerequisites(method.Options(type="int4"), "hf")
 
     assert first.options["type"] == "float32"
-    assert method.before(method.Options(type="float32"), "hf") == ()
-    assert method.before(method.Options(type="int4"), "openvino") == ()
+    assert method.prerequisites(method.Options(type="float32"), "hf") == ()
+    assert method.prerequisites(method.Options(type="int4"), "openvino") == ()
 
 
 @pytest.mark.engine

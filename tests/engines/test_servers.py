@@ -8,9 +8,11 @@ import pytest
 
 from bench.contract import plugins
 from bench.contract.record import Result
-from bench.run import config, pipeline, plan, serving
-from bench.run.progress import Progress
+from bench.process import server
+from bench.progress.progress import Progress
+from bench.run import plan, runner
 from bench.store import Store
+from bench.suite import config
 
 _RECIPES = {"hf": "baseline", "llamacpp": "gguf-q4_k_m", "vllm": "baseline"}
 _SIZES = {"prompt_tokens": 48, "new_tokens": 16}
@@ -37,9 +39,9 @@ def rounds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     })  # fmt: skip
     store, made = Store(tmp_path_factory.mktemp(engine)), plan.plan(suite, fetch=False)
     with Progress() as progress:
-        pipeline.run(made, store, progress)
+        runner.run(made, store, progress)
     return {
-        result.cell.workload.kind: result for result in pipeline.records(made, store) if result.cell.workload
+        result.cell.workload.kind: result for result in runner.records(made, store) if result.cell.workload
     }
 
 
@@ -55,7 +57,7 @@ def test_a_server_serves_what_was_asked(rounds: dict[str, Result]) -> None:
     assert rounds["closed"].facts["in_flight_high"] == 4
     assert rounds["closed"].metrics["concurrency"] > 2  # short answers: a server that hangs up takes its time
     assert 0 < rounds["closed"].metrics["goodput_per_s"] <= rounds["closed"].metrics["request_per_s"]
-    assert serving.orphans() == []
+    assert server.orphans() == []
 
 
 def test_a_server_says_what_it_runs(rounds: dict[str, Result]) -> None:

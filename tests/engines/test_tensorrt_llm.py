@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Decoded
+from bench.contract.hooks import DecodeStep
 from bench.contract.record import Artifact, Audit, Gpu, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe
 from bench.engines import tensorrt_llm
@@ -127,7 +127,7 @@ def test_a_step_of_a_batch_is_over_when_its_last_stream_has_its_token() -> None:
     """Streams run ahead of each other and may hand over several tokens at once."""
     arrivals = [(1.0, 0, [10]), (2.0, 0, [11]), (3.0, 1, [20, 21]), (4.0, 1, [])]
 
-    assert list(tensorrt_llm.together(arrivals, 2)) == [Decoded(3.0, (10, 20)), Decoded(3.0, (11, 21))]
+    assert list(tensorrt_llm.together(arrivals, 2)) == [DecodeStep(3.0, (10, 20)), DecodeStep(3.0, (11, 21))]
 
 
 def test_logits_cover_every_position_or_are_refused() -> None:

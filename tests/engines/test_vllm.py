@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Decoded
+from bench.contract.hooks import DecodeStep
 from bench.contract.record import Artifact, Audit, Gpu, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
 from bench.engines import vllm
-from bench.run import envs
+from bench.envs import environment
 
 _ROOT = Path(__file__).resolve().parents[2]
 _NEW = 24
@@ -156,7 +156,7 @@ def test_a_step_of_a_batch_is_over_when_its_last_sequence_has_its_token() -> Non
     """Prompts fed in pieces give first tokens in different steps: the time of a step is that of the last."""
     arrivals = [(1.0, [(0, [10])]), (2.0, [(0, [11]), (1, [20])]), (3.0, [(1, [21])]), (4.0, [])]
 
-    assert list(vllm.together(arrivals, 2)) == [Decoded(2.0, (10, 20)), Decoded(3.0, (11, 21))]
+    assert list(vllm.together(arrivals, 2)) == [DecodeStep(2.0, (10, 20)), DecodeStep(3.0, (11, 21))]
 
 
 def test_the_log_of_a_gpu_is_read() -> None:
@@ -227,7 +227,7 @@ def test_a_pickled_checkpoint_is_refused(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def checks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What vllm_checks.py saw in the vllm environment, which is built where it is not there yet."""
-    env = envs.ensure("vllm", lambda text: print(text, file=sys.stderr))  # noqa: T201
+    env = environment.ensure("vllm", lambda text: print(text, file=sys.stderr))  # noqa: T201
     done = subprocess.run(
         [env.python, _ROOT / "tests/engines/vllm_checks.py", _ROOT / "models/demo"],
         cwd=tmp_path_factory.mktemp("vllm"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.contract.protocols import Decoded, LogitBlock
+from bench.contract.hooks import DecodeStep, LogitBlock
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Given:
     rows: int = 7
     words: Callable[[str], tuple[list[int], list[int]]] | None = None
 
-    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         raise NotImplementedError
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:

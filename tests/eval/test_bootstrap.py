@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval import bootstrap
+from eval.stats import bootstrap
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:

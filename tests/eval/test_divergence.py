@@ -12,9 +12,9 @@ import pytest
 from scipy.special import rel_entr, softmax
 
 from bench.contract.errors import UserError
-from eval import windows
 from eval.tasks import divergence
 from eval.tasks.divergence import Options
+from eval.text import windows
 from tests.eval.sessions import Given, letters, random_logits
 
 _VOCAB = 40
@@ -172,14 +172,14 @@ def _scored(kl: list[float], top1: list[int], **changed: object) -> dict[str, An
 
 def test_two_artifacts_are_compared_by_paired_windows() -> None:
     """Changes of 1 and 3 nats in 100 tokens each: 0.02 a token, standard error sqrt(2 x 2) / 200 = 0.01."""
-    found = divergence.between(_scored([3.0, 7.0], [90, 80]), _scored([2.0, 4.0], [90, 90]))
+    found = divergence.compare_by_reference(_scored([3.0, 7.0], [90, 80]), _scored([2.0, 4.0], [90, 90]))
 
     assert found["kl_change"] == pytest.approx(0.02)
     assert found["kl_change_low"] == pytest.approx(0.02 - 1.959964 * 0.01)
     assert found["kl_change_high"] == pytest.approx(0.02 + 1.959964 * 0.01)
     assert found["top1_change_fraction"] == pytest.approx(-0.05)
     assert found["top1_change_low_fraction"] == pytest.approx(-0.05 - 1.959964 * 0.05)
-    alone = divergence.between(_scored([3.0], [90]), _scored([2.0], [90]))
+    alone = divergence.compare_by_reference(_scored([3.0], [90]), _scored([2.0], [90]))
     assert alone == {"kl_change": pytest.approx(0.01), "top1_change_fraction": 0.0}
 
 
@@ -187,4 +187,4 @@ def test_two_artifacts_are_compared_by_paired_windows() -> None:
 def test_divergences_of_other_texts_or_references_are_not_compared(key: str, value: object) -> None:
     """The sentence names what differs."""
     with pytest.raises(UserError, match=key):
-        divergence.between(_scored([1.0], [9]), _scored([1.0], [9], **{key: value}))
+        divergence.compare_by_reference(_scored([1.0], [9]), _scored([1.0], [9], **{key: value}))

@@ -13,10 +13,13 @@ import pytest
 
 from bench.contract.record import Result
 from bench.contract.spec import Model
+from bench.envs import environment
 from bench.machine import hardware as machine
-from bench.run import artifacts, config, envs, models, pipeline, plan
-from bench.run.progress import Progress
+from bench.models import resolve
+from bench.progress.progress import Progress
+from bench.run import artifacts, plan, runner
 from bench.store import Store
+from bench.suite import config
 from eval import stdlib_items
 from tests.conftest import ROOT
 
@@ -92,8 +95,8 @@ def _run(
     })  # fmt: skip
     made = plan.plan(suite, fetch=False)
     with Progress() as progress:
-        pipeline.run(made, store, progress, retry_failed=True)
-    found = pipeline.records(made, store)
+        runner.run(made, store, progress, retry_failed=True)
+    found = runner.records(made, store)
     return {
         (r.cell.recipe.name, (r.cell.task.options.get("tasks") or r.cell.task.kind)): r
         for r in found
@@ -114,7 +117,7 @@ def ran(tasks: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, d
 
 def _made(recipe: str) -> Path:
     """The folder of a recipe's artifact, which is in the cache once `ran` was made."""
-    hardware, resolved = machine.detect("cpu"), models.resolve(Model(_DEMO), fetch=False)
+    hardware, resolved = machine.detect("cpu"), resolve.resolve(Model(_DEMO), fetch=False)
     steps = artifacts.steps_for(config.recipe_named(recipe), hardware, resolved.format)
     return artifacts.make(steps, resolved, hardware, print).folder
 
@@ -123,7 +126,7 @@ def _made(recipe: str) -> Path:
 def theirs(ran: Any, tasks: Path, hf_python: Path) -> Any:
     """What `--model hf` says of the same artifact."""
     del ran  # its artifact is in the cache
-    python = envs.ensure("lm_eval", print).python
+    python = environment.ensure("lm_eval", print).python
     site = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         check=True, capture_output=True, text=True,

@@ -13,8 +13,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Decoded, Question
-from eval import likelihood
+from bench.contract.hooks import DecodeStep, Question
+from eval.scoring import likelihood
 from tests.conftest import ROOT
 from tests.eval.sessions import Given, random_logits
 
@@ -55,7 +55,7 @@ def test_what_is_asked_twice_is_scored_once() -> None:
 class _Forgetful(Given):
     """An engine that leaves a question out."""
 
-    def choices(self, questions: Sequence[Question]) -> Iterator[tuple[int, Any]]:
+    def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, Any]]:
         yield 0, [(-1.0, False)] * len(questions[0].choices)
 
 
@@ -71,9 +71,9 @@ class _Teller(Given):
 
     says: tuple[int, ...] = ()
 
-    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         for token in (*self.says, *([0] * new_tokens))[:new_tokens]:
-            yield Decoded(0.0, (token,) * len(prompts))
+            yield DecodeStep(0.0, (token,) * len(prompts))
 
 
 def test_a_text_ends_at_its_stop_its_end_token_or_its_length(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.contract.errors import UserError
-from eval import logprobs
+from eval.scoring import logprobs
 
 
 def _logits(rows: int = 200, vocab: int = 1000, scale: float = 4.0) -> np.ndarray:

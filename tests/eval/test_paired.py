@@ -7,7 +7,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from bench.measure import stats
-from eval import paired
+from eval.stats import paired
 
 
 def test_mcnemar_is_the_exact_binomial_test() -> None:

@@ -14,10 +14,11 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from bench.contract.errors import UserError
-from bench.contract.protocols import Decoded, LogitBlock
-from eval import corpora, tokens
+from bench.contract.hooks import DecodeStep, LogitBlock
+from eval import corpora
 from eval.tasks import perplexity
 from eval.tasks.perplexity import Options
+from eval.text import tokens
 
 _TEXT = "abc é cab 漢字 bca 😀 aabb " * 6
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -48,7 +49,7 @@ class Bigram:
             terms.append(math.log(math.fsum(map(math.exp, row))) - row[window[place]])
         return math.fsum(terms)
 
-    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[Decoded]:
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         del prompts, new_tokens
         return iter(())
 
@@ -241,7 +242,7 @@ def test_the_change_of_perplexity_is_exact_and_paired(folder: Path, options: Opt
     baseline = perplexity.evaluate(Bigram(), options, folder)
     moved = [n + 0.01 * c for n, c in zip(baseline["window_nll"], baseline["window_tokens"], strict=True)]
 
-    found = perplexity.compare({**baseline, "window_nll": moved}, baseline)
+    found = perplexity.compare_to_baseline({**baseline, "window_nll": moved}, baseline)
 
     assert set(found) == {f"perplexity_change{part}_fraction" for part in ("", "_low", "_high")}
     assert list(found.values()) == pytest.approx([math.expm1(0.01)] * 3, rel=1e-9)
@@ -263,7 +264,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     base, held = {**facts, "window_nll": [0.0] * 60}, 0
     for _ in range(1000):
         noise = random.normal(0.02, 0.05, size=60) * counts
-        found = perplexity.compare({**facts, "window_nll": noise.tolist()}, base)
+        found = perplexity.compare_to_baseline({**facts, "window_nll": noise.tolist()}, base)
         low, high = found["perplexity_change_low_fraction"], found["perplexity_change_high_fraction"]
         held += low <= math.expm1(0.02) <= high
 
@@ -276,4 +277,4 @@ def test_different_items_are_not_compared(folder: Path, options: Options, key: s
     facts = perplexity.evaluate(Bigram(), options, folder)
 
     with pytest.raises(UserError, match=key):
-        perplexity.compare({**facts, key: "other"}, facts)
+        perplexity.compare_to_baseline({**facts, key: "other"}, facts)

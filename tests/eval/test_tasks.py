@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from bench.contract import plugins, protocols
+from bench.contract import hooks, plugins
 
 
 @pytest.mark.parametrize("name", plugins.names(plugins.TASKS))
@@ -17,9 +17,11 @@ def test_a_task_meets_the_baseline_in_one_of_two_ways(name: str) -> None:
     """
     module = plugins.load(plugins.TASKS, name)
     has, lacks = (
-        (("prepare", "between"), ("compare",)) if module.REFERENCE else (("compare",), ("prepare", "between"))
+        (("prepare", "compare_by_reference"), ("compare_to_baseline",))
+        if module.REFERENCE
+        else (("compare_to_baseline",), ("prepare", "compare_by_reference"))
     )
-    role = protocols.Referenced if module.REFERENCE else protocols.Compared
+    role = hooks.Referenced if module.REFERENCE else hooks.Compared
 
     assert not any(hasattr(module, name_) for name_ in lacks)
     for name_ in has:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bench.contract.errors import UserError
-from eval import tokens, windows
 from eval.tasks import perplexity
-from eval.windows import Scope
+from eval.text import tokens, windows
+from eval.text.windows import Scope
 from tests.eval.sessions import Given, letters, random_logits
 
 

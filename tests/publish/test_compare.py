@@ -16,7 +16,7 @@ from bench.contract.errors import UserError
 from bench.contract.record import Gpu, Result
 from bench.contract.spec import Task
 from bench.contract.workload import Workload
-from bench.publish.compare import (
+from bench.publish.compare.compare import (
     BETTER,
     NO_DIFFERENCE,
     SAME,
@@ -26,10 +26,10 @@ from bench.publish.compare import (
     Figure,
     compare,
 )
-from bench.publish.side_by_side import as_json, checked, page
-from bench.publish.sides import Narrow, Side, sides
+from bench.publish.compare.report import as_json, checked, page
+from bench.publish.compare.selectors import Narrow, Side, sides
 from bench.store import Store
-from eval import paired
+from eval.stats import paired
 from tests.conftest import ROOT, Command
 from tests.publish.test_divergence import diverged
 from tests.publish.test_scores import _answered, _answers

@@ -10,8 +10,8 @@ from dataclasses import replace
 from bench.contract.record import Result
 from bench.contract.spec import Task
 from bench.measure.stats import spread
-from bench.publish.columns import DIVERGENCE, bounded, number, task_name
-from bench.publish.tables import build, render
+from bench.publish.tables.build import build, render
+from bench.publish.tables.columns import DIVERGENCE, bounded, number, task_name
 from tests.publish.test_tables import CPU, PPL, cell, made, scored
 
 TASK = Task("divergence", name="divergence-stdlib-llama.cpp-512-16384t")

@@ -8,8 +8,8 @@ import pytest
 
 from bench.contract.errors import UserError
 from bench.measure.stats import Spread
-from bench.publish import document, selection
-from bench.publish.rows import Entry, Row, Table
+from bench.publish.document import document, records
+from bench.publish.tables.model import Entry, Row, Table
 
 _LOAD, _TASK = "offline-b1-p8-n4", "perplexity-stdlib-hf-64"
 
@@ -23,7 +23,7 @@ def _row(recipe: str, tpot: tuple[float, float, float], ppl: float, change: floa
     return Row("dev", "s", "m", recipe, "hf", recipe == "baseline", None, {_TASK: task}, {_LOAD: load})
 
 
-def _source() -> selection.Source:
+def _source() -> records.Source:
     tasks, loads = {_TASK: Entry("unsupported", "no | GPU")}, {_LOAD: Entry("missing")}
     fell = Row("dev", "s", "m", "fp8", "hf", baseline=False, audit=None, tasks=tasks, workloads=loads)
     rows = (
@@ -31,7 +31,7 @@ def _source() -> selection.Source:
         _row("nf4", (0.001, 0.002, 0.0025), 8.4, 0.05),
         fell,
     )
-    return selection.Source({("dev", "s"): Table(rows, (_TASK,), (_LOAD,))}, {("dev", "s"): ()})
+    return records.Source({("dev", "s"): Table(rows, (_TASK,), (_LOAD,))}, {("dev", "s"): ()})
 
 
 def _filled(tmp_path: Path, text: str) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.publish import figures, labels, pictured, report
-from bench.publish.charts import Spec, ticks
+from bench.publish import pictured, report
+from bench.publish.figures import draw, labels
+from bench.publish.figures.specs import Spec, ticks
 from bench.store import Store
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -22,7 +23,7 @@ def wanted() -> dict[Path, Spec]:
 
 def test_the_committed_figures_are_those_of_the_records(wanted: dict[Path, Spec]) -> None:
     """None is stale, none is left over, and each kind of chart is there."""
-    assert figures.stale(RESULTS, wanted) == []
+    assert draw.stale(RESULTS, wanted) == []
     kinds = {"quality-output", "quality-bits", "spread-ttft", "load-concurrency", "roofline"}
     assert {kind for kind in kinds if any(path.name.endswith(kind) for path in wanted)} == kinds
 
@@ -31,24 +32,24 @@ def test_a_picture_carries_its_specifications_digest(wanted: dict[Path, Spec], t
     """Drawn twice it is the same bytes; another specification, or a lost file, makes it stale."""
     path = next(path for path in wanted if path.name == "shape-roofline")
     one = {path: wanted[path]}
-    made = figures.write(tmp_path, one)
+    made = draw.write(tmp_path, one)
     assert {p.suffix for p in made} == {".svg", ".png"}
-    assert figures.stale(tmp_path, one) == []
-    assert figures.drawn(one[path])[".svg"] == (tmp_path / path.with_suffix(".svg")).read_bytes()
-    assert figures.drawn(one[path])[".png"] == (tmp_path / path.with_suffix(".png")).read_bytes()
-    assert len(figures.stale(tmp_path, {path: {**one[path], "width": 123}})) == 2
+    assert draw.stale(tmp_path, one) == []
+    assert draw.drawn(one[path])[".svg"] == (tmp_path / path.with_suffix(".svg")).read_bytes()
+    assert draw.drawn(one[path])[".png"] == (tmp_path / path.with_suffix(".png")).read_bytes()
+    assert len(draw.stale(tmp_path, {path: {**one[path], "width": 123}})) == 2
     (tmp_path / path.with_suffix(".png")).unlink()
-    assert figures.stale(tmp_path, one) == [path.with_suffix(".png")]
+    assert draw.stale(tmp_path, one) == [path.with_suffix(".png")]
 
 
 def test_a_figure_that_no_chart_has_any_more_is_deleted(wanted: dict[Path, Spec], tmp_path: Path) -> None:
     """But not a picture that somebody else put there."""
     path = next(path for path in wanted if path.name == "shape-roofline")
-    figures.write(tmp_path, {path: wanted[path]})
+    draw.write(tmp_path, {path: wanted[path]})
     other = tmp_path / path.with_name("photo.svg")
     other.write_text("<svg/>")
-    assert len(figures.stale(tmp_path, {})) == 2
-    figures.write(tmp_path, {})
+    assert len(draw.stale(tmp_path, {})) == 2
+    draw.write(tmp_path, {})
     assert [p.name for p in other.parent.iterdir()] == ["photo.svg"]
 
 

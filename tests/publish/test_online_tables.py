@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.contract.record import Result
 from bench.contract.workload import Slo, Workload
-from bench.publish.tables import build, render
+from bench.publish.tables.build import build, render
 from tests.publish.test_tables import served
 
 SIZES: dict[str, Any] = {"prompt_tokens": 8, "new_tokens": 8}

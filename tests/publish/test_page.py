@@ -13,7 +13,8 @@ import pytest
 from playwright.sync_api import Page
 
 from bench.contract.record import Result
-from bench.publish import pictured, report, webpage
+from bench.publish import pictured, report
+from bench.publish.page import page as webpage
 from bench.store import Store
 
 from .conftest import Opened, Scheme

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bench.cli.reports import app
 from bench.contract import wire
 from bench.contract.record import Result
 from bench.store import Store
-from bench.verdicts import app
 
 from .conftest import Opened
 

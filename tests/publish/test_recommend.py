@@ -20,7 +20,7 @@ from bench.publish.recommend import (
     without_quality,
     workload_of,
 )
-from bench.publish.rows import Entry, Row
+from bench.publish.tables.model import Entry, Row
 
 _LOAD = "closed-c8"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
+from bench.cli.reports import app
 from bench.contract.errors import UserError
-from bench.verdicts import app
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 

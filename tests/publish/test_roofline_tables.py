@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.contract.record import Result
-from bench.publish.tables import build, render
+from bench.publish.tables.build import build, render
 from tests.publish.test_tables import served
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from bench.contract.record import Result
 from bench.contract.spec import Task
-from bench.publish.columns import score_change
-from bench.publish.tables import build, render
+from bench.publish.tables.build import build, render
+from bench.publish.tables.columns import score_change
 from eval.tasks import lm_eval
 from tests.publish.test_tables import CPU, cell, made
 

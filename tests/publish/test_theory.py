@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.publish import tables
-from bench.publish.rows import Row
+from bench.publish.tables import build
+from bench.publish.tables.model import Row
 from bench.store import Store
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -29,7 +29,7 @@ _ENGINES = {
 def _rows(suite: str) -> dict[tuple[str, str], Row]:
     found = [result for result in Store(RESULTS).all() if result.suite == suite]
     assert found, f"no records of {suite} are committed"
-    return {(row.recipe, row.engine): row for row in tables.build(found).rows}
+    return {(row.recipe, row.engine): row for row in build.build(found).rows}
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 from gguf.constants import GGMLQuantizationType as Type
 
 from tests.conftest import Command
-from tests.run.gguf_models import write
+from tests.formats.gguf_models import write
 
 
 def test_a_gguf_file_is_looked_at_and_copied(command: Command, tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ def test_a_quantized_type_is_made_from_the_f16_file() -> None:
     for kind in ("q4_k_m", "q8_0"):
         steps = artifacts.steps_for(Recipe(kind, (Step("gguf", {"type": kind}),)), CPU, "hf")
         assert [step.options["type"] for step in steps] == ["f16", kind]
-    assert gguf.before(gguf.Options(type="f16"), "hf") == ()
-    assert gguf.before(gguf.Options(type="q4_k_m"), "gguf") == ()
+    assert gguf.prerequisites(gguf.Options(type="f16"), "hf") == ()
+    assert gguf.prerequisites(gguf.Options(type="q4_k_m"), "gguf") == ()
 
 
 @pytest.mark.parametrize(

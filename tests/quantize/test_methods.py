@@ -13,7 +13,7 @@ import pytest
 
 from bench.contract import plugins
 from bench.contract.record import Audit, Hardware, Source
-from bench.run import audit
+from bench.formats import audit
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"

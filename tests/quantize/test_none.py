@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from bench.contract.errors import UserError
-from bench.run import audit
+from bench.formats import audit
 from quantize import checkpoint
 from quantize.methods import none
 

@@ -9,7 +9,7 @@ import pytest
 
 from bench.contract import plugins
 from bench.contract.record import Hardware, Source
-from bench.run import audit
+from bench.formats import audit
 
 _DEMO = Path(__file__).resolve().parents[2] / "models" / "demo"
 _CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")

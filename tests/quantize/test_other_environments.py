@@ -13,7 +13,9 @@ import pytest
 from bench.contract import plugins
 from bench.contract.record import Gpu, Hardware
 from bench.contract.spec import Step
-from bench.run import audit, envs, traits
+from bench.envs import environment
+from bench.formats import audit
+from bench.run import traits
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"
@@ -57,7 +59,7 @@ print("FOUND" + json.dumps(found))
 
 def _run(env: str, home: Path, code: str, *words: str) -> str:
     """As the suite's worker runs: another interpreter, an empty working folder, the checkout on its path."""
-    ready = envs.ensure(env, print)
+    ready = environment.ensure(env, print)
     scratch = home / "scratch"
     scratch.mkdir(exist_ok=True)
     search = os.pathsep.join([str(Path(ready.python).parent), os.environ["PATH"]])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.run import audit
+from bench.formats import audit
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"

@@ -12,7 +12,7 @@ import pytest
 
 from bench.contract import plugins
 from bench.contract.record import Gpu, Hardware
-from bench.run import audit
+from bench.formats import audit
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Audit
 from bench.engines import hf
-from quantize import calibration, through_torchao
+from quantize import calibration
+from quantize.backends import torchao as through_torchao
 from quantize.methods import torchao
 
 _AUDIT = Audit("torchao", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)

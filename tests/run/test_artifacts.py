@@ -10,8 +10,9 @@ import quantize.methods
 from bench.contract.errors import UserError
 from bench.contract.spec import Recipe, Step
 from bench.machine import hardware as machine
-from bench.run import artifacts, config, plan
-from bench.run.models import Resolved
+from bench.models.resolve import Resolved
+from bench.run import artifacts, plan
+from bench.suite import config
 
 # A method whose small types are made from its own wide one, as quantizers of converted files are.
 _METHOD = '''
@@ -27,7 +28,7 @@ class Options:
     seed: int = 7
 def unsupported(options, source, hardware):
     return None
-def before(options, source_format):
+def prerequisites(options, source_format):
     return {BEFORE}
 def apply(folder, options, out, device):
     raise NotImplementedError

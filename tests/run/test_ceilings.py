@@ -9,7 +9,7 @@ import pytest
 
 from bench.contract.record import Ceiling, Gpu, Hardware
 from bench.machine import hardware as machine
-from bench.run import ceilings, checkup
+from bench.run import ceilings, doctor
 from bench.store import Store
 from tests.conftest import Command
 
@@ -76,7 +76,7 @@ def test_a_record_keeps_what_it_is_held_to(cache: Path) -> None:
 def test_the_doctor_has_a_line_for_it(cache: Path) -> None:
     """On this machine too."""
     assert cache.is_dir()
-    assert any(line.startswith("ceiling ") for line in checkup.lines())
+    assert any(line.startswith("ceiling ") for line in doctor.lines())
 
 
 def test_what_computes_nothing_is_held_to_no_ceiling(command: Command, tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import pytest
 from bench.contract import plugins
 from bench.contract.spec import Model, Recipe, Step
 from bench.machine import hardware as machine
-from bench.run import artifacts, config, models
+from bench.models import resolve
+from bench.run import artifacts
+from bench.suite import config
 
 DEMO = Path(__file__).resolve().parents[2] / "models" / "demo"
 _HALF_THE_HEADS = {"method": "structured", "what": "heads", "share": 0.5}
@@ -23,7 +25,7 @@ def _against(*steps: dict[str, Any], model: Path = DEMO) -> str:
     for step in steps:
         name, given = step["method"], {k: v for k, v in step.items() if k != "method"}
         spelled.append(Step(name, config.options(plugins.METHODS, name, given, name)))
-    hardware, resolved = machine.detect("cpu"), models.resolve(Model(str(model)), fetch=False)
+    hardware, resolved = machine.detect("cpu"), resolve.resolve(Model(str(model)), fetch=False)
     return artifacts.unsupported(
         artifacts.steps_for(Recipe("r", tuple(spelled)), hardware, "hf"), resolved, hardware
     )[0]
@@ -95,7 +97,7 @@ def test_later_steps_are_planned_by_the_shapes_that_are_left() -> None:
 
 def test_a_model_that_is_not_here_yet_is_not_refused() -> None:
     """Shapes are not known before it was fetched: what they rule out is said then."""
-    hardware, resolved = machine.detect("cpu"), models.Resolved(None, "hub:owner/name@main", "hf")
+    hardware, resolved = machine.detect("cpu"), resolve.Resolved(None, "hub:owner/name@main", "hf")
     recipe = config.recipe_named("layers-25-distilled-gptq-w4g128")
 
     steps = artifacts.steps_for(recipe, hardware, "hf")

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from bench.envs import environment
 from bench.machine import hardware as machine
 from bench.machine import nvml
-from bench.publish import tables
-from bench.run import config, envs, launch, pipeline, plan
-from bench.run.progress import Progress
+from bench.process import supervisor
+from bench.progress.progress import Progress
+from bench.publish.tables import build
+from bench.run import plan, planned, runner
 from bench.store import Store
+from bench.suite import config
 from tests.machine.driver import Driver
 from tests.machine.test_visible import ALIKE, H100, SPLIT, T4
 
@@ -26,12 +29,12 @@ def _fresh(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No GPU is hidden; files of environments, which differ by machine, are read anew after each test."""
     del cache
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    envs.spec.cache_clear()
+    environment.spec.cache_clear()
     yield
-    envs.spec.cache_clear()
+    environment.spec.cache_clear()
 
 
-def _plan(*devices: str, engine: str = "fake") -> plan.Plan:
+def _plan(*devices: str, engine: str = "fake") -> planned.Plan:
     load = {"batch": 1, "prompt_tokens": 4, "new_tokens": 4, "repeats": 1}
     suite = config.suite({
         "name": "s", "model": "models/demo", "recipes": ["as-is"], "engines": [engine], "workloads": [load],
@@ -45,8 +48,8 @@ def test_two_alike_gpus_in_one_run(tmp_path: Path, cache: Path, monkeypatch: pyt
     monkeypatch.setattr(nvml, "pynvml", Driver((H100, ALIKE)))
     made, store = _plan("all"), Store(tmp_path / "results")
     with Progress() as progress:
-        tally = pipeline.run(made, store, progress)
-    rows = tables.build(pipeline.records(made, store), [pipeline.public(c) for c in made.cells]).rows
+        tally = runner.run(made, store, progress)
+    rows = build.build(runner.records(made, store), [runner.public(c) for c in made.cells]).rows
 
     assert tally.done == {"ok": 2}
     assert sorted(f.name for f in (tmp_path / "results").iterdir()) == [_PLAIN, f"{_PLAIN}-gpu1"]
@@ -56,7 +59,7 @@ def test_two_alike_gpus_in_one_run(tmp_path: Path, cache: Path, monkeypatch: pyt
     assert [(row.device, next(iter(row.workloads.values())).status) for row in rows] == [
         (_PLAIN, "ok"), (f"{_PLAIN}-gpu1", "ok"),
     ]  # fmt: skip
-    assert pipeline.pending(_plan("auto"), store) == []
+    assert runner.pending(_plan("auto"), store) == []
 
 
 def test_two_kinds_of_gpu_are_two_devices_of_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,10 +86,10 @@ def test_an_old_gpu_is_told_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_worker_sees_one_gpu_or_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     """By its index or its MIG UUID, also where the caller chose among them."""
     monkeypatch.setattr(nvml, "pynvml", Driver((SPLIT, replace(T4, index=1))))
-    env = envs.Environment("x", sys.executable, "id")
+    env = environment.Environment("x", sys.executable, "id")
 
     def seen(device: str) -> str:
-        return launch.variables(env, device)["CUDA_VISIBLE_DEVICES"]
+        return supervisor.variables(env, device)["CUDA_VISIBLE_DEVICES"]
 
     assert [seen(d) for d in ("cpu", "cuda:1", "cuda:3")] == ["", "MIG-22", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,MIG-31")

@@ -12,9 +12,11 @@ import pytest
 from bench.contract.errors import UserError
 from bench.contract.record import Result
 from bench.contract.workload import Workload
-from bench.run import config, pipeline, plan, serving
-from bench.run.progress import Progress
+from bench.process import server
+from bench.progress.progress import Progress
+from bench.run import plan, runner
 from bench.store import Store
+from bench.suite import config
 from tests.conftest import Command
 
 _CLOSED = {"kind": "closed", "concurrency": 4, "prompt_tokens": 16, "new_tokens": 8, "requests": 20}
@@ -28,8 +30,8 @@ def _run(store: Store, engine: dict[str, Any], *loads: dict[str, Any]) -> list[R
     })  # fmt: skip
     made = plan.plan(suite, fetch=False)
     with Progress() as progress:
-        pipeline.run(made, store, progress, retry_failed=True)
-    return pipeline.records(made, store)
+        runner.run(made, store, progress, retry_failed=True)
+    return runner.records(made, store)
 
 
 @pytest.mark.usefixtures("cache")
@@ -50,7 +52,7 @@ def test_a_server_is_started_loaded_and_recorded(tmp_path: Path) -> None:
     assert closed.metrics["concurrency"] == pytest.approx(4, abs=0.3)
     assert closed.facts["in_flight_high"] == 4
     assert closed.metrics["output_tok_per_s"] == pytest.approx(4 * 8 / 0.065, rel=0.4)
-    assert serving.orphans() == []
+    assert server.orphans() == []
 
 
 @pytest.mark.usefixtures("cache")
@@ -122,7 +124,7 @@ def test_a_running_server_can_be_loaded(command: Command, endpoint: str) -> None
 def test_a_server_that_is_not_there_is_one_sentence(command: Command) -> None:
     """Exit code 2, and what the client was told."""
     done = command(
-        "bench", "load", f"http://127.0.0.1:{serving.free_port()}", "--model", "m", "--requests", "3"
+        "bench", "load", f"http://127.0.0.1:{server.free_port()}", "--model", "m", "--requests", "3"
     )
 
     assert done.returncode == 2

@@ -9,9 +9,10 @@ import pytest
 
 from bench.contract.errors import UserError
 from bench.publish import predictions
-from bench.run import config, predict
+from bench.run import predict
 from bench.run.predict import Known
 from bench.store import Store
+from bench.suite import config
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 

@@ -10,9 +10,11 @@ import pytest
 
 from bench.contract.record import Result
 from bench.contract.spec import Suite
-from bench.run import artifacts, config, kept, pipeline, plan, references
-from bench.run.progress import Progress
+from bench.process import cache as kept
+from bench.progress.progress import Progress
+from bench.run import artifacts, plan, references, runner
 from bench.store import Store
+from bench.suite import config
 from tests.conftest import Command
 
 _TASK = {"task": "divergence", "context": 64, "tokens": 300}
@@ -27,8 +29,8 @@ def _suite(**more: object) -> Suite:
 def _run(suite: Suite, store: Store) -> list[Result]:
     made = plan.plan(suite, fetch=False)
     with Progress() as progress:
-        pipeline.run(made, store, progress, retry_failed=True)
-    return pipeline.records(made, store)
+        runner.run(made, store, progress, retry_failed=True)
+    return runner.records(made, store)
 
 
 def _written(cache: Path) -> dict[str, int]:
@@ -165,11 +167,11 @@ def test_only_one_recipe_still_has_its_baseline(cache: Path, tmp_path: Path) -> 
     """With --only on another recipe, the baseline's artifact is made for the reference, and not scored."""
     made = plan.plan(_suite(), fetch=False, only="fp16")
     with Progress() as progress:
-        pipeline.run(made, Store(tmp_path / "results"), progress)
+        runner.run(made, Store(tmp_path / "results"), progress)
     (about,) = [json.loads(f.read_text()) for f in cache.glob("references/*/reference.json")]
 
     assert about["recipe"] == "fp32"
-    assert [r.status for r in pipeline.records(made, Store(tmp_path / "results"))] == ["ok"]
+    assert [r.status for r in runner.records(made, Store(tmp_path / "results"))] == ["ok"]
 
 
 @pytest.mark.engine

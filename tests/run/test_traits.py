@@ -10,7 +10,10 @@ from bench.contract import plugins
 from bench.contract.record import Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
 from bench.contract.workload import Workload
-from bench.run import artifacts, config, envs, models, plan, traits
+from bench.envs import environment
+from bench.models import resolve
+from bench.run import artifacts, plan, planned, traits
+from bench.suite import config
 
 CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
 
@@ -18,7 +21,7 @@ CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
 @pytest.fixture(autouse=True)
 def _anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a digest takes from the machine, held still: the environments' builds and the Python release."""
-    monkeypatch.setattr(envs, "identity", lambda name: f"env-{name}")
+    monkeypatch.setattr(environment, "identity", lambda name: f"env-{name}")
     monkeypatch.setattr(plan, "_identity", lambda name: f"env-{name}")
     monkeypatch.setattr(platform, "python_version", lambda: "3.11.7")
 
@@ -43,8 +46,8 @@ def test_a_recipe_has_the_digest_it_had_before_methods_had_backends(recipe: str,
 @pytest.mark.parametrize(("engine", "digest"), [("hf", "a850d8d93794cebd"), ("vllm", "485f21a196015f0b")])
 def test_a_cell_has_the_digest_it_had_before_engines_had_environments(engine: str, digest: str) -> None:
     """A format that an engine runs in its own environment, as before."""
-    resolved = models.Resolved(None, "model", "hf")
-    made = plan.Made(Model("m"), resolved, Recipe("r"), CPU, (), "artifact", "gptq", 0, "")
+    resolved = resolve.Resolved(None, "model", "hf")
+    made = planned.PlannedArtifact(Model("m"), resolved, Recipe("r"), CPU, (), "artifact", "gptq", 0, "")
     cell = Cell(Model("m"), Recipe("r"), EngineSpec(engine, {}), "cpu", workload=Workload(name="w"))
 
     assert plan._digest(cell, made, 0, None) == digest
@@ -77,9 +80,9 @@ def test_an_engine_runs_a_format_where_it_can() -> None:
 
 @pytest.mark.parametrize("name", plugins.names(plugins.ENGINES))
 def test_formats_with_an_environment_are_loaded_and_the_environment_exists(name: str) -> None:
-    """ENVS names formats of LOADS and files of configs/envs."""
+    """ENV_BY_FORMAT names formats of LOADS and files of configs/envs."""
     engine = plugins.load(plugins.ENGINES, name)
-    elsewhere = getattr(engine, "ENVS", {})
+    elsewhere = getattr(engine, "ENV_BY_FORMAT", {})
 
     assert set(elsewhere) <= engine.LOADS
-    assert set(elsewhere.values()) <= set(envs.names())
+    assert set(elsewhere.values()) <= set(environment.names())

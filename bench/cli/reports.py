@@ -1,0 +1,164 @@
+"""Verbs that read records and run nothing: report, recommend, compare, predict."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, say, width
+from bench.contract.errors import UserError
+
+app = typer.Typer()
+
+
+@app.command()
+def report(
+    results: Results = RESULTS,
+    document: Annotated[
+        list[Path] | None, typer.Option(help="Fill its passages; REPORT.md and README.md beside the folder.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where one is stale.")] = False,  # noqa: FBT002
+) -> None:  # fmt: skip
+    """Write what is made of records: tables, figures, their index, report.html, REPORT.md's numbers."""
+    gc.disable()  # thousands of records are millions of objects that live to the end: a fifth of the time
+    try:
+        _report(results, document, check=check)
+    finally:
+        gc.enable()
+
+
+def _report(results: Path, document: list[Path] | None, *, check: bool) -> None:
+    """Pictures and the page's library are made outside Python's lock, beside the tables."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from bench.contract import wire
+    from bench.publish import pictured
+    from bench.publish import report as reports
+    from bench.publish.document import document as documents
+    from bench.publish.figures import draw
+    from bench.publish.page import page
+    from bench.store import Store
+
+    store = Store(results)
+    with ThreadPoolExecutor() as pool:
+        library = None if check else pool.submit(page.vega)
+        source = reports.gather(store.all())
+        if store.problems:
+            raise UserError(store.problems[0])
+        kept = reports.committed(source)
+        drawn = pictured.gather(source, store)
+        charts = drawn.figures()
+        pictures = None if check else pool.submit(draw.write, results, charts)
+        wanted = reports.files(results, kept)
+        beside = [path for name in ("REPORT.md", "README.md") if (path := results.parent / name).is_file()]
+        wanted |= {path: documents.filled(path, kept) for path in document or beside}
+        stale = reports.stale(wanted)
+        if library is None or pictures is None:
+            _refuse([*stale, *(results / path for path in draw.stale(results, charts))])
+            return
+        results.mkdir(parents=True, exist_ok=True)
+        for path in stale:
+            wire.write(path, wanted[path])
+        new = drawn.page(results / page.NAME, library.result())
+        written = [*pictures.result(), *([Path(page.NAME)] if new else [])]
+    for path in (*stale, *(results / path for path in written)):
+        typer.echo(str(path))
+
+
+def _refuse(stale: Sequence[Path]) -> None:
+    if stale:
+        names = ", ".join(map(str, stale))
+        raise UserError(f"not what the records say: {names}; write them with: python -m bench report")
+
+
+@app.command()
+def recommend(
+    suite: Annotated[str, typer.Option(help="The suite whose records are judged: its name or its file.")],
+    objective: Annotated[
+        Literal["tok_per_s", "energy", "memory"], typer.Option(help="What is to be best.")
+    ] = "tok_per_s",
+    min_recovery: Annotated[float | None, typer.Option(help="Of the baseline's quality, as 0.99.")] = None,
+    ttft_p95: Annotated[float | None, typer.Option(help="Seconds to the first token at most.")] = None,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="At most, as 16GiB or 500MiB.")] = "",
+    workload: Annotated[str, typer.Option(help="Where the suite has several.")] = "",
+    device: Annotated[str, typer.Option(help="Its results folder, where there are several.")] = "",
+    results: Results = RESULTS,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Say which recipe and engine to deploy, of those measured, and why not the others."""
+    from bench.publish import recommend as judge
+    from bench.publish.tables import build, render
+    from bench.store import Store
+
+    wish = judge.Wish(objective, min_recovery, ttft_p95, judge.size_bytes(memory) if memory else None)
+    records = [r for r in Store(results).all() if r.suite == Path(suite).stem]
+    rows = judge.of_device(build.build(records).rows, suite, device)
+    title = judge.workload_of(rows, workload, wish)
+    unjudged = judge.without_quality(rows, Path(suite).stem, wish)
+    found = judge.recommend(rows, title, wish)
+    if as_json:
+        typer.echo(judge.as_json(found, title, wish), nl=False)
+    else:
+        typer.echo(render.text([judge.section(found, title)], width()), nl=False)
+        placed = any(candidate.feasible and not candidate.picked for candidate in found)
+        for line in filter(None, (judge.LEGEND if placed else "", unjudged)):
+            typer.echo(line)
+    if not any(candidate.picked for candidate in found):
+        say("nothing that was measured keeps all limits")
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="Recipe, RECIPE@ENGINE, engine, device, model, commit or folder.")],
+    b: Annotated[str, typer.Argument(help="Another of the same kind; recipe:NAME and the like say which.")],
+    suite: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only these suites.")] = None,
+    device: Annotated[str, typer.Option(metavar="GLOB", help="Only this results folder.")] = "",
+    only: Only = "", engine: EngineName = "",
+    recipe: Annotated[str, typer.Option(metavar="GLOB", help="Only this recipe.")] = "",
+    results: Results = RESULTS,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,  # noqa: FBT002
+) -> None:  # fmt: skip
+    """Put two recipes, engines, devices, commits or folders side by side: ratios, and which are noise."""
+    from bench.publish.compare import compare as comparing
+    from bench.publish.compare import report as side_by_side
+    from bench.publish.compare import selectors
+
+    narrow = selectors.Narrow(tuple(suite or ()), device, only, engine, recipe)
+    found = side_by_side.checked(comparing.compare(*selectors.sides(a, b, results, narrow)))
+    for problem in dict.fromkeys((*found.a.problems, *found.b.problems)):
+        say(f"warning: {problem}")
+    if as_json:
+        typer.echo(side_by_side.as_json(found), nl=False)
+        return
+    typer.echo(side_by_side.page(found, width()), nl=False)
+
+
+@app.command()
+def predict(
+    suite: SuiteFile,
+    gpu: Annotated[str, typer.Option(help="Its short name, as l4 or h100-sxm; a wrong one lists them.")],
+    only: Only = "", engine: EngineName = "", overrides: Set = None, results: Results = RESULTS,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:  # fmt: skip
+    """Estimate a suite's offline cells on a GPU that is not here: whether they fit, and how fast at most."""
+    from bench.publish import predictions
+    from bench.publish.tables import render
+    from bench.run import predict as predictor
+    from bench.store import Store
+    from bench.suite import config
+
+    asked = config.load_suite(suite, overrides or ())
+    measured = predictor.known(Store(results).all())
+    found = predictor.predict(asked, gpu, measured, only=only, engine=engine)
+    if as_json:
+        typer.echo(predictions.as_json(found, measured, gpu), nl=False)
+        return
+    sections, reasons = predictions.sections(found)
+    typer.echo(render.text(sections, width()), nl=False)
+    for line in (*reasons, *predictions.said(measured, gpu)):
+        typer.echo(line)

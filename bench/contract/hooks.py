@@ -1,0 +1,351 @@
+"""The roles a plugin can play.
+
+A plugin is a module: the file's name is its name in a suite, its globals are its attributes.
+
+Each module has a frozen standard-library dataclass `Options` whose fields are the options a user may give,
+typed and with defaults; the parent validates against it, the worker builds one from the job. Nothing at the
+top level of a plugin may import its engine or library: the core environment loads every plugin to ask what
+it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from bench.contract.record import Artifact, Hardware, Source
+from bench.contract.spec import Cell, Step
+
+
+@dataclass(frozen=True)
+class DecodeStep:
+    """One decode step of a batch.
+
+    When its tokens were on the host (time.perf_counter), and one token per sequence.
+    """
+
+    time_s: float
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LogitBlock:
+    """Next-token logits of positions start .. start + rows: float32 NumPy array [rows, vocab]."""
+
+    start: int
+    logits: Any
+
+
+@dataclass(frozen=True)
+class Question:
+    """A context and what may follow it, as token ids: at least one id in the context and in each choice."""
+
+    context: tuple[int, ...]
+    choices: tuple[tuple[int, ...], ...]
+
+
+# Of one choice: the sum of its tokens' log-probabilities (nats), and whether each was the likeliest.
+ChoiceScore = tuple[float, bool]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be continued greedily, at most `new_tokens` far; it may end sooner, by what it becomes."""
+
+    ids: tuple[int, ...]
+    new_tokens: int
+
+
+Ended = Callable[[int, Sequence[int]], bool]
+
+
+class Session(Protocol):
+    """A loaded model in one engine."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
+        """Greedy decoding of a static batch of equally long prompts, EOS ignored.
+
+        Exactly `new_tokens` steps.
+
+        Each step is stamped by the engine after its device sync, so a step may be yielded later than it was
+        made.
+        """
+
+    def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
+        """Next-token logits for every position of one sequence, in order, in blocks that fit in memory.
+
+        The last position's may be missing where the sequence fills the context.
+        """
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        """Token ids by the tokenizer stored with the weights, and the UTF-8 bytes of the text each adds.
+
+        Special tokens are added as the model adds them, and have 0 bytes. Asked only where the artifact has
+        no tokenizer.json (a bare GGUF file); UserError where the weights have no tokenizer with them.
+        """
+
+    def receipts(self) -> Mapping[str, str]:
+        """Kernel, weight dtype, compute dtype, attention implementation, threads, device.
+
+        As they really are. `product_dtype`: the type that matrices are multiplied in, where that is not the
+        activations' own.
+        """
+
+    def memory(self) -> Mapping[str, int]:
+        """The engine's own accounting, in bytes.
+
+        `weights_bytes`, and where it can tell `kv_bytes`, `peak_bytes`, and `unread_bytes`: of the weights
+        those that a decode step does not read, as an input embedding that is not the head too.
+        """
+
+
+class Choosing(Session, Protocol):
+    """A session that scores choices faster than by the logits of each: by batches, and contexts fed once."""
+
+    def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
+        """Each question once, in any order: its place in `questions`, and its choices' scores in order.
+
+        Log-softmax in float32 or wider over the full vocabulary.
+        """
+
+
+class Writing(Session, Protocol):
+    """A session that continues prompts of any length together, each until it has ended."""
+
+    def generate_until(self, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:
+        """Each prompt once, in any order: its place in `prompts`, and the tokens that follow it.
+
+        Greedy, EOS ignored. `ended(place, tokens)` is asked after each new token; the token that ended a
+        prompt is its last one.
+        """
+
+
+@dataclass(frozen=True)
+class Server:
+    """An engine's own HTTP server, OpenAI-compatible, as its command line; or one at `url` that runs already.
+
+    `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200
+    once it can serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request
+    over the client's own; null removes one. `api`, `exact_length` and `key_variable` as in the client's
+    Endpoint.
+    """
+
+    argv: tuple[str, ...]
+    model: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+    health: str = "/health"
+    takes_ids: bool = True
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    url: str = ""
+    api: Literal["completions", "chat"] = "completions"
+    exact_length: bool = True
+    key_variable: str = ""
+
+
+class Engine(Protocol):
+    """What runs an artifact."""
+
+    ENV: str
+    VERSION: int
+    LOADS: frozenset[str]
+    MODES: frozenset[str]
+    Options: type
+
+    def unsupported(self, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
+        """Why this cell cannot run here, known before anything is tried; None when it can."""
+
+    def open(
+        self, folder: Path, artifact: Artifact, options: Any, device: str
+    ) -> AbstractContextManager[Session]:
+        """Load the artifact in `folder`, which may be a single file. Runs inside the engine's environment."""
+
+
+class Serving(Engine, Protocol):
+    """An engine with "online" among its MODES."""
+
+    def serve(
+        self, folder: Path, artifact: Artifact, options: Any, python: str, port: int, device: str
+    ) -> Server:
+        """How its server is started on 127.0.0.1:`port` by the environment's `python`.
+
+        With the settings that `open` gives the engine. UserError for what it cannot serve.
+        """
+
+    def read_log(self, text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
+        """Receipts, and sizes in bytes, from what the server wrote: what it names there, and nothing else."""
+
+
+class Method(Protocol):
+    """One compression step."""
+
+    ENV: str
+    VERSION: int
+    READS: frozenset[str]
+    WRITES: str
+    Options: type
+
+    def unsupported(self, options: Any, source: Source, hardware: Hardware) -> str | None:
+        """Why this step cannot be taken from this source on this hardware; None when it can."""
+
+    def prerequisites(self, options: Any, source_format: str) -> tuple[Step, ...]:
+        """Steps to be taken first, each cached like any other and so shared; () when there are none."""
+
+    def apply(self, folder: Path, options: Any, out: Path, device: str) -> Mapping[str, Any]:
+        """Write the compressed model into the empty folder `out`.
+
+        Return what is worth recording (JSON values).
+        """
+
+
+class Keeping(Method, Protocol):
+    """A method that may leave the weights as they are, but for their floating type and their file format."""
+
+    def is_lossless(self, options: Any) -> bool:
+        """Whether with these options it does: then what a score changes by is the engine's doing."""
+
+
+class Reshaping(Method, Protocol):
+    """A method after which the model has other shapes, which the steps that follow are planned by."""
+
+    def output_source(self, options: Any, source: Source) -> Source:
+        """What the step makes of a source that it can be taken from."""
+
+
+class Sized(Method, Protocol):
+    """A method that tells how large its artifact will be, so that one that cannot fit is never made."""
+
+    def weight_bits(self, options: Any) -> float:
+        """Bits per linear weight with scales and zeros: as stored, never more than it will be."""
+
+
+class Training(Protocol):
+    """A method that trains, and so has `train` in place of a Method's `apply`."""
+
+    def train(
+        self, folder: Path, teacher: Path, options: Any, out: Path, device: str, work: Path
+    ) -> Mapping[str, Any]:
+        """As `apply`. `teacher`: the model that the recipe began with.
+
+        `work` outlives an interruption: what is left there is found when the step is taken again. The one
+        line in its file `progress` is shown meanwhile.
+        """
+
+
+class Elsewhere(Engine, Protocol):
+    """An engine whose weights may lie outside the cell's device, whose memory then bounds nothing."""
+
+    def may_offload(self, options: Any) -> bool:
+        """Whether with these options they may."""
+
+
+class Housed(Engine, Protocol):
+    """An engine that runs some formats in another environment than ENV, which lacks a package for them."""
+
+    ENV_BY_FORMAT: Mapping[str, str]
+
+
+class Backed(Method, Protocol):
+    """A method whose options choose between libraries that no one environment can hold."""
+
+    OPTIONS_SINCE: frozenset[
+        str
+    ]  # options younger than artifacts: at their defaults they are no part of a digest
+
+    def env(self, options: Any) -> str:
+        """The environment for these options: ENV for the defaults."""
+
+
+class Evaluator(Protocol):
+    """A quality measurement.
+
+    `evaluate` runs beside a Session, in the engine's environment; the rest runs in the parent. It stands in
+    relation to the baseline in one of two ways: with REFERENCE false it is `Compared` with the baseline's
+    facts when tables are built, with REFERENCE true it is `Referenced`. One that has an ENV is `Asking`.
+    """
+
+    VERSION: int
+    REFERENCE: bool
+    Options: type
+
+    def title(self, options: Any) -> str:
+        """The task's name in tables: its convention is part of it."""
+
+    def evaluate(
+        self, session: Session, options: Any, folder: Path, reference: Path | None
+    ) -> Mapping[str, Any]:
+        """Facts (JSON values) from which `metrics` can be recomputed.
+
+        `folder` has tokenizer and config, or is a file that holds both. `reference`, where REFERENCE is true,
+        is the folder that `prepare` filled; what it returned is there in reference.json, with the `digest` of
+        the reference and the `engine` and `artifact` it was made from. Of an evaluator that asks, it is the
+        folder that `build_requests` filled.
+        """
+
+    def metrics(self, facts: Mapping[str, Any]) -> Mapping[str, float]:
+        """A pure function over the facts."""
+
+
+class Compared(Evaluator, Protocol):
+    """An evaluator that measures each artifact alone."""
+
+    def compare_to_baseline(
+        self, facts: Mapping[str, Any], baseline: Mapping[str, Any]
+    ) -> Mapping[str, float]:
+        """Against the baseline on the same items: change and its interval. A pure function."""
+
+
+class Referenced(Evaluator, Protocol):
+    """An evaluator that needs, while it measures, more of the baseline than a record can hold."""
+
+    def prepare(self, session: Session, options: Any, folder: Path, out: Path) -> Mapping[str, Any]:
+        """Write what `evaluate` needs of the baseline into the empty folder `out`.
+
+        Runs once beside a Session of the baseline. Return what is worth knowing of it (JSON values).
+        """
+
+    def compare_by_reference(self, facts: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, float]:
+        """How much further from the reference than another artifact it is, over paired items.
+
+        A pure function; UserError where the two were not measured over the same items and reference.
+        """
+
+
+class Asking(Compared, Protocol):
+    """An evaluator whose questions and verdicts come from a library in an environment of its own, ENV.
+
+    `build_requests` and `score_replies` run there, `evaluate` between them in the engine's environment.
+    Requests are token ids, built once for all engines and recipes of a model. The facts of `evaluate` are
+    replies; those of `score_replies` are what is recorded.
+    """
+
+    ENV: str
+    PATHS: tuple[str, ...]  # options that name files or folders
+    TOKENIZERS: Mapping[
+        str, str
+    ]  # formats whose tokenizer has to be got out first, and where that can be done
+
+    def depends(self, options: Any) -> Any:
+        """What the questions depend on beside the options and ENV, for a digest (JSON values)."""
+
+    def tokenizer(self, folder: Path, out: Path) -> None:
+        """Write the tokenizer of a model without tokenizer.json into `out`; runs where TOKENIZERS says."""
+
+    def build_requests(self, options: Any, folder: Path, context: int, out: Path) -> Mapping[str, Any]:
+        """Write what `evaluate` is to ask into the empty folder `out`; return what is worth knowing of it.
+
+        `folder` has the model's tokenizer; `context` is the model's, in tokens.
+        """
+
+    def score_replies(self, options: Any, folder: Path, asked: Path, replies: Mapping[str, Any]) -> Verdict:
+        """What the replies are worth, by the library that asked."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`facts` as of `evaluate`; `items`: the names of columns, then a row per item, to be kept beside it."""
+
+    facts: Mapping[str, Any]
+    items: tuple[tuple[Any, ...], ...]

@@ -1,0 +1,82 @@
+"""torchao artifacts in Transformers: loading what it forgets to load, and how activations are quantized."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from bench.contract.errors import UserError
+from bench.engines.hf import receipts
+
+_STATIC = ("act_quant_scale", "act_quant_zero_point")
+
+
+@contextmanager
+def static_scales() -> Iterator[None]:
+    """Let Transformers load static activation scales.
+
+    Its list of the parts of a stored weight (5.23) lacks them: each is reported as unexpected, and the weight
+    that waits for it as missing. It saves them, and torchao puts them together.
+    """
+    from transformers.quantizers.quantizer_torchao import TorchAoHfQuantizer
+
+    listed = TorchAoHfQuantizer.serialized_names
+
+    def names(self: Any) -> dict[str, list[str]]:
+        known: dict[str, list[str]] = listed.fget(self)
+        return {name: [*parts, *(f"_{name}_{part}" for part in _STATIC)] for name, parts in known.items()}
+
+    TorchAoHfQuantizer.serialized_names = property(names)
+    try:
+        yield
+    finally:
+        TorchAoHfQuantizer.serialized_names = listed
+
+
+def same_dtype(model: Any) -> None:
+    """UserError when quantized weights unpack to another type than activations have.
+
+    Some kernels would fail at the first token, others would compute in a mixture.
+    """
+    asked = model.get_input_embeddings().weight.dtype
+    for tensor in model.parameters():
+        if receipts.is_composed(tensor) and tensor.dtype != asked:
+            stored, asked = receipts.short(tensor.dtype), receipts.short(asked)
+            raise UserError(
+                f"this torchao artifact computes in {stored} only, not in {asked}: set the engine's dtype to "
+                f"{stored}, or the method's to {asked}"
+            )
+
+
+def activations(modules: Sequence[Any]) -> str:
+    """'int8 per token, dynamic x35': how inputs are quantized, of the layers that do; else nothing."""
+    said = Counter(_activation(module.weight) for module in modules if hasattr(module, "weight"))
+    del said[""]
+    return ", ".join(f"{way} x{n}" for way, n in said.most_common())
+
+
+def _activation(weight: Any) -> str:
+    if way := getattr(weight, "activation_quantization", None):
+        kind, _, rest = str(getattr(way, "value", way)).partition("_")
+        return f"{kind} {rest.replace('_', ' ').replace('asym', 'asymmetric')}, dynamic"
+    asked = getattr(weight, "act_quant_kwargs", None)
+    if asked is None:
+        return ""
+    kind = receipts.short(getattr(asked, "float8_dtype", "int8"))
+    each = {"PerRow": "token", "PerTensor": "layer"}.get(type(asked.granularity).__name__, "block")
+    static = getattr(weight, "act_quant_scale", None) is not None
+    return f"{kind} per {each}, {'static' if static else 'dynamic'}"
+
+
+def serves(settings: Mapping[str, Any], dtype: str) -> None:
+    """UserError for what `transformers serve` would load otherwise than `open`; of a config.json."""
+    kind = ((settings["quantization_config"].get("quant_type") or {}).get("default") or {}).get("_type", "")
+    if kind == "Int8StaticActivationInt8WeightConfig":
+        raise UserError(
+            "transformers serve cannot load static activation scales: measure this artifact offline"
+        )
+    stored = str(settings.get("dtype") or settings.get("torch_dtype") or dtype)
+    if dtype not in {"auto", stored}:
+        raise UserError(f"transformers serve computes this artifact in {stored} only, not in {dtype}")

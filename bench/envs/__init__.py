@@ -1,0 +1,1 @@
+"""The environments that engines and methods run in: built once, named by what they hold."""

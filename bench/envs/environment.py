@@ -1,0 +1,267 @@
+"""The environments workers run in: pinned and built once with pip, or interpreters that exist already.
+
+`LLM_BENCH_PYTHON_<NAME>` names such an interpreter (a vendor container, a cluster image). A build that was
+interrupted left no READY.json and is therefore no environment: it is removed and built again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from bench import paths
+from bench.contract import wire
+from bench.contract.errors import UserError
+from bench.contract.record import Hardware
+from bench.envs import source_build
+from bench.envs.build_log import Build, Report
+from bench.envs.source_build import SourceSpec
+from bench.machine import nvml
+
+_PROBE = """
+import importlib.metadata as m, json, platform, sys
+def version(name):
+    try: return m.version(name)
+    except m.PackageNotFoundError: return "not installed"
+print(json.dumps({"python": platform.python_version(), **{n: version(n) for n in sys.argv[1:]}}))
+"""
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """configs/envs/<name>.yaml with its pins, as it is on this machine.
+
+    `source` is a package that is compiled here. `no_deps`: packages installed after the others, without what
+    they ask for. `digest` names the build by requirements, pins, Python, platform, and what was compiled.
+    `least_capability`: of a GPU whose kernels it has, "" where that is not known. `varies`: other packages
+    are installed where there is a GPU.
+    """
+
+    name: str
+    requirements: tuple[str, ...]
+    variables: Mapping[str, str]
+    records: tuple[str, ...]
+    pins: str
+    source: SourceSpec | None = None
+    no_deps: tuple[str, ...] = ()
+    least_capability: str = ""
+    varies: bool = False
+
+    @property
+    def digest(self) -> str:
+        target = (platform.python_version(), platform.system(), platform.machine())
+        compiled = (self.source.target,) if self.source else ()
+        alone = (self.no_deps,) if self.no_deps else ()
+        text = wire.dumps([self.name, self.requirements, self.pins, target, *compiled, *alone])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def folder(self) -> Path:
+        return paths.cache() / "envs" / f"{self.name}-{self.digest}"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An interpreter that is ready.
+
+    `identity` goes into digests, `versions` into records, `variables` to workers.
+    """
+
+    name: str
+    python: str
+    identity: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def names() -> tuple[str, ...]:
+    return tuple(sorted(f.stem for f in (paths.CONFIGS / "envs").glob("*.yaml")))
+
+
+@cache
+def spec(name: str) -> EnvSpec:
+    file = paths.CONFIGS / "envs" / f"{name}.yaml"
+    if not file.exists():
+        raise UserError(f"unknown environment '{name}' (known: {', '.join(names())})")
+    data = _here(yaml.safe_load(file.read_text()))
+    pins = file.with_name(data.get("pins", f"{name}.txt"))
+    return EnvSpec(
+        name=name,
+        requirements=tuple(data["requirements"]),
+        variables={k: str(v) for k, v in data["variables"].items()},
+        records=tuple(data["records"]),
+        pins=pins.read_text() if pins.exists() else "",
+        source=source_build.parse(data["source"]) if "source" in data else None,
+        no_deps=tuple(data.get("no_deps", ())),
+        least_capability=str(data.get("least_capability", "")),
+        varies="cuda" in data.get("variants", {}),
+    )
+
+
+def too_old(name: str, hardware: Hardware) -> str:
+    """Why what the environment installs has no kernels for this GPU, or nothing.
+
+    An interpreter of the user's own may have others, and a GPU that does not tell what it is may run them.
+    """
+    least = "" if _outside(name) else spec(name).least_capability
+    for gpu in hardware.gpus if least else ():
+        if 0.0 < float(gpu.compute_capability) < float(least):
+            return (
+                f"environment {name} needs a GPU of compute capability {least} or newer, and {gpu.name} has "
+                f"{gpu.compute_capability}: name a build for it with LLM_BENCH_PYTHON_{name.upper()}"
+            )
+    return ""
+
+
+def without_gpu(name: str, hardware: Hardware) -> str:
+    """Why the environment, compiled on this machine, could not use its GPU, or nothing."""
+    source = None if _outside(name) else spec(name).source
+    if not hardware.gpus or source is None or not source.cuda or source_build.compiles_cuda():
+        return ""
+    return (
+        f"environment {name} is compiled here, and for a GPU that takes nvcc: install NVIDIA's CUDA toolkit, "
+        f"or name a build for GPUs with LLM_BENCH_PYTHON_{name.upper()}"
+    )
+
+
+def identity(name: str) -> str:
+    """What the environment will be, without building it.
+
+    The part of a digest that pins an engine's versions.
+    """
+    outside = _outside(name)
+    if outside is None and name != "core":
+        return spec(name).digest
+    versions = _versions(outside or sys.executable, spec(name).records)
+    return wire.digest([name, versions])[:12]
+
+
+def find(name: str) -> Environment | None:
+    """The environment if it is ready now; None when it has to be built."""
+    what = spec(name)
+    outside = sys.executable if name == "core" else _outside(name)
+    if outside is not None:
+        versions = _versions(outside, what.records)
+        return Environment(name, outside, identity(name), versions, what.variables)
+    ready = what.folder / "READY.json"
+    if not ready.exists():
+        return None
+    versions = json.loads(ready.read_text())["versions"]
+    return Environment(name, str(what.folder / "bin" / "python"), what.digest, versions, what.variables)
+
+
+def ensure(name: str, report: Report) -> Environment:
+    """The environment, built if it has to be, with a line of progress for each thing pip does."""
+    if (ready := find(name)) is not None:
+        return ready
+    what = spec(name)
+    folder = what.folder
+    paths.cache_folder("envs")
+    with FileLock(folder.with_suffix(".lock")):
+        if (ready := find(name)) is None:
+            _build(what, folder, report)
+            ready = find(name)
+    if ready is None:
+        raise UserError(f"environment '{name}' was built but is not usable; see {_log(folder)}")
+    return ready
+
+
+def tools(name: str, report: Report) -> Path:
+    """The folder of the command-line tools that an environment's source comes with, built on request.
+
+    They lie beside the environment's interpreter too, where its engine looks for them.
+    """
+    what = spec(name)
+    if what.source is None or not what.source.tools:
+        raise UserError(f"environment '{name}' has no tools to build")
+    built = source_build.tools(what.source, Build(name, _log(what.folder), report))
+    if (what.folder / "READY.json").exists():
+        for tool in what.source.tools:
+            if not (place := what.folder / "bin" / tool).exists():
+                place.symlink_to(built / tool)
+    return built
+
+
+def has_tools(name: str) -> bool:
+    """Whether there are tools to build for the environment as the suite builds it."""
+    source = spec(name).source
+    return _outside(name) is None and source is not None and bool(source.tools)
+
+
+def remove(name: str) -> list[Path]:
+    """Delete every build of this environment, older pins included; returns what was removed."""
+    spec(name)
+    gone = [f for f in (paths.cache() / "envs").glob(f"{name}-*") if f.is_dir()]
+    for folder in gone:
+        (folder / "READY.json").unlink(missing_ok=True)
+        shutil.rmtree(folder)
+        _log(folder).unlink(missing_ok=True)
+        folder.with_suffix(".lock").unlink(missing_ok=True)
+    return gone
+
+
+def _here(data: dict[str, Any]) -> dict[str, Any]:
+    """The file as it is on this machine: `variants` has what differs where there is a GPU and where not."""
+    variants: dict[str, dict[str, Any]] = data.get("variants", {})
+    return {**data, **variants.get("cuda" if nvml.gpus() else "cpu", {})}
+
+
+def _outside(name: str) -> str | None:
+    chosen = os.environ.get(f"LLM_BENCH_PYTHON_{name.upper().replace('-', '_')}")
+    if chosen and not os.access(chosen, os.X_OK):
+        raise UserError(f"LLM_BENCH_PYTHON_{name.upper()} is '{chosen}', which is no executable file")
+    return chosen or None
+
+
+@cache
+def _versions(python: str, packages: tuple[str, ...]) -> dict[str, str]:
+    try:
+        done = subprocess.run(
+            [python, "-c", _PROBE, *packages], capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f"{python} does not run as a Python interpreter: {error}") from None
+    versions: dict[str, str] = json.loads(done.stdout)
+    return versions
+
+
+def _build(what: EnvSpec, folder: Path, report: Report) -> None:
+    """Create a venv in its final place (its scripts hold its path) and mark it ready last."""
+    shutil.rmtree(folder, ignore_errors=True)
+    began = time.monotonic()
+    build = Build(what.name, _log(folder), report)
+    build.log.unlink(missing_ok=True)
+    compiled = [str(source_build.wheel(what.source, build))] if what.source else []
+    python = str(folder / "bin" / "python")
+    build.say(f"creating {folder}")
+    build.step([sys.executable, "-m", "venv", str(folder)])
+    constraints = folder / "constraints.txt"
+    constraints.write_text(what.pins)
+    install = [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off",
+               "--disable-pip-version-check", "-c", str(constraints)]  # fmt: skip
+    build.step([*install, *what.requirements, *compiled])
+    if what.no_deps:
+        build.step([*install, "--no-deps", *what.no_deps])
+    if what.source:
+        source_build.keep(what.source, folder)
+    versions = _versions(python, what.records)
+    wire.write(folder / "READY.json", wire.dumps({"versions": versions, "built_s": time.monotonic() - began}))
+    build.say(f"ready in {time.monotonic() - began:.0f} s")
+
+
+def _log(folder: Path) -> Path:
+    return folder.with_suffix(".log")

@@ -1,0 +1,1 @@
+"""Artifact formats: what the files of each hold, read without any engine's library."""

@@ -1,0 +1,70 @@
+"""What a decoder computes per token: read from the config.json or the GGUF header of its artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.contract.record import Architecture
+from bench.formats import audit, gguf_reader
+from bench.formats import folder as checkpoint
+
+# What makes bytes or operations of a step depend on more than these numbers.
+_OTHERWISE = ("num_local_experts", "num_experts", "n_routed_experts", "kv_lora_rank", "state_size", "ssm_cfg")
+
+
+def read(folder: Path) -> Architecture | None:
+    """The architecture of the artifact in `folder`, or of a GGUF file; None for other than plain decoders.
+
+    Mixtures of experts, latent attention and state-space models have steps that these numbers do not count.
+    """
+    if audit.detect_format(folder) == "gguf":
+        return _of_gguf(gguf_reader.read(folder))
+    return of_config(checkpoint.config(folder))
+
+
+def of_config(config: Mapping[str, Any]) -> Architecture | None:
+    """The architecture that a config.json describes, by the names of transformers; None as above."""
+    text = config.get("text_config") or config
+    if any(text.get(key) for key in _OTHERWISE):
+        return None
+    layers, hidden, heads, vocab = (
+        _number(text, *names)
+        for names in (
+            ("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd"),
+            ("num_attention_heads", "n_head"), ("vocab_size",),
+        )
+    )  # fmt: skip
+    if not (layers and hidden and heads and vocab):
+        return None
+    tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
+    sliding = text.get("use_sliding_window", True)
+    return Architecture(
+        layers, hidden, heads, _number(text, "num_key_value_heads") or heads,
+        _number(text, "head_dim") or hidden // heads, vocab, bool(tied),
+        _number(text, "sliding_window") if sliding else 0,
+    )  # fmt: skip
+
+
+def _of_gguf(model: gguf_reader.Gguf) -> Architecture | None:
+    """By the keys of docs/gguf.md; heads that differ by layer are an array, whose length alone is kept."""
+    said = {
+        key.removeprefix(f"{model.architecture}."): value
+        for key, value in model.metadata.items()
+        if key.startswith(f"{model.architecture}.")
+    }
+    layers, hidden = _number(said, "block_count"), _number(said, "embedding_length")
+    heads, kv_heads = _number(said, "attention.head_count"), _number(said, "attention.head_count_kv")
+    plain = not any(key.startswith(("expert_", "ssm.")) or "_lora_rank" in key for key in said)
+    if not (plain and layers and hidden and heads and model.vocab_size):
+        return None
+    head_dim = _number(said, "attention.key_length") or hidden // heads
+    return Architecture(
+        layers, hidden, heads, kv_heads or heads, head_dim, model.vocab_size,
+        "output.weight" not in model.tensors, _number(said, "attention.sliding_window"),
+    )  # fmt: skip
+
+
+def _number(found: Mapping[str, Any], *keys: str) -> int:
+    return next((int(v) for key in keys if isinstance(v := found.get(key), int)), 0)

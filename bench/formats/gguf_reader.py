@@ -1,0 +1,285 @@
+"""What a GGUF file stores, read from its header: the metadata and the table of tensors, no weight touched.
+
+The format is at github.com/ggml-org/ggml, docs/gguf.md. The package `gguf` has a reader too, which takes
+seconds over a vocabulary (an element of an array at a time) and says of a file that was cut short neither
+its name nor where. Of that package only the tables of types are used here; tests hold the two together.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench.contract.errors import UserError
+from bench.formats.folder import Tensor
+
+_MAGIC, _VERSIONS, _ALIGNMENT, _DIMENSIONS_MOST = b"GGUF", (2, 3), 32, 4
+_STRING, _ARRAY, _NESTED_MOST = 8, 9, 4
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_LFS = b"version https://git-lfs"
+_SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
+_LENGTH = struct.Struct("<Q")
+_NAMED_MOST = 3
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """A model in GGUF, all its parts together.
+
+    `file_type` as in Q4_K_M, empty where the file does not say. Tensors by name, their shapes outermost
+    dimension first as in safetensors, their types in ggml's spelling (f16, q4_K).
+    """
+
+    files: tuple[Path, ...]
+    architecture: str
+    name: str
+    file_type: str
+    context: int
+    vocab_size: int
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One file: its metadata, an array by its length, and its tensors."""
+
+    values: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+class _CutShortError(Exception):
+    """The header goes on where the file ends."""
+
+
+@dataclass
+class _Cursor:
+    """A place in the header that moves on with each thing read."""
+
+    data: mmap.mmap
+    size: int
+    at: int = 0
+    where: str = field(default="its metadata", init=False)
+
+    def number(self, code: str) -> Any:
+        (found,) = struct.unpack("<" + code, self.bytes(struct.calcsize("<" + code)))
+        return found
+
+    def bytes(self, count: int) -> bytes:
+        start = self.at
+        self.skip(count)
+        return self.data[start : self.at]
+
+    def skip(self, count: int) -> None:
+        if count > self.size - self.at:
+            raise _CutShortError
+        self.at += count
+
+    def text(self) -> str:
+        return self.bytes(self.number("Q")).decode("utf-8", errors="replace")
+
+    def skip_strings(self, count: int) -> None:
+        at, read, data, last = self.at, _LENGTH.unpack_from, self.data, self.size - _LENGTH.size
+        for _ in range(count):
+            if at > last:
+                raise _CutShortError
+            at += _LENGTH.size + read(data, at)[0]
+        self.at = self.size
+        self.skip(at - self.size)  # refuses what lies beyond the end
+        self.at = at
+
+
+def files(path: Path) -> tuple[Path, ...]:
+    """The files of the model that `path`, a .gguf file or a folder of them, stands for: a split's in order.
+
+    UserError when there is none, when a part is missing, and when a folder holds more than one model.
+    """
+    chosen = _only(path) if path.is_dir() else path
+    if not chosen.is_file():
+        raise UserError(f"model file {chosen.name} does not exist")
+    named = _SPLIT.fullmatch(chosen.name)
+    count = int(named["parts"]) if named else 0
+    if named is None or count == 0:
+        return (chosen,)
+    parts = tuple(
+        chosen.with_name(f"{named['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1)
+    )
+    if lost := [part.name for part in parts if not part.is_file()]:
+        raise UserError(f"{lost[0]} is missing: {chosen.name} is one of the {count} parts of a split model")
+    if chosen != parts[0]:
+        raise UserError(f"{chosen.name} is a later part of a split model: name the first, {parts[0].name}")
+    return parts
+
+
+def read(path: Path) -> Gguf:
+    """The model in a .gguf file, its split or its folder; UserError, a sentence, for what is not whole.
+
+    Kept within the process by path, size and time of change: a plan asks for every recipe.
+    """
+    return _read(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files(path)))
+
+
+def several_models(names: Sequence[str]) -> str:
+    """Words for these files where they are more than one model, else nothing; a split's parts are one."""
+    if len({(m["stem"], m["parts"]) if (m := _SPLIT.fullmatch(n)) else (n, "") for n in names}) < 2:
+        return ""
+    more = f" and {len(names) - _NAMED_MOST} more" if len(names) > _NAMED_MOST else ""
+    return f"several GGUF models ({', '.join(names[:_NAMED_MOST])}{more})"
+
+
+def _only(folder: Path) -> Path:
+    """The folder's GGUF file, or the first that is there of the one split it holds."""
+    found = sorted(folder.glob("*.gguf"))
+    if not found:
+        raise UserError(f"{folder.name} holds no GGUF file")
+    if several := several_models([file.name for file in found]):
+        raise UserError(f"{folder.name} holds {several}: name one file as the model")
+    return found[0]
+
+
+@cache
+def _read(stamped: tuple[tuple[Path, int, int], ...]) -> Gguf:
+    paths = tuple(path for path, _, _ in stamped)
+    parts = [_part(path) for path in paths]
+    first = parts[0].values
+    said = _count(first.get("split.count")) or 1
+    if said != len(parts):
+        raise UserError(
+            f"{paths[0].name} says it is one of {said} parts of a split model, and its name says "
+            f"{len(parts)}: give the parts the names they were split under, as in -00001-of-{said:05d}.gguf"
+        )
+    tensors = {name: tensor for part in parts for name, tensor in part.tensors.items()}
+    architecture = str(first.get("general.architecture", ""))
+    rows = tensors["token_embd.weight"].shape[0] if "token_embd.weight" in tensors else 0
+    vocabulary = first.get(f"{architecture}.vocab_size") or first.get("tokenizer.ggml.tokens") or rows
+    return Gguf(
+        files=paths, architecture=architecture, name=str(first.get("general.name", "")),
+        file_type=_file_type(first.get("general.file_type")),
+        context=_count(first.get(f"{architecture}.context_length")), vocab_size=_count(vocabulary),
+        tensors=tensors, metadata=first,
+    )  # fmt: skip
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _file_type(code: object) -> str:
+    from gguf.constants import LlamaFileType
+
+    known = {kind.value: kind.name for kind in LlamaFileType}
+    name = known.get(code, "") if isinstance(code, int) else ""
+    return name.removeprefix("MOSTLY_").removeprefix("ALL_")
+
+
+def _part(path: Path) -> _Part:
+    size = path.stat().st_size
+    with path.open("rb") as opened:
+        first = opened.read(len(_LFS))
+        if first == _LFS:
+            raise UserError(f"{path.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
+        if not _MAGIC.startswith(first[:4]):
+            raise UserError(f"{path.name} is no GGUF file: it does not begin with the letters GGUF")
+        if size <= len(_MAGIC):
+            raise UserError(f"{path.name} is cut short: {size} bytes are no GGUF file")
+        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            cursor = _Cursor(data, size, len(_MAGIC))
+            try:
+                return _header(cursor, path.name)
+            except _CutShortError:
+                raise UserError(
+                    f"{path.name} is cut short: {cursor.where} goes on after its {size} bytes"
+                ) from None
+
+
+def _header(cursor: _Cursor, name: str) -> _Part:
+    version = cursor.number("I")
+    if version not in _VERSIONS:
+        order = "big-endian GGUF" if version & 0xFFFF == 0 else f"GGUF of version {version}"
+        raise UserError(
+            f"{name} is {order}; little-endian versions 2 and 3 are read: convert the model again"
+        )
+    tensors, pairs = cursor.number("Q"), cursor.number("Q")
+    values: dict[str, Any] = {}
+    for _ in range(pairs):
+        key = cursor.text()
+        values[key] = _value(cursor, cursor.number("I"), f"{name} is corrupt: metadata {key}")
+    cursor.where = "its table of tensors"
+    table = [_entry(cursor, name) for _ in range(tensors)]
+    alignment = values.get("general.alignment", _ALIGNMENT)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise UserError(f"{name} is corrupt: its alignment is {alignment}")
+    start = -(-cursor.at // alignment) * alignment
+    return _Part(values, _placed(table, start, cursor.size, name))
+
+
+def _value(cursor: _Cursor, code: int, complaint: str, depth: int = 0) -> Any:
+    """A value of the metadata; of an array only its length."""
+    if code in _SCALARS:
+        return cursor.number(_SCALARS[code])
+    if code == _STRING:
+        return cursor.text()
+    if code != _ARRAY or depth > _NESTED_MOST:
+        raise UserError(f"{complaint} has the unknown type {code}")
+    kind, count = cursor.number("I"), cursor.number("Q")
+    if kind in _SCALARS:
+        cursor.skip(count * struct.calcsize("<" + _SCALARS[kind]))
+    elif kind == _STRING:
+        cursor.skip_strings(count)
+    else:
+        for _ in range(count):
+            _value(cursor, kind, complaint, depth + 1)
+    return count
+
+
+def _entry(cursor: _Cursor, file: str) -> tuple[str, int, Tensor]:
+    """One tensor as the table has it: name, offset, and what it is."""
+    name, sides = cursor.text(), cursor.number("I")
+    if sides > _DIMENSIONS_MOST:
+        raise UserError(f"{file} is corrupt: tensor {name} is said to have {sides} dimensions")
+    shape = tuple(cursor.number("Q") for _ in range(sides))
+    code, offset = cursor.number("I"), cursor.number("Q")
+    kind, block, stored = _ggml_type(code, f"{file}: tensor {name}")
+    if shape and shape[0] % block:
+        raise UserError(f"{file} is corrupt: tensor {name}, {kind}, has rows of {shape[0]}, not of {block}s")
+    outermost_first = Tensor(kind, shape[::-1], 0)
+    return name, offset, Tensor(kind, shape[::-1], outermost_first.elements // block * stored)
+
+
+def _ggml_type(code: int, tensor: str) -> tuple[str, int, int]:
+    """Return ggml's name of a type, the elements of one block and the bytes it takes."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    try:
+        found = GGMLQuantizationType(code)
+    except ValueError:
+        raise UserError(
+            f"{tensor} has the unknown type {code}: make the file again with a type that "
+            "gguf.GGMLQuantizationType lists"
+        ) from None
+    block, stored = GGML_QUANT_SIZES[found]
+    lower = found.name.lower()
+    return (f"{lower[:-1]}K" if lower.endswith("_k") else lower), block, stored
+
+
+def _placed(table: list[tuple[str, int, Tensor]], start: int, size: int, name: str) -> dict[str, Tensor]:
+    """The tensors by name; UserError when they overlap or go on after the file's end."""
+    after, before = 0, ""
+    for tensor, offset, entry in sorted(table, key=lambda row: (row[1], row[2].size)):
+        if offset < after:
+            raise UserError(f"{name} is corrupt: tensors {before} and {tensor} overlap")
+        after, before = offset + entry.size, tensor
+        if start + after > size:
+            raise UserError(
+                f"{name} is cut short: tensor {tensor} ends at byte {start + after} and the file has {size}"
+            )
+    found = {tensor: entry for tensor, _, entry in table}
+    if len(found) != len(table):
+        raise UserError(f"{name} is corrupt: two of its tensors have the same name")
+    return found

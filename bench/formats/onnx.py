@@ -1,0 +1,233 @@
+"""What an ONNX model holds, by the rules of the audit of safetensors: the same words, the same counting.
+
+A linear layer is a node that multiplies by a constant matrix. Its bytes are those of the matrix, its scales
+and its zero points. A head whose matrix the embedding reads too is tied, and no linear layer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.contract.errors import UserError
+from bench.contract.record import Audit, Source
+from bench.formats.folder import Tensor
+
+CONFIG = "genai_config.json"
+# Where an operator has its weight matrices, and where what belongs to them (scales, zero points, order).
+_OPERATORS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "MatMul": ((0, 1), ()),
+    "Gemm": ((1,), ()),
+    "FusedMatMul": ((1,), ()),
+    "MatMulInteger": ((1,), (3,)),
+    "MatMulIntegerToFloat": ((1,), (3, 5)),
+    "DynamicQuantizeMatMul": ((1,), (2, 3)),
+    "QLinearMatMul": ((3,), (4, 5)),
+    "MatMulNBits": ((1,), (2, 3, 4)),
+    "MatMulBnb4": ((1,), (2,)),
+    "MoE": ((2, 4, 6), ()),
+    "QMoE": ((2, 5, 8), (3, 6, 9, 11, 12, 13)),
+}
+_EMBEDDINGS = ("Gather", "GatherBlockQuantized")
+_PASSED_ON = ("Transpose", "Cast", "Reshape", "Identity", "DequantizeLinear")  # the same weights, otherwise
+_TABLES = ("cos_cache", "sin_cache")  # of positions: stored, and no parameters
+_BITS = {"FLOAT": 32, "FLOAT16": 16, "BFLOAT16": 16, "DOUBLE": 64, "INT64": 64, "UINT64": 64, "INT32": 32,
+         "UINT32": 32, "INT16": 16, "UINT16": 16, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4}  # fmt: skip
+_NOTED_MOST = 4
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """A layer: its parameters as (out, in), what is stored of it, and the matrices among that."""
+
+    shape: tuple[int, int]
+    stored: frozenset[str]
+    weights: frozenset[str]
+
+    @property
+    def parameters(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """The model's constants by name, and the nodes that make or use values."""
+
+    tensors: Mapping[str, Tensor]
+    nodes: tuple[Any, ...]
+    makers: Mapping[str, Any] = field(default_factory=dict)
+
+    def constants(self, name: str) -> list[str]:
+        """The stored tensors that `name` is, or is made of without anything computed from the input."""
+        if name in self.tensors:
+            return [name]
+        maker = self.makers.get(name)
+        if maker is None or maker.op_type not in _PASSED_ON:
+            return []
+        inputs = maker.input if maker.op_type == "DequantizeLinear" else maker.input[:1]
+        return [constant for each in inputs for constant in self.constants(each)]
+
+
+def is_onnx(folder: Path) -> bool:
+    named = (folder / CONFIG).is_file() or any(folder.glob("*.onnx"))
+    return named and not any(folder.glob("*.safetensors"))
+
+
+def source(folder: Path) -> Source:
+    """What a method and a plan may know: linear layers as name -> (out, in), and the model's config."""
+    found, _ = _split(_read(folder))
+    return Source("onnx", {name: linear.shape for name, linear in found.items()}, _config(folder))
+
+
+def audit(folder: Path) -> Audit:
+    """Count what the graph names and its data files hold; UserError for a data file that is cut short."""
+    graph, config = _read(folder), _config(folder)
+    linears, tied = _split(graph)
+    if not linears:
+        raise UserError(f"{folder.name} has no linear layer with stored weights: it is no language model")
+    sizes = {name: sum(graph.tensors[t].size for t in linear.stored) for name, linear in linears.items()}
+    small = {name for name, linear in linears.items() if 8 * sizes[name] < 16 * linear.parameters}
+    parameters, size = sum(linear.parameters for linear in linears.values()), sum(sizes.values())
+    counted = {t for linear in (*linears.values(), *tied) for t in linear.stored}
+    rest = (t.elements for n, t in graph.tensors.items() if n not in counted and n not in _TABLES)
+    return Audit(
+        format="onnx",
+        total_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        weight_bytes=sum(tensor.size for tensor in graph.tensors.values()),
+        parameters=parameters + sum(linear.parameters for linear in tied) + sum(rest),
+        linear_parameters=parameters,
+        linear_bytes=size,
+        bits_per_weight=8 * size / parameters,
+        quantized_fraction=sum(linears[name].parameters for name in small) / parameters,
+        tied_head=bool(tied),
+        vocab_size=int(config.get("vocab_size") or 0),
+        context=int(config.get("max_position_embeddings") or 0),
+        tensor_types=dict(sorted(Counter(tensor.dtype for tensor in graph.tensors.values()).items())),
+        notes=_notes(set(linears), small),
+    )
+
+
+def _split(graph: _Graph) -> tuple[dict[str, _Linear], list[_Linear]]:
+    """Linear layers by name, and those whose matrix the embedding shares."""
+    read = {n for node in graph.nodes if node.op_type in _EMBEDDINGS for n in graph.constants(node.input[0])}
+    found, tied = {}, []
+    for node in graph.nodes:
+        linear = _linear(graph, node)
+        if linear is None:
+            continue
+        if linear.weights & read:
+            tied.append(linear)
+        else:
+            found[_layer(node)] = linear
+    return found, tied
+
+
+def _linear(graph: _Graph, node: Any) -> _Linear | None:
+    """The layer that the node is; None where it multiplies two computed values, or is something else."""
+    places, beside = _OPERATORS.get(node.op_type, ((), ()))
+    made_of = [graph.constants(node.input[p]) for p in places if p < len(node.input)]
+    matrices = [constants for constants in made_of if constants]
+    if not matrices or len(graph.tensors[matrices[0][0]].shape) < 2:
+        return None
+    stored = {tensor for constants in matrices for tensor in constants}
+    stored |= {t for p in beside if p < len(node.input) for t in graph.constants(node.input[p])}
+    if node.op_type == "MatMulInteger":  # its scales are multiplied in later; the quantizer names them so
+        base = matrices[0][0].removesuffix("_quantized")
+        stored |= {f"{base}_scale"} & set(graph.tensors)
+    weights = [constants[0] for constants in matrices]
+    return _Linear(_shape(graph, node, weights), frozenset(stored), frozenset(weights))
+
+
+def _shape(graph: _Graph, node: Any, weights: list[str]) -> tuple[int, int]:
+    """(out, in); of experts (1, parameters)."""
+    said = {a.name: a.i for a in node.attribute}
+    if "K" in said and "N" in said:
+        return said["N"], said["K"]
+    elements = [graph.tensors[weight].elements for weight in weights]
+    if node.op_type == "QMoE":
+        return 1, sum(elements) * 8 // said.get("expert_weight_bits", 4)
+    shape = graph.tensors[weights[0]].shape
+    if node.op_type == "MoE" or len(shape) > 2:
+        return 1, sum(elements)
+    return (shape[0], shape[1]) if said.get("transB") else (shape[1], shape[0])
+
+
+def _layer(node: Any) -> str:
+    """The layer's name, near Hugging Face's: of a node /model/layers.0/attn/o_proj/MatMul."""
+    name = str(node.name or node.output[0]).strip("/").replace("/", ".")
+    layer = name.rpartition(".")[0] if node.op_type.startswith("MatMul") else name
+    return (layer or name).replace(".attn.", ".self_attn.")
+
+
+def _read(folder: Path) -> _Graph:
+    import onnx
+
+    tensors: dict[str, Tensor] = {}
+    nodes: list[Any] = []
+    for file in _files(folder):
+        try:
+            graph = onnx.load(str(file), load_external_data=False).graph
+        except Exception as error:  # noqa: BLE001  (protobuf has classes of its own for each damage)
+            raise UserError(f"{file.name} is cut short or no ONNX model ({type(error).__name__})") from None
+        tensors.update({held.name: _tensor(held, file) for held in graph.initializer})
+        nodes += graph.node
+    return _Graph(tensors, tuple(nodes), {made: node for node in nodes for made in node.output})
+
+
+def _files(folder: Path) -> list[Path]:
+    """The decoder that genai_config.json names, else every .onnx file."""
+    model = _genai(folder)
+    named = (model.get("decoder") or {}).get("filename")
+    files = [folder / Path(named).name] if named else sorted(folder.glob("*.onnx"))
+    if lost := [file.name for file in files if not file.is_file()] or ([] if files else ["*.onnx"]):
+        raise UserError(f"{folder.name} lacks {lost[0]}, the model that its {CONFIG} speaks of")
+    return files
+
+
+def _tensor(held: Any, file: Path) -> Tensor:
+    """One constant; UserError where its data is not all there."""
+    import onnx
+
+    kind = onnx.TensorProto.DataType.Name(held.data_type)
+    shape = tuple(held.dims)
+    size = (Tensor(kind, shape, 0).elements * _BITS.get(kind, 8) + 7) // 8
+    where = {entry.key: entry.value for entry in held.external_data}
+    if held.data_location == onnx.TensorProto.EXTERNAL:
+        data = file.with_name(Path(where["location"]).name)
+        ends = int(where.get("offset", 0)) + size
+        if not data.is_file() or data.stat().st_size < ends:
+            raise UserError(f"{data.name} is missing or cut short: tensor {held.name} ends at byte {ends}")
+    return Tensor(kind.lower(), shape, size)
+
+
+def _genai(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model"])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder.name}/{CONFIG} cannot be read as the settings of a model") from None
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """config.json where there is one, with the vocabulary and the context by genai_config.json."""
+    file, model = folder / "config.json", _genai(folder)
+    try:
+        config = dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"{folder.name}/config.json is not a JSON object") from None
+    said = {"vocab_size": model.get("vocab_size"), "max_position_embeddings": model.get("context_length")}
+    return {**config, **{key: value for key, value in said.items() if value}}
+
+
+def _notes(linears: set[str], small: set[str]) -> tuple[str, ...]:
+    return (f"not quantized: {_some(sorted(linears - small))}",) if small and linears - small else ()
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NOTED_MOST} more" if len(names) > _NOTED_MOST else ""
+    return ", ".join(names[:_NOTED_MOST]) + more

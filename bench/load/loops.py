@@ -1,0 +1,243 @@
+"""The two shapes of load: a closed loop, which waits for its answers, and an open one, which does not.
+
+Both send first and keep their books afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Literal
+
+from bench.load.connection import Exchange
+from bench.load.health import Meter
+from bench.load.job import Closed, Open
+from bench.load.pool import Pool
+from bench.load.timer import Alarm
+
+Ended = Literal["asks", "duration", "stopped"]
+
+
+class ClosedLoop:
+    """Keeps `shape.concurrency` requests in flight until they are used up or the time is over.
+
+    `meter` is null where nothing is measured, as in a warm-up. `keep` gets every exchange that is over.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        requests: Sequence[bytes],
+        shape: Closed,
+        meter: Meter | None,
+        keep: Callable[[Exchange], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pool = pool
+        self._requests = requests
+        self._shape = shape
+        self._meter = meter
+        self._keep = keep
+        self._next = self._in_flight = self._thinking = 0
+        self._sending = True
+        self._over = self._loop.create_future()
+        self.ended: Ended = "asks"
+
+    @property
+    def zero_s(self) -> float:
+        """When the window opened; the time is now where it never did."""
+        return self._meter.began_s if self._meter is not None and self._meter.began_s else perf_counter()
+
+    @property
+    def window_s(self) -> float:
+        return 0.0 if self._meter is None else self._meter.ended_s - self._meter.began_s
+
+    def measured(self, exchange: Exchange) -> bool:
+        """Not a warm-up, and sent while the window was open: the last conversations go on after it."""
+        ended_s = self._meter.ended_s if self._meter is not None else 0.0
+        return exchange.index >= self._shape.warmups and exchange.queued_s <= ended_s
+
+    async def run(self) -> None:
+        """Send them all; returns when the last one in flight is over."""
+        self._pool.tell = self._ended
+        slots = min(self._shape.concurrency, len(self._requests))
+        for slot in range(slots):
+            if self._shape.ramp_s > 0:
+                self._loop.call_later(self._shape.ramp_s * slot / slots, self._send)
+            else:
+                self._send()
+        self._check()
+        await self._over
+
+    def stop(self, ended: Ended = "stopped") -> None:
+        """Send nothing more. Stopped: end what is in flight. At the end of the duration: wait for it."""
+        if not self._sending:
+            return
+        self._sending = False
+        self.ended = ended
+        if self._meter is not None:
+            self._meter.end()
+        if ended == "stopped":
+            self._pool.stop()
+        self._check()
+
+    def _send(self) -> None:
+        """Begin the next conversation, which may be of one request."""
+        index = self._next
+        if not self._sending or index >= len(self._requests):
+            return
+        self._next += self._shape.turns
+        if index == self._shape.warmups and self._meter is not None:
+            self._meter.begin()
+            if self._shape.duration_s > 0:
+                self._loop.call_later(self._shape.duration_s, self.stop, "duration")
+        self._start(index)
+        if self._next >= len(self._requests) and self._meter is not None:
+            self._meter.end()
+
+    def _start(self, index: int) -> None:
+        self._in_flight += 1
+        now = perf_counter()
+        self._pool.start(Exchange(index, self._requests[index], now, now))
+
+    def _think(self, index: int) -> None:
+        self._thinking -= 1
+        if self._sending:
+            self._start(index)
+        self._check()
+
+    def _ended(self, exchange: Exchange) -> None:
+        self._in_flight -= 1
+        turn = exchange.index + 1
+        failed = exchange.failure or exchange.status != 200
+        if turn % self._shape.turns == 0 or failed or not self._sending:
+            self._send()
+        elif self._shape.think_s > 0:
+            self._thinking += 1
+            self._loop.call_later(self._shape.think_s, self._think, turn)
+        else:
+            self._start(turn)
+        self._keep(exchange)
+        self._check()
+
+    def _check(self) -> None:
+        used_up = self._next >= len(self._requests) or not self._sending
+        waiting = self._in_flight or (self._thinking and self._sending)
+        if used_up and not waiting and not self._over.done():
+            self._sending = False
+            self._over.set_result(None)
+
+
+class OpenLoop:
+    """Sends each request when it is due, whatever is in flight; `shape.warmup` requests are not its own.
+
+    A request due while `max_in_flight` are under way waits its turn: it is sent when one of them is over.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        requests: Sequence[bytes],
+        shape: Open,
+        meter: Meter,
+        keep: Callable[[Exchange], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pool = pool
+        self._requests = requests
+        self._shape = shape
+        self._meter = meter
+        self._keep = keep
+        self._next = self._in_flight = 0
+        self._sending = True
+        self._waiting: deque[Exchange] = deque()
+        self._over = self._loop.create_future()
+        self._ring_at: Callable[[float], None] = lambda _: None
+        warm = Closed(shape.warmup_concurrency)
+        self._warm = ClosedLoop(pool, requests[: shape.warmup], warm, None, keep)
+        self.ended: Ended = "asks"
+        self.start_s = 0.0
+
+    @property
+    def zero_s(self) -> float:
+        """When the window opens by the schedule."""
+        return self.start_s + self._shape.ramp_s
+
+    @property
+    def window_s(self) -> float:
+        """How long the window is by the schedule, or how long it was until it was stopped."""
+        if self.ended == "stopped":
+            return max(0.0, self._meter.ended_s - self.zero_s)
+        return (self._shape.window_end_s or self._shape.due_s[-1]) - self._shape.ramp_s
+
+    def measured(self, exchange: Exchange) -> bool:
+        own = exchange.index - self._shape.warmup
+        if own < 0:
+            return False
+        due = self._shape.due_s[own]
+        return self._shape.ramp_s <= due <= (self._shape.window_end_s or due)
+
+    async def run(self) -> None:
+        """Warm up, follow the schedule, and return when its last request is over."""
+        await self._warm.run()
+        self._pool.tell = self._ended
+        alarm = Alarm(self._ring)
+        self._ring_at = alarm.at
+        self.start_s = perf_counter()
+        opens = self._loop.call_later(self._shape.ramp_s, self._meter.begin)
+        closes = self._loop.call_later(self._shape.ramp_s + self.window_s, self._meter.end)
+        try:
+            self._ring()
+            self._check()
+            await self._over
+        finally:
+            alarm.close()
+            opens.cancel()
+            closes.cancel()
+            self._meter.end()
+
+    def stop(self) -> None:
+        """Send nothing more and end what is in flight."""
+        self._sending = False
+        self.ended = "stopped"
+        self._warm.stop()
+        while self._waiting:
+            exchange = self._waiting.popleft()
+            exchange.end_s = perf_counter()
+            exchange.failure, exchange.message = "cancelled", "waiting when the run was stopped"
+            self._keep(exchange)
+        self._pool.stop()
+        self._check()
+
+    def _ring(self) -> None:
+        due_s = self._shape.due_s
+        while self._sending and self._next < len(due_s):
+            due, now = self.start_s + due_s[self._next], perf_counter()
+            if due > now:
+                self._ring_at(due)
+                return
+            index = self._shape.warmup + self._next
+            self._next += 1
+            self._take(Exchange(index, self._requests[index], due, now))
+
+    def _take(self, exchange: Exchange) -> None:
+        if self._shape.max_in_flight and self._in_flight >= self._shape.max_in_flight:
+            self._waiting.append(exchange)
+        else:
+            self._in_flight += 1
+            self._pool.start(exchange)
+
+    def _ended(self, exchange: Exchange) -> None:
+        self._in_flight -= 1
+        if self._waiting:
+            self._in_flight += 1
+            self._pool.start(self._waiting.popleft())
+        self._keep(exchange)
+        self._check()
+
+    def _check(self) -> None:
+        used_up = self._next == len(self._shape.due_s) or not self._sending
+        if used_up and not self._in_flight and not self._over.done():
+            self._over.set_result(None)

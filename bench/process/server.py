@@ -1,0 +1,233 @@
+"""An engine's own HTTP server: started, waited for while it lives, and gone afterwards.
+
+It is the first of a session of its own, so that one signal ends whatever it started, and it dies with this
+process (Linux). Where even that fails (a server that forked, another system), the next start finds it: each
+server is written down in the cache while it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench import paths
+from bench.contract import wire
+from bench.contract.hooks import Server
+from bench.envs import build_log
+from bench.envs.environment import Environment
+from bench.process import supervisor
+
+_POLL_S, _ANSWER_S, _GREETING_S = 0.05, 2.0, 10.0
+_IDLE_S, _IDLE_SHARE, _SETTLE_S = 0.5, 0.1, 30.0
+
+
+class ServerFailedError(Exception):
+    """A server that did not come up, or went down; the text is the reason a record gives."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """A server that answers at `url`. `ready_s`: from its start to the first answer.
+
+    One that was not started here has no process, and `greeting` instead of a log: its list of models.
+    """
+
+    url: str
+    ready_s: float = 0.0
+    log: supervisor.Log | None = None
+    process: subprocess.Popen[bytes] | None = None
+    greeting: str = ""
+
+    @property
+    def pid(self) -> int:
+        """0 where it is not ours."""
+        return self.process.pid if self.process else 0
+
+    @property
+    def said(self) -> str:
+        """Its log until now."""
+        return self.log.text if self.log else self.greeting
+
+    @property
+    def ended(self) -> str:
+        """That it has ended, and its last words; nothing while it lives."""
+        code = self.process.poll() if self.process else None
+        return "" if code is None else f"the server ended (code {code}) while it was used{_last(self.log)}"
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A server that outlived the run that started it."""
+
+    pid: int
+    name: str
+    file: Path
+
+
+def free_port() -> int:
+    """A port on loopback that was free just now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running(
+    server: Server, port: int, env: Environment, device: str, *, timeout_s: float = 600.0
+) -> Iterator[Live]:
+    """Start the server, wait until it is healthy and idle, and end it and its children afterwards.
+
+    One that runs already is asked for its models, and left as it is.
+    """
+    if server.url:
+        yield Live(server.url, greeting=_greeting(server))
+        return
+    with supervisor.scratch() as work:
+        yield from _started(server, port, env, device, work, time.monotonic(), timeout_s)
+
+
+def _started(
+    server: Server, port: int, env: Environment, device: str, work: Path, began: float, timeout_s: float
+) -> Iterator[Live]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", build_log.MORTAL, *server.argv],
+        cwd=work, env={**supervisor.variables(env, device), **server.variables}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    log = supervisor.Log(process.stdout)
+    note = _write_down(process, env.name)
+    try:
+        _wait(process, log, port, server.health, began + timeout_s)
+        live = Live(f"http://127.0.0.1:{port}", time.monotonic() - began, log, process)
+        _settle(process)
+        yield live
+    finally:
+        supervisor.end(process)
+        log.save("server")
+        note.unlink(missing_ok=True)
+
+
+def _greeting(server: Server) -> str:
+    """What a server says at /v1/models; ServerFailedError where nobody answers."""
+    root = server.url.rstrip("/").removesuffix("/v1")
+    asked = urllib.request.Request(f"{root}/v1/models")  # noqa: S310  (the client refuses other schemes)
+    if server.key_variable:
+        asked.add_header("Authorization", f"Bearer {os.environ.get(server.key_variable, '')}")
+    try:
+        with urllib.request.urlopen(asked, timeout=_GREETING_S) as answer:  # noqa: S310
+            text: str = answer.read().decode(errors="replace")
+            return text
+    except urllib.error.HTTPError:
+        return ""  # it is there; what it thinks of requests they will show
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise ServerFailedError(
+            f"nobody answers at {server.url} ({reason}): start the server there, or mend the engine's url"
+        ) from None
+
+
+def orphans() -> list[Orphan]:
+    """Servers written down whose run is gone and that live on; the notes of others that are gone go too."""
+    found = []
+    for file in sorted(paths.cache_folder("servers").glob("*.json")):
+        try:
+            note = json.loads(file.read_text())
+            if _same(note["owner"], note["owner_started"]):
+                continue
+            if _same(note["pid"], note["started"]):
+                found.append(Orphan(note["pid"], note["name"], file))
+                continue
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        file.unlink(missing_ok=True)
+    return found
+
+
+def end_orphans() -> list[Orphan]:
+    """End every orphan with its children; returns them, for a person to be told."""
+    gone = orphans()
+    for orphan in gone:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(orphan.pid)
+            family = [*process.children(recursive=True), process]
+            for member in family:
+                with contextlib.suppress(psutil.Error):
+                    member.kill()
+            psutil.wait_procs(family, timeout=5)
+        orphan.file.unlink(missing_ok=True)
+    return gone
+
+
+def _wait(
+    process: subprocess.Popen[bytes], log: supervisor.Log, port: int, health: str, deadline: float
+) -> None:
+    while True:
+        if (code := process.poll()) is not None:
+            time.sleep(_POLL_S)  # its last words are on their way
+            raise ServerFailedError(f"the server ended (code {code}) before it was healthy{_last(log)}")
+        if _healthy(port, health):
+            return
+        if time.monotonic() > deadline:
+            raise ServerFailedError(f"the server was not healthy in time{_last(log)}")
+        time.sleep(_POLL_S)
+
+
+def _healthy(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _settle(process: subprocess.Popen[bytes]) -> None:
+    """Wait until the server has stopped working on its start, at most half a minute."""
+    deadline = time.monotonic() + _SETTLE_S
+    with contextlib.suppress(psutil.Error):
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        while time.monotonic() < deadline:
+            before = sum(sum(p.cpu_times()[:2]) for p in family)
+            time.sleep(_IDLE_S)
+            if (sum(sum(p.cpu_times()[:2]) for p in family) - before) / _IDLE_S < _IDLE_SHARE:
+                return
+
+
+def _write_down(process: subprocess.Popen[bytes], name: str) -> Path:
+    file = paths.cache_folder("servers") / f"{process.pid}.json"
+    own = psutil.Process()
+    note = {
+        "name": name, "pid": process.pid, "started": psutil.Process(process.pid).create_time(),
+        "owner": own.pid, "owner_started": own.create_time(),
+    }  # fmt: skip
+    wire.write(file, wire.dumps(note))
+    return file
+
+
+def _same(pid: int, started: float) -> bool:
+    """Whether the process of this id is still the one that was started then, and not a dead one's entry."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 1.0
+    except psutil.Error:
+        return False
+
+
+def _last(log: supervisor.Log | None) -> str:
+    return f"; last line of its log: {log.last}" if log and log.last else ""

@@ -1,0 +1,1 @@
+"""REPORT.md and README.md: prose by hand, numbers filled in from records."""

@@ -1,0 +1,1 @@
+"""Figures of records as Vega-Lite specifications and as SVG."""

@@ -1,0 +1,1 @@
+"""report.html: one page with every record, filters, charts and tables."""

@@ -1,0 +1,1 @@
+"""Tables of records: columns, sections, highlights, and their text forms."""

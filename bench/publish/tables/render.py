@@ -1,0 +1,257 @@
+"""One table in four forms: for a terminal, for a page in Markdown, for a spreadsheet, for a program."""
+
+from __future__ import annotations
+
+import csv
+import io
+import textwrap
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from bench.contract import wire
+from bench.publish.tables.columns import (
+    CEILING,
+    CHANGE,
+    CHANGE_ENDS,
+    DIVERGENCE,
+    DIVERGENCE_MORE,
+    ENERGY,
+    MORE,
+    MORE_SIZE,
+    QUALITY,
+    SCORE_CHANGES,
+    SCORES,
+    SIZE,
+    TAILS,
+    Column,
+)
+from bench.publish.tables.model import LEGEND, Entry, Row, Section, Table
+from bench.publish.tables.sections import NAMES, Notes, Page, columns, load_columns, pages, summary
+
+_CHANGES = (CHANGE.key, *CHANGE_ENDS)
+# Heads of columns that hold no figures.
+_WORDS = frozenset({"marks", "faster?", "decoding bound by", "fits?", "by", "verdict", "why"})
+_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
+_HEAD = 12  # columns of a head that had to be broken
+_CUT = "(min\N{EN DASH}max) is left out where the terminal is too narrow: --format md, csv and json have it"
+
+
+def terminal(table: Table, width: int, *, bold: bool = False) -> str:
+    """Plain text of at most `width` columns; wide cells break at spaces. `bold`: what is best is set so."""
+    notes, cut = Notes(), False
+    parts: list[str] = []
+    for page in pages(table, notes):
+        sections = _joined(page, width)
+        fitted = [fitting(section, width) for section in sections]
+        cut = cut or fitted != [*sections]
+        parts += [wrapped([page.title], width), "\n", text(fitted, width, bold=bold)]
+    return "".join(
+        [*parts, wrapped([summary(table), *notes.lines(bold=bold), *([_CUT] if cut else [])], width)]
+    )
+
+
+def text(sections: Sequence[Section], width: int, *, bold: bool = False) -> str:
+    """Sections one below the other, each under its title; the best cells in bold for a terminal that can."""
+    out = io.StringIO()
+    console = _console(out, width, bold=bold)
+    for number, section in enumerate(sections):
+        console.print(Text(("\n" if number else "") + section.title))
+        if _needed(section) <= width:
+            out.writelines(f"{line}\n" for line in _lined(section, bold=bold))
+        else:
+            console.print(_grid(section))
+    return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
+
+
+def markdown(table: Table) -> str:
+    """A heading for each device and model, a pipe table for each section; outside text is escaped."""
+    notes = Notes()
+    lines: list[str] = []
+    for page in pages(table, notes):
+        lines += [f"### {escaped(page.title)}", ""]
+        for section in page.sections:
+            lines += [f"**{escaped(section.title)}**", "", *piped(section), ""]
+    ends = [escaped(line) for line in (summary(table), *notes.lines(bold=True))]
+    return "\n".join(lines) + "\n" + "  \n".join(ends) + "\n"
+
+
+def csv_text(*tables: Table) -> str:
+    """A line per row, as stored: SI units named in the header; median, min, max, n in separate columns.
+
+    Of several tables one sheet: a row is blank where its table has no such column.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    lines = []
+    for table in tables:
+        shown = {title: columns(table.rows, title) for title in table.tasks}
+        lines += [_flat(row, shown) for row in table.rows]
+    heads = dict.fromkeys(key for line in lines for key in line)
+    writer.writerow(heads)
+    writer.writerows([line.get(key, "") for key in heads] for line in lines)
+    return out.getvalue()
+
+
+def json_text(table: Table) -> str:
+    """Everything the table knows, every metric included, with the legend of its marks."""
+    return wire.dumps({**wire.plain(table), "legend": LEGEND}, indent=1) + "\n"
+
+
+def wrapped(lines: Sequence[str], width: int) -> str:
+    """Sentences, each on lines of its own of at most `width` columns."""
+    out = io.StringIO()
+    for line in lines:
+        _console(out, width).print(Text(line))
+    return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
+
+
+def _console(out: io.StringIO, width: int, *, bold: bool = False) -> Console:
+    """`color_system` None writes no style at all, whatever the terminal."""
+    kind: Literal["standard"] | None = "standard" if bold else None
+    return Console(file=out, width=width, color_system=kind, force_terminal=bold, legacy_windows=False)
+
+
+def fitting(section: Section, width: int) -> Section:
+    """The section, without the ranges over rounds where its lines would have to be broken inside figures."""
+    if _needed(section, broken=True) <= width:
+        return section
+    lines = tuple(
+        (*line[:NAMES], *(cell.partition(" (")[0] for cell in line[NAMES:])) for line in section.lines
+    )
+    return replace(section, lines=lines)
+
+
+def _lined(section: Section, *, bold: bool) -> Iterator[str]:
+    """What rich makes of `_grid` where nothing has to be broken, in a fiftieth of its time."""
+    widths = [max(map(len, column)) for column in zip(section.heads, *section.lines, strict=True)]
+    left = [_is_text(i, head) for i, head in enumerate(section.heads)]
+    for number, (line, best) in enumerate([(section.heads, ()), *_with_best(section)]):
+        cells = zip(line, widths, left, strict=True)
+        padded = [cell.ljust(size) if first else cell.rjust(size) for cell, size, first in cells]
+        for i in best if bold else ():
+            padded[i] = padded[i].replace(line[i], f"{_BOLD}{line[i]}{_PLAIN}")
+        yield "   ".join(padded)
+        if number == 0:
+            yield "─" * (sum(widths) + 3 * (len(widths) - 1))
+
+
+def _grid(section: Section) -> Grid:
+    """For lines that would not fit: long heads are broken at spaces and hyphens, cells at spaces."""
+    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
+    for i, head in enumerate(section.heads):
+        justify: Literal["left", "right"] = "left" if _is_text(i, head) else "right"
+        words = [word for line in section.lines for word in line[i].split()] if head in _WORDS else []
+        least = min(max(map(len, words), default=1), _HEAD)
+        grid.add_column(
+            Text(_broken(head)), justify=justify, overflow="fold", no_wrap=i < NAMES, min_width=least
+        )
+    for line, best in _with_best(section):
+        grid.add_row(*(Text(cell, style="bold" if i in best else "") for i, cell in enumerate(line)))
+    return grid
+
+
+def _is_text(column: int, head: str) -> bool:
+    return column < NAMES or head in _WORDS
+
+
+def _joined(page: Page, width: int) -> Sequence[Section]:
+    """Quality and the only workload side by side where the terminal is wide enough, else apart."""
+    first = [section for section in page.sections if not section.below]
+    if len(first) != 2 or len(first[0].lines) != len(first[1].lines):
+        return page.sections
+    one, two = first
+    lines = tuple((*a, *b[NAMES:]) for a, b in zip(one.lines, two.lines, strict=True))
+    best = one.best | {(line, len(one.heads) + column - NAMES) for line, column in two.best}
+    heads = (*one.heads, *two.heads[NAMES:])
+    both = Section(f"{one.title}; {two.title}", heads, lines, best=best)
+    rest = [section for section in page.sections if section.below]
+    return (both, *rest) if _needed(both) <= width else page.sections
+
+
+def _needed(section: Section, *, broken: bool = False) -> int:
+    """The width of the section when nothing in it is broken, or nothing but the heads and the marks."""
+    heads = [max(map(len, (_broken(h) if broken else h).split("\n"))) for h in section.heads]
+    cells = [max((len(cell) for cell in column), default=0) for column in zip(*section.lines, strict=True)]
+    marks = [broken and head == "marks" for head in section.heads]
+    found = zip(heads, cells or [0] * len(heads), marks, strict=True)
+    return sum((_HEAD if mark else max(head, cell)) + 3 for head, cell, mark in found)
+
+
+def _broken(head: str) -> str:
+    return textwrap.fill(head, _HEAD, break_long_words=False)
+
+
+def piped(section: Section) -> list[str]:
+    """The lines of a pipe table."""
+    rule = ["---" if _is_text(i, head) else "---:" for i, head in enumerate(section.heads)]
+    lines = (_piped(line, best) for line, best in _with_best(section))
+    return [_piped(section.heads), _piped(rule), *lines]
+
+
+def escaped(text: str) -> str:
+    """Text from outside as Markdown text: no table cell, tag or line of its own."""
+    text = " ".join(text.split())
+    for sign in "\\|<>*_`[]":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def _piped(cells: Sequence[str], bold: Collection[int] = ()) -> str:
+    shown = (f"**{escaped(c)}**" if i in bold else escaped(c) for i, c in enumerate(cells))
+    return f"| {' | '.join(shown)} |"
+
+
+def _with_best(section: Section) -> Iterator[tuple[tuple[str, ...], Collection[int]]]:
+    """Each line with the columns of its best cells."""
+    found: dict[int, set[int]] = {}
+    for line, column in section.best:
+        found.setdefault(line, set()).add(column)
+    for number, cells in enumerate(section.lines):
+        yield cells, found.get(number, ())
+
+
+def _flat(row: Row, shown: Mapping[str, Sequence[Column]]) -> dict[str, object]:
+    names = ("device", "suite", "model", "recipe", "engine")
+    flat: dict[str, object] = {name: getattr(row, name) for name in names}
+    keys = (*(c.key for c in (*SIZE, *MORE_SIZE)), "two_of_four_fraction")
+    sizes = {key: row.size(key) for key in keys}
+    flat |= {key: "" if value is None else value for key, value in sizes.items()}
+    for title, entry in row.tasks.items():
+        flat |= _columns(title, entry, [c.key for c in shown[title] if c.key])
+        if shown[title] == QUALITY:
+            flat |= {f"{title}/{key}": entry.change.get(key, "") for key in _CHANGES}
+        if shown[title][0] in SCORES:
+            flat |= {f"{title}/metric": entry.metric}
+            flat |= {f"{title}/{key}": entry.change.get(key, "") for key in SCORE_CHANGES}
+        if shown[title] == DIVERGENCE:
+            medians = {key: found.median for key, found in entry.figures.items()}
+            flat |= {f"{title}/{key}": medians.get(key, "") for key in DIVERGENCE_MORE}
+    for title, entry in row.workloads.items():
+        shown_keys = [c.key for c in load_columns([entry])]
+        online = [*shown_keys, *TAILS] if "concurrency" in entry.figures else shown_keys
+        flat |= _columns(title, entry, list(dict.fromkeys(online)))
+        flat |= _more(title, entry)
+    return flat
+
+
+def _more(title: str, entry: Entry) -> dict[str, object]:
+    """What sections of their own show of a load: figures, words, changes against the baseline."""
+    keys = list(dict.fromkeys((*(column.key for known in MORE.values() for column in known), *ENERGY)))
+    found = {key: value for key, value in _columns(title, entry, keys).items() if value != ""}
+    plain = {f"{title}/{key}": {**entry.words, **entry.change}.get(key) for key in (*keys, CEILING)}
+    return {**found, **{key: value for key, value in plain.items() if value is not None}}
+
+
+def _columns(title: str, entry: Entry, keys: Sequence[str]) -> dict[str, object]:
+    flat: dict[str, object] = {f"{title}/status": entry.status}
+    for key in keys:
+        found = entry.figures.get(key)
+        values = ("", "", "", "") if found is None else (found.median, found.low, found.high, found.n)
+        flat |= {f"{title}/{key}{end}": v for end, v in zip(("", "_min", "_max", "_n"), values, strict=True)}
+    return {**flat, f"{title}/reason": entry.reason, f"{title}/marks": " ".join(entry.marks)}

@@ -1,0 +1,1 @@
+"""A suite file to a validated Suite, and what can be named in one."""

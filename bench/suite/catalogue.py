@@ -1,0 +1,57 @@
+"""`bench list`: what can be named in a suite, read from the directories that are the registry."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from bench import paths
+from bench.contract import plugins
+from bench.models import dummy
+from bench.suite import config
+
+_PACKAGES = {"engines": plugins.ENGINES, "methods": plugins.METHODS, "tasks": plugins.TASKS}
+
+
+def lines(what: str) -> Iterator[str]:
+    """One line per name, with its options and their defaults where it has any."""
+    found = listed(what)
+    width = max((len(each["name"]) for each in found), default=0)
+    for each in found:
+        if "options" in each:
+            options = ", ".join(f"{name}={value!r}" for name, value in each["options"].items())
+            yield f"{each['name']:<{width}} {each['about']}"
+            yield f"{'':<{width}} options: {options or 'none'}"
+        elif "steps" in each:
+            yield f"{each['name']:<{width}} {'; then '.join(map(_flat, each['steps'])) or 'no steps'}"
+        else:
+            yield f"{each['name']}  {each['about']}"
+
+
+def listed(what: str) -> list[dict[str, Any]]:
+    """The same for a program: an object per `name`."""
+    if what == "shapes":
+        return [
+            {"name": name, "about": about} for name, _, about in (s.partition("  ") for s in dummy.listed())
+        ]
+    if what == "suites":
+        files = {str(file.relative_to(paths.ROOT)): file for file in config.suites()}
+        return [{"name": name, "about": _first_comment(file.read_text())} for name, file in files.items()]
+    if what == "recipes":
+        return [{"name": name, "steps": list(steps)} for name, steps in config.named_recipes().items()]
+    found = []
+    for name in plugins.names(_PACKAGES[what]):
+        module = plugins.load(_PACKAGES[what], name)
+        options = {f.name: f.default for f in dataclasses.fields(module.Options)}
+        found.append({"name": name, "about": (module.__doc__ or "").splitlines()[0], "options": options})
+    return found
+
+
+def _flat(step: dict[str, object]) -> str:
+    return ", ".join(f"{k}: {v}" for k, v in step.items())
+
+
+def _first_comment(text: str) -> str:
+    first = text.splitlines()[0] if text else ""
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

@@ -1,0 +1,51 @@
+"""The JSON Schema of a suite file.
+
+The dataclasses' own, widened by the short forms and the plugins' options.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from bench.contract import plugins
+from bench.contract.spec import Suite
+from bench.suite import config
+
+
+def suite_schema() -> dict[str, Any]:
+    """What an editor needs to complete and check a suite file; each plugin's options are spelled out."""
+    schema = TypeAdapter(Suite).json_schema()
+    defs: dict[str, Any] = schema["$defs"]
+    recipe = defs["Recipe"]
+    recipe["properties"]["steps"]["items"] = {"$ref": "#/$defs/Step"}
+    defs["Step"] = _any_plugin(plugins.METHODS, "method", {})
+    defs["EngineSpec"] = {
+        "anyOf": [_enum(plugins.ENGINES), _any_plugin(plugins.ENGINES, "name", {"label": {"type": "string"}})]
+    }
+    defs["Task"] = {
+        "anyOf": [_enum(plugins.TASKS), _any_plugin(plugins.TASKS, "task", {"name": {"type": "string"}})]
+    }
+    defs["Recipe"] = {"anyOf": [{"enum": sorted(config.named_recipes())}, recipe]}
+    defs["Model"] = {
+        "anyOf": [{"type": "string", "description": "A local folder or a Hub id"}, defs["Model"]]
+    }
+    schema["required"] = [key for key in schema["required"] if key != "name"]  # the file's name serves
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llm-bench suite", **schema}
+
+
+def _enum(package: str) -> dict[str, Any]:
+    return {"enum": list(plugins.names(package))}
+
+
+def _any_plugin(package: str, word: str, more: dict[str, Any]) -> dict[str, Any]:
+    """One object form per plugin of the package: its name under `word`, its options beside it."""
+    forms = []
+    for name in plugins.names(package):
+        options = TypeAdapter(plugins.load(package, name).Options).json_schema()
+        properties = {word: {"const": name}, **options.get("properties", {}), **more}
+        forms.append(
+            {"type": "object", "properties": properties, "required": [word], "additionalProperties": False}
+        )
+    return {"anyOf": forms}

@@ -1,0 +1,108 @@
+"""What `python -m eval` prints: figures with their intervals, in words and units a person reads."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench.contract.record import Result
+from bench.publish.tables.columns import number
+
+_Z95 = 1.959963984540054
+_UNITS = {"_fraction": (100.0, " %"), "_bytes": (2.0**-20, " MiB")}
+_COUNTS = ("scored_tokens", "scored_items")
+# What a comparison says, in this order: metric, its words, its scale, its unit.
+_CHANGES = (
+    ("score_change", "difference", 1.0, ""),
+    ("perplexity_change_fraction", "change of perplexity", 100.0, " %"),
+    ("score_recovery_fraction", "recovery", 100.0, " %"),
+    ("flips_worse", "items lost", 1.0, ""),
+    ("flips_better", "items won", 1.0, ""),
+    ("mcnemar_p", "p, McNemar exact", 1.0, ""),
+)
+
+
+def one(result: Result) -> str:
+    """A record: its metrics, then what ran."""
+    cell = result.cell
+    head = f"{cell.what} of {cell.model.label} in {cell.engine.title} on {result.hardware.name}"
+    return "\n".join([head, "", _grid(["metric", "value", "95 %"], _figures(result.metrics)), *_ran(result)])
+
+
+def two(base: str, theirs: Result | None, mine: Result, change: Mapping[str, float]) -> str:
+    """Two records of one task beside each other, and what their items say together."""
+    other = mine.cell
+    head = f"{other.what}: {other.model.label} in {other.engine.title} against {base}"
+    if theirs is None:  # the task measures the one against the other
+        return "\n".join([head, "", _grid(["metric", "value", "95 %"], _figures(mine.metrics)), *_ran(mine)])
+    head += f" in {theirs.cell.engine.title}"
+    known = {name: (value, interval) for name, value, interval in _figures(theirs.metrics)}
+    rows = [
+        (name, *known[name], value, interval)
+        for name, value, interval in _figures(mine.metrics)
+        if name in known
+    ]
+    grid = _grid(["metric", "base", "95 %", "other", "95 %"], rows)
+    return "\n".join([head, "", grid, "", _grid(["on the same items", "", "95 %"], _changes(mine, change))])
+
+
+def _figures(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """(name, value, interval) of each metric that is no part of another one, and not said by its own name."""
+    found, twice = [], {"accuracy_fraction", "score"} if "scored_items" in metrics else set()
+    for key, value in metrics.items():
+        stem, unit = _split(key)
+        if any(stem.endswith(end) for end in ("_low", "_high", "_stderr")) or key in twice:
+            continue
+        scale, word = _UNITS.get(unit, (1.0, ""))
+        low, high = metrics.get(f"{stem}_low{unit}"), metrics.get(f"{stem}_high{unit}")
+        if low is None and (stderr := metrics.get(f"{stem}_stderr{unit}")) is not None:
+            low, high = value - _Z95 * stderr, value + _Z95 * stderr
+        shown = f"{value:,.0f}" if key in _COUNTS else number(value * scale, 4) + word
+        found.append((stem.replace("_", " "), shown, _between(low, high, scale)))
+    return sorted(found)
+
+
+def _changes(mine: Result, change: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    rows = []
+    points = "accuracy_fraction" in mine.metrics
+    for key, words, usual, usually in _CHANGES:
+        if key not in change:
+            continue
+        scale, unit = (100.0, " points") if key == "score_change" and points else (usual, usually)
+        stem, end = _split(key)
+        signed = "+" if "change" in key else ""
+        value = change[key] * scale
+        text = f"{value:.0f}" if key.startswith("flips") else f"{value:{signed}.3g}"
+        low, high = change.get(f"{stem}_low{end}"), change.get(f"{stem}_high{end}")
+        rows.append((words, text + unit, _between(low, high, scale)))
+    return rows
+
+
+def _between(low: float | None, high: float | None, scale: float) -> str:
+    if low is None or high is None:
+        return ""
+    return f"{low * scale:.4g} … {high * scale:.4g}"
+
+
+def _split(key: str) -> tuple[str, str]:
+    unit = next((unit for unit in _UNITS if key.endswith(unit)), "")
+    return key.removesuffix(unit), unit
+
+
+def _ran(result: Result) -> list[str]:
+    return ["", *(f"  {name:<20} {value}" for name, value in sorted(result.receipts.items()))]
+
+
+def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    out = io.StringIO()
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for place, head in enumerate(heads):
+        grid.add_column(head, justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    Console(file=out, width=120, color_system=None).print(grid)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

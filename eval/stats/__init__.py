@@ -1,0 +1,1 @@
+"""Paired comparisons of two artifacts over the same items."""

@@ -1,0 +1,197 @@
+"""A text cut into windows: which tokens a model sees together and which of them are scored.
+
+The text is encoded once, by the model's own rules (a model with a BOS token gets one, at the start of the
+text); only full windows count, the tail is dropped. Two conventions:
+
+`hf-<context>`: windows start at 0, stride, 2 stride, ... A token is scored in the first window that holds
+it, from the tokens before it in that window; the first token of the text is never scored, and where stride
+equals context (the default, the loop of the GPTQ paper's code) neither is the first token of any window.
+
+`llama.cpp-<context>`: what llama.cpp's `llama-perplexity` does (tools/perplexity/perplexity.cpp). Windows lie
+side by side, and the first token of each is replaced by BOS if the model adds one. The predictions made at
+positions context/2 .. context-2 are scored, which are those of tokens context/2+1 .. context-1: every scored
+token sees at least half a window, and about half of the text is scored. That tool asks for a text of at
+least two windows; here one is enough.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract.errors import UserError
+from bench.contract.hooks import Session
+from eval import corpora
+from eval.text import tokens
+
+Convention = Literal["hf", "llama.cpp"]
+_OVERLAP_MOST = 0.01
+_ROWS = 64  # rows of logits looked at at once: a few hundred KiB to a few MiB, which caches hold
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is scored. `stride` 0 means `context`; `tokens` 0 the whole text, else its first tokens only."""
+
+    corpus: str
+    convention: Convention
+    context: int
+    stride: int = 0
+    tokens: int = 0
+
+    @property
+    def title(self) -> str:
+        """As stdlib-hf-512, with -s256 for another stride and -32768t for a cut text."""
+        stride = f"-s{self.stride}" if self.stride not in (0, self.context) else ""
+        cut = f"-{self.tokens}t" if self.tokens else ""
+        return f"{label(self.corpus)}-{self.convention}-{self.context}{stride}{cut}"
+
+
+@dataclass(frozen=True)
+class Window:
+    """`ids[first:]` are scored, each from those before it; `size` is the UTF-8 bytes they cover."""
+
+    start: int
+    ids: Sequence[int]
+    first: int
+    size: int
+
+    @property
+    def scored(self) -> int:
+        return len(self.ids) - self.first
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A text in windows.
+
+    `ids` are its tokens, `sha256` is that of the whole text, `overlap` the share of the scored text's
+    paragraphs that the artifact was calibrated on.
+    """
+
+    ids: Sequence[int]
+    sha256: str
+    overlap: float
+    windows: tuple[Window, ...]
+
+    @property
+    def items(self) -> str:
+        """The SHA-256 of every window's ids and first scored place: the same items, the same digest."""
+        plain = [[list(w.ids), w.first] for w in self.windows]
+        return hashlib.sha256(json.dumps(plain, separators=(",", ":")).encode()).hexdigest()
+
+    def facts(self, scope: Scope) -> dict[str, Any]:
+        """What a record says of the items, whatever is measured over them."""
+        return {
+            "corpus": label(scope.corpus),
+            "sha256": self.sha256,
+            "tokens": len(self.ids),
+            "first_ids": self.ids[:8],
+            "context": scope.context,
+            "windows": len(self.windows),
+            "window_tokens": [window.scored for window in self.windows],
+            "window_bytes": [window.size for window in self.windows],
+            "calibration_overlap_fraction": self.overlap,
+        }
+
+
+def cut(session: Session, scope: Scope, folder: Path) -> Cut:
+    """The windows of the text, encoded for the artifact in `folder` that `session` runs.
+
+    UserError when the model or the text has no room for the context, or when calibration saw the text.
+    """
+    _check(scope, folder)
+    corpus = corpora.load(scope.corpus)
+    encoded = tokens.encode(session, corpus.text, folder, scope.tokens)
+    count = len(encoded.ids)
+    if count < scope.context:
+        raise UserError(
+            f"the text '{label(scope.corpus)}' has {count} tokens, fewer than one context of {scope.context}"
+        )
+    overlap = _overlap(corpus.text[: encoded.end], folder)
+    make = {"hf": _hf, "llama.cpp": _llama_cpp}[scope.convention]
+    return Cut(encoded.ids, corpus.sha256, overlap, tuple(make(encoded, scope)))
+
+
+def scored(session: Session, window: Window) -> Iterator[tuple[Any, Any]]:
+    """Logits that predict the scored tokens, [at most 64 rows, vocab], with those tokens' ids, in order."""
+    import numpy as np
+
+    targets, seen = np.asarray(window.ids), 0
+    for block in session.logits(window.ids):
+        seen += len(block.logits)
+        stop = min(len(block.logits), len(targets) - 1 - block.start)
+        for low in range(max(0, window.first - 1 - block.start), stop, _ROWS):
+            rows = block.logits[low : min(low + _ROWS, stop)]
+            at = block.start + low + 1
+            yield rows, targets[at : at + len(rows)]
+    if seen != len(targets):
+        raise UserError(
+            f"the engine gave logits for {seen} of {len(targets)} positions: its context is too small"
+        )
+
+
+def label(corpus: str) -> str:
+    """A `path:` corpus goes by its file's name: where it lies is nobody's business."""
+    return Path(corpus.removeprefix("path:")).name if corpus.startswith("path:") else corpus
+
+
+def _hf(text: tokens.Encoded, scope: Scope) -> Iterator[Window]:
+    context, stride = scope.context, scope.stride or scope.context
+    for start in range(0, len(text.ids) - context + 1, stride):
+        first = max(1, context - stride) if start else 1
+        end = start + context
+        yield Window(start, text.ids[start:end], first, sum(text.sizes[start + first : end]))
+
+
+def _llama_cpp(text: tokens.Encoded, scope: Scope) -> Iterator[Window]:
+    context, first = scope.context, scope.context // 2 + 1
+    for start in range(0, len(text.ids) - context + 1, context):
+        end = start + context
+        ids = text.ids[start:end] if text.bos is None else [text.bos, *text.ids[start + 1 : end]]
+        yield Window(start, ids, first, sum(text.sizes[start + first : end]))
+
+
+def _check(scope: Scope, folder: Path) -> None:
+    least = {"hf": 2, "llama.cpp": 3}[scope.convention]
+    if scope.context < least:
+        raise UserError(f"a context has at least {least} tokens, not {scope.context}: none would be scored")
+    if scope.stride and scope.convention == "llama.cpp":
+        raise UserError("convention llama.cpp has no stride: leave it out, or use convention hf")
+    if not 0 <= scope.stride <= scope.context:
+        raise UserError(f"stride {scope.stride} is outside 0 .. {scope.context}, the context")
+    if scope.tokens < 0:
+        raise UserError(f"tokens is {scope.tokens}: give 0 for the whole text or a positive number")
+    config = _json(folder / "config.json")
+    text = config.get("text_config") or config
+    room = text.get("max_position_embeddings") or text.get("n_positions")
+    if room and scope.context > room:
+        raise UserError(f"the model's context is {room} tokens: a window of {scope.context} does not fit")
+
+
+def _overlap(text: str, folder: Path) -> float:
+    """The share of the text's paragraphs that the artifact was calibrated on; above 1 % a UserError."""
+    file = folder / "calibration.json"
+    paragraphs = corpora.fingerprint(text)
+    if not file.is_file() or not paragraphs:
+        return 0.0
+    share = len(paragraphs.intersection(_json(file)["paragraphs"])) / len(paragraphs)
+    if share > _OVERLAP_MOST:
+        raise UserError(
+            f"the artifact was calibrated on {share:.0%} of this text's paragraphs: score it on another text"
+        )
+    return share
+
+
+def _json(file: Path) -> Any:
+    """What a file of the artifact's folder holds; nothing where there is none, or the artifact is a file."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except ValueError:
+        raise UserError(f"{file.name} of the artifact is not valid JSON: make or download it again") from None

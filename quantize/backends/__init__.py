@@ -1,0 +1,1 @@
+"""The libraries that several compression methods share."""

@@ -1,0 +1,135 @@
+"""ONNX models written here node by node, and what the audit reads in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from bench.contract.errors import UserError
+from bench.formats import audit
+from bench.models import resolve
+
+_HIDDEN, _WIDE, _VOCAB = 64, 128, 256
+
+
+def _constant(name: str, shape: tuple[int, ...], kind: Any = np.float32) -> Any:
+    return numpy_helper.from_array(np.zeros(shape, kind), name)
+
+
+def _write(folder: Path, nodes: list[Any], constants: list[Any], **settings: Any) -> Path:
+    """A folder as the model builder leaves one."""
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])
+    out = helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "model", [ids], [out], constants)
+    onnx.save(helper.make_model(graph), str(folder / "model.onnx"), **settings)
+    said = {"vocab_size": _VOCAB, "context_length": 512, "decoder": {"filename": "model.onnx"}}
+    (folder / "genai_config.json").write_text(json.dumps({"model": said}))
+    return folder
+
+
+def _packed(name: str, rows: int, columns: int, bits: int, block: int) -> tuple[Any, list[Any]]:
+    """A MatMulNBits node with float32 scales, and its constants."""
+    base = name.strip("/").replace("/", ".")
+    node = helper.make_node(
+        "MatMulNBits", ["x", f"{base}_Q", f"{base}_s"], [f"{name}_out"], name=name, domain="com.microsoft",
+        K=columns, N=rows, bits=bits, block_size=block,
+    )  # fmt: skip
+    blocks = columns // block
+    packed = _constant(f"{base}_Q", (rows, blocks, block * bits // 8), np.uint8)
+    return node, [packed, _constant(f"{base}_s", (rows, blocks))]
+
+
+def test_bits_are_those_of_packed_weights_with_their_scales(tmp_path: Path) -> None:
+    """4 bits in blocks of 32 with 32-bit scales are 5 a weight; norms and embeddings are parameters apart."""
+    node, constants = _packed("/model/layers.0/attn/q_proj/MatMul_Q4", _WIDE, _HIDDEN, 4, 32)
+    gather = helper.make_node("Gather", ["embed", "input_ids"], ["x"], name="/model/embed_tokens/Gather")
+    constants += [_constant("embed", (_VOCAB, _HIDDEN)), _constant("norm", (_HIDDEN,)),
+                  _constant("cos_cache", (512, 16))]  # fmt: skip
+    found = audit.audit(_write(tmp_path, [gather, node], constants), None)
+
+    assert (found.format, found.bits_per_weight, found.quantized_fraction) == ("onnx", 5.0, 1.0)
+    assert found.linear_parameters == _WIDE * _HIDDEN
+    assert found.parameters == _WIDE * _HIDDEN + _VOCAB * _HIDDEN + _HIDDEN
+    assert (found.vocab_size, found.context) == (_VOCAB, 512)
+    assert found.tensor_types == {"float": 4, "uint8": 1}
+    assert audit.source(tmp_path).linears == {"model.layers.0.self_attn.q_proj": (_WIDE, _HIDDEN)}
+
+
+def test_a_head_that_is_the_embedding_turned_is_tied(tmp_path: Path) -> None:
+    """The embedding reads the head's matrix through a Transpose: no linear layer, its parameters once."""
+    turned = helper.make_node("Transpose", ["head"], ["table"])
+    gather = helper.make_node("Gather", ["table", "input_ids"], ["x"])
+    layer = helper.make_node("MatMul", ["x", "up"], ["y"], name="/model/layers.0/mlp/up_proj/MatMul")
+    head = helper.make_node("MatMul", ["y", "head"], ["logits"], name="/lm_head/MatMul")
+    constants = [_constant("head", (_HIDDEN, _VOCAB)), _constant("up", (_HIDDEN, _HIDDEN))]
+    found = audit.audit(_write(tmp_path, [turned, gather, layer, head], constants), None)
+
+    assert found.tied_head
+    assert found.linear_parameters == _HIDDEN * _HIDDEN
+    assert found.parameters == _HIDDEN * _HIDDEN + _HIDDEN * _VOCAB
+    assert (found.bits_per_weight, found.quantized_fraction, found.notes) == (32.0, 0.0, ())
+
+
+def test_a_layer_left_wide_is_named(tmp_path: Path) -> None:
+    """One of two layers is in 8 bits: half of the weights, and a note with the other's name."""
+    small, constants = _packed("/model/layers.0/mlp/up_proj/MatMul_Q8", _HIDDEN, _HIDDEN, 8, 64)
+    wide = helper.make_node("MatMul", ["y", "down"], ["logits"], name="/model/layers.0/mlp/down_proj/MatMul")
+    constants.append(_constant("down", (_HIDDEN, _HIDDEN)))
+    found = audit.audit(_write(tmp_path, [small, wide], constants), None)
+
+    assert found.quantized_fraction == 0.5
+    assert found.bits_per_weight == (8.5 + 32) / 2
+    assert found.notes == ("not quantized: model.layers.0.mlp.down_proj",)
+
+
+def test_integers_behind_a_scale_are_counted_with_it(tmp_path: Path) -> None:
+    """Dynamic quantization multiplies by its scales later; a QDQ weight has them in its DequantizeLinear."""
+    dynamic = helper.make_node(
+        "MatMulInteger", ["x", "w_quantized", "z", "w_zero_point"], ["a"], name="/a/MatMul"
+    )
+    undone = helper.make_node("DequantizeLinear", ["v", "v_scale"], ["wide"])
+    product = helper.make_node("MatMul", ["a", "wide"], ["logits"], name="/b/MatMul")
+    constants = [
+        _constant("w_quantized", (_HIDDEN, _WIDE), np.uint8), _constant("w_scale", (_WIDE,)),
+        _constant("w_zero_point", (_WIDE,), np.uint8),
+        _constant("v", (_WIDE, _HIDDEN), np.int8), _constant("v_scale", (_HIDDEN,)),
+    ]  # fmt: skip
+    found = audit.audit(_write(tmp_path, [dynamic, undone, product], constants), None)
+
+    assert found.linear_bytes == 2 * _HIDDEN * _WIDE + 4 * _WIDE + _WIDE + 4 * _HIDDEN
+    assert found.quantized_fraction == 1.0
+
+
+def test_a_product_of_two_computed_values_is_no_layer(tmp_path: Path) -> None:
+    """Attention written out has products without a weight."""
+    product = helper.make_node("MatMul", ["input_ids", "input_ids"], ["logits"])
+
+    with pytest.raises(UserError, match="no linear layer"):
+        audit.audit(_write(tmp_path, [product], []), None)
+
+
+def test_data_that_is_cut_short_or_missing_is_said(tmp_path: Path) -> None:
+    """The data file, the model itself, and the settings: a sentence for each."""
+    layer = helper.make_node("MatMul", ["x", "w"], ["logits"], name="/a/MatMul")
+    _write(tmp_path, [layer], [_constant("w", (_HIDDEN, _WIDE))], save_as_external_data=True,
+           location="model.onnx.data", size_threshold=0)  # fmt: skip
+    data, model = tmp_path / "model.onnx.data", tmp_path / "model.onnx"
+    assert audit.audit(tmp_path, None).linear_bytes == 4 * _HIDDEN * _WIDE
+    before = resolve.content_hash(tmp_path)
+
+    data.write_bytes(data.read_bytes()[:-8])
+    assert resolve.content_hash(tmp_path) != before
+    with pytest.raises(UserError, match=r"model\.onnx\.data is missing or cut short: tensor w ends"):
+        audit.audit(tmp_path, None)
+    model.write_bytes(model.read_bytes()[:-9])
+    with pytest.raises(UserError, match="no ONNX model"):
+        audit.audit(tmp_path, None)
+    model.unlink()
+    with pytest.raises(UserError, match=r"lacks model\.onnx"):
+        audit.audit(tmp_path, None)

@@ -1,0 +1,49 @@
+"""Zeros counted in stored weights whose zeros are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from bench.formats import audit, sparsity
+
+LAYER = "model.layers.0.mlp.up_proj"
+
+
+def _stored(folder: Path, values: np.ndarray[tuple[int, ...], np.dtype[np.float32]], dtype: str) -> Path:
+    kind = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+    tensors = {f"{LAYER}.weight": values.astype(kind), "model.norm.weight": np.zeros(8, np.float32)}
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"vocab_size": 8, "tie_word_embeddings": True}))
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+def test_zeros_are_counted_in_every_floating_type(tmp_path: Path, dtype: str) -> None:
+    """Of 2 x 8 weights 5 are zero, one of them -0.0; of 4 groups of four two have two zeros or more."""
+    values = np.ones((2, 8), np.float32)
+    values[0, [0, 1, 2]] = 0.0
+    values[1, [4, 7]] = [0.0, -0.0]
+
+    assert sparsity.count(_stored(tmp_path, values, dtype), [LAYER]) == (5 / 16, 2 / 4)
+
+
+def test_a_weight_that_is_no_plain_number_has_no_zeros_to_count(tmp_path: Path) -> None:
+    """Packed weights are not looked into, and a layer that is not there is no layer without zeros."""
+    save_file({f"{LAYER}.weight": np.zeros((4, 4), np.uint8)}, tmp_path / "model.safetensors")
+
+    assert sparsity.count(tmp_path, [LAYER]) is None
+    assert sparsity.count(tmp_path, ["model.layers.1.mlp.up_proj"]) is None
+
+
+def test_an_audit_counts_zeros_only_where_it_is_asked_to(tmp_path: Path) -> None:
+    """Every weight is read for it, which planning must not wait for."""
+    folder = _stored(tmp_path, np.zeros((4, 4), np.float32), "float32")
+
+    assert audit.audit(folder, None).zero_fraction is None
+    assert audit.audit(folder, None, zeros=True).zero_fraction == 1.0

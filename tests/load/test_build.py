@@ -1,0 +1,143 @@
+"""Workloads as letters to the load process: lengths, prompts, schedules, and what cannot be asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+
+from bench.contract.errors import UserError
+from bench.contract.workload import Workload
+from bench.load import build
+from bench.load.job import Endpoint
+from tests.conftest import ROOT
+
+TOKENIZER = ROOT / "models" / "demo" / "tokenizer.json"
+IDS = build.Target(Endpoint("http://localhost:1", "m"), vocab_size=4096, tokenizer=TOKENIZER, context=1024)
+TEXT = build.Target(Endpoint("http://localhost:1", "m"), tokenizer=TOKENIZER, context=1024)
+CHAT = build.Target(Endpoint("http://localhost:1", "m", api="chat"), 4096, TOKENIZER, 1024)
+
+
+def _load(**fields: Any) -> Workload:
+    return Workload(**{"kind": "open", "rate_per_s": 10.0, "prompt_tokens": 32, "new_tokens": 8,
+                       "requests": 40, **fields})  # fmt: skip
+
+
+def test_a_closed_load_warms_up_with_twice_its_concurrency() -> None:
+    """And no prompt begins like another."""
+    job, facts = build.job(_load(kind="closed", concurrency=4), IDS, "s", "0")
+
+    assert job.closed is not None
+    assert job.closed.warmups == 8
+    assert len(job.asks) == 48
+    assert {len(ask.ids) for ask in job.asks} == {32}
+    assert len({ask.ids[0] for ask in job.asks}) == 48
+    assert facts["prompts"] == "ids"
+
+
+def test_a_conversations_prompt_grows_by_answer_and_question() -> None:
+    """Each turn's prompt begins with the whole one before it; lengths are exact."""
+    job, _ = build.job(_load(kind="closed", concurrency=2, turns=3, requests=9), IDS, "s", "0")
+
+    assert job.closed is not None
+    assert (job.closed.turns, job.closed.warmups) == (3, 6)
+    assert len(job.asks) == 6 + 9
+    for first in range(0, 15, 3):
+        one, two, three = (list(ask.ids) for ask in job.asks[first : first + 3])
+        assert (len(one), len(two), len(three)) == (32, 72, 112)
+        assert two[:32] == one
+        assert three[:72] == two
+
+
+def test_a_conversation_over_chat_has_roles() -> None:
+    """User and assistant in turns, the user last."""
+    job, facts = build.job(_load(kind="closed", turns=2, requests=2), CHAT, "s", "0")
+
+    assert [role for role, _ in job.asks[1].messages] == ["user", "assistant", "user"]
+    assert facts["prompts"] == "chat"
+
+
+def test_text_prompts_have_the_length_by_the_models_tokenizer() -> None:
+    """A server that takes text only is asked as many tokens as the others."""
+    job, facts = build.job(_load(), TEXT, "s", "0")
+    encode = Tokenizer.from_file(str(TOKENIZER)).encode
+
+    assert {len(encode(ask.text).ids) for ask in job.asks} == {32}
+    assert {ask.prompt_tokens for ask in job.asks} == {32}
+    assert facts["prompts"] == "text"
+
+
+def test_drawn_lengths_fit_the_context_together() -> None:
+    """Both ends are drawn, and never exceed the model."""
+    load = _load(lengths="lognormal", spread=2.0, prompt_tokens=600, new_tokens=200, requests=300)
+    job, _ = build.job(load, IDS, "s", "0")
+    sizes = [(len(ask.ids), ask.new_tokens) for ask in job.asks]
+
+    assert len(set(sizes)) > 100
+    assert max(a + b for a, b in sizes) <= 1024
+    assert min(b for _, b in sizes) >= 2
+
+
+def test_a_window_asks_for_as_many_requests_as_fill_it() -> None:
+    """At ten a second twenty seconds are 200 requests, whatever the least was."""
+    job, _ = build.job(_load(window_s=20.0), IDS, "s", "0")
+
+    assert job.opened is not None
+    assert len(job.opened.due_s) == 200
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> str:
+    """A hundred requests half a second apart, every fifth too long for the demo model."""
+    file = tmp_path / "trace.csv"
+    sizes = [4000 if i % 5 == 0 else 100 for i in range(100)]
+    lines = [f"2023-11-16 18:15:{i // 2:02d}.{5 * (i % 2)}000000,{size},20" for i, size in enumerate(sizes)]
+    file.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *lines]))
+    return str(file)
+
+
+def test_a_trace_is_replayed_scaled_and_cut_to_the_context(trace: str) -> None:
+    """The file's own gaps over the speed, its lengths as far as the model goes, and how many were cut."""
+    load = Workload(kind="trace", path=trace, speed=10.0, requests=50)
+    job, facts = build.job(load, IDS, "s", "0")
+    again, _ = build.job(load, IDS, "s", "1")
+
+    assert job.opened is not None
+    assert again.opened is not None
+    own = job.asks[job.opened.warmup :]
+    assert job.opened.due_s == pytest.approx([i * 0.05 for i in range(50)])
+    assert facts["capped"] == sum(len(ask.ids) == 1004 for ask in own) == 10
+    assert {len(ask.ids) for ask in own} == {100, 1004}
+    assert {ask.new_tokens for ask in own} == {20}
+    assert [len(a.ids) for a in again.asks] == [len(a.ids) for a in job.asks]  # the same stretch each round
+    assert again.asks[-1].ids != job.asks[-1].ids  # of other words
+
+
+def test_a_traces_lengths_can_come_at_another_rate(trace: str) -> None:
+    """With rate_per_s the file's times are left aside."""
+    job, _ = build.job(Workload(kind="trace", path=trace, rate_per_s=5.0, requests=100), IDS, "s", "0")
+
+    assert job.opened is not None
+    assert job.opened.due_s[-1] == pytest.approx(20, rel=0.4)
+
+
+def test_a_trace_of_texts_sends_its_texts(tmp_path: Path) -> None:
+    """ShareGPT: as ids where the server takes them, as text elsewhere; it has no times of its own."""
+    file = tmp_path / "sharegpt.json"
+    turns = [[{"from": "human", "value": f"why {i}?"}, {"from": "gpt", "value": "it is"}] for i in range(9)]
+    file.write_text(json.dumps([{"conversations": turn} for turn in turns]))
+    load = Workload(kind="trace", path=str(file), rate_per_s=5.0, requests=9)
+    ids, _ = build.job(load, IDS, "s", "0")
+    text, _ = build.job(load, TEXT, "s", "0")
+
+    assert ids.opened is not None
+    decode = Tokenizer.from_file(str(TOKENIZER)).decode
+    assert {decode(list(ask.ids)).strip() for ask in ids.asks[ids.opened.warmup :]} == {
+        f"why {i}?" for i in range(9)
+    }
+    assert {ask.text for ask in text.asks[ids.opened.warmup :]} == {f"why {i}?" for i in range(9)}
+    with pytest.raises(UserError, match="has no times: give the workload a rate_per_s"):
+        build.job(Workload(kind="trace", path=str(file), requests=9), IDS, "s", "0")

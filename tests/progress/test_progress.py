@@ -1,0 +1,261 @@
+"""A run as a person sees it: in a real pseudo-terminal, in a pipe, in CI; on the fake engine."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+from bench.progress.progress import Progress
+from bench.progress.snapshot import Round
+from bench.store import Store
+from tests.conftest import ROOT, Command
+
+_SUITE = """
+model: models/demo
+recipes: [as-is]
+engines: {engines}
+workloads: [{{batch: 1, prompt_tokens: 4, new_tokens: 4, repeats: 2}}]
+devices: [cpu]
+rounds: {rounds}
+settle_s: 0
+"""
+_SLOW = "[{name: fake, load_s: 1.2}]"
+_TWO = "[{name: fake, load_s: 1.2}, {name: fake, label: dies, fail: exception}]"
+_CELL = "demo/as-is/fake/offline-b1-p4-n4"
+_HIDDEN, _SHOWN = "\x1b[?25l", "\x1b[?25h"
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a terminal was sent, and how the command ended."""
+
+    text: str
+    code: int
+
+    @property
+    def live(self) -> list[str]:
+        """The lines up to where the cursor was given back, without what moves it and colours them."""
+        text = _CONTROL.sub("", self.text[: self.text.rindex(_SHOWN)])
+        return [line for line in re.split(r"[\r\n]+", text) if line]
+
+
+def _suite(tmp_path: Path, engines: str = _SLOW, rounds: int = 2) -> str:
+    file = tmp_path / "mine.yaml"
+    file.write_text(_SUITE.format(engines=engines, rounds=rounds))
+    return str(file)
+
+
+def _terminal(
+    tmp_path: Path, *words: str, columns: int = 100, when: str = "",
+    then: Callable[[subprocess.Popen[bytes]], None] = lambda _: None, variables: Mapping[str, str] = {},
+) -> Seen:  # fmt: skip
+    """Run `python -m bench WORDS...` in a pseudo-terminal; `then` is done once `when` was read."""
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+    plain = {k: v for k, v in os.environ.items() if k not in ("CI", "COLUMNS", "LINES", "NO_COLOR")}
+    cache = {"LLM_BENCH_CACHE": str(tmp_path / "cache"), "TERM": "xterm-256color"}
+    argv = [sys.executable, "-m", "bench", *words, "--results", str(tmp_path / "results")]
+    got, until = b"", time.monotonic() + 60
+    with subprocess.Popen(
+        argv, cwd=ROOT, env={**plain, **cache, **variables}, start_new_session=True,
+        stdin=slave, stdout=slave, stderr=slave,
+    ) as process:  # fmt: skip
+        os.close(slave)
+        waited = bool(when)
+        while time.monotonic() < until:
+            if select.select([master], [], [], 0.1)[0]:
+                try:
+                    got += os.read(master, 1 << 16)
+                except OSError:  # Linux: the other side is closed
+                    break
+            if waited and when.encode() in got:
+                waited = False
+                then(process)
+        process.kill()
+        code = process.wait()
+    os.close(master)
+    return Seen(got.decode(), code)
+
+
+def _lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return done.stderr.splitlines()
+
+
+def test_the_live_view_shows_the_cell_the_round_and_the_totals(tmp_path: Path) -> None:
+    """Drawn in place, with the figure of the round before, then cleared away; the result stands below."""
+    began = time.monotonic()
+    seen = _terminal(tmp_path, "run", _suite(tmp_path))
+    passed_s = time.monotonic() - began
+
+    assert seen.code == 0
+    assert f"{_CELL}, cpu, round 1 of 2" in seen.live
+    assert f"{_CELL}, cpu, round 2 of 2" in seen.live
+    assert [line for line in seen.live if re.fullmatch(r"loading 0:0\d, round 0:0\d( of about 0:0\d)?", line)]
+    assert [line for line in seen.live if re.fullmatch(r"━{20}─{20} 1 of 2 rounds done", line)]
+    assert [line for line in seen.live if re.fullmatch(r"1 ok, 0:0\d so far, about 0:0\d left", line)]
+    assert [line for line in seen.live if re.fullmatch(rf"ok \d\.\d s  \d+ tok/s  {_CELL} round 1", line)]
+    assert seen.text.count(_SHOWN) >= seen.text.count(_HIDDEN) == 1
+    assert seen.text.rindex(_SHOWN) < seen.text.index("output tok/s")
+    assert "Rounds: 2 ok; 0 recorded before" in seen.text
+    assert sum("so far" in line for line in seen.live) <= passed_s + 2  # drawn once a second at most
+
+
+def test_a_round_is_expected_to_take_what_recorded_ones_took(command: Command, tmp_path: Path) -> None:
+    """From the first moment of the second run: the first round's record has its duration."""
+    command("bench", "run", _suite(tmp_path, rounds=1))
+    seen = _terminal(tmp_path, "run", _suite(tmp_path, rounds=2))
+
+    assert [line for line in seen.live if re.fullmatch(r"loading 0:0\d, round 0:0\d of about 0:0[1-4]", line)]
+    assert [line for line in seen.live if re.fullmatch(r"1 recorded before, .*, about 0:0\d left", line)]
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_no_line_is_wrapped(tmp_path: Path, columns: int) -> None:
+    """In a narrow terminal lines are cut or broken between words, a failure's sentence too."""
+    seen = _terminal(tmp_path, "run", _suite(tmp_path, _TWO, rounds=1), columns=columns)
+
+    assert max(map(cell_len, seen.live)) <= columns
+    assert [line for line in seen.live if "of 2 rounds done" in line]
+    said = " ".join(seen.live)
+    assert "RuntimeError: the fake engine was asked to raise" in re.sub(r"\s+", " ", said)
+
+
+def test_a_terminal_that_gets_smaller_is_drawn_to_its_new_width(tmp_path: Path) -> None:
+    """After a resize no line is wider than the terminal is now."""
+
+    def shrink(process: subprocess.Popen[bytes]) -> None:
+        with open(f"/proc/{process.pid}/fd/2", "wb") as terminal:  # noqa: PTH123
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 40, 0, 0))
+
+    seen = _terminal(tmp_path, "run", _suite(tmp_path, rounds=3), when="loading", then=shrink)
+    last = seen.live[-4:]
+
+    assert max(map(cell_len, last)) <= 40 < max(map(cell_len, seen.live))
+    assert seen.code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_gives_the_cursor_back(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM: the view is gone, the cursor is there, what is kept is said, the code is 130."""
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("these tests were started where the signal is ignored, as behind nohup")
+    seen = _terminal(
+        tmp_path, "run", _suite(tmp_path), when="round 2 of 2", then=lambda p: p.send_signal(number)
+    )
+
+    assert seen.code == 130
+    assert seen.text.rindex(_SHOWN) > seen.text.rindex(_HIDDEN)
+    assert "stopped; what is finished is kept (1 round), run the same command to go on" in seen.text
+    assert "Traceback" not in seen.text
+
+
+@pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), ("CI", "true")])
+def test_a_terminal_that_cannot_be_drawn_in_gets_plain_lines(tmp_path: Path, name: str, value: str) -> None:
+    """TERM=dumb, and CI, which may have a terminal that nobody watches."""
+    seen = _terminal(tmp_path, "run", _suite(tmp_path, "[fake]", rounds=1), variables={name: value})
+
+    assert "\x1b" not in seen.text
+    assert re.search(rf"\[1/1\] 0:0\d {_CELL} round 1 ok \d\.\d s, \d+ tok/s\r\n", seen.text)
+
+
+def test_without_colour_there_is_none(tmp_path: Path) -> None:
+    """NO_COLOR: the view is drawn in bold and plain only."""
+    engines = "[{name: fake, label: dies, fail: exception}]"
+    seen = _terminal(tmp_path, "run", _suite(tmp_path, engines, rounds=1), variables={"NO_COLOR": "1"})
+
+    assert [line for line in seen.live if "0 of 1 rounds done" in line]
+    assert [line for line in seen.live if "round 1 failed" in line]
+    assert not re.search(r"\x1b\[(?:\d+;)*3\d", seen.text)
+
+
+def test_a_pipe_gets_a_line_for_each_round(command: Command, tmp_path: Path) -> None:
+    """With the status, the time and the figure or the whole reason, and no control character."""
+    done = command("bench", "run", _suite(tmp_path, _TWO, rounds=1))
+    rounds = [line for line in _lines(done) if line.startswith("[")]
+
+    assert [line[:5] for line in rounds] == ["[1/2]", "[2/2]"]
+    ok, failed = sorted(rounds, key=lambda line: "dies" in line)
+    assert re.fullmatch(rf"\[\d/2\] 0:0\d {_CELL} round 1 ok \d\.\d s, \d+ tok/s", ok)
+    assert re.search(r"round 1 failed \d\.\d s: RuntimeError: the fake engine was asked to raise$", failed)
+    assert not [sign for sign in done.stderr if not sign.isprintable() and sign != "\n"]
+
+
+def test_what_cannot_run_is_told_once(command: Command, tmp_path: Path) -> None:
+    """The rounds of a cell have one reason; all of them are counted."""
+    done = command("bench", "run", _suite(tmp_path, "[{name: fake, only_batch: 3}]", rounds=3))
+
+    assert [line for line in _lines(done) if line.startswith("[")] == [
+        f"[1/3] 0:00 {_CELL} round 1 unsupported: the fake engine was told to run batch 3 only"
+    ]
+    assert "Rounds: 3 unsupported" in done.stderr
+
+
+def test_quiet_leaves_the_table_and_what_failed(command: Command, tmp_path: Path) -> None:
+    """Nothing on stderr where nothing went wrong; else the sentence and how to run it again."""
+    fine = command("bench", "run", _suite(tmp_path, "[fake]"), "--quiet")
+    bad = command("bench", "run", _suite(tmp_path, _TWO, rounds=1), "-q")
+
+    assert fine.stderr == ""
+    assert "output tok/s" in fine.stdout
+    first, second = _lines(bad)
+    assert first.endswith("RuntimeError: the fake engine was asked to raise")
+    assert second.startswith("Failed rounds are kept as records")
+
+
+def test_a_control_character_of_a_record_reaches_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """What comes from outside cannot move the cursor."""
+    with Progress() as progress:
+        progress.warn("failed: \x1b[2Jgone\x07\nforged line")
+
+    assert capsys.readouterr().err == "failed:  [2Jgone  forged line\n"
+
+
+def test_a_pipe_hears_of_each_subject_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """The details of what goes on are many, its subject is told when it changes."""
+    with Progress() as progress:
+        for text in ("environment hf: creating", "environment hf: Collecting torch", "nf4: bnb: making"):
+            progress.doing(text)
+
+    assert capsys.readouterr().err == "0:00 environment hf: creating\n0:00 nf4: bnb: making\n"
+
+
+def test_silence_in_a_pipe_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever waits for a long step hears that it goes on."""
+    with Progress(silence_s=0.2) as progress:
+        progress.doing("scoring")
+        time.sleep(0.5)
+
+    said = capsys.readouterr().err.splitlines()
+    assert 2 <= len(said) <= 3
+    assert all(line.endswith(" scoring") for line in said)
+
+
+def test_of_several_devices_each_line_names_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two GPUs of one suite run cells of one title."""
+    result = next(r for r in Store(ROOT / "results").all("*/*/serving/*") if r.status == "ok")
+    rounds = [Round("m/nf4/hf/load", device, 1, 1) for device in ("cuda:0", "cuda:1")]
+    with Progress(figure=lambda _: "63.1 tok/s") as progress:
+        progress.begin(rounds, 0, [])
+        for one in rounds:
+            progress.starts(one)
+            progress.ends(result)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "[1/2] 0:00 m/nf4/hf/load on cuda:0 round 1 ok 0.0 s, 63.1 tok/s",
+        "[2/2] 0:00 m/nf4/hf/load on cuda:1 round 1 ok 0.0 s, 63.1 tok/s",
+    ]

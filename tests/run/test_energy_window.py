@@ -1,0 +1,145 @@
+"""Rounds of the real pipeline on the fake engine, beside a recorded device whose power rises all the time."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from bench.contract.record import Result
+from bench.contract.spec import Suite
+from bench.machine import counters, hardware, replay
+from bench.machine.counters import Look
+from bench.measure import sanity
+from bench.progress.progress import Progress
+from bench.publish.tables import build, columns
+from bench.run import doctor, energy_window, plan, runner
+from bench.store import Store
+from bench.suite import config
+from tests.machine.gpu_traces import Gpu, looks
+
+_WATTS_PER_S, _THROTTLED_S = 10.0, 12.0
+_LOAD = {"batch": 2, "prompt_tokens": 16, "new_tokens": 8, "repeats": 3}
+
+
+def _suite(**more: object) -> Suite:
+    return config.suite({
+        "name": "s", "model": "models/demo", "recipes": ["fp32"], "engines": ["fake"], "workloads": [_LOAD],
+        "devices": ["cpu"], "rounds": 1, "settle_s": 0, **more,
+    })  # fmt: skip
+
+
+def _run(store: Store, suite: Suite, reader: counters.OpenReader = counters.reader) -> Result:
+    made = plan.plan(suite, fetch=False)
+    with Progress() as progress:
+        runner.run(made, store, progress, open_reader=reader)
+    (result,) = runner.records(made, store)
+    assert result.status == "ok", result.reason
+    return result
+
+
+def _rising(throttled_s: float) -> Sequence[Look]:
+    """40 W and 10 W more each second, for a minute; slowed for its power from `throttled_s` on."""
+    seen = looks(Gpu([(0.1, 40 + _WATTS_PER_S * i / 10) for i in range(600)]), 60.0, period_s=0.05)
+    capped = (replace(s, reading=replace(s.reading, throttle=0x4 * (s.time_s >= throttled_s))) for s in seen)
+    return tuple(capped)
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_round_beside_a_counter_has_joules(tmp_path: Path) -> None:
+    """Idle power before, ten seconds of the same shape after, joules per token; no other figure moves."""
+    store = Store(tmp_path / "results")
+    result = _run(store, _suite(), replay.opened(_rising(_THROTTLED_S), time.monotonic()))
+    facts, metrics, window = result.facts, result.metrics, result.facts["energy_window"]
+
+    assert "energy_faults" not in facts
+    assert metrics["energy_valid"] == 1.0
+    assert window["duration_s"] >= window["asked_s"] == 10.0
+    assert facts["idle_s"] >= energy_window.IDLE_S
+    written = window["batches"] * _LOAD["batch"] * _LOAD["new_tokens"]
+    assert (window["output_tokens"], window["input_tokens"]) == (written, 2 * written)
+    assert metrics["energy_gross_j_per_output_token"] == pytest.approx(
+        metrics["energy_gross_j"] / written, rel=1e-5
+    )
+    between_s = (facts["idle_s"] + window["duration_s"]) / 2  # at the least, from one middle to the other
+    assert metrics["power_mean_w"] > facts["idle_power_w"] + 0.95 * _WATTS_PER_S * between_s
+    assert metrics["energy_throttled_fraction"] > 0
+    assert "throttle_reasons" not in facts  # of the rounds' own figures, which were taken before
+    assert facts["watched_s"] < window["duration_s"]
+    assert result.marks in ((), (sanity.BUSY,))
+    _shown(result)
+    made = plan.plan(_suite(energy_window_s=0), fetch=False)
+    assert runner.pending(made, store) == []  # the window is no part of what a record is
+
+
+def _shown(result: Result) -> None:
+    """A section of its own below the workload's, and every metric in the CSV."""
+    table = build.build([result])
+    page = build.render(table, "md")
+    assert "offline-b2-p16-n8: energy" in page
+    assert "gross J/output token" in page
+    heads = next(csv.reader(build.render(table, "csv").splitlines()))
+    wanted = {f"offline-b2-p16-n8/{key}" for key in columns.ENERGY}
+    assert wanted <= set(heads)
+    assert {key for key in result.metrics if key.startswith("energy_")} <= set(columns.ENERGY)
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_short_window_is_kept_and_marked(tmp_path: Path) -> None:
+    """One second, as asked: the joules are there, the record says why they fail, the table marks it."""
+    suite = _suite(energy_window_s=1)
+    result = _run(Store(tmp_path / "results"), suite, replay.opened(_rising(60.0), time.monotonic()))
+
+    assert result.metrics["energy_gross_j"] > 0
+    assert result.metrics["energy_valid"] == 0.0
+    assert any("10 s are needed" in clause for clause in result.facts["energy_faults"])
+    page = build.render(build.build([result]), "md")
+    assert "energy: the joules of a round do not hold" in page
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("counted", [True, False])
+def test_nothing_is_waited_for_that_cannot_be_had(tmp_path: Path, *, counted: bool) -> None:
+    """Without a counter, and with one where zero seconds are asked: no idle look, no window, no fact."""
+    nothing = partial(counters.reader, root=tmp_path / "no such folder")
+    began = time.monotonic()
+    assert energy_window.idle_facts("cpu", nothing) == {}
+    assert time.monotonic() - began < energy_window.IDLE_S / 2
+    reader = replay.opened(_rising(60.0), began) if counted else nothing
+    result = _run(Store(tmp_path / "results"), _suite(energy_window_s=0 if counted else 10), reader)
+
+    assert result.duration_s < energy_window.IDLE_S + 10
+    assert not [key for key in (*result.facts, *result.metrics) if key.startswith(("energy_w", "idle_"))]
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_load_has_the_joules_of_its_own_window(tmp_path: Path) -> None:
+    """The server is watched and the client knows its window: joules over the tokens that came in it."""
+    load = {"kind": "closed", "concurrency": 4, "prompt_tokens": 16, "new_tokens": 8, "requests": 100}
+    reader = replay.opened(_rising(60.0), time.monotonic())
+    result = _run(Store(tmp_path / "results"), _suite(workloads=[load]), reader)
+    window, metrics = result.facts["energy_window"], result.metrics
+
+    assert window["duration_s"] == result.facts["window_s"] < 10
+    assert any("10 s are needed" in clause for clause in result.facts["energy_faults"])
+    assert metrics["energy_valid"] == 0.0
+    assert window["output_tokens"] == pytest.approx(100 * 8, rel=0.1)
+    assert window["input_tokens"] == pytest.approx(100 * 16, rel=0.1)
+    rate = window["output_tokens"] / window["duration_s"]
+    assert metrics["output_tok_per_s"] == pytest.approx(rate, rel=1e-4)
+    assert metrics["energy_gross_j"] / window["duration_s"] == pytest.approx(
+        metrics["power_mean_w"], rel=1e-4
+    )
+    assert metrics["power_mean_w"] > result.facts["idle_power_w"] + _WATTS_PER_S * energy_window.IDLE_S / 2
+
+
+@pytest.mark.usefixtures("cache")
+def test_doctor_says_where_energy_comes_from() -> None:
+    """One line: what counts, or "none" and why."""
+    (line,) = [line for line in doctor.lines() if line.startswith("energy ")]
+    assert line.split(maxsplit=1)[1] == counters.source(hardware.detect("auto").device)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.contract.errors import UserError
+from bench.contract.spec import Step
+from bench.run import artifacts
+from bench.suite import config, schema
+
+_SMALL = {"name": "s", "model": "m", "engines": ["fake"], "recipes": ["fp32"], "workloads": [{"batch": 1}]}
+
+
+def test_short_forms_are_spelled_out() -> None:
+    """A model, a recipe and an engine may be a bare name; every option then holds its default."""
+    suite = config.suite(_SMALL)
+
+    assert suite.model.source == "m"
+    assert suite.recipes[0].steps == (Step("none", {"dtype": "float32"}),)
+    assert suite.engines[0].options["itl_s"] == 0.002
+    assert suite.rounds == 3
+
+
+def test_a_recipe_is_a_list_of_steps() -> None:
+    """Steps written out are kept in order, each with its own options."""
+    steps = [{"method": "none", "dtype": "float32"}, {"method": "none", "dtype": "float16"}]
+    suite = config.suite({**_SMALL, "recipes": [{"name": "twice", "steps": steps}]})
+
+    assert [s.options["dtype"] for s in suite.recipes[0].steps] == ["float32", "float16"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"recipies": []}, "recipies: unknown key; did you mean 'recipes'?"),
+        ({"recipes": ["gptq-w4g182"]}, "did you mean 'gptq-w4g128'?"),
+        (
+            {"recipes": [{"name": "x", "steps": [{"metod": "gptq"}]}]},
+            "recipes[0].steps[0]: a step needs a method",
+        ),
+        (
+            {"recipes": [{"name": "x", "steps": [{"method": "gptp"}]}]},
+            "unknown method 'gptp': did you mean 'gptq'?",
+        ),
+        (
+            {"recipes": [{"name": "x", "steps": [{"method": "gptq", "groupsize": 64}]}]},
+            "recipes[0].steps[0].groupsize: unknown key; did you mean 'group_size'?",
+        ),
+        ({"recipes": [{"name": "x", "steps": [{"method": "awq", "bits": 8}]}]}, "recipes[0].steps[0].bits: "),
+        ({"engines": ["hg"]}, "unknown engine 'hg': did you mean 'hf'?"),
+        ({"engines": [{"name": "fake", "itl_s": "slow"}]}, "engines[0].itl_s: "),
+        ({"workloads": [{"batch": "many"}]}, "workloads[0].batch: "),
+        ({"workloads": [{"new_tokens": 1}]}, "new_tokens at 2"),
+        ({"workloads": []}, "at least one workload or task"),
+        ({"tasks": ["perplexty"]}, "unknown task 'perplexty': did you mean 'perplexity'?"),
+        ({"recipes": ["fp32", "fp32"]}, "two recipes are called 'fp32'"),
+        ({"rounds": 0}, "rounds: must be at least 1"),
+        ({"recipes": "fp32"}, "recipes: expected a list"),
+        ({"model": None}, "model: "),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_its_path(change: dict[str, object], sentence: str) -> None:
+    """What is wrong in a suite is named by its place, with a suggestion where there is a near word."""
+    with pytest.raises(UserError) as caught:
+        config.suite({**_SMALL, **change})
+
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
+    """--set takes dotted keys, list positions and YAML values."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: m\nengines: [{name: fake}]\nrecipes: [fp32]\nworkloads: [{batch: 1}]\n")
+    suite = config.load_suite(file, ["rounds=7", "engines.0.itl_s=0.5", "model.revision=abc"])
+
+    assert (suite.name, suite.rounds, suite.engines[0].options["itl_s"]) == ("mine", 7, 0.5)
+    assert (suite.model.source, suite.model.revision) == ("m", "abc")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("model: [", "line 2: not valid YAML"),
+        ("- a", "expected 'key: value' lines"),
+        ("", "expected 'key: value'"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, text: str, sentence: str) -> None:
+    """YAML that cannot be read says where."""
+    file = tmp_path / "broken.yaml"
+    file.write_text(text + "\n")
+
+    with pytest.raises(UserError, match=r"broken\.yaml") as caught:
+        config.load_suite(file)
+    assert sentence in str(caught.value)
+
+
+def test_every_shipped_suite_loads() -> None:
+    """The suites and the named recipes in configs/ are valid."""
+    assert [config.load_suite(file).name for file in config.suites()]
+    assert [config.recipe_named(name).name for name in config.named_recipes()]
+
+
+def test_the_schema_knows_plugins_and_their_options() -> None:
+    """The JSON Schema offers each method with its own options and allows no other key."""
+    text = schema.suite_schema()
+    gptq = next(f for f in text["$defs"]["Step"]["anyOf"] if f["properties"]["method"]["const"] == "gptq")
+
+    assert "group_size" in gptq["properties"]
+    assert gptq["additionalProperties"] is False
+    assert "name" not in text["required"]
+
+
+def test_a_path_may_be_written_as_it_is(tmp_path: Path) -> None:
+    """Options that name places get the prefix that keeps them out of records; a folder counts by content."""
+    (tmp_path / "own.yaml").write_text("task: own")
+    plain, marked = (
+        config.options("eval.tasks", "lm_eval", {"tasks": "own", "include_path": text}, "task")
+        for text in (str(tmp_path), f"path:{tmp_path}")
+    )
+    before = artifacts.file_options(plain)
+    (tmp_path / "own.yaml").write_text("task: own # changed")
+
+    assert plain == marked
+    assert plain["include_path"] == f"path:{tmp_path}"
+    assert artifacts.file_options(plain)["include_path"] != before["include_path"]
+    assert str(tmp_path) not in str(before["include_path"])
