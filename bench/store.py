@@ -50,9 +50,7 @@ class Store:
             parts += [cell.engine.title, cell.what]
         return self.root.joinpath(*map(safe_name, parts), f"r{result.round}.json")
 
-    def put(
-        self, result: Result, traces: Sequence[RequestTrace] = (), items: Sequence[Sequence[Any]] = ()
-    ) -> Path:
+    def put(self, result: Result, traces: Sequence[RequestTrace] = (), items: Sequence[Sequence[Any]] = ()) -> Path:
         """Write a record, replacing the one at its path; what is kept beside it is on disk before it is."""
         path = self.path(result)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -124,9 +124,7 @@ def timing(server: Scripted, concurrency: int, tokens: int, where: Place) -> dic
 def capacity(server: Scripted, where: Place, streams: int = 64, tokens: int = 1024) -> dict[str, float]:
     """Tokens/s and CPU per 1,000 tokens over the window, ITL 0, every answer checked against its usage."""
     answer, _, _ = load(server, streams, 8 * streams, tokens, where)
-    inside = [
-        t for s in (*answer.warmup, *answer.served) for t in s.trace.token_s if 0 <= t < answer.window_s
-    ]
+    inside = [t for s in (*answer.warmup, *answer.served) for t in s.trace.token_s if 0 <= t < answer.window_s]
     return {
         "streams": streams,
         "tokens": len(inside),
@@ -150,8 +148,10 @@ def load(
         began = perf_counter()
         subprocess.run(
             [sys.executable, "-m", "bench.load.client", str(job), str(file)],
-            cwd=_ROOT, check=True, preexec_fn=where.take,
-        )  # fmt: skip
+            cwd=_ROOT,
+            check=True,
+            preexec_fn=where.take,
+        )
         answer = answered(file)
     if answer.error or answer.failures:
         raise RuntimeError(answer.error or f"requests failed: {answer.failures}")

@@ -43,8 +43,10 @@ def main() -> int:
     theirs = HFLM(pretrained=str(_MODEL), dtype="float32", device="cpu", max_length=_CONTEXT, batch_size=1)
     with hf.open(_MODEL, Artifact("", "hf", "", (), _AUDIT), hf.Options(dtype="float32"), "cpu") as session:
         print(f"HF Transformers on {given.threads} threads, float32; seconds from requests to answers\n")
-        print(f"{'task':<20} {'requests':>8} {'HFLM s':>16} {'at batch':>8} {'here s':>16} {'times':>6} "
-              f"{'most nats':>9} {'items':>6} {'differ':>6}")  # fmt: skip
+        print(
+            f"{'task':<20} {'requests':>8} {'HFLM s':>16} {'at batch':>8} {'here s':>16} {'times':>6} "
+            f"{'most nats':>9} {'items':>6} {'differ':>6}"
+        )
         return max([_task(name, session, theirs, given) for name in given.tasks.split(",")])
 
 
@@ -68,8 +70,11 @@ def _task(name: str, session: Any, theirs: Any, given: argparse.Namespace) -> in
     most = max(abs(a[0] - b[0]) for a, b in zip(mine, other, strict=True))
     differ = _differing(requests, mine, other)
     shown = [f"{statistics.median(t):.1f} ({min(t):.1f}-{max(t):.1f})" for t in times]
-    print(f"{name:<20} {len(requests):>8} {shown[0]:>16} {best:>8} {shown[1]:>16} {ratio:>6.2f} "
-          f"{most:>9.1e} {len({r.doc_id for r in requests}):>6} {differ:>6}", flush=True)  # fmt: skip
+    print(
+        f"{name:<20} {len(requests):>8} {shown[0]:>16} {best:>8} {shown[1]:>16} {ratio:>6.2f} "
+        f"{most:>9.1e} {len({r.doc_id for r in requests}):>6} {differ:>6}",
+        flush=True,
+    )
     return int(most > _TOLERANCE or ratio < (2.0 if name.startswith("arc_easy") else 1.0))
 
 
@@ -105,9 +110,7 @@ def _differing(requests: Sequence[Any], mine: Answers, other: Answers) -> int:
     by_item: dict[int, list[int]] = {}
     for k, request in enumerate(requests):
         by_item.setdefault(request.doc_id, []).append(k)
-    return sum(
-        max(its, key=lambda k: mine[k][0]) != max(its, key=lambda k: other[k][0]) for its in by_item.values()
-    )
+    return sum(max(its, key=lambda k: mine[k][0]) != max(its, key=lambda k: other[k][0]) for its in by_item.values())
 
 
 def _timed(work: Callable[[], Answers]) -> tuple[float, Answers]:
@@ -129,9 +132,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=0, help="items of each task; 0: all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--batches", type=lambda text: [int(n) for n in text.split(",")], default=[1, 4, 16, 64]
-    )
+    parser.add_argument("--batches", type=lambda text: [int(n) for n in text.split(",")], default=[1, 4, 16, 64])
     return parser.parse_args()
 
 

@@ -39,10 +39,15 @@ _TYPES = ("f16", "q8_0", "q4_k_m")
 _AUDIT = Audit("gguf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
 _ARTIFACT = Artifact("", "gguf", "", (), _AUDIT)
 _SHAPE = {
-    "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 14, "num_attention_heads": 12,
-    "num_key_value_heads": 12, "vocab_size": 4096, "max_position_embeddings": 1024,
+    "hidden_size": 768,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 14,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 12,
+    "vocab_size": 4096,
+    "max_position_embeddings": 1024,
     "tie_word_embeddings": True,
-}  # fmt: skip
+}
 
 
 def main() -> None:
@@ -91,11 +96,13 @@ def quality(files: dict[str, Path], scratch: Path, given: argparse.Namespace) ->
         kept = ("perplexity", "kl_mean", "top1_agreement_fraction", "kl_floor")
         other, ratio = theirs[kind], ours["perplexity"] / theirs[kind]["perplexity"]
         found[kind] = {"ours": {k: ours[k] for k in kept}, "theirs": other, "perplexity_ratio": ratio}
-        print(f"{kind:<8} perplexity {ours['perplexity']:.4f}, llama-perplexity {other['perplexity']:.4f}, "
-              f"ratio {ratio:.5f}; KL {ours['kl_mean']:.6f}, theirs {other['kl']:.6f} ± "
-              f"{other['kl_error']:.6f}; "
-              f"same top {100 * ours['top1_agreement_fraction']:.3f} %, theirs {other['top']:.3f} ± "
-              f"{other['top_error']:.3f} %")  # fmt: skip
+        print(
+            f"{kind:<8} perplexity {ours['perplexity']:.4f}, llama-perplexity {other['perplexity']:.4f}, "
+            f"ratio {ratio:.5f}; KL {ours['kl_mean']:.6f}, theirs {other['kl']:.6f} ± "
+            f"{other['kl_error']:.6f}; "
+            f"same top {100 * ours['top1_agreement_fraction']:.3f} %, theirs {other['top']:.3f} ± "
+            f"{other['top_error']:.3f} %"
+        )
     return found
 
 
@@ -124,17 +131,21 @@ def speed(name: str, model: Path, given: argparse.Namespace) -> dict[str, Any]:
         first = _ours(model, given)
         theirs = [_llama_bench(model, given), _llama_bench(model, given)]
         ours = [first, _ours(model, given)]
-        prefill, decode = (
-            [statistics.fmean(pair[i] for pair in side) for side in (ours, theirs)] for i in (0, 1)
+        prefill, decode = ([statistics.fmean(pair[i] for pair in side) for side in (ours, theirs)] for i in (0, 1))
+        rounds.append(
+            {
+                "prefill_ratio": prefill[1] / prefill[0],
+                "decode_ratio": decode[1] / decode[0],
+                "decode_us": 1e6 * decode[0],
+                "step_overhead_us": 1e6 * (decode[0] - decode[1]),
+            }
         )
-        rounds.append({
-            "prefill_ratio": prefill[1] / prefill[0], "decode_ratio": decode[1] / decode[0],
-            "decode_us": 1e6 * decode[0], "step_overhead_us": 1e6 * (decode[0] - decode[1]),
-        })  # fmt: skip
     middle = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
-    print(f"{name:<14} prefill {middle['prefill_ratio']:.3f} of llama-bench, decode "
-          f"{middle['decode_ratio']:.3f}, {middle['decode_us']:.0f} us a step, overhead "
-          f"{middle['step_overhead_us']:+.0f} us ({len(rounds)} rounds)")  # fmt: skip
+    print(
+        f"{name:<14} prefill {middle['prefill_ratio']:.3f} of llama-bench, decode "
+        f"{middle['decode_ratio']:.3f}, {middle['decode_us']:.0f} us a step, overhead "
+        f"{middle['step_overhead_us']:+.0f} us ({len(rounds)} rounds)"
+    )
     return {**middle, "rounds": rounds}
 
 

@@ -49,9 +49,11 @@ def main() -> None:
             _theirs(theirs, given, warm)
         rounds = [_round(number, session, theirs, given) for number in range(given.rounds)]
     middle = {key: statistics.median(r[key] for r in rounds) for key in ("ours", "theirs", "ratio")}
-    print(f"batch {given.batch}, {given.prompt} + {given.new} tokens, {given.threads} threads: ours "
-          f"{middle['ours']:.1f} tok/s, their loop {middle['theirs']:.1f}, ratio {middle['ratio']:.3f} "
-          f"({len(rounds)} rounds)")  # fmt: skip
+    print(
+        f"batch {given.batch}, {given.prompt} + {given.new} tokens, {given.threads} threads: ours "
+        f"{middle['ours']:.1f} tok/s, their loop {middle['theirs']:.1f}, ratio {middle['ratio']:.3f} "
+        f"({len(rounds)} rounds)"
+    )
     print(json.dumps({**middle, "rounds": rounds}))
 
 

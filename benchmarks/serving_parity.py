@@ -172,9 +172,7 @@ def _rounds(
             for concurrency in given.concurrency:
                 count = given.requests + 2 * concurrency
                 texts = list(_texts(tokenizer, corpus, given.prompt, count, f"{number}/{concurrency}"))
-                load = Load(
-                    live.url, server.model, given.model.resolve(), texts, given.prompt, given.new, concurrency
-                )
+                load = Load(live.url, server.model, given.model.resolve(), texts, given.prompt, given.new, concurrency)
                 names = list(clients) if number >= 0 else ["ours"]  # which warms the server up
                 turn, found[concurrency] = number % len(names), {}
                 for name in names[turn:] + names[:turn]:
@@ -207,8 +205,9 @@ def ours(load: Load) -> Turn:
     found = online_metrics([s.trace for s in every], {"window_s": answer.window_s})
     requests = [
         Request(t.sent_s, ttft_s(t), stamps(t)[-1], s.usage_prompt_tokens or 0, s.usage_tokens or 0)
-        for s in every for t in [s.trace]
-    ]  # fmt: skip
+        for s in every
+        for t in [s.trace]
+    ]
     return Turn(requests, (1e3 * found["ttft_s"], 1e3 * found["tpot_s"], found["output_tok_per_s"]))
 
 
@@ -217,15 +216,20 @@ def vllm(load: Load) -> Turn:
     with supervisor.scratch() as scratch:
         _write(load, scratch / "prompts.jsonl")
         words = {
-            "--backend": "openai", "--base-url": load.url, "--model": load.model,
-            "--tokenizer": load.tokenizer, "--dataset-name": "custom", "--dataset-path": "prompts.jsonl",
-            "--custom-output-len": load.new_tokens, "--num-prompts": len(load.texts),
-            "--max-concurrency": load.concurrency, "--temperature": 0, "--result-filename": "out.json",
+            "--backend": "openai",
+            "--base-url": load.url,
+            "--model": load.model,
+            "--tokenizer": load.tokenizer,
+            "--dataset-name": "custom",
+            "--dataset-path": "prompts.jsonl",
+            "--custom-output-len": load.new_tokens,
+            "--num-prompts": len(load.texts),
+            "--max-concurrency": load.concurrency,
+            "--temperature": 0,
+            "--result-filename": "out.json",
             "--header": "Connection=close",
-        }  # fmt: skip
-        plain = (
-            "--skip-chat-template", "--disable-shuffle", "--ignore-eos", "--save-result", "--save-detailed",
-        )  # fmt: skip
+        }
+        plain = ("--skip-chat-template", "--disable-shuffle", "--ignore-eos", "--save-result", "--save-detailed")
         env = _env("vllm")
         argv = [env.python, "-c", _VLLM, *_flat(words), *plain]
         _run(argv, supervisor.variables(env, "cpu") | _OFFLINE, scratch)
@@ -245,14 +249,19 @@ def guidellm(load: Load, *, program: str) -> Turn:
     with supervisor.scratch() as scratch:
         _write(load, scratch / "prompts.jsonl")
         backend = {
-            "kind": "openai_http", "target": load.url, "model": load.model,
-            "request_format": "/v1/completions", "extras": {"headers": _CLOSE, "body": {"temperature": 0}},
-        }  # fmt: skip
+            "kind": "openai_http",
+            "target": load.url,
+            "model": load.model,
+            "request_format": "/v1/completions",
+            "extras": {"headers": _CLOSE, "body": {"temperature": 0}},
+        }
         words = {
-            "--backend": json.dumps(backend), "--profile": f"kind=concurrent,streams={load.concurrency}",
+            "--backend": json.dumps(backend),
+            "--profile": f"kind=concurrent,streams={load.concurrency}",
             "--constraint": f"kind=max_requests,count={len(load.texts)}",
-            "--data": "kind=json_file,path=prompts.jsonl", "--output": "kind=json,path=out.json",
-        }  # fmt: skip
+            "--data": "kind=json_file,path=prompts.jsonl",
+            "--output": "kind=json,path=out.json",
+        }
         _run([program, "run", *_flat(words), "--disable-console"], {**os.environ, **_OFFLINE}, scratch)
         said = json.loads((scratch / "out.json").read_text())["benchmarks"][0]
     rows = said["requests"]["successful"]
@@ -260,11 +269,14 @@ def guidellm(load: Load, *, program: str) -> Turn:
         sys.exit(f"guidellm completed {len(rows)} of {len(load.texts)} requests")
     requests = [
         Request(
-            row["request_start_time"], row["time_to_first_token_ms"] / 1e3,
-            row["info"]["timings"]["last_token_iteration"], row["prompt_tokens"], row["output_tokens"],
+            row["request_start_time"],
+            row["time_to_first_token_ms"] / 1e3,
+            row["info"]["timings"]["last_token_iteration"],
+            row["prompt_tokens"],
+            row["output_tokens"],
         )
         for row in rows
-    ]  # fmt: skip
+    ]
     ttft, itl, rate = (
         said["metrics"][name]["successful"]
         for name in ("time_to_first_token_ms", "inter_token_latency_ms", "output_tokens_per_second")

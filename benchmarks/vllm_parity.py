@@ -59,9 +59,11 @@ def main() -> None:
         return
     rounds = [_round(number, given) for number in range(given.rounds)]
     middle = {key: statistics.median(r[key] for r in rounds) for key in ("ours", "theirs", "ratio")}
-    print(f"batch {given.batch}, {given.prompt} + {given.new} tokens, {given.threads} threads: ours "
-          f"{middle['ours']:.1f} tok/s, vllm bench throughput {middle['theirs']:.1f}, ratio "
-          f"{middle['ratio']:.3f} ({len(rounds)} rounds)")  # fmt: skip
+    print(
+        f"batch {given.batch}, {given.prompt} + {given.new} tokens, {given.threads} threads: ours "
+        f"{middle['ours']:.1f} tok/s, vllm bench throughput {middle['theirs']:.1f}, ratio "
+        f"{middle['ratio']:.3f} ({len(rounds)} rounds)"
+    )
     print(json.dumps({**middle, "rounds": rounds}))
 
 
@@ -72,8 +74,10 @@ def _round(number: int, given: argparse.Namespace) -> dict[str, Any]:
     seconds = {name: measure(given) for name, measure in (order if number % 2 == 0 else order[::-1])}
     speeds = {name: given.batch * given.new / spent for name, spent in seconds.items()}
     found = {**speeds, "ratio": speeds["ours"] / speeds["theirs"], "load": [before, os.getloadavg()[0]]}
-    print(f"round {number}: ours {found['ours']:.1f} tok/s, theirs {found['theirs']:.1f}, ratio "
-          f"{found['ratio']:.3f}, load {before:.1f} before")  # fmt: skip
+    print(
+        f"round {number}: ours {found['ours']:.1f} tok/s, theirs {found['theirs']:.1f}, ratio "
+        f"{found['ratio']:.3f}, load {before:.1f} before"
+    )
     return found
 
 
@@ -101,12 +105,28 @@ def _theirs(given: argparse.Namespace) -> float:
     options = vllm.Options(threads=given.threads, dtype="float32" if given.device == "cpu" else "auto")
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out.json"
-        _run([
-            sys.executable, "-c", _THEIRS, *vllm.flags(given.model, options, given.device),
-            "--dataset-name", "random", "--num-prompts", str(given.batch), "--num-warmups", str(given.batch),
-            "--random-input-len", str(given.prompt), "--random-output-len", str(given.new),
-            "--disable-detokenize", "--output-json", str(out),
-        ], given)  # fmt: skip
+        _run(
+            [
+                sys.executable,
+                "-c",
+                _THEIRS,
+                *vllm.flags(given.model, options, given.device),
+                "--dataset-name",
+                "random",
+                "--num-prompts",
+                str(given.batch),
+                "--num-warmups",
+                str(given.batch),
+                "--random-input-len",
+                str(given.prompt),
+                "--random-output-len",
+                str(given.new),
+                "--disable-detokenize",
+                "--output-json",
+                str(out),
+            ],
+            given,
+        )
         return float(json.loads(out.read_text())["elapsed_time"])
 
 

@@ -44,15 +44,18 @@ class _How:
     task: Task
 
 
-@app.command(
-    context_settings=_EXTRA, epilog=f"{_OPTIONS} Two artifacts: python -m eval compare BASE OTHER --task …"
-)
+@app.command(context_settings=_EXTRA, epilog=f"{_OPTIONS} Two artifacts: python -m eval compare BASE OTHER --task …")
 def evaluate(
     context: typer.Context,
     artifact: Annotated[str, typer.Argument(help="A local folder, a .gguf file, or a Hub id.")],
-    task: TaskName = "perplexity", engine: Engine = "", dtype: Dtype = "", device: Device = "auto",
-    revision: Revision = "", json: Json = False, quiet: Quiet = False,  # noqa: FBT002
-) -> None:  # fmt: skip
+    task: TaskName = "perplexity",
+    engine: Engine = "",
+    dtype: Dtype = "",
+    device: Device = "auto",
+    revision: Revision = "",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Measure ARTIFACT as it is. The same question asked twice is answered from the first record."""
     from bench.progress.progress import Progress
 
@@ -70,9 +73,13 @@ def compare(
     context: typer.Context,
     base: Annotated[str, typer.Argument(help="What it is compared with.")],
     other: Annotated[str, typer.Argument(help="A folder, a .gguf file or a Hub id, like BASE.")],
-    task: TaskName = "lm_eval", engine: Engine = "", dtype: Dtype = "", device: Device = "auto",
-    json: Json = False, quiet: Quiet = False,  # noqa: FBT002
-) -> None:  # fmt: skip
+    task: TaskName = "lm_eval",
+    engine: Engine = "",
+    dtype: Dtype = "",
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Measure OTHER against BASE on the same items: what it lost, and whether that is more than chance."""
     from bench.progress.progress import Progress
 
@@ -105,9 +112,7 @@ def _plan(model: Model, recipe: str, how: _How, progress: Progress, beside: Plan
     given = {"dtype": how.dtype} if how.dtype else {}
     engine = how.engine or _scorer(resolve.resolve(model, fetch=True, report=progress.doing).format)
     spec = EngineSpec(engine, config.options(plugins.ENGINES, engine, given, engine))
-    suite = Suite(
-        "eval", model, (Recipe(recipe),), (spec,), tasks=(how.task,), devices=(how.device,), rounds=1
-    )
+    suite = Suite("eval", model, (Recipe(recipe),), (spec,), tasks=(how.task,), devices=(how.device,), rounds=1)
     return planner.plan(suite, fetch=True, beside=beside, report=progress.doing)
 
 

@@ -41,11 +41,7 @@ def two(base: str, theirs: Result | None, mine: Result, change: Mapping[str, flo
         return "\n".join([head, "", _grid(["metric", "value", "95 %"], _figures(mine.metrics)), *_ran(mine)])
     head += f" in {theirs.cell.engine.title}"
     known = {name: (value, interval) for name, value, interval in _figures(theirs.metrics)}
-    rows = [
-        (name, *known[name], value, interval)
-        for name, value, interval in _figures(mine.metrics)
-        if name in known
-    ]
+    rows = [(name, *known[name], value, interval) for name, value, interval in _figures(mine.metrics) if name in known]
     grid = _grid(["metric", "base", "95 %", "other", "95 %"], rows)
     return "\n".join([head, "", grid, "", _grid(["on the same items", "", "95 %"], _changes(mine, change))])
 

@@ -31,16 +31,12 @@ _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 def quantize(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A local folder, a .gguf file or a Hub id.")],
-    out: Annotated[
-        Path, typer.Option("-o", "--out", help="The folder to write; must not exist or be empty.")
-    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write; must not exist or be empty.")],
     method: Annotated[str, typer.Option(help=f"One of: {', '.join(plugins.names(plugins.METHODS))}.")] = "",
-    recipe: Annotated[
-        str, typer.Option(help="A named recipe instead of a method, for example gptq-w4g128.")
-    ] = "",
+    recipe: Annotated[str, typer.Option(help="A named recipe instead of a method, for example gptq-w4g128.")] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda:N or auto.")] = "auto",
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of a Hub model.")] = "",
-    quiet: Quiet = False,  # noqa: FBT002
+    quiet: Quiet = False,
 ) -> None:
     """Compress MODEL into a folder in its method's format, and say what the written files hold."""
     from bench.machine import hardware as machine
@@ -86,15 +82,11 @@ def _recipe(method: str, recipe: str, extra: list[str]) -> Recipe:
     from bench.suite import config
 
     if bool(method) == bool(recipe):
-        raise UserError(
-            "name either --method or --recipe; `python -m bench list methods` and `list recipes` show them"
-        )
+        raise UserError("name either --method or --recipe; `python -m bench list methods` and `list recipes` show them")
     given = flags.options(extra)
     if recipe:
         if given:
-            raise UserError(
-                f"--{next(iter(given))} cannot be combined with --recipe; use --method with its options"
-            )
+            raise UserError(f"--{next(iter(given))} cannot be combined with --recipe; use --method with its options")
         return config.recipe_named(recipe)
     return Recipe(method, (Step(method, config.options(plugins.METHODS, method, given, method)),))
 

@@ -81,8 +81,7 @@ def batches(seen: Calibration, size: int) -> Any:
     from torch.utils.data import DataLoader
 
     samples = [
-        {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long)}
-        for ids in seen.ids
+        {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long)} for ids in seen.ids
     ]
     return DataLoader(samples, batch_size=size)
 

@@ -103,9 +103,7 @@ def narrow(out: Path, dtype: str) -> None:
             cast = {k: v.to(kind) for k, v in tensors.items() if v.dtype == torch.float32}
             for name, tensor in cast.items():
                 if not torch.isfinite(tensor).all():
-                    raise UserError(
-                        f"tensor {name} does not fit in {dtype}: save the source in bfloat16 first"
-                    )
+                    raise UserError(f"tensor {name} does not fit in {dtype}: save the source in bfloat16 first")
             save_file({**tensors, **cast}, file, metadata={"format": "pt"})
     _resize(out)
 

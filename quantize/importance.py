@@ -11,9 +11,7 @@ from quantize.surgery import What
 _READERS = {"heads": "o_proj", "neurons": "down_proj"}  # what reads the units' activations
 
 
-def of(
-    model: Any, ids: Sequence[Sequence[int]], device: str, what: What, by: Literal["activation", "loss"]
-) -> Any:
+def of(model: Any, ids: Sequence[Sequence[int]], device: str, what: What, by: Literal["activation", "loss"]) -> Any:
     """Scores, float32 [layers, units] (of layers: [1, layers]); the higher, the more it is missed."""
     if what == "layers":
         return _layers(model, ids, device) if by == "activation" else _without(model, ids, device)

@@ -57,9 +57,14 @@ def smallest(score: Any, sparsity: float, pattern: Pattern) -> Any:
 
 
 def layerwise(
-    folder: Path, out: Path, device: str, seen: calibration.Calibration, dtype: str,
-    gather: Callable[[Any], Any], prune: Callable[[Any, Any], None],
-) -> dict[str, Any]:  # fmt: skip
+    folder: Path,
+    out: Path,
+    device: str,
+    seen: calibration.Calibration,
+    dtype: str,
+    gather: Callable[[Any], Any],
+    prune: Callable[[Any, Any], None],
+) -> dict[str, Any]:
     """Prune each transformer layer with what its linear layers are given by the pruned ones before it.
 
     `gather(weight)` makes an accumulator with `add(inputs)`, float32 [tokens, in]; `prune(weight, gathered)`

@@ -124,11 +124,7 @@ def _changes(config: Mapping[str, Any], what: What, stays: int) -> dict[str, Any
         return {"intermediate_size": stays}
     heads = int(config["num_attention_heads"])
     width = config.get("head_dim") or int(config["hidden_size"]) // heads
-    return {
-        "num_attention_heads": stays * (heads // _groups(config)),
-        "num_key_value_heads": stays,
-        "head_dim": width,
-    }
+    return {"num_attention_heads": stays * (heads // _groups(config)), "num_key_value_heads": stays, "head_dim": width}
 
 
 def _count(config: Mapping[str, Any], what: What) -> int:

@@ -65,9 +65,7 @@ def unfit(plan: Plan, source: Source) -> str | None:
         f"warmup {plan.warmup:g} is a share of the steps, from 0 to 1": not 0 <= plan.warmup <= 1,
         "temperature and learning_rate are above zero": min(plan.temperature, plan.learning_rate) <= 0,
     }
-    return next((text for text, is_so in wrong.items() if is_so), None) or transformer.unfit(
-        source, plan.length
-    )
+    return next((text for text, is_so in wrong.items() if is_so), None) or transformer.unfit(source, plan.length)
 
 
 def run(
@@ -100,9 +98,11 @@ def run(
         state.done(loss.item())
     student.eval()
     return {
-        **state.facts(), "train_tokens": plan.steps * plan.batch * plan.length,
-        "trained_parameters": sum(p.numel() for p in trained), "layers_kept_sparse": len(masks),
-    }  # fmt: skip
+        **state.facts(),
+        "train_tokens": plan.steps * plan.batch * plan.length,
+        "trained_parameters": sum(p.numel() for p in trained),
+        "layers_kept_sparse": len(masks),
+    }
 
 
 def text(folder: Path, plan: Plan) -> calibration.Calibration:
@@ -177,9 +177,7 @@ class _Progress:
         if now - self._told_at > _TOLD_S:
             self._told_at = now
             left = (now - self._began) / (self.step - self._first) * (self._steps - self.step)
-            wire.write(
-                self._told, f"step {self.step} of {self._steps}, loss {loss:.3f}, about {left:.0f} s left"
-            )
+            wire.write(self._told, f"step {self.step} of {self._steps}, loss {loss:.3f}, about {left:.0f} s left")
         if now - self._saved_at > max(_SAVED_S, self._save_s / _SAVED_SHARE):
             self._save()
             self._saved_at = time.monotonic()
@@ -190,9 +188,11 @@ class _Progress:
         parts = [self._losses[i : i + each] for i in range(0, len(self._losses), each)]
         curve = [[min((i + 1) * each, self.step), sum(p) / len(p)] for i, p in enumerate(parts)]
         return {
-            "train_steps": self.step, "train_s": self._spent_now(), "loss_curve": curve,
+            "train_steps": self.step,
+            "train_s": self._spent_now(),
+            "loss_curve": curve,
             "resumed_at_steps": self._resumed,
-        }  # fmt: skip
+        }
 
     def _spent_now(self) -> float:
         return self._spent + time.monotonic() - self._began
@@ -201,9 +201,13 @@ class _Progress:
         import torch
 
         state = {
-            "model": self._model.state_dict(), "optimizer": self._optimizer.state_dict(), "step": self.step,
-            "losses": self._losses, "spent_s": self._spent_now(), "resumed": self._resumed,
-        }  # fmt: skip
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "step": self.step,
+            "losses": self._losses,
+            "spent_s": self._spent_now(),
+            "resumed": self._resumed,
+        }
         beside = self._file.with_suffix(".part")
         torch.save(state, beside)
         beside.replace(self._file)

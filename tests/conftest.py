@@ -56,8 +56,12 @@ def command(cache: Path, tmp_path: Path) -> Command:
         results = ["--results", str(tmp_path / "results")] if takes else []
         return subprocess.run(
             [sys.executable, "-m", module, *words, *results],
-            cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
             env={**os.environ, "LLM_BENCH_CACHE": str(cache), **variables},
-        )  # fmt: skip
+        )
 
     return start

@@ -44,9 +44,14 @@ def ran(pythons: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> di
     (home / "gguf.yaml").write_text(_SUITE)
     argv = [sys.executable, "-m", "bench", "run", str(home / "gguf.yaml"), "--results", str(home / "results")]
     done = subprocess.run(
-        argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900,
+        argv,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
         env={**os.environ, **pythons, "LLM_BENCH_CACHE": str(home / "cache")},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert "Rounds: 24 ok" in done.stderr
     records = [json.loads(f.read_text()) for f in (home / "results").rglob("r0.json")]

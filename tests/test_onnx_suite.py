@@ -32,16 +32,18 @@ settle_s: 0
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Records by 'recipe/what' of the suite above."""
-    pythons = {
-        f"LLM_BENCH_PYTHON_{name.upper()}": environment.ensure(name, print).python for name in ("hf", "onnx")
-    }
+    pythons = {f"LLM_BENCH_PYTHON_{name.upper()}": environment.ensure(name, print).python for name in ("hf", "onnx")}
     home = tmp_path_factory.mktemp("onnx")
     (home / "onnx.yaml").write_text(_SUITE)
     done = subprocess.run(
         [sys.executable, "-m", "bench", "run", str(home / "onnx.yaml"), "--results", str(home / "results")],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=900,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
         env={**os.environ, **pythons, "LLM_BENCH_CACHE": str(home / "cache")},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     records = [json.loads(file.read_text()) for file in (home / "results").rglob("r0.json")]
     assert {record["status"] for record in records} == {"ok"}
@@ -91,8 +93,7 @@ def test_every_node_ran_where_it_was_asked_to(ran: dict[str, Any]) -> None:
 def test_fewer_bits_diverge_more(ran: dict[str, Any]) -> None:
     """8 bits below 0.01 nats, dynamic ones too, whose products overflow where weights are signed."""
     losses = {
-        recipe: ran[f"onnx-{recipe}/divergence"]["metrics"]["kl_mean"]
-        for recipe in ("int8", "int8-dynamic", "int4")
+        recipe: ran[f"onnx-{recipe}/divergence"]["metrics"]["kl_mean"] for recipe in ("int8", "int8-dynamic", "int4")
     }
 
     assert 0 < losses["int8"] < losses["int8-dynamic"] < losses["int4"] < 0.1

@@ -13,11 +13,7 @@ from bench.contract.errors import UserError
 from bench.envs import environment
 from bench.suite import config
 
-_ROLES = {
-    plugins.ENGINES: hooks.Engine,
-    plugins.METHODS: hooks.Method,
-    plugins.TASKS: hooks.Evaluator,
-}
+_ROLES = {plugins.ENGINES: hooks.Engine, plugins.METHODS: hooks.Method, plugins.TASKS: hooks.Evaluator}
 _ALL = [(package, name) for package in _ROLES for name in plugins.names(package)]
 
 

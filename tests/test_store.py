@@ -13,18 +13,7 @@ from bench.store import Store, safe_name
 
 HARDWARE = Hardware("cpu", "cpu-x-2c-8gib", "X", 2**33, "X", 2, 2**33, ("avx2",), "float32", "Linux")
 AUDIT = Audit(
-    "gptq",
-    1000,
-    900,
-    100,
-    90,
-    800,
-    4.25,
-    1.0,
-    tied_head=True,
-    vocab_size=8,
-    context=16,
-    tensor_types={"I32": 2},
+    "gptq", 1000, 900, 100, 90, 800, 4.25, 1.0, tied_head=True, vocab_size=8, context=16, tensor_types={"I32": 2}
 )
 STEP = Step("gptq", {"bits": 4, "damp": 0.01, "order": None, "sym": True, "kernel": "auto"})
 TRACES = (
@@ -36,10 +25,18 @@ TRACES = (
 def served(round_: int = 0) -> Result:
     cell = Cell(Model("demo"), Recipe("gptq-4", (STEP,)), EngineSpec("hf"), "cpu", Workload())
     return Result(
-        digest=f"d{round_}", suite="demo", cell=cell, round=round_, status="ok", hardware=HARDWARE,
+        digest=f"d{round_}",
+        suite="demo",
+        cell=cell,
+        round=round_,
+        status="ok",
+        hardware=HARDWARE,
         artifact=Artifact("a", "gptq", "sha", (STEP,), AUDIT, facts={"deep": {"list": [1, 2.5, None]}}),
-        metrics={"ttft_s": 0.25}, facts={"window_nll": [1.5, 2.5]}, marks=("busy",), started="2026-11-22",
-    )  # fmt: skip
+        metrics={"ttft_s": 0.25},
+        facts={"window_nll": [1.5, 2.5]},
+        marks=("busy",),
+        started="2026-11-22",
+    )
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -58,22 +55,12 @@ def test_paths_tell_what_a_record_is(tmp_path: Path) -> None:
     path = store.path(result).relative_to(tmp_path).as_posix()
     assert path == "cpu-x-2c-8gib/demo/serving/demo/gptq-4/hf/offline-b1-p128-n64/r2.json"
     scored = replace(result, cell=replace(result.cell, workload=None, task=Task("perplexity")))
-    assert store.path(scored).parts[-7:] == (
-        "demo",
-        "quality",
-        "demo",
-        "gptq-4",
-        "hf",
-        "perplexity",
-        "r2.json",
-    )
+    assert store.path(scored).parts[-7:] == ("demo", "quality", "demo", "gptq-4", "hf", "perplexity", "r2.json")
     made = replace(result, cell=replace(result.cell, workload=None), round=0)
     assert store.path(made).parts[-5:] == ("demo", "artifacts", "demo", "gptq-4", "r0.json")
 
 
-@pytest.mark.parametrize(
-    "name", ["a/b", "..", ".", "", ".hidden", "Größe 1", "x" * 101, "a b", "c:d", "a\nb", "~"]
-)
+@pytest.mark.parametrize("name", ["a/b", "..", ".", "", ".hidden", "Größe 1", "x" * 101, "a b", "c:d", "a\nb", "~"])
 def test_names_that_are_no_file_names(tmp_path: Path, name: str) -> None:
     """Whatever a recipe is called, it is one visible component below its folder, marked as changed."""
     safe = safe_name(name)

@@ -25,16 +25,20 @@ _SUITE: dict[str, Any] = {
         {"name": "pruned", "steps": [_PRUNED]},
         {"name": "pruned-gguf", "steps": [_PRUNED, {"method": "gguf", "type": "f16"}]},
         {"name": "distilled", "steps": [_PRUNED, {"method": "distill", **_TRAINED}]},
-        {"name": "distilled-gptq", "steps": [_PRUNED, {"method": "distill", **_TRAINED},
-                                             {"method": "gptq", "samples": 8, "length": 128}]},
+        {
+            "name": "distilled-gptq",
+            "steps": [_PRUNED, {"method": "distill", **_TRAINED}, {"method": "gptq", "samples": 8, "length": 128}],
+        },
         {"name": "ptq", "steps": [_RTN]},
         {"name": "qat", "steps": [{**_RTN, "method": "qat", **_TRAINED, "learning_rate": 0.0003}]},
     ],
     "engines": ["hf", "llamacpp"],
-    "tasks": [{"task": "perplexity", "corpus": "stdlib", "context": 256, "tokens": 8192},
-              {"task": "divergence", "corpus": "stdlib", "context": 256, "tokens": 4096}],
+    "tasks": [
+        {"task": "perplexity", "corpus": "stdlib", "context": 256, "tokens": 8192},
+        {"task": "divergence", "corpus": "stdlib", "context": 256, "tokens": 4096},
+    ],
     "settle_s": 0,
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +56,12 @@ def _table(home: Path, python: dict[str, str]) -> Any:
     for verb in (["run", str(suite)], ["table", str(suite), "--format", "json"]):
         done = subprocess.run(
             [sys.executable, "-m", "bench", *verb, "--results", str(home / "results")],
-            capture_output=True, text=True, check=False, timeout=900,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
             env={**os.environ, "LLM_BENCH_CACHE": str(home / "cache"), **python},
-        )  # fmt: skip
+        )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         said = {"text": done.stdout}
     return {row["recipe"]: row for row in json.loads(said["text"])["rows"]}
@@ -101,14 +108,9 @@ def test_a_training_step_that_was_killed_goes_on_where_it_was(tmp_path: Path, hf
     words = ["models/demo", "--method", "distill", "--tokens", "65536", "-o", str(tmp_path / "out")]
     variables = {"LLM_BENCH_CACHE": str(tmp_path / "cache"), "LLM_BENCH_PYTHON_HF": str(hf_python)}
     started = [sys.executable, "-m", "quantize", *words]
-    with subprocess.Popen(
-        started, env={**os.environ, **variables}, stderr=subprocess.PIPE, text=True
-    ) as first:
+    with subprocess.Popen(started, env={**os.environ, **variables}, stderr=subprocess.PIPE, text=True) as first:
         deadline = time.monotonic() + 240
-        while (
-            not (kept := list(tmp_path.glob("cache/artifacts/*.work/last.pt")))
-            and time.monotonic() < deadline
-        ):
+        while not (kept := list(tmp_path.glob("cache/artifacts/*.work/last.pt"))) and time.monotonic() < deadline:
             time.sleep(0.2)
         first.kill()
     assert kept

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bench.cli import reports
-from bench.cli.params import (  # fmt: skip
+from bench.cli.params import (
     RESULTS,
     Device,
     EngineName,
@@ -43,8 +43,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Compress a language model, measure what it lost and what it won, and print the table.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-)  # fmt: skip
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 _CODES = (
     "Exit codes: 0 the suite ran to its end, failed rounds being records too; 2 something has to be mended "
     "first, as one sentence says; 130 interrupted (Ctrl-C, SIGTERM), what is finished is kept."
@@ -56,12 +59,19 @@ app.add_typer(reports.app)
 
 @app.command(epilog=_CODES)
 def run(
-    suite: SuiteFile, only: Only = "", engine: EngineName = "", device: Device = "", rounds: Rounds = 0,
+    suite: SuiteFile,
+    only: Only = "",
+    engine: EngineName = "",
+    device: Device = "",
+    rounds: Rounds = 0,
     retry: Annotated[Literal["", "failed"], typer.Option(help="Run cells again that failed before.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,  # noqa: FBT002
-    overrides: Set = None, results: Results = RESULTS, format: Format = "terminal",  # noqa: A002
-    as_json: Json = False, quiet: Quiet = False,  # noqa: FBT002
-) -> None:  # fmt: skip
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,
+    overrides: Set = None,
+    results: Results = RESULTS,
+    format: Format = "terminal",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Run what a suite still lacks, then print its table. Running it again does nothing twice.
 
     With --json stdout has one object: the table, rounds by status, the time, the folders of the records.
@@ -75,18 +85,24 @@ def run(
     from bench.store import Store
 
     if as_json and format not in ("terminal", "json"):
-        raise UserError(
-            f"--json prints the table as JSON, --format {format} does not; leave one of them away"
-        )
+        raise UserError(f"--json prints the table as JSON, --format {format} does not; leave one of them away")
     with Progress(quiet=quiet, figure=headline.figure) as progress:
         made = _plan(suite, only, engine, device, rounds, overrides, fetch=progress.doing)
         store = Store(results)
         tally = runner.run(made, store, progress, retry_failed=retry == "failed")
     where, spent_s = _where(results, made), progress.spent_s
-    _table(store, made, "json" if as_json else format, {
-        "rounds": {"ok": 0, "failed": 0, "unsupported": 0, **tally.done, "kept": tally.kept},
-        "time_s": round(spent_s, 1), "records": where,
-    } if as_json else None)  # fmt: skip
+    _table(
+        store,
+        made,
+        "json" if as_json else format,
+        {
+            "rounds": {"ok": 0, "failed": 0, "unsupported": 0, **tally.done, "kept": tally.kept},
+            "time_s": round(spent_s, 1),
+            "records": where,
+        }
+        if as_json
+        else None,
+    )
     if not quiet:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.done.items()))
         ran = f"{counts or 'nothing left to run'}; {tally.kept} recorded before"
@@ -97,11 +113,16 @@ def run(
 
 @app.command()
 def plan(
-    suite: SuiteFile, only: Only = "", engine: EngineName = "", device: Device = "", rounds: Rounds = 0,
-    overrides: Set = None, results: Results = RESULTS,
+    suite: SuiteFile,
+    only: Only = "",
+    engine: EngineName = "",
+    device: Device = "",
+    rounds: Rounds = 0,
+    overrides: Set = None,
+    results: Results = RESULTS,
     retry: Annotated[Literal["", "failed"], typer.Option(help="Count failed rounds as to run.")] = "",
-    as_json: Json = False,  # noqa: FBT002
-) -> None:  # fmt: skip
+    as_json: Json = False,
+) -> None:
     """Show each cell of a suite: recorded, to run, or why it cannot run. Nothing is built, fetched or run."""
     from bench.publish import plans
     from bench.run import runner
@@ -119,8 +140,11 @@ def plan(
 @app.command()
 def table(
     suite: Annotated[Path | None, typer.Argument(metavar="[SUITE]", help="Only this suite's cells.")] = None,
-    format: Format = "terminal", results: Results = RESULTS, overrides: Set = None, device: Device = "",  # noqa: A002
-) -> None:  # fmt: skip
+    format: Format = "terminal",
+    results: Results = RESULTS,
+    overrides: Set = None,
+    device: Device = "",
+) -> None:
     """Print the table of a suite, or of all records."""
     from bench.store import Store
 
@@ -141,7 +165,7 @@ def load(
     sweep: Annotated[
         Literal["concurrency", "rate"] | None, typer.Option(help="Double it until the output rises no more.")
     ] = None,
-    search: Annotated[bool, typer.Option("--search", help="Find the highest rate within --slo-….")] = False,  # noqa: FBT002
+    search: Annotated[bool, typer.Option("--search", help="Find the highest rate within --slo-….")] = False,
     arrivals: Annotated[
         Literal["poisson", "constant", "gamma", "ramp"] | None, typer.Option(help="Poisson unless given.")
     ] = None,
@@ -150,31 +174,25 @@ def load(
     turns: Annotated[int | None, typer.Option(help="Turns of each conversation, its prompt growing.")] = None,
     requests: Annotated[int, typer.Option(help="Requests measured, after warm-up.", min=1)] = 100,
     at_most: Annotated[float | None, typer.Option(help="In flight: end after so many seconds.")] = None,
-    window: Annotated[
-        float | None, typer.Option(help="At a rate: requests for so many seconds at least.")
-    ] = None,
+    window: Annotated[float | None, typer.Option(help="At a rate: requests for so many seconds at least.")] = None,
     prompt_tokens: Annotated[int | None, typer.Option(help="128 unless given.")] = None,
     new_tokens: Annotated[int | None, typer.Option(help="64 unless given.")] = None,
     lengths: Annotated[
         Literal["fixed", "uniform", "lognormal"] | None, typer.Option(help="Fixed unless given.")
     ] = None,
-    spread: Annotated[
-        float | None, typer.Option(help="Uniform: ± this share; lognormal: std / mean.")
-    ] = None,
+    spread: Annotated[float | None, typer.Option(help="Uniform: ± this share; lognormal: std / mean.")] = None,
     slo_ttft: Annotated[float, typer.Option(help="Seconds to the first token, for goodput.", min=0)] = 0.0,
     slo_tpot: Annotated[float, typer.Option(help="Seconds per token after it, for goodput.", min=0)] = 0.0,
     vocab_size: Annotated[int, typer.Option(help="Send token ids below it; 0: text.")] = 0,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json: text of exactly as many tokens.")
-    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json: text of exactly as many tokens.")] = None,
     context: Annotated[int, typer.Option(help="The model's; longer requests of a trace are cut.")] = 0,
-    chat: Annotated[bool, typer.Option("--chat", help="The chat API instead of completions.")] = False,  # noqa: FBT002
-    stop: Annotated[bool, typer.Option("--allow-stop", help="The model may end early.")] = False,  # noqa: FBT002
+    chat: Annotated[bool, typer.Option("--chat", help="The chat API instead of completions.")] = False,
+    stop: Annotated[bool, typer.Option("--allow-stop", help="The model may end early.")] = False,
     extra: Annotated[str, typer.Option(metavar="JSON", help="Body fields; null removes one.")] = "{}",
     key_variable: Annotated[str, typer.Option(help="Environment variable that holds the API key.")] = "",
     seed: Annotated[int, typer.Option(help="Of prompts, lengths and arrivals.")] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds for the whole load.")] = 3600.0,
-    as_json: Json = False,  # noqa: FBT002
+    as_json: Json = False,
 ) -> None:
     """Load an OpenAI-compatible server that runs already, and say how it did."""
     from bench.load import build
@@ -185,24 +203,41 @@ def load(
     kind = "open" if rate is not None else "closed"
     kind = "search" if search else "sweep" if sweep else "trace" if trace is not None else kind
     given = {
-        "kind": kind, "concurrency": concurrency, "rate_per_s": rate, "path": trace, "over": sweep,
-        "arrivals": arrivals, "burstiness": burstiness, "speed": speed, "turns": turns, "requests": requests,
-        "window_s": window, "at_most_s": at_most, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens,
-        "lengths": lengths, "spread": spread, "slo": {"ttft_s": slo_ttft, "tpot_s": slo_tpot},
-    }  # fmt: skip
+        "kind": kind,
+        "concurrency": concurrency,
+        "rate_per_s": rate,
+        "path": trace,
+        "over": sweep,
+        "arrivals": arrivals,
+        "burstiness": burstiness,
+        "speed": speed,
+        "turns": turns,
+        "requests": requests,
+        "window_s": window,
+        "at_most_s": at_most,
+        "prompt_tokens": prompt_tokens,
+        "new_tokens": new_tokens,
+        "lengths": lengths,
+        "spread": spread,
+        "slo": {"ttft_s": slo_ttft, "tpot_s": slo_tpot},
+    }
     asked = config.workload({key: value for key, value in given.items() if value is not None})
     body = {"ignore_eos": None} if stop else {}
     endpoint = Endpoint(
-        url, model, api="chat" if chat else "completions", key_variable=key_variable,
-        extra={**body, **config.body_fields(extra)}, exact_length=not stop,
-    )  # fmt: skip
+        url,
+        model,
+        api="chat" if chat else "completions",
+        key_variable=key_variable,
+        extra={**body, **config.body_fields(extra)},
+        exact_length=not stop,
+    )
     target = build.Target(endpoint, vocab_size, tokenizer, context)
     found = standalone.measure(asked, target, seed=seed, timeout_s=timeout)
     typer.echo(json.dumps(found, indent=1) if as_json else "\n".join(standalone.lines(asked.title, found)))
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:  # noqa: FBT002
+def doctor(as_json: Json = False) -> None:
     """Show this machine, its environments, what is missing."""
     from bench.run import doctor as checkup
 
@@ -212,7 +247,7 @@ def doctor(as_json: Json = False) -> None:  # noqa: FBT002
 @app.command(name="list")
 def list_(
     what: Annotated[Literal["engines", "methods", "tasks", "suites", "recipes", "shapes"], typer.Argument()],
-    as_json: Json = False,  # noqa: FBT002
+    as_json: Json = False,
 ) -> None:
     """List what there is, a name and its options a line."""
     from bench.suite import catalogue
@@ -229,7 +264,7 @@ def schema() -> None:
 
 
 @envs_app.command(name="list")
-def envs_list(as_json: Json = False) -> None:  # noqa: FBT002
+def envs_list(as_json: Json = False) -> None:
     """Each environment: ready, an interpreter of yours, or not built."""
     from bench.run import doctor as checkup
 
@@ -238,9 +273,7 @@ def envs_list(as_json: Json = False) -> None:  # noqa: FBT002
 
 @envs_app.command(name="build")
 def envs_build(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
-    tools: Tools = False,  # noqa: FBT002
-    quiet: Quiet = False,  # noqa: FBT002
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")], tools: Tools = False, quiet: Quiet = False
 ) -> None:
     """Build environments now, so that a run need not."""
     from bench.envs import environment
@@ -320,9 +353,7 @@ def _plan(
         suite = replace(suite, devices=(device,))
     if rounds:
         suite = replace(suite, rounds=rounds)
-    made = planner.plan(
-        suite, fetch=fetch is not None, only=only, engine=engine, report=fetch or (lambda _: None)
-    )
+    made = planner.plan(suite, fetch=fetch is not None, only=only, engine=engine, report=fetch or (lambda _: None))
     if not made.items:
         asked = " ".join(f"--{k} {v}" for k, v in {"only": only, "engine": engine}.items() if v)
         raise UserError(f"{file}: no cell matches {asked}; `python -m bench plan {file}` lists them")
@@ -340,12 +371,7 @@ def _print(found: Iterator[str] | Mapping[str, Any] | Sequence[Any]) -> None:
         typer.echo(wire.dumps(found, indent=1))
 
 
-def _table(
-    store: Store,
-    made: Plan | None,
-    format: TableFormat,  # noqa: A002
-    ran: Mapping[str, Any] | None = None,
-) -> None:
+def _table(store: Store, made: Plan | None, format: TableFormat, ran: Mapping[str, Any] | None = None) -> None:
     """Print the table; of a program's interest also what `ran`, as one JSON object with it."""
     from bench.publish.tables import build
     from bench.run import runner

@@ -10,18 +10,12 @@ from typing import Annotated, Literal
 
 import typer
 
-SuiteFile = Annotated[
-    Path, typer.Argument(metavar="SUITE", help="A suite file, for example configs/demo.yaml.")
-]
-Only = Annotated[
-    str, typer.Option(metavar="GLOB", help="Only cells whose title, recipe or workload matches.")
-]
+SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, for example configs/demo.yaml.")]
+Only = Annotated[str, typer.Option(metavar="GLOB", help="Only cells whose title, recipe or workload matches.")]
 EngineName = Annotated[str, typer.Option("--engine", metavar="NAME", help="Only this engine.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda:N, all GPUs, or auto (one of each kind; else the CPU).")]
 Rounds = Annotated[int, typer.Option(help="Rounds of each cell; 0 leaves the suite's.", min=0)]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite.")
-]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite.")]
 Results = Annotated[Path, typer.Option(help="The folder that records go to.")]
 Tools = Annotated[bool, typer.Option("--tools", help="Their source's command-line tools too.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress: the result and what went wrong.")]

@@ -21,8 +21,8 @@ def report(
     document: Annotated[
         list[Path] | None, typer.Option(help="Fill its passages; REPORT.md and README.md beside the folder.")
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where one is stale.")] = False,  # noqa: FBT002
-) -> None:  # fmt: skip
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where one is stale.")] = False,
+) -> None:
     """Write what is made of records: tables, figures, their index, report.html, REPORT.md's numbers."""
     gc.disable()  # thousands of records are millions of objects that live to the end: a fifth of the time
     try:
@@ -87,7 +87,7 @@ def recommend(
     workload: Annotated[str, typer.Option(help="Where the suite has several.")] = "",
     device: Annotated[str, typer.Option(help="Its results folder, where there are several.")] = "",
     results: Results = RESULTS,
-    as_json: Json = False,  # noqa: FBT002
+    as_json: Json = False,
 ) -> None:
     """Say which recipe and engine to deploy, of those measured, and why not the others."""
     from bench.publish import recommend as judge
@@ -118,11 +118,12 @@ def compare(
     b: Annotated[str, typer.Argument(help="Another of the same kind; recipe:NAME and the like say which.")],
     suite: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only these suites.")] = None,
     device: Annotated[str, typer.Option(metavar="GLOB", help="Only this results folder.")] = "",
-    only: Only = "", engine: EngineName = "",
+    only: Only = "",
+    engine: EngineName = "",
     recipe: Annotated[str, typer.Option(metavar="GLOB", help="Only this recipe.")] = "",
     results: Results = RESULTS,
-    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,  # noqa: FBT002
-) -> None:  # fmt: skip
+    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,
+) -> None:
     """Put two recipes, engines, devices, commits or folders side by side: ratios, and which are noise."""
     from bench.publish.compare import compare as comparing
     from bench.publish.compare import report as side_by_side
@@ -142,9 +143,12 @@ def compare(
 def predict(
     suite: SuiteFile,
     gpu: Annotated[str, typer.Option(help="Its short name, as l4 or h100-sxm; a wrong one lists them.")],
-    only: Only = "", engine: EngineName = "", overrides: Set = None, results: Results = RESULTS,
-    as_json: Json = False,  # noqa: FBT002
-) -> None:  # fmt: skip
+    only: Only = "",
+    engine: EngineName = "",
+    overrides: Set = None,
+    results: Results = RESULTS,
+    as_json: Json = False,
+) -> None:
     """Estimate a suite's offline cells on a GPU that is not here: whether they fit, and how fast at most."""
     from bench.publish import predictions
     from bench.publish.tables import render

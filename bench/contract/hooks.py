@@ -157,18 +157,14 @@ class Engine(Protocol):
     def unsupported(self, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
         """Why this cell cannot run here, known before anything is tried; None when it can."""
 
-    def open(
-        self, folder: Path, artifact: Artifact, options: Any, device: str
-    ) -> AbstractContextManager[Session]:
+    def open(self, folder: Path, artifact: Artifact, options: Any, device: str) -> AbstractContextManager[Session]:
         """Load the artifact in `folder`, which may be a single file. Runs inside the engine's environment."""
 
 
 class Serving(Engine, Protocol):
     """An engine with "online" among its MODES."""
 
-    def serve(
-        self, folder: Path, artifact: Artifact, options: Any, python: str, port: int, device: str
-    ) -> Server:
+    def serve(self, folder: Path, artifact: Artifact, options: Any, python: str, port: int, device: str) -> Server:
         """How its server is started on 127.0.0.1:`port` by the environment's `python`.
 
         With the settings that `open` gives the engine. UserError for what it cannot serve.
@@ -224,9 +220,7 @@ class Sized(Method, Protocol):
 class Training(Protocol):
     """A method that trains, and so has `train` in place of a Method's `apply`."""
 
-    def train(
-        self, folder: Path, teacher: Path, options: Any, out: Path, device: str, work: Path
-    ) -> Mapping[str, Any]:
+    def train(self, folder: Path, teacher: Path, options: Any, out: Path, device: str, work: Path) -> Mapping[str, Any]:
         """As `apply`. `teacher`: the model that the recipe began with.
 
         `work` outlives an interruption: what is left there is found when the step is taken again. The one
@@ -250,9 +244,7 @@ class Housed(Engine, Protocol):
 class Backed(Method, Protocol):
     """A method whose options choose between libraries that no one environment can hold."""
 
-    OPTIONS_SINCE: frozenset[
-        str
-    ]  # options younger than artifacts: at their defaults they are no part of a digest
+    OPTIONS_SINCE: frozenset[str]  # options younger than artifacts: at their defaults they are no part of a digest
 
     def env(self, options: Any) -> str:
         """The environment for these options: ENV for the defaults."""
@@ -273,9 +265,7 @@ class Evaluator(Protocol):
     def title(self, options: Any) -> str:
         """The task's name in tables: its convention is part of it."""
 
-    def evaluate(
-        self, session: Session, options: Any, folder: Path, reference: Path | None
-    ) -> Mapping[str, Any]:
+    def evaluate(self, session: Session, options: Any, folder: Path, reference: Path | None) -> Mapping[str, Any]:
         """Facts (JSON values) from which `metrics` can be recomputed.
 
         `folder` has tokenizer and config, or is a file that holds both. `reference`, where REFERENCE is true,
@@ -291,9 +281,7 @@ class Evaluator(Protocol):
 class Compared(Evaluator, Protocol):
     """An evaluator that measures each artifact alone."""
 
-    def compare_to_baseline(
-        self, facts: Mapping[str, Any], baseline: Mapping[str, Any]
-    ) -> Mapping[str, float]:
+    def compare_to_baseline(self, facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
         """Against the baseline on the same items: change and its interval. A pure function."""
 
 
@@ -323,9 +311,7 @@ class Asking(Compared, Protocol):
 
     ENV: str
     PATHS: tuple[str, ...]  # options that name files or folders
-    TOKENIZERS: Mapping[
-        str, str
-    ]  # formats whose tokenizer has to be got out first, and where that can be done
+    TOKENIZERS: Mapping[str, str]  # formats whose tokenizer has to be got out first, and where that can be done
 
     def depends(self, options: Any) -> Any:
         """What the questions depend on beside the options and ENV, for a digest (JSON values)."""

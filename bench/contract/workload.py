@@ -17,10 +17,20 @@ LOAD_FIELDS: Mapping[str, tuple[str, ...]] = {
     "closed": ("concurrency", "turns", "think_s", "requests", "at_most_s", "slo", *_LENGTHS),
     "open": ("rate_per_s", *_ARRIVALS, "requests", "window_s", "slo", *_LENGTHS),
     "trace": ("path", "speed", "rate_per_s", *_ARRIVALS, "requests", "slo"),
-    "sweep": ("over", "concurrency", "rate_per_s", "most", *_ARRIVALS, "requests", "at_most_s",
-              "window_s", "slo", *_LENGTHS),
+    "sweep": (
+        "over",
+        "concurrency",
+        "rate_per_s",
+        "most",
+        *_ARRIVALS,
+        "requests",
+        "at_most_s",
+        "window_s",
+        "slo",
+        *_LENGTHS,
+    ),
     "search": ("rate_per_s", *_ARRIVALS, "requests", "window_s", "slo", *_LENGTHS),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

@@ -170,10 +170,7 @@ async def _listen(port: int, options: Options) -> None:
 async def _stream(writer: asyncio.StreamWriter, asked: Mapping[str, Any], options: Options) -> None:
     """A chunk a token at its due time, then the usage and the end."""
     prompt, tokens = asked["prompt"], int(asked["max_tokens"])
-    usage = {
-        "prompt_tokens": len(prompt if isinstance(prompt, list) else prompt.split()),
-        "completion_tokens": tokens,
-    }
+    usage = {"prompt_tokens": len(prompt if isinstance(prompt, list) else prompt.split()), "completion_tokens": tokens}
     loop = asyncio.get_running_loop()
     began = loop.time()
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")

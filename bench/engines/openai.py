@@ -71,10 +71,15 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     """Where the server is, and how it is asked."""
     del folder, artifact, python, port, device
     return Server(
-        argv=(), model=options.model, url=options.url, api=options.api, takes_ids=options.ids,
-        key_variable=options.key_variable, exact_length=options.exact,
+        argv=(),
+        model=options.model,
+        url=options.url,
+        api=options.api,
+        takes_ids=options.ids,
+        key_variable=options.key_variable,
+        exact_length=options.exact,
         extra={} if options.exact else {"ignore_eos": None},
-    )  # fmt: skip
+    )
 
 
 def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:

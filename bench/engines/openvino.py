@@ -68,9 +68,7 @@ def open(  # noqa: A001  (the protocol's word)
         model = openvino.Core().read_model(folder / "openvino_model.xml")
     except RuntimeError as error:
         first = str(error).replace(str(folder), folder.name).strip().splitlines()
-        raise UserError(
-            f"OpenVINO cannot read the model: {first[-1] if first else 'no reason given'}"
-        ) from None
+        raise UserError(f"OpenVINO cannot read the model: {first[-1] if first else 'no reason given'}") from None
     yield OpenVinoSession(model, folder, options)
 
 
@@ -126,8 +124,9 @@ class OpenVinoSession:
         kinds = [_word(node, "layerType") for node in nodes]
         products = Counter(
             f"{_word(node, 'primitiveType')} on {_word(node, 'runtimePrecision')}"
-            for node, kind in zip(nodes, kinds, strict=True) if kind == "FullyConnected"
-        )  # fmt: skip
+            for node, kind in zip(nodes, kinds, strict=True)
+            if kind == "FullyConnected"
+        )
         held = _constants(self.model)
         cache = {self._property(f"{side}_CACHE_PRECISION") for side in ("KEY", "VALUE")}
         return {
@@ -191,9 +190,7 @@ class OpenVinoSession:
 
     def _property(self, name: str) -> str:
         found = self.compiled.get_property(name)
-        return str(
-            found.get_type_name() if hasattr(found, "get_type_name") else getattr(found, "name", found)
-        )
+        return str(found.get_type_name() if hasattr(found, "get_type_name") else getattr(found, "name", found))
 
     def _fits(self, tokens: int) -> None:
         if tokens > self.context:

@@ -172,9 +172,7 @@ class TensorRTSession:
 
     def _fits(self, tokens: int) -> None:
         if tokens > self.context:
-            raise UserError(
-                f"{tokens} tokens exceed the model's context of {self.context}: use shorter prompts"
-            )
+            raise UserError(f"{tokens} tokens exceed the model's context of {self.context}: use shorter prompts")
 
     def _room_for(self, batch: int, tokens: int) -> None:
         """UserError when a sequence exceeds the context, or when the batch would run in parts."""
@@ -184,9 +182,7 @@ class TensorRTSession:
         block, room = (int(self.said.get(key, 0)) for key in ("kv_block_tokens", "kv_tokens"))
         held = batch * (-(-tokens // block) * block if block else tokens)
         if room and held > room:
-            raise UserError(
-                f"the batch takes {held} tokens of a KV cache of {room}: raise gpu_memory_fraction"
-            )
+            raise UserError(f"the batch takes {held} tokens of a KV cache of {room}: raise gpu_memory_fraction")
 
 
 def together(arrivals: Arrivals, rows: int) -> Iterator[DecodeStep]:
@@ -207,9 +203,7 @@ def blocks(logits: Any, expected: int) -> Iterator[LogitBlock]:
 
     rows = 0 if logits is None else len(logits)
     if rows != expected:
-        raise UserError(
-            f"TensorRT-LLM gave logits for {rows} of {expected} positions: score this on another engine"
-        )
+        raise UserError(f"TensorRT-LLM gave logits for {rows} of {expected} positions: score this on another engine")
     for start in range(0, rows, _BLOCK_ROWS):
         part = logits[start : start + _BLOCK_ROWS]
         part = part.float().cpu().numpy() if hasattr(part, "cpu") else part
@@ -225,10 +219,23 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     del artifact, device
     _look(folder)
     argv = (
-        python, "-c", _START, json.dumps(settings(folder, options), sort_keys=True),
-        "serve", str(folder), "--backend", "pytorch", "--host", "127.0.0.1", "--port", str(port),
-        "--log_level", "info", "--extra_llm_api_options", "settings.yaml",
-    )  # fmt: skip
+        python,
+        "-c",
+        _START,
+        json.dumps(settings(folder, options), sort_keys=True),
+        "serve",
+        str(folder),
+        "--backend",
+        "pytorch",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--log_level",
+        "info",
+        "--extra_llm_api_options",
+        "settings.yaml",
+    )
     return Server(argv, folder.name)
 
 
@@ -257,10 +264,7 @@ def settings(folder: Path, options: Options) -> dict[str, Any]:
         "max_batch_size": options.sequences,
         "max_num_tokens": max(_BATCHED_TOKENS, context),
         "max_seq_len": context,
-        "kv_cache_config": {
-            "enable_block_reuse": False,
-            "free_gpu_memory_fraction": options.gpu_memory_fraction,
-        },
+        "kv_cache_config": {"enable_block_reuse": False, "free_gpu_memory_fraction": options.gpu_memory_fraction},
         "enable_chunked_prefill": False,
         "stream_interval": 1,
         "tensor_parallel_size": 1,

@@ -43,10 +43,15 @@ class Build:
         with (
             self.log.open("a") as sink,
             subprocess.Popen(
-                mortal, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                start_new_session=True, env={**os.environ, **(variables or {})},
+                mortal,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+                env={**os.environ, **(variables or {})},
             ) as process,
-        ):  # fmt: skip
+        ):
             try:
                 for line in process.stdout or ():
                     sink.write(line)
@@ -60,8 +65,7 @@ class Build:
         if code:
             last = [text for text in self.log.read_text().splitlines() if text.strip()][-3:]
             raise UserError(
-                f"environment '{self.name}' could not be built ({' | '.join(last)[-400:]}); "
-                f"the whole log is {self.log}"
+                f"environment '{self.name}' could not be built ({' | '.join(last)[-400:]}); the whole log is {self.log}"
             )
 
 

@@ -230,9 +230,7 @@ def _outside(name: str) -> str | None:
 @cache
 def _versions(python: str, packages: tuple[str, ...]) -> dict[str, str]:
     try:
-        done = subprocess.run(
-            [python, "-c", _PROBE, *packages], capture_output=True, text=True, timeout=60, check=True
-        )
+        done = subprocess.run([python, "-c", _PROBE, *packages], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         raise UserError(f"{python} does not run as a Python interpreter: {error}") from None
     versions: dict[str, str] = json.loads(done.stdout)
@@ -251,8 +249,18 @@ def _build(what: EnvSpec, folder: Path, report: Report) -> None:
     build.step([sys.executable, "-m", "venv", str(folder)])
     constraints = folder / "constraints.txt"
     constraints.write_text(what.pins)
-    install = [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off",
-               "--disable-pip-version-check", "-c", str(constraints)]  # fmt: skip
+    install = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--no-input",
+        "--progress-bar",
+        "off",
+        "--disable-pip-version-check",
+        "-c",
+        str(constraints),
+    ]
     build.step([*install, *what.requirements, *compiled])
     if what.no_deps:
         build.step([*install, "--no-deps", *what.no_deps])

@@ -98,8 +98,18 @@ def tools(what: SourceSpec, build: Build) -> Path:
                 raise UserError(f"the tools are built with {lost[0]}, which is not installed: install it")
             with _unpacked(what, build) as source:
                 tree = source.parent / "tools"
-                begin = ["cmake", "-G", "Ninja", "-S", str(source / what.tools_folder), "-B", str(tree),
-                         "-DCMAKE_BUILD_TYPE=Release", *what.arguments, *what.tools_cmake]  # fmt: skip
+                begin = [
+                    "cmake",
+                    "-G",
+                    "Ninja",
+                    "-S",
+                    str(source / what.tools_folder),
+                    "-B",
+                    str(tree),
+                    "-DCMAKE_BUILD_TYPE=Release",
+                    *what.arguments,
+                    *what.tools_cmake,
+                ]
                 build.step(begin)
                 build.step(["cmake", "--build", str(tree), "--target", *what.tools])
                 _settle(what, "bin", [tree / "bin" / tool for tool in what.tools])
@@ -114,8 +124,19 @@ def keep(what: SourceSpec, environment: Path) -> None:
 def _compile(what: SourceSpec, build: Build) -> None:
     with _unpacked(what, build) as source:
         made = source.parent / "wheel"
-        argv = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--verbose", "--no-input",
-                "--disable-pip-version-check", "-w", str(made), str(source)]  # fmt: skip
+        argv = [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--no-deps",
+            "--verbose",
+            "--no-input",
+            "--disable-pip-version-check",
+            "-w",
+            str(made),
+            str(source),
+        ]
         build.step(argv, {"CMAKE_ARGS": " ".join(what.arguments)})
         _settle(what, "share", [source / path for path in what.keeps])
         _settle(what, "wheel", list(made.glob("*.whl")))
@@ -141,9 +162,22 @@ def _unpacked(what: SourceSpec, build: Build) -> Iterator[Path]:
     place.mkdir()
     try:
         build.say(f"fetching the source of {what.package}")
-        argv = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", what.name,
-                "--no-input", "--disable-pip-version-check", "--progress-bar", "off", "-d", str(place),
-                what.package]  # fmt: skip
+        argv = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--no-binary",
+            what.name,
+            "--no-input",
+            "--disable-pip-version-check",
+            "--progress-bar",
+            "off",
+            "-d",
+            str(place),
+            what.package,
+        ]
         build.step(argv)
         archive = next(place.glob("*.tar.gz"))
         with tarfile.open(archive) as packed:

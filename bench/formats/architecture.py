@@ -32,19 +32,26 @@ def of_config(config: Mapping[str, Any]) -> Architecture | None:
     layers, hidden, heads, vocab = (
         _number(text, *names)
         for names in (
-            ("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd"),
-            ("num_attention_heads", "n_head"), ("vocab_size",),
+            ("num_hidden_layers", "n_layer"),
+            ("hidden_size", "n_embd"),
+            ("num_attention_heads", "n_head"),
+            ("vocab_size",),
         )
-    )  # fmt: skip
+    )
     if not (layers and hidden and heads and vocab):
         return None
     tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
     sliding = text.get("use_sliding_window", True)
     return Architecture(
-        layers, hidden, heads, _number(text, "num_key_value_heads") or heads,
-        _number(text, "head_dim") or hidden // heads, vocab, bool(tied),
+        layers,
+        hidden,
+        heads,
+        _number(text, "num_key_value_heads") or heads,
+        _number(text, "head_dim") or hidden // heads,
+        vocab,
+        bool(tied),
         _number(text, "sliding_window") if sliding else 0,
-    )  # fmt: skip
+    )
 
 
 def _of_gguf(model: gguf_reader.Gguf) -> Architecture | None:
@@ -61,9 +68,15 @@ def _of_gguf(model: gguf_reader.Gguf) -> Architecture | None:
         return None
     head_dim = _number(said, "attention.key_length") or hidden // heads
     return Architecture(
-        layers, hidden, heads, kv_heads or heads, head_dim, model.vocab_size,
-        "output.weight" not in model.tensors, _number(said, "attention.sliding_window"),
-    )  # fmt: skip
+        layers,
+        hidden,
+        heads,
+        kv_heads or heads,
+        head_dim,
+        model.vocab_size,
+        "output.weight" not in model.tensors,
+        _number(said, "attention.sliding_window"),
+    )
 
 
 def _number(found: Mapping[str, Any], *keys: str) -> int:

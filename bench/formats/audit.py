@@ -97,10 +97,7 @@ def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zero
         vocab_size=_number(config, "vocab_size"),
         context=_number(config, "max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length"),
         tensor_types=dict(sorted(Counter(tensor.dtype for tensor in stored.values()).items())),
-        notes=(
-            *_notes(found, linears, small, shapes, layers, stored),
-            *torchao.notes(own, linears, layers),
-        ),
+        notes=(*_notes(found, linears, small, shapes, layers, stored), *torchao.notes(own, linears, layers)),
         zero_fraction=sparse[0] if sparse else None,
         two_of_four_fraction=sparse[1] if sparse else None,
     )
@@ -143,9 +140,7 @@ def _derived(layers: Mapping[str, Parts], config: Mapping[str, Any]) -> dict[str
         if (packed := parts.get("qweight") or parts.get("weight_packed")) is not None:
             found[name] = (1, 8 * packed.size // bits)
         elif (weight := parts.get("weight")) is not None and _may_be_linear(name):
-            if (
-                "weight.absmax" in parts
-            ):  # bitsandbytes: two 4-bit values in a byte, whatever the type is called
+            if "weight.absmax" in parts:  # bitsandbytes: two 4-bit values in a byte, whatever the type is called
                 found[name] = (1, 2 * weight.size)
             elif len(weight.shape) == 2:
                 found[name] = (1, weight.elements)
@@ -191,17 +186,19 @@ def _tied(layers: Mapping[str, Parts], config: Mapping[str, Any]) -> bool:
 
 
 def _notes(
-    found: str, linears: Mapping[str, int], small: set[str],
-    shapes: Mapping[str, tuple[int, int]], layers: Mapping[str, Parts], stored: Mapping[str, Tensor],
-) -> tuple[str, ...]:  # fmt: skip
+    found: str,
+    linears: Mapping[str, int],
+    small: set[str],
+    shapes: Mapping[str, tuple[int, int]],
+    layers: Mapping[str, Parts],
+    stored: Mapping[str, Tensor],
+) -> tuple[str, ...]:
     notes = []
     if found != "hf" and (whole := sorted(set(linears) - small)):
         notes.append(f"not quantized: {_some(whole)}")
     if lost := sorted(set(shapes) - set(layers)):
         notes.append(f"not stored under its name: {_some(lost)}")
-    if experts := sorted(
-        name for name, tensor in stored.items() if "expert" in name and len(tensor.shape) == 3
-    ):
+    if experts := sorted(name for name, tensor in stored.items() if "expert" in name and len(tensor.shape) == 3):
         notes.append(f"stacked experts, not counted as linear layers: {_some(experts)}")
     return tuple(notes)
 

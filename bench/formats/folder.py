@@ -18,9 +18,24 @@ from bench.contract.errors import UserError
 
 _HEADER_MOST = 100_000_000  # the reference implementation's own limit, in bytes
 _BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "U16": 16, "I16": 16, "F16": 16,
-    "BF16": 16, "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "F4": 4,
-}  # fmt: skip
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+    "F8_E8M0": 8,
+    "U16": 16,
+    "I16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "U32": 32,
+    "I32": 32,
+    "F32": 32,
+    "U64": 64,
+    "I64": 64,
+    "F64": 64,
+    "F4": 4,
+}
 _LFS = b"version https://git-lfs"
 
 
@@ -95,9 +110,7 @@ def header(file: Path) -> dict[str, Tensor]:
         if _LFS.startswith(first) and first:
             raise UserError(f"{file.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
         if length < 8:
-            raise UserError(
-                f"{file.name} is cut short: {length} bytes, where 8 alone open a safetensors file"
-            )
+            raise UserError(f"{file.name} is cut short: {length} bytes, where 8 alone open a safetensors file")
         (size,) = struct.unpack("<Q", first)
         if size > min(length - 8, _HEADER_MOST):
             raise UserError(
@@ -166,9 +179,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {str(tensor): str(file) for tensor, file in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(
-            f"{index.parent.name}/{index.name} is corrupt: it has no readable weight_map"
-        ) from None
+        raise UserError(f"{index.parent.name}/{index.name} is corrupt: it has no readable weight_map") from None
 
 
 def _no_weights(folder: Path) -> str:

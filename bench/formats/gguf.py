@@ -26,11 +26,7 @@ _NOTED_MOST = 4
 def source(path: Path) -> Source:
     """What a method and a plan may know: linear layers as name -> (out, in), and a config of its metadata."""
     model = gguf_reader.read(path)
-    known = {
-        "model_type": model.architecture,
-        "max_position_embeddings": model.context,
-        "vocab_size": model.vocab_size,
-    }
+    known = {"model_type": model.architecture, "max_position_embeddings": model.context, "vocab_size": model.vocab_size}
     shapes = {n: (t.elements // t.shape[-1], t.shape[-1]) for n, t in _linears(model).items()}
     return Source("gguf", shapes, known)
 

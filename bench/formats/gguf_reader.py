@@ -107,9 +107,7 @@ def files(path: Path) -> tuple[Path, ...]:
     count = int(named["parts"]) if named else 0
     if named is None or count == 0:
         return (chosen,)
-    parts = tuple(
-        chosen.with_name(f"{named['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1)
-    )
+    parts = tuple(chosen.with_name(f"{named['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1))
     if lost := [part.name for part in parts if not part.is_file()]:
         raise UserError(f"{lost[0]} is missing: {chosen.name} is one of the {count} parts of a split model")
     if chosen != parts[0]:
@@ -159,11 +157,15 @@ def _read(stamped: tuple[tuple[Path, int, int], ...]) -> Gguf:
     rows = tensors["token_embd.weight"].shape[0] if "token_embd.weight" in tensors else 0
     vocabulary = first.get(f"{architecture}.vocab_size") or first.get("tokenizer.ggml.tokens") or rows
     return Gguf(
-        files=paths, architecture=architecture, name=str(first.get("general.name", "")),
+        files=paths,
+        architecture=architecture,
+        name=str(first.get("general.name", "")),
         file_type=_file_type(first.get("general.file_type")),
-        context=_count(first.get(f"{architecture}.context_length")), vocab_size=_count(vocabulary),
-        tensors=tensors, metadata=first,
-    )  # fmt: skip
+        context=_count(first.get(f"{architecture}.context_length")),
+        vocab_size=_count(vocabulary),
+        tensors=tensors,
+        metadata=first,
+    )
 
 
 def _count(value: object) -> int:
@@ -193,18 +195,14 @@ def _part(path: Path) -> _Part:
             try:
                 return _header(cursor, path.name)
             except _CutShortError:
-                raise UserError(
-                    f"{path.name} is cut short: {cursor.where} goes on after its {size} bytes"
-                ) from None
+                raise UserError(f"{path.name} is cut short: {cursor.where} goes on after its {size} bytes") from None
 
 
 def _header(cursor: _Cursor, name: str) -> _Part:
     version = cursor.number("I")
     if version not in _VERSIONS:
         order = "big-endian GGUF" if version & 0xFFFF == 0 else f"GGUF of version {version}"
-        raise UserError(
-            f"{name} is {order}; little-endian versions 2 and 3 are read: convert the model again"
-        )
+        raise UserError(f"{name} is {order}; little-endian versions 2 and 3 are read: convert the model again")
     tensors, pairs = cursor.number("Q"), cursor.number("Q")
     values: dict[str, Any] = {}
     for _ in range(pairs):

@@ -35,8 +35,21 @@ _OPERATORS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 _EMBEDDINGS = ("Gather", "GatherBlockQuantized")
 _PASSED_ON = ("Transpose", "Cast", "Reshape", "Identity", "DequantizeLinear")  # the same weights, otherwise
 _TABLES = ("cos_cache", "sin_cache")  # of positions: stored, and no parameters
-_BITS = {"FLOAT": 32, "FLOAT16": 16, "BFLOAT16": 16, "DOUBLE": 64, "INT64": 64, "UINT64": 64, "INT32": 32,
-         "UINT32": 32, "INT16": 16, "UINT16": 16, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4}  # fmt: skip
+_BITS = {
+    "FLOAT": 32,
+    "FLOAT16": 16,
+    "BFLOAT16": 16,
+    "DOUBLE": 64,
+    "INT64": 64,
+    "UINT64": 64,
+    "INT32": 32,
+    "UINT32": 32,
+    "INT16": 16,
+    "UINT16": 16,
+    "INT4": 4,
+    "UINT4": 4,
+    "FLOAT4E2M1": 4,
+}
 _NOTED_MOST = 4
 
 

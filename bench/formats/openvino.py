@@ -99,9 +99,10 @@ def _read(folder: Path) -> tuple[Graph, dict[str, Linear], bool, int]:
     cones = graph.cones()
     embedded = {
         constant
-        for layer, kind in graph.kinds.items() if kind == "Gather"
+        for layer, kind in graph.kinds.items()
+        if kind == "Gather"
         for constant in cones.get(graph.inputs.get(layer, {}).get("0", ""), ())
-    }  # fmt: skip
+    }
     linears, within, tied = {}, set[str](), False
     for layer, kind in graph.kinds.items():
         sides = [cones.get(i, frozenset()) for i in graph.inputs.get(layer, {}).values()]

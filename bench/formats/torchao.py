@@ -48,9 +48,7 @@ def kinds(metadata: Mapping[str, str]) -> dict[str, Kind]:
     return found
 
 
-def shapes(
-    found: Mapping[str, Kind], layers: Mapping[str, Mapping[str, Tensor]]
-) -> dict[str, tuple[int, int]]:
+def shapes(found: Mapping[str, Kind], layers: Mapping[str, Mapping[str, Tensor]]) -> dict[str, tuple[int, int]]:
     """Those layers as name -> (1, parameters)."""
     return {
         name: (1, kind.elements or layers[name][_DATA].elements)

@@ -46,9 +46,7 @@ def ramp(count: int, rate_per_s: float, seed: str) -> tuple[float, ...]:
     _check(count, rate_per_s)
     draw = random.Random(seed)  # noqa: S311  (reproducible, not secret)
     end = 2 * count / rate_per_s
-    return tuple(
-        math.sqrt(2 * end * s / rate_per_s) for s in accumulate(draw.expovariate(1.0) for _ in range(count))
-    )
+    return tuple(math.sqrt(2 * end * s / rate_per_s) for s in accumulate(draw.expovariate(1.0) for _ in range(count)))
 
 
 def _check(count: int, rate_per_s: float) -> None:

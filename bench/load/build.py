@@ -118,9 +118,7 @@ def _conversations(load: Workload, target: Target, seed: str) -> tuple[tuple[Ask
     talks = [sizes[i : i + turns] for i in range(0, len(sizes), turns)]
     if target.takes_ids:
         whole = prompts.of_lengths([sum(map(sum, talk)) for talk in talks], target.vocab_size, seed)
-        return tuple(
-            ask for talk, ids in zip(talks, whole, strict=True) for ask in _growing(talk, ids)
-        ), warm * turns
+        return tuple(ask for talk, ids in zip(talks, whole, strict=True) for ask in _growing(talk, ids)), warm * turns
     said = _texts([size for talk in talks for pair in talk for size in pair], target, seed)
     each = [said[i : i + 2 * turns] for i in range(0, len(said), 2 * turns)]
     return tuple(
@@ -165,11 +163,7 @@ def _asks(calls: Sequence[Call], target: Target, seed: str) -> tuple[Ask, ...]:
         asked = zip(calls, said, strict=True)
         return tuple(Ask(call.new_tokens, messages=(("user", text),)) for call, text in asked)
     return tuple(
-        Ask(
-            call.new_tokens,
-            text=text,
-            prompt_tokens=0 if mine or not target.tokenizer else call.prompt_tokens,
-        )
+        Ask(call.new_tokens, text=text, prompt_tokens=0 if mine or not target.tokenizer else call.prompt_tokens)
         for call, text, mine in zip(calls, said, own, strict=True)
     )
 

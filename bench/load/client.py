@@ -80,19 +80,22 @@ async def _run(job: LoadJob, requests: list[bytes]) -> LoadAnswer:
     return _answer(job, load, meter, kept, pool.reconnects)
 
 
-def _answer(
-    job: LoadJob, load: ClosedLoop | OpenLoop, meter: Meter, kept: _Kept, reconnects: int
-) -> LoadAnswer:
+def _answer(job: LoadJob, load: ClosedLoop | OpenLoop, meter: Meter, kept: _Kept, reconnects: int) -> LoadAnswer:
     zero_s = load.zero_s
     found: dict[bool, list[Served]] = {True: [], False: []}
     for exchange in sorted(kept.exchanges, key=lambda e: e.index):
         measured = load.measured(exchange)
         found[measured].append(
             served(
-                exchange, kept.reply(exchange), job.asks[exchange.index], job.endpoint,
-                zero_s=zero_s, window=0 if measured else -1, closed=job.closed is not None,
+                exchange,
+                kept.reply(exchange),
+                job.asks[exchange.index],
+                job.endpoint,
+                zero_s=zero_s,
+                window=0 if measured else -1,
+                closed=job.closed is not None,
             )
-        )  # fmt: skip
+        )
     spans = [(s.trace.sent_s, s.end_s) for side in found.values() for s in side]
     return LoadAnswer(
         served=tuple(found[True]),
@@ -140,15 +143,11 @@ def _check(job: LoadJob) -> None:
         if job.closed.concurrency < 1:
             raise ValueError(f"concurrency {job.closed.concurrency}: must be at least 1")
         if len(job.asks) <= job.closed.warmups:
-            raise ValueError(
-                f"{len(job.asks)} requests, {job.closed.warmups} of them warm-up: none is measured"
-            )
+            raise ValueError(f"{len(job.asks)} requests, {job.closed.warmups} of them warm-up: none is measured")
     if job.opened is not None:
         due = list(job.opened.due_s)
         if len(due) != len(job.asks) - job.opened.warmup or not due:
-            raise ValueError(
-                f"{len(due)} due times for {len(job.asks)} requests, {job.opened.warmup} warm-up"
-            )
+            raise ValueError(f"{len(due)} due times for {len(job.asks)} requests, {job.opened.warmup} warm-up")
         if due != sorted(due) or due[0] < 0:
             raise ValueError("due times must ascend from zero")
 

@@ -24,10 +24,26 @@ class Exchange:
     """
 
     __slots__ = (
-        "complete", "content_type", "data", "due_s", "end_s", "failure", "fresh", "index", "message", "over",
-        "parts", "queued_s", "read_end", "read_s", "reconnects", "retry_after", "sent_s", "status",
+        "complete",
+        "content_type",
+        "data",
+        "due_s",
+        "end_s",
+        "failure",
+        "fresh",
+        "index",
+        "message",
+        "over",
+        "parts",
+        "queued_s",
+        "read_end",
+        "read_s",
+        "reconnects",
+        "retry_after",
+        "sent_s",
+        "status",
         "where",
-    )  # fmt: skip
+    )
 
     def __init__(self, index: int, data: bytes, due_s: float, queued_s: float) -> None:
         self.index = index
@@ -58,9 +74,7 @@ class Connection(asyncio.Protocol):
     called every callback of its turn. TLS goes through the transport.
     """
 
-    def __init__(
-        self, done: Callable[[Connection, Exchange], None], gone: Callable[[Connection], None]
-    ) -> None:
+    def __init__(self, done: Callable[[Connection, Exchange], None], gone: Callable[[Connection], None]) -> None:
         self._done = done
         self._gone = gone
         self._exchange: Exchange | None = None

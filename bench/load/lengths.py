@@ -11,9 +11,7 @@ Kind = Literal["fixed", "uniform", "lognormal"]
 _TRIES = 100
 
 
-def draw(
-    kind: Kind, count: int, mean: int, spread: float, least: int, most: int, seed: str
-) -> tuple[int, ...]:
+def draw(kind: Kind, count: int, mean: int, spread: float, least: int, most: int, seed: str) -> tuple[int, ...]:
     """`count` lengths, each within `least` and `most`.
 
     fixed: all are the mean; `spread` is not looked at. uniform: every integer from mean * (1 - spread)

@@ -137,12 +137,7 @@ class OpenLoop:
     """
 
     def __init__(
-        self,
-        pool: Pool,
-        requests: Sequence[bytes],
-        shape: Open,
-        meter: Meter,
-        keep: Callable[[Exchange], None],
+        self, pool: Pool, requests: Sequence[bytes], shape: Open, meter: Meter, keep: Callable[[Exchange], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._pool = pool

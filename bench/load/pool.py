@@ -87,9 +87,7 @@ class Pool:
         def protocol() -> Connection:
             return Connection(self._done, self._gone)
 
-        _, connection = await self._loop.create_connection(
-            protocol, self._to.name, self._to.port, ssl=self._tls
-        )
+        _, connection = await self._loop.create_connection(protocol, self._to.name, self._to.port, ssl=self._tls)
         if connection.usable:
             self._connections.add(connection)
         return connection

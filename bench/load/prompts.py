@@ -38,14 +38,10 @@ def of_lengths(lengths: Sequence[int], vocab_size: int, seed: str) -> tuple[tupl
     draw = random.Random(seed)  # noqa: S311  (reproducible, not secret)
     count = len(lengths)
     firsts = draw.sample(usable, count) if count <= len(usable) else draw.choices(usable, k=count)
-    return tuple(
-        (first, *draw.choices(usable, k=length - 1)) for first, length in zip(firsts, lengths, strict=True)
-    )
+    return tuple((first, *draw.choices(usable, k=length - 1)) for first, length in zip(firsts, lengths, strict=True))
 
 
-def blocked(
-    blocks: Sequence[int], length: int, vocab_size: int, seed: str, size: int = 512
-) -> tuple[int, ...]:
+def blocked(blocks: Sequence[int], length: int, vocab_size: int, seed: str, size: int = 512) -> tuple[int, ...]:
     """A prompt of `length` ids made of blocks of `size`, the last one cut.
 
     A block's ids follow from the seed and its own id alone: prompts that share leading blocks share a prefix.
@@ -109,9 +105,7 @@ def texts(originals: Sequence[str], lengths: Sequence[int], tokenizer: Path) -> 
     added = loaded.num_special_tokens_to_add(is_pair=False)
     if lengths and min(lengths) <= added:
         raise UserError(f"no text has {min(lengths)} tokens: the tokenizer adds {added} to every prompt")
-    return tuple(
-        _beginning(loaded, text, length - added) for text, length in zip(originals, lengths, strict=True)
-    )
+    return tuple(_beginning(loaded, text, length - added) for text, length in zip(originals, lengths, strict=True))
 
 
 def _beginning(loaded: Tokenizer, text: str, room: int) -> str:
@@ -184,9 +178,7 @@ def tokenizer_of(file: Path) -> Tokenizer:
 
 
 def _impossible(tokenizer: Path, length: int) -> UserError:
-    return UserError(
-        f"no text of exactly {length} tokens was found for {tokenizer}: give the server token ids instead"
-    )
+    return UserError(f"no text of exactly {length} tokens was found for {tokenizer}: give the server token ids instead")
 
 
 def _usable(vocab_size: int) -> range:

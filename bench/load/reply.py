@@ -116,9 +116,7 @@ def _chunk(time: float, choice: Mapping[str, Any], usage: Mapping[str, Any] | No
         names = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal")
         text = any(delta.get(name) for name in names)
     ids = choice.get("token_ids")
-    return Chunk(
-        time, text, len(ids) if isinstance(ids, list) else None, count(usage or {}, "completion_tokens")
-    )
+    return Chunk(time, text, len(ids) if isinstance(ids, list) else None, count(usage or {}, "completion_tokens"))
 
 
 def _counted(chunks: Sequence[Chunk], total: int | None) -> tuple[tuple[float, ...], tuple[int, ...], int]:

@@ -19,14 +19,7 @@ def decoded(exchange: Exchange) -> Reply:
 
 
 def served(
-    exchange: Exchange,
-    reply: Reply,
-    ask: Ask,
-    endpoint: Endpoint,
-    *,
-    zero_s: float,
-    window: int,
-    closed: bool,
+    exchange: Exchange, reply: Reply, ask: Ask, endpoint: Endpoint, *, zero_s: float, window: int, closed: bool
 ) -> Served:
     """The record of one request, its times from `zero_s`.
 
@@ -55,9 +48,7 @@ def served(
     )
 
 
-def _trace(
-    exchange: Exchange, reply: Reply, ask: Ask, *, zero_s: float, window: int, closed: bool
-) -> RequestTrace:
+def _trace(exchange: Exchange, reply: Reply, ask: Ask, *, zero_s: float, window: int, closed: bool) -> RequestTrace:
     sent = exchange.sent_s or exchange.end_s  # never sent: as late as its end
     due = sent if closed and not exchange.reconnects else exchange.due_s
     return RequestTrace(

@@ -116,9 +116,7 @@ def _blocks(tokens: int) -> int:
     return -(-tokens // BLOCK_TOKENS)
 
 
-def _parsed(
-    path: Path, stream: TextIO, first: str, count_tokens: Callable[[str], int] | None
-) -> Sequence[Call]:
+def _parsed(path: Path, stream: TextIO, first: str, count_tokens: Callable[[str], int] | None) -> Sequence[Call]:
     if not first:
         return ()
     if first.lstrip().startswith("["):
@@ -133,9 +131,7 @@ def _parsed(
     raise _unknown(path)
 
 
-def _from_csv(
-    path: Path, stream: TextIO, names: tuple[str, str, str], seconds: Callable[[str], float]
-) -> list[Call]:
+def _from_csv(path: Path, stream: TextIO, names: tuple[str, str, str], seconds: Callable[[str], float]) -> list[Call]:
     """The columns of these names (time, prompt, answer), wherever they stand."""
     rows = csv.reader(stream)
     header = [name.strip() for name in next(rows)]

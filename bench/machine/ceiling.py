@@ -41,9 +41,13 @@ def measure(device: str, threads: int) -> Ceiling:
     read = {size: max(_rates(size, device)) for size in sets}
     falling = {size: max(rate for other, rate in read.items() if other >= size) for size in sets}
     return Ceiling(
-        "measured here", {str(size): rate for size, rate in falling.items()}, _products(device),
-        threads=threads, environment={"torch": torch.__version__}, started=started,
-    )  # fmt: skip
+        "measured here",
+        {str(size): rate for size, rate in falling.items()},
+        _products(device),
+        threads=threads,
+        environment={"torch": torch.__version__},
+        started=started,
+    )
 
 
 def _fits(size: int, device: str) -> bool:
@@ -60,9 +64,11 @@ def _rates(size: int, device: str) -> Iterator[float]:
     half, rows = numbers.numel() // 2, numbers.view(-1, _COLUMNS)
     vector, left, right = torch.ones(_COLUMNS, device=device), numbers[:half], numbers[half:]
     kernels: tuple[Kernel, ...] = (
-        lambda: torch.mv(rows, vector), numbers.sum, lambda: torch.dot(left, right),
+        lambda: torch.mv(rows, vector),
+        numbers.sum,
+        lambda: torch.dot(left, right),
         lambda: left.copy_(right),
-    )  # fmt: skip
+    )
     for kernel in kernels:
         yield size / _best_s(kernel, device)
 

@@ -10,8 +10,26 @@ from pathlib import Path
 
 import psutil
 
-ISA = ("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16",
-       "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2")  # fmt: skip
+ISA = (
+    "avx2",
+    "fma",
+    "f16c",
+    "avx_vnni",
+    "avx512f",
+    "avx512bw",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+    "sve2",
+)
 _INFO = Path("/proc/cpuinfo")
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -30,9 +48,7 @@ def name() -> str:
     if platform.system() == "Darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         try:
-            out = subprocess.run(
-                command, capture_output=True, text=True, timeout=5, check=False
-            ).stdout.strip()
+            out = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout.strip()
         except (OSError, subprocess.SubprocessError):
             out = ""
         return out or platform.machine()

@@ -62,10 +62,13 @@ def boards() -> dict[str, Board]:
     said = yaml.safe_load(TABLE.read_text(encoding="utf-8"))["gpus"]
     return {
         key: Board(
-            tuple(entry["names"]), str(entry["capability"]), entry["memory_gb"] * 1e9,
+            tuple(entry["names"]),
+            str(entry["capability"]),
+            entry["memory_gb"] * 1e9,
             float(entry["bandwidth"]),
             {dtype: float(rate) for dtype, rate in entry["flop_per_s"].items()},
-            entry["source"], entry["said"],
+            entry["source"],
+            entry["said"],
         )
         for key, entry in said.items()
-    }  # fmt: skip
+    }

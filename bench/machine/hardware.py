@@ -86,9 +86,7 @@ def slug_of(name: str) -> str:
     """
     name, mig, profile = name.partition(" MIG")
     name = re.sub(r"\((?:r|tm|c)\)", " ", name, flags=re.IGNORECASE)
-    name = re.sub(
-        r"@.*|\b\d+-core\b|\bwith .* graphics\b|\b(?:cpu|processor)\b", " ", name, flags=re.IGNORECASE
-    )
+    name = re.sub(r"@.*|\b\d+-core\b|\bwith .* graphics\b|\b(?:cpu|processor)\b", " ", name, flags=re.IGNORECASE)
     return (_worded(name)[:48].rstrip("-") or "unknown") + (f"-{_worded(mig + profile)}" if mig else "")
 
 
@@ -114,9 +112,7 @@ def _cpu() -> Hardware:
 
 def _gpu(device: str, gpus: tuple[Gpu, ...]) -> Hardware:
     gpu = gpus[int(device.partition(":")[2])]
-    memory = (
-        gpu.memory_bytes or cpu.ram_bytes()
-    )  # a GPU that shares the machine's memory reports none of its own
+    memory = gpu.memory_bytes or cpu.ram_bytes()  # a GPU that shares the machine's memory reports none of its own
     return Hardware(
         device=device,
         slug=f"{slug_of(gpu.name)}-{math.ceil(memory / _GIB)}gib-x1",

@@ -79,9 +79,7 @@ def absent() -> str:
     except pynvml.NVMLError_LibraryNotFound:
         return "libnvidia-ml.so.1, which comes with NVIDIA's driver, is not on this machine"
     except pynvml.NVMLError_DriverNotLoaded:
-        return (
-            "NVIDIA's driver is installed and not loaded: no GPU is there, or this container was given none"
-        )
+        return "NVIDIA's driver is installed and not loaded: no GPU is there, or this container was given none"
     except (pynvml.NVMLError, OSError) as error:
         return f"NVIDIA's driver does not answer ({error})"
     _ask(pynvml.nvmlShutdown)
@@ -93,10 +91,7 @@ def told() -> tuple[Told, ...]:
     with _driver() as ready:
         if not ready:
             return ()
-        handles = [
-            (i, _ask(pynvml.nvmlDeviceGetHandleByIndex, i))
-            for i in range(_ask(pynvml.nvmlDeviceGetCount) or 0)
-        ]
+        handles = [(i, _ask(pynvml.nvmlDeviceGetHandleByIndex, i)) for i in range(_ask(pynvml.nvmlDeviceGetCount) or 0)]
         return tuple(_told(i, handle) for i, handle in handles if handle is not None)
 
 

@@ -220,8 +220,15 @@ def excerpt(samples: Sequence[Sample], start_s: float, duration_s: float) -> lis
     for at, reading, pids in kept:
         energy_j = None if reading.energy_j is None else reading.energy_j - zero_j
         foreign = _foreign(reading, pids) if matched else None
-        row = (at, energy_j, reading.instant_w, reading.sm_clock_mhz, reading.temperature_c,
-               nvml.slowing(reading.throttle), foreign)  # fmt: skip
+        row = (
+            at,
+            energy_j,
+            reading.instant_w,
+            reading.sm_clock_mhz,
+            reading.temperature_c,
+            nvml.slowing(reading.throttle),
+            foreign,
+        )
         lines.append(",".join("" if value is None else f"{value:.6g}" for value in row))
     return lines
 

@@ -67,9 +67,7 @@ def _chosen(told: tuple[Told, ...], entry: str) -> tuple[Place, ...]:
         found = [place for one in told for place in _of(one) if str(place.word).startswith(entry)]
         return tuple(found) if len(found) == 1 else ()
     named = [
-        one
-        for one in told
-        if entry == str(one.index) or (entry.startswith("GPU-") and one.uuid.startswith(entry))
+        one for one in told if entry == str(one.index) or (entry.startswith("GPU-") and one.uuid.startswith(entry))
     ]
     return _of(named[0]) if len(named) == 1 else ()
 
@@ -82,9 +80,6 @@ def _of(one: Told) -> tuple[Place, ...]:
         gpu = Gpu(one.index, name, one.memory_bytes or 0, capability, one.driver)
         return (Place(gpu, one.index),)
     return tuple(
-        Place(
-            Gpu(one.index, part.name or f"{name} MIG", part.memory_bytes or 0, capability, one.driver),
-            part.uuid,
-        )
+        Place(Gpu(one.index, part.name or f"{name} MIG", part.memory_bytes or 0, capability, one.driver), part.uuid)
         for part in one.slices
     )

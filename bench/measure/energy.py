@@ -99,9 +99,7 @@ def _counter(columns: Mapping[str, _Series]) -> Iterator[str]:
         yield f"the counter stood still for {longest_s:.2g} s"
 
 
-def _rivals(
-    window: Mapping[str, Any], columns: Mapping[str, _Series], facts: Mapping[str, Any]
-) -> Iterator[str]:
+def _rivals(window: Mapping[str, Any], columns: Mapping[str, _Series], facts: Mapping[str, Any]) -> Iterator[str]:
     """What else was measured, or was there, beside the counter."""
     duration_s = window["duration_s"]
     most = max((count for at, count in columns["foreign"] if 0 <= at <= duration_s), default=0.0)

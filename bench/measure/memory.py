@@ -28,9 +28,22 @@ from bench.contract.workload import Workload
 _GPU_ONLY = ("peak_device_bytes", "nvml_process_peak_bytes", "device_used_peak_bytes")
 # Bytes of one number, scales included, by the first of these that an engine's word for its type begins with.
 _WIDTHS = {
-    "float32": 4.0, "f32": 4.0, "float16": 2.0, "bfloat16": 2.0, "f16": 2.0, "bf16": 2.0, "half": 2.0,
-    "float8": 1.0, "fp8": 1.0, "f8": 1.0, "u8": 1.0, "i8": 1.0, "int8": 1.0, "uint8": 1.0, "q8_0": 34 / 32,
-}  # fmt: skip
+    "float32": 4.0,
+    "f32": 4.0,
+    "float16": 2.0,
+    "bfloat16": 2.0,
+    "f16": 2.0,
+    "bf16": 2.0,
+    "half": 2.0,
+    "float8": 1.0,
+    "fp8": 1.0,
+    "f8": 1.0,
+    "u8": 1.0,
+    "i8": 1.0,
+    "int8": 1.0,
+    "uint8": 1.0,
+    "q8_0": 34 / 32,
+}
 BUDGET = 0.9  # of a device's memory, where the engine states no share of its own
 _SHARE = "gpu_memory_utilization"  # the option by which one does
 
@@ -57,10 +70,13 @@ def memory_metrics(facts: Mapping[str, Any], device: str = "") -> dict[str, floa
     peak = {} if most is None else {"peak_memory_bytes": most}
     taken = _known(facts, "reserved_bytes") or ({} if allocator is None else {"peak_bytes": allocator})
     return {
-        **peak, **parts, **graphs, **nvml,
+        **peak,
+        **parts,
+        **graphs,
+        **nvml,
         **_rest("workspace_bytes", allocator, parts),
         **(_rest("context_bytes", seen, taken) if taken else {}),
-    }  # fmt: skip
+    }
 
 
 def kv_metrics(result: Result) -> dict[str, float]:

@@ -52,11 +52,7 @@ def online_metrics(
         return metrics
     _, written = tokens(traces, window_s)
     ended = [t for t in completed(traces) if 0 <= stamps(t)[-1] <= window_s]
-    metrics |= {
-        "measured_s": window_s,
-        "output_tok_per_s": written / window_s,
-        "request_per_s": len(ended) / window_s,
-    }
+    metrics |= {"measured_s": window_s, "output_tok_per_s": written / window_s, "request_per_s": len(ended) / window_s}
     if limits:
         metrics["goodput_per_s"] = sum(slo.kept(t, limits) for t in ended) / window_s
     return metrics

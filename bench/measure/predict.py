@@ -92,8 +92,10 @@ def _fitted(samples: Sequence[Sample]) -> tuple[float, float]:
     Divided by the time taken, the model is linear: layers/took x overhead + least/took x factor = 1.
     """
     rows = [(s.layers / s.took_s, s.least_s / s.took_s) for s in samples]
-    aa, ab, bb = (sum(p * q for p, q in pairs) for pairs in (
-        [(a, a) for a, _ in rows], [(a, b) for a, b in rows], [(b, b) for _, b in rows]))  # fmt: skip
+    aa, ab, bb = (
+        sum(p * q for p, q in pairs)
+        for pairs in ([(a, a) for a, _ in rows], [(a, b) for a, b in rows], [(b, b) for _, b in rows])
+    )
     a, b = sum(a for a, _ in rows), sum(b for _, b in rows)
     determinant = aa * bb - ab * ab
     if determinant > 1e-9 * aa * bb:

@@ -60,9 +60,7 @@ def ratio(first: Sequence[float], second: Sequence[float], level: float = 0.95) 
 def geometric_mean(values: Sequence[float]) -> float:
     """Of positive values; ValueError without values, or with one that is not positive."""
     if not values or min(values) <= 0:
-        raise ValueError(
-            f"no geometric mean of {len(values)} values with a least of {min(values, default=0)}"
-        )
+        raise ValueError(f"no geometric mean of {len(values)} values with a least of {min(values, default=0)}")
     return math.exp(_mean([math.log(value) for value in values]))
 
 

@@ -32,13 +32,19 @@ Bound = Literal["memory", "compute", "launch", "client", ""]
 FRACTIONS = ("mbu_fraction", "mfu_fraction", "decode_mfu_fraction", "roofline_fraction")
 NEAR = 0.4  # of the roofline: from here on the bytes or operations decide, below it what surrounds them
 _SPELLED = {
-    "f32": "float32", "f16": "float16", "bf16": "bfloat16", "u8": "int8", "i8": "int8", "uint8": "int8",
-    "float8_e4m3fn": "fp8", "float8_e5m2": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8",
-}  # fmt: skip
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "u8": "int8",
+    "i8": "int8",
+    "uint8": "int8",
+    "float8_e4m3fn": "fp8",
+    "float8_e5m2": "fp8",
+    "fp8_e4m3": "fp8",
+    "fp8_e5m2": "fp8",
+}
 _OLDER = {"tf32": "float32"}  # what a device does that has no tensor cores for the first
-_UNTOLD = {
-    "float16_acc16": "float16"
-}  # a data sheet that does not tell the two apart has one figure for both
+_UNTOLD = {"float16_acc16": "float16"}  # a data sheet that does not tell the two apart has one figure for both
 _DTYPES = ("float32", "tf32", "float16", "float16_acc16", "bfloat16", "fp8", "int8", "int4", "fp4")
 
 
@@ -134,9 +140,7 @@ def _named(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in words if word in _DTYPES))
 
 
-def roofline_metrics(
-    result: Result, traces: Sequence[RequestTrace], metrics: Mapping[str, float]
-) -> dict[str, float]:
+def roofline_metrics(result: Result, traces: Sequence[RequestTrace], metrics: Mapping[str, float]) -> dict[str, float]:
     """From a round's facts and its other metrics; a key is absent where something it needs is not known.
 
     `decode_step_bytes`, `decode_step_flop`: the least of a step. `mbu_fraction`: its bytes / TPOT /

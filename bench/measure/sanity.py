@@ -36,8 +36,15 @@ SCORES = ("perplexity",)
 _DIVERGENCE = "kl_"  # what the names of divergences begin with: zero at the least, up to rounding
 _KL_LEAST = -1e-6
 _AGREEMENT = "top1_agreement"  # and of shares of tokens
-WATCHED = ("ttft_s", "tpot_s", "e2el_s", "output_tok_per_s", "prefill_tok_per_s", "decode_tok_per_s",
-           "peak_memory_bytes")  # fmt: skip
+WATCHED = (
+    "ttft_s",
+    "tpot_s",
+    "e2el_s",
+    "output_tok_per_s",
+    "prefill_tok_per_s",
+    "decode_tok_per_s",
+    "peak_memory_bytes",
+)
 _WIDER = 1.2
 _ROUNDING_S = 5e-6  # traces are kept to the microsecond
 

@@ -11,11 +11,7 @@ from bench.measure.latency import completed, e2el_s, tpot_s, ttft_s
 SHARE = 0.95  # of the requests that must keep each limit: a limit on the 95th percentile, said of requests
 CONFIDENCE = 0.95  # of one verdict
 
-_VALUES: Mapping[str, Callable[[RequestTrace], float | None]] = {
-    "ttft_s": ttft_s,
-    "tpot_s": tpot_s,
-    "e2el_s": e2el_s,
-}
+_VALUES: Mapping[str, Callable[[RequestTrace], float | None]] = {"ttft_s": ttft_s, "tpot_s": tpot_s, "e2el_s": e2el_s}
 
 
 def kept(trace: RequestTrace, limits: Mapping[str, float]) -> bool:

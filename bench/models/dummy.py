@@ -31,8 +31,11 @@ _VERSION = 1  # of how the weights are drawn
 _BYTES = 2  # bfloat16
 _FILE_LAYERS = 8
 _ARCHITECTURES = {  # whose layers these names and shapes are: biases of q, k, v; norms of q and k
-    "llama": (False, False), "mistral": (False, False), "qwen2": (True, False), "qwen3": (False, True),
-}  # fmt: skip
+    "llama": (False, False),
+    "mistral": (False, False),
+    "qwen2": (True, False),
+    "qwen3": (False, True),
+}
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -107,12 +110,15 @@ def _layer(config: Mapping[str, Any], hidden: int, inner: int) -> Shapes:
     queries, keys = head * config["num_attention_heads"], head * config["num_key_value_heads"]
     found: Shapes = {
         "input_layernorm.weight": (hidden,),
-        "self_attn.q_proj.weight": (queries, hidden), "self_attn.k_proj.weight": (keys, hidden),
-        "self_attn.v_proj.weight": (keys, hidden), "self_attn.o_proj.weight": (hidden, queries),
+        "self_attn.q_proj.weight": (queries, hidden),
+        "self_attn.k_proj.weight": (keys, hidden),
+        "self_attn.v_proj.weight": (keys, hidden),
+        "self_attn.o_proj.weight": (hidden, queries),
         "post_attention_layernorm.weight": (hidden,),
-        "mlp.gate_proj.weight": (inner, hidden), "mlp.up_proj.weight": (inner, hidden),
+        "mlp.gate_proj.weight": (inner, hidden),
+        "mlp.up_proj.weight": (inner, hidden),
         "mlp.down_proj.weight": (hidden, inner),
-    }  # fmt: skip
+    }
     if biases:
         sizes = {"q": queries, "k": keys, "v": keys}
         found |= {f"self_attn.{name}_proj.bias": (size,) for name, size in sizes.items()}

@@ -59,9 +59,7 @@ def resolve(model: Model, *, fetch: bool, report: Report = lambda _: None) -> Re
     if folder.suffix == ".gguf":
         raise UserError(f"model file {model.source} does not exist; name a .gguf file, a folder or a Hub id")
     if _is_path(model.source):
-        raise UserError(
-            f"model folder {model.source} does not exist; name a local folder or a Hub id (owner/name)"
-        )
+        raise UserError(f"model folder {model.source} does not exist; name a local folder or a Hub id (owner/name)")
     local = _snapshot(model, None)
     if local is None and fetch:
         local = _snapshot(model, report)
@@ -85,11 +83,7 @@ def _found(folder: Path, identity: str) -> Resolved:
 
 def _is_path(source: str) -> bool:
     first = Path(source).expanduser()
-    return (
-        source.startswith((".", "/", "~"))
-        or source.count("/") > 1
-        or (first.parent.is_dir() and "/" in source)
-    )
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or (first.parent.is_dir() and "/" in source)
 
 
 def _snapshot(model: Model, fetch: Report | None) -> Path | None:
@@ -101,9 +95,7 @@ def _snapshot(model: Model, fetch: Report | None) -> Path | None:
     try:
         if fetch:
             return downloads.snapshot(model.source, model.revision, _WANTED, total, fetch)
-        found = snapshot_download(
-            model.source, revision=model.revision, allow_patterns=_WANTED, local_files_only=True
-        )
+        found = snapshot_download(model.source, revision=model.revision, allow_patterns=_WANTED, local_files_only=True)
         return Path(found)
     except LocalEntryNotFoundError:
         if fetch:
@@ -134,9 +126,7 @@ def _refuse_collection(model: Model) -> int:
         total = sum(file.size or 0 for file in wanted)
     several = gguf_reader.several_models([n for n in names if n.endswith(".gguf")])
     if several and not any(n.endswith(".safetensors") for n in names):
-        raise UserError(
-            f"'{model.source}' holds {several}: download one of them and name the file as the model"
-        )
+        raise UserError(f"'{model.source}' holds {several}: download one of them and name the file as the model")
     return total
 
 

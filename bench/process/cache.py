@@ -30,9 +30,12 @@ def find(place: str, digest: str, about: str) -> Path | None:
 
 
 def ensure(
-    place: str, digest: str, about: str, make: Callable[[Path], supervisor.Outcome],
+    place: str,
+    digest: str,
+    about: str,
+    make: Callable[[Path], supervisor.Outcome],
     describe: Callable[[supervisor.Outcome], Mapping[str, Any]],
-) -> Path | str:  # fmt: skip
+) -> Path | str:
     """The folder, filled now by `make` if it is not there; or why it could not be."""
     folder = _folder(place, digest)
     folder.parent.mkdir(parents=True, exist_ok=True)

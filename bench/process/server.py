@@ -86,9 +86,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(
-    server: Server, port: int, env: Environment, device: str, *, timeout_s: float = 600.0
-) -> Iterator[Live]:
+def running(server: Server, port: int, env: Environment, device: str, *, timeout_s: float = 600.0) -> Iterator[Live]:
     """Start the server, wait until it is healthy and idle, and end it and its children afterwards.
 
     One that runs already is asked for its models, and left as it is.
@@ -105,9 +103,13 @@ def _started(
 ) -> Iterator[Live]:
     process = subprocess.Popen(
         [sys.executable, "-c", build_log.MORTAL, *server.argv],
-        cwd=work, env={**supervisor.variables(env, device), **server.variables}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+        cwd=work,
+        env={**supervisor.variables(env, device), **server.variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     log = supervisor.Log(process.stdout)
     note = _write_down(process, env.name)
     try:
@@ -172,9 +174,7 @@ def end_orphans() -> list[Orphan]:
     return gone
 
 
-def _wait(
-    process: subprocess.Popen[bytes], log: supervisor.Log, port: int, health: str, deadline: float
-) -> None:
+def _wait(process: subprocess.Popen[bytes], log: supervisor.Log, port: int, health: str, deadline: float) -> None:
     while True:
         if (code := process.poll()) is not None:
             time.sleep(_POLL_S)  # its last words are on their way
@@ -213,9 +213,12 @@ def _write_down(process: subprocess.Popen[bytes], name: str) -> Path:
     file = paths.cache_folder("servers") / f"{process.pid}.json"
     own = psutil.Process()
     note = {
-        "name": name, "pid": process.pid, "started": psutil.Process(process.pid).create_time(),
-        "owner": own.pid, "owner_started": own.create_time(),
-    }  # fmt: skip
+        "name": name,
+        "pid": process.pid,
+        "started": psutil.Process(process.pid).create_time(),
+        "owner": own.pid,
+        "owner_started": own.create_time(),
+    }
     wire.write(file, wire.dumps(note))
     return file
 

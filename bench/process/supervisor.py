@@ -31,10 +31,26 @@ from bench.envs.environment import Environment
 from bench.machine import counters, nvml, probes
 
 _PASSED = (
-    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "XDG_CACHE_HOME", "LLM_BENCH_CACHE", "LD_LIBRARY_PATH",
-    "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
-    "CC", "CXX", "CUDA_HOME", "CUDA_PATH",
-)  # fmt: skip
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "TZ",
+    "XDG_CACHE_HOME",
+    "LLM_BENCH_CACHE",
+    "LD_LIBRARY_PATH",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "HF_ENDPOINT",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CC",
+    "CXX",
+    "CUDA_HOME",
+    "CUDA_PATH",
+)
 _LOG_HEAD, _LOG_LINES = 1 << 20, 2000
 _POLL_S, _FREE_FRACTION = 0.2, 0.02
 
@@ -53,10 +69,15 @@ class Outcome:
 
 
 def run(
-    job: Job, env: Environment, *, timeout_s: float, memory_limit_bytes: int = 0,
-    watching: Callable[[], None] = lambda: None, report: Callable[[str], None] = lambda _: None,
+    job: Job,
+    env: Environment,
+    *,
+    timeout_s: float,
+    memory_limit_bytes: int = 0,
+    watching: Callable[[], None] = lambda: None,
+    report: Callable[[str], None] = lambda _: None,
     open_reader: counters.OpenReader = counters.reader,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """Run one job.
 
     `memory_limit_bytes` bounds the process tree; 0 leaves the machine's own memory as the bound. `watching`
@@ -77,9 +98,13 @@ def run(
         began = time.monotonic()
         process = subprocess.Popen(
             [env.python, "-m", "bench.process.worker", str(folder / "job.json")],
-            cwd=work, env=variables(env, device), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            cwd=work,
+            env=variables(env, device),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         log = Log(process.stdout)
         looks = (watching, follow(folder / PHASE, report))
         try:
@@ -93,9 +118,13 @@ def run(
 
 
 def _wait(
-    process: subprocess.Popen[bytes], probe: Any, began: float, timeout_s: float, limit: int,
+    process: subprocess.Popen[bytes],
+    probe: Any,
+    began: float,
+    timeout_s: float,
+    limit: int,
     looks: Sequence[Callable[[], None]],
-) -> str:  # fmt: skip
+) -> str:
     """Wait for the end; a sentence when the worker had to be stopped, else nothing."""
     floor = int(psutil.virtual_memory().total * _FREE_FRACTION)
     while True:
@@ -225,7 +254,5 @@ def scratch() -> Iterator[Path]:
         owner = left.name.partition("-")[0]
         if not (owner.isdigit() and psutil.pid_exists(int(owner))):
             shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f"{os.getpid()}-", dir=root, ignore_cleanup_errors=True
-    ) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=root, ignore_cleanup_errors=True) as folder:
         yield Path(folder)

@@ -36,23 +36,25 @@ def main(job_file: str) -> int:
     job = wire.build(Job, _read(job_file))
     try:
         do = {
-            "compress": _compress, "offline": _offline, "score": _score, "reference": _reference,
-            "tokenizer": _tokenizer, "ask": _ask, "judge": _judge, "ceiling": _ceiling,
-        }  # fmt: skip
+            "compress": _compress,
+            "offline": _offline,
+            "score": _score,
+            "reference": _reference,
+            "tokenizer": _tokenizer,
+            "ask": _ask,
+            "judge": _judge,
+            "ceiling": _ceiling,
+        }
         answer = do[job.kind](job)
     except UserError as error:
         answer = Answer(error=str(error))
     except MemoryError:
-        answer = Answer(
-            error="out of memory: the machine has less than this cell needs; use a smaller model or batch"
-        )
+        answer = Answer(error="out of memory: the machine has less than this cell needs; use a smaller model or batch")
     except Exception as error:  # noqa: BLE001  (an engine may raise anything; the log keeps the traceback)
         traceback.print_exc()
         answer = Answer(error=_one_line(error))
     if answer.error and job.out:
-        shutil.rmtree(
-            job.out, ignore_errors=True
-        )  # half an artifact, in the way of the answer on a full disk
+        shutil.rmtree(job.out, ignore_errors=True)  # half an artifact, in the way of the answer on a full disk
     wire.write(Path(job.answer), wire.dumps(answer))
     return 1 if answer.error else 0
 
@@ -100,9 +102,7 @@ def _offline(job: Job) -> Answer:
             at = tuple(sent - zero + s for s in steps)
             for prompt in prompts:
                 traces.append(
-                    RequestTrace(
-                        len(traces), window, len(prompt), sent - zero, sent - zero, at, (1,) * len(at)
-                    )
+                    RequestTrace(len(traces), window, len(prompt), sent - zero, sent - zero, at, (1,) * len(at))
                 )
         facts.update(session.memory())
         receipts = session.receipts()
@@ -128,9 +128,13 @@ def _sustain(session: Session, groups: Sequence[Any], new_tokens: int, least_s: 
         if passed_s >= least_s:
             break
     return {
-        "start_s": start_s, "duration_s": passed_s, "asked_s": least_s, "batches": batches,
-        "input_tokens": input_tokens, "output_tokens": output_tokens,
-    }  # fmt: skip
+        "start_s": start_s,
+        "duration_s": passed_s,
+        "asked_s": least_s,
+        "batches": batches,
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+    }
 
 
 def _generate(session: Session, prompts: Any, new_tokens: int) -> tuple[float, list[float]]:
@@ -176,9 +180,7 @@ def _tokenizer(job: Job) -> Answer:
 def _ask(job: Job) -> Answer:
     task = plugins.load(plugins.TASKS, job.plugin)
     return Answer(
-        facts=task.build_requests(
-            task.Options(**job.task_options), Path(job.folder), job.context, Path(job.out)
-        )
+        facts=task.build_requests(task.Options(**job.task_options), Path(job.folder), job.context, Path(job.out))
     )
 
 
@@ -209,9 +211,7 @@ def _cv(values: list[float]) -> float:
 def _one_line(error: Exception) -> str:
     """An engine's exception as one sentence: its class and the first line of its message."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return (
-            f"no space left on the disk for {error.filename or 'a file'}; free some or move LLM_BENCH_CACHE"
-        )
+        return f"no space left on the disk for {error.filename or 'a file'}; free some or move LLM_BENCH_CACHE"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-Alike = tuple[
-    str, ...
-]  # what a round's time is like, the closest first: its cell, its load on its engine, ...
+Alike = tuple[str, ...]  # what a round's time is like, the closest first: its cell, its load on its engine, ...
 
 _OF_FAILED = 2  # the kinds that a failed round tells of: its cell, its load on its engine
 

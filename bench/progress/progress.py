@@ -38,9 +38,8 @@ class Progress:
     """
 
     def __init__(
-        self, *, quiet: bool = False, figure: Callable[[Result], str] = lambda _: "",
-        silence_s: float = _SILENCE_S,
-    ) -> None:  # fmt: skip
+        self, *, quiet: bool = False, figure: Callable[[Result], str] = lambda _: "", silence_s: float = _SILENCE_S
+    ) -> None:
         self._quiet, self._figure, self._silence_s = quiet, figure, silence_s
         self._began = self._doing_began = self._round_began = time.monotonic()
         self._doing, self._subject = "starting", ""
@@ -159,9 +158,18 @@ class Progress:
         if left_s is not None and one is not None:
             left_s -= min(round_s, self._pace.expected_s(one.alike) or 0.0)
         return Scene(
-            now - self._began, self._doing, now - self._doing_began, one, round_s, expected_s,
-            self._rounds, self._kept, dict(self._counts), left_s, tuple(self._recent),
-        )  # fmt: skip
+            now - self._began,
+            self._doing,
+            now - self._doing_began,
+            one,
+            round_s,
+            expected_s,
+            self._rounds,
+            self._kept,
+            dict(self._counts),
+            left_s,
+            tuple(self._recent),
+        )
 
     def _say(self, text: str, style: str = "") -> None:
         text = printable(text)

@@ -32,9 +32,12 @@ class Screen:
         encoded = (sys.stderr.encoding or "").lower().replace("-", "").startswith("utf")
         self._signs = _UNICODE if encoded else _ASCII
         self._live = Live(
-            console=self._console, get_renderable=self._drawn, refresh_per_second=_PER_S, transient=True,
+            console=self._console,
+            get_renderable=self._drawn,
+            refresh_per_second=_PER_S,
+            transient=True,
             redirect_stdout=False,
-        )  # fmt: skip
+        )
 
     def start(self) -> None:
         self._live.start(refresh=True)

@@ -31,9 +31,7 @@ class Pictured:
     def figures(self) -> dict[Path, Spec]:
         """Of the suites whose records are committed."""
         kept = {suite for _, suite in report.committed(self.source).records}
-        return figures.specs(
-            [p for p in self.points if p.suite in kept], [d for d in self.spread if d.suite in kept]
-        )
+        return figures.specs([p for p in self.points if p.suite in kept], [d for d in self.spread if d.suite in kept])
 
     def page(self, path: Path, library: str) -> bool:
         """Write report.html, of all records, with `webpage.vega`; whether it was not there as it is now."""

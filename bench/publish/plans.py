@@ -75,9 +75,7 @@ def lines(items: Sequence[Planned], todo: Sequence[Planned], unpaired: Sequence[
     yield f"{len(found)} cells, {len(items)} rounds: {to_run} to run, {against} cells unsupported"
 
 
-def as_json(
-    suite: str, items: Sequence[Planned], todo: Sequence[Planned], unpaired: Sequence[Apart] = ()
-) -> str:
+def as_json(suite: str, items: Sequence[Planned], todo: Sequence[Planned], unpaired: Sequence[Apart] = ()) -> str:
     """The same for a program."""
     apart = [{"engine": each.engine, "format": each.format, "recipe": each.recipe} for each in unpaired]
     return wire.dumps({"suite": suite, "cells": cells(items, todo), "not_paired": apart}, indent=1)

@@ -101,19 +101,20 @@ def said(measured: Measured, gpu: str) -> Iterator[str]:
 def as_json(predictions: Sequence[Predicted], measured: Measured, gpu: str) -> str:
     """Everything, for a program."""
     plain = {
-        "gpu": gpu, "predicted": [_plain(p) for p in predictions], "measured_on": measured.devices,
-        "cells": len(measured.steps), "tpot_error_fraction": measured.step_error,
+        "gpu": gpu,
+        "predicted": [_plain(p) for p in predictions],
+        "measured_on": measured.devices,
+        "cells": len(measured.steps),
+        "tpot_error_fraction": measured.step_error,
         "ttft_error_fraction": measured.prompt_error,
-    }  # fmt: skip
+    }
     return wire.dumps(plain, indent=1) + "\n"
 
 
 def _line(p: Predicted, reasons: dict[str, int]) -> tuple[str, ...]:
     names, need = (p.cell.recipe.name, p.cell.engine.title), p.need.total_bytes if p.need else None
     rates = [p.output_tok_per_s(least=least) for least in (False, True)]
-    shown = [
-        _shown(*pair) for pair in zip(FORETOLD.values(), (need, p.ttft_s, p.tpot_s, *rates), strict=True)
-    ]
+    shown = [_shown(*pair) for pair in zip(FORETOLD.values(), (need, p.ttft_s, p.tpot_s, *rates), strict=True)]
     if p.reason:
         note = reasons.setdefault(p.reason, len(reasons) + 1)
         return (*names, f"no [{note}]", *shown, DASH)
@@ -133,8 +134,4 @@ def _shown(column: Column, value: float | None) -> str:
 
 def _plain(p: Predicted) -> dict[str, Any]:
     found: dict[str, Any] = wire.plain(p)
-    return {
-        **found,
-        "output_tok_per_s": p.output_tok_per_s(),
-        "at_most_tok_per_s": p.output_tok_per_s(least=True),
-    }
+    return {**found, "output_tok_per_s": p.output_tok_per_s(), "at_most_tok_per_s": p.output_tok_per_s(least=True)}

@@ -19,9 +19,7 @@ from bench.publish.tables.columns import DASH, JUDGED, RECOVERY, number
 from bench.publish.tables.model import Entry, Row, Section
 
 Objective = Literal["tok_per_s", "energy", "memory"]
-LEGEND = (
-    "frontier: dominated by nothing; dominated: in no figure better than that other, in one or more worse"
-)
+LEGEND = "frontier: dominated by nothing; dominated: in no figure better than that other, in one or more worse"
 
 
 @dataclass(frozen=True)
@@ -127,9 +125,7 @@ def workload_of(rows: Sequence[Row], asked: str, wish: Wish) -> str:
     if not fit:
         raise UserError(f"no workload tells {words}; run one that does")
     if len(fit) > 1 and not asked:
-        raise UserError(
-            f"{len(fit)} workloads tell {words}; say which with --workload: {', '.join(sorted(fit))}"
-        )
+        raise UserError(f"{len(fit)} workloads tell {words}; say which with --workload: {', '.join(sorted(fit))}")
     return asked or fit[0]
 
 
@@ -142,10 +138,7 @@ def without_quality(rows: Sequence[Row], suite: str, wish: Wish) -> str:
         why = f"{suite} runs dummy weights, whose predictions mean nothing"
         what = "judge a suite of the real model"
     else:
-        why, what = (
-            f"no task of {suite} was measured on a compressed model",
-            f"give {suite} a task and run it",
-        )
+        why, what = (f"no task of {suite} was measured on a compressed model", f"give {suite} a task and run it")
     if wish.min_recovery is not None:
         raise UserError(f"there is no recovery to judge by: {why}; leave out --min-recovery, or {what}")
     return f"quality is not judged: {why}"
@@ -156,12 +149,14 @@ def section(found: Sequence[Candidate], workload: str) -> Section:
     keys = [key for key in JUDGED if any(key in c.figures for c in found)]
     lines = tuple(
         (
-            c.recipe, c.engine,
+            c.recipe,
+            c.engine,
             *(_shown(k, c.figures[k]) if k in c.figures else DASH for k in keys),
-            _verdict(c), c.reason,
+            _verdict(c),
+            c.reason,
         )
         for c in found
-    )  # fmt: skip
+    )
     return Section(workload, ("recipe", "engine", *(JUDGED[k].named for k in keys), "verdict", "why"), lines)
 
 
@@ -174,12 +169,7 @@ def as_json(found: Sequence[Candidate], workload: str, wish: Wish) -> str:
     """Everything, for a program; `pick` is null where nothing is feasible."""
     pick = next((c for c in found if c.picked), None)
     named = {"recipe": pick.recipe, "engine": pick.engine} if pick else None
-    plain = {
-        "pick": named,
-        "workload": workload,
-        "wish": asdict(wish),
-        "candidates": [asdict(c) for c in found],
-    }
+    plain = {"pick": named, "workload": workload, "wish": asdict(wish), "candidates": [asdict(c) for c in found]}
     return wire.dumps(plain, indent=1) + "\n"
 
 
@@ -191,9 +181,12 @@ def _figures(row: Row, workload: str) -> dict[str, float]:
     medians = {key: found.median for key, found in row.workloads[workload].figures.items()}
     joules = medians.get("energy_net_j_per_output_token") if medians.get("energy_valid") else None
     found = {
-        "tok_per_s": medians.get("output_tok_per_s"), "recovery": recovery(row),
-        "ttft_p95_s": medians.get("ttft_p95_s"), "memory": medians.get("peak_memory_bytes"), "energy": joules,
-    }  # fmt: skip
+        "tok_per_s": medians.get("output_tok_per_s"),
+        "recovery": recovery(row),
+        "ttft_p95_s": medians.get("ttft_p95_s"),
+        "memory": medians.get("peak_memory_bytes"),
+        "energy": joules,
+    }
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -244,9 +237,12 @@ def _order(objective: Objective) -> Callable[[Candidate], tuple[float, float, fl
     def key(c: Candidate) -> tuple[float, float, float, str, str]:
         best, more = c.figures.get(objective), JUDGED[objective].better == "higher"
         return (
-            float("inf") if best is None else -best if more else best, -c.figures.get("recovery", 0.0),
-            c.figures.get("memory", float("inf")), c.recipe, c.engine,
-        )  # fmt: skip
+            float("inf") if best is None else -best if more else best,
+            -c.figures.get("recovery", 0.0),
+            c.figures.get("memory", float("inf")),
+            c.recipe,
+            c.engine,
+        )
 
     return key
 

@@ -55,9 +55,7 @@ def steps_for(recipe: Recipe, hardware: Hardware, source_format: str) -> tuple[S
     return tuple(taken)
 
 
-def _expand(
-    step: Step, hardware: Hardware, source_format: str, taken: list[Step], wanted_by: tuple[str, ...]
-) -> None:
+def _expand(step: Step, hardware: Hardware, source_format: str, taken: list[Step], wanted_by: tuple[str, ...]) -> None:
     """Add to `taken` the steps before this one, and theirs, and then this one."""
     if len(wanted_by) > _BEFORE_MOST:
         raise UserError(
@@ -124,18 +122,11 @@ def find(digest: str) -> Made | None:
 
 
 def make(
-    steps: tuple[Step, ...],
-    resolved: Resolved,
-    hardware: Hardware,
-    report: Report,
-    *,
-    timeout_s: float = 7200.0,
+    steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware, report: Report, *, timeout_s: float = 7200.0
 ) -> Made:
     """The artifact of these steps, each step taken only if its output is not in the cache."""
     if resolved.folder is None:
-        raise UserError(
-            f"the model {resolved.identity} is not on this machine; run without --dry-run to fetch it"
-        )
+        raise UserError(f"the model {resolved.identity} is not on this machine; run without --dry-run to fetch it")
     reference = dict(audit.source(resolved.folder).linears)
     if not steps:
         facts = audit.audit(resolved.folder, reference or None)
@@ -157,9 +148,15 @@ def make(
 
 
 def _take(
-    steps: tuple[Step, ...], before: Made | None, digest: str, resolved: Resolved,
-    reference: dict[str, tuple[int, int]], hardware: Hardware, report: Report, timeout_s: float,
-) -> Made:  # fmt: skip
+    steps: tuple[Step, ...],
+    before: Made | None,
+    digest: str,
+    resolved: Resolved,
+    reference: dict[str, tuple[int, int]],
+    hardware: Hardware,
+    report: Report,
+    timeout_s: float,
+) -> Made:
     """Take the last of `steps` in its method's environment, audit what it wrote, and keep it.
 
     What a method leaves in its work folder outlives an interruption, and is gone with success.
@@ -176,22 +173,33 @@ def _take(
     work.mkdir(exist_ok=True)
     try:
         job = Job(
-            kind="compress", plugin=step.method, folder=str(before.folder if before else resolved.folder),
-            answer="", device=hardware.device, options=absolute(step.options), out=str(building / "model"),
-            teacher=str(resolved.folder), work=str(work),
-        )  # fmt: skip
+            kind="compress",
+            plugin=step.method,
+            folder=str(before.folder if before else resolved.folder),
+            answer="",
+            device=hardware.device,
+            options=absolute(step.options),
+            out=str(building / "model"),
+            teacher=str(resolved.folder),
+            work=str(work),
+        )
         told = supervisor.follow(work / "progress", lambda line: report(f"{step.method}: {line}"))
         outcome = supervisor.run(job, env, timeout_s=timeout_s, watching=told)
         if outcome.answer.error:
             raise StepFailedError(f"{step.method}: {outcome.answer.error}")
         found = _audited(building / "model", reference, method)
         artifact = Artifact(
-            digest=digest, format=found.format, source=resolved.identity, steps=steps, audit=found,
+            digest=digest,
+            format=found.format,
+            source=resolved.identity,
+            steps=steps,
+            audit=found,
             make_s=outcome.wall_s,
             make_total_s=outcome.wall_s + (before.artifact.make_total_s if before else 0.0),
             make_peak_bytes=int(outcome.seen.get("peak_rss_bytes", 0)),
-            facts=outcome.answer.facts, environments={env.name: env.identity, **env.versions},
-        )  # fmt: skip
+            facts=outcome.answer.facts,
+            environments={env.name: env.identity, **env.versions},
+        )
         wire.write(building / "artifact.json", wire.dumps(artifact, indent=1))
         building.rename(folder)
         shutil.rmtree(work, ignore_errors=True)
@@ -221,9 +229,10 @@ def absolute(options: object) -> dict[str, str | int | float | bool | None]:
     """
     return {
         k: f"path:{Path(v.removeprefix('path:')).expanduser().resolve()}"
-        if isinstance(v, str) and v.startswith("path:") else v
+        if isinstance(v, str) and v.startswith("path:")
+        else v
         for k, v in wire.plain(options).items()
-    }  # fmt: skip
+    }
 
 
 def _content(value: str) -> str:

@@ -59,18 +59,20 @@ def measured(hardware: Hardware, say: Callable[[str], None]) -> Ceiling | None:
     if env is None:
         return None
     job = Job(
-        "ceiling", plugin="", folder="", answer="", device=hardware.device,
-        options={"threads": hardware.physical_cores},
-    )  # fmt: skip
+        "ceiling", plugin="", folder="", answer="", device=hardware.device, options={"threads": hardware.physical_cores}
+    )
     answer = supervisor.run(job, env, timeout_s=_TIMEOUT_S).answer
     if answer.error:
         say(f"the ceilings of {hardware.name} could not be measured: {paths.scrubbed(answer.error)}")
         return None
     made = wire.build(Ceiling, answer.facts)
     return replace(
-        made, device=hardware.name, isa=hardware.isa, threads=hardware.physical_cores,
+        made,
+        device=hardware.name,
+        isa=hardware.isa,
+        threads=hardware.physical_cores,
         environment={**made.environment, **_driver(hardware)},
-    )  # fmt: skip
+    )
 
 
 def facts(hardware: Hardware, measured: Ceiling | None) -> dict[str, Any]:

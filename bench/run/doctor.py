@@ -62,10 +62,7 @@ def found() -> Iterator[tuple[str, str]]:
     for line in environments():
         yield "environment", line
     for orphan in server.orphans():
-        yield (
-            "left behind",
-            f"{orphan.name} server of a run that is gone, process {orphan.pid}; a run ends it",
-        )
+        yield ("left behind", f"{orphan.name} server of a run that is gone, process {orphan.pid}; a run ends it")
 
 
 def gpus(told: Sequence[Told], setting: str | None, absent: str, *, nvcc: bool) -> Iterator[str]:

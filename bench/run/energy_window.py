@@ -17,9 +17,15 @@ IDLE_S = 3.0
 
 
 def run(
-    job: Job, env: Environment, window_s: float, *, timeout_s: float, memory_limit_bytes: int = 0,
-    report: Callable[[str], None] = lambda _: None, open_reader: counters.OpenReader = counters.reader,
-) -> supervisor.Outcome:  # fmt: skip
+    job: Job,
+    env: Environment,
+    window_s: float,
+    *,
+    timeout_s: float,
+    memory_limit_bytes: int = 0,
+    report: Callable[[str], None] = lambda _: None,
+    open_reader: counters.OpenReader = counters.reader,
+) -> supervisor.Outcome:
     """`launch.run`; an offline job on a device that counts its energy gets a window of `window_s` for it.
 
     What the probe saw from that window on is in no other fact but `probe_cpu_s`, its own time. Without a
@@ -28,9 +34,13 @@ def run(
     report("starting")
     idle = idle_facts(job.device, open_reader, report) if job.kind == "offline" and window_s > 0 else {}
     outcome = supervisor.run(
-        replace(job, energy_window_s=window_s if idle else 0.0), env, timeout_s=timeout_s,
-        memory_limit_bytes=memory_limit_bytes, report=report, open_reader=open_reader,
-    )  # fmt: skip
+        replace(job, energy_window_s=window_s if idle else 0.0),
+        env,
+        timeout_s=timeout_s,
+        memory_limit_bytes=memory_limit_bytes,
+        report=report,
+        open_reader=open_reader,
+    )
     if "energy_window" not in outcome.answer.facts:
         return outcome
     start_s = outcome.answer.facts["energy_window"]["start_s"]
@@ -54,9 +64,7 @@ def idle_facts(
     return {"idle_s": looks[-1].time_s - looks[0].time_s, **known}
 
 
-def loaded(
-    facts: Mapping[str, Any], load: Seen, idle: Mapping[str, Any], probe: probes.Probe
-) -> dict[str, Any]:
+def loaded(facts: Mapping[str, Any], load: Seen, idle: Mapping[str, Any], probe: probes.Probe) -> dict[str, Any]:
     """The facts of a load over HTTP with its window as one of energy, however long the load made it.
 
     On a CPU the joules of the load's own process are in it: it runs on the same packages.
@@ -66,9 +74,12 @@ def loaded(
         return dict(facts)
     read, written = online_load.tokens(load.traces, answer.window_s)
     window = {
-        "start_s": answer.zero_s, "duration_s": answer.window_s, "asked_s": 0.0,
-        "input_tokens": read, "output_tokens": written,
-    }  # fmt: skip
+        "start_s": answer.zero_s,
+        "duration_s": answer.window_s,
+        "asked_s": 0.0,
+        "input_tokens": read,
+        "output_tokens": written,
+    }
     return with_window({**facts, "energy_window": window}, idle, probe)
 
 

@@ -83,9 +83,7 @@ def held(steps: tuple[Step, ...], resolved: Resolved) -> Held | None:
     return Held(written, _reshaped(steps, resolved.source, found), bits)
 
 
-def need(
-    model: Held, options: Mapping[str, Scalar], load: Workload | None, hardware: Hardware, floats: str
-) -> Need:
+def need(model: Held, options: Mapping[str, Scalar], load: Workload | None, hardware: Hardware, floats: str) -> Need:
     """The least memory that an engine with these options needs; `floats`: the type it computes in.
 
     A task needs no KV cache here: how long its texts are is not known yet. Of a server, one request's.
@@ -117,8 +115,7 @@ def against(cell: Cell, model: Held | None, hardware: Hardware) -> str:
         where = f"{hardware.name} has {_gib(hardware.memory_bytes)}"
         where += f", of which the engine takes {share:.0%}" if share < 1 else ""
     parts = (
-        f"weights {_gib(asked.weights_bytes)}, KV cache {_gib(asked.kv_bytes)}, "
-        f"workspace {_gib(asked.workspace_bytes)}"
+        f"weights {_gib(asked.weights_bytes)}, KV cache {_gib(asked.kv_bytes)}, workspace {_gib(asked.workspace_bytes)}"
     )
     return f"needs about {_gib(asked.total_bytes)} GiB ({parts}), {where}" if short else ""
 
@@ -161,9 +158,8 @@ def _parameters(folder: Path) -> Parameters:
     linear = _linear(known)
     elements = sum(tensor.elements for tensor in stored)
     return Parameters(
-        linear, max(0, elements - linear), sum(tensor.size for tensor in stored),
-        architecture.of_config(known.config),
-    )  # fmt: skip
+        linear, max(0, elements - linear), sum(tensor.size for tensor in stored), architecture.of_config(known.config)
+    )
 
 
 def _of_plan(known: Source) -> Parameters:
@@ -181,9 +177,11 @@ def _of_gguf(folder: Path) -> Parameters:
     rest = embedding.elements if embedding else 0
     apart = embedding.size if embedding and "output.weight" in stored else 0
     return Parameters(
-        sum(tensor.elements for tensor in stored.values()) - rest, rest,
-        sum(tensor.size for tensor in stored.values()) - apart, architecture.read(folder),
-    )  # fmt: skip
+        sum(tensor.elements for tensor in stored.values()) - rest,
+        rest,
+        sum(tensor.size for tensor in stored.values()) - apart,
+        architecture.read(folder),
+    )
 
 
 def _linear(known: Source) -> int:

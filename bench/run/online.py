@@ -35,10 +35,17 @@ _ANSWER_S = 30.0  # for a load process that was stopped to write down what it ha
 
 
 def run(
-    cell: Cell, made: Made, env: Environment, seed: str, round_: int, *, timeout_s: float,
-    energy: bool = True, report: Callable[[str], None] = lambda _: None,
+    cell: Cell,
+    made: Made,
+    env: Environment,
+    seed: str,
+    round_: int,
+    *,
+    timeout_s: float,
+    energy: bool = True,
+    report: Callable[[str], None] = lambda _: None,
     open_reader: counters.OpenReader = counters.reader,
-) -> supervisor.Outcome:  # fmt: skip
+) -> supervisor.Outcome:
     """Start the server, apply the load, end the server; whatever happened is in the outcome.
 
     With `energy`, and on a device that counts it, the load's own window is one of energy too.
@@ -76,9 +83,13 @@ def run(
 
 
 def loaded(
-    load: Workload, target: build.Target, seed: str, round_: int, deadline: float,
+    load: Workload,
+    target: build.Target,
+    seed: str,
+    round_: int,
+    deadline: float,
     report: Callable[[str], None] = lambda _: None,
-) -> tuple[list[sweep.Seen], dict[str, Any]]:  # fmt: skip
+) -> tuple[list[sweep.Seen], dict[str, Any]]:
     """Apply a workload, however many loads it comes to, until `deadline` (time.monotonic) at the latest.
 
     A load of which every request was refused is the last: the server is gone.
@@ -106,8 +117,11 @@ def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
         client = [sys.executable, "-m", "bench.load.client", str(letter), str(file)]
         with subprocess.Popen(
             [sys.executable, "-c", build_log.MORTAL, *client],
-            cwd=paths.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
+            cwd=paths.ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
             try:
                 _, said = process.communicate(timeout=timeout_s)
             except subprocess.TimeoutExpired:
@@ -138,9 +152,13 @@ def _stopped(process: subprocess.Popen[str], file: Path, timeout_s: float) -> Lo
 
 def _target(server: Server, live: serving.Live, made: Made) -> build.Target:
     endpoint = Endpoint(
-        live.url, server.model, api=server.api, extra=server.extra, key_variable=server.key_variable,
+        live.url,
+        server.model,
+        api=server.api,
+        extra=server.extra,
+        key_variable=server.key_variable,
         exact_length=server.exact_length,
-    )  # fmt: skip
+    )
     audit, tokenizer = made.artifact.audit, made.folder / "tokenizer.json"
     known = tokenizer if tokenizer.is_file() else None
     return build.Target(endpoint, audit.vocab_size if server.takes_ids else 0, known, audit.context)
@@ -176,14 +194,15 @@ def _client_facts(found: LoadAnswer) -> dict[str, Any]:
         "client_lag_p99_s": health.lag_p99_s,
         "client_lag_max_s": health.lag_max_s,
         "failures": dict(found.failures),
-        "failure_reasons": [paths.scrubbed(r) for r, _ in Counter(
-            s.trace.error for s in found.served if s.failure).most_common(_KEPT_REASONS)],
+        "failure_reasons": [
+            paths.scrubbed(r)
+            for r, _ in Counter(s.trace.error for s in found.served if s.failure).most_common(_KEPT_REASONS)
+        ],
         "reconnects": found.reconnects,
         "chunk_gaps": any(served.chunk_gaps for served in found.served),
-        "counted_by": "usage" if all(s.usage_tokens is not None for s in found.served if not s.failure)
-        else "events",
+        "counted_by": "usage" if all(s.usage_tokens is not None for s in found.served if not s.failure) else "events",
         "cached_tokens": sum(served.cached_tokens or 0 for served in found.served),
-    }  # fmt: skip
+    }
 
 
 def _shown(argv: tuple[str, ...], made: Made) -> list[str]:

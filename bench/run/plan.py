@@ -24,9 +24,15 @@ from bench.run.planned import Plan, PlannedArtifact, PlannedRound, Questions, Re
 
 
 def plan(
-    suite: Suite, *, fetch: bool, only: str = "", engine: str = "", beside: Plan | None = None,
-    on: Sequence[Hardware] = (), report: Report = lambda _: None,
-) -> Plan:  # fmt: skip
+    suite: Suite,
+    *,
+    fetch: bool,
+    only: str = "",
+    engine: str = "",
+    beside: Plan | None = None,
+    on: Sequence[Hardware] = (),
+    report: Report = lambda _: None,
+) -> Plan:
     """Plan the suite's cells whose title matches `only` (a glob) on the engine called `engine`.
 
     The baseline of its tasks is the one of the plan `beside`, another model maybe, where that is given. `on`
@@ -37,11 +43,7 @@ def plan(
     apart: dict[SkippedPair, None] = {}
     for hardware in on or machine.devices(suite.devices):
         all_made = [_made(suite.model, recipe, resolved, hardware) for recipe in suite.recipes]
-        sides = (
-            _references(beside.suite, beside.made, hardware)
-            if beside
-            else _references(suite, all_made, hardware)
-        )
+        sides = _references(beside.suite, beside.made, hardware) if beside else _references(suite, all_made, hardware)
         asked = _questions(suite, resolved)
         for made in all_made:
             paired = _paired(suite, made)
@@ -95,9 +97,7 @@ def _made(model: Model, recipe: Recipe, resolved: Resolved, hardware: Hardware) 
     reason, written = artifacts.unsupported(steps, resolved, hardware)
     digest = artifacts.digests(resolved.identity, steps)[-1]
     kept = None if reason else fit.held(steps, resolved)
-    return PlannedArtifact(
-        model, resolved, recipe, hardware, steps, digest, written, _context(resolved), reason, kept
-    )
+    return PlannedArtifact(model, resolved, recipe, hardware, steps, digest, written, _context(resolved), reason, kept)
 
 
 def _context(resolved: Resolved) -> int:
@@ -149,9 +149,7 @@ def _references(suite: Suite, made: Sequence[PlannedArtifact], hardware: Hardwar
     found, base = {}, references.baseline(made)
     for task in tasks:
         cells = [c for c in _cells(suite, base.recipe, hardware) if c.task == task]
-        found[task.title] = references.choose(
-            cells, base, lambda cell: _against(cell, base, hardware), _task_key(task)
-        )
+        found[task.title] = references.choose(cells, base, lambda cell: _against(cell, base, hardware), _task_key(task))
     return found
 
 
@@ -165,8 +163,17 @@ def _digest(cell: Cell, made: PlannedArtifact, seed: int, reference: Reference |
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
     what = _task_key(cell.task) if cell.task else _load_key(cell.workload)
     what = [what, reference.digest] if reference else what
-    key = [SCHEMA, made.digest, cell.engine.name, wire.plain(cell.engine.options), engine.VERSION,
-           _identity(traits.engine_env(engine, made.format)), what, made.hardware.slug, seed]  # fmt: skip
+    key = [
+        SCHEMA,
+        made.digest,
+        cell.engine.name,
+        wire.plain(cell.engine.options),
+        engine.VERSION,
+        _identity(traits.engine_env(engine, made.format)),
+        what,
+        made.hardware.slug,
+        seed,
+    ]
     return wire.digest(key)
 
 

@@ -120,20 +120,20 @@ def _one(item: PlannedRound, there: Hardware, ceiling: Ceiling, measured: Known)
     step, prompt = (law(samples, engine, written) for samples in (measured.steps, measured.prompts))
     ttft_s, tpot_s = least
     return Prediction(
-        item.cell, need, "",
+        item.cell,
+        need,
+        "",
         prompt.time_s(ttft_s, shape.layers) if prompt else None,
         step.time_s(tpot_s, shape.layers) if step else None,
-        ttft_s, tpot_s, step, prompt,
-    )  # fmt: skip
+        ttft_s,
+        tpot_s,
+        step,
+        prompt,
+    )
 
 
 def _least(
-    shape: Architecture,
-    held: memory_fit.Held,
-    need: memory_fit.Need,
-    load: Workload,
-    floats: str,
-    ceiling: Ceiling,
+    shape: Architecture, held: memory_fit.Held, need: memory_fit.Need, load: Workload, floats: str, ceiling: Ceiling
 ) -> tuple[float, float] | None:
     """(TTFT, TPOT) of the roofline in seconds, computing in `floats`."""
     limits = {"vendor": {"bandwidth": ceiling.bandwidth, "flop_per_s": ceiling.flop_per_s}}
@@ -148,10 +148,7 @@ def _least(
     kept = load.batch * roofline.kv_bytes(shape, 16.0, context)
     work = load.batch * roofline.token_flop(shape, parameters, context)
     prompt = load.batch * roofline.prefill_flop(shape, parameters, load.prompt_tokens)
-    return (
-        max(weights / bandwidth, prompt / peak),
-        max((weights + kept) / bandwidth, work / peak),
-    )
+    return (max(weights / bandwidth, prompt / peak), max((weights + kept) / bandwidth, work / peak))
 
 
 def _step(rounds: Sequence[Result]) -> Sample:

@@ -77,9 +77,14 @@ def _tokenizer(asked: Questions, report: artifacts.Report, timeout_s: float) -> 
 
 def _job(asked: Questions, kind: JobKind, folder: Path) -> Job:
     return Job(
-        kind=kind, plugin=asked.task.kind, folder=str(folder), answer="", device="cpu", options={},
+        kind=kind,
+        plugin=asked.task.kind,
+        folder=str(folder),
+        answer="",
+        device="cpu",
+        options={},
         task_options=artifacts.absolute(asked.task.options),
-    )  # fmt: skip
+    )
 
 
 def _env(asked: Questions, report: artifacts.Report) -> environment.Environment:

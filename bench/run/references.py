@@ -29,9 +29,7 @@ def baseline(made: Sequence[PlannedArtifact]) -> PlannedArtifact:
     return next(iter([*named, *stepless, *original, *made]))
 
 
-def choose(
-    cells: Sequence[Cell], made: PlannedArtifact, against: Callable[[Cell], str], task_key: object
-) -> Reference:
+def choose(cells: Sequence[Cell], made: PlannedArtifact, against: Callable[[Cell], str], task_key: object) -> Reference:
     """The first of the baseline's `cells` of one task, in the suite's order, that can be run.
 
     `against` says why a cell cannot; `task_key` is the task's part of a digest.
@@ -42,9 +40,16 @@ def choose(
         if reason := made.reason or against(cell):
             continue
         engine = plugins.load(plugins.ENGINES, cell.engine.name)
-        key = ["reference", made.digest, cell.engine.name, wire.plain(cell.engine.options), engine.VERSION,
-               environment.identity(traits.engine_env(engine, made.format)), task_key,
-               made.hardware.slug]  # fmt: skip
+        key = [
+            "reference",
+            made.digest,
+            cell.engine.name,
+            wire.plain(cell.engine.options),
+            engine.VERSION,
+            environment.identity(traits.engine_env(engine, made.format)),
+            task_key,
+            made.hardware.slug,
+        ]
         return Reference(cell.task, made, cell.engine, wire.digest(key))
     assert cells[0].task is not None  # noqa: S101  (a suite has at least one engine)
     sentence = f"no engine of the suite can score the baseline ({made.recipe.name}): {reason}"
@@ -52,9 +57,13 @@ def choose(
 
 
 def ensure(
-    reference: Reference, made: artifacts.Made, report: artifacts.Report, *,
-    timeout_s: float, memory_limit_bytes: int = 0,
-) -> Path | str:  # fmt: skip
+    reference: Reference,
+    made: artifacts.Made,
+    report: artifacts.Report,
+    *,
+    timeout_s: float,
+    memory_limit_bytes: int = 0,
+) -> Path | str:
     """The folder of the reference, made now if it is not in the cache; or why it could not be made."""
 
     def make(building: Path) -> supervisor.Outcome:
@@ -63,22 +72,27 @@ def ensure(
         return supervisor.run(
             _job(reference, made, building),
             environment.ensure(traits.engine_env(engine, reference.made.format), report),
-            timeout_s=timeout_s, memory_limit_bytes=memory_limit_bytes,
+            timeout_s=timeout_s,
+            memory_limit_bytes=memory_limit_bytes,
             report=lambda phase: report(f"{reference.task.title}: the baseline's predictions, {phase}"),
-        )  # fmt: skip
+        )
 
-    return cache.ensure(
-        "references", reference.digest, _ABOUT, make, lambda outcome: _about(reference, outcome)
-    )
+    return cache.ensure("references", reference.digest, _ABOUT, make, lambda outcome: _about(reference, outcome))
 
 
 def _job(reference: Reference, made: artifacts.Made, out: Path) -> Job:
     return Job(
-        kind="reference", plugin=reference.engine.name, folder=str(made.folder), answer="",
-        device=reference.made.hardware.device, options=artifacts.absolute(reference.engine.options),
-        out=str(out), artifact=made.artifact, task=reference.task.kind,
+        kind="reference",
+        plugin=reference.engine.name,
+        folder=str(made.folder),
+        answer="",
+        device=reference.made.hardware.device,
+        options=artifacts.absolute(reference.engine.options),
+        out=str(out),
+        artifact=made.artifact,
+        task=reference.task.kind,
         task_options=artifacts.absolute(reference.task.options),
-    )  # fmt: skip
+    )
 
 
 def _about(reference: Reference, outcome: supervisor.Outcome) -> dict[str, Any]:

@@ -33,17 +33,7 @@ from bench.process import server, supervisor
 from bench.progress.eta import Alike
 from bench.progress.progress import Progress, Report
 from bench.progress.snapshot import Round
-from bench.run import (
-    artifacts,
-    ceilings,
-    energy_window,
-    metrics,
-    online,
-    physics,
-    questions,
-    references,
-    traits,
-)
+from bench.run import artifacts, ceilings, energy_window, metrics, online, physics, questions, references, traits
 from bench.run.planned import Plan, PlannedArtifact, PlannedRound, Questions, Reference
 from bench.store import Store
 
@@ -79,9 +69,13 @@ def _lacks(item: PlannedRound, known: Result | None, *, retry_failed: bool) -> b
 
 
 def run(
-    plan: Plan, store: Store, progress: Progress, *, retry_failed: bool = False,
+    plan: Plan,
+    store: Store,
+    progress: Progress,
+    *,
+    retry_failed: bool = False,
     open_reader: counters.OpenReader = counters.reader,
-) -> Tally:  # fmt: skip
+) -> Tally:
     """Run everything pending, one device after the other, alone on each.
 
     `open_reader` opens what counts the energy of a device.
@@ -118,9 +112,14 @@ def skeleton(plan: Plan, item: PlannedRound) -> Result:
 
 def _skeleton(plan: Plan, item: PlannedRound, cell: Cell) -> Result:
     return Result(
-        digest=item.digest, suite=plan.suite.name, cell=cell, round=item.round, status="unsupported",
-        reason=item.reason, hardware=item.made.hardware,
-    )  # fmt: skip
+        digest=item.digest,
+        suite=plan.suite.name,
+        cell=cell,
+        round=item.round,
+        status="unsupported",
+        reason=item.reason,
+        hardware=item.made.hardware,
+    )
 
 
 def public(cell: Cell) -> Cell:
@@ -134,8 +133,7 @@ def public(cell: Cell) -> Cell:
 
 def _public(options: Options) -> Options:
     return {
-        k: f"path:{Path(v).name}" if isinstance(v, str) and v.startswith("path:") else v
-        for k, v in options.items()
+        k: f"path:{Path(v).name}" if isinstance(v, str) and v.startswith("path:") else v for k, v in options.items()
     }
 
 
@@ -164,9 +162,7 @@ def _alone(hardware: Hardware, progress: Progress) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        progress.warn(
-            f"another run is measuring on {hardware.name}; waiting for it to end (Ctrl-C to give up)"
-        )
+        progress.warn(f"another run is measuring on {hardware.name}; waiting for it to end (Ctrl-C to give up)")
         lock.acquire()
     try:
         yield
@@ -202,18 +198,19 @@ def _prepare(
     return made, sides
 
 
-def _reference(
-    plan: Plan, reference: Reference, made: artifacts.Made | str, progress: Progress
-) -> Path | str:
+def _reference(plan: Plan, reference: Reference, made: artifacts.Made | str, progress: Progress) -> Path | str:
     """What a task needs of the baseline, or why it could not be made."""
     where = f"{reference.made.recipe.name} on {reference.engine.title}"
     if isinstance(made, str):
         found: Path | str = made
     else:
         found = references.ensure(
-            reference, made, lambda text: progress.doing(f"{where}: {text}"),
-            timeout_s=plan.suite.timeout_s, memory_limit_bytes=_limit(plan),
-        )  # fmt: skip
+            reference,
+            made,
+            lambda text: progress.doing(f"{where}: {text}"),
+            timeout_s=plan.suite.timeout_s,
+            memory_limit_bytes=_limit(plan),
+        )
     if isinstance(found, Path):
         return found
     progress.warn(f"failed: {where}: {reference.task.title}: {found}")
@@ -263,9 +260,14 @@ def _artifact(plan: Plan, made: PlannedArtifact, store: Store, progress: Progres
     name = made.recipe.name
     cell = Cell(made.model, Recipe(made.recipe.name, made.steps), EngineSpec(""), made.hardware.device)
     base = Result(
-        digest=made.digest, suite=plan.suite.name, cell=public(cell), round=0, status="ok",
-        hardware=made.hardware, started=_now(),
-    )  # fmt: skip
+        digest=made.digest,
+        suite=plan.suite.name,
+        cell=public(cell),
+        round=0,
+        status="ok",
+        hardware=made.hardware,
+        started=_now(),
+    )
     began = time.monotonic()
     found: artifacts.Made | str
     try:
@@ -292,9 +294,14 @@ def _public_artifact(artifact: Artifact) -> Artifact:
 
 
 def _round(
-    plan: Plan, item: PlannedRound, made: artifacts.Made | str | None, side: Path | str | None,
-    ceiling: Mapping[str, Any], report: Report, open_reader: counters.OpenReader,
-) -> tuple[Result, Answer]:  # fmt: skip
+    plan: Plan,
+    item: PlannedRound,
+    made: artifacts.Made | str | None,
+    side: Path | str | None,
+    ceiling: Mapping[str, Any],
+    report: Report,
+    open_reader: counters.OpenReader,
+) -> tuple[Result, Answer]:
     """One round in a fresh process: a record, whatever happened, and what is kept beside it."""
     base = replace(skeleton(plan, item), started=_now())
     if item.reason:
@@ -312,11 +319,16 @@ def _round(
         answer = questions.judge(item.questions, side, answer, timeout_s=plan.suite.timeout_s)
     known = physics.facts(made.folder, ceiling if _is_timed(item) else {})
     result = replace(
-        base, status="failed" if answer.error else "ok", reason=paths.scrubbed(answer.error),
-        artifact=_public_artifact(made.artifact), environment=env.versions, receipts=answer.receipts,
+        base,
+        status="failed" if answer.error else "ok",
+        reason=paths.scrubbed(answer.error),
+        artifact=_public_artifact(made.artifact),
+        environment=env.versions,
+        receipts=answer.receipts,
         facts={**answer.facts, **outcome.seen, **ready.facts, **known},
-        duration_s=outcome.wall_s, marks=_seen(item, ready),
-    )  # fmt: skip
+        duration_s=outcome.wall_s,
+        marks=_seen(item, ready),
+    )
     if answer.error:
         return result, answer  # with the requests that were finished before
     result = replace(result, metrics=metrics.metrics(result, answer.traces))
@@ -334,37 +346,61 @@ def _seen(item: PlannedRound, ready: guard.Readiness) -> tuple[str, ...]:
 
 
 def _outcome(
-    plan: Plan, item: PlannedRound, made: artifacts.Made, side: Path | None, env: environment.Environment,
-    report: Report, open_reader: counters.OpenReader,
-) -> supervisor.Outcome:  # fmt: skip
+    plan: Plan,
+    item: PlannedRound,
+    made: artifacts.Made,
+    side: Path | None,
+    env: environment.Environment,
+    report: Report,
+    open_reader: counters.OpenReader,
+) -> supervisor.Outcome:
     """What a worker, or a server under load, gave."""
     suite, load = plan.suite, item.cell.workload
     if load is not None and load.online:
         return online.run(
-            item.cell, made, env, f"{suite.seed}/{item.cell.what}", item.round, timeout_s=suite.timeout_s,
-            energy=suite.energy_window_s > 0, report=report, open_reader=open_reader,
-        )  # fmt: skip
+            item.cell,
+            made,
+            env,
+            f"{suite.seed}/{item.cell.what}",
+            item.round,
+            timeout_s=suite.timeout_s,
+            energy=suite.energy_window_s > 0,
+            report=report,
+            open_reader=open_reader,
+        )
     return energy_window.run(
-        _job(plan, item, made, side), env, suite.energy_window_s, timeout_s=suite.timeout_s,
-        memory_limit_bytes=_limit(plan), report=report, open_reader=open_reader,
-    )  # fmt: skip
+        _job(plan, item, made, side),
+        env,
+        suite.energy_window_s,
+        timeout_s=suite.timeout_s,
+        memory_limit_bytes=_limit(plan),
+        report=report,
+        open_reader=open_reader,
+    )
 
 
 def _job(plan: Plan, item: PlannedRound, made: artifacts.Made, side: Path | None) -> Job:
     cell = item.cell
     job = Job(
-        kind="offline" if cell.workload else "score", plugin=cell.engine.name, folder=str(made.folder),
-        answer="", device=cell.device, options=artifacts.absolute(cell.engine.options),
-        artifact=made.artifact, reference=str(side or ""),
-    )  # fmt: skip
+        kind="offline" if cell.workload else "score",
+        plugin=cell.engine.name,
+        folder=str(made.folder),
+        answer="",
+        device=cell.device,
+        options=artifacts.absolute(cell.engine.options),
+        artifact=made.artifact,
+        reference=str(side or ""),
+    )
     if cell.task is not None:
         return replace(job, task=cell.task.kind, task_options=artifacts.absolute(cell.task.options))
     assert cell.workload is not None  # noqa: S101  (a cell has one of the two)
     load = cell.workload
     ids = prompts.unique(
-        (_WARMUP_GROUPS + load.repeats) * load.batch, load.prompt_tokens, made.artifact.audit.vocab_size,
+        (_WARMUP_GROUPS + load.repeats) * load.batch,
+        load.prompt_tokens,
+        made.artifact.audit.vocab_size,
         f"{plan.suite.seed}/{load.title}/{item.round}",
-    )  # fmt: skip
+    )
     return replace(job, workload=load, prompts=ids)
 
 

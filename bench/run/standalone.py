@@ -13,15 +13,7 @@ from bench.measure import online_load, sanity
 from bench.run import online
 
 _UNITS = {"_per_s": ("/s", 1.0), "_fraction": ("%", 100.0), "_s": ("ms", 1e3)}
-_CURVE = (
-    "ttft_s",
-    "ttft_p95_s",
-    "tpot_s",
-    "tpot_p95_s",
-    "output_tok_per_s",
-    "request_per_s",
-    "goodput_per_s",
-)
+_CURVE = ("ttft_s", "ttft_p95_s", "tpot_s", "tpot_p95_s", "output_tok_per_s", "request_per_s", "goodput_per_s")
 
 
 def measure(load: Workload, target: build.Target, *, seed: int, timeout_s: float) -> dict[str, Any]:

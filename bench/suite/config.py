@@ -129,9 +129,7 @@ def _recipe(where: str, given: Any) -> dict[str, Any]:
 def _step(where: str, given: Any) -> Step:
     given = _mapping(where, given)
     if "method" not in given:
-        raise UserError(
-            f"{where}: a step needs a method (known: {', '.join(plugins.names(plugins.METHODS))})"
-        )
+        raise UserError(f"{where}: a step needs a method (known: {', '.join(plugins.names(plugins.METHODS))})")
     rest = {k: v for k, v in given.items() if k != "method"}
     return Step(given["method"], _located(where, plugins.METHODS, given["method"], rest))
 
@@ -139,9 +137,7 @@ def _step(where: str, given: Any) -> Step:
 def _engine(where: str, given: Any) -> EngineSpec:
     given = {_ENGINE_WORD: given} if isinstance(given, str) else _mapping(where, given)
     if _ENGINE_WORD not in given:
-        raise UserError(
-            f"{where}: an engine needs a name (known: {', '.join(plugins.names(plugins.ENGINES))})"
-        )
+        raise UserError(f"{where}: an engine needs a name (known: {', '.join(plugins.names(plugins.ENGINES))})")
     rest = {k: v for k, v in given.items() if k not in (_ENGINE_WORD, "label")}
     name = given[_ENGINE_WORD]
     return EngineSpec(name, _located(where, plugins.ENGINES, name, rest), given.get("label", ""))
@@ -224,27 +220,28 @@ def _checked_load(load: Workload) -> None:
     counts = (load.batch, load.prompt_tokens, load.repeats, load.concurrency, load.requests, load.turns)
     slo = dataclasses.astuple(load.slo)
     wrong = {
-        "batch, prompt_tokens, repeats, concurrency, requests and turns start at 1, new_tokens at 2":
-            min(counts) < 1 or load.new_tokens < 2,
-        f"kind: {load.kind} needs a rate_per_s above zero":
-            load.kind in ("open", "search") and not load.rate_per_s > 0,
-        "a sweep over the rate begins at a rate_per_s above zero":
-            load.kind == "sweep" and load.over == "rate" and not load.rate_per_s > 0,
+        "batch, prompt_tokens, repeats, concurrency, requests and turns start at 1, new_tokens at 2": min(counts) < 1
+        or load.new_tokens < 2,
+        f"kind: {load.kind} needs a rate_per_s above zero": load.kind in ("open", "search") and not load.rate_per_s > 0,
+        "a sweep over the rate begins at a rate_per_s above zero": load.kind == "sweep"
+        and load.over == "rate"
+        and not load.rate_per_s > 0,
         "burstiness must be above zero; 1 is Poisson's": not load.burstiness > 0,
         "speed must be above zero; 2 replays a trace twice as fast": not load.speed > 0,
-        "times, rates and the limits of slo cannot be below zero":
-            min(load.think_s, load.window_s, load.at_most_s, load.rate_per_s, *slo) < 0,
+        "times, rates and the limits of slo cannot be below zero": min(
+            load.think_s, load.window_s, load.at_most_s, load.rate_per_s, *slo
+        )
+        < 0,
         "a trace needs the path of its file": load.kind == "trace" and not load.path,
-        "lengths: uniform needs a spread above 0 and up to 1":
-            load.lengths == "uniform" and not 0 < load.spread <= 1,
+        "lengths: uniform needs a spread above 0 and up to 1": load.lengths == "uniform" and not 0 < load.spread <= 1,
         "lengths: lognormal needs a spread above 0": load.lengths == "lognormal" and not load.spread > 0,
         "drawn lengths need prompt_tokens of 2 at least": load.lengths != "fixed" and load.prompt_tokens < 2,
         "conversations have fixed lengths": load.turns > 1 and load.lengths != "fixed",
-        "a search needs a limit to keep, as slo: {ttft_s: 0.5, tpot_s: 0.05}":
-            load.kind == "search" and not load.slo.limits,
-        "a search needs 59 requests at each rate: fewer cannot show that 95 % keep a limit":
-            load.kind == "search" and load.requests < 59,
-    }  # fmt: skip
+        "a search needs a limit to keep, as slo: {ttft_s: 0.5, tpot_s: 0.05}": load.kind == "search"
+        and not load.slo.limits,
+        "a search needs 59 requests at each rate: fewer cannot show that 95 % keep a limit": load.kind == "search"
+        and load.requests < 59,
+    }
     for sentence, is_so in wrong.items():
         if is_so:
             raise UserError(f"workload {load.title}: {sentence}")

@@ -24,13 +24,9 @@ def suite_schema() -> dict[str, Any]:
     defs["EngineSpec"] = {
         "anyOf": [_enum(plugins.ENGINES), _any_plugin(plugins.ENGINES, "name", {"label": {"type": "string"}})]
     }
-    defs["Task"] = {
-        "anyOf": [_enum(plugins.TASKS), _any_plugin(plugins.TASKS, "task", {"name": {"type": "string"}})]
-    }
+    defs["Task"] = {"anyOf": [_enum(plugins.TASKS), _any_plugin(plugins.TASKS, "task", {"name": {"type": "string"}})]}
     defs["Recipe"] = {"anyOf": [{"enum": sorted(config.named_recipes())}, recipe]}
-    defs["Model"] = {
-        "anyOf": [{"type": "string", "description": "A local folder or a Hub id"}, defs["Model"]]
-    }
+    defs["Model"] = {"anyOf": [{"type": "string", "description": "A local folder or a Hub id"}, defs["Model"]]}
     schema["required"] = [key for key in schema["required"] if key != "name"]  # the file's name serves
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llm-bench suite", **schema}
 
@@ -45,7 +41,5 @@ def _any_plugin(package: str, word: str, more: dict[str, Any]) -> dict[str, Any]
     for name in plugins.names(package):
         options = TypeAdapter(plugins.load(package, name).Options).json_schema()
         properties = {word: {"const": name}, **options.get("properties", {}), **more}
-        forms.append(
-            {"type": "object", "properties": properties, "required": [word], "additionalProperties": False}
-        )
+        forms.append({"type": "object", "properties": properties, "required": [word], "additionalProperties": False})
     return {"anyOf": forms}

@@ -14,10 +14,12 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, with its own list of what unquoted words may be."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's attribute)
-        first: [(tag, re.compile(f"(?!.*:){found.pattern}", found.flags)) if tag in _NUMBERS else (tag, found)
-                for tag, found in resolvers]
+        first: [
+            (tag, re.compile(f"(?!.*:){found.pattern}", found.flags)) if tag in _NUMBERS else (tag, found)
+            for tag, found in resolvers
+        ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }  # fmt: skip
+    }
 
 
 def load(text: str) -> Any:

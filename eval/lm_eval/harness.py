@@ -21,12 +21,7 @@ from typing import Any
 from lm_eval import simple_evaluate
 from lm_eval import utils as lm_eval_utils
 from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import (
-    handle_stop_sequences,
-    has_bos_prefix,
-    normalize_gen_kwargs,
-    postprocess_generated_text,
-)
+from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.tasks import TaskManager
 
 from bench.contract import plugins
@@ -76,9 +71,7 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
         bos = self.tokenizer.bos_token_id
         prefix = self.eot_token_id if bos is None else bos
         if prefix is None:
-            raise UserError(
-                "the model's tokenizer has neither a first nor an end token to begin an empty text"
-            )
+            raise UserError("the model's tokenizer has neither a first nor an end token to begin an empty text")
         return prefix
 
     @property
@@ -101,9 +94,11 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
         add_generation_prompt: bool = True,  # noqa: FBT001, FBT002
     ) -> Any:
         return self.tokenizer.apply_chat_template(
-            chat_history, tokenize=False, add_generation_prompt=add_generation_prompt,
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
-        )  # fmt: skip
+        )
 
     def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
         for texts, context, continuation in requests:
@@ -118,9 +113,11 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
             (text,) = request.args
             self._noted((text,))
             windows = lm_eval_utils.get_rolling_token_windows(
-                token_list=self.tok_encode(text), prefix_token=self.prefix_token_id,
-                max_seq_len=self.max_length, context_len=1,
-            )  # fmt: skip
+                token_list=self.tok_encode(text),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
             pairs = [lm_eval_utils.make_disjoint_window(window) for window in windows]
             for context, continuation in pairs:
                 self._pair(context, continuation)
@@ -138,9 +135,7 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
             return [""] * len(requests)
         return [
             postprocess_generated_text(self.tokenizer.decode(ids, skip_special_tokens=True), stops, None)
-            for ids, (_, _, stops) in zip(
-                self.replies.written[first:], self.requests.prompts[first:], strict=True
-            )
+            for ids, (_, _, stops) in zip(self.replies.written[first:], self.requests.prompts[first:], strict=True)
         ]
 
     def _noted(self, texts: Sequence[Any]) -> None:
@@ -163,9 +158,7 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
         if self.replies is None:
             return [(0.0, False)] * count
         first = len(self.requests.pairs) - count
-        return [
-            (float(logprob), bool(greedy)) for logprob, greedy in self.replies.scores[first : first + count]
-        ]
+        return [(float(logprob), bool(greedy)) for logprob, greedy in self.replies.scores[first : first + count]]
 
     def _prompt(self, text: str, asked: Mapping[str, Any]) -> None:
         settings = normalize_gen_kwargs(dict(asked), _NEW_TOKENS)
@@ -188,23 +181,26 @@ def run(options: Any, folder: Path, max_length: int, replies: Replies | None) ->
     model = TokenLM(_tokenizer(folder), max_length, replies)
     try:
         found = simple_evaluate(
-            model=model, tasks=[options.tasks], task_manager=_manager(options),
+            model=model,
+            tasks=[options.tasks],
+            task_manager=_manager(options),
             num_fewshot=None if options.num_fewshot < 0 else options.num_fewshot,
-            limit=options.limit or None, bootstrap_iters=0 if replies is None else 1000,
+            limit=options.limit or None,
+            bootstrap_iters=0 if replies is None else 1000,
             apply_chat_template=options.apply_chat_template,
             system_instruction=options.system_instruction or None,
-            random_seed=options.seed, numpy_random_seed=options.seed, torch_random_seed=None,
+            random_seed=options.seed,
+            numpy_random_seed=options.seed,
+            torch_random_seed=None,
             fewshot_random_seed=options.seed,
-        )  # fmt: skip
+        )
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"lm-eval cannot run the task '{options.tasks}': {_cause(error)}") from error
     if options.tasks not in found["results"]:
         names = ", ".join(sorted(found["results"]))
-        raise UserError(
-            f"'{options.tasks}' is several tasks without a common score: name them one by one: {names}"
-        )
+        raise UserError(f"'{options.tasks}' is several tasks without a common score: name them one by one: {names}")
     return model, found
 
 
@@ -219,9 +215,7 @@ def _manager(options: Any) -> Any:
         manager = TaskManager(include_path=folders, metadata=metadata)
     if options.tasks not in manager.all_tasks:
         ours = sorted(f.stem for f in TASKS.glob("*.yaml"))
-        said = plugins.unknown("lm-eval task", options.tasks, tuple(manager.all_tasks)).partition(" (known")[
-            0
-        ]
+        said = plugins.unknown("lm-eval task", options.tasks, tuple(manager.all_tasks)).partition(" (known")[0]
         raise UserError(f"{said.rstrip(':')} (here: {', '.join(ours)}; lm-eval's own: `lm_eval ls tasks`)")
     return manager
 

@@ -40,9 +40,7 @@ def scores(session: Session, asked: Sequence[Any]) -> list[list[ChoiceScore]]:
     choose = getattr(session, "loglikelihood", None)
     found = dict(choose(questions) if choose else by_logits(session, questions))
     if sorted(found) != list(range(len(questions))):
-        raise UserError(
-            f"the engine scored {len(found)} of {len(questions)} questions: score this on another engine"
-        )
+        raise UserError(f"the engine scored {len(found)} of {len(questions)} questions: score this on another engine")
     return [found[place] for place in range(len(questions))]
 
 

@@ -165,9 +165,7 @@ def _rows(logits: Any, targets: Any, baseline: tuple[Any, Any, Any], window: win
     nll = -found[np.arange(len(targets)), targets]
     kl = logprobs.kl(wanted, found)
     if np.isnan(found).any() or not np.isfinite(nll).all() or not np.isfinite(kl).all():
-        raise UserError(
-            f"logits of the window at token {window.start} are not finite: use a wider compute dtype"
-        )
+        raise UserError(f"logits of the window at token {window.start} are not finite: use a wider compute dtype")
     return np.stack([kl, logits.argmax(axis=1) == top, nll, nll - wanted_nll], axis=1)
 
 

@@ -104,21 +104,19 @@ def build_requests(options: Options, folder: Path, context: int, out: Path) -> M
     questions, pairs = likelihood.grouped(asked.pairs)
     if not pairs and not asked.prompts:
         raise UserError(f"the task '{options.tasks}' asks nothing: its data has no item")
-    whole = {
-        "questions": questions,
-        "pairs": pairs,
-        "prompts": asked.prompts,
-        "eos": model.eot_token_id,
-    }
+    whole = {"questions": questions, "pairs": pairs, "prompts": asked.prompts, "eos": model.eot_token_id}
     (out / _ASKED).write_text(json.dumps(whole, separators=(",", ":")), encoding="utf-8")
     if asked.prompts:
         model.tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
     metric = _metric(options, found)
     return {
-        "max_length": length, "truncated": asked.truncated, "requests": len(asked.pairs) + len(asked.prompts),
-        "texts_sha256": asked.texts.hexdigest(), "metric": metric,
+        "max_length": length,
+        "truncated": asked.truncated,
+        "requests": len(asked.pairs) + len(asked.prompts),
+        "texts_sha256": asked.texts.hexdigest(),
+        "metric": metric,
         "tokens_sha256": hashlib.sha256(json.dumps(whole).encode()).hexdigest(),
-    }  # fmt: skip
+    }
 
 
 def evaluate(session: Session, options: Options, folder: Path, reference: Path | None) -> Mapping[str, Any]:
@@ -130,10 +128,7 @@ def evaluate(session: Session, options: Options, folder: Path, reference: Path |
     scores = [found[place][choice] for place, choice in asked["pairs"]]
     if not all(math.isfinite(logprob) for logprob, _ in scores):
         raise UserError("log-probabilities of the task's choices are not finite: use a wider compute dtype")
-    return {
-        "scores": scores,
-        "written": likelihood.written(session, asked["prompts"], asked["eos"], reference),
-    }
+    return {"scores": scores, "written": likelihood.written(session, asked["prompts"], asked["eos"], reference)}
 
 
 def score_replies(options: Options, folder: Path, asked: Path, replies: Mapping[str, Any]) -> Verdict:
@@ -158,12 +153,16 @@ def score_replies(options: Options, folder: Path, asked: Path, replies: Mapping[
     better = found["higher_is_better"].get(options.tasks, {}).get(metric.partition("-")[0], True)
     facts = {
         **{key: known[key] for key in _KEPT},
-        "task": options.tasks, "lm_eval": importlib.metadata.version("lm_eval"), "metric": metric,
+        "task": options.tasks,
+        "lm_eval": importlib.metadata.version("lm_eval"),
+        "metric": metric,
         "task_versions": {name: found["versions"].get(name) for name in found["configs"]},
-        "num_fewshot": found["n-shot"], "scores": scores, "items": len(samples),
+        "num_fewshot": found["n-shot"],
+        "scores": scores,
+        "items": len(samples),
         "item_scores": _packed(items),
         "higher_is_better": better,
-    }  # fmt: skip
+    }
     return Verdict(facts, tuple(_rows(samples)))
 
 
@@ -197,9 +196,7 @@ def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -
 def _max_length(options: Options, context: int) -> int:
     length = options.max_length or context - 1
     if context and length >= context:
-        raise UserError(
-            f"max_length {length} leaves no room in the model's context of {context}: {context - 1} fit"
-        )
+        raise UserError(f"max_length {length} leaves no room in the model's context of {context}: {context - 1} fit")
     if length < 2:
         raise UserError("the model does not say how long its context is: give max_length")
     return length
@@ -208,9 +205,7 @@ def _max_length(options: Options, context: int) -> int:
 def _metric(options: Options, found: Any) -> str:
     """The metric that is compared, by its name here."""
     results = found["results"][options.tasks]
-    known = list(
-        _scores({key: 0.0 for key in results if "_stderr," not in key})
-    )  # no reply has its value yet
+    known = list(_scores({key: 0.0 for key in results if "_stderr," not in key}))  # no reply has its value yet
     if not known:
         raise UserError(f"the task '{options.tasks}' has no metric: give it a metric_list")
     if options.metric and options.metric not in known:
@@ -242,18 +237,14 @@ def _samples(found: Any) -> list[tuple[str, list[Mapping[str, Any]]]]:
 def _per_item(samples: Sequence[tuple[str, list[Mapping[str, Any]]]], metric: str) -> list[float]:
     """The metric of each item, within 0 .. 1; empty where it has another form."""
     stem, _, chosen = metric.partition("-")
-    values = [
-        next((s.get(stem) for s in found if s["filter"] == (chosen or "none")), None) for _, found in samples
-    ]
+    values = [next((s.get(stem) for s in found if s["filter"] == (chosen or "none")), None) for _, found in samples]
     fit = all(isinstance(v, int | float) and 0 <= v <= 1 for v in values)
     return [float(v) for v in values if v is not None] if fit else []
 
 
 def _rows(samples: Sequence[tuple[str, list[Mapping[str, Any]]]]) -> Iterator[tuple[Any, ...]]:
     """Names of columns, then per item: task, number, hash, target, its metrics, and the replies."""
-    names = list(dict.fromkeys(
-        (s["filter"], m) for _, found in samples for s in found for m in s["metrics"]
-    ))  # fmt: skip
+    names = list(dict.fromkeys((s["filter"], m) for _, found in samples for s in found for m in s["metrics"]))
     heads = [m if chosen == "none" else f"{m}-{chosen}" for chosen, m in names]
     yield ("task", "item", "sha256", "target", *heads, "replies")
     for task, found in samples:

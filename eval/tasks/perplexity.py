@@ -39,9 +39,7 @@ def title(options: Options) -> str:
     return f"perplexity-{_scope(options).title}"
 
 
-def evaluate(
-    session: Session, options: Options, folder: Path, reference: Path | None = None
-) -> Mapping[str, Any]:
+def evaluate(session: Session, options: Options, folder: Path, reference: Path | None = None) -> Mapping[str, Any]:
     """Per window: summed negative log-likelihood (nats), scored tokens, and the UTF-8 bytes they cover.
 
     UserError when the model or the text has no room for the context, when calibration saw the text, or when
@@ -53,22 +51,14 @@ def evaluate(
     for window in text.windows:
         nlls.append(_nll(session, window))
         if not math.isfinite(nlls[-1]):
-            raise UserError(
-                f"logits of the window at token {window.start} are not finite: use a wider compute dtype"
-            )
-    return {
-        **text.facts(_scope(options)),
-        "stride": options.stride or options.context,
-        "window_nll": nlls,
-    }
+            raise UserError(f"logits of the window at token {window.start} are not finite: use a wider compute dtype")
+    return {**text.facts(_scope(options)), "stride": options.stride or options.context, "window_nll": nlls}
 
 
 def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
     nll, tokens = math.fsum(facts["window_nll"]), sum(facts["window_tokens"])
     return {
-        "perplexity": math.exp(
-            min(nll / tokens, 700.0)
-        ),  # a wrecked model is to read as huge, not to overflow
+        "perplexity": math.exp(min(nll / tokens, 700.0)),  # a wrecked model is to read as huge, not to overflow
         "nll_per_token": nll / tokens,
         "bits_per_byte": nll / math.log(2) / sum(facts["window_bytes"]),
         "scored_tokens": float(tokens),

@@ -130,9 +130,7 @@ def scored(session: Session, window: Window) -> Iterator[tuple[Any, Any]]:
             at = block.start + low + 1
             yield rows, targets[at : at + len(rows)]
     if seen != len(targets):
-        raise UserError(
-            f"the engine gave logits for {seen} of {len(targets)} positions: its context is too small"
-        )
+        raise UserError(f"the engine gave logits for {seen} of {len(targets)} positions: its context is too small")
 
 
 def label(corpus: str) -> str:

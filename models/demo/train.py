@@ -39,11 +39,20 @@ EVALUATE_EVERY, VALIDATION_TOKENS = 100, 65536
 
 def config() -> LlamaConfig:
     return LlamaConfig(
-        vocab_size=VOCAB, hidden_size=256, intermediate_size=768, num_hidden_layers=5, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=CONTEXT, tie_word_embeddings=True, rms_norm_eps=1e-5,
+        vocab_size=VOCAB,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-5,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        bos_token_id=1, eos_token_id=2, pad_token_id=None,
-    )  # fmt: skip
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=None,
+    )
 
 
 def train_tokenizer(work: Path) -> None:
@@ -52,15 +61,25 @@ def train_tokenizer(work: Path) -> None:
 
     if (work / "tokenizer.model").exists():
         return
-    lines = (
-        line for _, text in corpora.stdlib_modules("train") for line in text.splitlines() if line.strip()
-    )
+    lines = (line for _, text in corpora.stdlib_modules("train") for line in text.splitlines() if line.strip())
     spm.SentencePieceTrainer.train(
-        sentence_iterator=lines, model_prefix=str(work / "building"), model_type="bpe", vocab_size=VOCAB,
-        byte_fallback=True, split_digits=True, allow_whitespace_only_pieces=True,
-        remove_extra_whitespaces=False, normalization_rule_name="identity", character_coverage=0.9995,
-        unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=2, minloglevel=2,
-    )  # fmt: skip
+        sentence_iterator=lines,
+        model_prefix=str(work / "building"),
+        model_type="bpe",
+        vocab_size=VOCAB,
+        byte_fallback=True,
+        split_digits=True,
+        allow_whitespace_only_pieces=True,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        character_coverage=0.9995,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        num_threads=2,
+        minloglevel=2,
+    )
     made = sentencepiece_model_pb2.ModelProto.FromString((work / "building.model").read_bytes())
     made.trainer_spec.model_prefix = "tokenizer"  # not this machine's path
     (work / "tokenizer.model").write_bytes(made.SerializeToString())
@@ -183,13 +202,7 @@ def train(work: Path, steps_now: int | None) -> None:
             held = validation_loss(model, held_out)
             model.train()
             spent = minutes + (time.monotonic() - began) / 60
-            row = [
-                step + 1,
-                (step + 1) * BATCH * CONTEXT,
-                f"{np.mean(losses):.4f}",
-                f"{held:.4f}",
-                f"{spent:.1f}",
-            ]
+            row = [step + 1, (step + 1) * BATCH * CONTEXT, f"{np.mean(losses):.4f}", f"{held:.4f}", f"{spent:.1f}"]
             print(*row, flush=True)
             note(work / "loss.csv", row)
             losses = []
@@ -231,12 +244,8 @@ def export(work: Path, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--work", type=Path, required=True, help="folder for checkpoints and tokens, kept for resuming"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and tokens, kept for resuming")
     parser.add_argument("--steps", type=int, help="stop after this many steps of this call")
     parser.add_argument("--out", type=Path, default=HERE, help="where the exported model goes")
     parser.add_argument("--export-only", action="store_true")

@@ -61,10 +61,13 @@ def awq(
     loaded = time.perf_counter()
     # A sample longer than max_calib_seq_len would be dropped without a word.
     model.quantize(
-        quant_config=dict(settings), calib_data=[list(ids) for ids in calibration.ids],
-        max_calib_samples=len(calibration.ids), max_calib_seq_len=len(calibration.ids[0]),
-        n_parallel_calib_samples=batch, quantizer_cls=_on_copies(),
-    )  # fmt: skip
+        quant_config=dict(settings),
+        calib_data=[list(ids) for ids in calibration.ids],
+        max_calib_samples=len(calibration.ids),
+        max_calib_seq_len=len(calibration.ids[0]),
+        n_parallel_calib_samples=batch,
+        quantizer_cls=_on_copies(),
+    )
     samples, length, _ = model.quantizer.inps.shape
     if samples * length != calibration.tokens:
         raise RuntimeError(f"autoawq used {samples * length} of the {calibration.tokens} calibration tokens")

@@ -18,9 +18,20 @@ from quantize.calibration import Calibration
 _CPU_GROUPS = (32, 64, 128, 256)
 # Of the library's forty settings, those that decide what the weights become.
 _TOLD = (
-    "bits", "group_size", "sym", "zero_point", "desc_act", "act_group_aware", "damp_percent",
-    "damp_auto_increment", "static_groups", "true_sequential", "mse", "lm_head", "checkpoint_format",
-)  # fmt: skip
+    "bits",
+    "group_size",
+    "sym",
+    "zero_point",
+    "desc_act",
+    "act_group_aware",
+    "damp_percent",
+    "damp_auto_increment",
+    "static_groups",
+    "true_sequential",
+    "mse",
+    "lm_head",
+    "checkpoint_format",
+)
 
 
 def unfit(source: Source, hardware: Hardware, bits: int, group_size: int, length: int) -> str | None:
@@ -44,9 +55,14 @@ def unfit(source: Source, hardware: Hardware, bits: int, group_size: int, length
 
 
 def run(
-    folder: Path, out: Path, device: str, calibration: Calibration,
-    settings: Callable[[str], Any], batch_size: int, backend: str,
-) -> Mapping[str, Any]:  # fmt: skip
+    folder: Path,
+    out: Path,
+    device: str,
+    calibration: Calibration,
+    settings: Callable[[str], Any],
+    batch_size: int,
+    backend: str,
+) -> Mapping[str, Any]:
     """Quantize, save, and return what is worth recording. `settings` makes the library's config for a device.
 
     RuntimeError when the library did not use every calibration token.
@@ -64,9 +80,7 @@ def run(
     on_gpu = device.startswith("cuda")
     compute = (stored if stored in checkpoint.HALF else "float16") if on_gpu else "float32"
     torch.manual_seed(0)
-    model = GPTQModel.load(
-        str(folder), settings("cuda:0" if on_gpu else "cpu"), dtype=getattr(torch, compute)
-    )
+    model = GPTQModel.load(str(folder), settings("cuda:0" if on_gpu else "cpu"), dtype=getattr(torch, compute))
     loaded = time.perf_counter()
     batch = [{"input_ids": list(ids), "attention_mask": [1] * len(ids)} for ids in calibration.ids]
     model.quantize(batch, batch_size=batch_size, calibration_sort=None, backend=BACKEND[backend])

@@ -14,9 +14,15 @@ from bench.contract.errors import UserError
 from quantize import checkpoint
 
 Scheme = Literal[
-    "int8-weight-only", "int8-dynamic", "int8-static", "int4-weight-only", "fp8-weight-only", "fp8-dynamic",
-    "intx-weight-only", "int8-dynamic-intx",
-]  # fmt: skip
+    "int8-weight-only",
+    "int8-dynamic",
+    "int8-static",
+    "int4-weight-only",
+    "fp8-weight-only",
+    "fp8-dynamic",
+    "intx-weight-only",
+    "int8-dynamic-intx",
+]
 GROUPED = frozenset({"int4-weight-only", "intx-weight-only", "int8-dynamic-intx"})
 INTX = frozenset({"intx-weight-only", "int8-dynamic-intx"})
 
@@ -36,9 +42,7 @@ def base_config(scheme: Scheme, bits: int = 4, group_size: int = 64) -> Any:
     made: dict[str, Callable[[], Any]] = {
         "int8-weight-only": lambda: ao.Int8WeightOnlyConfig(**still),
         "int8-dynamic": lambda: ao.Int8DynamicActivationInt8WeightConfig(**still),
-        "int8-static": lambda: ao.Int8StaticActivationInt8WeightConfig(
-            granularity=[PerTensor(), PerRow()], **still
-        ),
+        "int8-static": lambda: ao.Int8StaticActivationInt8WeightConfig(granularity=[PerTensor(), PerRow()], **still),
         "int4-weight-only": lambda: ao.Int4WeightOnlyConfig(
             group_size=group_size, int4_packing_format="tile_packed_to_4d", **still
         ),

@@ -73,23 +73,14 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     """Quantize every linear layer of the blocks; scales are folded into the norms before them."""
     seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
     if options.backend == "autoawq":
-        asked = {
-            "w_bit": options.bits,
-            "q_group_size": options.group_size,
-            "zero_point": True,
-            "version": "GEMM",
-        }
+        asked = {"w_bit": options.bits, "q_group_size": options.group_size, "zero_point": True, "version": "GEMM"}
         return archived.awq(folder, out, device, seen, asked, options.batch_size)
 
     def settings(on: str) -> Any:
         from gptqmodel.quantization.config import AWQConfig
 
         return AWQConfig(
-            bits=options.bits,
-            group_size=options.group_size,
-            sym=options.symmetric,
-            offload_to_disk=False,
-            device=on,
+            bits=options.bits, group_size=options.group_size, sym=options.symmetric, offload_to_disk=False, device=on
         )
 
     with _in_float32():
@@ -110,9 +101,7 @@ def _in_float32() -> Iterator[None]:
 
     listed, search = AwqTorchLinear.SUPPORTS_DTYPES, AWQProcessor._compute_best_scale  # noqa: SLF001
 
-    def search_on_copies(
-        self: Any, x: Any, w: Any, mean: Any, inspected: Any, layers: Any, *rest: Any
-    ) -> Any:
+    def search_on_copies(self: Any, x: Any, w: Any, mean: Any, inspected: Any, layers: Any, *rest: Any) -> Any:
         for layer in layers:
             layer.weight.detach = layer.weight.data.clone
         try:

@@ -62,9 +62,13 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     on = "cuda:0" if device.startswith("cuda") else "cpu"
     dtype = _dtype(options, checkpoint.stored_dtype(source), on)
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), device_map={"": on}, quantization_config=_config(options, dtype),
-        local_files_only=True, use_safetensors=True,
-    )  # fmt: skip
+        folder,
+        dtype=getattr(torch, dtype),
+        device_map={"": on},
+        quantization_config=_config(options, dtype),
+        local_files_only=True,
+        use_safetensors=True,
+    )
     loaded = time.perf_counter()
     kinds = [type(module).__name__ for module in model.modules()]
     model.save_pretrained(out)

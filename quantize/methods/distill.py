@@ -63,9 +63,7 @@ def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     return ()
 
 
-def train(
-    folder: Path, teacher: Path, options: Options, out: Path, device: str, work: Path
-) -> Mapping[str, Any]:
+def train(folder: Path, teacher: Path, options: Options, out: Path, device: str, work: Path) -> Mapping[str, Any]:
     """Train the model in `folder`; every weight of it, the embedding too."""
     plan = training.plan(options)
     seen = training.text(folder, plan)

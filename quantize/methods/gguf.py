@@ -29,27 +29,93 @@ READS = frozenset({"hf", "gguf"})
 WRITES = "gguf"
 
 Type = Literal[
-    "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0", "q4_k_m", "q4_k_s", "q4_1",
-    "q4_0", "iq4_xs", "iq4_nl", "q3_k_l", "q3_k_m", "q3_k_s", "iq3_m", "iq3_s", "iq3_xs", "iq3_xxs", "q2_k",
-    "q2_k_s", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s",
-]  # fmt: skip
+    "f32",
+    "f16",
+    "bf16",
+    "q8_0",
+    "q6_k",
+    "q5_k_m",
+    "q5_k_s",
+    "q5_1",
+    "q5_0",
+    "q4_k_m",
+    "q4_k_s",
+    "q4_1",
+    "q4_0",
+    "iq4_xs",
+    "iq4_nl",
+    "q3_k_l",
+    "q3_k_m",
+    "q3_k_s",
+    "iq3_m",
+    "iq3_s",
+    "iq3_xs",
+    "iq3_xxs",
+    "q2_k",
+    "q2_k_s",
+    "iq2_m",
+    "iq2_s",
+    "iq2_xs",
+    "iq2_xxs",
+    "iq1_m",
+    "iq1_s",
+]
 _WHOLE = ("f32", "f16", "bf16")
 # enum llama_ftype, which counts types in the order of their invention
 _FTYPES = {
-    "f32": 0, "f16": 1, "bf16": 32, "q8_0": 7, "q6_k": 18, "q5_k_m": 17, "q5_k_s": 16, "q5_1": 9, "q5_0": 8,
-    "q4_k_m": 15, "q4_k_s": 14, "q4_1": 3, "q4_0": 2, "iq4_xs": 30, "iq4_nl": 25, "q3_k_l": 13, "q3_k_m": 12,
-    "q3_k_s": 11, "iq3_m": 27, "iq3_s": 26, "iq3_xs": 22, "iq3_xxs": 23, "q2_k": 10, "q2_k_s": 21,
-    "iq2_m": 29, "iq2_s": 28, "iq2_xs": 20, "iq2_xxs": 19, "iq1_m": 31, "iq1_s": 24,
-}  # fmt: skip
+    "f32": 0,
+    "f16": 1,
+    "bf16": 32,
+    "q8_0": 7,
+    "q6_k": 18,
+    "q5_k_m": 17,
+    "q5_k_s": 16,
+    "q5_1": 9,
+    "q5_0": 8,
+    "q4_k_m": 15,
+    "q4_k_s": 14,
+    "q4_1": 3,
+    "q4_0": 2,
+    "iq4_xs": 30,
+    "iq4_nl": 25,
+    "q3_k_l": 13,
+    "q3_k_m": 12,
+    "q3_k_s": 11,
+    "iq3_m": 27,
+    "iq3_s": 26,
+    "iq3_xs": 22,
+    "iq3_xxs": 23,
+    "q2_k": 10,
+    "q2_k_s": 21,
+    "iq2_m": 29,
+    "iq2_s": 28,
+    "iq2_xs": 20,
+    "iq2_xxs": 19,
+    "iq1_m": 31,
+    "iq1_s": 24,
+}
 # Bits of the type that most weights get, by GGML_QUANT_SIZES; mixtures (_m, _l) have wider ones among them.
 _BITS = {
-    "f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q6_k": 6.5625, "q5_k": 5.5, "q5_1": 6.0,
-    "q5_0": 5.5, "q4_k": 4.5, "q4_1": 5.0, "q4_0": 4.5, "iq4_xs": 4.25, "iq4_nl": 4.5, "q3_k": 3.4375,
-    "q2_k": 2.625, "iq3": 3.0625, "iq2": 2.0625, "iq1": 1.5625,
-}  # fmt: skip
-_NEEDS_IMATRIX = frozenset(
-    {"iq3_xs", "iq3_xxs", "q2_k_s", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s"}
-)
+    "f32": 32.0,
+    "f16": 16.0,
+    "bf16": 16.0,
+    "q8_0": 8.5,
+    "q6_k": 6.5625,
+    "q5_k": 5.5,
+    "q5_1": 6.0,
+    "q5_0": 5.5,
+    "q4_k": 4.5,
+    "q4_1": 5.0,
+    "q4_0": 4.5,
+    "iq4_xs": 4.25,
+    "iq4_nl": 4.5,
+    "q3_k": 3.4375,
+    "q2_k": 2.625,
+    "iq3": 3.0625,
+    "iq2": 2.0625,
+    "iq1": 1.5625,
+}
+_NEEDS_IMATRIX = frozenset({"iq3_xs", "iq3_xxs", "q2_k_s", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s"})
 _FILE = "model.gguf"
 _CONVERTER = Path("share") / "llama-cpp-python" / "convert_hf_to_gguf.py"
 # Runs the converter on a model that has no tokenizer: the vocabulary is a number.
@@ -159,9 +225,7 @@ def _unknown(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     for line in lines:
         if line.endswith("is not supported") and "Model " in line:
-            return (
-                f"llama.cpp's converter does not know the architecture {line.split('Model ')[1].split()[0]}"
-            )
+            return f"llama.cpp's converter does not know the architecture {line.split('Model ')[1].split()[0]}"
     if any("BPE pre-tokenizer was not recognized" in line for line in lines):
         seen = next((line.split("chkhsh:")[1].strip() for line in lines if "chkhsh:" in line), "unknown")
         return (
@@ -182,19 +246,14 @@ def _quantize(source: Path, folder: Path, out: Path, options: Options, device: s
         entries = None
         if options.imatrix:
             began = time.perf_counter()
-            seen = calibration.samples(
-                folder, options.calibration, options.samples, options.length, options.seed
-            )
+            seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
             importance = _importance(lib, source, seen.ids, device)
             entries = _entries(lib, importance)
             settings.imatrix = entries
             seen.write(out)
-            facts = {**seen.facts(), "imatrix_s": time.perf_counter() - began,
-                     "imatrix_tensors": len(importance)}  # fmt: skip
+            facts = {**seen.facts(), "imatrix_s": time.perf_counter() - began, "imatrix_tensors": len(importance)}
         began = time.perf_counter()
-        code = lib.llama_model_quantize(
-            str(source).encode(), str(out / _FILE).encode(), ctypes.byref(settings)
-        )
+        code = lib.llama_model_quantize(str(source).encode(), str(out / _FILE).encode(), ctypes.byref(settings))
         if code:
             reason = next((e for e in reversed(errors) if e), "it gives no reason")
             raise UserError(f"llama.cpp cannot quantize to {options.type}: {reason.split(': ', 1)[-1][:200]}")
@@ -240,11 +299,19 @@ class _Tensor(ctypes.Structure):
     """The fields of ggml_tensor up to its name, as ggml.h lays them out in the pinned version."""
 
     _fields_ = (
-        ("type", ctypes.c_int), ("buffer", ctypes.c_void_p), ("ne", ctypes.c_int64 * 4),
-        ("nb", ctypes.c_size_t * 4), ("op", ctypes.c_int), ("op_params", ctypes.c_int32 * 16),
-        ("flags", ctypes.c_int32), ("src", ctypes.c_void_p * 10), ("view_src", ctypes.c_void_p),
-        ("view_offs", ctypes.c_size_t), ("data", ctypes.c_void_p), ("name", ctypes.c_char * 64),
-    )  # fmt: skip
+        ("type", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("ne", ctypes.c_int64 * 4),
+        ("nb", ctypes.c_size_t * 4),
+        ("op", ctypes.c_int),
+        ("op_params", ctypes.c_int32 * 16),
+        ("flags", ctypes.c_int32),
+        ("src", ctypes.c_void_p * 10),
+        ("view_src", ctypes.c_void_p),
+        ("view_offs", ctypes.c_size_t),
+        ("data", ctypes.c_void_p),
+        ("name", ctypes.c_char * 64),
+    )
 
 
 @dataclass
@@ -346,9 +413,7 @@ def _ggml(lib: Any) -> Any:
     found.ggml_op_name.argtypes, found.ggml_op_name.restype = [ctypes.c_int], ctypes.c_char_p
     found.ggml_get_name.argtypes, found.ggml_get_name.restype = [ctypes.c_void_p], ctypes.c_char_p
     found.ggml_nbytes.argtypes, found.ggml_nbytes.restype = [ctypes.c_void_p], ctypes.c_size_t
-    found.ggml_backend_tensor_get.argtypes = [
-        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t,
-    ]  # fmt: skip
+    found.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
     found.ggml_backend_tensor_get.restype = None
     return found
 

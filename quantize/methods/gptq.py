@@ -78,8 +78,13 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     """Quantize every linear layer of the blocks; the head and the embedding stay as they are."""
     seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
     if options.backend == "auto-gptq":
-        asked = {"bits": options.bits, "group_size": options.group_size, "sym": options.symmetric,
-                 "desc_act": options.desc_act, "damp_percent": options.damp_percent}  # fmt: skip
+        asked = {
+            "bits": options.bits,
+            "group_size": options.group_size,
+            "sym": options.symmetric,
+            "desc_act": options.desc_act,
+            "damp_percent": options.damp_percent,
+        }
         return archived.gptq(folder, out, seen, asked, options.batch_size)
 
     def settings(on: str) -> Any:

@@ -57,9 +57,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return f"batch_size {options.batch_size} is not at least 1"
     context = source.config.get("max_position_embeddings")
     if _looks(options) and isinstance(context, int) and options.length > context:
-        return (
-            f"calibration samples of {options.length} tokens are longer than the model's context of {context}"
-        )
+        return f"calibration samples of {options.length} tokens are longer than the model's context of {context}"
     if options.scheme == "w4a16" and options.group_size != -1:
         for name, (_, inputs) in source.linears.items():
             if inputs % options.group_size and name != "lm_head":
@@ -97,9 +95,12 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     compute = half if on_gpu else "float32"
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, compute), device_map={"": "cuda:0" if on_gpu else "cpu"},
-        local_files_only=True, use_safetensors=True,
-    )  # fmt: skip
+        folder,
+        dtype=getattr(torch, compute),
+        device_map={"": "cuda:0" if on_gpu else "cpu"},
+        local_files_only=True,
+        use_safetensors=True,
+    )
     loaded = time.perf_counter()
     facts = _quantize(model, options, seen)
     quantized = time.perf_counter()
@@ -140,9 +141,7 @@ def _quantize(model: Any, options: Options, seen: Calibration | None) -> dict[st
         data = {"dataset": batches, "num_calibration_samples": len(seen.ids), "pipeline": "sequential"}
     oneshot(model=model, recipe=_modifiers(options), shuffle_calibration_samples=False, **data)
     hook.remove()
-    schemes = [
-        module.quantization_scheme for module in model.modules() if hasattr(module, "quantization_scheme")
-    ]
+    schemes = [module.quantization_scheme for module in model.modules() if hasattr(module, "quantization_scheme")]
     done = sum(getattr(scheme, "weights", None) is not None for scheme in schemes)
     if seen is None:
         return {"modules_quantized": done}
@@ -169,7 +168,8 @@ def _scheme(options: Options) -> dict[str, Any]:
     """A named scheme of compressed-tensors; W4A16 by that name means groups of 128."""
     if options.scheme != "w4a16":
         return {"targets": ["Linear"], "scheme": _NAMES[options.scheme]}
-    size = {"strategy": "channel"} if options.group_size == -1 else {
-        "strategy": "group", "group_size": options.group_size}  # fmt: skip
+    size = (
+        {"strategy": "channel"} if options.group_size == -1 else {"strategy": "group", "group_size": options.group_size}
+    )
     weights = {"num_bits": 4, "type": "int", "symmetric": True, "dynamic": False, **size}
     return {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}

@@ -60,9 +60,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
         total += _convert(file, out / file.name, dtype, types)
     _write_index(folder, out, total)
     checkpoint.carry(folder, out)
-    named = (
-        settings if any(settings.get(k) for k in ("dtype", "torch_dtype")) else {**settings, "dtype": dtype}
-    )
+    named = settings if any(settings.get(k) for k in ("dtype", "torch_dtype")) else {**settings, "dtype": dtype}
     checkpoint.write_config(out, checkpoint.with_dtype(named, dtype))
     return {"dtype": dtype, "source_tensor_types": types, "tensor_bytes": total}
 
@@ -84,18 +82,14 @@ def _convert(file: Path, out: Path, dtype: str, types: dict[str, int]) -> int:
     return total
 
 
-def _write_header(
-    write: BinaryIO, tensors: list[tuple[str, dict[str, Any]]], metadata: object, dtype: str
-) -> int:
+def _write_header(write: BinaryIO, tensors: list[tuple[str, dict[str, Any]]], metadata: object, dtype: str) -> int:
     """A safetensors header (8-byte length, JSON, padded to a multiple of 8); return the bytes to follow."""
     header: dict[str, Any] = {"__metadata__": metadata}
     at = 0
     for name, info in tensors:
         start, end = info["data_offsets"]
         code = _CODES[dtype] if info["dtype"] in _FLOATS else info["dtype"]
-        length = (
-            (end - start) * _width(code) // _width(info["dtype"]) if code != info["dtype"] else end - start
-        )
+        length = (end - start) * _width(code) // _width(info["dtype"]) if code != info["dtype"] else end - start
         header[name] = {"dtype": code, "shape": info["shape"], "data_offsets": [at, at + length]}
         at += length
     text = json.dumps(header, separators=(",", ":")).encode()

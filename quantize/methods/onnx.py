@@ -31,11 +31,7 @@ _FILE = "model.onnx"
 _BLOCKED = ("int8", "int4")
 _PACKED = ("gptq", "awq")
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "int8_dynamic")
-_NOT_FOR = {
-    "cpu": ("fp16", "bf16"),
-    "cuda": ("int8_dynamic",),
-    "NvTensorRtRtx": ("fp32", "int8", "int8_dynamic"),
-}
+_NOT_FOR = {"cpu": ("fp16", "bf16"), "cuda": ("int8_dynamic",), "NvTensorRtRtx": ("fp32", "int8", "int8_dynamic")}
 _HEAD = "nodes_to_exclude=/lm_head/MatMul,/model/embed_tokens/Gather"
 
 
@@ -49,9 +45,9 @@ class Options:
     """
 
     precision: Literal["fp32", "fp16", "bf16", "int8", "int4", "int8_dynamic"] = "int4"
-    algorithm: Literal[
-        "default", "rtn", "k_quant", "rtn_last", "k_quant_last", "k_quant_mixed", "k_quant_linear"
-    ] = "default"
+    algorithm: Literal["default", "rtn", "k_quant", "rtn_last", "k_quant_last", "k_quant_mixed", "k_quant_linear"] = (
+        "default"
+    )
     block_size: Literal[16, 32, 64, 128, 256] = 32
     symmetric: bool = True
     accuracy_level: Literal[0, 1, 2, 3, 4] = 0
@@ -146,9 +142,22 @@ def _words(options: Options) -> list[str]:
 
 def _build(folder: Path, out: Path, cache: Path, precision: str, provider: str, words: list[str]) -> None:
     argv = [
-        sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(folder), "-o", str(out),
-        "-p", precision, "-e", provider, "-c", str(cache), "--extra_options", *words,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "onnxruntime_genai.models.builder",
+        "-i",
+        str(folder),
+        "-o",
+        str(out),
+        "-p",
+        precision,
+        "-e",
+        provider,
+        "-c",
+        str(cache),
+        "--extra_options",
+        *words,
+    ]
     variables = {**os.environ, "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(argv, env=variables, capture_output=True, text=True, errors="replace", check=False)
     sys.stderr.write(done.stdout + done.stderr)
@@ -163,10 +172,14 @@ def _dynamic(made: Path, out: Path, *, head: bool) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(
-        made / _FILE, out / _FILE, op_types_to_quantize=["MatMul"], per_channel=True,
-        weight_type=QuantType.QUInt8, use_external_data_format=True,
+        made / _FILE,
+        out / _FILE,
+        op_types_to_quantize=["MatMul"],
+        per_channel=True,
+        weight_type=QuantType.QUInt8,
+        use_external_data_format=True,
         nodes_to_exclude=None if head else ["/lm_head/MatMul"],
-    )  # fmt: skip
+    )
     shutil.copyfile(made / "genai_config.json", out / "genai_config.json")
 
 

@@ -95,24 +95,16 @@ def _compress(folder: Path, options: Options, out: Path) -> dict[str, Any]:
     model = openvino.Core().read_model(folder / _MODEL)
     kinds = {n.get_element_type().get_type_name() for n in model.get_ops() if n.get_type_name() == "Constant"}
     if packed := sorted(kinds & _PACKED):
-        raise UserError(
-            f"the graph holds weights of {', '.join(packed)} already: compress the unquantized model"
-        )
+        raise UserError(f"the graph holds weights of {', '.join(packed)} already: compress the unquantized model")
     began = time.perf_counter()
     settings = _settings(options)
     if settings:
         import nncf
 
-        model = nncf.compress_weights(
-            model, **{**settings, "mode": nncf.CompressWeightsMode(settings["mode"])}
-        )
+        model = nncf.compress_weights(model, **{**settings, "mode": nncf.CompressWeightsMode(settings["mode"])})
     compressed = time.perf_counter()
     openvino.save_model(model, out / _MODEL, compress_to_fp16=options.type != "float32")
-    return {
-        "quantize_s": compressed - began,
-        "save_s": time.perf_counter() - compressed,
-        "settings": settings,
-    }
+    return {"quantize_s": compressed - began, "save_s": time.perf_counter() - compressed, "settings": settings}
 
 
 def _settings(options: Options) -> dict[str, Any]:

@@ -63,9 +63,7 @@ def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     return ()
 
 
-def train(
-    folder: Path, teacher: Path, options: Options, out: Path, device: str, work: Path
-) -> Mapping[str, Any]:
+def train(folder: Path, teacher: Path, options: Options, out: Path, device: str, work: Path) -> Mapping[str, Any]:
     """Train every weight with the linear layers' fake-quantized, then quantize those layers."""
     import torch
 

@@ -46,9 +46,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return f"damp_percent {options.damp_percent:g} is not between 0 and 1"
     if options.batch_size < 1:
         return f"batch_size {options.batch_size} is not at least 1"
-    return pruning.unfit(source, options.sparsity, options.pattern) or transformer.unfit(
-        source, options.length
-    )
+    return pruning.unfit(source, options.sparsity, options.pattern) or transformer.unfit(source, options.length)
 
 
 def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
@@ -68,13 +66,20 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     model = transformer.load(folder, device)
     structure = "0:0" if options.pattern == "unstructured" else options.pattern
     modifier = SparseGPTModifier(
-        sparsity=options.sparsity, mask_structure=structure, targets=["Linear"], ignore=["re:.*lm_head"],
+        sparsity=options.sparsity,
+        mask_structure=structure,
+        targets=["Linear"],
+        ignore=["re:.*lm_head"],
         dampening_frac=options.damp_percent,
-    )  # fmt: skip
+    )
     oneshot(
-        model=model, recipe=[modifier], dataset=calibration.batches(seen, options.batch_size),
-        num_calibration_samples=len(seen.ids), shuffle_calibration_samples=False, pipeline="sequential",
-    )  # fmt: skip
+        model=model,
+        recipe=[modifier],
+        dataset=calibration.batches(seen, options.batch_size),
+        num_calibration_samples=len(seen.ids),
+        shuffle_calibration_samples=False,
+        pipeline="sequential",
+    )
     pruned = time.perf_counter()
     least = min(pruning.sparsities(model).values())
     transformer.save(model, folder, out, options.dtype)

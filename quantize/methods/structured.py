@@ -83,10 +83,14 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     transformer.save(model, folder, out, options.dtype, changes)
     seen.write(out)
     return {
-        **seen.facts(), "importance_s": scored - began, "stay": stay, "of": scores.shape[1],
-        "unit": surgery.UNITS[options.what], "config": changes,
+        **seen.facts(),
+        "importance_s": scored - began,
+        "stay": stay,
+        "of": scores.shape[1],
+        "unit": surgery.UNITS[options.what],
+        "config": changes,
         **({"layers_kept": kept[0]} if options.what == "layers" else {}),
-    }  # fmt: skip
+    }
 
 
 def _stay(options: Options, config: Mapping[str, Any]) -> int:

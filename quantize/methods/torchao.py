@@ -49,9 +49,15 @@ class Options:
     """
 
     scheme: Literal[
-        "int8-weight-only", "int8-dynamic", "int8-static", "int4-weight-only", "fp8-weight-only",
-        "fp8-dynamic", "intx-weight-only", "int8-dynamic-intx",
-    ] = "int8-weight-only"  # fmt: skip
+        "int8-weight-only",
+        "int8-dynamic",
+        "int8-static",
+        "int4-weight-only",
+        "fp8-weight-only",
+        "fp8-dynamic",
+        "intx-weight-only",
+        "int8-dynamic-intx",
+    ] = "int8-weight-only"
     bits: Literal[1, 2, 3, 4, 5, 6, 7, 8] = 4
     group_size: int = 64
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -80,9 +86,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
 def _uncalibrated(options: Options, source: Source) -> str | None:
     context = source.config.get("max_position_embeddings")
     if isinstance(context, int) and options.length > context:
-        return (
-            f"calibration samples of {options.length} tokens are longer than the model's context of {context}"
-        )
+        return f"calibration samples of {options.length} tokens are longer than the model's context of {context}"
     if options.batch_size < 1:
         return f"batch_size {options.batch_size} is not at least 1"
     return None

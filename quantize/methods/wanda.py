@@ -35,9 +35,7 @@ class Options:
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     del hardware
-    return pruning.unfit(source, options.sparsity, options.pattern) or transformer.unfit(
-        source, options.length
-    )
+    return pruning.unfit(source, options.sparsity, options.pattern) or transformer.unfit(source, options.length)
 
 
 def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:

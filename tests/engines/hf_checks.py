@@ -42,17 +42,11 @@ def main(model: Path, corpus: str, tokens: int) -> dict[str, Any]:
         "nf4": _nf4(model, prompts[:1]),
         "untied": _untied(plain),
         "served": _served(plain, model),
-        "broken": {
-            name: _broken(model, name) for name in ("cut", "lacking", "misshapen", "alien", "bare", "long")
-        },
+        "broken": {name: _broken(model, name) for name in ("cut", "lacking", "misshapen", "alien", "bare", "long")},
     }
 
 
-_VARIANTS: tuple[dict[str, Any], ...] = (
-    {},
-    {"attention": "eager", "cache": "static"},
-    {"dtype": "bfloat16"},
-)
+_VARIANTS: tuple[dict[str, Any], ...] = ({}, {"attention": "eager", "cache": "static"}, {"dtype": "bfloat16"})
 
 
 def _open(model: Path, **options: Any) -> Any:
@@ -145,9 +139,7 @@ def _blocks(plain: Any, model: Path, ids: list[int]) -> Any:
 
 def _nf4(model: Path, prompts: list[list[int]]) -> Any:
     """An artifact whose own config asks for bfloat16 arithmetic, opened for float32."""
-    asked = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-    )
+    asked = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
     quantized = AutoModelForCausalLM.from_pretrained(model, quantization_config=asked, dtype=torch.float32)
     folder = Path("nf4")
     quantized.save_pretrained(folder)
@@ -162,10 +154,7 @@ def _untied(plain: Any) -> Any:
     config.tie_word_embeddings = False
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained("untied")
     with _open(Path("untied")) as session:
-        return {
-            "unread": session.memory()["unread_bytes"],
-            "table": 4 * config.vocab_size * config.hidden_size,
-        }
+        return {"unread": session.memory()["unread_bytes"], "table": 4 * config.vocab_size * config.hidden_size}
 
 
 def _broken(model: Path, how: str) -> str:

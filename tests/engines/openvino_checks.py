@@ -46,9 +46,13 @@ def _whole(texts: list[list[int]], folder: Path) -> dict[str, Any]:
         steps = list(session.generate([texts[0][:32], texts[1][:32]], 4))
         memory = session.memory()
         return {
-            "openvino": nats, "pieces": pieces, "apart": apart, "receipts": session.receipts(),
-            "memory": memory, "cached": len(steps) + 31,
-        }  # fmt: skip
+            "openvino": nats,
+            "pieces": pieces,
+            "apart": apart,
+            "receipts": session.receipts(),
+            "memory": memory,
+            "cached": len(steps) + 31,
+        }
 
 
 def _rounded(ids: list[int], folder: Path) -> dict[str, Any]:

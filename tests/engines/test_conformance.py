@@ -25,8 +25,13 @@ _ROOT = Path(__file__).resolve().parents[2]
 _NEW, _ROWS, _CONTEXT = 16, 40, 1024
 _READ_LEAST = 9_900_000  # bytes of a step: the demo model in 16 bits, its tied head included
 # The recipe that makes what each engine loads; a new engine is a new line.
-_RECIPES = {"hf": "fp32", "llamacpp": "gguf-f16", "onnxruntime": "onnx-fp32", "openvino": "openvino-fp32",
-            "vllm": "fp32"}  # fmt: skip
+_RECIPES = {
+    "hf": "fp32",
+    "llamacpp": "gguf-f16",
+    "onnxruntime": "onnx-fp32",
+    "openvino": "openvino-fp32",
+    "vllm": "fp32",
+}
 # Installed and run on an NVIDIA GPU only: what needs none of it is tested in a file of its own.
 _ON_GPUS = {"tensorrt_llm"}
 pytestmark = pytest.mark.engine
@@ -48,8 +53,11 @@ def seen(request: pytest.FixtureRequest) -> Any:
     done = subprocess.run(
         [env.python, _ROOT / "tests/engines/conformance.py", name, made.folder, str(_CONTEXT)],
         env={**os.environ, **env.variables, "PYTHONPATH": str(_ROOT)},
-        capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

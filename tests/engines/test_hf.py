@@ -212,16 +212,16 @@ def test_the_server_is_told_everything(tmp_path: Path) -> None:
     assert found.argv[:5] == start
     pairs = dict(pairwise(found.argv))
     expected = {
-        "--host": "127.0.0.1", "--port": "8123", "--device": "cpu", "--dtype": "float32",
-        "--attn-implementation": "sdpa", "--cb-num-blocks": "128",
-    }  # fmt: skip
+        "--host": "127.0.0.1",
+        "--port": "8123",
+        "--device": "cpu",
+        "--dtype": "float32",
+        "--attn-implementation": "sdpa",
+        "--cb-num-blocks": "128",
+    }
     assert {key: pairs[key] for key in expected} == expected
     assert "--continuous-batching" in found.argv
-    assert found.variables == {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-        "OMP_NUM_THREADS": "2",
-    }
+    assert found.variables == {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "2"}
     assert (found.model, found.takes_ids) == (str(tmp_path), False)
     on_gpu = _serve(tmp_path, "cuda:0")
     assert "--continuous-batching" in on_gpu.argv
@@ -288,9 +288,7 @@ def test_the_server_makes_the_greedy_tokens(checks: Any, hf_python: Path, batchi
 
     assert text == seen["text"]
     assert receipts == {"continuous_batching": batching}
-    assert [(s.failure, s.usage_tokens, s.trace.event_tokens) for s in answer.served] == [
-        (None, _NEW, (1,) * _NEW)
-    ] * 8
+    assert [(s.failure, s.usage_tokens, s.trace.event_tokens) for s in answer.served] == [(None, _NEW, (1,) * _NEW)] * 8
 
 
 def _completed(endpoint: Endpoint, ask: Ask) -> str:

@@ -24,9 +24,7 @@ def _serve(folder: Path, kind: str, **options: Any) -> Any:
 
 def test_static_scales_are_not_served(tmp_path: Path) -> None:
     """Transformers loads them only with the engine's help, which its own server does not have."""
-    with pytest.raises(
-        UserError, match="cannot load static activation scales: measure this artifact offline"
-    ):
+    with pytest.raises(UserError, match="cannot load static activation scales: measure this artifact offline"):
         _serve(tmp_path, "Int8StaticActivationInt8WeightConfig")
 
 

@@ -106,9 +106,7 @@ def test_the_size_of_the_thread_pool_is_read_from_the_log() -> None:
         ({}, "cpu", "onnx", ""),
     ],
 )
-def test_what_cannot_run_is_said_beforehand(
-    options: dict[str, str], device: str, made: str, reason: str
-) -> None:
+def test_what_cannot_run_is_said_beforehand(options: dict[str, str], device: str, made: str, reason: str) -> None:
     """Formats, providers and devices that do not fit each other."""
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("onnxruntime", options), device)
     said = onnxruntime.unsupported(cell, made, _HARDWARE)

@@ -63,15 +63,16 @@ def _whole(options: dict[str, Any]) -> dict[str, Any]:
 def checks(made: dict[str, Made], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What openvino_checks.py saw in the environment."""
     env = environment.ensure("openvino", _quiet)
-    script, folders = (
-        _ROOT / "tests/engines/openvino_checks.py",
-        [made[n].folder for n in ("float32", "int4")],
-    )
+    script, folders = (_ROOT / "tests/engines/openvino_checks.py", [made[n].folder for n in ("float32", "int4")])
     done = subprocess.run(
         [env.python, script, _DEMO, *folders],
-        env={**os.environ, **env.variables, "PYTHONPATH": str(_ROOT)}, cwd=tmp_path_factory.mktemp("checks"),
-        capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
+        env={**os.environ, **env.variables, "PYTHONPATH": str(_ROOT)},
+        cwd=tmp_path_factory.mktemp("checks"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -86,9 +87,7 @@ def checks(made: dict[str, Made], tmp_path_factory: pytest.TempPathFactory) -> A
         ({"dtype": "float16"}, _hardware(isa=("avx2",)), "ask for float32"),
     ],
 )
-def test_what_cannot_run_is_known_beforehand(
-    options: dict[str, str], hardware: Hardware, reason: str | None
-) -> None:
+def test_what_cannot_run_is_known_beforehand(options: dict[str, str], hardware: Hardware, reason: str | None) -> None:
     """GPUs, and types this CPU would compute in another: the library would fall back without a word."""
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("openvino", options), hardware.device)
 
@@ -151,10 +150,14 @@ def test_receipts_are_the_compiled_graphs(checks: Any) -> None:
     receipts = checks["receipts"]
 
     expected = {
-        "compute_dtype": "f32", "kv_dtype": "f32", "weight_dtype": "f32 100%",
-        "dynamic_quantization_group": "0", "attention": "ScaledDotProductAttention x5",
-        "threads": "1", "device": "cpu",
-    }  # fmt: skip
+        "compute_dtype": "f32",
+        "kv_dtype": "f32",
+        "weight_dtype": "f32 100%",
+        "dynamic_quantization_group": "0",
+        "attention": "ScaledDotProductAttention x5",
+        "threads": "1",
+        "device": "cpu",
+    }
     assert {key: receipts[key] for key in expected} == expected
     assert sum(int(count) for count in re.findall(r"_f32 on f32 x(\d+)", receipts["kernel"])) == 36
     assert "_f32 on u4 x35" in checks["rounded"]["receipts"]["kernel"]

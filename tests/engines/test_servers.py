@@ -29,20 +29,25 @@ def test_every_engine_with_a_server_is_here() -> None:
 def rounds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
     """A closed and an open load on one engine, by workload."""
     engine: str = request.param
-    suite = config.suite({
-        "name": "servers", "model": "models/demo", "recipes": [_RECIPES[engine]], "engines": [engine],
-        "workloads": [
-            {"kind": "closed", "concurrency": 4, "requests": 24, "slo": {"ttft_s": 10}, **_SIZES},
-            {"kind": "open", "rate_per_s": 4, "requests": 12, "lengths": "uniform", "spread": 0.5, **_SIZES},
-        ],
-        "devices": ["cpu"], "rounds": 1, "settle_s": 0,
-    })  # fmt: skip
+    suite = config.suite(
+        {
+            "name": "servers",
+            "model": "models/demo",
+            "recipes": [_RECIPES[engine]],
+            "engines": [engine],
+            "workloads": [
+                {"kind": "closed", "concurrency": 4, "requests": 24, "slo": {"ttft_s": 10}, **_SIZES},
+                {"kind": "open", "rate_per_s": 4, "requests": 12, "lengths": "uniform", "spread": 0.5, **_SIZES},
+            ],
+            "devices": ["cpu"],
+            "rounds": 1,
+            "settle_s": 0,
+        }
+    )
     store, made = Store(tmp_path_factory.mktemp(engine)), plan.plan(suite, fetch=False)
     with Progress() as progress:
         runner.run(made, store, progress)
-    return {
-        result.cell.workload.kind: result for result in runner.records(made, store) if result.cell.workload
-    }
+    return {result.cell.workload.kind: result for result in runner.records(made, store) if result.cell.workload}
 
 
 def test_a_server_serves_what_was_asked(rounds: dict[str, Result]) -> None:

@@ -91,11 +91,16 @@ def test_the_server_reads_its_settings_from_a_file_it_writes_itself(tmp_path: Pa
     ).items()
     assert dict(pairwise(found.argv))["--extra_llm_api_options"] in found.argv[2]
     assert json.loads(found.argv[3]) == {
-        "dtype": "bfloat16", "max_batch_size": 64, "max_num_tokens": 8192, "max_seq_len": 512,
+        "dtype": "bfloat16",
+        "max_batch_size": 64,
+        "max_num_tokens": 8192,
+        "max_seq_len": 512,
         "kv_cache_config": {"enable_block_reuse": False, "free_gpu_memory_fraction": 0.5},
-        "enable_chunked_prefill": False, "stream_interval": 1, "tensor_parallel_size": 1,
+        "enable_chunked_prefill": False,
+        "stream_interval": 1,
+        "tensor_parallel_size": 1,
         "trust_remote_code": False,
-    }  # fmt: skip
+    }
 
 
 def test_a_pass_is_as_long_as_the_context(tmp_path: Path) -> None:
@@ -110,12 +115,19 @@ def test_the_log_is_read() -> None:
     receipts, sizes = tensorrt_llm.read_log(_LOG)
 
     assert receipts == {
-        "tensorrt_llm": "1.2.1", "backend": "PyTorch", "context": "4096", "batched_tokens": "8192",
-        "sequences": "64", "kv_block_tokens": "32", "kv_tokens": "86656",
-    }  # fmt: skip
+        "tensorrt_llm": "1.2.1",
+        "backend": "PyTorch",
+        "context": "4096",
+        "batched_tokens": "8192",
+        "sequences": "64",
+        "kv_block_tokens": "32",
+        "kv_tokens": "86656",
+    }
     assert {key: round(size / 2**30, 2) for key, size in sizes.items()} == {
-        "weights_bytes": 63.52, "kv_bytes": 5.95, "peak_bytes": 113.65,
-    }  # fmt: skip
+        "weights_bytes": 63.52,
+        "kv_bytes": 5.95,
+        "peak_bytes": 113.65,
+    }
 
 
 def test_a_log_without_facts_has_none() -> None:

@@ -164,15 +164,27 @@ def test_the_log_of_a_gpu_is_read() -> None:
     receipts, memory = vllm.read_log(_CUDA)
 
     assert receipts == {
-        "vllm": "0.33.0", "compute_dtype": "bfloat16", "kv_dtype": "bfloat16", "quantization": "auto_gptq",
-        "attention": "FLASH_ATTN", "kernel": "MarlinLinearKernel for AutoGPTQLinearMethod",
-        "enforce_eager": "False", "prefix_caching": "False", "device": "cuda", "context": "8192",
-        "batched_tokens": "16384", "kv_tokens": "669984", "compile_s": "8.69", "graph_capture_s": "9",
+        "vllm": "0.33.0",
+        "compute_dtype": "bfloat16",
+        "kv_dtype": "bfloat16",
+        "quantization": "auto_gptq",
+        "attention": "FLASH_ATTN",
+        "kernel": "MarlinLinearKernel for AutoGPTQLinearMethod",
+        "enforce_eager": "False",
+        "prefix_caching": "False",
+        "device": "cuda",
+        "context": "8192",
+        "batched_tokens": "16384",
+        "kv_tokens": "669984",
+        "compile_s": "8.69",
+        "graph_capture_s": "9",
         "start_s": "25.64",
-    }  # fmt: skip
+    }
     assert {key: round(size / 2**30, 2) for key, size in memory.items()} == {
-        "weights_bytes": 7.64, "kv_bytes": 81.79, "graphs_bytes": 0.66,
-    }  # fmt: skip
+        "weights_bytes": 7.64,
+        "kv_bytes": 81.79,
+        "graphs_bytes": 0.66,
+    }
 
 
 def test_the_log_of_a_cpu_is_read() -> None:
@@ -180,10 +192,18 @@ def test_the_log_of_a_cpu_is_read() -> None:
     receipts, memory = vllm.read_log(_CPU)
 
     assert receipts == {
-        "vllm": "0.32.0", "compute_dtype": "float32", "kv_dtype": "float32", "enforce_eager": "True",
-        "prefix_caching": "False", "device": "cpu", "context": "1024", "batched_tokens": "4096",
-        "threads": "2", "kv_tokens": "209664", "start_s": "2.10",
-    }  # fmt: skip
+        "vllm": "0.32.0",
+        "compute_dtype": "float32",
+        "kv_dtype": "float32",
+        "enforce_eager": "True",
+        "prefix_caching": "False",
+        "device": "cpu",
+        "context": "1024",
+        "batched_tokens": "4096",
+        "threads": "2",
+        "kv_tokens": "209664",
+        "start_s": "2.10",
+    }
     assert memory == {"kv_bytes": 2**30}
 
 
@@ -202,10 +222,16 @@ def test_the_server_is_told_everything(tmp_path: Path) -> None:
     assert found.argv[:3] == ("/env/bin/python", "-m", "vllm.entrypoints.openai.api_server")
     pairs = dict(pairwise(found.argv))
     expected = {
-        "--model": str(tmp_path), "--host": "127.0.0.1", "--port": "8123", "--served-model-name": found.model,
-        "--dtype": "float32", "--max-model-len": "512", "--kv-cache-memory-bytes": str(2**29),
-        "--generation-config": "vllm", "--load-format": "safetensors",
-    }  # fmt: skip
+        "--model": str(tmp_path),
+        "--host": "127.0.0.1",
+        "--port": "8123",
+        "--served-model-name": found.model,
+        "--dtype": "float32",
+        "--max-model-len": "512",
+        "--kv-cache-memory-bytes": str(2**29),
+        "--generation-config": "vllm",
+        "--load-format": "safetensors",
+    }
     assert {key: pairs[key] for key in expected} == expected
     assert {"--no-enable-prefix-caching", "--enforce-eager", "--no-enable-log-requests"} <= set(found.argv)
     assert found.variables == {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "2"}
@@ -232,8 +258,11 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> Any:
         [env.python, _ROOT / "tests/engines/vllm_checks.py", _ROOT / "models/demo"],
         cwd=tmp_path_factory.mktemp("vllm"),
         env={**os.environ, **env.variables, "PYTHONPATH": str(_ROOT), "HF_HUB_OFFLINE": "1"},
-        capture_output=True, text=True, check=False, timeout=900,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -256,10 +285,16 @@ def test_every_step_has_its_time(checks: Any) -> None:
 def test_receipts_and_memory_are_the_loaded_models(checks: Any) -> None:
     """Attention and dtypes come from the model, the rest from the log; packed weights have their bytes."""
     expected = {
-        "weight_dtype": "float32 100%", "compute_dtype": "float32", "kv_dtype": "float32", "threads": "1",
-        "attention": "CPU_ATTN x5", "enforce_eager": "True", "prefix_caching": "False", "context": "512",
+        "weight_dtype": "float32 100%",
+        "compute_dtype": "float32",
+        "kv_dtype": "float32",
+        "threads": "1",
+        "attention": "CPU_ATTN x5",
+        "enforce_eager": "True",
+        "prefix_caching": "False",
+        "context": "512",
         "device": "cpu",
-    }  # fmt: skip
+    }
 
     assert {key: checks["receipts"][key] for key in expected} == expected
     assert checks["memory"]["weights_bytes"] == pytest.approx(checks["weights_bytes"], rel=0.02)

@@ -47,11 +47,7 @@ def _fresh() -> Iterator[None]:
 @pytest.fixture
 def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two environments with the same source; its distribution lies in a folder that pip looks into."""
-    files = {
-        "pyproject.toml": _PROJECT,
-        "tiny_native.py": "ANSWER = 42\n",
-        "extra/script.py": "kept = True\n",
-    }
+    files = {"pyproject.toml": _PROJECT, "tiny_native.py": "ANSWER = 42\n", "extra/script.py": "kept = True\n"}
     (tmp_path / "index").mkdir()
     with tarfile.open(tmp_path / "index" / "tiny_native-1.0.tar.gz", "w:gz") as archive:
         for name, text in files.items():
@@ -82,8 +78,12 @@ def test_a_source_is_compiled_once_for_all_environments() -> None:
     assert any("fetching the source of tiny-native==1.0" in line for line in first)
     assert not any("fetching" in line for line in second)
     for env in (one, two):
-        done = subprocess.run([env.python, "-c", "import tiny_native; print(tiny_native.ANSWER)"],
-                              capture_output=True, text=True, check=True)  # fmt: skip
+        done = subprocess.run(
+            [env.python, "-c", "import tiny_native; print(tiny_native.ANSWER)"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert done.stdout == "42\n"
         assert (Path(env.python).parents[1] / "share/tiny-native/script.py").read_text() == "kept = True\n"
         assert env.versions["tiny-native"] == "1.0"

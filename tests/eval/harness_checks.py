@@ -21,9 +21,15 @@ def main(site: str, model: str, length: int, include: str, limit: int, tasks: li
     found = {}
     for task in tasks:
         result = simple_evaluate(
-            theirs, tasks=[task], task_manager=manager, limit=limit, bootstrap_iters=0,
-            random_seed=1234, numpy_random_seed=1234, fewshot_random_seed=1234,
-        )  # fmt: skip
+            theirs,
+            tasks=[task],
+            task_manager=manager,
+            limit=limit,
+            bootstrap_iters=0,
+            random_seed=1234,
+            numpy_random_seed=1234,
+            fewshot_random_seed=1234,
+        )
         assert result is not None
         found[task] = {
             "scores": {k.partition(",")[0]: v for k, v in result["results"][task].items() if "," in k},

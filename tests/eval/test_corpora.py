@@ -49,9 +49,7 @@ def test_a_file_is_read_as_utf8_and_hashed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["stdlb", "path:absent.txt", "path:latin.txt"])
-def test_what_cannot_be_read_is_a_sentence(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_read_is_a_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown name, a missing file and a file that is not UTF-8 are each the user's to mend."""
     monkeypatch.chdir(tmp_path)
     Path("latin.txt").write_bytes(b"caf\xe9")

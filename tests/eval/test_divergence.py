@@ -54,9 +54,7 @@ def _dense(this: Given, options: Options, folder: Path) -> tuple[Any, Any, Any, 
         at = slice(window.first - 1, len(window.ids) - 1)
         p, q = (softmax(np.float32(s.table(window.ids)[at]).astype(float), axis=1) for s in (_BASE, this))
         wanted = np.arange(len(p)), np.array(window.ids[window.first :])
-        found.append(
-            [rel_entr(p, q).sum(1), p.argmax(1) == q.argmax(1), -np.log(q[wanted]), -np.log(p[wanted])]
-        )
+        found.append([rel_entr(p, q).sum(1), p.argmax(1) == q.argmax(1), -np.log(q[wanted]), -np.log(p[wanted])])
     kl, agree, nll, base = (np.concatenate(column) for column in zip(*found, strict=True))
     return kl, agree, nll, base
 
@@ -96,9 +94,7 @@ def test_each_mean_lies_in_its_interval(options: Options, reference: Path, tmp_p
     assert not [key for key in divergence.metrics(one) if "_low" in key]
 
 
-def test_the_baseline_against_itself_is_the_storage_floor(
-    options: Options, reference: Path, tmp_path: Path
-) -> None:
+def test_the_baseline_against_itself_is_the_storage_floor(options: Options, reference: Path, tmp_path: Path) -> None:
     """All predictions agree, bits per byte do not change, and KL is what keeping it cost."""
     found = divergence.metrics(divergence.evaluate(_BASE, options, tmp_path, reference))
 
@@ -128,9 +124,7 @@ def _prepared_elsewhere(options: Options, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_logits_without_a_meaning_are_refused(
-    options: Options, reference: Path, tmp_path: Path, value: float
-) -> None:
+def test_logits_without_a_meaning_are_refused(options: Options, reference: Path, tmp_path: Path, value: float) -> None:
     """One sentence that names the window."""
     broken = Given(lambda ids: np.full((len(ids), _VOCAB), value), words=letters)
     with pytest.raises(UserError, match="window at token 0 are not finite"):
@@ -165,8 +159,15 @@ def test_the_name_says_the_convention(options: Options) -> None:
 
 
 def _scored(kl: list[float], top1: list[int], **changed: object) -> dict[str, Any]:
-    known = {"sha256": "t", "context": 512, "convention": "llama.cpp", "tokens": 9, "windows": len(kl),
-             "window_tokens": [100] * len(kl), "reference": {"digest": "d"}}  # fmt: skip
+    known = {
+        "sha256": "t",
+        "context": 512,
+        "convention": "llama.cpp",
+        "tokens": 9,
+        "windows": len(kl),
+        "window_tokens": [100] * len(kl),
+        "reference": {"digest": "d"},
+    }
     return {**known, "window_kl": kl, "window_top1": top1, **changed}
 
 

@@ -70,11 +70,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [{"text": item["context"]} for item in items[:5]] + [{"text": 4 * longest}]
     starts = [{"start": item["context"], "rest": item["choices"][item["label"]]} for item in items[:6]]
     fine = {"query": "def f(", "choices": ["x", "y"], "gold": 0}
-    for name, rows in {
-        "rolled": texts,
-        "written": starts,
-        "long": [{**fine, "choices": ["x", "x y " * 900]}],
-    }.items():
+    for name, rows in {"rolled": texts, "written": starts, "long": [{**fine, "choices": ["x", "x y " * 900]}]}.items():
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     (folder / "broken.jsonl").write_text(json.dumps(fine) + "\n{\n")
     for name, how in {"rolled": _ROLLED, "written": _WRITTEN}.items():
@@ -89,18 +85,23 @@ def _run(
     store: Store, asked: list[dict[str, Any]], recipes: list[str], engines: list[Any], model: str = _DEMO
 ) -> dict[Any, Result]:
     """Records by (recipe, lm-eval task), in the user's own cache, where environments are."""
-    suite = config.suite({
-        "name": "s", "model": model, "recipes": recipes, "engines": engines,
-        "tasks": asked, "devices": ["cpu"], "settle_s": 0,
-    })  # fmt: skip
+    suite = config.suite(
+        {
+            "name": "s",
+            "model": model,
+            "recipes": recipes,
+            "engines": engines,
+            "tasks": asked,
+            "devices": ["cpu"],
+            "settle_s": 0,
+        }
+    )
     made = plan.plan(suite, fetch=False)
     with Progress() as progress:
         runner.run(made, store, progress, retry_failed=True)
     found = runner.records(made, store)
     return {
-        (r.cell.recipe.name, (r.cell.task.options.get("tasks") or r.cell.task.kind)): r
-        for r in found
-        if r.cell.task
+        (r.cell.recipe.name, (r.cell.task.options.get("tasks") or r.cell.task.kind)): r for r in found if r.cell.task
     }
 
 
@@ -109,9 +110,7 @@ def ran(tasks: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, d
     """The shipped tasks and two free ones on HF in float32 and on llama.cpp."""
     store = Store(tmp_path_factory.mktemp("results"))
     asked = [{"task": "lm_eval", "tasks": name, "limit": _LIMIT} for name in _SHIPPED]
-    asked += [
-        {"task": "lm_eval", "tasks": name, "include_path": str(tasks), "limit": _LIMIT} for name in _FREE
-    ]
+    asked += [{"task": "lm_eval", "tasks": name, "include_path": str(tasks), "limit": _LIMIT} for name in _FREE]
     return store, _run(store, asked, ["fp32", "gguf-f16"], ["hf", "llamacpp"])
 
 
@@ -129,14 +128,20 @@ def theirs(ran: Any, tasks: Path, hf_python: Path) -> Any:
     python = environment.ensure("lm_eval", print).python
     site = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        check=True, capture_output=True, text=True,
-    ).stdout.strip()  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
     words = [site, str(_made("fp32")), "1023", str(tasks), str(_LIMIT), *_SHIPPED, *_FREE]
     done = subprocess.run(
-        [str(hf_python), str(ROOT / "tests/eval/harness_checks.py"), *words], cwd=ROOT, check=False,
+        [str(hf_python), str(ROOT / "tests/eval/harness_checks.py"), *words],
+        cwd=ROOT,
+        check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -152,9 +157,7 @@ def test_hf_equals_lm_evals_own_item_by_item(ran: Any, theirs: Any, task: str) -
     assert len(items) == len(theirs[task]["items"]) == _LIMIT
     for mine, other in zip(items, theirs[task]["items"], strict=True):
         assert (mine["acc"], mine["acc_norm"]) == (other["acc"], other["acc_norm"])
-        for (logprob, greedy), (expected, expected_greedy) in zip(
-            mine["replies"], other["replies"], strict=True
-        ):
+        for (logprob, greedy), (expected, expected_greedy) in zip(mine["replies"], other["replies"], strict=True):
             assert logprob == pytest.approx(expected, abs=1e-4, rel=1e-5)
             assert greedy == expected_greedy
     assert record.metrics["acc"] == pytest.approx(theirs[task]["scores"]["acc"])
@@ -167,12 +170,8 @@ def test_whole_texts_and_written_texts_equal_lm_evals_own(ran: Any, theirs: Any)
     rolled, written = records["fp32", "rolled"], records["fp32", "written"]
     mine = [item["replies"] for item in store.items(store.path(written))]
 
-    assert rolled.metrics["word_perplexity"] == pytest.approx(
-        theirs["rolled"]["scores"]["word_perplexity"], rel=1e-4
-    )
-    assert rolled.metrics["bits_per_byte"] == pytest.approx(
-        theirs["rolled"]["scores"]["bits_per_byte"], rel=1e-4
-    )
+    assert rolled.metrics["word_perplexity"] == pytest.approx(theirs["rolled"]["scores"]["word_perplexity"], rel=1e-4)
+    assert rolled.metrics["bits_per_byte"] == pytest.approx(theirs["rolled"]["scores"]["bits_per_byte"], rel=1e-4)
     assert [reply[0] if isinstance(reply, list) else reply for reply in mine] == [
         item["replies"][0] for item in theirs["written"]["items"]
     ]
@@ -184,9 +183,7 @@ def test_llama_cpp_is_asked_the_same(ran: Any) -> None:
     _, records = ran
     for task in _SHIPPED:
         one, other = records["fp32", task], records["gguf-f16", task]
-        differ = sum(
-            a != b for a, b in zip(one.facts["item_scores"], other.facts["item_scores"], strict=True)
-        )
+        differ = sum(a != b for a, b in zip(one.facts["item_scores"], other.facts["item_scores"], strict=True))
 
         assert other.status == "ok", other.reason
         assert one.facts["tokens_sha256"] == other.facts["tokens_sha256"]
@@ -212,9 +209,10 @@ def test_vllm_scores_what_it_serves(tasks: Path, tmp_path: Path) -> None:
     del tasks
     store, short = Store(tmp_path), {"context": 128, "tokens": 1024}
     asked = [
-        {"task": "lm_eval", "tasks": "stdlib_argument", "limit": 40}, {"task": "perplexity", **short},
+        {"task": "lm_eval", "tasks": "stdlib_argument", "limit": 40},
+        {"task": "perplexity", **short},
         {"task": "divergence", **short},
-    ]  # fmt: skip
+    ]
     hf, vllm = (_run(store, asked, ["fp32"], engines) for engines in (["hf"], ["vllm"]))
 
     for key, record in vllm.items():

@@ -29,7 +29,7 @@ for make in (s.next_lines, s.arguments, s.docstrings):
     print(hashlib.sha256(json.dumps(make()).encode()).hexdigest()[:16])
 """
 _MADE = {  # by the Python that the demo model was trained on
-    (3, 11, 7): ("eb0d64906cc5c056", "1ffd680548cbc68e", "ce5a78aecb5f9753"),
+    (3, 11, 7): ("eb0d64906cc5c056", "1ffd680548cbc68e", "ce5a78aecb5f9753")
 }
 
 
@@ -76,11 +76,15 @@ def test_items_do_not_depend_on_the_process() -> None:
     """Another hash seed, the same items; with Python 3.11.7, these."""
     found = [
         subprocess.run(
-            [sys.executable, "-c", _DIGESTS], cwd=ROOT, check=True, capture_output=True, text=True,
+            [sys.executable, "-c", _DIGESTS],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
             env={**os.environ, "PYTHONHASHSEED": seed},
         ).stdout.split()
         for seed in ("1", "2")
-    ]  # fmt: skip
+    ]
 
     assert found[0] == found[1]
     assert tuple(found[0]) == _MADE.get(sys.version_info[:3], tuple(found[0]))

@@ -38,17 +38,15 @@ def test_the_interval_is_the_percentile_bootstrap() -> None:
     """SciPy's, over the same changes with one item more in each direction, within resampling noise."""
     changes = [-1.0] * 60 + [1.0] * 30 + [0.0] * 910
     found = scipy_stats.bootstrap(
-        ([*changes, -1.0, 1.0],), np.mean, method="percentile", n_resamples=10_000,
-        rng=np.random.default_rng(1),
-    ).confidence_interval  # fmt: skip
+        ([*changes, -1.0, 1.0],), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(1)
+    ).confidence_interval
 
     assert paired.interval(changes) == pytest.approx((found.low, found.high), abs=0.002)
     assert paired.interval(changes) == paired.interval(changes)
 
 
 @pytest.mark.parametrize(
-    ("items", "better", "worse"),
-    [(1000, 0.05, 0.08), (1000, 0.01, 0.02), (2376, 0.02, 0.05), (200, 0.1, 0.2)],
+    ("items", "better", "worse"), [(1000, 0.05, 0.08), (1000, 0.01, 0.02), (2376, 0.02, 0.05), (200, 0.1, 0.2)]
 )
 def test_the_interval_covers_the_truth_as_often_as_it_says(items: int, better: float, worse: float) -> None:
     """Of 1,500 simulated pairs of artifacts, 93 to 97 % of the 95 % intervals hold the true difference."""

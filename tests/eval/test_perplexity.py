@@ -106,9 +106,7 @@ def test_windows_are_the_gptq_papers(folder: Path, options: Options) -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 5, 8, 15])
-def test_a_stride_scores_each_token_once_with_context_before_it(
-    folder: Path, options: Options, stride: int
-) -> None:
+def test_a_stride_scores_each_token_once_with_context_before_it(folder: Path, options: Options, stride: int) -> None:
     """After the first window only the last `stride` tokens are new; each sees context - stride before it."""
     model, ids = Bigram(), _ids(folder)
     expected = [model.nll(ids[:16], 1)]
@@ -135,8 +133,7 @@ def test_the_bytes_of_a_character_are_shared_by_its_byte_tokens(folder: Path, op
     """In this tokenizer a token is one byte, two for 'ab', also where a window splits a character."""
     ids = _ids(folder)
     expected = [
-        sum(2 if _WORDS[i] == "ab" else 1 for i in ids[at + 1 : at + 16])
-        for at in range(0, len(ids) // 16 * 16, 16)
+        sum(2 if _WORDS[i] == "ab" else 1 for i in ids[at + 1 : at + 16]) for at in range(0, len(ids) // 16 * 16, 16)
     ]
 
     facts = perplexity.evaluate(Bigram(), options, folder)
@@ -189,9 +186,7 @@ def test_a_text_the_artifact_was_calibrated_on_is_refused(folder: Path, options:
     calibration = folder / "calibration.json"
 
     def evaluate(text: str) -> Any:
-        calibration.write_text(
-            json.dumps({"sha256": "", "paragraphs": sorted(corpora.fingerprint(text))}, indent=1)
-        )
+        calibration.write_text(json.dumps({"sha256": "", "paragraphs": sorted(corpora.fingerprint(text))}, indent=1))
         return perplexity.evaluate(Bigram(), options, folder)["calibration_overlap_fraction"]
 
     assert evaluate("c" * 300) == 0.0
@@ -212,9 +207,7 @@ def test_a_text_the_artifact_was_calibrated_on_is_refused(folder: Path, options:
         ({"corpus": "stdlb"}, "unknown corpus"),
     ],
 )
-def test_what_has_no_meaning_is_refused(
-    folder: Path, options: Options, change: dict[str, Any], words: str
-) -> None:
+def test_what_has_no_meaning_is_refused(folder: Path, options: Options, change: dict[str, Any], words: str) -> None:
     """Each refusal is one sentence that says what is wrong."""
     with pytest.raises(UserError, match=words):
         perplexity.evaluate(Bigram(), replace(options, **change), folder)
@@ -247,8 +240,7 @@ def test_the_change_of_perplexity_is_exact_and_paired(folder: Path, options: Opt
     assert set(found) == {f"perplexity_change{part}_fraction" for part in ("", "_low", "_high")}
     assert list(found.values()) == pytest.approx([math.expm1(0.01)] * 3, rel=1e-9)
     ratio = (
-        perplexity.metrics({**baseline, "window_nll": moved})["perplexity"]
-        / perplexity.metrics(baseline)["perplexity"]
+        perplexity.metrics({**baseline, "window_nll": moved})["perplexity"] / perplexity.metrics(baseline)["perplexity"]
     )
     assert found["perplexity_change_fraction"] == pytest.approx(ratio - 1, rel=1e-9)
 
@@ -257,9 +249,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     """Over 1,000 simulated pairs of 60 unequal windows, 93 to 97 % of the intervals hold the true change."""
     random = np.random.default_rng(3)
     counts = random.integers(100, 500, size=60)
-    facts: dict[str, Any] = dict.fromkeys(
-        ["sha256", "context", "stride", "tokens", "first_ids", "windows"], 0
-    )
+    facts: dict[str, Any] = dict.fromkeys(["sha256", "context", "stride", "tokens", "first_ids", "windows"], 0)
     facts["window_tokens"] = counts.tolist()
     base, held = {**facts, "window_nll": [0.0] * 60}, 0
     for _ in range(1000):

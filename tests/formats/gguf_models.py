@@ -22,9 +22,13 @@ SHAPES = {
 
 
 def write(
-    file: Path, types: Mapping[str, Type] | Type = Type.F16, *, file_type: int | None = None,
-    shapes: Mapping[str, tuple[int, ...]] = SHAPES, **numbers: int,
-) -> Path:  # fmt: skip
+    file: Path,
+    types: Mapping[str, Type] | Type = Type.F16,
+    *,
+    file_type: int | None = None,
+    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
+    **numbers: int,
+) -> Path:
     """A one-block llama whose linear layers have these types, one for all or by name (the rest f16).
 
     What the package cannot quantize gets zero bytes of the right number. `numbers` are more metadata, with

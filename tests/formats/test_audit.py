@@ -25,9 +25,7 @@ BLOCK = {
 SETTINGS = {"vocab_size": 64, "max_position_embeddings": 128, "tie_word_embeddings": True}
 
 
-def _folder(
-    folder: Path, tensors: dict[str, Any], quantization: dict[str, Any] | None = None, **more: Any
-) -> Path:
+def _folder(folder: Path, tensors: dict[str, Any], quantization: dict[str, Any] | None = None, **more: Any) -> Path:
     config = {**SETTINGS, **more, **({"quantization_config": quantization} if quantization else {})}
     (folder / "config.json").write_text(json.dumps(config))
     save_file({**BLOCK, **tensors}, folder / "model.safetensors")
@@ -78,12 +76,7 @@ def _int8() -> dict[str, Any]:
     ],
 )
 def test_bits_per_weight_count_every_byte_but_the_bias(
-    tmp_path: Path,
-    kind: str,
-    tensors: dict[str, Any],
-    quantization: dict[str, Any],
-    size: int,
-    reference: Any,
+    tmp_path: Path, kind: str, tensors: dict[str, Any], quantization: dict[str, Any], size: int, reference: Any
 ) -> None:
     """Scales, zeros and tables are counted, a bias is not, and the format alone gives the same parameters."""
     found = audit.audit(_folder(tmp_path, tensors, quantization), reference)
@@ -125,9 +118,7 @@ def test_an_untied_head_counts_as_a_linear_layer_left_whole(tmp_path: Path) -> N
 
 def test_a_quantization_in_name_only_is_seen(tmp_path: Path) -> None:
     """A config that says GPTQ over weights in 16 bits has nothing quantized."""
-    folder = _folder(
-        tmp_path, {f"{LAYER}.weight": np.zeros((256, 512), np.float16)}, {"quant_method": "gptq"}
-    )
+    folder = _folder(tmp_path, {f"{LAYER}.weight": np.zeros((256, 512), np.float16)}, {"quant_method": "gptq"})
     found = audit.audit(folder, SHAPE)
 
     assert (found.bits_per_weight, found.quantized_fraction) == (16.0, 0.0)
@@ -150,10 +141,7 @@ def test_source_tells_the_linear_layers(tmp_path: Path) -> None:
 
 def test_gpt2_stores_its_linear_layers_the_other_way_round(tmp_path: Path) -> None:
     """Conv1D weights are (in, out), and are told as (out, in)."""
-    tensors = {
-        "h.0.mlp.c_fc.weight": np.zeros((512, 256), np.float16),
-        "wpe.weight": np.zeros((8, 512), np.float16),
-    }
+    tensors = {"h.0.mlp.c_fc.weight": np.zeros((512, 256), np.float16), "wpe.weight": np.zeros((8, 512), np.float16)}
 
     assert audit.source(_folder(tmp_path, tensors, model_type="gpt2")).linears == {"h.0.mlp.c_fc": (256, 512)}
 
@@ -169,9 +157,7 @@ def test_gpt2_stores_its_linear_layers_the_other_way_round(tmp_path: Path) -> No
         ({"quant_method": "torchao"}, "torchao"),
     ],
 )
-def test_format_is_what_the_config_says(
-    tmp_path: Path, quantization: dict[str, Any] | None, name: str
-) -> None:
+def test_format_is_what_the_config_says(tmp_path: Path, quantization: dict[str, Any] | None, name: str) -> None:
     """The quantization method of config.json names the format."""
     assert audit.detect_format(_folder(tmp_path, {}, quantization)) == name
 
@@ -209,14 +195,8 @@ def _raw(header: object, data: bytes = b"") -> bytes:
         (_raw([1]), "no JSON object"),
         (_raw({"a": {"dtype": "F16", "shape": [2]}}), "does not describe tensor a"),
         (_raw({"a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 8]}}, bytes(8)), "tensor a, F16"),
-        (
-            _raw({"a": {"dtype": "F16", "shape": [2], "data_offsets": [4, 8]}}, bytes(8)),
-            "byte 0 should follow",
-        ),
-        (
-            _raw({"a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}}, bytes(9)),
-            "bytes no tensor owns",
-        ),
+        (_raw({"a": {"dtype": "F16", "shape": [2], "data_offsets": [4, 8]}}, bytes(8)), "byte 0 should follow"),
+        (_raw({"a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}}, bytes(9)), "bytes no tensor owns"),
         (_raw({"a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}}, bytes(3)), "describes 4 bytes"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
     ],

@@ -29,14 +29,11 @@ def test_tensors_are_those_the_package_reads(tmp_path: Path, kind: Type) -> None
     assert {name: (t.dtype.upper(), t.shape[::-1], t.size) for name, t in found.tensors.items()} == {
         t.name: (t.tensor_type.name, tuple(t.shape), t.n_bytes) for t in gguf.GGUFReader(file).tensors
     }
-    assert (found.architecture, found.name, found.context, found.vocab_size) == (
-        "llama", "tiny", CONTEXT, VOCABULARY,
-    )  # fmt: skip
+    assert (found.architecture, found.name, found.context, found.vocab_size) == ("llama", "tiny", CONTEXT, VOCABULARY)
 
 
 @pytest.mark.parametrize(
-    ("kind", "bits"),
-    [(Type.F32, 32.0), (Type.F16, 16.0), (Type.Q8_0, 8.5), (Type.Q4_0, 4.5), (Type.Q5_0, 5.5)],
+    ("kind", "bits"), [(Type.F32, 32.0), (Type.F16, 16.0), (Type.Q8_0, 8.5), (Type.Q4_0, 4.5), (Type.Q5_0, 5.5)]
 )
 def test_bits_per_weight_count_the_scales(tmp_path: Path, kind: Type, bits: float) -> None:
     """A block of 32 has a 16-bit scale; embedding and norm are not linear; a tied head is not stored."""
@@ -54,9 +51,13 @@ def test_bits_per_weight_count_the_scales(tmp_path: Path, kind: Type, bits: floa
 def test_a_stored_head_and_stacked_experts_are_linear(tmp_path: Path) -> None:
     """`output` counts where it is stored; experts count in one tensor of three dimensions; others do not."""
     shapes = {
-        "output": (VOCABULARY, WIDTH), "blk.0.ffn_up_exps": (4, 32, WIDTH), "blk.0.ffn_gate_inp": (4, WIDTH),
-        "blk.0.ssm_conv1d": (32, 32), "position_embd": (CONTEXT, WIDTH), "blk.0.attn_norm": (WIDTH,),
-    }  # fmt: skip
+        "output": (VOCABULARY, WIDTH),
+        "blk.0.ffn_up_exps": (4, 32, WIDTH),
+        "blk.0.ffn_gate_inp": (4, WIDTH),
+        "blk.0.ssm_conv1d": (32, 32),
+        "position_embd": (CONTEXT, WIDTH),
+        "blk.0.attn_norm": (WIDTH,),
+    }
     file = write(tmp_path / "m.gguf", {"output": Type.Q8_0}, shapes=shapes)
     found = audit.audit(file, None)
 

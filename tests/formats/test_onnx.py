@@ -37,9 +37,16 @@ def _packed(name: str, rows: int, columns: int, bits: int, block: int) -> tuple[
     """A MatMulNBits node with float32 scales, and its constants."""
     base = name.strip("/").replace("/", ".")
     node = helper.make_node(
-        "MatMulNBits", ["x", f"{base}_Q", f"{base}_s"], [f"{name}_out"], name=name, domain="com.microsoft",
-        K=columns, N=rows, bits=bits, block_size=block,
-    )  # fmt: skip
+        "MatMulNBits",
+        ["x", f"{base}_Q", f"{base}_s"],
+        [f"{name}_out"],
+        name=name,
+        domain="com.microsoft",
+        K=columns,
+        N=rows,
+        bits=bits,
+        block_size=block,
+    )
     blocks = columns // block
     packed = _constant(f"{base}_Q", (rows, blocks, block * bits // 8), np.uint8)
     return node, [packed, _constant(f"{base}_s", (rows, blocks))]
@@ -49,8 +56,11 @@ def test_bits_are_those_of_packed_weights_with_their_scales(tmp_path: Path) -> N
     """4 bits in blocks of 32 with 32-bit scales are 5 a weight; norms and embeddings are parameters apart."""
     node, constants = _packed("/model/layers.0/attn/q_proj/MatMul_Q4", _WIDE, _HIDDEN, 4, 32)
     gather = helper.make_node("Gather", ["embed", "input_ids"], ["x"], name="/model/embed_tokens/Gather")
-    constants += [_constant("embed", (_VOCAB, _HIDDEN)), _constant("norm", (_HIDDEN,)),
-                  _constant("cos_cache", (512, 16))]  # fmt: skip
+    constants += [
+        _constant("embed", (_VOCAB, _HIDDEN)),
+        _constant("norm", (_HIDDEN,)),
+        _constant("cos_cache", (512, 16)),
+    ]
     found = audit.audit(_write(tmp_path, [gather, node], constants), None)
 
     assert (found.format, found.bits_per_weight, found.quantized_fraction) == ("onnx", 5.0, 1.0)
@@ -90,16 +100,16 @@ def test_a_layer_left_wide_is_named(tmp_path: Path) -> None:
 
 def test_integers_behind_a_scale_are_counted_with_it(tmp_path: Path) -> None:
     """Dynamic quantization multiplies by its scales later; a QDQ weight has them in its DequantizeLinear."""
-    dynamic = helper.make_node(
-        "MatMulInteger", ["x", "w_quantized", "z", "w_zero_point"], ["a"], name="/a/MatMul"
-    )
+    dynamic = helper.make_node("MatMulInteger", ["x", "w_quantized", "z", "w_zero_point"], ["a"], name="/a/MatMul")
     undone = helper.make_node("DequantizeLinear", ["v", "v_scale"], ["wide"])
     product = helper.make_node("MatMul", ["a", "wide"], ["logits"], name="/b/MatMul")
     constants = [
-        _constant("w_quantized", (_HIDDEN, _WIDE), np.uint8), _constant("w_scale", (_WIDE,)),
+        _constant("w_quantized", (_HIDDEN, _WIDE), np.uint8),
+        _constant("w_scale", (_WIDE,)),
         _constant("w_zero_point", (_WIDE,), np.uint8),
-        _constant("v", (_WIDE, _HIDDEN), np.int8), _constant("v_scale", (_HIDDEN,)),
-    ]  # fmt: skip
+        _constant("v", (_WIDE, _HIDDEN), np.int8),
+        _constant("v_scale", (_HIDDEN,)),
+    ]
     found = audit.audit(_write(tmp_path, [dynamic, undone, product], constants), None)
 
     assert found.linear_bytes == 2 * _HIDDEN * _WIDE + 4 * _WIDE + _WIDE + 4 * _HIDDEN
@@ -117,8 +127,14 @@ def test_a_product_of_two_computed_values_is_no_layer(tmp_path: Path) -> None:
 def test_data_that_is_cut_short_or_missing_is_said(tmp_path: Path) -> None:
     """The data file, the model itself, and the settings: a sentence for each."""
     layer = helper.make_node("MatMul", ["x", "w"], ["logits"], name="/a/MatMul")
-    _write(tmp_path, [layer], [_constant("w", (_HIDDEN, _WIDE))], save_as_external_data=True,
-           location="model.onnx.data", size_threshold=0)  # fmt: skip
+    _write(
+        tmp_path,
+        [layer],
+        [_constant("w", (_HIDDEN, _WIDE))],
+        save_as_external_data=True,
+        location="model.onnx.data",
+        size_threshold=0,
+    )
     data, model = tmp_path / "model.onnx.data", tmp_path / "model.onnx"
     assert audit.audit(tmp_path, None).linear_bytes == 4 * _HIDDEN * _WIDE
     before = resolve.content_hash(tmp_path)

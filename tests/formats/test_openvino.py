@@ -38,10 +38,7 @@ _OPS = [
 
 
 def _write(folder: Path, before: str = "", cut: int = 0) -> Path:
-    at, layers = (
-        0,
-        ['<layer id="1" name="ids" type="Parameter"><data shape="?,?" element_type="i64"/></layer>'],
-    )
+    at, layers = (0, ['<layer id="1" name="ids" type="Parameter"><data shape="?,?" element_type="i64"/></layer>'])
     for layer, name, kind, shape, size in _CONSTANTS:
         data = f'<data element_type="{kind}" shape="{shape}" offset="{at}" size="{size}"/>'
         layers.append(f'<layer id="{layer}" name="{name}" type="Const">{data}</layer>')
@@ -86,10 +83,7 @@ def test_layers_that_are_missing_are_named(tmp_path: Path) -> None:
     """Those of the model it was made from that the graph has not."""
     reference = {"model.layers.0.mlp.up_proj": (8, 16), "model.layers.0.mlp.gate_proj": (8, 16)}
 
-    assert (
-        "not stored under its name: model.layers.0.mlp.gate_proj"
-        in audit.audit(_write(tmp_path), reference).notes
-    )
+    assert "not stored under its name: model.layers.0.mlp.gate_proj" in audit.audit(_write(tmp_path), reference).notes
 
 
 def test_a_source_has_its_layers_with_their_shapes(tmp_path: Path) -> None:

@@ -28,11 +28,7 @@ def _folder(folder: Path, kind: str, parts: dict[str, Any], **data: Any) -> Path
     said = {f"{LAYER}.weight": described, **{name: {"_type": "Tensor"} for name in ("lm_head.weight", other)}}
     metadata = {name: json.dumps(one) for name, one in said.items()}
     save_file(tensors, folder / "model.safetensors", {**metadata, "tensor_names": json.dumps(list(said))})
-    config = {
-        "vocab_size": 64,
-        "tie_word_embeddings": True,
-        "quantization_config": {"quant_method": "torchao"},
-    }
+    config = {"vocab_size": 64, "tie_word_embeddings": True, "quantization_config": {"quant_method": "torchao"}}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -87,8 +83,11 @@ def test_every_stored_byte_of_a_weight_is_counted(
 def test_metadata_that_describes_no_weight_is_passed_over(tmp_path: Path) -> None:
     """A file that another library wrote has none, or its own."""
     folder = _folder(tmp_path, "Int8Tensor", {"qdata": np.zeros((256, 512), np.int8), "scale": _SCALE})
-    save_file({f"{LAYER}.weight": np.zeros((256, 512), np.float16)}, folder / "model.safetensors",
-              {"format": "pt", "a.weight": "not JSON", "b.weight": "[1]"})  # fmt: skip
+    save_file(
+        {f"{LAYER}.weight": np.zeros((256, 512), np.float16)},
+        folder / "model.safetensors",
+        {"format": "pt", "a.weight": "not JSON", "b.weight": "[1]"},
+    )
 
     found = audit.audit(folder, None)
 

@@ -198,10 +198,15 @@ class Server:
             self._log.clear()
             gc.collect()
         rows = [
-            {"key": s.key, "received_s": s.received_s, "sent_s": s.sent_s, "bears": s.plan.bears,
-             "finished_s": s.finished_s}
+            {
+                "key": s.key,
+                "received_s": s.received_s,
+                "sent_s": s.sent_s,
+                "bears": s.plan.bears,
+                "finished_s": s.finished_s,
+            }
             for s in self._log
-        ]  # fmt: skip
+        ]
         body = json.dumps(rows).encode()
         link.wire.setblocking(True)  # noqa: FBT003
         link.wire.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body))

@@ -22,8 +22,9 @@ CHAT = build.Target(Endpoint("http://localhost:1", "m", api="chat"), 4096, TOKEN
 
 
 def _load(**fields: Any) -> Workload:
-    return Workload(**{"kind": "open", "rate_per_s": 10.0, "prompt_tokens": 32, "new_tokens": 8,
-                       "requests": 40, **fields})  # fmt: skip
+    return Workload(
+        **{"kind": "open", "rate_per_s": 10.0, "prompt_tokens": 32, "new_tokens": 8, "requests": 40, **fields}
+    )
 
 
 def test_a_closed_load_warms_up_with_twice_its_concurrency() -> None:
@@ -135,9 +136,7 @@ def test_a_trace_of_texts_sends_its_texts(tmp_path: Path) -> None:
 
     assert ids.opened is not None
     decode = Tokenizer.from_file(str(TOKENIZER)).decode
-    assert {decode(list(ask.ids)).strip() for ask in ids.asks[ids.opened.warmup :]} == {
-        f"why {i}?" for i in range(9)
-    }
+    assert {decode(list(ask.ids)).strip() for ask in ids.asks[ids.opened.warmup :]} == {f"why {i}?" for i in range(9)}
     assert {ask.text for ask in text.asks[ids.opened.warmup :]} == {f"why {i}?" for i in range(9)}
     with pytest.raises(UserError, match="has no times: give the workload a rate_per_s"):
         build.job(Workload(kind="trace", path=str(file), requests=9), IDS, "s", "0")

@@ -184,14 +184,16 @@ def _asked(url: str) -> LoadAnswer:
     ("data", "failure", "words"),
     [
         (b"SSH-2.0-OpenSSH_9.6\r\n", "malformed", "not HTTP"),
-        (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n[1, 2, 3]",
-         "malformed", "no event stream"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\n\n\r\nxyz\r\n", "malformed",
-         "not HTTP"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n[1, 2, 3]",
+            "malformed",
+            "no event stream",
+        ),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\n\n\r\nxyz\r\n", "malformed", "not HTTP"),
         (b"HTTP/1.1 307 Moved\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", "status", "HTTP 307"),
         (b"", "reset", "before a byte"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_event_stream_says_what_it_is(data: bytes, failure: str, words: str) -> None:
     """Another protocol, a plain JSON answer, a redirect, a hang-up."""
     with _answering(data) as url:
@@ -215,11 +217,29 @@ def test_an_https_endpoint_is_asked_over_tls(tmp_path: Path, monkeypatch: pytest
     """With its certificate trusted the tokens come; without, the request is counted as refused."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
-         "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            str(key),
+            "-out",
+            str(certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
     data = b'data: {"choices": [{"text": "a"}]}\n\ndata: [DONE]\n\n'

@@ -74,9 +74,7 @@ def test_token_ids_say_how_many_tokens_an_event_bore() -> None:
 
 def test_a_usage_in_each_event_says_it_too() -> None:
     """Continuous usage counts up; each event bore the difference."""
-    rows = [
-        {**choice(text), **usage(n), "choices": choice(text)["choices"]} for text, n in [("ab", 2), ("c", 3)]
-    ]
+    rows = [{**choice(text), **usage(n), "choices": choice(text)["choices"]} for text, n in [("ab", 2), ("c", 3)]]
 
     found = read(stream(*rows, usage(3), "[DONE]"))
 

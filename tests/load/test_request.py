@@ -91,10 +91,7 @@ def test_the_key_comes_from_the_environment() -> None:
     """It is in the request and in no letter; where its variable is missing, that is said."""
     endpoint = Endpoint("http://h", "m", key_variable="KEY")
 
-    assert (
-        b"\r\nAuthorization: Bearer s3cret\r\n"
-        in prepared(endpoint, [Ask(1, text="x")], {"KEY": "s3cret"})[0]
-    )
+    assert b"\r\nAuthorization: Bearer s3cret\r\n" in prepared(endpoint, [Ask(1, text="x")], {"KEY": "s3cret"})[0]
     with pytest.raises(ValueError, match="KEY is not set"):
         prepared(endpoint, [Ask(1, text="x")], {})
 

@@ -18,10 +18,7 @@ TABLE = {
     "a byte order mark": (b"\xef\xbb\xbfdata: a\n\n", [b"a"]),
     "the end lacks its blank line": (b"data: a\n\ndata: [DONE]\n", [b"a", b"[DONE]"]),
     "an event cut off": (b'data: a\n\ndata: {"choi', [b"a"]),
-    "characters of several bytes": (
-        "data: \u00e9\u20ac\U0001f600\n\n".encode(),
-        ["\u00e9\u20ac\U0001f600".encode()],
-    ),
+    "characters of several bytes": ("data: \u00e9\u20ac\U0001f600\n\n".encode(), ["\u00e9\u20ac\U0001f600".encode()]),
     "nothing": (b"", []),
 }
 

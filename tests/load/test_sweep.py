@@ -23,10 +23,19 @@ _CLOSED = {"kind": "closed", "concurrency": 4, "requests": 40, **_SIZES}
 
 
 def _run(store: Store, engine: dict[str, Any], load: dict[str, Any], **suite: Any) -> Result:
-    full = config.suite({
-        "name": "s", "model": "models/demo", "recipes": ["fp32"], "engines": [engine],
-        "workloads": [load], "devices": ["cpu"], "rounds": 1, "settle_s": 0, **suite,
-    })  # fmt: skip
+    full = config.suite(
+        {
+            "name": "s",
+            "model": "models/demo",
+            "recipes": ["fp32"],
+            "engines": [engine],
+            "workloads": [load],
+            "devices": ["cpu"],
+            "rounds": 1,
+            "settle_s": 0,
+            **suite,
+        }
+    )
     made = plan.plan(full, fetch=False)
     with Progress() as progress:
         runner.run(made, store, progress, retry_failed=True)
@@ -90,9 +99,7 @@ def test_a_limit_that_no_rate_keeps_is_said(tmp_path: Path) -> None:
         ({"ttft_s": 0.2}, {"timeout_s": 3.0}, "the load was not over within "),
     ],
 )
-def test_what_was_finished_is_kept(
-    tmp_path: Path, engine: dict[str, Any], suite: dict[str, Any], words: str
-) -> None:
+def test_what_was_finished_is_kept(tmp_path: Path, engine: dict[str, Any], suite: dict[str, Any], words: str) -> None:
     """A server that dies in the middle, a load that takes too long: a failed round with its requests."""
     store = Store(tmp_path / "results")
     result = _run(store, _fake(**engine), {**_CLOSED, "requests": 100}, **suite)
@@ -120,9 +127,7 @@ def test_a_search_ends_with_its_server(tmp_path: Path) -> None:
 def _answer(rate: float, slow: int) -> LoadAnswer:
     """A hundred requests of a constant rate, `slow` of them with a first token after a second."""
     traces = [
-        RequestTrace(
-            i, 0, 16, i / rate, i / rate, (i / rate + (1.0 if i < slow else 0.1), i / rate + 1.2), (1, 1)
-        )
+        RequestTrace(i, 0, 16, i / rate, i / rate, (i / rate + (1.0 if i < slow else 0.1), i / rate + 1.2), (1, 1))
         for i in range(100)
     ]
     return LoadAnswer(served=tuple(Served(t, None, t.due_s, t.token_s[0], t.token_s[-1]) for t in traces))
@@ -149,9 +154,7 @@ def test_a_search_asks_again_where_it_is_not_clear() -> None:
     assert seen[facts["chosen"]].load.rate_per_s == 8.0
 
 
-def test_any_endpoint_is_an_engine(
-    cache: Path, tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_endpoint_is_an_engine(cache: Path, tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By URL and name; it is left running, its figures are marked, and the key is in no file."""
     monkeypatch.setenv("SECRET_KEY", "sk-not-for-records")
     store = Store(tmp_path / "results")
@@ -178,7 +181,4 @@ def test_an_endpoint_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     assert gone.status == "failed"
     assert gone.reason.startswith(f"nobody answers at {url} (")
     assert gone.reason.endswith("start the server there, or mend the engine's url")
-    assert (unsaid.status, unsaid.reason.partition(",")[0]) == (
-        "unsupported",
-        "the openai engine needs a url",
-    )
+    assert (unsaid.status, unsaid.reason.partition(",")[0]) == ("unsupported", "the openai engine needs a url")

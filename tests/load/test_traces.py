@@ -70,11 +70,7 @@ def made(count: int, seed: int = 0) -> tuple[Call, ...]:
 
 def test_azure_is_read(tmp_path: Path) -> None:
     """Times count from the first by time, to the microsecond; a request without a prompt is left out."""
-    assert traces.read(file(tmp_path, AZURE)) == (
-        Call(0.0, 374, 44),
-        Call(4.314579, 396, 109),
-        Call(60.0, 20000, 5),
-    )
+    assert traces.read(file(tmp_path, AZURE)) == (Call(0.0, 374, 44), Call(4.314579, 396, 109), Call(60.0, 20000, 5))
 
 
 def test_azure_of_2024_is_read(tmp_path: Path) -> None:
@@ -135,10 +131,7 @@ def test_sharegpt_asks_for_a_tokenizer(tmp_path: Path) -> None:
         (MOONCAKE + '{"timestamp": 20000, "input_le', r"line 5: it is no JSON"),
         (MOONCAKE + '{"timestamp": 20000, "input_length": 5}\n', r"line 5: there is no output_length"),
         (MOONCAKE + '{"timestamp": "1", "input_length": 5, "output_length": 1}\n', r"line 5: it has no time"),
-        (
-            MOONCAKE + '{"timestamp": 1, "input_length": -5, "output_length": 1}\n',
-            r"line 5: time .* no request",
-        ),
+        (MOONCAKE + '{"timestamp": 1, "input_length": -5, "output_length": 1}\n', r"line 5: time .* no request"),
         (MOONCAKE + "[1]\n", r"line 5: it has no time"),
         (MOONCAKE.replace("[0]", "[0, 1, 2, 3, 4, 5, 6, 7]"), r"line 2: 8 hash_ids are not 512 tokens"),
         ('[{"conversations": []},\n{"conversations": [}]\n', r"line 2: .*mend or remove"),
@@ -151,15 +144,7 @@ def test_a_broken_line_is_named(tmp_path: Path, text: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "when,how long\n1,2\n",
-        '{"prompt": "hello"}\n',
-        '[{"prompt": "hello"}]',
-        "[1, 2]",
-        "GIF89a",
-        "\n\n",
-    ],
+    "text", ["when,how long\n1,2\n", '{"prompt": "hello"}\n', '[{"prompt": "hello"}]', "[1, 2]", "GIF89a", "\n\n"]
 )
 def test_an_unknown_format_names_the_four(tmp_path: Path, text: str) -> None:
     """The sentence says what could be given instead."""
@@ -176,9 +161,7 @@ def test_bytes_that_are_no_text_are_an_unknown_format(tmp_path: Path) -> None:
         traces.read(path)
 
 
-@pytest.mark.parametrize(
-    "text", ["", AZURE.splitlines()[0], "[]", BURSTGPT.replace("18", "0").replace("276", "0")]
-)
+@pytest.mark.parametrize("text", ["", AZURE.splitlines()[0], "[]", BURSTGPT.replace("18", "0").replace("276", "0")])
 def test_an_empty_trace_is_refused(tmp_path: Path, text: str) -> None:
     """Nothing, a header alone, or no request that was answered."""
     with pytest.raises(UserError, match=r"trace\.txt has no request"):
@@ -241,12 +224,7 @@ def test_capped_requests_fit(context: int, seed: int) -> None:
     """Prompt and answer together never exceed the context, and an answer has two tokens at least."""
     draw = random.Random(seed)  # noqa: S311
     calls = [Call(float(i), draw.randint(1, 9000), draw.randint(1, 9000)) for i in range(500)]
-    calls += [
-        Call(500.0, 1, 1),
-        Call(501.0, 1, context),
-        Call(502.0, context, 1),
-        Call(503.0, context, context),
-    ]
+    calls += [Call(500.0, 1, 1), Call(501.0, 1, context), Call(502.0, context, 1), Call(503.0, context, context)]
 
     fitted, changed = traces.capped(calls, context)
 

@@ -55,11 +55,17 @@ def looks(gpu: Gpu, duration_s: float, *, seed: int = 0, period_s: float = 0.2) 
         moved_s = min(at_s, gpu.stalls_s) // _COUNTER_S * _COUNTER_S
         others = {900 + n: 2**20 for n in range(gpu.others if at_s >= gpu.others_s else 0)}
         reading = Reading(
-            2**30, {PID: 2**30, **others}, energy_j=4e6 + round(gpu.joules(moved_s), 3),
-            sm_clock_mhz=1410 + draw.randrange(-15, 16, 15), temperature_c=60, utilization=1.0,
-            throttle=gpu.throttle, instant_w=gpu.watts(at_s) + gpu.told_w + draw.gauss(0, 3),
-            power_limit_w=400.0, memory_clock_mhz=1593,
-        )  # fmt: skip
+            2**30,
+            {PID: 2**30, **others},
+            energy_j=4e6 + round(gpu.joules(moved_s), 3),
+            sm_clock_mhz=1410 + draw.randrange(-15, 16, 15),
+            temperature_c=60,
+            utilization=1.0,
+            throttle=gpu.throttle,
+            instant_w=gpu.watts(at_s) + gpu.told_w + draw.gauss(0, 3),
+            power_limit_w=400.0,
+            memory_clock_mhz=1593,
+        )
         found.append(Look(at_s, reading))
     return tuple(found)
 
@@ -71,6 +77,5 @@ def samples(seen: Sequence[Look]) -> list[Sample]:
 
 def facts(seen: Sequence[Look], start_s: float, duration_s: float, **more: Any) -> dict[str, Any]:
     """What a record has of a window in which 3000 tokens were read and 1000 written."""
-    window = {"duration_s": duration_s, "asked_s": 10.0, "batches": 10, "input_tokens": 3000,
-              "output_tokens": 1000}  # fmt: skip
+    window = {"duration_s": duration_s, "asked_s": 10.0, "batches": 10, "input_tokens": 3000, "output_tokens": 1000}
     return {"energy_window": window, "energy_samples": excerpt(samples(seen), start_s, duration_s), **more}

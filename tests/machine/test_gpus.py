@@ -31,10 +31,13 @@ def test_narrower_types_are_no_slower() -> None:
         rate = board.flop_per_s
         assert rate["float32"] >= 5e12, key
         for wide, narrow, least, most in (
-            ("tf32", "float16", 1.9, 2.1), ("float16", "fp8", 1.9, 2.1), ("float16", "int8", 1.9, 4.1),
-            ("float16", "bfloat16", 1.0, 1.0), ("int8", "int4", 1.9, 2.1),
+            ("tf32", "float16", 1.9, 2.1),
+            ("float16", "fp8", 1.9, 2.1),
+            ("float16", "int8", 1.9, 4.1),
+            ("float16", "bfloat16", 1.0, 1.0),
+            ("int8", "int4", 1.9, 2.1),
             ("float16", "float16_acc16", 1.9, 2.1),
-        ):  # fmt: skip
+        ):
             if wide in rate and narrow in rate:
                 assert least <= rate[narrow] / rate[wide] <= most, (key, narrow)
 
@@ -50,9 +53,7 @@ def test_narrower_types_are_no_slower() -> None:
         ("nvidia geforce rtx 4090", 24.0, 1.008e12, 165.2e12),
     ],
 )
-def test_a_gpu_is_found_by_the_name_nvml_gives(
-    name: str, memory_gib: float, bandwidth: float, bfloat16: float
-) -> None:
+def test_a_gpu_is_found_by_the_name_nvml_gives(name: str, memory_gib: float, bandwidth: float, bfloat16: float) -> None:
     """SXM and PCIe boards of one chip differ in bandwidth, and are told apart."""
     found = gpus.peak(name, int(memory_gib * 2**30))
 

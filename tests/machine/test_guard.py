@@ -37,9 +37,7 @@ def test_somebody_elses_work_is_named() -> None:
     quiet = "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
     start = f"subprocess.Popen([sys.executable, '-c', {SPIN!r}], {quiet})"
     code = f"import subprocess, sys; print({start}.pid)"
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=20
-    ).stdout
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=20).stdout
     try:
         found = inspect("cpu", interval_s=0.5)
     finally:
@@ -52,9 +50,7 @@ def test_somebody_elses_work_is_named() -> None:
 
 def test_waiting_ends_with_the_first_idle_look() -> None:
     """Busy, busy, idle: three looks, and the last is the answer."""
-    looks = iter(
-        [Readiness(idle=False, reason="busy"), Readiness(idle=False, reason="busy"), Readiness(idle=True)]
-    )
+    looks = iter([Readiness(idle=False, reason="busy"), Readiness(idle=False, reason="busy"), Readiness(idle=True)])
     assert wait_until_idle("cpu", 5.0, poll_s=0.01, look=lambda _: next(looks)).idle
 
 

@@ -81,9 +81,7 @@ def test_compute_dtypes() -> None:
 
 def test_cpuinfo_of_x86_and_arm() -> None:
     """The first processor's fields count, on either architecture; an empty file is no error."""
-    x86 = (
-        "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx2\n\nprocessor\t: 1\nmodel name\t: other\n"
-    )
+    x86 = "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx2\n\nprocessor\t: 1\nmodel name\t: other\n"
     assert cpu.fields(x86)["model name"] == "AMD EPYC"
     assert cpu.fields("processor\t: 0\nFeatures\t: asimd sve\n")["features"] == "asimd sve"
     assert cpu.fields("") == {}

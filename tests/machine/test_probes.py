@@ -128,12 +128,7 @@ def test_a_gpu_that_tells_little() -> None:
     """Old boards know no energy and containers no pids of ours: absent keys, and nobody called foreign."""
     facts = observe(replay([Reading(used_bytes=10, processes={99: 5})], 7)).facts()
     assert facts["device_used_peak_bytes"] == 10
-    assert not facts.keys() & {
-        "energy_j",
-        "nvml_process_peak_bytes",
-        "foreign_gpu_processes",
-        "throttle_reasons",
-    }
+    assert not facts.keys() & {"energy_j", "nvml_process_peak_bytes", "foreign_gpu_processes", "throttle_reasons"}
     assert observe([]).facts() == {"watched_s": 0.0, "samples": 0, "probe_cpu_s": 0.0}
 
 

@@ -46,18 +46,17 @@ def test_all_is_every_gpu_and_the_first_of_a_kind_keeps_its_slug() -> None:
     """Records of alike GPUs lie apart, and those of the first are the same ones that `auto` finds."""
     plain = "nvidia-h100-80gb-hbm3-80gib-x1"
     assert _slugs(H100, ALIKE, T4, words=("all",)) == [
-        ("cuda:0", plain), ("cuda:1", f"{plain}-gpu1"), ("cuda:2", "tesla-t4-15gib-x1"),
-    ]  # fmt: skip
+        ("cuda:0", plain),
+        ("cuda:1", f"{plain}-gpu1"),
+        ("cuda:2", "tesla-t4-15gib-x1"),
+    ]
     assert _slugs(H100, ALIKE, words=("cuda:1",)) == [("cuda:1", plain)]
     assert [device for device, _ in _slugs(words=("all",))] == ["cpu"]
 
 
 def test_a_device_named_twice_is_taken_once() -> None:
     """Several words may stand for one device."""
-    assert [d for d, _ in _slugs(H100, ALIKE, words=("auto", "cuda", "cuda:0", "all"))] == [
-        "cuda:0",
-        "cuda:1",
-    ]
+    assert [d for d, _ in _slugs(H100, ALIKE, words=("auto", "cuda", "cuda:0", "all"))] == ["cuda:0", "cuda:1"]
 
 
 def test_a_split_gpu_is_its_slices() -> None:
@@ -117,9 +116,7 @@ def test_what_a_driver_does_not_say() -> None:
 
 def test_the_driver_is_asked_for_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices one by one until none is left; a GPU it cannot open is left out, the others keep their index."""
-    monkeypatch.setattr(
-        nvml, "pynvml", Driver((None, replace(SPLIT, index=1), T4, replace(UNREADABLE, index=3)))
-    )
+    monkeypatch.setattr(nvml, "pynvml", Driver((None, replace(SPLIT, index=1), T4, replace(UNREADABLE, index=3))))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     assert nvml.absent() == ""

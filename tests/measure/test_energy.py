@@ -18,9 +18,7 @@ _GPU = Gpu(_STEPS)
 _START_S, _LONG_S = 6.03, 10.4
 
 
-def _facts(
-    gpu: Gpu = _GPU, start_s: float = _START_S, long_s: float = _LONG_S, **more: object
-) -> dict[str, object]:
+def _facts(gpu: Gpu = _GPU, start_s: float = _START_S, long_s: float = _LONG_S, **more: object) -> dict[str, object]:
     return facts(looks(gpu, 20.0), start_s, long_s, **{"idle_power_w": 60.0, **more})
 
 
@@ -109,10 +107,7 @@ def test_a_counter_seen_too_seldom_or_going_backwards() -> None:
 
 def test_a_counter_alone_is_enough() -> None:
     """A CPU tells joules and nothing else: no power to compare, no clocks, and the figure stands."""
-    bare = [
-        replace(look, reading=type(look.reading)(energy_j=look.reading.energy_j))
-        for look in looks(_GPU, 20.0)
-    ]
+    bare = [replace(look, reading=type(look.reading)(energy_j=look.reading.energy_j)) for look in looks(_GPU, 20.0)]
     found = energy.energy_metrics(facts(bare, _START_S, _LONG_S))
     assert found["energy_valid"] == 1.0
     assert "energy_net_j" not in found  # no idle power is known

@@ -4,9 +4,7 @@ from bench.contract.record import RequestTrace
 from bench.measure.latency import e2el_s, itl_s, latency_metrics, osl, tpot_s, ttft_s
 
 
-def trace(
-    *times: float, request: int = 0, window: int = 0, due: float = 0.0, error: str = ""
-) -> RequestTrace:
+def trace(*times: float, request: int = 0, window: int = 0, due: float = 0.0, error: str = "") -> RequestTrace:
     return RequestTrace(request, window, 8, due, due, tuple(times), (1,) * len(times), error)
 
 

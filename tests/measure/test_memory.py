@@ -49,22 +49,27 @@ def test_a_cpus_workspace_is_the_rest_of_its_rss() -> None:
     """Interpreter and libraries included; where RSS is less than the parts it is not known."""
     facts = {"hwm_bytes": 100, "weights_bytes": 60, "kv_bytes": 10}
     assert memory_metrics(facts, "cpu") == {
-        "peak_memory_bytes": 100, "weights_bytes": 60, "kv_bytes": 10, "workspace_bytes": 30,
-    }  # fmt: skip
+        "peak_memory_bytes": 100,
+        "weights_bytes": 60,
+        "kv_bytes": 10,
+        "workspace_bytes": 30,
+    }
     assert "workspace_bytes" not in memory_metrics({**facts, "weights_bytes": 99}, "cpu")
 
 
 def test_nothing_is_not_zero() -> None:
     """A server's log that names no buffers makes no weights of 0 bytes."""
-    assert memory_metrics({"hwm_bytes": 100, "weights_bytes": 0, "kv_bytes": 0}, "cpu") == {
-        "peak_memory_bytes": 100
-    }
+    assert memory_metrics({"hwm_bytes": 100, "weights_bytes": 0, "kv_bytes": 0}, "cpu") == {"peak_memory_bytes": 100}
 
 
 def _result(
-    load: Workload | None, device: str = "cuda:0", memory: int = 100_000, kv: str = "float16",
-    options: dict[str, Any] | None = None, **facts: Any,
-) -> Result:  # fmt: skip
+    load: Workload | None,
+    device: str = "cuda:0",
+    memory: int = 100_000,
+    kv: str = "float16",
+    options: dict[str, Any] | None = None,
+    **facts: Any,
+) -> Result:
     hardware = Hardware(device, "s", "n", memory, "c", 2, memory, (), "float16", "Linux")
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("e", options or {}), device, workload=load)
     facts = {"architecture": _ARCHITECTURE, **facts}
@@ -84,9 +89,7 @@ def _result(
         (_LOAD, "auto", None),
     ],
 )
-def test_what_the_workloads_keys_and_values_take(
-    load: Workload | None, kv: str, needed: float | None
-) -> None:
+def test_what_the_workloads_keys_and_values_take(load: Workload | None, kv: str, needed: float | None) -> None:
     """By the architecture and the type the engine says it keeps them in; unknown where either is."""
     assert kv_metrics(_result(load, kv=kv)).get("kv_needed_bytes") == needed
 
@@ -100,9 +103,12 @@ def test_a_window_bounds_what_is_kept() -> None:
 def test_tokens_that_fit_are_what_the_budget_has_left() -> None:
     """0.9 of the device, or the share that the engine was given, less weights, workspace and context."""
     facts: dict[str, Any] = {
-        "weights_bytes": 40_000, "kv_bytes": 5_000, "peak_bytes": 50_000, "reserved_bytes": 52_000,
+        "weights_bytes": 40_000,
+        "kv_bytes": 5_000,
+        "peak_bytes": 50_000,
+        "reserved_bytes": 52_000,
         "nvml_process_peak_bytes": 60_000,
-    }  # fmt: skip
+    }
     found = kv_metrics(_result(_LOAD, **facts))
     assert found["memory_budget_bytes"] == 90_000
     assert found["kv_tokens_fit"] == (90_000 - 40_000 - 5_000 - 8_000) // _TOKEN
@@ -141,7 +147,5 @@ def test_weights_that_were_unpacked_are_marked(loaded: int, dtype: str, *, marke
     audit = Audit("bnb", 9, 2200, 1800, 1000, 600, 4.8, 1.0, tied_head=True, vocab_size=9, context=9)
     result = _result(_LOAD, weights_bytes=loaded)
     artifact = Artifact("d", "bnb", "s", (Step("bnb"),), audit)
-    result = Result(
-        **{**vars(result), "artifact": artifact, "receipts": {"compute_dtype": dtype}, "metrics": {}}
-    )
+    result = Result(**{**vars(result), "artifact": artifact, "receipts": {"compute_dtype": dtype}, "metrics": {}})
     assert (sanity.WIDE in sanity.marks([result])) is marked

@@ -26,20 +26,28 @@ def test_a_law_is_found_again() -> None:
 def test_the_nearest_cells_that_suffice_are_taken() -> None:
     """Format, engine, all: three cells at the least, and none of another law where there are three."""
     known = [*cells(0.0, 2.0, "hf", "hf"), *cells(0.0, 4.0, "hf", "bnb")[:2], *cells(0.0, 1.2, "vllm", "hf")]
-    of = {(e, f): found.of for e, f in (("hf", "hf"), ("hf", "bnb"), ("vllm", "hf"), ("llamacpp", "gguf"))
-          if (found := law(known, e, f))}  # fmt: skip
+    of = {
+        (e, f): found.of
+        for e, f in (("hf", "hf"), ("hf", "bnb"), ("vllm", "hf"), ("llamacpp", "gguf"))
+        if (found := law(known, e, f))
+    }
 
     assert of == {
-        ("hf", "hf"): "hf hf", ("hf", "bnb"): "hf", ("vllm", "hf"): "vllm hf",
+        ("hf", "hf"): "hf hf",
+        ("hf", "bnb"): "hf",
+        ("vllm", "hf"): "vllm hf",
         ("llamacpp", "gguf"): "all engines",
-    }  # fmt: skip
+    }
     assert law(known[:2], "hf", "hf") is None
 
 
 def test_nothing_is_below_zero() -> None:
     """Where steps of more layers take less, the overhead is nothing and the factor alone is fitted."""
-    odd = [Sample("hf", "hf", 30, 0.010, 0.020), Sample("hf", "hf", 5, 0.010, 0.022),
-           Sample("hf", "hf", 10, 0.005, 0.012)]  # fmt: skip
+    odd = [
+        Sample("hf", "hf", 30, 0.010, 0.020),
+        Sample("hf", "hf", 5, 0.010, 0.022),
+        Sample("hf", "hf", 10, 0.005, 0.012),
+    ]
     found = law(odd, "hf", "hf")
 
     assert found is not None

@@ -29,9 +29,7 @@ def a_result(
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("hf"), "cpu", load)
     known = {"architecture": dataclasses.asdict(GROUPED), "ceiling": {"measured": MEASURED}}
     made = Artifact("a", "hf", "m", (), audit)
-    return Result(
-        "d", "s", cell, 0, "ok", HARDWARE, artifact=made, receipts=receipts, facts={**known, **facts}
-    )
+    return Result("d", "s", cell, 0, "ok", HARDWARE, artifact=made, receipts=receipts, facts={**known, **facts})
 
 
 def test_keys_and_values_by_hand() -> None:
@@ -104,9 +102,7 @@ def test_operations_are_the_vendors_where_it_states_them() -> None:
         ({"compute_dtype": "none", "kv_dtype": "none yet"}, (), None),
     ],
 )
-def test_types_are_read_from_receipts(
-    receipts: Mapping[str, str], dtypes: tuple[str, ...], bits: float | None
-) -> None:
+def test_types_are_read_from_receipts(receipts: Mapping[str, str], dtypes: tuple[str, ...], bits: float | None) -> None:
     """As each engine spells them; what products are in goes before what activations are."""
     assert roofline.product_dtypes(receipts) == dtypes
     assert roofline.kv_bits(receipts) == bits

@@ -8,9 +8,7 @@ from bench.measure import slo
 from bench.measure.online_load import load_metrics, measured, online_metrics
 
 
-def _trace(
-    ttft_s: float, tpot_s: float, *, window: int = 0, error: str = "", start_s: float = 0.0
-) -> RequestTrace:
+def _trace(ttft_s: float, tpot_s: float, *, window: int = 0, error: str = "", start_s: float = 0.0) -> RequestTrace:
     times = tuple(start_s + ttft_s + i * tpot_s for i in range(5))
     return RequestTrace(0, window, 8, start_s, start_s, times, (1,) * 5, error)
 
@@ -55,9 +53,11 @@ def test_goodput_counts_what_kept_every_limit_within_the_window() -> None:
 def test_a_records_metrics_are_those_of_the_chosen_stage() -> None:
     """The other stages' requests are kept and enter nothing; each stage has its own warm-up."""
     traces = [
-        _trace(0.1, 0.01), _trace(0.5, 0.01, window=1), _trace(0.9, 0.01, window=-1),
+        _trace(0.1, 0.01),
+        _trace(0.5, 0.01, window=1),
+        _trace(0.9, 0.01, window=-1),
         _trace(0.7, 0.01, window=-2, start_s=-0.6),
-    ]  # fmt: skip
+    ]
     facts = {"window_s": 1.0, "chosen": 1, "slo_rate_per_s": 4.0, "slo_rate_high_per_s": 0.0}
 
     metrics = load_metrics(traces, facts, {})

@@ -4,9 +4,7 @@ from bench.contract.record import RequestTrace
 from bench.measure.throughput import throughput_metrics
 
 
-def batch(
-    window: int, sent: float, times: tuple[float, ...], size: int, error: str = ""
-) -> list[RequestTrace]:
+def batch(window: int, sent: float, times: tuple[float, ...], size: int, error: str = "") -> list[RequestTrace]:
     tokens = (1,) * len(times)
     return [RequestTrace(i, window, 100, sent, sent, times, tokens, error) for i in range(size)]
 

@@ -22,16 +22,31 @@ from bench.suite import config
 
 # Billions of parameters, as the model cards at huggingface.co say.
 _CARDS = {
-    "llama-3.2-1b": 1.24, "llama-3.1-8b": 8.03, "mistral-7b": 7.25, "qwen2.5-0.5b": 0.494,
-    "qwen2.5-1.5b": 1.54, "qwen2.5-7b": 7.62, "qwen3-0.6b": 0.596, "smollm2-135m": 0.135,
+    "llama-3.2-1b": 1.24,
+    "llama-3.1-8b": 8.03,
+    "mistral-7b": 7.25,
+    "qwen2.5-0.5b": 0.494,
+    "qwen2.5-1.5b": 1.54,
+    "qwen2.5-7b": 7.62,
+    "qwen3-0.6b": 0.596,
+    "smollm2-135m": 0.135,
     "smollm2-360m": 0.362,
-}  # fmt: skip
+}
 _TINY = {
-    "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "hidden_size": 64, "intermediate_size": 96,
-    "num_hidden_layers": 10, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
-    "vocab_size": 128, "max_position_embeddings": 64, "tie_word_embeddings": True, "initializer_range": 0.02,
+    "model_type": "qwen3",
+    "architectures": ["Qwen3ForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 10,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "vocab_size": 128,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+    "initializer_range": 0.02,
     "rms_norm_eps": 1e-6,
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -84,11 +99,19 @@ def test_the_same_shape_is_the_same_bytes(tiny: str, tmp_path: Path, monkeypatch
 
 def test_dummy_weights_are_refused_where_they_mean_nothing(tiny: str) -> None:
     """Quality tasks and servers, by the plan, before anything is drawn."""
-    suite = config.suite({
-        "name": "s", "model": tiny, "recipes": ["baseline"], "engines": ["hf", "llamacpp"],
-        "tasks": ["perplexity"], "workloads": [{"prompt_tokens": 8, "new_tokens": 4},
-        {"kind": "closed", "concurrency": 2, "prompt_tokens": 8, "new_tokens": 4}],
-    })  # fmt: skip
+    suite = config.suite(
+        {
+            "name": "s",
+            "model": tiny,
+            "recipes": ["baseline"],
+            "engines": ["hf", "llamacpp"],
+            "tasks": ["perplexity"],
+            "workloads": [
+                {"prompt_tokens": 8, "new_tokens": 4},
+                {"kind": "closed", "concurrency": 2, "prompt_tokens": 8, "new_tokens": 4},
+            ],
+        }
+    )
     reasons = {item.cell.what.partition("-")[0]: item.reason for item in plan.plan(suite, fetch=False).items}
 
     assert reasons["offline"] == ""
@@ -98,10 +121,17 @@ def test_dummy_weights_are_refused_where_they_mean_nothing(tiny: str) -> None:
 
 def test_tables_say_that_weights_are_dummy(tiny: str, tmp_path: Path) -> None:
     """In the heading and as a mark, in every form."""
-    suite = config.suite({
-        "name": "s", "model": tiny, "recipes": ["as-is"], "engines": ["fake"], "rounds": 1, "settle_s": 0,
-        "workloads": [{"prompt_tokens": 8, "new_tokens": 4, "repeats": 1}],
-    })  # fmt: skip
+    suite = config.suite(
+        {
+            "name": "s",
+            "model": tiny,
+            "recipes": ["as-is"],
+            "engines": ["fake"],
+            "rounds": 1,
+            "settle_s": 0,
+            "workloads": [{"prompt_tokens": 8, "new_tokens": 4, "repeats": 1}],
+        }
+    )
     made, store = plan.plan(suite, fetch=True), Store(tmp_path / "results")
     with Progress() as progress:
         runner.run(made, store, progress)
@@ -147,12 +177,24 @@ def test_a_shape_goes_through_quantizers_and_engines(tmp_path: Path, monkeypatch
     monkeypatch.setattr(dummy, "_folder", lambda: tmp_path)
     dummy.settings.cache_clear()
     suite: dict[str, Any] = {
-        "name": "shape", "model": "shape:small", "engines": ["hf", "llamacpp"], "rounds": 1, "settle_s": 0,
-        "recipes": ["baseline", "nf4", "int8", "gguf-q8_0", "gguf-q4_k_m", *(
-            {"name": m, "steps": [{"method": m, "bits": 4, "group_size": 64, "samples": 2, "length": 32}]}
-            for m in ("gptq", "awq"))],
+        "name": "shape",
+        "model": "shape:small",
+        "engines": ["hf", "llamacpp"],
+        "rounds": 1,
+        "settle_s": 0,
+        "recipes": [
+            "baseline",
+            "nf4",
+            "int8",
+            "gguf-q8_0",
+            "gguf-q4_k_m",
+            *(
+                {"name": m, "steps": [{"method": m, "bits": 4, "group_size": 64, "samples": 2, "length": 32}]}
+                for m in ("gptq", "awq")
+            ),
+        ],
         "workloads": [{"prompt_tokens": 32, "new_tokens": 8, "repeats": 1}],
-    }  # fmt: skip
+    }
     made, store = plan.plan(config.suite(suite), fetch=True), Store(tmp_path / "results")
     with Progress() as progress:
         runner.run(made, store, progress)
@@ -161,14 +203,6 @@ def test_a_shape_goes_through_quantizers_and_engines(tmp_path: Path, monkeypatch
     assert {name: result.reason for name, result in found.items() if result.status != "ok"} == {}
     bits = {name: r.artifact.audit.bits_per_weight for name, r in found.items() if r.artifact}
     assert bits == pytest.approx(
-        {
-            "baseline": 32,
-            "nf4": 4.5,
-            "int8": 8.1,
-            "gguf-q8_0": 8.5,
-            "gguf-q4_k_m": 4.9,
-            "gptq": 4.4,
-            "awq": 4.3,
-        },
+        {"baseline": 32, "nf4": 4.5, "int8": 8.1, "gguf-q8_0": 8.5, "gguf-q4_k_m": 4.9, "gptq": 4.4, "awq": 4.3},
         rel=0.04,
     )

@@ -82,10 +82,13 @@ def test_several_models_in_a_folder_are_refused_unread(tmp_path: Path, cache: Pa
 @pytest.mark.parametrize(
     ("source", "shown"),
     [
-        ("/home/someone/m.gguf", "m.gguf"), ("~/models/m.gguf", "m.gguf"), ("../m.gguf", "m.gguf"),
-        ("models/m.gguf", "models/m.gguf"), ("owner/name", "owner/name"),
+        ("/home/someone/m.gguf", "m.gguf"),
+        ("~/models/m.gguf", "m.gguf"),
+        ("../m.gguf", "m.gguf"),
+        ("models/m.gguf", "models/m.gguf"),
+        ("owner/name", "owner/name"),
     ],
-)  # fmt: skip
+)
 def test_a_record_shows_no_folder_of_the_machine(source: str, shown: str) -> None:
     """A path outside the working directory loses its folders."""
     assert resolve.public(source) == shown

@@ -85,9 +85,7 @@ def test_a_server_that_never_gets_healthy_is_given_up() -> None:
     """After the time allowed, and it is ended."""
     port = server.free_port()
     with (
-        pytest.raises(
-            server.ServerFailedError, match=r"was not healthy in time; last line .* loading the model"
-        ),
+        pytest.raises(server.ServerFailedError, match=r"was not healthy in time; last line .* loading the model"),
         server.running(_server(port, how="sick"), port, _core(), "cpu", timeout_s=1.0),
     ):
         pass
@@ -120,9 +118,12 @@ def test_a_run_killed_outright_leaves_no_server_behind(cache: Path) -> None:
     )
     root = Path(__file__).resolve().parents[2]
     with subprocess.Popen(
-        [sys.executable, "-c", script], cwd=root, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", script],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(root), "LLM_BENCH_CACHE": str(cache)},
-    ) as run:  # fmt: skip
+    ) as run:
         assert run.stdout is not None
         pid = int(run.stdout.readline())
         run.kill()

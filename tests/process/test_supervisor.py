@@ -22,10 +22,16 @@ _AUDIT = Audit("hf", 0, 0, 1, 1, 2, 16.0, 0.0, tied_head=True, vocab_size=4096, 
 def _run(tmp_path: Path, fail: str, *, timeout_s: float = 60.0, limit: int = 0) -> supervisor.Outcome:
     (tmp_path / "config.json").write_text('{"vocab_size": 4096}')
     job = Job(
-        kind="offline", plugin="fake", folder=str(tmp_path), answer="", device="cpu",
-        options={**vars(fake.Options()), "fail": fail}, artifact=Artifact("d", "hf", "s", (), _AUDIT),
-        workload=Workload(batch=1, prompt_tokens=2, new_tokens=3, repeats=1), prompts=((1, 2), (3, 4)),
-    )  # fmt: skip
+        kind="offline",
+        plugin="fake",
+        folder=str(tmp_path),
+        answer="",
+        device="cpu",
+        options={**vars(fake.Options()), "fail": fail},
+        artifact=Artifact("d", "hf", "s", (), _AUDIT),
+        workload=Workload(batch=1, prompt_tokens=2, new_tokens=3, repeats=1),
+        prompts=((1, 2), (3, 4)),
+    )
     env = environment.ensure("core", print)
     return supervisor.run(job, env, timeout_s=timeout_s, memory_limit_bytes=limit)
 

@@ -61,9 +61,13 @@ def _suite(tmp_path: Path, engines: str = _SLOW, rounds: int = 2) -> str:
 
 
 def _terminal(
-    tmp_path: Path, *words: str, columns: int = 100, when: str = "",
-    then: Callable[[subprocess.Popen[bytes]], None] = lambda _: None, variables: Mapping[str, str] = {},
-) -> Seen:  # fmt: skip
+    tmp_path: Path,
+    *words: str,
+    columns: int = 100,
+    when: str = "",
+    then: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
+    variables: Mapping[str, str] = {},
+) -> Seen:
     """Run `python -m bench WORDS...` in a pseudo-terminal; `then` is done once `when` was read."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
@@ -72,9 +76,14 @@ def _terminal(
     argv = [sys.executable, "-m", "bench", *words, "--results", str(tmp_path / "results")]
     got, until = b"", time.monotonic() + 60
     with subprocess.Popen(
-        argv, cwd=ROOT, env={**plain, **cache, **variables}, start_new_session=True,
-        stdin=slave, stdout=slave, stderr=slave,
-    ) as process:  # fmt: skip
+        argv,
+        cwd=ROOT,
+        env={**plain, **cache, **variables},
+        start_new_session=True,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    ) as process:
         os.close(slave)
         waited = bool(when)
         while time.monotonic() < until:
@@ -154,9 +163,7 @@ def test_a_stopped_run_gives_the_cursor_back(tmp_path: Path, number: signal.Sign
     """Ctrl-C and SIGTERM: the view is gone, the cursor is there, what is kept is said, the code is 130."""
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip("these tests were started where the signal is ignored, as behind nohup")
-    seen = _terminal(
-        tmp_path, "run", _suite(tmp_path), when="round 2 of 2", then=lambda p: p.send_signal(number)
-    )
+    seen = _terminal(tmp_path, "run", _suite(tmp_path), when="round 2 of 2", then=lambda p: p.send_signal(number))
 
     assert seen.code == 130
     assert seen.text.rindex(_SHOWN) > seen.text.rindex(_HIDDEN)

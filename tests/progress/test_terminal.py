@@ -10,13 +10,21 @@ from bench.progress.terminal import lines, shortened
 
 CELL = "Qwen3-8B/gptq-w4g128/vllm/offline-b1-p128-n64"
 FULL = Scene(
-    spent_s=252.0, doing="measuring", doing_s=12.0, round=Round(CELL, "cuda:0", 2, 3), round_s=42.0,
-    expected_s=65.0, total=65, kept=3, counts={"ok": 11, "failed": 1}, left_s=1110.0,
+    spent_s=252.0,
+    doing="measuring",
+    doing_s=12.0,
+    round=Round(CELL, "cuda:0", 2, 3),
+    round_s=42.0,
+    expected_s=65.0,
+    total=65,
+    kept=3,
+    counts={"ok": 11, "failed": 1},
+    left_s=1110.0,
     recent=(
         Finished("Qwen3-8B/fp16/vllm/offline-b1-p128-n64", 2, 11, "ok", 63.0, "63.1 tok/s"),
         Finished("Qwen3-8B/awq-w4g128/vllm/ppl-wikitext", 1, 12, "ok", 4.2, "ppl 9.17"),
     ),
-)  # fmt: skip
+)
 
 
 def _plain(scene: Scene, width: int, height: int = 30) -> list[str]:

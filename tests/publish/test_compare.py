@@ -16,16 +16,7 @@ from bench.contract.errors import UserError
 from bench.contract.record import Gpu, Result
 from bench.contract.spec import Task
 from bench.contract.workload import Workload
-from bench.publish.compare.compare import (
-    BETTER,
-    NO_DIFFERENCE,
-    SAME,
-    UNTESTED,
-    WORSE,
-    Comparison,
-    Figure,
-    compare,
-)
+from bench.publish.compare.compare import BETTER, NO_DIFFERENCE, SAME, UNTESTED, WORSE, Comparison, Figure, compare
 from bench.publish.compare.report import as_json, checked, page
 from bench.publish.compare.selectors import Narrow, Side, sides
 from bench.store import Store
@@ -42,9 +33,7 @@ def rounds(
     recipe: str, values: Sequence[float], what: Workload = LOADS[0], engine: str = "hf", key: str = "tpot_s"
 ) -> list[Result]:
     """A round for each value of the metric, and no other metric."""
-    return [
-        replace(served(recipe, 1.0, i, engine, what), metrics={key: value}) for i, value in enumerate(values)
-    ]
+    return [replace(served(recipe, 1.0, i, engine, what), metrics={key: value}) for i, value in enumerate(values)]
 
 
 def side(kind: str, word: str, records: Sequence[Result]) -> Side:
@@ -131,8 +120,10 @@ def test_a_side_against_itself_is_called_different_one_time_in_twenty() -> None:
         found = beside(rounds("a", mine), rounds("b", theirs))
         alarms += figure(found, "tpot_s").verdict != NO_DIFFERENCE
         if trial < 200:
-            many = [[r for load in loads for r in rounds(name, random.lognormal(1.0, 0.03, 3).tolist(), load)]
-                    for name in ("a", "b")]  # fmt: skip
+            many = [
+                [r for load in loads for r in rounds(name, random.lognormal(1.0, 0.03, 3).tolist(), load)]
+                for name in ("a", "b")
+            ]
             called = {f.verdict for f in beside(many[0], many[1]).figures if f.column.key == "tpot_s"}
             any_of_ten += called != {NO_DIFFERENCE}
 
@@ -214,9 +205,7 @@ def test_what_else_differs_is_said_below() -> None:
     gpu = Gpu(0, "L4", 2**34, "8.9", "550.1")
     one, two = ({"energy_sm_clock_mean_mhz": clock} for clock in (1500.0, 1530.0))
     mine = [
-        replace(
-            r, hardware=replace(CPU, gpus=(gpu,)), environment={"vllm": "0.9"}, metrics={**r.metrics, **one}
-        )
+        replace(r, hardware=replace(CPU, gpus=(gpu,)), environment={"vllm": "0.9"}, metrics={**r.metrics, **one})
         for r in rounds("a", FIRST)
     ]
     other = replace(CPU, gpus=(replace(gpu, driver="560.2"),), isa=("avx2",))
@@ -227,12 +216,7 @@ def test_what_else_differs_is_said_below() -> None:
     ]
     text = page(beside(mine, theirs), 120)
 
-    told = (
-        "driver: 550.1 / 560.2",
-        "vllm: 0.9 / 0.10",
-        "load repeats: 5 / 9",
-        "instruction sets: \N{EN DASH} / avx2",
-    )
+    told = ("driver: 550.1 / 560.2", "vllm: 0.9 / 0.10", "load repeats: 5 / 9", "instruction sets: \N{EN DASH} / avx2")
     for line in (*told, "mean SM clock, MHz: 1500 to 1500 / 1530 to 1530"):
         assert f"{line} (1 of 1 cells)" in text
     assert "What else is not the same" not in page(beside(rounds("a", FIRST), rounds("b", SECOND)), 120)
@@ -240,8 +224,10 @@ def test_what_else_differs_is_said_below() -> None:
 
 def test_a_word_is_what_it_is_in_the_records(tmp_path: Path) -> None:
     """Recipes, engines, pairs and devices; none and mixed kinds are a sentence; a prefix decides."""
-    root = stored(tmp_path / "r", [*rounds("nf4", FIRST), *rounds("gguf", SECOND, engine="llamacpp"),
-                                   *rounds("llamacpp", SECOND, LONG)])  # fmt: skip
+    root = stored(
+        tmp_path / "r",
+        [*rounds("nf4", FIRST), *rounds("gguf", SECOND, engine="llamacpp"), *rounds("llamacpp", SECOND, LONG)],
+    )
 
     def kinds(a: str, b: str) -> list[tuple[str, int]]:
         return [(s.kind, len(s.records)) for s in sides(a, b, root, Narrow())]
@@ -292,8 +278,10 @@ def test_engines_that_load_other_recipes_are_compared_as_pairs() -> None:
 def test_models_of_other_suites_are_compared() -> None:
     """A suite has one model: two of them share no suite, and are matched by recipe, engine and load."""
     mine = rounds("nf4", FIRST)
-    theirs = [replace(r, suite="other", cell=replace(r.cell, model=replace(r.cell.model, name="big")))
-              for r in rounds("nf4", SECOND)]  # fmt: skip
+    theirs = [
+        replace(r, suite="other", cell=replace(r.cell, model=replace(r.cell.model, name="big")))
+        for r in rounds("nf4", SECOND)
+    ]
     assert figure(beside(mine, theirs, "model"), "tpot_s").ratio.value == pytest.approx(8.0)
     with pytest.raises(UserError, match="the loads and tasks of a are one; those of b two"):
         checked(beside(mine, [replace(r, cell=replace(r.cell, workload=LOADS[1])) for r in theirs], "model"))
@@ -372,13 +360,25 @@ def test_the_page_keeps_its_width(width: int) -> None:
 def test_unquantized_divergences_have_no_ratio() -> None:
     """A KL at the floor of what was kept of the baseline is no unit to measure another by."""
     task = Task("divergence", name="kl")
-    facts = {"sha256": "t", "context": 1, "convention": "hf", "tokens": 9, "windows": 2,
-             "window_tokens": [10, 10], "reference": "d", "window_top1": [9, 8]}  # fmt: skip
+    facts = {
+        "sha256": "t",
+        "context": 1,
+        "convention": "hf",
+        "tokens": 9,
+        "windows": 2,
+        "window_tokens": [10, 10],
+        "reference": "d",
+        "window_top1": [9, 8],
+    }
     both = [
-        replace(diverged(name, kl, 0.9), cell=cell(name, what=task), artifact=made(name),
-                facts={**facts, "window_kl": [10 * kl, 10 * kl * more]})
+        replace(
+            diverged(name, kl, 0.9),
+            cell=cell(name, what=task),
+            artifact=made(name),
+            facts={**facts, "window_kl": [10 * kl, 10 * kl * more]},
+        )
         for name, kl, more in (("a", 1.6e-9, 1.0), ("b", 0.02, 1.1))
-    ]  # fmt: skip
+    ]
     found = figure(beside(both[:1], both[1:]), "kl_mean")
 
     assert (found.ratio.value, found.verdict) == (None, WORSE)

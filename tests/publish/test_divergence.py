@@ -20,11 +20,16 @@ NLL = [1000.0, 990.0]
 
 def diverged(recipe: str, kl: float, top1: float, engine: str = "hf") -> Result:
     metrics = {
-        "kl_mean": kl, "kl_mean_low": 0.9 * kl, "kl_mean_high": 1.1 * kl, "kl_p99": 9 * kl,
+        "kl_mean": kl,
+        "kl_mean_low": 0.9 * kl,
+        "kl_mean_high": 1.1 * kl,
+        "kl_p99": 9 * kl,
         "kl_floor": 1.6e-9,
-        "top1_agreement_fraction": top1, "top1_agreement_low_fraction": top1 - 0.004,
-        "top1_agreement_high_fraction": top1 + 0.004, "bits_per_byte_change": 0.01,
-    }  # fmt: skip
+        "top1_agreement_fraction": top1,
+        "top1_agreement_low_fraction": top1 - 0.004,
+        "top1_agreement_high_fraction": top1 + 0.004,
+        "bits_per_byte_change": 0.01,
+    }
     plain = made(recipe)
     plain = replace(plain, audit=replace(plain.audit, quantized_fraction=float(recipe.startswith("gptq"))))
     what = cell(recipe, engine, TASK)
@@ -34,22 +39,23 @@ def diverged(recipe: str, kl: float, top1: float, engine: str = "hf") -> Result:
 RECORDS = [
     *(scored(recipe, NLL) for recipe in ("baseline", "gptq-4", "gptq-3")),
     scored("gguf-f16", NLL, "llamacpp"),
-    replace(diverged("baseline", 1.6e-9, 1.0), metrics={**diverged("baseline", 1.6e-9, 1.0).metrics,
-            "top1_agreement_low_fraction": 1.0, "top1_agreement_high_fraction": 1.0}),
+    replace(
+        diverged("baseline", 1.6e-9, 1.0),
+        metrics={
+            **diverged("baseline", 1.6e-9, 1.0).metrics,
+            "top1_agreement_low_fraction": 1.0,
+            "top1_agreement_high_fraction": 1.0,
+        },
+    ),
     diverged("gptq-4", 0.0312, 0.9123),
     diverged("gptq-3", 0.312, 0.7123),
     diverged("gguf-f16", 3.123e-6, 0.9951, "llamacpp"),
-]  # fmt: skip
+]
 
 
 def test_small_divergences_are_no_zeros() -> None:
     """Below 0.0001 a figure has an exponent, and its interval too."""
-    assert [number(v, 3) for v in (3.123e-6, 1.6e-9, 1.2e-12, 1e-4)] == [
-        "3.1e-6",
-        "1.6e-9",
-        "1.2e-12",
-        "0.000100",
-    ]
+    assert [number(v, 3) for v in (3.123e-6, 1.6e-9, 1.2e-12, 1e-4)] == ["3.1e-6", "1.6e-9", "1.2e-12", "0.000100"]
     figures = {k: spread([v]) for k, v in diverged("x", 3.123e-6, 0.9).metrics.items()}
     assert bounded(DIVERGENCE[0], figures) == "3.1e-6 ± 3.1e-7"
     assert bounded(DIVERGENCE[1], figures) == "90.00 ± 0.40"

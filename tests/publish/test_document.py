@@ -15,9 +15,7 @@ _LOAD, _TASK = "offline-b1-p8-n4", "perplexity-stdlib-hf-64"
 
 
 def _row(recipe: str, tpot: tuple[float, float, float], ppl: float, change: float) -> Row:
-    load = Entry(
-        "ok", rounds=3, figures={"tpot_s": Spread(tpot[1], tpot[0], tpot[2], 0.1, 3)}, marks=("varies",)
-    )
+    load = Entry("ok", rounds=3, figures={"tpot_s": Spread(tpot[1], tpot[0], tpot[2], 0.1, 3)}, marks=("varies",))
     changes = {"perplexity_change_fraction": change} if recipe != "baseline" else {}
     task = Entry("ok", rounds=1, figures={"perplexity": Spread(ppl, ppl, ppl, 0.0, 1)}, change=changes)
     return Row("dev", "s", "m", recipe, "hf", recipe == "baseline", None, {_TASK: task}, {_LOAD: load})
@@ -26,11 +24,7 @@ def _row(recipe: str, tpot: tuple[float, float, float], ppl: float, change: floa
 def _source() -> records.Source:
     tasks, loads = {_TASK: Entry("unsupported", "no | GPU")}, {_LOAD: Entry("missing")}
     fell = Row("dev", "s", "m", "fp8", "hf", baseline=False, audit=None, tasks=tasks, workloads=loads)
-    rows = (
-        _row("baseline", (0.003, 0.004, 0.005), 8, 0),
-        _row("nf4", (0.001, 0.002, 0.0025), 8.4, 0.05),
-        fell,
-    )
+    rows = (_row("baseline", (0.003, 0.004, 0.005), 8, 0), _row("nf4", (0.001, 0.002, 0.0025), 8.4, 0.05), fell)
     return records.Source({("dev", "s"): Table(rows, (_TASK,), (_LOAD,))}, {("dev", "s"): ()})
 
 
@@ -53,7 +47,7 @@ def _filled(tmp_path: Path, text: str) -> str:
         ("who most s/*/*/offline* tpot_s", "baseline on hf"),
         ("reasons s", "- fp8 on hf: unsupported: no \\| GPU"),
     ],
-)  # fmt: skip
+)
 def test_a_passage_is_what_its_command_gives(tmp_path: Path, command: str, text: str) -> None:
     """The old text goes, the prose around it stays, and a second filling changes nothing."""
     once = _filled(tmp_path, f"It took <!-- bench: {command} -->9 s<!-- /bench -->, we saw.\n")
@@ -65,8 +59,7 @@ def test_a_passage_is_what_its_command_gives(tmp_path: Path, command: str, text:
 def test_a_table_stands_on_lines_of_its_own(tmp_path: Path) -> None:
     """In the order asked for, with marks and a footnote for what could not run."""
     found = _filled(
-        tmp_path,
-        "<!-- bench: table s/*/* tpot_s@o* perplexity@p* perplexity_change_fraction@p* -->\n<!-- /bench -->",
+        tmp_path, "<!-- bench: table s/*/* tpot_s@o* perplexity@p* perplexity_change_fraction@p* -->\n<!-- /bench -->"
     )
 
     assert found.splitlines()[1:-1] == [
@@ -144,11 +137,7 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, command: str, said: st
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "<!-- bench: machines -->x",
-        "x<!-- /bench -->",
-        "<!-- bench: a --><!-- bench: machines -->x<!-- /bench -->",
-    ],
+    ["<!-- bench: machines -->x", "x<!-- /bench -->", "<!-- bench: a --><!-- bench: machines -->x<!-- /bench -->"],
 )
 def test_a_passage_without_an_end_is_a_mistake(tmp_path: Path, text: str) -> None:
     """Also where the next one begins inside it."""

@@ -45,6 +45,4 @@ def test_a_score_is_named_by_its_own_metric() -> None:
     """As the task calls it: acc, exact_match."""
     found = _first("*/*/quality/*", "lm_eval")
 
-    assert (
-        figure(replace(found, metrics={"accuracy_fraction": 0.873}, facts={"metric": "acc"})) == "acc 87.3 %"
-    )
+    assert figure(replace(found, metrics={"accuracy_fraction": 0.873}, facts={"metric": "acc"})) == "acc 87.3 %"

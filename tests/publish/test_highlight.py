@@ -57,9 +57,7 @@ def bold(records: Sequence[Result]) -> set[tuple[str, str]]:
         ((0.01000, 0.01000), (0.01001, 0.01001), ""),
     ],
 )
-def test_the_best_is_bold_where_ranges_are_apart(
-    first: Sequence[float], second: Sequence[float], won: str
-) -> None:
+def test_the_best_is_bold_where_ranges_are_apart(first: Sequence[float], second: Sequence[float], won: str) -> None:
     """Apart: bold. Touching, overlapping, a single round, a tie, or a tie as shown: nothing is."""
     found = bold([*timed("a", first), *timed("b", second)])
 
@@ -135,11 +133,13 @@ def test_the_legend_is_there_where_something_is_bold() -> None:
 @pytest.mark.parametrize("width", [40, 60, 120])
 def test_bold_moves_nothing_in_a_terminal(width: int) -> None:
     """Without its two codes the text is that of a pipe, whether rich drew it or the fast path did."""
-    records = [r for name, values in (("a", (0.010, 0.011)), ("b-with-a-longer-name", (0.020, 0.021)))
-               for r in timed(name, values)]  # fmt: skip
     records = [
-        replace(r, metrics={**r.metrics, "tpot_s": r.metrics["ttft_s"]}, artifact=made("baseline"))
-        for r in records
+        r
+        for name, values in (("a", (0.010, 0.011)), ("b-with-a-longer-name", (0.020, 0.021)))
+        for r in timed(name, values)
+    ]
+    records = [
+        replace(r, metrics={**r.metrics, "tpot_s": r.metrics["ttft_s"]}, artifact=made("baseline")) for r in records
     ]
     table = build(records)
     shown, plain = (render(table, "terminal", width, bold=bold_) for bold_ in (True, False))

@@ -20,10 +20,18 @@ TRACE = Workload(kind="trace", path="conv.csv", requests=500)
 
 def _online(what: Workload, round_: int, metrics: dict[str, float], **facts: Any) -> Result:
     base = served("baseline", 0.02 + 0.001 * round_, round_, what=what)
-    found = {"ttft_s": 0.02 + 0.001 * round_, "ttft_p95_s": 0.0512 + 0.001 * round_, "tpot_s": 0.004321,
-             "tpot_p95_s": 0.005, "itl_p99_s": 0.0123, "ttft_p99_s": 0.0601,
-             "output_tok_per_s": 812.5 + round_,
-             "request_per_s": 12.7 + 0.1 * round_, "concurrency": 4.0, "failed_requests": 0.0}  # fmt: skip
+    found = {
+        "ttft_s": 0.02 + 0.001 * round_,
+        "ttft_p95_s": 0.0512 + 0.001 * round_,
+        "tpot_s": 0.004321,
+        "tpot_p95_s": 0.005,
+        "itl_p99_s": 0.0123,
+        "ttft_p99_s": 0.0601,
+        "output_tok_per_s": 812.5 + round_,
+        "request_per_s": 12.7 + 0.1 * round_,
+        "concurrency": 4.0,
+        "failed_requests": 0.0,
+    }
     return replace(base, metrics={**found, **metrics}, facts={"window_s": 12.0, **facts})
 
 

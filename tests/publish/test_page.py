@@ -190,9 +190,7 @@ def test_latency_and_load_are_drawn_where_there_are_any(file: Path, opened: Open
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 390])
-def test_it_fits_and_can_be_looked_at(
-    file: Path, opened: Opened, tmp_path: Path, width: int, scheme: Scheme
-) -> None:
+def test_it_fits_and_can_be_looked_at(file: Path, opened: Opened, tmp_path: Path, width: int, scheme: Scheme) -> None:
     """Nothing is wider than the window; LLM_BENCH_SHOTS names a folder that keeps the pictures."""
     folder = Path(os.environ.get("LLM_BENCH_SHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -210,25 +208,30 @@ def test_it_fits_and_can_be_looked_at(
 
 def test_records_that_would_be_markup_are_text(records: list[Result], opened: Opened, tmp_path: Path) -> None:
     """Names and reasons with tags, ends of scripts and templates are read, never run."""
-    hostile = (
-        "<img src=x onerror=alert(1)>",
-        "</script><script>alert(2)</script>",
-        "{{data}}<!--",
-        "${1}`'\"&amp;",
-    )
+    hostile = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "{{data}}<!--", "${1}`'\"&amp;")
     ok = next(r for r in records if r.cell.workload is not None and r.status == "ok" and r.artifact)
     task = next(
-        r
-        for r in records
-        if r.cell.task is not None and "kl_mean" in r.metrics and r.cell.recipe == ok.cell.recipe
+        r for r in records if r.cell.task is not None and "kl_mean" in r.metrics and r.cell.recipe == ok.cell.recipe
     )
     made = [
-        replace(r, cell=replace(r.cell, recipe=replace(r.cell.recipe, name=name)), suite="s", reason=name,
-                facts={**r.facts, name: name}, receipts={name: name})
-        for name in hostile for r in (ok, task)
-    ]  # fmt: skip
-    failed = replace(made[0], cell=replace(made[0].cell, recipe=replace(ok.cell.recipe, name="bad")),
-                     status="failed", metrics={}, reason=hostile[1])  # fmt: skip
+        replace(
+            r,
+            cell=replace(r.cell, recipe=replace(r.cell.recipe, name=name)),
+            suite="s",
+            reason=name,
+            facts={**r.facts, name: name},
+            receipts={name: name},
+        )
+        for name in hostile
+        for r in (ok, task)
+    ]
+    failed = replace(
+        made[0],
+        cell=replace(made[0].cell, recipe=replace(ok.cell.recipe, name="bad")),
+        status="failed",
+        metrics={},
+        reason=hostile[1],
+    )
     with opened(written(tmp_path / "report.html", [*made, failed])) as page:
         assert {*names(page)} >= {*hostile}
         assert hostile[1] in page.inner_text("#t-speed .void")
@@ -239,9 +242,7 @@ def test_records_that_would_be_markup_are_text(records: list[Result], opened: Op
         assert page.locator("img").count() == 0
 
 
-def test_one_record_is_a_page_and_none_says_what_to_run(
-    records: list[Result], opened: Opened, tmp_path: Path
-) -> None:
+def test_one_record_is_a_page_and_none_says_what_to_run(records: list[Result], opened: Opened, tmp_path: Path) -> None:
     """A single load has its line and its record; without records the page names the command."""
     one = next(r for r in records if r.cell.workload is not None and r.status == "ok")
     with opened(written(tmp_path / "one" / "report.html", [one])) as page:

@@ -25,9 +25,7 @@ from bench.publish.tables.model import Entry, Row
 _LOAD = "closed-c8"
 
 
-def row(
-    recipe: str, rate: float, memory: float, recovery: float | None, ttft: float = 0.1, device: str = "gpu"
-) -> Row:
+def row(recipe: str, rate: float, memory: float, recovery: float | None, ttft: float = 0.1, device: str = "gpu") -> Row:
     """A row with one load and, where `recovery` is given, one score."""
     values = {"output_tok_per_s": rate, "peak_memory_bytes": memory, "ttft_p95_s": ttft}
     figures = {key: Spread(value, value, value, 0.0, 3) for key, value in values.items()}
@@ -99,9 +97,7 @@ def test_where_nothing_is_feasible_nothing_is_picked() -> None:
 def test_quality_that_nobody_measured_is_no_limit() -> None:
     """Dummy weights and a suite without tasks: a sentence below the table, and no --min-recovery."""
     plain = [row("baseline", 100, 1000, 1.0), row("a", 150, 500, None)]
-    dummy = [
-        replace(r, workloads={_LOAD: replace(r.workloads[_LOAD], marks=("dummy",))}, tasks={}) for r in plain
-    ]
+    dummy = [replace(r, workloads={_LOAD: replace(r.workloads[_LOAD], marks=("dummy",))}, tasks={}) for r in plain]
 
     assert without_quality(ROWS, "s", Wish(min_recovery=0.9)) == ""
     assert without_quality(dummy, "s", Wish()).startswith("quality is not judged: s runs dummy weights")
@@ -131,12 +127,8 @@ def test_what_cannot_be_judged_is_one_sentence() -> None:
         workload_of(ROWS, "", Wish("energy"))
     with pytest.raises(UserError, match="closed-c8 does not tell net J/output token; none of"):
         workload_of(ROWS, _LOAD, Wish("energy"))
-    with pytest.raises(
-        UserError, match="2 workloads tell output tok/s; say which with --workload: a, closed-c8"
-    ):
-        workload_of(
-            [replace(r, workloads={**r.workloads, "a": r.workloads[_LOAD]}) for r in ROWS], "", Wish()
-        )
+    with pytest.raises(UserError, match="2 workloads tell output tok/s; say which with --workload: a, closed-c8"):
+        workload_of([replace(r, workloads={**r.workloads, "a": r.workloads[_LOAD]}) for r in ROWS], "", Wish())
     with pytest.raises(UserError, match="'much' is no size"):
         size_bytes("much")
     assert [size_bytes(text) for text in ("16GiB", "500 MiB", "2GB", "8e9")] == [2**34, 500 * 2**20, 2e9, 8e9]

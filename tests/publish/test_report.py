@@ -43,11 +43,7 @@ def test_an_edited_record_makes_its_devices_tables_stale(tmp_path: Path) -> None
         return {path.name for path in report.stale(_wanted(tmp_path))}
 
     assert stale(whole) == set()
-    assert stale(whole.replace('"perplexity": ', '"perplexity": 9')) == {
-        "README.md",
-        "TABLES.md",
-        "tables.csv",
-    }
+    assert stale(whole.replace('"perplexity": ', '"perplexity": 9')) == {"README.md", "TABLES.md", "tables.csv"}
     looked_at = tmp_path / device.name / "demo" / "r0.json"
     looked_at.parent.mkdir()
     looked_at.write_text(whole.replace('"suite": "quality"', '"suite": "demo"'))

@@ -24,9 +24,13 @@ def test_it_writes_tables_figures_and_the_page_once(tmp_path: Path) -> None:
     written = report(tmp_path).output.split()
     figures = tmp_path / device.name / "figures"
     assert {Path(path).name for path in written} == {
-        "README.md", "TABLES.md", "tables.csv", "report.html", "libraries-quality-bits.svg",
+        "README.md",
+        "TABLES.md",
+        "tables.csv",
+        "report.html",
+        "libraries-quality-bits.svg",
         "libraries-quality-bits.png",
-    }  # fmt: skip
+    }
     assert report(tmp_path).output == ""
     (tmp_path / "report.html").unlink()
     assert report(tmp_path, "--check").exit_code == 0

@@ -16,9 +16,13 @@ from tests.publish.test_tables import served
 def _timed(recipe: str, tpot_s: float, roofline_s: float, engine: str = "hf", **facts: Any) -> Result:
     base = served(recipe, 0.02, engine=engine)
     found = {
-        "tpot_s": tpot_s, "roofline_s": roofline_s, "roofline_fraction": roofline_s / tpot_s,
-        "mbu_fraction": roofline_s / tpot_s, "mfu_fraction": 0.25, "decode_mfu_fraction": 0.01,
-    }  # fmt: skip
+        "tpot_s": tpot_s,
+        "roofline_s": roofline_s,
+        "roofline_fraction": roofline_s / tpot_s,
+        "mbu_fraction": roofline_s / tpot_s,
+        "mfu_fraction": 0.25,
+        "decode_mfu_fraction": 0.01,
+    }
     return replace(base, metrics={**base.metrics, **found}, facts=facts)
 
 
@@ -36,9 +40,13 @@ def test_a_section_says_how_near_each_row_came() -> None:
     lines = [line.strip("| ").split(" | ") for line in section.splitlines()]
 
     assert lines[0][2:] == [
-        "MBU % ↑", "MFU of prefill % ↑", "decoding bound by", "least TPOT by the roofline ms", "gained x ↑",
+        "MBU % ↑",
+        "MFU of prefill % ↑",
+        "decoding bound by",
+        "least TPOT by the roofline ms",
+        "gained x ↑",
         "gain at the roofline x",
-    ]  # fmt: skip
+    ]
     assert lines[2] == ["baseline", "hf", "50.0", "25.0", "memory", "4.00", "–", "–"]  # noqa: RUF001  (as shown)
     assert lines[3] == ["gptq-w4", "hf", "25.0", "25.0", "launch", "1.00", "2.00", "4.00"]
 
@@ -73,9 +81,7 @@ def test_whose_word_a_ceiling_is_stands_below() -> None:
     by_vendor = _timed("baseline", 0.008, 0.004, ceiling=known)
     measured = _timed("baseline", 0.008, 0.004, ceiling={"measured": known["measured"]})
 
-    assert "of the device's ceiling (https://nvidia.com/l4); launch" in render(
-        build([by_vendor]), "terminal", 300
-    )
+    assert "of the device's ceiling (https://nvidia.com/l4); launch" in render(build([by_vendor]), "terminal", 300)
     assert "of the device's ceiling (measured here); launch" in render(build([measured]), "terminal", 300)
     assert "measured here" in render(build([measured]), "csv")
 

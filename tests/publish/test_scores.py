@@ -24,13 +24,24 @@ def _answered(recipe: str, answers: str, engine: str = "hf", **facts: object) ->
     share = answers.count("1") / len(answers)
     known = {
         "scores": {"acc": share, "acc_stderr": (share * (1 - share) / (len(answers) - 1)) ** 0.5},
-        "metric": "acc", "items": len(answers), "item_scores": answers, "texts_sha256": "t", "max_length": 9,
+        "metric": "acc",
+        "items": len(answers),
+        "item_scores": answers,
+        "texts_sha256": "t",
+        "max_length": 9,
         **facts,
-    }  # fmt: skip
+    }
     return Result(
-        "d", "demo", cell(recipe, engine, TASK), 0, "ok", CPU, artifact=made(recipe), facts=known,
+        "d",
+        "demo",
+        cell(recipe, engine, TASK),
+        0,
+        "ok",
+        CPU,
+        artifact=made(recipe),
+        facts=known,
         metrics=lm_eval.metrics(known),
-    )  # fmt: skip
+    )
 
 
 def _answers(right: int, flipped: int = 0, of: int = 1000) -> str:

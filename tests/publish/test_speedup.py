@@ -51,8 +51,12 @@ def test_each_engine_has_its_own_unquantized_model() -> None:
         }
         return Row("gpu", "s", "m", recipe, engine, baseline, None, {}, loads, whole=whole)
 
-    rows = [row("baseline", "hf", 100, baseline=True, whole=True), row("nf4", "hf", 50),
-            row("gguf-f16", "llamacpp", 200, whole=True), row("gguf-q4_k_m", "llamacpp", 500)]  # fmt: skip
+    rows = [
+        row("baseline", "hf", 100, baseline=True, whole=True),
+        row("nf4", "hf", 50),
+        row("gguf-f16", "llamacpp", 200, whole=True),
+        row("gguf-q4_k_m", "llamacpp", 500),
+    ]
     (found,) = sections(rows)
 
     assert found.heads == ("recipe", "engine", "batch 1", "batch 8", "faster?")

@@ -33,9 +33,7 @@ def cell(recipe: str, engine: str = "hf", what: Workload | Task = LOAD) -> Cell:
 
 def made(recipe: str) -> Artifact:
     bits, kind = (16.0, "hf") if recipe == "baseline" else (4.25, recipe.partition("-")[0])
-    audit = Audit(
-        kind, int(bits * 2**20), 900, 100, 90, 800, bits, 1.0, tied_head=True, vocab_size=8, context=16
-    )
+    audit = Audit(kind, int(bits * 2**20), 900, 100, 90, 800, bits, 1.0, tied_head=True, vocab_size=8, context=16)
     return Artifact(recipe, kind, "sha", (), audit)
 
 
@@ -47,27 +45,33 @@ def stored(bits: int) -> Artifact:
 def served(recipe: str, ttft_s: float, round_: int = 0, engine: str = "hf", what: Workload = LOAD) -> Result:
     metrics = {"ttft_s": ttft_s, "tpot_s": 0.01, "output_tok_per_s": 100.0, "peak_memory_bytes": 1e9}
     return Result(
-        "d", "demo", cell(recipe, engine, what), round_, "ok", CPU,
-        artifact=made(recipe), metrics=metrics, started=f"2026-11-22T00:00:{round_:02}",
-    )  # fmt: skip
+        "d",
+        "demo",
+        cell(recipe, engine, what),
+        round_,
+        "ok",
+        CPU,
+        artifact=made(recipe),
+        metrics=metrics,
+        started=f"2026-11-22T00:00:{round_:02}",
+    )
 
 
 def scored(recipe: str, nll: Sequence[float], engine: str = "hf") -> Result:
     facts: dict[str, Any] = {
-        "sha256": "t", "context": 512, "stride": 512, "tokens": 1024, "first_ids": [1], "windows": len(nll),
-        "window_nll": list(nll), "window_tokens": [511] * len(nll), "window_bytes": [2000] * len(nll),
-    }  # fmt: skip
+        "sha256": "t",
+        "context": 512,
+        "stride": 512,
+        "tokens": 1024,
+        "first_ids": [1],
+        "windows": len(nll),
+        "window_nll": list(nll),
+        "window_tokens": [511] * len(nll),
+        "window_bytes": [2000] * len(nll),
+    }
     metrics = {"perplexity": math.exp(sum(nll) / 511 / len(nll))}
     return Result(
-        "d",
-        "demo",
-        cell(recipe, engine, PPL),
-        0,
-        "ok",
-        CPU,
-        artifact=made(recipe),
-        facts=facts,
-        metrics=metrics,
+        "d", "demo", cell(recipe, engine, PPL), 0, "ok", CPU, artifact=made(recipe), facts=facts, metrics=metrics
     )
 
 

@@ -17,13 +17,7 @@ from bench.store import Store
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 _EQUAL = 1.005  # of two perplexities that are to be in an order
 _FASTER = 0.85  # of the baseline's TPOT: faster below, not so above; rounds spread by up to a third here
-_ENGINES = {
-    "hf": "",
-    "vllm": "",
-    "llamacpp": "-gguf-f16",
-    "onnxruntime": "-onnx-fp32",
-    "openvino": "-openvino-fp32",
-}
+_ENGINES = {"hf": "", "vllm": "", "llamacpp": "-gguf-f16", "onnxruntime": "-onnx-fp32", "openvino": "-openvino-fp32"}
 
 
 def _rows(suite: str) -> dict[tuple[str, str], Row]:
@@ -68,9 +62,7 @@ def _tpot(rows: dict[tuple[str, str], Row], recipe: str, engine: str) -> float:
         ("baseline", "wanda-50"),
     ],
 )
-def test_the_better_way_has_no_more_perplexity(
-    techniques: dict[tuple[str, str], Row], better: str, worse: str
-) -> None:
+def test_the_better_way_has_no_more_perplexity(techniques: dict[tuple[str, str], Row], better: str, worse: str) -> None:
     """Activations tell which weights matter; a free choice of zeros beats a pattern; training mends.
 
     And rounding that was trained for, and a teacher's distribution against the text alone, at equal budgets.
@@ -78,9 +70,7 @@ def test_the_better_way_has_no_more_perplexity(
     assert _perplexity(techniques, better) <= _EQUAL * _perplexity(techniques, worse)
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"), [("gptq-w4g128", "llmc-w4a16"), ("awq-w4g128", "awq-w4g128-autoawq")]
-)
+@pytest.mark.parametrize(("ours", "theirs"), [("gptq-w4g128", "llmc-w4a16"), ("awq-w4g128", "awq-w4g128-autoawq")])
 def test_two_libraries_make_the_same_of_one_scheme(ours: str, theirs: str) -> None:
     """The same calibration text, bits and groups: perplexities within the margin of each other."""
     rows = _rows("libraries")
@@ -90,10 +80,7 @@ def test_two_libraries_make_the_same_of_one_scheme(ours: str, theirs: str) -> No
 
 def test_equal_bits_are_compared(techniques: dict[tuple[str, str], Row]) -> None:
     """QAT's artifact has the bits per weight of the one that was only rounded."""
-    bits = {
-        name: techniques[name, "hf"].size("bits_per_weight")
-        for name in ("qat-int4-intx", "torchao-int4-intx")
-    }
+    bits = {name: techniques[name, "hf"].size("bits_per_weight") for name in ("qat-int4-intx", "torchao-int4-intx")}
 
     assert len(set(bits.values())) == 1
 
@@ -107,9 +94,7 @@ def test_distillation_keeps_the_zeros(techniques: dict[tuple[str, str], Row]) ->
 
 
 @pytest.mark.parametrize("engine", _ENGINES)
-def test_a_model_with_fewer_layers_is_faster_in_every_engine(
-    pruned: dict[tuple[str, str], Row], engine: str
-) -> None:
+def test_a_model_with_fewer_layers_is_faster_in_every_engine(pruned: dict[tuple[str, str], Row], engine: str) -> None:
     """Three of five layers: a decode step takes less than the whole model's, beyond the margin."""
     end = _ENGINES[engine]
     whole = _tpot(pruned, end.removeprefix("-") or "baseline", engine)

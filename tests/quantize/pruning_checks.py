@@ -80,9 +80,7 @@ def _mask(demo: Path, pruned: Path) -> dict[str, float]:
     weight = model.get_submodule(LAYER).weight.detach()
     norms = torch.cat([x.flatten(0, 1) for x in given]).norm(dim=0)
     order = (weight.abs() * norms).argsort(dim=1)
-    zero = torch.zeros_like(weight, dtype=torch.bool).scatter_(
-        1, order[:, : weight.shape[1] // 2], value=True
-    )
+    zero = torch.zeros_like(weight, dtype=torch.bool).scatter_(1, order[:, : weight.shape[1] // 2], value=True)
     after = transformer.load(pruned, "cpu").get_submodule(LAYER).weight.detach()
     same = (after == 0) == zero
     rest = (after - weight)[~zero & same].abs().max()
@@ -139,9 +137,7 @@ def _trained(demo: Path, pruned: Path, out: Path) -> dict[str, Any]:
     _, tuned = run("tuned", replace(plan, alpha=0.0), None)
     ids = _ids(demo)[:8]
     with torch.no_grad():
-        apart = [
-            float(training._loss(m, guide, ids, plan)) for m in (transformer.load(pruned, "cpu"), straight)
-        ]
+        apart = [float(training._loss(m, guide, ids, plan)) for m in (transformer.load(pruned, "cpu"), straight)]
     return {
         "curve": [loss for _, loss in facts["loss_curve"]],
         "divergence": apart,

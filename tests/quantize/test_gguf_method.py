@@ -76,16 +76,12 @@ def test_an_unknown_tokenizer_is_named(llamacpp_python: Path, tmp_path: Path) ->
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        ["def f(x):"], trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet)
-    )
+    tokenizer.train_from_iterator(["def f(x):"], trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet))
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
 
     said = _said(llamacpp_python, folder, "f16")
-    assert said.startswith(
-        "llama.cpp's converter does not know this BPE tokenizer (its pre-tokenizer hash is "
-    )
+    assert said.startswith("llama.cpp's converter does not know this BPE tokenizer (its pre-tokenizer hash is ")
     assert len(said.splitlines()) == 1
 
 
@@ -111,6 +107,9 @@ def _said(python: Path, folder: Path, kind: str, out: Path | None = None) -> str
     done = subprocess.run(
         [python, "-c", _APPLY, str(folder), str(out), kind],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=True, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
     return done.stdout.strip()

@@ -43,15 +43,7 @@ BITS = {
 # RMS error of the logits over the baseline's standard deviation; the baseline in disguise reads 0.
 # On the demo model that ships, nf4 and fp4 read 0.16 and 0.21 (on an early checkpoint 0.04 and 0.06).
 # What a broken one would read was not measured on it: the bounds leave about a quarter above what is.
-ERROR = {
-    "gptq": 0.12,
-    "gptq-actorder": 0.12,
-    "awq": 0.12,
-    "nf4": 0.2,
-    "nf4-dq": 0.2,
-    "fp4": 0.26,
-    "int8": 0.05,
-}
+ERROR = {"gptq": 0.12, "gptq-actorder": 0.12, "awq": 0.12, "nf4": 0.2, "nf4-dq": 0.2, "fp4": 0.26, "int8": 0.05}
 
 _APPLY = """
 import importlib, json, sys
@@ -107,9 +99,13 @@ def _run(python: Path, home: Path, code: str, *words: str) -> str:
     search = os.pathsep.join([str(python.parent), os.environ["PATH"]])
     done = subprocess.run(
         [str(python), "-c", code, *words],
-        cwd=scratch, capture_output=True, text=True, check=False, timeout=900,
+        cwd=scratch,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
         env={**os.environ, "PATH": search, "PYTHONPATH": str(ROOT), "GPTQMODEL_CPU_WORKERS": "2"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
 
@@ -182,9 +178,7 @@ def test_every_calibration_token_is_used_and_on_record(made: Path, recipe: str) 
 @pytest.mark.engine
 def test_gptq_is_the_paper_s_unless_asked(made: Path) -> None:
     """The library's own reordering is off, and act-order is what the option says."""
-    plain, ordered = (
-        json.loads((made / f"{r}.json").read_text())["settings"] for r in ("gptq", "gptq-actorder")
-    )
+    plain, ordered = (json.loads((made / f"{r}.json").read_text())["settings"] for r in ("gptq", "gptq-actorder"))
 
     assert (plain["act_group_aware"], plain["desc_act"]) == (False, False)
     assert (ordered["act_group_aware"], ordered["desc_act"]) == (False, True)

@@ -48,9 +48,7 @@ def test_values_are_what_numpy_casts_them_to(tmp_path: Path, dtype: str) -> None
 
     assert set(made) == set(tensors)
     for name, before in tensors.items():
-        wanted = (
-            before if name == "steps" else before.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-        )
+        wanted = before if name == "steps" else before.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
         assert made[name].dtype == wanted.dtype
         np.testing.assert_array_equal(made[name], wanted)
 
@@ -78,9 +76,7 @@ def test_bits_per_weight_are_the_type_s(tmp_path: Path) -> None:
 def test_shards_stay_shards(tmp_path: Path) -> None:
     """Every file of the index is rewritten, and the index tells the new size."""
     source = tmp_path / "in"
-    _model(
-        source, {"a": np.ones((4, 4), np.float16)}, dtype="float16", vision_config={"torch_dtype": "float16"}
-    )
+    _model(source, {"a": np.ones((4, 4), np.float16)}, dtype="float16", vision_config={"torch_dtype": "float16"})
     (source / "model.safetensors").rename(source / "model-00001-of-00002.safetensors")
     save_file({"b": np.ones(6, np.float16)}, source / "model-00002-of-00002.safetensors")
     where = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
@@ -106,9 +102,7 @@ def test_a_number_too_large_is_refused_by_name(tmp_path: Path) -> None:
 def test_infinities_and_nan_pass_through(tmp_path: Path) -> None:
     """What is not finite in the source is the source's own affair."""
     odd = np.array([np.inf, -np.inf, np.nan, 1.0], np.float32)
-    made = load_file(
-        _apply(_model(tmp_path / "in", {"w": odd}), "float16", tmp_path / "out") / "model.safetensors"
-    )
+    made = load_file(_apply(_model(tmp_path / "in", {"w": odd}), "float16", tmp_path / "out") / "model.safetensors")
 
     np.testing.assert_array_equal(made["w"], odd.astype(np.float16))
 

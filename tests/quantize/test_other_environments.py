@@ -65,9 +65,13 @@ def _run(env: str, home: Path, code: str, *words: str) -> str:
     search = os.pathsep.join([str(Path(ready.python).parent), os.environ["PATH"]])
     done = subprocess.run(
         [ready.python, "-c", code, *words],
-        cwd=scratch, capture_output=True, text=True, check=False, timeout=900,
+        cwd=scratch,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
         env={**os.environ, **ready.variables, "PATH": search, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
 

@@ -27,8 +27,12 @@ def found(out: Path, hf_python: Path) -> Any:
     """What pruning_checks.py saw."""
     done = subprocess.run(
         [str(hf_python), str(ROOT / "tests/quantize/pruning_checks.py"), str(DEMO), str(out)],
-        capture_output=True, text=True, check=False, timeout=900, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.partition("FOUND")[2])
 
@@ -36,10 +40,13 @@ def found(out: Path, hf_python: Path) -> Any:
 @pytest.mark.parametrize(
     ("name", "zero", "pattern"),
     [
-        ("magnitude", 0.5, False), ("global", 0.5, False), ("magnitude-2of4", 0.5, True),
-        ("wanda", 0.5, False), ("wanda-2of4", 0.5, True),
+        ("magnitude", 0.5, False),
+        ("global", 0.5, False),
+        ("magnitude-2of4", 0.5, True),
+        ("wanda", 0.5, False),
+        ("wanda-2of4", 0.5, True),
     ],
-)  # fmt: skip
+)
 def test_the_files_hold_the_sparsity_that_was_asked_for(
     found: Any,
     out: Path,
@@ -59,10 +66,7 @@ def test_the_files_hold_the_sparsity_that_was_asked_for(
 def test_global_pruning_takes_more_of_some_layers(found: Any, out: Path) -> None:
     """Per layer the least sparse one has half of its weights zero, over all of them one has fewer."""
     del found
-    least = {
-        n: json.loads((out / f"{n}.json").read_text())["least_layer_sparsity"]
-        for n in ("magnitude", "global")
-    }
+    least = {n: json.loads((out / f"{n}.json").read_text())["least_layer_sparsity"] for n in ("magnitude", "global")}
 
     assert least["magnitude"] == pytest.approx(0.5, abs=1e-4)
     assert least["global"] < 0.49

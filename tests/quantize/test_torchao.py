@@ -29,14 +29,24 @@ RECIPES: dict[str, dict[str, Any]] = {
 # 8 bits, and 40 of scale and zero per row of 256 or 768; fp8 has no zero; static adds 32 a layer; groups of
 # 64 have 40 bits each. 96 divides the 768 inputs of down_proj alone: a quarter has 8 5/12, the rest 32 bits.
 BITS = {
-    "int8wo": 8.13, "int8dyn": 8.13, "int8static": 8.13, "fp8wo": 8.104, "intx4": 8.625, "8da4w": 8.625,
-    "intx3row": 8.13, "intx4g96": 26.104,
-}  # fmt: skip
+    "int8wo": 8.13,
+    "int8dyn": 8.13,
+    "int8static": 8.13,
+    "fp8wo": 8.104,
+    "intx4": 8.625,
+    "8da4w": 8.625,
+    "intx3row": 8.13,
+    "intx4g96": 26.104,
+}
 WEIGHTS = {
-    "int8wo": "Int8Tensor", "int8dyn": "Int8Tensor", "int8static": "Int8Tensor", "fp8wo": "Float8Tensor",
-    "intx4": "IntxUnpackedToInt8Tensor int4", "8da4w": "IntxUnpackedToInt8Tensor int4",
+    "int8wo": "Int8Tensor",
+    "int8dyn": "Int8Tensor",
+    "int8static": "Int8Tensor",
+    "fp8wo": "Float8Tensor",
+    "intx4": "IntxUnpackedToInt8Tensor int4",
+    "8da4w": "IntxUnpackedToInt8Tensor int4",
     "intx3row": "IntxUnpackedToInt8Tensor int3",
-}  # fmt: skip
+}
 ACTIVATIONS = {
     "int8dyn": "int8 per token, dynamic x35",
     "int8static": "int8 per layer, static x35",
@@ -44,9 +54,15 @@ ACTIVATIONS = {
 }
 # RMS error of the logits over the baseline's standard deviation: a quarter above what was seen.
 ERROR = {
-    "int8wo": 0.02, "int8dyn": 0.05, "int8static": 0.1, "fp8wo": 0.08, "intx4": 0.3, "8da4w": 0.3,
-    "intx3row": 1.0, "intx4g96": 0.3,
-}  # fmt: skip
+    "int8wo": 0.02,
+    "int8dyn": 0.05,
+    "int8static": 0.1,
+    "fp8wo": 0.08,
+    "intx4": 0.3,
+    "8da4w": 0.3,
+    "intx3row": 1.0,
+    "intx4g96": 0.3,
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +75,13 @@ def seen(home: Path, hf_python: Path) -> dict[str, Any]:
     """What torchao_checks.py saw in the hf environment."""
     done = subprocess.run(
         [str(hf_python), str(ROOT / "tests/quantize/torchao_checks.py"), DEMO, home, json.dumps(RECIPES)],
-        cwd=home, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
@@ -101,8 +121,10 @@ def test_the_audit_counts_what_is_stored(seen: dict[str, Any], home: Path, recip
     assert told.bits_per_weight == pytest.approx(BITS[recipe], abs=0.001)
     assert told.quantized_fraction == (0.25 if recipe == "intx4g96" else 1.0)
     assert (derived.linear_parameters, derived.bits_per_weight, derived.notes) == (
-        told.linear_parameters, told.bits_per_weight, told.notes,
-    )  # fmt: skip
+        told.linear_parameters,
+        told.bits_per_weight,
+        told.notes,
+    )
     assert seen[recipe]["memory"]["weights_bytes"] == pytest.approx(told.weight_bytes, rel=1e-3)
     narrow = {"intx4": 4, "8da4w": 4, "intx3row": 3}
     if recipe in narrow:
@@ -180,9 +202,7 @@ def _hardware(capability: str = "") -> Hardware:
         ({"scheme": "int8-static", "batch_size": 0}, "", "not at least 1"),
     ],
 )
-def test_what_cannot_be_made_is_said_beforehand(
-    options: dict[str, Any], capability: str, reason: str | None
-) -> None:
+def test_what_cannot_be_made_is_said_beforehand(options: dict[str, Any], capability: str, reason: str | None) -> None:
     """By the hardware's capability and arithmetic, and by the model's shapes."""
     method = plugins.load(plugins.METHODS, "torchao")
     said = method.unsupported(method.Options(**options), audit.source(DEMO), _hardware(capability))

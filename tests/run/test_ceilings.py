@@ -18,9 +18,8 @@ KNOWN = Ceiling(
     "measured here", {"1048576": 4e10, "67108864": 1e10}, {"float32": 1e11}, "x", ("avx2",), 2, {"torch": "2"}
 )
 L4 = replace(
-    CPU, device="cuda:0", slug="l4", memory_bytes=24 * 10**9,
-    gpus=(Gpu(0, "NVIDIA L4", 24 * 10**9, "8.9", "580.1"),),
-)  # fmt: skip
+    CPU, device="cuda:0", slug="l4", memory_bytes=24 * 10**9, gpus=(Gpu(0, "NVIDIA L4", 24 * 10**9, "8.9", "580.1"),)
+)
 
 
 def test_a_ceiling_is_kept_beside_the_records(tmp_path: Path, cache: Path) -> None:

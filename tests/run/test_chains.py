@@ -26,9 +26,9 @@ def _against(*steps: dict[str, Any], model: Path = DEMO) -> str:
         name, given = step["method"], {k: v for k, v in step.items() if k != "method"}
         spelled.append(Step(name, config.options(plugins.METHODS, name, given, name)))
     hardware, resolved = machine.detect("cpu"), resolve.resolve(Model(str(model)), fetch=False)
-    return artifacts.unsupported(
-        artifacts.steps_for(Recipe("r", tuple(spelled)), hardware, "hf"), resolved, hardware
-    )[0]
+    return artifacts.unsupported(artifacts.steps_for(Recipe("r", tuple(spelled)), hardware, "hf"), resolved, hardware)[
+        0
+    ]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def _against(*steps: dict[str, Any], model: Path = DEMO) -> str:
         ({"method": "distill", "teacher": "nowhere"}, "teacher: the model folder has no readable config"),
         ({"method": "qat", "group_size": 100}, "group_size 100 divides the inputs of no linear layer"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_one_sentence(step: dict[str, Any], sentence: str) -> None:
     """A share, count or pattern that the model cannot have is refused by its numbers."""
     said = _against(step)
@@ -73,10 +73,7 @@ def test_a_student_deeper_than_its_teacher_is_refused(tmp_path: Path) -> None:
     """So is one of another vocabulary; a teacher of the same depth is not."""
     teacher = json.loads((DEMO / "config.json").read_text())
     for changed, sentence in (
-        (
-            {"num_hidden_layers": 2},
-            "the student has 5 layers and its teacher 2: a teacher is at least as deep",
-        ),
+        ({"num_hidden_layers": 2}, "the student has 5 layers and its teacher 2: a teacher is at least as deep"),
         ({"vocab_size": 8}, "the student has a vocabulary of 4096 and its teacher one of 8"),
         ({}, ""),
     ):

@@ -36,10 +36,18 @@ def _fresh(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _plan(*devices: str, engine: str = "fake") -> planned.Plan:
     load = {"batch": 1, "prompt_tokens": 4, "new_tokens": 4, "repeats": 1}
-    suite = config.suite({
-        "name": "s", "model": "models/demo", "recipes": ["as-is"], "engines": [engine], "workloads": [load],
-        "devices": list(devices), "rounds": 1, "settle_s": 0,
-    })  # fmt: skip
+    suite = config.suite(
+        {
+            "name": "s",
+            "model": "models/demo",
+            "recipes": ["as-is"],
+            "engines": [engine],
+            "workloads": [load],
+            "devices": list(devices),
+            "rounds": 1,
+            "settle_s": 0,
+        }
+    )
     return plan.plan(suite, fetch=False)
 
 
@@ -53,12 +61,11 @@ def test_two_alike_gpus_in_one_run(tmp_path: Path, cache: Path, monkeypatch: pyt
 
     assert tally.done == {"ok": 2}
     assert sorted(f.name for f in (tmp_path / "results").iterdir()) == [_PLAIN, f"{_PLAIN}-gpu1"]
-    assert sorted(f.stem for f in (cache / "locks").iterdir()) == [
-        f"nvidia-h100-80gb-hbm3-gpu-{n}" for n in range(2)
-    ]
+    assert sorted(f.stem for f in (cache / "locks").iterdir()) == [f"nvidia-h100-80gb-hbm3-gpu-{n}" for n in range(2)]
     assert [(row.device, next(iter(row.workloads.values())).status) for row in rows] == [
-        (_PLAIN, "ok"), (f"{_PLAIN}-gpu1", "ok"),
-    ]  # fmt: skip
+        (_PLAIN, "ok"),
+        (f"{_PLAIN}-gpu1", "ok"),
+    ]
     assert runner.pending(_plan("auto"), store) == []
 
 
@@ -68,8 +75,9 @@ def test_two_kinds_of_gpu_are_two_devices_of_a_plan(monkeypatch: pytest.MonkeyPa
     made = _plan("auto", engine="hf")
 
     assert [(c.device, c.engine.options["dtype"]) for c in made.cells] == [
-        ("cuda:0", "float16"), ("cuda:1", "bfloat16"),
-    ]  # fmt: skip
+        ("cuda:0", "float16"),
+        ("cuda:1", "bfloat16"),
+    ]
     assert {i.reason for i in made.items} == {""}
 
 

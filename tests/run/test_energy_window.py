@@ -28,10 +28,19 @@ _LOAD = {"batch": 2, "prompt_tokens": 16, "new_tokens": 8, "repeats": 3}
 
 
 def _suite(**more: object) -> Suite:
-    return config.suite({
-        "name": "s", "model": "models/demo", "recipes": ["fp32"], "engines": ["fake"], "workloads": [_LOAD],
-        "devices": ["cpu"], "rounds": 1, "settle_s": 0, **more,
-    })  # fmt: skip
+    return config.suite(
+        {
+            "name": "s",
+            "model": "models/demo",
+            "recipes": ["fp32"],
+            "engines": ["fake"],
+            "workloads": [_LOAD],
+            "devices": ["cpu"],
+            "rounds": 1,
+            "settle_s": 0,
+            **more,
+        }
+    )
 
 
 def _run(store: Store, suite: Suite, reader: counters.OpenReader = counters.reader) -> Result:
@@ -63,9 +72,7 @@ def test_a_round_beside_a_counter_has_joules(tmp_path: Path) -> None:
     assert facts["idle_s"] >= energy_window.IDLE_S
     written = window["batches"] * _LOAD["batch"] * _LOAD["new_tokens"]
     assert (window["output_tokens"], window["input_tokens"]) == (written, 2 * written)
-    assert metrics["energy_gross_j_per_output_token"] == pytest.approx(
-        metrics["energy_gross_j"] / written, rel=1e-5
-    )
+    assert metrics["energy_gross_j_per_output_token"] == pytest.approx(metrics["energy_gross_j"] / written, rel=1e-5)
     between_s = (facts["idle_s"] + window["duration_s"]) / 2  # at the least, from one middle to the other
     assert metrics["power_mean_w"] > facts["idle_power_w"] + 0.95 * _WATTS_PER_S * between_s
     assert metrics["energy_throttled_fraction"] > 0
@@ -132,9 +139,7 @@ def test_a_load_has_the_joules_of_its_own_window(tmp_path: Path) -> None:
     assert window["input_tokens"] == pytest.approx(100 * 16, rel=0.1)
     rate = window["output_tokens"] / window["duration_s"]
     assert metrics["output_tok_per_s"] == pytest.approx(rate, rel=1e-4)
-    assert metrics["energy_gross_j"] / window["duration_s"] == pytest.approx(
-        metrics["power_mean_w"], rel=1e-4
-    )
+    assert metrics["energy_gross_j"] / window["duration_s"] == pytest.approx(metrics["power_mean_w"], rel=1e-4)
     assert metrics["power_mean_w"] > result.facts["idle_power_w"] + _WATTS_PER_S * energy_window.IDLE_S / 2
 
 

@@ -26,9 +26,7 @@ def _smoke(command: Command, *, cache: Path, results: Path) -> subprocess.Comple
     return command("bench", "run", "configs/smoke.yaml", *words, LLM_BENCH_CACHE=str(cache))
 
 
-def test_an_artifact_that_does_not_fit_is_a_failed_record(
-    command: Command, small_disk: Path, tmp_path: Path
-) -> None:
+def test_an_artifact_that_does_not_fit_is_a_failed_record(command: Command, small_disk: Path, tmp_path: Path) -> None:
     """The cache is full: the cells are recorded as failed with the reason, and no half artifact is left."""
     done = _smoke(command, cache=small_disk, results=tmp_path / "results")
 
@@ -39,9 +37,7 @@ def test_an_artifact_that_does_not_fit_is_a_failed_record(
     assert list(small_disk.glob("artifacts/*/artifact.json")) == []
 
 
-def test_a_reference_that_does_not_fit_is_a_failed_record(
-    command: Command, small_disk: Path, tmp_path: Path
-) -> None:
+def test_a_reference_that_does_not_fit_is_a_failed_record(command: Command, small_disk: Path, tmp_path: Path) -> None:
     """More predictions of the baseline than the cache has room for: said before they are made, none left."""
     suite = tmp_path / "mine.yaml"
     suite.write_text(
@@ -56,9 +52,7 @@ def test_a_reference_that_does_not_fit_is_a_failed_record(
     assert [f for f in (small_disk / "references").iterdir() if f.suffix != ".lock"] == []
 
 
-def test_records_that_cannot_be_written_end_in_one_sentence(
-    command: Command, cache: Path, small_disk: Path
-) -> None:
+def test_records_that_cannot_be_written_end_in_one_sentence(command: Command, cache: Path, small_disk: Path) -> None:
     """The results' disk is full: exit code 2, one sentence, and the records that are there stay whole."""
     (small_disk / "filler").write_bytes(bytes((1 << 20) - (24 << 10)))
     done = _smoke(command, cache=cache, results=small_disk / "results")

@@ -24,10 +24,18 @@ _OPEN = {"kind": "open", "rate_per_s": 40, "prompt_tokens": 16, "new_tokens": 8,
 
 
 def _run(store: Store, engine: dict[str, Any], *loads: dict[str, Any]) -> list[Result]:
-    suite = config.suite({
-        "name": "s", "model": "models/demo", "recipes": ["fp32"], "engines": [{"name": "fake", **engine}],
-        "workloads": list(loads), "devices": ["cpu"], "rounds": 1, "settle_s": 0,
-    })  # fmt: skip
+    suite = config.suite(
+        {
+            "name": "s",
+            "model": "models/demo",
+            "recipes": ["fp32"],
+            "engines": [{"name": "fake", **engine}],
+            "workloads": list(loads),
+            "devices": ["cpu"],
+            "rounds": 1,
+            "settle_s": 0,
+        }
+    )
     made = plan.plan(suite, fetch=False)
     with Progress() as progress:
         runner.run(made, store, progress, retry_failed=True)
@@ -38,8 +46,7 @@ def _run(store: Store, engine: dict[str, Any], *loads: dict[str, Any]) -> list[R
 def test_a_server_is_started_loaded_and_recorded(tmp_path: Path) -> None:
     """TTFT and TPOT are the server's schedule; the load asked for is the load in flight; nothing is left."""
     store = Store(tmp_path / "results")
-    closed, opened = sorted(_run(store, {"ttft_s": 0.03, "itl_s": 0.005}, _CLOSED, _OPEN),
-                            key=lambda r: r.cell.what)  # fmt: skip
+    closed, opened = sorted(_run(store, {"ttft_s": 0.03, "itl_s": 0.005}, _CLOSED, _OPEN), key=lambda r: r.cell.what)
 
     for result in (closed, opened):
         assert result.status == "ok", result.reason
@@ -69,8 +76,16 @@ def test_a_kinds_own_fields_alone_make_its_digest(cache: Path) -> None:
     del cache
 
     def digests(load: dict[str, Any]) -> set[str]:
-        suite = config.suite({"name": "s", "model": "models/demo", "recipes": ["fp32"], "engines": ["fake"],
-                              "workloads": [_CLOSED], "devices": ["cpu"]})  # fmt: skip
+        suite = config.suite(
+            {
+                "name": "s",
+                "model": "models/demo",
+                "recipes": ["fp32"],
+                "engines": ["fake"],
+                "workloads": [_CLOSED],
+                "devices": ["cpu"],
+            }
+        )
         suite = replace(suite, workloads=(Workload(**load),))  # a suite file may not say some of these
         return {item.digest for item in plan.plan(suite, fetch=False).items}
 
@@ -104,9 +119,7 @@ def test_a_kinds_own_fields_alone_make_its_digest(cache: Path) -> None:
 def test_a_load_that_cannot_be_is_refused(change: dict[str, Any], words: str) -> None:
     """In one sentence, before anything is run."""
     with pytest.raises(UserError, match=words):
-        config.suite(
-            {"name": "s", "model": "m", "recipes": ["fp32"], "engines": ["fake"], "workloads": [change]}
-        )
+        config.suite({"name": "s", "model": "m", "recipes": ["fp32"], "engines": ["fake"], "workloads": [change]})
 
 
 def test_a_running_server_can_be_loaded(command: Command, endpoint: str) -> None:
@@ -123,9 +136,7 @@ def test_a_running_server_can_be_loaded(command: Command, endpoint: str) -> None
 
 def test_a_server_that_is_not_there_is_one_sentence(command: Command) -> None:
     """Exit code 2, and what the client was told."""
-    done = command(
-        "bench", "load", f"http://127.0.0.1:{server.free_port()}", "--model", "m", "--requests", "3"
-    )
+    done = command("bench", "load", f"http://127.0.0.1:{server.free_port()}", "--model", "m", "--requests", "3")
 
     assert done.returncode == 2
     assert done.stderr.startswith("error: http://127.0.0.1:")

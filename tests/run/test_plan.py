@@ -132,9 +132,7 @@ def test_a_recipe_that_cannot_be_made_is_paired_by_what_it_would_be(tmp_path: Pa
     made = plan.plan(suite, fetch=False)
 
     assert {i.cell.engine.name for i in made.items} == {"hf", "fake"}
-    assert {i.reason for i in made.items} == {
-        "gptq reads hf, and is given gguf: start from weights in that form"
-    }
+    assert {i.reason for i in made.items} == {"gptq reads hf, and is given gguf: start from weights in that form"}
 
 
 @pytest.mark.usefixtures("cache")

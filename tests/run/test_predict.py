@@ -22,10 +22,16 @@ _LOAD = {"batch": 8, "prompt_tokens": 512, "new_tokens": 128}
 
 def _cells(gpu: str, measured: Known = _NOTHING, **more: object) -> dict[str, predict.Prediction]:
     """Predictions by recipe and engine."""
-    suite = config.suite({
-        "name": "s", "model": "shape:llama-3.2-1b", "recipes": ["baseline", "gguf-q8_0"],
-        "engines": ["hf", "llamacpp"], "workloads": [_LOAD], **more,
-    })  # fmt: skip
+    suite = config.suite(
+        {
+            "name": "s",
+            "model": "shape:llama-3.2-1b",
+            "recipes": ["baseline", "gguf-q8_0"],
+            "engines": ["hf", "llamacpp"],
+            "workloads": [_LOAD],
+            **more,
+        }
+    )
     found = predict.predict(suite, gpu, measured)
     return {f"{p.cell.recipe.name} {p.cell.engine.name}": p for p in found}
 
@@ -35,9 +41,7 @@ def test_the_bound_is_what_the_data_sheet_allows() -> None:
     found = _cells("l4")["baseline hf"]
     weights = 2 * (16 * (2 * 2048 * 2048 + 2 * 512 * 2048 + 3 * 8192 * 2048) + 128256 * 2048)
     kept = 8 * (512 + 64) * 2 * 16 * 8 * 64 * 2
-    prompt = 8 * (
-        2 * ((weights / 2 - 128256 * 2048) * 512 + 128256 * 2048) + 4 * 16 * 32 * 64 * 512 * 513 / 2
-    )
+    prompt = 8 * (2 * ((weights / 2 - 128256 * 2048) * 512 + 128256 * 2048) + 4 * 16 * 32 * 64 * 512 * 513 / 2)
 
     assert found.reason == ""
     assert found.least_tpot_s == pytest.approx((weights + kept) / 300e9, rel=1e-3)
@@ -96,7 +100,11 @@ def test_a_prediction_is_no_faster_than_its_bound_and_says_whose_law_it_is_by(me
         assert one.tpot_s >= one.least_tpot_s
     assert all(section.title.startswith("predicted, not measured") for section in sections)
     assert {line[-1].partition(" (")[0] for section in sections for line in section.lines} <= {
-        "hf hf", "llamacpp gguf", "hf", "llamacpp", "all engines",
-    }  # fmt: skip
+        "hf hf",
+        "llamacpp gguf",
+        "hf",
+        "llamacpp",
+        "all engines",
+    }
     assert len(plain["predicted"]) == 2
     assert plain["tpot_error_fraction"] == list(measured.step_error or ())

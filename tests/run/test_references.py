@@ -102,13 +102,7 @@ def test_its_digest_follows_text_baseline_engine_and_task(tmp_path: Path) -> Non
     changes: list[dict[str, Any]] = [
         {"engines": [{"name": "fake", "itl_s": 0.5}]},
         {"recipes": ["fp16", "fp32"]},
-        {
-            "recipes": [
-                "fp32",
-                "fp16",
-                {"name": "baseline", "steps": [{"method": "none", "dtype": "bfloat16"}]},
-            ]
-        },
+        {"recipes": ["fp32", "fp16", {"name": "baseline", "steps": [{"method": "none", "dtype": "bfloat16"}]}]},
         {"tasks": [{**task, "context": 65}]},
         {"tasks": [{**task, "convention": "hf"}]},
     ]

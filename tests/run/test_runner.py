@@ -29,9 +29,7 @@ settle_s: 0
 """
 
 
-def _suite(
-    tmp_path: Path, engines: str = "[fake]", rounds: int = 2, more: str = "", model: str = "models/demo"
-) -> str:
+def _suite(tmp_path: Path, engines: str = "[fake]", rounds: int = 2, more: str = "", model: str = "models/demo") -> str:
     file = tmp_path / "mine.yaml"
     file.write_text(_SUITE.format(model=model, engines=engines, rounds=rounds, more=more))
     return str(file)

@@ -32,11 +32,7 @@ def _digests(recipe: Recipe) -> tuple[str, ...]:
 
 @pytest.mark.parametrize(
     ("recipe", "digest"),
-    [
-        ("gptq-w4g128", "9d156cd08c79e85f"),
-        ("awq-w4g128", "7e64541ae2d5d7a4"),
-        ("nf4", "0db44e89853f8fc0"),
-    ],
+    [("gptq-w4g128", "9d156cd08c79e85f"), ("awq-w4g128", "7e64541ae2d5d7a4"), ("nf4", "0db44e89853f8fc0")],
 )
 def test_a_recipe_has_the_digest_it_had_before_methods_had_backends(recipe: str, digest: str) -> None:
     """Artifacts and records made before are found: these were computed by the release before."""

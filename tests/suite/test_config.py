@@ -35,14 +35,8 @@ def test_a_recipe_is_a_list_of_steps() -> None:
     [
         ({"recipies": []}, "recipies: unknown key; did you mean 'recipes'?"),
         ({"recipes": ["gptq-w4g182"]}, "did you mean 'gptq-w4g128'?"),
-        (
-            {"recipes": [{"name": "x", "steps": [{"metod": "gptq"}]}]},
-            "recipes[0].steps[0]: a step needs a method",
-        ),
-        (
-            {"recipes": [{"name": "x", "steps": [{"method": "gptp"}]}]},
-            "unknown method 'gptp': did you mean 'gptq'?",
-        ),
+        ({"recipes": [{"name": "x", "steps": [{"metod": "gptq"}]}]}, "recipes[0].steps[0]: a step needs a method"),
+        ({"recipes": [{"name": "x", "steps": [{"method": "gptp"}]}]}, "unknown method 'gptp': did you mean 'gptq'?"),
         (
             {"recipes": [{"name": "x", "steps": [{"method": "gptq", "groupsize": 64}]}]},
             "recipes[0].steps[0].groupsize: unknown key; did you mean 'group_size'?",
@@ -81,11 +75,7 @@ def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [
-        ("model: [", "line 2: not valid YAML"),
-        ("- a", "expected 'key: value' lines"),
-        ("", "expected 'key: value'"),
-    ],
+    [("model: [", "line 2: not valid YAML"), ("- a", "expected 'key: value' lines"), ("", "expected 'key: value'")],
 )
 def test_a_broken_file_is_named(tmp_path: Path, text: str, sentence: str) -> None:
     """YAML that cannot be read says where."""

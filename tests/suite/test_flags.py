@@ -11,8 +11,12 @@ def test_words_become_typed_options() -> None:
     words = ["--bits", "4", "--group-size=64", "--desc-act", "--no-symmetric", "--corpus", "path:a/b.txt"]
 
     assert flags.options(words) == {
-        "bits": 4, "group_size": 64, "desc_act": True, "symmetric": False, "corpus": "path:a/b.txt",
-    }  # fmt: skip
+        "bits": 4,
+        "group_size": 64,
+        "desc_act": True,
+        "symmetric": False,
+        "corpus": "path:a/b.txt",
+    }
 
 
 def test_a_negative_number_is_a_value() -> None:

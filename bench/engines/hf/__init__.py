@@ -28,9 +28,7 @@ from bench.engines.hf import torchao as _hf_torchao
 ENV = "hf"
 VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "bnb", "torchao", "compressed-tensors"})
-ENV_BY_FORMAT = {
-    "compressed-tensors": "llmcompressor"
-}  # needs a package that the environment hf does not have
+ENV_BY_FORMAT = {"compressed-tensors": "llmcompressor"}  # needs a package that the environment hf does not have
 MODES = frozenset({"offline", "online", "score"})
 _BLOCK_BYTES = 64 << 20
 _AMPERE = (8, 0)
@@ -38,8 +36,14 @@ _PACKED = frozenset({"gptq", "awq"})  # whose kernels on CUDA are gptqmodel's: a
 _CACHES = "continuous batching has a cache of its own: turn it off, or leave cache dynamic"
 _CPU_KV_BLOCKS, _CPU_BATCH_TOKENS = 128, 2048
 # -1 ends nothing; null would be filled in from the checkpoint's settings, as whatever is not named here.
-_GREEDY = {"do_sample": False, "num_beams": 1, "eos_token_id": -1, "repetition_penalty": 1.0,
-           "no_repeat_ngram_size": 0, "min_length": 0}  # fmt: skip
+_GREEDY = {
+    "do_sample": False,
+    "num_beams": 1,
+    "eos_token_id": -1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_length": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,7 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     if artifact_format not in LOADS:
         return f"Transformers here loads {', '.join(sorted(LOADS))}, not {artifact_format}"
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
-    if (
-        options.continuous_batching == "on"
-        and options.cache == "static"
-        and cell.workload
-        and cell.workload.online
-    ):
+    if options.continuous_batching == "on" and options.cache == "static" and cell.workload and cell.workload.online:
         return _CACHES
     dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
     if hardware.gpus and artifact_format in _PACKED and dtype == "float32":
@@ -205,9 +204,7 @@ class HfSession:
 
     def _room_for(self, tokens: int) -> None:
         if self.context is not None and tokens > self.context:
-            raise UserError(
-                f"{tokens} tokens do not fit the model's context of {self.context}: use shorter prompts"
-            )
+            raise UserError(f"{tokens} tokens do not fit the model's context of {self.context}: use shorter prompts")
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
@@ -223,16 +220,27 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     batching = {"on": True, "off": False, "auto": options.cache == "dynamic"}[options.continuous_batching]
     if batching and options.cache == "static":
         raise UserError(_CACHES)
-    words = {"--host": "127.0.0.1", "--port": port, "--device": device, "--dtype": dtype,
-             "--attn-implementation": options.attention, "--log-level": "warning"}  # fmt: skip
+    words = {
+        "--host": "127.0.0.1",
+        "--port": port,
+        "--device": device,
+        "--dtype": dtype,
+        "--attn-implementation": options.attention,
+        "--log-level": "warning",
+    }
     if batching and (blocks := options.kv_blocks or (_CPU_KV_BLOCKS if device == "cpu" else 0)):
         words["--cb-num-blocks"] = blocks
     if batching and device == "cpu":  # the attention mask grows with both, and Transformers would take 60%
         words["--cb-max-batch-tokens"] = _CPU_BATCH_TOKENS
     argv = (
-        python, "-m", "transformers.cli.transformers", "serve", str(folder),
-        *(str(word) for pair in words.items() for word in pair), *(["--continuous-batching"] * batching),
-    )  # fmt: skip
+        python,
+        "-m",
+        "transformers.cli.transformers",
+        "serve",
+        str(folder),
+        *(str(word) for pair in words.items() for word in pair),
+        *(["--continuous-batching"] * batching),
+    )
     variables = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
     if options.threads:
         variables["OMP_NUM_THREADS"] = str(options.threads)
@@ -339,25 +347,19 @@ def _look(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise UserError("the artifact has no config.json: it is no Transformers model folder")
     if not any(folder.glob("*.safetensors")):
-        raise UserError(
-            "the artifact has no .safetensors file; pickled checkpoints are refused, convert them first"
-        )
+        raise UserError("the artifact has no .safetensors file; pickled checkpoints are refused, convert them first")
 
 
 def _whole(info: Mapping[str, Any]) -> None:
     """UserError when the files lack a tensor: Transformers fills it with random numbers and only logs it."""
     for kind, word in (("missing_keys", "lack"), ("mismatched_keys", "have the wrong shape for")):
         if keys := sorted(key if isinstance(key, str) else key[0] for key in info.get(kind) or ()):
-            raise UserError(
-                f"the artifact's weights {word} {len(keys)} tensors of its config.json, first {keys[0]}"
-            )
+            raise UserError(f"the artifact's weights {word} {len(keys)} tensors of its config.json, first {keys[0]}")
 
 
 def _sentence(error: Exception, folder: Path) -> str:
     """The first sentence of an error, without this machine's paths, at most 200 characters."""
-    lines = [
-        line.strip() for line in str(error).replace(str(folder), "its folder").splitlines() if line.strip()
-    ]
+    lines = [line.strip() for line in str(error).replace(str(folder), "its folder").splitlines() if line.strip()]
     return (lines[0].split(". ")[0] if lines else type(error).__name__)[:200]
 
 

@@ -99,9 +99,7 @@ def shares(sizes: Sequence[tuple[Any, int]]) -> str:
     for dtype, size in sizes:
         total[short(dtype)] += size
     every = sum(total.values())
-    return ", ".join(
-        f"{name} {size / every:.0%}" for name, size in total.most_common() if size * 1000 >= every
-    )
+    return ", ".join(f"{name} {size / every:.0%}" for name, size in total.most_common() if size * 1000 >= every)
 
 
 def short(dtype: Any) -> str:

@@ -102,8 +102,7 @@ class Chooser:
         exact = self.model.dtype.itemsize >= 4 and not getattr(self.model.config, "quantization_config", None)
         most = _SAME_NATS if exact else _ROUNDED_NATS  # LLM.int8 rounds by what else is in the batch
         return all(
-            abs(a[0] - b[0]) <= most * len(choice)
-            for a, b, choice in zip(packed, alone, question.choices, strict=True)
+            abs(a[0] - b[0]) <= most * len(choice) for a, b, choice in zip(packed, alone, question.choices, strict=True)
         )
 
     def _rows(self, place: int, question: Question) -> list[_Row]:
@@ -144,11 +143,7 @@ class Chooser:
             kept = {"logits_to_keep": width - min(first)} if self.keeps else {}
             logits = self.model(**fed, use_cache=False, **kept).logits[:, min(first) - width :]
             owner = [r for r, row in enumerate(batch) for choice in row.choices for _ in choice]
-            at = [
-                start - min(first) + p
-                for start, row in zip(first, batch, strict=True)
-                for p in row.predicting
-            ]
+            at = [start - min(first) + p for start, row in zip(first, batch, strict=True) for p in row.predicting]
             picked = logits[self._tensor(owner), self._tensor(at)].float()
             targets = self._tensor([token for row in batch for choice in row.choices for token in choice])
             values = (picked.gather(1, targets[:, None])[:, 0] - picked.logsumexp(dim=1)).tolist()
@@ -191,9 +186,7 @@ def _unpacks(model: Any) -> bool:
     return config is not None and not getattr(config, "load_in_8bit", False)
 
 
-def generate_until(
-    model: Any, device: str, prompts: Sequence[Prompt], ended: Ended
-) -> Iterator[tuple[int, list[int]]]:
+def generate_until(model: Any, device: str, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:
     """By `generate`, prompts of about one length together, padded at the left behind a mask."""
     order = sorted(range(len(prompts)), key=lambda i: (-prompts[i].new_tokens, -len(prompts[i].ids)))
     for new, places in groupby(order, key=lambda i: prompts[i].new_tokens):
@@ -222,7 +215,6 @@ def _written(
         return torch.tensor([length > 0 for length in lengths], device=ids.device)
 
     made = model.generate(
-        fed.to(device), attention_mask=mask.to(device), max_new_tokens=new, stopping_criteria=[stop],
-        pad_token_id=0,
-    )  # fmt: skip
+        fed.to(device), attention_mask=mask.to(device), max_new_tokens=new, stopping_criteria=[stop], pad_token_id=0
+    )
     return [made[row, width : width + (length or new)].tolist() for row, length in enumerate(lengths)]

@@ -74,9 +74,7 @@ def serves(settings: Mapping[str, Any], dtype: str) -> None:
     """UserError for what `transformers serve` would load otherwise than `open`; of a config.json."""
     kind = ((settings["quantization_config"].get("quant_type") or {}).get("default") or {}).get("_type", "")
     if kind == "Int8StaticActivationInt8WeightConfig":
-        raise UserError(
-            "transformers serve cannot load static activation scales: measure this artifact offline"
-        )
+        raise UserError("transformers serve cannot load static activation scales: measure this artifact offline")
     stored = str(settings.get("dtype") or settings.get("torch_dtype") or dtype)
     if dtype not in {"auto", stored}:
         raise UserError(f"transformers serve computes this artifact in {stored} only, not in {dtype}")

@@ -113,12 +113,20 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     room = options.context or min(artifact.audit.context or _SLOT_TOKENS, _SLOT_TOKENS)
     on_gpu = device.startswith("cuda")
     words = {
-        "--model": _file(folder), "--host": "127.0.0.1", "--port": port, "--alias": "model",
-        "--ctx-size": room * _SLOTS, "--parallel": _SLOTS, "--batch-size": options.batch,
-        "--ubatch-size": options.ubatch, "--flash-attn": options.flash_attention,
-        "--cache-type-k": options.kv_dtype, "--cache-type-v": options.kv_dtype, "--cache-ram": 0,
+        "--model": _file(folder),
+        "--host": "127.0.0.1",
+        "--port": port,
+        "--alias": "model",
+        "--ctx-size": room * _SLOTS,
+        "--parallel": _SLOTS,
+        "--batch-size": options.batch,
+        "--ubatch-size": options.ubatch,
+        "--flash-attn": options.flash_attention,
+        "--cache-type-k": options.kv_dtype,
+        "--cache-type-v": options.kv_dtype,
+        "--cache-ram": 0,
         "--gpu-layers": (options.n_gpu_layers if options.n_gpu_layers >= 0 else "all") if on_gpu else 0,
-    }  # fmt: skip
+    }
     threads = ("--threads", str(options.threads)) if options.threads else ()
     plain = ("--no-kv-unified", "--no-cache-prompt", "--no-webui", *threads)
     argv = (str(program), *(str(word) for pair in words.items() for word in pair), *plain)
@@ -186,11 +194,7 @@ class Log:
         for name, kind, size in self.buffers():
             if _on_gpu(name) or not on_gpu:
                 held[kind] += size
-        found = {
-            "weights_bytes": held["model"],
-            "kv_bytes": held["KV"] + held["RS"],
-            "compute_bytes": held["compute"],
-        }
+        found = {"weights_bytes": held["model"], "kv_bytes": held["KV"] + held["RS"], "compute_bytes": held["compute"]}
         return {**found, "peak_bytes": sum(held.values())} if on_gpu else found
 
 
@@ -297,12 +301,7 @@ class LlamaSession:
         if tokens > asked:
             raise UserError(f"{tokens} tokens do not fit the context of {asked} that the engine was given")
         now = self.context
-        if now is None or (now.sequences, now.asked, now.batch, now.unified) != (
-            sequences,
-            asked,
-            batch,
-            False,
-        ):
+        if now is None or (now.sequences, now.asked, now.batch, now.unified) != (sequences, asked, batch, False):
             self.close()
             self.log.text = self.loaded
             self.context = now = Context(self, sequences, asked, batch)

@@ -25,9 +25,7 @@ _PAD = 256  # the library rounds a context up to this many tokens
 class Context:
     """A llama_context with its batch, whose arrays are NumPy's so that a step costs microseconds."""
 
-    def __init__(
-        self, session: Any, sequences: int, asked: int, batch: int, *, unified: bool = False
-    ) -> None:
+    def __init__(self, session: Any, sequences: int, asked: int, batch: int, *, unified: bool = False) -> None:
         import numpy as np
 
         lib, options = session.lib, session.options
@@ -173,9 +171,7 @@ class Shared:
             and sum(_outputs(q) for _, _, q in batch) <= self.outputs_most
         )
 
-    def _call(
-        self, batch: Sequence[tuple[int, int, Question]], found: dict[int, dict[int, ChoiceScore]]
-    ) -> None:
+    def _call(self, batch: Sequence[tuple[int, int, Question]], found: dict[int, dict[int, ChoiceScore]]) -> None:
         context = self.context
         context.clear()
         n = 0
@@ -230,8 +226,13 @@ def _outputs(question: Question) -> int:
 def _struct(lib: Any, arrays: Any) -> Any:
     """A llama_batch over a context's arrays."""
     made = lib.llama_batch()
-    for name, array in (("token", arrays.token), ("pos", arrays.pos), ("n_seq_id", arrays.counts),
-                        ("seq_id", arrays.places), ("logits", arrays.wanted)):  # fmt: skip
+    for name, array in (
+        ("token", arrays.token),
+        ("pos", arrays.pos),
+        ("n_seq_id", arrays.counts),
+        ("seq_id", arrays.places),
+        ("logits", arrays.wanted),
+    ):
         kind = dict(lib.llama_batch._fields_)[name]
         setattr(made, name, ctypes.cast(array.ctypes.data, kind))
     return made

@@ -16,9 +16,7 @@ class _Params(ctypes.Structure):
     _fields_ = (("no_alloc", ctypes.c_bool), ("context", ctypes.c_void_p))
 
 
-def unread_bytes(
-    lib: Any, model: Any, file: Path, held: Mapping[str, int], *, on_gpu: bool
-) -> dict[str, int]:
+def unread_bytes(lib: Any, model: Any, file: Path, held: Mapping[str, int], *, on_gpu: bool) -> dict[str, int]:
     """Of the weights that are held, those that a step does not read; {} where the file does not tell.
 
     On a CPU that is what lies in two buffers, as the file has it and repacked, and an input embedding that is

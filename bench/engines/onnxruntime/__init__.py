@@ -30,11 +30,22 @@ LOADS = frozenset({"onnx"})
 MODES = frozenset({"offline", "score"})
 _CONFIG = "genai_config.json"
 _BLOCK_BYTES = 64 << 20
-_NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider",
-          "NvTensorRtRtx": "NvTensorRTRTXExecutionProvider"}  # fmt: skip
-_GREEDY = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1, "min_length": 0, "top_k": 1,
-           "top_p": 1.0, "temperature": 1.0, "repetition_penalty": 1.0,
-           "no_repeat_ngram_size": 0}  # fmt: skip
+_NAMES = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "NvTensorRtRtx": "NvTensorRTRTXExecutionProvider",
+}
+_GREEDY = {
+    "do_sample": False,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "min_length": 0,
+    "top_k": 1,
+    "top_p": 1.0,
+    "temperature": 1.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+}
 _ACCURACY = {1: "float32", 2: "float16", 3: "bfloat16", 4: "int8"}
 
 
@@ -151,9 +162,7 @@ class OnnxSession:
             "device": self.device,
             "logits": "of the generator, for the tokens it is fed; choices each after a context fed once",
             "onnxruntime": importlib.metadata.version(_package("onnxruntime", "onnxruntime-gpu")),
-            "onnxruntime_genai": importlib.metadata.version(
-                _package("onnxruntime-genai", "onnxruntime-genai-cuda")
-            ),
+            "onnxruntime_genai": importlib.metadata.version(_package("onnxruntime-genai", "onnxruntime-genai-cuda")),
         }
 
     def memory(self) -> Mapping[str, int]:
@@ -165,9 +174,7 @@ class OnnxSession:
         import onnxruntime_genai as og
 
         if tokens > self.context:
-            raise UserError(
-                f"{tokens} tokens exceed the model's context of {self.context}: use shorter prompts"
-            )
+            raise UserError(f"{tokens} tokens exceed the model's context of {self.context}: use shorter prompts")
         params = og.GeneratorParams(self.model)
         params.set_search_options(max_length=tokens, batch_size=batch, do_sample=False)
         return og.Generator(self.model, params)
@@ -181,9 +188,7 @@ class OnnxSession:
         """Type and bytes of the keys and values of all layers, by the first layer's."""
         names = self.settings["decoder"]["outputs"]
         layers = int(self.settings["decoder"]["num_hidden_layers"])
-        both = [
-            generator.get_output(names[kind] % 0) for kind in ("present_key_names", "present_value_names")
-        ]
+        both = [generator.get_output(names[kind] % 0) for kind in ("present_key_names", "present_value_names")]
         return str(both[0].dtype), layers * sum(tensor.nbytes for tensor in both)
 
     def _profile(self) -> list[seen.Node]:
@@ -212,14 +217,9 @@ def configured(folder: Path, options: Options, device: str) -> dict[str, Any]:
     settings["search"] = {**settings.get("search", {}), **_GREEDY}
     provider = _provider(options, device)
     given = {
-        key: value
-        for each in decoder["session_options"].get("provider_options", [])
-        for key, value in each.items()
+        key: value for each in decoder["session_options"].get("provider_options", []) for key, value in each.items()
     }
-    own = {
-        **given.get(provider, {}),
-        **({"device_id": device.partition(":")[2] or "0"} if provider != "cpu" else {}),
-    }
+    own = {**given.get(provider, {}), **({"device_id": device.partition(":")[2] or "0"} if provider != "cpu" else {})}
     decoder["session_options"] |= {
         "intra_op_num_threads": options.threads or os.cpu_count() or 1,
         "inter_op_num_threads": 1,

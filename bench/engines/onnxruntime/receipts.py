@@ -22,10 +22,31 @@ from typing import Any
 from bench.contract.errors import UserError
 
 # What ONNX Runtime keeps on the CPU by itself, wherever the rest runs: the arithmetic of shapes and lengths.
-_BOOKKEEPING = frozenset({
-    "Shape", "Size", "Gather", "Cast", "Add", "Sub", "Mul", "Div", "ReduceSum", "Concat", "Slice", "Squeeze",
-    "Unsqueeze", "Range", "Reshape", "ConstantOfShape", "Equal", "Greater", "Where", "Expand", "If",
-})  # fmt: skip
+_BOOKKEEPING = frozenset(
+    {
+        "Shape",
+        "Size",
+        "Gather",
+        "Cast",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "ReduceSum",
+        "Concat",
+        "Slice",
+        "Squeeze",
+        "Unsqueeze",
+        "Range",
+        "Reshape",
+        "ConstantOfShape",
+        "Equal",
+        "Greater",
+        "Where",
+        "Expand",
+        "If",
+    }
+)
 _COMPUTES = re.compile(r"layers\.\d|embed|lm_head")  # in the name of a node: it works on activations
 _POOL = re.compile(r"intra_op_param:OrtThreadPoolParams \{ thread_pool_size: (\d+)")
 _TALK = re.compile(r"\[[VI]:onnxruntime")
@@ -101,9 +122,7 @@ def check(nodes: Sequence[Node], wanted: str) -> None:
     """
     if not nodes:
         raise UserError("ONNX Runtime wrote no profile of a run: there is no proof of where its nodes ran")
-    elsewhere = [
-        node for node in nodes if node.provider != wanted and not (_is_kept(node) and wanted != _CPU)
-    ]
+    elsewhere = [node for node in nodes if node.provider != wanted and not (_is_kept(node) and wanted != _CPU)]
     if elsewhere:
         named = ", ".join(f"{node.operator} {node.name}" for node in elsewhere[:_NAMED_MOST])
         raise UserError(f"ONNX Runtime fell back from {wanted}: {placed(nodes)}, first {named}")

@@ -144,8 +144,13 @@ class VllmSession:
 
         self._room_for(len(prompts), len(prompts[0]) + new_tokens)
         # No min_tokens: it forbids the end token where ignore_eos only goes on after it.
-        asked = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True, detokenize=False,
-                               output_kind=RequestOutputKind.DELTA)  # fmt: skip
+        asked = SamplingParams(
+            temperature=0.0,
+            max_tokens=new_tokens,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
         self.requests += 1
         names = [f"{self.requests}-{row}" for row in range(len(prompts))]
         for name, prompt in zip(names, prompts, strict=True):
@@ -212,9 +217,7 @@ class VllmSession:
 
     def _fits(self, tokens: int) -> None:
         if tokens > self.context:
-            raise UserError(
-                f"{tokens} tokens exceed the model's context of {self.context}: use shorter prompts"
-            )
+            raise UserError(f"{tokens} tokens exceed the model's context of {self.context}: use shorter prompts")
 
     def _room_for(self, batch: int, tokens: int) -> None:
         """UserError when a sequence exceeds the context, or when vLLM would run the batch in parts."""
@@ -248,10 +251,19 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     del artifact
     _look(folder)
     argv = (
-        python, "-m", "vllm.entrypoints.openai.api_server", *flags(folder, options, device),
-        "--served-model-name", _MODEL, "--host", "127.0.0.1", "--port", str(port),
-        "--no-enable-log-requests", "--disable-uvicorn-access-log",
-    )  # fmt: skip
+        python,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        *flags(folder, options, device),
+        "--served-model-name",
+        _MODEL,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--no-enable-log-requests",
+        "--disable-uvicorn-access-log",
+    )
     shown = {"skip_special_tokens": False}  # else an answer of end tokens alone bears no text, and no time
     return Server(argv=argv, model=_MODEL, variables=variables(options, device), extra=shown)
 

@@ -101,9 +101,7 @@ def made_of(model: Any) -> tuple[dict[str, str], dict[str, int]]:
 def _products(modules: Iterable[Any]) -> dict[str, str]:
     """`product_dtype`, where a layer's scheme rounds its inputs to eight bits before it multiplies."""
     schemes = {type(getattr(m, "scheme", None) or getattr(m, "quant_method", None)).__name__ for m in modules}
-    found = sorted(
-        word for word, part in (("int8", "W8A8Int8"), ("fp8", "Fp8")) if any(part in s for s in schemes)
-    )
+    found = sorted(word for word, part in (("int8", "W8A8Int8"), ("fp8", "Fp8")) if any(part in s for s in schemes))
     return {"product_dtype": ", ".join(found)} if found else {}
 
 

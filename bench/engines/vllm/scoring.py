@@ -33,9 +33,7 @@ def logits(llm: Any, ids: Sequence[int], context: int) -> Iterator[LogitBlock]:
         caught.end()
     rows = np.concatenate(caught.rows()) if caught.calls else np.zeros((0, 0), np.float32)
     if len(rows) != len(fed):
-        raise UserError(
-            f"vLLM computed logits for {len(rows)} of {len(fed)} positions: score this on another engine"
-        )
+        raise UserError(f"vLLM computed logits for {len(rows)} of {len(fed)} positions: score this on another engine")
     for start in range(0, len(rows), _BLOCK_ROWS):
         yield LogitBlock(start, rows[start : start + _BLOCK_ROWS])
 
@@ -45,10 +43,7 @@ def loglikelihood(engine: Any, questions: Sequence[Question]) -> Iterator[tuple[
     found: list[list[Any]] = [[None] * len(q.choices) for q in questions]
     for low in range(0, len(asked), _QUEUED):
         part = {f"{place}-{k}": (place, k) for place, k in asked[low : low + _QUEUED]}
-        prompts = {
-            name: [*questions[place].context, *questions[place].choices[k]]
-            for name, (place, k) in part.items()
-        }
+        prompts = {name: [*questions[place].context, *questions[place].choices[k]] for name, (place, k) in part.items()}
         for name, output in _finish(engine, prompts).items():
             place, k = part[name]
             choice = questions[place].choices[k]
@@ -66,9 +61,12 @@ def generate_until(engine: Any, prompts: Sequence[Prompt], ended: Ended) -> Iter
     places = {name: place for place, name in enumerate(made)}
     for name, place in places.items():
         asked = SamplingParams(
-            temperature=0.0, max_tokens=prompts[place].new_tokens, ignore_eos=True, detokenize=False,
+            temperature=0.0,
+            max_tokens=prompts[place].new_tokens,
+            ignore_eos=True,
+            detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-        )  # fmt: skip
+        )
         engine.add_request(name, {"prompt_token_ids": list(prompts[place].ids)}, asked)
     over: set[str] = set()
     while engine.has_unfinished_requests():
@@ -87,9 +85,7 @@ def _finish(engine: Any, prompts: dict[str, list[int]]) -> dict[str, Any]:
     """The finished outputs of requests that make one token and tell of their prompt's."""
     from vllm import SamplingParams
 
-    asked = SamplingParams(
-        temperature=0.0, max_tokens=1, prompt_logprobs=0, ignore_eos=True, detokenize=False
-    )
+    asked = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, ignore_eos=True, detokenize=False)
     for name, ids in prompts.items():
         engine.add_request(name, {"prompt_token_ids": ids}, asked)
     found = {}
@@ -116,9 +112,7 @@ class _Caught:
     def rows(self) -> list[Any]:
         """Prompt rows in order, then the row after the last token: steps alternate between the two."""
         if any(len(made) != 1 for made in self.calls[::2]):
-            raise UserError(
-                "vLLM computes logits in another order than is known here: score this on another engine"
-            )
+            raise UserError("vLLM computes logits in another order than is known here: score this on another engine")
         return [*self.calls[1::2], self.calls[-2 if len(self.calls) % 2 == 0 else -1]]
 
     def end(self) -> None:

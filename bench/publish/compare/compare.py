@@ -20,9 +20,7 @@ from bench.publish.tables.columns import LEVEL, MORE, MORE_SIZE, SIZE, Column
 from bench.publish.tables.model import Entry
 from bench.publish.tables.sections import load_columns
 
-BETTER, WORSE, SAME, NO_DIFFERENCE, UNTESTED = (
-    "better", "worse", "same", "no difference shown", "not tested",
-)  # fmt: skip
+BETTER, WORSE, SAME, NO_DIFFERENCE, UNTESTED = ("better", "worse", "same", "no difference shown", "not tested")
 Both = tuple[Sequence[Result], Sequence[Result]]
 _ORDER = ("size", "task", "load")
 
@@ -124,9 +122,13 @@ def _cells(records: Iterable[Result], dropped: set[str]) -> dict[Place, list[Res
     for result in sorted(records, key=lambda r: (r.started, r.round)):
         cell = result.cell
         names = {
-            "device": result.hardware.slug, "suite": result.suite, "model": cell.model.shown,
-            "recipe": cell.recipe.name, "engine": cell.engine.title, "what": cell.what,
-        }  # fmt: skip
+            "device": result.hardware.slug,
+            "suite": result.suite,
+            "model": cell.model.shown,
+            "recipe": cell.recipe.name,
+            "engine": cell.engine.title,
+            "what": cell.what,
+        }
         kept = {key: "" if key in dropped else name for key, name in names.items()}
         if cell.workload is not None or cell.task is not None:
             found.setdefault(Place(**kept, kind="load" if cell.workload else "task"), []).append(result)
@@ -183,9 +185,7 @@ def _figures(place: Place, one: Sequence[Result], two: Sequence[Result]) -> Iter
         first, second = (_values(column.key, side) for side in (one, two))
         if first and second and (any(first) or any(second)):
             rounds, found = (len(first), len(second)), ratio(first, second)
-            yield Figure(
-                place, column, column.heading(), _mean(first), _mean(second), rounds, found, marks=marked
-            )
+            yield Figure(place, column, column.heading(), _mean(first), _mean(second), rounds, found, marks=marked)
 
 
 def _load_columns(*sides: Sequence[Result]) -> list[Column]:
@@ -199,9 +199,7 @@ def _load_columns(*sides: Sequence[Result]) -> list[Column]:
 def _values(key: str, rounds: Sequence[Result]) -> list[float]:
     """A metric over the rounds that have it; joules only of rounds that call them valid."""
     joules = key.startswith("energy_")
-    return [
-        r.metrics[key] for r in rounds if key in r.metrics and (not joules or r.metrics.get("energy_valid"))
-    ]
+    return [r.metrics[key] for r in rounds if key in r.metrics and (not joules or r.metrics.get("energy_valid"))]
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -226,9 +224,7 @@ def _judged(figures: Sequence[Figure]) -> list[Figure]:
     """With p-values adjusted over the cells of each figure, and verdicts."""
     adjusted: dict[int, float] = {}
     for key in dict.fromkeys(figure.column.key for figure in figures):
-        tested = [
-            (i, f.ratio.p) for i, f in enumerate(figures) if f.column.key == key and f.ratio.p is not None
-        ]
+        tested = [(i, f.ratio.p) for i, f in enumerate(figures) if f.column.key == key and f.ratio.p is not None]
         adjusted |= dict(zip([i for i, _ in tested], holm([p for _, p in tested]), strict=True))
     found = [replace(figure, p_holm=adjusted.get(i)) for i, figure in enumerate(figures)]
     return [replace(figure, verdict=_verdict(figure)) for figure in found]

@@ -67,9 +67,7 @@ def _git(results: Path, *words: str, given: bytes = b"") -> subprocess.Completed
     while not folder.is_dir():
         folder = folder.parent  # a folder that only older commits have
     try:
-        return subprocess.run(
-            ["git", "-C", str(folder), *words], input=given, capture_output=True, check=False
-        )
+        return subprocess.run(["git", "-C", str(folder), *words], input=given, capture_output=True, check=False)
     except FileNotFoundError as error:
         raise UserError("comparing commits needs git, which is not installed; install it") from error
 

@@ -18,11 +18,7 @@ _NEAR_FLOOR = 2.0
 # The metric of a divergence -> the change of it that the task's `between` gives, and its ends.
 _CHANGES = {
     "kl_mean": ("kl_change", "kl_change_low", "kl_change_high"),
-    "top1_agreement_fraction": (
-        "top1_change_fraction",
-        "top1_change_low_fraction",
-        "top1_change_high_fraction",
-    ),
+    "top1_agreement_fraction": ("top1_change_fraction", "top1_change_low_fraction", "top1_change_high_fraction"),
 }
 
 
@@ -63,9 +59,7 @@ def task_figures(one: Result, two: Result) -> Iterator[Told]:
 
 
 def _heading(column: Column, result: Result) -> str:
-    return column.heading(
-        str(result.facts.get("metric", "")) if column in SCORES or "{" in column.header else ""
-    )
+    return column.heading(str(result.facts.get("metric", "")) if column in SCORES or "{" in column.header else "")
 
 
 def _changed(mine: Result, reference: Result) -> Mapping[str, float] | str:
@@ -106,8 +100,6 @@ def _divergence(
 
 
 def _score(changed: Mapping[str, float], plain: Ratio) -> tuple[Ratio, Points]:
-    points = Points(
-        changed["score_change"], changed.get("score_change_low"), changed.get("score_change_high")
-    )
+    points = Points(changed["score_change"], changed.get("score_change_low"), changed.get("score_change_high"))
     rule = MCNEMAR if TESTED in changed else UNPAIRED
     return Ratio(plain.value, None, None, changed.get(TESTED), rule), points

@@ -10,16 +10,7 @@ from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.measure.ratio import EQUAL, SINGLE, WELCH, ZERO
 from bench.measure.sanity import MARKS
-from bench.publish.compare.compare import (
-    BETTER,
-    NO_DIFFERENCE,
-    SAME,
-    UNTESTED,
-    WORSE,
-    Comparison,
-    Figure,
-    Place,
-)
+from bench.publish.compare.compare import BETTER, NO_DIFFERENCE, SAME, UNTESTED, WORSE, Comparison, Figure, Place
 from bench.publish.compare.differences import differences
 from bench.publish.compare.paired import EXACT, MCNEMAR, OTHER, UNPAIRED, WINDOWS
 from bench.publish.compare.selectors import AXES, ENGINE, MODEL, RECIPE, Side
@@ -121,8 +112,7 @@ def as_json(found: Comparison) -> str:
         "a": {"kind": found.a.kind, "word": found.a.word, "name": found.a.name},
         "b": {"kind": found.b.kind, "word": found.b.word, "name": found.b.name},
         "totals": [
-            {"metric": t.column.key, "ratio": t.ratio, "cells": t.cells, "verdicts": t.verdicts}
-            for t in found.totals
+            {"metric": t.column.key, "ratio": t.ratio, "cells": t.cells, "verdicts": t.verdicts} for t in found.totals
         ],
         "figures": [_plain(figure) for figure in found.figures],
         "only_a": [{**asdict(p), "other": why} for p, why in found.only[0].items()],
@@ -178,10 +168,13 @@ def _hint(a: Side, b: Side, mine: Sequence[str], theirs: Sequence[str]) -> str:
 def _values(side: Side, part: str) -> list[str]:
     ran = [r for r in side.records if r.status == "ok" and (r.cell.workload or r.cell.task)]
     known = {
-        "device": [r.hardware.slug for r in ran], "suite": [r.suite for r in ran],
-        "model": [r.cell.model.shown for r in ran], "recipe": [r.cell.recipe.name for r in ran],
-        "engine": [r.cell.engine.title for r in ran], "what": [r.cell.what for r in ran],
-    }  # fmt: skip
+        "device": [r.hardware.slug for r in ran],
+        "suite": [r.suite for r in ran],
+        "model": [r.cell.model.shown for r in ran],
+        "recipe": [r.cell.recipe.name for r in ran],
+        "engine": [r.cell.engine.title for r in ran],
+        "what": [r.cell.what for r in ran],
+    }
     return sorted(set(known[part]))
 
 
@@ -193,9 +186,7 @@ def _varying(places: Sequence[Place]) -> set[str]:
 
 def _line(figure: Figure, vary: set[str]) -> tuple[str, ...]:
     place, column = figure.place, figure.column
-    names = [
-        getattr(place, name) for name in ("device", "suite", "model", "recipe", "engine") if name in vary
-    ]
+    names = [getattr(place, name) for name in ("device", "suite", "model", "recipe", "engine") if name in vary]
     label = " / ".join(filter(None, names)) or _plainest(place)
     a, b = (number(value * column.scale, column.digits) for value in (figure.a, figure.b))
     return (label, figure.heading, a, b, _ratio(figure), _p(figure.p_holm), figure.verdict, _rule(figure))
@@ -279,8 +270,15 @@ def _cells(count: int) -> str:
 def _plain(figure: Figure) -> dict[str, object]:
     """A figure with its units as stored, and the column's name and better side."""
     return {
-        **asdict(figure.place), "metric": figure.column.key, "better": figure.column.better,
-        "a": figure.a, "b": figure.b, "rounds": figure.rounds, "ratio": asdict(figure.ratio),
-        "change": None if figure.points is None else asdict(figure.points), "p_holm": figure.p_holm,
-        "verdict": figure.verdict, "marks": figure.marks,
-    }  # fmt: skip
+        **asdict(figure.place),
+        "metric": figure.column.key,
+        "better": figure.column.better,
+        "a": figure.a,
+        "b": figure.b,
+        "rounds": figure.rounds,
+        "ratio": asdict(figure.ratio),
+        "change": None if figure.points is None else asdict(figure.points),
+        "p_holm": figure.p_holm,
+        "verdict": figure.verdict,
+        "marks": figure.marks,
+    }

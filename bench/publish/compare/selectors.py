@@ -18,8 +18,15 @@ RECIPE, ENGINE, DEVICE, MODEL, PAIR = "recipe", "engine", "device", "model", "re
 COMMIT, FOLDER = "commit", "folder"
 KINDS = (RECIPE, ENGINE, DEVICE, MODEL, PAIR, COMMIT, FOLDER)
 # What each kind leaves out when cells are matched: the field that the two sides differ in by their nature.
-AXES = {RECIPE: (RECIPE,), ENGINE: (ENGINE,), DEVICE: (DEVICE,), MODEL: (MODEL,), PAIR: (RECIPE, ENGINE),
-        COMMIT: (), FOLDER: ()}  # fmt: skip
+AXES = {
+    RECIPE: (RECIPE,),
+    ENGINE: (ENGINE,),
+    DEVICE: (DEVICE,),
+    MODEL: (MODEL,),
+    PAIR: (RECIPE, ENGINE),
+    COMMIT: (),
+    FOLDER: (),
+}
 
 
 @dataclass(frozen=True)

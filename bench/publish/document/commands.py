@@ -78,9 +78,7 @@ def _reasons(source: Source, words: Sequence[str]) -> str:
     for row in selection.rows(source, f"{' '.join(words)}/*/*"):
         for _, entry in selection.entries(row, "*"):
             if entry.status in ("unsupported", "failed"):
-                found.setdefault(f"{entry.status}: {entry.reason}", {})[f"{row.recipe} on {row.engine}"] = (
-                    None
-                )
+                found.setdefault(f"{entry.status}: {entry.reason}", {})[f"{row.recipe} on {row.engine}"] = None
     return "\n".join(f"- {', '.join(who)}: {render.escaped(why)}" for why, who in found.items()) or "- none"
 
 
@@ -135,6 +133,13 @@ def _versions(source: Source, words: Sequence[str]) -> str:
 
 _LIMITS = {"objective", "min-recovery", "ttft-p95", "memory"}
 _VERBS: Mapping[str, Callable[[Source, Sequence[str]], str]] = {
-    "value": _value, "figure": _figure, "who": _who, "table": _table, "reasons": _reasons, "pick": _pick,
-    "suites": _suites, "machines": _machines, "versions": _versions,
-}  # fmt: skip
+    "value": _value,
+    "figure": _figure,
+    "who": _who,
+    "table": _table,
+    "reasons": _reasons,
+    "pick": _pick,
+    "suites": _suites,
+    "machines": _machines,
+    "versions": _versions,
+}

@@ -18,11 +18,7 @@ from bench.measure.stats import Spread
 from bench.publish.tables.columns import named
 from bench.publish.tables.model import Entry, Row, Table
 
-_OVER_CELLS: Mapping[str, Callable[[Sequence[float]], float]] = {
-    "least": min,
-    "most": max,
-    "middle": statistics.median,
-}
+_OVER_CELLS: Mapping[str, Callable[[Sequence[float]], float]] = {"least": min, "most": max, "middle": statistics.median}
 _OVER_ROUNDS: Mapping[str, Callable[[Spread], float]] = {"low": lambda s: s.low, "high": lambda s: s.high}
 _COMPARED: Mapping[str, Callable[[float, float], bool]] = {
     "<": lambda a, b: a < b,

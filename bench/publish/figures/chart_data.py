@@ -121,9 +121,16 @@ def _points(row: Row, known: _Known, quality: Quality, sources: Mapping[str, str
     for title, entry in done.items():
         load = known.load(row, title)
         yield Point(
-            *place, title, kind, row.baseline, {**sizes, **_figures(entry)}, quality, sources,
-            tuple(_levels(load, entry)), load.slo.limits,
-        )  # fmt: skip
+            *place,
+            title,
+            kind,
+            row.baseline,
+            {**sizes, **_figures(entry)},
+            quality,
+            sources,
+            tuple(_levels(load, entry)),
+            load.slo.limits,
+        )
     if not done and quality:
         yield Point(*place, "", kind, row.baseline, sizes, quality, sources)
 
@@ -143,9 +150,7 @@ def _levels(load: Workload, entry: Entry) -> Iterator[Level]:
         for stage in entry.curve:
             yield Level(over, stage.level, {key: found.median for key, found in stage.figures.items()})
     elif load.kind in ("closed", "open"):
-        over, level = (
-            ("concurrency", float(load.concurrency)) if load.kind == "closed" else ("rate", load.rate_per_s)
-        )
+        over, level = ("concurrency", float(load.concurrency)) if load.kind == "closed" else ("rate", load.rate_per_s)
         yield Level(over, level, {key: found.median for key, found in entry.figures.items()})
 
 
@@ -167,11 +172,7 @@ def _taken(row: Row, same: Sequence[Row]) -> tuple[Quality, dict[str, str]]:
     sources: dict[str, str] = {}
     for other in same:
         for (metric, task), value in _quality(other).items():
-            if (
-                other is not row
-                and (metric, task) not in quality
-                and sources.get(task, other.suite) == other.suite
-            ):
+            if other is not row and (metric, task) not in quality and sources.get(task, other.suite) == other.suite:
                 quality[metric, task] = value
                 sources[task] = other.suite
     return quality, sources

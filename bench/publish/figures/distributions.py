@@ -51,8 +51,7 @@ def build(results: Iterable[Result], store: Store) -> list[Distribution]:
     for result in results:
         cell, load = result.cell, result.cell.workload
         if load is not None and load.kind in ("closed", "open", "trace") and result.status == "ok":
-            key = (result.hardware.slug, result.suite, cell.model.shown, cell.recipe.name,
-                   cell.engine.title, cell.what)  # fmt: skip
+            key = (result.hardware.slug, result.suite, cell.model.shown, cell.recipe.name, cell.engine.title, cell.what)
             cells.setdefault(key, []).append(result)
     return [_distribution(key, rounds, store) for key, rounds in cells.items()]
 
@@ -81,9 +80,7 @@ def _distribution(key: tuple[str, ...], rounds: Sequence[Result], store: Store) 
 
 
 def _over(shares: Sequence[float], rounds: Sequence[Sequence[float]]) -> Curve:
-    return tuple(
-        (share, median(values)) for share, values in zip(shares, zip(*rounds, strict=True), strict=True)
-    )
+    return tuple((share, median(values)) for share, values in zip(shares, zip(*rounds, strict=True), strict=True))
 
 
 def _recorded(metric: str, rounds: Sequence[Result]) -> Curve:

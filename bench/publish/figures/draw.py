@@ -48,12 +48,7 @@ def specs(points: Sequence[Point], spread: Sequence[Distribution]) -> dict[Path,
             some = [p for p in its if p.model == model]
             curves = [d for d in spread if (d.device, d.suite, d.model) == (device, suite, model)]
             several = f"-{model}" if len({p.model for p in its}) > 1 else ""
-            for name, spec in (
-                *_paretos(some, colours),
-                *_spreads(curves),
-                *_scalings(some),
-                *_rooflines(some),
-            ):
+            for name, spec in (*_paretos(some, colours), *_spreads(curves), *_scalings(some), *_rooflines(some)):
                 path = Path(safe_name(device)) / "figures" / safe_name(f"{suite}{several}-{name}")
                 found[path] = {**spec, "config": charts.config(dark=False), "padding": 12}
     return found
@@ -64,8 +59,11 @@ def stale(root: Path, wanted: Mapping[Path, Spec]) -> list[Path]:
     found = []
     for path, spec in wanted.items():
         digest = wire.digest(spec)
-        found += [made for ending, of in (("svg", _of_svg), ("png", _of_png))
-                  if of(root / (made := path.with_name(f"{path.name}.{ending}"))) != digest]  # fmt: skip
+        found += [
+            made
+            for ending, of in (("svg", _of_svg), ("png", _of_png))
+            if of(root / (made := path.with_name(f"{path.name}.{ending}"))) != digest
+        ]
     return found + _left(root, wanted)
 
 
@@ -104,11 +102,7 @@ def _left(root: Path, wanted: Mapping[Path, Spec]) -> list[Path]:
     """Pictures of ours that no chart has any more."""
     there = [path for ending in ("svg", "png") for path in sorted(root.glob(f"*/figures/*.{ending}"))]
     ours = [path for path in there if (_of_svg if path.suffix == ".svg" else _of_png)(path)]
-    return [
-        p
-        for p in (path.relative_to(root) for path in ours)
-        if p.with_name(p.name[: -len(p.suffix)]) not in wanted
-    ]
+    return [p for p in (path.relative_to(root) for path in ours) if p.with_name(p.name[: -len(p.suffix)]) not in wanted]
 
 
 def _of_svg(path: Path) -> str:
@@ -170,22 +164,16 @@ def _both(points: Sequence[Point], x: Column) -> tuple[list[Point], tuple[Column
     """The points that have x and the quality that most of them have, a divergence before a perplexity."""
     _, kept = charts.axis_columns(points)
     kept = [(c, task) for c, task in kept if c in (DIVERGENCE[0], *QUALITY)]
-    having = [
-        ([p for p in points if x.key in p.figures and (c.key, task) in p.quality], (c, task))
-        for c, task in kept
-    ]
+    having = [([p for p in points if x.key in p.figures and (c.key, task) in p.quality], (c, task)) for c, task in kept]
     return max(having, key=lambda h: len(h[0]), default=([], None))
 
 
-def _pareto(
-    points: Sequence[Point], x: Column, y: Column, task: str, load: str, colours: Mapping[str, str]
-) -> Spec:
+def _pareto(points: Sequence[Point], x: Column, y: Column, task: str, load: str, colours: Mapping[str, str]) -> Spec:
     xs = [p.figures[x.key] * x.scale for p in points]
     ys = [max(p.quality[y.key, task] * y.scale, charts.least(y)) for p in points]
     there = {p.family for p in points}
     spec = charts.pareto(
-        {word: colour for word, colour in colours.items() if word in there},
-        charts.shaped(p.engine for p in points),
+        {word: colour for word, colour in colours.items() if word in there}, charts.shaped(p.engine for p in points)
     )
     charts.titled(spec, x, y, task, xs, ys)
     pixels = _fixed(spec, xs, ys)
@@ -200,11 +188,17 @@ def _pareto(
             for p, xv, yv in zip(points, xs, ys, strict=True)
         ],
         "labels": [
-            {"x": xs[one.index], "y": ys[one.index], "label": names[one.index], "align": one.align,
-             "dx": one.dx, "dy": one.dy}
+            {
+                "x": xs[one.index],
+                "y": ys[one.index],
+                "label": names[one.index],
+                "align": one.align,
+                "dx": one.dx,
+                "dy": one.dy,
+            }
             for one in placed
         ],
-    }  # fmt: skip
+    }
     sets["baseline"] = [point for point in sets["points"] if point["baseline"]]
     for layer in spec["layer"]:
         layer["data"]["values"] = sets[layer["data"]["name"]]
@@ -258,14 +252,26 @@ def _spreads(spread: Sequence[Distribution]) -> Iterator[tuple[str, Spec]]:
         unit = {**charts.ecdf(colours, column), "width": 265, "height": 140}
         unit["encoding"]["x"] = charts.ticked(unit["encoding"]["x"], [row["value"] for row in rows])
         name = column.key.removesuffix("_s")
-        yield f"spread-{name}", {
-            "$schema": charts.SCHEMA, "data": {"values": rows}, "columns": 2, "spec": unit,
-            "title": {"text": f"Distribution of {column.header}",
-                      "subtitle": f"{shown[0].suite}, {shown[0].model}. {_each(shown)}"},
-            "facet": {"field": "load", "title": None, "type": "nominal",
-                      "sort": list(dict.fromkeys(row["load"] for row in rows))},
-            "resolve": {"axis": {"x": "independent"}},
-        }  # fmt: skip
+        yield (
+            f"spread-{name}",
+            {
+                "$schema": charts.SCHEMA,
+                "data": {"values": rows},
+                "columns": 2,
+                "spec": unit,
+                "title": {
+                    "text": f"Distribution of {column.header}",
+                    "subtitle": f"{shown[0].suite}, {shown[0].model}. {_each(shown)}",
+                },
+                "facet": {
+                    "field": "load",
+                    "title": None,
+                    "type": "nominal",
+                    "sort": list(dict.fromkeys(row["load"] for row in rows)),
+                },
+                "resolve": {"axis": {"x": "independent"}},
+            },
+        )
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -275,9 +281,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def _each(shown: Sequence[Distribution]) -> str:
     whole = all(d.traced for d in shown)
-    return "A panel for each load; medians over the rounds" + (
-        "" if whole else "; some from percentiles alone"
-    )
+    return "A panel for each load; medians over the rounds" + ("" if whole else "; some from percentiles alone")
 
 
 def _scalings(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
@@ -296,8 +300,13 @@ def _scalings(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
                 if column.key in level.figures
             ]
             limit = limits.get(column.key.replace("_p95", ""), 0.0) * column.scale
-            unit = charts.scaling(colours, over, column.heading(), limit if column.better == "lower" else 0.0,
-                                   linear=column.better == "higher")  # fmt: skip
+            unit = charts.scaling(
+                colours,
+                over,
+                column.heading(),
+                limit if column.better == "lower" else 0.0,
+                linear=column.better == "higher",
+            )
             if len(data) > 1:
                 drawn = unit["layer"][0]["encoding"]
                 drawn["y"] = charts.ticked(drawn["y"], [row["value"] for row in data])
@@ -322,18 +331,18 @@ def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
     kept = set(choices[:_MOST])
     shown = [p for p in points if UTILISED.key in p.figures and p.choice in kept]
     cut = f". The {_MOST} nearest to it of {len(choices)}" if len(choices) > _MOST else ""
-    rows = [
-        {"choice": p.choice, "load": p.workload, "value": p.figures[UTILISED.key] * UTILISED.scale}
-        for p in shown
-    ]
+    rows = [{"choice": p.choice, "load": p.workload, "value": p.figures[UTILISED.key] * UTILISED.scale} for p in shown]
     loads = sorted({p.workload for p in shown})
     palette = dict(zip(loads, charts.choices(loads).values(), strict=True))
     shapes = charts.shaped(loads)
-    x = {"field": "value", "type": "quantitative", "title": UTILISED.heading(),
-         "scale": {"domain": [0, 100]}}  # fmt: skip
-    y = {"field": "choice", "type": "nominal", "title": None,
-         "sort": {"field": "value", "op": "max", "order": "descending"},
-         "axis": {"grid": True, "labelLimit": 260}}  # fmt: skip
+    x = {"field": "value", "type": "quantitative", "title": UTILISED.heading(), "scale": {"domain": [0, 100]}}
+    y = {
+        "field": "choice",
+        "type": "nominal",
+        "title": None,
+        "sort": {"field": "value", "op": "max", "order": "descending"},
+        "axis": {"grid": True, "labelLimit": 260},
+    }
     marks = {
         "color": {
             "field": "load",
@@ -348,11 +357,18 @@ def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
             "scale": {"domain": list(shapes), "range": list(shapes.values())},
         },
     }
-    yield "roofline", {
-        "$schema": charts.SCHEMA, "data": {"values": rows}, "width": 400, "height": {"step": 26},
-        "mark": {"type": "point", "filled": True, "size": 95, "opacity": 1},
-        "encoding": {"x": x, "y": y, **marks},
-        "title": {"text": "Decoding against the memory's bandwidth",
-                  "subtitle": f"{shown[0].suite}, {shown[0].model}. 100 %: a step's bytes at the ceiling"
-                              f"{cut}"},
-    }  # fmt: skip
+    yield (
+        "roofline",
+        {
+            "$schema": charts.SCHEMA,
+            "data": {"values": rows},
+            "width": 400,
+            "height": {"step": 26},
+            "mark": {"type": "point", "filled": True, "size": 95, "opacity": 1},
+            "encoding": {"x": x, "y": y, **marks},
+            "title": {
+                "text": "Decoding against the memory's bandwidth",
+                "subtitle": f"{shown[0].suite}, {shown[0].model}. 100 %: a step's bytes at the ceiling{cut}",
+            },
+        },
+    )

@@ -37,8 +37,14 @@ def positions(values: Sequence[float], ends: tuple[float, float], length: float,
     return [((math.log(v) if log else v) - low) / (high - low) * length for v in values]
 
 
-def place(texts: Sequence[str], at: Sequence[tuple[float, float]], order: Sequence[int], width: float,
-          height: float, line: Sequence[tuple[float, float]] = ()) -> list[Placed]:  # fmt: skip
+def place(
+    texts: Sequence[str],
+    at: Sequence[tuple[float, float]],
+    order: Sequence[int],
+    width: float,
+    height: float,
+    line: Sequence[tuple[float, float]] = (),
+) -> list[Placed]:
     """As many labels as fit, asked in `order`; `at` are the points in pixels, y downward. "" asks for none.
 
     A place off the line through `line` is taken first, where there is one.

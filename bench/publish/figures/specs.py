@@ -17,40 +17,9 @@ from bench.publish.tables.columns import DIVERGENCE, KEPT, QUALITY, SPREAD_OVER,
 Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 # Of a light page and of a dark one; the first of each is kept for weights that are as they were.
-LIGHT = (
-    "#000000",
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#C06A9A",
-    "#B8860B",
-    "#2E9BD6",
-    "#882255",
-    "#777733",
-    "#666666",
-)
-DARK = (
-    "#FFFFFF",
-    "#56B4E9",
-    "#FF8A3D",
-    "#2FC79A",
-    "#E59BC5",
-    "#F0E442",
-    "#8FCBFF",
-    "#E07BA8",
-    "#C2C25E",
-    "#A8A8A8",
-)
-SHAPES = (
-    "circle",
-    "square",
-    "triangle-up",
-    "diamond",
-    "cross",
-    "triangle-down",
-    "triangle-right",
-    "triangle-left",
-)
+LIGHT = ("#000000", "#0072B2", "#D55E00", "#009E73", "#C06A9A", "#B8860B", "#2E9BD6", "#882255", "#777733", "#666666")
+DARK = ("#FFFFFF", "#56B4E9", "#FF8A3D", "#2FC79A", "#E59BC5", "#F0E442", "#8FCBFF", "#E07BA8", "#C2C25E", "#A8A8A8")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (12, 4), (1, 4))
 LEAST_GAP_MS = 0.01  # chunks that were read together
 LEAST_KL = 1e-4  # below it a divergence is drawn on the edge: such models differ in nothing one could notice
@@ -62,26 +31,57 @@ _INK = {False: ("#1a1a1a", "#555555", "#dddddd"), True: ("#f0f0f0", "#b5b5b5", "
 def config(*, dark: bool, font: str = "sans-serif", size: int = 13) -> Spec:
     """How every chart looks; `size` is that of its text, in pixels."""
     ink, faint, rule = _INK[dark]
-    text = {"labelFont": font, "titleFont": font, "labelFontSize": size - 1, "titleFontSize": size,
-            "labelColor": ink, "titleColor": ink, "titleFontWeight": 600}  # fmt: skip
+    text = {
+        "labelFont": font,
+        "titleFont": font,
+        "labelFontSize": size - 1,
+        "titleFontSize": size,
+        "labelColor": ink,
+        "titleColor": ink,
+        "titleFontWeight": 600,
+    }
     return {
         "background": None if dark else "white",
         "font": font,
         "view": {"stroke": None},
-        "axis": {**text, "gridColor": rule, "domainColor": faint, "tickColor": faint, "titlePadding": 8,
-                 "labelOverlap": "greedy", "labelFlush": False},
-        "legend": {**text, "orient": "bottom", "direction": "horizontal", "columns": 5,
-                   "layout": {"bottom": {"direction": "vertical", "anchor": "start", "margin": 4}},
-                   "symbolBaseFillColor": ink, "symbolBaseStrokeColor": ink,
-                   "symbolSize": 90, "labelLimit": 260, "rowPadding": 3, "columnPadding": 14,
-                   "titleOrient": "left"},
+        "axis": {
+            **text,
+            "gridColor": rule,
+            "domainColor": faint,
+            "tickColor": faint,
+            "titlePadding": 8,
+            "labelOverlap": "greedy",
+            "labelFlush": False,
+        },
+        "legend": {
+            **text,
+            "orient": "bottom",
+            "direction": "horizontal",
+            "columns": 5,
+            "layout": {"bottom": {"direction": "vertical", "anchor": "start", "margin": 4}},
+            "symbolBaseFillColor": ink,
+            "symbolBaseStrokeColor": ink,
+            "symbolSize": 90,
+            "labelLimit": 260,
+            "rowPadding": 3,
+            "columnPadding": 14,
+            "titleOrient": "left",
+        },
         "header": {**text, "labelFontWeight": 600, "labelFontSize": size},
-        "title": {"font": font, "fontSize": size + 2, "subtitleFontSize": size, "color": ink,
-                  "subtitleColor": faint, "subtitleFont": font, "anchor": "start", "offset": 12,
-                  "subtitlePadding": 5},
+        "title": {
+            "font": font,
+            "fontSize": size + 2,
+            "subtitleFontSize": size,
+            "color": ink,
+            "subtitleColor": faint,
+            "subtitleFont": font,
+            "anchor": "start",
+            "offset": 12,
+            "subtitlePadding": 5,
+        },
         "text": {"font": font, "fontSize": size - 1, "color": ink},
         "rule": {"color": faint},
-    }  # fmt: skip
+    }
 
 
 def coloured(words: Iterable[str], *, dark: bool = False) -> dict[str, str]:
@@ -156,10 +156,9 @@ def pareto(colours: Mapping[str, str], shapes: Mapping[str, str]) -> Spec:
     Its data sets are empty and its axes have no titles: figures and the page set them.
     """
     x, y = (
-        {"field": field, "type": "quantitative", "title": "", "scale": {},
-         "axis": {"format": NUMBER, "tickCount": 6}}
+        {"field": field, "type": "quantitative", "title": "", "scale": {}, "axis": {"format": NUMBER, "tickCount": 6}}
         for field in ("x", "y")
-    )  # fmt: skip
+    )
     named = {
         "color": _scaled("family", "weights", colours, "symbolStrokeWidth"),
         "shape": _scaled("engine", "engine", shapes, "symbolStrokeWidth"),
@@ -168,20 +167,32 @@ def pareto(colours: Mapping[str, str], shapes: Mapping[str, str]) -> Spec:
         "$schema": SCHEMA,
         "encoding": {"x": x, "y": y},
         "layer": [
-            {"data": {"name": "frontier", "values": []},
-             "mark": {"type": "line", "strokeDash": [5, 4], "strokeWidth": 1.5, "color": "#808080"}},
-            {"data": {"name": "baseline", "values": []},
-             "mark": {"type": "point", "shape": "circle", "size": 330, "strokeWidth": 1.5,
-                      "color": "#808080"}},
-            {"data": {"name": "points", "values": []},
-             "mark": {"type": "point", "filled": True, "size": 95, "opacity": 0.9, "cursor": "pointer"},
-             "encoding": named},
-            {"data": {"name": "labels", "values": []},
-             "mark": {"type": "text", "align": {"expr": "datum.align"}, "baseline": "middle",
-                      "dx": {"expr": "datum.dx"}, "dy": {"expr": "datum.dy"}},
-             "encoding": {"text": {"field": "label"}}},
+            {
+                "data": {"name": "frontier", "values": []},
+                "mark": {"type": "line", "strokeDash": [5, 4], "strokeWidth": 1.5, "color": "#808080"},
+            },
+            {
+                "data": {"name": "baseline", "values": []},
+                "mark": {"type": "point", "shape": "circle", "size": 330, "strokeWidth": 1.5, "color": "#808080"},
+            },
+            {
+                "data": {"name": "points", "values": []},
+                "mark": {"type": "point", "filled": True, "size": 95, "opacity": 0.9, "cursor": "pointer"},
+                "encoding": named,
+            },
+            {
+                "data": {"name": "labels", "values": []},
+                "mark": {
+                    "type": "text",
+                    "align": {"expr": "datum.align"},
+                    "baseline": "middle",
+                    "dx": {"expr": "datum.dx"},
+                    "dy": {"expr": "datum.dy"},
+                },
+                "encoding": {"text": {"field": "label"}},
+            },
         ],
-    }  # fmt: skip
+    }
 
 
 def titled(spec: Spec, x: Column, y: Column, task: str, xs: Sequence[float], ys: Sequence[float]) -> Spec:
@@ -198,9 +209,14 @@ def lines(colours: Mapping[str, str]) -> Spec:
     dashes = {word: list(DASHES[i % len(DASHES)]) for i, word in enumerate(colours)}
     return {
         "color": {**_scaled("choice", "", colours, "symbolSize"), "legend": _STROKE},
-        "strokeDash": {"field": "choice", "title": "", "type": "nominal", "legend": _STROKE,
-                       "scale": {"domain": list(dashes), "range": list(dashes.values())}},
-    }  # fmt: skip
+        "strokeDash": {
+            "field": "choice",
+            "title": "",
+            "type": "nominal",
+            "legend": _STROKE,
+            "scale": {"domain": list(dashes), "range": list(dashes.values())},
+        },
+    }
 
 
 def choices(words: Iterable[str], *, dark: bool = False) -> dict[str, str]:
@@ -211,12 +227,20 @@ def choices(words: Iterable[str], *, dark: bool = False) -> dict[str, str]:
 
 def ecdf(colours: Mapping[str, str], column: Column) -> Spec:
     """The share of requests at or below a time: rows {choice, share (0..1), value (ms)}."""
-    x = {"field": "value", "type": "quantitative", "title": column.heading(),
-         "scale": {"type": "log", "nice": False},
-         "axis": {"format": NUMBER, "tickCount": 5, **(edge(column) if least(column) else {})}}  # fmt: skip
-    y = {"field": "share", "type": "quantitative", "title": "share at or below",
-         "axis": {"format": "%", "values": [0, 0.25, 0.5, 0.75, 0.95]},
-         "scale": {"domain": [0, 1]}}  # fmt: skip
+    x = {
+        "field": "value",
+        "type": "quantitative",
+        "title": column.heading(),
+        "scale": {"type": "log", "nice": False},
+        "axis": {"format": NUMBER, "tickCount": 5, **(edge(column) if least(column) else {})},
+    }
+    y = {
+        "field": "share",
+        "type": "quantitative",
+        "title": "share at or below",
+        "axis": {"format": "%", "values": [0, 0.25, 0.5, 0.75, 0.95]},
+        "scale": {"domain": [0, 1]},
+    }
     order = {"field": "share"}
     return {
         "mark": {"type": "line", "strokeWidth": 2, "interpolate": "linear", "clip": True},
@@ -224,17 +248,24 @@ def ecdf(colours: Mapping[str, str], column: Column) -> Spec:
     }
 
 
-def scaling(
-    colours: Mapping[str, str], over: str, title: str, limit: float = 0.0, *, linear: bool = False
-) -> Spec:
+def scaling(colours: Mapping[str, str], over: str, title: str, limit: float = 0.0, *, linear: bool = False) -> Spec:
     """A figure against the load: rows {choice, level, value}; a line across at the SLO's limit, if any."""
     named = {"concurrency": "requests in flight", "rate": "requests per second asked"}[over]
-    x = {"field": "level", "type": "quantitative", "title": named,
-         "scale": {"type": "log", "base": 2, "nice": False, "padding": 12},
-         "axis": {"format": NUMBER, "tickCount": 6}}  # fmt: skip
+    x = {
+        "field": "level",
+        "type": "quantitative",
+        "title": named,
+        "scale": {"type": "log", "base": 2, "nice": False, "padding": 12},
+        "axis": {"format": NUMBER, "tickCount": 6},
+    }
     scale = {"zero": True, "nice": True} if linear else {"type": "log", "nice": False, "padding": 12}
-    y = {"field": "value", "type": "quantitative", "title": title, "scale": scale,
-         "axis": {"format": NUMBER, "tickCount": 5}}  # fmt: skip
+    y = {
+        "field": "value",
+        "type": "quantitative",
+        "title": title,
+        "scale": scale,
+        "axis": {"format": NUMBER, "tickCount": 5},
+    }
     drawn: Spec = {
         "mark": {"type": "line", "strokeWidth": 2, "point": {"size": 45, "filled": True}},
         "encoding": {"x": x, "y": y, **lines(colours)},
@@ -247,11 +278,13 @@ def limit_line(limit: float) -> list[Spec]:
     one: Spec = {"values": [{}]}
     words = {"value": f"SLO {limit:,.4g} ms"}
     return [
-        {"data": one, "mark": {"type": "rule", "strokeDash": [3, 3], "strokeWidth": 1.5},
-         "encoding": {"y": at}},
-        {"data": one, "mark": {"type": "text", "align": "left", "dx": 4, "dy": -7, "fontWeight": 600},
-         "encoding": {"y": at, "x": {"value": 0}, "text": words}},
-    ]  # fmt: skip
+        {"data": one, "mark": {"type": "rule", "strokeDash": [3, 3], "strokeWidth": 1.5}, "encoding": {"y": at}},
+        {
+            "data": one,
+            "mark": {"type": "text", "align": "left", "dx": 4, "dy": -7, "fontWeight": 600},
+            "encoding": {"y": at, "x": {"value": 0}, "text": words},
+        },
+    ]
 
 
 def _scaled(name: str, title: str, found: Mapping[str, str], legend: str) -> Spec:

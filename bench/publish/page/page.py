@@ -23,17 +23,7 @@ from bench.publish.figures import specs
 from bench.publish.figures.chart_data import Point
 from bench.publish.figures.distributions import Distribution
 from bench.publish.page import tables as listing
-from bench.publish.tables.columns import (
-    KEPT,
-    MORE,
-    ONLINE,
-    SCALED,
-    SERVING,
-    SIZE,
-    SPREAD_OVER,
-    UTILISED,
-    Column,
-)
+from bench.publish.tables.columns import KEPT, MORE, ONLINE, SCALED, SERVING, SIZE, SPREAD_OVER, UTILISED, Column
 from bench.publish.tables.model import LEGEND, Table
 
 NAME = "report.html"
@@ -48,9 +38,7 @@ def write(path: Path, data: Mapping[str, Any], chunks: Sequence[str], library: s
     """Write the page, unless one of the same content is there; whether it was written. `library`: `vega`."""
     from bench.contract import wire
 
-    parts = {
-        name: (_FOLDER / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)
-    }
+    parts = {name: (_FOLDER / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)}
     plain = _embedded(data)
     stamp = hashlib.sha256("\0".join((*parts.values(), plain, *chunks)).encode()).hexdigest()
     if _stamp(path) == stamp:
@@ -61,9 +49,12 @@ def write(path: Path, data: Mapping[str, Any], chunks: Sequence[str], library: s
 
 
 def content(
-    results: Sequence[Result], tables: Sequence[Table], points: Sequence[Point],
-    spread: Sequence[Distribution], where: Callable[[Result], str],
-) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
+    results: Sequence[Result],
+    tables: Sequence[Table],
+    points: Sequence[Point],
+    spread: Sequence[Distribution],
+    where: Callable[[Result], str],
+) -> tuple[dict[str, Any], list[str]]:
     """What the page shows, and its records in chunks. `where`: a record's path below the results."""
     ordered = sorted(results, key=where)
     won, kept = specs.axis_columns(points)
@@ -98,14 +89,14 @@ def _html(parts: Mapping[str, str], plain: str, chunks: Sequence[str], stamp: st
     hashes = " ".join(f"'sha256-{_sha256(text)}'" for text in (library, script))
     filled = {
         "policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
-                  "base-uri 'none'; form-action 'none'",
+        "base-uri 'none'; form-action 'none'",
         "fingerprint": stamp,
         "style": parts["page.css"],
         "data": plain,
         "chunks": "\n".join(f'<script type="text/plain" class="chunk">{c}</script>' for c in chunks),
         "vega": library,
         "script": script,
-    }  # fmt: skip
+    }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], parts["page.html"])
 
 
@@ -164,8 +155,17 @@ def _key(result: Result) -> list[str]:
     cell = result.cell
     kind = "load" if cell.workload else "task" if cell.task else "made"
     engine = "" if kind == "made" else cell.engine.title
-    return [result.hardware.slug, result.suite, cell.model.shown, cell.recipe.name, engine, kind, cell.what,
-            result.status, str(result.round)]  # fmt: skip
+    return [
+        result.hardware.slug,
+        result.suite,
+        cell.model.shown,
+        cell.recipe.name,
+        engine,
+        kind,
+        cell.what,
+        result.status,
+        str(result.round),
+    ]
 
 
 def _point(point: Point, won: Sequence[Column]) -> dict[str, Any]:
@@ -197,12 +197,16 @@ def _spread(found: Distribution) -> dict[str, Any]:
 def _axis(column: Column, task: str | None = None) -> dict[str, Any]:
     """What may be on an axis: of x its key is the metric, of y the metric and the task."""
     return {
-        "id": column.key if task is None else f"{column.key}|{task}", "task": task or "",
-        "title": specs.heading(column, task or ""), "named": column.heading().strip(),
-        "more": column.better == "higher", "log": specs.is_log(column), "least": specs.least(column),
+        "id": column.key if task is None else f"{column.key}|{task}",
+        "task": task or "",
+        "title": specs.heading(column, task or ""),
+        "named": column.heading().strip(),
+        "more": column.better == "higher",
+        "log": specs.is_log(column),
+        "least": specs.least(column),
         "sized": column in SIZE,
         "edge": specs.edge(column) if specs.least(column) else {},
-    }  # fmt: skip
+    }
 
 
 def _templates() -> dict[str, Any]:

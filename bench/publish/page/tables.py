@@ -78,12 +78,20 @@ def _line(row: Row, load: str, cells: Mapping[str, Cell], entries: Mapping[str, 
     said = [text if whole else f"{', '.join(titles)}: {text}" for text, titles in reasons.items()]
     status = next((e.status for e in entries.values() if e.status != "ok"), "ok")
     return {
-        "device": row.device, "suite": row.suite, "model": row.model, "recipe": row.recipe,
-        "engine": row.engine, "load": load, "baseline": row.baseline, "status": status, "reasons": said,
-        "n": max((e.rounds for e in entries.values()), default=0), "cells": cells,
+        "device": row.device,
+        "suite": row.suite,
+        "model": row.model,
+        "recipe": row.recipe,
+        "engine": row.engine,
+        "load": load,
+        "baseline": row.baseline,
+        "status": status,
+        "reasons": said,
+        "n": max((e.rounds for e in entries.values()), default=0),
+        "cells": cells,
         "marks": list(dict.fromkeys(mark for e in entries.values() for mark in e.marks)),
         "notes": list(dict.fromkeys(e.note for e in entries.values() if e.note)),
-    }  # fmt: skip
+    }
 
 
 def _cell(column: Column, entry: Entry) -> Cell:

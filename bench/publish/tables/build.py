@@ -161,16 +161,12 @@ def _baseline(place: Place, keys: Sequence[Key], gathered: _Gathered) -> str | N
         for name in recipes
         if (found := gathered.artifacts.get((*place, name))) is not None and found.format == "hf"
     }
-    original = (
-        list(bits) if gathered.expected is not None else sorted(bits, key=bits.__getitem__, reverse=True)
-    )
+    original = list(bits) if gathered.expected is not None else sorted(bits, key=bits.__getitem__, reverse=True)
     named = ["baseline"] if "baseline" in recipes else []
     return next(iter([*named, *stepless, *original]), None)
 
 
-def _row(
-    key: Key, baseline: str | None, references: Sequence[Mapping[What, list[Result]]], gathered: _Gathered
-) -> Row:
+def _row(key: Key, baseline: str | None, references: Sequence[Mapping[What, list[Result]]], gathered: _Gathered) -> Row:
     cells, tasks, workloads = gathered.cells[key], {}, {}
     for what in gathered.whats:
         planned = gathered.expected is not None and (key, what) in gathered.expected
@@ -185,9 +181,18 @@ def _row(
     device, suite, model, recipe, engine = key
     made = gathered.artifacts.get(key[:4])
     return Row(
-        device, suite, model, recipe, engine, recipe == baseline, made.audit if made else None, tasks,
-        workloads, made.make_total_s if made else 0.0, made is not None and _whole(made),
-    )  # fmt: skip
+        device,
+        suite,
+        model,
+        recipe,
+        engine,
+        recipe == baseline,
+        made.audit if made else None,
+        tasks,
+        workloads,
+        made.make_total_s if made else 0.0,
+        made is not None and _whole(made),
+    )
 
 
 def _whole(artifact: Artifact) -> bool:
@@ -216,11 +221,16 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> Entry:
     figures = {key: spread([r.metrics[key] for r in done if key in r.metrics]) for key in metrics}
     found = marks(rounds)
     return Entry(
-        "ok", rounds=len(done), figures=figures, marks=found, curve=_curve(done), note=_note(done[0]),
+        "ok",
+        rounds=len(done),
+        figures=figures,
+        marks=found,
+        curve=_curve(done),
+        note=_note(done[0]),
         metric=str(done[0].facts.get("metric", "")),
         words=_words(done[0], {key: one.median for key, one in figures.items()}, client=CLIENT in found),
         sizes=_sizes(done[0].cell),
-    )  # fmt: skip
+    )
 
 
 def _words(result: Result, medians: Mapping[str, float], *, client: bool) -> dict[str, str]:
@@ -243,11 +253,7 @@ def _note(result: Result) -> str:
     load, facts, said = result.cell.workload, result.facts, []
     if load is None:
         cut = facts.get("truncated", 0)
-        return (
-            f"{task_name(result.cell.what)}: {cut} of {facts['requests']} requests cut to max_length"
-            if cut
-            else ""
-        )
+        return f"{task_name(result.cell.what)}: {cut} of {facts['requests']} requests cut to max_length" if cut else ""
     if facts.get("capped"):
         context = result.artifact.audit.context if result.artifact else 0
         said.append(f"{facts['capped']} of {load.requests} requests cut to a context of {context}")
@@ -263,9 +269,7 @@ def _curve(done: Sequence[Result]) -> tuple[Point, ...]:
         at = found.setdefault(float(f"{stage['level']:.6g}"), {})
         for key, value in stage["metrics"].items():
             at.setdefault(key, []).append(value)
-    return tuple(
-        Point(level, {key: spread(values) for key, values in found[level].items()}) for level in sorted(found)
-    )
+    return tuple(Point(level, {key: spread(values) for key, values in found[level].items()}) for level in sorted(found))
 
 
 def _compared(

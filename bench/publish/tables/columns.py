@@ -58,39 +58,58 @@ SIZE = (
     Column("total_bytes", "size", "MiB", 1 / MIB, better="lower"),
 )
 # Shown where there is something to show: weights that were pruned, artifacts whose making was timed whole.
-MORE_SIZE = (
-    Column("zero_fraction", "zero", "%", 100.0),
-    Column("made_s", "made in", "s", better="lower"),
-)
+MORE_SIZE = (Column("zero_fraction", "zero", "%", 100.0), Column("made_s", "made in", "s", better="lower"))
 QUALITY = (Column("perplexity", "ppl {title}", digits=4, better="lower"),)
 CHANGE = Column("perplexity_change_fraction", "vs baseline", "%", 100.0, better="lower")
 CHANGE_ENDS = ("perplexity_change_low_fraction", "perplexity_change_high_fraction")
 DIVERGENCE = (
     Column("kl_mean", "KL {title}", digits=2, better="lower", interval=("kl_mean_low", "kl_mean_high")),
     Column(
-        "top1_agreement_fraction", "same top-1", "%", 100.0, digits=4, better="higher",
+        "top1_agreement_fraction",
+        "same top-1",
+        "%",
+        100.0,
+        digits=4,
+        better="higher",
         interval=("top1_agreement_low_fraction", "top1_agreement_high_fraction"),
     ),
-)  # fmt: skip
+)
 SCORES = (
     Column(
-        "accuracy_fraction", "{title}", "%", 100.0, digits=3, better="higher",
+        "accuracy_fraction",
+        "{title}",
+        "%",
+        100.0,
+        digits=3,
+        better="higher",
         interval=("accuracy_low_fraction", "accuracy_high_fraction"),
     ),
     Column("score", "{title}", digits=4, interval=("score_low", "score_high")),
-)  # fmt: skip
+)
 SCORE_CHANGE = Column("score_change", "vs baseline, points", better="higher")
 RECOVERY = Column("score_recovery_fraction", "recovery", "%", 100.0, better="higher")
 SCORE_ENDS = ("score_change_low", "score_change_high")
-SCORE_CHANGES = ("score_change", *SCORE_ENDS, "score_recovery_fraction",
-                 "flips_worse", "flips_better", TESTED, ADJUSTED)  # fmt: skip
+SCORE_CHANGES = (
+    "score_change",
+    *SCORE_ENDS,
+    "score_recovery_fraction",
+    "flips_worse",
+    "flips_better",
+    TESTED,
+    ADJUSTED,
+)
 LEVEL = 0.05
 FLOOR = "kl_floor"
 DIVERGENCE_MORE = (
     *(key for column in DIVERGENCE for key in column.interval or ()),
-    "kl_median", "kl_p99", "kl_max", FLOOR,
-    "bits_per_byte_change", "bits_per_byte_change_low", "bits_per_byte_change_high",
-)  # fmt: skip
+    "kl_median",
+    "kl_p99",
+    "kl_max",
+    FLOOR,
+    "bits_per_byte_change",
+    "bits_per_byte_change_low",
+    "bits_per_byte_change_high",
+)
 _TTFT = Column("ttft_s", "TTFT", "ms", 1e3, better="lower")
 _TTFT_P95 = Column("ttft_p95_s", "TTFT p95", "ms", 1e3, better="lower")
 _TPOT = Column("tpot_s", "TPOT", "ms", 1e3, better="lower")
@@ -99,12 +118,7 @@ _OUTPUT = Column("output_tok_per_s", "output", "tok/s", better="higher")
 _REQUESTS = Column("request_per_s", "requests", "/s", better="higher")
 _GOODPUT = Column("goodput_per_s", "goodput", "/s", better="higher")
 _PEAK = Column("peak_memory_bytes", "peak memory", "MiB", 1 / MIB, better="lower")
-SERVING = (
-    _TTFT,
-    _TPOT,
-    _OUTPUT,
-    _PEAK,
-)
+SERVING = (_TTFT, _TPOT, _OUTPUT, _PEAK)
 # What a recommendation is judged by, and what is foretold of a cell: by the names they have there.
 JUDGED: Mapping[str, Column] = {
     "tok_per_s": _OUTPUT,
@@ -182,12 +196,20 @@ SCALED = (_OUTPUT, _TTFT_P95, _TPOT_P95)  # against requests in flight, or per s
 UTILISED = Column("mbu_fraction", "MBU", "%", 100.0, better="higher")
 # Every metric of a window of energy, for a spreadsheet.
 ENERGY = (
-    *(f"energy_{word}_j{of}" for word in ("gross", "net")
-      for of in ("", "_per_input_token", "_per_output_token", "_per_total_token")),
-    "power_mean_w", "idle_power_w", "power_limit_w", "energy_window_s", "energy_valid",
+    *(
+        f"energy_{word}_j{of}"
+        for word in ("gross", "net")
+        for of in ("", "_per_input_token", "_per_output_token", "_per_total_token")
+    ),
+    "power_mean_w",
+    "idle_power_w",
+    "power_limit_w",
+    "energy_window_s",
+    "energy_valid",
     *(f"energy_sm_clock_{which}_mhz" for which in ("min", "mean", "max")),
-    "energy_temperature_max_c", "energy_throttled_fraction",
-)  # fmt: skip
+    "energy_temperature_max_c",
+    "energy_throttled_fraction",
+)
 TAILS = (
     *(f"{name}_{tail}s" for name in ("ttft", "tpot", "e2el") for tail in ("", "p90_", "p95_", "p99_")),
     *(f"itl_{tail}_s" for tail in ("p50", "p90", "p95", "p99")),
@@ -207,11 +229,25 @@ QUOTED = (
 )
 _EVERY: Mapping[str, Column] = {
     column.key: column
-    for column in reversed((
-        *SIZE, *MORE_SIZE, *QUALITY, CHANGE, *DIVERGENCE, *SCORES, SCORE_CHANGE, RECOVERY, *SERVING, *CURVE,
-        *ONLINE, *SEARCH, *(column for known in MORE.values() for column in known), *QUOTED,
-    ))
-}  # fmt: skip
+    for column in reversed(
+        (
+            *SIZE,
+            *MORE_SIZE,
+            *QUALITY,
+            CHANGE,
+            *DIVERGENCE,
+            *SCORES,
+            SCORE_CHANGE,
+            RECOVERY,
+            *SERVING,
+            *CURVE,
+            *ONLINE,
+            *SEARCH,
+            *(column for known in MORE.values() for column in known),
+            *QUOTED,
+        )
+    )
+}
 
 
 def named(key: str) -> Column:

@@ -78,9 +78,7 @@ def of_task(column: Column, rows: Sequence[Row], entries: Sequence[Entry]) -> Co
     """
     if column in QUALITY:
         return of_change(CHANGE, rows, entries)
-    found = [
-        _of_figures(column, e) if _compressed(row) else None for row, e in zip(rows, entries, strict=True)
-    ]
+    found = [_of_figures(column, e) if _compressed(row) else None for row, e in zip(rows, entries, strict=True)]
     return Contest(column.better, found)
 
 

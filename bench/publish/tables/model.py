@@ -13,10 +13,7 @@ from bench.measure.stats import Spread
 OTHER_ENGINE = "reference"
 # What a change has where its items were paired; and the same adjusted over the recipes of a table.
 TESTED, ADJUSTED = "mcnemar_p", "mcnemar_p_holm"
-LEGEND = {
-    **MARKS,
-    OTHER_ENGINE: "the change is against the baseline on another engine: it has none on this one",
-}
+LEGEND = {**MARKS, OTHER_ENGINE: "the change is against the baseline on another engine: it has none on this one"}
 
 
 @dataclass(frozen=True)

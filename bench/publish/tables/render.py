@@ -51,9 +51,7 @@ def terminal(table: Table, width: int, *, bold: bool = False) -> str:
         fitted = [fitting(section, width) for section in sections]
         cut = cut or fitted != [*sections]
         parts += [wrapped([page.title], width), "\n", text(fitted, width, bold=bold)]
-    return "".join(
-        [*parts, wrapped([summary(table), *notes.lines(bold=bold), *([_CUT] if cut else [])], width)]
-    )
+    return "".join([*parts, wrapped([summary(table), *notes.lines(bold=bold), *([_CUT] if cut else [])], width)])
 
 
 def text(sections: Sequence[Section], width: int, *, bold: bool = False) -> str:
@@ -121,9 +119,7 @@ def fitting(section: Section, width: int) -> Section:
     """The section, without the ranges over rounds where its lines would have to be broken inside figures."""
     if _needed(section, broken=True) <= width:
         return section
-    lines = tuple(
-        (*line[:NAMES], *(cell.partition(" (")[0] for cell in line[NAMES:])) for line in section.lines
-    )
+    lines = tuple((*line[:NAMES], *(cell.partition(" (")[0] for cell in line[NAMES:])) for line in section.lines)
     return replace(section, lines=lines)
 
 
@@ -148,9 +144,7 @@ def _grid(section: Section) -> Grid:
         justify: Literal["left", "right"] = "left" if _is_text(i, head) else "right"
         words = [word for line in section.lines for word in line[i].split()] if head in _WORDS else []
         least = min(max(map(len, words), default=1), _HEAD)
-        grid.add_column(
-            Text(_broken(head)), justify=justify, overflow="fold", no_wrap=i < NAMES, min_width=least
-        )
+        grid.add_column(Text(_broken(head)), justify=justify, overflow="fold", no_wrap=i < NAMES, min_width=least)
     for line, best in _with_best(section):
         grid.add_row(*(Text(cell, style="bold" if i in best else "") for i, cell in enumerate(line)))
     return grid

@@ -31,17 +31,7 @@ from bench.publish.tables.columns import (
     task_name,
     told_change,
 )
-from bench.publish.tables.model import (
-    ADJUSTED,
-    LEGEND,
-    OTHER_ENGINE,
-    TESTED,
-    Entry,
-    Point,
-    Row,
-    Section,
-    Table,
-)
+from bench.publish.tables.model import ADJUSTED, LEGEND, OTHER_ENGINE, TESTED, Entry, Point, Row, Section, Table
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 STAR = "*"
@@ -140,11 +130,7 @@ def _floor(rows: Sequence[Row], title: str) -> str:
         return ""
     key = DIVERGENCE[0].key
     parts = [f"{number(scored[0][1][FLOOR].median, 2)} stored"]
-    parts += [
-        f"{row.recipe} on {row.engine} {number(figures[key].median, 2)}"
-        for row, figures in scored
-        if row.whole
-    ]
+    parts += [f"{row.recipe} on {row.engine} {number(figures[key].median, 2)}" for row, figures in scored if row.whole]
     return f"noise floor of KL {task_name(title)}, nats per token: {'; '.join(parts)}"
 
 
@@ -222,9 +208,7 @@ def _more(rows: Sequence[Row], title: str, notes: Notes) -> list[Section]:
     for word, known in MORE.items():
         told = [row for row in rows if any(c.key in row.workloads[title].figures for c in known)]
         shown = [c for c in known if any(cell(c, row.workloads[title], notes) != DASH for row in told)]
-        lines = [
-            (row.recipe, row.engine, *(cell(c, row.workloads[title], notes) for c in shown)) for row in told
-        ]
+        lines = [(row.recipe, row.engine, *(cell(c, row.workloads[title], notes) for c in shown)) for row in told]
         heads = ("recipe", "engine", *(c.heading() for c in shown))
         contests = [highlight.of_load(c, [row.workloads[title] for row in told]) for c in shown]
         won = _placed(contests, [line[NAMES:] for line in lines])
@@ -260,9 +244,7 @@ def _curves(title: str, found: Sequence[tuple[Row, Sequence[Point]]]) -> Section
         for row, curve in found
         for point in curve
     ]
-    return Section(
-        f"{title}: the curve", ("recipe", "engine", "at", *(c.heading() for c in shown)), tuple(lines)
-    )
+    return Section(f"{title}: the curve", ("recipe", "engine", "at", *(c.heading() for c in shown)), tuple(lines))
 
 
 def _section(
@@ -291,9 +273,7 @@ def _section(
     return Section(title, tuple(full[0]), tuple(map(tuple, full[1:])), best=_placed(contests, lines))
 
 
-def _placed(
-    contests: Sequence[highlight.Contest], lines: Sequence[Sequence[str]]
-) -> frozenset[tuple[int, int]]:
+def _placed(contests: Sequence[highlight.Contest], lines: Sequence[Sequence[str]]) -> frozenset[tuple[int, int]]:
     """The best cells among the lines without names, by their column with names."""
     return frozenset((line, column + NAMES) for line, column in highlight.winners(contests, lines))
 
