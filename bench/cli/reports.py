@@ -129,7 +129,7 @@ def compare(
     from bench.publish.compare import report as side_by_side
     from bench.publish.compare import selectors
 
-    narrowed = selectors.Narrow(tuple(suite or ()), device, only, engine, recipe)
+    narrow = selectors.Narrow(tuple(suite or ()), device, only, engine, recipe)
     found = side_by_side.checked(comparing.compare(*selectors.sides(a, b, results, narrow)))
     for problem in dict.fromkeys((*found.a.problems, *found.b.problems)):
         say(f"warning: {problem}")

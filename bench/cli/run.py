@@ -81,9 +81,8 @@ def run(
     _table(store, planned, "json" if as_json else format, summary if as_json else None)
     if not quiet:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.done.items()))
-        say(
-            f"Rounds: {counts or 'nothing left to run'}; {tally.kept} recorded before. Time: {progress.spent}. Records: {', '.join(folders)}"
-        )
+        ran = counts or "nothing left to run"
+        say(f"Rounds: {ran}; {tally.kept} recorded before. Time: {progress.spent}. Records: {', '.join(folders)}")
     if tally.done["failed"]:
         say(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {_log()}")
 
@@ -177,7 +176,7 @@ def _table(store: Store, planned: Plan | None, format: TableFormat, summary: Map
 
 
 def _record_folders(results: Path, planned: Plan) -> list[str]:
-    slugs = dict.fromkeys(m.hardware.slug for m in planned.planned)
+    slugs = dict.fromkeys(m.hardware.slug for m in planned.made)
     return [str(results / slug / planned.suite.name) for slug in slugs]
 
 
