@@ -22,7 +22,7 @@ _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.contract",),
     ("bench.paths", "bench.store", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
     ("bench.envs", "bench.models", "bench.load"),
-    ("bench.process", "bench.suite"),
+    ("bench.process", "bench.suite", "bench.rows"),
     ("bench.run", "bench.publish.tables", "bench.publish.machines", "bench.publish.plans"),
     ("bench.publish.recommend", "bench.publish.predictions", "bench.publish.compare", "bench.publish.headline"),
     ("bench.publish.document", "bench.publish.figures"),
@@ -36,7 +36,7 @@ _PLUGINS = ("bench.engines", "quantize.methods", "eval.tasks")
 _SHARED: dict[str, tuple[str, ...]] = {
     "bench.engines": ("bench.contract",),
     "quantize": ("bench.contract", "eval.corpora", "quantize"),
-    "eval": ("bench.contract", "eval"),
+    "eval": ("bench.contract", "bench.paths", "eval"),
 }
 _ALONE = {"bench.process.worker": ("bench.contract", "bench.machine.ceiling")}  # runs in every environment
 _ROOMS_REFUSED = {"utils", "common", "helpers", "core", "base"}
