@@ -22,7 +22,7 @@ _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.contract",),
     ("bench.paths", "bench.store", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
     ("bench.envs", "bench.models", "bench.load"),
-    ("bench.process", "bench.suite"),
+    ("bench.process", "bench.suite", "bench.rows"),
     ("bench.run", "bench.publish.tables", "bench.publish.machines", "bench.publish.plans"),
     ("bench.publish.recommend", "bench.publish.predictions", "bench.publish.compare", "bench.publish.headline"),
     ("bench.publish.document", "bench.publish.figures"),
@@ -36,7 +36,7 @@ _PLUGINS = ("bench.engines", "quantize.methods", "eval.tasks")
 _SHARED: dict[str, tuple[str, ...]] = {
     "bench.engines": ("bench.contract", "bench.formats.folder"),
     "quantize": ("bench.contract", "bench.formats.folder", "eval.corpora", "quantize"),
-    "eval": ("bench.contract", "bench.formats.folder", "eval"),
+    "eval": ("bench.contract", "bench.formats.folder", "bench.paths", "eval"),
 }
 # Plugins import these in every environment. (A room is held by its own __init__ too.)
 _STANDARD_LIBRARY_ONLY = ("bench.contract", "bench.formats")

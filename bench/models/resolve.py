@@ -54,7 +54,7 @@ def resolve(model: Model, *, fetch: bool, report: Report = lambda _: None) -> Re
         place = shapes.build(model.source) if fetch else shapes.find(model.source)
         planned = shapes.planned(model.source)
         return Resolved(place, shapes.identity(model.source), "hf", dummy=True, planned=planned)
-    folder = Path(model.source).expanduser()
+    folder = paths.shipped(Path(model.source).expanduser())
     if folder.is_dir() or folder.is_file():
         return _local(folder)
     if folder.suffix == ".gguf":
