@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
-from bench.contract.record import Artifact, Hardware, Source
+from bench.contract.record import Architecture, Artifact, Audit, Hardware, Parameters, Source
 from bench.contract.spec import Cell, Step
 
 
@@ -335,3 +335,48 @@ class Verdict:
 
     facts: Mapping[str, Any]
     items: tuple[tuple[Any, ...], ...]
+
+
+class Format(Protocol):
+    """A format of artifacts: how its files are recognised, read and counted, without any engine's library.
+
+    FORMATS: their names in records, READS, WRITES and LOADS. FLOATS: which weights are plain floats, which an
+    engine converts to the type it computes in: "all", those that are "unquantized" (embeddings, norms), or
+    "none", where all are used as they are stored. `folder` may be a file.
+    """
+
+    FORMATS: tuple[str, ...]
+    FLOATS: Literal["all", "unquantized", "none"]
+
+    def detect(self, folder: Path) -> str | None:
+        """Which of FORMATS the model in `folder` has; None for any other."""
+
+    def source(self, name: str, folder: Path) -> Source:
+        """What a method may know of a model in the format `name`; shapes only where the format keeps them.
+
+        UserError where files are missing or broken.
+        """
+
+    def audit(self, name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zeros: bool) -> Audit:
+        """Count what is stored; with `zeros` the zeros too, where weights are plain floats.
+
+        `reference`: the unquantized model's linear layers, name -> (out, in), where they are known.
+        """
+
+    def parameters(self, folder: Path) -> Parameters:
+        """The model's parameters by how an engine keeps them in memory."""
+
+    def architecture(self, folder: Path) -> Architecture | None:
+        """What the model computes per token; None for other than plain decoders."""
+
+
+class _EveryFormat(frozenset[str]):
+    """Contains every name."""
+
+    __slots__ = ()
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str)
+
+
+ANY: Final = _EveryFormat()  # LOADS of an engine that takes every format

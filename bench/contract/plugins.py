@@ -11,8 +11,8 @@ from typing import Any
 
 from bench.contract.errors import UserError
 
-ENGINES, METHODS, TASKS = "bench.engines", "quantize.methods", "eval.tasks"
-_WORDS = {ENGINES: "engine", METHODS: "method", TASKS: "task"}
+ENGINES, METHODS, TASKS, FORMATS = "bench.engines", "quantize.methods", "eval.tasks", "bench.formats"
+_WORDS = {ENGINES: "engine", METHODS: "method", TASKS: "task", FORMATS: "format"}
 
 
 def names(package: str) -> tuple[str, ...]:

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import DecodeStep, LogitBlock, Server
+from bench.contract.hooks import ANY, DecodeStep, LogitBlock, Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.formats import folder as model_folder
 
 ENV = "core"
 VERSION = 1
-LOADS = frozenset({"hf", "gptq", "awq", "bnb", "gguf", "onnx", "torchao", "compressed-tensors"})
+LOADS = ANY
 MODES = frozenset({"offline", "online", "score"})
 _ROWS = 256
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from bench import paths
+from bench import formats, paths
 from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Source
 from bench.contract.spec import Model
-from bench.formats import audit, gguf_reader
 from bench.formats import folder as model_folder
+from bench.formats import gguf_reader
 from bench.models import download as downloads
 from bench.models import dummy as shapes
 from bench.models.download import Report
@@ -42,7 +42,7 @@ class Resolved:
     @property
     def source(self) -> Source:
         """What a plan may know of the model; its format alone where it is not here yet."""
-        return audit.source(self.folder) if self.folder else self.planned or Source(self.format, {}, {})
+        return formats.source(self.folder) if self.folder else self.planned or Source(self.format, {}, {})
 
 
 def resolve(model: Model, *, fetch: bool, report: Report = lambda _: None) -> Resolved:
@@ -53,7 +53,7 @@ def resolve(model: Model, *, fetch: bool, report: Report = lambda _: None) -> Re
     if model.source.startswith(shapes.PREFIX):
         place = shapes.build(model.source) if fetch else shapes.find(model.source)
         planned = shapes.planned(model.source)
-        return Resolved(place, shapes.identity(model.source), "hf", dummy=True, planned=planned)
+        return Resolved(place, shapes.identity(model.source), formats.CHECKPOINT, dummy=True, planned=planned)
     folder = paths.shipped(Path(model.source).expanduser())
     if folder.is_dir() or folder.is_file():
         return _local(folder)
@@ -65,7 +65,7 @@ def resolve(model: Model, *, fetch: bool, report: Report = lambda _: None) -> Re
     if local is None and fetch:
         local = _snapshot(model, report)
     if local is None:
-        return Resolved(None, f"hub:{model.source}@{model.revision or 'main'}", "hf")
+        return Resolved(None, f"hub:{model.source}@{model.revision or 'main'}", formats.CHECKPOINT)
     return _found(local, f"hub:{model.source}@{local.name}")
 
 
@@ -78,8 +78,8 @@ def _local(place: Path) -> Resolved:
 
 
 def _found(folder: Path, identity: str) -> Resolved:
-    config = audit.source(folder).config  # refuses a folder with no config or broken files, in one sentence
-    return Resolved(folder, identity, audit.detect_format(folder), dummy=bool(config.get(model_folder.DUMMY)))
+    config = formats.source(folder).config  # refuses a folder with no config or broken files, in one sentence
+    return Resolved(folder, identity, formats.detect(folder), dummy=bool(config.get(model_folder.DUMMY)))
 
 
 def _is_path(source: str) -> bool:

@@ -14,14 +14,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from bench import paths
+from bench import formats, paths
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.job import Job
 from bench.contract.record import Artifact, Audit, Hardware, Source
 from bench.contract.spec import Recipe, Step
 from bench.envs import environment
-from bench.formats import audit
 from bench.models.resolve import Resolved
 from bench.process import supervisor
 from bench.run import traits
@@ -127,9 +126,9 @@ def make(
     """The artifact of these steps, each step taken only if its output is not in the cache."""
     if resolved.folder is None:
         raise UserError(f"the model {resolved.identity} is not on this machine; run without --dry-run to fetch it")
-    reference = dict(audit.source(resolved.folder).linears)
+    reference = dict(formats.source(resolved.folder).linears)
     if not steps:
-        facts = audit.audit(resolved.folder, reference or None)
+        facts = formats.audit(resolved.folder, reference or None)
         (digest,) = digests(resolved.identity, steps)
         return Made(resolved.folder, Artifact(digest, facts.format, resolved.identity, (), facts))
     made: Made | None = None
@@ -141,8 +140,8 @@ def make(
                 report(f"{steps[count - 1].method}: making the artifact")
                 found = _take(steps[:count], made, digest, resolved, reference, hardware, report, timeout_s)
         made = found
-        if made.artifact.format == "hf":  # whose shapes may be others now
-            reference = dict(audit.source(made.folder).linears)
+        if formats.holds_floats(made.artifact.format):  # whose shapes may be others now
+            reference = dict(formats.source(made.folder).linears)
     assert made is not None  # noqa: S101  (there is at least one step)
     return made
 
@@ -214,7 +213,7 @@ def _audited(folder: Path, reference: dict[str, tuple[int, int]], method: Any) -
     """A method that reshapes is read by the shapes it wrote."""
     try:
         known = None if hasattr(method, "output_source") else reference or None
-        found = audit.audit(folder, known, zeros=True)
+        found = formats.audit(folder, known, zeros=True)
     except UserError as error:
         raise StepFailedError(f"what was written cannot be read back: {error}") from None
     if found.format != method.WRITES:

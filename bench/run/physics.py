@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.formats import architecture
+from bench import formats
 
 
 def facts(folder: Path, ceiling: Mapping[str, Any]) -> dict[str, Any]:
@@ -15,5 +15,5 @@ def facts(folder: Path, ceiling: Mapping[str, Any]) -> dict[str, Any]:
 
     Nothing for a model that is no plain decoder.
     """
-    found = architecture.read(folder)
+    found = formats.read_architecture(folder)
     return {} if found is None else {"architecture": dataclasses.asdict(found), **ceiling}

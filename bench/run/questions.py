@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from bench import formats
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.job import Answer, Job, JobKind
 from bench.contract.spec import Task
 from bench.envs import environment
-from bench.formats import audit
 from bench.models.resolve import Resolved
 from bench.process import cache, supervisor
 from bench.run import artifacts
@@ -93,4 +93,4 @@ def _env(asked: Questions, report: artifacts.Report) -> environment.Environment:
 
 def _context(resolved: Resolved) -> int:
     assert resolved.folder is not None  # noqa: S101  (a job was made for it)
-    return audit.audit(resolved.folder, None).context
+    return formats.audit(resolved.folder, None).context

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import formats
 from bench.contract import plugins, wire
 from bench.contract.job import Job
 from bench.contract.spec import Cell
@@ -22,10 +23,10 @@ _ABOUT = "reference.json"
 
 
 def baseline(made: Sequence[PlannedArtifact]) -> PlannedArtifact:
-    """The tables' rule: the recipe of that name, else one without steps, else the first in format hf."""
+    """The tables' rule: the recipe of that name, else one without steps, else the first in plain floats."""
     named = [m for m in made if m.recipe.name == "baseline"]
     stepless = [m for m in made if not m.recipe.steps]
-    original = [m for m in made if m.format == "hf"]
+    original = [m for m in made if formats.holds_floats(m.format)]
     return next(iter([*named, *stepless, *original, *made]))
 
 

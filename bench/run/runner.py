@@ -17,13 +17,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bench import paths
+from bench import formats, paths
 from bench.contract import plugins
 from bench.contract.job import Answer, Job
 from bench.contract.record import Artifact, Audit, Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Options, Recipe, Step, Task
 from bench.envs import environment
-from bench.formats import audit
 from bench.load import prompts
 from bench.machine import counters, guard, nvml
 from bench.machine.hardware import slug_of
@@ -332,7 +331,8 @@ def _round(
     if answer.error:
         return result, answer  # with the requests that were finished before
     result = replace(result, metrics=metrics.metrics(result, answer.traces))
-    if wrong := sanity.check(result, answer.traces, _baseline(plan).bits_per_weight):
+    baseline_bits = None if formats.holds_floats(made.artifact.format) else _baseline(plan).bits_per_weight
+    if wrong := sanity.check(result, answer.traces, baseline_bits):
         kept = {k: v for k, v in result.metrics.items() if math.isfinite(v)}  # JSON has no NaN
         reason = f"refused as impossible: {'; '.join(wrong)}"
         return replace(result, status="failed", reason=reason, metrics=kept), answer
@@ -406,7 +406,7 @@ def _job(plan: Plan, item: PlannedRound, made: artifacts.Made, side: Path | None
 
 def _baseline(plan: Plan) -> Audit:
     assert plan.resolved.folder is not None  # noqa: S101  (it was fetched before anything ran)
-    return audit.audit(plan.resolved.folder, None)
+    return formats.audit(plan.resolved.folder, None)
 
 
 def _now() -> str:
