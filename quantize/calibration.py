@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
+from bench.formats import folder as model_folder
 from eval import corpora
 from quantize import checkpoint
 
@@ -59,7 +60,7 @@ def samples(folder: Path, corpus: str, samples: int, length: int, seed: int) -> 
     """`samples` windows of `length` tokens of the corpus's calibration split; ids and errors as of `cut`."""
     if samples < 1 or length < 1:
         raise UserError(f"calibration needs at least 1 sample of 1 token, not {samples} of {length}")
-    if checkpoint.is_dummy(folder):
+    if model_folder.is_dummy(folder):
         return _random(folder, samples, length, seed)
     return cut(folder, corpora.load(corpus, "calibration"), samples, length, seed)
 
@@ -70,7 +71,7 @@ def cut(folder: Path, text: corpora.Corpus, samples: int, length: int, seed: int
     Random ids for dummy weights, which have no tokenizer and for which one text is as good as another.
     UserError when the folder has no tokenizer.json, or the text is too short for so many windows.
     """
-    if checkpoint.is_dummy(folder):
+    if model_folder.is_dummy(folder):
         return _random(folder, samples, length, seed)
     ids = _tokenize(folder, text.text)
     starts = _starts(len(ids), samples, length, seed)
@@ -94,7 +95,7 @@ def batches(text: Calibration, size: int) -> Any:
 
 def _random(folder: Path, samples: int, length: int, seed: int) -> Calibration:
     """Windows of uniformly random ids of the model's vocabulary."""
-    vocab = int(checkpoint.config(folder)["vocab_size"])
+    vocab = model_folder.vocab_size(model_folder.read_config(folder))
     draw = random.Random(seed)  # noqa: S311  (a reproducible sample, not a secret)
     ids = tuple(tuple(draw.randrange(vocab) for _ in range(length)) for _ in range(samples))
     return Calibration("random ids", "", (), ids)

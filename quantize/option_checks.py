@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bench.contract.record import Hardware, Source
+from bench.formats import folder as model_folder
 
 
 def sample_length(source: Source, length: int) -> str | None:
     """Calibration samples of `length` tokens have to fit into the model's context."""
-    context = source.config.get("max_position_embeddings")
-    if isinstance(context, int) and length > context:
+    context = model_folder.context_length(source.config)
+    if context and length > context:
         return f"calibration samples of {length} tokens are longer than the model's context of {context}"
     return None
 
@@ -24,7 +25,7 @@ def damp_percent(share: float) -> str | None:
 def group_size(source: Source, size: int) -> str | None:
     """Groups of `size` inputs (-1: whole rows) have to divide every linear layer but the head."""
     for name, (_, inputs) in source.linears.items():
-        if size != -1 and inputs % size and name != "lm_head":
+        if size != -1 and inputs % size and not model_folder.is_head(name):
             return f"group_size {size} does not divide the {inputs} inputs of {name}"
     return None
 

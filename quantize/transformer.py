@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
+from bench.formats import folder as model_folder
 from quantize import checkpoint
 
 BATCH = 8  # calibration sequences in a forward pass
@@ -18,8 +19,8 @@ BATCH = 8  # calibration sequences in a forward pass
 
 def half_dtype(folder: Path, default: str = "float16") -> str:
     """The 16-bit type that the model is stored in; `default` for one stored in 32 bits."""
-    stored = checkpoint.stored_dtype(checkpoint.config(folder))
-    return stored if stored in checkpoint.HALF else default
+    stored = model_folder.stored_dtype(model_folder.read_config(folder))
+    return stored if stored in model_folder.HALF else default
 
 
 def compute_dtype(folder: Path, choice: str, device: str, default: str) -> str:
@@ -34,7 +35,7 @@ def load_stored(folder: Path, dtype: str, device: str, quantization: Any = None)
     import torch
     from transformers import AutoModelForCausalLM
 
-    checkpoint.weight_files(folder)
+    model_folder.weight_files(folder)
     return AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, dtype),
@@ -65,8 +66,8 @@ def save(model: Any, folder: Path, out: Path, dtype: str, changes: Mapping[str, 
     """
     import torch
 
-    config = checkpoint.config(folder)
-    dtype = checkpoint.stored_dtype(config) if dtype == "auto" else dtype
+    config = model_folder.read_config(folder)
+    dtype = model_folder.stored_dtype(config) if dtype == "auto" else dtype
     model = model.to(getattr(torch, dtype))
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():

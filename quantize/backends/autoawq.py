@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.record import Hardware
+from bench.formats import folder as model_folder
 from quantize import checkpoint, option_checks, transformer
 from quantize.calibration import Calibration
 
@@ -38,7 +39,7 @@ def run(
     from awq import AutoAWQForCausalLM
 
     began = time.perf_counter()
-    checkpoint.weight_files(folder)
+    model_folder.weight_files(folder)
     half = transformer.half_dtype(folder)
     compute = half if device.startswith("cuda") else "float32"
     torch.manual_seed(0)
@@ -60,7 +61,7 @@ def run(
         raise RuntimeError(f"autoawq used {samples * length} of the {calibration.tokens} calibration tokens")
     quantized = time.perf_counter()
     model.save_quantized(str(out))
-    written = checkpoint.config(out)["quantization_config"]
+    written = model_folder.quantization(model_folder.read_config(out))
     checkpoint.finish(folder, out, half, written)
     calibration.write(out)
     kinds = [type(module).__name__ for module in model.model.modules()]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.record import Hardware
+from bench.formats import folder as model_folder
 from quantize import checkpoint, option_checks, transformer
 from quantize.calibration import Calibration
 
@@ -35,7 +36,7 @@ def run(
     from auto_gptq import AutoGPTQForCausalLM, BaseQuantizeConfig
 
     began = time.perf_counter()
-    checkpoint.weight_files(folder)
+    model_folder.weight_files(folder)
     half = transformer.half_dtype(folder)
     torch.manual_seed(0)
     config = BaseQuantizeConfig(**settings, model_file_base_name="model")
@@ -46,7 +47,7 @@ def run(
     model.quantize(calibration.encodings(), batch_size=batch_size)
     quantized = time.perf_counter()
     model.save_quantized(str(out), use_safetensors=True)
-    written = dict(checkpoint.config(out)["quantization_config"])
+    written = dict(model_folder.quantization(model_folder.read_config(out)))
     for key in ("model_name_or_path", "model_file_base_name"):  # a path of this machine, a name of the library's own
         written.pop(key, None)
     (out / "quantize_config.json").unlink(missing_ok=True)

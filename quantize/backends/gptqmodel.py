@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
+from bench.formats import folder as model_folder
 from quantize import checkpoint, option_checks, transformer
 from quantize.calibration import Calibration
 
@@ -34,7 +35,7 @@ def unsupported_reason(source: Source, hardware: Hardware, options: Any) -> str 
         return reason
     for name, (_, inputs) in source.linears.items():
         group = inputs if options.group_size == -1 else options.group_size
-        if name != "lm_head" and group not in _CPU_GROUPS:
+        if not model_folder.is_head(name) and group not in _CPU_GROUPS:
             return f"no CPU kernel runs 4 bits in groups of {group} ({name}): use 32, 64, 128 or 256"
     return None
 
@@ -59,7 +60,7 @@ def run(
     from gptqmodel.models import loader
     from gptqmodel.quantization import config as configs
 
-    if checkpoint.is_dummy(folder):  # the library wants a tokenizer, but needs none for ids
+    if model_folder.is_dummy(folder):  # the library wants a tokenizer, but needs none for ids
         loader.load_hf_tokenizer = lambda *_, **__: None
     began = time.perf_counter()
     half = transformer.half_dtype(folder)
@@ -90,7 +91,7 @@ def run(
 def _finish(folder: Path, out: Path, half: str) -> dict[str, Any]:
     """Give the folder its source's files, config and floating type; return its quantization config, flat."""
     (out / "quant_log.csv").unlink(missing_ok=True)
-    written = checkpoint.config(out)["quantization_config"]
+    written = model_folder.quantization(model_folder.read_config(out))
     checkpoint.finish(folder, out, half, written)
     flat = {**written, **written.get("meta", {})}
     return {key: flat[key] for key in _RECORDED if flat.get(key) is not None}

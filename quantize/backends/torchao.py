@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
+from bench.formats import folder as model_folder
 from quantize import checkpoint
 
 Scheme = Literal[
@@ -117,10 +118,10 @@ def save(model: Any, config: Any, folder: Path, out: Path) -> Mapping[str, Any]:
     model.config.quantization_config = settings
     model.hf_quantizer = TorchAoHfQuantizer(settings)
     model.save_pretrained(out)
-    written = checkpoint.config(out)["quantization_config"]
+    written = model_folder.quantization(model_folder.read_config(out))
     dtype = str(model.dtype).removeprefix("torch.")
     checkpoint.carry(folder, out)
-    named = checkpoint.with_dtype({"dtype": dtype, **checkpoint.config(folder)}, dtype)
+    named = checkpoint.with_dtype({"dtype": dtype, **model_folder.read_config(folder)}, dtype)
     checkpoint.write_config(out, {**named, "quantization_config": written})
     return {
         "dtype": dtype,

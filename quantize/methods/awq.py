@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
+from bench.formats import folder as model_folder
 from quantize import calibration, option_checks
 from quantize.backends import autoawq, gptqmodel
 
@@ -50,7 +51,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     if reason := option_checks.batch_size(options.batch_size):
         return reason
     for name, (outputs, _) in source.linears.items():
-        if outputs % 8 and name != "lm_head":
+        if outputs % 8 and not model_folder.is_head(name):
             return f"the GEMM layout packs 8 outputs in a word, and {name} has {outputs}"
     if options.backend == "autoawq":
         reason = autoawq.unsupported_reason(hardware, options.group_size, symmetric=options.symmetric)

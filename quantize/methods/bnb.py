@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
+from bench.formats import folder as model_folder
 from quantize import checkpoint, transformer
 
 ENV = "hf"
@@ -61,9 +62,9 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     loaded = time.perf_counter()
     kinds = [type(module).__name__ for module in model.modules()]
     model.save_pretrained(out)
-    written = checkpoint.config(out)["quantization_config"]
+    written = model_folder.quantization(model_folder.read_config(out))
     checkpoint.carry(folder, out)
-    named = checkpoint.with_dtype({"dtype": dtype, **checkpoint.config(folder)}, dtype)
+    named = checkpoint.with_dtype({"dtype": dtype, **model_folder.read_config(folder)}, dtype)
     checkpoint.write_config(out, {**named, "quantization_config": written})
     return {
         "quantize_s": loaded - began,

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import checkpoint, training, transformer
+from bench.formats import folder as model_folder
+from quantize import training, transformer
 
 ENV = "hf"
 VERSION = 1
@@ -50,7 +51,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     del hardware
     if options.teacher:
         try:
-            teacher = checkpoint.config(_folder(options.teacher))
+            teacher = model_folder.read_config(_folder(options.teacher))
         except UserError as error:
             return f"teacher: {error}"
         if source.config and (reason := _mismatch(source.config, teacher)):
@@ -77,10 +78,10 @@ def train(folder: Path, teacher: Path, options: Options, out: Path, device: str,
 
 def _mismatch(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> str | None:
     """Why the one cannot learn from the other."""
-    sizes = [config.get("vocab_size") for config in (student, teacher)]
+    sizes = [model_folder.vocab_size(config) for config in (student, teacher)]
     if sizes[0] != sizes[1]:
         return f"the student's vocabulary has {sizes[0]} entries and its teacher's {sizes[1]}: they must be the same"
-    depths = [int(config.get("num_hidden_layers") or 0) for config in (student, teacher)]
+    depths = [model_folder.layer_count(config) for config in (student, teacher)]
     if depths[0] > depths[1]:
         return f"the student has {depths[0]} layers and its teacher {depths[1]}: use a teacher at least as deep"
     return None

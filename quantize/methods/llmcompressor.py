@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
+from bench.formats import folder as model_folder
 from quantize import calibration, checkpoint, option_checks, transformer
 from quantize.calibration import Calibration
 
@@ -87,7 +88,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     facts = _quantize(model, options, text)
     quantized = time.perf_counter()
     model.save_pretrained(out, save_compressed=True)
-    written = checkpoint.config(out)["quantization_config"]
+    written = model_folder.quantization(model_folder.read_config(out))
     for file in out.glob("*.py"):  # the library copies the source's Python files
         file.unlink()
     checkpoint.finish(folder, out, half, written)
