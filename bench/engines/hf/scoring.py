@@ -150,7 +150,7 @@ class Chooser:
             hits = (picked.argmax(dim=1) == targets).tolist()
         each = iter(zip(values, hits, strict=True))
         found = [[[next(each) for _ in choice] for choice in row.choices] for row in batch]
-        return [[(sum(v for v, _ in one), all(h for _, h in one)) for one in row] for row in found]
+        return [[ChoiceScore(sum(v for v, _ in one), all(h for _, h in one)) for one in row] for row in found]
 
     def _plain(self, batch: Sequence[_Row], width: int) -> dict[str, Any]:
         ids = [(*row.context, *row.choices[0][:-1]) for row in batch]
