@@ -24,6 +24,7 @@ from bench.contract.spec import Cell
 from bench.engines.hf import receipts as _hf_seen
 from bench.engines.hf import scoring
 from bench.engines.hf import torchao as _hf_torchao
+from bench.formats import folder as model_folder
 
 ENV = "hf"
 VERSION = 1
@@ -214,7 +215,7 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     otherwise than `open`.
     """
     del artifact
-    _look(folder)
+    model_folder.require_weights(folder)
     dtype = "float32" if options.dtype == "auto" and device == "cpu" else options.dtype
     _same_compute(folder, dtype)
     batching = {"on": True, "off": False, "auto": options.cache == "dynamic"}[options.continuous_batching]
@@ -283,7 +284,7 @@ def _load(folder: Path, options: Options, device: str) -> Any:
     from safetensors import SafetensorError
     from transformers import GenerationConfig
 
-    _look(folder)
+    model_folder.require_weights(folder)
     try:
         model, info = _pretrained(folder, options, device)
     except torch.OutOfMemoryError:
@@ -333,21 +334,13 @@ def _pretrained(folder: Path, options: Options, device: str) -> Any:
 
 def _same_compute(folder: Path, dtype: str) -> None:
     """UserError when the server would compute in what the artifact says; `open` can tell it otherwise."""
-    settings = json.loads((folder / "config.json").read_text())
-    stored = settings.get("quantization_config") or {}
+    settings = model_folder.read_config(folder)
+    stored = model_folder.quantization(settings)
     if stored.get("quant_method") == "torchao":
         _hf_torchao.serves(settings, dtype)
     compute = stored.get("bnb_4bit_compute_dtype", dtype) if stored.get("load_in_4bit") else dtype
     if dtype not in {"auto", compute}:
         raise UserError(f"transformers serve computes this artifact in {compute} only, not in {dtype}")
-
-
-def _look(folder: Path) -> None:
-    """UserError for what is missing before Transformers looks elsewhere for it."""
-    if not (folder / "config.json").is_file():
-        raise UserError("the artifact has no config.json: it is no Transformers model folder")
-    if not any(folder.glob("*.safetensors")):
-        raise UserError("the artifact has no .safetensors file; pickled checkpoints are refused, convert them first")
 
 
 def _whole(info: Mapping[str, Any]) -> None:
