@@ -9,6 +9,7 @@ import difflib
 import importlib
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ ENGINES: Final = "bench.engines"
 METHODS: Final = "quantize.methods"
 TASKS: Final = "eval.tasks"
 VARIABLE: Final = "LLM_BENCH_PLUGINS"
+_CONSTANT = re.compile(r"^([A-Z][A-Z0-9_]*)\b *[:=]", re.MULTILINE)
 _ROLES: dict[str, tuple[str, type]] = {
     ENGINES: ("engine", hooks.Engine),
     METHODS: ("method", hooks.Method),
@@ -137,10 +139,11 @@ def _hooks(role: type) -> tuple[tuple[str, ...], dict[str, Callable[..., Any]]]:
 
 
 def _public(plugin: Any) -> list[str]:
-    """Names of a module's own functions and classes, and of its constants in capitals."""
+    """Names of a module's own functions and classes, and of the constants in capitals that it assigns."""
+    assigned = set(_CONSTANT.findall(Path(plugin.__file__).read_text(encoding="utf-8")))
     return [
         name
         for name, value in vars(plugin).items()
-        if not name.startswith("_")
-        and (name.isupper() or (callable(value) and getattr(value, "__module__", "") == plugin.__name__))
+        if name in assigned
+        or (not name.startswith("_") and callable(value) and getattr(value, "__module__", "") == plugin.__name__)
     ]
