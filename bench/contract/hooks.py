@@ -182,8 +182,8 @@ class Engine(Protocol):
     """What runs an artifact.
 
     ENV: the environment it runs in, a file of configs/envs. VERSION is part of its records' digests. LOADS:
-    artifact formats. MODES: of "offline", "online" and "score". ENV_BY_FORMAT: the environments of formats
-    that need a package ENV lacks.
+    artifact formats. MODES: of "offline", "online" and "score". PATHS: options that name files or folders.
+    ENV_BY_FORMAT: the environments of formats that need a package ENV lacks.
     """
 
     ENV: str
@@ -191,6 +191,7 @@ class Engine(Protocol):
     LOADS: frozenset[str]
     MODES: frozenset[str]
     Options: type[Any]
+    PATHS: tuple[str, ...] = ()
     ENV_BY_FORMAT: Mapping[str, str] = {}
 
     def unsupported(self, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:  # noqa: ARG002
