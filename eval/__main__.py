@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import guarded
+from bench.cli.exit_codes import guarded
 from bench.cli.params import Json, Quiet
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError

@@ -19,7 +19,9 @@ from bench.contract.errors import UserError
 Split = Literal["train", "calibration", "evaluation"]
 
 # Charmap tables, generated grammars and vendored wheels teach nothing about Python prose or code.
-_SKIPPED_PARTS = frozenset({"site-packages", "dist-packages", "__pycache__", "encodings", "ensurepip", "bad_coding"})
+_SKIPPED_PARTS = frozenset(
+    {"site-packages", "dist-packages", "__pycache__", "encodings", "ensurepip", "bad_coding"}
+)
 _TEST_PARTS = frozenset({"test", "tests", "idle_test"})
 _PARAGRAPH_CHARS = 200
 _BLANK_LINES = re.compile(r"\n\s*\n")

@@ -32,7 +32,9 @@ def read(path: Path) -> list[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path.name} cannot be read as a JSONL file of items: {error}") from None
-    items = [_item(line, f"{path.name}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    items = [
+        _item(line, f"{path.name}, line {number}") for number, line in enumerate(lines, 1) if line.strip()
+    ]
     if not items:
         raise UserError(f"{path.name} holds no item")
     return items
@@ -43,9 +45,15 @@ def _item(line: str, where: str) -> dict[str, Any]:
         found = json.loads(line)
     except ValueError as error:
         raise UserError(f"{where} is not JSON: {error}") from None
-    wrong = [key for key, kind in _KEYS.items() if not isinstance(found, dict) or not isinstance(found.get(key), kind)]
+    wrong = [
+        key
+        for key, kind in _KEYS.items()
+        if not isinstance(found, dict) or not isinstance(found.get(key), kind)
+    ]
     if wrong:
-        raise UserError(f"{where}: {', '.join(wrong)} missing or of another type; an item is {{query, choices, gold}}")
+        raise UserError(
+            f"{where}: {', '.join(wrong)} missing or of another type; an item is {{query, choices, gold}}"
+        )
     if not (0 <= found["gold"] < len(found["choices"]) and all(isinstance(c, str) for c in found["choices"])):
         raise UserError(f"{where}: gold {found['gold']} is none of its {len(found['choices'])} choices")
     return {key: found[key] for key in _KEYS}

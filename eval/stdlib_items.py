@@ -81,10 +81,9 @@ def _next_lines() -> Iterator[Item]:
                 continue
             seen = module.lines[at - _ABOVE : at]
             rivals = [
-                other
-                for other in by_depth[_depth(line)]
+                other for other in by_depth[_depth(line)]
                 if low <= len(other.strip()) / size <= high and other not in seen
-            ]
+            ]  # fmt: skip
             yield from _item("next_line", f"{module.name}:{at + 1}", "\n".join(seen) + "\n", line, rivals)
 
 
@@ -104,7 +103,9 @@ def _arguments() -> Iterator[Item]:
                 yield min(found, key=lambda item: _key("argument", "line", item["where"]))
 
 
-def _use(module: _Module, node: _Definition, use: ast.Name, own: set[str], others: set[str]) -> Iterator[Item]:
+def _use(
+    module: _Module, node: _Definition, use: ast.Name, own: set[str], others: set[str]
+) -> Iterator[Item]:
     if use.lineno - node.lineno >= _BEFORE:
         return
     line, where = module.lines[use.lineno - 1].encode(), f"{module.name}:{use.lineno}:{use.col_offset}"
@@ -181,7 +182,8 @@ def _key(*parts: str) -> str:
 @cache
 def _modules() -> tuple[_Module, ...]:
     return tuple(
-        _Module(name, text.split("\n"), ast.parse(text)) for name, text in corpora.stdlib_modules("evaluation")
+        _Module(name, text.split("\n"), ast.parse(text))
+        for name, text in corpora.stdlib_modules("evaluation")
     )
 
 

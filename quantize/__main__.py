@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import guarded
+from bench.cli.exit_codes import guarded
 from bench.cli.params import Quiet
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError

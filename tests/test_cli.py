@@ -52,7 +52,7 @@ def test_json_and_another_format_are_refused(command: Command, suite: str) -> No
 
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == ("error: --json prints the table as JSON, --format md does not; leave one of them away\n")
+    assert done.stderr == ("error: --json prints the table as JSON and --format md does not: use one of them\n")
 
 
 def test_a_plan_is_a_list_of_cells(command: Command, suite: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -37,3 +38,14 @@ def bold() -> bool:
 
 def say(text: str) -> None:
     typer.echo(text, err=True)
+
+
+def output(result: Iterator[str] | Mapping[str, Any] | Sequence[Any]) -> None:
+    """Lines as they come, anything else as JSON."""
+    from bench.contract import wire
+
+    if isinstance(result, Iterator):
+        for line in result:
+            typer.echo(line)
+    else:
+        typer.echo(wire.dumps(result, indent=1))

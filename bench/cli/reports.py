@@ -23,7 +23,7 @@ def report(
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where one is stale.")] = False,
 ) -> None:
-    """Write what is made of records: tables, figures, their index, report.html, REPORT.md's numbers."""
+    """Write what records give: tables, figures, their index, report.html, the numbers of REPORT.md."""
     gc.disable()  # thousands of records are millions of objects that live to the end: a fifth of the time
     try:
         _report(results, document, check=check)
@@ -49,13 +49,13 @@ def _report(results: Path, document: list[Path] | None, *, check: bool) -> None:
         source = reports.gather(store.all())
         if store.problems:
             raise UserError(store.problems[0])
-        kept = reports.committed(source)
+        records = reports.committed(source)
         drawn = pictured.gather(source, store)
         charts = drawn.figures()
         pictures = None if check else pool.submit(draw.write, results, charts)
-        wanted = reports.files(results, kept)
-        beside = [path for name in ("REPORT.md", "README.md") if (path := results.parent / name).is_file()]
-        wanted |= {path: documents.filled(path, kept) for path in document or beside}
+        wanted = reports.files(results, records)
+        documents_here = [path for name in ("REPORT.md", "README.md") if (path := results.parent / name).is_file()]
+        wanted |= {path: documents.filled(path, records) for path in document or documents_here}
         stale = reports.stale(wanted)
         if library is None or pictures is None:
             _refuse([*stale, *(results / path for path in draw.stale(results, charts))])
@@ -99,15 +99,15 @@ def recommend(
     rows = judge.of_device(build.build(records).rows, suite, device)
     title = judge.workload_of(rows, workload, wish)
     unjudged = judge.without_quality(rows, Path(suite).stem, wish)
-    found = judge.recommend(rows, title, wish)
+    candidates = judge.recommend(rows, title, wish)
     if as_json:
-        typer.echo(judge.as_json(found, title, wish), nl=False)
+        typer.echo(judge.as_json(candidates, title, wish), nl=False)
     else:
-        typer.echo(render.text([judge.section(found, title)], width()), nl=False)
-        placed = any(candidate.feasible and not candidate.picked for candidate in found)
+        typer.echo(render.text([judge.section(candidates, title)], width()), nl=False)
+        placed = any(candidate.feasible and not candidate.picked for candidate in candidates)
         for line in filter(None, (judge.LEGEND if placed else "", unjudged)):
             typer.echo(line)
-    if not any(candidate.picked for candidate in found):
+    if not any(candidate.picked for candidate in candidates):
         say("nothing that was measured keeps all limits")
         raise typer.Exit(1)
 

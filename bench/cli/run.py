@@ -1,0 +1,186 @@
+"""Verbs of a suite: run, plan, table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from bench.cli.params import (
+    RESULTS,
+    Device,
+    EngineName,
+    Format,
+    Json,
+    Only,
+    Quiet,
+    Results,
+    Rounds,
+    Set,
+    SuiteFile,
+    TableFormat,
+    bold,
+    say,
+    width,
+)
+from bench.contract.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.run.planned import Plan
+    from bench.store import Store
+
+app = typer.Typer()
+_CODES = (
+    "Exit codes: 0 the suite ran to its end, failed rounds being records too; 2 something has to be mended "
+    "first, as one sentence says; 130 interrupted (Ctrl-C, SIGTERM), what is finished is kept."
+)
+
+
+@app.command(epilog=_CODES)
+def run(
+    suite: SuiteFile,
+    only: Only = "",
+    engine: EngineName = "",
+    device: Device = "",
+    rounds: Rounds = 0,
+    retry: Annotated[Literal["", "failed"], typer.Option(help="Run cells again that failed before.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,
+    overrides: Set = None,
+    results: Results = RESULTS,
+    format: Format = "terminal",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run what a suite still lacks, then print its table. Running it again does nothing twice.
+
+    With --json stdout has one object: the table, rounds by status, the time, the folders of the records.
+    """
+    if dry_run:
+        plan(suite, only, engine, device, rounds, overrides, results, retry, as_json)
+        return
+    from bench.progress.progress import Progress
+    from bench.publish import headline
+    from bench.run import runner
+    from bench.store import Store
+
+    if as_json and format not in ("terminal", "json"):
+        raise UserError(f"--json prints the table as JSON and --format {format} does not: use one of them")
+    with Progress(quiet=quiet, figure=headline.figure) as progress:
+        planned = _plan(suite, only, engine, device, rounds, overrides, fetch=progress.doing)
+        store = Store(results)
+        tally = runner.run(planned, store, progress, retry_failed=retry == "failed")
+    folders, spent_s = _record_folders(results, planned), progress.spent_s
+    summary = {
+        "rounds": {"ok": 0, "failed": 0, "unsupported": 0, **tally.done, "kept": tally.kept},
+        "time_s": round(spent_s, 1),
+        "records": folders,
+    }
+    _table(store, planned, "json" if as_json else format, summary if as_json else None)
+    if not quiet:
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.done.items()))
+        ran = counts or "nothing left to run"
+        say(f"Rounds: {ran}; {tally.kept} recorded before. Time: {progress.spent}. Records: {', '.join(folders)}")
+    if tally.done["failed"]:
+        say(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {_log()}")
+
+
+@app.command()
+def plan(
+    suite: SuiteFile,
+    only: Only = "",
+    engine: EngineName = "",
+    device: Device = "",
+    rounds: Rounds = 0,
+    overrides: Set = None,
+    results: Results = RESULTS,
+    retry: Annotated[Literal["", "failed"], typer.Option(help="Count failed rounds as to run.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show each cell of a suite: recorded, to run, or why it cannot run. Nothing is built, fetched or run."""
+    from bench.publish import plans
+    from bench.run import runner
+    from bench.store import Store
+
+    planned = _plan(suite, only, engine, device, rounds, overrides, fetch=None)
+    todo = runner.pending(planned, Store(results), retry_failed=retry == "failed")
+    if as_json:
+        typer.echo(plans.as_json(planned.suite.name, planned.items, todo, planned.unpaired))
+        return
+    for line in plans.lines(planned.items, todo, planned.unpaired):
+        typer.echo(line)
+
+
+@app.command()
+def table(
+    suite: Annotated[Path | None, typer.Argument(metavar="[SUITE]", help="Only this suite's cells.")] = None,
+    format: Format = "terminal",
+    results: Results = RESULTS,
+    overrides: Set = None,
+    device: Device = "",
+) -> None:
+    """Print the table of a suite, or of all records."""
+    from bench.store import Store
+
+    store = Store(results)
+    planned = _plan(suite, "", "", device, 0, overrides, fetch=None) if suite else None
+    if planned is None and not results.is_dir():
+        raise UserError(f"no records in {results}; run a suite first: python -m bench run configs/demo.yaml")
+    _table(store, planned, format)
+
+
+def _plan(
+    file: Path,
+    only: str,
+    engine: str,
+    device: str,
+    rounds: int,
+    overrides: list[str] | None,
+    *,
+    fetch: Callable[[str], None] | None,
+) -> Plan:
+    """The plan. A missing model is downloaded if `fetch` is given, which is told of the progress."""
+    from dataclasses import replace
+
+    from bench.run import plan as planner
+    from bench.suite import config
+
+    suite = config.load_suite(file, overrides or ())
+    if device:
+        suite = replace(suite, devices=(device,))
+    if rounds:
+        suite = replace(suite, rounds=rounds)
+    planned = planner.plan(suite, fetch=fetch is not None, only=only, engine=engine, report=fetch or (lambda _: None))
+    if not planned.items:
+        filters = " ".join(f"--{k} {v}" for k, v in {"only": only, "engine": engine}.items() if v)
+        raise UserError(f"{file}: no cell matches {filters}; `python -m bench plan {file}` lists them")
+    return planned
+
+
+def _table(store: Store, planned: Plan | None, format: TableFormat, summary: Mapping[str, Any] | None = None) -> None:
+    """Print the table, or one JSON object that has it beside the `summary` of a run."""
+    from bench.publish.tables import build
+    from bench.run import runner
+
+    if planned is None:
+        results, expected = list(store.all()), None
+    else:
+        expected = [runner.public(cell) for cell in planned.cells]
+        results = runner.records(planned, store)
+    text = build.render(build.build(results, expected), format, width(), bold=bold())
+    typer.echo(text if summary is None else json.dumps({**summary, "table": json.loads(text)}, indent=1))
+    for problem in store.problems:
+        say(f"warning: {problem}")
+
+
+def _record_folders(results: Path, planned: Plan) -> list[str]:
+    slugs = dict.fromkeys(m.hardware.slug for m in planned.made)
+    return [str(results / slug / planned.suite.name) for slug in slugs]
+
+
+def _log() -> Path:
+    from bench import paths
+
+    return paths.cache() / "logs" / "last-worker.log"
