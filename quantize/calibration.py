@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
+from bench.contract.record import Source
+from bench.formats import folder as model_folder
 from eval import corpora
 from quantize import checkpoint
 
@@ -47,6 +49,14 @@ class Calibration:
         checkpoint.remember(out, seen)
 
 
+def unsupported_length(source: Source, length: int) -> str | None:
+    """Why samples of `length` tokens cannot be cut for the model; None when they can."""
+    context = model_folder.context_length(source.config)
+    if context and length > context:
+        return f"calibration samples of {length} tokens are longer than the model's context of {context}"
+    return None
+
+
 def samples(folder: Path, corpus: str, samples: int, length: int, seed: int) -> Calibration:
     """`samples` windows of `length` tokens of the corpus's calibration split, by the model's own tokenizer.
 
@@ -55,15 +65,15 @@ def samples(folder: Path, corpus: str, samples: int, length: int, seed: int) -> 
     """
     if samples < 1 or length < 1:
         raise UserError(f"calibration needs at least 1 sample of 1 token, not {samples} of {length}")
-    if checkpoint.is_dummy(folder):
-        return _drawn(int(checkpoint.config(folder)["vocab_size"]), samples, length, seed)
+    if model_folder.is_dummy(folder):
+        return _drawn(model_folder.vocab_size(model_folder.read_config(folder)), samples, length, seed)
     return cut(folder, corpora.load(corpus, "calibration"), samples, length, seed)
 
 
 def cut(folder: Path, text: corpora.Corpus, samples: int, length: int, seed: int) -> Calibration:
     """`samples` windows of `length` tokens of a text that is at hand; dummy weights and errors as above."""
-    if checkpoint.is_dummy(folder):
-        return _drawn(int(checkpoint.config(folder)["vocab_size"]), samples, length, seed)
+    if model_folder.is_dummy(folder):
+        return _drawn(model_folder.vocab_size(model_folder.read_config(folder)), samples, length, seed)
     ids = _tokenize(folder, text.text)
     starts = _starts(len(ids), samples, length, seed)
     if starts is None:

@@ -65,7 +65,8 @@ def unfit(plan: Plan, source: Source) -> str | None:
         f"warmup {plan.warmup:g} is a share of the steps, from 0 to 1": not 0 <= plan.warmup <= 1,
         "temperature and learning_rate are above zero": min(plan.temperature, plan.learning_rate) <= 0,
     }
-    return next((text for text, is_so in wrong.items() if is_so), None) or transformer.unfit(source, plan.length)
+    reason = next((text for text, is_so in wrong.items() if is_so), None)
+    return reason or calibration.unsupported_length(source, plan.length)
 
 
 def run(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.record import Source
+from bench.formats import folder as model_folder
 from quantize import checkpoint
 
 BATCH = 8  # sequences of calibration computed at a time
@@ -37,8 +37,8 @@ def save(model: Any, folder: Path, out: Path, dtype: str, changes: Mapping[str, 
     """
     import torch
 
-    settings = checkpoint.config(folder)
-    dtype = checkpoint.stored_dtype(settings) if dtype == "auto" else dtype
+    settings = model_folder.read_config(folder)
+    dtype = model_folder.stored_dtype(settings) if dtype == "auto" else dtype
     model = model.to(getattr(torch, dtype))
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
@@ -121,14 +121,6 @@ def block_by_block(model: Any, ids: Sequence[Sequence[int]], device: str) -> Ite
 
         yield f"{name}.{i}", layer, run
         states = run()
-
-
-def unfit(source: Source, length: int) -> str | None:
-    """Why calibration samples of `length` tokens cannot be used."""
-    context = source.config.get("max_position_embeddings")
-    if isinstance(context, int) and length > context:
-        return f"calibration samples of {length} tokens are longer than the model's context of {context}"
-    return None
 
 
 class _EnoughError(Exception):

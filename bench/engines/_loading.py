@@ -1,18 +1,10 @@
-"""Loading a model folder, for engines: what is missing from it, and why a library refused it."""
+"""Why a library refused to load an artifact, for engines."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from bench.contract.errors import UserError
-
-
-def check_folder(folder: Path) -> None:
-    """UserError for a missing file that a library would look for elsewhere, or for pickled weights."""
-    if not (folder / "config.json").is_file():
-        raise UserError("the artifact has no config.json: it is no Transformers model folder")
-    if not any(folder.glob("*.safetensors")):
-        raise UserError("the artifact has no .safetensors file: convert it, pickled checkpoints are refused")
 
 
 def load_error(library: str, error: Exception, *folders: Path) -> UserError:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from bench.contract.hooks import DecodeStep, LogitBlock, Server, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.formats import folder as model_folder
 
 ENV = "core"
 VERSION = 1
@@ -66,9 +67,10 @@ def may_offload(options: Options) -> bool:
 def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[_Session]:  # noqa: A001
     del device
     time.sleep(options.load_s)
-    file, vocab = folder / "config.json", artifact.audit.vocab_size
-    vocab = int(json.loads(file.read_text())["vocab_size"]) if file.is_file() else vocab
-    yield _Session(options, vocab, artifact.audit.weight_bytes)
+    vocab_size = artifact.audit.vocab_size
+    if (folder / model_folder.CONFIG).is_file():
+        vocab_size = model_folder.vocab_size(model_folder.read_config(folder))
+    yield _Session(options, vocab_size, artifact.audit.weight_bytes)
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:

@@ -8,7 +8,6 @@ activations before compressed weights, which it is told not to round (by itself 
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from bench.contract.errors import UserError
 from bench.contract.hooks import DecodeStep, LogitBlock, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.formats import folder as model_folder
 
 ENV = "openvino"
 VERSION = 1
@@ -76,10 +76,8 @@ class OpenVinoSession(Session):
     """A graph and, once it was used, one compiled form of it with its state: another use makes another."""
 
     def __init__(self, model: Any, folder: Path, options: Options) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        config = config.get("text_config") or config
         self.model, self.options = model, options
-        self.context = int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
+        self.context = model_folder.context_length(model_folder.read_config(folder))
         self.vocab = int(model.output("logits").partial_shape[-1].get_length())
         self.inputs = {name for port in model.inputs for name in port.get_names()}
         self.compiled: Any = None

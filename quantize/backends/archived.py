@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.record import Hardware
+from bench.formats import folder as model_folder
 from quantize import checkpoint
 from quantize.calibration import Calibration
 
@@ -127,15 +128,15 @@ def gptq(
 
 
 def _stored(folder: Path) -> str:
-    checkpoint.weight_files(folder)
-    stored = checkpoint.stored_dtype(checkpoint.config(folder))
-    return stored if stored in checkpoint.HALF else "float16"
+    model_folder.weight_files(folder)
+    stored = model_folder.stored_dtype(model_folder.read_config(folder))
+    return stored if stored in model_folder.HALF else "float16"
 
 
 def _finish(
     folder: Path, out: Path, stored: str, calibration: Calibration, times: tuple[float, float, float]
 ) -> dict[str, Any]:
-    written = dict(checkpoint.config(out)["quantization_config"])
+    written = dict(model_folder.quantization(model_folder.read_config(out)))
     for place in ("model_name_or_path", "model_file_base_name"):  # this machine's, or auto-gptq's own
         written.pop(place, None)
     (out / "quantize_config.json").unlink(missing_ok=True)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.record import Hardware, Source
+from bench.formats import folder as model_folder
 from quantize import checkpoint
-from quantize.calibration import Calibration
+from quantize.calibration import Calibration, unsupported_length
 
 _CPU_GROUPS = (32, 64, 128, 256)
 # Of the library's forty settings, those that decide what the weights become.
@@ -40,9 +41,8 @@ def unfit(source: Source, hardware: Hardware, bits: int, group_size: int, length
     4-bit layers of other groups than _CPU_GROUPS are written, but no CPU can run them: transformers picks a
     kernel (aten::_weight_int4pack_mm) that refuses them at the first token.
     """
-    context = source.config.get("max_position_embeddings")
-    if isinstance(context, int) and length > context:
-        return f"calibration samples of {length} tokens are longer than the model's context of {context}"
+    if reason := unsupported_length(source, length):
+        return reason
     for name, (_, inputs) in source.linears.items():
         group = inputs if group_size == -1 else group_size
         if name == "lm_head":
@@ -73,12 +73,12 @@ def run(
     from gptqmodel import BACKEND, GPTQModel
     from gptqmodel.models import loader
 
-    if checkpoint.is_dummy(folder):  # the library wants a tokenizer, and has no use for it: ids are given
+    if model_folder.is_dummy(folder):  # the library wants a tokenizer, and has no use for it: ids are given
         loader.load_hf_tokenizer = lambda *_, **__: None
     began = time.perf_counter()
-    stored = checkpoint.stored_dtype(checkpoint.config(folder))
+    stored = model_folder.stored_dtype(model_folder.read_config(folder))
     on_gpu = device.startswith("cuda")
-    compute = (stored if stored in checkpoint.HALF else "float16") if on_gpu else "float32"
+    compute = (stored if stored in model_folder.HALF else "float16") if on_gpu else "float32"
     torch.manual_seed(0)
     model = GPTQModel.load(str(folder), settings("cuda:0" if on_gpu else "cpu"), dtype=getattr(torch, compute))
     loaded = time.perf_counter()
@@ -103,8 +103,8 @@ def run(
 def _finish(folder: Path, out: Path, stored: str) -> dict[str, Any]:
     """Give the folder its source's files, config and floating type; return its quantization config, flat."""
     (out / "quant_log.csv").unlink(missing_ok=True)
-    written = checkpoint.config(out)["quantization_config"]
-    checkpoint.finish(folder, out, stored if stored in checkpoint.HALF else "float16", written)
+    written = model_folder.quantization(model_folder.read_config(out))
+    checkpoint.finish(folder, out, stored if stored in model_folder.HALF else "float16", written)
     told = {**written, **written.get("meta", {})}
     return {key: told[key] for key in _TOLD if told.get(key) is not None}
 

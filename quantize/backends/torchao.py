@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
+from bench.formats import folder as model_folder
 from quantize import checkpoint
 
 Scheme = Literal[
@@ -66,7 +67,7 @@ def load(folder: Path, dtype: str, on: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    checkpoint.weight_files(folder)
+    model_folder.weight_files(folder)
     return AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, dtype), device_map={"": on}, local_files_only=True, use_safetensors=True
     ).eval()
@@ -128,8 +129,8 @@ def save(model: Any, config: Any, folder: Path, out: Path) -> Mapping[str, Any]:
     model.config.quantization_config = settings
     model.hf_quantizer = TorchAoHfQuantizer(settings)
     model.save_pretrained(out)
-    source = checkpoint.config(folder)
-    written = checkpoint.config(out)["quantization_config"]
+    source = model_folder.read_config(folder)
+    written = model_folder.quantization(model_folder.read_config(out))
     dtype = str(model.dtype).removeprefix("torch.")
     checkpoint.carry(folder, out)
     named = checkpoint.with_dtype({"dtype": dtype, **source}, dtype)

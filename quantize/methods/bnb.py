@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
+from bench.formats import folder as model_folder
 from quantize import checkpoint
 
 ENV = "hf"
@@ -57,10 +58,10 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     from transformers import AutoModelForCausalLM
 
     began = time.perf_counter()
-    source = checkpoint.config(folder)
-    checkpoint.weight_files(folder)
+    source = model_folder.read_config(folder)
+    model_folder.weight_files(folder)
     on = "cuda:0" if device.startswith("cuda") else "cpu"
-    dtype = _dtype(options, checkpoint.stored_dtype(source), on)
+    dtype = _dtype(options, model_folder.stored_dtype(source), on)
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, dtype),
@@ -72,7 +73,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     loaded = time.perf_counter()
     kinds = [type(module).__name__ for module in model.modules()]
     model.save_pretrained(out)
-    written = checkpoint.config(out)["quantization_config"]
+    written = model_folder.quantization(model_folder.read_config(out))
     checkpoint.carry(folder, out)
     named = checkpoint.with_dtype({"dtype": dtype, **source}, dtype)
     checkpoint.write_config(out, {**named, "quantization_config": written})

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import checkpoint, training, transformer
+from bench.formats import folder as model_folder
+from quantize import training, transformer
 
 ENV = "hf"
 VERSION = 1
@@ -50,7 +51,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     del hardware
     if options.teacher:
         try:
-            teacher = checkpoint.config(_folder(options.teacher))
+            teacher = model_folder.read_config(_folder(options.teacher))
         except UserError as error:
             return f"teacher: {error}"
         if source.config and (reason := _apart(source.config, teacher)):
@@ -77,10 +78,10 @@ def train(folder: Path, teacher: Path, options: Options, out: Path, device: str,
 
 def _apart(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> str | None:
     """Why the one cannot learn from the other."""
-    mine, its = (config.get("vocab_size") for config in (student, teacher))
+    mine, its = model_folder.vocab_size(student), model_folder.vocab_size(teacher)
     if mine != its:
         return f"the student has a vocabulary of {mine} and its teacher one of {its}: they must share it"
-    layers, deeper = (int(config.get("num_hidden_layers") or 0) for config in (teacher, student))
+    layers, deeper = model_folder.layer_count(teacher), model_folder.layer_count(student)
     if deeper > layers:
         return f"the student has {deeper} layers and its teacher {layers}: a teacher is at least as deep"
     return None

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
+from bench.formats import folder as model_folder
 from quantize import calibration, checkpoint
 from quantize.calibration import Calibration
 
@@ -55,9 +56,8 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return f"smoothing {options.smoothing} is not between 0 and 1"
     if options.batch_size < 1:
         return f"batch_size {options.batch_size} is not at least 1"
-    context = source.config.get("max_position_embeddings")
-    if _looks(options) and isinstance(context, int) and options.length > context:
-        return f"calibration samples of {options.length} tokens are longer than the model's context of {context}"
+    if _looks(options) and (reason := calibration.unsupported_length(source, options.length)):
+        return reason
     if options.scheme == "w4a16" and options.group_size != -1:
         for name, (_, inputs) in source.linears.items():
             if inputs % options.group_size and name != "lm_head":
@@ -88,9 +88,9 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     seen = None
     if _looks(options):
         seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
-    checkpoint.weight_files(folder)
-    stored = checkpoint.stored_dtype(checkpoint.config(folder))
-    half = stored if stored in checkpoint.HALF else "float16"
+    model_folder.weight_files(folder)
+    stored = model_folder.stored_dtype(model_folder.read_config(folder))
+    half = stored if stored in model_folder.HALF else "float16"
     on_gpu = device.startswith("cuda")
     compute = half if on_gpu else "float32"
     torch.manual_seed(0)
@@ -105,7 +105,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     facts = _quantize(model, options, seen)
     quantized = time.perf_counter()
     model.save_pretrained(out, save_compressed=True)
-    written = checkpoint.config(out)["quantization_config"]
+    written = model_folder.quantization(model_folder.read_config(out))
     for code in out.glob("*.py"):  # it copies what Python lies beside the source
         code.unlink()
     checkpoint.finish(folder, out, half, written)

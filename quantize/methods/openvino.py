@@ -15,6 +15,7 @@ from typing import Any, Literal
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
+from bench.formats import folder as model_folder
 from quantize import checkpoint
 
 ENV = "openvino"
@@ -67,7 +68,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     del device
     taken = _compress(folder, options, out) if (folder / _MODEL).is_file() else _export(folder, out)
     checkpoint.carry(folder, out)
-    checkpoint.write_config(out, checkpoint.config(folder))
+    checkpoint.write_config(out, model_folder.read_config(folder))
     return taken
 
 
@@ -77,7 +78,7 @@ def _export(folder: Path, out: Path) -> dict[str, Any]:
     from optimum.intel import OVConfig
     from transformers import AutoModelForCausalLM
 
-    checkpoint.weight_files(folder)
+    model_folder.weight_files(folder)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
     )

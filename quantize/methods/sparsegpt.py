@@ -46,7 +46,8 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return f"damp_percent {options.damp_percent:g} is not between 0 and 1"
     if options.batch_size < 1:
         return f"batch_size {options.batch_size} is not at least 1"
-    return pruning.unfit(source, options.sparsity, options.pattern) or transformer.unfit(source, options.length)
+    reason = pruning.unfit(source, options.sparsity, options.pattern)
+    return reason or calibration.unsupported_length(source, options.length)
 
 
 def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:

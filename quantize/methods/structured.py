@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import importance, pruning, surgery, transformer
+from quantize import calibration, importance, pruning, surgery, transformer
 
 ENV = "hf"
 VERSION = 1
@@ -53,9 +53,8 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return f"share {options.share:g} is the share of the {options.what} that go: more than 0, less than 1"
     if options.multiple_of < 1:
         return f"multiple_of {options.multiple_of} is not at least 1"
-    return surgery.unfit(source, options.what, options.share, options.multiple_of) or transformer.unfit(
-        source, options.length
-    )
+    reason = surgery.unfit(source, options.what, options.share, options.multiple_of)
+    return reason or calibration.unsupported_length(source, options.length)
 
 
 def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import calibration, checkpoint
+from bench.formats import folder as model_folder
+from quantize import calibration
 from quantize.backends import torchao as through_torchao
 from quantize.calibration import Calibration
 
@@ -84,9 +85,8 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
 
 
 def _uncalibrated(options: Options, source: Source) -> str | None:
-    context = source.config.get("max_position_embeddings")
-    if isinstance(context, int) and options.length > context:
-        return f"calibration samples of {options.length} tokens are longer than the model's context of {context}"
+    if reason := calibration.unsupported_length(source, options.length):
+        return reason
     if options.batch_size < 1:
         return f"batch_size {options.batch_size} is not at least 1"
     return None
@@ -143,7 +143,7 @@ def _quantized(folder: Path, options: Options, on: str) -> tuple[Any, Any, Calib
     seen = None
     if options.scheme == "int8-static":
         seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
-    dtype = _dtype(options, checkpoint.stored_dtype(checkpoint.config(folder)), on)
+    dtype = _dtype(options, model_folder.stored_dtype(model_folder.read_config(folder)), on)
     model = through_torchao.load(folder, dtype, on)
     config = through_torchao.base_config(options.scheme, options.bits, options.group_size)
     fits = through_torchao.wanted(model, options.scheme, options.group_size)

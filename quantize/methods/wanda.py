@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import pruning, transformer
+from quantize import calibration, pruning
 
 ENV = "hf"
 VERSION = 1
@@ -35,7 +35,8 @@ class Options:
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     del hardware
-    return pruning.unfit(source, options.sparsity, options.pattern) or transformer.unfit(source, options.length)
+    reason = pruning.unfit(source, options.sparsity, options.pattern)
+    return reason or calibration.unsupported_length(source, options.length)
 
 
 def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:

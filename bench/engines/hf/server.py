@@ -9,9 +9,9 @@ from pathlib import Path
 from bench.contract.errors import UserError
 from bench.contract.hooks import Server
 from bench.contract.record import Artifact
-from bench.engines._loading import check_folder
 from bench.engines.hf import torchao
 from bench.engines.hf.options import Options
+from bench.formats import folder as model_folder
 
 STATIC_CACHE = "continuous batching has a cache of its own: turn it off, or leave cache dynamic"
 _CPU_KV_BLOCKS, _CPU_BATCH_TOKENS = 128, 2048
@@ -33,7 +33,7 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     otherwise than `open`.
     """
     del artifact
-    check_folder(folder)
+    model_folder.require_weights(folder)
     dtype = options.dtype_on(device)
     _check_dtype(folder, dtype)
     batching = {"on": True, "off": False, "auto": options.cache == "dynamic"}[options.continuous_batching]
@@ -76,10 +76,10 @@ def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:
 
 def _check_dtype(folder: Path, dtype: str) -> None:
     """UserError when the server would compute in the artifact's own dtype, which `open` can override."""
-    config = json.loads((folder / "config.json").read_text())
-    quantization = config.get("quantization_config") or {}
+    config = model_folder.read_config(folder)
+    quantization = model_folder.quantization(config)
     if quantization.get("quant_method") == "torchao":
-        torchao.check_servable(config, dtype)
+        torchao.check_servable(config, quantization, dtype)
     stored = quantization.get("bnb_4bit_compute_dtype", dtype) if quantization.get("load_in_4bit") else dtype
     if dtype not in {"auto", stored}:
         raise UserError(f"transformers serve computes this artifact in {stored} only, not in {dtype}")

@@ -12,10 +12,11 @@ from typing import Any
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Session
 from bench.engines._batch import check_context
-from bench.engines._loading import check_folder, load_error
+from bench.engines._loading import load_error
 from bench.engines._logits import rows_per_block
 from bench.engines.hf import receipts, scoring, torchao
 from bench.engines.hf.options import Options
+from bench.formats import folder as model_folder
 
 
 class HfSession(Session):
@@ -138,7 +139,7 @@ def load(folder: Path, options: Options, device: str) -> Any:
     from safetensors import SafetensorError
     from transformers import GenerationConfig
 
-    check_folder(folder)
+    model_folder.require_weights(folder)
     try:
         model, loading_info = _pretrained(folder, options, device)
     except torch.OutOfMemoryError:

@@ -70,9 +70,9 @@ def _activation(weight: Any) -> str:
     return f"{kind} per {unit}, {'static' if is_static else 'dynamic'}"
 
 
-def check_servable(config: Mapping[str, Any], dtype: str) -> None:
+def check_servable(config: Mapping[str, Any], quantization: Mapping[str, Any], dtype: str) -> None:
     """UserError for what `transformers serve` would load otherwise than `open`, by the artifact's config.json."""
-    kind = ((config["quantization_config"].get("quant_type") or {}).get("default") or {}).get("_type", "")
+    kind = ((quantization.get("quant_type") or {}).get("default") or {}).get("_type", "")
     if kind == "Int8StaticActivationInt8WeightConfig":
         raise UserError("transformers serve cannot load static activation scales: measure this artifact offline")
     stored = str(config.get("dtype") or config.get("torch_dtype") or dtype)
