@@ -22,7 +22,7 @@ from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
 from bench.formats import folder as model_folder
-from quantize import calibration, checkpoint
+from quantize import calibration, checkpoint, option_checks
 
 ENV = "llamacpp"
 VERSION = 1
@@ -160,7 +160,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return f"an importance matrix has no use for {options.type}, which keeps every weight"
     if not options.imatrix and options.type in _NEEDS_IMATRIX:
         return f"{options.type} is worthless without an importance matrix: set imatrix: true"
-    return calibration.unsupported_length(source, options.length) if options.imatrix else None
+    return option_checks.sample_length(source, options.length) if options.imatrix else None
 
 
 def weight_bits(options: Options) -> float:
