@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.spec import Cell, Step
 
@@ -63,7 +64,7 @@ Ended = Callable[[int, Sequence[int]], bool]
 
 
 class Session(Protocol):
-    """A loaded model in one engine."""
+    """A loaded model in one engine, whose class inherits `encode` where the weights have no tokenizer with them."""
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         """Greedy decoding of a static batch of equally long prompts, EOS ignored.
@@ -80,12 +81,13 @@ class Session(Protocol):
         The last position's may be missing where the sequence fills the context.
         """
 
-    def encode(self, text: str) -> tuple[list[int], list[int]]:
+    def encode(self, text: str) -> tuple[list[int], list[int]]:  # noqa: ARG002
         """Token ids by the tokenizer stored with the weights, and the UTF-8 bytes of the text each adds.
 
         Special tokens are added as the model adds them, and have 0 bytes. Asked only where the artifact has
         no tokenizer.json (a bare GGUF file); UserError where the weights have no tokenizer with them.
         """
+        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
 
     def receipts(self) -> Mapping[str, str]:
         """Kernel, weight dtype, compute dtype, attention implementation, threads, device.

@@ -236,7 +236,7 @@ def variables(env: Environment, device: str) -> dict[str, str]:
     return {
         **passed,
         "PATH": os.pathsep.join([first, passed.get("PATH", os.defpath)]),  # gptqmodel calls its own ninja
-        "PYTHONPATH": str(paths.ROOT),
+        "PYTHONPATH": str(paths.import_root()),
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",

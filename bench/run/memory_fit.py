@@ -17,7 +17,7 @@ from bench.contract.record import Architecture, Hardware, Source
 from bench.contract.spec import Cell, Scalar, Step
 from bench.contract.workload import Workload
 from bench.formats import architecture, audit, gguf_reader
-from bench.formats import folder as checkpoint
+from bench.formats import folder as model_folder
 from bench.measure.memory import widths_bytes
 from bench.models.resolve import Resolved
 from bench.run import traits
@@ -154,7 +154,7 @@ def _parameters(folder: Path) -> Parameters:
     if known.format in audit.APART:
         files = [f for f in folder.iterdir() if f.suffix in _GRAPHS and f.is_file()]
         return Parameters(0, 0, sum(f.stat().st_size for f in files), None)
-    stored = checkpoint.tensors(folder).values()
+    stored = model_folder.read_headers(folder).tensors.values()
     linear = _linear(known)
     elements = sum(tensor.elements for tensor in stored)
     return Parameters(
@@ -185,7 +185,7 @@ def _of_gguf(folder: Path) -> Parameters:
 
 
 def _linear(known: Source) -> int:
-    return sum(o * i for name, (o, i) in known.linears.items() if not audit.is_head(name))
+    return sum(o * i for name, (o, i) in known.linears.items() if not model_folder.is_head(name))
 
 
 def _reshaped(steps: tuple[Step, ...], known: Source, found: Parameters) -> Parameters:

@@ -14,6 +14,7 @@ from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite, Task
 from bench.contract.workload import LOAD_FIELDS, Workload
 from bench.envs import environment
+from bench.formats import folder as model_folder
 from bench.machine import hardware as machine
 from bench.models import resolve
 from bench.models.download import Report
@@ -102,9 +103,7 @@ def _made(model: Model, recipe: Recipe, resolved: Resolved, hardware: Hardware) 
 
 def _context(resolved: Resolved) -> int:
     """The most tokens the model can attend to, by its config; 0 when it is not known yet."""
-    config = resolved.source.config
-    config = config.get("text_config") or config
-    return int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
+    return model_folder.context_length(resolved.source.config)
 
 
 def _against(cell: Cell, made: PlannedArtifact, hardware: Hardware) -> str:

@@ -28,7 +28,7 @@ _TASK_WORD, _ENGINE_WORD = "task", "name"
 
 def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
     """The suite in a YAML file, with `key=value` overrides (dotted keys, YAML values) laid over it."""
-    data = _yaml(path)
+    data = _yaml(paths.shipped(path))
     for override in overrides:
         _override(data, override)
     data.setdefault("name", path.stem)
