@@ -93,7 +93,7 @@ def _recipe(method: str, recipe: str, extra: list[str]) -> Recipe:
 
 def _copy(made: object, out: Path) -> None:
     """Copy the artifact out of the cache, beside and renamed, with a note of how it was made."""
-    from bench.formats import gguf_reader
+    from bench import formats
     from bench.run.artifacts import Made
 
     assert isinstance(made, Made)  # noqa: S101
@@ -104,7 +104,7 @@ def _copy(made: object, out: Path) -> None:
             shutil.copytree(made.folder, beside)
         else:
             beside.mkdir()
-            for file in gguf_reader.files(made.folder):
+            for file in formats.files(made.folder):
                 shutil.copyfile(file, beside / file.name)
         wire.write(beside / "llm-bench.json", wire.dumps(made.artifact, indent=1))
         if out.exists():

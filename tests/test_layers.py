@@ -25,16 +25,24 @@ _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.process", "bench.suite", "bench.rows"),
     ("bench.run", "bench.publish.tables", "bench.publish.machines", "bench.publish.plans"),
     ("bench.publish.recommend", "bench.publish.predictions", "bench.publish.compare", "bench.publish.headline"),
+    ("bench.publish.records",),
     ("bench.publish.document", "bench.publish.figures"),
-    ("bench.publish.page", "bench.publish.report"),
-    ("bench.publish.pictured",),
+    ("bench.publish.page",),
+    ("bench.publish.report",),
     ("bench.cli",),
     ("bench", "quantize.__main__", "eval.__main__", "eval.format"),
 )
 _PLUGINS = ("bench.engines", "quantize.methods", "eval.tasks")
-# What plugins and the modules that several of them share may import of ours.
+# What plugins and the modules that several of them share may import of ours. A module of a plugin package that
+# begins with an underscore is no plugin: its plugins share it.
 _SHARED: dict[str, tuple[str, ...]] = {
-    "bench.engines": ("bench.contract", "bench.formats.folder"),
+    "bench.engines": (
+        "bench.contract",
+        "bench.formats.folder",
+        "bench.engines._batch",
+        "bench.engines._loading",
+        "bench.engines._logits",
+    ),
     "quantize": ("bench.contract", "bench.formats.folder", "eval.corpora", "quantize"),
     "eval": ("bench.contract", "bench.formats.folder", "bench.paths", "eval"),
 }
@@ -110,7 +118,8 @@ def _other_plugin(name: str, imported: str) -> bool:
     for package in _PLUGINS:
         if imported.startswith(f"{package}."):
             depth = len(package.split(".")) + 1
-            return imported.split(".")[:depth] != name.split(".")[:depth]
+            plugin = imported.split(".")[:depth]
+            return not plugin[-1].startswith("_") and plugin != name.split(".")[:depth]
     return False
 
 

@@ -20,8 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.contract.errors import UserError
-from bench.contract.hooks import ANY, DecodeStep, LogitBlock, Server
+from bench.contract.hooks import ANY, DecodeStep, LogitBlock, Server, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.formats import folder as model_folder
@@ -87,7 +86,7 @@ def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
 
 
 @dataclass(frozen=True)
-class _Session:
+class _Session(Session):
     options: Options
     vocab_size: int
     weights_bytes: int
@@ -110,10 +109,6 @@ class _Session:
             block = np.asarray(ids[start : start + _ROWS])
             distance = (np.arange(self.vocab_size)[None, :] - block[:, None] - 1) % self.vocab_size
             yield LogitBlock(start, (-np.log1p(distance)).astype(np.float32))
-
-    def encode(self, text: str) -> tuple[list[int], list[int]]:
-        del text
-        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
 
     def receipts(self) -> Mapping[str, str]:
         return {"kernel": "schedule", "weight_dtype": "none", "compute_dtype": "none", "device": "none"}

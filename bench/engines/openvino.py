@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import DecodeStep, LogitBlock
+from bench.contract.hooks import DecodeStep, LogitBlock, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.formats import folder as model_folder
@@ -72,7 +72,7 @@ def open(  # noqa: A001  (the protocol's word)
     yield OpenVinoSession(model, folder, options)
 
 
-class OpenVinoSession:
+class OpenVinoSession(Session):
     """A graph and, once it was used, one compiled form of it with its state: another use makes another."""
 
     def __init__(self, model: Any, folder: Path, options: Options) -> None:
@@ -107,10 +107,6 @@ class OpenVinoSession:
         for start in range(0, len(ids), rows):
             fed = np.asarray([ids[start : start + rows]], np.int64)
             yield LogitBlock(start, self._infer(fed, start)[0].copy())
-
-    def encode(self, text: str) -> tuple[list[int], list[int]]:
-        del text
-        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
 
     def receipts(self) -> Mapping[str, str]:
         """From the compiled model: its properties, and what its nodes run as."""

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import DecodeStep, LogitBlock, Server
+from bench.contract.hooks import DecodeStep, LogitBlock, Server, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.formats import folder as model_folder
@@ -106,7 +106,7 @@ def open(  # noqa: A001  (the protocol's word)
         llm.shutdown()
 
 
-class TensorRTSession:
+class TensorRTSession(Session):
     """TensorRT-LLM's LLM with a loaded model, and what it said while it loaded."""
 
     def __init__(self, llm: Any, options: Options, device: str, log: str, context: int) -> None:
@@ -143,10 +143,6 @@ class TensorRTSession:
         asked = SamplingParams(max_tokens=1, return_context_logits=True, **_GREEDY)
         output = self.llm.generate({"prompt_token_ids": fed}, asked, use_tqdm=False)
         yield from blocks(output.context_logits, len(fed))
-
-    def encode(self, text: str) -> tuple[list[int], list[int]]:
-        del text
-        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
 
     def receipts(self) -> Mapping[str, str]:
         """From its log, and from its arguments as it settled them where the log is silent."""

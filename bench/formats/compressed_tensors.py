@@ -8,10 +8,11 @@ from bench.formats import checkpoint
 from bench.formats.checkpoint import architecture, parameters, source
 from bench.formats.packed import audit
 
-__all__ = ["FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+__all__ = ["FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
 
 FORMATS = ("compressed-tensors",)
 FLOATS = "unquantized"
+FILES = ("*.safetensors",)
 
 
 def detect(folder: Path) -> str | None:

@@ -16,39 +16,55 @@ from bench.formats import architecture as decoder
 from bench.formats import counting, gguf_reader
 from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
-from bench.formats.gguf_reader import Gguf
+from bench.formats.gguf_reader import Gguf, files, several_models
+
+__all__ = [
+    "FILES",
+    "FLOATS",
+    "FORMATS",
+    "SUFFIX",
+    "architecture",
+    "audit",
+    "detect",
+    "files",
+    "parameters",
+    "several_models",
+    "source",
+]
 
 FORMATS = ("gguf",)
 FLOATS = "none"
+FILES = ("*.gguf",)
+SUFFIX = ".gguf"
 _NOT_LINEAR = re.compile(r"(embd|embed|norm|conv|rope|rel_b|token_types|lerp)")
 _EMBEDDING, _HEAD = "token_embd.weight", "output"
 _WIDE_FILE = re.compile(r"(Q\d_K|IQ(?!4_NL)|TQ)")  # file types whose blocks have 256 weights
 _BLOCK = 256
 
 
-def detect(path: Path) -> str | None:
+def detect(folder: Path) -> str | None:
     """A .gguf file, or a folder of one without safetensors."""
-    is_gguf = path.suffix == ".gguf" if path.is_file() else any(path.glob("*.gguf"))
-    return "gguf" if is_gguf and not any(path.glob("*.safetensors")) else None
+    is_gguf = folder.suffix == ".gguf" if folder.is_file() else any(folder.glob("*.gguf"))
+    return "gguf" if is_gguf and not any(folder.glob("*.safetensors")) else None
 
 
-def source(name: str, path: Path) -> Source:
+def source(name: str, folder: Path) -> Source:
     """Linear layers as name -> (out, in), and a config of the file's metadata."""
-    model = gguf_reader.read(path)
+    model = gguf_reader.read(folder)
     shapes = {n: (t.elements // t.shape[-1], t.shape[-1]) for n, t in _linears(model).items()}
     return Source(name, shapes, _config(model))
 
 
-def audit(name: str, path: Path, reference: Mapping[str, tuple[int, int]] | None, *, zeros: bool) -> Audit:
+def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zeros: bool) -> Audit:
     """Count what the file, its split or its folder stores. Stacked experts are linear layers too."""
     del reference, zeros
-    model = gguf_reader.read(path)
+    model = gguf_reader.read(folder)
     tensors = _linears(model)
     linears = {layer: Linear(tensor.elements, tensor.size) for layer, tensor in tensors.items()}
     elements = sum(tensor.elements for tensor in model.tensors.values())
     return counting.audit(
         name,
-        counting.all_files(path) if path.is_dir() else model.files,
+        counting.all_files(folder) if folder.is_dir() else model.files,
         linears,
         list(model.tensors.values()),
         _config(model),
@@ -58,19 +74,19 @@ def audit(name: str, path: Path, reference: Mapping[str, tuple[int, int]] | None
     )
 
 
-def parameters(path: Path) -> Parameters:
+def parameters(folder: Path) -> Parameters:
     """The embedding may stay in the host's memory where the head is another tensor."""
-    tensors = gguf_reader.read(path).tensors
+    tensors = gguf_reader.read(folder).tensors
     embedding = tensors.get(_EMBEDDING)
     rest = embedding.elements if embedding else 0
     on_host = embedding.size if embedding and f"{_HEAD}.weight" in tensors else 0
     elements = sum(tensor.elements for tensor in tensors.values())
     size = sum(tensor.size for tensor in tensors.values())
-    return Parameters(elements - rest, rest, size - on_host, architecture(path))
+    return Parameters(elements - rest, rest, size - on_host, architecture(folder))
 
 
-def architecture(path: Path) -> Architecture | None:
-    return decoder.of_gguf(gguf_reader.read(path))
+def architecture(folder: Path) -> Architecture | None:
+    return decoder.of_gguf(gguf_reader.read(folder))
 
 
 def _config(model: Gguf) -> dict[str, str | int]:

@@ -10,10 +10,11 @@ from bench.contract.record import Audit, Parameters, Source
 from bench.formats import checkpoint, sparsity
 from bench.formats.checkpoint import architecture
 
-__all__ = ["FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+__all__ = ["FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
 
 FORMATS = ("hf",)
 FLOATS = "all"
+FILES = ("*.safetensors",)
 
 
 def detect(folder: Path) -> str | None:

@@ -19,10 +19,12 @@ from bench.formats.checkpoint import architecture
 from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
 
-__all__ = ["FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+__all__ = ["DOWNLOADED", "FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
 
 FORMATS = ("onnx",)
 FLOATS = "none"
+FILES = ("*.onnx*",)
+DOWNLOADED = False  # many repositories have an export beside the weights that are wanted
 _CONFIG = "genai_config.json"
 # Where an operator has its weight matrices, and where what belongs to them (scales, zero points, order).
 _OPERATORS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {

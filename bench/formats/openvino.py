@@ -20,10 +20,11 @@ from bench.formats.checkpoint import architecture
 from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
 
-__all__ = ["FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+__all__ = ["FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
 
 FORMATS = ("openvino",)
 FLOATS = "none"
+FILES = ("openvino_model.*",)
 _GRAPH = "openvino_model.xml"
 _WEIGHTS = "openvino_model.bin"
 _SHAPES = frozenset({"i64", "i32", "u64", "u32", "boolean", "string"})  # of constants that steer, not weigh

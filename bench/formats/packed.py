@@ -9,10 +9,11 @@ from bench.contract.record import Audit
 from bench.formats import checkpoint
 from bench.formats.checkpoint import architecture, parameters, source
 
-__all__ = ["FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+__all__ = ["FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
 
 FORMATS = ("awq", "bnb", "gptq")
 FLOATS = "unquantized"
+FILES = ("*.safetensors",)
 _BY_QUANT_METHOD = {"awq": "awq", "bitsandbytes": "bnb", "gptq": "gptq"}
 
 

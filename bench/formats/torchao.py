@@ -19,10 +19,11 @@ from bench.formats import checkpoint
 from bench.formats.checkpoint import Checkpoint, architecture, parameters, source
 from bench.formats.counting import Linear
 
-__all__ = ["FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+__all__ = ["FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
 
 FORMATS = ("torchao",)
 FLOATS = "unquantized"
+FILES = ("*.safetensors",)
 _DATA = "_weight_qdata"
 
 

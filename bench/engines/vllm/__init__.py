@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Server
+from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Server, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.engines.vllm import scoring
@@ -128,7 +128,7 @@ def open(  # noqa: A001  (the protocol's word)
         log.close()
 
 
-class VllmSession:
+class VllmSession(Session):
     """vLLM's engine with a loaded model; `llm` is vLLM's own object."""
 
     def __init__(self, llm: Any, options: Options, device: str, log: Log) -> None:
@@ -176,10 +176,6 @@ class VllmSession:
         """All of them, as the engine schedules them."""
         self._fits(max((len(p.ids) + p.new_tokens for p in prompts), default=0))
         return scoring.generate_until(self.engine, prompts, ended)
-
-    def encode(self, text: str) -> tuple[list[int], list[int]]:
-        del text
-        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
 
     def receipts(self) -> Mapping[str, str]:
         """What the log says, and from the loaded model what it does not: linear layers, dtypes, threads."""
