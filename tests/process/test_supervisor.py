@@ -73,7 +73,7 @@ def test_a_worker_over_its_memory_limit_is_stopped(tmp_path: Path) -> None:
     outcome = _run(tmp_path, "memory", limit=600 << 20)
 
     assert outcome.answer.error.startswith("out of memory: it used 0.")
-    assert outcome.seen["peak_rss_bytes"] > 500 << 20
+    assert outcome.observed["peak_rss_bytes"] > 500 << 20
 
 
 @pytest.mark.usefixtures("cache")
@@ -101,7 +101,7 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
-        "from tests.run import test_launch as t\n"
+        "from tests.process import test_supervisor as t\n"
         "t._run(Path(sys.argv[1]), 'hang')\n"
     )
     root = Path(__file__).resolve().parents[2]
