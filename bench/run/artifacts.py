@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import platform
@@ -11,19 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from bench import paths
-from bench.contract import plugins, wire
+from bench.contract import hooks, plugins, wire
 from bench.contract.errors import CellError, UserError
 from bench.contract.job import Job
 from bench.contract.record import Artifact, Audit, Hardware, Source
-from bench.contract.spec import Recipe, Step
+from bench.contract.spec import Options, Recipe, Step
 from bench.envs import environment
 from bench.formats import audit
 from bench.models.resolve import Resolved
 from bench.process import cache, supervisor
-from bench.run import traits
 from bench.suite import config
 
 Report = Callable[[str], None]
@@ -73,9 +72,16 @@ def digests(identity: str, steps: tuple[Step, ...]) -> tuple[str, ...]:
     chain = [wire.digest(identity)]
     for step in steps:
         method = plugins.load(plugins.METHODS, step.method)
-        options, env = file_options(traits.counted(step)), environment.identity(traits.step_env(step))
+        options, env = file_options(_digest_options(step)), environment.identity(plugins.step_env(step))
         chain.append(wire.digest([chain[-1], step.method, options, method.VERSION, env]))
     return tuple(chain[1:]) or (chain[0],)
+
+
+def _digest_options(step: Step) -> Options:
+    """Options but those of OPTIONS_SINCE at their defaults: artifacts of before have those, and keep their digest."""
+    method, _ = plugins.method_of(step)
+    default = dataclasses.asdict(method.Options())
+    return {k: v for k, v in step.options.items() if k not in method.OPTIONS_SINCE or v != default[k]}
 
 
 def file_options(options: object) -> dict[str, object]:
@@ -89,18 +95,16 @@ def unsupported(steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware)
     final_format = plugins.load(plugins.METHODS, steps[-1].method).WRITES if steps else resolved.format
     source = resolved.source
     for index, step in enumerate(steps):
-        method = plugins.load(plugins.METHODS, step.method)
+        method, options = plugins.method_of(step)
         if source.format not in method.READS:
             reads = ", ".join(sorted(method.READS))
             remedy = "put it before the step that wrote that" if index else "start from weights in that form"
             return f"{step.method} reads {reads}, and is given {source.format}: {remedy}", final_format
-        options = method.Options(**step.options)
         if reason := method.unsupported(options, source, hardware) or environment.too_old(
-            traits.step_env(step), hardware
+            plugins.step_env(step), hardware
         ):
             return reason, final_format
-        if hasattr(method, "output_source"):
-            source = method.output_source(options, source)
+        source = method.output_source(options, source)
         source = Source(method.WRITES, source.linears, source.config)
     return "", final_format
 
@@ -154,7 +158,7 @@ def _take(
     step = steps[-1]
     report(f"{step.method}: making the artifact")
     method = plugins.load(plugins.METHODS, step.method)
-    env = environment.ensure(traits.step_env(step), report)
+    env = environment.ensure(plugins.step_env(step), report)
     out, work = part / "model", _folder(digest).with_suffix(".work")
     out.mkdir()
     work.mkdir(exist_ok=True)
@@ -194,10 +198,12 @@ def _take(
             work.rmdir()
 
 
-def _audited(folder: Path, linears: dict[str, tuple[int, int]], method: Any) -> Audit:
+def _audited(folder: Path, linears: dict[str, tuple[int, int]], method: hooks.Method) -> Audit:
     """A method that reshapes is read by the shapes it wrote."""
     try:
-        written = audit.audit(folder, None if hasattr(method, "output_source") else linears or None, zeros=True)
+        written = audit.audit(
+            folder, None if hooks.plugin_has(method, "output_source") else linears or None, zeros=True
+        )
     except UserError as error:
         raise CellError(f"what was written cannot be read back: {error}") from None
     if written.format != method.WRITES:

@@ -17,10 +17,9 @@ from bench.contract.record import Architecture, Hardware, Source
 from bench.contract.spec import Cell, Scalar, Step
 from bench.contract.workload import Workload
 from bench.formats import architecture, audit, gguf_reader
-from bench.formats import folder as checkpoint
+from bench.formats import folder as model_folder
 from bench.measure.memory import widths_bytes
 from bench.models.resolve import Resolved
-from bench.run import traits
 
 _GIB = 1024**3
 _UNKNOWN_KV = 1.0  # bytes: 8 bits, the narrowest that an engine here chooses by itself
@@ -76,8 +75,8 @@ def footprint_of(steps: tuple[Step, ...], resolved: Resolved) -> Footprint | Non
         return None
     if not steps:
         return Footprint(resolved.format, parameters, None)
-    bits = traits.weight_bits(steps[-1])
-    written = str(plugins.load(plugins.METHODS, steps[-1].method).WRITES)
+    method, options = plugins.method_of(steps[-1])
+    bits, written = method.weight_bits(options), method.WRITES
     if bits is None and written != "hf":
         return None
     return Footprint(written, _reshaped(steps, resolved.source, parameters), bits)
@@ -103,7 +102,7 @@ def estimate(
 def why_too_large(cell: Cell, model: Footprint | None, hardware: Hardware) -> str:
     """Why the cell cannot fit its device, in one sentence with the numbers; or nothing."""
     engine, options = plugins.load(plugins.ENGINES, cell.engine.name), cell.engine.options
-    if model is None or traits.may_offload(engine, options):
+    if model is None or engine.may_offload(engine.Options(**options)):
         return ""
     least = estimate(model, options, cell.workload, hardware, str(options.get("dtype", "")))
     if not hardware.gpus:  # keys, values and workspace can be swapped out, and files mapped
@@ -155,7 +154,7 @@ def _parameters(folder: Path) -> Parameters:
     if source.format in audit.APART:
         files = [f for f in folder.iterdir() if f.suffix in _GRAPHS and f.is_file()]
         return Parameters(0, 0, sum(f.stat().st_size for f in files), None)
-    stored = checkpoint.tensors(folder).values()
+    stored = model_folder.read_headers(folder).tensors.values()
     linear = _linear(source)
     elements = sum(tensor.elements for tensor in stored)
     return Parameters(
@@ -186,19 +185,19 @@ def _of_gguf(folder: Path) -> Parameters:
 
 
 def _linear(source: Source) -> int:
-    return sum(o * i for name, (o, i) in source.linears.items() if not audit.is_head(name))
+    return sum(o * i for name, (o, i) in source.linears.items() if not model_folder.is_head(name))
 
 
 def _reshaped(steps: tuple[Step, ...], source: Source, parameters: Parameters) -> Parameters:
     """As it is after steps that cut layers or heads; embeddings and head are taken to be as they were."""
-    cutting = [s for s in steps if hasattr(plugins.load(plugins.METHODS, s.method), "output_source")]
-    if not cutting:
+    written = source
+    for step in steps:
+        method, options = plugins.method_of(step)
+        written = method.output_source(options, written)
+    if written is source:
         return parameters
-    for step in cutting:
-        method = plugins.load(plugins.METHODS, step.method)
-        source = method.output_source(method.Options(**step.options), source)
-    remaining = architecture.of_config(source.config)
-    return Parameters(_linear(source), parameters.rest, parameters.stored_bytes, remaining)
+    shape = architecture.of_config(written.config)
+    return Parameters(_linear(written), parameters.rest, parameters.stored_bytes, shape)
 
 
 def _gib(size: float) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.contract.hooks import Task
 from bench.contract.record import RequestTrace, Result
 from bench.formats import architecture
 from bench.measure import energy, latency, memory, online_load, roofline, throughput
 
 
-def metrics(result: Result, traces: Sequence[RequestTrace], task: Any = None) -> dict[str, float]:
+def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -> dict[str, float]:
     """Metrics of a round that came to its end, by name; `task` is the task's module where it has one."""
     cell, facts = result.cell, result.facts
     memory_metrics = {**memory.memory_metrics(facts, cell.device), **memory.kv_metrics(result)}

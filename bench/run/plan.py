@@ -14,11 +14,12 @@ from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite, Task
 from bench.contract.workload import LOAD_FIELDS, Workload
 from bench.envs import environment
+from bench.formats import folder as model_folder
 from bench.machine import hardware as machine
 from bench.models import resolve
 from bench.models.download import Report
 from bench.models.resolve import Resolved
-from bench.run import artifacts, memory_fit, task_inputs, traits
+from bench.run import artifacts, memory_fit, task_inputs
 from bench.run.planned import Mode, Plan, PlannedArtifact, PlannedRound, Reference, Requests, SkippedPair
 
 
@@ -85,7 +86,7 @@ def _first_round(
         artifact.reason or _unsupported_reason(cell, artifact) or (task_input.reason if task_input else ""),
         _mode(cell),
         engine,
-        traits.engine_env(engine, artifact.format),
+        plugins.engine_env(engine, artifact.format),
         plugins.load(plugins.TASKS, cell.task.kind) if cell.task else None,
         task_input,
     )
@@ -133,9 +134,7 @@ def _artifact(model: Model, recipe: Recipe, resolved: Resolved, hardware: Hardwa
 
 def _context(resolved: Resolved) -> int:
     """The most tokens the model can attend to, by its config; 0 when it is not known yet."""
-    config = resolved.source.config
-    config = config.get("text_config") or config
-    return int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
+    return model_folder.context_length(resolved.source.config)
 
 
 def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
@@ -152,7 +151,7 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
         return f"{tokens} exceed the model's context of {artifact.context}"
     if artifact.resolved.dummy and (why := _meaningless(cell)):
         return why
-    env = traits.engine_env(engine, artifact.format)
+    env = plugins.engine_env(engine, artifact.format)
     reason: str | None = engine.unsupported(cell, artifact.format, hardware)
     reason = reason or environment.too_old(env, hardware) or environment.without_gpu(env, hardware)
     return reason or memory_fit.why_too_large(cell, artifact.footprint, hardware)
@@ -186,7 +185,7 @@ def _references(suite: Suite, planned: Sequence[PlannedArtifact], hardware: Hard
 
 def _requests(suite: Suite, resolved: Resolved) -> dict[str, Requests]:
     """By task title: the requests of each task whose library builds them."""
-    tasks = [t for t in suite.tasks if hasattr(plugins.load(plugins.TASKS, t.kind), "ENV")]
+    tasks = [t for t in suite.tasks if plugins.load(plugins.TASKS, t.kind).ENV]
     return {t.title: task_inputs.requests(t, resolved, _context(resolved), _task_key(t)) for t in tasks}
 
 
@@ -200,7 +199,7 @@ def _digest(cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Refere
         cell.engine.name,
         wire.plain(cell.engine.options),
         engine.VERSION,
-        _identity(traits.engine_env(engine, artifact.format)),
+        _identity(plugins.engine_env(engine, artifact.format)),
         what,
         artifact.hardware.slug,
         seed,

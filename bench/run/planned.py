@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from bench.contract import hooks
 from bench.contract.record import Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Suite, Task
 from bench.models.resolve import Resolved
@@ -36,14 +37,13 @@ class PlannedArtifact:
 class Reference:
     """The baseline's predictions that a task compares with: the baseline's artifact, and what runs it.
 
-    `engine_module` is the engine's plugin, `env` its environment. `reason` says why no engine of the suite
+    `env` is the engine's environment. `reason` says why no engine of the suite
     can run it; there is then no `digest`.
     """
 
     task: Task
     artifact: PlannedArtifact
     engine: EngineSpec
-    engine_module: Any
     env: str
     digest: str
     reason: str = ""
@@ -57,7 +57,7 @@ class Requests:
     """
 
     task: Task
-    task_module: Any
+    task_module: hooks.Task
     resolved: Resolved
     context: int
     digest: str
@@ -88,9 +88,9 @@ class PlannedRound:
     digest: str
     reason: str
     mode: Mode
-    engine: Any
+    engine: hooks.Engine
     env: str
-    task: Any = None
+    task: hooks.Task | None = None
     task_input: Reference | Requests | None = None
 
     @property

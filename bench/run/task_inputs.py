@@ -19,7 +19,7 @@ from bench.envs import environment
 from bench.formats import audit
 from bench.models.resolve import Resolved
 from bench.process import cache, supervisor
-from bench.run import artifacts, traits
+from bench.run import artifacts
 from bench.run.artifacts import BuiltArtifact, Report
 from bench.run.planned import PlannedArtifact, Reference, Requests
 
@@ -48,7 +48,7 @@ def reference(
         if reason := artifact.reason or unsupported_reason(cell):
             continue
         engine = plugins.load(plugins.ENGINES, cell.engine.name)
-        env = traits.engine_env(engine, artifact.format)
+        env = plugins.engine_env(engine, artifact.format)
         key = [
             "reference",
             artifact.digest,
@@ -59,9 +59,9 @@ def reference(
             task_key,
             artifact.hardware.slug,
         ]
-        return Reference(task, artifact, cell.engine, engine, env, wire.digest(key))
+        return Reference(task, artifact, cell.engine, env, wire.digest(key))
     sentence = f"no engine of the suite can score the baseline ({artifact.recipe.name}): {reason}"
-    return Reference(task, artifact, cells[0].engine, None, "", "", sentence)
+    return Reference(task, artifact, cells[0].engine, "", "", sentence)
 
 
 def requests(task: Task, resolved: Resolved, context: int, task_key: object) -> Requests:
