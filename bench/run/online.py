@@ -117,7 +117,7 @@ def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
         client = [sys.executable, "-m", "bench.load.client", str(letter), str(file)]
         with subprocess.Popen(
             [sys.executable, "-c", build_log.MORTAL, *client],
-            cwd=paths.ROOT,
+            cwd=paths.import_root(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

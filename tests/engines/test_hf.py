@@ -141,7 +141,7 @@ def test_nf4_computes_in_the_dtype_asked_for(checks: Any) -> None:
         ("misshapen", "have the wrong shape for 1 tensors"),
         ("alien", "model type `zorgon` but Transformers does not recognize"),
         ("bare", "no config.json"),
-        ("long", "1028 tokens do not fit the model's context of 1024"),
+        ("long", "1028 tokens exceed the model's context of 1024"),
     ],
 )
 def test_what_cannot_run_is_one_sentence_without_a_path(checks: Any, how: str, words: str) -> None:
