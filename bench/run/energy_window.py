@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.load.sweep import Seen
+from bench.load.sweep import StageResult
 from bench.machine import counters, probes
 from bench.measure import energy, online_load
 
@@ -26,7 +26,9 @@ def idle_facts(
     return {"idle_s": samples[-1].time_s - samples[0].time_s, **power}
 
 
-def of_load(facts: Mapping[str, Any], load: Seen, idle: Mapping[str, Any], probe: probes.Probe) -> dict[str, Any]:
+def of_load(
+    facts: Mapping[str, Any], load: StageResult, idle: Mapping[str, Any], probe: probes.Probe
+) -> dict[str, Any]:
     """The facts of a load over HTTP with its window as one of energy, however long the load made it.
 
     On a CPU the joules of the load's own process are in it: it runs on the same packages.
