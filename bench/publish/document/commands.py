@@ -13,13 +13,14 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from bench.contract import plugins
+from bench.contract.columns import Group
 from bench.contract.errors import UserError
 from bench.publish import machines, recommend
 from bench.publish.document import records as selection
 from bench.publish.document import table
 from bench.publish.document.records import Source
 from bench.publish.tables import render, sections
-from bench.publish.tables.columns import CHANGE, change, named, number
+from bench.publish.tables.columns import format_percent, number, quotable
 
 
 def write(command: str, source: Source) -> str:
@@ -38,9 +39,9 @@ def _value(source: Source, words: Sequence[str]) -> str:
     found = selection.value(source, words)
     if words[0] in ("ratio", "count"):
         return number(found, 3) if words[0] == "ratio" else f"{found:,.0f}"
-    column = named(words[-1])
-    changed = column.key == CHANGE.key
-    text = change(found, None, None) if changed else number(found * column.scale, column.digits)
+    column = quotable(words[-1])
+    relative = Group.RELATIVE in column.groups
+    text = format_percent(found) if relative else number(found * column.scale, column.digits)
     return f"{text} {column.unit}".strip()
 
 
@@ -49,7 +50,7 @@ def _figure(source: Source, words: Sequence[str]) -> str:
     if len(words) != 2:
         raise UserError("write: figure PATH KEY")
     selection.one(source, *words)  # which says so where there is no such figure
-    found, column = selection.only(source, words[0]), named(words[1])
+    found, column = selection.only(source, words[0]), quotable(words[1])
     text = table.cell(found, column, sections.Notes()).removesuffix(f" {sections.STAR}")
     return f"{text} {column.unit}".strip()
 

@@ -15,8 +15,8 @@ from fnmatch import fnmatchcase
 from bench.contract.errors import UserError
 from bench.contract.record import Result
 from bench.measure.stats import Spread
-from bench.publish.tables.columns import named
-from bench.publish.tables.model import Entry, Row, Table
+from bench.publish.tables.columns import quotable
+from bench.publish.tables.model import CellSummary, Row, Table
 
 _OVER_CELLS: Mapping[str, Callable[[Sequence[float]], float]] = {"least": min, "most": max, "middle": statistics.median}
 _OVER_ROUNDS: Mapping[str, Callable[[Spread], float]] = {"low": lambda s: s.low, "high": lambda s: s.high}
@@ -54,7 +54,7 @@ class Found:
 
     row: Row
     what: str = ""
-    entry: Entry | None = None
+    entry: CellSummary | None = None
 
     def figure(self, key: str) -> Spread | None:
         """Of the entry, of its change against the baseline, else of the artifact."""
@@ -89,7 +89,7 @@ def cells(source: Source, path: str) -> list[Found]:
     return matched
 
 
-def entries(row: Row, pattern: str) -> Iterator[tuple[str, Entry]]:
+def entries(row: Row, pattern: str) -> Iterator[tuple[str, CellSummary]]:
     """Workloads and tasks of a row that were asked for, by the pattern of their titles."""
     for what, entry in (*row.workloads.items(), *row.tasks.items()):
         if entry.status != "unplanned" and _matches(what, pattern):
@@ -150,7 +150,7 @@ def check(source: Source, words: Sequence[str]) -> None:
 def _figure(found: Found, key: str) -> Spread:
     spread = found.figure(key)
     if spread is None:
-        named(key)  # which says so where no table knows it
+        quotable(key)  # which says so where no table knows it
         entry = found.entry
         have = (*entry.figures, *entry.change) if entry else ()
         state = f"it is {entry.status}" if entry and entry.status != "ok" else f"it has: {', '.join(have)}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from bench.contract.columns import Column, Group
 from bench.publish.document import records
 from bench.publish.tables import render, sections
-from bench.publish.tables.columns import CHANGE, SCORE_CHANGE, Column, named, task_name, told_change
+from bench.publish.tables.columns import format_change, quotable, task_name
 from bench.publish.tables.model import Row, Section
 
 
@@ -18,7 +19,7 @@ def table(rows: Sequence[Row], keys: Sequence[str], order: str = "") -> str:
     """
     if order:
         rows = sorted(rows, key=lambda row: _rank(row, order))
-    notes, columns = sections.Notes(), [named(key.partition("@")[0]) for key in keys]
+    notes, columns = sections.Notes(), [quotable(key.partition("@")[0]) for key in keys]
     lines = [_line(row, keys, columns, notes) for row in rows]
     heads = [_head(rows, key, c, twice=columns.count(c) > 1) for key, c in zip(keys, columns, strict=True)]
     entries = [[e for key in keys if (e := _found(row, key).entry) is not None] for row in rows]
@@ -32,7 +33,7 @@ def table(rows: Sequence[Row], keys: Sequence[str], order: str = "") -> str:
 
 def cell(found: records.Found, column: Column, notes: sections.Notes, *, first: bool = True) -> str:
     """A figure as tables show it, or a word in its place; a star where the baseline ran elsewhere."""
-    row, entry, changes = found.row, found.entry, column.key in (CHANGE.key, SCORE_CHANGE.key)
+    row, entry, changes = found.row, found.entry, Group.CHANGE in column.groups
     if changes and row.baseline:
         return "baseline"
     if entry is None:
@@ -40,9 +41,8 @@ def cell(found: records.Found, column: Column, notes: sections.Notes, *, first: 
     if entry.status != "ok":
         return sections.void(entry, notes, first=first)
     if not changes or column.key not in entry.change:
-        return sections.cell(column, entry, notes)
-    text = told_change(column, entry.change, is_fraction="accuracy_fraction" in entry.figures)
-    return sections.starred(text, entry, notes)
+        return sections.format_cell(column, entry, notes)
+    return sections.starred(format_change(column, entry), entry, notes)
 
 
 def _line(row: Row, keys: Sequence[str], columns: Sequence[Column], notes: sections.Notes) -> tuple[str, ...]:

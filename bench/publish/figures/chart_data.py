@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bench.contract.columns import RECOVERY
 from bench.contract.record import Result
 from bench.contract.workload import Workload
 from bench.publish.recommend import recovery
 from bench.publish.tables import build as tables
-from bench.publish.tables.columns import KEPT, RECOVERY, UTILISED, WON
-from bench.publish.tables.model import Entry, Row, Table
+from bench.publish.tables.columns import MBU, X_AXES, metric_columns
+from bench.publish.tables.model import CellSummary, Row, Table
 
 UNQUANTIZED, CHANGED, UNKNOWN = "unquantized", "pruned, retrained", "unknown"  # families that are no format
 Quality = Mapping[tuple[str, str], float]  # (metric, task) -> value; recovery is over all tasks, "" by name
@@ -114,7 +115,7 @@ def family(row: Row) -> str:
 
 
 def _points(row: Row, known: _Known, quality: Quality, sources: Mapping[str, str]) -> Iterator[Point]:
-    sizes = {c.key: value for c in WON if (value := row.size(c.key)) is not None}
+    sizes = {c.key: value for c in X_AXES if (value := row.size(c.key)) is not None}
     done = {title: entry for title, entry in row.workloads.items() if entry.status == "ok"}
     place = (row.device, row.suite, row.model, row.recipe, row.engine)
     kind = family(row)
@@ -135,15 +136,15 @@ def _points(row: Row, known: _Known, quality: Quality, sources: Mapping[str, str
         yield Point(*place, "", kind, row.baseline, sizes, quality, sources)
 
 
-def _figures(entry: Entry) -> dict[str, float]:
+def _figures(entry: CellSummary) -> dict[str, float]:
     medians = {key: found.median for key, found in entry.figures.items()}
-    keys = [c.key for c in (*WON, UTILISED) if c.key in medians]
+    keys = [c.key for c in (*X_AXES, MBU) if c.key in medians]
     if not medians.get("energy_valid"):
         keys = [key for key in keys if not key.startswith("energy_")]
     return {key: medians[key] for key in keys}
 
 
-def _levels(load: Workload, entry: Entry) -> Iterator[Level]:
+def _levels(load: Workload, entry: CellSummary) -> Iterator[Level]:
     """The stages of a sweep; of another load its own level, a closed one's being what is kept in flight."""
     if entry.curve:
         over = load.over if load.kind == "sweep" else "rate"
@@ -159,7 +160,7 @@ def _quality(row: Row) -> dict[tuple[str, str], float]:
         (column.key, title): entry.figures[column.key].median
         for title, entry in row.tasks.items()
         if entry.status == "ok"
-        for column in KEPT
+        for column in metric_columns(entry.kind)
         if column.key in entry.figures
     }
     kept = recovery(row)

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract import wire
+from bench.contract.columns import Column
 from bench.measure.frontier import frontier
 from bench.publish.figures import labels
 from bench.publish.figures import specs as charts
 from bench.publish.figures.chart_data import Point
 from bench.publish.figures.distributions import Distribution
 from bench.publish.figures.specs import Spec
-from bench.publish.tables.columns import DIVERGENCE, QUALITY, SCALED, SIZE, SPREAD_OVER, UTILISED, WON, Column
+from bench.publish.tables.columns import DISTRIBUTIONS, MBU, SCALING, SIZE, quotable
 from bench.store import safe_name
 
 WIDTH, HEIGHT = 590, 370
@@ -31,9 +32,9 @@ _STAMP = re.compile(rb"<!-- spec ([0-9a-f]{16}) -->\n?\Z")
 _KEY = b"spec"
 # Against quality, by the name of the chart: the columns that say most of a choice.
 _AGAINST: Mapping[str, Column] = {
-    "quality-output": next(c for c in WON if c.key == "output_tok_per_s"),
-    "quality-ttft": next(c for c in WON if c.key == "ttft_s"),
-    "quality-memory": next(c for c in WON if c.key == "peak_memory_bytes"),
+    "quality-output": quotable("output_tok_per_s"),
+    "quality-ttft": quotable("ttft_s"),
+    "quality-memory": quotable("peak_memory_bytes"),
     "quality-bits": SIZE[0],
 }
 
@@ -163,7 +164,7 @@ def _tells(points: Sequence[Point], y: Column, task: str) -> bool:
 def _both(points: Sequence[Point], x: Column) -> tuple[list[Point], tuple[Column, str] | None]:
     """The points that have x and the quality that most of them have, a divergence before a perplexity."""
     _, kept = charts.axis_columns(points)
-    kept = [(c, task) for c, task in kept if c in (DIVERGENCE[0], *QUALITY)]
+    kept = [(c, task) for c, task in kept if charts.is_log(c)]
     having = [([p for p in points if x.key in p.figures and (c.key, task) in p.quality], (c, task)) for c, task in kept]
     return max(having, key=lambda h: len(h[0]), default=([], None))
 
@@ -235,7 +236,7 @@ def _names(points: Sequence[Point]) -> list[str]:
 def _spreads(spread: Sequence[Distribution]) -> Iterator[tuple[str, Spec]]:
     """For TTFT and for ITL the share of requests at or below a time, a panel for each load."""
     colours = charts.choices(d.choice for d in spread)
-    for column in SPREAD_OVER[:2]:  # TPOT is a mean of ITL: its tails are beside the load
+    for column in DISTRIBUTIONS[:2]:  # TPOT is a mean of ITL: its tails are beside the load
         shown = [d for d in spread if column.key in d.curves]
         if len(shown) < 2:
             continue
@@ -293,7 +294,7 @@ def _scalings(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
         colours = charts.choices(p.choice for p, _ in rows)
         limits = {key: value for p, _ in rows for key, value in p.slo.items()}
         panels = []
-        for column in SCALED:
+        for column in SCALING:
             data: list[dict[str, Any]] = [
                 {"choice": p.choice, "level": level.level, "value": level.figures[column.key] * column.scale}
                 for p, level in sorted(rows, key=lambda r: (r[0].choice, r[1].level))
@@ -324,18 +325,18 @@ def _scalings(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
 
 def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
     """How much of the memory's bandwidth decoding uses, a line for each choice and a mark for each load."""
-    known = sorted((p for p in points if UTILISED.key in p.figures), key=lambda p: -p.figures[UTILISED.key])
+    known = sorted((p for p in points if MBU.key in p.figures), key=lambda p: -p.figures[MBU.key])
     if len(known) < 2:
         return
     choices = list(dict.fromkeys(p.choice for p in known))
     kept = set(choices[:_MOST])
-    shown = [p for p in points if UTILISED.key in p.figures and p.choice in kept]
+    shown = [p for p in points if MBU.key in p.figures and p.choice in kept]
     cut = f". The {_MOST} nearest to it of {len(choices)}" if len(choices) > _MOST else ""
-    rows = [{"choice": p.choice, "load": p.workload, "value": p.figures[UTILISED.key] * UTILISED.scale} for p in shown]
+    rows = [{"choice": p.choice, "load": p.workload, "value": p.figures[MBU.key] * MBU.scale} for p in shown]
     loads = sorted({p.workload for p in shown})
     palette = dict(zip(loads, charts.choices(loads).values(), strict=True))
     shapes = charts.shaped(loads)
-    x = {"field": "value", "type": "quantitative", "title": UTILISED.heading(), "scale": {"domain": [0, 100]}}
+    x = {"field": "value", "type": "quantitative", "title": MBU.heading(), "scale": {"domain": [0, 100]}}
     y = {
         "field": "choice",
         "type": "nominal",

@@ -11,8 +11,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bench.contract.columns import Column, Group
 from bench.publish.figures.chart_data import UNQUANTIZED, Point
-from bench.publish.tables.columns import DIVERGENCE, KEPT, QUALITY, SPREAD_OVER, WON, Column, task_name
+from bench.publish.tables.columns import X_AXES, quality_axes, task_name
 
 Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
@@ -21,8 +22,6 @@ LIGHT = ("#000000", "#0072B2", "#D55E00", "#009E73", "#C06A9A", "#B8860B", "#2E9
 DARK = ("#FFFFFF", "#56B4E9", "#FF8A3D", "#2FC79A", "#E59BC5", "#F0E442", "#8FCBFF", "#E07BA8", "#C2C25E", "#A8A8A8")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (12, 4), (1, 4))
-LEAST_GAP_MS = 0.01  # chunks that were read together
-LEAST_KL = 1e-4  # below it a divergence is drawn on the edge: such models differ in nothing one could notice
 _STROKE = {"symbolType": "stroke", "symbolSize": 700, "symbolStrokeWidth": 2.5}
 NUMBER = ",.6~f"
 _INK = {False: ("#1a1a1a", "#555555", "#dddddd"), True: ("#f0f0f0", "#b5b5b5", "#3a3a3a")}
@@ -97,11 +96,11 @@ def shaped(engines: Iterable[str]) -> dict[str, str]:
 
 def axis_columns(points: Sequence[Point]) -> tuple[list[Column], list[tuple[Column, str]]]:
     """What x may be, and what y may be: a column and the task it is of, those that most points have first."""
-    won = [c for c in WON if any(c.key in p.figures for p in points)]
+    won = [c for c in X_AXES if any(c.key in p.figures for p in points)]
     counts: dict[tuple[str, str], int] = {}
     for key in (key for p in points for key in p.quality):
         counts[key] = counts.get(key, 0) + 1
-    kept = [(c, task) for c in KEPT for task in sorted(_tasks(counts, c), key=lambda t: -counts[c.key, t])]
+    kept = [(c, task) for c in quality_axes() for task in sorted(_tasks(counts, c), key=lambda t: -counts[c.key, t])]
     return won, kept
 
 
@@ -113,12 +112,12 @@ def heading(column: Column, task: str = "") -> str:
 
 def is_log(column: Column) -> bool:
     """Whether an axis is drawn in factors: divergences and perplexities, which range over several."""
-    return column in (DIVERGENCE[0], *QUALITY)
+    return Group.LOG_AXIS in column.groups
 
 
 def least(column: Column) -> float:
     """The smallest value, as shown, that is drawn where it is: what is below lies on the edge."""
-    return {DIVERGENCE[0].key: LEAST_KL, SPREAD_OVER[1].key: LEAST_GAP_MS}.get(column.key, 0.0)
+    return column.axis_min
 
 
 def edge(column: Column) -> Spec:

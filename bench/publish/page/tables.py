@@ -6,31 +6,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.contract.columns import RECOVERY, Column, Group
 from bench.publish.tables import sections
 from bench.publish.tables.columns import (
-    CHANGE,
-    DIVERGENCE,
-    JUDGED,
+    MBU,
     MORE_SIZE,
     ONLINE,
-    QUALITY,
-    RECOVERY,
-    SCORE_CHANGE,
-    SCORES,
+    RECOMMENDED_BY,
     SEARCH,
     SERVING,
     SIZE,
-    UTILISED,
-    Column,
-    bounded,
-    number,
+    format_change,
+    format_interval,
+    metric_columns,
+    task_columns,
     task_name,
-    told_change,
 )
-from bench.publish.tables.model import OTHER_ENGINE, Entry, Row, Table
+from bench.publish.tables.model import OTHER_ENGINE, CellSummary, Row, Table
 
 Cell = tuple[str, float | None]  # what is shown, what it is sorted by
-_SPEED = tuple(dict.fromkeys((*SERVING, *ONLINE, *SEARCH, UTILISED, JUDGED["energy"])))
+_SPEED = tuple(dict.fromkeys((*SERVING, *ONLINE, *SEARCH, MBU, RECOMMENDED_BY["energy"])))
 
 
 @dataclass
@@ -69,7 +64,7 @@ def quality(tables: Iterable[Table]) -> Listing:
     return found
 
 
-def _line(row: Row, load: str, cells: Mapping[str, Cell], entries: Mapping[str, Entry]) -> dict[str, Any]:
+def _line(row: Row, load: str, cells: Mapping[str, Cell], entries: Mapping[str, CellSummary]) -> dict[str, Any]:
     reasons: dict[str, list[str]] = {}
     for title, entry in entries.items():
         if entry.reason:
@@ -94,8 +89,8 @@ def _line(row: Row, load: str, cells: Mapping[str, Cell], entries: Mapping[str, 
     }
 
 
-def _cell(column: Column, entry: Entry) -> Cell:
-    return bounded(column, entry.figures), entry.figures[column.key].median
+def _cell(column: Column, entry: CellSummary) -> Cell:
+    return format_interval(column, entry.figures), entry.figures[column.key].median
 
 
 def _size(row: Row, column: Column) -> Cell | None:
@@ -104,17 +99,15 @@ def _size(row: Row, column: Column) -> Cell | None:
     return None if value is None or (column in MORE_SIZE and text == "0") else (text, value)
 
 
-def _scored(row: Row, entry: Entry) -> Sequence[tuple[Column, Cell]]:
+def _scored(row: Row, entry: CellSummary) -> Sequence[tuple[Column, Cell]]:
     """The figures of a task and its changes against the baseline, those that it has."""
-    shown = [(c, _cell(c, entry)) for c in (*QUALITY, *DIVERGENCE, *SCORES) if c.key in entry.figures]
+    shown = [(c, _cell(c, entry)) for c in metric_columns(entry.kind) if c.key in entry.figures]
     star = " *" if OTHER_ENGINE in entry.marks else ""
-    for column in (CHANGE, SCORE_CHANGE):
-        if column.key in entry.change and not row.baseline:
-            text = told_change(column, entry.change, is_fraction=SCORES[0].key in entry.figures)
-            shown.append((column, (text + star, entry.change[column.key])))
-    if RECOVERY.key in entry.change and not row.baseline:
-        kept = entry.change[RECOVERY.key]
-        shown.append((RECOVERY, (number(kept * RECOVERY.scale, RECOVERY.digits + 1), kept)))
+    changes = {} if row.baseline else entry.change
+    known = [c for c in task_columns(entry.kind) if Group.CHANGE in c.groups and c.key in changes]
+    shown += [(c, (format_change(c, entry) + star, changes[c.key])) for c in known]
+    if RECOVERY.key in changes:
+        shown.append((RECOVERY, (sections.format_recovery(changes), changes[RECOVERY.key])))
     return shown
 
 
