@@ -1,13 +1,38 @@
-"""Where things are: the checkout's own files, and the cache that outlives it."""
+"""Where things are: the files that ship, and the cache that outlives a checkout."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+_PACKAGES = ("bench", "quantize", "eval")
+_INSTALLED = Path(__file__).resolve().parent / "data"  # configs and the demo model in a wheel; none in a checkout
+_SOURCE = Path(__file__).resolve().parents[1]
+ROOT = _INSTALLED if _INSTALLED.is_dir() else _SOURCE
 CONFIGS = ROOT / "configs"
+
+
+def shipped(path: Path) -> Path:
+    """The path itself, or the file that ships under that name where there is none here (configs/smoke.yaml)."""
+    ours = ROOT / path
+    return ours if not path.is_absolute() and not path.exists() and ours.exists() else path
+
+
+def import_root() -> Path:
+    """A folder with this suite's packages and no others: the PYTHONPATH of processes in other environments.
+
+    In a checkout its root; where the suite is installed among other packages, a folder of links in the cache.
+    """
+    if ROOT == _SOURCE:
+        return ROOT
+    folder = cache_folder("code", hashlib.sha256(str(_SOURCE).encode()).hexdigest()[:12])
+    for package in _PACKAGES:
+        with contextlib.suppress(FileExistsError):
+            (folder / package).symlink_to(_SOURCE / package, target_is_directory=True)
+    return folder
 
 
 def cache() -> Path:

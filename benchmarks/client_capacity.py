@@ -28,8 +28,8 @@ from time import perf_counter
 from typing import Any
 
 from bench.contract import wire
-from bench.load.client import answered
-from bench.load.job import Ask, Closed, Endpoint, LoadAnswer, LoadJob
+from bench.load.client import read_answer
+from bench.load.job import ClosedSchedule, Endpoint, LoadAnswer, LoadJob, Request
 from bench.measure.latency import itl_s, tpot_s, ttft_s
 from bench.measure.stats import percentile
 from tests.instrument.scripted_server import Logged, Scripted, place, running
@@ -92,7 +92,7 @@ def timing(server: Scripted, concurrency: int, tokens: int, where: Place) -> dic
     """One closed loop of 2 warm-up and 6 measured requests for each stream, at least 20 measured."""
     measured = max(20, 6 * concurrency)
     answer, log, start_s = load(server, concurrency, measured, tokens, where)
-    pairs = [(s.trace, log[str(s.trace.request)]) for s in answer.served]
+    pairs = [(s.trace, log[str(s.trace.request)]) for s in answer.measured]
     lags = [
         1e3 * (answer.zero_s + seen - sent)
         for trace, entry in pairs
@@ -124,7 +124,7 @@ def timing(server: Scripted, concurrency: int, tokens: int, where: Place) -> dic
 def capacity(server: Scripted, where: Place, streams: int = 64, tokens: int = 1024) -> dict[str, float]:
     """Tokens/s and CPU per 1,000 tokens over the window, ITL 0, every answer checked against its usage."""
     answer, _, _ = load(server, streams, 8 * streams, tokens, where)
-    inside = [t for s in (*answer.warmup, *answer.served) for t in s.trace.token_s if 0 <= t < answer.window_s]
+    inside = [t for s in (*answer.warmup, *answer.measured) for t in s.trace.token_s if 0 <= t < answer.window_s]
     return {
         "streams": streams,
         "tokens": len(inside),
@@ -140,11 +140,11 @@ def load(
 ) -> tuple[LoadAnswer, dict[str, Logged], float]:
     """Run the load process: its answer, the server's log, seconds from the command to the first request."""
     server.reset()
-    asks = tuple(Ask(tokens, ids=(i, 1, 2)) for i in range(2 * streams + measured))
+    requests = tuple(Request(tokens, ids=(i, 1, 2)) for i in range(2 * streams + measured))
     endpoint = Endpoint(server.url, "scripted")
     with tempfile.TemporaryDirectory() as folder:
         job, file = Path(folder, "job.json"), Path(folder, "answer.json")
-        job.write_text(wire.dumps(LoadJob(endpoint, asks, closed=Closed(streams))))
+        job.write_text(wire.dumps(LoadJob(endpoint, requests, closed=ClosedSchedule(streams))))
         began = perf_counter()
         subprocess.run(
             [sys.executable, "-m", "bench.load.client", str(job), str(file)],
@@ -152,7 +152,7 @@ def load(
             check=True,
             preexec_fn=where.take,
         )
-        answer = answered(file)
+        answer = read_answer(file)
     if answer.error or answer.failures:
         raise RuntimeError(answer.error or f"requests failed: {answer.failures}")
     log = server.log()

@@ -17,6 +17,7 @@ from typing import Any
 
 from bench.contract.record import Artifact, Audit
 from bench.engines import hf
+from bench.engines.hf.session import HfSession
 
 _TARGETS = {"ttft": (0.97, 1.03), "tokens_per_s": (0.97, float("inf"))}
 
@@ -37,9 +38,7 @@ def main() -> None:
         report(measure(session, given.batch, given.prompt, given.new, given.rounds), session.receipts())
 
 
-def measure(
-    session: hf.HfSession, batch: int, prompt: int, new: int, rounds: int
-) -> dict[str, list[tuple[float, float]]]:
+def measure(session: HfSession, batch: int, prompt: int, new: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
     """(ours, bare) of each round: `ttft` in seconds and `tokens_per_s`. Two rounds before them warm up."""
     found: dict[str, list[tuple[float, float]]] = {"ttft": [], "tokens_per_s": []}
     vocab = session.model.config.get_text_config().vocab_size
@@ -61,14 +60,14 @@ def _sums(pairs: list[tuple[float, float]]) -> tuple[float, float]:
     return sum(a for a, _ in pairs), sum(b for _, b in pairs)
 
 
-def _ours(session: hf.HfSession, prompts: list[list[int]], new: int) -> tuple[float, float]:
+def _ours(session: HfSession, prompts: list[list[int]], new: int) -> tuple[float, float]:
     """Seconds to the first token's stamp and to the end of the iteration."""
     began = time.perf_counter()
     steps = list(session.generate(prompts, new))
     return steps[0].time_s - began, time.perf_counter() - began
 
 
-def _bare(session: hf.HfSession, prompts: list[list[int]], new: int) -> tuple[float, float]:
+def _bare(session: HfSession, prompts: list[list[int]], new: int) -> tuple[float, float]:
     """Seconds of `generate` for one token and for all: what a user's own script reads."""
     import torch
 

@@ -58,7 +58,7 @@ from tokenizers import Tokenizer
 from bench.contract import plugins
 from bench.contract.spec import Model
 from bench.envs import environment
-from bench.load.job import Ask, Closed, Endpoint, LoadJob
+from bench.load.job import ClosedSchedule, Endpoint, LoadJob, Request
 from bench.machine import hardware as machine
 from bench.measure import stats
 from bench.measure.latency import stamps, ttft_s
@@ -95,7 +95,7 @@ _LINE = re.compile(
 
 
 @dataclass(frozen=True)
-class Request:
+class RequestTiming:
     """One request as a client or the server saw it; seconds on any clock."""
 
     sent_s: float
@@ -109,7 +109,7 @@ class Request:
 class Turn:
     """What one client says of one turn: every request, and the figures that it prints, as in _METRICS."""
 
-    requests: list[Request]
+    requests: list[RequestTiming]
     printed: tuple[float, float, float]
 
 
@@ -196,19 +196,19 @@ def _texts(tokenizer: Tokenizer, corpus: str, length: int, count: int, seed: str
 
 
 def ours(load: Load) -> Turn:
-    asks = tuple(Ask(load.new_tokens, text=text) for text in load.texts)
-    job = LoadJob(Endpoint(load.url, load.model, headers=_CLOSE), asks, Closed(load.concurrency))
+    requests = tuple(Request(load.new_tokens, text=text) for text in load.texts)
+    job = LoadJob(Endpoint(load.url, load.model, headers=_CLOSE), requests, ClosedSchedule(load.concurrency))
     answer = online.apply(job, timeout_s=_TIMEOUT_S)
     if answer.error or answer.failures:
         sys.exit(f"our requests failed: {answer.error or answer.failures}")
-    every = [*answer.warmup, *answer.served]
+    every = [*answer.warmup, *answer.measured]
     found = online_metrics([s.trace for s in every], {"window_s": answer.window_s})
-    requests = [
-        Request(t.sent_s, ttft_s(t), stamps(t)[-1], s.usage_prompt_tokens or 0, s.usage_tokens or 0)
+    timings = [
+        RequestTiming(t.sent_s, ttft_s(t), stamps(t)[-1], s.usage_prompt_tokens or 0, s.usage_tokens or 0)
         for s in every
         for t in [s.trace]
     ]
-    return Turn(requests, (1e3 * found["ttft_s"], 1e3 * found["tpot_s"], found["output_tok_per_s"]))
+    return Turn(timings, (1e3 * found["ttft_s"], 1e3 * found["tpot_s"], found["output_tok_per_s"]))
 
 
 def vllm(load: Load) -> Turn:
@@ -238,7 +238,7 @@ def vllm(load: Load) -> Turn:
         sys.exit(f"{said['failed']} requests of vllm bench serve failed: {max(said['errors'])[-500:]}")
     fields = ("start_times", "ttfts", "latencies", "input_lens", "output_lens")
     requests = [
-        Request(start, ttft, start + latency, prompt, tokens)
+        RequestTiming(start, ttft, start + latency, prompt, tokens)
         for start, ttft, latency, prompt, tokens in zip(*(said[name] for name in fields), strict=True)
     ]
     return Turn(requests, (said["median_ttft_ms"], said["median_tpot_ms"], said["output_throughput"]))
@@ -268,7 +268,7 @@ def guidellm(load: Load, *, program: str) -> Turn:
     if len(rows) != len(load.texts):
         sys.exit(f"guidellm completed {len(rows)} of {len(load.texts)} requests")
     requests = [
-        Request(
+        RequestTiming(
             row["request_start_time"],
             row["time_to_first_token_ms"] / 1e3,
             row["info"]["timings"]["last_token_iteration"],
@@ -290,7 +290,7 @@ class _Log:
     def __init__(self, live: Live) -> None:
         self.live, self.last = live, -1
 
-    def new(self) -> list[Request]:
+    def new(self) -> list[RequestTiming]:
         """The requests that were served since the last call, in the order in which they were taken up."""
         time.sleep(0.3)  # its last lines are on their way
         found: dict[int, dict[str, tuple[float, float, int]]] = {}
@@ -304,12 +304,12 @@ class _Log:
         return [_request(found[task]) for task in sorted(found)]
 
 
-def _request(said: Mapping[str, tuple[float, float, int]]) -> Request:
+def _request(said: Mapping[str, tuple[float, float, int]]) -> RequestTiming:
     (sent_s, _, _), (_, _, prompt), (end_s, eval_s, tokens) = said["proces"], said["prompt"], said["eval t"]
-    return Request(sent_s, end_s - eval_s - sent_s, end_s, prompt, tokens)
+    return RequestTiming(sent_s, end_s - eval_s - sent_s, end_s, prompt, tokens)
 
 
-def _figures(turn: Turn, truth: Sequence[Request], load: Load) -> dict[str, Any]:
+def _figures(turn: Turn, truth: Sequence[RequestTiming], load: Load) -> dict[str, Any]:
     """A turn's figures; `off` the server's of the same requests is in ms for TTFT, else a fraction of it."""
     if len(truth) != len(load.texts):
         sys.exit(f"the server's log has {len(truth)} requests of {len(load.texts)}")
@@ -324,7 +324,7 @@ def _figures(turn: Turn, truth: Sequence[Request], load: Load) -> dict[str, Any]
     return {**figures, "printed": dict(zip(_METRICS, turn.printed, strict=True))}
 
 
-def _aligned(requests: Sequence[Request], load: Load) -> dict[str, float]:
+def _aligned(requests: Sequence[RequestTiming], load: Load) -> dict[str, float]:
     counted = requests[2 * load.concurrency :]
     spent_s = max(r.last_s for r in requests) - requests[0].sent_s
     busy_s = sum(r.last_s - r.sent_s for r in requests)

@@ -1,7 +1,7 @@
-"""Calibration text: every method that looks at data draws it here, so that two methods see the same tokens.
+"""Calibration text: every method that needs data draws it here, so that two methods get the same tokens.
 
-What was seen is written beside the weights. The perplexity task reads it, and refuses to score the text a
-model was calibrated on.
+A record of the text is written next to the weights. The perplexity task reads it, and refuses to score a model
+on the text it was calibrated on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
+from bench.formats import folder as model_folder
 from eval import corpora
 from quantize import checkpoint
 
@@ -20,7 +21,7 @@ from quantize import checkpoint
 class Calibration:
     """`ids`: windows of equally many token ids, cut from one text without overlap and without special tokens.
 
-    `sha256` is the whole text's, and so are `paragraphs` (see eval.corpora.fingerprint).
+    `sha256` and `paragraphs` (see eval.corpora.fingerprint) are of the whole text.
     """
 
     corpus: str
@@ -33,7 +34,7 @@ class Calibration:
         return sum(len(window) for window in self.ids)
 
     def facts(self) -> dict[str, str | int]:
-        """What a record says of it."""
+        """What the artifact's record states of it."""
         return {
             "calibration_corpus": self.corpus,
             "calibration_sha256": self.sha256,
@@ -42,28 +43,36 @@ class Calibration:
         }
 
     def write(self, out: Path) -> None:
-        """Leave the text's fingerprints in the artifact's folder."""
-        seen = {"corpus": self.corpus, "sha256": self.sha256, "paragraphs": self.paragraphs}
-        checkpoint.remember(out, seen)
+        """Put the text's fingerprints into the artifact's folder."""
+        checkpoint.remember(out, {"corpus": self.corpus, "sha256": self.sha256, "paragraphs": self.paragraphs})
+
+    def encodings(self) -> list[dict[str, list[int]]]:
+        """A tokenizer's output for each window. All have one length: no batch is ever padded."""
+        return [{"input_ids": list(ids), "attention_mask": [1] * len(ids)} for ids in self.ids]
+
+
+def from_options(folder: Path, options: Any) -> Calibration:
+    """The samples that a method's options name: `calibration` (a corpus), `samples`, `length`, `seed`."""
+    return samples(folder, options.calibration, options.samples, options.length, options.seed)
 
 
 def samples(folder: Path, corpus: str, samples: int, length: int, seed: int) -> Calibration:
-    """`samples` windows of `length` tokens of the corpus's calibration split, by the model's own tokenizer.
-
-    Random ids for dummy weights, to which one text is as good as another and which have no tokenizer.
-    UserError when the folder has no tokenizer.json, or the text is too short for so many windows.
-    """
+    """`samples` windows of `length` tokens of the corpus's calibration split; ids and errors as of `cut`."""
     if samples < 1 or length < 1:
         raise UserError(f"calibration needs at least 1 sample of 1 token, not {samples} of {length}")
-    if checkpoint.is_dummy(folder):
-        return _drawn(int(checkpoint.config(folder)["vocab_size"]), samples, length, seed)
+    if model_folder.is_dummy(folder):
+        return _random(folder, samples, length, seed)
     return cut(folder, corpora.load(corpus, "calibration"), samples, length, seed)
 
 
 def cut(folder: Path, text: corpora.Corpus, samples: int, length: int, seed: int) -> Calibration:
-    """`samples` windows of `length` tokens of a text that is at hand; dummy weights and errors as above."""
-    if checkpoint.is_dummy(folder):
-        return _drawn(int(checkpoint.config(folder)["vocab_size"]), samples, length, seed)
+    """`samples` windows of `length` tokens of `text`, by the model's own tokenizer.
+
+    Random ids for dummy weights, which have no tokenizer and for which one text is as good as another.
+    UserError when the folder has no tokenizer.json, or the text is too short for so many windows.
+    """
+    if model_folder.is_dummy(folder):
+        return _random(folder, samples, length, seed)
     ids = _tokenize(folder, text.text)
     starts = _starts(len(ids), samples, length, seed)
     if starts is None:
@@ -72,29 +81,28 @@ def cut(folder: Path, text: corpora.Corpus, samples: int, length: int, seed: int
             f"{length} fit, not {samples}; ask for fewer or shorter samples"
         )
     windows = tuple(tuple(ids[start : start + length]) for start in starts)
-    return Calibration(_shown(text.name), text.sha256, tuple(sorted(corpora.fingerprint(text.text))), windows)
+    return Calibration(_label(text.name), text.sha256, tuple(sorted(corpora.fingerprint(text.text))), windows)
 
 
-def batches(seen: Calibration, size: int) -> Any:
+def batches(text: Calibration, size: int) -> Any:
     """The windows in order as a torch DataLoader of {input_ids, attention_mask}, `size` at a time."""
     import torch
     from torch.utils.data import DataLoader
 
-    samples = [
-        {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long)} for ids in seen.ids
-    ]
-    return DataLoader(samples, batch_size=size)
+    rows = [{name: torch.tensor(values) for name, values in row.items()} for row in text.encodings()]
+    return DataLoader(rows, batch_size=size)
 
 
-def _drawn(vocab: int, samples: int, length: int, seed: int) -> Calibration:
-    """Windows of ids that are all equally likely."""
+def _random(folder: Path, samples: int, length: int, seed: int) -> Calibration:
+    """Windows of uniformly random ids of the model's vocabulary."""
+    vocab = model_folder.vocab_size(model_folder.read_config(folder))
     draw = random.Random(seed)  # noqa: S311  (a reproducible sample, not a secret)
     ids = tuple(tuple(draw.randrange(vocab) for _ in range(length)) for _ in range(samples))
     return Calibration("random ids", "", (), ids)
 
 
 def _starts(tokens: int, samples: int, length: int, seed: int) -> list[int] | None:
-    """Sorted starts of windows that do not overlap, spread over the text by chance; None when too many."""
+    """Sorted starts of windows that do not overlap, spread randomly over the text; None when too many."""
     slack = tokens - samples * length
     if slack < 0:
         return None
@@ -113,6 +121,6 @@ def _tokenize(folder: Path, text: str) -> list[int]:
     return ids
 
 
-def _shown(corpus: str) -> str:
-    """The corpus as a record may name it: a file without the folders that only this machine has."""
+def _label(corpus: str) -> str:
+    """The corpus as a record names it: a file without the folders of this machine."""
     return f"path:{Path(corpus).name}" if corpus.startswith("path:") else corpus

@@ -14,44 +14,21 @@ from typing import Any
 
 from bench.contract import wire
 from bench.contract.errors import UserError
+from bench.formats import folder as model_folder
 
-INDEX = "model.safetensors.index.json"
 SEEN = "calibration.json"
-HALF = ("float16", "bfloat16")
 _CARRIED = frozenset({".json", ".model", ".txt", ".jinja", ".tiktoken"})
-_OWN = frozenset({"config.json", "quantize_config.json", SEEN, INDEX})
-_DTYPE_KEYS = ("dtype", "torch_dtype")
-_FLOATS = ("float64", "float32", *HALF)
-
-
-def config(folder: Path) -> dict[str, Any]:
-    """config.json as it is; UserError when there is none."""
-    try:
-        found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"the model folder has no readable config.json ({type(error).__name__})") from None
-    return found
-
-
-def is_dummy(folder: Path) -> bool:
-    """Whether the weights are a shape's: of the right sizes, and without meaning or tokenizer."""
-    return (folder / "config.json").is_file() and bool(config(folder).get("dummy_weights"))
-
-
-def stored_dtype(settings: Mapping[str, Any]) -> str:
-    """The floating type a config says its weights are stored in; float32 where it says nothing."""
-    named = next((str(settings[key]) for key in _DTYPE_KEYS if settings.get(key)), "float32")
-    return named if named in _FLOATS else "float32"
+_OWN = frozenset({model_folder.CONFIG, "quantize_config.json", SEEN, model_folder.INDEX})
 
 
 def with_dtype(settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     """The same config, and the configs inside it, with the weights' type renamed wherever it was named."""
     changed = {k: with_dtype(v, dtype) if isinstance(v, Mapping) else v for k, v in settings.items()}
-    return {k: dtype if k in _DTYPE_KEYS and v else v for k, v in changed.items()}
+    return {k: dtype if k in model_folder.DTYPE_KEYS and v else v for k, v in changed.items()}
 
 
 def write_config(out: Path, settings: Mapping[str, Any]) -> None:
-    (out / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (out / model_folder.CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def carry(folder: Path, out: Path) -> None:
@@ -60,7 +37,7 @@ def carry(folder: Path, out: Path) -> None:
     Python files are copied only where the config names code of its own (`auto_map`). What the source was
     calibrated or trained on is remembered.
     """
-    wanted = _CARRIED | ({".py"} if "auto_map" in config(folder) else set())
+    wanted = _CARRIED | ({".py"} if "auto_map" in model_folder.read_config(folder) else set())
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.suffix in wanted and file.name not in _OWN:
             shutil.copyfile(file, out / file.name)
@@ -84,7 +61,7 @@ def remember(out: Path, seen: Mapping[str, Any]) -> None:
 
 def finish(folder: Path, out: Path, dtype: str, quantization: Mapping[str, Any]) -> None:
     """Give what a library wrote its source's files and config, and `dtype` for what it did not quantize."""
-    source = config(folder)
+    source = model_folder.read_config(folder)
     narrow(out, dtype)
     carry(folder, out)
     named = with_dtype({"dtype": dtype, **source}, dtype)
@@ -96,7 +73,7 @@ def narrow(out: Path, dtype: str) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    for file in weight_files(out):
+    for file in model_folder.weight_files(out):
         tensors = load_file(file)
         if any(tensor.dtype == torch.float32 for tensor in tensors.values()):
             kind = getattr(torch, dtype)
@@ -109,27 +86,9 @@ def narrow(out: Path, dtype: str) -> None:
 
 
 def _resize(out: Path) -> None:
-    index = out / INDEX
+    index = out / model_folder.INDEX
     if index.is_file():
         kept = json.loads(index.read_text(encoding="utf-8"))
-        total = sum(file.stat().st_size for file in weight_files(out))
+        total = sum(file.stat().st_size for file in model_folder.weight_files(out))
         kept["metadata"] = {**kept.get("metadata", {}), "total_size": total}
         index.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-
-
-def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The model's safetensors files; UserError when it is stored as a pickle, or not at all."""
-    index = folder / INDEX
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return tuple(folder / Path(name).name for name in sorted(names))
-    single = folder / "model.safetensors"
-    files = (single,) if single.is_file() else tuple(sorted(folder.glob("*.safetensors")))
-    if files:
-        return files
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
-        raise UserError(
-            "the model is stored as a pickle (*.bin), which can run code when opened: "
-            "save it with save_pretrained, which writes safetensors"
-        )
-    raise UserError("the model folder has no safetensors weights")

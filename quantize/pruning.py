@@ -1,13 +1,12 @@
-"""What the unstructured pruning methods share: which weights of a layer go, and the pass that decides it.
+"""What the unstructured pruning methods share: which weights of a layer become zero, and the pass that decides it.
 
-A zero that no kernel skips buys nothing at run time: every engine here multiplies by it. Sparse tensor cores
+A zero that no kernel skips saves nothing at run time: every engine here multiplies by it. Sparse tensor cores
 (NVIDIA Ampere and later) skip two of four neighbours, and only where the engine has that kernel. Zeros make
 files smaller only when something compresses them.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,16 +16,15 @@ from bench.contract.record import Source
 from quantize import calibration, transformer
 
 Pattern = Literal["unstructured", "2:4", "4:8"]
-_PATTERN = re.compile(r"(\d+):(\d+)")
 
 
-def unfit(source: Source, sparsity: float, pattern: Pattern) -> str | None:
-    """Why no such share of the linear weights can go."""
+def unsupported_reason(source: Source, sparsity: float, pattern: Pattern) -> str | None:
+    """Why that share of the linear weights cannot become zero."""
     if not 0 < sparsity < 1:
         return f"sparsity {sparsity:g} is the share of weights that become zero: more than 0 and less than 1"
     if pattern == "unstructured":
         return None
-    zeros, of = pair(pattern)
+    zeros, of = _pattern_counts(pattern)
     if sparsity != zeros / of:
         return f"pattern {pattern} makes a sparsity of {zeros / of:g}, not {sparsity:g}: set that"
     for name, (_, inputs) in source.linears.items():
@@ -35,19 +33,18 @@ def unfit(source: Source, sparsity: float, pattern: Pattern) -> str | None:
     return None
 
 
-def pair(pattern: str) -> tuple[int, int]:
+def _pattern_counts(pattern: str) -> tuple[int, int]:
     """How many are zero, and of how many neighbours."""
-    found = _PATTERN.fullmatch(pattern)
-    assert found is not None  # noqa: S101  (Pattern allows no other)
-    return int(found[1]), int(found[2])
+    zeros, _, of = pattern.partition(":")
+    return int(zeros), int(of)
 
 
 def smallest(score: Any, sparsity: float, pattern: Pattern) -> Any:
-    """A mask of what goes: in each row of `score` [out, in] the share of the smallest, or by the pattern."""
+    """A mask [out, in] of the smallest scores: the share `sparsity` of each row, or by the pattern."""
     import torch
 
     if pattern != "unstructured":
-        zeros, of = pair(pattern)
+        zeros, of = _pattern_counts(pattern)
         grouped = score.reshape(score.shape[0], -1, of)
         mask = torch.zeros_like(grouped, dtype=torch.bool)
         return mask.scatter_(2, grouped.argsort(dim=2)[..., :zeros], value=True).reshape(score.shape)
@@ -57,18 +54,12 @@ def smallest(score: Any, sparsity: float, pattern: Pattern) -> Any:
 
 
 def layerwise(
-    folder: Path,
-    out: Path,
-    device: str,
-    seen: calibration.Calibration,
-    dtype: str,
-    gather: Callable[[Any], Any],
-    prune: Callable[[Any, Any], None],
+    folder: Path, out: Path, device: str, text: calibration.Calibration, dtype: str, prune: Callable[[Any, Any], None]
 ) -> dict[str, Any]:
-    """Prune each transformer layer with what its linear layers are given by the pruned ones before it.
+    """Prune each transformer layer by the inputs that its linear layers get from the pruned ones before it.
 
-    `gather(weight)` makes an accumulator with `add(inputs)`, float32 [tokens, in]; `prune(weight, gathered)`
-    changes the weight in place. The head and the embedding stay as they are.
+    `prune(weight, squares)` changes the weight in place; `squares` are the sums of its inputs' squares, float32
+    [in]. The head and the embedding stay as they are.
     """
     import torch
 
@@ -76,34 +67,29 @@ def layerwise(
     torch.manual_seed(0)
     model = transformer.load(folder, device)
     count = 0
-    for _, block, run in transformer.block_by_block(model, seen.ids, device):
+    for _, block, run in transformer.block_by_block(model, text.ids, device):
         layers = transformer.linears(block)
-        gathered = {name: gather(layer.weight) for name, layer in layers.items()}
-        _fed(layers, gathered, run)
+        squares = squared_inputs(layers, run)
         with torch.no_grad():
             for name, layer in layers.items():
-                prune(layer.weight, gathered[name])
+                prune(layer.weight, squares[name])
         count += len(layers)
     pruned = time.perf_counter()
     transformer.save(model, folder, out, dtype)
-    seen.write(out)
-    return {**seen.facts(), "modules_pruned": count, "prune_s": pruned - began}
+    text.write(out)
+    return {**text.facts(), "modules_pruned": count, "prune_s": pruned - began}
 
 
-def _fed(layers: Mapping[str, Any], gathered: Mapping[str, Any], run: Callable[[], object]) -> None:
-    """Run the text through the layers, and let each accumulator see what its layer is given."""
+def squared_inputs(layers: Mapping[str, Any], run: Callable[[], object]) -> dict[str, Any]:
+    """For each linear layer the sums of its inputs' squares over all tokens of `run`, float32 [in]."""
+    squares = {name: layer.weight.new_zeros(layer.weight.shape[1]) for name, layer in layers.items()}
 
-    def see(name: str, given: Any, made: Any) -> None:
-        del made
-        gathered[name].add(given)
+    def add(name: str, inputs: Any) -> None:
+        squares[name] += inputs.square().sum(dim=0)
 
-    with transformer.watched(layers, see):
+    with transformer.watched(layers, add):
         run()
-
-
-def calibrated(folder: Path, options: Any) -> calibration.Calibration:
-    """The samples that a method's options name."""
-    return calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
+    return squares
 
 
 def sparsities(model: Any) -> Mapping[str, float]:

@@ -1,16 +1,16 @@
-"""Cutting units out of a model of the Llama kind (gated MLP, grouped queries): weights and config.json.
+"""Heads, neurons or layers cut out of a model of the Llama kind (gated MLP, grouped queries), and their importance.
 
-Widths are what transformers' configs can say: one number of heads and of neurons for all layers. A layer
-that is cut out moves those behind it up, and per-layer lists of the config with them.
+transformers' configs have one number of heads and one of neurons for all layers, so every layer loses as many.
+Where a layer is cut out, the later ones move up, and so do the entries of the config's per-layer lists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from bench.contract.record import Source
-from quantize import transformer
+from quantize import pruning, transformer
 
 What = Literal["heads", "neurons", "layers"]
 UNITS = {"heads": "KV groups", "neurons": "neurons", "layers": "layers"}
@@ -19,112 +19,114 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _COLUMNS = {"heads": "o_proj", "neurons": "down_proj"}
 
 
-def unfit(source: Source, what: What, share: float, multiple_of: int) -> str | None:
-    """Why no such share of the units can be cut out; nothing of a model that is not known yet."""
+def unsupported_reason(source: Source, what: What, share: float, multiple_of: int) -> str | None:
+    """Why that share of the units cannot be cut out; None for a model whose config is not known yet."""
     config = source.config
     if not config:
         return None
-    if reason := _other_kind(source, what):
+    if reason := _wrong_architecture(source, what):
         return reason
     heads, groups = int(config.get("num_attention_heads") or 0), _groups(config)
-    gone = share * heads
-    if what == "heads" and (gone % (heads // groups) or gone != round(gone)):
+    removed = share * heads
+    if what == "heads" and (removed % (heads // groups) or removed != round(removed)):
         return (
-            f"a share of {share:g} is {gone:g} of {heads} attention heads, which go by whole KV groups of "
+            f"a share of {share:g} is {removed:g} of {heads} attention heads, which are removed by whole KV groups of "
             f"{heads // groups}: use a share of {heads // groups / heads:g} or a multiple of it"
         )
-    stays, of = stay(config, what, share, multiple_of), _count(config, what)
-    if stays == of:
-        return f"a share of {share:g} of {of} {UNITS[what]} rounds to none: use a larger share"
-    return f"a share of {share:g} leaves no {UNITS[what]} of {of}: use a smaller share" if stays < 1 else None
+    left, total = units_left(config, what, share, multiple_of), _count(config, what)
+    if left == total:
+        return f"a share of {share:g} of {total} {UNITS[what]} rounds to none: use a larger share"
+    return f"a share of {share:g} leaves no {UNITS[what]} of {total}: use a smaller share" if left < 1 else None
 
 
-def _other_kind(source: Source, what: What) -> str | None:
-    """What the model has otherwise than those that units can be cut out of."""
+def _wrong_architecture(source: Source, what: What) -> str | None:
+    """What the model lacks for units to be cut out of it."""
     names = {name.rpartition(".")[2] for name in source.linears}
-    for need in (*_ROWS.get(what, ()), *([_COLUMNS[what]] if what in _COLUMNS else [])):
-        if need not in names:
-            return f"{what} are cut out of models with a linear layer {need}, and this one has none"
+    for required in (*_ROWS.get(what, ()), *([_COLUMNS[what]] if what in _COLUMNS else [])):
+        if required not in names:
+            return f"{what} are cut out of models with a linear layer {required}, and this one has none"
     if what == "neurons" and any(key in source.config for key in _EXPERTS):
         return "neurons are cut out of one MLP in each layer, and this model has experts: cut heads or layers"
     if "num_hidden_layers" not in source.config:
-        return "the model's config.json does not say num_hidden_layers"
+        return "the model's config.json has no num_hidden_layers"
     return None
 
 
-def stay(config: Mapping[str, Any], what: What, share: float, multiple_of: int) -> int:
-    """How many units are left of each layer, or how many layers."""
-    of = _count(config, what)
+def units_left(config: Mapping[str, Any], what: What, share: float, multiple_of: int) -> int:
+    """How many units are left in each layer, or how many layers."""
+    total = _count(config, what)
     if what == "neurons":
-        return round((1 - share) * of / multiple_of) * multiple_of
-    return of - round(share * of)
+        return round((1 - share) * total / multiple_of) * multiple_of
+    return total - round(share * total)
 
 
-def cut_source(source: Source, what: What, stays: int) -> Source:
-    """The linear layers and config that are left."""
+def cut_source(source: Source, what: What, left: int) -> Source:
+    """The linear layers and the config of the model with `left` units in each layer, or so many layers."""
     config, linears = source.config, dict(source.linears)
     if what == "layers":
-        gone = tuple(f".layers.{i}." for i in range(stays, int(config["num_hidden_layers"])))
-        linears = {name: shape for name, shape in linears.items() if not any(g in f".{name}" for g in gone)}
+        removed = tuple(f".layers.{i}." for i in range(left, int(config["num_hidden_layers"])))
+        linears = {name: shape for name, shape in linears.items() if not any(r in f".{name}" for r in removed)}
     else:
-        part = stays / _count(config, what)
+        part = left / _count(config, what)
         for name, (outputs, inputs) in linears.items():
             last = name.rpartition(".")[2]
             if last in _ROWS[what]:
                 linears[name] = (round(outputs * part), inputs)
             elif last == _COLUMNS[what]:
                 linears[name] = (outputs, round(inputs * part))
-    return Source(source.format, linears, {**config, **_changes(config, what, stays)})
+    return Source(source.format, linears, {**config, **_changes(config, what, left)})
 
 
-def cut(model: Any, what: What, kept: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Keep the units `kept` of each layer (or the layers kept[0]); return what config.json has to say now."""
+def cut(model: Any, what: What, units: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Keep only `units[i]` of layer i (or the layers units[0]); return the changed fields of config.json."""
     import torch
 
     name, layers = transformer.blocks(model)
     config = model.config.to_dict()
     if what == "layers":
-        stays = [layers[i] for i in kept[0]]
-        for i, layer in enumerate(stays):
+        left = [layers[i] for i in units[0]]
+        for i, layer in enumerate(left):
             layer.self_attn.layer_idx = i
         parent = model.get_submodule(name.rpartition(".")[0])
-        setattr(parent, name.rpartition(".")[2], torch.nn.ModuleList(stays))
-        model.config.num_hidden_layers = len(stays)
-        changes = _changes(config, what, len(stays))
-        return changes | {k: [v[i] for i in kept[0]] for k, v in config.items() if _per_layer(v, config)}
-    for layer, units in zip(layers, kept, strict=True):
-        for last, linear in transformer.linears(layer).items():
-            _cut_linear(linear, last.rpartition(".")[2], what, units, _count(config, what))
-    return _changes(config, what, len(kept[0]))
+        setattr(parent, name.rpartition(".")[2], torch.nn.ModuleList(left))
+        model.config.num_hidden_layers = len(left)
+        changes = _changes(config, what, len(left))
+        return changes | {k: [v[i] for i in units[0]] for k, v in config.items() if _per_layer(v, config)}
+    for layer, indices in zip(layers, units, strict=True):
+        for path, linear in transformer.linears(layer).items():
+            _cut_linear(linear, path.rpartition(".")[2], what, indices, _count(config, what))
+    return _changes(config, what, len(units[0]))
 
 
-def _cut_linear(linear: Any, last: str, what: What, units: Sequence[int], of: int) -> None:
-    """Keep the rows or columns of these units; a unit is as many of them as there are, over `of`."""
+def _cut_linear(linear: Any, name: str, what: What, units: Sequence[int], total: int) -> None:
+    """Keep the rows or columns of these of the `total` units, each of which has equally many."""
     import torch
 
-    weight = linear.weight.data
-    side = 0 if last in _ROWS[what] else 1 if last == _COLUMNS[what] else None
-    if side is None:
+    if name in _ROWS[what]:
+        axis = 0
+    elif name == _COLUMNS[what]:
+        axis = 1
+    else:
         return
-    size = weight.shape[side] // of
+    weight = linear.weight.data
+    size = weight.shape[axis] // total
     index = torch.tensor([unit * size + i for unit in units for i in range(size)], device=weight.device)
-    linear.weight = torch.nn.Parameter(weight.index_select(side, index).contiguous(), requires_grad=False)
-    if side == 0 and linear.bias is not None:
+    linear.weight = torch.nn.Parameter(weight.index_select(axis, index).contiguous(), requires_grad=False)
+    if axis == 0 and linear.bias is not None:
         linear.bias = torch.nn.Parameter(linear.bias.data.index_select(0, index), requires_grad=False)
     linear.out_features, linear.in_features = linear.weight.shape
 
 
-def _changes(config: Mapping[str, Any], what: What, stays: int) -> dict[str, Any]:
-    """The fields of config.json that say how many units there are."""
+def _changes(config: Mapping[str, Any], what: What, left: int) -> dict[str, Any]:
+    """The fields of config.json that count the units."""
     if what == "layers":
-        found: dict[str, Any] = {"num_hidden_layers": stays}
-        lists = {k: v[:stays] for k, v in config.items() if _per_layer(v, config)}
-        return {**lists, **found}
+        lists = {k: v[:left] for k, v in config.items() if _per_layer(v, config)}
+        return {**lists, "num_hidden_layers": left}
     if what == "neurons":
-        return {"intermediate_size": stays}
+        return {"intermediate_size": left}
     heads = int(config["num_attention_heads"])
     width = config.get("head_dim") or int(config["hidden_size"]) // heads
-    return {"num_attention_heads": stays * (heads // _groups(config)), "num_key_value_heads": stays, "head_dim": width}
+    return {"num_attention_heads": left * (heads // _groups(config)), "num_key_value_heads": left, "head_dim": width}
 
 
 def _count(config: Mapping[str, Any], what: What) -> int:
@@ -141,3 +143,110 @@ def _groups(config: Mapping[str, Any]) -> int:
 def _per_layer(value: object, config: Mapping[str, Any]) -> bool:
     """Whether a config's value has an entry for each layer (layer_types and the like)."""
     return isinstance(value, list) and len(value) == config["num_hidden_layers"] and len(value) > 1
+
+
+def importance(
+    model: Any, ids: Sequence[Sequence[int]], device: str, what: What, by: Literal["activation", "loss"]
+) -> Any:
+    """Scores by a calibration text, float32 [layers, units] (of layers: [1, layers]); low ones are missed least."""
+    if what == "layers":
+        return _block_influence(model, ids, device) if by == "activation" else _losses_without(model, ids, device)
+    blocks, groups = transformer.blocks(model)[1], _count(model.config.to_dict(), what)
+    readers = {n: layer for n, layer in transformer.linears(blocks).items() if n.endswith(_COLUMNS[what])}
+    score = _activations if by == "activation" else _gradients
+    return score(model, ids, device, readers).unflatten(1, (groups, -1)).sum(dim=2)
+
+
+def _activations(model: Any, ids: Sequence[Sequence[int]], device: str, readers: Mapping[str, Any]) -> Any:
+    """For each input of the reading layers: its norm over tokens times the norm of the weights that read it."""
+    import torch
+
+    with torch.no_grad():
+        squares = pruning.squared_inputs(readers, lambda: _loss(model, ids, device))
+        return torch.stack([squares[n].sqrt() * layer.weight.norm(dim=0) for n, layer in readers.items()])
+
+
+def _gradients(model: Any, ids: Sequence[Sequence[int]], device: str, readers: Mapping[str, Any]) -> Any:
+    """For each input of the reading layers: |activation x gradient|, summed over tokens."""
+    import torch
+
+    totals = {name: layer.weight.new_zeros(layer.weight.shape[1]) for name, layer in readers.items()}
+    activations: dict[str, Any] = {}
+
+    def hook(name: str) -> Any:
+        def store(module: Any, inputs: tuple[Any, ...]) -> None:
+            del module
+            activations[name] = inputs[0]
+            inputs[0].retain_grad()
+
+        return store
+
+    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in readers.items()]
+    try:
+        for batch in _batches(ids, device):
+            model.zero_grad()
+            model(input_ids=batch, labels=batch, use_cache=False).loss.backward()
+            for name, inputs in activations.items():
+                totals[name] += (inputs * inputs.grad).detach().flatten(0, -2).abs().sum(dim=0)
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.zero_grad()
+    return torch.stack(list(totals.values()))
+
+
+def _block_influence(model: Any, ids: Sequence[Sequence[int]], device: str) -> Any:
+    """The mean over tokens of 1 - cos(a layer's input, its output)."""
+    import torch
+    from torch.nn.functional import cosine_similarity
+
+    _, blocks = transformer.blocks(model)
+    totals = torch.zeros(len(blocks), device=device)
+
+    def hook(i: int) -> Any:
+        def add(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            del module
+            output = output[0] if isinstance(output, tuple) else output
+            totals[i] += (1 - cosine_similarity(inputs[0], output, dim=-1)).sum()
+
+        return add
+
+    handles = [block.register_forward_hook(hook(i)) for i, block in enumerate(blocks)]
+    with torch.no_grad():
+        _loss(model, ids, device)
+    for handle in handles:
+        handle.remove()
+    return totals.unsqueeze(0) / sum(map(len, ids))
+
+
+def _losses_without(model: Any, ids: Sequence[Sequence[int]], device: str) -> Any:
+    """The loss of the text when each layer is left out, one at a time."""
+    import torch
+
+    def skip(module: Any, inputs: tuple[Any, ...], output: Any) -> Any:
+        del module
+        return (inputs[0], *output[1:]) if isinstance(output, tuple) else inputs[0]
+
+    losses = []
+    with torch.no_grad():
+        for block in transformer.blocks(model)[1]:
+            handle = block.register_forward_hook(skip)
+            losses.append(_loss(model, ids, device))
+            handle.remove()
+    return torch.tensor([losses], device=device)
+
+
+def _loss(model: Any, ids: Sequence[Sequence[int]], device: str) -> float:
+    """The mean loss of the text, in nats per token."""
+    losses = [
+        float(model(input_ids=batch, labels=batch, use_cache=False).loss) * len(batch)
+        for batch in _batches(ids, device)
+    ]
+    return sum(losses) / len(ids)
+
+
+def _batches(ids: Sequence[Sequence[int]], device: str) -> Iterator[Any]:
+    import torch
+
+    for start in range(0, len(ids), transformer.BATCH):
+        yield torch.tensor(ids[start : start + transformer.BATCH], device=device)

@@ -1,7 +1,7 @@
-"""A short training run that mends what compression broke: for distillation, fine-tuning and QAT alike.
+"""A short training run that repairs what compression broke: for distillation, fine-tuning and QAT.
 
-Seeded, and resumable: what was trained is kept in the work folder at intervals, and a run that was
-interrupted goes on from there to the same weights. AdamW, linear warm-up and cosine decay to a tenth; on a
+Seeded and resumable: checkpoints are written to the work folder at intervals, and an interrupted run resumes
+from the last one to the same weights. AdamW, linear warm-up and cosine decay to a tenth; on a
 CPU in float32, on a GPU in bfloat16 over float32 weights.
 """
 
@@ -10,21 +10,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from bench.contract import wire
 from bench.contract.record import Source
 from eval import corpora
-from quantize import calibration, transformer
+from quantize import calibration, option_checks, transformer
 
-_CHARACTERS = 8  # of text a token, at the most: what is read to find enough tokens
-_SAVED_S, _SAVED_SHARE, _TOLD_S = 10.0, 0.05, 2.0
-_POINTS = 40  # of the loss curve
-_FLOOR = 0.1  # of the learning rate, at the end
+_CHARACTERS_PER_TOKEN = 8  # at most: how much text is tokenized to get enough tokens
+_SAVE_EVERY_S, _SAVE_SHARE = 10.0, 0.05  # the least interval, and the most of the run's time that saving may take
+_PROGRESS_EVERY_S = 2.0
+_CURVE_POINTS = 40
+_FINAL_RATE = 0.1  # of the learning rate
 _CLIP, _DECAY, _BETAS = 1.0, 0.0, (0.9, 0.95)
-_SPARSE = 0.01  # a layer with that share of zeros was pruned
+_PRUNED = 0.01  # a layer with that share of zeros was pruned
 
 
 @dataclass(frozen=True)
@@ -52,41 +53,42 @@ class Plan:
 
 
 def plan(options: Any) -> Plan:
-    """The plan that a method's options name, which are called as the plan's fields are."""
+    """The plan of a method's options, which have the plan's field names."""
     return Plan(**{field.name: getattr(options, field.name) for field in fields(Plan)})
 
 
-def unfit(plan: Plan, source: Source) -> str | None:
-    """Why it cannot be trained so."""
-    wrong = {
+def unsupported_reason(plan: Plan, source: Source) -> str | None:
+    """Why the source cannot be trained by this plan."""
+    problems = {
         f"tokens {plan.tokens} are less than one batch of {plan.batch} x {plan.length}": plan.steps < 1,
         "batch and length start at 1 and 2": plan.batch < 1 or plan.length < 2,
         f"alpha {plan.alpha:g} is a share, from 0 to 1": not 0 <= plan.alpha <= 1,
         f"warmup {plan.warmup:g} is a share of the steps, from 0 to 1": not 0 <= plan.warmup <= 1,
         "temperature and learning_rate are above zero": min(plan.temperature, plan.learning_rate) <= 0,
     }
-    return next((text for text, is_so in wrong.items() if is_so), None) or transformer.unfit(source, plan.length)
+    reason = next((text for text, holds in problems.items() if holds), None)
+    return reason or option_checks.sample_length(source, plan.length)
 
 
 def run(
-    student: Any, teacher: Any, plan: Plan, seen: calibration.Calibration, device: str, work: Path
+    student: Any, teacher: Any, plan: Plan, windows: calibration.Calibration, device: str, work: Path
 ) -> dict[str, Any]:
     """Train `student` in place, and return what is worth recording. `teacher` may be None with alpha 0.
 
-    Weights that are zero in a pruned layer stay zero.
+    Zeros of a pruned layer stay zero.
     """
     import torch
 
     torch.manual_seed(plan.seed)
     student.train()
     trained = [p for p in student.parameters() if p.requires_grad]
-    masks = _zeros(student)
+    masks = _pruned_weights(student)
     optimizer = torch.optim.AdamW(trained, lr=plan.learning_rate, betas=_BETAS, weight_decay=_DECAY)
-    state = _Progress(work, plan.steps, student, optimizer)
+    state = _State(work, plan.steps, student, optimizer)
     while state.step < plan.steps:
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate * _rate(state.step / plan.steps, plan.warmup)
-        rows = seen.ids[state.step * plan.batch : (state.step + 1) * plan.batch]
+        rows = windows.ids[state.step * plan.batch : (state.step + 1) * plan.batch]
         loss = _loss(student, teacher, torch.tensor(rows, device=device), plan)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, _CLIP)
@@ -95,7 +97,7 @@ def run(
         with torch.no_grad():
             for weight, mask in masks:
                 weight.mul_(mask)
-        state.done(loss.item())
+        state.add(loss.item())
     student.eval()
     return {
         **state.facts(),
@@ -110,11 +112,11 @@ def text(folder: Path, plan: Plan) -> calibration.Calibration:
     import random
 
     whole = corpora.load(plan.corpus, "train")
-    part = corpora.Corpus(whole.name, whole.split, whole.text[: _CHARACTERS * plan.tokens])
-    found = calibration.cut(folder, part, plan.steps * plan.batch, plan.length, plan.seed)
-    ids = list(found.ids)
+    part = corpora.Corpus(whole.name, whole.split, whole.text[: _CHARACTERS_PER_TOKEN * plan.tokens])
+    windows = calibration.cut(folder, part, plan.steps * plan.batch, plan.length, plan.seed)
+    ids = list(windows.ids)
     random.Random(plan.seed).shuffle(ids)  # noqa: S311  (reproducible, not secret)
-    return calibration.Calibration(found.corpus, found.sha256, found.paragraphs, tuple(ids))
+    return replace(windows, ids=tuple(ids))
 
 
 def _loss(student: Any, teacher: Any, ids: Any, plan: Plan) -> Any:
@@ -124,16 +126,16 @@ def _loss(student: Any, teacher: Any, ids: Any, plan: Plan) -> Any:
 
     on_gpu = ids.device.type == "cuda"
     with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=on_gpu):
-        own = student(input_ids=ids, use_cache=False).logits[:, :-1].float().flatten(0, 1)
-    loss = own.new_zeros(())
+        logits = student(input_ids=ids, use_cache=False).logits[:, :-1].float().flatten(0, 1)
+    loss = logits.new_zeros(())
     if plan.alpha < 1:
-        loss = (1 - plan.alpha) * cross_entropy(own, ids[:, 1:].flatten())
+        loss = (1 - plan.alpha) * cross_entropy(logits, ids[:, 1:].flatten())
     if plan.alpha > 0:
         with torch.no_grad(), torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=on_gpu):
-            wanted = teacher(input_ids=ids, use_cache=False).logits[:, :-1].float().flatten(0, 1)
-        pair = [log_softmax(logits / plan.temperature, dim=-1) for logits in (own, wanted)]
-        distance = kl_div(*pair, reduction="batchmean", log_target=True)
-        loss = loss + plan.alpha * plan.temperature**2 * distance
+            target = teacher(input_ids=ids, use_cache=False).logits[:, :-1].float().flatten(0, 1)
+        pair = [log_softmax(part / plan.temperature, dim=-1) for part in (logits, target)]
+        divergence = kl_div(*pair, reduction="batchmean", log_target=True)
+        loss = loss + plan.alpha * plan.temperature**2 * divergence
     return loss
 
 
@@ -141,61 +143,58 @@ def _rate(done: float, warmup: float) -> float:
     """The learning rate's factor when that share of the steps is done."""
     if done < warmup:
         return (done + 1e-3) / warmup if warmup else 1.0
-    turned = (done - warmup) / max(1 - warmup, 1e-9)
-    return _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * turned))
+    decayed = (done - warmup) / max(1 - warmup, 1e-9)
+    return _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * decayed))
 
 
-def _zeros(model: Any) -> list[tuple[Any, Any]]:
-    """The weights of pruned layers, with a mask of what is not zero."""
-    found = []
-    for layer in transformer.linears(model).values():
-        kept = layer.weight.detach() != 0
-        if float((~kept).float().mean()) > _SPARSE:
-            found.append((layer.weight, kept))
-    return found
+def _pruned_weights(model: Any) -> list[tuple[Any, Any]]:
+    """The weights of pruned layers, each with the mask of its nonzero entries."""
+    pairs = [(layer.weight, layer.weight.detach() != 0) for layer in transformer.linears(model).values()]
+    return [(weight, mask) for weight, mask in pairs if float((~mask).float().mean()) > _PRUNED]
 
 
-class _Progress:
-    """How far the run is, kept in the work folder and told in its file `progress`."""
+class _State:
+    """How far the run is: saved in the work folder, with one line for the user in its file `progress`."""
 
     def __init__(self, work: Path, steps: int, model: Any, optimizer: Any) -> None:
-        self._file, self._told = work / "last.pt", work / "progress"
+        self._file, self._progress_file = work / "last.pt", work / "progress"
         self._steps, self._model, self._optimizer = steps, model, optimizer
-        self.step, self._losses, self._spent = 0, list[float](), 0.0
+        self.step, self._losses, self._earlier_s = 0, list[float](), 0.0
         self._resumed: list[int] = []
         self._resume()
-        self._began = self._saved_at = self._told_at = time.monotonic()
-        self._first, self._save_s = self.step, 0.0  # how long keeping it took last
+        self._began = self._saved_at = self._progress_at = time.monotonic()
+        self._first, self._save_s = self.step, 0.0  # how long the last save took
 
-    def done(self, loss: float) -> None:
-        """One more step; a loss that is no number ends the run."""
+    def add(self, loss: float) -> None:
+        """One more step; a loss that is not finite ends the run."""
         if not math.isfinite(loss):
             raise RuntimeError(f"the loss is {loss} at step {self.step}: lower learning_rate")
         self.step += 1
         self._losses.append(loss)
         now = time.monotonic()
-        if now - self._told_at > _TOLD_S:
-            self._told_at = now
+        if now - self._progress_at > _PROGRESS_EVERY_S:
+            self._progress_at = now
             left = (now - self._began) / (self.step - self._first) * (self._steps - self.step)
-            wire.write(self._told, f"step {self.step} of {self._steps}, loss {loss:.3f}, about {left:.0f} s left")
-        if now - self._saved_at > max(_SAVED_S, self._save_s / _SAVED_SHARE):
+            line = f"step {self.step} of {self._steps}, loss {loss:.3f}, about {left:.0f} s left"
+            wire.write(self._progress_file, line)
+        if now - self._saved_at > max(_SAVE_EVERY_S, self._save_s / _SAVE_SHARE):
             self._save()
             self._saved_at = time.monotonic()
             self._save_s = self._saved_at - now
 
     def facts(self) -> dict[str, Any]:
-        each = max(1, len(self._losses) // _POINTS)
-        parts = [self._losses[i : i + each] for i in range(0, len(self._losses), each)]
-        curve = [[min((i + 1) * each, self.step), sum(p) / len(p)] for i, p in enumerate(parts)]
+        size = max(1, len(self._losses) // _CURVE_POINTS)
+        parts = [self._losses[i : i + size] for i in range(0, len(self._losses), size)]
+        curve = [[min((i + 1) * size, self.step), sum(p) / len(p)] for i, p in enumerate(parts)]
         return {
             "train_steps": self.step,
-            "train_s": self._spent_now(),
+            "train_s": self._total_s(),
             "loss_curve": curve,
             "resumed_at_steps": self._resumed,
         }
 
-    def _spent_now(self) -> float:
-        return self._spent + time.monotonic() - self._began
+    def _total_s(self) -> float:
+        return self._earlier_s + time.monotonic() - self._began
 
     def _save(self) -> None:
         import torch
@@ -205,15 +204,15 @@ class _Progress:
             "optimizer": self._optimizer.state_dict(),
             "step": self.step,
             "losses": self._losses,
-            "spent_s": self._spent_now(),
+            "spent_s": self._total_s(),
             "resumed": self._resumed,
         }
-        beside = self._file.with_suffix(".part")
-        torch.save(state, beside)
-        beside.replace(self._file)
+        part = self._file.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self._file)
 
     def _resume(self) -> None:
-        """Go on from what an interrupted run of the same step left."""
+        """Go on from the last save of an interrupted run of the same step."""
         import torch
 
         if not self._file.is_file():
@@ -221,5 +220,5 @@ class _Progress:
         state: Mapping[str, Any] = torch.load(self._file, weights_only=True)
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self.step, self._losses, self._spent = state["step"], state["losses"], state["spent_s"]
+        self.step, self._losses, self._earlier_s = state["step"], state["losses"], state["spent_s"]
         self._resumed = [*state["resumed"], self.step]

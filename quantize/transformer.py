@@ -1,6 +1,6 @@
-"""An unquantized model in transformers, for methods that change its weights: loaded, walked, written.
+"""A model in transformers, for methods that change its weights: loaded, walked layer by layer, written.
 
-Weights are changed in float32 whatever they are stored in, and rounded once, when they are written.
+Pruning and training change weights in float32 whatever they are stored in, and round once, when they are written.
 """
 
 from __future__ import annotations
@@ -11,18 +11,47 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.record import Source
+from bench.formats import folder as model_folder
 from quantize import checkpoint
 
-BATCH = 8  # sequences of calibration computed at a time
+BATCH = 8  # calibration sequences in a forward pass
+
+
+def half_dtype(folder: Path, default: str = "float16") -> str:
+    """The 16-bit type that the model is stored in; `default` for one stored in 32 bits."""
+    stored = model_folder.stored_dtype(model_folder.read_config(folder))
+    return stored if stored in model_folder.HALF else default
+
+
+def compute_dtype(folder: Path, choice: str, device: str, default: str) -> str:
+    """The type that the unquantized part is stored and computed in; `choice` auto: float32 on a CPU, else 16 bits."""
+    if choice != "auto":
+        return choice
+    return "float32" if device == "cpu" else half_dtype(folder, default)
+
+
+def load_stored(folder: Path, dtype: str, device: str, quantization: Any = None) -> Any:
+    """The causal language model from safetensors as `dtype` on `device`, with `quantization` applied while loading."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model_folder.weight_files(folder)
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=getattr(torch, dtype),
+        device_map={"": device},
+        quantization_config=quantization,
+        local_files_only=True,
+        use_safetensors=True,
+    )
 
 
 def load(folder: Path, device: str) -> Any:
     """The causal language model, float32 on `device`, in eval mode."""
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as chatter
+    from transformers.utils import logging
 
-    chatter.disable_progress_bar()
+    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype="float32", attn_implementation="sdpa", local_files_only=True, trust_remote_code=False
     )
@@ -37,26 +66,25 @@ def save(model: Any, folder: Path, out: Path, dtype: str, changes: Mapping[str, 
     """
     import torch
 
-    settings = checkpoint.config(folder)
-    dtype = checkpoint.stored_dtype(settings) if dtype == "auto" else dtype
+    config = model_folder.read_config(folder)
+    dtype = model_folder.stored_dtype(config) if dtype == "auto" else dtype
     model = model.to(getattr(torch, dtype))
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise UserError(f"{name} is not finite in {dtype}: use another dtype, or train more gently")
     model.save_pretrained(out)
     checkpoint.carry(folder, out)
-    named = checkpoint.with_dtype({"dtype": dtype, **settings}, dtype)
-    checkpoint.write_config(out, {**named, **(changes or {})})
+    checkpoint.write_config(out, {**checkpoint.with_dtype({"dtype": dtype, **config}, dtype), **(changes or {})})
 
 
 def blocks(model: Any) -> tuple[str, Any]:
     """The name and the list of the transformer's layers: the longest list of equal modules there is."""
     from torch.nn import ModuleList
 
-    found = [(name, m) for name, m in model.named_modules() if isinstance(m, ModuleList) and len(m)]
-    if not found:
-        raise UserError(f"{type(model).__name__} has no list of layers, which pruning goes through")
-    return max(found, key=lambda pair: len(pair[1]))
+    lists = [(name, m) for name, m in model.named_modules() if isinstance(m, ModuleList) and len(m)]
+    if not lists:
+        raise UserError(f"{type(model).__name__} has no list of layers: pruning goes layer by layer")
+    return max(lists, key=lambda named: len(named[1]))
 
 
 def linears(module: Any) -> dict[str, Any]:
@@ -67,17 +95,13 @@ def linears(module: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def watched(layers: Mapping[str, Any], see: Callable[[str, Any, Any], None]) -> Iterator[None]:
-    """Call `see(name, input, output)` whenever a layer is computed; inputs as [tokens, in]."""
+def watched(layers: Mapping[str, Any], watch: Callable[[str, Any], None]) -> Iterator[None]:
+    """Call `watch(name, inputs)` whenever a layer is computed; inputs as [tokens, in]."""
 
-    def hook(name: str) -> Callable[[Any, Any, Any], None]:
-        def seen(module: Any, given: Any, made: Any) -> None:
-            del module
-            see(name, given[0].detach().flatten(0, -2), made.detach())
+    def hook(name: str) -> Callable[[Any, Any], None]:
+        return lambda _, inputs: watch(name, inputs[0].detach().flatten(0, -2))
 
-        return seen
-
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
     try:
         yield
     finally:
@@ -88,27 +112,27 @@ def watched(layers: Mapping[str, Any], see: Callable[[str, Any, Any], None]) -> 
 def block_by_block(model: Any, ids: Sequence[Sequence[int]], device: str) -> Iterator[tuple[str, Any, Any]]:
     """Each layer's name, the layer, and a function that runs the calibration text through it.
 
-    The text comes as the layers before have left it, after whatever was done to them while they were held.
+    A layer's input is what the layers before it compute after the caller has changed them.
     """
     import torch
 
     name, layers = blocks(model)
     batches = [ids[i : i + BATCH] for i in range(0, len(ids), BATCH)]
     states: list[Any] = []
-    others: list[dict[str, Any]] = []
+    arguments: list[dict[str, Any]] = []
 
-    def first(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def stop(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         del module
-        states.append(given[0] if given else named["hidden_states"])
-        others.append({k: v for k, v in named.items() if k != "hidden_states"})
-        raise _EnoughError
+        states.append(args[0] if args else kwargs["hidden_states"])
+        arguments.append({k: v for k, v in kwargs.items() if k != "hidden_states"})
+        raise _FirstLayerReachedError
 
-    handle = layers[0].register_forward_pre_hook(first, with_kwargs=True)
+    handle = layers[0].register_forward_pre_hook(stop, with_kwargs=True)
     with torch.no_grad():
         for batch in batches:
             try:
                 model(input_ids=torch.tensor(batch, device=device), use_cache=False)
-            except _EnoughError:
+            except _FirstLayerReachedError:
                 continue
     handle.remove()
 
@@ -116,20 +140,12 @@ def block_by_block(model: Any, ids: Sequence[Sequence[int]], device: str) -> Ite
 
         def run(layer: Any = layer, states: list[Any] = states) -> list[Any]:
             with torch.no_grad():
-                made = [layer(state, **other) for state, other in zip(states, others, strict=True)]
-            return [state[0] if isinstance(state, tuple) else state for state in made]
+                outputs = [layer(state, **kwargs) for state, kwargs in zip(states, arguments, strict=True)]
+            return [output[0] if isinstance(output, tuple) else output for output in outputs]
 
         yield f"{name}.{i}", layer, run
         states = run()
 
 
-def unfit(source: Source, length: int) -> str | None:
-    """Why calibration samples of `length` tokens cannot be used."""
-    context = source.config.get("max_position_embeddings")
-    if isinstance(context, int) and length > context:
-        return f"calibration samples of {length} tokens are longer than the model's context of {context}"
-    return None
-
-
-class _EnoughError(Exception):
-    """The first layer's input was seen; the rest of the model need not be computed."""
+class _FirstLayerReachedError(Exception):
+    """The first layer's input is known; the rest of the model need not be computed."""

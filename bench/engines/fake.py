@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.contract.errors import UserError
-from bench.contract.hooks import DecodeStep, LogitBlock, Server
+from bench.contract.hooks import DecodeStep, LogitBlock, Server, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.formats import folder as model_folder
 
 ENV = "core"
 VERSION = 1
@@ -67,9 +67,10 @@ def may_offload(options: Options) -> bool:
 def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[_Session]:  # noqa: A001
     del device
     time.sleep(options.load_s)
-    file, vocab = folder / "config.json", artifact.audit.vocab_size
-    vocab = int(json.loads(file.read_text())["vocab_size"]) if file.is_file() else vocab
-    yield _Session(options, vocab, artifact.audit.weight_bytes)
+    vocab_size = artifact.audit.vocab_size
+    if (folder / model_folder.CONFIG).is_file():
+        vocab_size = model_folder.vocab_size(model_folder.read_config(folder))
+    yield _Session(options, vocab_size, artifact.audit.weight_bytes)
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
@@ -85,7 +86,7 @@ def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
 
 
 @dataclass(frozen=True)
-class _Session:
+class _Session(Session):
     options: Options
     vocab_size: int
     weights_bytes: int
@@ -108,10 +109,6 @@ class _Session:
             block = np.asarray(ids[start : start + _ROWS])
             distance = (np.arange(self.vocab_size)[None, :] - block[:, None] - 1) % self.vocab_size
             yield LogitBlock(start, (-np.log1p(distance)).astype(np.float32))
-
-    def encode(self, text: str) -> tuple[list[int], list[int]]:
-        del text
-        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
 
     def receipts(self) -> Mapping[str, str]:
         return {"kernel": "schedule", "weight_dtype": "none", "compute_dtype": "none", "device": "none"}

@@ -8,7 +8,6 @@ activations before compressed weights, which it is told not to round (by itself 
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import DecodeStep, LogitBlock
+from bench.contract.hooks import DecodeStep, LogitBlock, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.formats import folder as model_folder
 
 ENV = "openvino"
 VERSION = 1
@@ -72,14 +72,12 @@ def open(  # noqa: A001  (the protocol's word)
     yield OpenVinoSession(model, folder, options)
 
 
-class OpenVinoSession:
+class OpenVinoSession(Session):
     """A graph and, once it was used, one compiled form of it with its state: another use makes another."""
 
     def __init__(self, model: Any, folder: Path, options: Options) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        config = config.get("text_config") or config
         self.model, self.options = model, options
-        self.context = int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
+        self.context = model_folder.context_length(model_folder.read_config(folder))
         self.vocab = int(model.output("logits").partial_shape[-1].get_length())
         self.inputs = {name for port in model.inputs for name in port.get_names()}
         self.compiled: Any = None
@@ -109,10 +107,6 @@ class OpenVinoSession:
         for start in range(0, len(ids), rows):
             fed = np.asarray([ids[start : start + rows]], np.int64)
             yield LogitBlock(start, self._infer(fed, start)[0].copy())
-
-    def encode(self, text: str) -> tuple[list[int], list[int]]:
-        del text
-        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
 
     def receipts(self) -> Mapping[str, str]:
         """From the compiled model: its properties, and what its nodes run as."""

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import DecodeStep, LogitBlock, Server
+from bench.contract.hooks import DecodeStep, LogitBlock, Server, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.formats import folder as model_folder
 
 ENV = "tensorrt_llm"
 VERSION = 1
@@ -95,7 +96,7 @@ def open(  # noqa: A001  (the protocol's word)
 ) -> Iterator[TensorRTSession]:
     """Load the model on the first GPU the process sees; UserError for files TensorRT-LLM cannot load."""
     del artifact
-    _look(folder)
+    model_folder.require_weights(folder)
     with _captured() as said:
         llm = _load(folder, options)
     session = TensorRTSession(llm, options, device, said[0], _context(folder, options))
@@ -105,7 +106,7 @@ def open(  # noqa: A001  (the protocol's word)
         llm.shutdown()
 
 
-class TensorRTSession:
+class TensorRTSession(Session):
     """TensorRT-LLM's LLM with a loaded model, and what it said while it loaded."""
 
     def __init__(self, llm: Any, options: Options, device: str, log: str, context: int) -> None:
@@ -142,10 +143,6 @@ class TensorRTSession:
         asked = SamplingParams(max_tokens=1, return_context_logits=True, **_GREEDY)
         output = self.llm.generate({"prompt_token_ids": fed}, asked, use_tqdm=False)
         yield from blocks(output.context_logits, len(fed))
-
-    def encode(self, text: str) -> tuple[list[int], list[int]]:
-        del text
-        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
 
     def receipts(self) -> Mapping[str, str]:
         """From its log, and from its arguments as it settled them where the log is silent."""
@@ -217,7 +214,7 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     the name of the model's folder.
     """
     del artifact, device
-    _look(folder)
+    model_folder.require_weights(folder)
     argv = (
         python,
         "-c",
@@ -313,18 +310,8 @@ def _captured() -> Iterator[list[str]]:
 
 def _context(folder: Path, options: Options) -> int:
     """The most tokens of a sequence: the model's, by its config, or the option where that is less."""
-    config = json.loads((folder / "config.json").read_text())
-    config = config.get("text_config") or config
-    model = int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
+    model = model_folder.context_length(model_folder.read_config(folder))
     lengths = [length for length in (model, options.context) if length]
     if not lengths:
         raise UserError("config.json names no context: give the engine the option context")
     return min(lengths)
-
-
-def _look(folder: Path) -> None:
-    """UserError for what is missing before TensorRT-LLM looks elsewhere for it."""
-    if not (folder / "config.json").is_file():
-        raise UserError("the artifact has no config.json: it is no Transformers model folder")
-    if not any(folder.glob("*.safetensors")):
-        raise UserError("the artifact has no .safetensors file: convert it, pickled checkpoints are refused")

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.contract.record import Architecture
 from bench.formats import audit, gguf_reader
-from bench.formats import folder as checkpoint
+from bench.formats import folder as model_folder
 
 # What makes bytes or operations of a step depend on more than these numbers.
 _OTHERWISE = ("num_local_experts", "num_experts", "n_routed_experts", "kv_lora_rank", "state_size", "ssm_cfg")
@@ -21,12 +21,12 @@ def read(folder: Path) -> Architecture | None:
     """
     if audit.detect_format(folder) == "gguf":
         return _of_gguf(gguf_reader.read(folder))
-    return of_config(checkpoint.config(folder))
+    return of_config(model_folder.read_config(folder))
 
 
 def of_config(config: Mapping[str, Any]) -> Architecture | None:
     """The architecture that a config.json describes, by the names of transformers; None as above."""
-    text = config.get("text_config") or config
+    text = model_folder.text_config(config)
     if any(text.get(key) for key in _OTHERWISE):
         return None
     layers, hidden, heads, vocab = (
@@ -40,7 +40,6 @@ def of_config(config: Mapping[str, Any]) -> Architecture | None:
     )
     if not (layers and hidden and heads and vocab):
         return None
-    tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
     sliding = text.get("use_sliding_window", True)
     return Architecture(
         layers,
@@ -49,7 +48,7 @@ def of_config(config: Mapping[str, Any]) -> Architecture | None:
         _number(text, "num_key_value_heads") or heads,
         _number(text, "head_dim") or hidden // heads,
         vocab,
-        bool(tied),
+        model_folder.ties_head(config),
         _number(text, "sliding_window") if sliding else 0,
     )
 

@@ -14,14 +14,13 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.record import Audit, Source
-from bench.formats import folder as checkpoint
+from bench.formats import folder as model_folder
 from bench.formats import gguf, onnx, openvino, sparsity, torchao
 from bench.formats.folder import Tensor
 
 Parts = dict[str, Tensor]
 
 _METHODS = {"bitsandbytes": "bnb"}  # quant_method -> format, where the two differ
-_HEADS = ("lm_head", "embed_out")
 _NO_LINEAR = re.compile(r"(embed|wte$|wpe$|norm|^ln_|position|relative_attention_bias)", re.IGNORECASE)
 # These architectures store linear weights as (in, out): transformers' Conv1D.
 _TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt", "decision_transformer"})
@@ -38,7 +37,7 @@ def detect_format(folder: Path) -> str:
         return "onnx"
     if (folder / openvino.GRAPH).is_file():
         return "openvino"
-    method = str(_quantization(checkpoint.config(folder)).get("quant_method") or "hf")
+    method = str(model_folder.quantization(model_folder.read_config(folder)).get("quant_method") or "hf")
     return _METHODS.get(method, method)
 
 
@@ -51,8 +50,9 @@ def source(folder: Path) -> Source:
     if found in APART:
         apart: Source = APART[found].source(folder)
         return apart
-    config = checkpoint.config(folder)
-    stored = checkpoint.tensors(folder)
+    config = model_folder.read_config(folder)
+    header = model_folder.read_headers(folder)
+    stored = header.tensors
     return Source(found, _shapes(stored, config) if found == "hf" else {}, config)
 
 
@@ -70,14 +70,15 @@ def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zero
         return onnx.audit(folder)
     if found == "openvino":
         return openvino.audit(folder, reference)
-    config = checkpoint.config(folder)
-    stored = checkpoint.tensors(folder)
+    config = model_folder.read_config(folder)
+    header = model_folder.read_headers(folder)
+    stored = header.tensors
     layers = _modules(stored)
     tied = _tied(layers, config)
-    own = torchao.kinds(checkpoint.metadata(folder)) if found == "torchao" else {}
+    own = torchao.kinds(header.metadata) if found == "torchao" else {}
     derived = {**_derived(layers, config), **torchao.shapes(own, layers)}
     shapes = reference if reference is not None else derived
-    linears = {n: o * i for n, (o, i) in shapes.items() if n in layers and not (tied and is_head(n))}
+    linears = {n: o * i for n, (o, i) in shapes.items() if n in layers and not (tied and model_folder.is_head(n))}
     if not linears:
         raise UserError(f"{folder.name} stores none of the model's linear layers under their names")
     sizes = {name: _weight_bytes(layers[name]) for name in linears}
@@ -94,8 +95,8 @@ def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zero
         bits_per_weight=8 * size / parameters,
         quantized_fraction=sum(linears[name] for name in small) / parameters,
         tied_head=tied,
-        vocab_size=_number(config, "vocab_size"),
-        context=_number(config, "max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length"),
+        vocab_size=model_folder.vocab_size(config),
+        context=model_folder.context_length(config),
         tensor_types=dict(sorted(Counter(tensor.dtype for tensor in stored.values()).items())),
         notes=(*_notes(found, linears, small, shapes, layers, stored), *torchao.notes(own, linears, layers)),
         zero_fraction=sparse[0] if sparse else None,
@@ -109,14 +110,6 @@ def _is_gguf(folder: Path) -> bool:
     return any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors"))
 
 
-def _quantization(config: Mapping[str, Any]) -> dict[str, Any]:
-    for inner in (config, config.get("text_config") or {}):
-        for key in ("quantization_config", "compression_config"):
-            if isinstance(inner.get(key), dict):
-                return dict(inner[key])
-    return {}
-
-
 def _shapes(stored: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Linear layers of an unquantized model, name -> (out, in); a head that is tied is not one."""
     found = {}
@@ -124,7 +117,12 @@ def _shapes(stored: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str
     tied = _tied(layers, config)
     for name, parts in layers.items():
         weight = parts.get("weight")
-        if weight is None or len(weight.shape) != 2 or not _may_be_linear(name) or (tied and is_head(name)):
+        if (
+            weight is None
+            or len(weight.shape) != 2
+            or not _may_be_linear(name)
+            or (tied and model_folder.is_head(name))
+        ):
             continue
         first, second = weight.shape
         swapped = config.get("model_type") in _TRANSPOSED and _last(name) in _TRANSPOSED_LAYERS
@@ -134,7 +132,7 @@ def _shapes(stored: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str
 
 def _derived(layers: Mapping[str, Parts], config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Linear layers as a quantized format tells of them, as name -> (1, parameters)."""
-    bits = _bits(_quantization(config))
+    bits = _bits(model_folder.quantization(config))
     found = {}
     for name, parts in layers.items():
         if (packed := parts.get("qweight") or parts.get("weight_packed")) is not None:
@@ -180,9 +178,7 @@ def _other_elements(layers: Mapping[str, Parts], linears: Mapping[str, int]) -> 
 
 
 def _tied(layers: Mapping[str, Parts], config: Mapping[str, Any]) -> bool:
-    inner = config.get("text_config") or {}
-    said = config.get("tie_word_embeddings", inner.get("tie_word_embeddings"))
-    return bool(said) or not any(is_head(name) for name in layers)
+    return model_folder.ties_head(config) or not any(model_folder.is_head(name) for name in layers)
 
 
 def _notes(
@@ -208,21 +204,8 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_NOTED_MOST]) + more
 
 
-def _number(config: Mapping[str, Any], *keys: str) -> int:
-    """The first of these keys that is set, outside or in the text model's own config; 0 when none is."""
-    for settings in (config, config.get("text_config") or {}):
-        for key in keys:
-            if isinstance(settings.get(key), int):
-                return int(settings[key])
-    return 0
-
-
 def _may_be_linear(name: str) -> bool:
-    return is_head(name) or not _NO_LINEAR.search(_last(name))
-
-
-def is_head(name: str) -> bool:
-    return _last(name) in _HEADS
+    return model_folder.is_head(name) or not _NO_LINEAR.search(_last(name))
 
 
 def _last(name: str) -> str:

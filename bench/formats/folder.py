@@ -1,39 +1,36 @@
-"""What a model folder stores, read from its bytes: config.json and the headers of its safetensors files.
+"""The one reader of a model folder: config.json, and the headers of its safetensors files.
 
-Standard library only, and no library's word is taken: a file that a download or a full disk cut short is
-found here, with a sentence that names it, and not hours later in an engine's traceback. The format is at
-github.com/huggingface/safetensors: 8 bytes of little-endian length, JSON, then the tensors without holes.
+Standard library only, so that engines, methods and tasks use it in any environment. No library is trusted: a
+file that a download or a full disk cut short is named here in one sentence, and not hours later in an engine's
+traceback. The format is at github.com/huggingface/safetensors: 8 bytes of little-endian length, JSON, then the
+tensors without holes.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
 
-_HEADER_MOST = 100_000_000  # the reference implementation's own limit, in bytes
+CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+DUMMY = "dummy_weights"  # the key of a config.json whose weights are random: right in size, without meaning
+DTYPE_KEYS = ("dtype", "torch_dtype")
+HALF = ("float16", "bfloat16")
+FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # by safetensors' names
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
+_HEADS = ("lm_head", "embed_out")
+_HEADER_MAX_BYTES = 100_000_000  # the reference implementation's own limit
 _BITS = {
-    "BOOL": 8,
-    "U8": 8,
-    "I8": 8,
-    "F8_E4M3": 8,
-    "F8_E5M2": 8,
-    "F8_E8M0": 8,
-    "U16": 16,
-    "I16": 16,
-    "F16": 16,
-    "BF16": 16,
-    "U32": 32,
-    "I32": 32,
-    "F32": 32,
-    "U64": 64,
-    "I64": 64,
-    "F64": 64,
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64"), 64),
     "F4": 4,
 }
 _LFS = b"version https://git-lfs"
@@ -50,142 +47,191 @@ class Tensor:
 
     @property
     def elements(self) -> int:
-        count = 1
-        for side in self.shape:
-            count *= side
-        return count
+        return math.prod(self.shape)
 
 
-def config(folder: Path) -> dict[str, Any]:
-    """config.json; UserError when the folder or the file is missing or is no JSON object."""
+@dataclass(frozen=True)
+class Header:
+    """What safetensors files say of themselves: tensors by name, and the metadata their writer added."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json; UserError when the folder or the file is missing, or it is not a JSON object."""
     if not folder.is_dir():
         raise UserError(f"model folder {folder.name} does not exist")
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{folder.name} has no config.json, so it is no Hugging Face model folder") from None
+        raise UserError(f"{folder.name} has no config.json: it is not a Hugging Face model folder") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{folder.name}/config.json cannot be read: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise UserError(f"{folder.name}/config.json is not a JSON object")
-    return found
+    return config
 
 
-def tensors(folder: Path) -> dict[str, Tensor]:
-    """Every stored tensor by name; UserError when there is none, or a weight file is missing or broken."""
-    index = folder / "model.safetensors.index.json"
+def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the language model: those of a nested `text_config` over the outer ones."""
+    nested = config.get("text_config")
+    return {**config, **(nested if isinstance(nested, Mapping) else {})}
+
+
+def context_length(config: Mapping[str, Any]) -> int:
+    """The most tokens the model can attend to; 0 when the config does not say."""
+    return _integer(config, _CONTEXT_KEYS)
+
+
+def vocab_size(config: Mapping[str, Any]) -> int:
+    """Rows of the embedding; 0 when the config does not say."""
+    return _integer(config, ("vocab_size",))
+
+
+def layer_count(config: Mapping[str, Any]) -> int:
+    """Transformer layers; 0 when the config does not say."""
+    return _integer(config, ("num_hidden_layers", "n_layer"))
+
+
+def ties_head(config: Mapping[str, Any]) -> bool:
+    """Whether the config says that the output head is the input embedding; the outer setting decides."""
+    return bool({**text_config(config), **config}.get("tie_word_embeddings"))
+
+
+def is_head(layer: str) -> bool:
+    """Whether a linear layer of this name is the output head."""
+    return layer.rpartition(".")[2] in _HEADS
+
+
+def quantization(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The quantization_config (compression_config in older files), outer or nested; {} where there is none."""
+    for settings in (config, text_config(config)):
+        for key in ("quantization_config", "compression_config"):
+            if isinstance(settings.get(key), Mapping):
+                return dict(settings[key])
+    return {}
+
+
+def stored_dtype(config: Mapping[str, Any]) -> str:
+    """The floating type a config says its weights are stored in; float32 where it says nothing."""
+    settings = (config, text_config(config))
+    dtype = next((str(each[key]) for each in settings for key in DTYPE_KEYS if each.get(key)), "float32")
+    return dtype if dtype in FLOATS.values() else "float32"
+
+
+def is_dummy(folder: Path) -> bool:
+    """Whether the weights are random: of the right sizes, and without meaning or tokenizer."""
+    return (folder / CONFIG).is_file() and bool(read_config(folder).get(DUMMY))
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files of the model; UserError when it is stored as a pickle, or not at all."""
+    index, single = folder / INDEX, folder / SINGLE
     if index.is_file():
-        return _sharded(folder, _weight_map(index))
-    return {name: tensor for file in files(folder) for name, tensor in header(file).items()}
+        return tuple(folder / shard for shard in sorted(set(_weight_map(index).values())))
+    files = (single,) if single.exists() else tuple(sorted(folder.glob("*.safetensors")))
+    if files:
+        return files
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
+        raise UserError(
+            f"{folder.name} stores its weights as a pickle (*.bin), which can run code when opened: "
+            "save it with save_pretrained, which writes safetensors"
+        )
+    raise UserError(f"{folder.name} has no weights: no safetensors file is in it")
 
 
-def files(folder: Path) -> list[Path]:
-    """The weight files; UserError when there is none."""
-    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    if index.is_file():
-        return [folder / Path(shard).name for shard in sorted(set(_weight_map(index).values()))]
-    found = [single] if single.exists() else sorted(folder.glob("*.safetensors"))
-    if not found:
-        raise UserError(_no_weights(folder))
-    return found
+def require_weights(folder: Path) -> None:
+    """UserError where config.json or safetensors are missing, before a library looks elsewhere for them."""
+    read_config(folder)
+    weight_files(folder)
 
 
-def metadata(folder: Path) -> dict[str, str]:
-    """What the safetensors files of `folder` say beside their tensors, taken together."""
-    found: dict[str, str] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        header(file)
-        with file.open("rb") as opened:
-            (size,) = struct.unpack("<Q", opened.read(8))
-            said = json.loads(opened.read(size)).get("__metadata__")
-        found.update(said if isinstance(said, dict) else {})
-    return found
+def read_headers(folder: Path) -> Header:
+    """The headers of all weight files as one; UserError when a file is missing or broken, or lacks a tensor."""
+    index = folder / INDEX
+    weight_map = _weight_map(index) if index.is_file() else {}
+    tensors: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
+    for file in weight_files(folder):
+        if not file.is_file():
+            raise UserError(f"weight file {file.name} is missing: the index of {folder.name} names it")
+        header = read_header(file)
+        indexed = (tensor for tensor, shard in weight_map.items() if shard == file.name)
+        if lost := next((tensor for tensor in indexed if tensor not in header.tensors), None):
+            raise UserError(f"{file.name} does not hold tensor {lost}, which the index says it does")
+        tensors.update(header.tensors)
+        metadata.update(header.metadata)
+    return Header(tensors, metadata)
 
 
-def header(file: Path) -> dict[str, Tensor]:
-    """The tensors of one safetensors file, whose size is checked against what its header describes."""
+def read_header(file: Path) -> Header:
+    """The header of one safetensors file, whose size is checked against what it describes."""
     length = file.stat().st_size
     with file.open("rb") as opened:
         first = opened.read(8)
         if _LFS.startswith(first) and first:
             raise UserError(f"{file.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
         if length < 8:
-            raise UserError(f"{file.name} is cut short: {length} bytes, where 8 alone open a safetensors file")
+            raise UserError(f"{file.name} is cut short: {length} bytes, and a safetensors file opens with 8")
         (size,) = struct.unpack("<Q", first)
-        if size > min(length - 8, _HEADER_MOST):
+        if size > min(length - 8, _HEADER_MAX_BYTES):
             raise UserError(
-                f"{file.name} is cut short or no safetensors file: it promises a header of {size} bytes "
-                f"and holds {length - 8}"
+                f"{file.name} is cut short, or not a safetensors file: it promises a header of {size} bytes "
+                f"and has {length - 8}"
             )
-        described = _parsed(opened.read(size), file.name)
-    return _checked(described, 8 + size, length - 8 - size, file.name)
-
-
-def _parsed(text: bytes, name: str) -> dict[str, Any]:
+        text = opened.read(size)
     try:
-        described = json.loads(text)
+        entries = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{name} is corrupt: its header is no JSON ({error})") from None
-    if not isinstance(described, dict):
-        raise UserError(f"{name} is corrupt: its header is no JSON object")
-    described.pop("__metadata__", None)
-    return described
+        raise UserError(f"{file.name} is corrupt: its header is not JSON ({error})") from None
+    if not isinstance(entries, dict):
+        raise UserError(f"{file.name} is corrupt: its header is not a JSON object")
+    metadata = entries.pop("__metadata__", None)
+    tensors = _tensors(entries, 8 + size, file.name)
+    _check_layout(tensors, 8 + size, length, file.name)
+    return Header(tensors, metadata if isinstance(metadata, dict) else {})
 
 
-def _checked(described: Mapping[str, Any], first: int, held: int, name: str) -> dict[str, Tensor]:
-    """The tensors described, whose bytes begin at `first`.
-
-    UserError when they leave holes or do not fill the `held` bytes.
-    """
-    found: dict[str, tuple[int, int, Tensor]] = {}
-    for tensor, info in described.items():
+def _tensors(entries: Mapping[str, Any], data_start: int, name: str) -> dict[str, Tensor]:
+    tensors = {}
+    for tensor, entry in entries.items():
         try:
-            start, end = (int(at) for at in info["data_offsets"])
-            shape = tuple(int(side) for side in info["shape"])
-            found[tensor] = (start, end, Tensor(str(info["dtype"]), shape, end - start, first + start))
+            start, end = map(int, entry["data_offsets"])
+            shape = tuple(map(int, entry["shape"]))
+            tensors[tensor] = Tensor(str(entry["dtype"]), shape, end - start, data_start + start)
         except (KeyError, TypeError, ValueError):
             raise UserError(f"{name} is corrupt: its header does not describe tensor {tensor}") from None
-    at = 0
-    for tensor, (start, end, entry) in sorted(found.items(), key=lambda item: item[1][:2]):
+    return tensors
+
+
+def _check_layout(tensors: Mapping[str, Tensor], data_start: int, length: int, name: str) -> None:
+    """UserError when the tensors leave holes, or do not fill the file of `length` bytes."""
+    at = data_start
+    for tensor, entry in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].size)):
         bits = _BITS.get(entry.dtype)
-        if start != at or end < start or (bits and entry.elements * bits != entry.size * 8):
+        if entry.offset != at or entry.size < 0 or (bits and entry.elements * bits != entry.size * 8):
+            start = entry.offset - data_start
             raise UserError(
                 f"{name} is corrupt: tensor {tensor}, {entry.dtype} {list(entry.shape)}, is said to be at "
-                f"bytes {start} to {end}, where byte {at} should follow"
+                f"bytes {start} to {start + entry.size}, where byte {at - data_start} should follow"
             )
-        at = end
-    if at != held:
-        fault = "is cut short" if held < at else "has bytes no tensor owns"
-        raise UserError(f"{name} {fault}: its header describes {at} bytes of tensors and the file has {held}")
-    return {tensor: entry for tensor, (_, _, entry) in found.items()}
-
-
-def _sharded(folder: Path, weight_map: Mapping[str, str]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for shard in sorted(set(weight_map.values())):
-        file = folder / Path(shard).name
-        if not file.is_file():
-            raise UserError(f"weight file {file.name} is missing: the index of {folder.name} names it")
-        stored = header(file)
-        promised = [tensor for tensor, where in weight_map.items() if where == shard]
-        if lost := [tensor for tensor in promised if tensor not in stored]:
-            raise UserError(f"{file.name} does not hold tensor {lost[0]}, which the index says it does")
-        found.update(stored)
-    return found
+        at += entry.size
+    if at != length:
+        fault = "is cut short" if length < at else "has bytes no tensor owns"
+        described, stored = at - data_start, length - data_start
+        raise UserError(f"{name} {fault}: its header describes {described} bytes of tensors and the file has {stored}")
 
 
 def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor name -> file name, without folders."""
     try:
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return {str(tensor): str(file) for tensor, file in found.items()}
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {str(tensor): Path(file).name for tensor, file in weight_map.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{index.parent.name}/{index.name} is corrupt: it has no readable weight_map") from None
 
 
-def _no_weights(folder: Path) -> str:
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
-        return (
-            f"{folder.name} stores its weights as a pickle (*.bin), which can run code when opened: "
-            "save it with save_pretrained, which writes safetensors"
-        )
-    return f"{folder.name} has no weights: no safetensors file is in it"
+def _integer(config: Mapping[str, Any], keys: tuple[str, ...]) -> int:
+    settings = text_config(config)
+    return next((value for key in keys if isinstance(value := settings.get(key), int)), 0)

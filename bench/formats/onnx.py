@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.record import Audit, Source
+from bench.formats import folder as model_folder
 from bench.formats.folder import Tensor
 
 CONFIG = "genai_config.json"
@@ -117,8 +118,8 @@ def audit(folder: Path) -> Audit:
         bits_per_weight=8 * size / parameters,
         quantized_fraction=sum(linears[name].parameters for name in small) / parameters,
         tied_head=bool(tied),
-        vocab_size=int(config.get("vocab_size") or 0),
-        context=int(config.get("max_position_embeddings") or 0),
+        vocab_size=model_folder.vocab_size(config),
+        context=model_folder.context_length(config),
         tensor_types=dict(sorted(Counter(tensor.dtype for tensor in graph.tensors.values()).items())),
         notes=_notes(set(linears), small),
     )

@@ -14,7 +14,7 @@ from xml.parsers import expat
 
 from bench.contract.errors import UserError
 from bench.contract.record import Audit, Source
-from bench.formats import folder as checkpoint
+from bench.formats import folder as model_folder
 from bench.formats.folder import Tensor
 
 GRAPH = "openvino_model.xml"
@@ -60,14 +60,13 @@ def source(folder: Path) -> Source:
     """What a method may know: linear layers as name -> (out, in), a block of inputs counted as one row."""
     _, linears, _, _ = _read(folder)
     shapes = {n: (w.weight.shape[0], w.weight.elements // w.weight.shape[0]) for n, w in linears.items()}
-    return Source("openvino", shapes, checkpoint.config(folder))
+    return Source("openvino", shapes, model_folder.read_config(folder))
 
 
 def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None) -> Audit:
     """Count what is stored. `reference` has the linear layers of the model it was made from."""
     graph, linears, tied, others = _read(folder)
-    config = checkpoint.config(folder)
-    config = config.get("text_config") or config
+    config = model_folder.read_config(folder)
     stored = [tensor for tensor in graph.constants.values() if tensor.dtype not in _SHAPES]
     small = {n for n, layer in linears.items() if 8 * layer.size < 16 * layer.weight.elements}
     parameters = sum(layer.weight.elements for layer in linears.values())
@@ -83,8 +82,8 @@ def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None) -> Audi
         bits_per_weight=8 * size / parameters,
         quantized_fraction=sum(linears[n].weight.elements for n in small) / parameters,
         tied_head=tied,
-        vocab_size=int(config.get("vocab_size") or 0),
-        context=int(config.get("max_position_embeddings") or config.get("n_positions") or 0),
+        vocab_size=model_folder.vocab_size(config),
+        context=model_folder.context_length(config),
         tensor_types=dict(sorted(types.items())),
         notes=_notes(set(linears), small, set(reference or ())),
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.formats import folder as checkpoint
+from bench.formats import folder as model_folder
 from bench.formats.folder import Tensor
 
 # A float is zero when all its bits but the sign are.
@@ -23,8 +23,8 @@ def count(folder: Path, layers: Iterable[str]) -> tuple[float, float] | None:
     """
     wanted = {f"{layer}.weight" for layer in layers}
     zeros = elements = halves = groups = 0
-    for file in checkpoint.files(folder):
-        for name, tensor in checkpoint.header(file).items():
+    for file in model_folder.weight_files(folder):
+        for name, tensor in model_folder.read_header(file).tensors.items():
             if name not in wanted:
                 continue
             if tensor.dtype not in _BITS or len(tensor.shape) != 2:

@@ -1,4 +1,4 @@
-"""A workload as the letter to the load process: prompts of their lengths, a schedule, a warm-up before."""
+"""A workload as a job of the load process: prompts of its lengths, a schedule, a warm-up before."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from bench.contract.errors import UserError
 from bench.contract.workload import Workload
 from bench.load import arrivals, lengths, prompts, traces
-from bench.load.job import Ask, Closed, Endpoint, LoadJob, Open
-from bench.load.traces import Call
+from bench.load.job import ClosedSchedule, Endpoint, LoadJob, OpenSchedule, Request
+from bench.load.traces import TraceRequest
 
 _WARMUPS = 8  # of an open load at the least, beside twice what arrives in a second
 _UNBOUNDED = 1 << 30  # tokens, where a model's context is not known
@@ -46,7 +46,7 @@ class Target:
 
 
 def job(load: Workload, target: Target, seed: str, round_: str) -> tuple[LoadJob, dict[str, Any]]:
-    """The letter, and what a record should know of how it came about.
+    """The job, and what a record should know of how it came about.
 
     `load` is of kind closed, open or trace. `seed` chooses what is asked for, with `round_` also its words
     and times: every round of a trace replays the same requests. UserError for what cannot be asked.
@@ -54,21 +54,21 @@ def job(load: Workload, target: Target, seed: str, round_: str) -> tuple[LoadJob
     full = f"{seed}/{round_}"
     facts: dict[str, Any] = {"prompts": target.prompts, "exact_length": target.endpoint.exact_length}
     if load.kind == "closed":
-        asks, warm = _conversations(load, target, full)
-        shape = Closed(load.concurrency, warm, load.at_most_s, turns=load.turns, think_s=load.think_s)
-        return LoadJob(target.endpoint, asks, shape), facts
+        requests, warm = _conversations(load, target, full)
+        shape = ClosedSchedule(load.concurrency, warm, load.at_most_s, turns=load.turns, think_s=load.think_s)
+        return LoadJob(target.endpoint, requests, shape), facts
     calls, more = _calls(load, target, seed, full)
     due = _due(load, calls, full)
     rate = len(due) / max(due[-1], 1e-9) if load.kind == "trace" else load.rate_per_s
     together = max(1, math.ceil(rate))
     warm = max(_WARMUPS, 2 * together)
     first = [replace(calls[i % len(calls)], text="", blocks=()) for i in range(warm)]
-    asks = _asks([*first, *calls], target, full)
-    schedule = Open(due, warmup=warm, warmup_concurrency=together)
-    return LoadJob(target.endpoint, asks, opened=schedule), {**facts, **more}
+    requests = _requests([*first, *calls], target, full)
+    schedule = OpenSchedule(due, warmup=warm, warmup_concurrency=together)
+    return LoadJob(target.endpoint, requests, opened=schedule), {**facts, **more}
 
 
-def _due(load: Workload, calls: Sequence[Call], seed: str) -> tuple[float, ...]:
+def _due(load: Workload, calls: Sequence[TraceRequest], seed: str) -> tuple[float, ...]:
     count, rate = len(calls), load.rate_per_s
     if load.kind == "trace" and rate <= 0:
         return tuple(call.time_s for call in calls)
@@ -81,17 +81,17 @@ def _due(load: Workload, calls: Sequence[Call], seed: str) -> tuple[float, ...]:
     return makers[load.arrivals]()
 
 
-def _calls(load: Workload, target: Target, seed: str, full: str) -> tuple[tuple[Call, ...], dict[str, Any]]:
+def _calls(load: Workload, target: Target, seed: str, full: str) -> tuple[tuple[TraceRequest, ...], dict[str, Any]]:
     """The requests of an open load, in the order in which they are due."""
     if load.kind != "trace":
         count = max(load.requests, math.ceil(load.rate_per_s * load.window_s))
-        return tuple(Call(0.0, *sizes) for sizes in _drawn(load, target, count, full)), {}
-    found = traces.read(Path(load.path).expanduser(), _counter(target))
-    calls = traces.scaled(traces.taken(found, load.requests, seed), load.speed)
-    calls, capped = traces.capped(calls, target.context or _UNBOUNDED)
+        return tuple(TraceRequest(0.0, *sizes) for sizes in _drawn(load, target, count, full)), {}
+    recorded = traces.read(Path(load.path).expanduser(), _counter(target))
+    calls = traces.rescale(traces.sample_window(recorded, load.requests, seed), load.speed)
+    calls, capped = traces.fit_to_context(calls, target.context or _UNBOUNDED)
     if load.rate_per_s <= 0 and calls[-1].time_s <= 0:
         raise UserError(f"{load.path} has no times: give the workload a rate_per_s")
-    return calls, {"trace_requests": len(found), "capped": capped}
+    return calls, {"trace_requests": len(recorded), "capped": capped}
 
 
 def _drawn(load: Workload, target: Target, count: int, seed: str) -> list[tuple[int, int]]:
@@ -107,18 +107,20 @@ def _drawn(load: Workload, target: Target, count: int, seed: str) -> list[tuple[
     return list(zip(draw(load.prompt_tokens, context - max(new), "prompt"), new, strict=True))
 
 
-def _conversations(load: Workload, target: Target, seed: str) -> tuple[tuple[Ask, ...], int]:
-    """The asks of a closed load, the turns of a conversation one after the other; how many warm up."""
+def _conversations(load: Workload, target: Target, seed: str) -> tuple[tuple[Request, ...], int]:
+    """The requests of a closed load, the turns of a conversation one after the other; how many warm up."""
     turns, at_once = load.turns, load.concurrency
     warm = max(at_once, math.ceil(2 * at_once / turns))
     count = warm + math.ceil(load.requests / turns)
     sizes = _drawn(load, target, count * turns, seed)
     if turns == 1:
-        return _asks([Call(0.0, *pair) for pair in sizes], target, seed), warm
+        return _requests([TraceRequest(0.0, *pair) for pair in sizes], target, seed), warm
     talks = [sizes[i : i + turns] for i in range(0, len(sizes), turns)]
     if target.takes_ids:
         whole = prompts.of_lengths([sum(map(sum, talk)) for talk in talks], target.vocab_size, seed)
-        return tuple(ask for talk, ids in zip(talks, whole, strict=True) for ask in _growing(talk, ids)), warm * turns
+        return tuple(
+            request for talk, ids in zip(talks, whole, strict=True) for request in _growing(talk, ids)
+        ), warm * turns
     said = _texts([size for talk in talks for pair in talk for size in pair], target, seed)
     each = [said[i : i + 2 * turns] for i in range(0, len(said), 2 * turns)]
     return tuple(
@@ -128,54 +130,54 @@ def _conversations(load: Workload, target: Target, seed: str) -> tuple[tuple[Ask
     ), warm * turns
 
 
-def _growing(talk: Sequence[tuple[int, int]], ids: Sequence[int]) -> list[Ask]:
+def _growing(talk: Sequence[tuple[int, int]], ids: Sequence[int]) -> list[Request]:
     """The turns of one conversation. The answers in its history are the schedule's, not the model's.
 
     So every engine is asked the same, and every length is exact.
     """
-    asks, end = [], 0
+    requests, end = [], 0
     for prompt, new in talk:
-        asks.append(Ask(new, ids=ids[: end + prompt]))
+        requests.append(Request(new, ids=ids[: end + prompt]))
         end += prompt + new
-    return asks
+    return requests
 
 
-def _spoken(target: Target, words: Sequence[str], new: int) -> Ask:
+def _spoken(target: Target, words: Sequence[str], new: int) -> Request:
     """One turn in text; how many tokens its whole prompt has, the server counts."""
     if target.endpoint.api == "chat":
         roles = ("user", "assistant")
-        return Ask(new, messages=tuple((roles[i % 2], text) for i, text in enumerate(words)))
-    return Ask(new, text=" ".join(words))
+        return Request(new, messages=tuple((roles[i % 2], text) for i, text in enumerate(words)))
+    return Request(new, text=" ".join(words))
 
 
-def _asks(calls: Sequence[Call], target: Target, seed: str) -> tuple[Ask, ...]:
+def _requests(calls: Sequence[TraceRequest], target: Target, seed: str) -> tuple[Request, ...]:
     """One request each, of the call's lengths; its own words where it brings some."""
     sizes = [call.prompt_tokens for call in calls]
     own = _own(calls, target)
     if target.takes_ids:
         made = prompts.of_lengths(sizes, target.vocab_size, seed)
         return tuple(
-            Ask(call.new_tokens, ids=_ids(call, text, target, seed) or ids)
+            Request(call.new_tokens, ids=_ids(call, text, target, seed) or ids)
             for call, text, ids in zip(calls, own, made, strict=True)
         )
     said = [text or other for text, other in zip(own, _texts(sizes, target, seed), strict=True)]
     if target.endpoint.api == "chat":
         asked = zip(calls, said, strict=True)
-        return tuple(Ask(call.new_tokens, messages=(("user", text),)) for call, text in asked)
+        return tuple(Request(call.new_tokens, messages=(("user", text),)) for call, text in asked)
     return tuple(
-        Ask(call.new_tokens, text=text, prompt_tokens=0 if mine or not target.tokenizer else call.prompt_tokens)
+        Request(call.new_tokens, text=text, prompt_tokens=0 if mine or not target.tokenizer else call.prompt_tokens)
         for call, text, mine in zip(calls, said, own, strict=True)
     )
 
 
-def _ids(call: Call, text: str, target: Target, seed: str) -> tuple[int, ...]:
+def _ids(call: TraceRequest, text: str, target: Target, seed: str) -> tuple[int, ...]:
     """The prompt that a trace brings with it, if it does."""
     if call.blocks:
         return prompts.blocked(call.blocks, call.prompt_tokens, target.vocab_size, seed.partition("/")[0])
     return tuple(_encode(text, target)) if text else ()
 
 
-def _own(calls: Sequence[Call], target: Target) -> Sequence[str]:
+def _own(calls: Sequence[TraceRequest], target: Target) -> Sequence[str]:
     """The texts that a trace brings, each as long as the context lets it be."""
     if target.tokenizer is None or not any(call.text for call in calls):
         return [call.text for call in calls]

@@ -24,12 +24,12 @@ import uvloop
 from bench.contract import wire
 from bench.load.connection import Exchange
 from bench.load.health import Meter, in_flight
-from bench.load.job import LoadAnswer, LoadJob, Served
+from bench.load.job import LoadAnswer, LoadJob, RequestResult
 from bench.load.loops import ClosedLoop, OpenLoop
 from bench.load.pool import Pool
 from bench.load.reply import Reply
-from bench.load.request import address, prepared
-from bench.load.result import decoded, served
+from bench.load.request import address, encode
+from bench.load.result import decode, request_result
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     wire.write(answer_file, orjson.dumps(answer))
 
 
-def answered(file: Path) -> LoadAnswer:
+def read_answer(file: Path) -> LoadAnswer:
     """The answer that a load process left."""
     return wire.build(LoadAnswer, orjson.loads(file.read_bytes()))
 
@@ -49,7 +49,7 @@ def answered(file: Path) -> LoadAnswer:
 def run(job: LoadJob) -> LoadAnswer:
     """Apply the load and record it. ValueError where the job cannot be run; in the main thread only."""
     _check(job)
-    requests = prepared(job.endpoint, job.asks, os.environ)
+    requests = encode(job.endpoint, job.requests, os.environ)
     with _undisturbed(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(job, requests))
 
@@ -82,14 +82,14 @@ async def _run(job: LoadJob, requests: list[bytes]) -> LoadAnswer:
 
 def _answer(job: LoadJob, load: ClosedLoop | OpenLoop, meter: Meter, kept: _Kept, reconnects: int) -> LoadAnswer:
     zero_s = load.zero_s
-    found: dict[bool, list[Served]] = {True: [], False: []}
+    found: dict[bool, list[RequestResult]] = {True: [], False: []}
     for exchange in sorted(kept.exchanges, key=lambda e: e.index):
         measured = load.measured(exchange)
         found[measured].append(
-            served(
+            request_result(
                 exchange,
                 kept.reply(exchange),
-                job.asks[exchange.index],
+                job.requests[exchange.index],
                 job.endpoint,
                 zero_s=zero_s,
                 window=0 if measured else -1,
@@ -98,7 +98,7 @@ def _answer(job: LoadJob, load: ClosedLoop | OpenLoop, meter: Meter, kept: _Kept
         )
     spans = [(s.trace.sent_s, s.end_s) for side in found.values() for s in side]
     return LoadAnswer(
-        served=tuple(found[True]),
+        measured=tuple(found[True]),
         warmup=tuple(found[False]),
         zero_s=zero_s,
         window_s=load.window_s,
@@ -126,13 +126,13 @@ class _Kept:
         if size <= self._free_bytes:
             self._free_bytes -= size
         else:
-            self._replies[exchange] = reply = decoded(exchange)
+            self._replies[exchange] = reply = decode(exchange)
             self.decoded_inside += 1
             if reply.times:  # else the body is an error's text
                 exchange.parts = []
 
     def reply(self, exchange: Exchange) -> Reply:
-        return self._replies.get(exchange) or decoded(exchange)
+        return self._replies.get(exchange) or decode(exchange)
 
 
 def _check(job: LoadJob) -> None:
@@ -142,12 +142,12 @@ def _check(job: LoadJob) -> None:
     if job.closed is not None:
         if job.closed.concurrency < 1:
             raise ValueError(f"concurrency {job.closed.concurrency}: must be at least 1")
-        if len(job.asks) <= job.closed.warmups:
-            raise ValueError(f"{len(job.asks)} requests, {job.closed.warmups} of them warm-up: none is measured")
+        if len(job.requests) <= job.closed.warmups:
+            raise ValueError(f"{len(job.requests)} requests, {job.closed.warmups} of them warm-up: none is measured")
     if job.opened is not None:
         due = list(job.opened.due_s)
-        if len(due) != len(job.asks) - job.opened.warmup or not due:
-            raise ValueError(f"{len(due)} due times for {len(job.asks)} requests, {job.opened.warmup} warm-up")
+        if len(due) != len(job.requests) - job.opened.warmup or not due:
+            raise ValueError(f"{len(due)} due times for {len(job.requests)} requests, {job.opened.warmup} warm-up")
         if due != sorted(due) or due[0] < 0:
             raise ValueError("due times must ascend from zero")
 

@@ -1,4 +1,4 @@
-"""The letter to the load process and its answer: what to send and when, what came back and when.
+"""The job of the load process and its answer: what to send and when, what came back and when.
 
 Standard library only. Both cross the process boundary as JSON, by `bench.contract.wire`.
 """
@@ -26,7 +26,7 @@ Failure = Literal[
 
 
 @dataclass(frozen=True)
-class Ask:
+class Request:
     """One request: token `ids`, or `text`, or `messages` as (role, content).
 
     The completions API takes ids or text, the chat API messages or text. `prompt_tokens` 0 means: not known
@@ -47,7 +47,7 @@ class Endpoint:
 
     `url` is the server's root or its `/v1`. `extra` are body fields over the defaults; null removes one
     (`{"ignore_eos": null}` for a server that refuses it; then `exact_length` must be off as well). The key
-    is read from the environment variable `key_variable`, and is in no letter. `timeout_s` bounds one
+    is read from the environment variable `key_variable`, and is in no file. `timeout_s` bounds one
     request, connecting included.
     """
 
@@ -62,16 +62,16 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Closed:
+class ClosedSchedule:
     """`concurrency` requests in flight, each followed by the next.
 
-    The first `warmup` asks are not measured; -1 means twice the concurrency. The window opens when the first
+    The first `warmup` requests are not measured; -1 means twice the concurrency. The window opens when the first
     measured request is sent and closes when the last is, or after `duration_s` where that is above zero: it
     holds neither ramp-up nor drain. The first requests of a run are spread over `ramp_s`.
 
-    With `turns` above 1 the asks are conversations of so many each, one after the other: of the `concurrency`
+    With `turns` above 1 the requests are conversations of so many each, one after the other: of the `concurrency`
     under way each sends its next turn `think_s` after the last one's answer, and ends with one that failed.
-    `warmup` counts asks all the same.
+    `warmup` counts requests all the same.
     """
 
     concurrency: int
@@ -87,10 +87,10 @@ class Closed:
 
 
 @dataclass(frozen=True)
-class Open:
+class OpenSchedule:
     """Requests at their due times, whatever is in flight.
 
-    `due_s` ascends, in seconds from the schedule's start, one for each ask after the first `warmup`, which
+    `due_s` ascends, in seconds from the schedule's start, one for each request after the first `warmup`, which
     run before it as a closed loop of `warmup_concurrency` and are waited for. The window opens `ramp_s` into
     the schedule; what is due earlier is not measured. It closes at `window_end_s`, 0 meaning the last due
     time. `max_in_flight` above zero makes requests wait in the client: then sent and due differ.
@@ -113,14 +113,14 @@ class LoadJob:
     """
 
     endpoint: Endpoint
-    asks: tuple[Ask, ...]
-    closed: Closed | None = None
-    opened: Open | None = None
+    requests: tuple[Request, ...]
+    closed: ClosedSchedule | None = None
+    opened: OpenSchedule | None = None
     hold_bytes: int = 1 << 29
 
 
 @dataclass(frozen=True)
-class Served:
+class RequestResult:
     """One request as the client saw it; all times in seconds from the window's opening.
 
     `trace.error` is one sentence, `failure` its kind. `queued_s` is when the client took the request up, as
@@ -183,15 +183,15 @@ class InFlight:
 class LoadAnswer:
     """What the load process saw. `error` is set where it could not begin.
 
-    `served` are the measured requests, `warmup` the others, both in the order of the asks that were sent.
+    `measured` and `warmup`: the requests of the window and those before it, in the order in which they were sent.
     `zero_s` is CLOCK_MONOTONIC at the window's opening, which all processes of a machine share; `window_s`
     is how long the window was. `failures` counts the measured ones by kind. `reconnects` counts connections
     that the server dropped while idle and that a request found gone. `ended` says what closed the window.
     """
 
     error: str = ""
-    served: tuple[Served, ...] = ()
-    warmup: tuple[Served, ...] = ()
+    measured: tuple[RequestResult, ...] = ()
+    warmup: tuple[RequestResult, ...] = ()
     zero_s: float = 0.0
     window_s: float = 0.0
     health: Health = Health()
@@ -199,4 +199,4 @@ class LoadAnswer:
     failures: Mapping[str, int] = field(default_factory=dict)
     reconnects: int = 0
     decoded_inside: int = 0
-    ended: Literal["", "asks", "duration", "stopped"] = ""
+    ended: Literal["", "requests", "duration", "stopped"] = ""

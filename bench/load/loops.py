@@ -13,11 +13,11 @@ from typing import Literal
 
 from bench.load.connection import Exchange
 from bench.load.health import Meter
-from bench.load.job import Closed, Open
+from bench.load.job import ClosedSchedule, OpenSchedule
 from bench.load.pool import Pool
 from bench.load.timer import Alarm
 
-Ended = Literal["asks", "duration", "stopped"]
+Ended = Literal["requests", "duration", "stopped"]
 
 
 class ClosedLoop:
@@ -30,7 +30,7 @@ class ClosedLoop:
         self,
         pool: Pool,
         requests: Sequence[bytes],
-        shape: Closed,
+        shape: ClosedSchedule,
         meter: Meter | None,
         keep: Callable[[Exchange], None],
     ) -> None:
@@ -43,7 +43,7 @@ class ClosedLoop:
         self._next = self._in_flight = self._thinking = 0
         self._sending = True
         self._over = self._loop.create_future()
-        self.ended: Ended = "asks"
+        self.ended: Ended = "requests"
 
     @property
     def zero_s(self) -> float:
@@ -137,7 +137,7 @@ class OpenLoop:
     """
 
     def __init__(
-        self, pool: Pool, requests: Sequence[bytes], shape: Open, meter: Meter, keep: Callable[[Exchange], None]
+        self, pool: Pool, requests: Sequence[bytes], shape: OpenSchedule, meter: Meter, keep: Callable[[Exchange], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._pool = pool
@@ -150,9 +150,9 @@ class OpenLoop:
         self._waiting: deque[Exchange] = deque()
         self._over = self._loop.create_future()
         self._ring_at: Callable[[float], None] = lambda _: None
-        warm = Closed(shape.warmup_concurrency)
+        warm = ClosedSchedule(shape.warmup_concurrency)
         self._warm = ClosedLoop(pool, requests[: shape.warmup], warm, None, keep)
-        self.ended: Ended = "asks"
+        self.ended: Ended = "requests"
         self.start_s = 0.0
 
     @property

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from bench.load.job import Ask, Endpoint
+from bench.load.job import Endpoint, Request
 
 
 @dataclass(frozen=True)
@@ -36,38 +36,38 @@ def address(endpoint: Endpoint) -> Address:
     return Address(url.hostname, url.port or (443 if tls else 80), tls, host, path)
 
 
-def prepared(endpoint: Endpoint, asks: Sequence[Ask], variables: Mapping[str, str]) -> list[bytes]:
+def encode(endpoint: Endpoint, requests: Sequence[Request], variables: Mapping[str, str]) -> list[bytes]:
     """Every request from its first byte to its last. `variables` is where the key is read from."""
     head = _head(endpoint, variables)
-    return [_joined(head, orjson.dumps(body(endpoint, ask))) for ask in asks]
+    return [_joined(head, orjson.dumps(body(endpoint, request))) for request in requests]
 
 
-def body(endpoint: Endpoint, ask: Ask) -> dict[str, Any]:
+def body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
     """Greedy, streamed, of exactly `new_tokens`, with usage in the end; `extra` over it, null removes."""
     fields: dict[str, Any] = {
         "model": endpoint.model,
-        **_prompt(endpoint, ask),
-        "max_tokens": ask.new_tokens,
+        **_prompt(endpoint, request),
+        "max_tokens": request.new_tokens,
         "temperature": 0,
         "ignore_eos": True,
         "stream": True,
         "stream_options": {"include_usage": True},
         **endpoint.extra,
-        **ask.extra,
+        **request.extra,
     }
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _prompt(endpoint: Endpoint, ask: Ask) -> dict[str, Any]:
-    if sum(map(bool, (ask.ids, ask.text, ask.messages))) != 1:
+def _prompt(endpoint: Endpoint, request: Request) -> dict[str, Any]:
+    if sum(map(bool, (request.ids, request.text, request.messages))) != 1:
         raise ValueError("a request has exactly one of ids, text and messages")
     if endpoint.api == "completions":
-        if ask.messages:
+        if request.messages:
             raise ValueError("messages are for the chat API; this endpoint is asked for completions")
-        return {"prompt": list(ask.ids) if ask.ids else ask.text}
-    if ask.ids:
+        return {"prompt": list(request.ids) if request.ids else request.text}
+    if request.ids:
         raise ValueError("the chat API takes no token ids; give text or messages")
-    pairs = ask.messages or (("user", ask.text),)
+    pairs = request.messages or (("user", request.text),)
     return {"messages": [{"role": role, "content": content} for role, content in pairs]}
 
 

@@ -6,29 +6,29 @@ from dataclasses import replace
 
 from bench.contract.record import RequestTrace
 from bench.load.connection import Exchange
-from bench.load.job import Ask, Endpoint, Failure, Served
+from bench.load.job import Endpoint, Failure, Request, RequestResult
 from bench.load.reply import Reply, count, read, said
 from bench.load.sse import events
 
 
-def decoded(exchange: Exchange) -> Reply:
+def decode(exchange: Exchange) -> Reply:
     """The answer's events, and nothing where it is no event stream."""
     if exchange.status != 200 or exchange.content_type.startswith("application/json"):
         return Reply()
     return read(events(exchange.parts, exchange.read_s, exchange.read_end))
 
 
-def served(
-    exchange: Exchange, reply: Reply, ask: Ask, endpoint: Endpoint, *, zero_s: float, window: int, closed: bool
-) -> Served:
+def request_result(
+    exchange: Exchange, reply: Reply, request: Request, endpoint: Endpoint, *, zero_s: float, window: int, closed: bool
+) -> RequestResult:
     """The record of one request, its times from `zero_s`.
 
     In a closed loop a request is due when it is sent.
     """
-    failure, message = verdict(exchange, reply, ask, exact=endpoint.exact_length)
+    failure, message = verdict(exchange, reply, request, exact=endpoint.exact_length)
     details = reply.usage.get("prompt_tokens_details")
-    trace = _trace(exchange, reply, ask, zero_s=zero_s, window=window, closed=closed)
-    return Served(
+    trace = _trace(exchange, reply, request, zero_s=zero_s, window=window, closed=closed)
+    return RequestResult(
         trace=replace(trace, error=message),
         failure=failure,
         queued_s=exchange.queued_s - zero_s,
@@ -48,13 +48,15 @@ def served(
     )
 
 
-def _trace(exchange: Exchange, reply: Reply, ask: Ask, *, zero_s: float, window: int, closed: bool) -> RequestTrace:
+def _trace(
+    exchange: Exchange, reply: Reply, request: Request, *, zero_s: float, window: int, closed: bool
+) -> RequestTrace:
     sent = exchange.sent_s or exchange.end_s  # never sent: as late as its end
     due = sent if closed and not exchange.reconnects else exchange.due_s
     return RequestTrace(
         request=exchange.index,
         window=window,
-        prompt_tokens=ask.prompt_tokens or len(ask.ids) or count(reply.usage, "prompt_tokens") or 0,
+        prompt_tokens=request.prompt_tokens or len(request.ids) or count(reply.usage, "prompt_tokens") or 0,
         due_s=due - zero_s,
         sent_s=sent - zero_s,
         token_s=tuple(time - zero_s for time in reply.times),
@@ -62,7 +64,7 @@ def _trace(exchange: Exchange, reply: Reply, ask: Ask, *, zero_s: float, window:
     )
 
 
-def verdict(exchange: Exchange, reply: Reply, ask: Ask, *, exact: bool) -> tuple[Failure | None, str]:
+def verdict(exchange: Exchange, reply: Reply, request: Request, *, exact: bool) -> tuple[Failure | None, str]:
     """What went wrong first, with a sentence for it; null where nothing did."""
     if exchange.failure and not (exchange.failure == "reset" and reply.ended):
         return exchange.failure, exchange.message
@@ -72,19 +74,19 @@ def verdict(exchange: Exchange, reply: Reply, ask: Ask, *, exact: bool) -> tuple
         return "malformed", f"the answer is no event stream: {said(b''.join(exchange.parts))}"
     if reply.failure:
         return reply.failure, reply.message
-    return _incomplete(exchange, reply, ask, exact=exact)
+    return _incomplete(exchange, reply, request, exact=exact)
 
 
-def _incomplete(exchange: Exchange, reply: Reply, ask: Ask, *, exact: bool) -> tuple[Failure | None, str]:
+def _incomplete(exchange: Exchange, reply: Reply, request: Request, *, exact: bool) -> tuple[Failure | None, str]:
     """The same of a stream without an error in it."""
     made, usage = sum(reply.tokens), reply.usage_tokens
     if not (reply.ended or (exchange.complete and reply.finish)):
         return "truncated", f"the stream ended after {made} tokens with neither [DONE] nor a finish reason"
     if not reply.times:
         return "empty", f"no event bore a token; the usage counts {0 if usage is None else usage}"
-    if exact and usage is not None and usage != ask.new_tokens:
-        return "length", f"{usage} tokens came, {ask.new_tokens} were asked"
-    sent, read = ask.prompt_tokens or len(ask.ids), count(reply.usage, "prompt_tokens")
+    if exact and usage is not None and usage != request.new_tokens:
+        return "length", f"{usage} tokens came, {request.new_tokens} were asked"
+    sent, read = request.prompt_tokens or len(request.ids), count(reply.usage, "prompt_tokens")
     if exact and sent and read is not None and read != sent:
         return "length", f"the server read a prompt of {read} tokens, {sent} were sent"
     return None, ""

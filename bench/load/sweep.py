@@ -69,8 +69,8 @@ def _knee(seen: list[Seen]) -> int:
 
 
 def _seen(asked: Workload, load: Workload, k: int, answer: LoadAnswer, facts: dict[str, Any]) -> Seen:
-    warm = [replace(served.trace, window=-1 - k) for served in answer.warmup]
-    traces = (*warm, *(replace(served.trace, window=k) for served in answer.served))
+    warm = [replace(request.trace, window=-1 - k) for request in answer.warmup]
+    traces = (*warm, *(replace(request.trace, window=k) for request in answer.measured))
     return Seen(asked, answer, traces, facts, online_load.online_metrics(traces, facts, load.slo.limits))
 
 
@@ -82,7 +82,7 @@ def _stages(seen: list[Seen]) -> list[dict[str, Any]]:
             "window_s": one.facts.get("window_s", 0.0),
             "client_cpu_fraction": one.facts.get("client_cpu_fraction", 0.0),
             "client_lag_p99_s": one.facts.get("client_lag_p99_s", 0.0),
-            "requests": len(one.answer.served),
+            "requests": len(one.answer.measured),
             "kept": _counts(one, one.load),
             "metrics": one.metrics,
         }
@@ -155,7 +155,7 @@ def _judged(load: Workload, k: int) -> Generator[Workload, Seen, tuple[bool, int
     for _ in range(_BATCHES):
         seen = yield load
         k += 1
-        of += len(seen.answer.served)
+        of += len(seen.answer.measured)
         for name, count in _counts(seen, load).items():
             within[name] += count
         verdicts = [slo.verdict(count, of) for count in within.values()]

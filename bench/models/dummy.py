@@ -24,9 +24,9 @@ from bench import paths
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Source
+from bench.formats import folder as model_folder
 
 PREFIX = "shape:"
-DUMMY = "dummy_weights"
 _VERSION = 1  # of how the weights are drawn
 _BYTES = 2  # bfloat16
 _FILE_LAYERS = 8
@@ -59,7 +59,7 @@ def settings(source: str) -> dict[str, Any]:
     if config.get("model_type") not in _ARCHITECTURES:
         known = ", ".join(_ARCHITECTURES)
         raise UserError(f"shape {name}: dummy weights are built for the model types {known} only")
-    return {**config, "dtype": "bfloat16", DUMMY: True}
+    return {**config, "dtype": "bfloat16", model_folder.DUMMY: True}
 
 
 def planned(source: str) -> Source:
@@ -149,7 +149,7 @@ def _write(config: Mapping[str, Any], folder: Path, source: str) -> None:
             save_file(dict(zip((n for n, _ in group), drawn, strict=True)), folder / file, {"format": "pt"})
             placed |= dict.fromkeys((n for n, _ in group), file)
     index = {"metadata": {"total_size": size}, "weight_map": placed}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / model_folder.INDEX).write_text(json.dumps(index))
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

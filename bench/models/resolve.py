@@ -16,6 +16,7 @@ from bench.contract.errors import UserError
 from bench.contract.record import Source
 from bench.contract.spec import Model
 from bench.formats import audit, gguf_reader
+from bench.formats import folder as model_folder
 from bench.models import download as downloads
 from bench.models import dummy as shapes
 from bench.models.download import Report
@@ -53,7 +54,7 @@ def resolve(model: Model, *, fetch: bool, report: Report = lambda _: None) -> Re
         place = shapes.build(model.source) if fetch else shapes.find(model.source)
         planned = shapes.planned(model.source)
         return Resolved(place, shapes.identity(model.source), "hf", dummy=True, planned=planned)
-    folder = Path(model.source).expanduser()
+    folder = paths.shipped(Path(model.source).expanduser())
     if folder.is_dir() or folder.is_file():
         return _local(folder)
     if folder.suffix == ".gguf":
@@ -78,7 +79,7 @@ def _local(place: Path) -> Resolved:
 
 def _found(folder: Path, identity: str) -> Resolved:
     config = audit.source(folder).config  # refuses a folder with no config or broken files, in one sentence
-    return Resolved(folder, identity, audit.detect_format(folder), dummy=bool(config.get(shapes.DUMMY)))
+    return Resolved(folder, identity, audit.detect_format(folder), dummy=bool(config.get(model_folder.DUMMY)))
 
 
 def _is_path(source: str) -> bool:

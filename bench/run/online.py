@@ -22,7 +22,7 @@ from bench.contract.workload import Workload
 from bench.envs import build_log
 from bench.envs.environment import Environment
 from bench.load import build, sweep
-from bench.load.client import answered
+from bench.load.client import read_answer
 from bench.load.job import Endpoint, LoadAnswer, LoadJob
 from bench.machine import counters, probes
 from bench.process import server as serving
@@ -99,7 +99,7 @@ def loaded(
         report(f"under load {k + 1} ({stage.title})" if load.staged else "under load")
         job, facts = build.job(stage, target, seed, f"{round_}/{k}")
         found = apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
-        if not found.error and found.served and all(one.failure == "refused" for one in found.served):
+        if not found.error and found.measured and all(one.failure == "refused" for one in found.measured):
             found = replace(found, error=_none_done(found))
         return found, {**_client_facts(found), **facts}
 
@@ -117,7 +117,7 @@ def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
         client = [sys.executable, "-m", "bench.load.client", str(letter), str(file)]
         with subprocess.Popen(
             [sys.executable, "-c", build_log.MORTAL, *client],
-            cwd=paths.ROOT,
+            cwd=paths.import_root(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -132,7 +132,7 @@ def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
         if not file.exists():
             last = said.strip().splitlines()[-1:] or ["no message"]
             return LoadAnswer(error=f"the load process ended with code {process.returncode}: {last[0][:200]}")
-        return answered(file)
+        return read_answer(file)
 
 
 def _stopped(process: subprocess.Popen[str], file: Path, timeout_s: float) -> LoadAnswer:
@@ -141,8 +141,8 @@ def _stopped(process: subprocess.Popen[str], file: Path, timeout_s: float) -> Lo
         process.communicate(timeout=_ANSWER_S)
     except subprocess.TimeoutExpired:
         process.kill()
-    found = answered(file) if file.exists() else LoadAnswer()
-    done = sum(not served.failure for served in found.served)
+    found = read_answer(file) if file.exists() else LoadAnswer()
+    done = sum(not request.failure for request in found.measured)
     sentence = (
         f"the load was not over within {timeout_s:.0f} s and was stopped with {done} requests finished: "
         "allow it more time (timeout_s of a suite, --timeout) or ask for fewer requests"
@@ -169,7 +169,7 @@ def without_figures(load: Workload, seen: list[sweep.Seen], facts: dict[str, Any
     chosen = seen[facts.get("chosen", -1)].answer
     if seen[-1].answer.error:
         return seen[-1].answer.error
-    if all(one.failure for one in chosen.served):
+    if all(one.failure for one in chosen.measured):
         return _none_done(chosen)
     if load.kind == "search" and not facts["slo_rate_per_s"]:
         asked = ", ".join(f"{name.removesuffix('_s')} {limit:g} s" for name, limit in load.slo.limits.items())
@@ -178,8 +178,8 @@ def without_figures(load: Workload, seen: list[sweep.Seen], facts: dict[str, Any
 
 
 def _none_done(found: LoadAnswer) -> str:
-    first = found.served[0].trace.error if found.served else "none was sent"
-    return f"none of {len(found.served)} requests was completed; the first: {first}"
+    first = found.measured[0].trace.error if found.measured else "none was sent"
+    return f"none of {len(found.measured)} requests was completed; the first: {first}"
 
 
 def _client_facts(found: LoadAnswer) -> dict[str, Any]:
@@ -196,12 +196,12 @@ def _client_facts(found: LoadAnswer) -> dict[str, Any]:
         "failures": dict(found.failures),
         "failure_reasons": [
             paths.scrubbed(r)
-            for r, _ in Counter(s.trace.error for s in found.served if s.failure).most_common(_KEPT_REASONS)
+            for r, _ in Counter(s.trace.error for s in found.measured if s.failure).most_common(_KEPT_REASONS)
         ],
         "reconnects": found.reconnects,
-        "chunk_gaps": any(served.chunk_gaps for served in found.served),
-        "counted_by": "usage" if all(s.usage_tokens is not None for s in found.served if not s.failure) else "events",
-        "cached_tokens": sum(served.cached_tokens or 0 for served in found.served),
+        "chunk_gaps": any(request.chunk_gaps for request in found.measured),
+        "counted_by": "usage" if all(s.usage_tokens is not None for s in found.measured if not s.failure) else "events",
+        "cached_tokens": sum(request.cached_tokens or 0 for request in found.measured),
     }
 
 

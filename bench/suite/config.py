@@ -28,7 +28,7 @@ _TASK_WORD, _ENGINE_WORD = "task", "name"
 
 def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
     """The suite in a YAML file, with `key=value` overrides (dotted keys, YAML values) laid over it."""
-    data = _yaml(path)
+    data = _yaml(paths.shipped(path))
     for override in overrides:
         _override(data, override)
     data.setdefault("name", path.stem)
@@ -78,8 +78,7 @@ def options(package: str, plugin: str, given: Mapping[str, Any], where: str) -> 
     kind = module.Options
     _known(where, given, [f.name for f in dataclasses.fields(kind)])
     named = {
-        k: f"path:{v}" if k in getattr(module, "PATHS", ()) and v and not str(v).startswith("path:") else v
-        for k, v in given.items()
+        k: f"path:{v}" if k in module.PATHS and v and not str(v).startswith("path:") else v for k, v in given.items()
     }
     try:
         return dataclasses.asdict(TypeAdapter(kind).validate_python(named))

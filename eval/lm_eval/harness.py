@@ -24,10 +24,11 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.tasks import TaskManager
 
+from bench import paths
 from bench.contract import plugins
 from bench.contract.errors import UserError
 
-TASKS = Path(__file__).resolve().parents[2] / "configs" / "tasks"
+TASKS = paths.CONFIGS / "tasks"
 _NEW_TOKENS = 256  # lm-eval's own limit where a task states none
 _REMEMBERED = 64  # texts, more than an item has choices
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import paths
 from bench.contract import plugins
 from bench.contract.columns import PAIRED_CHANGES, SCORE_CHANGE, Column, Group
 from bench.contract.errors import UserError
@@ -89,11 +90,12 @@ def title(options: Options) -> str:
 
 def depends(options: Options) -> Any:
     """The text of a task that ships here, and the Python whose library its items are cut from."""
-    root = Path(__file__).resolve().parents[2]
-    file = root / "configs" / "tasks" / f"{options.tasks}.yaml"
+    file = paths.CONFIGS / "tasks" / f"{options.tasks}.yaml"
     if Path(options.tasks).name != options.tasks or not file.is_file():
         return None
-    makers = [root / "eval" / name for name in ("stdlib_items.py", "local_items.py", "corpora.py")]
+    makers = [
+        Path(__file__).resolve().parents[1] / name for name in ("stdlib_items.py", "local_items.py", "corpora.py")
+    ]
     texts = [hashlib.sha256(part.read_bytes()).hexdigest() for part in (file, *makers)]
     return [*texts, platform.python_version()]
 

@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from bench.contract.errors import UserError
 from bench.contract.hooks import Session
+from bench.formats import folder as model_folder
 from eval import corpora
 from eval.text import tokens
 
@@ -164,11 +165,9 @@ def _check(scope: Scope, folder: Path) -> None:
         raise UserError(f"stride {scope.stride} is outside 0 .. {scope.context}, the context")
     if scope.tokens < 0:
         raise UserError(f"tokens is {scope.tokens}: give 0 for the whole text or a positive number")
-    config = _json(folder / "config.json")
-    text = config.get("text_config") or config
-    room = text.get("max_position_embeddings") or text.get("n_positions")
-    if room and scope.context > room:
-        raise UserError(f"the model's context is {room} tokens: a window of {scope.context} does not fit")
+    context = model_folder.context_length(_json(folder / model_folder.CONFIG))
+    if context and scope.context > context:
+        raise UserError(f"the model's context is {context} tokens: a window of {scope.context} does not fit")
 
 
 def _overlap(text: str, folder: Path) -> float:

@@ -1,4 +1,4 @@
-"""What GPTQ and AWQ share: one library does both, and both must run, be checked and be written the same way.
+"""GPTQModel: one library for GPTQ and AWQ, which run, are checked and are written the same way.
 
 Source: GPTQModel (github.com/ModelCloud/GPTQModel), at the version the hf environment pins.
 """
@@ -7,49 +7,35 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
-from quantize import checkpoint
+from bench.formats import folder as model_folder
+from quantize import checkpoint, option_checks, transformer
 from quantize.calibration import Calibration
 
 _CPU_GROUPS = (32, 64, 128, 256)
 # Of the library's forty settings, those that decide what the weights become.
-_TOLD = (
-    "bits",
-    "group_size",
-    "sym",
-    "zero_point",
-    "desc_act",
-    "act_group_aware",
-    "damp_percent",
-    "damp_auto_increment",
-    "static_groups",
-    "true_sequential",
-    "mse",
-    "lm_head",
-    "checkpoint_format",
+_RECORDED = (
+    *("bits", "group_size", "sym", "zero_point", "desc_act", "act_group_aware", "damp_percent"),
+    *("damp_auto_increment", "static_groups", "true_sequential", "mse", "lm_head", "checkpoint_format"),
 )
 
 
-def unfit(source: Source, hardware: Hardware, bits: int, group_size: int, length: int) -> str | None:
-    """Why the linear layers cannot be cut in groups of `group_size` inputs, or samples are too long.
+def unsupported_reason(source: Source, hardware: Hardware, options: Any) -> str | None:
+    """Why the linear layers cannot be quantized in groups of `group_size` inputs, or samples are too long.
 
     4-bit layers of other groups than _CPU_GROUPS are written, but no CPU can run them: transformers picks a
     kernel (aten::_weight_int4pack_mm) that refuses them at the first token.
     """
-    context = source.config.get("max_position_embeddings")
-    if isinstance(context, int) and length > context:
-        return f"calibration samples of {length} tokens are longer than the model's context of {context}"
+    reason = option_checks.sample_length(source, options.length) or option_checks.group_size(source, options.group_size)
+    if reason or hardware.device != "cpu" or options.bits != 4:
+        return reason
     for name, (_, inputs) in source.linears.items():
-        group = inputs if group_size == -1 else group_size
-        if name == "lm_head":
-            continue
-        if inputs % group:
-            return f"group_size {group_size} does not divide the {inputs} inputs of {name}"
-        if hardware.device == "cpu" and bits == 4 and group not in _CPU_GROUPS:
+        group = inputs if options.group_size == -1 else options.group_size
+        if not model_folder.is_head(name) and group not in _CPU_GROUPS:
             return f"no CPU kernel runs 4 bits in groups of {group} ({name}): use 32, 64, 128 or 256"
     return None
 
@@ -59,11 +45,11 @@ def run(
     out: Path,
     device: str,
     calibration: Calibration,
-    settings: Callable[[str], Any],
+    algorithm: Literal["GPTQ", "AWQ"],
+    settings: Mapping[str, Any],
     batch_size: int,
-    backend: str,
 ) -> Mapping[str, Any]:
-    """Quantize, save, and return what is worth recording. `settings` makes the library's config for a device.
+    """Quantize, save, and return what is worth recording. `settings` are of the library's GPTQConfig or AWQConfig.
 
     RuntimeError when the library did not use every calibration token.
     """
@@ -72,54 +58,56 @@ def run(
     import torch
     from gptqmodel import BACKEND, GPTQModel
     from gptqmodel.models import loader
+    from gptqmodel.quantization import config as configs
 
-    if checkpoint.is_dummy(folder):  # the library wants a tokenizer, and has no use for it: ids are given
+    if model_folder.is_dummy(folder):  # the library wants a tokenizer, but needs none for ids
         loader.load_hf_tokenizer = lambda *_, **__: None
     began = time.perf_counter()
-    stored = checkpoint.stored_dtype(checkpoint.config(folder))
-    on_gpu = device.startswith("cuda")
-    compute = (stored if stored in checkpoint.HALF else "float16") if on_gpu else "float32"
+    half = transformer.half_dtype(folder)
+    on_gpu, backend = device.startswith("cuda"), f"{algorithm}_TORCH"
+    compute = half if on_gpu else "float32"
+    config_class = {"GPTQ": configs.GPTQConfig, "AWQ": configs.AWQConfig}[algorithm]
+    config = config_class(**settings, offload_to_disk=False, device="cuda:0" if on_gpu else "cpu")
     torch.manual_seed(0)
-    model = GPTQModel.load(str(folder), settings("cuda:0" if on_gpu else "cpu"), dtype=getattr(torch, compute))
+    model = GPTQModel.load(str(folder), config, dtype=getattr(torch, compute))
     loaded = time.perf_counter()
-    batch = [{"input_ids": list(ids), "attention_mask": [1] * len(ids)} for ids in calibration.ids]
-    model.quantize(batch, batch_size=batch_size, calibration_sort=None, backend=BACKEND[backend])
+    model.quantize(calibration.encodings(), batch_size=batch_size, calibration_sort=None, backend=BACKEND[backend])
     quantized = time.perf_counter()
     model.save(str(out))
-    config = _finish(folder, out, stored)
+    recorded = _finish(folder, out, half)
     calibration.write(out)
     return {
         **calibration.facts(),
-        **_log(model.quant_log, calibration.tokens),
+        **_module_facts(model.quant_log, calibration.tokens),
         "load_s": loaded - began,
         "quantize_s": quantized - loaded,
         "save_s": time.perf_counter() - quantized,
         "compute_dtype": compute,
         "packing_backend": backend,
-        "settings": config,
+        "settings": recorded,
     }
 
 
-def _finish(folder: Path, out: Path, stored: str) -> dict[str, Any]:
+def _finish(folder: Path, out: Path, half: str) -> dict[str, Any]:
     """Give the folder its source's files, config and floating type; return its quantization config, flat."""
     (out / "quant_log.csv").unlink(missing_ok=True)
-    written = checkpoint.config(out)["quantization_config"]
-    checkpoint.finish(folder, out, stored if stored in checkpoint.HALF else "float16", written)
-    told = {**written, **written.get("meta", {})}
-    return {key: told[key] for key in _TOLD if told.get(key) is not None}
+    written = model_folder.quantization(model_folder.read_config(out))
+    checkpoint.finish(folder, out, half, written)
+    flat = {**written, **written.get("meta", {})}
+    return {key: flat[key] for key in _RECORDED if flat.get(key) is not None}
 
 
-def _log(entries: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
-    """The library's account of each module: loss, tokens seen, and which it did without calibration."""
-    names = {f"{entry['layer']}.{entry['module']}": str(entry["loss"]) for entry in entries}
-    losses = [float(loss) for loss in names.values() if loss.replace(".", "").replace("e-", "").isdigit()]
-    seen = [int(entry["samples"]) for entry in entries if str(entry.get("samples", "")).isdigit()]
-    if not seen or max(seen) != tokens:
-        raise RuntimeError(f"gptqmodel used {max(seen, default=0)} of the {tokens} calibration tokens")
+def _module_facts(log: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
+    """From the library's log, an entry a module: loss, tokens used, and which did without calibration."""
+    losses_by_name = {f"{entry['layer']}.{entry['module']}": str(entry["loss"]) for entry in log}
+    losses = [float(loss) for loss in losses_by_name.values() if loss.replace(".", "").replace("e-", "").isdigit()]
+    used = [int(entry["samples"]) for entry in log if str(entry.get("samples", "")).isdigit()]
+    if not used or max(used) != tokens:
+        raise RuntimeError(f"gptqmodel used {max(used, default=0)} of the {tokens} calibration tokens")
     return {
-        "modules_quantized": len(names),
-        "modules_by_fallback": sorted(name for name, loss in names.items() if "fallback" in loss),
-        "calibration_tokens_least_seen": min(seen),
+        "modules_quantized": len(losses_by_name),
+        "modules_by_fallback": sorted(name for name, loss in losses_by_name.items() if "fallback" in loss),
+        "calibration_tokens_least_seen": min(used),
         "loss_mean": sum(losses) / len(losses) if losses else None,
         "loss_most": max(losses, default=None),
     }

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import calibration
-from quantize.backends import archived, gptqmodel
+from bench.formats import folder as model_folder
+from quantize import calibration, option_checks
+from quantize.backends import autoawq, gptqmodel
 
 ENV = "hf"
 VERSION = 1
@@ -47,20 +48,18 @@ def env(options: Options) -> str:
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    if options.batch_size < 1:
-        return f"batch_size {options.batch_size} is not at least 1"
+    if reason := option_checks.batch_size(options.batch_size):
+        return reason
     for name, (outputs, _) in source.linears.items():
-        if outputs % 8 and name != "lm_head":
+        if outputs % 8 and not model_folder.is_head(name):
             return f"the GEMM layout packs 8 outputs in a word, and {name} has {outputs}"
     if options.backend == "autoawq":
-        reason = archived.awq_unfit(hardware, options.group_size, symmetric=options.symmetric)
-        if reason:
-            return reason
-    return gptqmodel.unfit(source, hardware, options.bits, options.group_size, options.length)
+        reason = autoawq.unsupported_reason(hardware, options.group_size, symmetric=options.symmetric)
+    return reason or gptqmodel.unsupported_reason(source, hardware, options)
 
 
 def weight_bits(options: Options) -> float:
-    """Beside each group a 16-bit scale and a packed zero point."""
+    """Each group has a 16-bit scale and a packed zero point."""
     return options.bits + ((16 + options.bits) / options.group_size if options.group_size > 0 else 0.0)
 
 
@@ -71,24 +70,17 @@ def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Quantize every linear layer of the blocks; scales are folded into the norms before them."""
-    seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
+    text = calibration.from_options(folder, options)
     if options.backend == "autoawq":
-        asked = {"w_bit": options.bits, "q_group_size": options.group_size, "zero_point": True, "version": "GEMM"}
-        return archived.awq(folder, out, device, seen, asked, options.batch_size)
-
-    def settings(on: str) -> Any:
-        from gptqmodel.quantization.config import AWQConfig
-
-        return AWQConfig(
-            bits=options.bits, group_size=options.group_size, sym=options.symmetric, offload_to_disk=False, device=on
-        )
-
-    with _in_float32():
-        return gptqmodel.run(folder, out, device, seen, settings, options.batch_size, "AWQ_TORCH")
+        settings = {"w_bit": options.bits, "q_group_size": options.group_size, "zero_point": True, "version": "GEMM"}
+        return autoawq.run(folder, out, device, text, settings, options.batch_size)
+    settings = {"bits": options.bits, "group_size": options.group_size, "sym": options.symmetric}
+    with _float32_search():
+        return gptqmodel.run(folder, out, device, text, "AWQ", settings, options.batch_size)
 
 
 @contextmanager
-def _in_float32() -> Iterator[None]:
+def _float32_search() -> Iterator[None]:
     """Let the library search and pack in float32, as a CPU without 16-bit arithmetic must.
 
     The search restores each weight from a copy made with `.to(float32).cpu()`, which is no copy of a float32
@@ -99,7 +91,7 @@ def _in_float32() -> Iterator[None]:
     from gptqmodel.nn_modules.qlinear.torch_awq import AwqTorchLinear
     from torch import float32
 
-    listed, search = AwqTorchLinear.SUPPORTS_DTYPES, AWQProcessor._compute_best_scale  # noqa: SLF001
+    dtypes, search = AwqTorchLinear.SUPPORTS_DTYPES, AWQProcessor._compute_best_scale  # noqa: SLF001
 
     def search_on_copies(self: Any, x: Any, w: Any, mean: Any, inspected: Any, layers: Any, *rest: Any) -> Any:
         for layer in layers:
@@ -110,10 +102,10 @@ def _in_float32() -> Iterator[None]:
             for layer in layers:
                 del layer.weight.detach
 
-    AwqTorchLinear.SUPPORTS_DTYPES = [*listed, float32]
+    AwqTorchLinear.SUPPORTS_DTYPES = [*dtypes, float32]
     AWQProcessor._compute_best_scale = search_on_copies  # noqa: SLF001
     try:
         yield
     finally:
-        AwqTorchLinear.SUPPORTS_DTYPES = listed
+        AwqTorchLinear.SUPPORTS_DTYPES = dtypes
         AWQProcessor._compute_best_scale = search  # noqa: SLF001

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import checkpoint
+from bench.formats import folder as model_folder
+from quantize import checkpoint, transformer
 
 ENV = "hf"
 VERSION = 1
@@ -24,7 +25,7 @@ class Options:
 
     `int8_threshold`: activations beyond it are computed in 16 bits (int8 only). `dtype`: of all that is not
     quantized, and so of the computation, since transformers 5 loads these checkpoints in the type they are
-    stored in, whatever type it is asked for. `auto`: the hardware's compute type (the plan settles it).
+    stored in, whatever type is requested. `auto`: the hardware's compute type (the plan settles it).
     """
 
     type: Literal["nf4", "fp4", "int8"] = "nf4"
@@ -53,28 +54,17 @@ def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Quantize every linear layer but the head, while loading."""
     import bitsandbytes  # noqa: F401  (so that its import is not timed as work)
-    import torch
-    from transformers import AutoModelForCausalLM
 
     began = time.perf_counter()
-    source = checkpoint.config(folder)
-    checkpoint.weight_files(folder)
-    on = "cuda:0" if device.startswith("cuda") else "cpu"
-    dtype = _dtype(options, checkpoint.stored_dtype(source), on)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=getattr(torch, dtype),
-        device_map={"": on},
-        quantization_config=_config(options, dtype),
-        local_files_only=True,
-        use_safetensors=True,
-    )
+    target = "cuda:0" if device.startswith("cuda") else "cpu"
+    dtype = transformer.compute_dtype(folder, options.dtype, target, "float16")
+    model = transformer.load_stored(folder, dtype, target, _config(options, dtype))
     loaded = time.perf_counter()
     kinds = [type(module).__name__ for module in model.modules()]
     model.save_pretrained(out)
-    written = checkpoint.config(out)["quantization_config"]
+    written = model_folder.quantization(model_folder.read_config(out))
     checkpoint.carry(folder, out)
-    named = checkpoint.with_dtype({"dtype": dtype, **source}, dtype)
+    named = checkpoint.with_dtype({"dtype": dtype, **model_folder.read_config(folder)}, dtype)
     checkpoint.write_config(out, {**named, "quantization_config": written})
     return {
         "quantize_s": loaded - began,
@@ -84,14 +74,6 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
         "modules_skipped": kinds.count("Linear"),
         "settings": written,
     }
-
-
-def _dtype(options: Options, stored: str, on: str) -> str:
-    if options.dtype != "auto":
-        return options.dtype
-    if on == "cpu":
-        return "float32"
-    return stored if stored in ("float16", "bfloat16") else "float16"
 
 
 def _config(options: Options, dtype: str) -> Any:

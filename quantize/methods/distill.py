@@ -1,7 +1,7 @@
 """Distillation: the student is trained towards the teacher's whole distribution over a text.
 
 Logit distillation with forward KL and temperature (Hinton et al., 2015, arXiv:1503.02531). The student is
-what the step before left (a pruned model), or the recipe's model where a larger `teacher` is named. With
+the output of the step before (a pruned model), or the recipe's model where a larger `teacher` is named. With
 alpha 0 there is no teacher: plain fine-tuning on the same text, which is what distillation has to beat.
 """
 
@@ -15,7 +15,8 @@ from typing import Any, Literal
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import checkpoint, training, transformer
+from bench.formats import folder as model_folder
+from quantize import training, transformer
 
 ENV = "hf"
 VERSION = 1
@@ -50,12 +51,12 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     del hardware
     if options.teacher:
         try:
-            teacher = checkpoint.config(_folder(options.teacher))
+            teacher = model_folder.read_config(_folder(options.teacher))
         except UserError as error:
             return f"teacher: {error}"
-        if source.config and (reason := _apart(source.config, teacher)):
+        if source.config and (reason := _mismatch(source.config, teacher)):
             return reason
-    return training.unfit(training.plan(options), source)
+    return training.unsupported_reason(training.plan(options), source)
 
 
 def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
@@ -66,23 +67,23 @@ def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
 def train(folder: Path, teacher: Path, options: Options, out: Path, device: str, work: Path) -> Mapping[str, Any]:
     """Train the model in `folder`; every weight of it, the embedding too."""
     plan = training.plan(options)
-    seen = training.text(folder, plan)
+    windows = training.text(folder, plan)
     model = transformer.load(folder, device)
     guide = transformer.load(_folder(options.teacher) if options.teacher else teacher, device)
-    facts = training.run(model, guide if plan.alpha > 0 else None, plan, seen, device, work)
+    facts = training.run(model, guide if plan.alpha > 0 else None, plan, windows, device, work)
     transformer.save(model, folder, out, options.dtype)
-    seen.write(out)
-    return {**seen.facts(), **facts}
+    windows.write(out)
+    return {**windows.facts(), **facts}
 
 
-def _apart(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> str | None:
+def _mismatch(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> str | None:
     """Why the one cannot learn from the other."""
-    mine, its = (config.get("vocab_size") for config in (student, teacher))
-    if mine != its:
-        return f"the student has a vocabulary of {mine} and its teacher one of {its}: they must share it"
-    layers, deeper = (int(config.get("num_hidden_layers") or 0) for config in (teacher, student))
-    if deeper > layers:
-        return f"the student has {deeper} layers and its teacher {layers}: a teacher is at least as deep"
+    sizes = [model_folder.vocab_size(config) for config in (student, teacher)]
+    if sizes[0] != sizes[1]:
+        return f"the student's vocabulary has {sizes[0]} entries and its teacher's {sizes[1]}: they must be the same"
+    depths = [model_folder.layer_count(config) for config in (student, teacher)]
+    if depths[0] > depths[1]:
+        return f"the student has {depths[0]} layers and its teacher {depths[1]}: use a teacher at least as deep"
     return None
 
 

@@ -21,7 +21,8 @@ from typing import Any, Literal, get_args
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import calibration, checkpoint
+from bench.formats import folder as model_folder
+from quantize import calibration, checkpoint, option_checks
 
 ENV = "llamacpp"
 VERSION = 1
@@ -159,10 +160,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return f"an importance matrix has no use for {options.type}, which keeps every weight"
     if not options.imatrix and options.type in _NEEDS_IMATRIX:
         return f"{options.type} is worthless without an importance matrix: set imatrix: true"
-    room = int(source.config.get("max_position_embeddings") or 0)
-    if options.imatrix and room and options.length > room:
-        return f"calibration samples of {options.length} tokens exceed the model's context of {room}"
-    return None
+    return option_checks.sample_length(source, options.length) if options.imatrix else None
 
 
 def weight_bits(options: Options) -> float:
@@ -211,7 +209,7 @@ def _convert(folder: Path, file: Path, kind: str) -> dict[str, Any]:
     if kind not in _WHOLE and kind != "q8_0":
         raise UserError(f"{kind} is made from a GGUF file, not from safetensors: convert to f16 first")
     began = time.perf_counter()
-    bare = ["-c", _WITHOUT_VOCABULARY] if checkpoint.is_dummy(folder) else []
+    bare = ["-c", _WITHOUT_VOCABULARY] if model_folder.is_dummy(folder) else []
     argv = [sys.executable, *bare, str(script), str(folder), "--outtype", kind, "--outfile", str(file)]
     done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False)
     sys.stderr.write(done.stderr)

@@ -1,7 +1,7 @@
 """GPTQ: weights rounded column by column, each column's error made good in those not yet rounded.
 
 Frantar et al., 2022 (arXiv:2210.17323), as GPTQModel implements it, or AutoGPTQ. GPTQModel reorders columns
-within groups unless told not to (GAR); the paper does not, and neither does this method unless asked.
+within groups by default (GAR); the paper does not, and neither does this method unless `act_group_aware`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import calibration
-from quantize.backends import archived, gptqmodel
+from quantize import calibration, option_checks
+from quantize.backends import autogptq, gptqmodel
 
 ENV = "hf"
 VERSION = 1
@@ -53,19 +53,14 @@ def env(options: Options) -> str:
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     if options.desc_act and options.act_group_aware:
         return "desc_act and act_group_aware are two orders of the same columns: choose one"
-    if not 0 < options.damp_percent < 1:
-        return f"damp_percent {options.damp_percent} is not between 0 and 1"
-    if options.batch_size < 1:
-        return f"batch_size {options.batch_size} is not at least 1"
-    if options.backend == "auto-gptq":
-        reason = archived.gptq_unfit(hardware, act_group_aware=options.act_group_aware)
-        if reason:
-            return reason
-    return gptqmodel.unfit(source, hardware, options.bits, options.group_size, options.length)
+    reason = option_checks.damp_percent(options.damp_percent) or option_checks.batch_size(options.batch_size)
+    if not reason and options.backend == "auto-gptq":
+        reason = autogptq.unsupported_reason(hardware, act_group_aware=options.act_group_aware)
+    return reason or gptqmodel.unsupported_reason(source, hardware, options)
 
 
 def weight_bits(options: Options) -> float:
-    """Beside each group a 16-bit scale and a packed zero point."""
+    """Each group has a 16-bit scale and a packed zero point."""
     return options.bits + ((16 + options.bits) / options.group_size if options.group_size > 0 else 0.0)
 
 
@@ -76,29 +71,15 @@ def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Quantize every linear layer of the blocks; the head and the embedding stay as they are."""
-    seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
+    text = calibration.from_options(folder, options)
+    settings = {
+        "bits": options.bits,
+        "group_size": options.group_size,
+        "sym": options.symmetric,
+        "desc_act": options.desc_act,
+        "damp_percent": options.damp_percent,
+    }
     if options.backend == "auto-gptq":
-        asked = {
-            "bits": options.bits,
-            "group_size": options.group_size,
-            "sym": options.symmetric,
-            "desc_act": options.desc_act,
-            "damp_percent": options.damp_percent,
-        }
-        return archived.gptq(folder, out, seen, asked, options.batch_size)
-
-    def settings(on: str) -> Any:
-        from gptqmodel.quantization.config import GPTQConfig
-
-        return GPTQConfig(
-            bits=options.bits,
-            group_size=options.group_size,
-            sym=options.symmetric,
-            desc_act=options.desc_act,
-            act_group_aware=options.act_group_aware,
-            damp_percent=options.damp_percent,
-            offload_to_disk=False,
-            device=on,
-        )
-
-    return gptqmodel.run(folder, out, device, seen, settings, options.batch_size, "GPTQ_TORCH")
+        return autogptq.run(folder, out, text, settings, options.batch_size)
+    settings["act_group_aware"] = options.act_group_aware
+    return gptqmodel.run(folder, out, device, text, "GPTQ", settings, options.batch_size)

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import calibration, checkpoint
+from bench.formats import folder as model_folder
+from quantize import calibration, checkpoint, option_checks, transformer
 from quantize.calibration import Calibration
 
 ENV = "llmcompressor"
@@ -49,20 +50,14 @@ class Options:
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     del hardware
-    if not 0 < options.damp_percent < 1:
-        return f"damp_percent {options.damp_percent} is not between 0 and 1"
     if not 0 <= options.smoothing <= 1:
         return f"smoothing {options.smoothing} is not between 0 and 1"
-    if options.batch_size < 1:
-        return f"batch_size {options.batch_size} is not at least 1"
-    context = source.config.get("max_position_embeddings")
-    if _looks(options) and isinstance(context, int) and options.length > context:
-        return f"calibration samples of {options.length} tokens are longer than the model's context of {context}"
-    if options.scheme == "w4a16" and options.group_size != -1:
-        for name, (_, inputs) in source.linears.items():
-            if inputs % options.group_size and name != "lm_head":
-                return f"group_size {options.group_size} does not divide the {inputs} inputs of {name}"
-    return None
+    return (
+        option_checks.damp_percent(options.damp_percent)
+        or option_checks.batch_size(options.batch_size)
+        or (option_checks.sample_length(source, options.length) if _calibrates(options) else None)
+        or (option_checks.group_size(source, options.group_size) if options.scheme == "w4a16" else None)
+    )
 
 
 def weight_bits(options: Options) -> float:
@@ -79,38 +74,26 @@ def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Quantize every linear layer but the head. On a CPU it computes in float32.
 
-    RuntimeError when the library did not see every calibration token.
+    RuntimeError when the library did not use every calibration token.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     began = time.perf_counter()
-    seen = None
-    if _looks(options):
-        seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
-    checkpoint.weight_files(folder)
-    stored = checkpoint.stored_dtype(checkpoint.config(folder))
-    half = stored if stored in checkpoint.HALF else "float16"
-    on_gpu = device.startswith("cuda")
-    compute = half if on_gpu else "float32"
+    text = calibration.from_options(folder, options) if _calibrates(options) else None
+    half = transformer.half_dtype(folder)
+    target, compute = ("cuda:0", half) if device.startswith("cuda") else ("cpu", "float32")
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=getattr(torch, compute),
-        device_map={"": "cuda:0" if on_gpu else "cpu"},
-        local_files_only=True,
-        use_safetensors=True,
-    )
+    model = transformer.load_stored(folder, compute, target)
     loaded = time.perf_counter()
-    facts = _quantize(model, options, seen)
+    facts = _quantize(model, options, text)
     quantized = time.perf_counter()
     model.save_pretrained(out, save_compressed=True)
-    written = checkpoint.config(out)["quantization_config"]
-    for code in out.glob("*.py"):  # it copies what Python lies beside the source
-        code.unlink()
+    written = model_folder.quantization(model_folder.read_config(out))
+    for file in out.glob("*.py"):  # the library copies the source's Python files
+        file.unlink()
     checkpoint.finish(folder, out, half, written)
-    if seen:
-        seen.write(out)
+    if text:
+        text.write(out)
     return {
         **facts,
         "load_s": loaded - began,
@@ -121,33 +104,33 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     }
 
 
-def _looks(options: Options) -> bool:
-    """Whether calibration text is looked at."""
-    smoothed = options.scheme == "w8a8" and options.smoothing > 0
-    return smoothed or (options.algorithm == "gptq" and options.scheme != "fp8-dynamic")
+def _calibrates(options: Options) -> bool:
+    """Whether the scheme and algorithm need calibration text."""
+    smooths = options.scheme == "w8a8" and options.smoothing > 0
+    return smooths or (options.algorithm == "gptq" and options.scheme != "fp8-dynamic")
 
 
-def _quantize(model: Any, options: Options, seen: Calibration | None) -> dict[str, Any]:
-    """Run the modifiers; what was quantized and what was seen."""
+def _quantize(model: Any, options: Options, text: Calibration | None) -> dict[str, Any]:
+    """Run the modifiers; return how many layers were quantized, and how often the text passed the first one."""
     from llmcompressor import oneshot
     from torch.nn import Linear
 
     first = next(module for module in model.modules() if isinstance(module, Linear))
-    passes: list[int] = []
-    hook = first.register_forward_hook(lambda _, given, __: passes.append(given[0].shape[:2].numel()))
+    tokens: list[int] = []
+    hook = first.register_forward_hook(lambda _, inputs, __: tokens.append(inputs[0].shape[:2].numel()))
     data: dict[str, Any] = {}
-    if seen is not None:
-        batches = calibration.batches(seen, options.batch_size)
-        data = {"dataset": batches, "num_calibration_samples": len(seen.ids), "pipeline": "sequential"}
+    if text is not None:
+        batches = calibration.batches(text, options.batch_size)
+        data = {"dataset": batches, "num_calibration_samples": len(text.ids), "pipeline": "sequential"}
     oneshot(model=model, recipe=_modifiers(options), shuffle_calibration_samples=False, **data)
     hook.remove()
     schemes = [module.quantization_scheme for module in model.modules() if hasattr(module, "quantization_scheme")]
-    done = sum(getattr(scheme, "weights", None) is not None for scheme in schemes)
-    if seen is None:
-        return {"modules_quantized": done}
-    if not sum(passes) or sum(passes) % seen.tokens:
-        raise RuntimeError(f"llm-compressor saw {sum(passes)} tokens, no multiple of the {seen.tokens} given")
-    return {**seen.facts(), "modules_quantized": done, "calibration_passes": sum(passes) // seen.tokens}
+    quantized = sum(getattr(scheme, "weights", None) is not None for scheme in schemes)
+    if text is None:
+        return {"modules_quantized": quantized}
+    if not sum(tokens) or sum(tokens) % text.tokens:
+        raise RuntimeError(f"llm-compressor used {sum(tokens)} tokens, no multiple of the calibration's {text.tokens}")
+    return {**text.facts(), "modules_quantized": quantized, "calibration_passes": sum(tokens) // text.tokens}
 
 
 def _modifiers(options: Options) -> list[Any]:
@@ -155,13 +138,13 @@ def _modifiers(options: Options) -> list[Any]:
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 
-    where: dict[str, Any] = {"ignore": ["lm_head"], **_scheme(options)}
-    smooth = options.scheme == "w8a8" and options.smoothing > 0
-    first = [SmoothQuantModifier(smoothing_strength=options.smoothing)] if smooth else []
+    targets: dict[str, Any] = {"ignore": ["lm_head"], **_scheme(options)}
+    smooths = options.scheme == "w8a8" and options.smoothing > 0
+    first = [SmoothQuantModifier(smoothing_strength=options.smoothing)] if smooths else []
     if options.algorithm == "rtn" or options.scheme == "fp8-dynamic":
-        return [*first, QuantizationModifier(**where)]
+        return [*first, QuantizationModifier(**targets)]
     order = "static" if options.actorder else None
-    return [*first, GPTQModifier(**where, actorder=order, dampening_frac=options.damp_percent)]
+    return [*first, GPTQModifier(**targets, actorder=order, dampening_frac=options.damp_percent)]
 
 
 def _scheme(options: Options) -> dict[str, Any]:

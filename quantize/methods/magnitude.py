@@ -1,7 +1,7 @@
 """Magnitude pruning: the smallest weights become zero, whatever they are multiplied with.
 
-By torch.nn.utils.prune (Han et al., 2015, arXiv:1506.02626); the 2:4 pattern as NVIDIA's ASP picks it. What
-a zero buys at run time is said in quantize/pruning.py: nothing, unless the engine has a sparse kernel.
+By torch.nn.utils.prune (Han et al., 2015, arXiv:1506.02626); the 2:4 pattern as NVIDIA's ASP picks it. A zero
+saves nothing at run time unless the engine has a sparse kernel (quantize/pruning.py).
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Options:
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     del hardware
     if options.scope == "global" and options.pattern != "unstructured":
-        return f"pattern {options.pattern} is kept within each layer: it has no scope global"
-    return pruning.unfit(source, options.sparsity, options.pattern)
+        return f"pattern {options.pattern} applies within each layer: leave scope at layer"
+    return pruning.unsupported_reason(source, options.sparsity, options.pattern)
 
 
 def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
@@ -60,8 +60,8 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
         if options.scope == "layer" and options.pattern == "unstructured":
             prune.l1_unstructured(layer, "weight", amount=options.sparsity)
         elif options.scope == "layer":
-            gone = pruning.smallest(layer.weight.detach().abs(), options.sparsity, options.pattern)
-            prune.custom_from_mask(layer, "weight", torch.logical_not(gone))
+            zeros = pruning.smallest(layer.weight.detach().abs(), options.sparsity, options.pattern)
+            prune.custom_from_mask(layer, "weight", torch.logical_not(zeros))
         prune.remove(layer, "weight")
     least = min(pruning.sparsities(model).values())
     transformer.save(model, folder, out, options.dtype)

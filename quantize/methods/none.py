@@ -15,6 +15,8 @@ from typing import Any, BinaryIO, Literal
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
+from bench.formats import folder as model_folder
+from bench.formats.folder import FLOATS, Tensor
 from quantize import checkpoint
 
 ENV = "core"
@@ -22,8 +24,7 @@ VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "hf"
 
-_FLOATS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-_CODES = {name: code for code, name in _FLOATS.items()}
+_CODES = {name: code for code, name in FLOATS.items()}
 _CHUNK = 1 << 23  # elements converted at a time: bounds memory at a few hundred MB whatever the tensor
 
 
@@ -52,11 +53,11 @@ def is_lossless(options: Options) -> bool:
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Rewrite every weight file; UserError for a pickle and for a number that the type cannot hold."""
     del device
-    settings = checkpoint.config(folder)
-    dtype = checkpoint.stored_dtype(settings) if options.dtype == "auto" else options.dtype
+    settings = model_folder.read_config(folder)
+    dtype = model_folder.stored_dtype(settings) if options.dtype == "auto" else options.dtype
     types: dict[str, int] = {}
     total = 0
-    for file in checkpoint.weight_files(folder):
+    for file in model_folder.weight_files(folder):
         total += _convert(file, out / file.name, dtype, types)
     _write_index(folder, out, total)
     checkpoint.carry(folder, out)
@@ -67,30 +68,26 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
 
 def _convert(file: Path, out: Path, dtype: str, types: dict[str, int]) -> int:
     """Write `file` again with every floating tensor as `dtype`; return its bytes, count types in `types`."""
+    header = model_folder.read_header(file)
+    tensors = sorted(header.tensors.items(), key=lambda item: item[1].offset)
     with file.open("rb") as read, out.open("wb") as write:
-        (size,) = struct.unpack("<Q", read.read(8))
-        header: dict[str, Any] = json.loads(read.read(size))
-        metadata = header.pop("__metadata__", {"format": "pt"})
-        tensors = sorted(header.items(), key=lambda item: int(item[1]["data_offsets"][0]))
-        total = _write_header(write, tensors, metadata, dtype)
-        for name, info in tensors:
-            types[info["dtype"]] = types.get(info["dtype"], 0) + 1
-            start, end = info["data_offsets"]
-            read.seek(8 + size + start)
-            for part in _converted(read, end - start, info["dtype"], dtype, name):
+        total = _write_header(write, tensors, header.metadata or {"format": "pt"}, dtype)
+        for name, tensor in tensors:
+            types[tensor.dtype] = types.get(tensor.dtype, 0) + 1
+            read.seek(tensor.offset)
+            for part in _converted(read, tensor.size, tensor.dtype, dtype, name):
                 write.write(part)
     return total
 
 
-def _write_header(write: BinaryIO, tensors: list[tuple[str, dict[str, Any]]], metadata: object, dtype: str) -> int:
+def _write_header(write: BinaryIO, tensors: list[tuple[str, Tensor]], metadata: object, dtype: str) -> int:
     """A safetensors header (8-byte length, JSON, padded to a multiple of 8); return the bytes to follow."""
     header: dict[str, Any] = {"__metadata__": metadata}
     at = 0
-    for name, info in tensors:
-        start, end = info["data_offsets"]
-        code = _CODES[dtype] if info["dtype"] in _FLOATS else info["dtype"]
-        length = (end - start) * _width(code) // _width(info["dtype"]) if code != info["dtype"] else end - start
-        header[name] = {"dtype": code, "shape": info["shape"], "data_offsets": [at, at + length]}
+    for name, tensor in tensors:
+        code = _CODES[dtype] if tensor.dtype in FLOATS else tensor.dtype
+        length = tensor.elements * _width(code) if code != tensor.dtype else tensor.size
+        header[name] = {"dtype": code, "shape": tensor.shape, "data_offsets": [at, at + length]}
         at += length
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -102,14 +99,14 @@ def _converted(read: BinaryIO, size: int, code: str, dtype: str, name: str) -> I
     """The next `size` bytes, a tensor, in their new type, part by part; what is not floating stays."""
     import numpy as np
 
-    same = code not in _FLOATS or code == _CODES[dtype]
+    same = code not in FLOATS or code == _CODES[dtype]
     step = _CHUNK * (1 if same else _width(code))
     for start in range(0, size, step):
         part = read.read(min(step, size - start))
         if same:
             yield part
             continue
-        values = np.frombuffer(part, dtype=_numpy_type(_FLOATS[code])).astype(
+        values = np.frombuffer(part, dtype=_numpy_type(FLOATS[code])).astype(
             np.float64 if code == "F64" else np.float32
         )
         with np.errstate(over="ignore"):
@@ -123,11 +120,11 @@ def _converted(read: BinaryIO, size: int, code: str, dtype: str, name: str) -> I
 
 
 def _write_index(folder: Path, out: Path, total: int) -> None:
-    index = folder / checkpoint.INDEX
+    index = folder / model_folder.INDEX
     if index.is_file():
         kept = json.loads(index.read_text(encoding="utf-8"))
         text = json.dumps({"metadata": {"total_size": total}, "weight_map": kept["weight_map"]}, indent=2)
-        (out / checkpoint.INDEX).write_text(text + "\n", encoding="utf-8")
+        (out / model_folder.INDEX).write_text(text + "\n", encoding="utf-8")
 
 
 def _width(code: str) -> int:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
+from bench.formats import folder as model_folder
 from quantize import checkpoint
 
 ENV = "onnx"
@@ -102,7 +103,7 @@ def is_lossless(options: Options) -> bool:
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Build the model in a process of its own; quantize it dynamically where that is asked for."""
-    checkpoint.weight_files(folder)
+    model_folder.weight_files(folder)
     began = time.perf_counter()
     provider = _provider(options, device)
     words = _words(options)
@@ -114,7 +115,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
         if options.precision == "int8_dynamic":
             _dynamic(made, out, head=options.head)
     checkpoint.carry(folder, out)
-    checkpoint.write_config(out, _plain(checkpoint.config(folder)))
+    checkpoint.write_config(out, _plain(model_folder.read_config(folder)))
     return {
         "build_s": built - began,
         **({"quantize_s": time.perf_counter() - built} if options.precision == "int8_dynamic" else {}),

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import checkpoint
+from bench.formats import folder as model_folder
+from quantize import checkpoint, option_checks
 
 ENV = "openvino"
 VERSION = 1
@@ -39,12 +40,7 @@ class Options:
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     del hardware
-    if options.type != "int4" or options.group_size == -1:
-        return None
-    for name, (_, inputs) in source.linears.items():
-        if inputs % options.group_size and name != "lm_head":
-            return f"group_size {options.group_size} does not divide the {inputs} inputs of {name}"
-    return None
+    return option_checks.group_size(source, options.group_size) if options.type == "int4" else None
 
 
 def weight_bits(options: Options) -> float:
@@ -65,10 +61,10 @@ def is_lossless(options: Options) -> bool:
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Export a Hugging Face folder in 32 bits, or compress the graph that `folder` holds."""
     del device
-    taken = _compress(folder, options, out) if (folder / _MODEL).is_file() else _export(folder, out)
+    facts = _compress(folder, options, out) if (folder / _MODEL).is_file() else _export(folder, out)
     checkpoint.carry(folder, out)
-    checkpoint.write_config(out, checkpoint.config(folder))
-    return taken
+    checkpoint.write_config(out, model_folder.read_config(folder))
+    return facts
 
 
 def _export(folder: Path, out: Path) -> dict[str, Any]:
@@ -77,7 +73,7 @@ def _export(folder: Path, out: Path) -> dict[str, Any]:
     from optimum.intel import OVConfig
     from transformers import AutoModelForCausalLM
 
-    checkpoint.weight_files(folder)
+    model_folder.weight_files(folder)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
     )
@@ -89,12 +85,12 @@ def _export(folder: Path, out: Path) -> dict[str, Any]:
 
 
 def _compress(folder: Path, options: Options, out: Path) -> dict[str, Any]:
-    """UserError for a graph that was compressed before: nncf would pass over what it finds in few bits."""
+    """UserError for a graph that is compressed already: nncf would skip its packed weights."""
     import openvino
 
     model = openvino.Core().read_model(folder / _MODEL)
-    kinds = {n.get_element_type().get_type_name() for n in model.get_ops() if n.get_type_name() == "Constant"}
-    if packed := sorted(kinds & _PACKED):
+    types = {n.get_element_type().get_type_name() for n in model.get_ops() if n.get_type_name() == "Constant"}
+    if packed := sorted(types & _PACKED):
         raise UserError(f"the graph holds weights of {', '.join(packed)} already: compress the unquantized model")
     began = time.perf_counter()
     settings = _settings(options)

@@ -1,9 +1,9 @@
-"""QAT: the model is trained while its weights are rounded as they will be, then rounded for good.
+"""QAT: the model is trained while its weights are rounded as they will be, then quantized.
 
 By torchao's fake quantization with the straight-through estimator; the artifact is what method torchao writes
-for the same scheme, so that the two differ by the training alone. What is trained towards is by default the
-distribution of the model the recipe began with (as LLM-QAT does; Liu et al., 2023, arXiv:2305.17888):
-cross entropy alone (alpha 0) would measure more training as well.
+for the same scheme, so that the two differ by the training alone. The target is by default the distribution of
+the model the recipe began with (as LLM-QAT does; Liu et al., 2023, arXiv:2305.17888): cross entropy alone
+(alpha 0) would measure more training as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import training, transformer
+from quantize import option_checks, training, transformer
 from quantize.backends import torchao
 
 ENV = "hf"
@@ -49,9 +49,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     group = options.group_size
     if group < 1 and group != -1:
         return f"group_size {group} is not at least 1, nor -1 for a scale per output"
-    if group > 0 and source.linears and all(inputs % group for _, inputs in source.linears.values()):
-        return f"group_size {group} divides the inputs of no linear layer"
-    return training.unfit(training.plan(options), source)
+    return option_checks.any_group(source, group) or training.unsupported_reason(training.plan(options), source)
 
 
 def weight_bits(options: Options) -> float:
@@ -68,17 +66,16 @@ def train(folder: Path, teacher: Path, options: Options, out: Path, device: str,
     import torch
 
     plan = training.plan(options)
-    seen = training.text(folder, plan)
+    windows = training.text(folder, plan)
     model = transformer.load(folder, device)
     guide = transformer.load(teacher, device) if plan.alpha > 0 else None
     config = torchao.base_config(options.scheme, options.bits, options.group_size)
-    fits = torchao.wanted(model, options.scheme, options.group_size)
-    torchao.prepare(model, config, fits)
-    facts = training.run(model, guide, plan, seen, device, work)
+    torchao.prepare(model, config, torchao.layer_filter(model, options.scheme, options.group_size))
+    facts = training.run(model, guide, plan, windows, device, work)
     began = time.perf_counter()
     if options.dtype != "auto":
         model = model.to(getattr(torch, options.dtype))
     torchao.convert(model, config)
     saved = torchao.save(model, config, folder, out)
-    seen.write(out)
-    return {**seen.facts(), **facts, **saved, "convert_s": time.perf_counter() - began}
+    windows.write(out)
+    return {**windows.facts(), **facts, **saved, "convert_s": time.perf_counter() - began}

@@ -1,4 +1,4 @@
-"""SparseGPT: weights become zero column by column, each column's error made good in those not yet looked at.
+"""SparseGPT: weights become zero column by column, each column's error compensated in the columns after it.
 
 Frantar and Alistarh, 2023 (arXiv:2301.00774), as llm-compressor implements it. The weights that stay are
 changed, which Wanda's are not.
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import calibration, pruning, transformer
+from quantize import calibration, option_checks, pruning, transformer
 
 ENV = "llmcompressor"
 VERSION = 1
@@ -42,11 +42,12 @@ class Options:
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     del hardware
-    if not 0 < options.damp_percent < 1:
-        return f"damp_percent {options.damp_percent:g} is not between 0 and 1"
-    if options.batch_size < 1:
-        return f"batch_size {options.batch_size} is not at least 1"
-    return pruning.unfit(source, options.sparsity, options.pattern) or transformer.unfit(source, options.length)
+    return (
+        option_checks.damp_percent(options.damp_percent)
+        or option_checks.batch_size(options.batch_size)
+        or pruning.unsupported_reason(source, options.sparsity, options.pattern)
+        or option_checks.sample_length(source, options.length)
+    )
 
 
 def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
@@ -61,7 +62,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     from llmcompressor.modifiers.pruning.sparsegpt import SparseGPTModifier
 
     began = time.perf_counter()
-    seen = calibration.samples(folder, options.calibration, options.samples, options.length, options.seed)
+    text = calibration.from_options(folder, options)
     torch.manual_seed(0)
     model = transformer.load(folder, device)
     structure = "0:0" if options.pattern == "unstructured" else options.pattern
@@ -75,13 +76,13 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     oneshot(
         model=model,
         recipe=[modifier],
-        dataset=calibration.batches(seen, options.batch_size),
-        num_calibration_samples=len(seen.ids),
+        dataset=calibration.batches(text, options.batch_size),
+        num_calibration_samples=len(text.ids),
         shuffle_calibration_samples=False,
         pipeline="sequential",
     )
     pruned = time.perf_counter()
     least = min(pruning.sparsities(model).values())
     transformer.save(model, folder, out, options.dtype)
-    seen.write(out)
-    return {**seen.facts(), "least_layer_sparsity": least, "prune_s": pruned - began}
+    text.write(out)
+    return {**text.facts(), "least_layer_sparsity": least, "prune_s": pruned - began}

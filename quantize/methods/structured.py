@@ -1,10 +1,10 @@
-"""Structured pruning: whole heads, neurons or layers go; a smaller model of the same architecture is left.
+"""Structured pruning: whole heads, neurons or layers are removed; a smaller model of the same architecture is left.
 
-Every engine runs it, and faster, as there is less to multiply. Configurations that transformers knows have
-one width for all layers: so many neurons, and heads, go from each of them.
+Every engine runs it, and faster, as there is less to multiply. transformers' configs have one width for all
+layers: each loses equally many heads or neurons.
 
 Importance by activation: neurons and heads as |activation| times the norm of the weights that read it
-(Wanda's score, summed; Sun et al., 2023, arXiv:2306.11695), layers as 1 - cos(what goes in, what comes out)
+(Wanda's score, summed; Sun et al., 2023, arXiv:2306.11695), layers as 1 - cos(input, output)
 (ShortGPT's Block Influence; Men et al., 2024, arXiv:2403.03853). By loss: what the loss of the calibration
 text would change to first order, |activation x gradient| (Molchanov et al., 2019, arXiv:1906.10771); layers
 by the loss without each.
@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import importance, pruning, surgery, transformer
+from quantize import calibration, option_checks, surgery, transformer
 
 ENV = "hf"
 VERSION = 1
@@ -30,10 +30,10 @@ WRITES = "hf"
 
 @dataclass(frozen=True)
 class Options:
-    """`share` of the heads, neurons or layers that go.
+    """`share` of the heads, neurons or layers that are removed.
 
-    Heads go with their KV group, so that `share` must leave whole groups. `multiple_of`: what the number of
-    neurons that stay is rounded to, for kernels and group sizes; layers are rounded to whole ones.
+    Heads are removed by whole KV groups. `multiple_of`: what the number of neurons left is rounded to, for
+    kernels and group sizes; layers are rounded to whole ones.
     """
 
     what: Literal["heads", "neurons", "layers"] = "neurons"
@@ -50,12 +50,11 @@ class Options:
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     del hardware
     if not 0 < options.share < 1:
-        return f"share {options.share:g} is the share of the {options.what} that go: more than 0, less than 1"
+        return f"share {options.share:g} is the share of the {options.what} to remove: more than 0, less than 1"
     if options.multiple_of < 1:
         return f"multiple_of {options.multiple_of} is not at least 1"
-    return surgery.unfit(source, options.what, options.share, options.multiple_of) or transformer.unfit(
-        source, options.length
-    )
+    reason = surgery.unsupported_reason(source, options.what, options.share, options.multiple_of)
+    return reason or option_checks.sample_length(source, options.length)
 
 
 def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
@@ -64,34 +63,34 @@ def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
 
 
 def output_source(options: Options, source: Source) -> Source:
-    """The shapes that are left; which layers go is not known yet, how many is."""
+    """The shapes that are left; how many layers go is known, which ones is not."""
     if not source.config:
         return source
-    return surgery.cut_source(source, options.what, _stay(options, source.config))
+    return surgery.cut_source(source, options.what, _units_left(options, source.config))
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Score the units over the calibration text, cut the least important out of the weights, and save."""
     began = time.perf_counter()
-    seen = pruning.calibrated(folder, options)
+    text = calibration.from_options(folder, options)
     model = transformer.load(folder, device)
-    scores = importance.of(model, seen.ids, device, options.what, options.importance)
+    scores = surgery.importance(model, text.ids, device, options.what, options.importance)
     scored = time.perf_counter()
-    stay = _stay(options, model.config.to_dict())
-    kept = [sorted(row.argsort(descending=True)[:stay].tolist()) for row in scores]
-    changes = surgery.cut(model, options.what, kept)
+    left = _units_left(options, model.config.to_dict())
+    units = [sorted(row.argsort(descending=True)[:left].tolist()) for row in scores]
+    changes = surgery.cut(model, options.what, units)
     transformer.save(model, folder, out, options.dtype, changes)
-    seen.write(out)
+    text.write(out)
     return {
-        **seen.facts(),
+        **text.facts(),
         "importance_s": scored - began,
-        "stay": stay,
+        "stay": left,
         "of": scores.shape[1],
         "unit": surgery.UNITS[options.what],
         "config": changes,
-        **({"layers_kept": kept[0]} if options.what == "layers" else {}),
+        **({"layers_kept": units[0]} if options.what == "layers" else {}),
     }
 
 
-def _stay(options: Options, config: Mapping[str, Any]) -> int:
-    return surgery.stay(config, options.what, options.share, options.multiple_of)
+def _units_left(options: Options, config: Mapping[str, Any]) -> int:
+    return surgery.units_left(config, options.what, options.share, options.multiple_of)

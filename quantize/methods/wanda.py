@@ -1,4 +1,4 @@
-"""Wanda: a weight counts by its size times the norm of what it is multiplied with, within its output's row.
+"""Wanda: weights are ranked by their size times the norm of their inputs, within each output's row.
 
 Sun et al., 2023 (arXiv:2306.11695): no weight is changed but to zero, and nothing is trained.
 """
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import pruning, transformer
+from quantize import calibration, option_checks, pruning
 
 ENV = "hf"
 VERSION = 1
@@ -35,7 +35,8 @@ class Options:
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     del hardware
-    return pruning.unfit(source, options.sparsity, options.pattern) or transformer.unfit(source, options.length)
+    reason = pruning.unsupported_reason(source, options.sparsity, options.pattern)
+    return reason or option_checks.sample_length(source, options.length)
 
 
 def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
@@ -44,21 +45,11 @@ def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
-    """Prune layer after layer, each by the text as the pruned ones before it leave it."""
+    """Prune layer after layer, each with its inputs from the pruned ones before it."""
 
-    def prune(weight: Any, norms: _Norms) -> None:
-        score = weight.abs() * norms.squares.sqrt()
+    def prune(weight: Any, squares: Any) -> None:
+        score = weight.abs() * squares.sqrt()
         weight.masked_fill_(pruning.smallest(score, options.sparsity, options.pattern), 0.0)
 
-    seen = pruning.calibrated(folder, options)
-    return pruning.layerwise(folder, out, device, seen, options.dtype, _Norms, prune)
-
-
-class _Norms:
-    """Sums of the squares of a layer's inputs, float32 [in]."""
-
-    def __init__(self, weight: Any) -> None:
-        self.squares = weight.new_zeros(weight.shape[1])
-
-    def add(self, given: Any) -> None:
-        self.squares += given.square().sum(dim=0)
+    text = calibration.from_options(folder, options)
+    return pruning.layerwise(folder, out, device, text, options.dtype, prune)

@@ -19,7 +19,7 @@ from bench.contract.spec import Cell, EngineSpec, Model, Recipe
 from bench.engines import hf
 from bench.envs import environment
 from bench.load import client
-from bench.load.job import Ask, Closed, Endpoint, LoadJob
+from bench.load.job import ClosedSchedule, Endpoint, LoadJob, Request
 from bench.load.request import body
 from bench.process import server as serving
 
@@ -141,7 +141,7 @@ def test_nf4_computes_in_the_dtype_asked_for(checks: Any) -> None:
         ("misshapen", "have the wrong shape for 1 tensors"),
         ("alien", "model type `zorgon` but Transformers does not recognize"),
         ("bare", "no config.json"),
-        ("long", "1028 tokens do not fit the model's context of 1024"),
+        ("long", "1028 tokens exceed the model's context of 1024"),
     ],
 )
 def test_what_cannot_run_is_one_sentence_without_a_path(checks: Any, how: str, words: str) -> None:
@@ -278,20 +278,22 @@ def test_the_server_makes_the_greedy_tokens(checks: Any, hf_python: Path, batchi
     options = hf.Options(threads=1, continuous_batching=batching, kv_blocks=8)
     server = hf.serve(Path(seen["folder"]), _ARTIFACT, options, str(hf_python), port, "cpu")
     endpoint = Endpoint(f"http://127.0.0.1:{port}", server.model, extra=server.extra)
-    asks = tuple(Ask(_NEW, text=seen["prompt"]) for _ in range(12))
+    asks = tuple(Request(_NEW, text=seen["prompt"]) for _ in range(12))
     env = environment.ensure("hf", print)
 
     with serving.running(server, port, env, "cpu", timeout_s=120) as live:
         text = _completed(endpoint, asks[0])
-        answer = client.run(LoadJob(endpoint, asks, closed=Closed(2)))
+        answer = client.run(LoadJob(endpoint, asks, closed=ClosedSchedule(2)))
         receipts, _ = hf.read_log(live.log.text if live.log else "")
 
     assert text == seen["text"]
     assert receipts == {"continuous_batching": batching}
-    assert [(s.failure, s.usage_tokens, s.trace.event_tokens) for s in answer.served] == [(None, _NEW, (1,) * _NEW)] * 8
+    assert [(s.failure, s.usage_tokens, s.trace.event_tokens) for s in answer.measured] == [
+        (None, _NEW, (1,) * _NEW)
+    ] * 8
 
 
-def _completed(endpoint: Endpoint, ask: Ask) -> str:
+def _completed(endpoint: Endpoint, ask: Request) -> str:
     """The text of one streamed answer."""
     data, kind = json.dumps(body(endpoint, ask)).encode(), {"Content-Type": "application/json"}
     connection = http.client.HTTPConnection(endpoint.url.removeprefix("http://"), timeout=60)

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from bench.contract.errors import UserError
 from bench.formats import audit
-from bench.formats import folder as checkpoint
+from bench.formats import folder as model_folder
 from tests.formats.gguf_models import CONTEXT, write
 
 LAYER = "model.layers.0.mlp.up_proj"
@@ -191,8 +191,8 @@ def _raw(header: object, data: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (_raw(b"{nonsense"), "its header is no JSON"),
-        (_raw([1]), "no JSON object"),
+        (_raw(b"{nonsense"), "its header is not JSON"),
+        (_raw([1]), "not a JSON object"),
         (_raw({"a": {"dtype": "F16", "shape": [2]}}), "does not describe tensor a"),
         (_raw({"a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 8]}}, bytes(8)), "tensor a, F16"),
         (_raw({"a": {"dtype": "F16", "shape": [2], "data_offsets": [4, 8]}}, bytes(8)), "byte 0 should follow"),
@@ -206,7 +206,7 @@ def test_a_corrupt_file_is_refused_in_one_sentence(tmp_path: Path, content: byte
     (tmp_path / "x.safetensors").write_bytes(content)
 
     with pytest.raises(UserError, match=rf"^x\.safetensors .*{sentence}"):
-        checkpoint.header(tmp_path / "x.safetensors")
+        model_folder.read_header(tmp_path / "x.safetensors")
 
 
 def test_shards_are_read_by_their_index(tmp_path: Path) -> None:

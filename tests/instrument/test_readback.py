@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.load import client
-from bench.load.job import Ask, Closed, Endpoint, LoadJob
+from bench.load.job import ClosedSchedule, Endpoint, LoadJob, Request
 from bench.measure.latency import itl_s, tpot_s, ttft_s
 from bench.measure.stats import percentile
 from tests.instrument.scripted_server import Scripted
@@ -37,13 +37,13 @@ def errors(server: Scripted, concurrency: int, api: Any) -> dict[str, float]:
     """How far the client's medians are from the server's log, and the 90th percentile of stamp - send."""
     server.reset()
     script = {"ttft_s": 0.03, "itl_s": 0.005}
-    asks = tuple(Ask(24, text=f"r{i}", prompt_tokens=3) for i in range(max(10, 4 * concurrency)))
+    requests = tuple(Request(24, text=f"r{i}", prompt_tokens=3) for i in range(max(10, 4 * concurrency)))
     endpoint = Endpoint(server.url, "scripted", api, extra={"script": script})
 
-    answer = client.run(LoadJob(endpoint, asks, closed=Closed(concurrency)))
+    answer = client.run(LoadJob(endpoint, requests, closed=ClosedSchedule(concurrency)))
 
     log = {entry.key: entry for entry in server.log()}
-    pairs = [(served.trace, log[f"r{served.trace.request}"]) for served in answer.served]
+    pairs = [(request.trace, log[f"r{request.trace.request}"]) for request in answer.measured]
     assert answer.failures == {}
     lags = [
         answer.zero_s + seen - sent

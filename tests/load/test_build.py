@@ -1,4 +1,4 @@
-"""Workloads as letters to the load process: lengths, prompts, schedules, and what cannot be asked."""
+"""Workloads as jobs of the load process: lengths, prompts, schedules, and what cannot be asked."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def test_a_closed_load_warms_up_with_twice_its_concurrency() -> None:
 
     assert job.closed is not None
     assert job.closed.warmups == 8
-    assert len(job.asks) == 48
-    assert {len(ask.ids) for ask in job.asks} == {32}
-    assert len({ask.ids[0] for ask in job.asks}) == 48
+    assert len(job.requests) == 48
+    assert {len(request.ids) for request in job.requests} == {32}
+    assert len({request.ids[0] for request in job.requests}) == 48
     assert facts["prompts"] == "ids"
 
 
@@ -45,9 +45,9 @@ def test_a_conversations_prompt_grows_by_answer_and_question() -> None:
 
     assert job.closed is not None
     assert (job.closed.turns, job.closed.warmups) == (3, 6)
-    assert len(job.asks) == 6 + 9
+    assert len(job.requests) == 6 + 9
     for first in range(0, 15, 3):
-        one, two, three = (list(ask.ids) for ask in job.asks[first : first + 3])
+        one, two, three = (list(request.ids) for request in job.requests[first : first + 3])
         assert (len(one), len(two), len(three)) == (32, 72, 112)
         assert two[:32] == one
         assert three[:72] == two
@@ -57,7 +57,7 @@ def test_a_conversation_over_chat_has_roles() -> None:
     """User and assistant in turns, the user last."""
     job, facts = build.job(_load(kind="closed", turns=2, requests=2), CHAT, "s", "0")
 
-    assert [role for role, _ in job.asks[1].messages] == ["user", "assistant", "user"]
+    assert [role for role, _ in job.requests[1].messages] == ["user", "assistant", "user"]
     assert facts["prompts"] == "chat"
 
 
@@ -66,8 +66,8 @@ def test_text_prompts_have_the_length_by_the_models_tokenizer() -> None:
     job, facts = build.job(_load(), TEXT, "s", "0")
     encode = Tokenizer.from_file(str(TOKENIZER)).encode
 
-    assert {len(encode(ask.text).ids) for ask in job.asks} == {32}
-    assert {ask.prompt_tokens for ask in job.asks} == {32}
+    assert {len(encode(request.text).ids) for request in job.requests} == {32}
+    assert {request.prompt_tokens for request in job.requests} == {32}
     assert facts["prompts"] == "text"
 
 
@@ -75,7 +75,7 @@ def test_drawn_lengths_fit_the_context_together() -> None:
     """Both ends are drawn, and never exceed the model."""
     load = _load(lengths="lognormal", spread=2.0, prompt_tokens=600, new_tokens=200, requests=300)
     job, _ = build.job(load, IDS, "s", "0")
-    sizes = [(len(ask.ids), ask.new_tokens) for ask in job.asks]
+    sizes = [(len(request.ids), request.new_tokens) for request in job.requests]
 
     assert len(set(sizes)) > 100
     assert max(a + b for a, b in sizes) <= 1024
@@ -108,13 +108,13 @@ def test_a_trace_is_replayed_scaled_and_cut_to_the_context(trace: str) -> None:
 
     assert job.opened is not None
     assert again.opened is not None
-    own = job.asks[job.opened.warmup :]
+    own = job.requests[job.opened.warmup :]
     assert job.opened.due_s == pytest.approx([i * 0.05 for i in range(50)])
-    assert facts["capped"] == sum(len(ask.ids) == 1004 for ask in own) == 10
-    assert {len(ask.ids) for ask in own} == {100, 1004}
-    assert {ask.new_tokens for ask in own} == {20}
-    assert [len(a.ids) for a in again.asks] == [len(a.ids) for a in job.asks]  # the same stretch each round
-    assert again.asks[-1].ids != job.asks[-1].ids  # of other words
+    assert facts["capped"] == sum(len(request.ids) == 1004 for request in own) == 10
+    assert {len(request.ids) for request in own} == {100, 1004}
+    assert {request.new_tokens for request in own} == {20}
+    assert [len(a.ids) for a in again.requests] == [len(a.ids) for a in job.requests]  # the same stretch each round
+    assert again.requests[-1].ids != job.requests[-1].ids  # of other words
 
 
 def test_a_traces_lengths_can_come_at_another_rate(trace: str) -> None:
@@ -136,7 +136,9 @@ def test_a_trace_of_texts_sends_its_texts(tmp_path: Path) -> None:
 
     assert ids.opened is not None
     decode = Tokenizer.from_file(str(TOKENIZER)).decode
-    assert {decode(list(ask.ids)).strip() for ask in ids.asks[ids.opened.warmup :]} == {f"why {i}?" for i in range(9)}
-    assert {ask.text for ask in text.asks[ids.opened.warmup :]} == {f"why {i}?" for i in range(9)}
+    assert {decode(list(request.ids)).strip() for request in ids.requests[ids.opened.warmup :]} == {
+        f"why {i}?" for i in range(9)
+    }
+    assert {request.text for request in text.requests[ids.opened.warmup :]} == {f"why {i}?" for i in range(9)}
     with pytest.raises(UserError, match="has no times: give the workload a rate_per_s"):
         build.job(Workload(kind="trace", path=str(file), requests=9), IDS, "s", "0")

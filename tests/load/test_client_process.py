@@ -10,10 +10,10 @@ from time import perf_counter
 from typing import Any
 
 from bench.contract import wire
-from bench.load.client import answered
-from bench.load.job import Ask, Closed, LoadJob
+from bench.load.client import read_answer
+from bench.load.job import ClosedSchedule, LoadJob, Request
 from tests.instrument.scripted_server import Scripted, running
-from tests.load.loads import asks, endpoint
+from tests.load.loads import endpoint, requests
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK: dict[str, Any] = {"ttft_s": 0.005, "itl_s": 0.002}
@@ -32,58 +32,58 @@ def test_a_load_runs_in_a_process_of_its_own(server: Scripted, tmp_path: Path) -
     """
     server.reset()
     began = perf_counter()
-    with start(LoadJob(endpoint(server), asks(*[QUICK] * 10), closed=Closed(2)), tmp_path) as process:
+    with start(LoadJob(endpoint(server), requests(*[QUICK] * 10), closed=ClosedSchedule(2)), tmp_path) as process:
         assert process.wait(20) == 0
-    answer = answered(tmp_path / "answer.json")
+    answer = read_answer(tmp_path / "answer.json")
 
     log = server.log()
     assert log[0].received_s - began < 2.0
-    assert len(answer.served) == 6
+    assert len(answer.measured) == 6
     assert answer.failures == {}
-    assert answer.served[0].trace.event_tokens == (1,) * 8
-    first = answer.zero_s + answer.served[0].trace.sent_s
+    assert answer.measured[0].trace.event_tokens == (1,) * 8
+    first = answer.zero_s + answer.measured[0].trace.sent_s
     assert 0 <= next(e for e in log if e.key == "request 4").received_s - first < 0.1
 
 
 def test_a_job_that_cannot_run_is_answered(server: Scripted, tmp_path: Path) -> None:
     """The answer says why; there is no traceback to read."""
-    job = LoadJob(endpoint(server, url="nowhere"), (Ask(1, text="x"),), closed=Closed(1, 0))
+    job = LoadJob(endpoint(server, url="nowhere"), (Request(1, text="x"),), closed=ClosedSchedule(1, 0))
     with start(job, tmp_path) as process:
         assert process.wait(20) == 0
 
-    assert "no URL of a server" in answered(tmp_path / "answer.json").error
+    assert "no URL of a server" in read_answer(tmp_path / "answer.json").error
 
 
 def test_an_interrupt_keeps_what_was_finished(server: Scripted, tmp_path: Path) -> None:
     """SIGINT in the middle: finished requests are whole, those in flight are counted as cancelled."""
     scripts = [*[QUICK] * 6, *[{"never": True}] * 6]
     server.reset()
-    with start(LoadJob(endpoint(server), asks(*scripts), closed=Closed(2, 2)), tmp_path) as process:
+    with start(LoadJob(endpoint(server), requests(*scripts), closed=ClosedSchedule(2, 2)), tmp_path) as process:
         while len(server.log()) < 8:
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(20) == 0
-    answer = answered(tmp_path / "answer.json")
+    answer = read_answer(tmp_path / "answer.json")
 
     assert answer.ended == "stopped"
     assert answer.failures == {"cancelled": 2}
-    assert [sum(s.trace.event_tokens) for s in answer.served] == [8, 8, 8, 8, 0, 0]
+    assert [sum(s.trace.event_tokens) for s in answer.measured] == [8, 8, 8, 8, 0, 0]
 
 
 def test_a_server_that_dies_loses_no_finished_request(tmp_path: Path) -> None:
     """Killed in the middle: what was finished is whole, what was in flight or came after is counted."""
     with running() as server:
-        job = LoadJob(endpoint(server), asks(*[{"ttft_s": 0.05}] * 40), closed=Closed(2, 2))
+        job = LoadJob(endpoint(server), requests(*[{"ttft_s": 0.05}] * 40), closed=ClosedSchedule(2, 2))
         with start(job, tmp_path) as process:
             while len(server.log()) < 12:
                 time.sleep(0.02)
             server.process.kill()
             assert process.wait(20) == 0
-    answer = answered(tmp_path / "answer.json")
+    answer = read_answer(tmp_path / "answer.json")
 
-    whole = [s for s in answer.served if s.failure is None]
+    whole = [s for s in answer.measured if s.failure is None]
     assert len(whole) >= 8
     assert all(sum(s.trace.event_tokens) == 8 for s in whole)
-    assert len(answer.served) == 38
+    assert len(answer.measured) == 38
     assert set(answer.failures) <= {"refused", "reset", "truncated"}
     assert sum(answer.failures.values()) == 38 - len(whole)

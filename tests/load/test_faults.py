@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench.load import client
-from bench.load.job import Ask, Closed, Endpoint, LoadAnswer, LoadJob
+from bench.load.job import ClosedSchedule, Endpoint, LoadAnswer, LoadJob, Request
 from bench.measure.latency import completed, latency_metrics
 from tests.instrument.scripted_server import Scripted
 from tests.load.loads import closed, one
@@ -100,11 +100,11 @@ def test_a_fault_is_counted_and_the_others_are_not_lost(server: Scripted, name: 
 
     answer = closed(server, FINE, script, FINE, timeout_s=0.3)
 
-    before, found, after = answer.served
+    before, found, after = answer.measured
     assert (found.failure, words in found.trace.error) == (failure, True), found
     assert answer.failures == {failure: 1}
     assert [s.trace.event_tokens for s in (before, after)] == [(1,) * 8] * 2
-    traces = [s.trace for s in answer.served]
+    traces = [s.trace for s in answer.measured]
     assert len(completed(traces)) == 2
     assert latency_metrics(traces)["failed_requests"] == 1
 
@@ -124,10 +124,10 @@ def test_a_dropped_keep_alive_is_reopened(server: Scripted) -> None:
     answer = closed(server, FINE, {**FINE, "hang_up": True}, FINE)
 
     assert answer.reconnects == 1
-    assert [s.reconnects for s in answer.served] == [0, 1, 0]
-    assert [s.trace.event_tokens for s in answer.served] == [(1,) * 8] * 3
+    assert [s.reconnects for s in answer.measured] == [0, 1, 0]
+    assert [s.trace.event_tokens for s in answer.measured] == [(1,) * 8] * 3
     assert [entry.key for entry in server.log()] == [f"request {i}" for i in (0, 1, 1, 2)]
-    assert answer.served[1].trace.due_s < answer.served[1].trace.sent_s
+    assert answer.measured[1].trace.due_s < answer.measured[1].trace.sent_s
 
 
 def test_a_connection_dropped_while_idle_costs_nothing(server: Scripted) -> None:
@@ -135,7 +135,7 @@ def test_a_connection_dropped_while_idle_costs_nothing(server: Scripted) -> None
     answer = closed(server, *[{**FINE, "drop": True}] * 4)
 
     assert answer.failures == {}
-    assert sum(s.fresh_connection for s in answer.served) >= 3
+    assert sum(s.fresh_connection for s in answer.measured) >= 3
 
 
 def test_nobody_listens() -> None:
@@ -144,10 +144,10 @@ def test_nobody_listens() -> None:
         port = free.getsockname()[1]
     endpoint = Endpoint(f"http://127.0.0.1:{port}", "m", timeout_s=2.0)
 
-    answer = client.run(LoadJob(endpoint, (Ask(4, text="x"),) * 6, closed=Closed(2, 0)))
+    answer = client.run(LoadJob(endpoint, (Request(4, text="x"),) * 6, closed=ClosedSchedule(2, 0)))
 
     assert answer.failures == {"refused": 6}
-    assert answer.served[0].trace.error == "no connection: Connection refused"
+    assert answer.measured[0].trace.error == "no connection: Connection refused"
 
 
 @contextmanager
@@ -177,7 +177,7 @@ def _answering(data: bytes, tls: ssl.SSLContext | None = None) -> Iterator[str]:
 
 def _asked(url: str) -> LoadAnswer:
     endpoint = Endpoint(url, "m", timeout_s=2.0, exact_length=False)
-    return client.run(LoadJob(endpoint, (Ask(2, text="x"),), closed=Closed(1, 0)))
+    return client.run(LoadJob(endpoint, (Request(2, text="x"),), closed=ClosedSchedule(1, 0)))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def _asked(url: str) -> LoadAnswer:
 def test_what_is_no_event_stream_says_what_it_is(data: bytes, failure: str, words: str) -> None:
     """Another protocol, a plain JSON answer, a redirect, a hang-up."""
     with _answering(data) as url:
-        found = _asked(url).served[0]
+        found = _asked(url).measured[0]
 
     assert (found.failure, words in found.trace.error) == (failure, True), found
 
@@ -207,7 +207,7 @@ def test_a_body_that_ends_with_its_connection_is_whole() -> None:
     event = b'data: {"choices": [{"text": "a"}]}\n\n'
     data = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + event * 2 + b"data: [DONE]\n\n"
     with _answering(data) as url:
-        found = _asked(url).served[0]
+        found = _asked(url).measured[0]
 
     assert (found.failure, found.trace.event_tokens) == (None, (1, 1))
 
@@ -245,9 +245,9 @@ def test_an_https_endpoint_is_asked_over_tls(tmp_path: Path, monkeypatch: pytest
     data = b'data: {"choices": [{"text": "a"}]}\n\ndata: [DONE]\n\n'
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(data)
     with _answering(head + data, tls) as url:
-        stranger = _asked(url).served[0]
+        stranger = _asked(url).measured[0]
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        found = _asked(url).served[0]
+        found = _asked(url).measured[0]
 
     assert (stranger.failure, "certificate" in stranger.trace.error) == ("refused", True), stranger
     assert (found.failure, found.trace.event_tokens) == (None, (1,))

@@ -8,11 +8,11 @@ from scipy import stats
 
 from bench.load import arrivals, client
 from bench.load.health import in_flight
-from bench.load.job import Closed, InFlight, LoadJob, Open
+from bench.load.job import ClosedSchedule, InFlight, LoadJob, OpenSchedule
 from bench.measure.latency import e2el_s, latency_metrics, ttft_s
 from bench.measure.stats import percentile
 from tests.instrument.scripted_server import Scripted
-from tests.load.loads import asks, closed, endpoint, opened
+from tests.load.loads import closed, endpoint, opened, requests
 
 QUICK: dict[str, Any] = {"ttft_s": 0.01, "itl_s": 0.002}
 
@@ -22,41 +22,41 @@ def test_a_closed_loop_keeps_its_concurrency(server: Scripted) -> None:
     answer = closed(server, *[QUICK] * 80, concurrency=8, warmup=-1)
 
     assert len(answer.warmup) == 16
-    assert len(answer.served) == 64
+    assert len(answer.measured) == 64
     assert answer.in_flight.mean > 7.5
     assert answer.in_flight.high == 8
-    assert {s.trace.window for s in answer.served} == {0}
+    assert {s.trace.window for s in answer.measured} == {0}
     assert {s.trace.window for s in answer.warmup} == {-1}
-    assert answer.ended == "asks"
+    assert answer.ended == "requests"
 
 
 def test_the_window_opens_and_closes_with_a_measured_request(server: Scripted) -> None:
     """Zero is the first measured sending, the window's end the last; warm-up times are below zero."""
     answer = closed(server, *[QUICK] * 12, concurrency=2)
-    sent = [s.trace.sent_s for s in answer.served]
+    sent = [s.trace.sent_s for s in answer.measured]
 
     assert 0 <= min(sent) < 0.002
     assert answer.window_s == pytest.approx(max(sent), abs=0.002)
-    assert all(s.trace.due_s == s.trace.sent_s for s in answer.served)
+    assert all(s.trace.due_s == s.trace.sent_s for s in answer.measured)
     assert all(s.trace.sent_s < 0 for s in answer.warmup)
 
 
 def test_a_duration_ends_the_sending_and_waits_for_the_rest(server: Scripted) -> None:
     """No request is begun after it, none that was is lost."""
-    job = LoadJob(endpoint(server), asks(*[QUICK] * 400), closed=Closed(4, 4, duration_s=0.3))
+    job = LoadJob(endpoint(server), requests(*[QUICK] * 400), closed=ClosedSchedule(4, 4, duration_s=0.3))
 
     answer = client.run(job)
 
     assert answer.ended == "duration"
     assert answer.window_s == pytest.approx(0.3, abs=0.02)
-    assert all(s.trace.sent_s <= answer.window_s for s in answer.served)
-    assert 8 < len(answer.served) < 396
+    assert all(s.trace.sent_s <= answer.window_s for s in answer.measured)
+    assert 8 < len(answer.measured) < 396
     assert answer.failures == {}
 
 
 def test_a_ramp_spreads_the_first_requests(server: Scripted) -> None:
     """Four slots over 0.2 s begin 50 ms apart, so that they do not move in step."""
-    job = LoadJob(endpoint(server), asks(*[QUICK] * 16), closed=Closed(4, 4, ramp_s=0.2))
+    job = LoadJob(endpoint(server), requests(*[QUICK] * 16), closed=ClosedSchedule(4, 4, ramp_s=0.2))
 
     first = sorted(s.trace.sent_s for s in client.run(job).warmup)
 
@@ -68,10 +68,10 @@ def test_an_open_loop_sends_when_due(server: Scripted) -> None:
     due = arrivals.poisson(60, 120.0, "due")
     slow = {"ttft_s": 0.2, "itl_s": 0.0}
 
-    answer = opened(server, Open(due, warmup=4, warmup_concurrency=4), *[QUICK] * 4, *[slow] * 60)
+    answer = opened(server, OpenSchedule(due, warmup=4, warmup_concurrency=4), *[QUICK] * 4, *[slow] * 60)
 
-    late = [s.trace.sent_s - s.trace.due_s for s in answer.served]
-    assert [s.trace.due_s for s in answer.served] == pytest.approx(list(due))
+    late = [s.trace.sent_s - s.trace.due_s for s in answer.measured]
+    assert [s.trace.due_s for s in answer.measured] == pytest.approx(list(due))
     assert min(late) >= 0
     assert percentile(late, 50) < 0.001
     assert answer.in_flight.high > 10
@@ -79,9 +79,9 @@ def test_an_open_loop_sends_when_due(server: Scripted) -> None:
 
 def test_a_poisson_runs_arrivals_are_poisson(server: Scripted) -> None:
     """What was sent, not what was planned: its gaps pass a Kolmogorov-Smirnov test for the exponential."""
-    answer = opened(server, Open(arrivals.poisson(300, 100.0, "sent")), *[QUICK] * 300)
+    answer = opened(server, OpenSchedule(arrivals.poisson(300, 100.0, "sent")), *[QUICK] * 300)
 
-    sent = sorted(s.trace.sent_s for s in answer.served)
+    sent = sorted(s.trace.sent_s for s in answer.measured)
     gaps = [b - a for a, b in pairwise(sent)]
     assert answer.failures == {}
     assert stats.kstest(gaps, stats.expon(scale=1 / 100).cdf).pvalue > 0.01
@@ -89,16 +89,16 @@ def test_a_poisson_runs_arrivals_are_poisson(server: Scripted) -> None:
 
 def test_a_conversation_sends_its_turns_in_order(server: Scripted) -> None:
     """Two at a time, three turns each: a turn leaves after the answer before it and the pause."""
-    shape = Closed(2, 6, turns=3, think_s=0.05)
-    answer = client.run(LoadJob(endpoint(server), asks(*[QUICK] * 18), closed=shape))
+    shape = ClosedSchedule(2, 6, turns=3, think_s=0.05)
+    answer = client.run(LoadJob(endpoint(server), requests(*[QUICK] * 18), closed=shape))
 
-    found = {s.trace.request: s for s in (*answer.warmup, *answer.served)}
+    found = {s.trace.request: s for s in (*answer.warmup, *answer.measured)}
     assert len(found) == 18
     assert answer.in_flight.high <= 2
     for first in range(0, 18, 3):
         for turn in (first, first + 1):
             assert 0.048 <= found[turn + 1].trace.sent_s - found[turn].end_s < 0.15
-    assert all(s.trace.sent_s <= answer.window_s for s in answer.served)
+    assert all(s.trace.sent_s <= answer.window_s for s in answer.measured)
 
 
 def test_a_conversation_ends_with_a_turn_that_failed(server: Scripted) -> None:
@@ -106,9 +106,9 @@ def test_a_conversation_ends_with_a_turn_that_failed(server: Scripted) -> None:
     scripts = [QUICK] * 9
     scripts[3] = {"status": 500}
 
-    answer = client.run(LoadJob(endpoint(server), asks(*scripts), closed=Closed(1, 0, turns=3)))
+    answer = client.run(LoadJob(endpoint(server), requests(*scripts), closed=ClosedSchedule(1, 0, turns=3)))
 
-    assert [s.trace.request for s in answer.served] == [0, 1, 2, 3, 6]
+    assert [s.trace.request for s in answer.measured] == [0, 1, 2, 3, 6]
     assert answer.failures == {"status": 1}
 
 
@@ -116,23 +116,23 @@ def test_a_limit_in_flight_makes_requests_wait_here(server: Scripted) -> None:
     """With two at most, four due together are taken up at once and sent in pairs; latency is from due."""
     slow = {"ttft_s": 0.1}
 
-    answer = opened(server, Open((0.0, 0.0, 0.0, 0.0), max_in_flight=2), *[slow] * 4)
+    answer = opened(server, OpenSchedule((0.0, 0.0, 0.0, 0.0), max_in_flight=2), *[slow] * 4)
 
-    queued = [s.queued_s for s in answer.served]
-    sent = [s.trace.sent_s for s in answer.served]
+    queued = [s.queued_s for s in answer.measured]
+    sent = [s.trace.sent_s for s in answer.measured]
     assert max(queued) < 0.02
     assert sent[2] > 0.09
-    assert ttft_s(answer.served[3].trace) > 0.19
+    assert ttft_s(answer.measured[3].trace) > 0.19
 
 
 def test_a_schedules_ramp_is_not_measured(server: Scripted) -> None:
     """What is due before the window opens or after it closes is kept apart; zero is the opening."""
-    shape = Open(arrivals.constant(10, 50.0), ramp_s=0.1, window_end_s=0.15)
+    shape = OpenSchedule(arrivals.constant(10, 50.0), ramp_s=0.1, window_end_s=0.15)
 
     answer = opened(server, shape, *[QUICK] * 10)
 
-    assert [s.trace.request for s in answer.served] == [5, 6, 7]
-    assert answer.served[0].trace.due_s == pytest.approx(0.0, abs=1e-6)
+    assert [s.trace.request for s in answer.measured] == [5, 6, 7]
+    assert answer.measured[0].trace.due_s == pytest.approx(0.0, abs=1e-6)
     assert answer.window_s == pytest.approx(0.05)
 
 
@@ -145,44 +145,44 @@ def test_an_open_loop_shows_a_stall_that_a_closed_loop_hides(server: Scripted) -
     scripts: list[dict[str, Any]] = [{"ttft_s": 0.002}] * count
     scripts[at] = {"ttft_s": 0.002, "stall_s": stall_s}
 
-    schedule = Open(arrivals.poisson(count, 50.0, "stall"))
+    schedule = OpenSchedule(arrivals.poisson(count, 50.0, "stall"))
     open_loop = opened(server, schedule, *scripts, tokens=1, timeout_s=20.0)
     closed_loop = closed(server, *scripts, tokens=1, timeout_s=20.0)
 
-    open_p99 = latency_metrics([s.trace for s in open_loop.served])["ttft_p99_s"]
-    closed_p99 = latency_metrics([s.trace for s in closed_loop.served])["ttft_p99_s"]
+    open_p99 = latency_metrics([s.trace for s in open_loop.measured])["ttft_p99_s"]
+    closed_p99 = latency_metrics([s.trace for s in closed_loop.measured])["ttft_p99_s"]
     assert open_p99 > 0.9 * stall_s
     assert closed_p99 < 0.1 * stall_s
-    assert sum(e2el_s(s.trace) > 0.3 for s in closed_loop.served) == 1
-    assert sum(e2el_s(s.trace) > 0.3 for s in open_loop.served) > 200
+    assert sum(e2el_s(s.trace) > 0.3 for s in closed_loop.measured) == 1
+    assert sum(e2el_s(s.trace) > 0.3 for s in open_loop.measured) > 200
 
 
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
         ({}, "either"),
-        ({"closed": Closed(1), "opened": Open((0.0,))}, "either"),
-        ({"closed": Closed(0)}, "at least 1"),
-        ({"closed": Closed(8)}, "none is measured"),
-        ({"opened": Open((0.0, 1.0))}, "due times"),
-        ({"opened": Open((0.0, 2.0, 1.0))}, "ascend"),
+        ({"closed": ClosedSchedule(1), "opened": OpenSchedule((0.0,))}, "either"),
+        ({"closed": ClosedSchedule(0)}, "at least 1"),
+        ({"closed": ClosedSchedule(8)}, "none is measured"),
+        ({"opened": OpenSchedule((0.0, 1.0))}, "due times"),
+        ({"opened": OpenSchedule((0.0, 2.0, 1.0))}, "ascend"),
     ],
 )
 def test_a_load_that_cannot_be_is_refused(server: Scripted, shape: dict[str, Any], words: str) -> None:
     """Before anything is sent, with what is wrong."""
     with pytest.raises(ValueError, match=words):
-        client.run(LoadJob(endpoint(server), asks(*[QUICK] * 3), **shape))
+        client.run(LoadJob(endpoint(server), requests(*[QUICK] * 3), **shape))
 
 
 def test_answers_over_the_bound_are_decoded_as_they_end(server: Scripted) -> None:
     """Memory is bounded, the numbers are the same, and the answer says how many were."""
-    job = LoadJob(endpoint(server), asks(*[QUICK] * 6), closed=Closed(1, 0), hold_bytes=3000)
+    job = LoadJob(endpoint(server), requests(*[QUICK] * 6), closed=ClosedSchedule(1, 0), hold_bytes=3000)
 
     answer = client.run(job)
 
     assert 0 < answer.decoded_inside < 6
-    assert [s.trace.event_tokens for s in answer.served] == [(1,) * 8] * 6
-    assert all(b >= a for s in answer.served for a, b in pairwise(s.trace.token_s))
+    assert [s.trace.event_tokens for s in answer.measured] == [(1,) * 8] * 6
+    assert all(b >= a for s in answer.measured for a, b in pairwise(s.trace.token_s))
 
 
 def test_the_client_states_its_own_health(server: Scripted) -> None:

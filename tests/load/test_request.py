@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from bench.load.job import Ask, Endpoint
-from bench.load.request import address, body, prepared
+from bench.load.job import Endpoint, Request
+from bench.load.request import address, body, encode
 
 COMPLETIONS = Endpoint("http://localhost:8000", "m")
 CHAT = Endpoint("http://localhost:8000", "m", api="chat")
@@ -37,7 +37,7 @@ def test_what_is_no_url_is_refused(url: str) -> None:
 
 def test_a_request_is_whole_before_the_clock_starts() -> None:
     """Line, headers, length and body: exact count of tokens asked, greedy, streamed, with usage."""
-    [data] = prepared(COMPLETIONS, [Ask(5, ids=(1, 2, 3))], {})
+    [data] = encode(COMPLETIONS, [Request(5, ids=(1, 2, 3))], {})
     head, _, sent = data.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
 
@@ -59,7 +59,7 @@ def test_extra_fields_are_added_replaced_or_removed() -> None:
     """The request's own come last; null removes a field that a server would refuse."""
     endpoint = Endpoint("http://h", "m", extra={"ignore_eos": None, "top_k": 1, "seed": 1})
 
-    fields = body(endpoint, Ask(5, text="hi", extra={"seed": 2}))
+    fields = body(endpoint, Request(5, text="hi", extra={"seed": 2}))
 
     assert "ignore_eos" not in fields
     assert (fields["top_k"], fields["seed"], fields["prompt"]) == (1, 2, "hi")
@@ -67,37 +67,37 @@ def test_extra_fields_are_added_replaced_or_removed() -> None:
 
 def test_chat_takes_text_or_messages() -> None:
     """A text is the user's one message."""
-    assert body(CHAT, Ask(5, text="hi"))["messages"] == [{"role": "user", "content": "hi"}]
-    said = body(CHAT, Ask(5, messages=(("system", "s"), ("user", "u"))))["messages"]
+    assert body(CHAT, Request(5, text="hi"))["messages"] == [{"role": "user", "content": "hi"}]
+    said = body(CHAT, Request(5, messages=(("system", "s"), ("user", "u"))))["messages"]
     assert [m["role"] for m in said] == ["system", "user"]
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "ask"),
+    ("endpoint", "prompt"),
     [
-        (COMPLETIONS, Ask(5)),
-        (COMPLETIONS, Ask(5, ids=(1,), text="x")),
-        (COMPLETIONS, Ask(5, messages=(("user", "x"),))),
-        (CHAT, Ask(5, ids=(1, 2))),
+        (COMPLETIONS, Request(5)),
+        (COMPLETIONS, Request(5, ids=(1,), text="x")),
+        (COMPLETIONS, Request(5, messages=(("user", "x"),))),
+        (CHAT, Request(5, ids=(1, 2))),
     ],
 )
-def test_a_prompt_the_api_does_not_take_is_refused(endpoint: Endpoint, ask: Ask) -> None:
+def test_a_prompt_the_api_does_not_take_is_refused(endpoint: Endpoint, prompt: Request) -> None:
     """None, two at once, messages for completions, token ids for chat."""
     with pytest.raises(ValueError, match=r"one of|chat API"):
-        body(endpoint, ask)
+        body(endpoint, prompt)
 
 
 def test_the_key_comes_from_the_environment() -> None:
-    """It is in the request and in no letter; where its variable is missing, that is said."""
+    """It is in the request and in no file; where its variable is missing, that is said."""
     endpoint = Endpoint("http://h", "m", key_variable="KEY")
 
-    assert b"\r\nAuthorization: Bearer s3cret\r\n" in prepared(endpoint, [Ask(1, text="x")], {"KEY": "s3cret"})[0]
+    assert b"\r\nAuthorization: Bearer s3cret\r\n" in encode(endpoint, [Request(1, text="x")], {"KEY": "s3cret"})[0]
     with pytest.raises(ValueError, match="KEY is not set"):
-        prepared(endpoint, [Ask(1, text="x")], {})
+        encode(endpoint, [Request(1, text="x")], {})
 
 
 @pytest.mark.parametrize("fields", [{"headers": {"X": "a\r\nB: c"}}, {"headers": {"X\n": "a"}}])
 def test_a_header_cannot_bring_another(fields: dict[str, Any]) -> None:
     """A line break in a name or value is refused."""
     with pytest.raises(ValueError, match="line break"):
-        prepared(Endpoint("http://h", "m", **fields), [Ask(1, text="x")], {})
+        encode(Endpoint("http://h", "m", **fields), [Request(1, text="x")], {})

@@ -10,7 +10,7 @@ import pytest
 from bench.contract.record import RequestTrace, Result
 from bench.contract.workload import Slo, Workload
 from bench.load import sweep
-from bench.load.job import LoadAnswer, Served
+from bench.load.job import LoadAnswer, RequestResult
 from bench.process import server
 from bench.progress.progress import Progress
 from bench.publish.tables import build
@@ -130,7 +130,7 @@ def _answer(rate: float, slow: int) -> LoadAnswer:
         RequestTrace(i, 0, 16, i / rate, i / rate, (i / rate + (1.0 if i < slow else 0.1), i / rate + 1.2), (1, 1))
         for i in range(100)
     ]
-    return LoadAnswer(served=tuple(Served(t, None, t.due_s, t.token_s[0], t.token_s[-1]) for t in traces))
+    return LoadAnswer(measured=tuple(RequestResult(t, None, t.due_s, t.token_s[0], t.token_s[-1]) for t in traces))
 
 
 def test_a_search_asks_again_where_it_is_not_clear() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from bench.contract.errors import UserError
 from bench.load import traces
-from bench.load.traces import Call
+from bench.load.traces import TraceRequest
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:15:50.9951690,396,109
@@ -61,16 +61,20 @@ def file(folder: Path, text: str) -> Path:
     return path
 
 
-def made(count: int, seed: int = 0) -> tuple[Call, ...]:
+def bursty(count: int, seed: int = 0) -> tuple[TraceRequest, ...]:
     """A bursty trace of so many requests, each told apart by its prompt's length."""
     draw = random.Random(seed)  # noqa: S311
     times = sorted(draw.choices(range(count), k=count))
-    return tuple(Call(float(t - times[0]), i + 1, draw.randint(1, 900)) for i, t in enumerate(times))
+    return tuple(TraceRequest(float(t - times[0]), i + 1, draw.randint(1, 900)) for i, t in enumerate(times))
 
 
 def test_azure_is_read(tmp_path: Path) -> None:
     """Times count from the first by time, to the microsecond; a request without a prompt is left out."""
-    assert traces.read(file(tmp_path, AZURE)) == (Call(0.0, 374, 44), Call(4.314579, 396, 109), Call(60.0, 20000, 5))
+    assert traces.read(file(tmp_path, AZURE)) == (
+        TraceRequest(0.0, 374, 44),
+        TraceRequest(4.314579, 396, 109),
+        TraceRequest(60.0, 20000, 5),
+    )
 
 
 def test_azure_of_2024_is_read(tmp_path: Path) -> None:
@@ -81,25 +85,25 @@ def test_azure_of_2024_is_read(tmp_path: Path) -> None:
         "2024-05-10 00:00:01.017335+00:00,2399,6\r\n"
     )
 
-    assert traces.read(file(tmp_path, text)) == (Call(0.0, 2162, 5), Call(1.007405, 2399, 6))
+    assert traces.read(file(tmp_path, text)) == (TraceRequest(0.0, 2162, 5), TraceRequest(1.007405, 2399, 6))
 
 
 def test_burstgpt_is_read(tmp_path: Path) -> None:
     """Failed requests have no answer and are left out."""
-    assert traces.read(file(tmp_path, BURSTGPT)) == (Call(0.0, 472, 18), Call(113.5, 417, 276))
+    assert traces.read(file(tmp_path, BURSTGPT)) == (TraceRequest(0.0, 472, 18), TraceRequest(113.5, 417, 276))
 
 
 def test_burstgpt_with_sessions_is_read(tmp_path: Path) -> None:
     """Columns are found by name: two more in between change nothing."""
-    assert traces.read(file(tmp_path, SESSIONS)) == (Call(0.0, 472, 18), Call(2.0, 417, 276))
+    assert traces.read(file(tmp_path, SESSIONS)) == (TraceRequest(0.0, 472, 18), TraceRequest(2.0, 417, 276))
 
 
 def test_mooncake_is_read(tmp_path: Path) -> None:
     """Times are milliseconds; block ids are kept where there are any."""
     assert traces.read(file(tmp_path, MOONCAKE)) == (
-        Call(0.0, 1100, 52, (0, 46, 47)),
-        Call(10.508, 512, 26, (0,)),
-        Call(10.508, 30, 1),
+        TraceRequest(0.0, 1100, 52, (0, 46, 47)),
+        TraceRequest(10.508, 512, 26, (0,)),
+        TraceRequest(10.508, 30, 1),
     )
 
 
@@ -107,8 +111,8 @@ def test_mooncake_is_read(tmp_path: Path) -> None:
 def test_sharegpt_is_read(tmp_path: Path, indent: int | None) -> None:
     """The first human turn that the next turn answers; conversations without one are left out."""
     assert traces.read(file(tmp_path, json.dumps(SHAREGPT, indent=indent)), words) == (
-        Call(0.0, 2, 3, text="one two"),
-        Call(0.0, 1, 2, text="why"),
+        TraceRequest(0.0, 2, 3, text="one two"),
+        TraceRequest(0.0, 1, 2, text="why"),
     )
 
 
@@ -119,27 +123,27 @@ def test_sharegpt_asks_for_a_tokenizer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("TIMESTAMP,ContextTokens\n", r"line 1: there is no column GeneratedTokens"),
-        (BURSTGPT.replace("Response tokens", "Output"), r"line 1: there is no column Response tokens"),
-        (AZURE + "2023-11-16 18:20:00.0,12\n", r"line 6: it has no time and two numbers"),
-        (AZURE + "16/11/2023 18:20,12,3\n", r"line 6: it has no time"),
-        (AZURE + "2023-11-16 18:20:00.0,12,-3\n", r"line 6: it has no time"),
-        (BURSTGPT + "130,GPT-4,many,3,4,API log\n", r"line 5: it has no time"),
-        (BURSTGPT + "nan,GPT-4,1,3,4,API log\n", r"line 5: it has no time"),
-        (MOONCAKE + '{"timestamp": 20000, "input_le', r"line 5: it is no JSON"),
-        (MOONCAKE + '{"timestamp": 20000, "input_length": 5}\n', r"line 5: there is no output_length"),
-        (MOONCAKE + '{"timestamp": "1", "input_length": 5, "output_length": 1}\n', r"line 5: it has no time"),
-        (MOONCAKE + '{"timestamp": 1, "input_length": -5, "output_length": 1}\n', r"line 5: time .* no request"),
-        (MOONCAKE + "[1]\n", r"line 5: it has no time"),
-        (MOONCAKE.replace("[0]", "[0, 1, 2, 3, 4, 5, 6, 7]"), r"line 2: 8 hash_ids are not 512 tokens"),
-        ('[{"conversations": []},\n{"conversations": [}]\n', r"line 2: .*mend or remove"),
+        ("TIMESTAMP,ContextTokens\n", r"line 1: missing column GeneratedTokens"),
+        (BURSTGPT.replace("Response tokens", "Output"), r"line 1: missing column Response tokens"),
+        (AZURE + "2023-11-16 18:20:00.0,12\n", r"line 6: expected a time and two token counts"),
+        (AZURE + "16/11/2023 18:20,12,3\n", r"line 6: expected a time"),
+        (AZURE + "2023-11-16 18:20:00.0,12,-3\n", r"line 6: expected a time"),
+        (BURSTGPT + "130,GPT-4,many,3,4,API log\n", r"line 5: expected a time"),
+        (BURSTGPT + "nan,GPT-4,1,3,4,API log\n", r"line 5: expected a time"),
+        (MOONCAKE + '{"timestamp": 20000, "input_le', r"line 5: not valid JSON"),
+        (MOONCAKE + '{"timestamp": 20000, "input_length": 5}\n', r"line 5: missing field output_length"),
+        (MOONCAKE + '{"timestamp": "1", "input_length": 5, "output_length": 1}\n', r"line 5: expected a time"),
+        (MOONCAKE + '{"timestamp": 1, "input_length": -5, "output_length": 1}\n', r"line 5: invalid request: time"),
+        (MOONCAKE + "[1]\n", r"line 5: expected a time"),
+        (MOONCAKE.replace("[0]", "[0, 1, 2, 3, 4, 5, 6, 7]"), r"line 2: 8 hash_ids do not match 512 tokens"),
+        ('[{"conversations": []},\n{"conversations": [}]\n', r"line 2: .*fix or remove"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_a_broken_line_is_named(tmp_path: Path, text: str, message: str) -> None:
     """The sentence has the file, the line and what is wrong with it."""
-    with pytest.raises(UserError, match=rf"trace\.txt, {said}"):
+    with pytest.raises(UserError, match=rf"trace\.txt, {message}"):
         traces.read(file(tmp_path, text), words)
 
 
@@ -148,7 +152,9 @@ def test_a_broken_line_is_named(tmp_path: Path, text: str, said: str) -> None:
 )
 def test_an_unknown_format_names_the_four(tmp_path: Path, text: str) -> None:
     """The sentence says what could be given instead."""
-    with pytest.raises(UserError, match=r"trace\.txt is no trace.*Azure.*BurstGPT.*Mooncake.*ShareGPT"):
+    with pytest.raises(
+        UserError, match=r"unknown trace format in .*trace\.txt: expected .*Azure.*BurstGPT.*Mooncake.*ShareGPT"
+    ):
         traces.read(file(tmp_path, text), words)
 
 
@@ -157,7 +163,7 @@ def test_bytes_that_are_no_text_are_an_unknown_format(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv.gz"
     path.write_bytes(b"\x1f\x8b\x08\x00\xff\xfe")
 
-    with pytest.raises(UserError, match="is no trace known here"):
+    with pytest.raises(UserError, match="unknown trace format"):
         traces.read(path)
 
 
@@ -170,90 +176,98 @@ def test_an_empty_trace_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     """Without a traceback."""
-    with pytest.raises(UserError, match="cannot be read: No such file"):
+    with pytest.raises(UserError, match=r"cannot read the trace .*: No such file"):
         traces.read(tmp_path / "none.csv")
 
 
-def test_a_subset_is_a_stretch_of_the_trace() -> None:
+def test_a_sample_is_a_window_of_the_trace() -> None:
     """Neighbours stay neighbours with the gaps they had; times count from the first of them."""
-    calls = made(1000)
-    part = traces.taken(calls, 100, "s")
+    requests = bursty(1000)
+    part = traces.sample_window(requests, 100, "s")
     start = part[0].prompt_tokens - 1
 
-    assert [c.prompt_tokens for c in part] == [c.prompt_tokens for c in calls[start : start + 100]]
+    assert [c.prompt_tokens for c in part] == [c.prompt_tokens for c in requests[start : start + 100]]
     assert part[0].time_s == 0
     assert [b.time_s - a.time_s for a, b in pairwise(part)] == pytest.approx(
-        [b.time_s - a.time_s for a, b in pairwise(calls[start : start + 100])]
+        [b.time_s - a.time_s for a, b in pairwise(requests[start : start + 100])]
     )
 
 
-def test_the_seed_draws_the_stretch() -> None:
+def test_the_seed_draws_the_window() -> None:
     """Every engine meets the same requests; seeds reach both ends of the trace."""
-    calls = made(40)
-    starts = {seed: traces.taken(calls, 10, str(seed))[0].prompt_tokens for seed in range(1000)}
+    requests = bursty(40)
+    starts = {seed: traces.sample_window(requests, 10, str(seed))[0].prompt_tokens for seed in range(1000)}
 
-    assert traces.taken(calls, 10, "7") == traces.taken(calls, 10, "7")
+    assert traces.sample_window(requests, 10, "7") == traces.sample_window(requests, 10, "7")
     assert set(starts.values()) == set(range(1, 32))
-    assert traces.taken(calls, 40, "s") == calls
+    assert traces.sample_window(requests, 40, "s") == requests
 
 
 def test_texts_without_times_are_sampled() -> None:
     """There is no order to keep, and a file may be sorted by subject."""
-    calls = tuple(Call(0.0, i + 1, 5, text=str(i)) for i in range(1000))
-    part = traces.taken(calls, 100, "s")
+    requests = tuple(TraceRequest(0.0, i + 1, 5, text=str(i)) for i in range(1000))
+    part = traces.sample_window(requests, 100, "s")
 
-    assert part == traces.taken(calls, 100, "s") != traces.taken(calls, 100, "t")
+    assert part == traces.sample_window(requests, 100, "s") != traces.sample_window(requests, 100, "t")
     assert len({c.text for c in part}) == 100
     assert max(c.prompt_tokens for c in part) - min(c.prompt_tokens for c in part) > 500
 
 
 def test_more_than_there_is_cannot_be_taken() -> None:
     """A short trace is not repeated in silence."""
-    with pytest.raises(UserError, match="has 10 requests, not 11"):
-        traces.taken(made(10), 11, "s")
+    with pytest.raises(UserError, match="has 10 requests, fewer than the 11"):
+        traces.sample_window(bursty(10), 11, "s")
 
 
 def test_speed_divides_times() -> None:
     """Twice as fast is half the time; lengths stay."""
-    assert traces.scaled((Call(0.0, 1, 2), Call(3.0, 4, 5)), 2) == (Call(0.0, 1, 2), Call(1.5, 4, 5))
+    assert traces.rescale((TraceRequest(0.0, 1, 2), TraceRequest(3.0, 4, 5)), 2) == (
+        TraceRequest(0.0, 1, 2),
+        TraceRequest(1.5, 4, 5),
+    )
 
 
 @pytest.mark.parametrize("context", [4, 5, 64, 1000, 4096])
 @pytest.mark.parametrize("seed", range(5))
-def test_capped_requests_fit(context: int, seed: int) -> None:
+def test_fitted_requests_fit(context: int, seed: int) -> None:
     """Prompt and answer together never exceed the context, and an answer has two tokens at least."""
     draw = random.Random(seed)  # noqa: S311
-    calls = [Call(float(i), draw.randint(1, 9000), draw.randint(1, 9000)) for i in range(500)]
-    calls += [Call(500.0, 1, 1), Call(501.0, 1, context), Call(502.0, context, 1), Call(503.0, context, context)]
+    requests = [TraceRequest(float(i), draw.randint(1, 9000), draw.randint(1, 9000)) for i in range(500)]
+    requests += [
+        TraceRequest(500.0, 1, 1),
+        TraceRequest(501.0, 1, context),
+        TraceRequest(502.0, context, 1),
+        TraceRequest(503.0, context, context),
+    ]
 
-    fitted, changed = traces.capped(calls, context)
+    fitted, changed = traces.fit_to_context(requests, context)
 
     assert all(c.prompt_tokens + c.new_tokens <= context for c in fitted)
     assert all(c.prompt_tokens >= 1 and 2 <= c.new_tokens <= context // 2 for c in fitted)
-    assert changed == sum(a != b for a, b in zip(calls, fitted, strict=True)) > 0
+    assert changed == sum(a != b for a, b in zip(requests, fitted, strict=True)) > 0
 
 
 def test_what_fits_is_left_as_it_is() -> None:
     """A request within the context is no change; one token of answer is raised and counted."""
-    calls = (Call(0.0, 1000, 24), Call(1.0, 10, 1))
+    requests = (TraceRequest(0.0, 1000, 24), TraceRequest(1.0, 10, 1))
 
-    assert traces.capped(calls, 1024) == ((Call(0.0, 1000, 24), Call(1.0, 10, 2)), 1)
+    assert traces.fit_to_context(requests, 1024) == ((TraceRequest(0.0, 1000, 24), TraceRequest(1.0, 10, 2)), 1)
 
 
-def test_a_capped_prompt_has_its_blocks() -> None:
+def test_a_fitted_prompt_has_its_blocks() -> None:
     """As many block ids as the shorter prompt fills."""
-    fitted, _ = traces.capped((Call(0.0, 1500, 300, (7, 8, 9)),), 800)
+    fitted, _ = traces.fit_to_context((TraceRequest(0.0, 1500, 300, (7, 8, 9)),), 800)
 
-    assert fitted == (Call(0.0, 500, 300, (7,)),)
+    assert fitted == (TraceRequest(0.0, 500, 300, (7,)),)
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: traces.taken(made(3), 0, ""),
-        lambda: traces.scaled(made(3), 0.0),
-        lambda: traces.scaled(made(3), float("inf")),
-        lambda: traces.capped(made(3), 3),
+        lambda: traces.sample_window(bursty(3), 0, ""),
+        lambda: traces.rescale(bursty(3), 0.0),
+        lambda: traces.rescale(bursty(3), float("inf")),
+        lambda: traces.fit_to_context(bursty(3), 3),
     ],
 )
 def test_what_makes_no_sense_is_refused(call: Callable[[], object]) -> None:

@@ -109,10 +109,10 @@ def test_a_run_killed_outright_leaves_no_server_behind(cache: Path) -> None:
     """Its server dies with it; what it had started is found by the next start, named by doctor, and ended."""
     script = (
         "import sys, time\n"
-        "from bench.run import envs, serving\n"
+        "from bench.envs import environment; from bench.process import server\n"
         "from tests.process.test_server import _server\n"
-        "port = serving.free_port()\n"
-        "with serving.running(_server(port), port, envs.ensure('core', print), 'cpu') as live:\n"
+        "port = server.free_port()\n"
+        "with server.running(_server(port), port, environment.ensure('core', print), 'cpu') as live:\n"
         "    print(live.pid, flush=True)\n"
         "    time.sleep(600)\n"
     )

@@ -101,7 +101,7 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
-        "from tests.run import test_launch as t\n"
+        "from tests.process import test_supervisor as t\n"
         "t._run(Path(sys.argv[1]), 'hang')\n"
     )
     root = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from bench.contract import plugins
-from quantize import calibration, importance, pruning, surgery, training, transformer
+from quantize import calibration, pruning, surgery, training, transformer
 from quantize.methods import distill, wanda
 
 SMALL = {"samples": 8, "length": 128}
@@ -71,12 +71,12 @@ def _perplexity(folder: Path) -> float:
 
 def _mask(demo: Path, pruned: Path) -> dict[str, float]:
     """How many of wanda's zeros in the first layer are those of |W| x ||X||, and what else has changed."""
-    seen = pruning.calibrated(demo, wanda.Options(samples=8, length=128))
+    text = calibration.from_options(demo, wanda.Options(samples=8, length=128))
     model = transformer.load(demo, "cpu")
     given: list[torch.Tensor] = []
     model.get_submodule(LAYER).register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     with torch.no_grad():
-        model(input_ids=torch.tensor(seen.ids))
+        model(input_ids=torch.tensor(text.ids))
     weight = model.get_submodule(LAYER).weight.detach()
     norms = torch.cat([x.flatten(0, 1) for x in given]).norm(dim=0)
     order = (weight.abs() * norms).argsort(dim=1)
@@ -94,18 +94,18 @@ _UNITS: dict[surgery.What, list[list[int]]] = {
 }
 
 
-def _cut(demo: Path, what: surgery.What, kept: Sequence[Sequence[int]]) -> float:
+def _cut(demo: Path, what: surgery.What, units: Sequence[Sequence[int]]) -> float:
     """The largest difference of a logit between the model cut and the whole one with those units silenced."""
     whole, small = transformer.load(demo, "cpu"), transformer.load(demo, "cpu")
-    surgery.cut(small, what, kept)
+    surgery.cut(small, what, units)
     for i, layer in enumerate(whole.model.layers):
-        if what == "layers" and i not in kept[0]:
+        if what == "layers" and i not in units[0]:
             layer.register_forward_hook(lambda _, given, __: given[0])
         reader = {"heads": layer.self_attn.o_proj, "neurons": layer.mlp.down_proj}.get(what)
         if reader is not None:
             groups = 2 if what == "heads" else 768
             size = reader.weight.shape[1] // groups
-            gone = [u * size + j for u in range(groups) if u not in kept[i] for j in range(size)]
+            gone = [u * size + j for u in range(groups) if u not in units[i] for j in range(size)]
             reader.weight.data[:, gone] = 0.0
     ids = _ids(demo)[:2]
     with torch.no_grad():
@@ -115,7 +115,7 @@ def _cut(demo: Path, what: surgery.What, kept: Sequence[Sequence[int]]) -> float
 def _trained(demo: Path, pruned: Path, out: Path) -> dict[str, Any]:
     """Distillation without a break, broken off and resumed, and without a teacher."""
     plan = training.plan(TRAINED)
-    seen = training.text(pruned, plan)
+    windows = training.text(pruned, plan)
     guide = transformer.load(demo, "cpu")
 
     def run(name: str, plan: training.Plan, teacher: Any, stop: int = 0) -> tuple[Any, dict[str, Any]]:
@@ -123,14 +123,14 @@ def _trained(demo: Path, pruned: Path, out: Path) -> dict[str, Any]:
         work.mkdir(exist_ok=True)
         student = transformer.load(pruned, "cpu")
         if not stop:
-            return student, training.run(student, teacher, plan, seen, "cpu", work)
+            return student, training.run(student, teacher, plan, windows, "cpu", work)
         try:
-            training.run(student, _Breaking(teacher, stop), plan, seen, "cpu", work)
+            training.run(student, _Breaking(teacher, stop), plan, windows, "cpu", work)
         except _BrokenError:
             return student, {}
         raise AssertionError("it was to be interrupted")
 
-    training._SAVED_S, training._SAVED_SHARE = 0.0, 1e9  # after every step
+    training._SAVE_EVERY_S, training._SAVE_SHARE = 0.0, 1e9  # after every step
     straight, facts = run("straight", plan, guide)
     run("broken", plan, guide, stop=5)
     resumed, again = run("broken", plan, guide)
@@ -147,7 +147,7 @@ def _trained(demo: Path, pruned: Path, out: Path) -> dict[str, Any]:
         "resumed_at": again["resumed_at_steps"],
         "apart": (_flat(straight) - _flat(resumed)).abs().max().item(),
         "tuned": [loss for _, loss in tuned["loss_curve"]],
-        "scores": list(importance.of(guide, seen.ids[:4], "cpu", "neurons", "loss").shape),
+        "scores": list(surgery.importance(guide, windows.ids[:4], "cpu", "neurons", "loss").shape),
     }
 
 

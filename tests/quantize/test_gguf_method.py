@@ -45,7 +45,7 @@ def test_a_quantized_type_is_made_from_the_f16_file() -> None:
     [
         (gguf.Options(type="iq2_xs"), "worthless without an importance matrix"),
         (gguf.Options(type="f16", imatrix=True), "no use for f16"),
-        (gguf.Options(type="q2_k", imatrix=True, length=4096), "exceed the model's context of 1024"),
+        (gguf.Options(type="q2_k", imatrix=True, length=4096), "longer than the model's context of 1024"),
     ],
 )
 def test_what_makes_no_sense_is_unsupported(options: gguf.Options, words: str) -> None:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from bench.contract.errors import UserError
 from bench.formats import audit
-from quantize import checkpoint
+from bench.formats import folder as model_folder
 from quantize.methods import none
 
 DEMO = Path(__file__).resolve().parents[2] / "models" / "demo"
@@ -80,11 +80,11 @@ def test_shards_stay_shards(tmp_path: Path) -> None:
     (source / "model.safetensors").rename(source / "model-00001-of-00002.safetensors")
     save_file({"b": np.ones(6, np.float16)}, source / "model-00002-of-00002.safetensors")
     where = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
-    (source / checkpoint.INDEX).write_text(json.dumps({"metadata": {"total_size": 44}, "weight_map": where}))
+    (source / model_folder.INDEX).write_text(json.dumps({"metadata": {"total_size": 44}, "weight_map": where}))
 
     out = _apply(source, "float32", tmp_path / "out")
 
-    index = json.loads((out / checkpoint.INDEX).read_text())
+    index = json.loads((out / model_folder.INDEX).read_text())
     assert index == {"metadata": {"total_size": 88}, "weight_map": where}
     assert load_file(out / where["b"])["b"].dtype == np.float32
     config = json.loads((out / "config.json").read_text())

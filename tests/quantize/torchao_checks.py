@@ -16,13 +16,13 @@ from transformers import AutoModelForCausalLM
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Audit
 from bench.engines import hf
-from quantize import calibration
-from quantize.backends import torchao as through_torchao
+from quantize import calibration, transformer
+from quantize.backends import torchao as backend
 from quantize.methods import torchao
 
 _AUDIT = Audit("torchao", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
 _ARTIFACT = Artifact("", "torchao", "", (), _AUDIT)
-_TRAINED: dict[str, through_torchao.Scheme] = {"intx4": "intx-weight-only", "8da4w": "int8-dynamic-intx"}
+_TRAINED: dict[str, backend.Scheme] = {"intx4": "intx-weight-only", "8da4w": "int8-dynamic-intx"}
 
 
 def main(model: Path, out: Path, recipes: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -59,16 +59,16 @@ def _recipe(model: Path, out: Path, options: dict[str, Any], ids: list[int], pla
 def _trained(model: Path, out: Path, recipe: str, ids: list[int]) -> dict[str, Any]:
     """A step of training with rounded weights, then the same conversion and file as without."""
     out.mkdir(parents=True)
-    config = through_torchao.base_config(_TRAINED[recipe])
-    student = through_torchao.load(model, "float32", "cpu")
-    through_torchao.prepare(student, config, through_torchao.wanted(student, _TRAINED[recipe]))
+    config = backend.base_config(_TRAINED[recipe])
+    student = transformer.load_stored(model, "float32", "cpu").eval()
+    backend.prepare(student, config, backend.layer_filter(student, _TRAINED[recipe]))
     before = _logits(student, ids)
     fed = torch.tensor([ids])
     student.train()(input_ids=fed, labels=fed, use_cache=False).loss.backward()
     torch.optim.AdamW(student.parameters(), lr=1e-3).step()
     rounded = _logits(student.eval(), ids)
-    through_torchao.convert(student, config)
-    facts = through_torchao.save(student, config, model, out)
+    backend.convert(student, config)
+    facts = backend.save(student, config, model, out)
     return {
         "as_rounded": torch.equal(before, _logits(_plain(out.parent / recipe), ids)),
         "learned": not torch.equal(before, rounded),

@@ -48,7 +48,7 @@ def _against(*steps: dict[str, Any], model: Path = DEMO) -> str:
         ({"method": "structured", "share": 1.5}, "more than 0, less than 1"),
         ({"method": "distill", "tokens": 100}, "tokens 100 are less than one batch of 8 x 256"),
         ({"method": "distill", "alpha": 1.5}, "alpha 1.5 is a share, from 0 to 1"),
-        ({"method": "distill", "teacher": "nowhere"}, "teacher: the model folder has no readable config"),
+        ({"method": "distill", "teacher": "nowhere"}, "teacher: model folder nowhere does not exist"),
         ({"method": "qat", "group_size": 100}, "group_size 100 divides the inputs of no linear layer"),
     ],
 )

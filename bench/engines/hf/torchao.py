@@ -22,59 +22,59 @@ def static_scales() -> Iterator[None]:
     """
     from transformers.quantizers.quantizer_torchao import TorchAoHfQuantizer
 
-    listed = TorchAoHfQuantizer.serialized_names
+    original = TorchAoHfQuantizer.serialized_names
 
     def names(self: Any) -> dict[str, list[str]]:
-        known: dict[str, list[str]] = listed.fget(self)
-        return {name: [*parts, *(f"_{name}_{part}" for part in _STATIC)] for name, parts in known.items()}
+        listed: dict[str, list[str]] = original.fget(self)
+        return {name: [*parts, *(f"_{name}_{part}" for part in _STATIC)] for name, parts in listed.items()}
 
     TorchAoHfQuantizer.serialized_names = property(names)
     try:
         yield
     finally:
-        TorchAoHfQuantizer.serialized_names = listed
+        TorchAoHfQuantizer.serialized_names = original
 
 
-def same_dtype(model: Any) -> None:
+def check_dtype(model: Any) -> None:
     """UserError when quantized weights unpack to another type than activations have.
 
     Some kernels would fail at the first token, others would compute in a mixture.
     """
-    asked = model.get_input_embeddings().weight.dtype
+    compute = model.get_input_embeddings().weight.dtype
     for tensor in model.parameters():
-        if receipts.is_composed(tensor) and tensor.dtype != asked:
-            stored, asked = receipts.short(tensor.dtype), receipts.short(asked)
+        if receipts.is_composed(tensor) and tensor.dtype != compute:
+            stored, dtype = receipts.dtype_name(tensor.dtype), receipts.dtype_name(compute)
             raise UserError(
-                f"this torchao artifact computes in {stored} only, not in {asked}: set the engine's dtype to "
-                f"{stored}, or the method's to {asked}"
+                f"this torchao artifact computes in {stored} only, not in {dtype}: set the engine's dtype to "
+                f"{stored}, or the method's to {dtype}"
             )
 
 
 def activations(modules: Sequence[Any]) -> str:
-    """'int8 per token, dynamic x35': how inputs are quantized, of the layers that do; else nothing."""
-    said = Counter(_activation(module.weight) for module in modules if hasattr(module, "weight"))
-    del said[""]
-    return ", ".join(f"{way} x{n}" for way, n in said.most_common())
+    """'int8 per token, dynamic x35': how the layers that quantize their inputs do it; '' where none does."""
+    counts = Counter(_activation(module.weight) for module in modules if hasattr(module, "weight"))
+    del counts[""]
+    return ", ".join(f"{scheme} x{n}" for scheme, n in counts.most_common())
 
 
 def _activation(weight: Any) -> str:
-    if way := getattr(weight, "activation_quantization", None):
-        kind, _, rest = str(getattr(way, "value", way)).partition("_")
+    if scheme := getattr(weight, "activation_quantization", None):
+        kind, _, rest = str(getattr(scheme, "value", scheme)).partition("_")
         return f"{kind} {rest.replace('_', ' ').replace('asym', 'asymmetric')}, dynamic"
-    asked = getattr(weight, "act_quant_kwargs", None)
-    if asked is None:
+    arguments = getattr(weight, "act_quant_kwargs", None)
+    if arguments is None:
         return ""
-    kind = receipts.short(getattr(asked, "float8_dtype", "int8"))
-    each = {"PerRow": "token", "PerTensor": "layer"}.get(type(asked.granularity).__name__, "block")
-    static = getattr(weight, "act_quant_scale", None) is not None
-    return f"{kind} per {each}, {'static' if static else 'dynamic'}"
+    kind = receipts.dtype_name(getattr(arguments, "float8_dtype", "int8"))
+    unit = {"PerRow": "token", "PerTensor": "layer"}.get(type(arguments.granularity).__name__, "block")
+    is_static = getattr(weight, "act_quant_scale", None) is not None
+    return f"{kind} per {unit}, {'static' if is_static else 'dynamic'}"
 
 
-def serves(settings: Mapping[str, Any], dtype: str) -> None:
-    """UserError for what `transformers serve` would load otherwise than `open`; of a config.json."""
-    kind = ((settings["quantization_config"].get("quant_type") or {}).get("default") or {}).get("_type", "")
+def check_servable(config: Mapping[str, Any], quantization: Mapping[str, Any], dtype: str) -> None:
+    """UserError for what `transformers serve` would load otherwise than `open`, by the artifact's config.json."""
+    kind = ((quantization.get("quant_type") or {}).get("default") or {}).get("_type", "")
     if kind == "Int8StaticActivationInt8WeightConfig":
         raise UserError("transformers serve cannot load static activation scales: measure this artifact offline")
-    stored = str(settings.get("dtype") or settings.get("torch_dtype") or dtype)
+    stored = str(config.get("dtype") or config.get("torch_dtype") or dtype)
     if dtype not in {"auto", stored}:
         raise UserError(f"transformers serve computes this artifact in {stored} only, not in {dtype}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import ChoiceScore, DecodeStep, LogitBlock, Question
+from bench.contract.hooks import ChoiceScore, DecodeStep, LogitBlock, Question, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.engines.onnxruntime import receipts as seen
@@ -87,7 +87,7 @@ def open(  # noqa: A001  (the protocol's word)
         yield OnnxSession(model, settings, device, log.threads, wanted, seen.stored(file))
 
 
-class OnnxSession:
+class OnnxSession(Session):
     """A loaded model. `model` is the library's own object."""
 
     def __init__(
@@ -137,10 +137,6 @@ class OnnxSession:
                     rows = np.concatenate([first, self._rows(generator)])
                 found.append(_scored(rows, choice))
             yield place, found
-
-    def encode(self, text: str) -> tuple[list[int], list[int]]:
-        del text
-        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
 
     def receipts(self) -> Mapping[str, str]:
         """From the log of the load, the file, and the profile of a run of two tokens, made here.
@@ -265,7 +261,7 @@ def _scored(rows: Any, choice: Sequence[int]) -> ChoiceScore:
     sums = np.log(np.exp(wide - top[:, None]).sum(axis=1)) + top
     targets = np.asarray(choice)
     value = float((wide[np.arange(len(choice)), targets] - sums).sum())
-    return value, bool((wide.argmax(axis=1) == targets).all())
+    return ChoiceScore(value, bool((wide.argmax(axis=1) == targets).all()))
 
 
 def _package(*names: str) -> str:

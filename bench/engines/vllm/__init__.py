@@ -7,7 +7,6 @@ batch is over when the last of its sequences has its token. Scores come from the
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import deque
@@ -18,12 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Server
+from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Server, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.engines.vllm import scoring
 from bench.engines.vllm.receipts import Log, made_of
 from bench.engines.vllm.receipts import read_log as _read_log
+from bench.formats import folder as model_folder
 
 ENV = "vllm"
 VERSION = 1
@@ -115,7 +115,7 @@ def open(  # noqa: A001  (the protocol's word)
 ) -> Iterator[VllmSession]:
     """Start vLLM's engine in this process; UserError for files it cannot load, and for the wrong build."""
     del artifact
-    _look(folder)
+    model_folder.require_weights(folder)
     os.environ.update({**variables(options, device), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
     log = Log()
     try:
@@ -128,7 +128,7 @@ def open(  # noqa: A001  (the protocol's word)
         log.close()
 
 
-class VllmSession:
+class VllmSession(Session):
     """vLLM's engine with a loaded model; `llm` is vLLM's own object."""
 
     def __init__(self, llm: Any, options: Options, device: str, log: Log) -> None:
@@ -176,10 +176,6 @@ class VllmSession:
         """All of them, as the engine schedules them."""
         self._fits(max((len(p.ids) + p.new_tokens for p in prompts), default=0))
         return scoring.generate_until(self.engine, prompts, ended)
-
-    def encode(self, text: str) -> tuple[list[int], list[int]]:
-        del text
-        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
 
     def receipts(self) -> Mapping[str, str]:
         """What the log says, and from the loaded model what it does not: linear layers, dtypes, threads."""
@@ -249,7 +245,7 @@ def together(arrivals: Arrivals, rows: int) -> Iterator[DecodeStep]:
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
     """The command line of vLLM's own server, with the settings that `open` gives the engine."""
     del artifact
-    _look(folder)
+    model_folder.require_weights(folder)
     argv = (
         python,
         "-m",
@@ -309,7 +305,8 @@ def settings(folder: Path, options: Options, device: str) -> dict[str, Any]:
     }
     if gib := options.kv_cache_gib or (_CPU_KV_GIB if on_cpu else 0.0):
         found["kv_cache_memory_bytes"] = int(gib * _GIB)
-    if lengths := [n for n in (_context(folder), options.context) if n]:
+    model_context = model_folder.context_length(model_folder.read_config(folder))
+    if lengths := [n for n in (model_context, options.context) if n]:
         found["max_model_len"] = min(lengths)
     return found
 
@@ -329,21 +326,6 @@ def variables(options: Options, device: str) -> dict[str, str]:
     if device != "cpu" or not options.threads:
         return {}
     return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(options.threads)}
-
-
-def _context(folder: Path) -> int:
-    """The most tokens the model can attend to, by its config; 0 when it does not say."""
-    config = json.loads((folder / "config.json").read_text())
-    config = config.get("text_config") or config
-    return int(config.get("max_position_embeddings") or config.get("n_positions") or 0)
-
-
-def _look(folder: Path) -> None:
-    """UserError for what is missing before vLLM looks elsewhere for it."""
-    if not (folder / "config.json").is_file():
-        raise UserError("the artifact has no config.json: it is no Transformers model folder")
-    if not any(folder.glob("*.safetensors")):
-        raise UserError("the artifact has no .safetensors file: convert it, pickled checkpoints are refused")
 
 
 def _sentence(error: Exception, folder: Path) -> str:

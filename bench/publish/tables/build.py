@@ -199,11 +199,7 @@ def _row(key: Key, baseline: str | None, references: Sequence[Mapping[What, list
 def _whole(artifact: Artifact) -> bool:
     """Whether every step kept the weights it was given but for their floating type."""
     try:
-        kept = [
-            hasattr(method := plugins.load(plugins.METHODS, step.method), "is_lossless")
-            and bool(method.is_lossless(method.Options(**step.options)))
-            for step in artifact.steps
-        ]
+        kept = [method.is_lossless(options) for method, options in map(plugins.method_of, artifact.steps)]
     except (UserError, TypeError):  # a method or option of another version
         return False
     return all(kept) and artifact.audit.quantized_fraction == 0

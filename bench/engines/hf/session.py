@@ -1,0 +1,194 @@
+"""A model loaded by Transformers, and what is computed with it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from bench.contract.errors import UserError
+from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Session
+from bench.engines._batch import check_context
+from bench.engines._loading import load_error
+from bench.engines._logits import rows_per_block
+from bench.engines.hf import receipts, scoring, torchao
+from bench.engines.hf.options import Options
+from bench.formats import folder as model_folder
+
+
+class HfSession(Session):
+    """A loaded model. `model` is the Transformers object, for whoever measures this engine's own cost."""
+
+    def __init__(self, model: Any, options: Options, device: str) -> None:
+        config = model.config.get_text_config()
+        self.model, self.options, self.device = model, options, device
+        self.context: int | None = getattr(config, "max_position_embeddings", None)
+        self.rows = rows_per_block(config.vocab_size)
+        self.kv_cache: list[tuple[Any, int]] = []  # dtype and bytes of each tensor, after the last `generate`
+        self.choice_scorer: scoring.ChoiceScorer | None = None
+
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
+        """One call of `model.generate`; the steps, with their times, are yielded when it has returned."""
+        import torch
+
+        check_context(len(prompts[0]) + new_tokens, self.context)
+        clock = _Clock()
+        ids = torch.tensor(prompts, device=self.device)
+        output = self.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new_tokens,
+            streamer=clock,
+            return_dict_in_generate=True,
+        )
+        self.kv_cache = [(t.dtype, t.nbytes) for t in receipts.cache_tensors(output.past_key_values)]
+        for time_s, tokens in clock.steps[1:]:
+            yield DecodeStep(time_s, tuple(tokens.tolist()))
+
+    def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
+        """Blocks of at most 64 MiB; several are chunks over a KV cache, equal to one pass up to rounding."""
+        check_context(len(ids), self.context)
+        cache = None
+        for start in range(0, len(ids), self.rows):
+            logits, cache = self._forward(ids[start : start + self.rows], cache, cached=len(ids) > self.rows)
+            yield LogitBlock(start, logits)
+
+    def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
+        """In batches, each context fed once."""
+        check_context(max((len(q.context) + len(c) - 1 for q in questions for c in q.choices), default=0), self.context)
+        self.choice_scorer = scoring.ChoiceScorer(self.model, self.device)
+        return self.choice_scorer.scores(questions)
+
+    def generate_until(self, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:
+        """In batches, each of them until its last prompt has ended."""
+        check_context(max((len(p.ids) + p.new_tokens for p in prompts), default=0), self.context)
+        return scoring.generate_until(self.model, self.device, prompts, ended)
+
+    def receipts(self) -> Mapping[str, str]:
+        import torch
+        import transformers
+
+        linears = receipts.linears(self.model)
+        activations = torchao.activations(linears)
+        return {
+            "architecture": type(self.model).__name__,
+            "kernel": receipts.kernels(linears),
+            "weight_dtype": receipts.shares([(t.dtype, t.nbytes) for t in receipts.tensors(self.model)]),
+            "compute_dtype": receipts.compute_dtypes(self.model, linears),
+            **({"activations": activations} if activations else {}),
+            **receipts.product_dtype(linears, activations),
+            "attention": str(self.model.config._attn_implementation),  # noqa: SLF001  (the only place that tells)
+            "cache": self.options.cache,
+            "decode": "compiled" if hasattr(self.model, "_compiled_call") else "eager",
+            "kv_dtype": receipts.shares(self.kv_cache) or "none yet",
+            **({"choices": self.choice_scorer.receipt} if self.choice_scorer else {}),
+            "threads": str(torch.get_num_threads()),
+            "device": self.device if self._on_cpu() else f"{self.device} {torch.cuda.get_device_name(self.device)}",
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+
+    def memory(self) -> Mapping[str, int]:
+        """`kv_bytes`: the cache after the last `generate`. On CUDA also the peaks since the load."""
+        import torch
+
+        sizes = {"weights_bytes": sum(t.nbytes for t in receipts.tensors(self.model))}
+        sizes |= receipts.unread_bytes(self.model)
+        if self.kv_cache:
+            sizes["kv_bytes"] = sum(size for _, size in self.kv_cache)
+        if not self._on_cpu():
+            sizes["peak_bytes"] = torch.cuda.max_memory_allocated(self.device)
+            sizes["reserved_bytes"] = torch.cuda.max_memory_reserved(self.device)
+        return sizes
+
+    def _on_cpu(self) -> bool:
+        return self.device == "cpu"
+
+    def _forward(self, ids: Sequence[int], cache: Any, *, cached: bool) -> tuple[Any, Any]:
+        """float32 NumPy logits [len(ids), vocab] and the cache that now holds these ids too."""
+        import torch
+
+        with torch.no_grad():
+            input_ids = torch.tensor([ids], device=self.device)
+            output = self.model(input_ids=input_ids, past_key_values=cache, use_cache=cached)
+            return output.logits[0].float().cpu().numpy(), output.past_key_values if cached else None
+
+
+class _Clock:
+    """The streamer of `generate`, which puts the prompt first, then each step's tokens.
+
+    It copies them to the host before, and that copy waits for the device: the stamp needs no other sync.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[float, Any]] = []
+
+    def put(self, tokens: Any) -> None:
+        self.steps.append((time.perf_counter(), tokens))
+
+    def end(self) -> None:
+        pass
+
+
+def load(folder: Path, options: Options, device: str) -> Any:
+    """The model in eval mode, its generation settings replaced by greedy decoding without an end token."""
+    import torch
+    from safetensors import SafetensorError
+    from transformers import GenerationConfig
+
+    model_folder.require_weights(folder)
+    try:
+        model, loading_info = _pretrained(folder, options, device)
+    except torch.OutOfMemoryError:
+        raise
+    except SafetensorError as error:
+        raise UserError(
+            f"a .safetensors file of the artifact is damaged ({error}): make or download it again"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+        raise load_error("Transformers", error, folder) from error
+    _check_complete(loading_info)
+    torchao.check_dtype(model)
+    # What the checkpoint suggests (sampling, repetition penalty, end tokens) is not what is measured.
+    cache = "static" if options.cache == "static" else None
+    model.generation_config = GenerationConfig(do_sample=False, cache_implementation=cache)
+    return model.eval()
+
+
+def _pretrained(folder: Path, options: Options, device: str) -> Any:
+    """(model, what was missing from its files)."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # LLM.int8 logs a line per layer and step
+    local = {"local_files_only": True, "trust_remote_code": False}
+    dtype = options.dtype_on(device)
+    config = AutoConfig.from_pretrained(folder, **local)
+    quantization = getattr(config, "quantization_config", None)
+    if isinstance(quantization, dict) and "bnb_4bit_compute_dtype" in quantization and dtype != "auto":
+        quantization["bnb_4bit_compute_dtype"] = dtype
+    is_torchao = isinstance(quantization, dict) and quantization.get("quant_method") == "torchao"
+    with torchao.static_scales() if is_torchao else nullcontext():
+        return AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=options.attention,
+            device_map={"": device},
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported in the second result, and refused with a clearer message
+            output_loading_info=True,
+            **local,
+        )
+
+
+def _check_complete(loading_info: Mapping[str, Any]) -> None:
+    """UserError when the files lack a tensor: Transformers fills it with random numbers and only logs it."""
+    for kind, fault in (("missing_keys", "lack"), ("mismatched_keys", "have the wrong shape for")):
+        if keys := sorted(key if isinstance(key, str) else key[0] for key in loading_info.get(kind) or ()):
+            raise UserError(f"the artifact's weights {fault} {len(keys)} tensors of its config.json, first {keys[0]}")

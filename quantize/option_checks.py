@@ -1,0 +1,46 @@
+"""Why options cannot work on a model: the reasons that several methods share, each a sentence or None."""
+
+from __future__ import annotations
+
+from bench.contract.record import Hardware, Source
+from bench.formats import folder as model_folder
+
+
+def sample_length(source: Source, length: int) -> str | None:
+    """Calibration samples of `length` tokens have to fit into the model's context."""
+    context = model_folder.context_length(source.config)
+    if context and length > context:
+        return f"calibration samples of {length} tokens are longer than the model's context of {context}"
+    return None
+
+
+def batch_size(size: int) -> str | None:
+    return None if size >= 1 else f"batch_size {size} is not at least 1"
+
+
+def damp_percent(share: float) -> str | None:
+    return None if 0 < share < 1 else f"damp_percent {share:g} is not between 0 and 1"
+
+
+def group_size(source: Source, size: int) -> str | None:
+    """Groups of `size` inputs (-1: whole rows) have to divide every linear layer but the head."""
+    for name, (_, inputs) in source.linears.items():
+        if size != -1 and inputs % size and not model_folder.is_head(name):
+            return f"group_size {size} does not divide the {inputs} inputs of {name}"
+    return None
+
+
+def any_group(source: Source, size: int) -> str | None:
+    """As `group_size`, for libraries that leave layers whose inputs it does not divide as they are."""
+    if size != -1 and source.linears and all(inputs % size for _, inputs in source.linears.values()):
+        return f"group_size {size} divides the inputs of no linear layer"
+    return None
+
+
+def compute_capability(hardware: Hardware, library: str, newest: tuple[int, int]) -> str | None:
+    """Every GPU has to be one that the library's torch has kernels for."""
+    for gpu in hardware.gpus:
+        if tuple(int(part) for part in gpu.compute_capability.split(".")) > newest:
+            limit = ".".join(map(str, newest))
+            return f"{library}'s torch has kernels up to compute capability {limit}: use backend: gptqmodel"
+    return None

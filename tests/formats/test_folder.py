@@ -1,0 +1,142 @@
+"""What the one reader of a model folder says of configs and weight files written here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from bench.contract import plugins
+from bench.contract.errors import UserError
+from bench.contract.record import Hardware, Source
+from bench.formats import folder as model_folder
+
+_ROOT = Path(__file__).resolve().parents[2]
+_CPU = Hardware("cpu", "s", "n", 1, "c", 2, 1, (), "float32", "Linux")
+PLAIN = {"model_type": "llama", "vocab_size": 64, "max_position_embeddings": 128, "num_hidden_layers": 2}
+NESTED = {"model_type": "gemma3", "text_config": {**PLAIN, "model_type": "gemma3_text", "dtype": "bfloat16"}}
+GPT2 = {"model_type": "gpt2", "vocab_size": 64, "n_positions": 128, "n_ctx": 128, "n_layer": 2}
+
+
+@pytest.mark.parametrize("config", [PLAIN, NESTED, GPT2], ids=["plain", "nested", "gpt2"])
+def test_context_vocabulary_and_layers_are_read_wherever_they_are(config: Mapping[str, Any]) -> None:
+    """A nested text_config and GPT-2's own keys say the same as a plain config."""
+    assert model_folder.context_length(config) == 128
+    assert model_folder.vocab_size(config) == 64
+    assert model_folder.layer_count(config) == 2
+
+
+def test_the_language_models_settings_come_before_the_outer_ones() -> None:
+    """Of a model of pictures and text, what is nested is the text's; what is missing there is the outer one's."""
+    config = {"vocab_size": 1, "max_position_embeddings": 99, "text_config": {"vocab_size": 64}}
+
+    assert model_folder.vocab_size(config) == 64
+    assert model_folder.context_length(config) == 99
+
+
+def test_what_a_config_does_not_say_is_zero_or_empty() -> None:
+    """No number is guessed, and a null is no number."""
+    config = {"max_position_embeddings": None, "text_config": None}
+
+    assert (model_folder.context_length(config), model_folder.vocab_size(config)) == (0, 0)
+    assert model_folder.quantization(config) == {}
+    assert not model_folder.ties_head(config)
+    assert model_folder.stored_dtype(config) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("config", "tied"),
+    [
+        ({"tie_word_embeddings": True}, True),
+        ({"text_config": {"tie_word_embeddings": True}}, True),
+        ({"tie_word_embeddings": False, "text_config": {"tie_word_embeddings": True}}, False),
+    ],
+)
+def test_a_tied_head_is_read_nested_too_and_the_outer_setting_decides(config: Mapping[str, Any], *, tied: bool) -> None:
+    """As transformers ties the weights of the whole model."""
+    assert model_folder.ties_head(config) is tied
+
+
+def test_quantization_and_dtype_are_read_nested_too() -> None:
+    """quantization_config, compression_config of older files, dtype and torch_dtype; a type of our four only."""
+    inner = {"quantization_config": {"quant_method": "gptq"}, "torch_dtype": "float16"}
+
+    assert model_folder.quantization({"text_config": inner}) == {"quant_method": "gptq"}
+    assert model_folder.quantization({"compression_config": {"format": "packed"}}) == {"format": "packed"}
+    assert model_folder.stored_dtype({"text_config": inner}) == "float16"
+    assert model_folder.stored_dtype({"dtype": "bfloat16", "text_config": inner}) == "bfloat16"
+    assert model_folder.stored_dtype({"dtype": "float8_e4m3fn"}) == "float32"
+
+
+def test_shards_are_one_model(tmp_path: Path) -> None:
+    """Files come in the index's order, their tensors and metadata together; files of no shard are left out."""
+    save_file({"a": np.zeros((2, 3), np.float16)}, tmp_path / "model-1.safetensors", {"format": "pt"})
+    save_file({"b": np.zeros(4, np.float32)}, tmp_path / "model-2.safetensors", {"kind": "extra"})
+    save_file({"c": np.zeros(5, np.float32)}, tmp_path / "adapter.safetensors")
+    weight_map = {"b": "model-2.safetensors", "a": "model-1.safetensors"}
+    (tmp_path / model_folder.INDEX).write_text(json.dumps({"weight_map": weight_map}))
+
+    header = model_folder.read_headers(tmp_path)
+
+    assert [file.name for file in model_folder.weight_files(tmp_path)] == ["model-1.safetensors", "model-2.safetensors"]
+    assert {name: (t.dtype, t.shape, t.size) for name, t in header.tensors.items()} == {
+        "a": ("F16", (2, 3), 12),
+        "b": ("F32", (4,), 16),
+    }
+    assert header.metadata == {"format": "pt", "kind": "extra"}
+
+
+def test_an_engine_is_told_what_a_folder_lacks(tmp_path: Path) -> None:
+    """No config.json, no weights, pickled weights: a sentence each, and nothing where all is there."""
+    with pytest.raises(UserError, match=r"no config\.json"):
+        model_folder.require_weights(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="no weights"):
+        model_folder.require_weights(tmp_path)
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(UserError, match="pickle"):
+        model_folder.require_weights(tmp_path)
+    save_file({"a": np.zeros(1, np.float16)}, tmp_path / "model.safetensors")
+    model_folder.require_weights(tmp_path)
+
+
+@pytest.mark.parametrize("config", [PLAIN, NESTED, GPT2], ids=["plain", "nested", "gpt2"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("awq", {}),
+        ("distill", {}),
+        ("gguf", {"type": "q4_k_m", "imatrix": True}),
+        ("gptq", {}),
+        ("llmcompressor", {}),
+        ("qat", {}),
+        ("sparsegpt", {}),
+        ("torchao", {"scheme": "int8-static"}),
+        ("wanda", {}),
+    ],
+)
+def test_methods_refuse_samples_longer_than_the_context(
+    name: str, options: dict[str, Any], config: Mapping[str, Any]
+) -> None:
+    """Each method that reads text knows the context of nested and of GPT-2's configs."""
+    method = plugins.load(plugins.METHODS, name)
+
+    reason = method.unsupported(method.Options(**options, length=129), Source("hf", {}, config), _CPU)
+
+    assert reason
+    assert "129 tokens are longer than the model's context of 128" in reason
+
+
+def test_a_worker_imports_the_reader_with_the_standard_library_alone() -> None:
+    """No package of ours that needs another, and no library, comes with it."""
+    program = "import sys; import bench.formats.folder; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-S", "-c", program], cwd=_ROOT, capture_output=True, text=True, check=True)
+
+    assert not {"numpy", "onnx", "gguf", "yaml", "pydantic"} & set(done.stdout.split())
