@@ -25,9 +25,10 @@ _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.process", "bench.suite", "bench.rows"),
     ("bench.run", "bench.publish.tables", "bench.publish.machines", "bench.publish.plans"),
     ("bench.publish.recommend", "bench.publish.predictions", "bench.publish.compare", "bench.publish.headline"),
+    ("bench.publish.records",),
     ("bench.publish.document", "bench.publish.figures"),
-    ("bench.publish.page", "bench.publish.report"),
-    ("bench.publish.pictured",),
+    ("bench.publish.page",),
+    ("bench.publish.report",),
     ("bench.cli",),
     ("bench", "quantize.__main__", "eval.__main__", "eval.format"),
 )

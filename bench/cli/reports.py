@@ -24,49 +24,17 @@ def report(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where one is stale.")] = False,
 ) -> None:
     """Write what records give: tables, figures, their index, report.html, the numbers of REPORT.md."""
+    from bench.publish import report as reports
+
     gc.disable()  # thousands of records are millions of objects that live to the end: a fifth of the time
     try:
-        _report(results, document, check=check)
+        if check:
+            _refuse(reports.stale(results, document or ()))
+        else:
+            for path in reports.write(results, document or ()):
+                typer.echo(str(path))
     finally:
         gc.enable()
-
-
-def _report(results: Path, document: list[Path] | None, *, check: bool) -> None:
-    """Pictures and the page's library are made outside Python's lock, beside the tables."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from bench.contract import wire
-    from bench.publish import pictured
-    from bench.publish import report as reports
-    from bench.publish.document import document as documents
-    from bench.publish.figures import draw
-    from bench.publish.page import page
-    from bench.store import Store
-
-    store = Store(results)
-    with ThreadPoolExecutor() as pool:
-        library = None if check else pool.submit(page.vega)
-        source = reports.gather(store.all())
-        if store.problems:
-            raise UserError(store.problems[0])
-        records = reports.committed(source)
-        drawn = pictured.gather(source, store)
-        charts = drawn.figures()
-        pictures = None if check else pool.submit(draw.write, results, charts)
-        wanted = reports.files(results, records)
-        documents_here = [path for name in ("REPORT.md", "README.md") if (path := results.parent / name).is_file()]
-        wanted |= {path: documents.filled(path, records) for path in document or documents_here}
-        stale = reports.stale(wanted)
-        if library is None or pictures is None:
-            _refuse([*stale, *(results / path for path in draw.stale(results, charts))])
-            return
-        results.mkdir(parents=True, exist_ok=True)
-        for path in stale:
-            wire.write(path, wanted[path])
-        new = drawn.page(results / page.NAME, library.result())
-        written = [*pictures.result(), *([Path(page.NAME)] if new else [])]
-    for path in (*stale, *(results / path for path in written)):
-        typer.echo(str(path))
 
 
 def _refuse(stale: Sequence[Path]) -> None:

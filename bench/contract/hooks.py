@@ -1,24 +1,52 @@
-"""The roles a plugin can play.
+"""What a plugin has to offer, and what it may: one table a role.
 
-A plugin is a module: the file's name is its name in a suite, its globals are its attributes.
+A plugin is a module, or a package, of the folder of its role; the file's name is its name in a suite. Its
+hooks are its public functions and constants (in capitals), and each class below is the table of a role's
+hooks, `self` being the module:
 
-Each module has a frozen standard-library dataclass `Options` whose fields are the options a user may give,
-typed and with defaults; the parent validates against it, the worker builds one from the job. Nothing at the
-top level of a plugin may import its engine or library: the core environment loads every plugin to ask what
-it is.
+- a constant without a value, or an abstract method, is required;
+- a constant with a value, or a method with a body, is optional: the value or the body holds where a plugin
+  leaves it out, and `plugins.load` adds it;
+- a method marked `@required_if(condition)` is required where the condition holds, and refused elsewhere.
+
+`plugins.load` refuses whatever else is public, and parameters of other names: helpers begin with an
+underscore, or live in another module. `Options` is a frozen standard-library dataclass whose fields are the
+options a user may give, typed and with defaults; the parent validates against it, the worker builds one from
+the job. Nothing at the top level of a plugin may import its engine or library: the core environment loads
+every plugin to ask what it is.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.spec import Cell, Step
+
+_Hook = TypeVar("_Hook", bound=Callable[..., Any])
+_CONDITIONS: dict[str, Callable[[Any], bool]] = {}
+
+
+def required_if(condition: Callable[[Any], bool]) -> Callable[[_Hook], _Hook]:
+    """Mark a hook that a plugin has exactly where `condition(plugin)` holds."""
+
+    def mark(hook: _Hook) -> _Hook:
+        _CONDITIONS[hook.__qualname__] = condition
+        return hook
+
+    return mark
+
+
+def condition_of(hook: Callable[..., Any]) -> Callable[[Any], bool] | None:
+    """The condition of a hook marked `@required_if`; None for any other."""
+    return _CONDITIONS.get(hook.__qualname__)
 
 
 @dataclass(frozen=True)
@@ -48,8 +76,11 @@ class Question:
     choices: tuple[tuple[int, ...], ...]
 
 
-# Of one choice: the sum of its tokens' log-probabilities (nats), and whether each was the likeliest.
-ChoiceScore = tuple[float, bool]
+class ChoiceScore(NamedTuple):
+    """Of one choice: the sum of its tokens' log-probabilities (nats), and whether each was the likeliest."""
+
+    logprob: float
+    is_greedy: bool
 
 
 @dataclass(frozen=True)
@@ -104,7 +135,8 @@ class Session(Protocol):
         """
 
 
-class Choosing(Session, Protocol):
+@runtime_checkable
+class LoglikelihoodSession(Session, Protocol):
     """A session that scores choices faster than by the logits of each: by batches, and contexts fed once."""
 
     def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
@@ -114,7 +146,8 @@ class Choosing(Session, Protocol):
         """
 
 
-class Writing(Session, Protocol):
+@runtime_checkable
+class GenerateUntilSession(Session, Protocol):
     """A session that continues prompts of any length together, each until it has ended."""
 
     def generate_until(self, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:
@@ -148,187 +181,195 @@ class Server:
 
 
 class Engine(Protocol):
-    """What runs an artifact."""
+    """What runs an artifact.
+
+    ENV: the environment it runs in, a file of configs/envs. VERSION is part of its records' digests. LOADS:
+    artifact formats. MODES: of "offline", "online" and "score". PATHS: options that name files or folders.
+    ENV_BY_FORMAT: the environments of formats that need a package ENV lacks.
+    """
 
     ENV: str
     VERSION: int
     LOADS: frozenset[str]
     MODES: frozenset[str]
-    Options: type
+    Options: type[Any]
+    PATHS: tuple[str, ...] = ()
+    ENV_BY_FORMAT: Mapping[str, str] = {}
 
-    def unsupported(self, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
-        """Why this cell cannot run here, known before anything is tried; None when it can."""
+    def unsupported(self, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:  # noqa: ARG002
+        """Why this cell cannot run on this hardware, known before anything is tried; None when it can."""
+        return None
 
+    def may_offload(self, options: Any) -> bool:  # noqa: ARG002
+        """Whether weights may lie outside the cell's device, whose memory then bounds nothing."""
+        return False
+
+    @required_if(lambda engine: bool(engine.MODES & {"offline", "score"}))
     def open(self, folder: Path, artifact: Artifact, options: Any, device: str) -> AbstractContextManager[Session]:
         """Load the artifact in `folder`, which may be a single file. Runs inside the engine's environment."""
+        raise NotImplementedError
 
-
-class Serving(Engine, Protocol):
-    """An engine with "online" among its MODES."""
-
+    @required_if(lambda engine: "online" in engine.MODES)
     def serve(self, folder: Path, artifact: Artifact, options: Any, python: str, port: int, device: str) -> Server:
         """How its server is started on 127.0.0.1:`port` by the environment's `python`.
 
         With the settings that `open` gives the engine. UserError for what it cannot serve.
         """
+        raise NotImplementedError
 
+    @required_if(lambda engine: "online" in engine.MODES)
     def read_log(self, text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
         """Receipts, and sizes in bytes, from what the server wrote: what it names there, and nothing else."""
+        raise NotImplementedError
 
 
 class Method(Protocol):
-    """One compression step."""
+    """One compression step.
+
+    READS and WRITES: artifact formats. PATHS: options that name files or folders. OPTIONS_SINCE: options
+    younger than artifacts, which at their defaults are no part of a digest. It has `apply` or `train`.
+    """
 
     ENV: str
     VERSION: int
     READS: frozenset[str]
     WRITES: str
-    Options: type
+    Options: type[Any]
+    PATHS: tuple[str, ...] = ()
+    OPTIONS_SINCE: frozenset[str] = frozenset()
 
-    def unsupported(self, options: Any, source: Source, hardware: Hardware) -> str | None:
+    def env(self, options: Any) -> str:  # noqa: ARG002
+        """The environment for these options, where they choose between libraries; ENV for the defaults."""
+        return self.ENV
+
+    def unsupported(self, options: Any, source: Source, hardware: Hardware) -> str | None:  # noqa: ARG002
         """Why this step cannot be taken from this source on this hardware; None when it can."""
+        return None
 
-    def prerequisites(self, options: Any, source_format: str) -> tuple[Step, ...]:
+    def prerequisites(self, options: Any, source_format: str) -> tuple[Step, ...]:  # noqa: ARG002
         """Steps to be taken first, each cached like any other and so shared; () when there are none."""
+        return ()
 
+    def weight_bits(self, options: Any) -> float | None:  # noqa: ARG002
+        """Bits per linear weight with scales and zeros: as stored, never more than it will be.
+
+        By it an artifact that cannot fit is never made; None where that is not known.
+        """
+        return None
+
+    def is_lossless(self, options: Any) -> bool:  # noqa: ARG002
+        """Whether the weights stay as they are, but for floating type and file format.
+
+        What a score changes by is then the engine's doing.
+        """
+        return False
+
+    def output_source(self, options: Any, source: Source) -> Source:  # noqa: ARG002
+        """What a step that gives the model other shapes makes of a source: later steps are planned by it."""
+        return source
+
+    @required_if(lambda method: not plugin_has(method, "train"))
     def apply(self, folder: Path, options: Any, out: Path, device: str) -> Mapping[str, Any]:
         """Write the compressed model into the empty folder `out`.
 
         Return what is worth recording (JSON values).
         """
-
-
-class Keeping(Method, Protocol):
-    """A method that may leave the weights as they are, but for their floating type and their file format."""
-
-    def is_lossless(self, options: Any) -> bool:
-        """Whether with these options it does: then what a score changes by is the engine's doing."""
-
-
-class Reshaping(Method, Protocol):
-    """A method after which the model has other shapes, which the steps that follow are planned by."""
-
-    def output_source(self, options: Any, source: Source) -> Source:
-        """What the step makes of a source that it can be taken from."""
-
-
-class Sized(Method, Protocol):
-    """A method that tells how large its artifact will be, so that one that cannot fit is never made."""
-
-    def weight_bits(self, options: Any) -> float:
-        """Bits per linear weight with scales and zeros: as stored, never more than it will be."""
-
-
-class Training(Protocol):
-    """A method that trains, and so has `train` in place of a Method's `apply`."""
+        raise NotImplementedError
 
     def train(self, folder: Path, teacher: Path, options: Any, out: Path, device: str, work: Path) -> Mapping[str, Any]:
-        """As `apply`. `teacher`: the model that the recipe began with.
+        """What a method that trains has in place of `apply`. `teacher`: the model that the recipe began with.
 
         `work` outlives an interruption: what is left there is found when the step is taken again. The one
         line in its file `progress` is shown meanwhile.
         """
+        del teacher, work
+        return self.apply(folder, options, out, device)
 
 
-class Elsewhere(Engine, Protocol):
-    """An engine whose weights may lie outside the cell's device, whose memory then bounds nothing."""
-
-    def may_offload(self, options: Any) -> bool:
-        """Whether with these options they may."""
-
-
-class Housed(Engine, Protocol):
-    """An engine that runs some formats in another environment than ENV, which lacks a package for them."""
-
-    ENV_BY_FORMAT: Mapping[str, str]
-
-
-class Backed(Method, Protocol):
-    """A method whose options choose between libraries that no one environment can hold."""
-
-    OPTIONS_SINCE: frozenset[str]  # options younger than artifacts: at their defaults they are no part of a digest
-
-    def env(self, options: Any) -> str:
-        """The environment for these options: ENV for the defaults."""
-
-
-class Evaluator(Protocol):
+class Task(Protocol):
     """A quality measurement.
 
     `evaluate` runs beside a Session, in the engine's environment; the rest runs in the parent. It stands in
-    relation to the baseline in one of two ways: with REFERENCE false it is `Compared` with the baseline's
-    facts when tables are built, with REFERENCE true it is `Referenced`. One that has an ENV is `Asking`.
+    relation to the baseline in one of two ways: with REFERENCE false its facts are compared with the
+    baseline's when tables are built; with REFERENCE true it needs, while it measures, more of the baseline
+    than a record can hold.
+
+    One whose requests and scores come from a library has the environment of that as ENV: `build_requests` and
+    `score_replies` run there, `evaluate` between them in the engine's environment. Requests are token ids,
+    built once for all engines and recipes of a model. The facts of `evaluate` are then replies; those of
+    `score_replies` are what is recorded. PATHS: options that name files or folders. TOKENIZERS: formats whose
+    tokenizer has to be got out first, and the environment where that can be done.
     """
 
     VERSION: int
     REFERENCE: bool
-    Options: type
+    Options: type[Any]
+    ENV: str = ""
+    PATHS: tuple[str, ...] = ()
+    TOKENIZERS: Mapping[str, str] = {}
+    COLUMNS: tuple[Any, ...] = ()
 
+    @abstractmethod
     def title(self, options: Any) -> str:
         """The task's name in tables: its convention is part of it."""
 
+    @abstractmethod
     def evaluate(self, session: Session, options: Any, folder: Path, reference: Path | None) -> Mapping[str, Any]:
         """Facts (JSON values) from which `metrics` can be recomputed.
 
         `folder` has tokenizer and config, or is a file that holds both. `reference`, where REFERENCE is true,
         is the folder that `prepare` filled; what it returned is there in reference.json, with the `digest` of
-        the reference and the `engine` and `artifact` it was made from. Of an evaluator that asks, it is the
-        folder that `build_requests` filled.
+        the reference and the `engine` and `artifact` it was made from. Of a task with an ENV it is the folder
+        that `build_requests` filled.
         """
 
+    @abstractmethod
     def metrics(self, facts: Mapping[str, Any]) -> Mapping[str, float]:
         """A pure function over the facts."""
 
-
-class Compared(Evaluator, Protocol):
-    """An evaluator that measures each artifact alone."""
-
+    @required_if(lambda task: not task.REFERENCE)
     def compare_to_baseline(self, facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
         """Against the baseline on the same items: change and its interval. A pure function."""
+        raise NotImplementedError
 
-
-class Referenced(Evaluator, Protocol):
-    """An evaluator that needs, while it measures, more of the baseline than a record can hold."""
-
+    @required_if(lambda task: task.REFERENCE)
     def prepare(self, session: Session, options: Any, folder: Path, out: Path) -> Mapping[str, Any]:
         """Write what `evaluate` needs of the baseline into the empty folder `out`.
 
         Runs once beside a Session of the baseline. Return what is worth knowing of it (JSON values).
         """
+        raise NotImplementedError
 
+    @required_if(lambda task: task.REFERENCE)
     def compare_by_reference(self, facts: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, float]:
         """How much further from the reference than another artifact it is, over paired items.
 
         A pure function; UserError where the two were not measured over the same items and reference.
         """
+        raise NotImplementedError
 
-
-class Asking(Compared, Protocol):
-    """An evaluator whose questions and verdicts come from a library in an environment of its own, ENV.
-
-    `build_requests` and `score_replies` run there, `evaluate` between them in the engine's environment.
-    Requests are token ids, built once for all engines and recipes of a model. The facts of `evaluate` are
-    replies; those of `score_replies` are what is recorded.
-    """
-
-    ENV: str
-    PATHS: tuple[str, ...]  # options that name files or folders
-    TOKENIZERS: Mapping[str, str]  # formats whose tokenizer has to be got out first, and where that can be done
-
+    @required_if(lambda task: bool(task.ENV))
     def depends(self, options: Any) -> Any:
-        """What the questions depend on beside the options and ENV, for a digest (JSON values)."""
+        """What the requests depend on beside the options and ENV, for a digest (JSON values)."""
+        raise NotImplementedError
 
+    @required_if(lambda task: bool(task.TOKENIZERS))
     def tokenizer(self, folder: Path, out: Path) -> None:
         """Write the tokenizer of a model without tokenizer.json into `out`; runs where TOKENIZERS says."""
+        raise NotImplementedError
 
+    @required_if(lambda task: bool(task.ENV))
     def build_requests(self, options: Any, folder: Path, context: int, out: Path) -> Mapping[str, Any]:
         """Write what `evaluate` is to ask into the empty folder `out`; return what is worth knowing of it.
 
         `folder` has the model's tokenizer; `context` is the model's, in tokens.
         """
+        raise NotImplementedError
 
+    @required_if(lambda task: bool(task.ENV))
     def score_replies(self, options: Any, folder: Path, asked: Path, replies: Mapping[str, Any]) -> Verdict:
         """What the replies are worth, by the library that asked."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -337,3 +378,13 @@ class Verdict:
 
     facts: Mapping[str, Any]
     items: tuple[tuple[Any, ...], ...]
+
+
+def plugin_has(plugin: Any, hook: str) -> bool:
+    """Whether a plugin has a hook of its own, not the one that `plugins.load` added."""
+    own = vars(plugin).get(hook)
+    return callable(own) and not isinstance(own, Default)
+
+
+class Default(partial[Any]):
+    """What holds where a plugin leaves out an optional hook."""

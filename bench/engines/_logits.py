@@ -31,4 +31,4 @@ class LogSoftmax:
 
         logits = self.logits[rows, choice].astype(np.float64)
         is_greedy = bool((self.greedy[rows] == np.asarray(choice)).all())
-        return float((logits - self.log_sums[rows]).sum()), is_greedy
+        return ChoiceScore(float((logits - self.log_sums[rows]).sum()), is_greedy)

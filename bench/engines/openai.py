@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from bench.contract.errors import UserError
-from bench.contract.hooks import Server, Session
+from bench.contract.hooks import Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 
@@ -58,13 +56,6 @@ def may_offload(options: Options) -> bool:
     """They are where the server is."""
     del options
     return True
-
-
-def open(  # noqa: A001  (the protocol's word)
-    folder: Path, artifact: Artifact, options: Options, device: str
-) -> AbstractContextManager[Session]:
-    del folder, artifact, options, device
-    raise UserError("the openai engine runs nothing itself: it has online workloads only")
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:

@@ -24,7 +24,7 @@ import yaml
 from filelock import FileLock
 
 from bench import paths
-from bench.contract import wire
+from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware
 from bench.envs import source_build
@@ -89,13 +89,13 @@ class Environment:
 
 
 def names() -> tuple[str, ...]:
-    return tuple(sorted(f.stem for f in (paths.CONFIGS / "envs").glob("*.yaml")))
+    return tuple(sorted({f.stem for folder in _folders() for f in folder.glob("*.yaml")}))
 
 
 @cache
 def spec(name: str) -> EnvSpec:
-    file = paths.CONFIGS / "envs" / f"{name}.yaml"
-    if not file.exists():
+    file = next((f for folder in _folders() if (f := folder / f"{name}.yaml").exists()), None)
+    if file is None:
         raise UserError(f"unknown environment '{name}' (known: {', '.join(names())})")
     data = _here(yaml.safe_load(file.read_text()))
     pins = file.with_name(data.get("pins", f"{name}.txt"))
@@ -110,6 +110,10 @@ def spec(name: str) -> EnvSpec:
         least_capability=str(data.get("least_capability", "")),
         varies="cuda" in data.get("variants", {}),
     )
+
+
+def _folders() -> list[Path]:
+    return [paths.CONFIGS / "envs", *plugins.user_folders("envs")]
 
 
 def too_old(name: str, hardware: Hardware) -> str:

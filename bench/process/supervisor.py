@@ -25,7 +25,7 @@ from typing import IO, Any
 import psutil
 
 from bench import paths
-from bench.contract import wire
+from bench.contract import plugins, wire
 from bench.contract.job import PHASE, Answer, Job
 from bench.envs.environment import Environment
 from bench.machine import counters, nvml, probes
@@ -241,6 +241,7 @@ def variables(env: Environment, device: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": "" if gpu is None else str(gpu),
+        plugins.VARIABLE: os.pathsep.join(map(str, plugins.user_folders())),
         "LLM_BENCH_STDLIB": sysconfig.get_path("stdlib"),  # one text for all, whatever Python they run
         **env.variables,
     }

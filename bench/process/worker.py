@@ -63,10 +63,7 @@ def _compress(job: Job) -> Answer:
     method = plugins.load(plugins.METHODS, job.plugin)
     began = time.perf_counter()
     folder, out, options = Path(job.folder), Path(job.out), method.Options(**job.options)
-    if hasattr(method, "train"):
-        facts = method.train(folder, Path(job.teacher), options, out, job.device, Path(job.work))
-    else:
-        facts = method.apply(folder, options, out, job.device)
+    facts = method.train(folder, Path(job.teacher), options, out, job.device, Path(job.work))
     return Answer(facts={**facts, "apply_s": time.perf_counter() - began})
 
 

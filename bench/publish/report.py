@@ -1,77 +1,135 @@
-"""What is generated from committed records: tables and a spreadsheet per device, and their index."""
+"""What `bench report` writes of a results folder: tables and CSV per device, figures, report.html, documents."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
+from bench.contract import wire
+from bench.contract.errors import UserError
 from bench.contract.record import Result
-from bench.publish import machines
-from bench.publish.document.records import Source
+from bench.publish import machines, records
+from bench.publish.document import document
+from bench.publish.figures import chart_data, charts, distributions, draw
+from bench.publish.figures.specs import Spec
+from bench.publish.page import page
+from bench.publish.records import Records
 from bench.publish.tables import build, render
+from bench.store import Store
 
-_MADE = "Written by `python -m bench report` from the records beside it; what is changed by hand is lost."
-_LOOKED_AT = frozenset({"demo", "smoke"})  # suites to see something happen: .gitignore has their records
-
-
-def gather(results: Iterable[Result]) -> Source:
-    """All records, with the table of each device and suite, in their order."""
-    found: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
-        found.setdefault((result.hardware.slug, result.suite), []).append(result)
-    kept = {place: found[place] for place in sorted(found)}
-    return Source({place: build.build(its) for place, its in kept.items()}, kept)
+_NOTICE = "Written by `python -m bench report` from the records beside it; what is changed by hand is lost."
+_DOCUMENTS = ("REPORT.md", "README.md")
 
 
-def committed(source: Source) -> Source:
-    """What tables, figures and documents are made of: the suites whose records are committed."""
-    kept = [place for place in source.records if place[1] not in _LOOKED_AT]
-    return Source({p: source.tables[p] for p in kept}, {p: source.records[p] for p in kept})
+@dataclass(frozen=True)
+class ChartData:
+    """What figures and page draw of records."""
+
+    points: Sequence[chart_data.Point]
+    distributions: Sequence[distributions.Distribution]
+
+    def figures(self, shown: Records) -> dict[Path, Spec]:
+        """The charts of the suites among `shown`, by the path of their figure."""
+        suites = {suite for _, suite in shown.results}
+        return charts.build(
+            [p for p in self.points if p.suite in suites], [d for d in self.distributions if d.suite in suites]
+        )
 
 
-def files(root: Path, source: Source) -> dict[Path, str]:
+def write(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
+    """Write what is stale of the folder `root` and fill the `documents`; the paths that changed.
+
+    Without `documents`, those beside the folder. UserError for a damaged record.
+    """
+    with ThreadPoolExecutor() as pool:  # drawing and bundling release the GIL
+        library = pool.submit(page.vega)
+        store, every = _read(root)
+        data, committed = draw_data(every, store), every.committed()
+        drawn = pool.submit(draw.write, root, data.figures(committed))
+        texts = {**tables(root, committed), **_filled(root, documents, committed)}
+        root.mkdir(parents=True, exist_ok=True)
+        changed = stale_texts(texts)
+        for path in changed:
+            wire.write(path, texts[path])
+        changed += [root / page.NAME] if write_page(root / page.NAME, every, data, store, library.result()) else []
+        return [*changed, *(root / path for path in drawn.result())]
+
+
+def stale(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
+    """What `write` would change, the page aside: it is not committed."""
+    store, every = _read(root)
+    committed = every.committed()
+    texts = {**tables(root, committed), **_filled(root, documents, committed)}
+    figures = draw.stale(root, draw_data(every, store).figures(committed))
+    return [*stale_texts(texts), *(root / path for path in figures)]
+
+
+def draw_data(every: Records, store: Store) -> ChartData:
+    """The points and latency distributions of records that lie in `store`."""
+    return ChartData(chart_data.build(every), distributions.build(every.all_results(), store))
+
+
+def write_page(path: Path, every: Records, data: ChartData, store: Store, library: str) -> bool:
+    """Write the page of all records, with `page.vega` as its library; whether it changed."""
+
+    def where(result: Result) -> str:
+        return store.path(result).relative_to(store.root).as_posix()
+
+    content = page.content(every, data.points, data.distributions, where)
+    return page.write(path, *content, library)
+
+
+def tables(root: Path, committed: Records) -> dict[Path, str]:
     """File -> text: README.md in the folder of results, TABLES.md and tables.csv in each device's."""
-    found = {root / "README.md": _index(source)}
-    for slug in source.devices:
-        found[root / slug / "TABLES.md"] = _page(slug, source)
-        found[root / slug / "tables.csv"] = render.csv_text(*source.tables_of(slug).values())
-    return found
+    texts = {root / "README.md": _index(committed)}
+    for device in committed.devices:
+        texts[root / device / "TABLES.md"] = _device_page(device, committed)
+        texts[root / device / "tables.csv"] = render.csv_text(*committed.tables_of(device).values())
+    return texts
 
 
-def stale(wanted: Mapping[Path, str]) -> list[Path]:
-    """The files that are not there, or do not say what the records say."""
-    return [path for path, text in wanted.items() if _read(path) != text]
+def stale_texts(texts: Mapping[Path, str]) -> list[Path]:
+    """The files that are missing or have another text."""
+    return [path for path, text in texts.items() if not path.is_file() or path.read_bytes() != text.encode()]
 
 
-def _page(slug: str, source: Source) -> str:
-    parts = [f"# {slug}", _MADE, "\n".join(machines.lines(source.records_of(slug)))]
-    for suite, table in source.tables_of(slug).items():
+def _read(root: Path) -> tuple[Store, Records]:
+    store = Store(root)
+    every = records.gather(store.all())
+    if store.problems:
+        raise UserError(store.problems[0])
+    return store, every
+
+
+def _filled(root: Path, documents: Sequence[Path], committed: Records) -> dict[Path, str]:
+    paths = documents or [path for name in _DOCUMENTS if (path := root.parent / name).is_file()]
+    return {path: document.filled(path, committed) for path in paths}
+
+
+def _device_page(device: str, committed: Records) -> str:
+    parts = [f"# {device}", _NOTICE, "\n".join(machines.lines(committed.results_of(device)))]
+    for suite, table in committed.tables_of(device).items():
         parts += [f"## {suite}", build.render(table, "md").strip()]
     return "\n\n".join(parts) + "\n"
 
 
-def _index(source: Source) -> str:
+def _index(committed: Records) -> str:
     heads = ("device", "suites", "records", "fingerprint of the records")
-    lines = ["# Results", "", _MADE, "", f"| {' | '.join(heads)} |", "| --- | --- | ---: | --- |"]
-    for slug in source.devices:
-        suites = source.records_of(slug)
-        every = [result for its in suites.values() for result in its]
-        cells = (f"[{slug}]({slug}/TABLES.md)", ", ".join(suites), str(len(every)), _fingerprint(every))
+    lines = ["# Results", "", _NOTICE, "", f"| {' | '.join(heads)} |", "| --- | --- | ---: | --- |"]
+    for device in committed.devices:
+        suites = committed.results_of(device)
+        results = [result for group in suites.values() for result in group]
+        cells = (f"[{device}]({device}/TABLES.md)", ", ".join(suites), str(len(results)), _fingerprint(results))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _fingerprint(records: Sequence[Result]) -> str:
+def _fingerprint(results: Sequence[Result]) -> str:
     """Of all that the records hold; orjson reads dataclasses itself, in a tenth of wire.plain's time."""
-    text = orjson.dumps(records, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    text = orjson.dumps(results, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     return hashlib.sha256(text).hexdigest()[:16]
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import platform
@@ -15,16 +16,15 @@ from typing import Any
 from filelock import FileLock
 
 from bench import paths
-from bench.contract import plugins, wire
+from bench.contract import hooks, plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.job import Job
 from bench.contract.record import Artifact, Audit, Hardware, Source
-from bench.contract.spec import Recipe, Step
+from bench.contract.spec import Options, Recipe, Step
 from bench.envs import environment
 from bench.formats import audit
 from bench.models.resolve import Resolved
 from bench.process import supervisor
-from bench.run import traits
 from bench.suite import config
 
 Report = Callable[[str], None]
@@ -78,10 +78,17 @@ def digests(identity: str, steps: tuple[Step, ...]) -> tuple[str, ...]:
     made = [wire.digest(identity)]
     for step in steps:
         method = plugins.load(plugins.METHODS, step.method)
-        options, env = file_options(traits.counted(step)), environment.identity(traits.step_env(step))
+        options, env = file_options(_digest_options(step)), environment.identity(plugins.step_env(step))
         key = [made[-1], step.method, options, method.VERSION, env]
         made.append(wire.digest(key))
     return tuple(made[1:]) or (made[0],)
+
+
+def _digest_options(step: Step) -> Options:
+    """Options but those of OPTIONS_SINCE at their defaults: artifacts of before have those, and keep their digest."""
+    method, _ = plugins.method_of(step)
+    default = dataclasses.asdict(method.Options())
+    return {k: v for k, v in step.options.items() if k not in method.OPTIONS_SINCE or v != default[k]}
 
 
 def file_options(options: object) -> dict[str, object]:
@@ -102,11 +109,10 @@ def unsupported(steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware)
             return f"{step.method} reads {reads}, and is given {known.format}: {remedy}", ends
         options = method.Options(**step.options)
         if reason := method.unsupported(options, known, hardware) or environment.too_old(
-            traits.step_env(step), hardware
+            plugins.step_env(step), hardware
         ):
             return reason, ends
-        if hasattr(method, "output_source"):
-            known = method.output_source(options, known)
+        known = method.output_source(options, known)
         known = Source(method.WRITES, known.linears, known.config)
     return "", ends
 
@@ -163,7 +169,7 @@ def _take(
     """
     step = steps[-1]
     method = plugins.load(plugins.METHODS, step.method)
-    env = environment.ensure(traits.step_env(step), report)
+    env = environment.ensure(plugins.step_env(step), report)
     folder = _folder(digest)
     shutil.rmtree(folder, ignore_errors=True)
     building = folder.with_suffix(".part")
@@ -213,7 +219,7 @@ def _take(
 def _audited(folder: Path, reference: dict[str, tuple[int, int]], method: Any) -> Audit:
     """A method that reshapes is read by the shapes it wrote."""
     try:
-        known = None if hasattr(method, "output_source") else reference or None
+        known = None if hooks.plugin_has(method, "output_source") else reference or None
         found = audit.audit(folder, known, zeros=True)
     except UserError as error:
         raise StepFailedError(f"what was written cannot be read back: {error}") from None

@@ -20,7 +20,6 @@ from bench.formats import architecture, audit, gguf_reader
 from bench.formats import folder as model_folder
 from bench.measure.memory import widths_bytes
 from bench.models.resolve import Resolved
-from bench.run import traits
 
 _GIB = 1024**3
 _UNKNOWN_KV = 1.0  # bytes: 8 bits, the narrowest that an engine here chooses by itself
@@ -76,8 +75,8 @@ def held(steps: tuple[Step, ...], resolved: Resolved) -> Held | None:
         return None
     if not steps:
         return Held(resolved.format, found, None)
-    bits = traits.weight_bits(steps[-1])
-    written = str(plugins.load(plugins.METHODS, steps[-1].method).WRITES)
+    method, options = plugins.method_of(steps[-1])
+    bits, written = method.weight_bits(options), method.WRITES
     if bits is None and written != "hf":
         return None
     return Held(written, _reshaped(steps, resolved.source, found), bits)
@@ -101,7 +100,7 @@ def need(model: Held, options: Mapping[str, Scalar], load: Workload | None, hard
 def against(cell: Cell, model: Held | None, hardware: Hardware) -> str:
     """Why the cell cannot fit its device, in one sentence with the numbers; or nothing."""
     engine, options = plugins.load(plugins.ENGINES, cell.engine.name), cell.engine.options
-    if model is None or traits.may_offload(engine, options):
+    if model is None or engine.may_offload(engine.Options(**options)):
         return ""
     floats = str(options.get("dtype", ""))
     asked = need(model, options, cell.workload, hardware, floats)
@@ -190,12 +189,12 @@ def _linear(known: Source) -> int:
 
 def _reshaped(steps: tuple[Step, ...], known: Source, found: Parameters) -> Parameters:
     """As it is after steps that cut layers or heads; embeddings and head are taken to be as they were."""
-    cutting = [s for s in steps if hasattr(plugins.load(plugins.METHODS, s.method), "output_source")]
-    if not cutting:
+    before = known
+    for step in steps:
+        method, options = plugins.method_of(step)
+        known = method.output_source(options, known)
+    if known is before:
         return found
-    for step in cutting:
-        method = plugins.load(plugins.METHODS, step.method)
-        known = method.output_source(method.Options(**step.options), known)
     left = architecture.of_config(known.config)
     return Parameters(_linear(known), found.rest, found.stored_bytes, left)
 

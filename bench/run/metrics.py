@@ -13,7 +13,7 @@ def metrics(result: Result, traces: Sequence[RequestTrace]) -> dict[str, float]:
     """Metrics of a round that came to its end, by name."""
     cell, facts = result.cell, result.facts
     if cell.task is not None:
-        scored: dict[str, float] = plugins.load(plugins.TASKS, cell.task.kind).metrics(facts)
+        scored = plugins.load(plugins.TASKS, cell.task.kind).metrics(facts)
         return {**scored, **_memory(result)}
     if cell.workload is not None and cell.workload.online:
         online = {

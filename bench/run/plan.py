@@ -19,7 +19,7 @@ from bench.machine import hardware as machine
 from bench.models import resolve
 from bench.models.download import Report
 from bench.models.resolve import Resolved
-from bench.run import artifacts, questions, references, traits
+from bench.run import artifacts, questions, references
 from bench.run import memory_fit as fit
 from bench.run.planned import Plan, PlannedArtifact, PlannedRound, Questions, Reference, SkippedPair
 
@@ -121,7 +121,7 @@ def _against(cell: Cell, made: PlannedArtifact, hardware: Hardware) -> str:
         return f"{asked} exceed the model's context of {made.context}"
     if made.resolved.dummy and (why := _meaningless(cell)):
         return why
-    env = traits.engine_env(engine, made.format)
+    env = plugins.engine_env(engine, made.format)
     reason: str | None = engine.unsupported(cell, made.format, hardware)
     reason = reason or environment.too_old(env, hardware) or environment.without_gpu(env, hardware)
     return reason or fit.against(cell, made.held, hardware)
@@ -154,7 +154,7 @@ def _references(suite: Suite, made: Sequence[PlannedArtifact], hardware: Hardwar
 
 def _questions(suite: Suite, resolved: Resolved) -> dict[str, Questions]:
     """By task title: what the tasks that ask do ask."""
-    asking = [t for t in suite.tasks if hasattr(plugins.load(plugins.TASKS, t.kind), "ENV")]
+    asking = [t for t in suite.tasks if plugins.load(plugins.TASKS, t.kind).ENV]
     return {t.title: questions.plan(t, resolved, _context(resolved), _task_key(t)) for t in asking}
 
 
@@ -168,7 +168,7 @@ def _digest(cell: Cell, made: PlannedArtifact, seed: int, reference: Reference |
         cell.engine.name,
         wire.plain(cell.engine.options),
         engine.VERSION,
-        _identity(traits.engine_env(engine, made.format)),
+        _identity(plugins.engine_env(engine, made.format)),
         what,
         made.hardware.slug,
         seed,

@@ -15,7 +15,7 @@ from bench.contract.job import Job
 from bench.contract.spec import Cell
 from bench.envs import environment
 from bench.process import cache, supervisor
-from bench.run import artifacts, traits
+from bench.run import artifacts
 from bench.run.planned import PlannedArtifact, Reference
 
 _ABOUT = "reference.json"
@@ -46,7 +46,7 @@ def choose(cells: Sequence[Cell], made: PlannedArtifact, against: Callable[[Cell
             cell.engine.name,
             wire.plain(cell.engine.options),
             engine.VERSION,
-            environment.identity(traits.engine_env(engine, made.format)),
+            environment.identity(plugins.engine_env(engine, made.format)),
             task_key,
             made.hardware.slug,
         ]
@@ -71,7 +71,7 @@ def ensure(
         engine = plugins.load(plugins.ENGINES, reference.engine.name)
         return supervisor.run(
             _job(reference, made, building),
-            environment.ensure(traits.engine_env(engine, reference.made.format), report),
+            environment.ensure(plugins.engine_env(engine, reference.made.format), report),
             timeout_s=timeout_s,
             memory_limit_bytes=memory_limit_bytes,
             report=lambda phase: report(f"{reference.task.title}: the baseline's predictions, {phase}"),

@@ -33,7 +33,7 @@ from bench.process import server, supervisor
 from bench.progress.eta import Alike
 from bench.progress.progress import Progress, Report
 from bench.progress.snapshot import Round
-from bench.run import artifacts, ceilings, energy_window, metrics, online, physics, questions, references, traits
+from bench.run import artifacts, ceilings, energy_window, metrics, online, physics, questions, references
 from bench.run.planned import Plan, PlannedArtifact, PlannedRound, Questions, Reference
 from bench.store import Store
 
@@ -246,7 +246,7 @@ def _limit(plan: Plan) -> int:
 
 def _env(item: PlannedRound) -> str:
     engine = plugins.load(plugins.ENGINES, item.cell.engine.name)
-    return traits.engine_env(engine, item.made.format)
+    return plugins.engine_env(engine, item.made.format)
 
 
 def _with_tools(items: list[PlannedRound]) -> set[str]:

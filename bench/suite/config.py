@@ -78,8 +78,7 @@ def options(package: str, plugin: str, given: Mapping[str, Any], where: str) -> 
     kind = module.Options
     _known(where, given, [f.name for f in dataclasses.fields(kind)])
     named = {
-        k: f"path:{v}" if k in getattr(module, "PATHS", ()) and v and not str(v).startswith("path:") else v
-        for k, v in given.items()
+        k: f"path:{v}" if k in module.PATHS and v and not str(v).startswith("path:") else v for k, v in given.items()
     }
     try:
         return dataclasses.asdict(TypeAdapter(kind).validate_python(named))

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import ChoiceScore, Ended, Prompt, Question, Session
+from bench.contract.hooks import (
+    ChoiceScore,
+    Ended,
+    GenerateUntilSession,
+    LoglikelihoodSession,
+    Prompt,
+    Question,
+    Session,
+)
 
 _LOOK_BACK = 64  # tokens among which a stop is looked for: longer than any stop
 
@@ -37,8 +45,10 @@ def grouped(pairs: Iterable[tuple[list[int], list[int]]]) -> tuple[list[Any], li
 def scores(session: Session, asked: Sequence[Any]) -> list[list[ChoiceScore]]:
     """For each [context, choices] the scores of its choices."""
     questions = [Question(tuple(context), tuple(map(tuple, choices))) for context, choices in asked]
-    choose = getattr(session, "loglikelihood", None)
-    found = dict(choose(questions) if choose else by_logits(session, questions))
+    if isinstance(session, LoglikelihoodSession):
+        found = dict(session.loglikelihood(questions))
+    else:
+        found = dict(by_logits(session, questions))
     if sorted(found) != list(range(len(questions))):
         raise UserError(f"the engine scored {len(found)} of {len(questions)} questions: score this on another engine")
     return [found[place] for place in range(len(questions))]
@@ -67,9 +77,10 @@ def written(session: Session, asked: Sequence[Any], eos: int | None, folder: Pat
 
 
 def continued(session: Session, prompts: Sequence[Prompt], ended: Ended) -> dict[int, list[int]]:
-    """For each prompt, by its place, the ids that follow it: contract/hooks.py's `Writing`."""
-    write = getattr(session, "generate_until", None)
-    return dict(write(prompts, ended) if write else _one_by_one(session, prompts, ended))
+    """For each prompt, by its place, the ids that follow it: as `GenerateUntilSession` has it."""
+    if isinstance(session, GenerateUntilSession):
+        return dict(session.generate_until(prompts, ended))
+    return dict(_one_by_one(session, prompts, ended))
 
 
 def by_logits(session: Session, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
@@ -93,7 +104,7 @@ def _one(session: Session, context: Sequence[int], choice: Sequence[int]) -> Cho
         sums = np.log(np.exp(rows - top[:, None]).sum(axis=1)) + top
         total += float((rows[np.arange(len(targets)), targets] - sums).sum())
         greedy = greedy and bool((rows.argmax(axis=1) == targets).all())
-    return total, greedy
+    return ChoiceScore(total, greedy)
 
 
 def _one_by_one(session: Session, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:

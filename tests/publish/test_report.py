@@ -8,23 +8,24 @@ import shutil
 from pathlib import Path
 
 from bench.publish import report
+from bench.publish.records import gather
 from bench.store import Store
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
 def _wanted(root: Path) -> dict[Path, str]:
-    return report.files(root, report.committed(report.gather(Store(root).all())))
+    return report.tables(root, gather(Store(root).all()).committed())
 
 
 def test_the_committed_tables_say_what_the_records_say() -> None:
     """Every device has its page, its sheet and its line in the index."""
     store = Store(RESULTS)
-    wanted = report.files(RESULTS, report.committed(report.gather(store.all())))
+    wanted = report.tables(RESULTS, gather(store.all()).committed())
     devices = {path.parent.name for path in wanted} - {RESULTS.name}
 
     assert store.problems == []
-    assert report.stale(wanted) == []
+    assert report.stale_texts(wanted) == []
     assert devices == {folder.name for folder in RESULTS.iterdir() if folder.is_dir()}
     assert all(f"[{slug}]({slug}/TABLES.md)" in wanted[RESULTS / "README.md"] for slug in devices)
 
@@ -40,7 +41,7 @@ def test_an_edited_record_makes_its_devices_tables_stale(tmp_path: Path) -> None
 
     def stale(text: str) -> set[str]:
         record.write_text(text)
-        return {path.name for path in report.stale(_wanted(tmp_path))}
+        return {path.name for path in report.stale_texts(_wanted(tmp_path))}
 
     assert stale(whole) == set()
     assert stale(whole.replace('"perplexity": ', '"perplexity": 9')) == {"README.md", "TABLES.md", "tables.csv"}

@@ -29,18 +29,17 @@ def test_it_writes_tables_figures_and_the_page_once(tmp_path: Path) -> None:
         "tables.csv",
         "report.html",
         "libraries-quality-bits.svg",
-        "libraries-quality-bits.png",
     }
     assert report(tmp_path).output == ""
     (tmp_path / "report.html").unlink()
     assert report(tmp_path, "--check").exit_code == 0
-    (figures / "libraries-quality-bits.png").unlink()
+    (figures / "libraries-quality-bits.svg").unlink()
     refused = report(tmp_path, "--check")
     assert isinstance(refused.exception, UserError)
-    assert "libraries-quality-bits.png; write them with: python -m bench report" in str(refused.exception)
+    assert "libraries-quality-bits.svg; write them with: python -m bench report" in str(refused.exception)
     assert not (tmp_path / "report.html").exists()
     again = {Path(path).name for path in report(tmp_path).output.split()}
-    assert again == {"libraries-quality-bits.png", "report.html"}
+    assert again == {"libraries-quality-bits.svg", "report.html"}
 
 
 def test_a_folder_without_records_gets_a_page_that_says_so(tmp_path: Path) -> None:

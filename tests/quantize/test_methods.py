@@ -224,4 +224,4 @@ def test_a_layer_with_odd_outputs_does_not_fit_the_gemm_layout() -> None:
     method = plugins.load(plugins.METHODS, "awq")
     source = Source("hf", {"model.layers.0.router": (6, 256)}, {})
 
-    assert "model.layers.0.router has 6" in method.unsupported(method.Options(), source, CPU)
+    assert "model.layers.0.router has 6" in (method.unsupported(method.Options(), source, CPU) or "")

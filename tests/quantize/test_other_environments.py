@@ -15,7 +15,6 @@ from bench.contract.record import Gpu, Hardware
 from bench.contract.spec import Step
 from bench.envs import environment
 from bench.formats import audit
-from bench.run import traits
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"
@@ -83,7 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, step in STEPS.items():
         (home / name).mkdir()
         out = str(home / name)
-        _run(traits.step_env(step), home, _APPLY, step.method, json.dumps(step.options), out, str(DEMO))
+        _run(plugins.step_env(step), home, _APPLY, step.method, json.dumps(step.options), out, str(DEMO))
     return home
 
 
@@ -93,7 +92,7 @@ def errors(made: Path) -> dict[str, float]:
     engine = plugins.load(plugins.ENGINES, "hf")
     found: dict[str, float] = {}
     for env in ("hf", "llmcompressor"):
-        wanted = [n for n, step in STEPS.items() if traits.engine_env(engine, _writes(step)) == env]
+        wanted = [n for n, step in STEPS.items() if plugins.engine_env(engine, _writes(step)) == env]
         said = _run(env, made, _COMPARE, str(DEMO), *(str(made / name) for name in wanted))
         found |= json.loads(said.partition("FOUND")[2])
     return found

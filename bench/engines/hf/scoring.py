@@ -152,7 +152,7 @@ class ChoiceScorer:
             greedy = (picked.argmax(dim=1) == targets).tolist()
         tokens = iter(zip(logprobs, greedy, strict=True))
         scored = [[[next(tokens) for _ in choice] for choice in row.choices] for row in batch]
-        return [[(sum(v for v, _ in choice), all(g for _, g in choice)) for choice in row] for row in scored]
+        return [[ChoiceScore(sum(v for v, _ in one), all(g for _, g in one)) for one in row] for row in scored]
 
     def _inputs(self, batch: Sequence[_Row], width: int) -> dict[str, Any]:
         return {"input_ids": self._tensor([[*row.ids, *([0] * (width - row.length))] for row in batch])}

@@ -205,7 +205,8 @@ class _Scored:
         import numpy as np
 
         wanted = self.logits[rows, choice].astype(np.float64)
-        return float((wanted - self.norm[rows]).sum()), bool((self.best[rows] == np.asarray(choice)).all())
+        is_greedy = bool((self.best[rows] == np.asarray(choice)).all())
+        return ChoiceScore(float((wanted - self.norm[rows]).sum()), is_greedy)
 
 
 def _parts(question: Question, *, apart: bool) -> Iterator[tuple[int, Question]]:

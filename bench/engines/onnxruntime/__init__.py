@@ -261,7 +261,7 @@ def _scored(rows: Any, choice: Sequence[int]) -> ChoiceScore:
     sums = np.log(np.exp(wide - top[:, None]).sum(axis=1)) + top
     targets = np.asarray(choice)
     value = float((wide[np.arange(len(choice)), targets] - sums).sum())
-    return value, bool((wide.argmax(axis=1) == targets).all())
+    return ChoiceScore(value, bool((wide.argmax(axis=1) == targets).all()))
 
 
 def _package(*names: str) -> str:

@@ -1,6 +1,6 @@
 """What a document's commands write: a number with its unit, a name, a table, a list of reasons.
 
-value NUMBER (see selection.value)      figure PATH KEY: with its range over rounds, or its interval
+value NUMBER (see query.value)          figure PATH KEY: with its range over rounds, or its interval
 who least|most PATH KEY                 the recipe, on its engine, that has it
 table SUITE/RECIPE/ENGINE KEY[@WORKLOAD-OR-TASK]... [by=KEY[@...]]
 reasons SUITE                           pick SUITE WORKLOAD [objective=] [min-recovery=] [ttft-p95=] [memory=]
@@ -13,102 +13,102 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from bench.contract import plugins
+from bench.contract.columns import Group
 from bench.contract.errors import UserError
 from bench.publish import machines, recommend
-from bench.publish.document import records as selection
-from bench.publish.document import table
-from bench.publish.document.records import Source
+from bench.publish.document import query, table
+from bench.publish.records import Records
 from bench.publish.tables import render, sections
-from bench.publish.tables.columns import CHANGE, change, named, number
+from bench.publish.tables.columns import format_percent, number, quotable
 
 
-def write(command: str, source: Source) -> str:
-    """The text of a command; UserError for one that cannot be followed."""
+def write(command: str, records: Records) -> str:
+    """The text of a command; UserError for an invalid one."""
     try:
-        verb, *words = shlex.split(command)
+        verb, *args = shlex.split(command)
     except ValueError as error:
         raise UserError(f"{error}: check its quotes") from None
     if verb not in _VERBS:
         raise UserError(plugins.unknown("command", verb, (*_VERBS, "holds")))
-    return _VERBS[verb](source, words)
+    return _VERBS[verb](records, args)
 
 
-def _value(source: Source, words: Sequence[str]) -> str:
-    """A number of selection.value, in its unit."""
-    found = selection.value(source, words)
-    if words[0] in ("ratio", "count"):
-        return number(found, 3) if words[0] == "ratio" else f"{found:,.0f}"
-    column = named(words[-1])
-    changed = column.key == CHANGE.key
-    text = change(found, None, None) if changed else number(found * column.scale, column.digits)
+def _value(records: Records, args: Sequence[str]) -> str:
+    """A number of query.value, in its unit."""
+    value = query.value(records, args)
+    if args[0] in ("ratio", "count"):
+        return number(value, 3) if args[0] == "ratio" else f"{value:,.0f}"
+    column = quotable(args[-1])
+    relative = Group.RELATIVE in column.groups
+    text = format_percent(value) if relative else number(value * column.scale, column.digits)
     return f"{text} {column.unit}".strip()
 
 
-def _figure(source: Source, words: Sequence[str]) -> str:
-    """As tables have it, with its range over rounds or its interval."""
-    if len(words) != 2:
-        raise UserError("write: figure PATH KEY")
-    selection.one(source, *words)  # which says so where there is no such figure
-    found, column = selection.only(source, words[0]), named(words[1])
-    text = table.cell(found, column, sections.Notes()).removesuffix(f" {sections.STAR}")
+def _figure(records: Records, args: Sequence[str]) -> str:
+    """A metric as tables show it, with its range over rounds or its interval."""
+    if len(args) != 2:
+        raise UserError("expected: figure PATH KEY")
+    match, column = query.only(records, args[0]), quotable(args[1])
+    match.require(column.key)
+    text = table.cell(match, column, sections.Notes()).removesuffix(f" {sections.STAR}")
     return f"{text} {column.unit}".strip()
 
 
-def _who(source: Source, words: Sequence[str]) -> str:
-    """The recipe, on its engine, that has the least or most of a figure."""
-    if len(words) != 3 or words[0] not in ("least", "most"):
-        raise UserError("write: who least PATH KEY, or: who most PATH KEY")
-    best = min if words[0] == "least" else max
-    row = best(selection.having(source, words[1], words[2]), key=lambda pair: pair[1])[0].row
+def _who(records: Records, args: Sequence[str]) -> str:
+    """The recipe, on its engine, that has the least or most of a metric."""
+    if len(args) != 3 or args[0] not in ("least", "most"):
+        raise UserError("expected: who least PATH KEY, or: who most PATH KEY")
+    best = min if args[0] == "least" else max
+    row = best(query.with_metric(records, args[1], args[2]), key=lambda pair: pair[1])[0].row
     return f"{row.recipe} on {row.engine}"
 
 
-def _table(source: Source, words: Sequence[str]) -> str:
+def _table(records: Records, args: Sequence[str]) -> str:
     """Rows of SUITE/RECIPE/ENGINE, a column for each KEY[@TITLE], in the order of by=KEY[@TITLE]."""
-    order = next((word.removeprefix("by=") for word in words if word.startswith("by=")), "")
-    path, *keys = [word for word in words if not word.startswith("by=")] or [""]
+    order = next((arg.removeprefix("by=") for arg in args if arg.startswith("by=")), "")
+    path, *keys = [arg for arg in args if not arg.startswith("by=")] or [""]
     if not keys:
-        raise UserError("write: table SUITE/RECIPE/ENGINE KEY@WORKLOAD-OR-TASK ...")
-    return table.table(selection.rows(source, path), keys, order)
+        raise UserError("expected: table SUITE/RECIPE/ENGINE KEY@WORKLOAD-OR-TASK ...")
+    return table.table(query.rows(records, path), keys, order)
 
 
-def _reasons(source: Source, words: Sequence[str]) -> str:
+def _reasons(records: Records, args: Sequence[str]) -> str:
     """What could not run or failed in a suite, a line for each reason."""
-    found: dict[str, dict[str, None]] = {}
-    for row in selection.rows(source, f"{' '.join(words)}/*/*"):
-        for _, entry in selection.entries(row, "*"):
+    reasons: dict[str, dict[str, None]] = {}
+    for row in query.rows(records, f"{' '.join(args)}/*/*"):
+        for _, entry in query.entries(row, "*"):
             if entry.status in ("unsupported", "failed"):
-                found.setdefault(f"{entry.status}: {entry.reason}", {})[f"{row.recipe} on {row.engine}"] = None
-    return "\n".join(f"- {', '.join(who)}: {render.escaped(why)}" for why, who in found.items()) or "- none"
+                reasons.setdefault(f"{entry.status}: {entry.reason}", {})[f"{row.recipe} on {row.engine}"] = None
+    return "\n".join(f"- {', '.join(who)}: {render.escaped(why)}" for why, who in reasons.items()) or "- none"
 
 
-def _pick(source: Source, words: Sequence[str]) -> str:
-    """What `bench recommend` says of a suite, a workload and limits in its words."""
-    named_, asked = [w for w in words if "=" not in w], dict(w.split("=", 1) for w in words if "=" in w)
-    if len(named_) != 2 or not asked.keys() <= _LIMITS:
-        raise UserError(f"write: pick SUITE WORKLOAD, then any of {'=... '.join(sorted(_LIMITS))}=...")
-    recovery, ttft = (_limit(asked, key) for key in ("min-recovery", "ttft-p95"))
-    memory = recommend.size_bytes(asked["memory"]) if "memory" in asked else None
-    wish = recommend.Wish(recommend.objective(asked.get("objective", "tok_per_s")), recovery, ttft, memory)
-    rows = selection.rows(source, f"{named_[0]}/*/*")
-    found = recommend.recommend(rows, recommend.workload_of(rows, named_[1], wish), wish)
-    return "\n".join(render.piped(recommend.section(found, named_[1])))
+def _pick(records: Records, args: Sequence[str]) -> str:
+    """What `bench recommend` says of a suite, a workload and limits."""
+    names, limits = [arg for arg in args if "=" not in arg], dict(arg.split("=", 1) for arg in args if "=" in arg)
+    if len(names) != 2 or not limits.keys() <= _LIMITS:
+        raise UserError(f"expected: pick SUITE WORKLOAD, then any of {'=... '.join(sorted(_LIMITS))}=...")
+    recovery, ttft = (_limit(limits, key) for key in ("min-recovery", "ttft-p95"))
+    memory = recommend.size_bytes(limits["memory"]) if "memory" in limits else None
+    wish = recommend.Wish(recommend.objective(limits.get("objective", "tok_per_s")), recovery, ttft, memory)
+    rows = query.rows(records, f"{names[0]}/*/*")
+    candidates = recommend.recommend(rows, recommend.workload_of(rows, names[1], wish), wish)
+    return "\n".join(render.piped(recommend.section(candidates, names[1])))
 
 
-def _limit(asked: Mapping[str, str], key: str) -> float | None:
+def _limit(limits: Mapping[str, str], key: str) -> float | None:
     try:
-        return float(asked[key]) if key in asked else None
+        return float(limits[key]) if key in limits else None
     except ValueError:
-        raise UserError(f"{key}={asked[key]} is no number") from None
+        raise UserError(f"invalid {key}={limits[key]}: expected a number") from None
 
 
-def _suites(source: Source, words: Sequence[str]) -> str:
-    """The command that makes each suite's records again, how many they are, what they took."""
-    del words
+def _suites(records: Records, args: Sequence[str]) -> str:
+    """The command that runs each suite, how many rounds its records are of, what they took."""
+    del args
     heads = ("device", "suite", "made by", "rounds ok", "unsupported", "failed", "minutes measured")
     lines = [f"| {' | '.join(heads)} |", "| --- | --- | --- | ---: | ---: | ---: | ---: |"]
-    for (device, suite), records in source.records.items():
-        rounds = [r for r in records if r.cell.workload is not None or r.cell.task is not None]
+    for (device, suite), results in records.results.items():
+        rounds = [r for r in results if r.cell.workload is not None or r.cell.task is not None]
         counts = [sum(r.status == status for r in rounds) for status in ("ok", "unsupported", "failed")]
         minutes = sum(r.duration_s for r in rounds) / 60
         names = map(render.escaped, (device, suite))
@@ -117,22 +117,22 @@ def _suites(source: Source, words: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _machines(source: Source, words: Sequence[str]) -> str:
-    """What the records come from, and the suites that each ran."""
-    del words
-    return "\n".join(line for slug in source.devices for line in machines.lines(source.records_of(slug)))
+def _machines(records: Records, args: Sequence[str]) -> str:
+    """The machines that the records come from, and the suites that each ran."""
+    del args
+    return "\n".join(line for device in records.devices for line in machines.lines(records.results_of(device)))
 
 
-def _versions(source: Source, words: Sequence[str]) -> str:
+def _versions(records: Records, args: Sequence[str]) -> str:
     """The libraries that each engine's rounds ran on."""
-    del words
-    found = machines.versions(result for records in source.records.values() for result in records)
-    lines = [f"| {' | '.join(map(render.escaped, pair))} |" for pair in found]
+    del args
+    pairs = machines.versions(records.all_results())
+    lines = [f"| {' | '.join(map(render.escaped, pair))} |" for pair in pairs]
     return "\n".join(["| engine | libraries |", "| --- | --- |", *lines])
 
 
 _LIMITS = {"objective", "min-recovery", "ttft-p95", "memory"}
-_VERBS: Mapping[str, Callable[[Source, Sequence[str]], str]] = {
+_VERBS: Mapping[str, Callable[[Records, Sequence[str]], str]] = {
     "value": _value,
     "figure": _figure,
     "who": _who,

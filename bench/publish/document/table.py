@@ -1,13 +1,15 @@
-"""Some rows and columns out of tables, for a document: of several workloads and tasks beside each other."""
+"""Rows and columns picked out of tables for a document, of several workloads and tasks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from bench.publish.document import records
+from bench.contract.columns import Column, Group
+from bench.publish.document import query
+from bench.publish.document.query import Match
 from bench.publish.tables import render, sections
-from bench.publish.tables.columns import CHANGE, SCORE_CHANGE, Column, named, task_name, told_change
+from bench.publish.tables.columns import format_change, quotable, task_name
 from bench.publish.tables.model import Row, Section
 
 
@@ -18,63 +20,65 @@ def table(rows: Sequence[Row], keys: Sequence[str], order: str = "") -> str:
     """
     if order:
         rows = sorted(rows, key=lambda row: _rank(row, order))
-    notes, columns = sections.Notes(), [named(key.partition("@")[0]) for key in keys]
-    lines = [_line(row, keys, columns, notes) for row in rows]
-    heads = [_head(rows, key, c, twice=columns.count(c) > 1) for key, c in zip(keys, columns, strict=True)]
-    entries = [[e for key in keys if (e := _found(row, key).entry) is not None] for row in rows]
+    notes, columns = sections.Notes(), [quotable(key.partition("@")[0]) for key in keys]
+    matches = [[_match(row, key) for key in keys] for row in rows]
+    lines = [_line(row, its, columns, notes) for row, its in zip(rows, matches, strict=True)]
+    heads = []
+    for at, column in enumerate(columns):
+        title = task_name(next((its[at].title for its in matches if its[at].title), ""))
+        heads.append(_head(column, title, repeated=columns.count(column) > 1))
+    entries = [[match.entry for match in its if match.entry is not None] for its in matches]
     if any(marks := [sections.marked(its, notes) for its in entries]):
         heads.append("marks")
         lines = [(*line, mark) for line, mark in zip(lines, marks, strict=True)]
     piped = render.piped(Section("", ("recipe", "engine", *heads), tuple(lines)))
-    said = "  \n".join(map(render.escaped, notes.lines(bold=False)))
-    return "\n".join([*piped, *(["", said] if said else [])])
+    footnotes = "  \n".join(map(render.escaped, notes.lines(bold=False)))
+    return "\n".join([*piped, *(["", footnotes] if footnotes else [])])
 
 
-def cell(found: records.Found, column: Column, notes: sections.Notes, *, first: bool = True) -> str:
-    """A figure as tables show it, or a word in its place; a star where the baseline ran elsewhere."""
-    row, entry, changes = found.row, found.entry, column.key in (CHANGE.key, SCORE_CHANGE.key)
-    if changes and row.baseline:
+def cell(match: Match, column: Column, notes: sections.Notes, *, first: bool = True) -> str:
+    """A metric as tables show it, or the status in its place; a star where the baseline ran on another engine."""
+    row, entry, is_change = match.row, match.entry, Group.CHANGE in column.groups
+    if is_change and row.baseline:
         return "baseline"
     if entry is None:
         return sections.size(row, column)
     if entry.status != "ok":
         return sections.void(entry, notes, first=first)
-    if not changes or column.key not in entry.change:
-        return sections.cell(column, entry, notes)
-    text = told_change(column, entry.change, is_fraction="accuracy_fraction" in entry.figures)
+    if not is_change or column.key not in entry.change:
+        return sections.format_cell(column, entry, notes)
+    text = format_change(column, entry)
     return sections.starred(text, entry, notes)
 
 
-def _line(row: Row, keys: Sequence[str], columns: Sequence[Column], notes: sections.Notes) -> tuple[str, ...]:
-    """The word for what could not run stands once in a line, its footnote in each cell."""
-    line, before = [row.recipe, row.engine], ""
-    for key, column in zip(keys, columns, strict=True):
-        found = _found(row, key)
-        fell = found.entry.reason if found.entry is not None and found.entry.status != "ok" else ""
-        line.append(cell(found, column, notes, first=not fell or fell != before))
-        before = fell
+def _line(row: Row, matches: Sequence[Match], columns: Sequence[Column], notes: sections.Notes) -> tuple[str, ...]:
+    """The status of what could not run stands once in a line, its footnote in each cell."""
+    line, last_reason = [row.recipe, row.engine], ""
+    for match, column in zip(matches, columns, strict=True):
+        reason = match.entry.reason if match.entry is not None and match.entry.status != "ok" else ""
+        line.append(cell(match, column, notes, first=not reason or reason != last_reason))
+        last_reason = reason
     return tuple(line)
 
 
 def _rank(row: Row, order: str) -> float:
-    spread = _found(row, order).figure(order.partition("@")[0])
+    spread = _match(row, order).spread(order.partition("@")[0])
     return math.inf if spread is None else spread.median
 
 
-def _found(row: Row, key: str) -> records.Found:
-    """The row's entry for the workload or task after the @ of a key: with the figure, else fallen."""
-    word, _, pattern = key.partition("@")
-    if not pattern and row.size(word) is not None:
-        return records.Found(row)
-    matched = [records.Found(row, what, entry) for what, entry in records.entries(row, pattern or "*")]
-    has = (f for f in matched if f.figure(word) is not None or (f.entry and word in f.entry.words))
-    fell = (f for f in matched if pattern and f.entry is not None and f.entry.status != "ok")
-    return next(has, next(fell, records.Found(row)))
+def _match(row: Row, key: str) -> Match:
+    """The row's entry for the workload or task after the @ of a key: one with the metric, else one that failed."""
+    metric, _, pattern = key.partition("@")
+    if not pattern and row.size(metric) is not None:
+        return Match(row)
+    matches = [Match(row, title, entry) for title, entry in query.entries(row, pattern or "*")]
+    having = (m for m in matches if m.spread(metric) is not None or (m.entry and metric in m.entry.words))
+    failed = (m for m in matches if pattern and m.entry is not None and m.entry.status != "ok")
+    return next(having, next(failed, Match(row)))
 
 
-def _head(rows: Sequence[Row], key: str, column: Column, *, twice: bool) -> str:
-    """The column's header, with the workload or task where it has a place for it or stands there twice."""
-    title = task_name(next((found.what for row in rows if (found := _found(row, key)).what), ""))
+def _head(column: Column, title: str, *, repeated: bool) -> str:
+    """The column's heading, with the workload or task if it has a slot for it or the column is there twice."""
     if "{title}" in column.header:
         return column.heading(title)
-    return f"{column.heading()}, {title}" if twice else column.heading()
+    return f"{column.heading()}, {title}" if repeated else column.heading()

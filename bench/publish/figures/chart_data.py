@@ -1,42 +1,42 @@
-"""Records as points of charts: what each choice won and what it kept, one flat list for page and figures.
+"""Records as points of charts: cost and quality of each recipe on an engine, one flat list for page and figures.
 
 Quality does not depend on the clock, so a suite that measures none takes it from another suite of the device
-and model, of the same artifact (by its digest) on the same engine; the point says which. A figure that was
+and model, of the same artifact (by its digest) on the same engine; the point says which. A metric that was
 not measured is absent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.contract.record import Result
+from bench.contract.columns import RECOVERY
 from bench.contract.workload import Workload
 from bench.publish.recommend import recovery
-from bench.publish.tables import build as tables
-from bench.publish.tables.columns import KEPT, RECOVERY, UTILISED, WON
-from bench.publish.tables.model import Entry, Row, Table
+from bench.publish.records import Records
+from bench.publish.tables.columns import MBU, X_AXES, metric_columns
+from bench.publish.tables.model import CellSummary, Row
 
 UNQUANTIZED, CHANGED, UNKNOWN = "unquantized", "pruned, retrained", "unknown"  # families that are no format
-Quality = Mapping[tuple[str, str], float]  # (metric, task) -> value; recovery is over all tasks, "" by name
+Quality = Mapping[tuple[str, str], float]  # (metric, task) -> value; recovery spans all tasks: its task is ""
 
 
 @dataclass(frozen=True)
 class Level:
-    """A load's figures at one number of requests in flight (`over` concurrency), or per second (rate)."""
+    """A load's metrics at one number of requests in flight (`over` concurrency), or per second (rate)."""
 
     over: str
     level: float
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Point:
     """A recipe on an engine under a workload; `workload` is "" where a suite measures quality alone.
 
-    `figures` and `quality` are medians over rounds, SI units. `family`: the format its weights are quantized
-    in, or what else was done to them. `quality_from`: the suite that a task's quality was taken from, by the
-    task, where that is not `suite`. `slo`: limits of TTFT and TPOT in seconds, where the load states any.
+    `metrics` and `quality` are medians over rounds, SI units. `family`: the format its weights are quantized
+    in, or what else was done to them. `quality_from`: task -> the suite its quality was taken from, where that
+    is not `suite`. `slo`: limits of TTFT and TPOT in seconds, where the load states any.
     """
 
     device: str
@@ -47,7 +47,7 @@ class Point:
     workload: str
     family: str
     baseline: bool
-    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     quality: Quality = field(default_factory=dict)
     quality_from: Mapping[str, str] = field(default_factory=dict)
     levels: tuple[Level, ...] = ()
@@ -59,53 +59,33 @@ class Point:
         return f"{self.recipe} on {self.engine}"
 
 
-def build(results: Iterable[Result], built: Mapping[tuple[str, str], Table] | None = None) -> list[Point]:
-    """Every point, in the tables' order. `built`: tables by device and suite, where the caller has them."""
-    places: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
-        places.setdefault((result.hardware.slug, result.suite), []).append(result)
-    made = built or {place: tables.build(found) for place, found in places.items()}
-    known = _Known(places)
-    rows = [row for place in sorted(places) for row in made[place].rows]
-    told = {place: any(_quality(row) for row in made[place].rows) for place in places}
-    elsewhere: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if known.artifact(row):
-            elsewhere.setdefault((row.device, row.model, known.artifact(row), row.engine), []).append(row)
-    found: list[Point] = []
-    for row in rows:
-        same = elsewhere.get((row.device, row.model, known.artifact(row), row.engine), [])
-        own = told[row.device, row.suite]
-        quality, sources = (_quality(row), {}) if own else _taken(row, same)
-        found += _points(row, known, quality, sources)
-    return found
-
-
-class _Known:
-    """What the rows of a table do not have of their records: digests of artifacts, and loads."""
-
-    def __init__(self, places: Mapping[tuple[str, str], Sequence[Result]]) -> None:
-        self._artifacts: dict[tuple[str, ...], str] = {}
-        self._loads: dict[tuple[str, str, str], Workload] = {}
-        for (slug, suite), results in places.items():
-            for result in results:
-                cell = result.cell
-                if result.artifact is not None:
-                    key = (slug, suite, cell.model.shown, cell.recipe.name)
-                    self._artifacts[key] = result.artifact.digest
-                if cell.workload is not None:
-                    self._loads[slug, suite, cell.what] = cell.workload
-
-    def artifact(self, row: Row) -> str:
-        """Its digest; "" where no record has it."""
-        return self._artifacts.get((row.device, row.suite, row.model, row.recipe), "")
-
-    def load(self, row: Row, title: str) -> Workload:
-        return self._loads[row.device, row.suite, title]
+def build(records: Records) -> list[Point]:
+    """Every point, in the order of the tables."""
+    digests: dict[tuple[str, ...], str] = {}
+    workloads: dict[tuple[str, ...], Workload] = {}
+    for result in records.all_results():
+        place, cell = (result.hardware.slug, result.suite), result.cell
+        if result.artifact is not None:
+            digests[*place, cell.model.shown, cell.recipe.name] = result.artifact.digest
+        if cell.workload is not None:
+            workloads[*place, cell.what] = cell.workload
+    artifacts = [(row, digests.get((row.device, row.suite, row.model, row.recipe), "")) for row in records.rows()]
+    same_artifact: dict[tuple[str, ...], list[Row]] = {}
+    for row, digest in artifacts:
+        same_artifact.setdefault((row.device, row.model, digest, row.engine), []).append(row)
+    has_quality = {(row.device, row.suite) for row in records.rows() if _quality(row)}
+    points: list[Point] = []
+    for row, digest in artifacts:
+        quality: Quality = _quality(row)
+        sources: Mapping[str, str] = {}
+        if digest and (row.device, row.suite) not in has_quality:
+            quality, sources = _borrowed(row, same_artifact[row.device, row.model, digest, row.engine])
+        points += _points(row, workloads, quality, sources)
+    return points
 
 
 def family(row: Row) -> str:
-    """What was done to the weights, in a word: the format they are quantized in, if they are."""
+    """What was done to the weights: the format they are quantized in, if they are."""
     if row.baseline or row.whole:
         return UNQUANTIZED
     if row.audit is None:
@@ -113,64 +93,56 @@ def family(row: Row) -> str:
     return row.audit.format if row.audit.quantized_fraction > 0 else CHANGED
 
 
-def _points(row: Row, known: _Known, quality: Quality, sources: Mapping[str, str]) -> Iterator[Point]:
-    sizes = {c.key: value for c in WON if (value := row.size(c.key)) is not None}
-    done = {title: entry for title, entry in row.workloads.items() if entry.status == "ok"}
+def _points(
+    row: Row, workloads: Mapping[tuple[str, ...], Workload], quality: Quality, sources: Mapping[str, str]
+) -> Iterator[Point]:
+    sizes = {c.key: value for c in X_AXES if (value := row.size(c.key)) is not None}
+    measured = {title: entry for title, entry in row.workloads.items() if entry.status == "ok"}
     place = (row.device, row.suite, row.model, row.recipe, row.engine)
-    kind = family(row)
-    for title, entry in done.items():
-        load = known.load(row, title)
-        yield Point(
-            *place,
-            title,
-            kind,
-            row.baseline,
-            {**sizes, **_figures(entry)},
-            quality,
-            sources,
-            tuple(_levels(load, entry)),
-            load.slo.limits,
-        )
-    if not done and quality:
-        yield Point(*place, "", kind, row.baseline, sizes, quality, sources)
+    for title, entry in measured.items():
+        load, metrics = workloads[row.device, row.suite, title], {**sizes, **_metrics(entry)}
+        levels, limits = tuple(_levels(load, entry)), load.slo.limits
+        yield Point(*place, title, family(row), row.baseline, metrics, quality, sources, levels, limits)
+    if not measured and quality:
+        yield Point(*place, "", family(row), row.baseline, sizes, quality, sources)
 
 
-def _figures(entry: Entry) -> dict[str, float]:
-    medians = {key: found.median for key, found in entry.figures.items()}
-    keys = [c.key for c in (*WON, UTILISED) if c.key in medians]
+def _metrics(entry: CellSummary) -> dict[str, float]:
+    medians = {key: spread.median for key, spread in entry.figures.items()}
+    keys = [c.key for c in (*X_AXES, MBU) if c.key in medians]
     if not medians.get("energy_valid"):
         keys = [key for key in keys if not key.startswith("energy_")]
     return {key: medians[key] for key in keys}
 
 
-def _levels(load: Workload, entry: Entry) -> Iterator[Level]:
-    """The stages of a sweep; of another load its own level, a closed one's being what is kept in flight."""
+def _levels(load: Workload, entry: CellSummary) -> Iterator[Level]:
+    """The stages of a sweep or search; of a closed or open load its own level."""
     if entry.curve:
         over = load.over if load.kind == "sweep" else "rate"
         for stage in entry.curve:
-            yield Level(over, stage.level, {key: found.median for key, found in stage.figures.items()})
+            yield Level(over, stage.level, {key: spread.median for key, spread in stage.figures.items()})
     elif load.kind in ("closed", "open"):
         over, level = ("concurrency", float(load.concurrency)) if load.kind == "closed" else ("rate", load.rate_per_s)
-        yield Level(over, level, {key: found.median for key, found in entry.figures.items()})
+        yield Level(over, level, {key: spread.median for key, spread in entry.figures.items()})
 
 
 def _quality(row: Row) -> dict[tuple[str, str], float]:
-    found = {
+    metrics = {
         (column.key, title): entry.figures[column.key].median
         for title, entry in row.tasks.items()
         if entry.status == "ok"
-        for column in KEPT
+        for column in metric_columns(entry.kind)
         if column.key in entry.figures
     }
-    kept = recovery(row)
-    return found if kept is None else {**found, (RECOVERY.key, ""): kept}
+    fraction = recovery(row)
+    return metrics if fraction is None else {**metrics, (RECOVERY.key, ""): fraction}
 
 
-def _taken(row: Row, same: Sequence[Row]) -> tuple[Quality, dict[str, str]]:
-    """The quality of the same artifact on the same engine in other suites, and by task from which."""
+def _borrowed(row: Row, same_artifact: Sequence[Row]) -> tuple[Quality, dict[str, str]]:
+    """The quality of the same artifact on the same engine in other suites, and from which suite by task."""
     quality: dict[tuple[str, str], float] = {}
     sources: dict[str, str] = {}
-    for other in same:
+    for other in same_artifact:
         for (metric, task), value in _quality(other).items():
             if other is not row and (metric, task) not in quality and sources.get(task, other.suite) == other.suite:
                 quality[metric, task] = value

@@ -1,90 +1,72 @@
-"""Names beside points that do not cover each other: a chart in a file cannot be hovered."""
+"""Labels of points that overlap neither a point nor each other: a figure in a file has no tooltips."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-_CHAR, _HEIGHT, _RADIUS = 6.7, 15.0, 6.0  # of 12 px text, and of a point, in pixels
-_MARGIN = 0.07
+_CHAR, _LINE, _RADIUS = 6.7, 15.0, 6.0  # pixels: width and height of 12 px text, radius of a point
+_OVERHANG = 22  # pixels that a label may reach to the left of the axis
+# Alignment and offset in pixels, for a frontier whose free quadrant is at the lower right (x and y downward).
+_ANCHORS = ((8, 14), (12, 0), (0, 14), (8, -14), (-8, 14), (0, -14), (-12, 0), (-8, -14))
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A label that found a place: of which point, its alignment and its offset in pixels (y downward)."""
+class Label:
+    """`dx` and `dy` are the offset of the text from its point in pixels, y downward."""
 
-    index: int
     align: str
-    dx: float
-    dy: float
+    dx: int
+    dy: int
 
 
-def domain(values: Sequence[float], *, log: bool, margin: float = _MARGIN) -> tuple[float, float]:
-    """The ends of an axis over the values, with room around them."""
+def domain(values: Sequence[float], *, log: bool) -> tuple[float, float]:
+    """The ends of an axis over the values, with a margin of 7 %."""
     low, high = min(values), max(values)
     if log:
-        room = max(math.log(high / low) * margin, 0.1)
-        return low / math.exp(room), high * math.exp(room)
-    room = max((high - low) * margin, abs(high) * 0.02, 1e-9)
-    return low - room, high + room
+        margin = max(math.log(high / low) * 0.07, 0.1)
+        return low / math.exp(margin), high * math.exp(margin)
+    margin = max((high - low) * 0.07, abs(high) * 0.02, 1e-9)
+    return low - margin, high + margin
 
 
 def positions(values: Sequence[float], ends: tuple[float, float], length: float, *, log: bool) -> list[float]:
-    """Where on an axis of `length` pixels the values are, from its low end."""
+    """The values' distances from the low end of an axis of `length` pixels."""
     low, high = map(math.log, ends) if log else ends
     return [((math.log(v) if log else v) - low) / (high - low) * length for v in values]
 
 
 def place(
-    texts: Sequence[str],
-    at: Sequence[tuple[float, float]],
-    order: Sequence[int],
-    width: float,
-    height: float,
-    line: Sequence[tuple[float, float]] = (),
-) -> list[Placed]:
-    """As many labels as fit, asked in `order`; `at` are the points in pixels, y downward. "" asks for none.
+    texts: dict[int, str], points: Sequence[tuple[float, float]], size: tuple[float, float], free: tuple[int, int]
+) -> dict[int, Label]:
+    """A label for as many of `texts` (by the index of their point, the first ones first) as fit into `size`.
 
-    A place off the line through `line` is taken first, where there is one.
+    `points` are in pixels, y downward. `free`: the direction, +1 or -1 in x and y, in which a point of the
+    frontier has none beyond it; that side is tried first.
     """
-    drawn = [(x - 2, y - 2, x + 2, y + 2) for x, y in _along(line)]
-    taken: list[Sequence[float]] = [(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in at]
-    found = []
-    for index in (i for i in order if texts[i]):
-        size = len(texts[index]) * _CHAR
-        boxes = [(side, _box(at[index], size, *side)) for side in _around()]
-        others = [box for i, box in enumerate(taken) if i != index]
-        free = [
-            (side, box)
-            for side, box in boxes
-            if box[0] >= 0 and box[2] <= width and box[1] >= -4 and box[3] <= height
-            if not any(_overlap(box, other) for other in others)
-        ]
-        clear = [one for one in free if not any(_overlap(one[1], other) for other in drawn)]
-        for side, box in (clear or free)[:1]:
-            taken.append(box)
-            found.append(Placed(index, *side))
-    return found
+    boxes = {i: (x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for i, (x, y) in enumerate(points)}
+    labels: dict[int, Label] = {}
+    occupied = list(boxes.items())
+    for index, text in texts.items():
+        for across, down in _ANCHORS:
+            dx, dy = across * free[0], down * free[1]
+            label = Label("left" if dx > 0 else "right" if dx < 0 else "center", dx, dy)
+            box = _box(points[index], text, label)
+            inside = box[0] >= -_OVERHANG and box[2] <= size[0] and box[1] >= -4 and box[3] <= size[1]
+            if inside and not any(_overlap(box, other) for i, other in occupied if i != index):
+                labels[index] = label
+                occupied.append((-1, box))
+                break
+    return labels
 
 
-def _around() -> Iterator[tuple[str, float, float]]:
-    yield from (("left", 12, 0), ("right", -12, 0), ("center", 0, -17), ("center", 0, 17))
-    yield from (("left", 8, -12), ("left", 8, 12), ("right", -8, -12), ("right", -8, 12))
+def _box(point: tuple[float, float], text: str, label: Label) -> Box:
+    width = len(text) * _CHAR
+    left = point[0] + label.dx - {"left": 0.0, "center": width / 2, "right": width}[label.align]
+    return left, point[1] + label.dy - _LINE / 2, left + width, point[1] + label.dy + _LINE / 2
 
 
-def _along(line: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """Points on the line, a few pixels apart."""
-    for (x0, y0), (x1, y1) in pairwise(line):
-        steps = max(1, math.ceil(math.hypot(x1 - x0, y1 - y0) / 6))
-        yield from ((x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(steps + 1))
-
-
-def _box(at: tuple[float, float], size: float, align: str, dx: float, dy: float) -> tuple[float, ...]:
-    left = at[0] + dx - {"left": 0.0, "center": size / 2, "right": size}[align]
-    return left, at[1] + dy - _HEIGHT / 2, left + size, at[1] + dy + _HEIGHT / 2
-
-
-def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,35 +1,35 @@
-"""The charts, as Vega-Lite specifications: one source for the page, where they react, and for figures.
+"""Charts as Vega-Lite specifications without data: one source for the interactive page and for SVG figures.
 
-Colour is never alone in carrying a meaning: engines have shapes, lines have dashes, points have names. The
-colours are Okabe and Ito's, told apart by colour-blind readers, and a few of Paul Tol's where those run out;
-on a light ground the light ones are darkened, to stand out from it three to one.
+Colour never carries a meaning alone: engines have shapes, lines have dashes. The colours are Okabe and Ito's,
+which colour-blind readers can tell apart, and a few of Paul Tol's where those run out; the light ones are
+darkened on a light background, for a contrast of three to one.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bench.contract.columns import Column, Group
 from bench.publish.figures.chart_data import UNQUANTIZED, Point
-from bench.publish.tables.columns import DIVERGENCE, KEPT, QUALITY, SPREAD_OVER, WON, Column, task_name
+from bench.publish.tables.columns import X_AXES, quality_axes, task_name
 
 Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-# Of a light page and of a dark one; the first of each is kept for weights that are as they were.
+# For a light page and for a dark one; the first of each is reserved for unquantized weights.
 LIGHT = ("#000000", "#0072B2", "#D55E00", "#009E73", "#C06A9A", "#B8860B", "#2E9BD6", "#882255", "#777733", "#666666")
 DARK = ("#FFFFFF", "#56B4E9", "#FF8A3D", "#2FC79A", "#E59BC5", "#F0E442", "#8FCBFF", "#E07BA8", "#C2C25E", "#A8A8A8")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (12, 4), (1, 4))
-LEAST_GAP_MS = 0.01  # chunks that were read together
-LEAST_KL = 1e-4  # below it a divergence is drawn on the edge: such models differ in nothing one could notice
-_STROKE = {"symbolType": "stroke", "symbolSize": 700, "symbolStrokeWidth": 2.5}
+_LINE_LEGEND = {"symbolType": "stroke", "symbolSize": 700, "symbolStrokeWidth": 2.5}
 NUMBER = ",.6~f"
 _INK = {False: ("#1a1a1a", "#555555", "#dddddd"), True: ("#f0f0f0", "#b5b5b5", "#3a3a3a")}
 
 
 def config(*, dark: bool, font: str = "sans-serif", size: int = 13) -> Spec:
-    """How every chart looks; `size` is that of its text, in pixels."""
+    """Fonts, colours and legend of every chart; `size` of the text in pixels."""
     ink, faint, rule = _INK[dark]
     text = {
         "labelFont": font,
@@ -84,156 +84,120 @@ def config(*, dark: bool, font: str = "sans-serif", size: int = 13) -> Spec:
     }
 
 
-def coloured(words: Iterable[str], *, dark: bool = False) -> dict[str, str]:
-    """A colour for each family, UNQUANTIZED having the first; the same ones for the same families."""
+def family_colours(families: Iterable[str], *, dark: bool = False) -> dict[str, str]:
+    """A colour for each family, the same ones for the same families; UNQUANTIZED has the first."""
     palette = DARK if dark else LIGHT
-    rest = sorted({word for word in words if word != UNQUANTIZED})
-    return {UNQUANTIZED: palette[0], **{w: palette[1 + i % (len(palette) - 1)] for i, w in enumerate(rest)}}
+    others = sorted({family for family in families if family != UNQUANTIZED})
+    return {UNQUANTIZED: palette[0], **{name: palette[1 + i % (len(palette) - 1)] for i, name in enumerate(others)}}
 
 
-def shaped(engines: Iterable[str]) -> dict[str, str]:
-    return {engine: SHAPES[i % len(SHAPES)] for i, engine in enumerate(sorted(set(engines)))}
+def line_colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour of a light page for each line of a chart."""
+    return {name: LIGHT[i % len(LIGHT)] for i, name in enumerate(sorted(set(names)))}
+
+
+def shapes(names: Iterable[str]) -> dict[str, str]:
+    """A shape of its points for each engine, or each load."""
+    return {name: SHAPES[i % len(SHAPES)] for i, name in enumerate(sorted(set(names)))}
 
 
 def axis_columns(points: Sequence[Point]) -> tuple[list[Column], list[tuple[Column, str]]]:
-    """What x may be, and what y may be: a column and the task it is of, those that most points have first."""
-    won = [c for c in WON if any(c.key in p.figures for p in points)]
-    counts: dict[tuple[str, str], int] = {}
-    for key in (key for p in points for key in p.quality):
-        counts[key] = counts.get(key, 0) + 1
-    kept = [(c, task) for c in KEPT for task in sorted(_tasks(counts, c), key=lambda t: -counts[c.key, t])]
-    return won, kept
+    """What x may be, and what y may be: a column and its task, those that most points have first."""
+    costs = [c for c in X_AXES if any(c.key in p.metrics for p in points)]
+    counts = Counter(key for p in points for key in p.quality)
+    axes = quality_axes()
+    tasks = {
+        c.key: sorted((task for key, task in counts if key == c.key), key=lambda t: -counts[c.key, t]) for c in axes
+    }
+    return costs, [(c, task) for c in axes for task in tasks[c.key]]
 
 
-def heading(column: Column, task: str = "") -> str:
-    """An axis's title: the column's, and the task it is of."""
-    shown = column.heading(task_name(task))
-    return shown if "{title}" in column.header or not task else f"{shown} ({task_name(task)})"
+def axis_title(column: Column, task: str = "") -> str:
+    """The column's heading, with the task it is of."""
+    title = column.heading(task_name(task))
+    return title if "{title}" in column.header or not task else f"{title} ({task_name(task)})"
 
 
 def is_log(column: Column) -> bool:
-    """Whether an axis is drawn in factors: divergences and perplexities, which range over several."""
-    return column in (DIVERGENCE[0], *QUALITY)
+    """Whether an axis is logarithmic whatever its values are: divergences and perplexities."""
+    return Group.LOG_AXIS in column.groups
 
 
 def least(column: Column) -> float:
-    """The smallest value, as shown, that is drawn where it is: what is below lies on the edge."""
-    return {DIVERGENCE[0].key: LEAST_KL, SPREAD_OVER[1].key: LEAST_GAP_MS}.get(column.key, 0.0)
+    """The smallest value, in the column's unit, that is drawn where it is; smaller ones lie on the edge."""
+    return column.axis_min
 
 
-def edge(column: Column) -> Spec:
-    """What an axis says at the least that it draws."""
-    at = f"datum.value == {least(column):g} ? '≤ ' : ''"
-    return {"labelExpr": f"({at}) + format(datum.value, '{NUMBER}')"}
+def edge_label(column: Column) -> Spec:
+    """The axis property that marks the edge's tick with a "≤"."""
+    prefix = f"datum.value == {least(column):g} ? '≤ ' : ''"
+    return {"labelExpr": f"({prefix}) + format(datum.value, '{NUMBER}')"}
 
 
 def scale_of(column: Column, values: Sequence[float]) -> Spec:
-    """The scale of an axis over its values, as shown: in factors where they are many times apart."""
+    """The scale of an axis over its values, in the column's unit: logarithmic where they lie far apart."""
     wide = bool(values) and min(values) > 0 and max(values) > 5 * min(values)
     if is_log(column) or wide:
         return {"type": "log", "nice": False, "padding": 18}
     return {"zero": False, "nice": True, "padding": 18}
 
 
-def ticked(encoding: Spec, values: Sequence[float]) -> Spec:
-    """An axis's encoding, with ticks for these values where it is in factors of ten."""
-    if encoding["scale"].get("type") != "log" or "base" in encoding["scale"] or min(values) <= 0:
-        return encoding
-    return {**encoding, "axis": {**encoding["axis"], "values": ticks(min(values) / 1.3, max(values) * 1.3)}}
+def set_ticks(encoding: Spec, values: Sequence[float]) -> None:
+    """Give an axis round ticks over these values, if it is logarithmic to base ten."""
+    if encoding["scale"].get("type") == "log" and "base" not in encoding["scale"] and min(values) > 0:
+        encoding["axis"] = {**encoding["axis"], "values": ticks(min(values) / 1.3, max(values) * 1.3)}
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Where an axis in factors has its ticks: at 1, 2 and 5 times powers of ten, at these alone if many."""
-    span = math.log10(high / low)
-    steps = (1, 2, 3, 5) if span <= 1.1 else (1, 2, 5) if span <= 2.2 else (1, 3) if span <= 3 else (1,)
+    """Ticks of a logarithmic axis: 1, 2 and 5 times powers of ten, fewer over many decades."""
+    decades = math.log10(high / low)
+    steps = (1, 2, 3, 5) if decades <= 1.1 else (1, 2, 5) if decades <= 2.2 else (1, 3) if decades <= 3 else (1,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [at for power in powers for step in steps if low <= (at := float(f"{step}e{power}")) <= high]
+    return [tick for power in powers for step in steps if low <= (tick := float(f"{step}e{power}")) <= high]
 
 
 def pareto(colours: Mapping[str, str], shapes: Mapping[str, str]) -> Spec:
-    """Quality against what is won: points {x, y, choice, family, engine, baseline}, frontier, labels.
+    """Quality against cost: points {x, y, choice, family, engine, baseline}, their frontier and labels.
 
     Its data sets are empty and its axes have no titles: figures and the page set them.
     """
-    x, y = (
-        {"field": field, "type": "quantitative", "title": "", "scale": {}, "axis": {"format": NUMBER, "tickCount": 6}}
-        for field in ("x", "y")
-    )
-    named = {
-        "color": _scaled("family", "weights", colours, "symbolStrokeWidth"),
-        "shape": _scaled("engine", "engine", shapes, "symbolStrokeWidth"),
+    label_mark = {
+        "type": "text",
+        "align": {"expr": "datum.align"},
+        "baseline": "middle",
+        "dx": {"expr": "datum.dx"},
+        "dy": {"expr": "datum.dy"},
     }
+    point_encoding = {
+        "color": nominal("family", "weights", colours, {"symbolStrokeWidth": 0}),
+        "shape": nominal("engine", "engine", shapes, {"symbolStrokeWidth": 0}),
+    }
+    layers: list[tuple[str, Spec, Spec]] = [
+        ("frontier", {"type": "line", "strokeDash": [5, 4], "strokeWidth": 1.5, "color": "#808080"}, {}),
+        ("baseline", {"type": "point", "shape": "circle", "size": 330, "strokeWidth": 1.5, "color": "#808080"}, {}),
+        ("points", {"type": "point", "filled": True, "size": 95, "opacity": 0.9, "cursor": "pointer"}, point_encoding),
+        ("labels", label_mark, {"text": {"field": "label"}}),
+    ]
     return {
         "$schema": SCHEMA,
-        "encoding": {"x": x, "y": y},
+        "encoding": {axis: quantitative(axis, "", {}, tickCount=6) for axis in ("x", "y")},
         "layer": [
-            {
-                "data": {"name": "frontier", "values": []},
-                "mark": {"type": "line", "strokeDash": [5, 4], "strokeWidth": 1.5, "color": "#808080"},
-            },
-            {
-                "data": {"name": "baseline", "values": []},
-                "mark": {"type": "point", "shape": "circle", "size": 330, "strokeWidth": 1.5, "color": "#808080"},
-            },
-            {
-                "data": {"name": "points", "values": []},
-                "mark": {"type": "point", "filled": True, "size": 95, "opacity": 0.9, "cursor": "pointer"},
-                "encoding": named,
-            },
-            {
-                "data": {"name": "labels", "values": []},
-                "mark": {
-                    "type": "text",
-                    "align": {"expr": "datum.align"},
-                    "baseline": "middle",
-                    "dx": {"expr": "datum.dx"},
-                    "dy": {"expr": "datum.dy"},
-                },
-                "encoding": {"text": {"field": "label"}},
-            },
+            {"data": {"name": name, "values": []}, "mark": mark, **({"encoding": encoding} if encoding else {})}
+            for name, mark, encoding in layers
         ],
     }
 
 
-def titled(spec: Spec, x: Column, y: Column, task: str, xs: Sequence[float], ys: Sequence[float]) -> Spec:
-    """The chart with its axes named and scaled for these values, as shown."""
-    for side, column, title, values in (("x", x, heading(x), xs), ("y", y, heading(y, task), ys)):
-        spec["encoding"][side] |= {"title": title, "scale": scale_of(column, values)}
-        if least(column) and any(value <= least(column) for value in values):
-            spec["encoding"][side]["axis"] = {**spec["encoding"][side]["axis"], **edge(column)}
-    return spec
-
-
-def lines(colours: Mapping[str, str]) -> Spec:
-    """How two charts of lines tell their choices apart: by colour and by dash."""
-    dashes = {word: list(DASHES[i % len(DASHES)]) for i, word in enumerate(colours)}
-    return {
-        "color": {**_scaled("choice", "", colours, "symbolSize"), "legend": _STROKE},
-        "strokeDash": {
-            "field": "choice",
-            "title": "",
-            "type": "nominal",
-            "legend": _STROKE,
-            "scale": {"domain": list(dashes), "range": list(dashes.values())},
-        },
-    }
-
-
-def choices(words: Iterable[str], *, dark: bool = False) -> dict[str, str]:
-    """A colour for each line of a chart."""
-    palette = DARK if dark else LIGHT
-    return {word: palette[i % len(palette)] for i, word in enumerate(sorted(set(words)))}
+def set_axis(encoding: Spec, column: Column, task: str, values: Sequence[float]) -> None:
+    """Title and scale an axis of `pareto` for these values, in the column's unit."""
+    encoding |= {"title": axis_title(column, task), "scale": scale_of(column, values)}
+    if least(column) and any(value <= least(column) for value in values):
+        encoding["axis"] = {**encoding["axis"], **edge_label(column)}
 
 
 def ecdf(colours: Mapping[str, str], column: Column) -> Spec:
     """The share of requests at or below a time: rows {choice, share (0..1), value (ms)}."""
-    x = {
-        "field": "value",
-        "type": "quantitative",
-        "title": column.heading(),
-        "scale": {"type": "log", "nice": False},
-        "axis": {"format": NUMBER, "tickCount": 5, **(edge(column) if least(column) else {})},
-    }
+    edge = edge_label(column) if least(column) else {}
     y = {
         "field": "share",
         "type": "quantitative",
@@ -241,57 +205,64 @@ def ecdf(colours: Mapping[str, str], column: Column) -> Spec:
         "axis": {"format": "%", "values": [0, 0.25, 0.5, 0.75, 0.95]},
         "scale": {"domain": [0, 1]},
     }
-    order = {"field": "share"}
     return {
         "mark": {"type": "line", "strokeWidth": 2, "interpolate": "linear", "clip": True},
-        "encoding": {"x": x, "y": y, "order": order, **lines(colours)},
+        "encoding": {
+            "x": quantitative("value", column.heading(), {"type": "log", "nice": False}, tickCount=5, **edge),
+            "y": y,
+            "order": {"field": "share"},
+            **_lines(colours),
+        },
     }
 
 
 def scaling(colours: Mapping[str, str], over: str, title: str, limit: float = 0.0, *, linear: bool = False) -> Spec:
-    """A figure against the load: rows {choice, level, value}; a line across at the SLO's limit, if any."""
-    named = {"concurrency": "requests in flight", "rate": "requests per second asked"}[over]
-    x = {
-        "field": "level",
-        "type": "quantitative",
-        "title": named,
-        "scale": {"type": "log", "base": 2, "nice": False, "padding": 12},
-        "axis": {"format": NUMBER, "tickCount": 6},
-    }
-    scale = {"zero": True, "nice": True} if linear else {"type": "log", "nice": False, "padding": 12}
-    y = {
-        "field": "value",
-        "type": "quantitative",
-        "title": title,
-        "scale": scale,
-        "axis": {"format": NUMBER, "tickCount": 5},
-    }
-    drawn: Spec = {
+    """A metric against the load: rows {choice, level, value}; a line across at the SLO's limit (ms), if any."""
+    x_title = {"concurrency": "requests in flight", "rate": "requests per second asked"}[over]
+    x_scale = {"type": "log", "base": 2, "nice": False, "padding": 12}
+    y_scale = {"zero": True, "nice": True} if linear else {"type": "log", "nice": False, "padding": 12}
+    lines: Spec = {
         "mark": {"type": "line", "strokeWidth": 2, "point": {"size": 45, "filled": True}},
-        "encoding": {"x": x, "y": y, **lines(colours)},
+        "encoding": {
+            "x": quantitative("level", x_title, x_scale, tickCount=6),
+            "y": quantitative("value", title, y_scale, tickCount=5),
+            **_lines(colours),
+        },
     }
-    return {"layer": [drawn, *(limit_line(limit) if limit else ())]}
+    return {"layer": [lines, *(limit_line(limit) if limit else ())]}
 
 
 def limit_line(limit: float) -> list[Spec]:
-    at = {"datum": limit, "type": "quantitative"}
-    one: Spec = {"values": [{}]}
-    words = {"value": f"SLO {limit:,.4g} ms"}
+    """Two layers: a dashed line across at a limit of the SLO, in ms, and its text."""
+    y = {"datum": limit, "type": "quantitative"}
+    data: Spec = {"values": [{}]}
+    text = {"value": f"SLO {limit:,.4g} ms"}
     return [
-        {"data": one, "mark": {"type": "rule", "strokeDash": [3, 3], "strokeWidth": 1.5}, "encoding": {"y": at}},
+        {"data": data, "mark": {"type": "rule", "strokeDash": [3, 3], "strokeWidth": 1.5}, "encoding": {"y": y}},
         {
-            "data": one,
+            "data": data,
             "mark": {"type": "text", "align": "left", "dx": 4, "dy": -7, "fontWeight": 600},
-            "encoding": {"y": at, "x": {"value": 0}, "text": words},
+            "encoding": {"y": y, "x": {"value": 0}, "text": text},
         },
     ]
 
 
-def _scaled(name: str, title: str, found: Mapping[str, str], legend: str) -> Spec:
-    size = {"symbolStrokeWidth": 0, "symbolSize": 110}[legend]
-    scale = {"domain": list(found), "range": list(found.values())}
-    return {"field": name, "type": "nominal", "title": title, "scale": scale, "legend": {legend: size}}
+def quantitative(field: str, title: str, scale: Spec, **axis: Any) -> Spec:
+    """The encoding of a number by a position."""
+    return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": {"format": NUMBER, **axis}}
 
 
-def _tasks(counts: Mapping[tuple[str, str], int], column: Column) -> list[str]:
-    return [task for key, task in counts if key == column.key]
+def nominal(field: str, title: str, values: Mapping[str, Any], legend: Spec | None = None) -> Spec:
+    """The encoding of a name by a colour, a shape or a dash."""
+    scale = {"domain": list(values), "range": list(values.values())}
+    encoding = {"field": field, "type": "nominal", "title": title, "scale": scale}
+    return encoding if legend is None else {**encoding, "legend": legend}
+
+
+def _lines(colours: Mapping[str, str]) -> Spec:
+    """Choices as lines of their own colour and dash."""
+    dashes = {name: list(DASHES[i % len(DASHES)]) for i, name in enumerate(colours)}
+    return {
+        "color": nominal("choice", "", colours, _LINE_LEGEND),
+        "strokeDash": nominal("choice", "", dashes, _LINE_LEGEND),
+    }

@@ -76,13 +76,13 @@ function fillAxes(wanted) {
   options("over", over, wanted.over, { concurrency: "requests in flight", rate: "requests per second" });
 }
 
-// Records behind a line or a point: of its place, and of its load if it has one; its artifact's making last.
+// Records behind a line or a point: of its place, and of its load if it has one; the artifact's own record last.
 function recordsOf(item) {
   const place = [item.device, item.suite, item.model, item.recipe];
   const here = DATA.records.map((key, index) => [key, index]).filter(([key]) => place.every((word, i) => key[i] === word));
   const own = here.filter(([key]) => key[4] === item.engine && (item.load ? key[6] === item.load : key[5] === "task"));
   const ran = item.load && item.y ? here.filter(([key]) => key[4] === item.engine && key[5] === "task") : [];
-  return [...own, ...ran, ...here.filter(([key]) => key[5] === "made")].map(([, index]) => index);
+  return [...own, ...ran, ...here.filter(([key]) => key[5] === "artifact")].map(([, index]) => index);
 }
 
 function open(item) {

@@ -1,7 +1,7 @@
-"""report.html: all records as one page that opens from a disk, asks nothing of any network, and reacts.
+"""report.html: all records as one interactive page that opens from a disk and sends no network request.
 
-The page's own template, style and scripts are files of the folder `page`; Vega-Lite is what vl-convert-python
-bundles. Whole records are embedded gzipped, a hundred to a chunk, and unpacked when one is opened.
+Its template, style and scripts are files of this folder; Vega-Lite is what vl-convert-python bundles. Whole
+records are embedded gzipped, a hundred to a chunk, and unpacked when one is opened.
 """
 
 from __future__ import annotations
@@ -17,91 +17,88 @@ from typing import Any
 
 import orjson
 
+from bench.contract import wire
+from bench.contract.columns import Column
 from bench.contract.record import Result
-from bench.publish import machines as machine_names
+from bench.publish import machines
 from bench.publish.figures import specs
 from bench.publish.figures.chart_data import Point
 from bench.publish.figures.distributions import Distribution
-from bench.publish.page import tables as listing
-from bench.publish.tables.columns import KEPT, MORE, ONLINE, SCALED, SERVING, SIZE, SPREAD_OVER, UTILISED, Column
-from bench.publish.tables.model import LEGEND, Table
+from bench.publish.page import tables
+from bench.publish.records import Records
+from bench.publish.tables.columns import DISTRIBUTIONS, MBU, MORE, ONLINE, SCALING, SERVING, SIZE, group, quality_axes
+from bench.publish.tables.model import LEGEND
 
 NAME = "report.html"
 _FOLDER = Path(__file__).parent
 _SCRIPTS = ("table.js", "charts.js", "record.js", "page.js")
 _CHUNK = 100
-_LONG = 24  # numbers of a list that are shown; the rest is in the record's file
-_STAMP = re.compile(rb'<meta name="fingerprint" content="([0-9a-f]{64})">')
+_LONG = 24  # lists of more numbers are left to the record's file
+_FINGERPRINT = re.compile(rb'<meta name="fingerprint" content="([0-9a-f]{64})">')
 
 
 def write(path: Path, data: Mapping[str, Any], chunks: Sequence[str], library: str) -> bool:
-    """Write the page, unless one of the same content is there; whether it was written. `library`: `vega`."""
-    from bench.contract import wire
-
+    """Write the page of this `content` with the script `library`; False if it is there already."""
     parts = {name: (_FOLDER / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)}
-    plain = _embedded(data)
-    stamp = hashlib.sha256("\0".join((*parts.values(), plain, *chunks)).encode()).hexdigest()
-    if _stamp(path) == stamp:
+    json = _script_safe(data)
+    fingerprint = hashlib.sha256("\0".join((*parts.values(), json, *chunks)).encode()).hexdigest()
+    if _fingerprint(path) == fingerprint:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    wire.write(path, _html(parts, plain, chunks, stamp, library))
+    wire.write(path, _html(parts, json, chunks, fingerprint, library))
     return True
 
 
 def content(
-    results: Sequence[Result],
-    tables: Sequence[Table],
-    points: Sequence[Point],
-    spread: Sequence[Distribution],
-    where: Callable[[Result], str],
+    records: Records, points: Sequence[Point], distributions: Sequence[Distribution], where: Callable[[Result], str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """What the page shows, and its records in chunks. `where`: a record's path below the results."""
-    ordered = sorted(results, key=where)
-    won, kept = specs.axis_columns(points)
-    families, engines = [p.family for p in points], [p.engine for p in points]
-    machines: dict[str, str] = {}
-    for result in ordered:
-        machines.setdefault(result.hardware.slug, machine_names.named(result.hardware))
+    """What the page shows, and its records in chunks. `where`: a record's path below the results folder."""
+    results = sorted(records.all_results(), key=where)
+    costs, qualities = specs.axis_columns(points)
+    families = [p.family for p in points]
+    hardware: dict[str, str] = {}
+    for result in results:
+        hardware.setdefault(result.hardware.slug, machines.named(result.hardware))
     data = {
-        "machines": machines,
+        "machines": hardware,
         "chunk": _CHUNK,
-        "records": [_key(r) for r in ordered],
-        "speed": vars(listing.speed(tables)),
-        "quality": vars(listing.quality(tables)),
+        "records": [_key(result) for result in results],
+        "speed": vars(tables.speed(records.rows())),
+        "quality": vars(tables.quality(records.rows())),
         "legend": LEGEND,
-        "notes": list(dict.fromkeys(note for table in tables for note in table.notes)),
-        "points": [_point(p, won) for p in points],
-        "spread": [_spread(d) for d in spread],
-        "axes": {"x": [_axis(c) for c in won], "y": [_axis(c, task) for c, task in kept]},
-        "units": {c.key: [c.header, c.unit, c.scale, c.digits] for c in _known()},
+        "notes": list(dict.fromkeys(note for table in records.tables.values() for note in table.notes)),
+        "points": [_point(p, costs) for p in points],
+        "spread": [_distribution(d) for d in distributions],
+        "axes": {"x": [_axis(c) for c in costs], "y": [_axis(c, task) for c, task in qualities]},
+        "units": {c.key: [c.header, c.unit, c.scale, c.digits] for c in _metric_columns()},
         "charts": _templates(),
-        "colours": [specs.coloured(families), specs.coloured(families, dark=True)],
+        "colours": [specs.family_colours(families), specs.family_colours(families, dark=True)],
         "palettes": [specs.LIGHT, specs.DARK],
         "dashes": specs.DASHES,
-        "shapes": specs.shaped(engines),
+        "shapes": specs.shapes(p.engine for p in points),
     }
-    packed = [ordered[i : i + _CHUNK] for i in range(0, len(ordered), _CHUNK)]
-    return data, [_chunk([(where(r), r) for r in some]) for some in packed]
+    chunks = [results[i : i + _CHUNK] for i in range(0, len(results), _CHUNK)]
+    return data, [_chunk([(where(result), result) for result in chunk]) for chunk in chunks]
 
 
-def _html(parts: Mapping[str, str], plain: str, chunks: Sequence[str], stamp: str, library: str) -> str:
+def _html(parts: Mapping[str, str], json: str, chunks: Sequence[str], fingerprint: str, library: str) -> str:
     script = "\n".join(('"use strict";', *(parts[name] for name in _SCRIPTS)))
     hashes = " ".join(f"'sha256-{_sha256(text)}'" for text in (library, script))
-    filled = {
+    slots = {
         "policy": f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'",
-        "fingerprint": stamp,
+        "fingerprint": fingerprint,
         "style": parts["page.css"],
-        "data": plain,
+        "data": json,
         "chunks": "\n".join(f'<script type="text/plain" class="chunk">{c}</script>' for c in chunks),
         "vega": library,
         "script": script,
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], parts["page.html"])
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: slots[match[1]], parts["page.html"])
 
 
 def vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed with its interpreter of expressions, as one script."""
+    """Vega, Vega-Lite and Vega-Embed with its expression interpreter (the policy forbids eval), as one script."""
     import vl_convert
 
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
@@ -112,100 +109,89 @@ def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _stamp(path: Path) -> str:
+def _fingerprint(path: Path) -> str:
     if not path.is_file():
         return ""
     with path.open("rb") as file:
-        found = _STAMP.search(file.read(4000))
-    return found[1].decode() if found else ""
+        match = _FINGERPRINT.search(file.read(4000))
+    return match[1].decode() if match else ""
 
 
-def _embedded(value: Any) -> str:
-    """JSON that nothing in it can end: no < is left in it."""
+def _script_safe(value: Any) -> str:
+    """JSON in which nothing can end a script element: it has no <."""
     text = orjson.dumps(value).decode()
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _chunk(records: Sequence[tuple[str, Result]]) -> str:
-    whole = [{"path": path, **vars(_shortened(result))} for path, result in records]
-    text = orjson.dumps(whole, option=orjson.OPT_NON_STR_KEYS)
+def _chunk(results: Sequence[tuple[str, Result]]) -> str:
+    records = [{"path": path, **vars(_shortened(result))} for path, result in results]
+    text = orjson.dumps(records, option=orjson.OPT_NON_STR_KEYS)
     return base64.b64encode(gzip.compress(text, 6, mtime=0)).decode()
 
 
 def _shortened(result: Result) -> Result:
-    """The record, with the long lists of its facts left to its file."""
-    made = result.artifact
-    if made is not None:
-        made = dataclasses.replace(made, facts=_short(made.facts))
-    return dataclasses.replace(result, facts=_short(result.facts), artifact=made)
+    """The record without the long lists of its facts, which its file has."""
+    artifact = result.artifact and dataclasses.replace(result.artifact, facts=_short(result.artifact.facts))
+    return dataclasses.replace(result, facts=_short(result.facts), artifact=artifact)
 
 
 def _short(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _short(its) for key, its in value.items()}
+        return {key: _short(nested) for key, nested in value.items()}
     if isinstance(value, list | tuple):
         if len(value) > _LONG and not isinstance(value[0], Mapping | list | tuple):
             return f"{len(value)} values, in the record's file"
-        return [_short(its) for its in value]
+        return [_short(nested) for nested in value]
     return value
 
 
 def _key(result: Result) -> list[str]:
-    """What tells which lines of the tables a record stands behind."""
+    """What page.js finds the records of a line or a point by."""
     cell = result.cell
-    kind = "load" if cell.workload else "task" if cell.task else "made"
-    engine = "" if kind == "made" else cell.engine.title
-    return [
-        result.hardware.slug,
-        result.suite,
-        cell.model.shown,
-        cell.recipe.name,
-        engine,
-        kind,
-        cell.what,
-        result.status,
-        str(result.round),
-    ]
+    kind = "load" if cell.workload else "task" if cell.task else "artifact"
+    engine = "" if kind == "artifact" else cell.engine.title
+    names = (result.hardware.slug, result.suite, cell.model.shown, cell.recipe.name, engine)
+    return [*names, kind, cell.what, result.status, str(result.round)]
 
 
-def _point(point: Point, won: Sequence[Column]) -> dict[str, Any]:
+def _point(point: Point, costs: Sequence[Column]) -> dict[str, Any]:
     names = ("device", "suite", "model", "recipe", "engine", "family", "baseline", "slo")
-    scales = {c.key: c.scale for c in KEPT}
+    scales = {c.key: c.scale for c in quality_axes()}
     return {
         **{name: getattr(point, name) for name in names},
         "load": point.workload,
-        "x": {c.key: point.figures[c.key] * c.scale for c in (*won, UTILISED) if c.key in point.figures},
+        "x": {c.key: point.metrics[c.key] * c.scale for c in (*costs, MBU) if c.key in point.metrics},
         "y": {f"{metric}|{task}": value * scales[metric] for (metric, task), value in point.quality.items()},
         "from": dict(point.quality_from),
-        "levels": [_level(level.over, level.level, level.figures) for level in point.levels],
+        "levels": [_level(level.over, level.level, level.metrics) for level in point.levels],
     }
 
 
-def _level(over: str, at: float, figures: Mapping[str, float]) -> list[Any]:
-    return [over, at, {c.key: figures[c.key] * c.scale for c in SCALED if c.key in figures}]
+def _level(over: str, level: float, metrics: Mapping[str, float]) -> list[Any]:
+    return [over, level, {c.key: metrics[c.key] * c.scale for c in SCALING if c.key in metrics}]
 
 
-def _spread(found: Distribution) -> dict[str, Any]:
-    scales = {c.key: c.scale for c in SPREAD_OVER}
+def _distribution(distribution: Distribution) -> dict[str, Any]:
+    scales = {c.key: c.scale for c in DISTRIBUTIONS}
     curves = {
         key: [[share, float(f"{value * scales[key]:.4g}")] for share, value in curve]
-        for key, curve in found.curves.items()
+        for key, curve in distribution.curves.items()
     }
-    return {**dataclasses.asdict(found), "load": found.workload, "curves": curves}
+    return {**vars(distribution), "load": distribution.workload, "curves": curves}
 
 
 def _axis(column: Column, task: str | None = None) -> dict[str, Any]:
-    """What may be on an axis: of x its key is the metric, of y the metric and the task."""
+    """A choice of an axis: the id of x is the metric, of y the metric and the task."""
     return {
         "id": column.key if task is None else f"{column.key}|{task}",
         "task": task or "",
-        "title": specs.heading(column, task or ""),
+        "title": specs.axis_title(column, task or ""),
         "named": column.heading().strip(),
         "more": column.better == "higher",
         "log": specs.is_log(column),
         "least": specs.least(column),
         "sized": column in SIZE,
-        "edge": specs.edge(column) if specs.least(column) else {},
+        "edge": specs.edge_label(column) if specs.least(column) else {},
     }
 
 
@@ -214,17 +200,17 @@ def _templates() -> dict[str, Any]:
     return {
         "config": [specs.config(dark=dark, font="system-ui, sans-serif") for dark in (False, True)],
         "pareto": specs.pareto({}, {}),
-        "spread": {c.key: specs.ecdf({}, c) for c in SPREAD_OVER[:2]},
-        "least": {c.key: specs.least(c) for c in SPREAD_OVER[:2]},
+        "spread": {c.key: specs.ecdf({}, c) for c in DISTRIBUTIONS[:2]},
+        "least": {c.key: specs.least(c) for c in DISTRIBUTIONS[:2]},
         "load": {
-            over: {c.key: specs.scaling({}, over, c.heading(), linear=c.better == "higher") for c in SCALED}
+            over: {c.key: specs.scaling({}, over, c.heading(), linear=c.better == "higher") for c in SCALING}
             for over in ("concurrency", "rate")
         },
-        "slo": {c.key: c.key.replace("_p95", "") for c in SCALED if c.better == "lower"},
+        "slo": {c.key: c.key.replace("_p95", "") for c in SCALING if c.better == "lower"},
         "limit": specs.limit_line(1.0),
     }
 
 
-def _known() -> list[Column]:
-    more = [column for its in MORE.values() for column in its]
-    return list(dict.fromkeys((*SERVING, *ONLINE, *SCALED, *more)))
+def _metric_columns() -> list[Column]:
+    more = [column for its in MORE.values() for column in group(its)]
+    return list(dict.fromkeys((*SERVING, *ONLINE, *SCALING, *more)))

@@ -105,7 +105,7 @@ async function openRecords(title, indexes) {
   const select = pick.querySelector("select");
   select.replaceChildren(...indexes.map((index) => {
     const [, , , , , kind, what, status, round] = DATA.records[index];
-    const name = kind === "made" ? "the artifact's making" : `${what}, round ${round}`;
+    const name = kind === "artifact" ? "the artifact" : `${what}, round ${round}`;
     return make("option", { value: index, textContent: status === "ok" ? name : `${name} (${status})` });
   }));
   pick.hidden = indexes.length < 2;

@@ -19,7 +19,7 @@ from bench.store import Store
 
 from .conftest import Opened
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
+RESULTS = Path(__file__).resolve().parents[3] / "results"
 REPORT_S, PAGE_BYTES, INTERACTIVE_S = 20.0, 15e6, 3.0
 _WORKLOADS, _RECIPES, _ENGINES = 10, 31, 4
 

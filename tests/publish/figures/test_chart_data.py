@@ -10,9 +10,10 @@ import pytest
 from bench.contract.record import Result
 from bench.publish.figures import chart_data, distributions
 from bench.publish.figures.chart_data import CHANGED, UNQUANTIZED, Point
+from bench.publish.records import gather
 from bench.store import Store
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
+RESULTS = Path(__file__).resolve().parents[3] / "results"
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def records() -> list[Result]:
 
 @pytest.fixture(scope="module")
 def all_points(records: list[Result]) -> list[Point]:
-    return chart_data.build(records)
+    return chart_data.build(gather(records))
 
 
 def test_a_point_has_the_median_of_its_rounds(records: list[Result], all_points: list[Point]) -> None:
@@ -34,10 +35,10 @@ def test_a_point_has_the_median_of_its_rounds(records: list[Result], all_points:
         if (r.suite, r.cell.recipe.name, r.cell.what) == ("reference", "nf4", point.workload)
     )
     assert len(rounds) == 3
-    assert point.figures["output_tok_per_s"] == rounds[1]
-    assert 4 < point.figures["bits_per_weight"] < 5
+    assert point.metrics["output_tok_per_s"] == rounds[1]
+    assert 4 < point.metrics["bits_per_weight"] < 5
     assert point.quality_from == {}
-    assert not any(key.startswith("energy") for key in point.figures)  # no counter on this device
+    assert not any(key.startswith("energy") for key in point.metrics)  # no counter on this device
 
 
 def test_a_suite_without_tasks_takes_the_quality_of_the_same_artifact(all_points: list[Point]) -> None:
@@ -57,8 +58,8 @@ def test_quality_is_not_taken_across_artifacts_engines_or_devices(records: list[
     assert loads
 
     def taken(changed: list[Result]) -> bool:
-        found = chart_data.build([*loads, *changed])
-        return all(p.quality for p in found if p.suite == "serving")
+        points = chart_data.build(gather([*loads, *changed]))
+        return all(p.quality for p in points if p.suite == "serving")
 
     assert taken(tasks)
     assert not taken([replace(r, artifact=r.artifact and replace(r.artifact, digest="x")) for r in tasks])
@@ -91,15 +92,15 @@ def test_levels_are_the_loads_own_or_a_sweeps_stages(all_points: list[Point]) ->
     assert closed.slo == {"ttft_s": 0.25, "tpot_s": 0.025}
     sweep = next(p for p in all_points if p.workload.startswith("sweep-concurrency"))
     assert [level.level for level in sweep.levels][:4] == [1, 2, 4, 8]
-    assert all("ttft_p95_s" in level.figures for level in sweep.levels)
+    assert all("ttft_p95_s" in level.metrics for level in sweep.levels)
 
 
 def test_a_distribution_is_of_the_traces_and_agrees_with_the_metrics(records: list[Result]) -> None:
     """Its median is the recorded one, over rounds; without traces the recorded percentiles stand in."""
     rounds = [r for r in records if r.cell.what == "closed-c4-p128-n64" and r.cell.engine.title == "vllm"]
-    (found,) = distributions.build(rounds, Store(RESULTS))
-    shares, values = zip(*found.curves["ttft_s"], strict=True)
-    assert found.traced
+    (distribution,) = distributions.build(rounds, Store(RESULTS))
+    shares, values = zip(*distribution.curves["ttft_s"], strict=True)
+    assert distribution.traced
     assert len(shares) <= 100
     assert list(values) == sorted(values)
     middle = sorted(r.metrics["ttft_s"] for r in rounds)[1]

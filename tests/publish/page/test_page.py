@@ -13,13 +13,14 @@ import pytest
 from playwright.sync_api import Page
 
 from bench.contract.record import Result
-from bench.publish import pictured, report
-from bench.publish.page import page as webpage
+from bench.publish import report
+from bench.publish.page.page import vega
+from bench.publish.records import gather
 from bench.store import Store
 
 from .conftest import Opened, Scheme
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
+RESULTS = Path(__file__).resolve().parents[3] / "results"
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +32,13 @@ def records() -> list[Result]:
 def file(records: list[Result], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page as `bench report` writes it."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    assert pictured.gather(report.gather(records), Store(RESULTS)).page(path, webpage.vega())
+    assert write(path, records, Store(RESULTS))
     return path
+
+
+def write(path: Path, results: list[Result], store: Store) -> bool:
+    every = gather(results)
+    return report.write_page(path, every, report.draw_data(every, store), store, vega())
 
 
 def written(path: Path, results: list[Result]) -> Path:
@@ -40,7 +46,7 @@ def written(path: Path, results: list[Result]) -> Path:
     store = Store(path.parent / "results")
     for result in results:
         store.put(result)
-    pictured.gather(report.gather(store.all()), store).page(path, webpage.vega())
+    write(path, list(store.all()), store)
     return path
 
 

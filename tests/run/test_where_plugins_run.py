@@ -12,7 +12,7 @@ from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
 from bench.contract.workload import Workload
 from bench.envs import environment
 from bench.models import resolve
-from bench.run import artifacts, plan, planned, traits
+from bench.run import artifacts, plan, planned
 from bench.suite import config
 
 CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
@@ -58,27 +58,27 @@ def test_another_backend_is_another_artifact() -> None:
 
 def test_a_step_runs_where_its_options_say() -> None:
     """The backend chooses the environment; without one it is the method's own."""
-    places = {name: traits.step_env(Step("awq", {"backend": name})) for name in ("gptqmodel", "autoawq")}
+    places = {name: plugins.step_env(Step("awq", {"backend": name})) for name in ("gptqmodel", "autoawq")}
 
     assert places == {"gptqmodel": "hf", "autoawq": "autoawq"}
-    assert traits.step_env(Step("gptq", {"backend": "auto-gptq"})) == "auto_gptq"
-    assert traits.step_env(Step("bnb", {})) == "hf"
+    assert plugins.step_env(Step("gptq", {"backend": "auto-gptq"})) == "auto_gptq"
+    assert plugins.step_env(Step("bnb", {})) == "hf"
 
 
 def test_an_engine_runs_a_format_where_it_can() -> None:
     """The engine hf loads compressed-tensors where that package is; the rest runs in the engine's own."""
     engine = plugins.load(plugins.ENGINES, "hf")
 
-    assert traits.engine_env(engine, "compressed-tensors") == "llmcompressor"
-    assert traits.engine_env(engine, "gptq") == "hf"
-    assert traits.engine_env(plugins.load(plugins.ENGINES, "vllm"), "compressed-tensors") == "vllm"
+    assert plugins.engine_env(engine, "compressed-tensors") == "llmcompressor"
+    assert plugins.engine_env(engine, "gptq") == "hf"
+    assert plugins.engine_env(plugins.load(plugins.ENGINES, "vllm"), "compressed-tensors") == "vllm"
 
 
 @pytest.mark.parametrize("name", plugins.names(plugins.ENGINES))
 def test_formats_with_an_environment_are_loaded_and_the_environment_exists(name: str) -> None:
     """ENV_BY_FORMAT names formats of LOADS and files of configs/envs."""
     engine = plugins.load(plugins.ENGINES, name)
-    elsewhere = getattr(engine, "ENV_BY_FORMAT", {})
+    elsewhere = engine.ENV_BY_FORMAT
 
     assert set(elsewhere) <= engine.LOADS
     assert set(elsewhere.values()) <= set(environment.names())

@@ -8,30 +8,32 @@ import pytest
 
 from bench.contract.errors import UserError
 from bench.measure.stats import Spread
-from bench.publish.document import document, records
-from bench.publish.tables.model import Entry, Row, Table
+from bench.publish.document import document
+from bench.publish.records import Records
+from bench.publish.tables.model import CellSummary, Row, Table
 
 _LOAD, _TASK = "offline-b1-p8-n4", "perplexity-stdlib-hf-64"
 
 
 def _row(recipe: str, tpot: tuple[float, float, float], ppl: float, change: float) -> Row:
-    load = Entry("ok", rounds=3, figures={"tpot_s": Spread(tpot[1], tpot[0], tpot[2], 0.1, 3)}, marks=("varies",))
+    load = CellSummary("ok", rounds=3, figures={"tpot_s": Spread(tpot[1], tpot[0], tpot[2], 0.1, 3)}, marks=("varies",))
     changes = {"perplexity_change_fraction": change} if recipe != "baseline" else {}
-    task = Entry("ok", rounds=1, figures={"perplexity": Spread(ppl, ppl, ppl, 0.0, 1)}, change=changes)
+    figures = {"perplexity": Spread(ppl, ppl, ppl, 0.0, 1)}
+    task = CellSummary("ok", rounds=1, figures=figures, change=changes, kind="perplexity")
     return Row("dev", "s", "m", recipe, "hf", recipe == "baseline", None, {_TASK: task}, {_LOAD: load})
 
 
-def _source() -> records.Source:
-    tasks, loads = {_TASK: Entry("unsupported", "no | GPU")}, {_LOAD: Entry("missing")}
-    fell = Row("dev", "s", "m", "fp8", "hf", baseline=False, audit=None, tasks=tasks, workloads=loads)
-    rows = (_row("baseline", (0.003, 0.004, 0.005), 8, 0), _row("nf4", (0.001, 0.002, 0.0025), 8.4, 0.05), fell)
-    return records.Source({("dev", "s"): Table(rows, (_TASK,), (_LOAD,))}, {("dev", "s"): ()})
+def _records() -> Records:
+    tasks, loads = {_TASK: CellSummary("unsupported", "no | GPU")}, {_LOAD: CellSummary("missing")}
+    failed = Row("dev", "s", "m", "fp8", "hf", baseline=False, audit=None, tasks=tasks, workloads=loads)
+    rows = (_row("baseline", (0.003, 0.004, 0.005), 8, 0), _row("nf4", (0.001, 0.002, 0.0025), 8.4, 0.05), failed)
+    return Records({("dev", "s"): Table(rows, (_TASK,), (_LOAD,))}, {("dev", "s"): ()})
 
 
 def _filled(tmp_path: Path, text: str) -> str:
     path = tmp_path / "REPORT.md"
     path.write_text(text)
-    return document.filled(path, _source())
+    return document.filled(path, _records())
 
 
 @pytest.mark.parametrize(
@@ -102,37 +104,37 @@ def test_a_claim_may_hold_figures(tmp_path: Path) -> None:
     text = f"{claim}It takes {figure}9 s<!-- /bench -->.<!-- /bench -->"
 
     assert _filled(tmp_path, text) == text.replace("9 s", "2.00 ms")
-    with pytest.raises(UserError, match="is not so"):
+    with pytest.raises(UserError, match="is false"):
         _filled(tmp_path, text.replace("< 1", "> 1"))
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
-        ("holds s/nf4/hf/offline* tpot_s > s/baseline/hf/offline* tpot_s", "0.002 > 0.004 is not so"),
-        ("holds s/nf4/hf/offline* tpot_s", "nothing is compared"),
+        ("holds s/nf4/hf/offline* tpot_s > s/baseline/hf/offline* tpot_s", "0.002 > 0.004 is false"),
+        ("holds s/nf4/hf/offline* tpot_s", "no comparison"),
         ("value s/nf5/hf/offline* tpot_s", "s has: baseline/hf, nf4/hf, fp8/hf"),
         ("value t/nf4/hf/offline* tpot_s", "the suites are: s"),
-        ("value s/nf4/hf/closed* tpot_s", f"nothing there is closed*; there are: {_LOAD}, {_TASK}"),
-        ("value s/*/hf/offline* tpot_s", "is 3 cells"),
-        ("value s/nf4/hf/offline* ttft_s", "no figure ttft_s; it has: tpot_s"),
-        ("value s/fp8/hf/perplexity* perplexity", "it is unsupported"),
+        ("value s/nf4/hf/closed* tpot_s", f"no workload or task matches closed*; available: {_LOAD}, {_TASK}"),
+        ("value s/*/hf/offline* tpot_s", "matches 3 cells"),
+        ("value s/nf4/hf/offline* ttft_s", "no value of ttft_s; available: tpot_s"),
+        ("value s/fp8/hf/perplexity* perplexity", "the status is unsupported"),
         ("value s/nf4/hf/offline* tpot", "unknown figure 'tpot': did you mean 'tpot_s'?"),
-        ("value", "no number of the records"),
+        ("value", "is not a number"),
         ("valeu s/nf4/hf/offline* tpot_s", "unknown command 'valeu': did you mean 'value'?"),
         ("value 'x", "check its quotes"),
-        ("table s/*/*", "write: table"),
+        ("table s/*/*", "expected: table"),
         ("pick s offline-b9", "no record of the workload offline-b9"),
-        ("pick s offline-b1 min-recovery=high", "min-recovery=high is no number"),
+        ("pick s offline-b1 min-recovery=high", "invalid min-recovery=high: expected a number"),
     ],
 )
-def test_a_mistake_is_named_with_its_line(tmp_path: Path, command: str, said: str) -> None:
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, command: str, message: str) -> None:
     """One sentence, and nothing is written."""
     with pytest.raises(UserError) as error:
         _filled(tmp_path, f"# Report\n\nSo <!-- bench: {command} -->it is<!-- /bench -->.\n")
 
     assert f"REPORT.md:3: {command}: " in str(error.value)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,149 @@
+"""Which rows and cells of the tables a document names, and a number out of them.
+
+A path is suite/recipe/engine or suite/recipe/engine/workload-or-task; each part a pattern with * and ?,
+or several with commas between. A key is a metric, a change against the baseline or a property of the
+artifact, as in tables/columns.py.
+"""
+
+from __future__ import annotations
+
+import operator
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from bench.contract.errors import UserError
+from bench.measure.stats import Spread
+from bench.publish.records import Records
+from bench.publish.tables.columns import quotable
+from bench.publish.tables.model import CellSummary, Row
+
+_OVER_CELLS: Mapping[str, Callable[[Sequence[float]], float]] = {"least": min, "most": max, "middle": statistics.median}
+_OVER_ROUNDS: Mapping[str, Callable[[Spread], float]] = {"low": lambda s: s.low, "high": lambda s: s.high}
+_COMPARED: Mapping[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@dataclass(frozen=True)
+class Match:
+    """A row, with its entry for the workload or task that the path names, if it names one."""
+
+    row: Row
+    title: str = ""
+    entry: CellSummary | None = None
+
+    def spread(self, key: str) -> Spread | None:
+        """Of a metric of the entry, of its change against the baseline, else of the artifact."""
+        if self.entry is not None and key in self.entry.figures:
+            return self.entry.figures[key]
+        change = self.entry.change.get(key) if self.entry is not None else None
+        value = self.row.size(key) if change is None else change
+        return None if value is None else Spread(value, value, value, 0.0, 1)
+
+    def require(self, key: str) -> Spread:
+        """The same; UserError that says what there is instead."""
+        if (spread := self.spread(key)) is not None:
+            return spread
+        quotable(key)  # its own UserError where no table has such a column
+        if self.entry is not None and self.entry.status != "ok":
+            raise UserError(f"no value of {key}: the status is {self.entry.status}")
+        keys = (*self.entry.figures, *self.entry.change) if self.entry is not None else ()
+        raise UserError(f"no value of {key}; available: {', '.join(keys)}")
+
+
+def rows(records: Records, path: str) -> list[Row]:
+    """Rows that suite/recipe/engine matches, in the order of their tables; UserError for none."""
+    parts = path.split("/")
+    if len(parts) != 3:
+        raise UserError(f"invalid path '{path}': expected SUITE/RECIPE/ENGINE")
+    matched = [row for row in records.rows() if all(map(_matches, (row.suite, row.recipe, row.engine), parts))]
+    if not matched:
+        in_suite = [f"{row.recipe}/{row.engine}" for row in records.rows() if row.suite == parts[0]]
+        suites = dict.fromkeys(row.suite for row in records.rows())
+        instead = f"{parts[0]} has: {', '.join(in_suite)}" if in_suite else f"the suites are: {', '.join(suites)}"
+        raise UserError(f"no row matches {path}; {instead}")
+    return matched
+
+
+def cells(records: Records, path: str) -> list[Match]:
+    """What a path matches; UserError for nothing."""
+    parts = path.split("/", 3)
+    matched_rows = rows(records, "/".join(parts[:3]))
+    if len(parts) == 3:
+        return [Match(row) for row in matched_rows]
+    matches = [Match(row, title, entry) for row in matched_rows for title, entry in entries(row, parts[3])]
+    if not matches:
+        titles = dict.fromkeys(title for row in matched_rows for title, _ in entries(row, "*"))
+        raise UserError(f"no workload or task matches {parts[3]}; available: {', '.join(titles)}")
+    return matches
+
+
+def entries(row: Row, pattern: str) -> Iterator[tuple[str, CellSummary]]:
+    """Planned workloads and tasks of a row whose titles match."""
+    for title, entry in (*row.workloads.items(), *row.tasks.items()):
+        if entry.status != "unplanned" and _matches(title, pattern):
+            yield title, entry
+
+
+def only(records: Records, path: str) -> Match:
+    """The only cell that a path matches."""
+    matches = cells(records, path)
+    if len(matches) > 1:
+        names = ", ".join(f"{m.row.recipe}/{m.row.engine}/{m.title}" for m in matches[:4])
+        raise UserError(f"{path} matches {len(matches)} cells ({names}, ...): narrow it to one")
+    return matches[0]
+
+
+def with_metric(records: Records, path: str, key: str) -> list[tuple[Match, float]]:
+    """The cells that have a metric, with its median."""
+    medians = [(match, spread.median) for match in cells(records, path) if (spread := match.spread(key)) is not None]
+    if not medians:
+        raise UserError(f"no cell of {path} has a value of {key}")
+    return medians
+
+
+def value(records: Records, words: Sequence[str]) -> float:
+    """A number: itself; [low|high|least|most|middle] PATH KEY; ratio PATH PATH KEY; count PATH [STATUS]."""
+    match words:
+        case [text] if _is_number(text):
+            return float(text)
+        case ["ratio", above, below, key]:
+            return only(records, above).require(key).median / only(records, below).require(key).median
+        case ["count", path, *status] if len(status) < 2:
+            found = [match.entry.status if match.entry is not None else "ok" for match in cells(records, path)]
+            return float(sum(not status or one in status for one in found))
+        case [which, path, key] if which in _OVER_ROUNDS:
+            return _OVER_ROUNDS[which](only(records, path).require(key))
+        case [which, path, key] if which in _OVER_CELLS:
+            return _OVER_CELLS[which]([median for _, median in with_metric(records, path, key)])
+        case [path, key]:
+            return only(records, path).require(key).median
+        case _:
+            raise UserError(f"'{' '.join(words)}' is not a number: expected [low|high|least|most|middle] PATH KEY")
+
+
+def check(records: Records, words: Sequence[str]) -> None:
+    """NUMBER < NUMBER, or with <=, > or >=; UserError with both where the records contradict it."""
+    at = next((i for i, word in enumerate(words) if word in _COMPARED), None)
+    if at is None:
+        raise UserError(f"no comparison: write one of {' '.join(_COMPARED)} between two numbers")
+    left, right = value(records, words[:at]), value(records, words[at + 1 :])
+    if not _COMPARED[words[at]](left, right):
+        raise UserError(f"the records contradict this: {left:.4g} {words[at]} {right:.4g} is false")
+
+
+def _matches(name: str, patterns: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns.split(","))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

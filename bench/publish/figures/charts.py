@@ -1,0 +1,246 @@
+"""Which charts the suites of a device give: their specifications, filled with data, by path of their figure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.contract.columns import Column
+from bench.measure.frontier import frontier
+from bench.publish.figures import labels, specs
+from bench.publish.figures.chart_data import Point
+from bench.publish.figures.distributions import Distribution
+from bench.publish.figures.specs import Spec
+from bench.publish.tables.columns import DISTRIBUTIONS, MBU, SCALING, SIZE, quotable
+from bench.store import safe_name
+
+WIDTH, HEIGHT = 590, 370  # pixels of a chart of quality against cost
+_MAX_ROOFLINE_ROWS = 40
+# Costs that quality is drawn against, by the name of the chart.
+_COSTS: Mapping[str, Column] = {
+    "quality-output": quotable("output_tok_per_s"),
+    "quality-ttft": quotable("ttft_s"),
+    "quality-memory": quotable("peak_memory_bytes"),
+    "quality-bits": SIZE[0],
+}
+
+
+def build(points: Sequence[Point], distributions: Sequence[Distribution]) -> dict[Path, Spec]:
+    """Every chart that has something to show, by the path of its figure below the results folder."""
+    charts: dict[Path, Spec] = {}
+    colours = specs.family_colours(p.family for p in points)  # a family has one colour in all figures
+    groups: dict[tuple[str, str], dict[str, list[Point]]] = {}
+    for point in points:
+        groups.setdefault((point.device, point.suite), {}).setdefault(point.model, []).append(point)
+    for (device, suite), models in groups.items():
+        for model, group in models.items():
+            curves = [d for d in distributions if (d.device, d.suite, d.model) == (device, suite, model)]
+            stem = f"{suite}-{model}" if len(models) > 1 else suite
+            for name, spec in (*_paretos(group, colours), *_ecdfs(curves), *_scalings(group), *_rooflines(group)):
+                path = Path(safe_name(device)) / "figures" / f"{safe_name(f'{stem}-{name}')}.svg"
+                charts[path] = {**spec, "config": specs.config(dark=False), "padding": 12}
+    return charts
+
+
+def _paretos(points: Sequence[Point], colours: Mapping[str, str]) -> Iterator[tuple[str, Spec]]:
+    """Quality against each cost: under the load that most choices ran, by the task that most of them have."""
+    for name, cost in _COSTS.items():
+        if cost in SIZE:  # the same under any load
+            groups = {"": list({p.choice: p for p in points}.values())}
+        else:
+            loads = sorted({p.workload for p in points if p.workload})
+            groups = {load: [p for p in points if p.workload == load] for load in loads}
+        candidates = [(load, *_with_quality(group, cost)) for load, group in groups.items()]
+        load, group, quality = max(candidates, key=lambda candidate: len(candidate[1]), default=("", [], None))
+        if quality is not None and _differ(group, *quality):
+            yield name, _pareto(group, cost, *quality, load, colours)
+
+
+def _with_quality(points: Sequence[Point], cost: Column) -> tuple[list[Point], tuple[Column, str] | None]:
+    """The points that have the cost and the quality that most of them have, a divergence before a perplexity."""
+    axes = [(c, task) for c, task in specs.axis_columns(points)[1] if specs.is_log(c)]
+    groups = [
+        ([p for p in points if cost.key in p.metrics and (c.key, task) in p.quality], (c, task)) for c, task in axes
+    ]
+    return max(groups, key=lambda group: len(group[0]), default=([], None))
+
+
+def _differ(points: Sequence[Point], quality: Column, task: str) -> bool:
+    """Whether the quality of two recipes differs by more than what is drawn as equal."""
+    values = {p.recipe: value for p in points if (value := p.quality[quality.key, task]) > specs.least(quality)}
+    return len(set(values.values())) > 1
+
+
+def _pareto(points: Sequence[Point], x: Column, y: Column, task: str, load: str, colours: Mapping[str, str]) -> Spec:
+    xs = [p.metrics[x.key] * x.scale for p in points]
+    ys = [max(p.quality[y.key, task] * y.scale, specs.least(y)) for p in points]
+    families = {p.family for p in points}
+    shown_colours = {family: colour for family, colour in colours.items() if family in families}
+    spec = specs.pareto(shown_colours, specs.shapes(p.engine for p in points))
+    pixels = _fix_axes(spec["encoding"], x, y, task, xs, ys)
+    more = (x.better == "higher", y.better == "higher")
+    best = frontier(list(zip(xs, ys, strict=True)), more)
+    baselines = [i for i, p in enumerate(points) if p.baseline]
+    names = _names(points)
+    texts = {i: names[i] for i in dict.fromkeys([*baselines, *best])}
+    free = (1 if more[0] else -1, -1 if more[1] else 1)
+    at = [{"x": xv, "y": yv} for xv, yv in zip(xs, ys, strict=True)]
+    rows = [
+        {**place, "family": p.family, "engine": p.engine, "baseline": p.baseline}
+        for p, place in zip(points, at, strict=True)
+    ]
+    data: dict[str, list[dict[str, Any]]] = {
+        "frontier": [at[i] for i in best],
+        "baseline": [rows[i] for i in baselines],
+        "points": rows,
+        "labels": [
+            {**at[i], "label": texts[i], **vars(label)}
+            for i, label in labels.place(texts, pixels, (WIDTH + 80, HEIGHT), free).items()
+        ],
+    }
+    for layer in spec["layer"]:
+        layer["data"]["values"] = data[layer["data"]["name"]]
+    spec["layer"] = [layer for layer in spec["layer"] if layer["data"]["values"]]
+    title = {
+        "text": f"{y.heading()} against {x.heading()}",
+        "subtitle": f"{_place(points[0], load)}. Dashed: nothing measured is better in both",
+    }
+    return {**spec, "width": WIDTH, "height": HEIGHT, "title": title}
+
+
+def _fix_axes(
+    encoding: Spec, x: Column, y: Column, task: str, xs: Sequence[float], ys: Sequence[float]
+) -> list[tuple[float, float]]:
+    """Title both axes and fix their ends and ticks, so that each point's pixels are known; return these."""
+    pixels = []
+    for axis, column, values, length in ((encoding["x"], x, xs, WIDTH), (encoding["y"], y, ys, HEIGHT)):
+        specs.set_axis(axis, column, task if column is y else "", values)
+        log = axis["scale"].get("type") == "log"
+        ends = labels.domain(values, log=log)
+        pixels.append(labels.positions(values, ends, length, log=log))
+        axis["scale"] = {**({"type": "log"} if log else {}), "domain": list(ends), "nice": False, "zero": False}
+        if log:
+            axis["axis"] = {**axis["axis"], "values": specs.ticks(*ends)}
+    return [(left, HEIGHT - up) for left, up in zip(*pixels, strict=True)]
+
+
+def _names(points: Sequence[Point]) -> list[str]:
+    """Recipes, with the engine where a recipe ran on several."""
+    engines = Counter(recipe for recipe, _ in {(p.recipe, p.engine) for p in points})
+    return [p.recipe if engines[p.recipe] == 1 else f"{p.recipe}, {p.engine}" for p in points]
+
+
+def _place(of: Point | Distribution, load: str = "") -> str:
+    return ", ".join(filter(None, (of.suite, of.model, load)))
+
+
+def _ecdfs(distributions: Sequence[Distribution]) -> Iterator[tuple[str, Spec]]:
+    """For TTFT and for ITL the share of requests at or below a time, a panel for each load."""
+    colours = specs.line_colours(d.choice for d in distributions)
+    for column in DISTRIBUTIONS[:2]:  # TPOT is a mean of ITL: its tails are in the charts of load
+        shown = [d for d in distributions if column.key in d.curves]
+        if len(shown) < 2:
+            continue
+        rows: list[dict[str, Any]] = [
+            {
+                "choice": d.choice,
+                "load": d.workload,
+                "share": share,
+                "value": max(value * column.scale, specs.least(column)),
+            }
+            for d in sorted(shown, key=lambda d: _natural(d.workload))
+            for share, value in d.curves[column.key]
+        ]
+        panel = {**specs.ecdf(colours, column), "width": 265, "height": 140}
+        specs.set_ticks(panel["encoding"]["x"], [row["value"] for row in rows])
+        loads = list(dict.fromkeys(row["load"] for row in rows))
+        partial = "" if all(d.traced for d in shown) else "; some from percentiles alone"
+        subtitle = f"{_place(shown[0])}. A panel for each load; medians over the rounds{partial}"
+        yield (
+            f"spread-{column.key.removesuffix('_s')}",
+            {
+                "$schema": specs.SCHEMA,
+                "data": {"values": rows},
+                "columns": 2,
+                "spec": panel,
+                "title": {"text": f"Distribution of {column.header}", "subtitle": subtitle},
+                "facet": {"field": "load", "title": None, "type": "nominal", "sort": loads},
+                "resolve": {"axis": {"x": "independent"}},
+            },
+        )
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts c4 before c16."""
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _scalings(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
+    """Speed and tails against the requests in flight, and against their rate: a panel for each metric."""
+    for over, words in (("concurrency", "requests in flight"), ("rate", "the rate of requests")):
+        levels = [(p, level) for p in points for level in p.levels if level.over == over]
+        if len({level.level for _, level in levels}) < 2 or len({p.choice for p, _ in levels}) < 2:
+            continue
+        levels.sort(key=lambda pair: (pair[0].choice, pair[1].level))
+        colours = specs.line_colours(p.choice for p, _ in levels)
+        panels = []
+        for column in SCALING:
+            rows: list[dict[str, Any]] = [
+                {"choice": p.choice, "level": level.level, "value": level.metrics[column.key] * column.scale}
+                for p, level in levels
+                if column.key in level.metrics
+            ]
+            if len(rows) < 2:
+                continue
+            limits = [limit for p, _ in levels if (limit := p.slo.get(column.key.replace("_p95", "")))]
+            limit = limits[-1] * column.scale if limits else 0.0
+            panel = specs.scaling(colours, over, column.heading(), limit, linear=column.better == "higher")
+            specs.set_ticks(panel["layer"][0]["encoding"]["y"], [row["value"] for row in rows])
+            panels.append({**panel, "data": {"values": rows}, "width": 245, "height": 190})
+        if panels:
+            title = f"Speed and latency against {words}"
+            grid = {"concat": panels, "columns": 2, "spacing": 26}
+            yield f"load-{over}", {"$schema": specs.SCHEMA, "title": title, **grid}
+
+
+def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
+    """How much of the memory's bandwidth decoding uses, a line for each choice and a mark for each load."""
+    measured = [p for p in points if MBU.key in p.metrics]
+    if len(measured) < 2:
+        return
+    choices = list(dict.fromkeys(p.choice for p in sorted(measured, key=lambda p: -p.metrics[MBU.key])))
+    shown = [p for p in measured if p.choice in set(choices[:_MAX_ROOFLINE_ROWS])]
+    cut = f". The {_MAX_ROOFLINE_ROWS} nearest to it of {len(choices)}" if len(choices) > _MAX_ROOFLINE_ROWS else ""
+    loads = [p.workload for p in shown]
+    encoding = {
+        "x": {"field": "value", "type": "quantitative", "title": MBU.heading(), "scale": {"domain": [0, 100]}},
+        "y": {
+            "field": "choice",
+            "type": "nominal",
+            "title": None,
+            "sort": {"field": "value", "op": "max", "order": "descending"},
+            "axis": {"grid": True, "labelLimit": 260},
+        },
+        "color": specs.nominal("load", "load", specs.line_colours(loads)),
+        "shape": specs.nominal("load", "load", specs.shapes(loads)),
+    }
+    title = {
+        "text": "Decoding against the memory's bandwidth",
+        "subtitle": f"{_place(shown[0])}. 100 %: a step's bytes at the ceiling{cut}",
+    }
+    rows = [{"choice": p.choice, "load": p.workload, "value": p.metrics[MBU.key] * MBU.scale} for p in shown]
+    yield (
+        "roofline",
+        {
+            "$schema": specs.SCHEMA,
+            "data": {"values": rows},
+            "width": 400,
+            "height": {"step": 26},
+            "mark": {"type": "point", "filled": True, "size": 95, "opacity": 1},
+            "encoding": encoding,
+            "title": title,
+        },
+    )

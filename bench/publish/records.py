@@ -1,0 +1,53 @@
+"""The records of a results folder by device and suite, each suite with its table: what every output is written from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.contract.record import Result
+from bench.publish.tables import build
+from bench.publish.tables.model import Row, Table
+
+_UNCOMMITTED = frozenset({"demo", "smoke"})  # suites whose records .gitignore leaves out
+
+
+@dataclass(frozen=True)
+class Records:
+    """`tables` and `results` have the same keys: (device, suite)."""
+
+    tables: Mapping[tuple[str, str], Table]
+    results: Mapping[tuple[str, str], Sequence[Result]]
+
+    @property
+    def devices(self) -> list[str]:
+        return list(dict.fromkeys(device for device, _ in self.results))
+
+    def rows(self) -> Iterator[Row]:
+        """Of all tables, in their order."""
+        return (row for table in self.tables.values() for row in table.rows)
+
+    def all_results(self) -> list[Result]:
+        return [result for results in self.results.values() for result in results]
+
+    def tables_of(self, device: str) -> dict[str, Table]:
+        """By suite."""
+        return {suite: table for (slug, suite), table in self.tables.items() if slug == device}
+
+    def results_of(self, device: str) -> dict[str, Sequence[Result]]:
+        """By suite."""
+        return {suite: results for (slug, suite), results in self.results.items() if slug == device}
+
+    def committed(self) -> Records:
+        """Those of suites whose records are committed; tables, figures and documents show no others."""
+        keys = [key for key in self.results if key[1] not in _UNCOMMITTED]
+        return Records({key: self.tables[key] for key in keys}, {key: self.results[key] for key in keys})
+
+
+def gather(results: Iterable[Result]) -> Records:
+    """Group results by device and suite, in alphabetical order, and build each suite's table."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.hardware.slug, result.suite), []).append(result)
+    groups = dict(sorted(groups.items()))
+    return Records({key: build.build(group) for key, group in groups.items()}, groups)
