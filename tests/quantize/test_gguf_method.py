@@ -44,7 +44,7 @@ def test_a_quantized_type_is_made_from_the_f16_file() -> None:
     ("options", "words"),
     [
         (gguf.Options(type="iq2_xs"), "worthless without an importance matrix"),
-        (gguf.Options(type="f16", imatrix=True), "no use for f16"),
+        (gguf.Options(type="f16", imatrix=True), "no effect on f16"),
         (gguf.Options(type="q2_k", imatrix=True, length=4096), "longer than the model's context of 1024"),
     ],
 )

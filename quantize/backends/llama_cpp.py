@@ -1,0 +1,121 @@
+"""llama.cpp's converter, a script that ships with the library, and its quantizer, called in process."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.contract.errors import UserError
+from bench.formats import folder as model_folder
+
+_CONVERTER = Path("share") / "llama-cpp-python" / "convert_hf_to_gguf.py"
+# Runs the converter on a model without a tokenizer: of the vocabulary only its size is written.
+_WITHOUT_VOCABULARY = """
+import runpy, sys
+from pathlib import Path
+folder = str(Path(sys.argv[1]).parent)
+sys.path[:0] = [folder, folder + "/gguf-py"]
+import conversion
+original = conversion.get_model_class
+def set_vocab(self):
+    self.gguf_writer.add_tokenizer_model("no_vocab")
+    if not any(key.endswith(".vocab_size") for part in self.gguf_writer.kv_data for key in part):
+        self.gguf_writer.add_vocab_size(self.hparams["vocab_size"])
+def get_model_class(*args, **kwargs):
+    model = original(*args, **kwargs)
+    return type(model.__name__, (model,), {"set_vocab": set_vocab, "model_arch": model.model_arch})
+conversion.get_model_class = get_model_class
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+_ERROR, _CONTINUED = 4, 5  # of enum ggml_log_level
+
+
+def convert(folder: Path, file: Path, kind: str) -> None:
+    """Write a Hugging Face folder as a GGUF file of floats or q8_0; UserError with the converter's reason."""
+    script = Path(sys.prefix) / _CONVERTER
+    if not script.is_file():
+        raise UserError(
+            "this interpreter has no convert_hf_to_gguf.py: let the suite build the environment llamacpp, or "
+            f"copy the script with its folders conversion and gguf-py to {_CONVERTER.parent} of its prefix"
+        )
+    code = ["-c", _WITHOUT_VOCABULARY] if model_folder.is_dummy(folder) else []
+    argv = [sys.executable, *code, str(script), str(folder), "--outtype", kind, "--outfile", str(file)]
+    process = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False)
+    sys.stderr.write(process.stderr)
+    if process.returncode or not file.is_file():
+        raise UserError(_conversion_error(process.stderr.replace(str(folder), folder.name)))
+
+
+def _conversion_error(log: str) -> str:
+    """Why the converter failed, by name where it is a tokenizer or an architecture that it does not know."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for line in lines:
+        if line.endswith("is not supported") and "Model " in line:
+            return f"llama.cpp's converter does not know the architecture {line.split('Model ')[1].split()[0]}"
+    if any("BPE pre-tokenizer was not recognized" in line for line in lines):
+        digest = next((line.split("chkhsh:")[1].strip() for line in lines if "chkhsh:" in line), "unknown")
+        return (
+            "llama.cpp's converter does not know this BPE tokenizer (its pre-tokenizer hash is "
+            f"{digest}): use a newer llama.cpp, or put the model's tokenizer.model into its folder"
+        )
+    return f"llama.cpp's converter failed: {lines[-1][:300] if lines else 'it gives no reason'}"
+
+
+def quantize(source: Path, file: Path, kind: str, importance: Mapping[str, Any] | None, errors: Sequence[str]) -> None:
+    """Quantize a GGUF file on all CPUs, with the library's own choice of type per tensor.
+
+    `importance`: an importance matrix, float32 [in] by tensor name. `errors` is what `error_log` collects, from
+    which a failure's reason is taken.
+    """
+    import llama_cpp.llama_cpp as lib
+
+    settings = lib.llama_model_quantize_default_params()
+    settings.ftype = getattr(lib, "LLAMA_FTYPE_ALL_F32" if kind == "f32" else f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
+    entries = _imatrix_entries(lib, importance or {})  # alive until the library is done
+    if importance is not None:
+        settings.imatrix = entries
+    if lib.llama_model_quantize(str(source).encode(), str(file).encode(), ctypes.byref(settings)):
+        reason = next((error for error in reversed(errors) if error), "it gives no reason")
+        raise UserError(f"llama.cpp cannot quantize to {kind}: {reason.split(': ', 1)[-1][:200]}")
+
+
+def _imatrix_entries(lib: Any, importance: Mapping[str, Any]) -> Any:
+    """A llama_model_imatrix_data array over the values of `importance`, ended by an entry without a name."""
+    entries = (lib.llama_model_imatrix_data * (len(importance) + 1))()
+    for entry, (name, values) in zip(entries, importance.items(), strict=False):
+        entry.name = name.encode()
+        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        entry.size = values.size
+    return entries
+
+
+@contextmanager
+def error_log() -> Iterator[list[str]]:
+    """Collects the library's error lines; its whole log goes to stderr, which the suite keeps."""
+    import llama_cpp.llama_cpp as lib
+
+    errors: list[str] = []
+    level = 0
+
+    def add(line_level: int, text: bytes, user: Any) -> None:
+        nonlocal level
+        del user
+        level = level if line_level == _CONTINUED else line_level
+        line = text.decode(errors="replace")
+        sys.stderr.write(line)
+        if level == _ERROR:
+            errors.append(line.strip())
+
+    callback = lib.llama_log_callback(add)
+    lib.llama_log_set(callback, None)
+    lib.llama_backend_init()
+    try:
+        yield errors
+    finally:
+        lib.llama_log_set(lib.llama_log_callback(), None)
