@@ -15,7 +15,7 @@ import typer
 from bench.cli.exit_codes import guarded
 from bench.cli.params import Quiet
 from bench.contract import plugins, wire
-from bench.contract.errors import UserError
+from bench.contract.errors import CellError, UserError
 from bench.contract.record import Artifact
 from bench.contract.spec import Model, Recipe, Step
 from bench.suite import flags
@@ -56,7 +56,7 @@ def quantize(
             raise UserError(reason)
         try:
             built = artifacts.make(steps, resolved, hardware, progress.doing)
-        except artifacts.StepFailedError as failure:
+        except CellError as failure:
             raise UserError(str(failure)) from None
         _copy(built.folder, built.artifact, out)
     for line in _summary(built.artifact):
