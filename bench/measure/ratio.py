@@ -41,15 +41,14 @@ def ratio(first: Sequence[float], second: Sequence[float], level: float = 0.95) 
         raise ValueError(f"cannot compare {len(first)} rounds with {len(second)}: each needs at least one")
     if min(*first, *second) <= 0:
         return Ratio(None, None, None, None, ZERO)
-    value = statistics.geometric_mean(second) / statistics.geometric_mean(first)
+    logs = [[math.log(value) for value in rounds] for rounds in (first, second)]
+    change = statistics.fmean(logs[1]) - statistics.fmean(logs[0])
     if min(len(first), len(second)) < 2:
-        return Ratio(value, None, None, None, SINGLE)
+        return Ratio(math.exp(change), None, None, None, SINGLE)
     if all(len(set(rounds)) == 1 for rounds in (first, second)):
         return Ratio(second[0] / first[0], None, None, None, EQUAL)
     from scipy import special  # slow to import, and needed by `compare` alone
 
-    logs = [[math.log(value) for value in rounds] for rounds in (first, second)]
-    change = statistics.fmean(logs[1]) - statistics.fmean(logs[0])
     parts = [statistics.variance(values) / len(values) for values in logs]
     error = math.sqrt(sum(parts))
     df = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, logs, strict=True))
