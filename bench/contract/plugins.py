@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, overload
 
 from bench.contract import hooks
 from bench.contract.errors import UserError
+from bench.contract.format import Format
 from bench.contract.spec import Step
 
 ENGINES: Final = "bench.engines"
@@ -29,7 +30,7 @@ _ROLES: dict[str, tuple[str, type]] = {
     ENGINES: ("engine", hooks.Engine),
     METHODS: ("method", hooks.Method),
     TASKS: ("task", hooks.Task),
-    FORMATS: ("format", hooks.Format),
+    FORMATS: ("format", Format),
 }
 
 
@@ -57,7 +58,7 @@ def load(package: Literal["quantize.methods"], name: str) -> hooks.Method: ...
 @overload
 def load(package: Literal["eval.tasks"], name: str) -> hooks.Task: ...
 @overload
-def load(package: Literal["bench.formats"], name: str) -> hooks.Format: ...
+def load(package: Literal["bench.formats"], name: str) -> Format: ...
 @overload
 def load(package: str, name: str) -> Any: ...
 @cache  # the planner asks thousands of times

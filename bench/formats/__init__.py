@@ -1,6 +1,6 @@
 """Artifact formats: what the files of each hold, read without any engine's library.
 
-A format is a plugin (bench.contract.hooks.Format): one file of this folder, or of a folder of the user's, that
+A format is a plugin (bench.contract.Format): one file of this folder, or of a folder of the user's, that
 recognises its files, says what a method may know of a model in it, and audits it. Nothing outside this folder,
 the engines and the methods names one. The other modules here are what formats share; `folder`, the one reader
 of a model folder, is for every plugin and worker, and so nothing here is imported that is not standard.
@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from bench.contract import hooks, plugins
+from bench.contract import plugins
+from bench.contract.format import Format
 from bench.contract.record import Architecture, Audit, Parameters, Source
 from bench.formats import folder as model_folder
 
@@ -100,7 +101,7 @@ def converts_floats(name: str) -> bool:
     return _floats(name) != "none"
 
 
-def _single_file() -> list[hooks.Format]:
+def _single_file() -> list[Format]:
     return [plugin for plugin in _plugins(tuple(__path__)) if plugin.SUFFIX]
 
 
@@ -109,19 +110,19 @@ def _floats(name: str) -> str:
     return plugin.FLOATS if plugin else "none"
 
 
-def _plugin(name: str) -> hooks.Format:
+def _plugin(name: str) -> Format:
     """The plugin of a format; a checkpoint of a quant_method that none claims is read as packed ones are."""
     by_name = _by_name(tuple(__path__))
     return by_name.get(name, by_name["gptq"])
 
 
 @cache
-def _by_name(path: tuple[str, ...]) -> dict[str, hooks.Format]:
+def _by_name(path: tuple[str, ...]) -> dict[str, Format]:
     return {name: plugin for plugin in _plugins(path) for name in plugin.FORMATS}
 
 
 @cache
-def _plugins(path: tuple[str, ...]) -> tuple[hooks.Format, ...]:
+def _plugins(path: tuple[str, ...]) -> tuple[Format, ...]:
     """Every plugin in the folders of `path`, in the order of their names."""
     del path
     modules = [name for name in plugins.names(plugins.FORMATS) if name not in _SHARED]
