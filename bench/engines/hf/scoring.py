@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from bench.contract.hooks import ChoiceScore, Ended, Prompt, Question
@@ -104,7 +104,8 @@ class ChoiceScorer:
         is_exact = self.model.dtype.itemsize >= 4 and not getattr(self.model.config, "quantization_config", None)
         nats = _EXACT_NATS if is_exact else _ROUNDED_NATS  # LLM.int8 rounds by what else is in the batch
         return all(
-            abs(a[0] - b[0]) <= nats * len(choice) for a, b, choice in zip(packed, alone, question.choices, strict=True)
+            abs(a.logprob - b.logprob) <= nats * len(choice)
+            for a, b, choice in zip(packed, alone, question.choices, strict=True)
         )
 
     def _rows(self, index: int, question: Question) -> list[_Row]:
@@ -180,6 +181,11 @@ class ChoiceScorer:
         import torch
 
         return torch.tensor(values, device=self.device)
+
+
+def _choice_score(tokens: Iterable[tuple[float, bool]]) -> ChoiceScore:
+    logprobs, greedy = zip(*tokens, strict=True)
+    return ChoiceScore(sum(logprobs), all(greedy))
 
 
 def _unpacks(model: Any) -> bool:
