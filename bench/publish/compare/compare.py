@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from bench.contract.columns import Column
 from bench.contract.record import Result
-from bench.measure.ratio import EQUAL, Ratio, geometric_mean, ratio
+from bench.measure.ratio import EQUAL, Ratio, ratio
 from bench.measure.sanity import marks
 from bench.measure.stats import holm, spread
 from bench.publish.compare.paired import EXACT, WINDOWS, Points, task_figures
@@ -204,7 +204,7 @@ def _values(key: str, rounds: Sequence[Result]) -> list[float]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return geometric_mean(values) if min(values) > 0 else statistics.median(values)
+    return statistics.geometric_mean(values) if min(values) > 0 else statistics.median(values)
 
 
 def _sizes(place: Place, one: Result, two: Result) -> Iterator[Figure]:
@@ -255,7 +255,7 @@ def _totals(figures: Sequence[Figure]) -> Iterator[Total]:
         yield Total(
             its[0].column,
             headings.pop() if len(headings) == 1 else its[0].column.heading("score"),
-            geometric_mean(ratios) if ratios else None,
+            statistics.geometric_mean(ratios) if ratios else None,
             len(its),
             {word: words.count(word) for word in dict.fromkeys(words)},
         )
