@@ -152,8 +152,7 @@ class ChoiceScorer:
             logprobs = (picked.gather(1, targets[:, None])[:, 0] - picked.logsumexp(dim=1)).tolist()
             greedy = (picked.argmax(dim=1) == targets).tolist()
         tokens = iter(zip(logprobs, greedy, strict=True))
-        scored = [[[next(tokens) for _ in choice] for choice in row.choices] for row in batch]
-        return [[ChoiceScore(sum(v for v, _ in one), all(g for _, g in one)) for one in row] for row in scored]
+        return [[_choice_score(islice(tokens, len(choice))) for choice in row.choices] for row in batch]
 
     def _inputs(self, batch: Sequence[_Row], width: int) -> dict[str, Any]:
         return {"input_ids": self._tensor([[*row.ids, *([0] * (width - row.length))] for row in batch])}
