@@ -52,7 +52,7 @@ class Prediction:
     """
 
     cell: Cell
-    need: memory_fit.Need | None
+    need: memory_fit.MemoryEstimate | None
     reason: str = ""
     ttft_s: float | None = None
     tpot_s: float | None = None
@@ -97,8 +97,8 @@ def known(results: Iterable[Result]) -> Known:
 def predict(suite: Suite, gpu: str, measured: Known, *, only: str = "", engine: str = "") -> list[Prediction]:
     """Every offline cell of the suite on that GPU, in the suite's order; UserError where it has none."""
     there, ceiling = hardware(gpu)
-    made = plan.plan(suite, fetch=False, only=only, engine=engine, on=(there,))
-    first = sorted((i for i in made.items if i.round == 0), key=lambda i: i.order)
+    planned = plan.plan(suite, fetch=False, only=only, engine=engine, on=(there,))
+    first = sorted((i for i in planned.items if i.round == 0), key=lambda i: i.order)
     offline = [i for i in first if i.cell.workload is not None and not i.cell.workload.online]
     if not offline:
         raise UserError("no offline cell of the suite is left to predict: it needs a workload without `kind`")
@@ -106,17 +106,17 @@ def predict(suite: Suite, gpu: str, measured: Known, *, only: str = "", engine: 
 
 
 def _one(item: PlannedRound, there: Hardware, ceiling: Ceiling, measured: Known) -> Prediction:
-    held, load = item.made.held, item.cell.workload
-    floats = str(item.cell.engine.options.get("dtype", there.compute_dtype))
+    footprint, load = item.artifact.footprint, item.cell.workload
+    dtype = str(item.cell.engine.options.get("dtype", there.compute_dtype))
     assert load is not None  # noqa: S101  (only offline cells are asked for)
-    need = memory_fit.need(held, item.cell.engine.options, load, there, floats) if held else None
-    if item.reason or held is None or need is None:
+    need = memory_fit.estimate(footprint, item.cell.engine.options, load, there, dtype) if footprint else None
+    if item.reason or footprint is None or need is None:
         return Prediction(item.cell, need, item.reason or "the size of its artifact is not known beforehand")
-    shape = held.parameters.architecture
-    least = _least(shape, held, need, load, floats, ceiling) if shape else None
+    shape = footprint.parameters.architecture
+    least = _least(shape, footprint, need, load, dtype, ceiling) if shape else None
     if shape is None or least is None:
         return Prediction(item.cell, need, "no plain decoder, or a type the data sheet has no figure for")
-    engine, written = item.cell.engine.name, item.made.format
+    engine, written = item.cell.engine.name, item.artifact.format
     step, prompt = (law(samples, engine, written) for samples in (measured.steps, measured.prompts))
     ttft_s, tpot_s = least
     return Prediction(
@@ -133,17 +133,22 @@ def _one(item: PlannedRound, there: Hardware, ceiling: Ceiling, measured: Known)
 
 
 def _least(
-    shape: Architecture, held: memory_fit.Held, need: memory_fit.Need, load: Workload, floats: str, ceiling: Ceiling
+    shape: Architecture,
+    footprint: memory_fit.Footprint,
+    need: memory_fit.MemoryEstimate,
+    load: Workload,
+    dtype: str,
+    ceiling: Ceiling,
 ) -> tuple[float, float] | None:
-    """(TTFT, TPOT) of the roofline in seconds, computing in `floats`."""
+    """(TTFT, TPOT) of the roofline in seconds, computing in `dtype`."""
     limits = {"vendor": {"bandwidth": ceiling.bandwidth, "flop_per_s": ceiling.flop_per_s}}
-    bandwidth, peak = roofline.bandwidth_for(limits, need.weights_bytes), roofline.flop_for(limits, (floats,))
+    bandwidth, peak = roofline.bandwidth_for(limits, need.weights_bytes), roofline.flop_for(limits, (dtype,))
     if bandwidth is None or peak is None:
         return None
     context = load.prompt_tokens + load.new_tokens / 2
     head = 0 if shape.tied_head else shape.vocab_size * shape.hidden
-    parameters = held.parameters.linear + head
-    unread = head * 2 if held.format != "gguf" else 0  # the embedding, which llama.cpp leaves with the host
+    parameters = footprint.parameters.linear + head
+    unread = head * 2 if footprint.format != "gguf" else 0  # the embedding, which llama.cpp leaves with the host
     weights = need.weights_bytes - unread
     kept = load.batch * roofline.kv_bytes(shape, 16.0, context)
     work = load.batch * roofline.token_flop(shape, parameters, context)

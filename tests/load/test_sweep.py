@@ -17,7 +17,7 @@ from bench.measure.online_load import load_metrics
 from bench.process import server
 from bench.progress.progress import Progress
 from bench.publish.tables import build
-from bench.run import online, plan, runner
+from bench.run import online, plan, records, runner
 from bench.store import Store
 from bench.suite import config
 
@@ -42,7 +42,7 @@ def _run(store: Store, engine: dict[str, Any], load: dict[str, Any], **suite: An
     made = plan.plan(full, fetch=False)
     with Progress() as progress:
         runner.run(made, store, progress, retry_failed=True)
-    (result,) = runner.records(made, store)
+    (result,) = records.current(made, store)
     return result
 
 

@@ -14,7 +14,7 @@ from bench.contract.record import Result
 from bench.contract.workload import Workload
 from bench.process import server
 from bench.progress.progress import Progress
-from bench.run import plan, runner
+from bench.run import plan, records, runner
 from bench.store import Store
 from bench.suite import config
 from tests.conftest import Command
@@ -39,7 +39,7 @@ def _run(store: Store, engine: dict[str, Any], *loads: dict[str, Any]) -> list[R
     made = plan.plan(suite, fetch=False)
     with Progress() as progress:
         runner.run(made, store, progress, retry_failed=True)
-    return runner.records(made, store)
+    return records.current(made, store)
 
 
 @pytest.mark.usefixtures("cache")
