@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from bench.contract.columns import Column
 from bench.contract.record import Result
-from bench.measure.ratio import EQUAL, Ratio, geometric_mean, ratio
+from bench.measure.ratio import EQUAL, Ratio, ratio
 from bench.measure.sanity import marks
 from bench.measure.stats import holm, spread
 from bench.publish.compare.paired import EXACT, WINDOWS, Difference, task_metrics
@@ -209,7 +209,7 @@ def _values(key: str, rounds: Rounds) -> list[float]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return geometric_mean(values) if min(values) > 0 else statistics.median(values)
+    return statistics.geometric_mean(values) if min(values) > 0 else statistics.median(values)
 
 
 def _sizes(key: CellKey, one: Result, two: Result) -> Iterator[MetricComparison]:
@@ -259,7 +259,7 @@ def _totals(metrics: Sequence[MetricComparison]) -> Iterator[Total]:
         yield Total(
             its[0].column,
             headings.pop() if len(headings) == 1 else its[0].column.heading("score"),
-            geometric_mean(ratios) if ratios else None,
+            statistics.geometric_mean(ratios) if ratios else None,
             len(its),
             Counter(metric.verdict for metric in its),
         )
