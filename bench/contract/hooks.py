@@ -367,7 +367,7 @@ class Task(Protocol):
         raise NotImplementedError
 
     @required_if(lambda task: bool(task.ENV))
-    def score_replies(self, options: Any, folder: Path, asked: Path, replies: Mapping[str, Any]) -> Verdict:
+    def score_replies(self, options: Any, folder: Path, requests: Path, replies: Mapping[str, Any]) -> Verdict:
         """What the replies are worth, by the library that asked."""
         raise NotImplementedError
 
