@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.contract.variation import coefficient_of_variation
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -36,28 +38,10 @@ def percentile(values: Sequence[float], q: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
-def coefficient_of_variation(values: Sequence[float]) -> float:
-    """Sample standard deviation (n - 1) over the absolute mean; NaN below two values or with mean zero."""
-    if len(values) < 2:
-        return math.nan
-    mean = math.fsum(values) / len(values)
-    return statistics.stdev(values, mean) / abs(mean) if mean else math.nan
-
-
 def spread(values: Sequence[float]) -> Spread:
     """Median, minimum, maximum and CV of a metric over the rounds of a cell. ValueError without values."""
     cv = coefficient_of_variation(values)
     return Spread(statistics.median(values), min(values), max(values), cv, len(values))
-
-
-def settled(values: Sequence[float], tolerance: float, last: int = 3) -> bool:
-    """Whether warm-up is over: the CV of the last `last` values is at most `tolerance` (0.05 is 5 %).
-
-    False means "not yet", also when fewer than `last` values are there; True does not rule out a slow drift.
-    """
-    if last < 2 or len(values) < last:
-        return False
-    return coefficient_of_variation(values[-last:]) <= tolerance
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from bench.measure.stats import coefficient_of_variation, median_interval, percentile, settled, spread
+from bench.measure.stats import median_interval, percentile, spread
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 19, 20, 100, 101])
@@ -22,27 +22,11 @@ def test_percentile_refuses_what_has_no_answer(values: list[float], q: float) ->
         percentile(values, q)
 
 
-def test_coefficient_of_variation_is_scipys() -> None:
-    """The sample standard deviation over the mean, as scipy.stats.variation with ddof=1."""
-    values = [3.0, 4.5, 5.25, 4.0]
-    assert coefficient_of_variation(values) == pytest.approx(float(scipy_stats.variation(values, ddof=1)))
-    assert math.isnan(coefficient_of_variation([1.0]))
-    assert math.isnan(coefficient_of_variation([-1.0, 1.0]))
-
-
 def test_spread_over_rounds() -> None:
     """The figure of a cell is the median; an even number of rounds takes the middle of two."""
     found = spread([5.0, 1.0, 2.0, 4.0])
     assert (found.median, found.low, found.high, found.n) == (3.0, 1.0, 5.0, 4)
     assert math.isnan(spread([7.0]).cv)
-
-
-def test_warm_up_settles_on_its_tail() -> None:
-    """A slow first run does not keep warm-up going; too few runs, or a wide tail, do."""
-    assert settled([9.0, 1.0, 1.01, 1.0], 0.05)
-    assert not settled([1.0, 1.0], 0.05)
-    assert not settled([1.0, 1.0, 1.5], 0.05)
-    assert not settled([0.0, 0.0, 0.0], 0.05)
 
 
 @pytest.mark.parametrize(("n", "shape"), [(20, "normal"), (20, "skewed"), (60, "skewed")])
