@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from bench import formats
 from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Architecture, Ceiling, Gpu, Hardware, Result
@@ -18,7 +19,7 @@ from bench.contract.workload import Workload
 from bench.machine import gpus
 from bench.machine import hardware as machine
 from bench.measure import roofline
-from bench.measure.predict import Law, Sample, error, law, left_out
+from bench.measure.predict import LatencyModel, Sample, error, fit, hold_out
 from bench.run import memory_fit, plan
 from bench.run.planned import PlannedRound
 
@@ -37,11 +38,11 @@ class Known:
     @property
     def step_error(self) -> tuple[float, float] | None:
         """Of TPOT, each cell predicted from the others: median and 90th percentile."""
-        return error(left_out(self.steps))
+        return error(hold_out(self.steps))
 
     @property
     def prompt_error(self) -> tuple[float, float] | None:
-        return error(left_out(self.prompts))
+        return error(hold_out(self.prompts))
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Prediction:
     tpot_s: float | None = None
     least_ttft_s: float | None = None
     least_tpot_s: float | None = None
-    law: Law | None = None
-    prompt_law: Law | None = None
+    law: LatencyModel | None = None
+    prompt_law: LatencyModel | None = None
 
     def output_tok_per_s(self, *, least: bool = False) -> float | None:
         """Of the whole batch, from the prompt on."""
@@ -117,7 +118,7 @@ def _one(item: PlannedRound, there: Hardware, ceiling: Ceiling, measured: Known)
     if shape is None or least is None:
         return Prediction(item.cell, need, "no plain decoder, or a type the data sheet has no figure for")
     engine, written = item.cell.engine.name, item.artifact.format
-    step, prompt = (law(samples, engine, written) for samples in (measured.steps, measured.prompts))
+    step, prompt = (fit(samples, engine, written) for samples in (measured.steps, measured.prompts))
     ttft_s, tpot_s = least
     return Prediction(
         item.cell,
@@ -148,7 +149,7 @@ def _least(
     context = load.prompt_tokens + load.new_tokens / 2
     head = 0 if shape.tied_head else shape.vocab_size * shape.hidden
     parameters = footprint.parameters.linear + head
-    unread = head * 2 if footprint.format != "gguf" else 0  # the embedding, which llama.cpp leaves with the host
+    unread = head * 2 if formats.converts_floats(footprint.format) else 0  # else the host keeps the embedding
     weights = need.weights_bytes - unread
     kept = load.batch * roofline.kv_bytes(shape, 16.0, context)
     work = load.batch * roofline.token_flop(shape, parameters, context)
