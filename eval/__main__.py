@@ -112,7 +112,9 @@ def _plan(model: Model, recipe: str, how: _How, progress: Progress, baseline: Pl
     given = {"dtype": how.dtype} if how.dtype else {}
     engine = how.engine or _scorer(resolve.resolve(model, fetch=True, report=progress.doing).format)
     spec = EngineSpec(engine, config.options(plugins.ENGINES, engine, given, engine))
-    suite = Suite("eval", model, (Recipe(recipe),), (spec,), tasks=(how.task,), devices=(how.device,), rounds=1)
+    suite = Suite(
+        "eval", model, (Recipe(recipe),), (spec,), tasks=(how.task,), devices=(how.device,), rounds=1, settle_s=0.0
+    )
     return planner.plan(suite, fetch=True, baseline=baseline, report=progress.doing)
 
 
