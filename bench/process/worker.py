@@ -26,6 +26,7 @@ from bench.contract.errors import UserError
 from bench.contract.hooks import Session
 from bench.contract.job import PHASE, Answer, Job
 from bench.contract.record import RequestTrace
+from bench.contract.workload import Offline
 
 _PR_SET_PDEATHSIG = 1
 _WARMUP_MOST, _WARMUP_LAST, _WARMUP_CV = 8, 3, 0.03
@@ -72,7 +73,7 @@ def _offline(job: Job) -> Answer:
 
     The first token ever is the cold start. What is asked for the sake of energy comes after all the rest.
     """
-    assert job.artifact is not None and job.workload is not None  # noqa: S101, PT018  (the parent's letter is whole)
+    assert job.artifact is not None and isinstance(job.workload, Offline)  # noqa: S101, PT018  (the job is whole)
     engine, load = plugins.load(plugins.ENGINES, job.plugin), job.workload
     groups = [job.prompts[i : i + load.batch] for i in range(0, len(job.prompts), load.batch)]
     warm, measured = groups[: -load.repeats], groups[-load.repeats :]

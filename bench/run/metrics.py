@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bench.contract import plugins
 from bench.contract.record import RequestTrace, Result
+from bench.contract.workload import Online
 from bench.measure import energy, latency, memory, online_load, roofline, throughput
 
 
@@ -15,7 +16,7 @@ def metrics(result: Result, traces: Sequence[RequestTrace]) -> dict[str, float]:
     if cell.task is not None:
         scored = plugins.load(plugins.TASKS, cell.task.kind).metrics(facts)
         return {**scored, **_memory(result)}
-    if cell.workload is not None and cell.workload.online:
+    if isinstance(cell.workload, Online):
         online = {
             **online_load.load_metrics(traces, facts, cell.workload.slo.limits),
             **_memory(result),

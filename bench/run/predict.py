@@ -99,7 +99,7 @@ def predict(suite: Suite, gpu: str, measured: Known, *, only: str = "", engine: 
     there, ceiling = hardware(gpu)
     made = plan.plan(suite, fetch=False, only=only, engine=engine, on=(there,))
     first = sorted((i for i in made.items if i.round == 0), key=lambda i: i.order)
-    offline = [i for i in first if i.cell.workload is not None and not i.cell.workload.online]
+    offline = [i for i in first if i.cell.workload is not None and isinstance(i.cell.workload, Offline)]
     if not offline:
         raise UserError("no offline cell of the suite is left to predict: it needs a workload without `kind`")
     return [_one(item, there, ceiling, measured) for item in offline]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.contract.record import RequestTrace, Result
-from bench.contract.workload import Slo, Workload
+from bench.contract.workload import Search, Slo, Workload
 from bench.load import sweep
 from bench.load.job import LoadAnswer, RequestResult
 from bench.process import server
@@ -143,7 +143,7 @@ def test_a_search_asks_again_where_it_is_not_clear() -> None:
         slow = 2 if load.rate_per_s <= 8 else 6 if load.rate_per_s < 16 else 50
         return _answer(load.rate_per_s, slow), {"window_s": 100 / load.rate_per_s}
 
-    load = Workload(kind="search", rate_per_s=8.0, slo=Slo(ttft_s=0.5))
+    load = Search(rate_per_s=8.0, slo=Slo(ttft_s=0.5))
     seen, facts = sweep.run(load, apply)
 
     assert asked.count(8.0) == 2

@@ -100,7 +100,7 @@ def test_a_kinds_own_fields_alone_make_its_digest(cache: Path) -> None:
     [
         ({"kind": "open"}, "needs a rate_per_s above zero"),
         ({"kind": "open", "rate_per_s": 1, "burstiness": 0}, "burstiness must be above zero"),
-        ({"kind": "closed", "concurrency": 0}, "concurrency, requests and turns start at 1"),
+        ({"kind": "closed", "concurrency": 0}, "concurrency starts at 1, got 0"),
         ({"kind": "clsoed"}, "workloads"),
         ({"kind": "search", "rate_per_s": 1}, "a search needs a limit to keep"),
         ({"kind": "search", "rate_per_s": 1, "slo": {"ttft": 1}}, "ttft"),

@@ -12,6 +12,7 @@ from typing import Literal
 
 from bench.contract import plugins
 from bench.contract.errors import UserError
+from bench.contract.workload import Offline, Trace
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
 from bench.measure.roofline import bound
@@ -241,7 +242,7 @@ def _words(result: Result, medians: Mapping[str, float], *, client: bool) -> dic
 
 def _sizes(cell: Cell) -> tuple[int, int, int] | None:
     load = cell.workload
-    return (load.batch, load.prompt_tokens, load.new_tokens) if load and not load.online else None
+    return (load.batch, load.prompt_tokens, load.new_tokens) if isinstance(load, Offline) else None
 
 
 def _note(result: Result) -> str:
@@ -250,7 +251,7 @@ def _note(result: Result) -> str:
     if load is None:
         cut = facts.get("truncated", 0)
         return f"{task_name(result.cell.what)}: {cut} of {facts['requests']} requests cut to max_length" if cut else ""
-    if facts.get("capped"):
+    if isinstance(load, Trace) and facts.get("capped"):
         context = result.artifact.audit.context if result.artifact else 0
         said.append(f"{facts['capped']} of {load.requests} requests cut to a context of {context}")
     if facts.get("prompts") in ("chat", "words"):
