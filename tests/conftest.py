@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from bench.envs import environment
+from bench.process import server
 
 ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -65,3 +68,14 @@ def command(cache: Path, tmp_path: Path) -> Command:
         )
 
     return start
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    """The fake engine's server, started by hand: 20 ms to the first token, 5 to each after it."""
+    port = server.free_port()
+    options = json.dumps({"port": port, "ttft_s": 0.02, "itl_s": 0.005})
+    with subprocess.Popen([sys.executable, "-m", "bench.engines.fake", options], cwd=ROOT) as process:
+        time.sleep(1.0)
+        yield f"http://127.0.0.1:{port}"
+        process.kill()

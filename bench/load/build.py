@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -46,152 +47,147 @@ class Target:
 
 
 def job(load: Workload, target: Target, seed: str, round_: str) -> tuple[LoadJob, dict[str, Any]]:
-    """The job, and what a record should know of how it came about.
+    """The job of a closed, open or trace load, and what a record should know of its prompts.
 
-    `load` is of kind closed, open or trace. `seed` chooses what is asked for, with `round_` also its words
-    and times: every round of a trace replays the same requests. UserError for what cannot be asked.
+    `seed` chooses the requests, and together with `round_` their prompts and times: every round of a trace
+    replays the same requests. UserError for a trace or a length that cannot be had.
     """
-    full = f"{seed}/{round_}"
+    round_seed = f"{seed}/{round_}"
     facts: dict[str, Any] = {"prompts": target.prompts, "exact_length": target.endpoint.exact_length}
     if load.kind == "closed":
-        requests, warm = _conversations(load, target, full)
-        shape = ClosedSchedule(load.concurrency, warm, load.at_most_s, turns=load.turns, think_s=load.think_s)
-        return LoadJob(target.endpoint, requests, shape), facts
-    calls, more = _calls(load, target, seed, full)
-    due = _due(load, calls, full)
-    rate = len(due) / max(due[-1], 1e-9) if load.kind == "trace" else load.rate_per_s
-    together = max(1, math.ceil(rate))
-    warm = max(_WARMUPS, 2 * together)
-    first = [replace(calls[i % len(calls)], text="", blocks=()) for i in range(warm)]
-    requests = _requests([*first, *calls], target, full)
-    schedule = OpenSchedule(due, warmup=warm, warmup_concurrency=together)
-    return LoadJob(target.endpoint, requests, opened=schedule), {**facts, **more}
+        requests, warmup = _conversations(load, target, round_seed)
+        closed = ClosedSchedule(load.concurrency, warmup, load.at_most_s, turns=load.turns, think_s=load.think_s)
+        return LoadJob(target.endpoint, requests, closed), facts
+    if load.kind == "trace":
+        sizes, trace_facts = _trace(load, target, seed)
+        facts |= trace_facts
+    else:
+        count = max(load.requests, math.ceil(load.rate_per_s * load.window_s))
+        sizes = tuple(TraceRequest(0.0, *pair) for pair in _draw_lengths(load, target, count, round_seed))
+    due_s = _due_s(load, sizes, round_seed)
+    rate = len(due_s) / max(due_s[-1], 1e-9) if load.kind == "trace" else load.rate_per_s
+    concurrency = max(1, math.ceil(rate))
+    warmup = max(_WARMUPS, 2 * concurrency)
+    first = [replace(sizes[i % len(sizes)], text="", blocks=()) for i in range(warmup)]
+    schedule = OpenSchedule(due_s, warmup=warmup, warmup_concurrency=concurrency)
+    return LoadJob(target.endpoint, _requests([*first, *sizes], target, round_seed), opened=schedule), facts
 
 
-def _due(load: Workload, calls: Sequence[TraceRequest], seed: str) -> tuple[float, ...]:
-    count, rate = len(calls), load.rate_per_s
+def _due_s(load: Workload, sizes: Sequence[TraceRequest], seed: str) -> tuple[float, ...]:
+    count, rate = len(sizes), load.rate_per_s
     if load.kind == "trace" and rate <= 0:
-        return tuple(call.time_s for call in calls)
-    makers: Mapping[str, Callable[[], tuple[float, ...]]] = {
+        return tuple(request.time_s for request in sizes)
+    schedules: Mapping[str, Callable[[], tuple[float, ...]]] = {
         "poisson": lambda: arrivals.poisson(count, rate, seed),
         "constant": lambda: arrivals.constant(count, rate),
         "gamma": lambda: arrivals.gamma(count, rate, load.burstiness, seed),
         "ramp": lambda: arrivals.ramp(count, rate, seed),
     }
-    return makers[load.arrivals]()
+    return schedules[load.arrivals]()
 
 
-def _calls(load: Workload, target: Target, seed: str, full: str) -> tuple[tuple[TraceRequest, ...], dict[str, Any]]:
-    """The requests of an open load, in the order in which they are due."""
-    if load.kind != "trace":
-        count = max(load.requests, math.ceil(load.rate_per_s * load.window_s))
-        return tuple(TraceRequest(0.0, *sizes) for sizes in _drawn(load, target, count, full)), {}
-    recorded = traces.read(Path(load.path).expanduser(), _counter(target))
-    calls = traces.rescale(traces.sample_window(recorded, load.requests, seed), load.speed)
-    calls, capped = traces.fit_to_context(calls, target.context or _UNBOUNDED)
-    if load.rate_per_s <= 0 and calls[-1].time_s <= 0:
+def _trace(load: Workload, target: Target, seed: str) -> tuple[tuple[TraceRequest, ...], dict[str, Any]]:
+    """The requests of a trace that are replayed, in the order in which they are due, and the trace's facts."""
+    tokenizer = target.tokenizer
+    count_tokens = None if tokenizer is None else lambda text: len(prompts.encode(text, tokenizer))
+    recorded = traces.read(Path(load.path).expanduser(), count_tokens)
+    requests = traces.rescale(traces.sample_window(recorded, load.requests, seed), load.speed)
+    requests, cut = traces.fit_to_context(requests, target.context or _UNBOUNDED)
+    if load.rate_per_s <= 0 and requests[-1].time_s <= 0:
         raise UserError(f"{load.path} has no times: give the workload a rate_per_s")
-    return calls, {"trace_requests": len(recorded), "capped": capped}
+    return requests, {"trace_requests": len(recorded), "capped": cut}
 
 
-def _drawn(load: Workload, target: Target, count: int, seed: str) -> list[tuple[int, int]]:
+def _draw_lengths(load: Workload, target: Target, count: int, seed: str) -> list[tuple[int, int]]:
     """(prompt, new) tokens of each request."""
     if load.lengths == "fixed":
         return [(load.prompt_tokens, load.new_tokens)] * count
     context = target.context or _UNBOUNDED
 
-    def draw(mean: int, most: int, word: str) -> tuple[int, ...]:
-        return lengths.draw(load.lengths, count, mean, load.spread, _LEAST, most, f"{seed}/{word}")
+    def draw(mean: int, most: int, name: str) -> tuple[int, ...]:
+        return lengths.draw(load.lengths, count, mean, load.spread, _LEAST, most, f"{seed}/{name}")
 
     new = draw(load.new_tokens, context - load.prompt_tokens, "new")
     return list(zip(draw(load.prompt_tokens, context - max(new), "prompt"), new, strict=True))
 
 
 def _conversations(load: Workload, target: Target, seed: str) -> tuple[tuple[Request, ...], int]:
-    """The requests of a closed load, the turns of a conversation one after the other; how many warm up."""
-    turns, at_once = load.turns, load.concurrency
-    warm = max(at_once, math.ceil(2 * at_once / turns))
-    count = warm + math.ceil(load.requests / turns)
-    sizes = _drawn(load, target, count * turns, seed)
-    if turns == 1:
-        return _requests([TraceRequest(0.0, *pair) for pair in sizes], target, seed), warm
-    talks = [sizes[i : i + turns] for i in range(0, len(sizes), turns)]
-    if target.takes_ids:
-        whole = prompts.of_lengths([sum(map(sum, talk)) for talk in talks], target.vocab_size, seed)
-        return tuple(
-            request for talk, ids in zip(talks, whole, strict=True) for request in _growing(talk, ids)
-        ), warm * turns
-    said = _texts([size for talk in talks for pair in talk for size in pair], target, seed)
-    each = [said[i : i + 2 * turns] for i in range(0, len(said), 2 * turns)]
-    return tuple(
-        _spoken(target, words[: 2 * k + 1], talk[k][1])
-        for talk, words in zip(talks, each, strict=True)
-        for k in range(turns)
-    ), warm * turns
+    """The requests of a closed load, the turns of a conversation one after the other; how many warm up.
 
-
-def _growing(talk: Sequence[tuple[int, int]], ids: Sequence[int]) -> list[Request]:
-    """The turns of one conversation. The answers in its history are the schedule's, not the model's.
-
-    So every engine is asked the same, and every length is exact.
+    The answers in a conversation's history are drawn, not the model's: every engine gets the same prompts, and
+    every length is exact.
     """
-    requests, end = [], 0
-    for prompt, new in talk:
-        requests.append(Request(new, ids=ids[: end + prompt]))
-        end += prompt + new
-    return requests
-
-
-def _spoken(target: Target, words: Sequence[str], new: int) -> Request:
-    """One turn in text; how many tokens its whole prompt has, the server counts."""
-    if target.endpoint.api == "chat":
-        roles = ("user", "assistant")
-        return Request(new, messages=tuple((roles[i % 2], text) for i, text in enumerate(words)))
-    return Request(new, text=" ".join(words))
-
-
-def _requests(calls: Sequence[TraceRequest], target: Target, seed: str) -> tuple[Request, ...]:
-    """One request each, of the call's lengths; its own words where it brings some."""
-    sizes = [call.prompt_tokens for call in calls]
-    own = _own(calls, target)
+    turns, concurrency = load.turns, load.concurrency
+    warmup = max(concurrency, math.ceil(2 * concurrency / turns))
+    count = warmup + math.ceil(load.requests / turns)
+    sizes = _draw_lengths(load, target, count * turns, seed)
+    if turns == 1:
+        return _requests([TraceRequest(0.0, *pair) for pair in sizes], target, seed), warmup
+    conversations = [sizes[i : i + turns] for i in range(0, len(sizes), turns)]
+    requests: list[Request] = []
     if target.takes_ids:
-        made = prompts.of_lengths(sizes, target.vocab_size, seed)
+        ids = prompts.of_lengths([sum(map(sum, each)) for each in conversations], target.vocab_size, seed)
+        for conversation, whole in zip(conversations, ids, strict=True):
+            requests += _turns_as_ids(conversation, whole)
+    else:
+        texts = iter(_texts([length for pair in sizes for length in pair], target, seed))
+        for conversation in conversations:
+            requests += _turns_as_text(target, conversation, list(islice(texts, 2 * turns)))
+    return tuple(requests), warmup * turns
+
+
+def _turns_as_ids(conversation: Sequence[tuple[int, int]], ids: Sequence[int]) -> Iterator[Request]:
+    """Each turn's prompt is a longer beginning of the conversation's ids."""
+    end = 0
+    for prompt, new in conversation:
+        yield Request(new, ids=ids[: end + prompt])
+        end += prompt + new
+
+
+def _turns_as_text(target: Target, conversation: Sequence[tuple[int, int]], texts: list[str]) -> Iterator[Request]:
+    """Prompts and answers take turns in `texts`; the server counts the tokens of a whole prompt."""
+    for turn, (_, new) in enumerate(conversation):
+        history = texts[: 2 * turn + 1]
+        if target.endpoint.api == "chat":
+            yield Request(new, messages=tuple(zip(cycle(("user", "assistant")), history, strict=False)))
+        else:
+            yield Request(new, text=" ".join(history))
+
+
+def _requests(sizes: Sequence[TraceRequest], target: Target, seed: str) -> tuple[Request, ...]:
+    """One request each: the prompt of the trace where it has one, else one drawn of the same length."""
+    prompt_tokens = [size.prompt_tokens for size in sizes]
+    recorded = _recorded_texts(sizes, target)
+    if target.takes_ids:
+        drawn_ids = prompts.of_lengths(prompt_tokens, target.vocab_size, seed)
         return tuple(
-            Request(call.new_tokens, ids=_ids(call, text, target, seed) or ids)
-            for call, text, ids in zip(calls, own, made, strict=True)
+            Request(size.new_tokens, ids=_recorded_ids(size, text, target, seed) or ids)
+            for size, text, ids in zip(sizes, recorded, drawn_ids, strict=True)
         )
-    said = [text or other for text, other in zip(own, _texts(sizes, target, seed), strict=True)]
-    if target.endpoint.api == "chat":
-        asked = zip(calls, said, strict=True)
-        return tuple(Request(call.new_tokens, messages=(("user", text),)) for call, text in asked)
-    return tuple(
-        Request(call.new_tokens, text=text, prompt_tokens=0 if mine or not target.tokenizer else call.prompt_tokens)
-        for call, text, mine in zip(calls, said, own, strict=True)
-    )
+    drawn = _texts(prompt_tokens, target, seed)
+    requests = []
+    for size, own, other in zip(sizes, recorded, drawn, strict=True):
+        if target.endpoint.api == "chat":
+            requests.append(Request(size.new_tokens, messages=(("user", own or other),)))
+        else:
+            exact = size.prompt_tokens if target.tokenizer and not own else 0
+            requests.append(Request(size.new_tokens, text=own or other, prompt_tokens=exact))
+    return tuple(requests)
 
 
-def _ids(call: TraceRequest, text: str, target: Target, seed: str) -> tuple[int, ...]:
-    """The prompt that a trace brings with it, if it does."""
-    if call.blocks:
-        return prompts.blocked(call.blocks, call.prompt_tokens, target.vocab_size, seed.partition("/")[0])
-    return tuple(_encode(text, target)) if text else ()
+def _recorded_ids(size: TraceRequest, text: str, target: Target, seed: str) -> Sequence[int]:
+    """The prompt of a trace as ids; empty where it has none."""
+    if size.blocks:
+        return prompts.blocked(size.blocks, size.prompt_tokens, target.vocab_size, seed.partition("/")[0])
+    return prompts.encode(text, target.tokenizer) if text and target.tokenizer is not None else ()
 
 
-def _own(calls: Sequence[TraceRequest], target: Target) -> Sequence[str]:
-    """The texts that a trace brings, each as long as the context lets it be."""
-    if target.tokenizer is None or not any(call.text for call in calls):
-        return [call.text for call in calls]
-    sizes = [call.prompt_tokens for call in calls]
-    return prompts.texts([call.text for call in calls], sizes, target.tokenizer)
-
-
-def _counter(target: Target) -> Callable[[str], int] | None:
-    return (lambda text: len(_encode(text, target))) if target.tokenizer is not None else None
-
-
-def _encode(text: str, target: Target) -> list[int]:
-    assert target.tokenizer is not None  # noqa: S101  (without it no trace brings texts)
-    return prompts.tokenizer_of(target.tokenizer).encode(text).ids
+def _recorded_texts(sizes: Sequence[TraceRequest], target: Target) -> Sequence[str]:
+    """The texts of a trace, each cut to its length in tokens; empty where it has none."""
+    texts = [size.text for size in sizes]
+    if target.tokenizer is None or not any(texts):
+        return texts
+    return prompts.texts(texts, [size.prompt_tokens for size in sizes], target.tokenizer)
 
 
 def _texts(sizes: Sequence[int], target: Target, seed: str) -> Sequence[str]:

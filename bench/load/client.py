@@ -31,6 +31,8 @@ from bench.load.reply import Reply
 from bench.load.request import address, encode
 from bench.load.result import decode, request_result
 
+_ONE_SCHEDULE = "a load job has one schedule: either `closed` or `opened`"
+
 
 def main() -> None:
     job_file, answer_file = map(Path, sys.argv[1:])
@@ -50,78 +52,73 @@ def run(job: LoadJob) -> LoadAnswer:
     """Apply the load and record it. ValueError where the job cannot be run; in the main thread only."""
     _check(job)
     requests = encode(job.endpoint, job.requests, os.environ)
-    with _undisturbed(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with _without_gc(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(job, requests))
 
 
 async def _run(job: LoadJob, requests: list[bytes]) -> LoadAnswer:
     pool = Pool(address(job.endpoint), job.endpoint.timeout_s)
-    meter, kept = Meter(), _Kept(job.hold_bytes)
+    meter, exchanges = Meter(), _Exchanges(job.hold_bytes)
     load: ClosedLoop | OpenLoop
     if job.closed is not None:
-        await pool.open(min(job.closed.concurrency, len(requests)))
-        load = ClosedLoop(pool, requests, job.closed, meter, kept.take)
+        connections, load = job.closed.concurrency, ClosedLoop(pool, requests, job.closed, meter, exchanges.add)
+    elif job.opened is not None:
+        connections = job.opened.warmup_concurrency
+        load = OpenLoop(pool, requests, job.opened, meter, exchanges.add)
     else:
-        assert job.opened is not None  # noqa: S101  (_check has seen to it)
-        await pool.open(min(job.opened.warmup_concurrency, len(requests)))
-        load = OpenLoop(pool, requests, job.opened, meter, kept.take)
-    broken: list[Mapping[str, Any]] = []
+        raise ValueError(_ONE_SCHEDULE)
+    await pool.open(min(connections, len(requests)))
+    errors: list[Mapping[str, Any]] = []
 
     def fail(_: object, context: Mapping[str, Any]) -> None:
-        broken.append(context)
+        errors.append(context)
         load.stop()
 
     asyncio.get_running_loop().set_exception_handler(fail)
     with _stopped_by_signals(load.stop):
         await load.run()
     await pool.close()
-    if broken:  # an error in a callback would else leave its request to the timeout
-        raise RuntimeError(f"the client failed: {broken[0]['message']}") from broken[0].get("exception")
-    return _answer(job, load, meter, kept, pool.reconnects)
+    if errors:  # an error in a callback would else leave its request to the timeout
+        raise RuntimeError(f"the client failed: {errors[0]['message']}") from errors[0].get("exception")
+    return _answer(job, load, meter, exchanges, pool.reconnects)
 
 
-def _answer(job: LoadJob, load: ClosedLoop | OpenLoop, meter: Meter, kept: _Kept, reconnects: int) -> LoadAnswer:
-    zero_s = load.zero_s
-    found: dict[bool, list[RequestResult]] = {True: [], False: []}
-    for exchange in sorted(kept.exchanges, key=lambda e: e.index):
+def _answer(
+    job: LoadJob, load: ClosedLoop | OpenLoop, meter: Meter, exchanges: _Exchanges, reconnects: int
+) -> LoadAnswer:
+    zero_s, closed = load.zero_s, job.closed is not None
+    results: dict[bool, list[RequestResult]] = {True: [], False: []}
+    for exchange in sorted(exchanges.over, key=lambda e: e.index):
         measured = load.measured(exchange)
-        found[measured].append(
-            request_result(
-                exchange,
-                kept.reply(exchange),
-                job.requests[exchange.index],
-                job.endpoint,
-                zero_s=zero_s,
-                window=0 if measured else -1,
-                closed=job.closed is not None,
-            )
-        )
-    spans = [(s.trace.sent_s, s.end_s) for side in found.values() for s in side]
+        reply, request, window = exchanges.reply(exchange), job.requests[exchange.index], 0 if measured else -1
+        result = request_result(exchange, reply, request, job.endpoint, zero_s=zero_s, window=window, closed=closed)
+        results[measured].append(result)
+    spans = [(r.trace.sent_s, r.end_s) for group in results.values() for r in group]
     return LoadAnswer(
-        measured=tuple(found[True]),
-        warmup=tuple(found[False]),
+        measured=tuple(results[True]),
+        warmup=tuple(results[False]),
         zero_s=zero_s,
         window_s=load.window_s,
         health=meter.health(),
         in_flight=in_flight(spans, 0.0, load.window_s),
-        failures=dict(Counter(s.failure for s in found[True] if s.failure)),
+        failures=dict(Counter(r.failure for r in results[True] if r.failure)),
         reconnects=reconnects,
-        decoded_inside=kept.decoded_inside,
+        decoded_inside=exchanges.decoded_inside,
         ended=load.ended,
     )
 
 
-class _Kept:
-    """Exchanges that are over. Their bodies are held until the load is, or decoded when too many are held."""
+class _Exchanges:
+    """Exchanges that are over. Bodies are decoded after the load, or at once when they take too much memory."""
 
     def __init__(self, hold_bytes: int) -> None:
-        self.exchanges: list[Exchange] = []
+        self.over: list[Exchange] = []
         self.decoded_inside = 0
         self._free_bytes = hold_bytes
         self._replies: dict[Exchange, Reply] = {}
 
-    def take(self, exchange: Exchange) -> None:
-        self.exchanges.append(exchange)
+    def add(self, exchange: Exchange) -> None:
+        self.over.append(exchange)
         size = sum(map(len, exchange.parts))
         if size <= self._free_bytes:
             self._free_bytes -= size
@@ -138,12 +135,12 @@ class _Kept:
 def _check(job: LoadJob) -> None:
     """ValueError with what is wrong, where the job cannot be run."""
     if (job.closed is None) == (job.opened is None):
-        raise ValueError("a load is either closed or opened")
+        raise ValueError(_ONE_SCHEDULE)
     if job.closed is not None:
         if job.closed.concurrency < 1:
             raise ValueError(f"concurrency {job.closed.concurrency}: must be at least 1")
         if len(job.requests) <= job.closed.warmups:
-            raise ValueError(f"{len(job.requests)} requests, {job.closed.warmups} of them warm-up: none is measured")
+            raise ValueError(f"{len(job.requests)} requests, all of them warm-up: give more than {job.closed.warmups}")
     if job.opened is not None:
         due = list(job.opened.due_s)
         if len(due) != len(job.requests) - job.opened.warmup or not due:
@@ -153,14 +150,14 @@ def _check(job: LoadJob) -> None:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """No collection of cycles: a full one takes milliseconds once the kept reads are many."""
-    was = gc.isenabled()
+def _without_gc() -> Iterator[None]:
+    """No collection of cycles: a full one takes milliseconds once there are many reads."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if enabled:
             gc.enable()
 
 

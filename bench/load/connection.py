@@ -1,7 +1,7 @@
-"""One keep-alive connection, one request in flight: what runs for every read is as little as can be.
+"""One keep-alive connection with one request in flight; as little as possible runs for every read.
 
 A read costs one clock reading, one pass of llhttp and three list appends. Nothing is decoded here, and no
-object is made for a token: the parser appends the body's pieces to a list without a Python frame.
+object is created for a token: the parser appends the body's pieces to a list without a Python frame.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Exchange:
 
     __slots__ = (
         "complete",
+        "connection",
         "content_type",
         "data",
         "due_s",
@@ -42,7 +43,6 @@ class Exchange:
         "retry_after",
         "sent_s",
         "status",
-        "where",
     )
 
     def __init__(self, index: int, data: bytes, due_s: float, queued_s: float) -> None:
@@ -64,7 +64,7 @@ class Exchange:
         self.message = ""
         self.fresh = False  # sent on a connection that had carried nothing before
         self.reconnects = 0
-        self.where: Connection | None = None
+        self.connection: Connection | None = None
 
 
 class Connection(asyncio.Protocol):
@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._read_s: list[float] = []
         self._read_end: list[int] = []
         self._parts: list[bytes] = []
-        self._complete = self._keep = False
+        self._complete = self._keep_alive = False
         self._content_type = self._retry_after = ""
         self.on_body = self._parts.append  # httptools calls it: a C function, no frame
         self._parser = httptools.HttpResponseParser(self)
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
     def begin(self, exchange: Exchange) -> None:
         """Send an exchange's request; only while idle and `usable`."""
         self._exchange = exchange
-        exchange.where = self
+        exchange.connection = self
         exchange.fresh = self.carried == 0
         self.carried += 1
         exchange.sent_s = perf_counter()
@@ -111,17 +111,17 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = perf_counter()
-        wrong = None
+        parser_error = None
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            wrong = error
+            parser_error = error
         self._read_s.append(now)
         self._read_end.append(len(self._parts))
-        if wrong is not None:
-            self.fail("malformed", f"the answer is not HTTP: {wrong}")
+        if parser_error is not None:
+            self.fail("malformed", f"the answer is not HTTP: {parser_error}")
         elif self._complete:
-            self._end(now, keep=self._keep)
+            self._end(now, keep_alive=self._keep_alive)
         elif self._exchange is None:  # a server that speaks unasked is about to hang up
             self.close()
 
@@ -134,7 +134,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._complete = self._parser.get_status_code() >= 200  # 1xx announces the answer, and is none
-        self._keep = self._parser.should_keep_alive()  # llhttp forgets it after this callback
+        self._keep_alive = self._parser.should_keep_alive()  # llhttp forgets it after this callback
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
@@ -145,14 +145,14 @@ class Connection(asyncio.Protocol):
         elif exc is not None:
             self.fail("reset", f"the connection was lost: {exc}")
         else:  # a body without a length ends so; whether it is whole its events say
-            self._end(perf_counter(), keep=False)
+            self._end(perf_counter(), keep_alive=False)
 
     def fail(self, failure: Failure, message: str) -> None:
         """End the exchange in flight without its answer, and the connection with it."""
         exchange = self._exchange
         if exchange is not None:
             exchange.failure, exchange.message = failure, message
-            self._end(perf_counter(), keep=False)
+            self._end(perf_counter(), keep_alive=False)
         self.close()
 
     def close(self) -> None:
@@ -173,7 +173,7 @@ class Connection(asyncio.Protocol):
         if sent < len(data) and self._transport is not None:
             self._transport.write(memoryview(data)[sent:])
 
-    def _end(self, now: float, *, keep: bool) -> None:
+    def _end(self, now: float, *, keep_alive: bool) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             self.close()
@@ -187,6 +187,6 @@ class Connection(asyncio.Protocol):
         exchange.status = self._parser.get_status_code() if exchange.read_s else 0
         exchange.content_type, exchange.retry_after = self._content_type, self._retry_after
         self._complete, self._content_type, self._retry_after = False, "", ""
-        if not keep:
+        if not keep_alive:
             self.close()
         self._done(self, exchange)

@@ -1,6 +1,6 @@
-"""The two shapes of load: a closed loop, which waits for its answers, and an open one, which does not.
+"""The two kinds of load: a closed loop, which waits for its answers, and an open one, which does not.
 
-Both send first and keep their books afterwards.
+Both send the next request first and do their bookkeeping afterwards.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from bench.load.connection import Exchange
 from bench.load.health import Meter
 from bench.load.job import ClosedSchedule, OpenSchedule
 from bench.load.pool import Pool
-from bench.load.timer import Alarm
+from bench.load.timer import PreciseTimer
 
 Ended = Literal["requests", "duration", "stopped"]
 
 
 class ClosedLoop:
-    """Keeps `shape.concurrency` requests in flight until they are used up or the time is over.
+    """Keeps `schedule.concurrency` requests in flight until they are used up or the time is over.
 
-    `meter` is null where nothing is measured, as in a warm-up. `keep` gets every exchange that is over.
+    `meter` is null where nothing is measured, as in a warm-up. `collect` gets every exchange that is over.
     """
 
     def __init__(
         self,
         pool: Pool,
         requests: Sequence[bytes],
-        shape: ClosedSchedule,
+        schedule: ClosedSchedule,
         meter: Meter | None,
-        keep: Callable[[Exchange], None],
+        collect: Callable[[Exchange], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._pool = pool
         self._requests = requests
-        self._shape = shape
+        self._schedule = schedule
         self._meter = meter
-        self._keep = keep
+        self._collect = collect
         self._next = self._in_flight = self._thinking = 0
         self._sending = True
-        self._over = self._loop.create_future()
+        self._finished = self._loop.create_future()
         self.ended: Ended = "requests"
 
     @property
@@ -57,19 +57,19 @@ class ClosedLoop:
     def measured(self, exchange: Exchange) -> bool:
         """Not a warm-up, and sent while the window was open: the last conversations go on after it."""
         ended_s = self._meter.ended_s if self._meter is not None else 0.0
-        return exchange.index >= self._shape.warmups and exchange.queued_s <= ended_s
+        return exchange.index >= self._schedule.warmups and exchange.queued_s <= ended_s
 
     async def run(self) -> None:
         """Send them all; returns when the last one in flight is over."""
-        self._pool.tell = self._ended
-        slots = min(self._shape.concurrency, len(self._requests))
+        self._pool.on_over = self._on_over
+        slots = min(self._schedule.concurrency, len(self._requests))
         for slot in range(slots):
-            if self._shape.ramp_s > 0:
-                self._loop.call_later(self._shape.ramp_s * slot / slots, self._send)
+            if self._schedule.ramp_s > 0:
+                self._loop.call_later(self._schedule.ramp_s * slot / slots, self._send)
             else:
                 self._send()
-        self._check()
-        await self._over
+        self._finish_if_over()
+        await self._finished
 
     def stop(self, ended: Ended = "stopped") -> None:
         """Send nothing more. Stopped: end what is in flight. At the end of the duration: wait for it."""
@@ -81,18 +81,18 @@ class ClosedLoop:
             self._meter.end()
         if ended == "stopped":
             self._pool.stop()
-        self._check()
+        self._finish_if_over()
 
     def _send(self) -> None:
         """Begin the next conversation, which may be of one request."""
         index = self._next
         if not self._sending or index >= len(self._requests):
             return
-        self._next += self._shape.turns
-        if index == self._shape.warmups and self._meter is not None:
+        self._next += self._schedule.turns
+        if index == self._schedule.warmups and self._meter is not None:
             self._meter.begin()
-            if self._shape.duration_s > 0:
-                self._loop.call_later(self._shape.duration_s, self.stop, "duration")
+            if self._schedule.duration_s > 0:
+                self._loop.call_later(self._schedule.duration_s, self.stop, "duration")
         self._start(index)
         if self._next >= len(self._requests) and self._meter is not None:
             self._meter.end()
@@ -102,93 +102,98 @@ class ClosedLoop:
         now = perf_counter()
         self._pool.start(Exchange(index, self._requests[index], now, now))
 
-    def _think(self, index: int) -> None:
+    def _start_turn(self, index: int) -> None:
         self._thinking -= 1
         if self._sending:
             self._start(index)
-        self._check()
+        self._finish_if_over()
 
-    def _ended(self, exchange: Exchange) -> None:
+    def _on_over(self, exchange: Exchange) -> None:
         self._in_flight -= 1
         turn = exchange.index + 1
         failed = exchange.failure or exchange.status != 200
-        if turn % self._shape.turns == 0 or failed or not self._sending:
+        if turn % self._schedule.turns == 0 or failed or not self._sending:
             self._send()
-        elif self._shape.think_s > 0:
+        elif self._schedule.think_s > 0:
             self._thinking += 1
-            self._loop.call_later(self._shape.think_s, self._think, turn)
+            self._loop.call_later(self._schedule.think_s, self._start_turn, turn)
         else:
             self._start(turn)
-        self._keep(exchange)
-        self._check()
+        self._collect(exchange)
+        self._finish_if_over()
 
-    def _check(self) -> None:
+    def _finish_if_over(self) -> None:
         used_up = self._next >= len(self._requests) or not self._sending
         waiting = self._in_flight or (self._thinking and self._sending)
-        if used_up and not waiting and not self._over.done():
+        if used_up and not waiting and not self._finished.done():
             self._sending = False
-            self._over.set_result(None)
+            self._finished.set_result(None)
 
 
 class OpenLoop:
-    """Sends each request when it is due, whatever is in flight; `shape.warmup` requests are not its own.
+    """Sends each request when it is due, whatever is in flight; `schedule.warmup` requests warm up before it.
 
     A request due while `max_in_flight` are under way waits its turn: it is sent when one of them is over.
     """
 
     def __init__(
-        self, pool: Pool, requests: Sequence[bytes], shape: OpenSchedule, meter: Meter, keep: Callable[[Exchange], None]
+        self,
+        pool: Pool,
+        requests: Sequence[bytes],
+        schedule: OpenSchedule,
+        meter: Meter,
+        collect: Callable[[Exchange], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._pool = pool
         self._requests = requests
-        self._shape = shape
+        self._schedule = schedule
         self._meter = meter
-        self._keep = keep
+        self._collect = collect
         self._next = self._in_flight = 0
         self._sending = True
         self._waiting: deque[Exchange] = deque()
-        self._over = self._loop.create_future()
-        self._ring_at: Callable[[float], None] = lambda _: None
-        warm = ClosedSchedule(shape.warmup_concurrency)
-        self._warm = ClosedLoop(pool, requests[: shape.warmup], warm, None, keep)
+        self._finished = self._loop.create_future()
+        self._wake_at: Callable[[float], None] = lambda _: None
+        warm = ClosedSchedule(schedule.warmup_concurrency)
+        self._warm = ClosedLoop(pool, requests[: schedule.warmup], warm, None, collect)
         self.ended: Ended = "requests"
         self.start_s = 0.0
 
     @property
     def zero_s(self) -> float:
         """When the window opens by the schedule."""
-        return self.start_s + self._shape.ramp_s
+        return self.start_s + self._schedule.ramp_s
 
     @property
     def window_s(self) -> float:
         """How long the window is by the schedule, or how long it was until it was stopped."""
         if self.ended == "stopped":
             return max(0.0, self._meter.ended_s - self.zero_s)
-        return (self._shape.window_end_s or self._shape.due_s[-1]) - self._shape.ramp_s
+        return (self._schedule.window_end_s or self._schedule.due_s[-1]) - self._schedule.ramp_s
 
     def measured(self, exchange: Exchange) -> bool:
-        own = exchange.index - self._shape.warmup
+        own = exchange.index - self._schedule.warmup
         if own < 0:
             return False
-        due = self._shape.due_s[own]
-        return self._shape.ramp_s <= due <= (self._shape.window_end_s or due)
+        due = self._schedule.due_s[own]
+        return self._schedule.ramp_s <= due <= (self._schedule.window_end_s or due)
 
     async def run(self) -> None:
         """Warm up, follow the schedule, and return when its last request is over."""
         await self._warm.run()
-        self._pool.tell = self._ended
-        alarm = Alarm(self._ring)
-        self._ring_at = alarm.at
+        self._pool.on_over = self._on_over
+        timer = PreciseTimer(self._send_due)
+        self._wake_at = timer.set
         self.start_s = perf_counter()
-        opens = self._loop.call_later(self._shape.ramp_s, self._meter.begin)
-        closes = self._loop.call_later(self._shape.ramp_s + self.window_s, self._meter.end)
+        opens = self._loop.call_later(self._schedule.ramp_s, self._meter.begin)
+        closes = self._loop.call_later(self._schedule.ramp_s + self.window_s, self._meter.end)
         try:
-            self._ring()
-            self._check()
-            await self._over
+            self._send_due()
+            self._finish_if_over()
+            await self._finished
         finally:
-            alarm.close()
+            timer.close()
             opens.cancel()
             closes.cancel()
             self._meter.end()
@@ -202,37 +207,37 @@ class OpenLoop:
             exchange = self._waiting.popleft()
             exchange.end_s = perf_counter()
             exchange.failure, exchange.message = "cancelled", "waiting when the run was stopped"
-            self._keep(exchange)
+            self._collect(exchange)
         self._pool.stop()
-        self._check()
+        self._finish_if_over()
 
-    def _ring(self) -> None:
-        due_s = self._shape.due_s
+    def _send_due(self) -> None:
+        due_s = self._schedule.due_s
         while self._sending and self._next < len(due_s):
             due, now = self.start_s + due_s[self._next], perf_counter()
             if due > now:
-                self._ring_at(due)
+                self._wake_at(due)
                 return
-            index = self._shape.warmup + self._next
+            index = self._schedule.warmup + self._next
             self._next += 1
-            self._take(Exchange(index, self._requests[index], due, now))
+            self._start_or_queue(Exchange(index, self._requests[index], due, now))
 
-    def _take(self, exchange: Exchange) -> None:
-        if self._shape.max_in_flight and self._in_flight >= self._shape.max_in_flight:
+    def _start_or_queue(self, exchange: Exchange) -> None:
+        if self._schedule.max_in_flight and self._in_flight >= self._schedule.max_in_flight:
             self._waiting.append(exchange)
         else:
             self._in_flight += 1
             self._pool.start(exchange)
 
-    def _ended(self, exchange: Exchange) -> None:
+    def _on_over(self, exchange: Exchange) -> None:
         self._in_flight -= 1
         if self._waiting:
             self._in_flight += 1
             self._pool.start(self._waiting.popleft())
-        self._keep(exchange)
-        self._check()
+        self._collect(exchange)
+        self._finish_if_over()
 
-    def _check(self) -> None:
-        used_up = self._next == len(self._shape.due_s) or not self._sending
-        if used_up and not self._in_flight and not self._over.done():
-            self._over.set_result(None)
+    def _finish_if_over(self) -> None:
+        used_up = self._next == len(self._schedule.due_s) or not self._sending
+        if used_up and not self._in_flight and not self._finished.done():
+            self._finished.set_result(None)

@@ -13,19 +13,19 @@ from bench.load.request import Address
 
 
 class Pool:
-    """Starts exchanges and tells `tell` of each when it is over, whatever became of it.
+    """Starts exchanges and calls `on_over` with each when it is over, whatever became of it.
 
-    `tell` may start the next at once: the connection that has just become idle is the first to be used.
-    A request that found its kept connection dropped, without a byte of an answer, is sent again once on a
+    `on_over` may start the next at once: the connection that has just become idle is the first to be used.
+    A request that finds its idle connection dropped, without a byte of an answer, is sent again once on a
     new one. Nothing else is sent twice.
     """
 
-    def __init__(self, to: Address, timeout_s: float) -> None:
+    def __init__(self, address: Address, timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._to = to
+        self._address = address
         self._timeout_s = timeout_s
-        self.tell: Callable[[Exchange], None] = lambda _: None
-        self._tls = ssl.create_default_context() if to.tls else None
+        self.on_over: Callable[[Exchange], None] = lambda _: None
+        self._tls = ssl.create_default_context() if address.tls else None
         self._idle: list[Connection] = []
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
@@ -34,8 +34,8 @@ class Pool:
 
     async def open(self, count: int) -> None:
         """Connect `count` times before the clock starts; a server that refuses shows in the requests."""
-        made = await asyncio.gather(*(self._connect() for _ in range(count)), return_exceptions=True)
-        self._idle += [found for found in made if isinstance(found, Connection) and found.usable]
+        opened = await asyncio.gather(*(self._connect() for _ in range(count)), return_exceptions=True)
+        self._idle += [each for each in opened if isinstance(each, Connection) and each.usable]
 
     def start(self, exchange: Exchange) -> None:
         """Send on the connection that was used last, or on a new one."""
@@ -87,7 +87,9 @@ class Pool:
         def protocol() -> Connection:
             return Connection(self._done, self._gone)
 
-        _, connection = await self._loop.create_connection(protocol, self._to.name, self._to.port, ssl=self._tls)
+        _, connection = await self._loop.create_connection(
+            protocol, self._address.name, self._address.port, ssl=self._tls
+        )
         if connection.usable:
             self._connections.add(connection)
         return connection
@@ -116,8 +118,8 @@ class Pool:
 
     def _end(self, exchange: Exchange, failure: Failure, message: str) -> None:
         """End an exchange from this side, on a connection or before it has one."""
-        if exchange.where is not None and exchange.where.holds(exchange):
-            exchange.where.fail(failure, message)
+        if exchange.connection is not None and exchange.connection.holds(exchange):
+            exchange.connection.fail(failure, message)
             return
         exchange.failure, exchange.message = failure, message
         exchange.end_s = perf_counter()
@@ -128,4 +130,4 @@ class Pool:
         timer = self._timers.pop(exchange, None)
         if timer is not None:
             timer.cancel()
-        self.tell(exchange)
+        self.on_over(exchange)

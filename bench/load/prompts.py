@@ -177,6 +177,11 @@ def tokenizer_of(file: Path) -> Tokenizer:
     return loaded
 
 
+def encode(text: str, tokenizer: Path) -> tuple[int, ...]:
+    """The ids of a text, special tokens included."""
+    return tuple(tokenizer_of(tokenizer).encode(text).ids)
+
+
 def _impossible(tokenizer: Path, length: int) -> UserError:
     return UserError(f"no text of exactly {length} tokens was found for {tokenizer}: give the server token ids instead")
 

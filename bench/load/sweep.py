@@ -20,8 +20,8 @@ _TRIES = 24
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One load that was applied: what came of it, as metrics and as facts of a record."""
+class StageResult:
+    """One load that was applied, as metrics and as facts of a record."""
 
     load: Workload
     answer: LoadAnswer
@@ -30,71 +30,71 @@ class Seen:
     metrics: dict[str, float]
 
     @property
-    def output(self) -> float:
+    def output_tok_per_s(self) -> float:
         return self.metrics.get("output_tok_per_s", 0.0)
 
 
-Course = Generator[Workload, Seen, dict[str, Any]]
+Strategy = Generator[Workload, StageResult, dict[str, Any]]  # yields the next load, returns facts of the whole
 Apply = Callable[[Workload, int], tuple[LoadAnswer, dict[str, Any]]]  # a load and its number
 
 
-def run(load: Workload, apply: Apply) -> tuple[list[Seen], dict[str, Any]]:
+def run(load: Workload, apply: Apply) -> tuple[list[StageResult], dict[str, Any]]:
     """Apply every load that the workload comes to.
 
-    What each gave, and the facts of the whole: of one load its own; of several those of the chosen one,
-    `chosen` and `stages` beside. A load that did not come to an end is the last.
+    Returns the stages and the facts of the whole: those of the only load, or those of the chosen stage with
+    `chosen` and `stages`. A load that ended with an error is the last.
     """
-    seen: list[Seen] = []
-    course = _course(load)
-    asked = next(course)
+    stages: list[StageResult] = []
+    strategy = _strategy(load)
+    stage = next(strategy)
     while True:
-        seen.append(_seen(asked, load, len(seen), *apply(asked, len(seen))))
-        if seen[-1].answer.error:
-            return seen, {"chosen": len(seen) - 1, "stages": _stages(seen)} if load.staged else seen[-1].facts
+        stages.append(_result(stage, load, len(stages), *apply(stage, len(stages))))
+        if stages[-1].answer.error:
+            return stages, {"chosen": len(stages) - 1, "stages": _facts(stages)} if load.staged else stages[-1].facts
         try:
-            asked = course.send(seen[-1])
+            stage = strategy.send(stages[-1])
         except StopIteration as end:
-            found: dict[str, Any] = end.value
+            facts: dict[str, Any] = end.value
             break
     if not load.staged:
-        return seen, seen[-1].facts
-    found.setdefault("chosen", _knee(seen))
-    return seen, {**seen[found["chosen"]].facts, **found, "stages": _stages(seen)}
+        return stages, stages[-1].facts
+    facts.setdefault("chosen", _knee(stages))
+    return stages, {**stages[facts["chosen"]].facts, **facts, "stages": _facts(stages)}
 
 
-def _knee(seen: list[Seen]) -> int:
+def _knee(stages: list[StageResult]) -> int:
     """The first of the loads, by level, whose output comes within 5 % of the highest."""
-    best = max(one.output for one in seen)
-    return next(k for k, one in enumerate(seen) if one.output * (1 + _GAIN) >= best)
+    best = max(stage.output_tok_per_s for stage in stages)
+    return next(k for k, stage in enumerate(stages) if stage.output_tok_per_s * (1 + _GAIN) >= best)
 
 
-def _seen(asked: Workload, load: Workload, k: int, answer: LoadAnswer, facts: dict[str, Any]) -> Seen:
-    warm = [replace(request.trace, window=-1 - k) for request in answer.warmup]
-    traces = (*warm, *(replace(request.trace, window=k) for request in answer.measured))
-    return Seen(asked, answer, traces, facts, online_load.online_metrics(traces, facts, load.slo.limits))
+def _result(stage: Workload, load: Workload, k: int, answer: LoadAnswer, facts: dict[str, Any]) -> StageResult:
+    warmup = [replace(request.trace, window=-1 - k) for request in answer.warmup]
+    traces = (*warmup, *(replace(request.trace, window=k) for request in answer.measured))
+    return StageResult(stage, answer, traces, facts, online_load.online_metrics(traces, facts, load.slo.limits))
 
 
-def _stages(seen: list[Seen]) -> list[dict[str, Any]]:
-    """What a record keeps of each load: its level, its metrics, how many of its requests kept each limit."""
+def _facts(stages: list[StageResult]) -> list[dict[str, Any]]:
+    """What a record has of each load: its level, its metrics, how many of its requests kept each limit."""
     return [
         {
-            "level": one.load.concurrency if one.load.kind == "closed" else one.load.rate_per_s,
-            "window_s": one.facts.get("window_s", 0.0),
-            "client_cpu_fraction": one.facts.get("client_cpu_fraction", 0.0),
-            "client_lag_p99_s": one.facts.get("client_lag_p99_s", 0.0),
-            "requests": len(one.answer.measured),
-            "kept": _counts(one, one.load),
-            "metrics": one.metrics,
+            "level": stage.load.concurrency if stage.load.kind == "closed" else stage.load.rate_per_s,
+            "window_s": stage.facts.get("window_s", 0.0),
+            "client_cpu_fraction": stage.facts.get("client_cpu_fraction", 0.0),
+            "client_lag_p99_s": stage.facts.get("client_lag_p99_s", 0.0),
+            "requests": len(stage.answer.measured),
+            "kept": _within_limits(stage),
+            "metrics": stage.metrics,
         }
-        for one in seen
+        for stage in stages
     ]
 
 
-def _counts(one: Seen, load: Workload) -> dict[str, int]:
-    return slo.counts([t for t in one.traces if t.window >= 0], load.slo.limits)
+def _within_limits(stage: StageResult) -> dict[str, int]:
+    return slo.counts([t for t in stage.traces if t.window >= 0], stage.load.slo.limits)
 
 
-def _course(load: Workload) -> Course:
+def _strategy(load: Workload) -> Strategy:
     if load.kind == "sweep":
         return _sweep(load)
     if load.kind == "search":
@@ -102,35 +102,35 @@ def _course(load: Workload) -> Course:
     return _once(load)
 
 
-def _once(load: Workload) -> Course:
+def _once(load: Workload) -> Strategy:
     yield load
     return {}
 
 
-def _sweep(load: Workload) -> Course:
+def _sweep(load: Workload) -> Strategy:
     """Twice the level each time, until the output tokens per second rise no more."""
     closed = load.over == "concurrency"
     level, best, flat = (float(load.concurrency) if closed else load.rate_per_s), 0.0, 0
     while level <= load.most:
         if closed:
             count = max(load.requests, _GENERATIONS * int(level))
-            seen = yield replace(load, kind="closed", concurrency=int(level), requests=count)
+            stage = yield replace(load, kind="closed", concurrency=int(level), requests=count)
         else:
-            seen = yield replace(load, kind="open", rate_per_s=level)
-        flat = flat + 1 if seen.output < best * (1 + _GAIN) else 0
-        best = max(best, seen.output)
-        if flat == _FLAT or not seen.output:
+            stage = yield replace(load, kind="open", rate_per_s=level)
+        flat = flat + 1 if stage.output_tok_per_s < best * (1 + _GAIN) else 0
+        best = max(best, stage.output_tok_per_s)
+        if flat == _FLAT or not stage.output_tok_per_s:
             return {"saturated": flat == _FLAT}
         level *= 2
     return {"saturated": False}
 
 
-def _search(load: Workload) -> Course:
+def _search(load: Workload) -> Strategy:
     """Bisection, after the first rate was doubled until it failed, or halved until it held."""
     low = high = 0.0
     rate, chosen, k = load.rate_per_s, -1, 0
     for _ in range(_TRIES):
-        holds, k = yield from _judged(replace(load, kind="open", rate_per_s=rate), k)
+        holds, k = yield from _judge(replace(load, kind="open", rate_per_s=rate), k)
         if holds:
             low, chosen = rate, k - 1
         else:
@@ -140,25 +140,25 @@ def _search(load: Workload) -> Course:
         if not low and rate <= load.rate_per_s / _LOWEST:
             break
         rate = high / 2 if not low else low * 2 if not high else math.sqrt(low * high)
-    found: dict[str, Any] = {"confidence": slo.CONFIDENCE, "share": slo.SHARE}
-    found |= {"slo_rate_per_s": low, "slo_rate_high_per_s": high}
-    return {**found, "chosen": chosen} if chosen >= 0 else found
+    facts: dict[str, Any] = {"confidence": slo.CONFIDENCE, "share": slo.SHARE}
+    facts |= {"slo_rate_per_s": low, "slo_rate_high_per_s": high}
+    return {**facts, "chosen": chosen} if chosen >= 0 else facts
 
 
-def _judged(load: Workload, k: int) -> Generator[Workload, Seen, tuple[bool, int]]:
+def _judge(load: Workload, k: int) -> Generator[Workload, StageResult, tuple[bool, int]]:
     """Whether a rate was shown to keep every limit, and the number of the next load.
 
     Batches of requests are added until it is clear; what is not clear after the last was not shown.
     """
     within = dict.fromkeys(load.slo.limits, 0)
-    of = 0
+    total = 0
     for _ in range(_BATCHES):
-        seen = yield load
+        stage = yield load
         k += 1
-        of += len(seen.answer.measured)
-        for name, count in _counts(seen, load).items():
+        total += len(stage.answer.measured)
+        for name, count in _within_limits(stage).items():
             within[name] += count
-        verdicts = [slo.verdict(count, of) for count in within.values()]
+        verdicts = [slo.verdict(count, total) for count in within.values()]
         if all(verdicts):
             return True, k
         if False in verdicts:

@@ -11,18 +11,18 @@ from collections.abc import Callable
 from time import perf_counter
 
 
-class Alarm:
-    """Calls `ring` within about a tenth of a millisecond after a time of perf_counter; one at a time.
+class PreciseTimer:
+    """Calls `callback` within about a tenth of a millisecond after a time of perf_counter; one time at once.
 
     Only in a process's main thread, where signals are.
     """
 
-    def __init__(self, ring: Callable[[], None]) -> None:
+    def __init__(self, callback: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.add_signal_handler(signal.SIGALRM, ring)
+        self._loop.add_signal_handler(signal.SIGALRM, callback)
 
-    def at(self, time_s: float) -> None:
-        """Ring at this time, or at once where it has passed."""
+    def set(self, time_s: float) -> None:
+        """Call back at this time, or at once where it has passed."""
         signal.setitimer(signal.ITIMER_REAL, max(1e-6, time_s - perf_counter()))
 
     def close(self) -> None:

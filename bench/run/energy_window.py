@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.contract.job import Job
 from bench.envs.environment import Environment
-from bench.load.sweep import Seen
+from bench.load.sweep import StageResult
 from bench.machine import counters, probes
 from bench.measure import energy, online_load
 from bench.process import supervisor
@@ -64,7 +64,7 @@ def idle_facts(
     return {"idle_s": looks[-1].time_s - looks[0].time_s, **known}
 
 
-def loaded(facts: Mapping[str, Any], load: Seen, idle: Mapping[str, Any], probe: probes.Probe) -> dict[str, Any]:
+def loaded(facts: Mapping[str, Any], load: StageResult, idle: Mapping[str, Any], probe: probes.Probe) -> dict[str, Any]:
     """The facts of a load over HTTP with its window as one of energy, however long the load made it.
 
     On a CPU the joules of the load's own process are in it: it runs on the same packages.

@@ -89,7 +89,7 @@ def loaded(
     round_: int,
     deadline: float,
     report: Callable[[str], None] = lambda _: None,
-) -> tuple[list[sweep.Seen], dict[str, Any]]:
+) -> tuple[list[sweep.StageResult], dict[str, Any]]:
     """Apply a workload, however many loads it comes to, until `deadline` (time.monotonic) at the latest.
 
     A load of which every request was refused is the last: the server is gone.
@@ -164,7 +164,7 @@ def _target(server: Server, live: serving.Live, made: Made) -> build.Target:
     return build.Target(endpoint, audit.vocab_size if server.takes_ids else 0, known, audit.context)
 
 
-def without_figures(load: Workload, seen: list[sweep.Seen], facts: dict[str, Any]) -> str:
+def without_figures(load: Workload, seen: list[sweep.StageResult], facts: dict[str, Any]) -> str:
     """Why a load has no figures, if it has none."""
     chosen = seen[facts.get("chosen", -1)].answer
     if seen[-1].answer.error:

@@ -137,15 +137,15 @@ def test_a_schedules_ramp_is_not_measured(server: Scripted) -> None:
 
 
 def test_an_open_loop_shows_a_stall_that_a_closed_loop_hides(server: Scripted) -> None:
-    """The server stops for five seconds. Users go on arriving, and p99 shows it.
+    """The server stops for a second and a half. Users go on arriving, and p99 shows it.
 
     A closed loop asks nothing meanwhile: one request of 300 sees the stall, and p99 does not.
     """
-    stall_s, count, at = 5.0, 300, 20
+    stall_s, count, at = 1.5, 300, 20
     scripts: list[dict[str, Any]] = [{"ttft_s": 0.002}] * count
     scripts[at] = {"ttft_s": 0.002, "stall_s": stall_s}
 
-    schedule = OpenSchedule(arrivals.poisson(count, 50.0, "stall"))
+    schedule = OpenSchedule(arrivals.poisson(count, 200.0, "stall"))
     open_loop = opened(server, schedule, *scripts, tokens=1, timeout_s=20.0)
     closed_loop = closed(server, *scripts, tokens=1, timeout_s=20.0)
 
@@ -163,7 +163,7 @@ def test_an_open_loop_shows_a_stall_that_a_closed_loop_hides(server: Scripted) -
         ({}, "either"),
         ({"closed": ClosedSchedule(1), "opened": OpenSchedule((0.0,))}, "either"),
         ({"closed": ClosedSchedule(0)}, "at least 1"),
-        ({"closed": ClosedSchedule(8)}, "none is measured"),
+        ({"closed": ClosedSchedule(8)}, "all of them warm-up"),
         ({"opened": OpenSchedule((0.0, 1.0))}, "due times"),
         ({"opened": OpenSchedule((0.0, 2.0, 1.0))}, "ascend"),
     ],

@@ -15,7 +15,7 @@ from bench.contract.record import Result
 from bench.contract.spec import Suite
 from bench.machine import counters, hardware, replay
 from bench.machine.counters import Look
-from bench.measure import sanity
+from bench.measure import energy, sanity
 from bench.progress.progress import Progress
 from bench.publish.tables import build, columns
 from bench.run import doctor, energy_window, plan, runner
@@ -23,7 +23,8 @@ from bench.store import Store
 from bench.suite import config
 from tests.machine.gpu_traces import Gpu, looks
 
-_WATTS_PER_S, _THROTTLED_S = 10.0, 12.0
+_WATTS_PER_S = 10.0
+_IDLE_S, _WINDOW_S = 1.0, 5.0  # shorter than a user's, which are 3 and 10 s
 _LOAD = {"batch": 2, "prompt_tokens": 16, "new_tokens": 8, "repeats": 3}
 
 
@@ -59,16 +60,24 @@ def _rising(throttled_s: float) -> Sequence[Look]:
     return tuple(capped)
 
 
+@pytest.fixture(autouse=True)
+def _short_idle_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy_window, "IDLE_S", _IDLE_S)
+
+
 @pytest.mark.usefixtures("cache")
-def test_a_round_beside_a_counter_has_joules(tmp_path: Path) -> None:
-    """Idle power before, ten seconds of the same shape after, joules per token; no other figure moves."""
+def test_a_round_beside_a_counter_has_joules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle power before, seconds of the same shape after, joules per token; no other figure moves."""
+    monkeypatch.setattr(energy, "LEAST_S", _WINDOW_S)
     store = Store(tmp_path / "results")
-    result = _run(store, _suite(), replay.opened(_rising(_THROTTLED_S), time.monotonic()))
+    suite = _suite(energy_window_s=_WINDOW_S)
+    result = _run(store, suite, replay.opened(_rising(_IDLE_S + _WINDOW_S - 0.3), time.monotonic()))
     facts, metrics, window = result.facts, result.metrics, result.facts["energy_window"]
 
     assert "energy_faults" not in facts
     assert metrics["energy_valid"] == 1.0
-    assert window["duration_s"] >= window["asked_s"] == 10.0
+    assert window["duration_s"] >= window["asked_s"] == _WINDOW_S
+    assert _suite().energy_window_s == 10.0
     assert facts["idle_s"] >= energy_window.IDLE_S
     written = window["batches"] * _LOAD["batch"] * _LOAD["new_tokens"]
     assert (window["output_tokens"], window["input_tokens"]) == (written, 2 * written)
