@@ -294,7 +294,7 @@ class _Log:
         """The requests that were served since the last call, in the order in which they were taken up."""
         time.sleep(0.3)  # its last lines are on their way
         found: dict[int, dict[str, tuple[float, float, int]]] = {}
-        for line in _LINE.finditer(self.live.said):
+        for line in _LINE.finditer(self.live.log_text):
             minute, second, milli, micro, task, what, spent_ms, tokens = line.groups()
             now_s = 60 * int(minute) + int(second) + int(milli) / 1e3 + int(micro) / 1e6
             if int(task) > self.last:

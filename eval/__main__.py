@@ -86,7 +86,7 @@ def compare(
     how, module = _How(engine, dtype, device, _task(task, context.args)), plugins.load(plugins.TASKS, task)
     with Progress(quiet=quiet) as progress:
         first = _plan(Model(base), "baseline", how, progress)
-        mine = _measured(_plan(Model(other), "as-is", how, progress, beside=first), progress)
+        mine = _measured(_plan(Model(other), "as-is", how, progress, baseline=first), progress)
         theirs = None if module.REFERENCE else _measured(first, progress)
     change = module.compare_to_baseline(mine.facts, theirs.facts) if theirs else {}
     if json:
@@ -103,7 +103,7 @@ def _task(kind: str, words: list[str]) -> Task:
     return Task(kind, options, module.title(module.Options(**options)))
 
 
-def _plan(model: Model, recipe: str, how: _How, progress: Progress, beside: Plan | None = None) -> Plan:
+def _plan(model: Model, recipe: str, how: _How, progress: Progress, baseline: Plan | None = None) -> Plan:
     """The plan of one round: the model as it is, under the name of a recipe."""
     from bench.models import resolve
     from bench.run import plan as planner
@@ -113,17 +113,17 @@ def _plan(model: Model, recipe: str, how: _How, progress: Progress, beside: Plan
     engine = how.engine or _scorer(resolve.resolve(model, fetch=True, report=progress.doing).format)
     spec = EngineSpec(engine, config.options(plugins.ENGINES, engine, given, engine))
     suite = Suite("eval", model, (Recipe(recipe),), (spec,), tasks=(how.task,), devices=(how.device,), rounds=1)
-    return planner.plan(suite, fetch=True, beside=beside, report=progress.doing)
+    return planner.plan(suite, fetch=True, baseline=baseline, report=progress.doing)
 
 
 def _measured(made: Plan, progress: Progress) -> Result:
     from bench import paths
-    from bench.run import runner
+    from bench.run import records, runner
     from bench.store import Store
 
     store = Store(paths.cache_folder("evals"))
     runner.run(made, store, progress, retry_failed=True)
-    (result,) = runner.records(made, store)
+    (result,) = records.current(made, store)
     if result.status != "ok":
         raise UserError(f"{result.cell.what} of {result.cell.model.label}: {result.reason}")
     return result

@@ -15,7 +15,7 @@ import typer
 from bench.cli.exit_codes import guarded
 from bench.cli.params import Quiet
 from bench.contract import plugins, wire
-from bench.contract.errors import UserError
+from bench.contract.errors import CellError, UserError
 from bench.contract.record import Artifact
 from bench.contract.spec import Model, Recipe, Step
 from bench.suite import flags
@@ -56,7 +56,7 @@ def quantize(
             raise UserError(reason)
         try:
             made = artifacts.make(steps, resolved, hardware, progress.doing)
-        except artifacts.StepFailedError as failure:
+        except CellError as failure:
             raise UserError(str(failure)) from None
         _copy(made, out)
     for line in summary(made.artifact):
@@ -94,9 +94,9 @@ def _recipe(method: str, recipe: str, extra: list[str]) -> Recipe:
 def _copy(made: object, out: Path) -> None:
     """Copy the artifact out of the cache, beside and renamed, with a note of how it was made."""
     from bench.formats import gguf_reader
-    from bench.run.artifacts import Made
+    from bench.run.artifacts import BuiltArtifact
 
-    assert isinstance(made, Made)  # noqa: S101
+    assert isinstance(made, BuiltArtifact)  # noqa: S101
     beside = out.with_name(f".{out.name}.{os.getpid()}.part")
     beside.parent.mkdir(parents=True, exist_ok=True)
     try:

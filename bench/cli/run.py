@@ -101,11 +101,11 @@ def plan(
 ) -> None:
     """Show each cell of a suite: recorded, to run, or why it cannot run. Nothing is built, fetched or run."""
     from bench.publish import plans
-    from bench.run import runner
+    from bench.run import records
     from bench.store import Store
 
     planned = _plan(suite, only, engine, device, rounds, overrides, fetch=None)
-    todo = runner.pending(planned, Store(results), retry_failed=retry == "failed")
+    todo = records.pending(planned, Store(results), retry_failed=retry == "failed")
     if as_json:
         typer.echo(plans.as_json(planned.suite.name, planned.items, todo, planned.unpaired))
         return
@@ -162,13 +162,13 @@ def _plan(
 def _table(store: Store, planned: Plan | None, format: TableFormat, summary: Mapping[str, Any] | None = None) -> None:
     """Print the table, or one JSON object that has it beside the `summary` of a run."""
     from bench.publish.tables import build
-    from bench.run import runner
+    from bench.run import records
 
     if planned is None:
         results, expected = list(store.all()), None
     else:
-        expected = [runner.public(cell) for cell in planned.cells]
-        results = runner.records(planned, store)
+        expected = [records.public_cell(cell) for cell in planned.cells]
+        results = records.current(planned, store)
     text = build.render(build.build(results, expected), format, width(), bold=bold())
     typer.echo(text if summary is None else json.dumps({**summary, "table": json.loads(text)}, indent=1))
     for problem in store.problems:
@@ -176,7 +176,7 @@ def _table(store: Store, planned: Plan | None, format: TableFormat, summary: Map
 
 
 def _record_folders(results: Path, planned: Plan) -> list[str]:
-    slugs = dict.fromkeys(m.hardware.slug for m in planned.made)
+    slugs = dict.fromkeys(m.hardware.slug for m in planned.artifacts)
     return [str(results / slug / planned.suite.name) for slug in slugs]
 
 

@@ -1,8 +1,12 @@
-"""The one exception that means that the user can mend this.
-
-Its text says how; the commands print it and exit with 2.
-"""
+"""The exceptions whose text is for a person: no traceback goes with it."""
 
 
 class UserError(Exception):
-    """One sentence, complete without a traceback, that says what is wrong and what to do."""
+    """One sentence, complete without a traceback, that says what is wrong and what to do.
+
+    The commands print it and exit with 2.
+    """
+
+
+class CellError(Exception):
+    """A cell, or what it needs, was tried and failed; the text is its record's reason. Other cells go on."""

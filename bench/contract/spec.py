@@ -107,6 +107,10 @@ class Suite:
     energy_window_s: float = 10.0
     __pydantic_config__ = _CLOSED
 
+    @property
+    def memory_limit_bytes(self) -> int:
+        return int(self.memory_limit_gib * 2**30)
+
 
 @dataclass(frozen=True)
 class Cell:

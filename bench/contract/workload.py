@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, make_dataclass
 from pathlib import PurePath
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -293,7 +293,8 @@ class Search(_Served, _Arrivals, _Lengths):
         return "-".join(f"{k.removesuffix('_s')}{v:g}" for k, v in self.slo.limits.items())
 
 
-Online: TypeAlias = Closed | Open | Trace | Sweep | Search
+SingleLoad: TypeAlias = Closed | Open | Trace
+Online: TypeAlias = SingleLoad | Sweep | Search
 Workload: TypeAlias = Offline | Online
 KINDS: Mapping[str, type[Workload]] = {
     "offline": Offline,
@@ -303,6 +304,23 @@ KINDS: Mapping[str, type[Workload]] = {
     "sweep": Sweep,
     "search": Search,
 }
+
+
+_ALL_FIELDS = (
+    *("batch", "prompt_tokens", "new_tokens", "repeats", "kind", "name", "concurrency", "rate_per_s", "arrivals"),
+    *("burstiness", "requests", "window_s", "at_most_s", "lengths", "spread", "turns", "think_s", "path", "speed"),
+    *("over", "most", "slo"),
+)
+_Flat = make_dataclass("_Flat", _ALL_FIELDS, frozen=True)
+
+
+def flat(load: Workload) -> Any:
+    """A dataclass with the fields of every kind, in the order and at the defaults of when all were one class.
+
+    By it what is computed of whole records does not depend on when they were written.
+    """
+    defaults = {field.name: field.default for kind in KINDS.values() for field in fields(kind)}
+    return _Flat(**{**defaults, **vars(load)})
 
 
 def _shared(load: Sweep | Search, kind: type[Closed | Open]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bench.contract import wire
-from bench.contract.workload import Offline
 from bench.contract.record import Architecture, RequestTrace, Result
+from bench.contract.workload import Offline
 from bench.measure.latency import completed, osl
 from bench.measure.memory import widths_bytes
 

@@ -40,6 +40,13 @@ class Resolved:
     planned: Source | None = None
 
     @property
+    def local_folder(self) -> Path:
+        """`folder`; UserError where the model is not on this machine."""
+        if self.folder is None:
+            raise UserError(f"the model {self.identity} is not on this machine; run without --dry-run to fetch it")
+        return self.folder
+
+    @property
     def source(self) -> Source:
         """What a plan may know of the model; its format alone where it is not here yet."""
         return audit.source(self.folder) if self.folder else self.planned or Source(self.format, {}, {})

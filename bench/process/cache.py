@@ -1,7 +1,4 @@
-"""Folders in the cache that a worker fills once: built beside and renamed, found by their digest.
-
-Each says in one JSON file what it is and how large its files are: one that was cut short is made again.
-"""
+"""What is built once and kept in the cache: under a lock, in a folder beside, renamed when it is whole."""
 
 from __future__ import annotations
 
@@ -9,59 +6,70 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
 from bench import paths
 from bench.contract import wire
-from bench.process import supervisor
+from bench.contract.errors import UserError
+
+T = TypeVar("T")
 
 
-def find(place: str, digest: str, about: str) -> Path | None:
-    """The folder of this digest under the cache's `place` if it is there and whole."""
-    folder = _folder(place, digest)
+def build_once(
+    folder: Path, find: Callable[[], T | None], build: Callable[[Path], object], *, in_place: bool = False
+) -> T:
+    """What `find` finds, after `build` has filled the folder if there was nothing to find.
+
+    Processes that want the same folder wait for each other; the kernel frees the lock of one that died.
+    `build` is given an empty folder `<folder>.part`, renamed in the end, or, `in_place`, the folder itself
+    (a venv's scripts hold its path): `find` must then not take a half-built one for whole. What `build`
+    raises passes through, and what it had built is removed.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if (existing := find()) is not None:
+            return existing
+        target = folder if in_place else folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        try:
+            build(target)
+            target.rename(folder)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+        if (built := find()) is None:
+            raise UserError(f"{folder} was built but is not usable: delete it and run the command again")
+        return built
+
+
+def find(kind: str, digest: str, about: str) -> Path | None:
+    """The folder of this digest under the cache's `kind` if it is there and whole.
+
+    Its JSON file `about` has the digest and the size of every other file: one cut short is no match.
+    """
+    folder = paths.cache() / kind / digest
     try:
-        known = json.loads((folder / about).read_text(encoding="utf-8"))
-        whole = known["digest"] == digest and known["files"] == _sizes(folder, about)
+        description = json.loads((folder / about).read_text(encoding="utf-8"))
+        whole = description["digest"] == digest and description["files"] == _sizes(folder, about)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return folder if whole else None
 
 
-def ensure(
-    place: str,
-    digest: str,
-    about: str,
-    make: Callable[[Path], supervisor.Outcome],
-    describe: Callable[[supervisor.Outcome], Mapping[str, Any]],
-) -> Path | str:
-    """The folder, filled now by `make` if it is not there; or why it could not be."""
-    folder = _folder(place, digest)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if found := find(place, digest, about):
-            return found
-        shutil.rmtree(folder, ignore_errors=True)
-        building = folder.with_suffix(".part")
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir()
-        try:
-            outcome = make(building)
-            if outcome.answer.error:
-                return paths.scrubbed(outcome.answer.error)
-            known = {**describe(outcome), "digest": digest, "files": _sizes(building, about)}
-            wire.write(building / about, wire.dumps(known, indent=1))
-            building.rename(folder)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-    return folder
+def ensure(kind: str, digest: str, about: str, fill: Callable[[Path], Mapping[str, Any]]) -> Path:
+    """The folder of this digest, filled now if it is not there whole; what `fill` returns goes into `about`."""
+
+    def build(part: Path) -> None:
+        facts = {**fill(part), "digest": digest, "files": _sizes(part, about)}
+        wire.write(part / about, wire.dumps(facts, indent=1))
+
+    return build_once(paths.cache() / kind / digest, lambda: find(kind, digest, about), build)
 
 
 def _sizes(folder: Path, about: str) -> dict[str, int]:
-    """Bytes of each file the worker wrote."""
+    """Bytes of each file but the description."""
     return {f.name: f.stat().st_size for f in sorted(folder.iterdir()) if f.name != about}
-
-
-def _folder(place: str, digest: str) -> Path:
-    return paths.cache() / place / digest

@@ -26,6 +26,7 @@ import psutil
 
 from bench import paths
 from bench.contract import wire
+from bench.contract.errors import CellError
 from bench.contract.hooks import Server
 from bench.envs import build_log
 from bench.envs.environment import Environment
@@ -33,10 +34,6 @@ from bench.process import supervisor
 
 _POLL_S, _ANSWER_S, _GREETING_S = 0.05, 2.0, 10.0
 _IDLE_S, _IDLE_SHARE, _SETTLE_S = 0.5, 0.1, 30.0
-
-
-class ServerFailedError(Exception):
-    """A server that did not come up, or went down; the text is the reason a record gives."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Live:
         return self.process.pid if self.process else 0
 
     @property
-    def said(self) -> str:
+    def log_text(self) -> str:
         """Its log until now."""
         return self.log.text if self.log else self.greeting
 
@@ -124,7 +121,7 @@ def _started(
 
 
 def _greeting(server: Server) -> str:
-    """What a server says at /v1/models; ServerFailedError where nobody answers."""
+    """What a server says at /v1/models; CellError where nobody answers."""
     root = server.url.rstrip("/").removesuffix("/v1")
     asked = urllib.request.Request(f"{root}/v1/models")  # noqa: S310  (the client refuses other schemes)
     if server.key_variable:
@@ -137,7 +134,7 @@ def _greeting(server: Server) -> str:
         return ""  # it is there; what it thinks of requests they will show
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise ServerFailedError(
+        raise CellError(
             f"nobody answers at {server.url} ({reason}): start the server there, or mend the engine's url"
         ) from None
 
@@ -178,11 +175,11 @@ def _wait(process: subprocess.Popen[bytes], log: supervisor.Log, port: int, heal
     while True:
         if (code := process.poll()) is not None:
             time.sleep(_POLL_S)  # its last words are on their way
-            raise ServerFailedError(f"the server ended (code {code}) before it was healthy{_last(log)}")
+            raise CellError(f"the server ended (code {code}) before it was healthy{_last(log)}")
         if _healthy(port, health):
             return
         if time.monotonic() > deadline:
-            raise ServerFailedError(f"the server was not healthy in time{_last(log)}")
+            raise CellError(f"the server was not healthy in time{_last(log)}")
         time.sleep(_POLL_S)
 
 

@@ -26,6 +26,7 @@ import psutil
 
 from bench import paths
 from bench.contract import plugins, wire
+from bench.contract.errors import CellError
 from bench.contract.job import PHASE, Answer, Job
 from bench.envs.environment import Environment
 from bench.machine import counters, nvml, probes
@@ -59,12 +60,12 @@ _POLL_S, _FREE_FRACTION = 0.2, 0.02
 class Outcome:
     """What came back.
 
-    `answer.error` is set when the worker failed in any way; `seen` is what the probe saw, `probe` the probe.
+    `answer.error` is set when the worker failed in any way; `observed` are the facts of the probe.
     """
 
     answer: Answer
     wall_s: float
-    seen: Mapping[str, Any] = field(default_factory=dict)
+    observed: Mapping[str, Any] = field(default_factory=dict)
     probe: probes.Probe = field(default_factory=probes.Probe)
 
 
@@ -74,13 +75,13 @@ def run(
     *,
     timeout_s: float,
     memory_limit_bytes: int = 0,
-    watching: Callable[[], None] = lambda: None,
+    on_poll: Callable[[], None] = lambda: None,
     report: Callable[[str], None] = lambda _: None,
     open_reader: counters.OpenReader = counters.reader,
 ) -> Outcome:
     """Run one job.
 
-    `memory_limit_bytes` bounds the process tree; 0 leaves the machine's own memory as the bound. `watching`
+    `memory_limit_bytes` bounds the process tree; 0 leaves the machine's own memory as the bound. `on_poll`
     is called now and then while it runs, `report` with each phase that the worker says it is in.
     """
     with scratch() as folder:
@@ -106,15 +107,22 @@ def run(
             start_new_session=True,
         )
         log = Log(process.stdout)
-        looks = (watching, follow(folder / PHASE, report))
+        watchers = (on_poll, follow(folder / PHASE, report))
         try:
             with probes.watch(process.pid, device, open_reader=open_reader) as probe:
-                stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes, looks)
+                stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes, watchers)
         finally:
             end(process)
             log.save()
         answer = _answer(Path(job.answer), process.returncode, stopped, log)
         return Outcome(answer, time.monotonic() - began, probe.facts(), probe)
+
+
+def succeeded(outcome: Outcome) -> Outcome:
+    """The outcome of a worker that did its job; CellError with its reason where it did not."""
+    if outcome.answer.error:
+        raise CellError(outcome.answer.error)
+    return outcome
 
 
 def _wait(
@@ -123,7 +131,7 @@ def _wait(
     began: float,
     timeout_s: float,
     limit: int,
-    looks: Sequence[Callable[[], None]],
+    watchers: Sequence[Callable[[], None]],
 ) -> str:
     """Wait for the end; a sentence when the worker had to be stopped, else nothing."""
     floor = int(psutil.virtual_memory().total * _FREE_FRACTION)
@@ -131,8 +139,8 @@ def _wait(
         try:
             process.wait(timeout=_POLL_S)
         except subprocess.TimeoutExpired:
-            for look in looks:
-                look()
+            for watcher in watchers:
+                watcher()
             used = probe.tree_rss_bytes
             if time.monotonic() - began > timeout_s:
                 return f"did not finish within {timeout_s:g} s and was stopped; timeout_s sets this limit"

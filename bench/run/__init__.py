@@ -36,7 +36,7 @@ class _Callable(ModuleType):
         """
         from bench import rows
         from bench.progress.progress import Progress
-        from bench.run import plan, runner
+        from bench.run import plan, records, runner
         from bench.store import Store
         from bench.suite import config
 
@@ -45,7 +45,7 @@ class _Callable(ModuleType):
             planned = plan.plan(loaded, fetch=True, only=only, engine=engine, report=progress.doing)
             store = Store(Path(results))
             runner.run(planned, store, progress, retry_failed=retry_failed)
-        return rows.of_records(runner.records(planned, store))
+        return rows.of_records(records.current(planned, store))
 
 
 sys.modules[__name__].__class__ = _Callable

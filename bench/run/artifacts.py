@@ -10,34 +10,28 @@ import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock
 
 from bench import paths
 from bench.contract import hooks, plugins, wire
-from bench.contract.errors import UserError
+from bench.contract.errors import CellError, UserError
 from bench.contract.job import Job
 from bench.contract.record import Artifact, Audit, Hardware, Source
 from bench.contract.spec import Options, Recipe, Step
 from bench.envs import environment
 from bench.formats import audit
 from bench.models.resolve import Resolved
-from bench.process import supervisor
+from bench.process import cache, supervisor
 from bench.suite import config
 
 Report = Callable[[str], None]
 
-_BEFORE_MOST = 8  # steps before steps: more than any method needs, and soon found
-
-
-class StepFailedError(Exception):
-    """A step was tried and did not produce an artifact; the text is the reason a record gives."""
+_MOST_NESTED = 8  # prerequisites of prerequisites: more than any method needs, and soon reached
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltArtifact:
     """An artifact and where its files are on this machine: a folder, or the .gguf file that was named."""
 
     folder: Path
@@ -45,43 +39,42 @@ class Made:
 
 
 def steps_for(recipe: Recipe, hardware: Hardware, source_format: str) -> tuple[Step, ...]:
-    """The recipe's steps, each after those its method wants taken first: what is cached, planned, recorded.
+    """The recipe's steps, each after its method's prerequisites: what is cached, planned, recorded.
 
     `dtype: auto` is settled to what this hardware computes in, `provider: auto` to the device's.
     """
-    taken: list[Step] = []
+    steps: list[Step] = []
     for step in recipe.steps:
-        _expand(step, hardware, source_format, taken, ())
-    return tuple(taken)
+        _expand(step, hardware, source_format, steps, ())
+    return tuple(steps)
 
 
-def _expand(step: Step, hardware: Hardware, source_format: str, taken: list[Step], wanted_by: tuple[str, ...]) -> None:
-    """Add to `taken` the steps before this one, and theirs, and then this one."""
-    if len(wanted_by) > _BEFORE_MOST:
+def _expand(step: Step, hardware: Hardware, source_format: str, steps: list[Step], parents: tuple[str, ...]) -> None:
+    """Append the step's prerequisites, theirs first, and then the step itself."""
+    if len(parents) > _MOST_NESTED:
         raise UserError(
-            f"method {step.method} cannot be planned: it wants steps first that want steps first, without "
-            f"end ({', '.join(dict.fromkeys(wanted_by))}); that is a mistake in the method's `before`"
+            f"method {step.method} cannot be planned: its prerequisites have prerequisites without "
+            f"end ({', '.join(dict.fromkeys(parents))}); fix the method's `prerequisites`"
         )
     settled = {"dtype": hardware.compute_dtype, "provider": hardware.device.partition(":")[0]}
     auto = {key: value for key, value in settled.items() if step.options.get(key) == "auto"}
     step = Step(step.method, {**step.options, **auto})
     method = plugins.load(plugins.METHODS, step.method)
-    given = plugins.load(plugins.METHODS, taken[-1].method).WRITES if taken else source_format
-    for first in method.prerequisites(method.Options(**step.options), given):
-        whole = config.options(plugins.METHODS, first.method, first.options, f"{step.method}: before")
-        _expand(Step(first.method, whole), hardware, source_format, taken, (*wanted_by, step.method))
-    taken.append(step)
+    input_format = plugins.load(plugins.METHODS, steps[-1].method).WRITES if steps else source_format
+    for first in method.prerequisites(method.Options(**step.options), input_format):
+        options = config.options(plugins.METHODS, first.method, first.options, f"{step.method}: prerequisites")
+        _expand(Step(first.method, options), hardware, source_format, steps, (*parents, step.method))
+    steps.append(step)
 
 
 def digests(identity: str, steps: tuple[Step, ...]) -> tuple[str, ...]:
     """One digest per step; the last one is the artifact's. Without steps, the model's own."""
-    made = [wire.digest(identity)]
+    chain = [wire.digest(identity)]
     for step in steps:
         method = plugins.load(plugins.METHODS, step.method)
         options, env = file_options(_digest_options(step)), environment.identity(plugins.step_env(step))
-        key = [made[-1], step.method, options, method.VERSION, env]
-        made.append(wire.digest(key))
-    return tuple(made[1:]) or (made[0],)
+        chain.append(wire.digest([chain[-1], step.method, options, method.VERSION, env]))
+    return tuple(chain[1:]) or (chain[0],)
 
 
 def _digest_options(step: Step) -> Options:
@@ -99,133 +92,123 @@ def file_options(options: object) -> dict[str, object]:
 
 def unsupported(steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware) -> tuple[str, str]:
     """(reason or nothing, format the recipe ends in), from what is known before anything is run."""
-    ends = plugins.load(plugins.METHODS, steps[-1].method).WRITES if steps else resolved.format
-    known = resolved.source
-    for before, step in enumerate(steps):
-        method = plugins.load(plugins.METHODS, step.method)
-        if known.format not in method.READS:
+    final_format = plugins.load(plugins.METHODS, steps[-1].method).WRITES if steps else resolved.format
+    source = resolved.source
+    for index, step in enumerate(steps):
+        method, options = plugins.method_of(step)
+        if source.format not in method.READS:
             reads = ", ".join(sorted(method.READS))
-            remedy = "put it before the step that wrote that" if before else "start from weights in that form"
-            return f"{step.method} reads {reads}, and is given {known.format}: {remedy}", ends
-        options = method.Options(**step.options)
-        if reason := method.unsupported(options, known, hardware) or environment.too_old(
+            remedy = "put it before the step that wrote that" if index else "start from weights in that form"
+            return f"{step.method} reads {reads}, and is given {source.format}: {remedy}", final_format
+        if reason := method.unsupported(options, source, hardware) or environment.too_old(
             plugins.step_env(step), hardware
         ):
-            return reason, ends
-        known = method.output_source(options, known)
-        known = Source(method.WRITES, known.linears, known.config)
-    return "", ends
+            return reason, final_format
+        source = method.output_source(options, source)
+        source = Source(method.WRITES, source.linears, source.config)
+    return "", final_format
 
 
-def find(digest: str) -> Made | None:
+def find(digest: str) -> BuiltArtifact | None:
     """The artifact with this digest if it is in the cache."""
     folder = _folder(digest)
     try:
         artifact = wire.build(Artifact, json.loads((folder / "artifact.json").read_text()))
     except (OSError, ValueError):
         return None
-    return Made(folder / "model", artifact)
+    return BuiltArtifact(folder / "model", artifact)
 
 
 def make(
     steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware, report: Report, *, timeout_s: float = 7200.0
-) -> Made:
-    """The artifact of these steps, each step taken only if its output is not in the cache."""
-    if resolved.folder is None:
-        raise UserError(f"the model {resolved.identity} is not on this machine; run without --dry-run to fetch it")
-    reference = dict(audit.source(resolved.folder).linears)
-    if not steps:
-        facts = audit.audit(resolved.folder, reference or None)
-        (digest,) = digests(resolved.identity, steps)
-        return Made(resolved.folder, Artifact(digest, facts.format, resolved.identity, (), facts))
-    made: Made | None = None
-    for count, digest in enumerate(digests(resolved.identity, steps), start=1):
-        _folder(digest).parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(_folder(digest).with_suffix(".lock")):
-            found = find(digest)
-            if found is None:
-                report(f"{steps[count - 1].method}: making the artifact")
-                found = _take(steps[:count], made, digest, resolved, reference, hardware, report, timeout_s)
-        made = found
-        if made.artifact.format == "hf":  # whose shapes may be others now
-            reference = dict(audit.source(made.folder).linears)
-    assert made is not None  # noqa: S101  (there is at least one step)
-    return made
+) -> BuiltArtifact:
+    """The artifact of these steps, each step taken only if its output is not in the cache.
+
+    CellError where a step fails.
+    """
+    source = resolved.local_folder
+    linears = dict(audit.source(source).linears)
+    original = audit.audit(source, linears or None)
+    built = BuiltArtifact(
+        source, Artifact(wire.digest(resolved.identity), original.format, resolved.identity, (), original)
+    )
+    for count, digest in enumerate(digests(resolved.identity, steps)[: len(steps)], start=1):
+        build = partial(_take, steps[:count], built, digest, resolved, linears, hardware, report, timeout_s)
+        built = cache.build_once(_folder(digest), partial(find, digest), build)
+        if built.artifact.format == "hf":  # whose shapes may be others now
+            linears = dict(audit.source(built.folder).linears)
+    return built
 
 
 def _take(
     steps: tuple[Step, ...],
-    before: Made | None,
+    source: BuiltArtifact,
     digest: str,
     resolved: Resolved,
-    reference: dict[str, tuple[int, int]],
+    linears: dict[str, tuple[int, int]],
     hardware: Hardware,
     report: Report,
     timeout_s: float,
-) -> Made:
-    """Take the last of `steps` in its method's environment, audit what it wrote, and keep it.
+    part: Path,
+) -> None:
+    """Take the last of `steps` in its method's environment, and audit what it wrote into `part`.
 
     What a method leaves in its work folder outlives an interruption, and is gone with success.
     """
     step = steps[-1]
+    report(f"{step.method}: making the artifact")
     method = plugins.load(plugins.METHODS, step.method)
     env = environment.ensure(plugins.step_env(step), report)
-    folder = _folder(digest)
-    shutil.rmtree(folder, ignore_errors=True)
-    building = folder.with_suffix(".part")
-    shutil.rmtree(building, ignore_errors=True)
-    (building / "model").mkdir(parents=True)
-    work = folder.with_suffix(".work")
+    out, work = part / "model", _folder(digest).with_suffix(".work")
+    out.mkdir()
     work.mkdir(exist_ok=True)
+    job = Job(
+        kind="compress",
+        plugin=step.method,
+        folder=str(source.folder),
+        answer="",
+        device=hardware.device,
+        options=absolute(step.options),
+        out=str(out),
+        teacher=str(resolved.local_folder),
+        work=str(work),
+    )
+    follow = supervisor.follow(work / "progress", lambda line: report(f"{step.method}: {line}"))
     try:
-        job = Job(
-            kind="compress",
-            plugin=step.method,
-            folder=str(before.folder if before else resolved.folder),
-            answer="",
-            device=hardware.device,
-            options=absolute(step.options),
-            out=str(building / "model"),
-            teacher=str(resolved.folder),
-            work=str(work),
-        )
-        told = supervisor.follow(work / "progress", lambda line: report(f"{step.method}: {line}"))
-        outcome = supervisor.run(job, env, timeout_s=timeout_s, watching=told)
+        outcome = supervisor.run(job, env, timeout_s=timeout_s, on_poll=follow)
         if outcome.answer.error:
-            raise StepFailedError(f"{step.method}: {outcome.answer.error}")
-        found = _audited(building / "model", reference, method)
+            raise CellError(f"{step.method}: {outcome.answer.error}")
+        written = _audited(out, linears, method)
         artifact = Artifact(
             digest=digest,
-            format=found.format,
+            format=written.format,
             source=resolved.identity,
             steps=steps,
-            audit=found,
+            audit=written,
             make_s=outcome.wall_s,
-            make_total_s=outcome.wall_s + (before.artifact.make_total_s if before else 0.0),
-            make_peak_bytes=int(outcome.seen.get("peak_rss_bytes", 0)),
+            make_total_s=outcome.wall_s + source.artifact.make_total_s,
+            make_peak_bytes=int(outcome.observed.get("peak_rss_bytes", 0)),
             facts=outcome.answer.facts,
             environments={env.name: env.identity, **env.versions},
         )
-        wire.write(building / "artifact.json", wire.dumps(artifact, indent=1))
-        building.rename(folder)
+        wire.write(part / "artifact.json", wire.dumps(artifact, indent=1))
         shutil.rmtree(work, ignore_errors=True)
     finally:
-        shutil.rmtree(building, ignore_errors=True)
         with contextlib.suppress(OSError):  # it stays where something was left in it
             work.rmdir()
-    return Made(folder / "model", artifact)
 
 
-def _audited(folder: Path, reference: dict[str, tuple[int, int]], method: Any) -> Audit:
+def _audited(folder: Path, linears: dict[str, tuple[int, int]], method: hooks.Method) -> Audit:
     """A method that reshapes is read by the shapes it wrote."""
     try:
-        known = None if hooks.plugin_has(method, "output_source") else reference or None
-        found = audit.audit(folder, known, zeros=True)
+        written = audit.audit(
+            folder, None if hooks.plugin_has(method, "output_source") else linears or None, zeros=True
+        )
     except UserError as error:
-        raise StepFailedError(f"what was written cannot be read back: {error}") from None
-    if found.format != method.WRITES:
-        raise StepFailedError(f"promised {method.WRITES} and wrote {found.format}")
-    return found
+        raise CellError(f"what was written cannot be read back: {error}") from None
+    if written.format != method.WRITES:
+        raise CellError(f"promised {method.WRITES} and wrote {written.format}")
+    return written
 
 
 def absolute(options: object) -> dict[str, str | int | float | bool | None]:
@@ -248,8 +231,8 @@ def _content(value: str) -> str:
         return value
     file = Path(value.removeprefix("path:")).expanduser()
     if file.is_dir():
-        inside = sorted(f for f in file.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
-        return f"sha256:{wire.digest([[str(f.relative_to(file)), _sha256(f)] for f in inside])}"
+        files = sorted(f for f in file.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+        return f"sha256:{wire.digest([[str(f.relative_to(file)), _sha256(f)] for f in files])}"
     if not file.is_file():
         raise UserError(f"{value}: no such file or folder; a path is relative to the folder you run in")
     return f"sha256:{_sha256(file)}"

@@ -34,7 +34,7 @@ def vendor(hardware: Hardware) -> Ceiling | None:
     return next((gpus.peak(gpu.name, hardware.memory_bytes) for gpu in hardware.gpus), None)
 
 
-def found(hardware: Hardware, store: Store | None = None) -> Ceiling | None:
+def find(hardware: Hardware, store: Store | None = None) -> Ceiling | None:
     """The one that was measured on this device before."""
     kept = _file(hardware)
     known = wire.build(Ceiling, json.loads(kept.read_text())) if kept.is_file() else None
@@ -45,7 +45,7 @@ def found(hardware: Hardware, store: Store | None = None) -> Ceiling | None:
 
 def ensure(hardware: Hardware, store: Store, say: Callable[[str], None]) -> Ceiling | None:
     """The measured ceiling, measured now if there is none and it can be; on disk beside the records too."""
-    known = found(hardware, store) or _when_idle(hardware, say)
+    known = find(hardware, store) or _when_idle(hardware, say)
     if known is not None:
         if not (file := _file(hardware)).is_file():
             wire.write(file, wire.dumps(known, indent=1) + "\n")
@@ -88,7 +88,7 @@ def facts(hardware: Hardware, measured: Ceiling | None) -> dict[str, Any]:
 
 def lines(hardware: Hardware) -> Iterator[str]:
     """For a person: what is known of the device's ceilings, or how to come by them."""
-    both = {"vendor": vendor(hardware), "measured": found(hardware)}
+    both = {"vendor": vendor(hardware), "measured": find(hardware)}
     for word, one in both.items():
         if one is not None:
             yield f"{word}: {_said(one)}"

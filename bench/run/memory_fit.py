@@ -1,6 +1,6 @@
 """What a cell needs of its device's memory, estimated before anything is loaded: the least, never the most.
 
-What cannot fit is then told in the plan, not after an hour of quantizing. Every part is a lower bound, so
+The plan then says what cannot fit, not an hour of quantizing later. Every part is a lower bound, so
 that nothing is refused that would run: weights at the bits their method says it writes, the KV cache that
 the workload fills, and an allowance for what no model runs without.
 """
@@ -44,7 +44,7 @@ class Parameters:
 
 
 @dataclass(frozen=True)
-class Held:
+class Footprint:
     """What a recipe leaves of a model: parameters, bits per linear weight (None: those of the files)."""
 
     format: str
@@ -53,7 +53,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryEstimate:
     """The least memory of a cell, in its parts."""
 
     weights_bytes: int
@@ -65,105 +65,106 @@ class Need:
         return self.weights_bytes + self.kv_bytes + self.workspace_bytes
 
 
-def held(steps: tuple[Step, ...], resolved: Resolved) -> Held | None:
-    """What the recipe's artifact holds; None where that is not known before it is made."""
+def footprint_of(steps: tuple[Step, ...], resolved: Resolved) -> Footprint | None:
+    """The footprint of the recipe's artifact; None where that is not known before it is made."""
     if resolved.folder is not None:
-        found = _parameters(resolved.folder)
+        parameters = _parameters(resolved.folder)
     elif resolved.planned is not None:
-        found = _of_plan(resolved.planned)
+        parameters = _of_plan(resolved.planned)
     else:
         return None
     if not steps:
-        return Held(resolved.format, found, None)
+        return Footprint(resolved.format, parameters, None)
     method, options = plugins.method_of(steps[-1])
     bits, written = method.weight_bits(options), method.WRITES
     if bits is None and written != "hf":
         return None
-    return Held(written, _reshaped(steps, resolved.source, found), bits)
+    return Footprint(written, _reshaped(steps, resolved.source, parameters), bits)
 
 
-def need(model: Held, options: Mapping[str, Scalar], load: Workload | None, hardware: Hardware, floats: str) -> Need:
-    """The least memory that an engine with these options needs; `floats`: the type it computes in.
+def estimate(
+    model: Footprint, options: Mapping[str, Scalar], load: Workload | None, hardware: Hardware, dtype: str
+) -> MemoryEstimate:
+    """The least memory that an engine with these options needs; `dtype`: the type it computes in.
 
     A task needs no KV cache here: how long its texts are is not known yet. Of a server, one request's.
     """
-    sequences, tokens = _kept(load)
-    found = model.parameters.architecture
+    sequences, tokens = _least_cached(load)
+    shape = model.parameters.architecture
     context = _CONTEXT_BYTES if hardware.gpus else 0
-    if found is None:
-        return Need(_weights(model, floats), 0, context)
-    tokens = min(tokens, found.window) if found.window else tokens
-    kv = found.kept * sequences * tokens * _kv_bytes(options, floats)
-    return Need(_weights(model, floats), int(kv), context + sequences * found.vocab_size * _LOGIT_BYTES)
+    if shape is None:
+        return MemoryEstimate(_weights(model, dtype), 0, context)
+    tokens = min(tokens, shape.window) if shape.window else tokens
+    kv = shape.kept * sequences * tokens * _kv_bytes(options, dtype)
+    return MemoryEstimate(_weights(model, dtype), int(kv), context + sequences * shape.vocab_size * _LOGIT_BYTES)
 
 
-def against(cell: Cell, model: Held | None, hardware: Hardware) -> str:
+def why_too_large(cell: Cell, model: Footprint | None, hardware: Hardware) -> str:
     """Why the cell cannot fit its device, in one sentence with the numbers; or nothing."""
     engine, options = plugins.load(plugins.ENGINES, cell.engine.name), cell.engine.options
     if model is None or engine.may_offload(engine.Options(**options)):
         return ""
-    floats = str(options.get("dtype", ""))
-    asked = need(model, options, cell.workload, hardware, floats)
+    least = estimate(model, options, cell.workload, hardware, str(options.get("dtype", "")))
     if not hardware.gpus:  # keys, values and workspace can be swapped out, and files mapped
-        room, short = hardware.memory_bytes, asked.weights_bytes > hardware.memory_bytes
-        where = f"this machine has {_gib(room)} of memory"
+        too_large = least.weights_bytes > hardware.memory_bytes
+        limit = f"this machine has {_gib(hardware.memory_bytes)} of memory"
     else:
         share = float(options.get("gpu_memory_utilization") or 1.0)
-        room = int(hardware.memory_bytes * share)
-        short = asked.total_bytes > room
-        where = f"{hardware.name} has {_gib(hardware.memory_bytes)}"
-        where += f", of which the engine takes {share:.0%}" if share < 1 else ""
+        too_large = least.total_bytes > int(hardware.memory_bytes * share)
+        limit = f"{hardware.name} has {_gib(hardware.memory_bytes)}"
+        limit += f", of which the engine takes {share:.0%}" if share < 1 else ""
     parts = (
-        f"weights {_gib(asked.weights_bytes)}, KV cache {_gib(asked.kv_bytes)}, workspace {_gib(asked.workspace_bytes)}"
+        f"weights {_gib(least.weights_bytes)}, KV cache {_gib(least.kv_bytes)}, workspace {_gib(least.workspace_bytes)}"
     )
-    return f"needs about {_gib(asked.total_bytes)} GiB ({parts}), {where}" if short else ""
+    return f"needs about {_gib(least.total_bytes)} GiB ({parts}), {limit}" if too_large else ""
 
 
-def _weights(model: Held, floats: str) -> int:
+def _weights(model: Footprint, dtype: str) -> int:
     """Bytes on the device. What is no linear layer has the engine's own floating type, where it has one."""
-    found, bits = model.parameters, model.bits
-    if bits is None and (model.format != "hf" or not widths_bytes(floats)):
-        return found.stored_bytes
-    width = next(iter(widths_bytes(floats)), 2.0)
+    parameters, bits = model.parameters, model.bits
+    if bits is None and (model.format != "hf" or not widths_bytes(dtype)):
+        return parameters.stored_bytes
+    width = next(iter(widths_bytes(dtype)), 2.0)
     if bits is None:
-        return int((found.linear + found.rest) * width)
+        return int((parameters.linear + parameters.rest) * width)
     if model.format in _MIXED:
-        return int(found.linear * bits / 8 + found.rest * width)
-    head = found.architecture.vocab_size * found.architecture.hidden if found.architecture else 0
-    return int((found.linear + min(head, found.rest)) * bits / 8)  # the embedding may stay with the host
+        return int(parameters.linear * bits / 8 + parameters.rest * width)
+    shape = parameters.architecture
+    head = shape.vocab_size * shape.hidden if shape else 0
+    return int((parameters.linear + min(head, parameters.rest)) * bits / 8)  # the embedding may stay with the host
 
 
-def _kept(load: Workload | None) -> tuple[int, int]:
+def _least_cached(load: Workload | None) -> tuple[int, int]:
     """Sequences that are in memory at once at the least, and the tokens of each."""
     if load is None or isinstance(load, Trace):
         return 1, 0
     return (load.batch if isinstance(load, Offline) else 1), load.longest
 
 
-def _kv_bytes(options: Mapping[str, Scalar], floats: str) -> float:
+def _kv_bytes(options: Mapping[str, Scalar], dtype: str) -> float:
     """Bytes of one number of the cache."""
-    return next(iter(widths_bytes(str(options.get("kv_dtype", floats)))), _UNKNOWN_KV)
+    return next(iter(widths_bytes(str(options.get("kv_dtype", dtype)))), _UNKNOWN_KV)
 
 
 @cache
 def _parameters(folder: Path) -> Parameters:
-    known = audit.source(folder)
-    if known.format == "gguf":
+    source = audit.source(folder)
+    if source.format == "gguf":
         return _of_gguf(folder)
-    if known.format in audit.APART:
+    if source.format in audit.APART:
         files = [f for f in folder.iterdir() if f.suffix in _GRAPHS and f.is_file()]
         return Parameters(0, 0, sum(f.stat().st_size for f in files), None)
     stored = model_folder.read_headers(folder).tensors.values()
-    linear = _linear(known)
+    linear = _linear(source)
     elements = sum(tensor.elements for tensor in stored)
     return Parameters(
-        linear, max(0, elements - linear), sum(tensor.size for tensor in stored), architecture.of_config(known.config)
+        linear, max(0, elements - linear), sum(tensor.size for tensor in stored), architecture.of_config(source.config)
     )
 
 
-def _of_plan(known: Source) -> Parameters:
+def _of_plan(source: Source) -> Parameters:
     """Of a model that is not here: its linear layers, its embedding and a head of its own, in 16 bits."""
-    shape, linear = architecture.of_config(known.config), _linear(known)
+    shape, linear = architecture.of_config(source.config), _linear(source)
     tables = 1 if shape is None or shape.tied_head else 2
     rest = shape.vocab_size * shape.hidden * tables if shape else 0
     return Parameters(linear, rest, 2 * (linear + rest), shape)
@@ -183,20 +184,20 @@ def _of_gguf(folder: Path) -> Parameters:
     )
 
 
-def _linear(known: Source) -> int:
-    return sum(o * i for name, (o, i) in known.linears.items() if not model_folder.is_head(name))
+def _linear(source: Source) -> int:
+    return sum(o * i for name, (o, i) in source.linears.items() if not model_folder.is_head(name))
 
 
-def _reshaped(steps: tuple[Step, ...], known: Source, found: Parameters) -> Parameters:
+def _reshaped(steps: tuple[Step, ...], source: Source, parameters: Parameters) -> Parameters:
     """As it is after steps that cut layers or heads; embeddings and head are taken to be as they were."""
-    before = known
+    written = source
     for step in steps:
         method, options = plugins.method_of(step)
-        known = method.output_source(options, known)
-    if known is before:
-        return found
-    left = architecture.of_config(known.config)
-    return Parameters(_linear(known), found.rest, found.stored_bytes, left)
+        written = method.output_source(options, written)
+    if written is source:
+        return parameters
+    shape = architecture.of_config(written.config)
+    return Parameters(_linear(written), parameters.rest, parameters.stored_bytes, shape)
 
 
 def _gib(size: float) -> str:

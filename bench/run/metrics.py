@@ -1,38 +1,40 @@
-"""What the facts and traces of a round come to: every metric of its record, by the functions of `measure`."""
+"""Every metric of a record, from its facts and traces by the functions of `measure`; and its roofline's facts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from bench.contract import plugins
+from bench.contract.hooks import Task
 from bench.contract.record import RequestTrace, Result
 from bench.contract.workload import Online
+from bench.formats import architecture
 from bench.measure import energy, latency, memory, online_load, roofline, throughput
 
 
-def metrics(result: Result, traces: Sequence[RequestTrace]) -> dict[str, float]:
-    """Metrics of a round that came to its end, by name."""
+def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -> dict[str, float]:
+    """Metrics of a round that came to its end, by name; `task` is the task's module where it has one."""
     cell, facts = result.cell, result.facts
-    if cell.task is not None:
-        scored = plugins.load(plugins.TASKS, cell.task.kind).metrics(facts)
-        return {**scored, **_memory(result)}
+    memory_metrics = {**memory.memory_metrics(facts, cell.device), **memory.kv_metrics(result)}
+    if task is not None:
+        return {**task.metrics(facts), **memory_metrics}
     if isinstance(cell.workload, Online):
-        online = {
-            **online_load.load_metrics(traces, facts, cell.workload.slo.limits),
-            **_memory(result),
-            **energy.energy_metrics(facts),
-        }
-        measured = online_load.measured(traces, facts)
-        return {**online, **roofline.roofline_metrics(result, measured, online)}
-    offline = {
-        **latency.latency_metrics(traces),
-        **throughput.throughput_metrics(traces),
-        **_memory(result),
-        **energy.energy_metrics(facts),
-        **{k: float(facts[k]) for k in ("cold_start_s", "load_s") if k in facts},
-    }
-    return {**offline, **roofline.roofline_metrics(result, traces, offline)}
+        speed = online_load.load_metrics(traces, facts, cell.workload.slo.limits)
+        start: dict[str, float] = {}
+        traces = online_load.measured(traces, facts)
+    else:
+        speed = {**latency.latency_metrics(traces), **throughput.throughput_metrics(traces)}
+        start = {k: float(facts[k]) for k in ("cold_start_s", "load_s") if k in facts}
+    timed = {**speed, **memory_metrics, **energy.energy_metrics(facts), **start}
+    return {**timed, **roofline.roofline_metrics(result, traces, timed)}
 
 
-def _memory(result: Result) -> dict[str, float]:
-    return {**memory.memory_metrics(result.facts, result.cell.device), **memory.kv_metrics(result)}
+def roofline_facts(folder: Path, ceiling: Mapping[str, Any]) -> dict[str, Any]:
+    """`architecture` of the artifact in `folder`, and the device's `ceiling` where it is given.
+
+    Nothing for a model that is no plain decoder.
+    """
+    shape = architecture.read(folder)
+    return {} if shape is None else {"architecture": dataclasses.asdict(shape), **ceiling}

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import paths
-from bench.contract import plugins, wire
-from bench.contract.errors import UserError
+from bench.contract import wire
+from bench.contract.errors import CellError, UserError
 from bench.contract.hooks import Server
 from bench.contract.job import Answer
-from bench.contract.spec import Cell
-from bench.contract.workload import Workload
+from bench.contract.spec import Suite
+from bench.contract.workload import Online, Search, SingleLoad, Sweep
 from bench.envs import build_log
 from bench.envs.environment import Environment
 from bench.load import build, sweep
@@ -28,62 +28,62 @@ from bench.machine import counters, probes
 from bench.process import server as serving
 from bench.process import supervisor
 from bench.run import artifacts, energy_window
-from bench.run.artifacts import Made
+from bench.run.artifacts import BuiltArtifact
+from bench.run.planned import PlannedRound
 
 _KEPT_REASONS = 3
 _ANSWER_S = 30.0  # for a load process that was stopped to write down what it has
 
 
 def run(
-    cell: Cell,
-    made: Made,
+    item: PlannedRound,
+    built: BuiltArtifact,
     env: Environment,
-    seed: str,
-    round_: int,
+    suite: Suite,
     *,
-    timeout_s: float,
-    energy: bool = True,
     report: Callable[[str], None] = lambda _: None,
     open_reader: counters.OpenReader = counters.reader,
 ) -> supervisor.Outcome:
-    """Start the server, apply the load, end the server; whatever happened is in the outcome.
+    """Start the server, apply the load, end the server; CellError where the load could not be applied.
 
-    With `energy`, and on a device that counts it, the load's own window is one of energy too.
+    Where the suite wants energy, and the device counts it, the load's own window is one of energy too.
     """
-    engine = plugins.load(plugins.ENGINES, cell.engine.name)
-    began, port, load = time.monotonic(), serving.free_port(), cell.workload
-    assert load is not None  # noqa: S101  (an online cell has a workload)
+    cell, engine, load = item.cell, item.engine, item.cell.workload
+    assert isinstance(load, Online)  # noqa: S101  (the mode of the round)
+    began, port = time.monotonic(), serving.free_port()
     device = "cuda:0" if cell.device.startswith("cuda") else cell.device  # the only one it sees
     options = engine.Options(**artifacts.absolute(cell.engine.options))
     try:
-        server = engine.serve(made.folder, made.artifact, options, env.python, port, device)
-        idle = energy_window.idle_facts(cell.device, open_reader, report) if energy and not server.url else {}
+        server = engine.serve(built.folder, built.artifact, options, env.python, port, device)
+        counted = suite.energy_window_s > 0 and not server.url
+        idle = energy_window.idle_facts(cell.device, open_reader, report) if counted else {}
         report("starting the server")
         with contextlib.ExitStack() as stack:
-            live = stack.enter_context(serving.running(server, port, env, cell.device, timeout_s=timeout_s))
+            live = stack.enter_context(serving.running(server, port, env, cell.device, timeout_s=suite.timeout_s))
             watch = probes.watch(live.pid, cell.device, open_reader=open_reader)
             probe = stack.enter_context(watch) if live.pid else None
-            target = _target(server, live, made)
-            seen, facts = loaded(load, target, seed, round_, began + timeout_s, report)
+            seed, deadline = f"{suite.seed}/{cell.what}", began + suite.timeout_s
+            stages, facts = loaded(load, _target(server, live, built), seed, item.round, deadline, report)
             report("ending the server")
-            receipts, memory = engine.read_log(live.said)
-            facts |= {"ready_s": live.ready_s, "server": " ".join(_shown(server.argv, made)), **memory}
+            receipts, memory = engine.read_log(live.log_text)
+            command = " ".join(paths.scrubbed(word.replace(str(built.folder), "ARTIFACT")) for word in server.argv)
+            facts |= {"ready_s": live.ready_s, "server": command, **memory}
             facts |= {"remote": True} if server.url else {}
             ended = live.ended
-    except (serving.ServerFailedError, UserError) as failure:  # this round's; the others go on
-        return supervisor.Outcome(Answer(error=str(failure)), time.monotonic() - began)
+    except UserError as error:  # this round's; the others go on
+        raise CellError(str(error)) from None
     if idle and probe:
-        facts = energy_window.loaded(facts, seen[facts.get("chosen", -1)], idle, probe)
-    traces = tuple(replace(t, error=paths.scrubbed(t.error)) for one in seen for t in one.traces)
-    error = without_figures(load, seen, facts)
+        facts = energy_window.of_load(facts, stages[facts.get("chosen", -1)], idle, probe)
+    traces = tuple(replace(t, error=paths.scrubbed(t.error)) for stage in stages for t in stage.traces)
+    reason = without_figures(load, stages, facts)
     if ended:
-        error = f"{paths.scrubbed(ended)}; {sum(not t.error for t in traces)} requests were finished before"
-    answer = Answer(error=error, facts=facts, receipts=receipts, traces=traces)
+        reason = f"{paths.scrubbed(ended)}; {sum(not t.error for t in traces)} requests were finished before"
+    answer = Answer(error=reason, facts=facts, receipts=receipts, traces=traces)
     return supervisor.Outcome(answer, time.monotonic() - began, probe.facts() if probe else {})
 
 
 def loaded(
-    load: Workload,
+    load: Online,
     target: build.Target,
     seed: str,
     round_: int,
@@ -95,8 +95,8 @@ def loaded(
     A load of which every request was refused is the last: the server is gone.
     """
 
-    def applied(stage: Workload, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
-        report(f"under load {k + 1} ({stage.title})" if load.staged else "under load")
+    def applied(stage: SingleLoad, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
+        report(f"under load {k + 1} ({stage.title})" if isinstance(load, Sweep | Search) else "under load")
         job, facts = build.job(stage, target, seed, f"{round_}/{k}")
         found = apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
         if not found.error and found.measured and all(one.failure == "refused" for one in found.measured):
@@ -150,7 +150,7 @@ def _stopped(process: subprocess.Popen[str], file: Path, timeout_s: float) -> Lo
     return replace(found, error=sentence)
 
 
-def _target(server: Server, live: serving.Live, made: Made) -> build.Target:
+def _target(server: Server, live: serving.Live, built: BuiltArtifact) -> build.Target:
     endpoint = Endpoint(
         live.url,
         server.model,
@@ -159,19 +159,19 @@ def _target(server: Server, live: serving.Live, made: Made) -> build.Target:
         key_variable=server.key_variable,
         exact_length=server.exact_length,
     )
-    audit, tokenizer = made.artifact.audit, made.folder / "tokenizer.json"
+    audit, tokenizer = built.artifact.audit, built.folder / "tokenizer.json"
     known = tokenizer if tokenizer.is_file() else None
     return build.Target(endpoint, audit.vocab_size if server.takes_ids else 0, known, audit.context)
 
 
-def without_figures(load: Workload, seen: list[sweep.StageResult], facts: dict[str, Any]) -> str:
+def without_figures(load: Online, seen: list[sweep.StageResult], facts: dict[str, Any]) -> str:
     """Why a load has no figures, if it has none."""
     chosen = seen[facts.get("chosen", -1)].answer
     if seen[-1].answer.error:
         return seen[-1].answer.error
     if all(one.failure for one in chosen.measured):
         return _none_done(chosen)
-    if load.kind == "search" and not facts["slo_rate_per_s"]:
+    if isinstance(load, Search) and not facts["slo_rate_per_s"]:
         asked = ", ".join(f"{name.removesuffix('_s')} {limit:g} s" for name, limit in load.slo.limits.items())
         return f"no rate down to {facts['slo_rate_high_per_s']:.3g}/s was shown to keep {asked}"
     return ""
@@ -203,8 +203,3 @@ def _client_facts(found: LoadAnswer) -> dict[str, Any]:
         "counted_by": "usage" if all(s.usage_tokens is not None for s in found.measured if not s.failure) else "events",
         "cached_tokens": sum(request.cached_tokens or 0 for request in found.measured),
     }
-
-
-def _shown(argv: tuple[str, ...], made: Made) -> list[str]:
-    """The command line as a record may show it: no folder of this machine."""
-    return [paths.scrubbed(word.replace(str(made.folder), "ARTIFACT")) for word in argv]

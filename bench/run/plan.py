@@ -6,22 +6,21 @@ import fnmatch
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from bench.contract import plugins, wire
 from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite, Task
-from bench.contract.workload import LOAD_FIELDS, Workload
+from bench.contract.workload import Closed, Trace, Workload
 from bench.envs import environment
 from bench.formats import folder as model_folder
 from bench.machine import hardware as machine
 from bench.models import resolve
 from bench.models.download import Report
 from bench.models.resolve import Resolved
-from bench.run import artifacts, questions, references
-from bench.run import memory_fit as fit
-from bench.run.planned import Plan, PlannedArtifact, PlannedRound, Questions, Reference, SkippedPair
+from bench.run import artifacts, memory_fit, task_inputs
+from bench.run.planned import Mode, Plan, PlannedArtifact, PlannedRound, Reference, Requests, SkippedPair
 
 
 def plan(
@@ -30,48 +29,79 @@ def plan(
     fetch: bool,
     only: str = "",
     engine: str = "",
-    beside: Plan | None = None,
+    baseline: Plan | None = None,
     on: Sequence[Hardware] = (),
     report: Report = lambda _: None,
 ) -> Plan:
     """Plan the suite's cells whose title matches `only` (a glob) on the engine called `engine`.
 
-    The baseline of its tasks is the one of the plan `beside`, another model maybe, where that is given. `on`
-    are devices in place of the suite's own, which need not be here. `report` hears of a download.
+    The baseline of its tasks is the one of the plan `baseline`, another model maybe, where that is given.
+    `on` are devices in place of the suite's own, which need not be here. `report` hears of a download.
     """
     resolved = resolve.resolve(suite.model, fetch=fetch, report=report)
     cells: list[PlannedRound] = []
-    apart: dict[SkippedPair, None] = {}
+    skipped: dict[SkippedPair, None] = {}
     for hardware in on or machine.devices(suite.devices):
-        all_made = [_made(suite.model, recipe, resolved, hardware) for recipe in suite.recipes]
-        sides = _references(beside.suite, beside.made, hardware) if beside else _references(suite, all_made, hardware)
-        asked = _questions(suite, resolved)
-        for made in all_made:
-            paired = _paired(suite, made)
-            for cell in _cells(suite, made.recipe, hardware):
-                if not _wanted(cell, only, engine):
+        planned = [_artifact(suite.model, recipe, resolved, hardware) for recipe in suite.recipes]
+        inputs: dict[str, Reference | Requests] = {**_requests(suite, resolved)}
+        inputs |= _references(
+            baseline.suite if baseline else suite, baseline.artifacts if baseline else planned, hardware
+        )
+        for artifact in planned:
+            paired = _paired(suite, artifact)
+            for cell in _cells(suite, artifact.recipe, hardware):
+                if not _is_selected(cell, only, engine):
                     continue
                 if cell.engine.title not in paired:
-                    apart[SkippedPair(cell.engine.title, made.format, made.recipe.name)] = None
+                    skipped[SkippedPair(cell.engine.title, artifact.format, artifact.recipe.name)] = None
                     continue
-                side = sides.get(cell.what) if cell.task else None
-                ask = asked.get(cell.what) if cell.task else None
-                reason = made.reason or _against(cell, made, hardware) or (side.reason if side else "")
-                digest = _digest(cell, made, suite.seed, side or ask)
-                cells.append(PlannedRound(len(cells), cell, 0, made, digest, reason, side, ask))
-    items: list[PlannedRound] = []
+                cells.append(
+                    _first_round(len(cells), cell, artifact, suite.seed, inputs.get(cell.what) if cell.task else None)
+                )
+    return Plan(suite, resolved, tuple(_rounds(suite, cells)), tuple(skipped))
+
+
+def _rounds(suite: Suite, cells: Sequence[PlannedRound]) -> Iterator[PlannedRound]:
+    """Every round of the cells, round after round, each in a seeded order of its own."""
     for number in range(max(suite.rounds, suite.task_rounds)):
-        running = [i for i in cells if number < (suite.task_rounds if i.cell.task else suite.rounds)]
-        these = [replace(item, round=number) for item in running]
-        random.Random(f"{suite.seed}/{number}").shuffle(these)  # noqa: S311  (reproducible, not secret)
-        items += these
-    return Plan(suite, resolved, tuple(items), tuple(apart))
+        this_round = [
+            replace(item, round=number)
+            for item in cells
+            if number < (suite.task_rounds if item.cell.task else suite.rounds)
+        ]
+        random.Random(f"{suite.seed}/{number}").shuffle(this_round)  # noqa: S311  (reproducible, not secret)
+        yield from this_round
 
 
-def _paired(suite: Suite, made: PlannedArtifact) -> set[str]:
+def _first_round(
+    order: int, cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Reference | Requests | None
+) -> PlannedRound:
+    engine = plugins.load(plugins.ENGINES, cell.engine.name)
+    return PlannedRound(
+        order,
+        cell,
+        0,
+        artifact,
+        _digest(cell, artifact, seed, task_input),
+        artifact.reason or _unsupported_reason(cell, artifact) or (task_input.reason if task_input else ""),
+        _mode(cell),
+        engine,
+        plugins.engine_env(engine, artifact.format),
+        plugins.load(plugins.TASKS, cell.task.kind) if cell.task else None,
+        task_input,
+    )
+
+
+def _mode(cell: Cell) -> Mode:
+    if cell.workload is None:
+        return "score"
+    return "online" if cell.workload.online else "offline"
+
+
+def _paired(suite: Suite, artifact: PlannedArtifact) -> set[str]:
     """Titles of the engines that load the recipe's format; all of them when none does, to say so."""
-    fit = {e.title for e in suite.engines if made.format in plugins.load(plugins.ENGINES, e.name).LOADS}
-    return fit or {e.title for e in suite.engines}
+    loading = {e.title for e in suite.engines if artifact.format in plugins.load(plugins.ENGINES, e.name).LOADS}
+    return loading or {e.title for e in suite.engines}
 
 
 def _cells(suite: Suite, recipe: Recipe, hardware: Hardware) -> Iterator[Cell]:
@@ -93,12 +123,13 @@ def _settled(engine: EngineSpec, hardware: Hardware) -> EngineSpec:
     return replace(engine, options=options)
 
 
-def _made(model: Model, recipe: Recipe, resolved: Resolved, hardware: Hardware) -> PlannedArtifact:
+def _artifact(model: Model, recipe: Recipe, resolved: Resolved, hardware: Hardware) -> PlannedArtifact:
     steps = artifacts.steps_for(recipe, hardware, resolved.format)
     reason, written = artifacts.unsupported(steps, resolved, hardware)
     digest = artifacts.digests(resolved.identity, steps)[-1]
-    kept = None if reason else fit.held(steps, resolved)
-    return PlannedArtifact(model, resolved, recipe, hardware, steps, digest, written, _context(resolved), reason, kept)
+    footprint = None if reason else memory_fit.footprint_of(steps, resolved)
+    context = _context(resolved)
+    return PlannedArtifact(model, resolved, recipe, hardware, steps, digest, written, context, reason, footprint)
 
 
 def _context(resolved: Resolved) -> int:
@@ -106,25 +137,24 @@ def _context(resolved: Resolved) -> int:
     return model_folder.context_length(resolved.source.config)
 
 
-def _against(cell: Cell, made: PlannedArtifact, hardware: Hardware) -> str:
+def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
     """Why the engine cannot run this cell, or nothing."""
-    engine = plugins.load(plugins.ENGINES, cell.engine.name)
-    mode = ("online" if cell.workload.online else "offline") if cell.workload else "score"
-    if mode not in engine.MODES:
-        return f"engine {cell.engine.name} has no {mode} mode"
-    if made.format not in engine.LOADS:
-        return f"engine {cell.engine.name} does not load {made.format}"
+    engine, hardware = plugins.load(plugins.ENGINES, cell.engine.name), artifact.hardware
+    if _mode(cell) not in engine.MODES:
+        return f"engine {cell.engine.name} has no {_mode(cell)} mode"
+    if artifact.format not in engine.LOADS:
+        return f"engine {cell.engine.name} does not load {artifact.format}"
     load = cell.workload
-    if load and load.kind != "trace" and made.context and load.longest > made.context:
-        times = f"{load.turns} x " if load.turns > 1 else ""
-        asked = f"{times}{load.prompt_tokens} + {load.new_tokens} tokens"
-        return f"{asked} exceed the model's context of {made.context}"
-    if made.resolved.dummy and (why := _meaningless(cell)):
+    if load and not isinstance(load, Trace) and artifact.context and load.longest > artifact.context:
+        times = f"{load.turns} x " if isinstance(load, Closed) and load.turns > 1 else ""
+        tokens = f"{times}{load.prompt_tokens} + {load.new_tokens} tokens"
+        return f"{tokens} exceed the model's context of {artifact.context}"
+    if artifact.resolved.dummy and (why := _meaningless(cell)):
         return why
-    env = plugins.engine_env(engine, made.format)
-    reason: str | None = engine.unsupported(cell, made.format, hardware)
+    env = plugins.engine_env(engine, artifact.format)
+    reason: str | None = engine.unsupported(cell, artifact.format, hardware)
     reason = reason or environment.too_old(env, hardware) or environment.without_gpu(env, hardware)
-    return reason or fit.against(cell, made.held, hardware)
+    return reason or memory_fit.why_too_large(cell, artifact.footprint, hardware)
 
 
 def _meaningless(cell: Cell) -> str:
@@ -135,54 +165,53 @@ def _meaningless(cell: Cell) -> str:
     return "a shape has no tokenizer, and servers take text: offline workloads only" if online else ""
 
 
-def _wanted(cell: Cell, only: str, engine: str) -> bool:
+def _is_selected(cell: Cell, only: str, engine: str) -> bool:
     if engine and engine not in (cell.engine.title, cell.engine.name):
         return False
     parts = (cell.title, cell.recipe.name, cell.what)
     return not only or any(fnmatch.fnmatchcase(part, only) for part in parts)
 
 
-def _references(suite: Suite, made: Sequence[PlannedArtifact], hardware: Hardware) -> dict[str, Reference]:
-    """By task title: what the tasks that need it are given of the baseline."""
-    tasks = [task for task in suite.tasks if plugins.load(plugins.TASKS, task.kind).REFERENCE]
-    found, base = {}, references.baseline(made)
-    for task in tasks:
-        cells = [c for c in _cells(suite, base.recipe, hardware) if c.task == task]
-        found[task.title] = references.choose(cells, base, lambda cell: _against(cell, base, hardware), _task_key(task))
-    return found
+def _references(suite: Suite, planned: Sequence[PlannedArtifact], hardware: Hardware) -> dict[str, Reference]:
+    """By task title: the reference of each task that needs one."""
+    references, baseline = {}, task_inputs.baseline(planned)
+    for task in suite.tasks:
+        if plugins.load(plugins.TASKS, task.kind).REFERENCE:
+            cells = [c for c in _cells(suite, baseline.recipe, hardware) if c.task == task]
+            reason = partial(_unsupported_reason, artifact=baseline)
+            references[task.title] = task_inputs.reference(task, cells, baseline, reason, _task_key(task))
+    return references
 
 
-def _questions(suite: Suite, resolved: Resolved) -> dict[str, Questions]:
-    """By task title: what the tasks that ask do ask."""
-    asking = [t for t in suite.tasks if plugins.load(plugins.TASKS, t.kind).ENV]
-    return {t.title: questions.plan(t, resolved, _context(resolved), _task_key(t)) for t in asking}
+def _requests(suite: Suite, resolved: Resolved) -> dict[str, Requests]:
+    """By task title: the requests of each task whose library builds them."""
+    tasks = [t for t in suite.tasks if plugins.load(plugins.TASKS, t.kind).ENV]
+    return {t.title: task_inputs.requests(t, resolved, _context(resolved), _task_key(t)) for t in tasks}
 
 
-def _digest(cell: Cell, made: PlannedArtifact, seed: int, reference: Reference | Questions | None) -> str:
+def _digest(cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Reference | Requests | None) -> str:
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
     what = _task_key(cell.task) if cell.task else _load_key(cell.workload)
-    what = [what, reference.digest] if reference else what
+    what = [what, task_input.digest] if task_input else what
     key = [
         SCHEMA,
-        made.digest,
+        artifact.digest,
         cell.engine.name,
         wire.plain(cell.engine.options),
         engine.VERSION,
-        _identity(plugins.engine_env(engine, made.format)),
+        _identity(plugins.engine_env(engine, artifact.format)),
         what,
-        made.hardware.slug,
+        artifact.hardware.slug,
         seed,
     ]
     return wire.digest(key)
 
 
 def _load_key(load: Workload | None) -> dict[str, Any]:
-    """The fields that mean something to this kind of load: another kind's new field makes no record stale."""
+    """A load's fields; a trace's file counts by its content."""
     assert load is not None  # noqa: S101  (a cell has a task or a workload)
-    plain: dict[str, Any] = wire.plain(load)
-    plain["path"] = f"path:{load.path}"
-    key = {k: plain[k] for k in ("kind", "name", *LOAD_FIELDS[load.kind])}
-    return {**key, **artifacts.file_options({k: key[k] for k in ("path",) if k in key})}
+    key: dict[str, Any] = wire.plain(load)
+    return {**key, **artifacts.file_options({"path": f"path:{load.path}"})} if isinstance(load, Trace) else key
 
 
 def _task_key(task: Task) -> list[object]:

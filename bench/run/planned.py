@@ -1,20 +1,24 @@
-"""What a plan is made of: artifacts to build, what tasks need of the baseline, and rounds to run."""
+"""What a plan is made of: artifacts to build, what tasks need beforehand, and rounds to run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from bench.contract import hooks
 from bench.contract.record import Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Suite, Task
 from bench.models.resolve import Resolved
-from bench.run import memory_fit
+from bench.run.memory_fit import Footprint
+
+Mode = Literal["offline", "online", "score"]
 
 
 @dataclass(frozen=True)
 class PlannedArtifact:
     """One recipe on one device: its settled steps, its artifact's digest, and why it cannot be made.
 
-    `held`: what the artifact will hold, as far as that is known.
+    `footprint`: the parameters and bits the artifact will have, as far as that is known.
     """
 
     model: Model
@@ -26,31 +30,38 @@ class PlannedArtifact:
     format: str
     context: int
     reason: str
-    held: memory_fit.Held | None = None
+    footprint: Footprint | None = None
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The baseline's side of a task: its artifact, and the engine that runs it.
+    """The baseline's predictions that a task compares with: the baseline's artifact, and what runs it.
 
-    `reason` says why no engine of the suite can; there is then no `digest`.
+    `env` is the engine's environment. `reason` says why no engine of the suite
+    can run it; there is then no `digest`.
     """
 
     task: Task
-    made: PlannedArtifact
+    artifact: PlannedArtifact
     engine: EngineSpec
+    env: str
     digest: str
     reason: str = ""
 
 
 @dataclass(frozen=True)
-class Questions:
-    """A task's questions to a model's derivatives; `context` is the model's, in tokens."""
+class Requests:
+    """The requests of a task whose library builds them in an environment of its own, one set per model.
+
+    `context` is the model's, in tokens; `task_module` the task's plugin.
+    """
 
     task: Task
+    task_module: hooks.Task
     resolved: Resolved
     context: int
     digest: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,20 +75,28 @@ class SkippedPair:
 
 @dataclass(frozen=True)
 class PlannedRound:
-    """One round of one cell. `order` is the cell's place in the suite; `reason` says why it cannot run.
+    """One round of one cell. `order` is the cell's position in the suite; `reason` says why it cannot run.
 
-    `digest` covers everything the numbers depend on. `reference`: what the task needs of the baseline;
-    `questions`: what it asks, where that is made beforehand.
+    `digest` covers everything the numbers depend on. `engine` is the engine's plugin module, `env` the name
+    of the environment it runs in, `task` the task's module, `task_input` what the task needs beforehand.
     """
 
     order: int
     cell: Cell
     round: int
-    made: PlannedArtifact
+    artifact: PlannedArtifact
     digest: str
     reason: str
-    reference: Reference | None = None
-    questions: Questions | None = None
+    mode: Mode
+    engine: hooks.Engine
+    env: str
+    task: hooks.Task | None = None
+    task_input: Reference | Requests | None = None
+
+    @property
+    def is_timed(self) -> bool:
+        """A load on an engine that computes here: those of the core environment pretend to, or ask a server."""
+        return self.mode != "score" and self.env != "core"
 
 
 @dataclass(frozen=True)
@@ -95,8 +114,10 @@ class Plan:
         return tuple(i.cell for i in sorted(self.items, key=lambda i: i.order) if i.round == 0)
 
     @property
-    def made(self) -> tuple[PlannedArtifact, ...]:
-        """The artifacts the items need, in the suite's order, each once."""
-        ordered = sorted(self.items, key=lambda i: i.order)
-        needed = [made for i in ordered for made in ([i.reference.made] if i.reference else []) + [i.made]]
-        return tuple({(made.recipe.name, made.hardware.device): made for made in needed}.values())
+    def artifacts(self) -> tuple[PlannedArtifact, ...]:
+        """The artifacts the items need, those of references included, in the suite's order, each once."""
+        needed: dict[tuple[str, str], PlannedArtifact] = {}
+        for item in sorted(self.items, key=lambda i: i.order):
+            baseline = [item.task_input.artifact] if isinstance(item.task_input, Reference) else []
+            needed |= {(a.recipe.name, a.hardware.device): a for a in (*baseline, item.artifact)}
+        return tuple(needed.values())

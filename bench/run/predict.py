@@ -14,7 +14,7 @@ from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Architecture, Ceiling, Gpu, Hardware, Result
 from bench.contract.spec import Cell, Suite
-from bench.contract.workload import Workload
+from bench.contract.workload import Offline
 from bench.machine import gpus
 from bench.machine import hardware as machine
 from bench.measure import roofline
@@ -52,7 +52,7 @@ class Prediction:
     """
 
     cell: Cell
-    need: memory_fit.Need | None
+    need: memory_fit.MemoryEstimate | None
     reason: str = ""
     ttft_s: float | None = None
     tpot_s: float | None = None
@@ -65,7 +65,7 @@ class Prediction:
         """Of the whole batch, from the prompt on."""
         load = self.cell.workload
         first, each = (self.least_ttft_s, self.least_tpot_s) if least else (self.ttft_s, self.tpot_s)
-        if load is None or first is None or each is None:
+        if not isinstance(load, Offline) or first is None or each is None:
             return None
         return load.batch * load.new_tokens / (first + each * (load.new_tokens - 1))
 
@@ -82,7 +82,7 @@ def known(results: Iterable[Result]) -> Known:
     rounds: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         load = result.cell.workload
-        if load and not load.online and result.status == "ok" and "roofline_s" in result.metrics:
+        if isinstance(load, Offline) and result.status == "ok" and "roofline_s" in result.metrics:
             key = (result.hardware.slug, result.hardware.isa, result.suite, result.cell.title)
             rounds.setdefault(key, []).append(result)
     cells = list(rounds.values())
@@ -97,26 +97,26 @@ def known(results: Iterable[Result]) -> Known:
 def predict(suite: Suite, gpu: str, measured: Known, *, only: str = "", engine: str = "") -> list[Prediction]:
     """Every offline cell of the suite on that GPU, in the suite's order; UserError where it has none."""
     there, ceiling = hardware(gpu)
-    made = plan.plan(suite, fetch=False, only=only, engine=engine, on=(there,))
-    first = sorted((i for i in made.items if i.round == 0), key=lambda i: i.order)
-    offline = [i for i in first if i.cell.workload is not None and isinstance(i.cell.workload, Offline)]
+    planned = plan.plan(suite, fetch=False, only=only, engine=engine, on=(there,))
+    first = sorted((i for i in planned.items if i.round == 0), key=lambda i: i.order)
+    offline = [i for i in first if isinstance(i.cell.workload, Offline)]
     if not offline:
         raise UserError("no offline cell of the suite is left to predict: it needs a workload without `kind`")
     return [_one(item, there, ceiling, measured) for item in offline]
 
 
 def _one(item: PlannedRound, there: Hardware, ceiling: Ceiling, measured: Known) -> Prediction:
-    held, load = item.made.held, item.cell.workload
-    floats = str(item.cell.engine.options.get("dtype", there.compute_dtype))
-    assert load is not None  # noqa: S101  (only offline cells are asked for)
-    need = memory_fit.need(held, item.cell.engine.options, load, there, floats) if held else None
-    if item.reason or held is None or need is None:
+    footprint, load = item.artifact.footprint, item.cell.workload
+    dtype = str(item.cell.engine.options.get("dtype", there.compute_dtype))
+    assert isinstance(load, Offline)  # noqa: S101  (only offline cells are predicted)
+    need = memory_fit.estimate(footprint, item.cell.engine.options, load, there, dtype) if footprint else None
+    if item.reason or footprint is None or need is None:
         return Prediction(item.cell, need, item.reason or "the size of its artifact is not known beforehand")
-    shape = held.parameters.architecture
-    least = _least(shape, held, need, load, floats, ceiling) if shape else None
+    shape = footprint.parameters.architecture
+    least = _least(shape, footprint, need, load, dtype, ceiling) if shape else None
     if shape is None or least is None:
         return Prediction(item.cell, need, "no plain decoder, or a type the data sheet has no figure for")
-    engine, written = item.cell.engine.name, item.made.format
+    engine, written = item.cell.engine.name, item.artifact.format
     step, prompt = (law(samples, engine, written) for samples in (measured.steps, measured.prompts))
     ttft_s, tpot_s = least
     return Prediction(
@@ -133,17 +133,22 @@ def _one(item: PlannedRound, there: Hardware, ceiling: Ceiling, measured: Known)
 
 
 def _least(
-    shape: Architecture, held: memory_fit.Held, need: memory_fit.Need, load: Workload, floats: str, ceiling: Ceiling
+    shape: Architecture,
+    footprint: memory_fit.Footprint,
+    need: memory_fit.MemoryEstimate,
+    load: Offline,
+    dtype: str,
+    ceiling: Ceiling,
 ) -> tuple[float, float] | None:
-    """(TTFT, TPOT) of the roofline in seconds, computing in `floats`."""
+    """(TTFT, TPOT) of the roofline in seconds, computing in `dtype`."""
     limits = {"vendor": {"bandwidth": ceiling.bandwidth, "flop_per_s": ceiling.flop_per_s}}
-    bandwidth, peak = roofline.bandwidth_for(limits, need.weights_bytes), roofline.flop_for(limits, (floats,))
+    bandwidth, peak = roofline.bandwidth_for(limits, need.weights_bytes), roofline.flop_for(limits, (dtype,))
     if bandwidth is None or peak is None:
         return None
     context = load.prompt_tokens + load.new_tokens / 2
     head = 0 if shape.tied_head else shape.vocab_size * shape.hidden
-    parameters = held.parameters.linear + head
-    unread = head * 2 if held.format != "gguf" else 0  # the embedding, which llama.cpp leaves with the host
+    parameters = footprint.parameters.linear + head
+    unread = head * 2 if footprint.format != "gguf" else 0  # the embedding, which llama.cpp leaves with the host
     weights = need.weights_bytes - unread
     kept = load.batch * roofline.kv_bytes(shape, 16.0, context)
     work = load.batch * roofline.token_flop(shape, parameters, context)

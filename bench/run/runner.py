@@ -12,60 +12,40 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from bench import paths
-from bench.contract import plugins
-from bench.contract.job import Answer, Job
-from bench.contract.record import Artifact, Audit, Hardware, Result
-from bench.contract.spec import Cell, EngineSpec, Options, Recipe, Step, Task
+from bench.contract.errors import CellError
+from bench.contract.job import Answer
+from bench.contract.record import Hardware, Result
+from bench.contract.spec import Cell, EngineSpec, Recipe
 from bench.envs import environment
 from bench.formats import audit
-from bench.load import prompts
 from bench.machine import counters, guard, nvml
 from bench.machine.hardware import slug_of
 from bench.measure import sanity
-from bench.models import resolve
 from bench.process import server, supervisor
 from bench.progress.eta import Alike
-from bench.progress.progress import Progress, Report
+from bench.progress.progress import Progress
 from bench.progress.snapshot import Round
-from bench.run import artifacts, ceilings, energy_window, metrics, online, physics, questions, references
-from bench.run.planned import Plan, PlannedArtifact, PlannedRound, Questions, Reference
+from bench.run import artifacts, ceilings, metrics, offline, online, records, task_inputs
+from bench.run.artifacts import BuiltArtifact
+from bench.run.planned import Plan, PlannedArtifact, PlannedRound, Reference, Requests
 from bench.store import Store
 
-_WARMUP_GROUPS = 8
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What a run did: rounds by status, and how many were there already."""
+    """What a run did: rounds by status, and how many were recorded already."""
 
     done: Counter[str]
     kept: int
-
-
-def pending(plan: Plan, store: Store, *, retry_failed: bool = False) -> list[PlannedRound]:
-    """The items without a record of their digest; failed ones too when they are to be retried."""
-    return [item for item, known in _recorded(plan, store) if _lacks(item, known, retry_failed=retry_failed)]
-
-
-def _recorded(plan: Plan, store: Store) -> Iterator[tuple[PlannedRound, Result | None]]:
-    """Each item with the record at its place, whatever the digest of that is."""
-    shown: dict[int, Cell] = {}  # the rounds of a cell share it, and there may be thousands
-    for item in plan.items:
-        if id(item.cell) not in shown:
-            shown[id(item.cell)] = public(item.cell)
-        yield item, store.find(_skeleton(plan, item, shown[id(item.cell)]))
-
-
-def _lacks(item: PlannedRound, known: Result | None, *, retry_failed: bool) -> bool:
-    if known is None or known.digest != item.digest:
-        return True
-    return retry_failed and known.status == "failed"
 
 
 def run(
@@ -80,85 +60,213 @@ def run(
 
     `open_reader` opens what counts the energy of a device.
     """
-    looked = list(_recorded(plan, store))
-    todo = [item for item, known in looked if _lacks(item, known, retry_failed=retry_failed)]
-    before = [(_alike(i.cell), known.duration_s) for i, known in looked if known and known.status == "ok"]
-    progress.begin([_told(plan, item) for item in todo], len(plan.items) - len(todo), before)
-    done: Counter[str] = Counter()
+    stored = list(records.stored(plan, store))
+    todo = [item for item, record in stored if records.is_pending(item, record, retry_failed=retry_failed)]
+    durations = [(_similarity_keys(i.cell), r.duration_s) for i, r in stored if r and r.status == "ok"]
+    progress.begin([_label(plan, item) for item in todo], len(stored) - len(todo), durations)
     for orphan in server.end_orphans():
         progress.line(f"ended a {orphan.name} server that an earlier run left behind (process {orphan.pid})")
-    for device in dict.fromkeys(item.made.hardware.device for item in todo):
-        mine = [item for item in todo if item.made.hardware.device == device]
-        hardware = mine[0].made.hardware
-        with _alone(hardware, progress):
-            store.put_machine(hardware)
-            made, sides = _prepare(plan, mine, store, progress)
-            ceiling = _ceiling(mine, store, progress)
-            for item in mine:
-                side = next((sides.get(s.digest) for s in (item.reference, item.questions) if s), None)
-                recipe = made.get(item.made.recipe.name)
-                progress.starts(_told(plan, item))
-                result, kept = _round(plan, item, recipe, side, ceiling, progress.doing, open_reader)
-                store.put(result, kept.traces, kept.items)
-                progress.ends(result)
+    done: Counter[str] = Counter()
+    for device in dict.fromkeys(item.artifact.hardware.device for item in todo):
+        items = [item for item in todo if item.artifact.hardware.device == device]
+        done += Runner(plan, items[0].artifact.hardware, store, progress, open_reader).run(items)
+    return Tally(done, len(stored) - len(todo))
+
+
+class Runner:
+    """The run of a plan's rounds on one device: the artifacts and task inputs it has, or why it has not."""
+
+    def __init__(
+        self, plan: Plan, hardware: Hardware, store: Store, progress: Progress, open_reader: counters.OpenReader
+    ) -> None:
+        self._plan, self._hardware, self._store, self._progress = plan, hardware, store, progress
+        self._open_reader = open_reader
+        self._artifacts: dict[str, BuiltArtifact | CellError] = {}  # by recipe
+        self._task_inputs: dict[str, Path | CellError] = {}  # by digest
+        self._ceiling: Mapping[str, Any] = {}
+
+    def run(self, items: list[PlannedRound]) -> Counter[str]:
+        """Run the rounds, each to a record in the store; how many there are of each status."""
+        done: Counter[str] = Counter()
+        with _alone(self._hardware, self._progress):
+            self._store.put_machine(self._hardware)
+            self._prepare([item for item in items if not item.reason])
+            for item in items:
+                self._progress.starts(_label(self._plan, item))
+                result, answer = self._round(item)
+                self._store.put(result, answer.traces, answer.items)
+                self._progress.ends(result)
                 done[result.status] += 1
-    return Tally(done, len(plan.items) - len(todo))
+        return done
+
+    def _prepare(self, items: list[PlannedRound]) -> None:
+        """Build environments, artifacts and task inputs, measure the ceilings, wait for an idle device."""
+        doing = self._progress.doing
+        for name in sorted({i.env for i in items}):
+            environment.ensure(name, doing)
+        for name in sorted({i.env for i in items if i.mode == "online" and environment.has_tools(i.env)}):
+            environment.tools(name, doing)
+        inputs = {i.task_input.digest: i.task_input for i in items if i.task_input}
+        recipes = {i.artifact.recipe.name for i in items}
+        recipes |= {r.artifact.recipe.name for r in inputs.values() if isinstance(r, Reference)}
+        for planned in self._plan.artifacts:
+            if planned.recipe.name in recipes and planned.hardware == self._hardware:
+                self._artifacts[planned.recipe.name] = self._build_artifact(planned)
+        for digest, task_input in inputs.items():
+            self._task_inputs[digest] = self._build_task_input(task_input)
+        if items:
+            doing("waiting for the device to be idle")
+            guard.wait_until_idle(self._hardware.device, self._plan.suite.settle_s)
+        if any(item.is_timed for item in items):
+            if ceilings.find(self._hardware, self._store) is None:
+                doing(f"the ceilings of {self._hardware.name}")
+            measured = ceilings.ensure(self._hardware, self._store, self._progress.warn)
+            self._ceiling = ceilings.facts(self._hardware, measured)
+
+    def _build_artifact(self, planned: PlannedArtifact) -> BuiltArtifact | CellError:
+        """Make one artifact and record it, or record why it could not be made."""
+        name, began = planned.recipe.name, time.monotonic()
+        cell = Cell(planned.model, Recipe(name, planned.steps), EngineSpec(""), planned.hardware.device)
+        record = Result(
+            digest=planned.digest,
+            suite=self._plan.suite.name,
+            cell=records.public_cell(cell),
+            round=0,
+            status="ok",
+            hardware=planned.hardware,
+            started=_now(),
+        )
+        try:
+            built = artifacts.make(
+                planned.steps,
+                planned.resolved,
+                planned.hardware,
+                lambda text: self._progress.doing(f"{name}: {text.removeprefix(f'{name}: ')}"),
+            )
+        except CellError as error:
+            reason = paths.scrubbed(str(error))
+            self._progress.warn(f"failed: {name}: {reason}")
+            self._store.put(replace(record, status="failed", reason=reason, duration_s=time.monotonic() - began))
+            return CellError(f"its artifact could not be made: {reason}")
+        existing = self._store.find(record)
+        if existing is None or existing.digest != record.digest or existing.status != "ok":
+            facts = records.public_artifact(built.artifact)
+            self._store.put(replace(record, artifact=facts, duration_s=time.monotonic() - began))
+        return built
+
+    def _build_task_input(self, task_input: Reference | Requests) -> Path | CellError:
+        """What a task needs beforehand, or why it could not be made."""
+        suite, progress, title = self._plan.suite, self._progress, task_input.task.title
+        try:
+            if isinstance(task_input, Requests):
+                return task_inputs.requests_folder(task_input, suite, progress.doing)
+            source = f"{task_input.artifact.recipe.name} on {task_input.engine.title}"
+            title = f"{source}: {title}"
+            built = _ready(self._artifacts[task_input.artifact.recipe.name])
+            return task_inputs.reference_folder(
+                task_input, built, suite, lambda text: progress.doing(f"{source}: {text}")
+            )
+        except CellError as error:
+            reason = paths.scrubbed(str(error))
+            progress.warn(f"failed: {title}: {reason}")
+            if isinstance(task_input, Requests):
+                return CellError(reason)
+            return CellError(f"its reference ({source}) could not be made: {reason}")
+
+    def _round(self, item: PlannedRound) -> tuple[Result, Answer]:
+        """One round in a fresh process: a record, whatever happened, and what is kept beside it."""
+        record, answer = replace(records.skeleton(self._plan, item), started=_now()), Answer()
+        if item.reason:
+            return record, answer
+        began = time.monotonic()
+        try:
+            built = _ready(self._artifacts[item.artifact.recipe.name])
+            task_input = _ready(self._task_inputs[item.task_input.digest]) if item.task_input else None
+            readiness = guard.inspect(item.cell.device)
+            env = environment.ensure(item.env, self._progress.doing)
+            shape = metrics.roofline_facts(built.folder, self._ceiling if item.is_timed else {})
+            record = replace(
+                record,
+                artifact=records.public_artifact(built.artifact),
+                environment=env.versions,
+                facts={**readiness.facts, **shape},
+                marks=_marks(item, readiness),
+            )
+            outcome = self._outcome(item, built, task_input, env)
+            answer = outcome.answer
+            record = replace(
+                record,
+                status="ok",
+                receipts=answer.receipts,
+                facts={**answer.facts, **outcome.observed, **record.facts},
+                duration_s=outcome.wall_s,
+            )
+            supervisor.succeeded(outcome)
+            return self._measured(item, record, answer), answer
+        except CellError as error:  # with the requests that were finished before
+            duration_s = record.duration_s or time.monotonic() - began
+            reason = paths.scrubbed(str(error))
+            return replace(record, status="failed", reason=reason, duration_s=duration_s), answer
+
+    def _measured(self, item: PlannedRound, record: Result, answer: Answer) -> Result:
+        """The record with its metrics; failed where these contradict each other."""
+        record = replace(record, metrics=metrics.metrics(record, answer.traces, item.task))
+        if not (faults := sanity.check(record, answer.traces, self._original_bits)):
+            return record
+        finite = {k: v for k, v in record.metrics.items() if math.isfinite(v)}  # JSON has no NaN
+        reason = f"refused as impossible: {'; '.join(faults)}"
+        return replace(record, status="failed", reason=reason, metrics=finite)
+
+    def _outcome(
+        self, item: PlannedRound, built: BuiltArtifact, task_input: Path | None, env: environment.Environment
+    ) -> supervisor.Outcome:
+        """What a worker, or a server under load, gave; the replies to a task's requests scored."""
+        suite, report = self._plan.suite, self._progress.doing
+        if item.mode == "online":
+            return online.run(item, built, env, suite, report=report, open_reader=self._open_reader)
+        outcome = offline.run(item, built, task_input, env, suite, report=report, open_reader=self._open_reader)
+        if task_input is None or not isinstance(item.task_input, Requests) or outcome.answer.error:
+            return outcome
+        scored = task_inputs.score_replies(item.task_input, task_input, outcome.answer, suite, report)
+        return replace(outcome, answer=scored)
+
+    @cached_property
+    def _original_bits(self) -> float:
+        return audit.audit(self._plan.resolved.local_folder, None).bits_per_weight
 
 
-def skeleton(plan: Plan, item: PlannedRound) -> Result:
-    """The record of an item before anything is known but what was asked: it has the record's path."""
-    return _skeleton(plan, item, public(item.cell))
+def _ready(built: T | CellError) -> T:
+    """What was built; raises the reason why it could not be."""
+    if isinstance(built, CellError):
+        raise built
+    return built
 
 
-def _skeleton(plan: Plan, item: PlannedRound, cell: Cell) -> Result:
-    return Result(
-        digest=item.digest,
-        suite=plan.suite.name,
-        cell=cell,
-        round=item.round,
-        status="unsupported",
-        reason=item.reason,
-        hardware=item.made.hardware,
-    )
-
-
-def public(cell: Cell) -> Cell:
-    """The cell as a record may show it: no folder of this machine in it."""
-    model = replace(cell.model, source=resolve.public(cell.model.source), name=cell.model.label)
-    steps = tuple(Step(s.method, _public(s.options)) for s in cell.recipe.steps)
-    task = Task(cell.task.kind, _public(cell.task.options), cell.task.name) if cell.task else None
-    load = cell.workload and replace(cell.workload, path=Path(cell.workload.path).name)
-    return replace(cell, model=model, recipe=Recipe(cell.recipe.name, steps), task=task, workload=load)
-
-
-def _public(options: Options) -> Options:
-    return {
-        k: f"path:{Path(v).name}" if isinstance(v, str) and v.startswith("path:") else v for k, v in options.items()
-    }
-
-
-def _told(plan: Plan, item: PlannedRound) -> Round:
+def _label(plan: Plan, item: PlannedRound) -> Round:
     """The round as a person is told of it."""
     cell = item.cell
-    of = plan.suite.task_rounds if cell.task else plan.suite.rounds
-    return Round(cell.title, cell.device, item.round + 1, of, () if item.reason else _alike(cell))
+    rounds = plan.suite.task_rounds if cell.task else plan.suite.rounds
+    return Round(cell.title, cell.device, item.round + 1, rounds, () if item.reason else _similarity_keys(cell))
 
 
-def _alike(cell: Cell) -> Alike:
+def _similarity_keys(cell: Cell) -> Alike:
     """What a round's time is like: its cell's, its engine's under this load, any engine's, the device's."""
     device, load = cell.device, cell.what
     return (f"{device} {cell.title}", f"{device} {cell.engine.title}/{load}", f"{device} {load}", device)
 
 
+def _marks(item: PlannedRound, readiness: guard.Readiness) -> tuple[str, ...]:
+    """The marks that no metric tells of."""
+    dummy = (sanity.DUMMY,) if item.artifact.resolved.dummy else ()
+    return dummy if readiness.idle else (sanity.BUSY, *dummy)
+
+
 @contextmanager
 def _alone(hardware: Hardware, progress: Progress) -> Iterator[None]:
-    """Hold the device's lock: two runs never measure at once.
-
-    The kernel frees the lock of a process that died.
-    """
-    place = nvml.index(hardware.device)  # the same whatever the suite or CUDA_VISIBLE_DEVICES calls it
-    word = "cpu" if place is None else f"gpu-{place}"
-    lock = FileLock(paths.cache_folder("locks") / f"{slug_of(hardware.name)}-{word}.lock")
+    """Hold the device's lock: two runs never measure at once. The kernel frees that of a process that died."""
+    index = nvml.index(hardware.device)  # the same whatever the suite or CUDA_VISIBLE_DEVICES calls it
+    device = "cpu" if index is None else f"gpu-{index}"
+    lock = FileLock(paths.cache_folder("locks") / f"{slug_of(hardware.name)}-{device}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -170,250 +278,5 @@ def _alone(hardware: Hardware, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def _prepare(
-    plan: Plan, items: list[PlannedRound], store: Store, progress: Progress
-) -> tuple[dict[str, artifacts.Made | str], dict[str, Path | str]]:
-    """Environments built, artifacts, references and questions made.
-
-    Per recipe the artifact, and per digest the folder of the reference or questions; or why there is none.
-    """
-    runnable = [item for item in items if not item.reason]
-    needed = {_env(i) for i in runnable}
-    for name in sorted(needed):
-        environment.ensure(name, progress.doing)
-    for name in sorted(_with_tools(runnable)):
-        environment.tools(name, progress.doing)
-    made: dict[str, artifacts.Made | str] = {}
-    asked = {i.reference.digest: i.reference for i in runnable if i.reference}
-    wanted = {i.made.recipe.name for i in runnable} | {r.made.recipe.name for r in asked.values()}
-    for recipe in plan.made:
-        if recipe.recipe.name in wanted and recipe.hardware == items[0].made.hardware:
-            made[recipe.recipe.name] = _artifact(plan, recipe, store, progress)
-    sides = {d: _reference(plan, r, made[r.made.recipe.name], progress) for d, r in asked.items()}
-    for each in {i.questions.digest: i.questions for i in runnable if i.questions}.values():
-        sides[each.digest] = _questions(plan, each, progress)
-    if runnable:
-        progress.doing("waiting for the device to be idle")
-        guard.wait_until_idle(runnable[0].made.hardware.device, plan.suite.settle_s)
-    return made, sides
-
-
-def _reference(plan: Plan, reference: Reference, made: artifacts.Made | str, progress: Progress) -> Path | str:
-    """What a task needs of the baseline, or why it could not be made."""
-    where = f"{reference.made.recipe.name} on {reference.engine.title}"
-    if isinstance(made, str):
-        found: Path | str = made
-    else:
-        found = references.ensure(
-            reference,
-            made,
-            lambda text: progress.doing(f"{where}: {text}"),
-            timeout_s=plan.suite.timeout_s,
-            memory_limit_bytes=_limit(plan),
-        )
-    if isinstance(found, Path):
-        return found
-    progress.warn(f"failed: {where}: {reference.task.title}: {found}")
-    return f"its reference ({where}) could not be made: {found}"
-
-
-def _questions(plan: Plan, asked: Questions, progress: Progress) -> Path | str:
-    found = questions.ensure(asked, progress.doing, timeout_s=plan.suite.timeout_s)
-    if isinstance(found, str):
-        progress.warn(f"failed: {asked.task.title}: {found}")
-    return found
-
-
-def _ceiling(items: list[PlannedRound], store: Store, progress: Progress) -> dict[str, Any]:
-    """The fact that says what the device can do at most; measured if any item's time is to be held to it."""
-    timed = [item for item in items if not item.reason and _is_timed(item)]
-    if not timed:
-        return {}
-    hardware = timed[0].made.hardware
-    if ceilings.found(hardware, store) is None:
-        progress.doing(f"the ceilings of {hardware.name}")
-    return ceilings.facts(hardware, ceilings.ensure(hardware, store, progress.warn))
-
-
-def _is_timed(item: PlannedRound) -> bool:
-    """A load on an engine that computes here: in the core environment it pretends to, or asks a server."""
-    return item.cell.workload is not None and _env(item) != "core"
-
-
-def _limit(plan: Plan) -> int:
-    return int(plan.suite.memory_limit_gib * 2**30)
-
-
-def _env(item: PlannedRound) -> str:
-    engine = plugins.load(plugins.ENGINES, item.cell.engine.name)
-    return plugins.engine_env(engine, item.made.format)
-
-
-def _with_tools(items: list[PlannedRound]) -> set[str]:
-    """Environments whose own server is among the tools of the source they were compiled from."""
-    online = {_env(i) for i in items if i.cell.workload is not None and i.cell.workload.online}
-    return {name for name in online if environment.has_tools(name)}
-
-
-def _artifact(plan: Plan, made: PlannedArtifact, store: Store, progress: Progress) -> artifacts.Made | str:
-    """Make one artifact and record it, or record why it could not be made."""
-    name = made.recipe.name
-    cell = Cell(made.model, Recipe(made.recipe.name, made.steps), EngineSpec(""), made.hardware.device)
-    base = Result(
-        digest=made.digest,
-        suite=plan.suite.name,
-        cell=public(cell),
-        round=0,
-        status="ok",
-        hardware=made.hardware,
-        started=_now(),
-    )
-    began = time.monotonic()
-    found: artifacts.Made | str
-    try:
-        found = artifacts.make(
-            made.steps,
-            made.resolved,
-            made.hardware,
-            lambda text: progress.doing(f"{name}: {text.removeprefix(f'{name}: ')}"),
-        )
-    except artifacts.StepFailedError as failure:
-        found = paths.scrubbed(str(failure))
-        progress.warn(f"failed: {made.recipe.name}: {found}")
-        store.put(replace(base, status="failed", reason=found, duration_s=time.monotonic() - began))
-        return found
-    done = store.get(store.path(base))
-    if done is None or done.digest != base.digest or done.status != "ok":
-        facts = _public_artifact(found.artifact)
-        store.put(replace(base, artifact=facts, duration_s=time.monotonic() - began))
-    return found
-
-
-def _public_artifact(artifact: Artifact) -> Artifact:
-    return replace(artifact, steps=tuple(Step(s.method, _public(s.options)) for s in artifact.steps))
-
-
-def _round(
-    plan: Plan,
-    item: PlannedRound,
-    made: artifacts.Made | str | None,
-    side: Path | str | None,
-    ceiling: Mapping[str, Any],
-    report: Report,
-    open_reader: counters.OpenReader,
-) -> tuple[Result, Answer]:
-    """One round in a fresh process: a record, whatever happened, and what is kept beside it."""
-    base = replace(skeleton(plan, item), started=_now())
-    if item.reason:
-        return base, Answer()
-    if made is None or isinstance(made, str):
-        return replace(base, status="failed", reason=f"its artifact could not be made: {made}"), Answer()
-    if isinstance(side, str):
-        return replace(base, status="failed", reason=side), Answer()
-    ready = guard.inspect(item.cell.device)
-    env = environment.ensure(_env(item), report)
-    outcome = _outcome(plan, item, made, side, env, report, open_reader)
-    answer = outcome.answer
-    if item.questions and side and not answer.error:
-        report("judging the answers")
-        answer = questions.judge(item.questions, side, answer, timeout_s=plan.suite.timeout_s)
-    known = physics.facts(made.folder, ceiling if _is_timed(item) else {})
-    result = replace(
-        base,
-        status="failed" if answer.error else "ok",
-        reason=paths.scrubbed(answer.error),
-        artifact=_public_artifact(made.artifact),
-        environment=env.versions,
-        receipts=answer.receipts,
-        facts={**answer.facts, **outcome.seen, **ready.facts, **known},
-        duration_s=outcome.wall_s,
-        marks=_seen(item, ready),
-    )
-    if answer.error:
-        return result, answer  # with the requests that were finished before
-    result = replace(result, metrics=metrics.metrics(result, answer.traces))
-    if wrong := sanity.check(result, answer.traces, _baseline(plan).bits_per_weight):
-        kept = {k: v for k, v in result.metrics.items() if math.isfinite(v)}  # JSON has no NaN
-        reason = f"refused as impossible: {'; '.join(wrong)}"
-        return replace(result, status="failed", reason=reason, metrics=kept), answer
-    return result, answer
-
-
-def _seen(item: PlannedRound, ready: guard.Readiness) -> tuple[str, ...]:
-    """Marks that only this side can give."""
-    dummy = (sanity.DUMMY,) if item.made.resolved.dummy else ()
-    return dummy if ready.idle else (sanity.BUSY, *dummy)
-
-
-def _outcome(
-    plan: Plan,
-    item: PlannedRound,
-    made: artifacts.Made,
-    side: Path | None,
-    env: environment.Environment,
-    report: Report,
-    open_reader: counters.OpenReader,
-) -> supervisor.Outcome:
-    """What a worker, or a server under load, gave."""
-    suite, load = plan.suite, item.cell.workload
-    if load is not None and load.online:
-        return online.run(
-            item.cell,
-            made,
-            env,
-            f"{suite.seed}/{item.cell.what}",
-            item.round,
-            timeout_s=suite.timeout_s,
-            energy=suite.energy_window_s > 0,
-            report=report,
-            open_reader=open_reader,
-        )
-    return energy_window.run(
-        _job(plan, item, made, side),
-        env,
-        suite.energy_window_s,
-        timeout_s=suite.timeout_s,
-        memory_limit_bytes=_limit(plan),
-        report=report,
-        open_reader=open_reader,
-    )
-
-
-def _job(plan: Plan, item: PlannedRound, made: artifacts.Made, side: Path | None) -> Job:
-    cell = item.cell
-    job = Job(
-        kind="offline" if cell.workload else "score",
-        plugin=cell.engine.name,
-        folder=str(made.folder),
-        answer="",
-        device=cell.device,
-        options=artifacts.absolute(cell.engine.options),
-        artifact=made.artifact,
-        reference=str(side or ""),
-    )
-    if cell.task is not None:
-        return replace(job, task=cell.task.kind, task_options=artifacts.absolute(cell.task.options))
-    assert cell.workload is not None  # noqa: S101  (a cell has one of the two)
-    load = cell.workload
-    ids = prompts.unique(
-        (_WARMUP_GROUPS + load.repeats) * load.batch,
-        load.prompt_tokens,
-        made.artifact.audit.vocab_size,
-        f"{plan.suite.seed}/{load.title}/{item.round}",
-    )
-    return replace(job, workload=load, prompts=ids)
-
-
-def _baseline(plan: Plan) -> Audit:
-    assert plan.resolved.folder is not None  # noqa: S101  (it was fetched before anything ran)
-    return audit.audit(plan.resolved.folder, None)
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def records(plan: Plan, store: Store) -> list[Result]:
-    """The plan's records that are there and current."""
-    found = [store.get(store.path(skeleton(plan, item))) for item in plan.items]
-    return [r for r, item in zip(found, plan.items, strict=True) if r is not None and r.digest == item.digest]

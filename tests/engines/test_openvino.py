@@ -18,7 +18,7 @@ from bench.envs import environment
 from bench.machine import hardware as machine
 from bench.models import resolve
 from bench.run import artifacts
-from bench.run.artifacts import Made
+from bench.run.artifacts import BuiltArtifact
 from quantize.methods import openvino as method
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ def _hardware(device: str = "cpu", isa: tuple[str, ...] = ()) -> Hardware:
 
 
 @pytest.fixture(scope="module")
-def made() -> dict[str, Made]:
+def made() -> dict[str, BuiltArtifact]:
     """An artifact of each kind, from the cache where it is there."""
     hardware, resolved = machine.detect("cpu"), resolve.resolve(Model(str(_DEMO)), fetch=False)
     found = {}
@@ -60,7 +60,7 @@ def _whole(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def checks(made: dict[str, Made], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def checks(made: dict[str, BuiltArtifact], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What openvino_checks.py saw in the environment."""
     env = environment.ensure("openvino", _quiet)
     script, folders = (_ROOT / "tests/engines/openvino_checks.py", [made[n].folder for n in ("float32", "int4")])
@@ -118,7 +118,7 @@ def test_every_type_is_made_from_one_graph() -> None:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("name", _BITS)
-def test_every_linear_layer_is_stored_in_so_many_bits(made: dict[str, Made], name: str) -> None:
+def test_every_linear_layer_is_stored_in_so_many_bits(made: dict[str, BuiltArtifact], name: str) -> None:
     """By the audit of the files, under the names of the model it was made from, the head being tied."""
     found = made[name].artifact.audit
     least, most = _BITS[name]
@@ -164,7 +164,7 @@ def test_receipts_are_the_compiled_graphs(checks: Any) -> None:
 
 
 @pytest.mark.engine
-def test_memory_is_the_graphs_constants_and_the_state(checks: Any, made: dict[str, Made]) -> None:
+def test_memory_is_the_graphs_constants_and_the_state(checks: Any, made: dict[str, BuiltArtifact]) -> None:
     """Of two sequences, by 5 layers of keys and values of 2 x 64 in 32 bits."""
     weights = made["float32"].artifact.audit.weight_bytes
 

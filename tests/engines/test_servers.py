@@ -10,7 +10,7 @@ from bench.contract import plugins
 from bench.contract.record import Result
 from bench.process import server
 from bench.progress.progress import Progress
-from bench.run import plan, runner
+from bench.run import plan, records, runner
 from bench.store import Store
 from bench.suite import config
 
@@ -47,7 +47,7 @@ def rounds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     store, made = Store(tmp_path_factory.mktemp(engine)), plan.plan(suite, fetch=False)
     with Progress() as progress:
         runner.run(made, store, progress)
-    return {result.cell.workload.kind: result for result in runner.records(made, store) if result.cell.workload}
+    return {result.cell.workload.kind: result for result in records.current(made, store) if result.cell.workload}
 
 
 def test_a_server_serves_what_was_asked(rounds: dict[str, Result]) -> None:

@@ -17,7 +17,7 @@ from bench.envs import environment
 from bench.machine import hardware as machine
 from bench.models import resolve
 from bench.progress.progress import Progress
-from bench.run import artifacts, plan, runner
+from bench.run import artifacts, plan, records, runner
 from bench.store import Store
 from bench.suite import config
 from eval import stdlib_items
@@ -99,7 +99,7 @@ def _run(
     made = plan.plan(suite, fetch=False)
     with Progress() as progress:
         runner.run(made, store, progress, retry_failed=True)
-    found = runner.records(made, store)
+    found = records.current(made, store)
     return {
         (r.cell.recipe.name, (r.cell.task.options.get("tasks") or r.cell.task.kind)): r for r in found if r.cell.task
     }

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from bench.contract.errors import UserError
-from bench.contract.workload import Offline, Trace, Workload
+from bench.contract.workload import KINDS, Trace
 from bench.load import build
 from bench.load.job import Endpoint
 from tests.conftest import ROOT
@@ -21,10 +21,9 @@ TEXT = build.Target(Endpoint("http://localhost:1", "m"), tokenizer=TOKENIZER, co
 CHAT = build.Target(Endpoint("http://localhost:1", "m", api="chat"), 4096, TOKENIZER, 1024)
 
 
-def _load(**fields: Any) -> Workload:
-    return Offline(
-        **{"kind": "open", "rate_per_s": 10.0, "prompt_tokens": 32, "new_tokens": 8, "requests": 40, **fields}
-    )
+def _load(kind: str = "open", **fields: Any) -> Any:
+    rate = {} if kind == "closed" else {"rate_per_s": 10.0}
+    return KINDS[kind](**{**rate, "prompt_tokens": 32, "new_tokens": 8, "requests": 40, **fields})
 
 
 def test_a_closed_load_warms_up_with_twice_its_concurrency() -> None:

@@ -16,7 +16,7 @@ from bench.formats import folder as model_folder
 from bench.models import dummy, resolve
 from bench.progress.progress import Progress
 from bench.publish.tables import build
-from bench.run import plan, runner
+from bench.run import plan, records, runner
 from bench.store import Store
 from bench.suite import config
 
@@ -135,7 +135,7 @@ def test_tables_say_that_weights_are_dummy(tiny: str, tmp_path: Path) -> None:
     made, store = plan.plan(suite, fetch=True), Store(tmp_path / "results")
     with Progress() as progress:
         runner.run(made, store, progress)
-    (result,) = runner.records(made, store)
+    (result,) = records.current(made, store)
     table = build.build([result])
 
     assert result.status == "ok", result.reason
@@ -198,7 +198,7 @@ def test_a_shape_goes_through_quantizers_and_engines(tmp_path: Path, monkeypatch
     made, store = plan.plan(config.suite(suite), fetch=True), Store(tmp_path / "results")
     with Progress() as progress:
         runner.run(made, store, progress)
-    found = {result.cell.recipe.name: result for result in runner.records(made, store)}
+    found = {result.cell.recipe.name: result for result in records.current(made, store)}
 
     assert {name: result.reason for name, result in found.items() if result.status != "ok"} == {}
     bits = {name: r.artifact.audit.bits_per_weight for name, r in found.items() if r.artifact}

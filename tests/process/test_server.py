@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from bench import paths
+from bench.contract.errors import CellError
 from bench.contract.hooks import Server
 from bench.envs import environment
 from bench.process import server
@@ -73,7 +74,7 @@ def test_a_server_that_dies_while_it_starts_is_not_waited_for() -> None:
     """The reason has its code and the last line of its log, at once."""
     began, port = time.monotonic(), server.free_port()
     with (
-        pytest.raises(server.ServerFailedError, match=r"\(code 3\) before .* cannot load: no such weights"),
+        pytest.raises(CellError, match=r"\(code 3\) before .* cannot load: no such weights"),
         server.running(_server(port, how="dies"), port, _core(), "cpu"),
     ):
         pass
@@ -85,7 +86,7 @@ def test_a_server_that_never_gets_healthy_is_given_up() -> None:
     """After the time allowed, and it is ended."""
     port = server.free_port()
     with (
-        pytest.raises(server.ServerFailedError, match=r"was not healthy in time; last line .* loading the model"),
+        pytest.raises(CellError, match=r"was not healthy in time; last line .* loading the model"),
         server.running(_server(port, how="sick"), port, _core(), "cpu", timeout_s=1.0),
     ):
         pass
@@ -109,7 +110,8 @@ def test_a_run_killed_outright_leaves_no_server_behind(cache: Path) -> None:
     """Its server dies with it; what it had started is found by the next start, named by doctor, and ended."""
     script = (
         "import sys, time\n"
-        "from bench.envs import environment; from bench.process import server\n"
+        "from bench.envs import environment\n"
+        "from bench.process import server\n"
         "from tests.process.test_server import _server\n"
         "port = server.free_port()\n"
         "with server.running(_server(port), port, environment.ensure('core', print), 'cpu') as live:\n"

@@ -73,7 +73,7 @@ def test_a_worker_over_its_memory_limit_is_stopped(tmp_path: Path) -> None:
     outcome = _run(tmp_path, "memory", limit=600 << 20)
 
     assert outcome.answer.error.startswith("out of memory: it used 0.")
-    assert outcome.seen["peak_rss_bytes"] > 500 << 20
+    assert outcome.observed["peak_rss_bytes"] > 500 << 20
 
 
 @pytest.mark.usefixtures("cache")

@@ -82,7 +82,7 @@ def test_an_endless_expansion_is_one_sentence() -> None:
     """A method that always wants another step first is named; so is a step with an unknown option."""
     with pytest.raises(UserError, match=r"^method loop cannot be planned: .* without end \(loop\)"):
         _steps(Step("loop", {"type": ""}))
-    with pytest.raises(UserError, match=r"^typo: before\.tipe: unknown key; did you mean 'type'"):
+    with pytest.raises(UserError, match=r"^typo: prerequisites\.tipe: unknown key; did you mean 'type'"):
         _steps(Step("typo", {}))
 
 
@@ -100,7 +100,7 @@ def test_two_recipes_share_what_comes_first(tmp_path: Path) -> None:
     recipes = [{"name": kind, "steps": [{"method": "two", "type": kind}]} for kind in kinds]
     base = {"name": "s", "model": "models/demo", "engines": ["fake"], "devices": ["cpu"]}
     suite = config.suite({**base, "recipes": recipes, "workloads": [{"batch": 1}]})
-    wide, *rest = plan.plan(suite, fetch=False).made
+    wide, *rest = plan.plan(suite, fetch=False).artifacts
     identity = Resolved(tmp_path, "x", "hf").identity
 
     assert [m.format for m in (wide, *rest)] == ["gguf"] * 3

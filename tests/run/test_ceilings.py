@@ -30,7 +30,7 @@ def test_a_ceiling_is_kept_beside_the_records(tmp_path: Path, cache: Path) -> No
     assert store.ceiling(CPU) == KNOWN
     assert ceilings.ensure(CPU, store, print) == KNOWN
     assert [file.parent.name for file in cache.rglob("cpu-x-*.json")] == ["ceilings"]
-    assert ceilings.found(CPU) == KNOWN
+    assert ceilings.find(CPU) == KNOWN
 
 
 def test_a_ceiling_is_for_its_device_alone(tmp_path: Path, cache: Path) -> None:
@@ -39,9 +39,9 @@ def test_a_ceiling_is_for_its_device_alone(tmp_path: Path, cache: Path) -> None:
     store.put_ceiling(CPU, KNOWN)
 
     assert cache.is_dir()
-    assert ceilings.found(replace(CPU, isa=("avx2", "avx512f")), store) is None
-    assert ceilings.found(replace(CPU, physical_cores=4), store) is None
-    assert ceilings.found(replace(CPU, gpus=L4.gpus), store) is None
+    assert ceilings.find(replace(CPU, isa=("avx2", "avx512f")), store) is None
+    assert ceilings.find(replace(CPU, physical_cores=4), store) is None
+    assert ceilings.find(replace(CPU, gpus=L4.gpus), store) is None
 
 
 def test_without_its_environment_nothing_is_measured(

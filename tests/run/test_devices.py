@@ -15,7 +15,7 @@ from bench.machine import nvml
 from bench.process import supervisor
 from bench.progress.progress import Progress
 from bench.publish.tables import build
-from bench.run import plan, planned, runner
+from bench.run import plan, planned, records, runner
 from bench.store import Store
 from bench.suite import config
 from tests.machine.driver import Driver
@@ -57,7 +57,7 @@ def test_two_alike_gpus_in_one_run(tmp_path: Path, cache: Path, monkeypatch: pyt
     made, store = _plan("all"), Store(tmp_path / "results")
     with Progress() as progress:
         tally = runner.run(made, store, progress)
-    rows = build.build(runner.records(made, store), [runner.public(c) for c in made.cells]).rows
+    rows = build.build(records.current(made, store), [records.public_cell(c) for c in made.cells]).rows
 
     assert tally.done == {"ok": 2}
     assert sorted(f.name for f in (tmp_path / "results").iterdir()) == [_PLAIN, f"{_PLAIN}-gpu1"]
@@ -66,7 +66,7 @@ def test_two_alike_gpus_in_one_run(tmp_path: Path, cache: Path, monkeypatch: pyt
         (_PLAIN, "ok"),
         (f"{_PLAIN}-gpu1", "ok"),
     ]
-    assert runner.pending(_plan("auto"), store) == []
+    assert records.pending(_plan("auto"), store) == []
 
 
 def test_two_kinds_of_gpu_are_two_devices_of_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from bench.machine.counters import Look
 from bench.measure import energy, sanity
 from bench.progress.progress import Progress
 from bench.publish.tables import build, columns
-from bench.run import doctor, energy_window, plan, runner
+from bench.run import doctor, energy_window, plan, records, runner
 from bench.store import Store
 from bench.suite import config
 from tests.machine.gpu_traces import Gpu, looks
@@ -48,7 +48,7 @@ def _run(store: Store, suite: Suite, reader: counters.OpenReader = counters.read
     made = plan.plan(suite, fetch=False)
     with Progress() as progress:
         runner.run(made, store, progress, open_reader=reader)
-    (result,) = runner.records(made, store)
+    (result,) = records.current(made, store)
     assert result.status == "ok", result.reason
     return result
 
@@ -90,7 +90,7 @@ def test_a_round_beside_a_counter_has_joules(tmp_path: Path, monkeypatch: pytest
     assert result.marks in ((), (sanity.BUSY,))
     _shown(result)
     made = plan.plan(_suite(energy_window_s=0), fetch=False)
-    assert runner.pending(made, store) == []  # the window is no part of what a record is
+    assert records.pending(made, store) == []  # the window is no part of what a record is
 
 
 def _shown(result: Result) -> None:

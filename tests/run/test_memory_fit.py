@@ -17,7 +17,7 @@ from bench.contract.workload import Closed, Offline, Workload
 from bench.formats import audit
 from bench.models import resolve
 from bench.run import memory_fit
-from bench.run.memory_fit import Held, Parameters
+from bench.run.memory_fit import Footprint, Parameters
 from bench.suite import config
 from tests.formats.gguf_models import write
 
@@ -60,8 +60,8 @@ def _llama(folder: Path, layers: int, hidden: int, wide: int, vocab: int) -> Pat
     return folder
 
 
-def _held(folder: Path, *steps: Step) -> Held:
-    found = memory_fit.held(steps, resolve.Resolved(folder, "here", "hf"))  # resolving reads every byte
+def _held(folder: Path, *steps: Step) -> Footprint:
+    found = memory_fit.footprint_of(steps, resolve.Resolved(folder, "here", "hf"))  # resolving reads every byte
     assert found is not None
     return found
 
@@ -83,7 +83,7 @@ def test_linear_weights_take_the_bits_their_method_writes(tmp_path: Path, step: 
     """Scales included; embedding and head stay in the type that is computed in."""
     held = _held(_llama(tmp_path / "m", 2, 1024, 4096, 32000), step)
     linear, rest = 2 * 1024 * 4096, 2 * 32000 * 1024
-    found = memory_fit.need(held, {"dtype": "bfloat16"}, None, _gpu(), "bfloat16")
+    found = memory_fit.estimate(held, {"dtype": "bfloat16"}, None, _gpu(), "bfloat16")
 
     assert found.weights_bytes == int(linear * bits / 8 + rest * 2)
 
@@ -93,9 +93,9 @@ def test_whole_weights_take_the_type_they_are_computed_in(tmp_path: Path) -> Non
     held = _held(_llama(tmp_path / "m", 2, 1024, 4096, 32000))
     stored = 2 * (2 * 1024 * 4096 + 2 * 32000 * 1024)
 
-    assert memory_fit.need(held, {}, None, _cpu(1), "bfloat16").weights_bytes == stored
-    assert memory_fit.need(held, {}, None, _cpu(1), "float32").weights_bytes == 2 * stored
-    assert memory_fit.need(held, {}, None, _cpu(1), "").weights_bytes == stored
+    assert memory_fit.estimate(held, {}, None, _cpu(1), "bfloat16").weights_bytes == stored
+    assert memory_fit.estimate(held, {}, None, _cpu(1), "float32").weights_bytes == 2 * stored
+    assert memory_fit.estimate(held, {}, None, _cpu(1), "").weights_bytes == stored
 
 
 def test_the_cache_is_what_the_workload_fills(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_cache_is_what_the_workload_fills(tmp_path: Path) -> None:
     each = 2 * 4 * 8 * (1024 // 32)
 
     def kv(load: Workload | None, **options: str) -> float:
-        return memory_fit.need(held, options, load, _gpu(), options.get("dtype", "bfloat16")).kv_bytes
+        return memory_fit.estimate(held, options, load, _gpu(), options.get("dtype", "bfloat16")).kv_bytes
 
     load = Offline(batch=3, prompt_tokens=100, new_tokens=20)
     assert kv(load) == each * 2 * 3 * 120
@@ -129,11 +129,11 @@ def test_what_cannot_fit_is_told_with_its_numbers(tmp_path: Path) -> None:
     one, many = (Offline(batch=n, prompt_tokens=2048, new_tokens=64) for n in (1, 64))
     dtype = {"dtype": "bfloat16"}
 
-    assert memory_fit.against(_cell("hf", one, **dtype), held, _gpu()) == ""
-    assert memory_fit.against(_cell("hf", many, **dtype), held, _gpu()) == (
+    assert memory_fit.why_too_large(_cell("hf", one, **dtype), held, _gpu()) == ""
+    assert memory_fit.why_too_large(_cell("hf", many, **dtype), held, _gpu()) == (
         "needs about 32.0 GiB (weights 15.4, KV cache 16.5, workspace 0.2), NVIDIA L4 has 22.5"
     )
-    half = memory_fit.against(_cell("vllm", one, **dtype, gpu_memory_utilization=0.5), held, _gpu())
+    half = memory_fit.why_too_large(_cell("vllm", one, **dtype, gpu_memory_utilization=0.5), held, _gpu())
     assert half.endswith("NVIDIA L4 has 22.5, of which the engine takes 50%")
 
 
@@ -143,8 +143,8 @@ def test_a_cpu_refuses_only_weights_that_exceed_its_memory(tmp_path: Path) -> No
     load = Offline(batch=64, prompt_tokens=2048, new_tokens=64)
     cell = _cell("hf", load, dtype="float32")
 
-    assert memory_fit.against(cell, held, _cpu(40 * _GIB)) == ""
-    assert "this machine has 24.0 of memory" in memory_fit.against(cell, held, _cpu(24 * _GIB))
+    assert memory_fit.why_too_large(cell, held, _cpu(40 * _GIB)) == ""
+    assert "this machine has 24.0 of memory" in memory_fit.why_too_large(cell, held, _cpu(24 * _GIB))
 
 
 def test_weights_that_may_lie_elsewhere_refuse_nothing(tmp_path: Path) -> None:
@@ -152,19 +152,19 @@ def test_weights_that_may_lie_elsewhere_refuse_nothing(tmp_path: Path) -> None:
     held = _held(_llama(tmp_path / "m", 32, 4096, 55000, 128256), _step("gguf", type="q8_0"))
     load, small = Offline(), _gpu(replace(L4, memory_bytes=4 * _GIB))
 
-    assert "weights 7.7" in memory_fit.against(_cell("llamacpp", load), held, small)
-    assert memory_fit.against(_cell("llamacpp", load, n_gpu_layers=8), held, small) == ""
-    assert memory_fit.against(_cell("fake", load), held, small) == ""
+    assert "weights 7.7" in memory_fit.why_too_large(_cell("llamacpp", load), held, small)
+    assert memory_fit.why_too_large(_cell("llamacpp", load, n_gpu_layers=8), held, small) == ""
+    assert memory_fit.why_too_large(_cell("fake", load), held, small) == ""
 
 
 def test_every_estimate_is_below_what_the_demo_model_really_holds() -> None:
     """Of each method that can be planned here: fewer bytes than the unquantized model in 32 bits."""
     whole = _held(DEMO)
-    most = memory_fit.need(whole, {}, None, _cpu(1), "float32").weights_bytes
+    most = memory_fit.estimate(whole, {}, None, _cpu(1), "float32").weights_bytes
     for method in plugins.names(plugins.METHODS):
-        held = memory_fit.held((_step(method),), resolve.resolve(Model(str(DEMO)), fetch=False))
+        held = memory_fit.footprint_of((_step(method),), resolve.resolve(Model(str(DEMO)), fetch=False))
         if held is not None:
-            assert 0 < memory_fit.need(held, {}, None, _cpu(1), "float32").weights_bytes <= most, method
+            assert 0 < memory_fit.estimate(held, {}, None, _cpu(1), "float32").weights_bytes <= most, method
     stored = audit.audit(DEMO, None)
     assert whole.parameters.linear + whole.parameters.rest == stored.parameters
     assert whole.parameters.stored_bytes == stored.weight_bytes
@@ -182,22 +182,22 @@ def test_a_cut_model_is_smaller_and_has_less_to_keep() -> None:
 def test_a_gguf_file_is_what_it_holds(tmp_path: Path) -> None:
     """No more than its tensors: the embedding beside a head of its own stays in the host's memory."""
     file = write(tmp_path / "m.gguf")
-    held = memory_fit.held((), resolve.resolve(Model(str(file)), fetch=False))
+    held = memory_fit.footprint_of((), resolve.resolve(Model(str(file)), fetch=False))
     assert held is not None
     assert held.bits is None
-    assert 0 < memory_fit.need(held, {}, None, _cpu(1), "").weights_bytes <= file.stat().st_size
+    assert 0 < memory_fit.estimate(held, {}, None, _cpu(1), "").weights_bytes <= file.stat().st_size
 
 
 def test_what_is_not_known_refuses_nothing() -> None:
     """A Hub model that is not here yet has no size, nor has one without a plain decoder a cache."""
-    assert memory_fit.held((), resolve.Resolved(None, "hub:owner/name@main", "hf")) is None
-    strange = Held("hf", Parameters(10, 10, 40, None), None)
-    assert memory_fit.need(strange, {}, Offline(), _cpu(1), "bfloat16").kv_bytes == 0
+    assert memory_fit.footprint_of((), resolve.Resolved(None, "hub:owner/name@main", "hf")) is None
+    strange = Footprint("hf", Parameters(10, 10, 40, None), None)
+    assert memory_fit.estimate(strange, {}, Offline(), _cpu(1), "bfloat16").kv_bytes == 0
 
 
 def test_an_estimate_costs_little() -> None:
     """5,000 cells on an engine that holds weights: below 0.3 s of CPU."""
     held, cell = _held(DEMO), _cell("hf", Offline(), dtype="float32")
     began = time.process_time()
-    assert not any(memory_fit.against(cell, held, _gpu()) for _ in range(5000))
+    assert not any(memory_fit.why_too_large(cell, held, _gpu()) for _ in range(5000))
     assert time.process_time() - began < 0.3

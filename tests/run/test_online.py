@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from bench.contract.errors import UserError
 from bench.contract.record import Result
 from bench.contract.workload import Workload
 from bench.process import server
 from bench.progress.progress import Progress
-from bench.run import plan, runner
+from bench.run import plan, records, runner
 from bench.store import Store
 from bench.suite import config
 from tests.conftest import Command
 
+_WORKLOAD: TypeAdapter[Workload] = TypeAdapter(Workload)
 _CLOSED = {"kind": "closed", "concurrency": 4, "prompt_tokens": 16, "new_tokens": 8, "requests": 20}
 _OPEN = {"kind": "open", "rate_per_s": 40, "prompt_tokens": 16, "new_tokens": 8, "requests": 20}
 
@@ -39,7 +41,7 @@ def _run(store: Store, engine: dict[str, Any], *loads: dict[str, Any]) -> list[R
     made = plan.plan(suite, fetch=False)
     with Progress() as progress:
         runner.run(made, store, progress, retry_failed=True)
-    return runner.records(made, store)
+    return records.current(made, store)
 
 
 @pytest.mark.usefixtures("cache")
@@ -86,10 +88,10 @@ def test_a_kinds_own_fields_alone_make_its_digest(cache: Path) -> None:
                 "devices": ["cpu"],
             }
         )
-        suite = replace(suite, workloads=(Workload(**load),))  # a suite file may not say some of these
+        suite = replace(suite, workloads=(_WORKLOAD.validate_python(load),))  # as old records have them
         return {item.digest for item in plan.plan(suite, fetch=False).items}
 
-    offline = {"batch": 1, "prompt_tokens": 16, "new_tokens": 8}
+    offline = {"kind": "offline", "batch": 1, "prompt_tokens": 16, "new_tokens": 8}
     assert digests(offline) == digests({**offline, "requests": 7, "rate_per_s": 3.0})
     assert digests(_CLOSED) == digests({**_CLOSED, "batch": 9, "burstiness": 2.0})
     assert digests(_CLOSED) != digests({**_CLOSED, "requests": 21})

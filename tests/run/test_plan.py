@@ -8,7 +8,7 @@ import pytest
 from bench.contract.errors import UserError
 from bench.contract.spec import Suite
 from bench.publish import plans
-from bench.run import plan, runner
+from bench.run import plan, records
 from bench.store import Store
 from bench.suite import config
 from tests.formats.gguf_models import write
@@ -90,7 +90,7 @@ def test_five_thousand_cells_are_planned_in_three_seconds(tmp_path: Path) -> Non
     suite = _suite(recipes=recipes, workloads=[{"batch": n} for n in range(1, 101)])
     began = time.process_time()
     made = plan.plan(suite, fetch=False)
-    todo = runner.pending(made, Store(tmp_path))
+    todo = records.pending(made, Store(tmp_path))
 
     assert (len(made.cells), len(todo)) == (5000, 15000)
     assert time.process_time() - began < 3

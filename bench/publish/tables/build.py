@@ -12,9 +12,9 @@ from typing import Literal
 
 from bench.contract import plugins
 from bench.contract.errors import UserError
-from bench.contract.workload import Offline, Trace
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
+from bench.contract.workload import Offline, Trace
 from bench.measure.roofline import bound
 from bench.measure.sanity import CLIENT, marks
 from bench.measure.stats import holm, spread

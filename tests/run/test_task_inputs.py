@@ -10,9 +10,10 @@ import pytest
 
 from bench.contract.record import Result
 from bench.contract.spec import Suite
-from bench.process import cache as kept
+from bench.process import cache as folders
 from bench.progress.progress import Progress
-from bench.run import artifacts, plan, references, runner
+from bench.run import artifacts, plan, records, runner, task_inputs
+from bench.run.planned import Reference
 from bench.store import Store
 from bench.suite import config
 from tests.conftest import Command
@@ -30,7 +31,7 @@ def _run(suite: Suite, store: Store) -> list[Result]:
     made = plan.plan(suite, fetch=False)
     with Progress() as progress:
         runner.run(made, store, progress, retry_failed=True)
-    return runner.records(made, store)
+    return records.current(made, store)
 
 
 def _written(cache: Path) -> dict[str, int]:
@@ -74,12 +75,12 @@ def test_a_damaged_reference_is_made_again(cache: Path, tmp_path: Path) -> None:
     (folder,) = (cache / "references").glob("*/")
     whole = (folder / "logprobs.npy").read_bytes()
     item = made.items[0]
-    artifact = artifacts.make(item.made.steps, made.resolved, item.made.hardware, print)
+    artifact = artifacts.make(item.artifact.steps, made.resolved, item.artifact.hardware, print)
     for how in ("cut", "gone", "about", "part"):
         _harm(folder, how)
-        assert not kept.find("references", folder.name, "reference.json")
-        assert item.reference is not None
-        assert references.ensure(item.reference, artifact, print, timeout_s=60) == folder
+        assert not folders.find("references", folder.name, "reference.json")
+        assert isinstance(item.task_input, Reference)
+        assert task_inputs.reference_folder(item.task_input, artifact, made.suite, print) == folder
         assert (folder / "logprobs.npy").read_bytes() == whole
         assert not list((cache / "references").glob("*.part"))
     assert result.status == "ok"
@@ -94,7 +95,7 @@ def test_its_digest_follows_text_baseline_engine_and_task(tmp_path: Path) -> Non
 
     def planned(**more: object) -> tuple[str, set[str]]:
         items = plan.plan(_suite(**{"tasks": [task], **more}), fetch=False).items
-        (reference,) = {i.reference.digest for i in items if i.reference}
+        (reference,) = {i.task_input.digest for i in items if isinstance(i.task_input, Reference)}
         return reference, {i.digest for i in items}
 
     reference, cells = planned()
@@ -123,7 +124,7 @@ def test_the_baseline_is_the_tables() -> None:
 
     def chosen(*recipes: object) -> set[str]:
         items = plan.plan(_suite(recipes=list(recipes)), fetch=False).items
-        return {i.reference.made.recipe.name for i in items if i.reference}
+        return {i.task_input.artifact.recipe.name for i in items if isinstance(i.task_input, Reference)}
 
     assert chosen("as-is", gptq, named) == {"baseline"}
     assert chosen(gptq, "fp32", "as-is") == {"as-is"}
@@ -165,7 +166,7 @@ def test_only_one_recipe_still_has_its_baseline(cache: Path, tmp_path: Path) -> 
     (about,) = [json.loads(f.read_text()) for f in cache.glob("references/*/reference.json")]
 
     assert about["recipe"] == "fp32"
-    assert [r.status for r in runner.records(made, Store(tmp_path / "results"))] == ["ok"]
+    assert [r.status for r in records.current(made, Store(tmp_path / "results"))] == ["ok"]
 
 
 @pytest.mark.engine

@@ -1,0 +1,81 @@
+"""One offline or score round: a worker in the engine's environment, beside the counter of its device's energy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from bench.contract.job import Job
+from bench.contract.spec import Suite
+from bench.contract.workload import Offline
+from bench.envs.environment import Environment
+from bench.load import prompts
+from bench.machine import counters, probes
+from bench.process import supervisor
+from bench.run import artifacts, energy_window
+from bench.run.artifacts import BuiltArtifact
+from bench.run.planned import PlannedRound
+
+_WARMUP_GROUPS = 8  # at the most
+
+
+def run(
+    item: PlannedRound,
+    built: BuiltArtifact,
+    task_input: Path | None,
+    env: Environment,
+    suite: Suite,
+    *,
+    report: Callable[[str], None] = lambda _: None,
+    open_reader: counters.OpenReader = counters.reader,
+) -> supervisor.Outcome:
+    """What the worker observed; an offline round on a device that counts its energy gets a window for that.
+
+    What the probe saw from that window on is in no other fact but `probe_cpu_s`, its own time. Without a
+    counter nothing is waited for.
+    """
+    report("starting")
+    job = _job(item, built, task_input, suite.seed)
+    counted = item.mode == "offline" and suite.energy_window_s > 0
+    idle = energy_window.idle_facts(job.device, open_reader, report) if counted else {}
+    outcome = supervisor.run(
+        replace(job, energy_window_s=suite.energy_window_s if idle else 0.0),
+        env,
+        timeout_s=suite.timeout_s,
+        memory_limit_bytes=suite.memory_limit_bytes,
+        report=report,
+        open_reader=open_reader,
+    )
+    if "energy_window" not in outcome.answer.facts:
+        return outcome
+    start_s, samples = outcome.answer.facts["energy_window"]["start_s"], outcome.probe.seen
+    first = next((i for i, s in enumerate(samples) if s.time_s >= start_s), None)
+    observed = probes.observe(samples[: None if first is None else first + 1], outcome.probe.cpu_s)
+    facts = energy_window.with_window(outcome.answer.facts, idle, outcome.probe)
+    return replace(outcome, answer=replace(outcome.answer, facts=facts), observed=observed.facts())
+
+
+def _job(item: PlannedRound, built: BuiltArtifact, task_input: Path | None, seed: int) -> Job:
+    cell = item.cell
+    job = Job(
+        kind="score",
+        plugin=cell.engine.name,
+        folder=str(built.folder),
+        answer="",
+        device=cell.device,
+        options=artifacts.absolute(cell.engine.options),
+        artifact=built.artifact,
+        reference=str(task_input or ""),
+    )
+    if cell.task is not None:
+        return replace(job, task=cell.task.kind, task_options=artifacts.absolute(cell.task.options))
+    load = cell.workload
+    assert isinstance(load, Offline)  # noqa: S101  (the mode of the round)
+    ids = prompts.unique(
+        (_WARMUP_GROUPS + load.repeats) * load.batch,
+        load.prompt_tokens,
+        built.artifact.audit.vocab_size,
+        f"{seed}/{load.title}/{item.round}",
+    )
+    return replace(job, kind="offline", workload=load, prompts=ids)

@@ -1,0 +1,81 @@
+"""The records of a plan: the path each round's has, what it may show, and which are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from bench.contract.record import Artifact, Result
+from bench.contract.spec import Cell, Options, Recipe, Step, Task
+from bench.contract.workload import Trace
+from bench.models import resolve
+from bench.run.planned import Plan, PlannedRound
+from bench.store import Store
+
+
+def pending(plan: Plan, store: Store, *, retry_failed: bool = False) -> list[PlannedRound]:
+    """The rounds without a record of their digest; failed ones too when they are to be retried."""
+    return [item for item, record in stored(plan, store) if is_pending(item, record, retry_failed=retry_failed)]
+
+
+def current(plan: Plan, store: Store) -> list[Result]:
+    """The plan's records that are there and have the digest of their round."""
+    return [record for item, record in stored(plan, store) if record is not None and record.digest == item.digest]
+
+
+def stored(plan: Plan, store: Store) -> Iterator[tuple[PlannedRound, Result | None]]:
+    """Each round with the record at its path, whatever the digest of that is."""
+    cells: dict[int, Cell] = {}  # the rounds of a cell share it, and there may be thousands
+    for item in plan.items:
+        if id(item.cell) not in cells:
+            cells[id(item.cell)] = public_cell(item.cell)
+        yield item, store.find(_skeleton(plan, item, cells[id(item.cell)]))
+
+
+def is_pending(item: PlannedRound, record: Result | None, *, retry_failed: bool) -> bool:
+    if record is None or record.digest != item.digest:
+        return True
+    return retry_failed and record.status == "failed"
+
+
+def skeleton(plan: Plan, item: PlannedRound) -> Result:
+    """The record of a round before it has run: it has the record's path."""
+    return _skeleton(plan, item, public_cell(item.cell))
+
+
+def _skeleton(plan: Plan, item: PlannedRound, cell: Cell) -> Result:
+    return Result(
+        digest=item.digest,
+        suite=plan.suite.name,
+        cell=cell,
+        round=item.round,
+        status="unsupported",
+        reason=item.reason,
+        hardware=item.artifact.hardware,
+    )
+
+
+def public_cell(cell: Cell) -> Cell:
+    """The cell as a record may show it: no folder of this machine in it."""
+    model = replace(cell.model, source=resolve.public(cell.model.source), name=cell.model.label)
+    task = Task(cell.task.kind, _public(cell.task.options), cell.task.name) if cell.task else None
+    load = cell.workload
+    load = replace(load, path=Path(load.path).name) if isinstance(load, Trace) else load
+    recipe = Recipe(cell.recipe.name, _public_steps(cell.recipe.steps))
+    return replace(cell, model=model, recipe=recipe, task=task, workload=load)
+
+
+def public_artifact(artifact: Artifact) -> Artifact:
+    """The artifact's facts as a record may show them."""
+    return replace(artifact, steps=_public_steps(artifact.steps))
+
+
+def _public_steps(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    return tuple(Step(step.method, _public(step.options)) for step in steps)
+
+
+def _public(options: Options) -> Options:
+    return {
+        k: f"path:{Path(v).name}" if isinstance(v, str) and v.startswith("path:") else v for k, v in options.items()
+    }

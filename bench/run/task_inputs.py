@@ -1,0 +1,168 @@
+"""What a task needs before it scores an artifact, built once and found by its digest.
+
+A reference is the baseline's predictions: its digest covers the baseline's artifact, the engine with its
+environment, and the task with its text. Requests come from a task's own library: the model, the task with
+all its texts, the library's environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.contract import plugins, wire
+from bench.contract.job import Answer, Job, JobKind
+from bench.contract.spec import Cell, Suite, Task
+from bench.envs import environment
+from bench.formats import audit
+from bench.models.resolve import Resolved
+from bench.process import cache, supervisor
+from bench.run import artifacts
+from bench.run.artifacts import BuiltArtifact, Report
+from bench.run.planned import PlannedArtifact, Reference, Requests
+
+
+def baseline(planned: Sequence[PlannedArtifact]) -> PlannedArtifact:
+    """The tables' rule: the recipe of that name, else one without steps, else the first in format hf."""
+    named = [a for a in planned if a.recipe.name == "baseline"]
+    stepless = [a for a in planned if not a.recipe.steps]
+    original = [a for a in planned if a.format == "hf"]
+    return next(iter([*named, *stepless, *original, *planned]))
+
+
+def reference(
+    task: Task,
+    cells: Sequence[Cell],
+    artifact: PlannedArtifact,
+    unsupported_reason: Callable[[Cell], str],
+    task_key: object,
+) -> Reference:
+    """On the engine of the first of the baseline's `cells`, in the suite's order, that can run.
+
+    `task_key` is the task's part of a digest.
+    """
+    reason = artifact.reason
+    for cell in cells:
+        if reason := artifact.reason or unsupported_reason(cell):
+            continue
+        engine = plugins.load(plugins.ENGINES, cell.engine.name)
+        env = plugins.engine_env(engine, artifact.format)
+        key = [
+            "reference",
+            artifact.digest,
+            cell.engine.name,
+            wire.plain(cell.engine.options),
+            engine.VERSION,
+            environment.identity(env),
+            task_key,
+            artifact.hardware.slug,
+        ]
+        return Reference(task, artifact, cell.engine, env, wire.digest(key))
+    sentence = f"no engine of the suite can score the baseline ({artifact.recipe.name}): {reason}"
+    return Reference(task, artifact, cells[0].engine, "", "", sentence)
+
+
+def requests(task: Task, resolved: Resolved, context: int, task_key: object) -> Requests:
+    """The requests of a task that has an environment of its own; `task_key` as of a reference."""
+    module = plugins.load(plugins.TASKS, task.kind)
+    depends = module.depends(module.Options(**task.options))
+    key = ["questions", resolved.identity, context, task_key, depends, environment.identity(module.ENV)]
+    return Requests(task, module, resolved, context, wire.digest(key))
+
+
+def reference_folder(reference: Reference, built: BuiltArtifact, suite: Suite, report: Report) -> Path:
+    """The folder with the baseline's predictions, made now if it is not in the cache; CellError if that fails."""
+    title = reference.task.title
+
+    def fill(part: Path) -> Mapping[str, Any]:
+        report(f"{title}: keeping the baseline's predictions")
+        job = Job(
+            kind="reference",
+            plugin=reference.engine.name,
+            folder=str(built.folder),
+            answer="",
+            device=reference.artifact.hardware.device,
+            options=artifacts.absolute(reference.engine.options),
+            out=str(part),
+            artifact=built.artifact,
+            task=reference.task.kind,
+            task_options=artifacts.absolute(reference.task.options),
+        )
+        outcome = supervisor.succeeded(
+            supervisor.run(
+                job,
+                environment.ensure(reference.env, report),
+                timeout_s=suite.timeout_s,
+                memory_limit_bytes=suite.memory_limit_bytes,
+                report=lambda phase: report(f"{title}: the baseline's predictions, {phase}"),
+            )
+        )
+        return {
+            **outcome.answer.facts,
+            "engine": reference.engine.title,
+            "artifact": reference.artifact.digest,
+            "recipe": reference.artifact.recipe.name,
+            "receipts": outcome.answer.receipts,
+            "wall_s": outcome.wall_s,
+        }
+
+    return cache.ensure("references", reference.digest, "reference.json", fill)
+
+
+def requests_folder(requests: Requests, suite: Suite, report: Report) -> Path:
+    """The folder with the requests, built now if it is not in the cache; CellError if that fails."""
+
+    def fill(part: Path) -> Mapping[str, Any]:
+        report(f"{requests.task.title}: building the requests")
+        tokenizer = _tokenizer_folder(requests, suite, report)
+        context = requests.context or audit.audit(requests.resolved.local_folder, None).context
+        job = replace(_job(requests, "ask", tokenizer), out=str(part), context=context)
+        return _run(job, requests.task_module.ENV, suite, report).answer.facts
+
+    return cache.ensure("asked", requests.digest, "asked.json", fill)
+
+
+def score_replies(requests: Requests, folder: Path, replied: Answer, suite: Suite, report: Report) -> Answer:
+    """The engine's answer with its replies scored: what is recorded of the round. CellError if that fails."""
+    report("scoring the replies")
+    replies = {key: replied.facts[key] for key in ("scores", "written")}
+    rest = {key: value for key, value in replied.facts.items() if key not in replies}
+    tokenizer = _tokenizer_folder(requests, suite, report)
+    job = replace(_job(requests, "judge", tokenizer), reference=str(folder), replies=replies)
+    outcome = _run(job, requests.task_module.ENV, suite, report)
+    facts = {**rest, **outcome.answer.facts, "judge_s": outcome.wall_s}
+    return replace(replied, facts=facts, items=outcome.answer.items)
+
+
+def _tokenizer_folder(requests: Requests, suite: Suite, report: Report) -> Path:
+    """The folder with the model's tokenizer: the model's own, or one extracted from its single file."""
+    model = requests.resolved.local_folder
+    env = requests.task_module.TOKENIZERS.get(requests.resolved.format)
+    if env is None or (model / "tokenizer.json").is_file():
+        return model
+
+    def fill(part: Path) -> Mapping[str, Any]:
+        _run(replace(_job(requests, "tokenizer", model), out=str(part)), env, suite, report)
+        return {}
+
+    digest = wire.digest(["tokenizer", requests.resolved.identity, environment.identity(env)])
+    return cache.ensure("tokenizers", digest, "about.json", fill)
+
+
+def _job(requests: Requests, kind: JobKind, folder: Path) -> Job:
+    return Job(
+        kind=kind,
+        plugin=requests.task.kind,
+        folder=str(folder),
+        answer="",
+        device="cpu",
+        options={},
+        task_options=artifacts.absolute(requests.task.options),
+    )
+
+
+def _run(job: Job, env: str, suite: Suite, report: Report) -> supervisor.Outcome:
+    ready = environment.ensure(env, report)
+    return supervisor.succeeded(supervisor.run(job, ready, timeout_s=suite.timeout_s))
