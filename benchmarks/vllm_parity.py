@@ -28,6 +28,7 @@ from typing import Any
 
 from bench.contract.record import Artifact, Audit
 from bench.engines import vllm
+from bench.engines.vllm.options import command_line, variables
 
 _ROOT = Path(__file__).resolve().parents[1]
 _AUDIT = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
@@ -110,7 +111,7 @@ def _theirs(given: argparse.Namespace) -> float:
                 sys.executable,
                 "-c",
                 _THEIRS,
-                *vllm.flags(given.model, options, given.device),
+                *command_line(given.model, options, given.device),
                 "--dataset-name",
                 "random",
                 "--num-prompts",
@@ -134,8 +135,8 @@ def _run(argv: list[str], given: argparse.Namespace) -> str:
     options = vllm.Options(threads=given.threads)
     apart = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if given.together else {}
     said = {"VLLM_LOGGING_STREAM": "ext://sys.stderr"}
-    variables = {**os.environ, **vllm.variables(options, given.device), **apart, **said}
-    done = subprocess.run(argv, cwd=_ROOT, env=variables, capture_output=True, text=True, check=False)
+    environ = {**os.environ, **variables(options, given.device), **apart, **said}
+    done = subprocess.run(argv, cwd=_ROOT, env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{argv[2][:60]} failed: {(done.stderr or done.stdout)[-1500:]}")
     return done.stdout

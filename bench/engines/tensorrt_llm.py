@@ -17,8 +17,7 @@ import re
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,8 @@ from bench.contract.errors import UserError
 from bench.contract.hooks import DecodeStep, LogitBlock, Server, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.engines._batch import check_context, check_kv_cache, check_sequences, decode_steps
+from bench.engines._loading import load_error
 from bench.formats import folder as model_folder
 
 ENV = "tensorrt_llm"
@@ -44,7 +45,7 @@ _START = (
     "import pathlib, sys; pathlib.Path('settings.yaml').write_text(sys.argv.pop(1)); "
     "from tensorrt_llm.commands.serve import main; main()"
 )
-_SAID = {
+_RECEIPTS = {
     "tensorrt_llm": re.compile(r"TensorRT[- ]LLM version: (\S+)"),
     "backend": re.compile(r"Using LLM with (\w+) backend"),
     "attention": re.compile(r"\battn_backend='(\w+)'"),
@@ -59,7 +60,6 @@ _SIZES = {
     "kv_bytes": re.compile(r"Allocated ([\d.]+) GiB for max tokens in paged KV cache"),
     "peak_bytes": re.compile(r"Peak memory during memory usage profiling \([^)]*\): ([\d.]+) GiB"),
 }
-Arrivals = Iterable[tuple[float, int, Sequence[int]]]
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
         return f"TensorRT-LLM loads no {artifact_format}: unquantized weights, and files of ModelOpt"
     if not cell.device.startswith("cuda"):
         return f"{_NEEDS}, and its packages cannot be installed without one"
-    found = hardware.gpus[0].compute_capability
-    if tuple(int(part) for part in found.split(".")) < (8, 0):
-        return f"{_NEEDS}, this one has {found}"
+    capability = hardware.gpus[0].compute_capability
+    if tuple(int(part) for part in capability.split(".")) < (8, 0):
+        return f"{_NEEDS}, this one has {capability}"
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
     dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
     if dtype == "float32":
@@ -97,9 +97,9 @@ def open(  # noqa: A001  (the protocol's word)
     """Load the model on the first GPU the process sees; UserError for files TensorRT-LLM cannot load."""
     del artifact
     model_folder.require_weights(folder)
-    with _captured() as said:
+    with _captured_output() as log:
         llm = _load(folder, options)
-    session = TensorRTSession(llm, options, device, said[0], _context(folder, options))
+    session = TensorRTSession(llm, options, device, log[0], _context(folder, options))
     try:
         yield session
     finally:
@@ -111,38 +111,43 @@ class TensorRTSession(Session):
 
     def __init__(self, llm: Any, options: Options, device: str, log: str, context: int) -> None:
         self.llm, self.options, self.device, self.context = llm, options, device, context
-        self.said, self.sizes = read_log(log)
+        self.logged, self.sizes = read_log(log)
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         """A stream a prompt, all asked for at once; the scheduler decides which start together."""
         from tensorrt_llm import SamplingParams
 
-        self._room_for(len(prompts), len(prompts[0]) + new_tokens)
-        asked = SamplingParams(max_tokens=new_tokens, **_GREEDY)
-        arrivals: list[tuple[float, int, Sequence[int]]] = []
+        tokens = len(prompts[0]) + new_tokens
+        check_context(tokens, self.context)
+        check_sequences(len(prompts), self.options.sequences)
+        block, capacity = (int(self.logged.get(key, 0)) for key in ("kv_block_tokens", "kv_tokens"))
+        if capacity:
+            check_kv_cache(len(prompts), tokens, block or 1, capacity, "gpu_memory_fraction")
+        params = SamplingParams(max_tokens=new_tokens, **_GREEDY)
+        arrivals: list[tuple[float, list[tuple[int, Sequence[int]]]]] = []
 
         async def follow(row: int, prompt: Sequence[int]) -> None:
-            inputs, seen = {"prompt_token_ids": list(prompt)}, 0
-            async for output in self.llm.generate_async(inputs, asked, streaming=True):
-                made = output.outputs[0].token_ids
-                arrivals.append((time.perf_counter(), row, list(made[seen:])))
-                seen = len(made)
+            inputs, count = {"prompt_token_ids": list(prompt)}, 0
+            async for output in self.llm.generate_async(inputs, params, streaming=True):
+                ids = output.outputs[0].token_ids
+                arrivals.append((time.perf_counter(), [(row, list(ids[count:]))]))
+                count = len(ids)
 
         async def follow_all() -> None:
             await asyncio.gather(*(follow(row, prompt) for row, prompt in enumerate(prompts)))
 
         asyncio.run(follow_all())
-        yield from together(arrivals, len(prompts))
+        yield from decode_steps(arrivals, len(prompts))
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
         """The engine's context logits; for all but the last id where the ids leave no room for a token."""
         from tensorrt_llm import SamplingParams
 
-        self._fits(len(ids))
+        check_context(len(ids), self.context)
         fed = list(ids) if len(ids) < self.context else list(ids[:-1])
-        asked = SamplingParams(max_tokens=1, return_context_logits=True, **_GREEDY)
-        output = self.llm.generate({"prompt_token_ids": fed}, asked, use_tqdm=False)
-        yield from blocks(output.context_logits, len(fed))
+        params = SamplingParams(max_tokens=1, return_context_logits=True, **_GREEDY)
+        output = self.llm.generate({"prompt_token_ids": fed}, params, use_tqdm=False)
+        yield from _blocks(output.context_logits, len(fed))
 
     def receipts(self) -> Mapping[str, str]:
         """From its log, and from its arguments as it settled them where the log is silent."""
@@ -157,7 +162,7 @@ class TensorRTSession(Session):
             "compute_dtype": f"{args.dtype}, as asked",
             "kv_dtype": f"{args.dtype if kv == 'auto' else kv}, as asked",
             "cuda_graphs": "off" if args.cuda_graph_config is None else "on",
-            **self.said,
+            **self.logged,
             "threads": str(torch.get_num_threads()),
             "device": f"{self.device} ({torch.cuda.get_device_name(0)})",
             "torch": torch.__version__,
@@ -167,34 +172,8 @@ class TensorRTSession(Session):
         """From its log, in hundredths of a GiB. `kv_bytes` is the pool, all of it taken at the start."""
         return self.sizes
 
-    def _fits(self, tokens: int) -> None:
-        if tokens > self.context:
-            raise UserError(f"{tokens} tokens exceed the model's context of {self.context}: use shorter prompts")
 
-    def _room_for(self, batch: int, tokens: int) -> None:
-        """UserError when a sequence exceeds the context, or when the batch would run in parts."""
-        self._fits(tokens)
-        if batch > (most := self.options.sequences):
-            raise UserError(f"a batch of {batch} exceeds {most}, the option sequences: raise it")
-        block, room = (int(self.said.get(key, 0)) for key in ("kv_block_tokens", "kv_tokens"))
-        held = batch * (-(-tokens // block) * block if block else tokens)
-        if room and held > room:
-            raise UserError(f"the batch takes {held} tokens of a KV cache of {room}: raise gpu_memory_fraction")
-
-
-def together(arrivals: Arrivals, rows: int) -> Iterator[DecodeStep]:
-    """The steps of a batch from the tokens of its streams as they came: (time, row, tokens).
-
-    Step k is over when the last sequence has its k-th token, however far ahead the others are.
-    """
-    waiting: list[deque[int]] = [deque() for _ in range(rows)]
-    for time_s, row, tokens in arrivals:
-        waiting[row].extend(tokens)
-        while all(waiting):
-            yield DecodeStep(time_s, tuple(row.popleft() for row in waiting))
-
-
-def blocks(logits: Any, expected: int) -> Iterator[LogitBlock]:
+def _blocks(logits: Any, expected: int) -> Iterator[LogitBlock]:
     """Float32 blocks of a tensor [positions, vocabulary]; UserError where a position is missing."""
     import numpy as np
 
@@ -219,7 +198,7 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
         python,
         "-c",
         _START,
-        json.dumps(settings(folder, options), sort_keys=True),
+        json.dumps(_settings(folder, options), sort_keys=True),
         "serve",
         str(folder),
         "--backend",
@@ -241,15 +220,12 @@ def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:
 
     The KV cache is allocated twice, first to find out how much there is room for: the last line counts.
     """
-    found = {key: pattern.findall(text) for key, pattern in _SAID.items()}
-    sizes = {key: pattern.findall(text) for key, pattern in _SIZES.items()}
-    return (
-        {key: values[-1] for key, values in found.items() if values},
-        {key: int(float(values[-1]) * _GIB) for key, values in sizes.items() if values},
-    )
+    receipts = {key: last[-1] for key, pattern in _RECEIPTS.items() if (last := pattern.findall(text))}
+    sizes = {key: last[-1] for key, pattern in _SIZES.items() if (last := pattern.findall(text))}
+    return receipts, {key: int(float(gib) * _GIB) for key, gib in sizes.items()}
 
 
-def settings(folder: Path, options: Options) -> dict[str, Any]:
+def _settings(folder: Path, options: Options) -> dict[str, Any]:
     """Arguments of the LLM, JSON values all: what matters for a number, none left to the checkpoint.
 
     No reuse of blocks, which would leave out positions that are scored; no prompt in pieces, and so a pass
@@ -274,38 +250,37 @@ def _load(folder: Path, options: Options) -> Any:
     from tensorrt_llm import LLM
     from tensorrt_llm.llmapi import KvCacheConfig
 
-    given = settings(folder, options)
-    given["kv_cache_config"] = KvCacheConfig(**given["kv_cache_config"])
+    settings = _settings(folder, options)
+    settings["kv_cache_config"] = KvCacheConfig(**settings["kv_cache_config"])
     try:
-        return LLM(str(folder), backend="pytorch", skip_tokenizer_init=True, **given)
+        return LLM(str(folder), backend="pytorch", skip_tokenizer_init=True, **settings)
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError) as error:
-        first = str(error).replace(str(folder), "its folder").partition("\n")[0][:200]
-        raise UserError(f"TensorRT-LLM cannot load the artifact: {first or type(error).__name__}") from error
+        raise load_error("TensorRT-LLM", error, folder) from error
 
 
 @contextmanager
-def _captured() -> Iterator[list[str]]:
+def _captured_output() -> Iterator[list[str]]:
     """What this process and its children write meanwhile, by file descriptor, in one text; then on stderr.
 
     The library's C++ part writes past Python's streams, and its worker process inherits the descriptors.
     """
-    said: list[str] = []
-    kept = [os.dup(number) for number in (1, 2)]
+    log: list[str] = []
+    originals = [os.dup(number) for number in (1, 2)]
     with tempfile.TemporaryFile() as file:
         try:
             for number in (1, 2):
                 os.dup2(file.fileno(), number)
-            yield said
+            yield log
         finally:
             sys.stdout.flush()
-            for number, old in zip((1, 2), kept, strict=True):
-                os.dup2(old, number)
-                os.close(old)
+            for number, original in zip((1, 2), originals, strict=True):
+                os.dup2(original, number)
+                os.close(original)
             file.seek(0)
-            said.append(file.read().decode(errors="replace"))
-            sys.stderr.write(said[0])
+            log.append(file.read().decode(errors="replace"))
+            sys.stderr.write(log[0])
 
 
 def _context(folder: Path, options: Options) -> int:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bench.contract.columns import Column
 from bench.contract.record import Result
-from bench.publish.tables.columns import LATENCY_FIGURES, RATE_FIGURES, TASK_FIGURES, number
+from bench.publish.tables.columns import metric_columns, number, quotable
+
+_LATENCY = (quotable("ttft_p95_s"), quotable("ttft_s"))
+_RATE = (replace(quotable("slo_rate_per_s"), header="within SLO"), replace(quotable("output_tok_per_s"), header=""))
 
 
 def figure(result: Result) -> str:
@@ -11,14 +18,18 @@ def figure(result: Result) -> str:
 
     Of a load at a given rate it is the time to the first token: its throughput is what was asked.
     """
-    load = result.cell.workload
-    shown = TASK_FIGURES if load is None else RATE_FIGURES
-    if load is not None and load.kind in ("open", "trace"):
-        shown = LATENCY_FIGURES
-    column = next((column for column in shown if column.key in result.metrics), None)
+    column = next((column for column in _columns(result) if column.key in result.metrics), None)
     if column is None:
         return ""
-    name = column.header.format(title=result.facts.get("metric", "") if column.word == "{title}" else "")
-    name = "" if column.unit == "tok/s" else name.strip()
+    metric = result.facts.get("metric", "") if column.word == "{title}" else ""
     value = number(result.metrics[column.key] * column.scale, column.digits)
-    return " ".join(filter(None, (name, value, column.unit)))
+    name = column.header.format(title=metric).strip()
+    return " ".join(filter(None, (name, value, column.unit or column.text_unit)))
+
+
+def _columns(result: Result) -> Sequence[Column]:
+    """Those that may stand for the round, the best first."""
+    load, task = result.cell.workload, result.cell.task
+    if load is None:
+        return metric_columns(task.kind) if task else ()
+    return _LATENCY if load.kind in ("open", "trace") else _RATE

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from bench.contract import wire
+from bench.contract.columns import Column
 from bench.contract.spec import Cell
-from bench.publish.tables.columns import DASH, FORETOLD, Column, number
+from bench.publish.tables.columns import DASH, GIB, number, quotable
 from bench.publish.tables.model import Section
 
 
@@ -62,7 +64,12 @@ class Measured(Protocol):
     def prompt_error(self) -> tuple[float, float] | None: ...
 
 
-_HEADS = ("recipe", "engine", "fits?", *(column.named for column in FORETOLD.values()), "by")
+PREDICTED = (
+    replace(quotable("total_bytes"), header="needs", unit="GiB", scale=1 / GIB),
+    *map(quotable, ("ttft_s", "tpot_s", "output_tok_per_s")),
+    replace(quotable("output_tok_per_s"), header="at most"),
+)
+_HEADS = ("recipe", "engine", "fits?", *(column.named for column in PREDICTED), "by")
 
 
 def sections(predictions: Sequence[Predicted]) -> tuple[list[Section], list[str]]:
@@ -114,7 +121,7 @@ def as_json(predictions: Sequence[Predicted], measured: Measured, gpu: str) -> s
 def _line(p: Predicted, reasons: dict[str, int]) -> tuple[str, ...]:
     names, need = (p.cell.recipe.name, p.cell.engine.title), p.need.total_bytes if p.need else None
     rates = [p.output_tok_per_s(least=least) for least in (False, True)]
-    shown = [_shown(*pair) for pair in zip(FORETOLD.values(), (need, p.ttft_s, p.tpot_s, *rates), strict=True)]
+    shown = [_shown(*pair) for pair in zip(PREDICTED, (need, p.ttft_s, p.tpot_s, *rates), strict=True)]
     if p.reason:
         note = reasons.setdefault(p.reason, len(reasons) + 1)
         return (*names, f"no [{note}]", *shown, DASH)

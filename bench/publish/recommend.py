@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from bench.contract import plugins, wire
+from bench.contract.columns import RECOVERY, Group
 from bench.contract.errors import UserError
 from bench.measure.frontier import dominates
 from bench.measure.sanity import DUMMY
-from bench.publish.tables.columns import DASH, JUDGED, RECOVERY, number
-from bench.publish.tables.model import Entry, Row, Section
+from bench.publish.tables.columns import DASH, RECOMMENDED_BY, number, task_columns
+from bench.publish.tables.model import CellSummary, Row, Section
 
 Objective = Literal["tok_per_s", "energy", "memory"]
 LEGEND = "frontier: dominated by nothing; dominated: in no figure better than that other, in one or more worse"
@@ -64,7 +65,7 @@ def recommend(rows: Sequence[Row], workload: str, wish: Wish) -> list[Candidate]
 
 def _placed(one: Candidate, pick: Candidate, able: Sequence[Candidate], objective: Objective) -> Candidate:
     """A feasible candidate with its place among the feasible ones."""
-    known = [key for key in JUDGED if all(key in c.figures for c in able)]
+    known = [key for key in RECOMMENDED_BY if all(key in c.figures for c in able)]
     over = [other for other in able if _dominates(other, one, known)]
     placed = replace(one, feasible=True, frontier=not over, picked=one is pick)
     if one is pick:
@@ -117,7 +118,7 @@ def workload_of(rows: Sequence[Row], asked: str, wish: Wish) -> str:
     if asked and asked not in titles:
         raise UserError(f"no record of the workload {asked}; there are: {', '.join(titles) or 'none'}")
     needed = [wish.objective, *(["ttft_p95_s"] if wish.ttft_p95_s else [])]
-    words = " and ".join(JUDGED[key].named for key in needed)
+    words = " and ".join(RECOMMENDED_BY[key].named for key in needed)
     fit = [t for t in titles if any(all(k in _figures(r, t) for k in needed) for r in rows if _ran(r, t))]
     if asked and asked not in fit:
         other = f"choose of {', '.join(sorted(fit))}" if fit else "none of the suite's has: run one that does"
@@ -146,7 +147,7 @@ def without_quality(rows: Sequence[Row], suite: str, wish: Wish) -> str:
 
 def section(found: Sequence[Candidate], workload: str) -> Section:
     """For a person: a line per candidate, the reasons last."""
-    keys = [key for key in JUDGED if any(key in c.figures for c in found)]
+    keys = [key for key in RECOMMENDED_BY if any(key in c.figures for c in found)]
     lines = tuple(
         (
             c.recipe,
@@ -157,7 +158,7 @@ def section(found: Sequence[Candidate], workload: str) -> Section:
         )
         for c in found
     )
-    return Section(workload, ("recipe", "engine", *(JUDGED[k].named for k in keys), "verdict", "why"), lines)
+    return Section(workload, ("recipe", "engine", *(RECOMMENDED_BY[k].named for k in keys), "verdict", "why"), lines)
 
 
 def _verdict(c: Candidate) -> str:
@@ -179,15 +180,11 @@ def _ran(row: Row, workload: str) -> bool:
 
 def _figures(row: Row, workload: str) -> dict[str, float]:
     medians = {key: found.median for key, found in row.workloads[workload].figures.items()}
-    joules = medians.get("energy_net_j_per_output_token") if medians.get("energy_valid") else None
-    found = {
-        "tok_per_s": medians.get("output_tok_per_s"),
-        "recovery": recovery(row),
-        "ttft_p95_s": medians.get("ttft_p95_s"),
-        "memory": medians.get("peak_memory_bytes"),
-        "energy": joules,
-    }
-    return {key: value for key, value in found.items() if value is not None}
+    figures = {name: medians.get(column.key) for name, column in RECOMMENDED_BY.items()}
+    figures["recovery"] = recovery(row)
+    if not medians.get("energy_valid"):
+        figures["energy"] = None
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def recovery(row: Row) -> float | None:
@@ -196,13 +193,15 @@ def recovery(row: Row) -> float | None:
     return min(known, default=None)
 
 
-def _recovered(row: Row, entry: Entry) -> float | None:
+def _recovered(row: Row, entry: CellSummary) -> float | None:
     if entry.status != "ok":
         return None
     if RECOVERY.key in entry.change:
         return entry.change[RECOVERY.key]
-    if "perplexity_change_fraction" in entry.change:
-        return 1 / (1 + entry.change["perplexity_change_fraction"])
+    for column in task_columns(entry.kind):
+        if Group.RELATIVE in column.groups and column.key in entry.change:
+            ratio = 1 + entry.change[column.key]
+            return 1 / ratio if column.better == "lower" else ratio
     return 1.0 if row.baseline else None
 
 
@@ -210,17 +209,17 @@ def _against(candidate: Candidate, wish: Wish) -> str:
     """The limits that it does not keep, in words; nothing where it keeps all."""
     figures, said = candidate.figures, []
     if wish.objective not in figures:
-        said.append(f"{JUDGED[wish.objective].named} was not measured")
+        said.append(f"{RECOMMENDED_BY[wish.objective].named} was not measured")
     limits = {"recovery": wish.min_recovery, "ttft_p95_s": wish.ttft_p95_s, "memory": wish.memory_bytes}
     for key, limit in limits.items():
         if limit is None:
             continue
-        title, more = JUDGED[key].named, JUDGED[key].better == "higher"
+        title, more = RECOMMENDED_BY[key].named, RECOMMENDED_BY[key].better == "higher"
         if key not in figures:
             said.append(f"{title} was not measured")
         elif (figures[key] < limit) if more else (figures[key] > limit):
             mine, asked = (_shown(key, value, digits=4) for value in (figures[key], limit))
-            told = f"{JUDGED[key].header} {mine} {'<' if more else '>'} {asked} {JUDGED[key].unit}"
+            told = f"{RECOMMENDED_BY[key].header} {mine} {'<' if more else '>'} {asked} {RECOMMENDED_BY[key].unit}"
             said.append(told.strip())
     return "; ".join(said)
 
@@ -230,12 +229,12 @@ def _dominates(one: Candidate, other: Candidate, keys: Sequence[str]) -> bool:
 
 
 def _gain(key: str, mine: float, other: float) -> float:
-    return mine - other if JUDGED[key].better == "higher" else other - mine
+    return mine - other if RECOMMENDED_BY[key].better == "higher" else other - mine
 
 
 def _order(objective: Objective) -> Callable[[Candidate], tuple[float, float, float, str, str]]:
     def key(c: Candidate) -> tuple[float, float, float, str, str]:
-        best, more = c.figures.get(objective), JUDGED[objective].better == "higher"
+        best, more = c.figures.get(objective), RECOMMENDED_BY[objective].better == "higher"
         return (
             float("inf") if best is None else -best if more else best,
             -c.figures.get("recovery", 0.0),
@@ -249,19 +248,19 @@ def _order(objective: Objective) -> Callable[[Candidate], tuple[float, float, fl
 
 def _why(pick: Candidate, able: Sequence[Candidate], objective: Objective) -> str:
     equal = [c for c in able if c is not pick and c.figures[objective] == pick.figures[objective]]
-    said = f"best {JUDGED[objective].named} of {len(able)} that keep the limits"
+    said = f"best {RECOMMENDED_BY[objective].named} of {len(able)} that keep the limits"
     return f"{said}; as good: {', '.join(_name(c, able) for c in equal)}" if equal else said
 
 
 def _beats(candidate: Candidate, pick: Candidate, keys: Sequence[str]) -> str:
     """What is on the frontier is better than the pick in something."""
     found = [key for key in keys if _gain(key, candidate.figures[key], pick.figures[key]) > 0]
-    words = [JUDGED[key].header for key in found]
+    words = [RECOMMENDED_BY[key].header for key in found]
     return f"better than the pick in {', '.join(words)}" if words else "as good as the pick"
 
 
 def _shown(key: str, value: float, *, digits: int = 3) -> str:
-    return number(value * JUDGED[key].scale, digits)
+    return number(value * RECOMMENDED_BY[key].scale, digits)
 
 
 def _name(candidate: Candidate, among: Sequence[Candidate]) -> str:

@@ -8,9 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.contract.errors import UserError
 
 _RESAMPLES = 10_000
 _Z95 = 1.959963984540054
+
+
+def require_same_items(
+    facts: Mapping[str, Any], other: Mapping[str, Any], same: Sequence[str], needed: Sequence[str] = ()
+) -> None:
+    """UserError where facts of a task cannot be compared: `same` ones differ, or one that is `needed` is not there."""
+    for key in (*same, *needed):
+        if key not in facts or key not in other:
+            raise UserError(f"facts of another version of the task cannot be compared: '{key}' is missing")
+    for key in same:
+        if facts[key] != other[key]:
+            raise UserError(f"figures over different items cannot be compared: '{key}' differs")
 
 
 def compare(mine: Sequence[float], baseline: Sequence[float], *, seed: int = 0) -> Mapping[str, float]:

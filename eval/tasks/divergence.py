@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.contract.columns import Column, Group, csv_only
 from bench.contract.errors import UserError
 from bench.contract.hooks import Session
 from eval.scoring import logprobs
@@ -24,7 +25,39 @@ from eval.text import windows
 
 VERSION = 1
 REFERENCE = True
+COLUMNS = (
+    Column(
+        "kl_mean",
+        "KL {title}",
+        digits=2,
+        better="lower",
+        groups=Group.LOG_AXIS,
+        interval=("kl_mean_low", "kl_mean_high"),
+        change=Column("kl_change", "change", interval=("kl_change_low", "kl_change_high")),
+        floor="kl_floor",
+        text_unit="nats",
+        axis_min=1e-4,  # such models differ in nothing one could notice
+    ),
+    Column(
+        "top1_agreement_fraction",
+        "same top-1",
+        "%",
+        100.0,
+        digits=4,
+        better="higher",
+        interval=("top1_agreement_low_fraction", "top1_agreement_high_fraction"),
+        change=Column(
+            "top1_change_fraction", "change", interval=("top1_change_low_fraction", "top1_change_high_fraction")
+        ),
+    ),
+    *csv_only("kl_mean_low", "kl_mean_high", "top1_agreement_low_fraction", "top1_agreement_high_fraction"),
+    *csv_only("kl_median", "kl_p99", "kl_max"),
+    Column("kl_floor", "noise floor", groups=Group.CSV_ONLY),
+    *csv_only("bits_per_byte_change", "bits_per_byte_change_low", "bits_per_byte_change_high"),
+)
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+# Facts that two comparable records share.
+_SAME = ("sha256", "context", "convention", "tokens", "windows", "window_tokens", "reference")
 
 
 @dataclass(frozen=True)
@@ -114,9 +147,7 @@ def compare_by_reference(facts: Mapping[str, Any], other: Mapping[str, Any]) -> 
     Nats per token and shares of tokens, from two windows on with the 95 % interval of `paired.per_token`.
     UserError where the two were not measured over the same text, or not against the same reference.
     """
-    for key in ("sha256", "context", "convention", "tokens", "windows", "window_tokens", "reference"):
-        if facts[key] != other[key]:
-            raise UserError(f"divergences over different items cannot be compared: '{key}' differs")
+    paired.require_same_items(facts, other, _SAME, ("window_kl", "window_top1"))
     counts, found = facts["window_tokens"], {}
     for name, unit, key in (("kl_change", "", "window_kl"), ("top1_change", "_fraction", "window_top1")):
         changes = [a - b for a, b in zip(facts[key], other[key], strict=True)]

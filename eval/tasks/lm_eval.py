@@ -19,6 +19,7 @@ from typing import Any
 
 from bench import paths
 from bench.contract import plugins
+from bench.contract.columns import PAIRED_CHANGES, SCORE_CHANGE, Column, Group
 from bench.contract.errors import UserError
 from bench.contract.hooks import Session, Verdict
 from eval.scoring import likelihood
@@ -29,9 +30,27 @@ VERSION = 1
 REFERENCE = False
 PATHS = ("include_path", "data")
 TOKENIZERS = {"gguf": "llamacpp"}  # Transformers reads a GGUF file's only where it has torch
+COLUMNS = (
+    Column(
+        "accuracy_fraction",
+        "{title}",
+        "%",
+        100.0,
+        better="higher",
+        groups=Group.PAIRED,
+        interval=("accuracy_low_fraction", "accuracy_high_fraction"),
+        change=SCORE_CHANGE,
+    ),
+    Column(
+        "score", "{title}", digits=4, groups=Group.PAIRED, interval=("score_low", "score_high"), change=SCORE_CHANGE
+    ),
+    *PAIRED_CHANGES,
+)
 _ASKED = "requests.json"
 _KEPT = ("max_length", "truncated", "requests", "texts_sha256", "tokens_sha256")
 _Z95 = 1.959963984540054
+# Facts that two comparable records share.
+_SAME = ("texts_sha256", "metric", "items", "max_length")
 
 
 @dataclass(frozen=True)
@@ -185,9 +204,7 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
 
 def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
     """Against the baseline on the same items: eval/paired.py says what each figure is."""
-    for key in ("texts_sha256", "metric", "items", "max_length"):
-        if facts[key] != baseline[key]:
-            raise UserError(f"scores over different items cannot be compared: '{key}' differs")
+    paired.require_same_items(facts, baseline, _SAME, ("scores", "item_scores"))
     mine, theirs = facts["scores"][facts["metric"]], baseline["scores"][facts["metric"]]
     found = {"score_recovery_fraction": mine / theirs} if theirs else {}
     if not (facts["item_scores"] and baseline["item_scores"]):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.contract.columns import Column, Group
 from bench.contract.errors import UserError
 from bench.contract.hooks import Session
 from eval.stats import paired
@@ -21,6 +22,21 @@ from eval.text import windows
 
 VERSION = 1
 REFERENCE = False
+_CHANGE = Column(
+    "perplexity_change_fraction",
+    "vs baseline",
+    "%",
+    100.0,
+    better="lower",
+    groups=Group.CHANGE | Group.RELATIVE,
+    interval=("perplexity_change_low_fraction", "perplexity_change_high_fraction"),
+)
+COLUMNS = (
+    Column("perplexity", "ppl {title}", digits=4, better="lower", groups=Group.LOG_AXIS, change=_CHANGE),
+    _CHANGE,
+)
+# Facts that two comparable records share.
+_SAME = ("sha256", "context", "stride", "tokens", "first_ids", "windows", "window_tokens")
 
 
 @dataclass(frozen=True)
@@ -67,9 +83,7 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
 
 def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
     """The relative change of perplexity and, from two windows on, its 95 % interval (`paired.per_token`)."""
-    for key in ("sha256", "context", "stride", "tokens", "first_ids", "windows", "window_tokens"):
-        if facts[key] != baseline[key]:
-            raise UserError(f"perplexities over different items cannot be compared: '{key}' differs")
+    paired.require_same_items(facts, baseline, _SAME, ("window_nll",))
     counts = facts["window_tokens"]
     changes = [a - b for a, b in zip(facts["window_nll"], baseline["window_nll"], strict=True)]
     mean, half = paired.per_token(changes, counts)

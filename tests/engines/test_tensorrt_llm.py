@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import DecodeStep
 from bench.contract.record import Artifact, Audit, Gpu, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe
 from bench.engines import tensorrt_llm
@@ -107,7 +106,7 @@ def test_a_pass_is_as_long_as_the_context(tmp_path: Path) -> None:
     """A prompt longer than a pass would be refused by the library, which is told not to cut it."""
     folder = _folder(tmp_path, '{"max_position_embeddings": 131072}')
 
-    assert tensorrt_llm.settings(folder, tensorrt_llm.Options())["max_num_tokens"] == 131072
+    assert tensorrt_llm._settings(folder, tensorrt_llm.Options())["max_num_tokens"] == 131072
 
 
 def test_the_log_is_read() -> None:
@@ -135,35 +134,28 @@ def test_a_log_without_facts_has_none() -> None:
     assert tensorrt_llm.read_log("[TensorRT-LLM][INFO] nothing of note\n") == ({}, {})
 
 
-def test_a_step_of_a_batch_is_over_when_its_last_stream_has_its_token() -> None:
-    """Streams run ahead of each other and may hand over several tokens at once."""
-    arrivals = [(1.0, 0, [10]), (2.0, 0, [11]), (3.0, 1, [20, 21]), (4.0, 1, [])]
-
-    assert list(tensorrt_llm.together(arrivals, 2)) == [DecodeStep(3.0, (10, 20)), DecodeStep(3.0, (11, 21))]
-
-
 def test_logits_cover_every_position_or_are_refused() -> None:
     """Blocks of at most 512 rows in float32; a library that left positions out is not scored."""
     given = np.ones((600, 8), np.float16)
 
-    found = list(tensorrt_llm.blocks(given, 600))
+    found = list(tensorrt_llm._blocks(given, 600))
 
     assert [(block.start, len(block.logits)) for block in found] == [(0, 512), (512, 88)]
     assert {str(block.logits.dtype) for block in found} == {"float32"}
     with pytest.raises(UserError, match="logits for 600 of 601 positions"):
-        list(tensorrt_llm.blocks(given, 601))
+        list(tensorrt_llm._blocks(given, 601))
     with pytest.raises(UserError, match="logits for 0 of 2 positions"):
-        list(tensorrt_llm.blocks(None, 2))
+        list(tensorrt_llm._blocks(None, 2))
 
 
 def test_what_the_library_writes_past_python_is_caught(capfd: pytest.CaptureFixture[str]) -> None:
     """Its receipts are lines of its C++ part: caught by file descriptor, and shown on stderr afterwards."""
-    with tensorrt_llm._captured() as said:
+    with tensorrt_llm._captured_output() as log:
         os.write(1, b"[TensorRT-LLM][INFO] out\n")
         os.write(2, b"[TensorRT-LLM][INFO] error\n")
 
-    assert said == ["[TensorRT-LLM][INFO] out\n[TensorRT-LLM][INFO] error\n"]
-    assert capfd.readouterr().err == said[0]
+    assert log == ["[TensorRT-LLM][INFO] out\n[TensorRT-LLM][INFO] error\n"]
+    assert capfd.readouterr().err == log[0]
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
@@ -171,4 +163,4 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no config\.json"):
         tensorrt_llm.serve(tmp_path, _ARTIFACT, tensorrt_llm.Options(), "python", 1, "cuda:0")
     with pytest.raises(UserError, match="names no context"):
-        tensorrt_llm.settings(_folder(tmp_path, "{}"), tensorrt_llm.Options())
+        tensorrt_llm._settings(_folder(tmp_path, "{}"), tensorrt_llm.Options())

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import DecodeStep
 from bench.contract.record import Artifact, Audit, Gpu, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
 from bench.engines import vllm
@@ -150,13 +149,6 @@ def test_of_compressed_tensors_the_cpu_lacks_4_bit_kernels_alone(
     found = vllm.unsupported(cell, "compressed-tensors", _hardware(isa=isa))
 
     assert (found is None) if reason is None else (reason in (found or ""))
-
-
-def test_a_step_of_a_batch_is_over_when_its_last_sequence_has_its_token() -> None:
-    """Prompts fed in pieces give first tokens in different steps: the time of a step is that of the last."""
-    arrivals = [(1.0, [(0, [10])]), (2.0, [(0, [11]), (1, [20])]), (3.0, [(1, [21])]), (4.0, [])]
-
-    assert list(vllm.together(arrivals, 2)) == [DecodeStep(2.0, (10, 20)), DecodeStep(3.0, (11, 21))]
 
 
 def test_the_log_of_a_gpu_is_read() -> None:

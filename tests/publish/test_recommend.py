@@ -20,7 +20,7 @@ from bench.publish.recommend import (
     without_quality,
     workload_of,
 )
-from bench.publish.tables.model import Entry, Row
+from bench.publish.tables.model import CellSummary, Row
 
 _LOAD = "closed-c8"
 
@@ -30,8 +30,8 @@ def row(recipe: str, rate: float, memory: float, recovery: float | None, ttft: f
     values = {"output_tok_per_s": rate, "peak_memory_bytes": memory, "ttft_p95_s": ttft}
     figures = {key: Spread(value, value, value, 0.0, 3) for key, value in values.items()}
     change = {} if recovery is None else {"score_recovery_fraction": recovery}
-    tasks = {"acc": Entry("ok" if recovery is not None else "missing", rounds=1, change=change)}
-    loads = {_LOAD: Entry("ok", rounds=3, figures=figures)}
+    tasks = {"acc": CellSummary("ok" if recovery is not None else "missing", rounds=1, change=change)}
+    loads = {_LOAD: CellSummary("ok", rounds=3, figures=figures)}
     return Row(device, "s", "m", recipe, "vllm", recipe == "baseline", None, tasks, loads)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from bench.contract.columns import SCORE_CHANGE
 from bench.contract.record import Result
 from bench.contract.spec import Task
 from bench.publish.tables.build import build, render
-from bench.publish.tables.columns import score_change
+from bench.publish.tables.columns import format_change
 from eval.tasks import lm_eval
 from tests.publish.test_tables import CPU, cell, made
 
@@ -105,7 +106,7 @@ def test_other_items_are_not_compared() -> None:
         entry = build([RECORDS[0], odd]).rows[1].tasks[TASK.title]
 
         assert entry.change == {}
-        assert score_change(entry.change, is_fraction=True) == "\N{EN DASH}"
+        assert format_change(SCORE_CHANGE, entry) == "\N{EN DASH}"
 
 
 def test_a_score_without_items_has_a_difference_and_no_test() -> None:

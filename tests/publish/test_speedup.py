@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.measure.stats import Spread
-from bench.publish.tables.model import Entry, Row
+from bench.publish.tables.model import CellSummary, Row
 from bench.publish.tables.speedup import sections, verdict
 
 
@@ -46,7 +46,7 @@ def test_each_engine_has_its_own_unquantized_model() -> None:
 
     def row(recipe: str, engine: str, rate: float, *, baseline: bool = False, whole: bool = False) -> Row:
         loads = {
-            f"b{b}": Entry("ok", rounds=3, figures={"output_tok_per_s": found}, sizes=(b, 512, 128))
+            f"b{b}": CellSummary("ok", rounds=3, figures={"output_tok_per_s": found}, sizes=(b, 512, 128))
             for b, found in rates(rate, 8 * rate).items()
         }
         return Row("gpu", "s", "m", recipe, engine, baseline, None, {}, loads, whole=whole)

@@ -17,7 +17,7 @@ from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task
 from bench.contract.workload import Offline, Workload
 from bench.measure.stats import spread
 from bench.publish.tables.build import build, render
-from bench.publish.tables.columns import DASH, SERVING, change, figure, number
+from bench.publish.tables.columns import DASH, SERVING, format_figure, format_percent, number
 from bench.store import Store
 
 CPU = Hardware("cpu", "cpu-x-2c-8gib", "X", 2**33, "X", 2, 2**33, (), "float32", "Linux")
@@ -95,10 +95,10 @@ def test_numbers_as_people_read_them() -> None:
     """Significant digits without exponents, whole numbers whole; a wrecked model's perplexity fits."""
     shown = [number(v, 3) for v in (0.0123456, 1.2345, 12.345, 1234.5, 0.0, 3.2e9, math.inf)]
     assert shown == ["0.0123", "1.23", "12.3", "1234", "0", "3.20e+09", "not finite"]
-    assert figure(SERVING[0], spread([0.0123, 0.0121, 0.0129])) == f"12.3 (12.1{DASH}12.9)"
-    assert figure(SERVING[0], spread([0.01230, 0.01231])) == "12.3"
-    assert change(0.0123, 0.009, 0.0155) == "+1.23 ± 0.33"
-    assert change(-0.5, None, None) == "-50.00"
+    assert format_figure(SERVING[0], spread([0.0123, 0.0121, 0.0129])) == f"12.3 (12.1{DASH}12.9)"
+    assert format_figure(SERVING[0], spread([0.01230, 0.01231])) == "12.3"
+    assert format_percent(0.0123, 0.009, 0.0155) == "+1.23 ± 0.33"
+    assert format_percent(-0.5, None, None) == "-50.00"
 
 
 def test_a_figure_is_the_median_over_rounds_with_its_range() -> None:

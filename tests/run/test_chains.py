@@ -38,10 +38,13 @@ def _against(*steps: dict[str, Any], model: Path = DEMO) -> str:
         ({"method": "wanda", "sparsity": 0.0}, "more than 0 and less than 1"),
         ({"method": "wanda", "sparsity": 0.6, "pattern": "2:4"}, "2:4 makes a sparsity of 0.5, not 0.6"),
         ({"method": "wanda", "length": 2048}, "samples of 2048 tokens are longer than the model's context"),
-        ({"method": "magnitude", "pattern": "2:4", "scope": "global"}, "it has no scope global"),
+        (
+            {"method": "magnitude", "pattern": "2:4", "scope": "global"},
+            "pattern 2:4 applies within each layer: leave scope at layer",
+        ),
         (
             {"method": "structured", "what": "heads", "share": 0.25},
-            "a share of 0.25 is 1 of 4 attention heads, which go by whole KV groups of 2: use a share of 0.5",
+            "a share of 0.25 is 1 of 4 attention heads, which are removed by whole KV groups of 2: use a share of 0.5",
         ),
         ({"method": "structured", "what": "layers", "share": 0.05}, "0.05 of 5 layers rounds to none"),
         ({"method": "structured", "what": "layers", "share": 0.95}, "leaves no layers of 5"),
@@ -73,8 +76,8 @@ def test_a_student_deeper_than_its_teacher_is_refused(tmp_path: Path) -> None:
     """So is one of another vocabulary; a teacher of the same depth is not."""
     teacher = json.loads((DEMO / "config.json").read_text())
     for changed, sentence in (
-        ({"num_hidden_layers": 2}, "the student has 5 layers and its teacher 2: a teacher is at least as deep"),
-        ({"vocab_size": 8}, "the student has a vocabulary of 4096 and its teacher one of 8"),
+        ({"num_hidden_layers": 2}, "the student has 5 layers and its teacher 2: use a teacher at least as deep"),
+        ({"vocab_size": 8}, "the student's vocabulary has 4096 entries and its teacher's 8"),
         ({}, ""),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**teacher, **changed}))

@@ -15,7 +15,7 @@ from typing import Any
 
 _GIB = 1 << 30
 _KERNEL = re.compile(r"Using (\w+Kernel) for (\w+)$", re.MULTILINE)
-_SAID = {
+_RECEIPTS = {
     "vllm": re.compile(r"Initializing a V1 LLM engine \(v([^)]+)\)"),
     "compute_dtype": re.compile(r"\bdtype=torch\.(\w+)"),
     "quantization": re.compile(r"\bquantization=(?!None)([\w-]+)"),
@@ -40,24 +40,23 @@ _SIZES = {
 
 
 def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:
-    """(receipts, bytes) from vLLM's log: what it names there, a key for nothing else.
+    """(receipts, bytes) from vLLM's log, of the engine or its server: a key only for what it names there.
 
     Sizes come in hundredths of a GiB. `compile_s` and `graph_capture_s` are spent before the first request.
     """
-    found = {key: pattern.findall(text) for key, pattern in _SAID.items()}
-    receipts = {key: values[-1].replace(",", "") for key, values in found.items() if values}
+    receipts = {key: last[-1].replace(",", "") for key, pattern in _RECEIPTS.items() if (last := pattern.findall(text))}
     if receipts.get("kv_dtype") == "auto":
         receipts["kv_dtype"] = receipts.get("compute_dtype", "auto")
     if kernels := Counter(_KERNEL.findall(text)):
         receipts["kernel"] = ", ".join(f"{name} for {layer}" for name, layer in kernels)
-    sizes = {key: pattern.findall(text) for key, pattern in _SIZES.items()}
-    return receipts, {key: int(float(values[-1]) * _GIB) for key, values in sizes.items() if values}
+    sizes = {key: last[-1] for key, pattern in _SIZES.items() if (last := pattern.findall(text))}
+    return receipts, {key: int(float(gib) * _GIB) for key, gib in sizes.items()}
 
 
 class Log(logging.StreamHandler[Any]):
-    """What vLLM says, in one text and on stderr: all its loggers hand on to the one that is called vllm.
+    """What vLLM logs, in one text and on stderr: all its loggers propagate to the one that is called vllm.
 
-    vLLM would set that one up anew whenever an engine is made, and lose this.
+    vLLM would configure that one anew whenever an engine is made, and lose this handler.
     """
 
     def __init__(self) -> None:
@@ -78,68 +77,65 @@ class Log(logging.StreamHandler[Any]):
         super().close()
 
 
-def made_of(model: Any) -> tuple[dict[str, str], dict[str, int]]:
+def read_model(model: Any) -> tuple[dict[str, str], dict[str, int]]:
     """(receipts, bytes) of the loaded model; runs inside the engine."""
     modules = list(model.modules())
     methods = [m.quant_method for m in modules if getattr(m, "quant_method", None) is not None]
     attention = [m for m in modules if hasattr(m, "attn_backend") and hasattr(m, "kv_cache")]
     caches = {m.kv_cache.data_ptr(): m.kv_cache for m in attention if getattr(m.kv_cache, "nbytes", 0)}
     weights = _weights(model)
-    every = sum(weights.values())
+    weight_bytes = weights.total()
     receipts = {
         "architecture": type(model).__name__,
-        "layers": _counted(type(method).__name__ for method in methods),
-        "weight_dtype": ", ".join(f"{name} {size / every:.0%}" for name, size in weights.most_common()),
-        "attention": _counted(m.attn_backend.get_name() for m in attention),
-        "kv_dtype": ", ".join(sorted({_short(cache.dtype) for cache in caches.values()})),
-        **_products(modules),
+        "layers": _counts(type(method).__name__ for method in methods),
+        "weight_dtype": ", ".join(f"{name} {size / weight_bytes:.0%}" for name, size in weights.most_common()),
+        "attention": _counts(m.attn_backend.get_name() for m in attention),
+        "kv_dtype": ", ".join(sorted({_dtype_name(cache.dtype) for cache in caches.values()})),
+        **_product_dtype(modules),
     }
-    kept = {"weights_bytes": every, "kv_bytes": sum(cache.nbytes for cache in caches.values())}
-    return receipts, {**kept, **_unread(model, modules)}
+    sizes = {"weights_bytes": weight_bytes, "kv_bytes": sum(cache.nbytes for cache in caches.values())}
+    return receipts, {**sizes, **_unread_bytes(model, modules)}
 
 
-def _products(modules: Iterable[Any]) -> dict[str, str]:
+def _product_dtype(modules: Iterable[Any]) -> dict[str, str]:
     """`product_dtype`, where a layer's scheme rounds its inputs to eight bits before it multiplies."""
     schemes = {type(getattr(m, "scheme", None) or getattr(m, "quant_method", None)).__name__ for m in modules}
-    found = sorted(word for word, part in (("int8", "W8A8Int8"), ("fp8", "Fp8")) if any(part in s for s in schemes))
-    return {"product_dtype": ", ".join(found)} if found else {}
+    dtypes = [dtype for dtype, part in (("fp8", "Fp8"), ("int8", "W8A8Int8")) if any(part in s for s in schemes)]
+    return {"product_dtype": ", ".join(dtypes)} if dtypes else {}
 
 
-def _unread(model: Any, modules: Iterable[Any]) -> dict[str, int]:
+def _unread_bytes(model: Any, modules: Iterable[Any]) -> dict[str, int]:
     """`unread_bytes`: the embedding and the rotations, of which a step looks up rows; not a shared head."""
     head = getattr(model, "lm_head", None)
     if head is None:
         return {}
-    kept = getattr(head, "weight", None)
+    weight = getattr(head, "weight", None)
     tables = [m.weight for m in modules if type(m).__name__ == "VocabParallelEmbedding" and m is not head]
-    own = [table for table in tables if kept is None or table.data_ptr() != kept.data_ptr()]
-    turns = {t.data_ptr(): t for m in modules if (t := getattr(m, "cos_sin_cache", None)) is not None}
-    return {"unread_bytes": sum(t.nbytes for t in (*own, *turns.values()))}
+    tables = [table for table in tables if weight is None or table.data_ptr() != weight.data_ptr()]
+    rotations = {t.data_ptr(): t for m in modules if (t := getattr(m, "cos_sin_cache", None)) is not None}
+    return {"unread_bytes": sum(t.nbytes for t in (*tables, *rotations.values()))}
 
 
 def _weights(model: Any) -> Counter[str]:
     """Bytes by dtype, each tensor once; a linear layer that the CPU build packed away counts as it was."""
     sizes: Counter[str] = Counter()
     for tensor in {t.data_ptr(): t for t in (*model.parameters(), *model.buffers()) if t.nbytes}.values():
-        sizes[_short(tensor.dtype)] += tensor.nbytes
+        sizes[_dtype_name(tensor.dtype)] += tensor.nbytes
     for module in model.modules():
         if not hasattr(module, "input_size_per_partition"):
             continue
-        weight, count = getattr(module, "weight", None), _count(module)
+        weight = getattr(module, "weight", None)
+        count = int(module.input_size_per_partition * module.output_size_per_partition)
         if weight is not None and not weight.nbytes:
-            sizes[_short(weight.dtype)] += count * weight.element_size()
+            sizes[_dtype_name(weight.dtype)] += count * weight.element_size()
         elif weight is None and hasattr(module, "azp_adj"):  # 8-bit integers, which oneDNN keeps to itself
             sizes["int8"] += count
     return sizes
 
 
-def _count(module: Any) -> int:
-    return int(module.input_size_per_partition * module.output_size_per_partition)
-
-
-def _counted(names: Iterable[str]) -> str:
+def _counts(names: Iterable[str]) -> str:
     return ", ".join(f"{name} x{count}" for name, count in Counter(names).most_common())
 
 
-def _short(dtype: Any) -> str:
+def _dtype_name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")

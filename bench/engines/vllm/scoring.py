@@ -8,7 +8,8 @@ then once for the prompt's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from bench.contract.errors import UserError
@@ -16,6 +17,19 @@ from bench.contract.hooks import ChoiceScore, Ended, LogitBlock, Prompt, Questio
 
 _BLOCK_ROWS = 512
 _QUEUED = 1024  # requests the engine has at a time, of which it runs as many as it can
+
+
+def greedy_deltas(new_tokens: int) -> Any:
+    """SamplingParams of greedy decoding to exactly `new_tokens`, whose outputs are the tokens of each step.
+
+    No min_tokens: it forbids the end token where ignore_eos only goes on after it.
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=0.0, max_tokens=new_tokens, ignore_eos=True, detokenize=False, output_kind=RequestOutputKind.DELTA
+    )
 
 
 def logits(llm: Any, ids: Sequence[int], context: int) -> Iterator[LogitBlock]:
@@ -26,12 +40,9 @@ def logits(llm: Any, ids: Sequence[int], context: int) -> Iterator[LogitBlock]:
     import numpy as np
 
     fed = list(ids) if len(ids) < context else list(ids[:-1])
-    caught = _Caught(llm)
-    try:
-        _finish(llm.llm_engine, {"logits": fed})
-    finally:
-        caught.end()
-    rows = np.concatenate(caught.rows()) if caught.calls else np.zeros((0, 0), np.float32)
+    with _captured_logits(llm) as calls:
+        _prompt_outputs(llm.llm_engine, {"logits": fed})
+    rows = np.concatenate(_prompt_rows(calls)) if calls else np.zeros((0, 0), np.float32)
     if len(rows) != len(fed):
         raise UserError(f"vLLM computed logits for {len(rows)} of {len(fed)} positions: score this on another engine")
     for start in range(0, len(rows), _BLOCK_ROWS):
@@ -39,84 +50,75 @@ def logits(llm: Any, ids: Sequence[int], context: int) -> Iterator[LogitBlock]:
 
 
 def loglikelihood(engine: Any, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
-    asked = [(place, k) for place, q in enumerate(questions) for k in range(len(q.choices))]
-    found: list[list[Any]] = [[None] * len(q.choices) for q in questions]
-    for low in range(0, len(asked), _QUEUED):
-        part = {f"{place}-{k}": (place, k) for place, k in asked[low : low + _QUEUED]}
-        prompts = {name: [*questions[place].context, *questions[place].choices[k]] for name, (place, k) in part.items()}
-        for name, output in _finish(engine, prompts).items():
-            place, k = part[name]
-            choice = questions[place].choices[k]
-            said = output.prompt_logprobs[-len(choice) :]
-            each = [tokens[token] for tokens, token in zip(said, choice, strict=True)]
-            found[place][k] = (sum(one.logprob for one in each), all(one.rank == 1 for one in each))
-    yield from enumerate(found)
+    pairs = [(index, k) for index, question in enumerate(questions) for k in range(len(question.choices))]
+    scores: list[list[Any]] = [[None] * len(question.choices) for question in questions]
+    for start in range(0, len(pairs), _QUEUED):
+        names = {f"{index}-{k}": (index, k) for index, k in pairs[start : start + _QUEUED]}
+        prompts = {name: [*questions[i].context, *questions[i].choices[k]] for name, (i, k) in names.items()}
+        for name, output in _prompt_outputs(engine, prompts).items():
+            index, k = names[name]
+            choice = questions[index].choices[k]
+            candidates = output.prompt_logprobs[-len(choice) :]
+            tokens = [by_token[token] for by_token, token in zip(candidates, choice, strict=True)]
+            scores[index][k] = (sum(token.logprob for token in tokens), all(token.rank == 1 for token in tokens))
+    yield from enumerate(scores)
 
 
 def generate_until(engine: Any, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    made: dict[str, list[int]] = {f"write-{place}": [] for place in range(len(prompts))}
-    places = {name: place for place, name in enumerate(made)}
-    for name, place in places.items():
-        asked = SamplingParams(
-            temperature=0.0,
-            max_tokens=prompts[place].new_tokens,
-            ignore_eos=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.DELTA,
-        )
-        engine.add_request(name, {"prompt_token_ids": list(prompts[place].ids)}, asked)
-    over: set[str] = set()
+    tokens: dict[str, list[int]] = {f"until-{index}": [] for index in range(len(prompts))}
+    indices = {name: index for index, name in enumerate(tokens)}
+    for name, prompt in zip(tokens, prompts, strict=True):
+        engine.add_request(name, {"prompt_token_ids": list(prompt.ids)}, greedy_deltas(prompt.new_tokens))
+    finished: set[str] = set()
     while engine.has_unfinished_requests():
         for output in engine.step():
             name = output.request_id
-            for token in output.outputs[0].token_ids if name not in over else ():
-                made[name].append(token)
-                if ended(places[name], made[name]):
-                    over.add(name)
+            for token in output.outputs[0].token_ids if name not in finished else ():
+                tokens[name].append(token)
+                if ended(indices[name], tokens[name]):
+                    finished.add(name)
                     engine.abort_request([name])
                     break
-    yield from ((places[name], tokens) for name, tokens in made.items())
+    yield from enumerate(tokens.values())
 
 
-def _finish(engine: Any, prompts: dict[str, list[int]]) -> dict[str, Any]:
-    """The finished outputs of requests that make one token and tell of their prompt's."""
+def _prompt_outputs(engine: Any, prompts: Mapping[str, list[int]]) -> dict[str, Any]:
+    """The finished outputs, by name, of requests that make one token and return their prompt's logprobs."""
     from vllm import SamplingParams
 
-    asked = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, ignore_eos=True, detokenize=False)
+    params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, ignore_eos=True, detokenize=False)
     for name, ids in prompts.items():
-        engine.add_request(name, {"prompt_token_ids": ids}, asked)
-    found = {}
+        engine.add_request(name, {"prompt_token_ids": ids}, params)
+    outputs = {}
     while engine.has_unfinished_requests():
-        found.update({output.request_id: output for output in engine.step() if output.finished})
-    return found
+        outputs.update({output.request_id: output for output in engine.step() if output.finished})
+    return outputs
 
 
-class _Caught:
-    """The logits of one request, as the model computes them; `end` lets the model be."""
+@contextmanager
+def _captured_logits(llm: Any) -> Iterator[list[Any]]:
+    """Copies of what the model's `compute_logits` returns, call by call: float32 NumPy arrays [rows, vocab]."""
+    calls: list[Any] = []
+    (model,) = llm.apply_model(_itself)
+    compute_logits = model.compute_logits
 
-    def __init__(self, llm: Any) -> None:
-        self.calls: list[Any] = []
-        (self.model,) = llm.apply_model(_itself)
-        plain = self.model.compute_logits
+    def capture(*arguments: Any, **options: Any) -> Any:
+        logits = compute_logits(*arguments, **options)
+        calls.append(logits.detach().float().cpu().numpy().copy())
+        return logits
 
-        def watched(*words: Any, **named: Any) -> Any:
-            made = plain(*words, **named)
-            self.calls.append(made.detach().float().cpu().numpy().copy())
-            return made
+    model.compute_logits = capture
+    try:
+        yield calls
+    finally:
+        del model.compute_logits  # the class's own is behind it
 
-        self.model.compute_logits = watched
 
-    def rows(self) -> list[Any]:
-        """Prompt rows in order, then the row after the last token: steps alternate between the two."""
-        if any(len(made) != 1 for made in self.calls[::2]):
-            raise UserError("vLLM computes logits in another order than is known here: score this on another engine")
-        return [*self.calls[1::2], self.calls[-2 if len(self.calls) % 2 == 0 else -1]]
-
-    def end(self) -> None:
-        del self.model.compute_logits  # the class's own is behind it
+def _prompt_rows(calls: Sequence[Any]) -> list[Any]:
+    """Prompt rows in order, then the row after the last token: calls alternate between that and the prompt's."""
+    if any(len(rows) != 1 for rows in calls[::2]):
+        raise UserError("vLLM computes logits in another order than is expected: score this on another engine")
+    return [*calls[1::2], calls[-2 if len(calls) % 2 == 0 else -1]]
 
 
 def _itself(model: Any) -> Any:

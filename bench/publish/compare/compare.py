@@ -10,14 +10,15 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from bench.contract.columns import Column
 from bench.contract.record import Result
 from bench.measure.ratio import EQUAL, Ratio, geometric_mean, ratio
 from bench.measure.sanity import marks
 from bench.measure.stats import holm, spread
 from bench.publish.compare.paired import EXACT, WINDOWS, Points, task_figures
 from bench.publish.compare.selectors import AXES, MODEL, Side
-from bench.publish.tables.columns import LEVEL, MORE, MORE_SIZE, SIZE, Column
-from bench.publish.tables.model import Entry
+from bench.publish.tables.columns import LEVEL, MORE, MORE_SIZE, SIZE, group
+from bench.publish.tables.model import CellSummary
 from bench.publish.tables.sections import load_columns
 
 BETTER, WORSE, SAME, NO_DIFFERENCE, UNTESTED = ("better", "worse", "same", "no difference shown", "not tested")
@@ -190,9 +191,9 @@ def _figures(place: Place, one: Sequence[Result], two: Sequence[Result]) -> Iter
 
 def _load_columns(*sides: Sequence[Result]) -> list[Column]:
     """The columns that tables have for these records and that have a better side."""
-    entries = [Entry("ok", figures={k: spread([1.0]) for r in side for k in r.metrics}) for side in sides]
+    entries = [CellSummary("ok", figures={k: spread([1.0]) for r in side for k in r.metrics}) for side in sides]
     shown = [column for entry in entries for column in load_columns([entry])]
-    shown += [column for known in MORE.values() for column in known]
+    shown += [column for its in MORE.values() for column in group(its)]
     return list(dict.fromkeys(column for column in shown if column.better))
 
 

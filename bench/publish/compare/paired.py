@@ -5,21 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from bench.contract import plugins
+from bench.contract.columns import TESTED, Column, Group
 from bench.contract.errors import UserError
 from bench.contract.record import Result
 from bench.measure.ratio import Ratio, normal_p, ratio
-from bench.publish.tables.columns import DIVERGENCE, FLOOR, QUALITY, SCORES, Column
-from bench.publish.tables.model import TESTED
+from bench.publish.tables.build import task_change
+from bench.publish.tables.columns import metric_columns
 
 EXACT, WINDOWS, MCNEMAR, UNPAIRED, OTHER = "exact", "windows", "McNemar", "no items", "other items"
 _NEAR_FLOOR = 2.0
-# The metric of a divergence -> the change of it that the task's `between` gives, and its ends.
-_CHANGES = {
-    "kl_mean": ("kl_change", "kl_change_low", "kl_change_high"),
-    "top1_agreement_fraction": ("top1_change_fraction", "top1_change_low_fraction", "top1_change_high_fraction"),
-}
 
 
 @dataclass(frozen=True)
@@ -31,75 +27,60 @@ class Points:
     high: float | None = None
 
 
-Told = tuple[Column, str, float, float, Ratio, Points | None]
+TaskFigure = tuple[Column, str, float, float, Ratio, Points | None]
 
 
-def task_figures(one: Result, two: Result) -> Iterator[Told]:
+def task_figures(one: Result, two: Result) -> Iterator[TaskFigure]:
     """Column, heading, A, B, ratio, points: for each metric that both have and a column shows.
 
-    Task rounds repeat the same items, so that one of each side is compared.
+    Task rounds repeat the same items, so that one of each is compared.
     """
-    changed = _changed(two, one)
-    for column in (*QUALITY, *DIVERGENCE, *SCORES):
+    changes = _changes(two, one)
+    metric = str(one.facts.get("metric", ""))
+    for column in metric_columns(one.cell.task.kind if one.cell.task else ""):
         if column.key not in one.metrics or column.key not in two.metrics:
             continue
+        if Group.PAIRED in column.groups:
+            better: Literal["higher", "lower"] = "higher" if one.facts.get("higher_is_better", True) else "lower"
+            column = replace(column, better=better)  # noqa: PLW2901
         a, b = one.metrics[column.key], two.metrics[column.key]
         plain = ratio([a], [b])
-        if isinstance(changed, str):
-            yield column, _heading(column, one), a, b, replace(plain, rule=changed), None
-        elif column in QUALITY:
-            yield column, column.heading(), a, b, _perplexity(changed), None
-        elif column in DIVERGENCE:
-            found, points = _divergence(column, changed, plain, one, two)
-            yield column, column.heading(), a, b, found, points
-        else:
-            better = one.facts.get("higher_is_better", True)
-            shown = replace(column, better="higher" if better else "lower")
-            yield shown, _heading(shown, one), a, b, *_score(changed, plain)
+        other: tuple[Ratio, Points | None] = (replace(plain, rule=OTHER), None)
+        compared = other if changes is None else _compared(column, changes, plain, (one, two))
+        yield column, column.heading(metric), a, b, *compared
 
 
-def _heading(column: Column, result: Result) -> str:
-    return column.heading(str(result.facts.get("metric", "")) if column in SCORES or "{" in column.header else "")
-
-
-def _changed(mine: Result, reference: Result) -> Mapping[str, float] | str:
-    """The task's own `compare` or `between`; where it has none to give, the rule that says so."""
-    task = mine.cell.task
+def _changes(mine: Result, reference: Result) -> Mapping[str, float] | None:
+    """By the task's own comparison; None where the two are not over the same items."""
     try:
-        module = plugins.load(plugins.TASKS, task.kind if task else "")
-        paired = module.compare_by_reference if module.REFERENCE else module.compare_to_baseline
-        found: Mapping[str, float] = paired(mine.facts, reference.facts)
-    except (UserError, KeyError, TypeError, ValueError, AttributeError):
-        return OTHER
-    return found
+        return task_change(mine, reference)
+    except UserError:
+        return None
 
 
-def _perplexity(changed: Mapping[str, float]) -> Ratio:
-    """The interval is normal in the logarithm of the ratio, and so is its p-value."""
-    value, low, high = (
-        1 + changed[key] if (key := f"perplexity_change{end}_fraction") in changed else None
-        for end in ("", "_low", "_high")
-    )
-    if low is None or high is None or not 0 < low < high:
-        return Ratio(value, None, None, None, WINDOWS)
-    return Ratio(value, low, high, normal_p(math.log(low), math.log(high)), WINDOWS)
-
-
-def _divergence(
-    column: Column, changed: Mapping[str, float], plain: Ratio, one: Result, two: Result
-) -> tuple[Ratio, Points]:
-    """A KL at its floor, as the baseline's own, is no measure of another: no ratio to it."""
-    key, *ends = _CHANGES[column.key]
-    low, high = (changed.get(end) for end in ends)
+def _compared(
+    column: Column, changes: Mapping[str, float], plain: Ratio, results: tuple[Result, Result]
+) -> tuple[Ratio, Points | None]:
+    """The ratio of B to A, and their difference where the task compares by that."""
+    change = column.change
+    if change is None or change.key not in changes:
+        return plain, None
+    low, high = (changes.get(end) for end in change.interval or ("", ""))
+    if Group.RELATIVE in change.groups:
+        return _relative(1 + changes[change.key], low, high), None
+    points = Points(changes[change.key], low, high)
+    if Group.PAIRED in column.groups:
+        rule = MCNEMAR if TESTED in changes else UNPAIRED
+        return Ratio(plain.value, None, None, changes.get(TESTED), rule), points
     p = None if low is None or high is None else normal_p(low, high)
-    floors = [r.metrics.get(FLOOR, 0.0) * _NEAR_FLOOR for r in (one, two)]
-    near = column.key == "kl_mean" and any(
-        r.metrics[column.key] <= floor for r, floor in zip((one, two), floors, strict=True)
-    )
-    return Ratio(None if near else plain.value, None, None, p, WINDOWS), Points(changed[key], low, high)
+    # A metric at its noise floor, as the baseline's own, is no measure of another: no ratio to it.
+    floors = [_NEAR_FLOOR * r.metrics.get(column.floor, 0.0) for r in results]
+    near = any(r.metrics[column.key] <= floor for r, floor in zip(results, floors, strict=True))
+    return Ratio(None if column.floor and near else plain.value, None, None, p, WINDOWS), points
 
 
-def _score(changed: Mapping[str, float], plain: Ratio) -> tuple[Ratio, Points]:
-    points = Points(changed["score_change"], changed.get("score_change_low"), changed.get("score_change_high"))
-    rule = MCNEMAR if TESTED in changed else UNPAIRED
-    return Ratio(plain.value, None, None, changed.get(TESTED), rule), points
+def _relative(value: float, low: float | None, high: float | None) -> Ratio:
+    """The interval is normal in the logarithm of the ratio, and so is its p-value."""
+    if low is None or high is None or not -1 < low < high:
+        return Ratio(value, None, None, None, WINDOWS)
+    return Ratio(value, 1 + low, 1 + high, normal_p(math.log1p(low), math.log1p(high)), WINDOWS)

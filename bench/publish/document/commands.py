@@ -13,12 +13,13 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from bench.contract import plugins
+from bench.contract.columns import Group
 from bench.contract.errors import UserError
 from bench.publish import machines, recommend
 from bench.publish.document import query, table
 from bench.publish.records import Records
 from bench.publish.tables import render, sections
-from bench.publish.tables.columns import CHANGE, change, named, number
+from bench.publish.tables.columns import format_percent, number, quotable
 
 
 def write(command: str, records: Records) -> str:
@@ -37,8 +38,9 @@ def _value(records: Records, args: Sequence[str]) -> str:
     value = query.value(records, args)
     if args[0] in ("ratio", "count"):
         return number(value, 3) if args[0] == "ratio" else f"{value:,.0f}"
-    column = named(args[-1])
-    text = change(value, None, None) if column.key == CHANGE.key else number(value * column.scale, column.digits)
+    column = quotable(args[-1])
+    relative = Group.RELATIVE in column.groups
+    text = format_percent(value) if relative else number(value * column.scale, column.digits)
     return f"{text} {column.unit}".strip()
 
 
@@ -46,7 +48,7 @@ def _figure(records: Records, args: Sequence[str]) -> str:
     """A metric as tables show it, with its range over rounds or its interval."""
     if len(args) != 2:
         raise UserError("expected: figure PATH KEY")
-    match, column = query.only(records, args[0]), named(args[1])
+    match, column = query.only(records, args[0]), quotable(args[1])
     match.require(column.key)
     text = table.cell(match, column, sections.Notes()).removesuffix(f" {sections.STAR}")
     return f"{text} {column.unit}".strip()

@@ -16,8 +16,8 @@ from fnmatch import fnmatchcase
 from bench.contract.errors import UserError
 from bench.measure.stats import Spread
 from bench.publish.records import Records
-from bench.publish.tables.columns import named
-from bench.publish.tables.model import Entry, Row
+from bench.publish.tables.columns import quotable
+from bench.publish.tables.model import CellSummary, Row
 
 _OVER_CELLS: Mapping[str, Callable[[Sequence[float]], float]] = {"least": min, "most": max, "middle": statistics.median}
 _OVER_ROUNDS: Mapping[str, Callable[[Spread], float]] = {"low": lambda s: s.low, "high": lambda s: s.high}
@@ -35,7 +35,7 @@ class Match:
 
     row: Row
     title: str = ""
-    entry: Entry | None = None
+    entry: CellSummary | None = None
 
     def spread(self, key: str) -> Spread | None:
         """Of a metric of the entry, of its change against the baseline, else of the artifact."""
@@ -49,7 +49,7 @@ class Match:
         """The same; UserError that says what there is instead."""
         if (spread := self.spread(key)) is not None:
             return spread
-        named(key)  # its own UserError where no table has such a column
+        quotable(key)  # its own UserError where no table has such a column
         if self.entry is not None and self.entry.status != "ok":
             raise UserError(f"no value of {key}: the status is {self.entry.status}")
         keys = (*self.entry.figures, *self.entry.change) if self.entry is not None else ()
@@ -83,7 +83,7 @@ def cells(records: Records, path: str) -> list[Match]:
     return matches
 
 
-def entries(row: Row, pattern: str) -> Iterator[tuple[str, Entry]]:
+def entries(row: Row, pattern: str) -> Iterator[tuple[str, CellSummary]]:
     """Planned workloads and tasks of a row whose titles match."""
     for title, entry in (*row.workloads.items(), *row.tasks.items()):
         if entry.status != "unplanned" and _matches(title, pattern):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from bench.contract.columns import Column, Group
 from bench.publish.document import query
 from bench.publish.document.query import Match
 from bench.publish.tables import render, sections
-from bench.publish.tables.columns import CHANGE, SCORE_CHANGE, Column, named, task_name, told_change
+from bench.publish.tables.columns import format_change, quotable, task_name
 from bench.publish.tables.model import Row, Section
 
 
@@ -19,7 +20,7 @@ def table(rows: Sequence[Row], keys: Sequence[str], order: str = "") -> str:
     """
     if order:
         rows = sorted(rows, key=lambda row: _rank(row, order))
-    notes, columns = sections.Notes(), [named(key.partition("@")[0]) for key in keys]
+    notes, columns = sections.Notes(), [quotable(key.partition("@")[0]) for key in keys]
     matches = [[_match(row, key) for key in keys] for row in rows]
     lines = [_line(row, its, columns, notes) for row, its in zip(rows, matches, strict=True)]
     heads = []
@@ -37,7 +38,7 @@ def table(rows: Sequence[Row], keys: Sequence[str], order: str = "") -> str:
 
 def cell(match: Match, column: Column, notes: sections.Notes, *, first: bool = True) -> str:
     """A metric as tables show it, or the status in its place; a star where the baseline ran on another engine."""
-    row, entry, is_change = match.row, match.entry, column.key in (CHANGE.key, SCORE_CHANGE.key)
+    row, entry, is_change = match.row, match.entry, Group.CHANGE in column.groups
     if is_change and row.baseline:
         return "baseline"
     if entry is None:
@@ -45,8 +46,8 @@ def cell(match: Match, column: Column, notes: sections.Notes, *, first: bool = T
     if entry.status != "ok":
         return sections.void(entry, notes, first=first)
     if not is_change or column.key not in entry.change:
-        return sections.cell(column, entry, notes)
-    text = told_change(column, entry.change, is_fraction="accuracy_fraction" in entry.figures)
+        return sections.format_cell(column, entry, notes)
+    text = format_change(column, entry)
     return sections.starred(text, entry, notes)
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bench.contract.columns import RECOVERY
 from bench.contract.workload import Closed, Open, Workload
 from bench.publish.recommend import recovery
 from bench.publish.records import Records
-from bench.publish.tables.columns import KEPT, RECOVERY, UTILISED, WON
-from bench.publish.tables.model import Entry, Row
+from bench.publish.tables.columns import MBU, X_AXES, metric_columns
+from bench.publish.tables.model import CellSummary, Row
 
 UNQUANTIZED, CHANGED, UNKNOWN = "unquantized", "pruned, retrained", "unknown"  # families that are no format
 Quality = Mapping[tuple[str, str], float]  # (metric, task) -> value; recovery spans all tasks: its task is ""
@@ -95,7 +96,7 @@ def family(row: Row) -> str:
 def _points(
     row: Row, workloads: Mapping[tuple[str, ...], Workload], quality: Quality, sources: Mapping[str, str]
 ) -> Iterator[Point]:
-    sizes = {c.key: value for c in WON if (value := row.size(c.key)) is not None}
+    sizes = {c.key: value for c in X_AXES if (value := row.size(c.key)) is not None}
     measured = {title: entry for title, entry in row.workloads.items() if entry.status == "ok"}
     place = (row.device, row.suite, row.model, row.recipe, row.engine)
     for title, entry in measured.items():
@@ -106,15 +107,15 @@ def _points(
         yield Point(*place, "", family(row), row.baseline, sizes, quality, sources)
 
 
-def _metrics(entry: Entry) -> dict[str, float]:
+def _metrics(entry: CellSummary) -> dict[str, float]:
     medians = {key: spread.median for key, spread in entry.figures.items()}
-    keys = [c.key for c in (*WON, UTILISED) if c.key in medians]
+    keys = [c.key for c in (*X_AXES, MBU) if c.key in medians]
     if not medians.get("energy_valid"):
         keys = [key for key in keys if not key.startswith("energy_")]
     return {key: medians[key] for key in keys}
 
 
-def _levels(load: Workload, entry: Entry) -> Iterator[Level]:
+def _levels(load: Workload, entry: CellSummary) -> Iterator[Level]:
     """The stages of a sweep or search; of a closed or open load its own level."""
     if entry.curve:
         over = load.over if load.kind == "sweep" else "rate"
@@ -130,7 +131,7 @@ def _quality(row: Row) -> dict[tuple[str, str], float]:
         (column.key, title): entry.figures[column.key].median
         for title, entry in row.tasks.items()
         if entry.status == "ok"
-        for column in KEPT
+        for column in metric_columns(entry.kind)
         if column.key in entry.figures
     }
     fraction = recovery(row)

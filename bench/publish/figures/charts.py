@@ -8,21 +8,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.contract.columns import Column
 from bench.measure.frontier import frontier
 from bench.publish.figures import labels, specs
 from bench.publish.figures.chart_data import Point
 from bench.publish.figures.distributions import Distribution
 from bench.publish.figures.specs import Spec
-from bench.publish.tables.columns import SCALED, SIZE, SPREAD_OVER, UTILISED, WON, Column
+from bench.publish.tables.columns import DISTRIBUTIONS, MBU, SCALING, SIZE, quotable
 from bench.store import safe_name
 
 WIDTH, HEIGHT = 590, 370  # pixels of a chart of quality against cost
 _MAX_ROOFLINE_ROWS = 40
 # Costs that quality is drawn against, by the name of the chart.
 _COSTS: Mapping[str, Column] = {
-    "quality-output": next(c for c in WON if c.key == "output_tok_per_s"),
-    "quality-ttft": next(c for c in WON if c.key == "ttft_s"),
-    "quality-memory": next(c for c in WON if c.key == "peak_memory_bytes"),
+    "quality-output": quotable("output_tok_per_s"),
+    "quality-ttft": quotable("ttft_s"),
+    "quality-memory": quotable("peak_memory_bytes"),
     "quality-bits": SIZE[0],
 }
 
@@ -139,7 +140,7 @@ def _place(of: Point | Distribution, load: str = "") -> str:
 def _ecdfs(distributions: Sequence[Distribution]) -> Iterator[tuple[str, Spec]]:
     """For TTFT and for ITL the share of requests at or below a time, a panel for each load."""
     colours = specs.line_colours(d.choice for d in distributions)
-    for column in SPREAD_OVER[:2]:  # TPOT is a mean of ITL: its tails are in the charts of load
+    for column in DISTRIBUTIONS[:2]:  # TPOT is a mean of ITL: its tails are in the charts of load
         shown = [d for d in distributions if column.key in d.curves]
         if len(shown) < 2:
             continue
@@ -186,7 +187,7 @@ def _scalings(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
         levels.sort(key=lambda pair: (pair[0].choice, pair[1].level))
         colours = specs.line_colours(p.choice for p, _ in levels)
         panels = []
-        for column in SCALED:
+        for column in SCALING:
             rows: list[dict[str, Any]] = [
                 {"choice": p.choice, "level": level.level, "value": level.metrics[column.key] * column.scale}
                 for p, level in levels
@@ -207,15 +208,15 @@ def _scalings(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
 
 def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
     """How much of the memory's bandwidth decoding uses, a line for each choice and a mark for each load."""
-    measured = [p for p in points if UTILISED.key in p.metrics]
+    measured = [p for p in points if MBU.key in p.metrics]
     if len(measured) < 2:
         return
-    choices = list(dict.fromkeys(p.choice for p in sorted(measured, key=lambda p: -p.metrics[UTILISED.key])))
+    choices = list(dict.fromkeys(p.choice for p in sorted(measured, key=lambda p: -p.metrics[MBU.key])))
     shown = [p for p in measured if p.choice in set(choices[:_MAX_ROOFLINE_ROWS])]
     cut = f". The {_MAX_ROOFLINE_ROWS} nearest to it of {len(choices)}" if len(choices) > _MAX_ROOFLINE_ROWS else ""
     loads = [p.workload for p in shown]
     encoding = {
-        "x": {"field": "value", "type": "quantitative", "title": UTILISED.heading(), "scale": {"domain": [0, 100]}},
+        "x": {"field": "value", "type": "quantitative", "title": MBU.heading(), "scale": {"domain": [0, 100]}},
         "y": {
             "field": "choice",
             "type": "nominal",
@@ -230,7 +231,7 @@ def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
         "text": "Decoding against the memory's bandwidth",
         "subtitle": f"{_place(shown[0])}. 100 %: a step's bytes at the ceiling{cut}",
     }
-    rows = [{"choice": p.choice, "load": p.workload, "value": p.metrics[UTILISED.key] * UTILISED.scale} for p in shown]
+    rows = [{"choice": p.choice, "load": p.workload, "value": p.metrics[MBU.key] * MBU.scale} for p in shown]
     yield (
         "roofline",
         {

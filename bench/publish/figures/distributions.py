@@ -15,7 +15,7 @@ import numpy as np
 from bench.contract.record import RequestTrace, Result
 from bench.measure.latency import itl_s, observations, tpot_s, ttft_s
 from bench.measure.online_load import measured
-from bench.publish.tables.columns import SPREAD_OVER
+from bench.publish.tables.columns import DISTRIBUTIONS
 from bench.store import Store
 
 SHARES = (*(i / 50 for i in range(50)), 0.99, 1.0)
@@ -71,10 +71,10 @@ def _distribution(key: tuple[str, ...], rounds: Sequence[Result], store: Store) 
     traced = [measured(store.traces(store.path(r)), r.facts) for r in rounds]
     found = [quantiles(traces) for traces in traced if traces]
     if found:
-        known = [c.key for c in SPREAD_OVER if all(c.key in its for its in found)]
+        known = [c.key for c in DISTRIBUTIONS if all(c.key in its for its in found)]
         curves = {k: _over(SHARES, [its[k] for its in found]) for k in known}
     else:
-        curves = {c.key: curve for c in SPREAD_OVER if (curve := _recorded(c.key, rounds))}
+        curves = {c.key: curve for c in DISTRIBUTIONS if (curve := _recorded(c.key, rounds))}
     device, suite, model, recipe, engine, what = key
     return Distribution(device, suite, model, recipe, engine, what, curves, bool(found))
 

@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bench.contract.columns import Column, Group
 from bench.publish.figures.chart_data import UNQUANTIZED, Point
-from bench.publish.tables.columns import DIVERGENCE, KEPT, QUALITY, SPREAD_OVER, WON, Column, task_name
+from bench.publish.tables.columns import X_AXES, quality_axes, task_name
 
 Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
@@ -22,8 +23,6 @@ LIGHT = ("#000000", "#0072B2", "#D55E00", "#009E73", "#C06A9A", "#B8860B", "#2E9
 DARK = ("#FFFFFF", "#56B4E9", "#FF8A3D", "#2FC79A", "#E59BC5", "#F0E442", "#8FCBFF", "#E07BA8", "#C2C25E", "#A8A8A8")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (12, 4), (1, 4))
-LEAST_GAP_MS = 0.01  # below it, chunks were read together
-LEAST_KL = 1e-4  # below it, a divergence is drawn on the edge of the chart: no reader could notice it
 _LINE_LEGEND = {"symbolType": "stroke", "symbolSize": 700, "symbolStrokeWidth": 2.5}
 NUMBER = ",.6~f"
 _INK = {False: ("#1a1a1a", "#555555", "#dddddd"), True: ("#f0f0f0", "#b5b5b5", "#3a3a3a")}
@@ -104,12 +103,13 @@ def shapes(names: Iterable[str]) -> dict[str, str]:
 
 def axis_columns(points: Sequence[Point]) -> tuple[list[Column], list[tuple[Column, str]]]:
     """What x may be, and what y may be: a column and its task, those that most points have first."""
-    costs = [c for c in WON if any(c.key in p.metrics for p in points)]
+    costs = [c for c in X_AXES if any(c.key in p.metrics for p in points)]
     counts = Counter(key for p in points for key in p.quality)
+    axes = quality_axes()
     tasks = {
-        c.key: sorted((task for key, task in counts if key == c.key), key=lambda t: -counts[c.key, t]) for c in KEPT
+        c.key: sorted((task for key, task in counts if key == c.key), key=lambda t: -counts[c.key, t]) for c in axes
     }
-    return costs, [(c, task) for c in KEPT for task in tasks[c.key]]
+    return costs, [(c, task) for c in axes for task in tasks[c.key]]
 
 
 def axis_title(column: Column, task: str = "") -> str:
@@ -120,12 +120,12 @@ def axis_title(column: Column, task: str = "") -> str:
 
 def is_log(column: Column) -> bool:
     """Whether an axis is logarithmic whatever its values are: divergences and perplexities."""
-    return column in (DIVERGENCE[0], *QUALITY)
+    return Group.LOG_AXIS in column.groups
 
 
 def least(column: Column) -> float:
     """The smallest value, in the column's unit, that is drawn where it is; smaller ones lie on the edge."""
-    return {DIVERGENCE[0].key: LEAST_KL, SPREAD_OVER[1].key: LEAST_GAP_MS}.get(column.key, 0.0)
+    return column.axis_min
 
 
 def edge_label(column: Column) -> Spec:

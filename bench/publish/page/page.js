@@ -1,65 +1,65 @@
-// The page: what is chosen, kept in the address; and everything drawn again when it changes.
+// The page: what is chosen is in the address; when it changes, everything is drawn again.
 
-const PLACE = ["device", "model", "suite", "load", "engine"];
+const FILTERS = ["device", "model", "suite", "load", "engine"];
 const ALL = "all";
 const chosen = {};
-const filters = document.getElementById("filters");
+const filterForm = document.getElementById("filters");
 const controls = {};
 for (const control of document.querySelectorAll("#main select[name], #main input[name]")) controls[control.name] = control;
 
 const lines = { quality: DATA.quality.lines, speed: DATA.speed.lines };
 const everything = [...lines.quality, ...lines.speed];
 for (const line of everything) {
-  line.figures = Object.keys(line.cells).length > 0;
+  line.hasCells = Object.keys(line.cells).length > 0;
   line.text = [line.device, line.suite, line.model, line.recipe, line.engine, line.load, line.status, ...line.marks, ...line.reasons].join(" ").toLowerCase();
 }
-for (const its of Object.values(lines)) its.sort((a, b) => b.baseline - a.baseline || natural(a.recipe, b.recipe) || natural(a.engine, b.engine) || natural(a.load, b.load));
+for (const group of Object.values(lines)) group.sort((a, b) => b.baseline - a.baseline || natural(a.recipe, b.recipe) || natural(a.engine, b.engine) || natural(a.load, b.load));
 DATA.points.forEach((point, index) => { point.index = index; });
 
 function countedBy(items, key) {
-  const found = new Map();
-  for (const item of items) if (item[key]) found.set(item[key], (found.get(item[key]) ?? 0) + 1);
-  return found;
+  const counts = new Map();
+  for (const item of items) if (item[key]) counts.set(item[key], (counts.get(item[key]) ?? 0) + 1);
+  return counts;
 }
 
-function most(items, key) {
+function commonest(items, key) {
   return [...countedBy(items, key)].sort((a, b) => b[1] - a[1] || natural(a[0], b[0]))[0]?.[0];
 }
 
-// Whether something of the page is at the chosen places, those that it has.
-function matches(item, keys = PLACE) {
+// Whether a line, point or distribution passes the filters, as far as it has what they are on.
+function matches(item, keys = FILTERS) {
   return keys.every((key) => chosen[key] === ALL || !chosen[key] || (key === "load" && !item.load) || item[key] === chosen[key]);
 }
 
-function options(name, values, wanted, texts = {}) {
+function setOptions(name, values, preferred, texts = {}) {
   const control = controls[name];
-  control.replaceChildren(...values.map((value) => make("option", { value, textContent: texts[value] ?? value })));
-  chosen[name] = values.includes(wanted) ? wanted : values[0] ?? "";
+  control.replaceChildren(...values.map((value) => create("option", { value, textContent: texts[value] ?? value })));
+  chosen[name] = values.includes(preferred) ? preferred : values[0] ?? "";
   control.value = chosen[name];
   control.parentElement.hidden = !values.length;
 }
 
-// The choices that are left at the places chosen before them, in order; what cannot be is set to what can.
+// Each filter offers what those before it leave; `wanted` is chosen where it is offered.
 function fill(wanted) {
   const sorted = (items, key) => [...countedBy(items, key).keys()].sort(natural);
   let left = everything;
-  for (const key of PLACE) {
+  for (const key of FILTERS) {
     const values = sorted(left, key);
-    const whole = key === "device" || key === "model" ? values : [ALL, ...values];
-    const first = { device: most(DATA.points, key) ?? values[0], model: most(left.filter((line) => line.load === ""), key), suite: bestSuite(left) };
-    options(key, whole, whole.includes(wanted[key]) ? wanted[key] : first[key] ?? whole[0], { [ALL]: `all ${key}s` });
+    const offered = key === "device" || key === "model" ? values : [ALL, ...values];
+    const preferred = { device: commonest(DATA.points, key) ?? values[0], model: commonest(left.filter((line) => line.load === ""), key), suite: bestSuite(left) };
+    setOptions(key, offered, offered.includes(wanted[key]) ? wanted[key] : preferred[key], { [ALL]: `all ${key}s` });
     if (key === "device" || key === "model" || key === "suite") left = left.filter((line) => matches(line, [key]));
   }
   fillAxes(wanted);
 }
 
-// The suite that shows most at once: choices whose speed and quality are both known there.
+// The suite that shows most at once: that has most choices with both speed and quality of their own.
 function bestSuite(left) {
-  const there = new Set(left.map((line) => line.suite));
-  const points = DATA.points.filter((p) => there.has(p.suite) && p.device === chosen.device && p.model === chosen.model);
+  const suites = new Set(left.map((line) => line.suite));
+  const points = DATA.points.filter((p) => suites.has(p.suite) && p.device === chosen.device && p.model === chosen.model);
   const own = points.filter((p) => p.load && Object.keys(p.y).length && !Object.keys(p.from).length);
   const counts = countedBy([...new Map(own.map((p) => [`${p.suite} ${p.recipe} ${p.engine}`, p])).values()], "suite");
-  return [...counts].sort((a, b) => b[1] - a[1])[0]?.[0] ?? most(points, "suite");
+  return [...counts].sort((a, b) => b[1] - a[1])[0]?.[0] ?? commonest(points, "suite");
 }
 
 function fillAxes(wanted) {
@@ -70,19 +70,19 @@ function fillAxes(wanted) {
   const x = DATA.axes.x.filter((axis) => points.some((p) => axis.id in p.x));
   const texts = (axes) => Object.fromEntries(axes.map((axis) => [axis.id, axis.title]));
   const widest = [...y].filter((axis) => axis.log).sort((a, b) => counts.get(b.id) - counts.get(a.id))[0];
-  options("y", y.map((axis) => axis.id), y.some((axis) => axis.id === wanted.y) ? wanted.y : widest?.id, texts(y));
-  options("x", x.map((axis) => axis.id), wanted.x, texts(x));
+  setOptions("y", y.map((axis) => axis.id), y.some((axis) => axis.id === wanted.y) ? wanted.y : widest?.id, texts(y));
+  setOptions("x", x.map((axis) => axis.id), wanted.x, texts(x));
   const over = [...new Set(points.flatMap((p) => p.levels.map((level) => level[0])))].sort();
-  options("over", over, wanted.over, { concurrency: "requests in flight", rate: "requests per second" });
+  setOptions("over", over, wanted.over, { concurrency: "requests in flight", rate: "requests per second" });
 }
 
-// Records behind a line or a point: of its place, and of its load if it has one; the artifact's own record last.
+// Indexes of the records of a line or a point: of its load or tasks first, the artifact's own record last.
 function recordsOf(item) {
-  const place = [item.device, item.suite, item.model, item.recipe];
-  const here = DATA.records.map((key, index) => [key, index]).filter(([key]) => place.every((word, i) => key[i] === word));
-  const own = here.filter(([key]) => key[4] === item.engine && (item.load ? key[6] === item.load : key[5] === "task"));
-  const ran = item.load && item.y ? here.filter(([key]) => key[4] === item.engine && key[5] === "task") : [];
-  return [...own, ...ran, ...here.filter(([key]) => key[5] === "artifact")].map(([, index]) => index);
+  const names = [item.device, item.suite, item.model, item.recipe];
+  const records = DATA.records.map((key, index) => [key, index]).filter(([key]) => names.every((name, i) => key[i] === name));
+  const own = records.filter(([key]) => key[4] === item.engine && (item.load ? key[6] === item.load : key[5] === "task"));
+  const tasks = item.load && item.y ? records.filter(([key]) => key[4] === item.engine && key[5] === "task") : [];
+  return [...own, ...tasks, ...records.filter(([key]) => key[5] === "artifact")].map(([, index]) => index);
 }
 
 function open(item) {
@@ -91,25 +91,25 @@ function open(item) {
 }
 
 const choice = (item, several) => `${item.recipe} on ${item.engine}${several ? ` (${item.suite})` : ""}`;
-const say = (id, text) => { document.getElementById(id).textContent = text; };
-const show = (id, shown) => { document.getElementById(id).hidden = !shown; };
+const setText = (id, text) => { document.getElementById(id).textContent = text; };
+const show = (id, visible) => { document.getElementById(id).hidden = !visible; };
 
 async function drawQuality() {
   const x = DATA.axes.x.find((axis) => axis.id === chosen.x), y = DATA.axes.y.find((axis) => axis.id === chosen.y);
   const ready = x && y ? DATA.points.filter((p) => matches(p) && x.id in p.x && y.id in p.y) : [];
-  const load = x?.sized || chosen.load !== ALL ? chosen.load : most(ready, "load");
+  const load = x?.sized || chosen.load !== ALL ? chosen.load : commonest(ready, "load");
   const once = new Map();
   for (const p of ready.filter((p) => x.sized || p.load === load || load === undefined)) once.set(`${choice(p, true)}`, p);
   const rows = [...once.values()];
   show("c-pareto", rows.length > 0);
   if (!rows.length) {
     const dummy = chosen.model.endsWith("(dummy weights)");
-    say("n-pareto", dummy ? "These weights are dummies of a real model's shape: their speed means something, their quality nothing." : "No quality was measured here of what has this figure: choose another suite, load or axis.");
+    setText("n-pareto", dummy ? "These are dummy weights in a real model's shape: their speed means something, their quality nothing." : "No quality was measured for what has this metric: choose another suite, load or axis.");
     return;
   }
   const under = x.sized || !load ? "" : `Load: ${load}. `;
   const edge = y.least ? ` ${bare(y.named)} below ${y.least} counts as equal.` : "";
-  say("n-pareto", `${under}The dashed line joins what nothing else beats in both; the ring is the baseline.${edge} A point opens its records.`);
+  setText("n-pareto", `${under}The dashed line joins what nothing else beats in both; the ring is the baseline.${edge} A point opens its records.`);
   await drawPareto(document.getElementById("c-pareto"), rows, x, y, (index) => open(DATA.points[index]));
 }
 
@@ -120,45 +120,45 @@ async function drawLoad() {
   const levels = new Set(points.flatMap((p) => p.levels.map((level) => level[1])));
   show("s-load", names.length > 0 && levels.size > 1);
   if (!names.length || levels.size < 2) return;
-  const parts = [];
+  const charts = [];
   for (const [metric, template] of Object.entries(DATA.charts.load[chosen.over])) {
     const values = points.flatMap((p) => p.levels.filter((level) => level[0] === chosen.over && metric in level[2]).map((level) => ({
       choice: choice(p, several), level: level[1], value: level[2][metric], index: p.index,
       tip: `${choice(p, several)}\n${template.layer[0].encoding.x.title}: ${level[1]}\n${bare(template.layer[0].encoding.y.title)}: ${short(level[2][metric])}`,
     })));
     if (values.length < 2) continue;
-    const spec = clone(template);
-    const drawn = spec.layer[0];
-    drawn.data = { values: values.sort((a, b) => a.level - b.level) };
-    drawn.mark.tooltip = true;
-    drawn.mark.point.cursor = "pointer";
-    ticked(drawn.encoding.y, values.map((one) => one.value));
+    const spec = structuredClone(template);
+    const lineLayer = spec.layer[0];
+    lineLayer.data = { values: values.sort((a, b) => a.level - b.level) };
+    lineLayer.mark.tooltip = true;
+    lineLayer.mark.point.cursor = "pointer";
+    setTicks(lineLayer.encoding.y, values.map(({ value }) => value));
     const limits = DATA.charts.slo[metric] ? [...new Set(points.map((p) => p.slo[DATA.charts.slo[metric]]).filter(Boolean))] : [];
-    for (const limit of limits) spec.layer.push(...slo(limit * 1000));
-    parts.push({ spec, description: `${drawn.encoding.y.title} against ${drawn.encoding.x.title}`, clicked: (index) => open(DATA.points[index]) });
+    for (const limit of limits) spec.layer.push(...limitLayers(limit * 1000));
+    charts.push({ spec, description: `${lineLayer.encoding.y.title} against ${lineLayer.encoding.x.title}`, clicked: (index) => open(DATA.points[index]) });
   }
-  say("n-load", "From loads of fixed concurrency or rate and from the stages of sweeps. Where the suite states a limit (SLO), a line across shows it.");
-  await drawLines(document.getElementById("c-load"), names, parts);
+  setText("n-load", "From loads of fixed concurrency or rate and from the stages of sweeps. Where the suite states a limit (SLO), a line across shows it.");
+  await drawLines(document.getElementById("c-load"), names, charts);
 }
 
-function slo(limit) {
-  const made = clone(DATA.charts.limit);
-  for (const layer of made) layer.encoding.y.datum = limit;
-  made[1].encoding.text.value = `SLO ${short(limit)} ms`;
-  return made;
+function limitLayers(limit) {
+  const layers = structuredClone(DATA.charts.limit);
+  for (const layer of layers) layer.encoding.y.datum = limit;
+  layers[1].encoding.text.value = `SLO ${short(limit)} ms`;
+  return layers;
 }
 
 async function drawSpread() {
-  const here = DATA.spread.filter((d) => matches(d, ["device", "model", "suite", "engine"]));
-  const load = here.some((d) => d.load === chosen.load) ? chosen.load : most(here, "load");
-  const shown = here.filter((d) => d.load === load);
+  const all = DATA.spread.filter((d) => matches(d, ["device", "model", "suite", "engine"]));
+  const load = all.some((d) => d.load === chosen.load) ? chosen.load : commonest(all, "load");
+  const shown = all.filter((d) => d.load === load);
   show("s-spread", shown.length > 0);
   if (!shown.length) return;
   const several = new Set(shown.map((d) => d.suite)).size > 1;
   const names = shown.map((d) => choice(d, several)).sort(natural);
-  const parts = [];
+  const charts = [];
   for (const [metric, template] of Object.entries(DATA.charts.spread)) {
-    const spec = clone(template);
+    const spec = structuredClone(template);
     const values = shown.flatMap((d) => (d.curves[metric] ?? []).map(([share, value]) => ({
       choice: choice(d, several), share, value: Math.max(value, DATA.charts.least[metric]),
       tip: `${choice(d, several)}\n${Math.round(share * 100)} % at or below ${short(value)} ms`,
@@ -166,38 +166,38 @@ async function drawSpread() {
     if (!values.length) continue;
     spec.data = { values };
     spec.mark.tooltip = true;
-    ticked(spec.encoding.x, values.map((one) => one.value));
-    parts.push({ spec, description: `share of requests at or below a time: ${spec.encoding.x.title}` });
+    setTicks(spec.encoding.x, values.map(({ value }) => value));
+    charts.push({ spec, description: `share of requests at or below a time: ${spec.encoding.x.title}` });
   }
   const traced = shown.every((d) => d.traced) ? "from every request" : "some from recorded percentiles alone";
-  say("n-spread", `Load: ${load}; ${traced}, medians over the rounds. Further left is faster. ITL counts every gap between chunks.`);
-  await drawLines(document.getElementById("c-spread"), names, parts);
+  setText("n-spread", `Load: ${load}; ${traced}, medians over the rounds. Further left is faster. ITL counts every gap between chunks.`);
+  await drawLines(document.getElementById("c-spread"), names, charts);
 }
 
 function drawTables() {
   const words = (chosen.q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
-  const found = (line) => matches(line) && words.every((word) => line.text.includes(word));
-  const shown = { quality: lines.quality.filter(found), speed: lines.speed.filter(found) };
+  const matching = (line) => matches(line) && words.every((word) => line.text.includes(word));
+  const shown = { quality: lines.quality.filter(matching), speed: lines.speed.filter(matching) };
   for (const [name, table] of Object.entries(tables)) table.update(shown[name]);
   const marks = new Set([...shown.quality, ...shown.speed].flatMap((line) => line.marks.map((mark) => mark.split(":")[0])));
-  const terms = [...marks].filter((mark) => DATA.legend[mark]).sort().flatMap((mark) => [make("dt", { textContent: mark === "reference" ? "* (reference)" : mark }), make("dd", { textContent: DATA.legend[mark] })]);
+  const terms = [...marks].filter((mark) => DATA.legend[mark]).sort().flatMap((mark) => [create("dt", { textContent: mark === "reference" ? "* (reference)" : mark }), create("dd", { textContent: DATA.legend[mark] })]);
   document.getElementById("legend").replaceChildren(...terms);
   const notes = new Set([...DATA.notes, ...[...shown.quality, ...shown.speed].flatMap((line) => line.notes)]);
-  document.getElementById("notes").replaceChildren(...[...notes].map((note) => make("li", { textContent: note })));
+  document.getElementById("notes").replaceChildren(...[...notes].map((note) => create("li", { textContent: note })));
 }
 
-function remember() {
-  const kept = new URLSearchParams();
-  for (const name of [...PLACE, "y", "x", "over", "q"]) if (chosen[name]) kept.set(name, chosen[name]);
-  for (const [name, { state }] of Object.entries(tables)) if (state.sort) kept.set(`${name}-sort`, `${state.down ? "-" : ""}${state.sort}`);
-  history.replaceState(null, "", `#${kept}`);
+function saveToAddress() {
+  const params = new URLSearchParams();
+  for (const name of [...FILTERS, "y", "x", "over", "q"]) if (chosen[name]) params.set(name, chosen[name]);
+  for (const [name, { state }] of Object.entries(tables)) if (state.sort) params.set(`${name}-sort`, `${state.down ? "-" : ""}${state.sort}`);
+  history.replaceState(null, "", `#${params}`);
 }
 
 let drawing = Promise.resolve();
 function draw() {
-  say("where", `${chosen.device}: ${DATA.machines[chosen.device] ?? ""}`);
+  setText("where", `${chosen.device}: ${DATA.machines[chosen.device] ?? ""}`);
   drawTables();
-  remember();
+  saveToAddress();
   drawing = drawing.then(async () => {
     await drawQuality();
     await drawLoad();
@@ -207,36 +207,36 @@ function draw() {
   return drawing;
 }
 
-function read() {
-  const kept = new URLSearchParams(location.hash.slice(1));
+function readAddress() {
+  const params = new URLSearchParams(location.hash.slice(1));
   for (const [name, table] of Object.entries(tables)) {
-    const sort = kept.get(`${name}-sort`) ?? "";
+    const sort = params.get(`${name}-sort`) ?? "";
     Object.assign(table.state, { sort: sort.replace(/^-/, ""), down: sort.startsWith("-"), page: 0 });
   }
-  chosen.q = controls.q.value = kept.get("q") ?? "";
-  fill(Object.fromEntries(kept));
+  chosen.q = controls.q.value = params.get("q") ?? "";
+  fill(Object.fromEntries(params));
 }
 
 const tables = {
-  quality: makeTable(document.getElementById("t-quality"), "h-quality", DATA.quality.heads, open, remember),
-  speed: makeTable(document.getElementById("t-speed"), "h-speed", DATA.speed.heads, open, remember),
+  quality: createTable(document.getElementById("t-quality"), "h-quality", DATA.quality.heads, open, saveToAddress),
+  speed: createTable(document.getElementById("t-speed"), "h-speed", DATA.speed.heads, open, saveToAddress),
 };
 
 function start() {
-  read();
+  readAddress();
   draw();
   for (const form of document.querySelectorAll("#main form")) form.addEventListener("submit", (event) => event.preventDefault());
-  for (const name of [...PLACE, "x", "y", "over"]) {
+  for (const name of [...FILTERS, "x", "y", "over"]) {
     controls[name].addEventListener("change", () => {
       chosen[name] = controls[name].value;
       fill({ ...chosen });
       draw();
     });
   }
-  filters.addEventListener("reset", (event) => {
+  filterForm.addEventListener("reset", (event) => {
     event.preventDefault();
     history.replaceState(null, "", "#");
-    read();
+    readAddress();
     draw();
   });
   let waiting;
@@ -245,10 +245,10 @@ function start() {
     waiting = setTimeout(() => {
       chosen.q = controls.q.value;
       drawTables();
-      remember();
+      saveToAddress();
     }, 120);
   });
-  addEventListener("hashchange", () => { read(); draw(); });
+  addEventListener("hashchange", () => { readAddress(); draw(); });
   dark.addEventListener("change", draw);
   let width = innerWidth;
   addEventListener("resize", () => {

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from bench.contract import wire
+from bench.contract.columns import Column
 from bench.contract.record import Result
 from bench.publish import machines
 from bench.publish.figures import specs
@@ -25,7 +26,7 @@ from bench.publish.figures.chart_data import Point
 from bench.publish.figures.distributions import Distribution
 from bench.publish.page import tables
 from bench.publish.records import Records
-from bench.publish.tables.columns import KEPT, MORE, ONLINE, SCALED, SERVING, SIZE, SPREAD_OVER, UTILISED, Column
+from bench.publish.tables.columns import DISTRIBUTIONS, MBU, MORE, ONLINE, SCALING, SERVING, SIZE, group, quality_axes
 from bench.publish.tables.model import LEGEND
 
 NAME = "report.html"
@@ -155,11 +156,11 @@ def _key(result: Result) -> list[str]:
 
 def _point(point: Point, costs: Sequence[Column]) -> dict[str, Any]:
     names = ("device", "suite", "model", "recipe", "engine", "family", "baseline", "slo")
-    scales = {c.key: c.scale for c in KEPT}
+    scales = {c.key: c.scale for c in quality_axes()}
     return {
         **{name: getattr(point, name) for name in names},
         "load": point.workload,
-        "x": {c.key: point.metrics[c.key] * c.scale for c in (*costs, UTILISED) if c.key in point.metrics},
+        "x": {c.key: point.metrics[c.key] * c.scale for c in (*costs, MBU) if c.key in point.metrics},
         "y": {f"{metric}|{task}": value * scales[metric] for (metric, task), value in point.quality.items()},
         "from": dict(point.quality_from),
         "levels": [_level(level.over, level.level, level.metrics) for level in point.levels],
@@ -167,11 +168,11 @@ def _point(point: Point, costs: Sequence[Column]) -> dict[str, Any]:
 
 
 def _level(over: str, level: float, metrics: Mapping[str, float]) -> list[Any]:
-    return [over, level, {c.key: metrics[c.key] * c.scale for c in SCALED if c.key in metrics}]
+    return [over, level, {c.key: metrics[c.key] * c.scale for c in SCALING if c.key in metrics}]
 
 
 def _distribution(distribution: Distribution) -> dict[str, Any]:
-    scales = {c.key: c.scale for c in SPREAD_OVER}
+    scales = {c.key: c.scale for c in DISTRIBUTIONS}
     curves = {
         key: [[share, float(f"{value * scales[key]:.4g}")] for share, value in curve]
         for key, curve in distribution.curves.items()
@@ -199,17 +200,17 @@ def _templates() -> dict[str, Any]:
     return {
         "config": [specs.config(dark=dark, font="system-ui, sans-serif") for dark in (False, True)],
         "pareto": specs.pareto({}, {}),
-        "spread": {c.key: specs.ecdf({}, c) for c in SPREAD_OVER[:2]},
-        "least": {c.key: specs.least(c) for c in SPREAD_OVER[:2]},
+        "spread": {c.key: specs.ecdf({}, c) for c in DISTRIBUTIONS[:2]},
+        "least": {c.key: specs.least(c) for c in DISTRIBUTIONS[:2]},
         "load": {
-            over: {c.key: specs.scaling({}, over, c.heading(), linear=c.better == "higher") for c in SCALED}
+            over: {c.key: specs.scaling({}, over, c.heading(), linear=c.better == "higher") for c in SCALING}
             for over in ("concurrency", "rate")
         },
-        "slo": {c.key: c.key.replace("_p95", "") for c in SCALED if c.better == "lower"},
+        "slo": {c.key: c.key.replace("_p95", "") for c in SCALING if c.better == "lower"},
         "limit": specs.limit_line(1.0),
     }
 
 
 def _metric_columns() -> list[Column]:
-    more = [column for columns in MORE.values() for column in columns]
-    return list(dict.fromkeys((*SERVING, *ONLINE, *SCALED, *more)))
+    more = [column for its in MORE.values() for column in group(its)]
+    return list(dict.fromkeys((*SERVING, *ONLINE, *SCALING, *more)))

@@ -1,18 +1,18 @@
-// A record, whole, in a dialog. Text from records becomes text nodes and nothing else.
+// A dialog with all of a record. Text from records becomes text nodes and nothing else.
 
 const dialog = document.getElementById("record");
 const unpacked = new Map();
 
 // Records lie gzipped, a hundred to a chunk: one chunk is unpacked when one of its records is opened.
 async function recordAt(index) {
-  const at = Math.floor(index / DATA.chunk);
-  if (!unpacked.has(at)) {
-    const packed = document.querySelectorAll("script.chunk")[at].textContent;
-    const bytes = Uint8Array.from(atob(packed), (sign) => sign.charCodeAt(0));
+  const chunk = Math.floor(index / DATA.chunk);
+  if (!unpacked.has(chunk)) {
+    const packed = document.querySelectorAll("script.chunk")[chunk].textContent;
+    const bytes = Uint8Array.from(atob(packed), (char) => char.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    unpacked.set(at, await new Response(stream).json());
+    unpacked.set(chunk, await new Response(stream).json());
   }
-  return unpacked.get(at)[index % DATA.chunk];
+  return unpacked.get(chunk)[index % DATA.chunk];
 }
 
 function short(number) {
@@ -21,11 +21,11 @@ function short(number) {
   return number.toLocaleString("en", { maximumSignificantDigits: Math.abs(number) >= 1e4 ? 15 : 5 });
 }
 
-function shownValue(value) {
+function format(value) {
   if (value === null || value === undefined || value === "") return "–";
   if (typeof value === "number") return short(value);
-  if (Array.isArray(value)) return value.length ? value.map(shownValue).join(", ") : "none";
-  if (typeof value === "object") return Object.entries(value).map(([key, its]) => `${key}: ${shownValue(its)}`).join(", ") || "none";
+  if (Array.isArray(value)) return value.length ? value.map(format).join(", ") : "none";
+  if (typeof value === "object") return Object.entries(value).map(([key, nested]) => `${key}: ${format(nested)}`).join(", ") || "none";
   return typeof value === "boolean" ? (value ? "yes" : "no") : value;
 }
 
@@ -36,41 +36,41 @@ function* flat(value, name = "") {
     yield [name, value];
     return;
   }
-  for (const [key, its] of Object.entries(value)) yield* flat(its, name ? `${name}.${key}` : key);
+  for (const [key, nested] of Object.entries(value)) yield* flat(nested, name ? `${name}.${key}` : key);
 }
 
 function part(title, lines) {
   const shown = lines.filter(([, value]) => value !== undefined);
   if (!shown.length) return [];
   const rows = shown.map(([name, value]) =>
-    make("tr", {}, make("th", { scope: "row", textContent: name }), make("td", { textContent: shownValue(value) })));
-  return [make("h3", { textContent: title }), make("table", {}, make("tbody", {}, ...rows))];
+    create("tr", {}, create("th", { scope: "row", textContent: name }), create("td", { textContent: format(value) })));
+  return [create("h3", { textContent: title }), create("table", {}, create("tbody", {}, ...rows))];
 }
 
-// Of metrics that no table has: the unit that their names end in.
+// Units by the ends of names, for metrics that no table has.
 const UNITS = [[/_tok_per_s$/, "tok/s"], [/_bytes_per_s$/, "bytes/s"], [/_flop_per_s$/, "FLOP/s"], [/_per_s$/, "/s"], [/_s$/, "s"],
   [/_bytes$/, "bytes"], [/_flop$/, "FLOP"], [/_w$/, "W"], [/_j$/, "J"], [/_mhz$/, "MHz"], [/^kl_|^nll_/, "nats/token"]];
 
 function metrics(record) {
   return Object.entries(record.metrics).map(([key, value]) => {
-    const known = DATA.units[key];
-    if (!known) return [key, `${short(value)} ${UNITS.find(([end]) => end.test(key))?.[1] ?? ""}`.trim()];
-    const [header, unit, scale] = known;
+    const column = DATA.units[key];
+    if (!column) return [key, `${short(value)} ${UNITS.find(([end]) => end.test(key))?.[1] ?? ""}`.trim()];
+    const [header, unit, scale] = column;
     return [`${header} (${key})`, `${short(Number((value * scale).toPrecision(5)))} ${unit}`.trim()];
   });
 }
 
-function asked(cell) {
-  const lines = [["model", shownValue(cell.model)], ["recipe", cell.recipe.name]];
-  cell.recipe.steps.forEach((step, i) => lines.push([`step ${i + 1}`, `${step.method} ${shownValue(step.options)}`]));
-  lines.push(["engine", shownValue(cell.engine)], ["device", cell.device]);
-  for (const kind of ["workload", "task"]) if (cell[kind]) lines.push(...[...flat(cell[kind])].map(([key, its]) => [`${kind}: ${key}`, its]));
+function cellLines(cell) {
+  const lines = [["model", format(cell.model)], ["recipe", cell.recipe.name]];
+  cell.recipe.steps.forEach((step, i) => lines.push([`step ${i + 1}`, `${step.method} ${format(step.options)}`]));
+  lines.push(["engine", format(cell.engine)], ["device", cell.device]);
+  for (const kind of ["workload", "task"]) if (cell[kind]) lines.push(...[...flat(cell[kind])].map(([key, nested]) => [`${kind}: ${key}`, nested]));
   return lines;
 }
 
 function body(record) {
   const marks = record.marks.map((mark) => [mark, DATA.legend[mark.split(":")[0]] ?? ""]);
-  const { audit, steps, facts, environments, ...made } = record.artifact ?? {};
+  const { audit, steps, facts, environments, ...summary } = record.artifact ?? {};
   const head = [
     ["status", record.status], ["reason", record.reason || undefined], ["round", record.round],
     ["started", record.started || undefined], ["took", record.duration_s ? `${short(record.duration_s)} s` : undefined],
@@ -80,11 +80,11 @@ function body(record) {
     ...part("Record", head),
     ...part("Marks", marks),
     ...part("Metrics", metrics(record)),
-    ...part("What was asked", asked(record.cell)),
+    ...part("Configuration", cellLines(record.cell)),
     ...part("What really ran (receipts)", Object.entries(record.receipts)),
-    ...part("Artifact", [...flat(record.artifact ? made : {})].filter(([name]) => name)),
+    ...part("Artifact", [...flat(record.artifact ? summary : {})].filter(([name]) => name)),
     ...part("Artifact, read from its files (audit)", [...flat(audit ?? {})].filter(([name]) => name)),
-    ...part("Artifact, facts of its making", [...flat({ ...(facts ?? {}), ...(environments ?? {}) })].filter(([name]) => name)),
+    ...part("Artifact, facts of its build", [...flat({ ...(facts ?? {}), ...(environments ?? {}) })].filter(([name]) => name)),
     ...part("Facts", [...flat(record.facts)].filter(([name]) => name)),
     ...part("Environment", Object.entries(record.environment)),
     ...part("Hardware", [...flat(record.hardware)]),
@@ -98,21 +98,21 @@ async function showRecord(index) {
   host.scrollTop = 0;
 }
 
-// The records behind a line of a table or a point of a chart, the first of them shown.
+// Opens the dialog for these records, with the first of them; a list picks another.
 async function openRecords(title, indexes) {
   document.getElementById("d-title").textContent = title;
-  const pick = document.getElementById("d-pick");
-  const select = pick.querySelector("select");
+  const picker = document.getElementById("d-pick");
+  const select = picker.querySelector("select");
   select.replaceChildren(...indexes.map((index) => {
     const [, , , , , kind, what, status, round] = DATA.records[index];
     const name = kind === "artifact" ? "the artifact" : `${what}, round ${round}`;
-    return make("option", { value: index, textContent: status === "ok" ? name : `${name} (${status})` });
+    return create("option", { value: index, textContent: status === "ok" ? name : `${name} (${status})` });
   }));
-  pick.hidden = indexes.length < 2;
+  picker.hidden = indexes.length < 2;
   select.onchange = () => showRecord(Number(select.value));
   await showRecord(indexes[0]);
-  const before = document.activeElement;
-  dialog.addEventListener("close", () => before?.focus?.(), { once: true });
+  const focused = document.activeElement;
+  dialog.addEventListener("close", () => focused?.focus?.(), { once: true });
   tip.hidden = true;
   dialog.showModal();
 }

@@ -2,43 +2,37 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
-const LINES = 50;
+const PAGE_LINES = 50;
 
-function make(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
+function create(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
   for (const [key, value] of Object.entries(properties)) {
-    if (key in made) made[key] = value;
-    else made.setAttribute(key, value);
+    if (key in element) element[key] = value;
+    else element.setAttribute(key, value);
   }
-  made.append(...children);
-  return made;
+  element.append(...children);
+  return element;
 }
 
-// Texts by the numbers in them: c4 before c16.
+// Compares texts by the numbers in them: c4 before c16.
 const natural = new Intl.Collator("en", { numeric: true }).compare;
 
-function makeTable(host, title, heads, open, changed) {
+// `open` is called with the line whose name is clicked, `changed` when the sorting changes.
+function createTable(host, title, heads, open, changed) {
   const state = { sort: "", down: false, page: 0, lines: [], columns: [] };
-
-  const names = {
-    suite: "suite", recipe: "recipe", engine: "engine", load: "load",
-  };
 
   function columnsOf(lines) {
     const several = (key) => new Set(lines.map((line) => line[key])).size > 1;
-    const found = [];
-    for (const [id, heading] of Object.entries(names)) {
-      if (id === "recipe" || id === "engine" || (several(id) && lines.some((line) => line[id])))
-        found.push({ id, heading, name: true });
-    }
-    found.sort((a, b) => (b.id === "recipe") - (a.id === "recipe"));
-    const there = new Set(lines.flatMap((line) => Object.keys(line.cells)));
-    for (const [id, heading] of Object.entries(heads)) if (there.has(id)) found.push({ id, heading });
-    if (several("n")) found.push({ id: "n", heading: "n" });
-    if (lines.some((line) => line.marks.length)) found.push({ id: "marks", heading: "marks", words: true });
-    if (lines.some((line) => line.reasons.length && (line.figures || !there.size)))
-      found.push({ id: "reasons", heading: "why not", words: true, wide: true });
-    return found;
+    const always = (id) => id === "recipe" || id === "engine";
+    const names = ["recipe", "suite", "engine", "load"].filter((id) => always(id) || (several(id) && lines.some((line) => line[id])));
+    const present = new Set(lines.flatMap((line) => Object.keys(line.cells)));
+    const columns = names.map((id) => ({ id, heading: id, name: true }));
+    for (const [id, heading] of Object.entries(heads)) if (present.has(id)) columns.push({ id, heading });
+    if (several("n")) columns.push({ id: "n", heading: "n" });
+    if (lines.some((line) => line.marks.length)) columns.push({ id: "marks", heading: "marks", text: true });
+    if (lines.some((line) => line.reasons.length && (line.hasCells || !present.size)))
+      columns.push({ id: "reasons", heading: "why not", text: true, wide: true });
+    return columns;
   }
 
   function value(line, column) {
@@ -49,13 +43,13 @@ function makeTable(host, title, heads, open, changed) {
   }
 
   function sorted() {
-    const column = state.columns.find((one) => one.id === state.sort);
+    const column = state.columns.find(({ id }) => id === state.sort);
     if (!column) return state.lines;
     const sign = state.down ? -1 : 1;
     const keyed = state.lines.map((line) => [value(line, column), line]);
-    const empty = (one) => one === undefined || one === null || one === "";
+    const empty = (value) => value === undefined || value === null || value === "";
     keyed.sort(([a], [b]) => {
-      if (empty(a) || empty(b)) return empty(a) - empty(b); // what has no figure is last either way
+      if (empty(a) || empty(b)) return empty(a) - empty(b); // missing values are last in either order
       return sign * (typeof a === "number" ? a - b : natural(a, b));
     });
     return keyed.map(([, line]) => line);
@@ -63,7 +57,7 @@ function makeTable(host, title, heads, open, changed) {
 
   function head() {
     const cells = state.columns.map((column) => {
-      const button = make("button", { type: "button", textContent: column.heading });
+      const button = create("button", { type: "button", textContent: column.heading });
       button.addEventListener("click", () => {
         state.down = state.sort === column.id ? !state.down : column.heading.includes("↑");
         state.sort = column.id;
@@ -72,64 +66,64 @@ function makeTable(host, title, heads, open, changed) {
         changed();
       });
       const order = state.sort !== column.id ? "none" : state.down ? "descending" : "ascending";
-      const kind = column.name || column.words ? "name" : column.heading.length > 16 ? "long" : "";
-      const cell = make("th", { scope: "col", className: kind, "aria-sort": order }, button);
+      const kind = column.name || column.text ? "name" : column.heading.length > 16 ? "long" : "";
+      const cell = create("th", { scope: "col", className: kind, "aria-sort": order }, button);
       cell.dataset.column = column.id;
       return cell;
     });
-    return make("thead", {}, make("tr", {}, ...cells));
+    return create("thead", {}, create("tr", {}, ...cells));
   }
 
   function row(line) {
-    const made = make("tr");
-    const figures = state.columns.filter((column) => !column.name && !column.words && column.id !== "n");
-    let said = false;
+    const tr = create("tr");
+    const valueColumns = state.columns.filter((column) => !column.name && !column.text && column.id !== "n");
+    let hasReason = false;
     for (const column of state.columns) {
       if (column.id === "recipe") {
-        const button = make("button", { type: "button", className: "open", textContent: line.recipe });
+        const button = create("button", { type: "button", className: "open", textContent: line.recipe });
         button.addEventListener("click", () => open(line));
-        made.append(make("th", { scope: "row", className: "name" }, button, line.baseline && line.recipe !== "baseline" ? " (baseline)" : ""));
+        tr.append(create("th", { scope: "row", className: "name" }, button, line.baseline && line.recipe !== "baseline" ? " (baseline)" : ""));
       } else if (column.name) {
-        made.append(make("td", { className: "name", textContent: line[column.id] }));
-      } else if (column.words) {
+        tr.append(create("td", { className: "name", textContent: line[column.id] }));
+      } else if (column.text) {
         const shown = column.id === "marks" ? [...new Set(line.marks.map((mark) => mark.split(":")[0]))].join(", ") : value(line, column);
-        made.append(make("td", { className: !column.wide ? "words" : line.figures ? "words wide" : "void", textContent: shown }));
+        tr.append(create("td", { className: !column.wide ? "words" : line.hasCells ? "words wide" : "void", textContent: shown }));
       } else if (column.id === "n") {
-        made.append(make("td", { textContent: line.n || "–" }));
-      } else if (line.figures) {
-        made.append(make("td", { textContent: line.cells[column.id]?.[0] ?? "–" }));
-      } else if (!said) {
-        said = true;
-        made.append(make("td", { className: "void", colSpan: figures.length, textContent: line.reasons.join("; ") || line.status }));
+        tr.append(create("td", { textContent: line.n || "–" }));
+      } else if (line.hasCells) {
+        tr.append(create("td", { textContent: line.cells[column.id]?.[0] ?? "–" }));
+      } else if (!hasReason) {
+        hasReason = true;
+        tr.append(create("td", { className: "void", colSpan: valueColumns.length, textContent: line.reasons.join("; ") || line.status }));
       }
     }
-    return made;
+    return tr;
   }
 
   function draw(focus) {
     const lines = sorted();
-    const pages = Math.max(1, Math.ceil(lines.length / LINES));
+    const pages = Math.max(1, Math.ceil(lines.length / PAGE_LINES));
     state.page = Math.min(state.page, pages - 1);
-    const from = state.page * LINES;
-    const shown = lines.slice(from, from + LINES);
-    const table = make("table", {}, head(), make("tbody", {}, ...shown.map(row)));
+    const from = state.page * PAGE_LINES;
+    const shown = lines.slice(from, from + PAGE_LINES);
+    const table = create("table", {}, head(), create("tbody", {}, ...shown.map(row)));
     table.setAttribute("aria-labelledby", title);
-    const scroll = make("div", { className: "scroll", tabIndex: 0, role: "region" }, table);
+    const scroll = create("div", { className: "scroll", tabIndex: 0, role: "region" }, table);
     scroll.setAttribute("aria-labelledby", title);
     const count = lines.length ? `${from + 1}–${from + shown.length} of ${lines.length}` : "nothing matches";
-    const turn = (text, step, able) => {
-      const button = make("button", { type: "button", textContent: text, disabled: !able });
+    const turn = (text, step, enabled) => {
+      const button = create("button", { type: "button", textContent: text, disabled: !enabled });
       button.addEventListener("click", () => {
         state.page += step;
         draw();
         host.querySelector(".pager").scrollIntoView({ block: "nearest" });
-        [...host.querySelectorAll(".pager button")].find((one) => one.textContent === text && !one.disabled)?.focus();
+        [...host.querySelectorAll(".pager button")].find((other) => other.textContent === text && !other.disabled)?.focus();
       });
       return button;
     };
-    const pager = make("div", { className: "pager" }, make("span", { role: "status", textContent: count }));
-    const rounds = new Set(lines.filter((line) => line.figures && line.n).map((line) => line.n));
-    if (rounds.size === 1) pager.append(make("span", { textContent: `n=${[...rounds][0]} in each` }));
+    const pager = create("div", { className: "pager" }, create("span", { role: "status", textContent: count }));
+    const rounds = new Set(lines.filter((line) => line.hasCells && line.n).map((line) => line.n));
+    if (rounds.size === 1) pager.append(create("span", { textContent: `n=${[...rounds][0]} in each` }));
     if (pages > 1) pager.prepend(turn("Back", -1, state.page > 0), turn("Next", 1, state.page < pages - 1));
     host.replaceChildren(...(lines.length ? [scroll, pager] : [pager]));
     if (focus) host.querySelector(`th[data-column="${CSS.escape(focus)}"] button`)?.focus();

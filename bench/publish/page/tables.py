@@ -6,31 +6,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.contract.columns import RECOVERY, Column, Group
 from bench.publish.tables import sections
 from bench.publish.tables.columns import (
-    CHANGE,
-    DIVERGENCE,
-    JUDGED,
+    MBU,
     MORE_SIZE,
     ONLINE,
-    QUALITY,
-    RECOVERY,
-    SCORE_CHANGE,
-    SCORES,
+    RECOMMENDED_BY,
     SEARCH,
     SERVING,
     SIZE,
-    UTILISED,
-    Column,
-    bounded,
-    number,
+    format_change,
+    format_interval,
+    metric_columns,
+    task_columns,
     task_name,
-    told_change,
 )
-from bench.publish.tables.model import OTHER_ENGINE, Entry, Row
+from bench.publish.tables.model import OTHER_ENGINE, CellSummary, Row
 
 Cell = tuple[str, float | None]  # its text, the value it is sorted by
-_SPEED = tuple(dict.fromkeys((*SERVING, *ONLINE, *SEARCH, UTILISED, JUDGED["energy"])))
+_SPEED = tuple(dict.fromkeys((*SERVING, *ONLINE, *SEARCH, MBU, RECOMMENDED_BY["energy"])))
 
 
 @dataclass
@@ -67,11 +62,11 @@ def quality(rows: Iterable[Row]) -> PageTable:
     return table
 
 
-def _planned(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+def _planned(entries: Mapping[str, CellSummary]) -> dict[str, CellSummary]:
     return {title: entry for title, entry in entries.items() if entry.status != "unplanned"}
 
 
-def _line(row: Row, load: str, cells: Mapping[str, Cell], entries: Mapping[str, Entry]) -> dict[str, Any]:
+def _line(row: Row, load: str, cells: Mapping[str, Cell], entries: Mapping[str, CellSummary]) -> dict[str, Any]:
     reasons: dict[str, list[str]] = {}
     for title, entry in entries.items():
         if entry.reason:
@@ -96,8 +91,8 @@ def _line(row: Row, load: str, cells: Mapping[str, Cell], entries: Mapping[str, 
     }
 
 
-def _cell(column: Column, entry: Entry) -> Cell:
-    return bounded(column, entry.figures), entry.figures[column.key].median
+def _cell(column: Column, entry: CellSummary) -> Cell:
+    return format_interval(column, entry.figures), entry.figures[column.key].median
 
 
 def _size(row: Row, column: Column) -> Cell | None:
@@ -106,19 +101,16 @@ def _size(row: Row, column: Column) -> Cell | None:
     return None if value is None or (column in MORE_SIZE and text == "0") else (text, value)
 
 
-def _scores(row: Row, entry: Entry) -> Sequence[tuple[Column, Cell]]:
+def _scores(row: Row, entry: CellSummary) -> Sequence[tuple[Column, Cell]]:
     """The metrics of a task and its changes against the baseline, those that it has."""
-    cells = [(c, _cell(c, entry)) for c in (*QUALITY, *DIVERGENCE, *SCORES) if c.key in entry.figures]
+    cells = [(c, _cell(c, entry)) for c in metric_columns(entry.kind) if c.key in entry.figures]
     if row.baseline:
         return cells
     star = " *" if OTHER_ENGINE in entry.marks else ""
-    for column in (CHANGE, SCORE_CHANGE):
-        if column.key in entry.change:
-            text = told_change(column, entry.change, is_fraction=SCORES[0].key in entry.figures)
-            cells.append((column, (text + star, entry.change[column.key])))
+    changes = [c for c in task_columns(entry.kind) if Group.CHANGE in c.groups and c.key in entry.change]
+    cells += [(c, (format_change(c, entry) + star, entry.change[c.key])) for c in changes]
     if RECOVERY.key in entry.change:
-        fraction = entry.change[RECOVERY.key]
-        cells.append((RECOVERY, (number(fraction * RECOVERY.scale, RECOVERY.digits + 1), fraction)))
+        cells.append((RECOVERY, (sections.format_recovery(entry.change), entry.change[RECOVERY.key])))
     return cells
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench.contract import plugins
+from bench.contract.columns import ADJUSTED, TESTED
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
@@ -20,7 +21,7 @@ from bench.measure.sanity import CLIENT, marks
 from bench.measure.stats import holm, spread
 from bench.publish.tables import render as renderers
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_name
-from bench.publish.tables.model import ADJUSTED, OTHER_ENGINE, TESTED, Entry, Point, Row, Table
+from bench.publish.tables.model import OTHER_ENGINE, CellSummary, Point, Row, Table
 
 Format = Literal["terminal", "md", "csv", "json"]
 Place = tuple[str, str, str]  # device slug, suite, model
@@ -205,19 +206,19 @@ def _whole(artifact: Artifact) -> bool:
     return all(kept) and artifact.audit.quantized_fraction == 0
 
 
-def _entry(rounds: Sequence[Result], *, planned: bool) -> Entry:
+def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
     """The rounds of one cell: figures if any is ok, else the latest reason, a failure's first."""
     done = [r for r in rounds if r.status == "ok"]
     if not done:
         for status in ("failed", "unsupported"):
             reasons = [r.reason for r in rounds if r.status == status]
             if reasons:
-                return Entry(status, reasons[-1] or "no reason was recorded")
-        return Entry("missing" if planned else "unplanned")
+                return CellSummary(status, reasons[-1] or "no reason was recorded")
+        return CellSummary("missing" if planned else "unplanned")
     metrics = dict.fromkeys(key for r in done for key in r.metrics)
     figures = {key: spread([r.metrics[key] for r in done if key in r.metrics]) for key in metrics}
     found = marks(rounds)
-    return Entry(
+    return CellSummary(
         "ok",
         rounds=len(done),
         figures=figures,
@@ -227,6 +228,7 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> Entry:
         metric=str(done[0].facts.get("metric", "")),
         words=_words(done[0], {key: one.median for key, one in figures.items()}, client=CLIENT in found),
         sizes=_sizes(done[0].cell),
+        kind=done[0].cell.task.kind if done[0].cell.task else "",
     )
 
 
@@ -270,12 +272,12 @@ def _curve(done: Sequence[Result]) -> tuple[Point, ...]:
 
 
 def _compared(
-    entry: Entry,
+    entry: CellSummary,
     engine: str,
     what: What,
     cells: Mapping[What, list[Result]],
     references: Sequence[Mapping[What, list[Result]]],
-) -> Entry:
+) -> CellSummary:
     """The entry with its change against the baseline: on the same engine if it ran there, else another."""
     mine = _first_ok(cells.get(what, []))
     found = [r for r in (_first_ok(ref.get(what, [])) for ref in references) if r is not None]
@@ -288,7 +290,7 @@ def _compared(
     return replace(entry, change=change)
 
 
-def _gained(entry: Entry, engine: str, references: Sequence[list[Result]]) -> Entry:
+def _gained(entry: CellSummary, engine: str, references: Sequence[list[Result]]) -> CellSummary:
     """The entry with how many times as fast its steps are as the baseline's, and would be at the roofline."""
     mine = {key: found.median for key, found in entry.figures.items()}
     done = [rounds for rounds in references if _first_ok(rounds) is not None]
@@ -307,16 +309,19 @@ def _first_ok(rounds: Sequence[Result]) -> Result | None:
     return next((r for r in sorted(rounds, key=lambda r: r.round) if r.status == "ok"), None)
 
 
-def _change(mine: Result, reference: Result) -> Mapping[str, float]:
-    """Empty where the two are not over the same items, or the task that made the facts is gone."""
-    task = mine.cell.task
-    if task is None:
-        return {}
-    found: Mapping[str, float] = {}
+def task_change(mine: Result, other: Result) -> Mapping[str, float]:
+    """By the task's own comparison of the two; UserError where they are not over the same items, or it is gone."""
+    module = plugins.load(plugins.TASKS, mine.cell.task.kind if mine.cell.task else "")
+    compare = module.compare_by_reference if module.REFERENCE else module.compare_to_baseline
+    changes: Mapping[str, float] = compare(mine.facts, other.facts)
+    return changes
+
+
+def _change(mine: Result, baseline: Result) -> Mapping[str, float]:
+    """Empty where the two cannot be compared, or where the metrics are against the baseline already."""
     try:
-        module = plugins.load(plugins.TASKS, task.kind)
-        if not module.REFERENCE:  # else its metrics are against the baseline already
-            found = module.compare_to_baseline(mine.facts, reference.facts)
-    except (UserError, KeyError, TypeError, ValueError):
+        if plugins.load(plugins.TASKS, mine.cell.task.kind if mine.cell.task else "").REFERENCE:
+            return {}
+        return task_change(mine, baseline)
+    except UserError:
         return {}
-    return found

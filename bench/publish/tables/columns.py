@@ -1,260 +1,171 @@
-"""The columns of every table, declared once: a figure's name, the unit it is shown in, the better side.
+"""The columns of artifacts and loads, each declared once with the groups it is in; a task declares its own.
 
-Records hold seconds and bytes; milliseconds, MiB and percent exist here only.
+Groups are queries over the columns, in the order in which these stand.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
 
 from bench.contract import plugins
+from bench.contract.columns import ADJUSTED, RECOVERY, TESTED, Column, Group, csv_only
 from bench.contract.errors import UserError
 from bench.measure.stats import Spread
-from bench.publish.tables.model import ADJUSTED, TESTED
+from bench.publish.tables.model import CellSummary
 
-MIB = 2.0**20
-BOUND, CEILING = "bound", "ceiling"  # words of an entry
+MIB, GIB = 2.0**20, 2.0**30
+BOUND, CEILING = "bound", "ceiling"  # texts of a cell
 GAINED, AT_ROOFLINE = "tpot_gain", "tpot_gain_at_roofline"  # changes against the baseline
-DASH = "\N{EN DASH}"  # between the ends of a range; alone: there is nothing to tell
-
-
-@dataclass(frozen=True)
-class Column:
-    """`key` is a metric, or a field of the audit. A shown figure is the stored one times `scale`, in `unit`.
-
-    `digits` are significant ones; whole numbers keep all of theirs. {title} in a header is the task's.
-    `interval` are the metrics that hold the ends of the figure's 95 % interval, where it has one.
-    """
-
-    key: str
-    header: str
-    unit: str = ""
-    scale: float = 1.0
-    digits: int = 3
-    better: Literal["lower", "higher"] | None = None
-    interval: tuple[str, str] | None = None
-
-    @property
-    def word(self) -> str:
-        """The metric's own name."""
-        return self.header.partition(" ")[0]
-
-    @property
-    def named(self) -> str:
-        """The header with its unit, as a sentence has it."""
-        return f"{self.header} {self.unit}".strip()
-
-    def heading(self, title: str = "") -> str:
-        """The header with its unit and an arrow to the better side."""
-        arrow = {"lower": " ↓", "higher": " ↑", None: ""}[self.better]
-        return f"{self.header.format(title=title).strip()}{f' {self.unit}' if self.unit else ''}{arrow}"
-
-
-SIZE = (
-    Column("bits_per_weight", "bits/weight", better="lower"),
-    Column("total_bytes", "size", "MiB", 1 / MIB, better="lower"),
-)
-# Shown where there is something to show: weights that were pruned, artifacts whose making was timed whole.
-MORE_SIZE = (Column("zero_fraction", "zero", "%", 100.0), Column("made_s", "made in", "s", better="lower"))
-QUALITY = (Column("perplexity", "ppl {title}", digits=4, better="lower"),)
-CHANGE = Column("perplexity_change_fraction", "vs baseline", "%", 100.0, better="lower")
-CHANGE_ENDS = ("perplexity_change_low_fraction", "perplexity_change_high_fraction")
-DIVERGENCE = (
-    Column("kl_mean", "KL {title}", digits=2, better="lower", interval=("kl_mean_low", "kl_mean_high")),
-    Column(
-        "top1_agreement_fraction",
-        "same top-1",
-        "%",
-        100.0,
-        digits=4,
-        better="higher",
-        interval=("top1_agreement_low_fraction", "top1_agreement_high_fraction"),
-    ),
-)
-SCORES = (
-    Column(
-        "accuracy_fraction",
-        "{title}",
-        "%",
-        100.0,
-        digits=3,
-        better="higher",
-        interval=("accuracy_low_fraction", "accuracy_high_fraction"),
-    ),
-    Column("score", "{title}", digits=4, interval=("score_low", "score_high")),
-)
-SCORE_CHANGE = Column("score_change", "vs baseline, points", better="higher")
-RECOVERY = Column("score_recovery_fraction", "recovery", "%", 100.0, better="higher")
-SCORE_ENDS = ("score_change_low", "score_change_high")
-SCORE_CHANGES = (
-    "score_change",
-    *SCORE_ENDS,
-    "score_recovery_fraction",
-    "flips_worse",
-    "flips_better",
-    TESTED,
-    ADJUSTED,
-)
+DASH = "\N{EN DASH}"  # between the ends of a range; alone: there is no figure
 LEVEL = 0.05
-FLOOR = "kl_floor"
-DIVERGENCE_MORE = (
-    *(key for column in DIVERGENCE for key in column.interval or ()),
-    "kl_median",
-    "kl_p99",
-    "kl_max",
-    FLOOR,
-    "bits_per_byte_change",
-    "bits_per_byte_change_low",
-    "bits_per_byte_change_high",
-)
-_TTFT = Column("ttft_s", "TTFT", "ms", 1e3, better="lower")
-_TTFT_P95 = Column("ttft_p95_s", "TTFT p95", "ms", 1e3, better="lower")
-_TPOT = Column("tpot_s", "TPOT", "ms", 1e3, better="lower")
-_TPOT_P95 = Column("tpot_p95_s", "TPOT p95", "ms", 1e3, better="lower")
-_OUTPUT = Column("output_tok_per_s", "output", "tok/s", better="higher")
-_REQUESTS = Column("request_per_s", "requests", "/s", better="higher")
-_GOODPUT = Column("goodput_per_s", "goodput", "/s", better="higher")
-_PEAK = Column("peak_memory_bytes", "peak memory", "MiB", 1 / MIB, better="lower")
-SERVING = (_TTFT, _TPOT, _OUTPUT, _PEAK)
-# What a recommendation is judged by, and what is foretold of a cell: by the names they have there.
-JUDGED: Mapping[str, Column] = {
-    "tok_per_s": _OUTPUT,
-    "recovery": RECOVERY,
-    "ttft_p95_s": _TTFT_P95,
-    "memory": _PEAK,
-    "energy": Column("energy_net_j_per_output_token", "net", "J/output token", better="lower"),
-}
-FORETOLD: Mapping[str, Column] = {
-    "need": Column("total_bytes", "needs", "GiB", 1 / 2.0**30),
-    "ttft": _TTFT,
-    "tpot": _TPOT,
-    "rate": _OUTPUT,
-    "bound": Column("output_tok_per_s", "at most", "tok/s"),
-}
-ONLINE = (
-    _TTFT,
-    _TTFT_P95,
-    _TPOT,
-    Column("itl_p99_s", "ITL p99", "ms", 1e3, better="lower"),
-    _OUTPUT,
-    _REQUESTS,
-    _GOODPUT,
-    Column("concurrency", "in flight"),
-    Column("failed_requests", "failed", better="lower"),
-)
-CURVE = (_TTFT, _TTFT_P95, _TPOT, _TPOT_P95, _OUTPUT, _REQUESTS, _GOODPUT)
-SEARCH = (
-    Column("slo_rate_per_s", "rate in SLO", "/s", better="higher"),
-    Column("slo_rate_high_per_s", "not shown at", "/s"),
-    _TTFT_P95,
-    _TPOT_P95,
-    _OUTPUT,
-)
-# One figure of a round: of a task, of a load whose rate is its answer, of one whose rate was given.
-TASK_FIGURES = (replace(DIVERGENCE[0], unit="nats"), *QUALITY, *SCORES)
-RATE_FIGURES = (replace(SEARCH[0], header="within SLO"), _OUTPUT)
-LATENCY_FIGURES = (_TTFT_P95, _TTFT)
-# Sections of their own below a workload's, each shown where an entry has one of its figures.
-MORE: Mapping[str, tuple[Column, ...]] = {
-    "memory": (
-        Column("weights_bytes", "weights", "MiB", 1 / MIB, better="lower"),
-        Column("kv_needed_bytes", "KV needed", "MiB", 1 / MIB, better="lower"),
-        Column("kv_bytes", "KV pool", "MiB", 1 / MIB),
-        Column("workspace_bytes", "workspace", "MiB", 1 / MIB, better="lower"),
-        Column("context_bytes", "context", "MiB", 1 / MIB, better="lower"),
-        Column("nvml_process_peak_bytes", "NVML", "MiB", 1 / MIB, better="lower"),
-        Column("memory_budget_bytes", "budget", "MiB", 1 / MIB),
-        Column("kv_tokens_fit", "KV tokens that fit", better="higher"),
-    ),
-    "roofline": (
-        Column("mbu_fraction", "MBU", "%", 100.0, better="higher"),
-        Column("mfu_fraction", "MFU of prefill", "%", 100.0, better="higher"),
-        Column(BOUND, "decoding bound by"),
-        Column("roofline_s", "least TPOT by the roofline", "ms", 1e3),
-        Column(GAINED, "gained", "x", better="higher"),
-        Column(AT_ROOFLINE, "gain at the roofline", "x"),
-    ),
-    "energy": (
-        Column("energy_gross_j_per_output_token", "gross", "J/output token", better="lower"),
-        Column("energy_gross_j_per_input_token", "gross", "J/input token", better="lower"),
-        Column("energy_net_j_per_output_token", "net", "J/output token", better="lower"),
-        Column("energy_net_j_per_total_token", "net", "J/token", better="lower"),
-        Column("power_mean_w", "power", "W"),
-        Column("idle_power_w", "idle", "W"),
-        Column("energy_sm_clock_mean_mhz", "SM clock", "MHz"),
-        Column("energy_valid", "valid", digits=1),
-    ),
-}
-# Axes of charts: what a choice wins, and what it keeps of the quality.
-WON = (_OUTPUT, _TTFT, _TTFT_P95, _TPOT, _TPOT_P95, _PEAK, *SIZE, JUDGED["energy"])
-KEPT = (*DIVERGENCE, *QUALITY, *SCORES, RECOVERY)
-SPREAD_OVER = (_TTFT, Column("itl_s", "ITL", "ms", 1e3, better="lower"), _TPOT)  # latency distributions
-SCALED = (_OUTPUT, _TTFT_P95, _TPOT_P95)  # against requests in flight, or per second
-UTILISED = Column("mbu_fraction", "MBU", "%", 100.0, better="higher")
-# Every metric of a window of energy, for a spreadsheet.
-ENERGY = (
-    *(
-        f"energy_{word}_j{of}"
-        for word in ("gross", "net")
-        for of in ("", "_per_input_token", "_per_output_token", "_per_total_token")
-    ),
-    "power_mean_w",
-    "idle_power_w",
-    "power_limit_w",
-    "energy_window_s",
-    "energy_valid",
-    *(f"energy_sm_clock_{which}_mhz" for which in ("min", "mean", "max")),
-    "energy_temperature_max_c",
-    "energy_throttled_fraction",
-)
-TAILS = (
-    *(f"{name}_{tail}s" for name in ("ttft", "tpot", "e2el") for tail in ("", "p90_", "p95_", "p99_")),
-    *(f"itl_{tail}_s" for tail in ("p50", "p90", "p95", "p99")),
-)
+_HTTP, _AXIS, _TAIL = Group.ONLINE | Group.CURVE, Group.X_AXIS, Group.TAIL | Group.CSV_ONLY
 
 
-# Shown in no table; a document may quote them.
-QUOTED = (
+def _ms(key: str, header: str, groups: Group = _TAIL, axis_min: float = 0.0) -> Column:
+    return Column(key, header, "ms", 1e3, better="lower", groups=groups, axis_min=axis_min)
+
+
+def _mib(key: str, header: str, groups: Group = Group.MEMORY, *, better: bool = True) -> Column:
+    return Column(key, header, "MiB", 1 / MIB, better="lower" if better else None, groups=groups)
+
+
+def _energy(key: str, header: str, unit: str, groups: Group = Group.ENERGY) -> Column:
+    return Column(key, header, unit, better="lower", groups=groups)
+
+
+COLUMNS = (
+    Column("slo_rate_per_s", "rate in SLO", "/s", better="higher", groups=Group.SEARCH),
+    Column("slo_rate_high_per_s", "not shown at", "/s", groups=Group.SEARCH),
+    _ms("ttft_s", "TTFT", Group.TAIL | Group.SERVING | Group.DISTRIBUTION | _HTTP | _AXIS),
+    _ms("ttft_p90_s", "TTFT p90"),
+    _ms("ttft_p95_s", "TTFT p95", Group.TAIL | Group.SEARCH | Group.SCALING | _HTTP | _AXIS),
+    _ms("ttft_p99_s", "TTFT p99"),
+    _ms("itl_s", "ITL", Group.DISTRIBUTION, axis_min=0.01),  # chunks that were read together
+    _ms("tpot_s", "TPOT", Group.TAIL | Group.SERVING | Group.DISTRIBUTION | _HTTP | _AXIS),
+    _ms("tpot_p90_s", "TPOT p90"),
+    _ms("tpot_p95_s", "TPOT p95", Group.TAIL | Group.SEARCH | Group.SCALING | Group.CURVE | _AXIS),
+    _ms("tpot_p99_s", "TPOT p99"),
+    *(_ms(f"e2el_{tail}s", f"E2EL {tail[:-1]}".strip()) for tail in ("", "p90_", "p95_", "p99_")),
+    *(_ms(f"itl_{tail}_s", f"ITL {tail}") for tail in ("p50", "p90", "p95")),
+    _ms("itl_p99_s", "ITL p99", Group.TAIL | Group.ONLINE),
+    Column(
+        "output_tok_per_s",
+        "output",
+        "tok/s",
+        better="higher",
+        groups=Group.SERVING | Group.SEARCH | Group.SCALING | _HTTP | _AXIS,
+    ),
+    Column("request_per_s", "requests", "/s", better="higher", groups=_HTTP),
+    Column("goodput_per_s", "goodput", "/s", better="higher", groups=_HTTP),
+    Column("concurrency", "in flight", groups=Group.ONLINE),
+    Column("failed_requests", "failed", better="lower", groups=Group.ONLINE),
+    _mib("peak_memory_bytes", "peak memory", Group.SERVING | _AXIS),
+    Column("bits_per_weight", "bits/weight", better="lower", groups=Group.SIZE | _AXIS),
+    _mib("total_bytes", "size", Group.SIZE | _AXIS),
+    Column("zero_fraction", "zero", "%", 100.0, groups=Group.MORE_SIZE),
+    Column("made_s", "made in", "s", better="lower", groups=Group.MORE_SIZE),
+    *csv_only("two_of_four_fraction", groups=Group.MORE_SIZE),
+    _mib("weights_bytes", "weights"),
+    _mib("kv_needed_bytes", "KV needed"),
+    _mib("kv_bytes", "KV pool", better=False),
+    _mib("workspace_bytes", "workspace"),
+    _mib("context_bytes", "context"),
+    _mib("nvml_process_peak_bytes", "NVML"),
+    _mib("memory_budget_bytes", "budget", better=False),
+    Column("kv_tokens_fit", "KV tokens that fit", better="higher", groups=Group.MEMORY),
+    Column("mbu_fraction", "MBU", "%", 100.0, better="higher", groups=Group.ROOFLINE),
+    Column("mfu_fraction", "MFU of prefill", "%", 100.0, better="higher", groups=Group.ROOFLINE),
+    Column(BOUND, "decoding bound by", groups=Group.ROOFLINE),
+    Column("roofline_s", "least TPOT by the roofline", "ms", 1e3, groups=Group.ROOFLINE),
+    Column(GAINED, "gained", "x", better="higher", groups=Group.ROOFLINE),
+    Column(AT_ROOFLINE, "gain at the roofline", "x", groups=Group.ROOFLINE),
+    _energy("energy_gross_j_per_output_token", "gross", "J/output token"),
+    _energy("energy_gross_j_per_input_token", "gross", "J/input token"),
+    _energy("energy_net_j_per_output_token", "net", "J/output token", Group.ENERGY | _AXIS),
+    _energy("energy_net_j_per_total_token", "net", "J/token"),
+    Column("power_mean_w", "power", "W", groups=Group.ENERGY),
+    Column("idle_power_w", "idle", "W", groups=Group.ENERGY),
+    Column("energy_sm_clock_mean_mhz", "SM clock", "MHz", groups=Group.ENERGY),
+    Column("energy_valid", "valid", digits=1, groups=Group.ENERGY),
+    *csv_only(
+        "energy_gross_j",
+        "energy_gross_j_per_total_token",
+        "energy_net_j",
+        "energy_net_j_per_input_token",
+        "power_limit_w",
+        "energy_window_s",
+        "energy_sm_clock_min_mhz",
+        "energy_sm_clock_max_mhz",
+        "energy_temperature_max_c",
+        "energy_throttled_fraction",
+        groups=Group.ENERGY,
+    ),
+    # Shown in no table; a document may quote them.
     Column("prefill_tok_per_s", "prefill", "tok/s", better="higher"),
     Column("cold_start_s", "cold start", "s", better="lower"),
     Column("load_s", "load", "s", better="lower"),
     Column("ceiling_bytes_per_s", "ceiling", "GB/s", 1e-9),
     Column("ceiling_flop_per_s", "ceiling", "GFLOP/s", 1e-9),
-    Column("kl_floor", "noise floor"),
     Column("parameters", "parameters", "million", 1e-6),
-    Column(ADJUSTED, "p", digits=2),
 )
-_EVERY: Mapping[str, Column] = {
-    column.key: column
-    for column in reversed(
-        (
-            *SIZE,
-            *MORE_SIZE,
-            *QUALITY,
-            CHANGE,
-            *DIVERGENCE,
-            *SCORES,
-            SCORE_CHANGE,
-            RECOVERY,
-            *SERVING,
-            *CURVE,
-            *ONLINE,
-            *SEARCH,
-            *(column for known in MORE.values() for column in known),
-            *QUOTED,
-        )
-    )
+_BY_KEY: Mapping[str, Column] = {column.key: column for column in COLUMNS}
+
+
+def group(wanted: Group, *, csv: bool = False) -> tuple[Column, ...]:
+    """The columns in any of the groups, with those of spreadsheets alone where `csv`."""
+    return tuple(c for c in COLUMNS if wanted & c.groups and (csv or Group.CSV_ONLY not in c.groups))
+
+
+def _axes(wanted: Group) -> tuple[Column, ...]:
+    """Of charts: what is better the more there is of it comes first."""
+    return tuple(sorted(group(wanted), key=lambda column: column.better != "higher"))
+
+
+SIZE, MORE_SIZE = group(Group.SIZE), group(Group.MORE_SIZE)
+SERVING, ONLINE, SEARCH, CURVE = (group(g) for g in (Group.SERVING, Group.ONLINE, Group.SEARCH, Group.CURVE))
+# Sections of their own below a load's, each shown where a cell has one of its figures.
+MORE: Mapping[str, Group] = {"memory": Group.MEMORY, "roofline": Group.ROOFLINE, "energy": Group.ENERGY}
+X_AXES, SCALING, DISTRIBUTIONS = _axes(Group.X_AXIS), _axes(Group.SCALING), _axes(Group.DISTRIBUTION)
+MBU = _BY_KEY["mbu_fraction"]
+# By what a recommendation is made, by the names that its objectives and limits have.
+RECOMMENDED_BY: Mapping[str, Column] = {
+    "tok_per_s": _BY_KEY["output_tok_per_s"],
+    "recovery": RECOVERY,
+    "ttft_p95_s": _BY_KEY["ttft_p95_s"],
+    "memory": _BY_KEY["peak_memory_bytes"],
+    "energy": _BY_KEY["energy_net_j_per_output_token"],
 }
 
 
-def named(key: str) -> Column:
-    """The column that shows a figure; UserError for a word that none shows."""
-    if key not in _EVERY:
-        raise UserError(plugins.unknown("figure", key, tuple(_EVERY)))
-    return _EVERY[key]
+def task_columns(kind: str) -> tuple[Column, ...]:
+    """What a task declares; nothing for a task that is not there any more."""
+    try:
+        columns: tuple[Column, ...] = plugins.load(plugins.TASKS, kind).COLUMNS
+    except UserError:
+        return ()
+    return columns
+
+
+def metric_columns(kind: str) -> tuple[Column, ...]:
+    """A task's own metrics, those that tables show."""
+    return tuple(c for c in task_columns(kind) if not c.groups & (Group.CHANGE | Group.CSV_ONLY))
+
+
+def quality_axes() -> tuple[Column, ...]:
+    """Every task's metrics, scores on items last as in tables, and the recovery over all tasks."""
+    columns = [c for kind in plugins.names(plugins.TASKS) for c in metric_columns(kind)]
+    return (*sorted(columns, key=lambda c: Group.PAIRED in c.groups), RECOVERY)
+
+
+def quotable(key: str) -> Column:
+    """The column of a figure; UserError for a key that no column has."""
+    if key in _BY_KEY:
+        return _BY_KEY[key]
+    declared = {c.key: c for kind in reversed(plugins.names(plugins.TASKS)) for c in task_columns(kind)}
+    if key not in declared:
+        raise UserError(plugins.unknown("figure", key, (*_BY_KEY, *declared)))
+    return declared[key]
 
 
 def task_name(title: str) -> str:
@@ -277,18 +188,18 @@ def number(value: float, digits: int, *, like: float | None = None) -> str:
     return f"{value:.{min(max(decimals, 0), 6)}f}"
 
 
-def figure(column: Column, found: Spread) -> str:
+def format_figure(column: Column, figure: Spread) -> str:
     """The median, and in brackets the smallest and largest round where they differ as shown."""
-    scaled = [value * column.scale for value in (found.median, found.low, found.high)]
+    scaled = [value * column.scale for value in (figure.median, figure.low, figure.high)]
     median, low, high = (number(value, column.digits, like=scaled[0]) for value in scaled)
     return median if low == high else f"{median} ({low}{DASH}{high})"
 
 
-def bounded(column: Column, figures: Mapping[str, Spread]) -> str:
+def format_interval(column: Column, figures: Mapping[str, Spread]) -> str:
     """The figure with half its interval, where it has one: "0.0123 ± 0.0004"; a dash for no figure."""
     if column.key not in figures:
         return DASH
-    text = figure(column, figures[column.key])
+    text = format_figure(column, figures[column.key])
     ends = [figures[key].median for key in column.interval or () if key in figures]
     half = (ends[-1] - ends[0]) / 2 * column.scale if ends else 0.0
     if half <= 0:
@@ -296,31 +207,29 @@ def bounded(column: Column, figures: Mapping[str, Spread]) -> str:
     return f"{text} ± {number(half, column.digits, like=figures[column.key].median * column.scale)}"
 
 
-def score_change(found: Mapping[str, float], *, is_fraction: bool) -> str:
-    """In points: "-3.1 ± 1.2", or "noise (+0.2 ± 0.9)" where the items show no difference."""
-    if SCORE_CHANGE.key not in found:
+def format_change(column: Column, cell: CellSummary) -> str:
+    """A change against the baseline with half its interval; a dash where none is known.
+
+    In percent of the baseline's figure, "+1.23 ± 0.31"; else in the points that its metric is shown in: "-3.1 ± 1.2",
+    or "noise (+0.2 ± 0.9)" where the items show no difference.
+    """
+    changes = cell.change
+    if column.key not in changes:
         return DASH
-    scale = 100.0 if is_fraction else 1.0
-    value = found[SCORE_CHANGE.key] * scale
-    if TESTED not in found:
-        return f"{value:+.3g}"
-    half = (found["score_change_high"] - found["score_change_low"]) / 2 * scale
-    text = f"{round(value, 1) + 0.0:+.1f} ± {half:.1f}"
-    return text if found.get(ADJUSTED, found[TESTED]) < LEVEL else f"noise ({text})"
+    change = changes[column.key]
+    ends = [changes[key] for key in column.interval or () if key in changes]
+    if Group.RELATIVE in column.groups:
+        return format_percent(change, *ends)
+    metrics = (c for c in metric_columns(cell.kind) if c.change == column and c.key in cell.figures)
+    scale = next((metric.scale for metric in metrics), column.scale)
+    if TESTED not in changes or len(ends) < 2:
+        return f"{change * scale:+.3g}"
+    text = f"{round(change * scale, 1) + 0.0:+.1f} ± {(ends[1] - ends[0]) / 2 * scale:.1f}"  # + 0.0: no negative zero
+    return text if changes.get(ADJUSTED, changes[TESTED]) < LEVEL else f"noise ({text})"
 
 
-def told_change(column: Column, found: Mapping[str, float], *, is_fraction: bool) -> str:
-    """A change of perplexity or of a score against the baseline, with its interval; a dash where none is."""
-    if column.key not in found:
-        return DASH
-    if column.key == SCORE_CHANGE.key:
-        return score_change(found, is_fraction=is_fraction)
-    low, high = (found.get(end) for end in CHANGE_ENDS)
-    return change(found[column.key], low, high)
-
-
-def change(fraction: float, low: float | None, high: float | None) -> str:
+def format_percent(fraction: float, low: float | None = None, high: float | None = None) -> str:
     """A relative change in percent with half its interval: "+1.23 ± 0.31"."""
     decimals = 2 if abs(fraction) < 1 else 0
-    text = f"{round(100 * fraction, decimals) + 0.0:+.{decimals}f}"  # + 0.0: no negative zero
+    text = f"{round(100 * fraction, decimals) + 0.0:+.{decimals}f}"
     return text if low is None or high is None else f"{text} ± {50 * (high - low):.{decimals}f}"

@@ -11,13 +11,11 @@ from bench.measure.sanity import MARKS
 from bench.measure.stats import Spread
 
 OTHER_ENGINE = "reference"
-# What a change has where its items were paired; and the same adjusted over the recipes of a table.
-TESTED, ADJUSTED = "mcnemar_p", "mcnemar_p_holm"
 LEGEND = {**MARKS, OTHER_ENGINE: "the change is against the baseline on another engine: it has none on this one"}
 
 
 @dataclass(frozen=True)
-class Entry:
+class CellSummary:
     """What one row has for one task or workload. `rounds` counts those the figures come from.
 
     `missing` was asked for and has not run; `unplanned` was never asked for. `change` is against the
@@ -25,7 +23,7 @@ class Entry:
     fast its steps are. `figures`: metric -> spread over rounds, SI units. `metric`: which one the score is,
     where a task has several. `curve`: the figures at each level of a sweep or a search, in ascending order.
     `note`: what a reader must know of the load. `words`: what is known of it and is no number, by name.
-    `sizes`: batch, prompt tokens and new tokens of an offline load.
+    `sizes`: batch, prompt tokens and new tokens of an offline load. `kind`: of a task, its plugin.
     """
 
     status: Literal["ok", "failed", "unsupported", "missing", "unplanned"]
@@ -39,6 +37,7 @@ class Entry:
     metric: str = ""
     sizes: tuple[int, int, int] | None = None
     words: Mapping[str, str] = field(default_factory=dict)
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,8 @@ class Row:
     engine: str
     baseline: bool
     audit: Audit | None
-    tasks: Mapping[str, Entry]
-    workloads: Mapping[str, Entry]
+    tasks: Mapping[str, CellSummary]
+    workloads: Mapping[str, CellSummary]
     made_s: float = 0.0
     whole: bool = False
 

@@ -6,7 +6,7 @@ import csv
 import io
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rich import box
@@ -15,26 +15,11 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from bench.contract import wire
-from bench.publish.tables.columns import (
-    CEILING,
-    CHANGE,
-    CHANGE_ENDS,
-    DIVERGENCE,
-    DIVERGENCE_MORE,
-    ENERGY,
-    MORE,
-    MORE_SIZE,
-    QUALITY,
-    SCORE_CHANGES,
-    SCORES,
-    SIZE,
-    TAILS,
-    Column,
-)
-from bench.publish.tables.model import LEGEND, Entry, Row, Section, Table
+from bench.contract.columns import Group
+from bench.publish.tables.columns import CEILING, MORE, SIZE, group, task_columns
+from bench.publish.tables.model import LEGEND, CellSummary, Row, Section, Table
 from bench.publish.tables.sections import NAMES, Notes, Page, columns, load_columns, pages, summary
 
-_CHANGES = (CHANGE.key, *CHANGE_ENDS)
 # Heads of columns that hold no figures.
 _WORDS = frozenset({"marks", "faster?", "decoding bound by", "fits?", "by", "verdict", "why"})
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
@@ -88,8 +73,8 @@ def csv_text(*tables: Table) -> str:
     writer = csv.writer(out, lineterminator="\n")
     lines = []
     for table in tables:
-        shown = {title: columns(table.rows, title) for title in table.tasks}
-        lines += [_flat(row, shown) for row in table.rows]
+        tasks = {title: _task_keys(table.rows, title) for title in table.tasks}
+        lines += [_flat(row, tasks) for row in table.rows]
     heads = dict.fromkeys(key for line in lines for key in line)
     writer.writerow(heads)
     writer.writerows([line.get(key, "") for key in heads] for line in lines)
@@ -210,42 +195,55 @@ def _with_best(section: Section) -> Iterator[tuple[tuple[str, ...], Collection[i
         yield cells, found.get(number, ())
 
 
-def _flat(row: Row, shown: Mapping[str, Sequence[Column]]) -> dict[str, object]:
-    names = ("device", "suite", "model", "recipe", "engine")
-    flat: dict[str, object] = {name: getattr(row, name) for name in names}
-    keys = (*(c.key for c in (*SIZE, *MORE_SIZE)), "two_of_four_fraction")
-    sizes = {key: row.size(key) for key in keys}
+def _flat(row: Row, tasks: Mapping[str, _TaskKeys]) -> dict[str, object]:
+    flat: dict[str, object] = {name: getattr(row, name) for name in ("device", "suite", "model", "recipe", "engine")}
+    sizes = {c.key: row.size(c.key) for c in (*SIZE, *group(Group.MORE_SIZE, csv=True))}
     flat |= {key: "" if value is None else value for key, value in sizes.items()}
-    for title, entry in row.tasks.items():
-        flat |= _columns(title, entry, [c.key for c in shown[title] if c.key])
-        if shown[title] == QUALITY:
-            flat |= {f"{title}/{key}": entry.change.get(key, "") for key in _CHANGES}
-        if shown[title][0] in SCORES:
-            flat |= {f"{title}/metric": entry.metric}
-            flat |= {f"{title}/{key}": entry.change.get(key, "") for key in SCORE_CHANGES}
-        if shown[title] == DIVERGENCE:
-            medians = {key: found.median for key, found in entry.figures.items()}
-            flat |= {f"{title}/{key}": medians.get(key, "") for key in DIVERGENCE_MORE}
-    for title, entry in row.workloads.items():
-        shown_keys = [c.key for c in load_columns([entry])]
-        online = [*shown_keys, *TAILS] if "concurrency" in entry.figures else shown_keys
-        flat |= _columns(title, entry, list(dict.fromkeys(online)))
-        flat |= _more(title, entry)
+    for title, cell in row.tasks.items():
+        keys = tasks[title]
+        flat |= _spreads(title, cell, keys.spreads)
+        flat |= {f"{title}/metric": cell.metric} if keys.names_metric else {}
+        single = {key: figure.median for key, figure in cell.figures.items()} | {**cell.change}
+        flat |= {f"{title}/{key}": single.get(key, "") for key in keys.single}
+    for title, cell in row.workloads.items():
+        shown = [c.key for c in load_columns([cell])]
+        tails = [c.key for c in group(Group.TAIL, csv=True)] if "concurrency" in cell.figures else []
+        flat |= _spreads(title, cell, list(dict.fromkeys([*shown, *tails])))
+        flat |= _more(title, cell)
     return flat
 
 
-def _more(title: str, entry: Entry) -> dict[str, object]:
-    """What sections of their own show of a load: figures, words, changes against the baseline."""
-    keys = list(dict.fromkeys((*(column.key for known in MORE.values() for column in known), *ENERGY)))
-    found = {key: value for key, value in _columns(title, entry, keys).items() if value != ""}
-    plain = {f"{title}/{key}": {**entry.words, **entry.change}.get(key) for key in (*keys, CEILING)}
-    return {**found, **{key: value for key, value in plain.items() if value is not None}}
+@dataclass(frozen=True)
+class _TaskKeys:
+    """What a spreadsheet has of a task: metrics with their spread over rounds, then single values."""
+
+    spreads: Sequence[str]
+    single: Sequence[str]
+    names_metric: bool
 
 
-def _columns(title: str, entry: Entry, keys: Sequence[str]) -> dict[str, object]:
-    flat: dict[str, object] = {f"{title}/status": entry.status}
+def _task_keys(rows: Sequence[Row], title: str) -> _TaskKeys:
+    cells = [row.tasks[title] for row in rows]
+    shown = columns(rows, title)
+    metrics = [c.key for c in shown if c.key and Group.CHANGE not in c.groups]
+    changes = [key for c in shown if Group.CHANGE in c.groups for key in (c.key, *(c.interval or ()))]
+    kind = next((cell.kind for cell in cells if cell.kind), "")
+    more = [c.key for c in task_columns(kind) if Group.CSV_ONLY in c.groups] if metrics else []
+    return _TaskKeys(metrics, [*changes, *more], any(cell.metric for cell in cells))
+
+
+def _more(title: str, cell: CellSummary) -> dict[str, object]:
+    """What sections of their own show of a load: figures, texts, changes against the baseline."""
+    keys = [c.key for g in MORE.values() for c in group(g, csv=True)]
+    figures = {key: value for key, value in _spreads(title, cell, keys).items() if value != ""}
+    single = {f"{title}/{key}": {**cell.words, **cell.change}.get(key) for key in (*keys, CEILING)}
+    return figures | {key: value for key, value in single.items() if value is not None}
+
+
+def _spreads(title: str, cell: CellSummary, keys: Sequence[str]) -> dict[str, object]:
+    flat: dict[str, object] = {f"{title}/status": cell.status}
     for key in keys:
-        found = entry.figures.get(key)
-        values = ("", "", "", "") if found is None else (found.median, found.low, found.high, found.n)
+        figure = cell.figures.get(key)
+        values = ("", "", "", "") if figure is None else (figure.median, figure.low, figure.high, figure.n)
         flat |= {f"{title}/{key}{end}": v for end, v in zip(("", "_min", "_max", "_n"), values, strict=True)}
-    return {**flat, f"{title}/reason": entry.reason, f"{title}/marks": " ".join(entry.marks)}
+    return {**flat, f"{title}/reason": cell.reason, f"{title}/marks": " ".join(cell.marks)}

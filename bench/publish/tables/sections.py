@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from bench.contract.columns import ADJUSTED, RECOVERY, SCORE_CHANGE, TESTED, Column, Group
 from bench.publish.tables import highlight, speedup
 from bench.publish.tables.columns import (
     CEILING,
-    CHANGE,
     CURVE,
     DASH,
-    DIVERGENCE,
-    FLOOR,
     MORE,
     MORE_SIZE,
     ONLINE,
-    QUALITY,
-    RECOVERY,
-    SCORE_CHANGE,
-    SCORES,
     SEARCH,
     SERVING,
     SIZE,
-    Column,
-    bounded,
+    format_change,
+    format_interval,
+    group,
     number,
-    score_change,
+    task_columns,
     task_name,
-    told_change,
 )
-from bench.publish.tables.model import ADJUSTED, LEGEND, OTHER_ENGINE, TESTED, Entry, Point, Row, Section, Table
+from bench.publish.tables.model import LEGEND, OTHER_ENGINE, CellSummary, Point, Row, Section, Table
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 STAR = "*"
@@ -50,22 +44,26 @@ NAMES = 2  # leading columns that hold names, not figures: recipe, engine
 
 @dataclass
 class Notes:
-    """Footnotes and marks met while cells are written out, to be explained below."""
+    """Footnotes, marks and sentences that cells refer to, to be explained below; `bold`: whether a cell is best."""
 
     reasons: dict[str, int] = field(default_factory=dict)
     marks: dict[str, None] = field(default_factory=dict)
-    said: dict[str, None] = field(default_factory=dict)
-    bold: bool = False  # whether a cell is best
+    sentences: dict[str, None] = field(default_factory=dict)
+    bold: bool = False
 
     def number(self, reason: str) -> str:
         return str(self.reasons.setdefault(reason, len(self.reasons) + 1)).translate(_SUPERSCRIPT)
 
+    def add(self, *sentences: str) -> None:
+        """Each once, and none that is empty."""
+        self.sentences |= dict.fromkeys(filter(None, sentences))
+
     def lines(self, *, bold: bool) -> list[str]:
         """The legend; `bold` is whether what is best can be set so."""
-        found = [f"{str(n).translate(_SUPERSCRIPT)} {reason}" for reason, n in self.reasons.items()]
-        named = {mark: STAR if mark == OTHER_ENGINE else mark for mark in self.marks if mark in LEGEND}
-        said = [*self.said, *([highlight.LEGEND] if bold and self.bold else [])]
-        return found + [f"{word}: {LEGEND[mark]}" for mark, word in named.items()] + said
+        footnotes = [f"{str(n).translate(_SUPERSCRIPT)} {reason}" for reason, n in self.reasons.items()]
+        marks = {mark: STAR if mark == OTHER_ENGINE else mark for mark in self.marks if mark in LEGEND}
+        legend = [f"{shown}: {LEGEND[mark]}" for mark, shown in marks.items()]
+        return [*footnotes, *legend, *self.sentences, *([highlight.LEGEND] if bold and self.bold else [])]
 
 
 @dataclass(frozen=True)
@@ -78,60 +76,70 @@ class Page:
 
 def pages(table: Table, notes: Notes) -> list[Page]:
     """Every page; `notes` collects what its cells refer to, numbered through all of them."""
-    found = []
-    notes.said.update(dict.fromkeys(table.notes))
-    for (device, suite, model), group in groupby(table.rows, key=lambda r: (r.device, r.suite, r.model)):
-        rows = list(group)
-        tasks = [t for t in table.tasks if any(r.tasks[t].status != "unplanned" for r in rows)]
-        scored = [t for t in tasks if columns(rows, t)[0] in SCORES]
-        sections = [_quality(rows, [t for t in tasks if t not in scored], notes)]
-        sections += [_accuracy(rows, title, notes) for title in scored]
-        notes.said.update(dict.fromkeys(filter(None, (_floor(rows, t) for t in tasks))))
-        entries = [entry for row in rows for entry in (*row.tasks.values(), *row.workloads.values())]
-        notes.said.update(dict.fromkeys(entry.note for entry in entries if entry.note))
-        for title in table.workloads:
-            asked = [row for row in rows if row.workloads[title].status != "unplanned"]
-            sections += [_serving(asked, title, notes)] if asked else []
-            sections += _more(asked, title, notes)
-            if curves := [(row, row.workloads[title].curve) for row in asked if row.workloads[title].curve]:
-                sections.append(_curves(title, curves))
-        sections += speedup.sections(rows)
+    notes.add(*table.notes)
+    result = []
+    for names, rows in groupby(table.rows, key=lambda r: (r.device, r.suite, r.model)):
+        sections = _page(list(rows), table, notes)
         notes.bold = notes.bold or any(section.best for section in sections)
-        found.append(Page(" / ".join(filter(None, (device, suite, model))), tuple(sections)))
-    return found
+        result.append(Page(" / ".join(filter(None, names)), tuple(sections)))
+    return result
+
+
+def _page(rows: Sequence[Row], table: Table, notes: Notes) -> list[Section]:
+    tasks = [t for t in table.tasks if any(r.tasks[t].status != "unplanned" for r in rows)]
+    paired = [t for t in tasks if Group.PAIRED in columns(rows, t)[0].groups]
+    sections = [_quality(rows, [t for t in tasks if t not in paired], notes)]
+    sections += [_accuracy(rows, title, notes) for title in paired]
+    notes.add(*(_floor(rows, title, column) for title in tasks for column in columns(rows, title) if column.floor))
+    notes.add(*(cell.note for row in rows for cell in (*row.tasks.values(), *row.workloads.values())))
+    for title in table.workloads:
+        planned = [row for row in rows if row.workloads[title].status != "unplanned"]
+        sections += [_serving(planned, title, notes)] if planned else []
+        sections += _more(planned, title, notes)
+        if curves := [(row, row.workloads[title].curve) for row in planned if row.workloads[title].curve]:
+            sections.append(_curves(title, curves))
+    return [*sections, *speedup.sections(rows)]
 
 
 def summary(table: Table) -> str:
     """What the figures are; each section says over how many rounds."""
-    if not any(e.rounds for row in table.rows for e in (*row.tasks.values(), *row.workloads.values())):
+    if not any(c.rounds for row in table.rows for c in (*row.tasks.values(), *row.workloads.values())):
         return "No figures yet."
     return f"Figures are medians over n rounds, with (min{DASH}max) where they differ; ± is a 95 % interval."
 
 
 def columns(rows: Sequence[Row], title: str) -> tuple[Column, ...]:
-    """A task's columns, by the metrics its entries have; a column for its state while there are none."""
-    found = {key for row in rows for key in row.tasks[title].figures}
-    known = (DIVERGENCE, QUALITY, *((column,) for column in SCORES))
-    return next((shown for shown in known if shown[0].key in found), (Column("", "{title}"),))
+    """A task's columns: its metrics that were measured, and their changes; one for its state while there are none."""
+    cells = [row.tasks[title] for row in rows]
+    measured = {key for cell in cells for key in cell.figures}
+    declared = [c for c in task_columns(next((cell.kind for cell in cells if cell.kind), "")) if _is_shown(c)]
+    metrics = [c for c in declared if c.key in measured]
+    changes = [c for c in declared if Group.CHANGE in c.groups]
+    return (*metrics, *changes) if metrics else (Column("", "{title}"),)
 
 
-def load_columns(entries: Sequence[Entry]) -> tuple[Column, ...]:
+def _is_shown(column: Column) -> bool:
+    return Group.CSV_ONLY not in column.groups
+
+
+def load_columns(cells: Sequence[CellSummary]) -> tuple[Column, ...]:
     """A workload's columns: those of a server where requests in flight were counted; no empty ones."""
-    known = {key for entry in entries for key in entry.figures}
-    if "concurrency" not in known:
+    measured = {key for cell in cells for key in cell.figures}
+    if "concurrency" not in measured:
         return SERVING
-    return tuple(c for c in (SEARCH if "slo_rate_per_s" in known else ONLINE) if c.key in known)
+    return tuple(c for c in (SEARCH if "slo_rate_per_s" in measured else ONLINE) if c.key in measured)
 
 
-def _floor(rows: Sequence[Row], title: str) -> str:
-    """What the divergence is where nothing is quantized: between engines, and by how the baseline is kept."""
-    scored = [(row, row.tasks[title].figures) for row in rows if FLOOR in row.tasks[title].figures]
+def _floor(rows: Sequence[Row], title: str, column: Column) -> str:
+    """The metric where nothing is quantized: between engines, and by how the baseline is stored."""
+    scored = [(row, row.tasks[title].figures) for row in rows if column.floor in row.tasks[title].figures]
     if not scored:
         return ""
-    key = DIVERGENCE[0].key
-    parts = [f"{number(scored[0][1][FLOOR].median, 2)} stored"]
-    parts += [f"{row.recipe} on {row.engine} {number(figures[key].median, 2)}" for row, figures in scored if row.whole]
-    return f"noise floor of KL {task_name(title)}, nats per token: {'; '.join(parts)}"
+    parts = [f"{number(scored[0][1][column.floor].median, 2)} stored"]
+    parts += [
+        f"{row.recipe} on {row.engine} {number(figures[column.key].median, 2)}" for row, figures in scored if row.whole
+    ]
+    return f"noise floor of {column.word} {task_name(title)}, {column.text_unit} per token: {'; '.join(parts)}"
 
 
 def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section:
@@ -141,107 +149,108 @@ def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section
     alone = [t for t, its in shown.items() if its[0].key and kinds.count(its) == 1]
     sizes = [*SIZE, *(c for c in MORE_SIZE if any((row.size(c.key) or 0) > _SHOWN for row in rows))]
     heads = [c.heading() for c in sizes]
+    rankings = [highlight.of_size(c, rows) for c in sizes]
     for title, its in shown.items():
         name = "" if title in alone else task_name(title)
         heads += [c.heading(name if c.key else title) for c in its]
-        heads += [CHANGE.heading()] if its == QUALITY else []
+        cells = [row.tasks[title] for row in rows]
+        rankings += [highlight.of_task(c, rows, cells) for c in its]
     above = ", ".join(f"{shown[t][0].word} over {task_name(t)}" for t in alone)
-    tasked = [[c for t, its in shown.items() for c in _task(row, t, its, notes)] for row in rows]
-    lines = [[*(size(row, c) for c in sizes), *cells] for row, cells in zip(rows, tasked, strict=True)]
-    entries = [[row.tasks[t] for t in tasks] for row in rows]
-    contests = [highlight.of_size(c, rows) for c in sizes]
-    for title, its in shown.items():
-        own = [row.tasks[title] for row in rows]
-        contests += [highlight.of_task(c, rows, own) for c in its]
-        contests += [highlight.of_change(CHANGE, rows, own)] if its == QUALITY else []
+    lines = [
+        [*(size(row, c) for c in sizes), *(text for t, its in shown.items() for text in _task(row, t, its, notes))]
+        for row in rows
+    ]
     title = f"size and quality{f': {above}' if above else ''}" if tasks else "size"
-    return _section(title, heads, rows, lines, entries, notes, contests)
+    return _section(title, heads, rows, lines, [[row.tasks[t] for t in tasks] for row in rows], notes, rankings)
 
 
 def _accuracy(rows: Sequence[Row], title: str, notes: Notes) -> Section:
-    """A score on items, beside what the same items say of the baseline."""
+    """A score on items, with what the same items say of its change against the baseline."""
     rows = [row for row in rows if row.tasks[title].status != "unplanned"]
-    (column,) = columns(rows, title)
-    entries = [row.tasks[title] for row in rows]
-    metric = next((entry.metric for entry in entries if entry.metric), "")
-    items = next((e.figures["scored_items"].median for e in entries if "scored_items" in e.figures), 0.0)
+    column = columns(rows, title)[0]
+    cells = [row.tasks[title] for row in rows]
+    metric = next((cell.metric for cell in cells if cell.metric), "")
+    items = next((c.figures["scored_items"].median for c in cells if "scored_items" in c.figures), 0.0)
     heads = [column.heading(metric), SCORE_CHANGE.heading(), RECOVERY.heading(), "lost / won items", "p"]
-    lines = [_score(row, entry, column, notes) for row, entry in zip(rows, entries, strict=True)]
-    if any(entry.change for entry in entries):
-        notes.said.setdefault(_PAIRED)
-    if any("noise" in cell for line in lines for cell in line):
-        notes.said.setdefault(_NOISE)
-    contests = [highlight.of_task(column, rows, entries), highlight.of_change(SCORE_CHANGE, rows, entries)]
-    return _section(
-        f"{task_name(title)}: {items:,.0f} items", heads, rows, lines, [[e] for e in entries], notes, contests
-    )
+    lines = [_score(row, cell, column, notes) for row, cell in zip(rows, cells, strict=True)]
+    notes.add(_PAIRED if any(cell.change for cell in cells) else "")
+    notes.add(_NOISE if any("noise" in text for line in lines for text in line) else "")
+    rankings = [highlight.of_task(c, rows, cells) for c in (column, SCORE_CHANGE)]
+    title = f"{task_name(title)}: {items:,.0f} items"
+    return _section(title, heads, rows, lines, [[cell] for cell in cells], notes, rankings)
 
 
-def _score(row: Row, entry: Entry, column: Column, notes: Notes) -> list[str]:
-    if entry.status != "ok":
-        return [void(entry, notes, first=not i) for i in range(5)]
-    cells = [bounded(column, entry.figures)]
+def _score(row: Row, cell: CellSummary, column: Column, notes: Notes) -> list[str]:
+    if cell.status != "ok":
+        return [void(cell, notes, first=not i) for i in range(5)]
+    texts = [format_interval(column, cell.figures)]
     if row.baseline:
-        return [*cells, "baseline", DASH, DASH, DASH]
-    changed = score_change(entry.change, is_fraction=column.key.endswith("_fraction"))
-    found = entry.change.get(RECOVERY.key)
-    cells.append(starred(changed, entry, notes))
-    cells.append(DASH if found is None else number(found * RECOVERY.scale, RECOVERY.digits + 1))
-    if TESTED not in entry.change:
-        return [*cells, DASH, DASH]
-    lost, won = (f"{entry.change[f'flips_{way}']:.0f}" for way in ("worse", "better"))
-    return [*cells, f"{lost} / {won}", number(entry.change[ADJUSTED], 2)]
+        return [*texts, "baseline", DASH, DASH, DASH]
+    texts.append(starred(format_change(SCORE_CHANGE, cell), cell, notes))
+    texts.append(format_recovery(cell.change))
+    if TESTED not in cell.change:
+        return [*texts, DASH, DASH]
+    lost, won = (f"{cell.change[f'flips_{way}']:.0f}" for way in ("worse", "better"))
+    return [*texts, f"{lost} / {won}", number(cell.change[ADJUSTED], 2)]
+
+
+def format_recovery(changes: Mapping[str, float]) -> str:
+    """With one digit more than other figures: 99.1 and 99.9 are told apart by it."""
+    if RECOVERY.key not in changes:
+        return DASH
+    return number(changes[RECOVERY.key] * RECOVERY.scale, RECOVERY.digits + 1)
 
 
 def _serving(rows: Sequence[Row], title: str, notes: Notes) -> Section:
-    entries = [row.workloads[title] for row in rows]
-    shown = load_columns(entries)
-    heads = [c.heading() for c in shown]
-    lines = [_figures(shown, entry, notes) for entry in entries]
-    contests = [highlight.of_load(c, entries) for c in shown]
-    return _section(title, heads, rows, lines, [[entry] for entry in entries], notes, contests)
+    cells = [row.workloads[title] for row in rows]
+    shown = load_columns(cells)
+    lines = [_figures(shown, cell, notes) for cell in cells]
+    rankings = [highlight.of_load(c, cells) for c in shown]
+    return _section(title, [c.heading() for c in shown], rows, lines, [[cell] for cell in cells], notes, rankings)
 
 
 def _more(rows: Sequence[Row], title: str, notes: Notes) -> list[Section]:
-    """What else is known of a workload's rows: memory, energy, the roofline."""
-    found = []
-    for word, known in MORE.items():
-        told = [row for row in rows if any(c.key in row.workloads[title].figures for c in known)]
-        shown = [c for c in known if any(cell(c, row.workloads[title], notes) != DASH for row in told)]
-        lines = [(row.recipe, row.engine, *(cell(c, row.workloads[title], notes) for c in shown)) for row in told]
-        heads = ("recipe", "engine", *(c.heading() for c in shown))
-        contests = [highlight.of_load(c, [row.workloads[title] for row in told]) for c in shown]
-        won = _placed(contests, [line[NAMES:] for line in lines])
-        found += [Section(f"{title}: {word}", heads, tuple(lines), below=True, best=won)] if lines else []
-        sources = dict.fromkeys(row.workloads[title].words.get(CEILING, "") for row in told)
-        notes.said.update({_CEILINGS.format(source): None for source in sources if source})
-    return found
+    """What else is measured of a workload's rows: memory, the roofline, energy."""
+    sections = []
+    for name, its in MORE.items():
+        measured = [row for row in rows if any(c.key in row.workloads[title].figures for c in group(its))]
+        cells = [row.workloads[title] for row in measured]
+        shown = [c for c in group(its) if any(format_cell(c, cell, notes) != DASH for cell in cells)]
+        texts = [[format_cell(c, cell, notes) for c in shown] for cell in cells]
+        if measured:
+            heads = ("recipe", "engine", *(c.heading() for c in shown))
+            lines = tuple((row.recipe, row.engine, *line) for row, line in zip(measured, texts, strict=True))
+            best = _best([highlight.of_load(c, cells) for c in shown], texts)
+            sections.append(Section(f"{title}: {name}", heads, lines, below=True, best=best))
+        sources = (cell.words.get(CEILING, "") for cell in cells)
+        notes.add(*(_CEILINGS.format(source) for source in sources if source))
+    return sections
 
 
-def cell(column: Column, entry: Entry, notes: Notes) -> str:
-    """A figure, a word, or a change against the baseline, with a star where that ran on another engine."""
-    if column.key in entry.words:
-        return entry.words[column.key]
-    if column.key not in entry.change:
-        return bounded(column, entry.figures)
-    return starred(number(entry.change[column.key] * column.scale, column.digits), entry, notes)
+def format_cell(column: Column, cell: CellSummary, notes: Notes) -> str:
+    """A figure, a text, or a change against the baseline, with a star where that ran on another engine."""
+    if column.key in cell.words:
+        return cell.words[column.key]
+    if column.key not in cell.change:
+        return format_interval(column, cell.figures)
+    return starred(number(cell.change[column.key] * column.scale, column.digits), cell, notes)
 
 
-def starred(text: str, entry: Entry, notes: Notes) -> str:
+def starred(text: str, cell: CellSummary, notes: Notes) -> str:
     """A change with a star where the baseline ran on another engine."""
-    if OTHER_ENGINE not in entry.marks:
+    if OTHER_ENGINE not in cell.marks:
         return text
     notes.marks.setdefault(OTHER_ENGINE)
     return f"{text} {STAR}"
 
 
-def _curves(title: str, found: Sequence[tuple[Row, Sequence[Point]]]) -> Section:
+def _curves(title: str, curves: Sequence[tuple[Row, Sequence[Point]]]) -> Section:
     """Throughput against latency, a line for each level that an engine was tried at."""
-    known = {key for _, curve in found for point in curve for key in point.figures}
-    shown = [c for c in CURVE if c.key in known]
+    measured = {key for _, curve in curves for point in curve for key in point.figures}
+    shown = [c for c in CURVE if c.key in measured]
     lines = [
-        (row.recipe, row.engine, f"{point.level:.4g}", *(bounded(c, point.figures) for c in shown))
-        for row, curve in found
+        (row.recipe, row.engine, f"{point.level:.4g}", *(format_interval(c, point.figures) for c in shown))
+        for row, curve in curves
         for point in curve
     ]
     return Section(f"{title}: the curve", ("recipe", "engine", "at", *(c.heading() for c in shown)), tuple(lines))
@@ -252,13 +261,13 @@ def _section(
     heads: Sequence[str],
     rows: Sequence[Row],
     lines: Sequence[Sequence[str]],
-    entries: Sequence[Sequence[Entry]],
+    cells: Sequence[Sequence[CellSummary]],
     notes: Notes,
-    contests: Sequence[highlight.Contest],
+    rankings: Sequence[highlight.ColumnRanking],
 ) -> Section:
     """Names before, marks after where there are any; n in the title, or in a column where lines differ."""
-    counts = [list(dict.fromkeys(str(e.rounds) for e in found if e.rounds)) for found in entries]
-    marks = [marked(found, notes) for found in entries]
+    counts = [list(dict.fromkeys(str(c.rounds) for c in its if c.rounds)) for its in cells]
+    marks = [marked(its, notes) for its in cells]
     extra = []
     if len(different := {n for line in counts for n in line}) == 1:
         title = f"{title} (n={different.pop()})"
@@ -269,13 +278,13 @@ def _section(
     body = [[row.recipe, row.engine, *line] for row, line in zip(rows, lines, strict=True)]
     full = [["recipe", "engine", *heads], *body]
     for column in extra:
-        full = [[*line, cell] for line, cell in zip(full, column, strict=True)]
-    return Section(title, tuple(full[0]), tuple(map(tuple, full[1:])), best=_placed(contests, lines))
+        full = [[*line, text] for line, text in zip(full, column, strict=True)]
+    return Section(title, tuple(full[0]), tuple(map(tuple, full[1:])), best=_best(rankings, lines))
 
 
-def _placed(contests: Sequence[highlight.Contest], lines: Sequence[Sequence[str]]) -> frozenset[tuple[int, int]]:
+def _best(rankings: Sequence[highlight.ColumnRanking], lines: Sequence[Sequence[str]]) -> frozenset[tuple[int, int]]:
     """The best cells among the lines without names, by their column with names."""
-    return frozenset((line, column + NAMES) for line, column in highlight.winners(contests, lines))
+    return frozenset((line, column + NAMES) for line, column in highlight.best_cells(rankings, lines))
 
 
 def size(row: Row, column: Column) -> str:
@@ -287,36 +296,37 @@ def size(row: Row, column: Column) -> str:
 
 
 def _task(row: Row, title: str, shown: Sequence[Column], notes: Notes) -> list[str]:
-    entry = row.tasks[title]
-    cells = _figures(shown, entry, notes)
-    if shown != QUALITY:
-        return cells
-    if entry.status != "ok":
-        return [*cells, void(entry, notes, first=False)]
-    if row.baseline:
-        return [*cells, "baseline"]
-    return [*cells, starred(told_change(CHANGE, entry.change, is_fraction=False), entry, notes)]
+    """A task's metrics and their changes against the baseline."""
+    cell = row.tasks[title]
+    metrics = [c for c in shown if Group.CHANGE not in c.groups]
+    texts = _figures(metrics, cell, notes)
+    for change in (c for c in shown if Group.CHANGE in c.groups):
+        if cell.status != "ok":
+            texts.append(void(cell, notes, first=False))
+        else:
+            texts.append("baseline" if row.baseline else starred(format_change(change, cell), cell, notes))
+    return texts
 
 
-def _figures(shown: Sequence[Column], entry: Entry, notes: Notes) -> list[str]:
-    if entry.status != "ok":
-        return [void(entry, notes, first=not i) for i in range(len(shown))]
-    return [bounded(c, entry.figures) for c in shown]
+def _figures(shown: Sequence[Column], cell: CellSummary, notes: Notes) -> list[str]:
+    if cell.status != "ok":
+        return [void(cell, notes, first=not i) for i in range(len(shown))]
+    return [format_interval(c, cell.figures) for c in shown]
 
 
-def void(entry: Entry, notes: Notes, *, first: bool) -> str:
+def void(cell: CellSummary, notes: Notes, *, first: bool) -> str:
     """In place of a figure: the word in the first cell, its footnote in the others. Never a blank."""
-    if entry.status == "unplanned":
+    if cell.status == "unplanned":
         return DASH
-    if entry.status == "missing":
+    if cell.status == "missing":
         return "not run yet" if first else "·"
-    return f"{entry.status if first else ''}{notes.number(entry.reason)}"
+    return f"{cell.status if first else ''}{notes.number(cell.reason)}"
 
 
-def marked(entries: Sequence[Entry], notes: Notes) -> str:
+def marked(cells: Sequence[CellSummary], notes: Notes) -> str:
     """Marks by name, without the metric: the spread beside a figure shows it, JSON names it."""
-    found = (mark.partition(":")[0] for entry in entries for mark in entry.marks)
-    words = [word for word in dict.fromkeys(found) if word != OTHER_ENGINE]  # which a star stands for
-    for word in words:
-        notes.marks.setdefault(word)
-    return ", ".join(words)
+    names = dict.fromkeys(mark.partition(":")[0] for cell in cells for mark in cell.marks)
+    marks = [name for name in names if name != OTHER_ENGINE]  # which a star stands for
+    for mark in marks:
+        notes.marks.setdefault(mark)
+    return ", ".join(marks)

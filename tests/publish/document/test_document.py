@@ -10,20 +10,21 @@ from bench.contract.errors import UserError
 from bench.measure.stats import Spread
 from bench.publish.document import document
 from bench.publish.records import Records
-from bench.publish.tables.model import Entry, Row, Table
+from bench.publish.tables.model import CellSummary, Row, Table
 
 _LOAD, _TASK = "offline-b1-p8-n4", "perplexity-stdlib-hf-64"
 
 
 def _row(recipe: str, tpot: tuple[float, float, float], ppl: float, change: float) -> Row:
-    load = Entry("ok", rounds=3, figures={"tpot_s": Spread(tpot[1], tpot[0], tpot[2], 0.1, 3)}, marks=("varies",))
+    load = CellSummary("ok", rounds=3, figures={"tpot_s": Spread(tpot[1], tpot[0], tpot[2], 0.1, 3)}, marks=("varies",))
     changes = {"perplexity_change_fraction": change} if recipe != "baseline" else {}
-    task = Entry("ok", rounds=1, figures={"perplexity": Spread(ppl, ppl, ppl, 0.0, 1)}, change=changes)
+    figures = {"perplexity": Spread(ppl, ppl, ppl, 0.0, 1)}
+    task = CellSummary("ok", rounds=1, figures=figures, change=changes, kind="perplexity")
     return Row("dev", "s", "m", recipe, "hf", recipe == "baseline", None, {_TASK: task}, {_LOAD: load})
 
 
 def _records() -> Records:
-    tasks, loads = {_TASK: Entry("unsupported", "no | GPU")}, {_LOAD: Entry("missing")}
+    tasks, loads = {_TASK: CellSummary("unsupported", "no | GPU")}, {_LOAD: CellSummary("missing")}
     failed = Row("dev", "s", "m", "fp8", "hf", baseline=False, audit=None, tasks=tasks, workloads=loads)
     rows = (_row("baseline", (0.003, 0.004, 0.005), 8, 0), _row("nf4", (0.001, 0.002, 0.0025), 8.4, 0.05), failed)
     return Records({("dev", "s"): Table(rows, (_TASK,), (_LOAD,))}, {("dev", "s"): ()})

@@ -191,7 +191,7 @@ def test_latency_and_load_are_drawn_where_there_are_any(file: Path, opened: Open
         assert page.locator("#s-load").is_hidden()
         assert page.locator("#s-spread").is_hidden()
         choose(page, "model", "smollm2-135m (dummy weights)")
-        assert "dummies" in page.inner_text("#n-pareto")
+        assert "dummy weights" in page.inner_text("#n-pareto")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

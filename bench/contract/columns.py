@@ -1,0 +1,99 @@
+"""A column of a table, a chart's axis, a figure that a document quotes: one metric as it is shown.
+
+Records hold seconds, bytes and fractions; milliseconds, MiB and percent exist here only. A task declares its
+own in COLUMNS; bench/publish/tables/columns.py has those of artifacts and loads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Flag, auto
+from typing import Literal
+
+
+class Group(Flag):
+    """Where a metric is shown. A column may be in several groups; a task's without any is one of its table."""
+
+    NONE = 0
+    SIZE = auto()  # of an artifact, exact
+    MORE_SIZE = auto()  # of an artifact, where there is something to show
+    SERVING = auto()  # of a load that one caller waits for
+    ONLINE = auto()  # of requests over HTTP
+    SEARCH = auto()  # of a search for the rate within the SLO
+    TAIL = auto()  # latency in the spreadsheet of any load over HTTP
+    CURVE = auto()  # of each level of a sweep
+    MEMORY = auto()  # sections of their own below a load's
+    ROOFLINE = auto()
+    ENERGY = auto()
+    CSV_ONLY = auto()  # no column of a table: in its spreadsheet, and for documents to quote
+    X_AXIS = auto()  # of a chart against quality
+    DISTRIBUTION = auto()  # of a chart of quantiles
+    SCALING = auto()  # of a chart against load
+    CHANGE = auto()  # no metric but its change against the baseline, shown after it
+    RELATIVE = auto()  # a change that is a fraction of the baseline's metric, not a difference
+    PAIRED = auto()  # a task's score on items, in a section of its own with the paired test of its change
+    LOG_AXIS = auto()  # a chart draws it in factors
+
+
+@dataclass(frozen=True)
+class Column:
+    """`key` is a metric, a change against the baseline, or a field of the audit; what is shown is that times `scale`.
+
+    `digits` are significant ones; whole numbers keep all of theirs. {title} in a header is the task's name, or
+    its metric's. `interval`: the keys of the ends of its 95 % interval. `change`: of a task's metric, how two
+    artifacts differ in it by `compare_to_baseline` or `compare_by_reference`. `floor`: the key of the metric's
+    noise floor per token. `text_unit`: the unit in a sentence, where a table leaves it out. `axis_min`: the least
+    that a chart draws where it is, in the unit shown; what is below lies on the edge.
+    """
+
+    key: str
+    header: str
+    unit: str = ""
+    scale: float = 1.0
+    digits: int = 3
+    better: Literal["lower", "higher"] | None = None
+    groups: Group = Group.NONE
+    interval: tuple[str, str] | None = None
+    change: Column | None = None
+    floor: str = ""
+    text_unit: str = ""
+    axis_min: float = 0.0
+
+    @property
+    def word(self) -> str:
+        """The metric's own name."""
+        return self.header.partition(" ")[0]
+
+    @property
+    def named(self) -> str:
+        """The header with its unit, as a sentence has it."""
+        return f"{self.header} {self.unit}".strip()
+
+    def heading(self, title: str = "") -> str:
+        """The header with its unit and an arrow to the better side."""
+        arrow = {"lower": " ↓", "higher": " ↑", None: ""}[self.better]
+        return f"{self.header.format(title=title).strip()}{f' {self.unit}' if self.unit else ''}{arrow}"
+
+
+def csv_only(*keys: str, groups: Group = Group.NONE) -> tuple[Column, ...]:
+    """Metrics that only a spreadsheet and a quotation show, as stored."""
+    return tuple(Column(key, key, groups=groups | Group.CSV_ONLY) for key in keys)
+
+
+# What `compare_to_baseline` returns of a task whose items are paired (eval/stats/paired.py): the change in points,
+# its test, and the test adjusted over the recipes of a table, which the table adds.
+TESTED, ADJUSTED = "mcnemar_p", "mcnemar_p_holm"
+SCORE_CHANGE = Column(
+    "score_change",
+    "vs baseline, points",
+    better="higher",
+    groups=Group.CHANGE,
+    interval=("score_change_low", "score_change_high"),
+)
+RECOVERY = Column("score_recovery_fraction", "recovery", "%", 100.0, better="higher", groups=Group.CSV_ONLY)
+PAIRED_CHANGES = (
+    SCORE_CHANGE,
+    RECOVERY,
+    *csv_only("flips_worse", "flips_better", TESTED),
+    Column(ADJUSTED, "p", digits=2, groups=Group.CSV_ONLY),
+)
