@@ -38,43 +38,43 @@ def quantize(
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of a Hub model.")] = "",
     quiet: Quiet = False,
 ) -> None:
-    """Compress MODEL into a folder in its method's format, and say what the written files hold."""
+    """Compress MODEL into a folder in its method's format, and print what the files contain."""
     from bench.machine import hardware as machine
     from bench.models import resolve
     from bench.progress.progress import Progress
     from bench.run import artifacts
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists and is not empty; name another folder")
-    wanted = _recipe(method, recipe, context.args)
+        raise UserError(f"{out} exists and is not empty: choose another folder")
+    chosen = _recipe(method, recipe, context.args)
     with Progress(quiet=quiet) as progress:
         hardware = machine.detect(device)
         resolved = resolve.resolve(Model(model, revision or None), fetch=True, report=progress.doing)
-        steps = artifacts.steps_for(wanted, hardware, resolved.format)
+        steps = artifacts.steps_for(chosen, hardware, resolved.format)
         reason, _ = artifacts.unsupported(steps, resolved, hardware)
         if reason:
             raise UserError(reason)
         try:
-            made = artifacts.make(steps, resolved, hardware, progress.doing)
+            built = artifacts.make(steps, resolved, hardware, progress.doing)
         except CellError as failure:
             raise UserError(str(failure)) from None
-        _copy(made, out)
-    for line in summary(made.artifact):
+        _copy(built.folder, built.artifact, out)
+    for line in _summary(built.artifact):
         typer.echo(line)
     typer.echo(f"written to     {out}")
 
 
-def summary(artifact: Artifact) -> list[str]:
-    """What the files hold, a fact a line."""
-    held = artifact.audit
+def _summary(artifact: Artifact) -> list[str]:
+    """What the files contain, one fact a line."""
+    audit = artifact.audit
     peak = f", peak memory {artifact.make_peak_bytes / 2**20:,.0f} MiB" if artifact.make_peak_bytes else ""
     return [
-        f"format         {held.format}, {held.total_bytes / 2**20:.2f} MiB",
-        f"bits/weight    {held.bits_per_weight:.3f} over {held.linear_parameters:,} linear parameters",
-        f"quantized      {held.quantized_fraction:.1%} of them",
-        *([f"zero           {held.zero_fraction:.1%} of them"] if (held.zero_fraction or 0) > 1e-3 else []),
+        f"format         {audit.format}, {audit.total_bytes / 2**20:.2f} MiB",
+        f"bits/weight    {audit.bits_per_weight:.3f} over {audit.linear_parameters:,} linear parameters",
+        f"quantized      {audit.quantized_fraction:.1%} of them",
+        *([f"zero           {audit.zero_fraction:.1%} of them"] if (audit.zero_fraction or 0) > 1e-3 else []),
         f"made in        {artifact.make_s:.1f} s{peak}",
-        *(f"note           {note}" for note in held.notes),
+        *(f"note           {note}" for note in audit.notes),
     ]
 
 
@@ -82,36 +82,34 @@ def _recipe(method: str, recipe: str, extra: list[str]) -> Recipe:
     from bench.suite import config
 
     if bool(method) == bool(recipe):
-        raise UserError("name either --method or --recipe; `python -m bench list methods` and `list recipes` show them")
-    given = flags.options(extra)
+        raise UserError("give either --method or --recipe: `python -m bench list methods` and `list recipes` show them")
+    options = flags.options(extra)
     if recipe:
-        if given:
-            raise UserError(f"--{next(iter(given))} cannot be combined with --recipe; use --method with its options")
+        if options:
+            raise UserError(f"--{next(iter(options))} cannot be combined with --recipe; use --method with its options")
         return config.recipe_named(recipe)
-    return Recipe(method, (Step(method, config.options(plugins.METHODS, method, given, method)),))
+    return Recipe(method, (Step(method, config.options(plugins.METHODS, method, options, method)),))
 
 
-def _copy(made: object, out: Path) -> None:
-    """Copy the artifact out of the cache, beside and renamed, with a note of how it was made."""
+def _copy(source: Path, artifact: Artifact, out: Path) -> None:
+    """Copy the artifact's folder or .gguf file out of the cache, with its record; `out` appears complete."""
     from bench.formats import gguf_reader
-    from bench.run.artifacts import BuiltArtifact
 
-    assert isinstance(made, BuiltArtifact)  # noqa: S101
-    beside = out.with_name(f".{out.name}.{os.getpid()}.part")
-    beside.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if made.folder.is_dir():
-            shutil.copytree(made.folder, beside)
+        if source.is_dir():
+            shutil.copytree(source, part)
         else:
-            beside.mkdir()
-            for file in gguf_reader.files(made.folder):
-                shutil.copyfile(file, beside / file.name)
-        wire.write(beside / "llm-bench.json", wire.dumps(made.artifact, indent=1))
+            part.mkdir()
+            for file in gguf_reader.files(source):
+                shutil.copyfile(file, part / file.name)
+        wire.write(part / "llm-bench.json", wire.dumps(artifact, indent=1))
         if out.exists():
             out.rmdir()
-        beside.rename(out)
+        part.rename(out)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
 
 
 if __name__ == "__main__":

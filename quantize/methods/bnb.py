@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
-from bench.contract.spec import Step
 from bench.formats import folder as model_folder
 from quantize import checkpoint, transformer
 
@@ -44,11 +43,6 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
 def weight_bits(options: Options) -> float:
     """4 bits have a scale per 64 weights: 32 bits, or 8 with double_quant."""
     return 8.0 if options.type == "int8" else 4 + (8 if options.double_quant else 32) / 64
-
-
-def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
-    del options, source_format
-    return ()
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
-from bench.contract.spec import Step
 from bench.formats import folder as model_folder
 from quantize import training, transformer
 
@@ -57,11 +56,6 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         if source.config and (reason := _mismatch(source.config, teacher)):
             return reason
     return training.unsupported_reason(training.plan(options), source)
-
-
-def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
-    del options, source_format
-    return ()
 
 
 def train(folder: Path, teacher: Path, options: Options, out: Path, device: str, work: Path) -> Mapping[str, Any]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
-from bench.contract.spec import Step
 from quantize import calibration, option_checks
 from quantize.backends import autogptq, gptqmodel
 
@@ -20,7 +19,6 @@ ENV = "hf"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "gptq"
-OPTIONS_SINCE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,6 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
 def weight_bits(options: Options) -> float:
     """Each group has a 16-bit scale and a packed zero point."""
     return options.bits + ((16 + options.bits) / options.group_size if options.group_size > 0 else 0.0)
-
-
-def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
-    del options, source_format
-    return ()
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
-from bench.contract.spec import Step
 from bench.formats import folder as model_folder
 from quantize import calibration, checkpoint, option_checks, transformer
 from quantize.calibration import Calibration
@@ -64,11 +63,6 @@ def weight_bits(options: Options) -> float:
     if options.scheme != "w4a16":
         return 8.0
     return 4 + (16 / options.group_size if options.group_size > 0 else 0.0)
-
-
-def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
-    del options, source_format
-    return ()
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
-from bench.contract.spec import Step
 from quantize import pruning, transformer
 
 ENV = "hf"
@@ -39,11 +38,6 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     if options.scope == "global" and options.pattern != "unstructured":
         return f"pattern {options.pattern} applies within each layer: leave scope at layer"
     return pruning.unsupported_reason(source, options.sparsity, options.pattern)
-
-
-def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
-    del options, source_format
-    return ()
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """The unquantized baseline: the same weights in the type the hardware computes in, written without torch.
 
-A baseline in another floating type than its rivals would measure the type, not the compression.
+A baseline in another floating type than the compressed models would measure the type, not the compression.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.record import Hardware, Source
-from bench.contract.spec import Step
 from bench.formats import folder as model_folder
 from bench.formats.folder import FLOATS, Tensor
 from quantize import checkpoint
@@ -35,16 +33,6 @@ class Options:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
-def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    del options, source, hardware
-    return None
-
-
-def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
-    del options, source_format
-    return ()
-
-
 def is_lossless(options: Options) -> bool:
     del options
     return True
@@ -53,16 +41,17 @@ def is_lossless(options: Options) -> bool:
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Rewrite every weight file; UserError for a pickle and for a number that the type cannot hold."""
     del device
-    settings = model_folder.read_config(folder)
-    dtype = model_folder.stored_dtype(settings) if options.dtype == "auto" else options.dtype
+    config = model_folder.read_config(folder)
+    dtype = model_folder.stored_dtype(config) if options.dtype == "auto" else options.dtype
     types: dict[str, int] = {}
     total = 0
     for file in model_folder.weight_files(folder):
         total += _convert(file, out / file.name, dtype, types)
     _write_index(folder, out, total)
     checkpoint.carry(folder, out)
-    named = settings if any(settings.get(k) for k in ("dtype", "torch_dtype")) else {**settings, "dtype": dtype}
-    checkpoint.write_config(out, checkpoint.with_dtype(named, dtype))
+    if not any(config.get(key) for key in model_folder.DTYPE_KEYS):
+        config["dtype"] = dtype
+    checkpoint.write_config(out, checkpoint.with_dtype(config, dtype))
     return {"dtype": dtype, "source_tensor_types": types, "tensor_bytes": total}
 
 
@@ -96,7 +85,7 @@ def _write_header(write: BinaryIO, tensors: list[tuple[str, Tensor]], metadata: 
 
 
 def _converted(read: BinaryIO, size: int, code: str, dtype: str, name: str) -> Iterator[bytes]:
-    """The next `size` bytes, a tensor, in their new type, part by part; what is not floating stays."""
+    """The next `size` bytes, a tensor, converted part by part; other than floating types stay as they are."""
     import numpy as np
 
     same = code not in FLOATS or code == _CODES[dtype]
@@ -122,8 +111,8 @@ def _converted(read: BinaryIO, size: int, code: str, dtype: str, name: str) -> I
 def _write_index(folder: Path, out: Path, total: int) -> None:
     index = folder / model_folder.INDEX
     if index.is_file():
-        kept = json.loads(index.read_text(encoding="utf-8"))
-        text = json.dumps({"metadata": {"total_size": total}, "weight_map": kept["weight_map"]}, indent=2)
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2)
         (out / model_folder.INDEX).write_text(text + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""ONNX: models for ONNX Runtime, made by the model builder of onnxruntime-genai.
+"""ONNX: models for ONNX Runtime, built by the model builder of onnxruntime-genai.
 
 int4 and int8 are weight-only: blocks of each row with a scale (MatMulNBits), rounded by the builder, or taken
 over as they are from a GPTQ or AWQ model. int8_dynamic is onnxruntime's own dynamic quantization of the fp32
@@ -16,11 +16,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
-from bench.contract.spec import Step
 from bench.formats import folder as model_folder
 from quantize import checkpoint
 
@@ -31,9 +30,9 @@ WRITES = "onnx"
 _FILE = "model.onnx"
 _BLOCKED = ("int8", "int4")
 _PACKED = ("gptq", "awq")
-_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4", "int8_dynamic")
+_Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "int8_dynamic"]
 _NOT_FOR = {"cpu": ("fp16", "bf16"), "cuda": ("int8_dynamic",), "NvTensorRtRtx": ("fp32", "int8", "int8_dynamic")}
-_HEAD = "nodes_to_exclude=/lm_head/MatMul,/model/embed_tokens/Gather"
+_EXCLUDE_HEAD = "nodes_to_exclude=/lm_head/MatMul,/model/embed_tokens/Gather"
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Options:
     `head`: quantize the head, and at int4 the embedding that it shares, too. `provider` auto: the device's.
     """
 
-    precision: Literal["fp32", "fp16", "bf16", "int8", "int4", "int8_dynamic"] = "int4"
+    precision: _Precision = "int4"
     algorithm: Literal["default", "rtn", "k_quant", "rtn_last", "k_quant_last", "k_quant_mixed", "k_quant_linear"] = (
         "default"
     )
@@ -60,27 +59,27 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     provider = _provider(options, hardware.device)
     if provider != "cpu" and not hardware.gpus:
         return f"provider {provider} needs an NVIDIA GPU, and this machine has none"
-    return _unknown_to_the_builder(options, provider) or _unfit(options, source)
+    return _precision_reason(options, provider) or _source_reason(options, source)
 
 
-def _unknown_to_the_builder(options: Options, provider: str) -> str | None:
-    """Why the model builder makes no such model, or one that ONNX Runtime cannot load or run there."""
+def _precision_reason(options: Options, provider: str) -> str | None:
+    """Why the model builder writes no such model, or one that ONNX Runtime cannot load or run there."""
     if options.precision in _NOT_FOR[provider]:
-        rest = [p for p in _PRECISIONS if p not in _NOT_FOR[provider]]
-        return f"no {options.precision} model can be made for {provider}: ask for one of {', '.join(rest)}"
+        supported = [p for p in get_args(_Precision) if p not in _NOT_FOR[provider]]
+        return f"precision {options.precision} is not supported on {provider}: use one of {', '.join(supported)}"
     if options.precision not in _BLOCKED and options.algorithm != "default":
         return f"algorithm {options.algorithm} is for int8 and int4, not for {options.precision}"
     if options.precision == "int8" and options.algorithm not in ("default", "rtn", "k_quant"):
-        return f"algorithm {options.algorithm} puts layers of an int4 model in 8 bits: ask for int4"
+        return f"algorithm {options.algorithm} puts layers of an int4 model in 8 bits: use precision int4"
     if options.precision == "int4" and options.algorithm == "default" and not options.symmetric:
-        return "algorithm default writes a model that does not load where symmetric is false: ask for rtn"
+        return "algorithm default writes a model that does not load where symmetric is false: use algorithm rtn"
     return None
 
 
-def _unfit(options: Options, source: Source) -> str | None:
-    """Why the model cannot be packed so."""
+def _source_reason(options: Options, source: Source) -> str | None:
+    """Why the source's weights cannot be stored that way."""
     if source.format in _PACKED and options.precision != "int4":
-        return f"a {source.format} model keeps its packed weights, which the model builder takes over as int4"
+        return f"the model builder takes packed {source.format} weights over as int4: use precision int4"
     hidden = source.config.get("hidden_size")
     if options.precision == "int4" and isinstance(hidden, int) and hidden % options.block_size:
         return f"block_size {options.block_size} does not divide the model's hidden size of {hidden}"
@@ -92,35 +91,31 @@ def weight_bits(options: Options) -> float:
     return widths.get(options.precision, 8.0)
 
 
-def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
-    del options, source_format
-    return ()
-
-
 def is_lossless(options: Options) -> bool:
     return options.precision in ("fp32", "fp16", "bf16")
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
-    """Build the model in a process of its own; quantize it dynamically where that is asked for."""
+    """Build the model in a process of its own; for int8_dynamic, quantize what was built."""
     model_folder.weight_files(folder)
     began = time.perf_counter()
     provider = _provider(options, device)
-    words = _words(options)
+    extra = _extra_options(options)
     precision = "fp32" if options.precision == "int8_dynamic" else options.precision
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        made = Path(scratch) if options.precision == "int8_dynamic" else out
-        _build(folder, made, Path(scratch) / "cache", precision, provider, words)
+        built_in = Path(scratch) if options.precision == "int8_dynamic" else out
+        _build(folder, built_in, Path(scratch) / "cache", precision, provider, extra)
         built = time.perf_counter()
         if options.precision == "int8_dynamic":
-            _dynamic(made, out, head=options.head)
+            _quantize_dynamic(built_in, out, head=options.head)
     checkpoint.carry(folder, out)
-    checkpoint.write_config(out, _plain(model_folder.read_config(folder)))
+    config = model_folder.read_config(folder)
+    checkpoint.write_config(out, {k: v for k, v in config.items() if k != "quantization_config"})
     return {
         "build_s": built - began,
         **({"quantize_s": time.perf_counter() - built} if options.precision == "int8_dynamic" else {}),
         "provider": provider,
-        "settings": {"precision": precision, **dict(word.split("=", 1) for word in words)},
+        "settings": {"precision": precision, **dict(option.split("=", 1) for option in extra)},
     }
 
 
@@ -130,50 +125,35 @@ def _provider(options: Options, device: str) -> str:
     return "cuda" if device.startswith("cuda") else "cpu"
 
 
-def _words(options: Options) -> list[str]:
-    """The builder's extra options. No token of the Hub goes to it, and no code out of a model's folder."""
-    words = ["hf_token=false", "hf_remote=false"]
+def _extra_options(options: Options) -> list[str]:
+    """The builder's extra options. It gets no token of the Hub, and runs no code from the model's folder."""
+    extra = ["hf_token=false", "hf_remote=false"]
     if options.precision in _BLOCKED:
-        words += [f"algo_config={options.algorithm}", f"block_size={options.block_size}"]
-        words += [f"is_symmetric={str(options.symmetric).lower()}"]
-        words += [f"accuracy_level={options.accuracy_level}"] if options.accuracy_level else []
-        words += [] if options.head else [_HEAD]
-    return words
+        extra += [f"algo_config={options.algorithm}", f"block_size={options.block_size}"]
+        extra += [f"is_symmetric={str(options.symmetric).lower()}"]
+        extra += [f"accuracy_level={options.accuracy_level}"] if options.accuracy_level else []
+        extra += [] if options.head else [_EXCLUDE_HEAD]
+    return extra
 
 
-def _build(folder: Path, out: Path, cache: Path, precision: str, provider: str, words: list[str]) -> None:
-    argv = [
-        sys.executable,
-        "-m",
-        "onnxruntime_genai.models.builder",
-        "-i",
-        str(folder),
-        "-o",
-        str(out),
-        "-p",
-        precision,
-        "-e",
-        provider,
-        "-c",
-        str(cache),
-        "--extra_options",
-        *words,
-    ]
+def _build(folder: Path, out: Path, cache: Path, precision: str, provider: str, extra: list[str]) -> None:
+    argv = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(folder), "-o", str(out)]
+    argv += ["-p", precision, "-e", provider, "-c", str(cache), "--extra_options", *extra]
     variables = {**os.environ, "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(argv, env=variables, capture_output=True, text=True, errors="replace", check=False)
-    sys.stderr.write(done.stdout + done.stderr)
-    if done.returncode or not (out / _FILE).is_file():
-        lines = [line.strip() for line in done.stderr.replace(str(folder), folder.name).splitlines()]
+    process = subprocess.run(argv, env=variables, capture_output=True, text=True, errors="replace", check=False)
+    sys.stderr.write(process.stdout + process.stderr)
+    if process.returncode or not (out / _FILE).is_file():
+        lines = [line.strip() for line in process.stderr.replace(str(folder), folder.name).splitlines()]
         reason = next((line for line in reversed(lines) if line), "it gives no reason")
         raise UserError(f"onnxruntime-genai's model builder failed: {reason[:300]}")
 
 
-def _dynamic(made: Path, out: Path, *, head: bool) -> None:
-    """In unsigned 8 bits: products of signed weights overflow, without a word, on CPUs that lack VNNI."""
+def _quantize_dynamic(source: Path, out: Path, *, head: bool) -> None:
+    """To unsigned 8 bits: products of signed weights overflow silently on CPUs without VNNI."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(
-        made / _FILE,
+        source / _FILE,
         out / _FILE,
         op_types_to_quantize=["MatMul"],
         per_channel=True,
@@ -181,9 +161,4 @@ def _dynamic(made: Path, out: Path, *, head: bool) -> None:
         use_external_data_format=True,
         nodes_to_exclude=None if head else ["/lm_head/MatMul"],
     )
-    shutil.copyfile(made / "genai_config.json", out / "genai_config.json")
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without what it said of a packing that is no more."""
-    return {key: value for key, value in config.items() if key != "quantization_config"}
+    shutil.copyfile(source / "genai_config.json", out / "genai_config.json")

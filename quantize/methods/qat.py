@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
-from bench.contract.spec import Step
 from quantize import option_checks, training, transformer
 from quantize.backends import torchao
 
@@ -54,11 +53,6 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
 
 def weight_bits(options: Options) -> float:
     return torchao.weight_bits(options.scheme, options.group_size)
-
-
-def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
-    del options, source_format
-    return ()
 
 
 def train(folder: Path, teacher: Path, options: Options, out: Path, device: str, work: Path) -> Mapping[str, Any]:

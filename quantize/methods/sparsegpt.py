@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
-from bench.contract.spec import Step
 from quantize import calibration, option_checks, pruning, transformer
 
 ENV = "llmcompressor"
@@ -48,11 +47,6 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         or pruning.unsupported_reason(source, options.sparsity, options.pattern)
         or option_checks.sample_length(source, options.length)
     )
-
-
-def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
-    del options, source_format
-    return ()
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

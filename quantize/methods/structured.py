@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
-from bench.contract.spec import Step
 from quantize import calibration, option_checks, surgery, transformer
 
 ENV = "hf"
@@ -55,11 +54,6 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return f"multiple_of {options.multiple_of} is not at least 1"
     reason = surgery.unsupported_reason(source, options.what, options.share, options.multiple_of)
     return reason or option_checks.sample_length(source, options.length)
-
-
-def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
-    del options, source_format
-    return ()
 
 
 def output_source(options: Options, source: Source) -> Source:

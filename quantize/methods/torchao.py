@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
-from bench.contract.spec import Step
 from quantize import calibration, option_checks, transformer
 from quantize.backends import torchao as backend
 from quantize.calibration import Calibration
@@ -92,11 +91,6 @@ def _gpu_reason(options: Options, hardware: Hardware) -> str | None:
 
 def weight_bits(options: Options) -> float:
     return backend.weight_bits(options.scheme, options.group_size)
-
-
-def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
-    del options, source_format
-    return ()
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

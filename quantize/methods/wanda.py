@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
-from bench.contract.spec import Step
 from quantize import calibration, option_checks, pruning
 
 ENV = "hf"
@@ -37,11 +36,6 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     del hardware
     reason = pruning.unsupported_reason(source, options.sparsity, options.pattern)
     return reason or option_checks.sample_length(source, options.length)
-
-
-def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
-    del options, source_format
-    return ()
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

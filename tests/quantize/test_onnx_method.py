@@ -18,11 +18,11 @@ _CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"precision": "fp16"}, "no fp16 model can be made for cpu: ask for one of fp32, int8"),
+        ({"precision": "fp16"}, "precision fp16 is not supported on cpu: use one of fp32, int8"),
         ({"provider": "cuda"}, "provider cuda needs an NVIDIA GPU"),
         ({"precision": "fp32", "algorithm": "rtn"}, "algorithm rtn is for int8 and int4, not for fp32"),
-        ({"precision": "int8", "algorithm": "k_quant_mixed"}, "ask for int4"),
-        ({"symmetric": False}, "does not load where symmetric is false: ask for rtn"),
+        ({"precision": "int8", "algorithm": "k_quant_mixed"}, "use precision int4"),
+        ({"symmetric": False}, "does not load where symmetric is false: use algorithm rtn"),
         ({"symmetric": False, "algorithm": "rtn"}, ""),
         ({}, ""),
     ],
@@ -49,5 +49,5 @@ def test_packed_weights_stay_as_they_are() -> None:
     method = plugins.load(plugins.METHODS, "onnx")
     source = Source("gptq", {}, {"hidden_size": 256})
 
-    assert "as int4" in (method.unsupported(method.Options(precision="int8"), source, _CPU) or "")
+    assert "over as int4" in (method.unsupported(method.Options(precision="int8"), source, _CPU) or "")
     assert method.unsupported(method.Options(block_size=128), source, _CPU) is None
