@@ -27,11 +27,12 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from bench.contract import wire
 from bench.load.client import read_answer
 from bench.load.job import ClosedSchedule, Endpoint, LoadAnswer, LoadJob, Request
 from bench.measure.latency import itl_s, tpot_s, ttft_s
-from bench.measure.stats import percentile
 from tests.instrument.scripted_server import Logged, Scripted, place, running
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -107,10 +108,10 @@ def timing(server: Scripted, concurrency: int, tokens: int, where: Place) -> dic
         "concurrency": concurrency,
         "ttft_error_ms": 1e3 * (ttft - median(e.token_s[0] - e.received_s for _, e in pairs)),
         "tpot_error_ms": 1e3 * (tpot - true_tpot),
-        "gap_p99_ms": percentile(gaps, 99),
-        "server_gap_p99_ms": percentile(true_gaps, 99),
-        "lag_p50_ms": percentile(lags, 50),
-        "lag_p99_ms": percentile(lags, 99),
+        "gap_p99_ms": float(np.percentile(gaps, 99)),
+        "server_gap_p99_ms": float(np.percentile(true_gaps, 99)),
+        "lag_p50_ms": float(np.percentile(lags, 50)),
+        "lag_p99_ms": float(np.percentile(lags, 99)),
         "in_flight": answer.in_flight.mean,
         "server_in_flight": _server_in_flight(answer, list(log.values())),
         "cpu_fraction": answer.health.cpu_s / answer.health.wall_s,

@@ -93,18 +93,19 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,
 ) -> None:
     """Put two recipes, engines, devices, commits or folders side by side: ratios, and which are noise."""
-    from bench.publish.compare import compare as comparing
-    from bench.publish.compare import report as side_by_side
+    from bench.publish.compare import report as comparison_report
     from bench.publish.compare import selectors
+    from bench.publish.compare.compare import compare as compare_selections
 
-    narrow = selectors.Narrow(tuple(suite or ()), device, only, engine, recipe)
-    found = side_by_side.checked(comparing.compare(*selectors.sides(a, b, results, narrow)))
-    for problem in dict.fromkeys((*found.a.problems, *found.b.problems)):
+    filters = selectors.Filter(tuple(suite or ()), device, only, engine, recipe)
+    comparison = compare_selections(*selectors.selections(a, b, results, filters))
+    comparison_report.require_common_cells(comparison)
+    for problem in dict.fromkeys((*comparison.baseline.problems, *comparison.candidate.problems)):
         say(f"warning: {problem}")
     if as_json:
-        typer.echo(side_by_side.as_json(found), nl=False)
-        return
-    typer.echo(side_by_side.page(found, width()), nl=False)
+        typer.echo(comparison_report.as_json(comparison), nl=False)
+    else:
+        typer.echo(comparison_report.page(comparison, width()), nl=False)
 
 
 @app.command()

@@ -10,14 +10,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
-from bench.contract.record import RequestTrace
-from bench.measure.stats import percentile
+import numpy as np
 
-P90_FROM, P95_FROM, P99_FROM = (
-    10,
-    20,
-    100,
-)  # observations below which a tail percentile is an extreme value by another name
+from bench.contract.record import RequestTrace
+
+_TAILS = {90: 10, 95: 20, 99: 100}  # percentiles, and observations below which they are but an extreme value
 
 
 def stamps(trace: RequestTrace) -> tuple[float, ...]:
@@ -67,8 +64,10 @@ def observations(traces: Sequence[RequestTrace]) -> list[RequestTrace]:
 
 
 def _tails(name: str, values: Sequence[float]) -> dict[str, float]:
-    least = {90: P90_FROM, 95: P95_FROM, 99: P99_FROM}
-    return {f"{name}_p{q}_s": percentile(values, q) for q, count in least.items() if len(values) >= count}
+    """By linear interpolation between order statistics: Hyndman and Fan (1996) definition 7, NumPy's default."""
+    ranks = [q for q, least in _TAILS.items() if len(values) >= least]
+    tails = np.percentile(values, ranks).tolist() if ranks else []
+    return {f"{name}_p{q}_s": tail for q, tail in zip(ranks, tails, strict=True)}
 
 
 def latency_metrics(traces: Sequence[RequestTrace]) -> dict[str, float]:
@@ -79,16 +78,16 @@ def latency_metrics(traces: Sequence[RequestTrace]) -> dict[str, float]:
     where nothing was observed.
     """
     metrics = {"failed_requests": float(len(traces) - len(completed(traces)))} if traces else {}
-    seen = observations(traces)
+    done = observations(traces)
     series = {
-        "ttft": [ttft_s(t) for t in seen],
-        "tpot": [v for t in seen if (v := tpot_s(t)) is not None],
-        "e2el": [e2el_s(t) for t in seen],
+        "ttft": [ttft_s(t) for t in done],
+        "tpot": [v for t in done if (v := tpot_s(t)) is not None],
+        "e2el": [e2el_s(t) for t in done],
     }
     for name, values in series.items():
         if values:
             metrics |= {f"{name}_s": median(values), **_tails(name, values)}
-    gaps = [gap for t in seen for gap in itl_s(t)]
+    gaps = [gap for t in done for gap in itl_s(t)]
     if gaps:
         metrics |= {"itl_p50_s": median(gaps), **_tails("itl", gaps)}
     return metrics

@@ -27,10 +27,10 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Law:
-    """took = `per_layer_s` x layers + `factor` x least; the factor is one over the efficiency.
+class LatencyModel:
+    """Time = `per_layer_s` x layers + `factor` x least time; the factor is one over the efficiency.
 
-    `of`: whose cells it was fitted to, and how many.
+    `of`: the engine and format that it was fitted to, from so many `cells`.
     """
 
     per_layer_s: float
@@ -43,8 +43,8 @@ class Law:
 
 
 @dataclass(frozen=True)
-class Left:
-    """A cell that was left out: what was measured, and what the others say of it."""
+class HeldOut:
+    """A cell that was left out of the fit, and its time by a model of the others."""
 
     sample: Sample
     predicted_s: float
@@ -54,53 +54,45 @@ class Left:
         return self.predicted_s / self.sample.took_s - 1.0
 
 
-def law(samples: Sequence[Sample], engine: str, format_: str) -> Law | None:
-    """The law of an engine and format, of the engine, or of all; None where there are too few cells."""
-    wider: tuple[tuple[str, Callable[[Sample], bool]], ...] = (
+def fit(samples: Sequence[Sample], engine: str, format_: str) -> LatencyModel | None:
+    """The model of an engine and format, of the engine, or of all; None where there are too few cells."""
+    groups: tuple[tuple[str, Callable[[Sample], bool]], ...] = (
         (f"{engine} {format_}", lambda s: (s.engine, s.format) == (engine, format_)),
         (engine, lambda s: s.engine == engine),
         ("all engines", lambda _: True),
     )
-    for of, fits in wider:
-        mine = [s for s in samples if fits(s)]
-        if len(mine) >= _ENOUGH:
-            return Law(*_fitted(mine), of, len(mine))
+    for of, belongs in groups:
+        group = [s for s in samples if belongs(s)]
+        if len(group) >= _ENOUGH:
+            return LatencyModel(*_least_squares(group), of, len(group))
     return None
 
 
-def left_out(samples: Sequence[Sample]) -> list[Left]:
-    """Each cell as the others predict it; cells that the others are too few for are not there."""
-    found = []
+def hold_out(samples: Sequence[Sample]) -> list[HeldOut]:
+    """Each cell as the others predict it; cells that the others are too few for are left out."""
+    predictions = []
     for i, sample in enumerate(samples):
         others = [*samples[:i], *samples[i + 1 :]]
-        if (rule := law(others, sample.engine, sample.format)) is not None:
-            found.append(Left(sample, rule.time_s(sample.least_s, sample.layers)))
-    return found
+        if (model := fit(others, sample.engine, sample.format)) is not None:
+            predictions.append(HeldOut(sample, model.time_s(sample.least_s, sample.layers)))
+    return predictions
 
 
-def error(left: Sequence[Left]) -> tuple[float, float] | None:
+def error(predictions: Sequence[HeldOut]) -> tuple[float, float] | None:
     """(median, 90th percentile) of the relative errors, signs dropped; None without any."""
-    errors = sorted(abs(each.error_fraction) for each in left)
+    errors = sorted(abs(each.error_fraction) for each in predictions)
     if not errors:
         return None
     return median(errors), errors[min(len(errors) - 1, int(0.9 * len(errors)))]
 
 
-def _fitted(samples: Sequence[Sample]) -> tuple[float, float]:
+def _least_squares(samples: Sequence[Sample]) -> tuple[float, float]:
     """(overhead per layer, factor), neither below zero, of least squares of took / predicted - 1.
 
     Divided by the time taken, the model is linear: layers/took x overhead + least/took x factor = 1.
     """
+    from scipy import optimize  # slow to import, and needed by `predict` alone
+
     rows = [(s.layers / s.took_s, s.least_s / s.took_s) for s in samples]
-    aa, ab, bb = (
-        sum(p * q for p, q in pairs)
-        for pairs in ([(a, a) for a, _ in rows], [(a, b) for a, b in rows], [(b, b) for _, b in rows])
-    )
-    a, b = sum(a for a, _ in rows), sum(b for _, b in rows)
-    determinant = aa * bb - ab * ab
-    if determinant > 1e-9 * aa * bb:
-        overhead, factor = (a * bb - b * ab) / determinant, (b * aa - a * ab) / determinant
-        if overhead >= 0 and factor >= 0:
-            return overhead, factor
-    one = (a / aa if aa else 0.0, 0.0), (0.0, b / bb if bb else 0.0)
-    return min(one, key=lambda law: sum((p * law[0] + q * law[1] - 1) ** 2 for p, q in rows))
+    (per_layer_s, factor), _ = optimize.nnls(rows, [1.0] * len(rows))
+    return float(per_layer_s), float(factor)

@@ -1,4 +1,4 @@
-"""How many times one side's figure is the other's, and whether the rounds can tell the two apart.
+"""The ratio of two cells' figures, and whether their rounds can tell the two apart.
 
 Times, rates and bytes are compared as ratios, so on a logarithmic scale: a ratio of 2 and one of 1/2 are as
 far from 1.
@@ -10,8 +10,6 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from bench.measure import student
 
 WELCH, SINGLE, EQUAL, ZERO = "Welch", "n=1", "equal rounds", "a zero"
 
@@ -40,28 +38,23 @@ def ratio(first: Sequence[float], second: Sequence[float], level: float = 0.95) 
     ValueError without values.
     """
     if not first or not second:
-        raise ValueError(f"{len(first)} rounds beside {len(second)}")
+        raise ValueError(f"cannot compare {len(first)} rounds with {len(second)}: each needs at least one")
     if min(*first, *second) <= 0:
         return Ratio(None, None, None, None, ZERO)
-    logs = [[math.log(value) for value in side] for side in (first, second)]
-    change = _mean(logs[1]) - _mean(logs[0])
+    logs = [[math.log(value) for value in rounds] for rounds in (first, second)]
+    change = statistics.fmean(logs[1]) - statistics.fmean(logs[0])
     if min(len(first), len(second)) < 2:
         return Ratio(math.exp(change), None, None, None, SINGLE)
-    if all(len(set(side)) == 1 for side in (first, second)):
+    if all(len(set(rounds)) == 1 for rounds in (first, second)):
         return Ratio(second[0] / first[0], None, None, None, EQUAL)
-    parts = [statistics.variance(side) / len(side) for side in logs]
+    from scipy import special  # slow to import, and needed by `compare` alone
+
+    parts = [statistics.variance(values) / len(values) for values in logs]
     error = math.sqrt(sum(parts))
-    df = sum(parts) ** 2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, logs, strict=True))
-    half = student.quantile(level, df) * error
-    p = student.two_sided(change / error, df)
+    df = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, logs, strict=True))
+    half = float(special.stdtrit(df, (1 + level) / 2)) * error
+    p = 2 * float(special.stdtr(df, -abs(change) / error))
     return Ratio(math.exp(change), math.exp(change - half), math.exp(change + half), p, WELCH)
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    """Of positive values; ValueError without values, or with one that is not positive."""
-    if not values or min(values) <= 0:
-        raise ValueError(f"no geometric mean of {len(values)} values with a least of {min(values, default=0)}")
-    return math.exp(_mean([math.log(value) for value in values]))
 
 
 def normal_p(low: float, high: float, level: float = 0.95) -> float | None:
@@ -70,7 +63,3 @@ def normal_p(low: float, high: float, level: float = 0.95) -> float | None:
         return None
     z = statistics.NormalDist().inv_cdf((1 + level) / 2)
     return math.erfc(abs(low + high) / (high - low) * z / math.sqrt(2))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

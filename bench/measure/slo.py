@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 from bench.contract.record import RequestTrace
@@ -32,22 +31,10 @@ def verdict(within: int, of: int) -> bool | None:
     True and False are each said with CONFIDENCE by the exact one-sided binomial test. It takes requests as
     independent; those that waited in one queue are not quite, and the true confidence is somewhat lower.
     """
-    if of and _at_least(within, of) <= 1 - CONFIDENCE:
+    if not of:
+        return None
+    from scipy import special  # slow to import, and needed by searches alone
+
+    if special.bdtrc(within - 1, of, SHARE) <= 1 - CONFIDENCE:  # P(X >= within)
         return True
-    if of and _at_most(within, of) <= 1 - CONFIDENCE:
-        return False
-    return None
-
-
-def _at_least(k: int, n: int) -> float:
-    """P(X >= k) of n trials that each succeed with SHARE."""
-    return math.fsum(_chance(i, n) for i in range(k, n + 1))
-
-
-def _at_most(k: int, n: int) -> float:
-    return math.fsum(_chance(i, n) for i in range(k + 1))
-
-
-def _chance(i: int, n: int) -> float:
-    log = math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1)
-    return math.exp(log + i * math.log(SHARE) + (n - i) * math.log1p(-SHARE))
+    return False if special.bdtr(within, of, SHARE) <= 1 - CONFIDENCE else None

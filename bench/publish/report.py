@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -14,32 +14,19 @@ from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Result
 from bench.contract.workload import flat
-from bench.publish import machines, records
+from bench.publish import machines
 from bench.publish.document import document
 from bench.publish.figures import chart_data, charts, distributions, draw
+from bench.publish.figures.chart_data import Point
+from bench.publish.figures.distributions import Distribution
 from bench.publish.figures.specs import Spec
 from bench.publish.page import page
-from bench.publish.records import Records
+from bench.publish.records import Records, gather
 from bench.publish.tables import build, render
 from bench.store import Store
 
 _NOTICE = "Written by `python -m bench report` from the records beside it; what is changed by hand is lost."
 _DOCUMENTS = ("REPORT.md", "README.md")
-
-
-@dataclass(frozen=True)
-class ChartData:
-    """What figures and page draw of records."""
-
-    points: Sequence[chart_data.Point]
-    distributions: Sequence[distributions.Distribution]
-
-    def figures(self, shown: Records) -> dict[Path, Spec]:
-        """The charts of the suites among `shown`, by the path of their figure."""
-        suites = {suite for _, suite in shown.results}
-        return charts.build(
-            [p for p in self.points if p.suite in suites], [d for d in self.distributions if d.suite in suites]
-        )
 
 
 def write(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
@@ -49,40 +36,33 @@ def write(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
     """
     with ThreadPoolExecutor() as pool:  # drawing and bundling release the GIL
         library = pool.submit(page.vega)
-        store, every = _read(root)
-        data, committed = draw_data(every, store), every.committed()
-        drawn = pool.submit(draw.write, root, data.figures(committed))
-        texts = {**tables(root, committed), **_filled(root, documents, committed)}
+        store = Store(root)
+        records = _read(store)
+        points, latencies = chart_data.build(records), distributions.build(records.all_results(), store)
+        drawn = pool.submit(draw.write, root, figures(records, points, latencies))
+        texts = _texts(root, records.committed(), documents)
         root.mkdir(parents=True, exist_ok=True)
         changed = stale_texts(texts)
         for path in changed:
             wire.write(path, texts[path])
-        changed += [root / page.NAME] if write_page(root / page.NAME, every, data, store, library.result()) else []
+        if page.write(root / page.NAME, *page.content(records, points, latencies, store), library.result()):
+            changed.append(root / page.NAME)
         return [*changed, *(root / path for path in drawn.result())]
 
 
 def stale(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
     """What `write` would change, the page aside: it is not committed."""
-    store, every = _read(root)
-    committed = every.committed()
-    texts = {**tables(root, committed), **_filled(root, documents, committed)}
-    figures = draw.stale(root, draw_data(every, store).figures(committed))
-    return [*stale_texts(texts), *(root / path for path in figures)]
+    store = Store(root)
+    records = _read(store)
+    wanted = figures(records, chart_data.build(records), distributions.build(records.all_results(), store))
+    texts = _texts(root, records.committed(), documents)
+    return [*stale_texts(texts), *(root / path for path in draw.stale(root, wanted))]
 
 
-def draw_data(every: Records, store: Store) -> ChartData:
-    """The points and latency distributions of records that lie in `store`."""
-    return ChartData(chart_data.build(every), distributions.build(every.all_results(), store))
-
-
-def write_page(path: Path, every: Records, data: ChartData, store: Store, library: str) -> bool:
-    """Write the page of all records, with `page.vega` as its library; whether it changed."""
-
-    def where(result: Result) -> str:
-        return store.path(result).relative_to(store.root).as_posix()
-
-    content = page.content(every, data.points, data.distributions, where)
-    return page.write(path, *content, library)
+def figures(records: Records, points: Sequence[Point], latencies: Sequence[Distribution]) -> dict[Path, Spec]:
+    """The charts of the suites whose records are committed, by the path of their figure below the results."""
+    suites = {suite for _, suite in records.committed().results}
+    return charts.build([p for p in points if p.suite in suites], [d for d in latencies if d.suite in suites])
 
 
 def tables(root: Path, committed: Records) -> dict[Path, str]:
@@ -99,17 +79,16 @@ def stale_texts(texts: Mapping[Path, str]) -> list[Path]:
     return [path for path, text in texts.items() if not path.is_file() or path.read_bytes() != text.encode()]
 
 
-def _read(root: Path) -> tuple[Store, Records]:
-    store = Store(root)
-    every = records.gather(store.all())
+def _read(store: Store) -> Records:
+    records = gather(store.all())
     if store.problems:
         raise UserError(store.problems[0])
-    return store, every
+    return records
 
 
-def _filled(root: Path, documents: Sequence[Path], committed: Records) -> dict[Path, str]:
+def _texts(root: Path, committed: Records, documents: Sequence[Path]) -> dict[Path, str]:
     paths = documents or [path for name in _DOCUMENTS if (path := root.parent / name).is_file()]
-    return {path: document.filled(path, committed) for path in paths}
+    return tables(root, committed) | {path: document.filled(path, committed) for path in paths}
 
 
 def _device_page(device: str, committed: Records) -> str:

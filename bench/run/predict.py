@@ -18,7 +18,7 @@ from bench.contract.workload import Offline
 from bench.machine import gpus
 from bench.machine import hardware as machine
 from bench.measure import roofline
-from bench.measure.predict import Law, Sample, error, law, left_out
+from bench.measure.predict import LatencyModel, Sample, error, fit, hold_out
 from bench.run import memory_fit, plan
 from bench.run.planned import PlannedRound
 
@@ -37,11 +37,11 @@ class Known:
     @property
     def step_error(self) -> tuple[float, float] | None:
         """Of TPOT, each cell predicted from the others: median and 90th percentile."""
-        return error(left_out(self.steps))
+        return error(hold_out(self.steps))
 
     @property
     def prompt_error(self) -> tuple[float, float] | None:
-        return error(left_out(self.prompts))
+        return error(hold_out(self.prompts))
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Prediction:
     tpot_s: float | None = None
     least_ttft_s: float | None = None
     least_tpot_s: float | None = None
-    law: Law | None = None
-    prompt_law: Law | None = None
+    law: LatencyModel | None = None
+    prompt_law: LatencyModel | None = None
 
     def output_tok_per_s(self, *, least: bool = False) -> float | None:
         """Of the whole batch, from the prompt on."""
@@ -117,7 +117,7 @@ def _one(item: PlannedRound, there: Hardware, ceiling: Ceiling, measured: Known)
     if shape is None or least is None:
         return Prediction(item.cell, need, "no plain decoder, or a type the data sheet has no figure for")
     engine, written = item.cell.engine.name, item.artifact.format
-    step, prompt = (law(samples, engine, written) for samples in (measured.steps, measured.prompts))
+    step, prompt = (fit(samples, engine, written) for samples in (measured.steps, measured.prompts))
     ttft_s, tpot_s = least
     return Prediction(
         item.cell,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.measure.predict import Sample, error, law, left_out
+from bench.measure.predict import Sample, error, fit, hold_out
 
 
 def cells(per_layer_s: float, factor: float, engine: str = "hf", format_: str = "hf") -> list[Sample]:
@@ -15,7 +15,7 @@ def cells(per_layer_s: float, factor: float, engine: str = "hf", format_: str = 
 
 def test_a_law_is_found_again() -> None:
     """20 µs a layer and an efficiency of one half, to rounding; a bandwidth-bound step and an idle one."""
-    found = law(cells(20e-6, 2.0), "hf", "hf")
+    found = fit(cells(20e-6, 2.0), "hf", "hf")
 
     assert found is not None
     assert (found.per_layer_s, found.factor) == pytest.approx((20e-6, 2.0))
@@ -29,7 +29,7 @@ def test_the_nearest_cells_that_suffice_are_taken() -> None:
     of = {
         (e, f): found.of
         for e, f in (("hf", "hf"), ("hf", "bnb"), ("vllm", "hf"), ("llamacpp", "gguf"))
-        if (found := law(known, e, f))
+        if (found := fit(known, e, f))
     }
 
     assert of == {
@@ -38,7 +38,7 @@ def test_the_nearest_cells_that_suffice_are_taken() -> None:
         ("vllm", "hf"): "vllm hf",
         ("llamacpp", "gguf"): "all engines",
     }
-    assert law(known[:2], "hf", "hf") is None
+    assert fit(known[:2], "hf", "hf") is None
 
 
 def test_nothing_is_below_zero() -> None:
@@ -48,7 +48,7 @@ def test_nothing_is_below_zero() -> None:
         Sample("hf", "hf", 5, 0.010, 0.022),
         Sample("hf", "hf", 10, 0.005, 0.012),
     ]
-    found = law(odd, "hf", "hf")
+    found = fit(odd, "hf", "hf")
 
     assert found is not None
     assert found.per_layer_s == 0.0
@@ -60,7 +60,7 @@ def test_the_error_is_of_cells_the_fit_has_not_seen() -> None:
     exact = cells(20e-6, 2.0)
     slow = Sample("hf", "hf", 16, 0.004, 2 * exact[1].took_s, "slow")
 
-    assert error(left_out(exact)) == pytest.approx((0.0, 0.0), abs=1e-9)
-    off = {each.sample.name: each.error_fraction for each in left_out([*exact, slow])}
+    assert error(hold_out(exact)) == pytest.approx((0.0, 0.0), abs=1e-9)
+    off = {each.sample.name: each.error_fraction for each in hold_out([*exact, slow])}
     assert off["slow"] == pytest.approx(-0.5)
-    assert error(left_out(exact[:2])) is None
+    assert error(hold_out(exact[:2])) is None

@@ -8,25 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from bench.measure import student
-from bench.measure.ratio import EQUAL, SINGLE, WELCH, ZERO, Ratio, geometric_mean, normal_p, ratio
-
-FREEDOM = [0.3, 1.0, 1.7, 2.0, 3.99, 10.0, 57.3, 1e3, 1e4]
-
-
-@pytest.mark.parametrize("df", FREEDOM)
-def test_the_t_distribution_is_scipys(df: float) -> None:
-    """Both tails at 0 to 1e4, and quantiles of eight levels, to 1e-9 of SciPy's."""
-    for t in (0.0, 1e-3, 0.1, 0.5, 1.0, 1.96, 3.0, 12.706, 40.0, 1e4):
-        theirs = float(2 * scipy_stats.t.sf(t, df))
-        assert student.two_sided(t, df) == pytest.approx(theirs, rel=1e-9, abs=1e-15)
-        assert student.two_sided(-t, df) == student.two_sided(t, df)
-    for level in (0.0, 0.01, 0.5, 0.68, 0.9, 0.95, 0.99, 0.999):
-        theirs = float(scipy_stats.t.ppf((1 + level) / 2, df))
-        assert student.quantile(level, df) == pytest.approx(theirs, rel=1e-9, abs=1e-9)
-    assert student.two_sided(math.inf, df) == 0.0
-    near = 1 - 2 * math.atan(1e-8) / math.pi  # Cauchy's own formula: SciPy's sf is 3e-9 off there
-    assert student.two_sided(1e-8, 1.0) == pytest.approx(near, rel=1e-15)
+from bench.measure.ratio import EQUAL, SINGLE, WELCH, ZERO, Ratio, normal_p, ratio
 
 
 @pytest.mark.parametrize(("n1", "n2"), [(2, 2), (3, 3), (2, 5), (10, 3)])
@@ -60,7 +42,7 @@ def test_what_the_rounds_cannot_tell_is_said() -> None:
     assert ratio([2.0, 2.0], [3.0, 3.0]) == Ratio(1.5, None, None, None, EQUAL)
     assert ratio([2.0, 2.0], [2.0, 2.0]) == Ratio(1.0, None, None, None, EQUAL)
     assert ratio([0.0, 1.0], [1.0, 1.0]) == Ratio(None, None, None, None, ZERO)
-    with pytest.raises(ValueError, match="0 rounds beside 1"):
+    with pytest.raises(ValueError, match="cannot compare 0 rounds with 1"):
         ratio([], [1.0])
 
 
@@ -88,11 +70,8 @@ def test_the_interval_covers_as_stated(spreads: tuple[float, float]) -> None:
     assert 935 <= covered <= 985
 
 
-def test_geometric_mean_and_p_of_a_normal_interval() -> None:
-    """2 and 8 have 4; an interval that ends at zero has p 0.05, about zero p 1, without width none."""
-    assert geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
-    with pytest.raises(ValueError, match="least of 0"):
-        geometric_mean([1.0, 0.0])
+def test_p_of_a_normal_interval() -> None:
+    """An interval that ends at zero has p 0.05, about zero p 1, without width none."""
     assert normal_p(0.0, 1.0) == pytest.approx(0.05)
     assert normal_p(-2.0, 0.0) == pytest.approx(0.05)
     assert normal_p(-1.0, 1.0) == 1.0

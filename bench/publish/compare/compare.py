@@ -1,34 +1,36 @@
-"""Two sides, cell by cell: how many times one's figure is the other's, and whether that is more than noise.
+"""Two selections of records, cell by cell: how many times one's metric is the other's, and whether that is noise.
 
-Cells are matched on everything but what the two sides differ in by their nature. Loads are judged by their
-rounds, tasks by the items that both sides answered; bits and bytes on disk are exact.
+Cells are matched on everything but what the two differ in by their nature. Loads are judged by their rounds, tasks by
+the items that both answered; bits and bytes on disk are exact. A is the baseline, B the candidate.
 """
 
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.contract.columns import Column
 from bench.contract.record import Result
-from bench.measure.ratio import EQUAL, Ratio, geometric_mean, ratio
+from bench.measure.ratio import EQUAL, Ratio, ratio
 from bench.measure.sanity import marks
 from bench.measure.stats import holm, spread
-from bench.publish.compare.paired import EXACT, WINDOWS, Points, task_figures
-from bench.publish.compare.selectors import AXES, MODEL, Side
-from bench.publish.tables.columns import LEVEL, MORE, MORE_SIZE, SIZE, group
+from bench.publish.compare.paired import EXACT, WINDOWS, Difference, task_metrics
+from bench.publish.compare.selectors import AXES, MODEL, Selection
+from bench.publish.tables.columns import LEVEL, MORE, SIZE, group, quotable
 from bench.publish.tables.model import CellSummary
 from bench.publish.tables.sections import load_columns
 
 BETTER, WORSE, SAME, NO_DIFFERENCE, UNTESTED = ("better", "worse", "same", "no difference shown", "not tested")
-Both = tuple[Sequence[Result], Sequence[Result]]
+Rounds = Sequence[Result]
+Pair = tuple[Rounds, Rounds]  # baseline, candidate
 _ORDER = ("size", "task", "load")
 
 
 @dataclass(frozen=True)
-class Place:
-    """A cell's names, empty for what the two sides differ in.
+class CellKey:
+    """A cell's names, empty for what the two selections differ in.
 
     `what` is a load's or a task's title. `kind`: "task", "load", or "size": an artifact's own.
     """
@@ -43,21 +45,21 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One figure of a matched cell on both sides: geometric means over `rounds`, in the stored unit.
+class MetricComparison:
+    """One metric of a matched cell: geometric means over `rounds`, in the stored unit, and their ratio.
 
-    `p_holm` is the p-value adjusted over the cells that have this figure. `points`: what a task says of the
-    change itself. `marks` are those of either side's cell.
+    `p_holm` is the p-value adjusted over the cells that have this metric. `difference`: what a task says of the
+    change itself. `marks` are those of either cell.
     """
 
-    place: Place
+    cell: CellKey
     column: Column
     heading: str
-    a: float
-    b: float
+    baseline: float
+    candidate: float
     rounds: tuple[int, int]
     ratio: Ratio
-    points: Points | None = None
+    difference: Difference | None = None
     p_holm: float | None = None
     verdict: str = UNTESTED
     marks: tuple[str, ...] = ()
@@ -65,7 +67,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Total:
-    """One figure over all its cells: the geometric mean of their ratios, and how many have which verdict."""
+    """One metric over all its cells: the geometric mean of their ratios, and how many have which verdict."""
 
     column: Column
     heading: str
@@ -76,50 +78,56 @@ class Total:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two sides have in common, and what they have not.
+    """What two selections have in common, and what they have not.
 
-    `only`: for each side the cells that the other lacks, and why where the other tried. `same`: cells whose
-    records are the very same on both sides, which nothing can be learnt from. `several`: cells that stand in
-    several suites of a side, and are left out. `pairs`: the records of the cells that are compared.
+    `baseline_only`, `candidate_only`: cells that the other lacks, and why where it tried. `same`: cells of which both
+    have the very same records, which tell nothing. `several`: cells that are in several suites of one, and are left
+    out. `pairs`: the records of the cells that are compared.
     """
 
-    a: Side
-    b: Side
-    figures: tuple[Figure, ...]
+    baseline: Selection
+    candidate: Selection
+    metrics: tuple[MetricComparison, ...]
     totals: tuple[Total, ...]
-    only: tuple[Mapping[Place, str], Mapping[Place, str]]
-    same: tuple[Place, ...]
-    several: tuple[Place, ...]
-    pairs: tuple[Both, ...]
+    baseline_only: Mapping[CellKey, str]
+    candidate_only: Mapping[CellKey, str]
+    same: tuple[CellKey, ...]
+    several: tuple[CellKey, ...]
+    pairs: tuple[Pair, ...]
 
 
-def compare(a: Side, b: Side) -> Comparison:
-    """Every figure that both have, each with a verdict; Holm's correction is over the cells of one figure."""
-    dropped = {*AXES[a.kind]}
-    if a.kind == MODEL and not {r.suite for r in a.records} & {r.suite for r in b.records}:
-        dropped.add("suite")  # a suite has one model
-    mine, theirs = (_cells(side.records, dropped) for side in (a, b))
-    several = [p for p in mine if p in theirs and max(map(_suites, (mine[p], theirs[p]))) > 1]
-    shared = [p for p in mine if p in theirs and p not in several]
-    done = {p: (_done(mine[p]), _done(theirs[p])) for p in shared}
-    ran = {p: both for p, both in done.items() if all(both)}
-    again = [] if AXES[a.kind] else list(ran.items())  # two days' records can be one record
-    same = [p for p, (one, two) in again if p.kind != "size" and _same(one, two)]
-    compared = {p: both for p, both in ran.items() if p not in same}
-    figures = [f for p, both in _artifacts_once(compared).items() for f in _figures(p, *both)]
-    judged = _judged(figures)
-    pairs = tuple(both for p, both in compared.items() if p.kind != "size")
-    only = tuple(_only(one, two) for one, two in ((mine, theirs), (theirs, mine)))
-    judged.sort(key=lambda f: (_ORDER.index(f.place.kind), f.place.what))
+def compare(baseline: Selection, candidate: Selection) -> Comparison:
+    """Every metric that both have, each with a verdict; Holm's correction is over the cells of one metric."""
+    ignored = set(AXES[baseline.kind])
+    if baseline.kind == MODEL and not {r.suite for r in baseline.records} & {r.suite for r in candidate.records}:
+        ignored.add("suite")  # a suite has one model
+    a, b = _cells(baseline.records, ignored), _cells(candidate.records, ignored)
+    several = [key for key in a if key in b and max(len({r.suite for r in its[key]}) for its in (a, b)) > 1]
+    pairs = {key: (_ok(a[key]), _ok(b[key])) for key in a if key in b and key not in several}
+    pairs = {key: pair for key, pair in pairs.items() if all(pair)}
+    same = []
+    if not AXES[baseline.kind]:  # records of different days can be one record
+        same = [key for key, pair in pairs.items() if key.kind != "size" and _are_same(*pair)]
+    pairs = {key: pair for key, pair in pairs.items() if key not in same}
+    metrics = _with_verdicts([m for key, pair in _distinct_artifacts(pairs).items() for m in _metrics(key, pair)])
+    metrics.sort(key=lambda m: (_ORDER.index(m.cell.kind), m.cell.what))
     return Comparison(
-        a, b, tuple(judged), tuple(_totals(judged)), (only[0], only[1]), tuple(same), tuple(several), pairs
+        baseline,
+        candidate,
+        tuple(metrics),
+        tuple(_totals(metrics)),
+        _only(a, b),
+        _only(b, a),
+        tuple(same),
+        tuple(several),
+        tuple(pair for key, pair in pairs.items() if key.kind != "size"),
     )
 
 
-def _cells(records: Iterable[Result], dropped: set[str]) -> dict[Place, list[Result]]:
-    """The rounds of each cell, and below "size" one record that has the artifact."""
-    found: dict[Place, list[Result]] = {}
-    sized = "recipe" in dropped or "engine" not in dropped  # two engines share their artifacts
+def _cells(records: Iterable[Result], ignored: set[str]) -> dict[CellKey, Rounds]:
+    """The rounds of each cell, and of kind "size" one record that has the artifact."""
+    cells: dict[CellKey, list[Result]] = {}
+    has_sizes = "recipe" in ignored or "engine" not in ignored  # two engines share their artifacts
     for result in sorted(records, key=lambda r: (r.started, r.round)):
         cell = result.cell
         names = {
@@ -130,132 +138,128 @@ def _cells(records: Iterable[Result], dropped: set[str]) -> dict[Place, list[Res
             "engine": cell.engine.title,
             "what": cell.what,
         }
-        kept = {key: "" if key in dropped else name for key, name in names.items()}
-        if cell.workload is not None or cell.task is not None:
-            found.setdefault(Place(**kept, kind="load" if cell.workload else "task"), []).append(result)
-        if result.artifact is not None and result.status == "ok" and sized:
-            found[Place(**{**kept, "engine": "", "what": ""}, kind="size")] = [result]
-    return found
+        names |= dict.fromkeys(ignored, "")
+        if cell.what:
+            cells.setdefault(CellKey(**names, kind="load" if cell.workload else "task"), []).append(result)
+        if result.artifact is not None and result.status == "ok" and has_sizes:
+            cells[CellKey(**{**names, "engine": "", "what": ""}, kind="size")] = [result]
+    return dict(cells)
 
 
-def _artifacts_once(compared: Mapping[Place, Both]) -> dict[Place, Both]:
+def _distinct_artifacts(pairs: Mapping[CellKey, Pair]) -> dict[CellKey, Pair]:
     """Without the sizes of artifacts that another suite has too: suites of one model share them."""
-    seen, found = set(), {}
-    for place, both in compared.items():
-        made = tuple(r.artifact.digest if r.artifact else "" for side in both for r in side)
-        if place.kind == "size" and made in seen:
-            continue
-        found[place] = both
-        seen |= {made} if place.kind == "size" else set()
-    return found
+    artifacts, distinct = set(), {}
+    for key, pair in pairs.items():
+        digests = tuple(r.artifact.digest for rounds in pair for r in rounds if r.artifact)
+        if key.kind != "size" or digests not in artifacts:
+            distinct[key] = pair
+        if key.kind == "size":
+            artifacts.add(digests)
+    return distinct
 
 
-def _suites(rounds: Sequence[Result]) -> int:
-    return len({result.suite for result in rounds})
-
-
-def _done(rounds: Sequence[Result]) -> list[Result]:
+def _ok(rounds: Rounds) -> Rounds:
     return sorted((r for r in rounds if r.status == "ok"), key=lambda r: r.round)
 
 
-def _same(one: Sequence[Result], two: Sequence[Result]) -> bool:
+def _are_same(one: Rounds, two: Rounds) -> bool:
     return [(r.digest, r.started, r.metrics) for r in one] == [(r.digest, r.started, r.metrics) for r in two]
 
 
-def _only(one: Mapping[Place, list[Result]], two: Mapping[Place, list[Result]]) -> dict[Place, str]:
-    """Cells that ran on the first side and not on the second, with what became of them there."""
-    found = {}
-    for place, rounds in one.items():
-        if place.kind != "size" and _done(rounds) and not _done(two.get(place, ())):
-            tried = [r for r in two.get(place, ()) if r.status != "ok"]
-            found[place] = f"{tried[-1].status}: {tried[-1].reason}" if tried else ""
-    return found
+def _only(cells: Mapping[CellKey, Rounds], other: Mapping[CellKey, Rounds]) -> dict[CellKey, str]:
+    """Cells that ran in one selection and not in the other, with what became of them there."""
+    only = {}
+    for key, rounds in cells.items():
+        others = other.get(key, ())
+        if key.kind != "size" and _ok(rounds) and not _ok(others):
+            only[key] = f"{others[-1].status}: {others[-1].reason}" if others else ""
+    return only
 
 
-def _figures(place: Place, one: Sequence[Result], two: Sequence[Result]) -> Iterator[Figure]:
-    if place.kind == "size":
-        yield from _sizes(place, one[-1], two[-1])
+def _metrics(key: CellKey, pair: Pair) -> Iterator[MetricComparison]:
+    one, two = pair
+    if key.kind == "size":
+        yield from _sizes(key, one[-1], two[-1])
         return
     marked = tuple(sorted({*marks(one), *marks(two)}))
-    if place.kind == "task":
-        for column, heading, a, b, found, points in task_figures(one[0], two[0]):
-            rounds = (len(one), len(two))
-            yield Figure(place, column, heading, a, b, rounds, found, points, marks=marked)
+    if key.kind == "task":
+        for column, heading, a, b, compared, difference in task_metrics(one[0], two[0]):
+            rounds = len(one), len(two)
+            yield MetricComparison(key, column, heading, a, b, rounds, compared, difference, marks=marked)
         return
-    for column in _load_columns(one, two):
-        first, second = (_values(column.key, side) for side in (one, two))
+    for column in _load_columns(pair):
+        first, second = (_values(column.key, rounds) for rounds in pair)
         if first and second and (any(first) or any(second)):
-            rounds, found = (len(first), len(second)), ratio(first, second)
-            yield Figure(place, column, column.heading(), _mean(first), _mean(second), rounds, found, marks=marked)
+            means, rounds = (_mean(first), _mean(second)), (len(first), len(second))
+            yield MetricComparison(key, column, column.heading(), *means, rounds, ratio(first, second), marks=marked)
 
 
-def _load_columns(*sides: Sequence[Result]) -> list[Column]:
+def _load_columns(pair: Pair) -> list[Column]:
     """The columns that tables have for these records and that have a better side."""
-    entries = [CellSummary("ok", figures={k: spread([1.0]) for r in side for k in r.metrics}) for side in sides]
-    shown = [column for entry in entries for column in load_columns([entry])]
-    shown += [column for its in MORE.values() for column in group(its)]
-    return list(dict.fromkeys(column for column in shown if column.better))
+    cells = [CellSummary("ok", figures={k: spread([1.0]) for r in rounds for k in r.metrics}) for rounds in pair]
+    columns = [column for cell in cells for column in load_columns([cell])]
+    columns += [column for its in MORE.values() for column in group(its)]
+    return list(dict.fromkeys(column for column in columns if column.better))
 
 
-def _values(key: str, rounds: Sequence[Result]) -> list[float]:
+def _values(key: str, rounds: Rounds) -> list[float]:
     """A metric over the rounds that have it; joules only of rounds that call them valid."""
     joules = key.startswith("energy_")
     return [r.metrics[key] for r in rounds if key in r.metrics and (not joules or r.metrics.get("energy_valid"))]
 
 
 def _mean(values: Sequence[float]) -> float:
-    return geometric_mean(values) if min(values) > 0 else statistics.median(values)
+    return statistics.geometric_mean(values) if min(values) > 0 else statistics.median(values)
 
 
-def _sizes(place: Place, one: Result, two: Result) -> Iterator[Figure]:
-    """What two artifacts take; the same artifact on both sides has nothing to compare."""
-    made = [r.artifact for r in (one, two)]
-    if made[0] is None or made[1] is None or made[0].digest == made[1].digest:
+def _sizes(key: CellKey, one: Result, two: Result) -> Iterator[MetricComparison]:
+    """What two artifacts take; two of the same digest have nothing to compare."""
+    a, b = one.artifact, two.artifact
+    if a is None or b is None or a.digest == b.digest:
         return
-    for column in (*SIZE, *(c for c in MORE_SIZE if c.key == "made_s")):
-        took = column.key == "made_s"
-        a, b = (m.make_total_s if took else float(getattr(m.audit, column.key)) for m in made if m)
-        if a > 0 and b > 0:
-            found = ratio([a], [b])
-            kept = found if took else replace(found, rule=EXACT)
-            yield Figure(place, column, column.heading(), a, b, (1, 1), kept)
+    made_s = quotable("made_s")
+    for column in (*SIZE, made_s):
+        timed = column == made_s
+        first, second = (x.make_total_s if timed else float(getattr(x.audit, column.key)) for x in (a, b))
+        if first > 0 and second > 0:
+            compared = ratio([first], [second])
+            compared = compared if timed else replace(compared, rule=EXACT)
+            yield MetricComparison(key, column, column.heading(), first, second, (1, 1), compared)
 
 
-def _judged(figures: Sequence[Figure]) -> list[Figure]:
-    """With p-values adjusted over the cells of each figure, and verdicts."""
+def _with_verdicts(metrics: Sequence[MetricComparison]) -> list[MetricComparison]:
+    """With p-values adjusted over the cells of each metric."""
     adjusted: dict[int, float] = {}
-    for key in dict.fromkeys(figure.column.key for figure in figures):
-        tested = [(i, f.ratio.p) for i, f in enumerate(figures) if f.column.key == key and f.ratio.p is not None]
-        adjusted |= dict(zip([i for i, _ in tested], holm([p for _, p in tested]), strict=True))
-    found = [replace(figure, p_holm=adjusted.get(i)) for i, figure in enumerate(figures)]
-    return [replace(figure, verdict=_verdict(figure)) for figure in found]
+    for key in dict.fromkeys(metric.column.key for metric in metrics):
+        tested = {i: m.ratio.p for i, m in enumerate(metrics) if m.column.key == key and m.ratio.p is not None}
+        adjusted |= zip(tested, holm(list(tested.values())), strict=True)
+    return [_with_verdict(replace(metric, p_holm=adjusted.get(i))) for i, metric in enumerate(metrics)]
 
 
-def _verdict(figure: Figure) -> str:
+def _with_verdict(metric: MetricComparison) -> MetricComparison:
     """By the adjusted p; without one only what is exact has a verdict, and what is the same throughout."""
-    change = figure.points.change if figure.points else figure.b - figure.a
-    rule = figure.ratio.rule
-    if figure.p_holm is None:
-        unchanged = change == 0 if figure.points else figure.ratio.value == 1.0
-        if unchanged and rule in {EXACT, EQUAL, WINDOWS}:
-            return SAME
-        if rule != EXACT:
-            return UNTESTED
-    elif figure.p_holm >= LEVEL:
-        return NO_DIFFERENCE
-    return BETTER if (change > 0) == (figure.column.better == "higher") else WORSE
+    change = metric.difference.change if metric.difference else metric.candidate - metric.baseline
+    verdict = BETTER if (change > 0) == (metric.column.better == "higher") else WORSE
+    if metric.p_holm is None:
+        unchanged = change == 0 if metric.difference else metric.ratio.value == 1.0
+        if unchanged and metric.ratio.rule in {EXACT, EQUAL, WINDOWS}:
+            verdict = SAME
+        elif metric.ratio.rule != EXACT:
+            verdict = UNTESTED
+    elif metric.p_holm >= LEVEL:
+        verdict = NO_DIFFERENCE
+    return replace(metric, verdict=verdict)
 
 
-def _totals(figures: Sequence[Figure]) -> Iterator[Total]:
-    for key in dict.fromkeys(figure.column.key for figure in figures):
-        its = [figure for figure in figures if figure.column.key == key]
-        headings = {figure.heading for figure in its}
-        ratios = [f.ratio.value for f in its if f.ratio.value is not None and f.ratio.value > 0]
-        words = [figure.verdict for figure in its]
+def _totals(metrics: Sequence[MetricComparison]) -> Iterator[Total]:
+    for key in dict.fromkeys(metric.column.key for metric in metrics):
+        its = [metric for metric in metrics if metric.column.key == key]
+        headings = {metric.heading for metric in its}
+        ratios = [m.ratio.value for m in its if m.ratio.value is not None and m.ratio.value > 0]
         yield Total(
             its[0].column,
             headings.pop() if len(headings) == 1 else its[0].column.heading("score"),
-            geometric_mean(ratios) if ratios else None,
+            statistics.geometric_mean(ratios) if ratios else None,
             len(its),
-            {word: words.count(word) for word in dict.fromkeys(words)},
+            Counter(metric.verdict for metric in its),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.contract.errors import UserError
@@ -11,68 +11,66 @@ from bench.contract.record import Result
 from bench.store import is_record, parsed
 
 
-def commit(results: Path, word: str) -> str | None:
+def commit(results: Path, name: str) -> str | None:
     """The hash of a commit, tag or branch of the repository that `results` is in; None where it has none.
 
     UserError without git, and where `results` is in no repository.
     """
-    _top(results)
-    found = _git(results, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{word}^{{commit}}")
-    return found.stdout.decode().strip() if found.returncode == 0 else None
+    _root(results)
+    done = _git(results, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    return done.stdout.decode().strip() if done.returncode == 0 else None
 
 
 def records(results: Path, commit_hash: str) -> tuple[list[Result], list[str]]:
     """Every record below `results` at a commit, in the order of paths; a sentence for each unreadable one."""
-    top = _top(results)
-    below = results.resolve().relative_to(top).as_posix()
-    listed = _git(results, "ls-tree", "-r", "-z", "--full-tree", "--name-only", commit_hash, "--", below)
-    _whole(listed, f"the files of commit {commit_hash}")
-    names = [name for name in listed.stdout.decode(errors="replace").split("\0") if is_record(Path(name))]
-    asked = "".join(f"{commit_hash}:{name}\n" for name in names if "\n" not in name)
-    found, problems = [], []
-    blobs = _git(results, "cat-file", "--batch", given=asked.encode())
-    _whole(blobs, f"the records of commit {commit_hash}")
-    for name, text in zip(names, _blobs(blobs.stdout), strict=True):
+    folder = results.resolve().relative_to(_root(results)).as_posix()
+    listing = _git(results, "ls-tree", "-r", "-z", "--full-tree", "--name-only", commit_hash, "--", folder)
+    paths = _output(listing, f"the files of commit {commit_hash}").decode(errors="replace").split("\0")
+    paths = [path for path in paths if is_record(Path(path)) and "\n" not in path]
+    objects = "".join(f"{commit_hash}:{path}\n" for path in paths).encode()
+    blobs = _output(_git(results, "cat-file", "--batch", stdin=objects), f"the records of commit {commit_hash}")
+    history, problems = [], []
+    for path, text in zip(paths, _blobs(blobs), strict=True):
         try:
-            found.append(parsed(Path(name), text))
+            history.append(parsed(Path(path), text))
         except UserError as error:
             problems.append(f"{error} (at commit {commit_hash[:12]})")
-    return found, problems
+    return history, problems
 
 
-def _blobs(stream: bytes) -> list[bytes]:
+def _blobs(stream: bytes) -> Iterator[bytes]:
     """What `git cat-file --batch` wrote: for each object a line that ends with its size, then its bytes."""
-    found, at = [], 0
-    while at < len(stream):
-        end = stream.index(b"\n", at)
-        size = int(stream[at:end].rpartition(b" ")[2])
-        found.append(stream[end + 1 : end + 1 + size])
-        at = end + size + 2
-    return found
+    start = 0
+    while start < len(stream):
+        end = stream.index(b"\n", start) + 1
+        size = int(stream[start:end].rpartition(b" ")[2])
+        yield stream[end : end + size]
+        start = end + size + 1
 
 
-def _top(results: Path) -> Path:
-    found = _git(results, "rev-parse", "--show-toplevel")
-    if found.returncode:
-        said = found.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        raise UserError(
-            f"commits are compared by the records in their {results}, which git cannot read "
-            f"({said[0].removeprefix('fatal: ')}); give a --results folder of a repository"
-        )
-    return Path(found.stdout.decode().rstrip("\n")).resolve()
+def _root(results: Path) -> Path:
+    done = _git(results, "rev-parse", "--show-toplevel")
+    if done.returncode:
+        reason = _errors(done)[0].removeprefix("fatal: ")
+        raise UserError(f"git cannot read the repository of {results} ({reason}): give --results a folder inside one")
+    return Path(done.stdout.decode().rstrip("\n")).resolve()
 
 
-def _git(results: Path, *words: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def _git(results: Path, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     folder = results.resolve()
     while not folder.is_dir():
         folder = folder.parent  # a folder that only older commits have
     try:
-        return subprocess.run(["git", "-C", str(folder), *words], input=given, capture_output=True, check=False)
+        return subprocess.run(["git", "-C", str(folder), *args], input=stdin, capture_output=True, check=False)
     except FileNotFoundError as error:
         raise UserError("comparing commits needs git, which is not installed; install it") from error
 
 
-def _whole(done: subprocess.CompletedProcess[bytes], what: str) -> None:
+def _output(done: subprocess.CompletedProcess[bytes], subject: str) -> bytes:
     if done.returncode:
-        said: Sequence[str] = done.stderr.decode(errors="replace").strip().splitlines()
-        raise UserError(f"git could not read {what}: {said[-1] if said else 'no reason given'}")
+        raise UserError(f"git could not read {subject}: {_errors(done)[-1]}")
+    return done.stdout
+
+
+def _errors(done: subprocess.CompletedProcess[bytes]) -> list[str]:
+    return done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"]

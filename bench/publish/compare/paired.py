@@ -1,4 +1,4 @@
-"""What a task says of two records on the same items, put as the figures of a comparison."""
+"""What a task says of two records on the same items, as the metrics of a comparison."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEAR_FLOOR = 2.0
 
 
 @dataclass(frozen=True)
-class Points:
+class Difference:
     """B - A on the same items, in the stored unit, and its 95 % interval where it has one."""
 
     change: float
@@ -27,11 +27,11 @@ class Points:
     high: float | None = None
 
 
-TaskFigure = tuple[Column, str, float, float, Ratio, Points | None]
+TaskMetric = tuple[Column, str, float, float, Ratio, Difference | None]
 
 
-def task_figures(one: Result, two: Result) -> Iterator[TaskFigure]:
-    """Column, heading, A, B, ratio, points: for each metric that both have and a column shows.
+def task_metrics(one: Result, two: Result) -> Iterator[TaskMetric]:
+    """Column, heading, A, B, ratio, difference: for each metric that both have and a column shows.
 
     Task rounds repeat the same items, so that one of each is compared.
     """
@@ -45,7 +45,7 @@ def task_figures(one: Result, two: Result) -> Iterator[TaskFigure]:
             column = replace(column, better=better)  # noqa: PLW2901
         a, b = one.metrics[column.key], two.metrics[column.key]
         plain = ratio([a], [b])
-        other: tuple[Ratio, Points | None] = (replace(plain, rule=OTHER), None)
+        other: tuple[Ratio, Difference | None] = (replace(plain, rule=OTHER), None)
         compared = other if changes is None else _compared(column, changes, plain, (one, two))
         yield column, column.heading(metric), a, b, *compared
 
@@ -60,7 +60,7 @@ def _changes(mine: Result, reference: Result) -> Mapping[str, float] | None:
 
 def _compared(
     column: Column, changes: Mapping[str, float], plain: Ratio, results: tuple[Result, Result]
-) -> tuple[Ratio, Points | None]:
+) -> tuple[Ratio, Difference | None]:
     """The ratio of B to A, and their difference where the task compares by that."""
     change = column.change
     if change is None or change.key not in changes:
@@ -68,15 +68,15 @@ def _compared(
     low, high = (changes.get(end) for end in change.interval or ("", ""))
     if Group.RELATIVE in change.groups:
         return _relative(1 + changes[change.key], low, high), None
-    points = Points(changes[change.key], low, high)
+    difference = Difference(changes[change.key], low, high)
     if Group.PAIRED in column.groups:
         rule = MCNEMAR if TESTED in changes else UNPAIRED
-        return Ratio(plain.value, None, None, changes.get(TESTED), rule), points
+        return Ratio(plain.value, None, None, changes.get(TESTED), rule), difference
     p = None if low is None or high is None else normal_p(low, high)
     # A metric at its noise floor, as the baseline's own, is no measure of another: no ratio to it.
     floors = [_NEAR_FLOOR * r.metrics.get(column.floor, 0.0) for r in results]
     near = any(r.metrics[column.key] <= floor for r, floor in zip(results, floors, strict=True))
-    return Ratio(None if column.floor and near else plain.value, None, None, p, WINDOWS), points
+    return Ratio(None if column.floor and near else plain.value, None, None, p, WINDOWS), difference
 
 
 def _relative(value: float, low: float | None, high: float | None) -> Ratio:

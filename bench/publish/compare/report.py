@@ -1,173 +1,174 @@
-"""A comparison as a person reads it: what it comes to above, cell by cell below, and what to be wary of."""
+"""A comparison as a person reads it: totals above, each cell below, then what to be wary of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import groupby
 
 from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.measure.ratio import EQUAL, SINGLE, WELCH, ZERO
 from bench.measure.sanity import MARKS
-from bench.publish.compare.compare import BETTER, NO_DIFFERENCE, SAME, UNTESTED, WORSE, Comparison, Figure, Place
+from bench.publish.compare.compare import (
+    BETTER,
+    NO_DIFFERENCE,
+    SAME,
+    UNTESTED,
+    WORSE,
+    CellKey,
+    Comparison,
+    MetricComparison,
+)
 from bench.publish.compare.differences import differences
 from bench.publish.compare.paired import EXACT, MCNEMAR, OTHER, UNPAIRED, WINDOWS
-from bench.publish.compare.selectors import AXES, ENGINE, MODEL, RECIPE, Side
+from bench.publish.compare.selectors import AXES, ENGINE, MODEL, RECIPE, Selection
 from bench.publish.tables import render
 from bench.publish.tables.columns import DASH, number
 from bench.publish.tables.model import Section
 
 RULES = {
     WELCH: "ratio of geometric means over rounds; interval and p by Welch's t on logarithms",
-    SINGLE: "a side has one round: no interval and no p, since its noise is not known",
-    EQUAL: "each side's rounds are all equal: there is no noise to make an interval or a p of",
+    SINGLE: "one of the two has one round: no interval and no p, since its noise is not known",
+    EQUAL: "the rounds of each are all equal: there is no noise to make an interval or a p of",
     ZERO: "a figure is zero: no ratio",
     EXACT: "bits and bytes on disk, the same in every run",
-    WINDOWS: "both sides paired by windows of the text; interval and p are normal",
-    MCNEMAR: "both sides paired by items; interval of the change by bootstrap, p by McNemar's exact test",
+    WINDOWS: "paired by windows of the text; interval and p are normal",
+    MCNEMAR: "paired by items; interval of the change by bootstrap, p by McNemar's exact test",
     UNPAIRED: "the task has no score for each item: no interval and no p",
     OTHER: "over other items, against another reference, or by another version of the task: not comparable",
 }
 _HOLM = "p has Holm's correction over the cells of one figure, intervals (95 %) have none"
-_LEAST_P = 1e-9  # what an approximation has left to say of the tails
-_NAMED = 5
-_WIDE = 96  # columns, below which there is no room for the rules beside the figures
+_LEAST_P = 1e-9  # below it the approximation of the tails means nothing
+_LISTED = 5
+_WIDE = 96  # columns, below which there is no room for the rules
 _CUT = "intervals are left out where the terminal is too narrow: --json has them"
-_NATS = frozenset({"kl_mean"})
+_NAMES = ("device", "suite", "model", "recipe", "engine")
 
 
-def sections(found: Comparison) -> list[Section]:
-    """First the totals; then for artifacts, each task and each load the figures of its cells."""
-    total = [
+def sections(comparison: Comparison) -> list[Section]:
+    """First the totals; then for artifacts, each task and each load the metrics of its cells."""
+    totals = [
         (t.heading, _counts(t.verdicts), DASH if t.ratio is None else number(t.ratio, 4), str(t.cells))
-        for t in found.totals
+        for t in comparison.totals
     ]
     heads = ("figure", "B is", "B/A", "cells")
-    made = [Section("over all cells: geometric mean of B/A", heads, tuple(total))] if total else []
-    vary = _varying([figure.place for figure in found.figures])
-    for what, group in groupby(found.figures, key=lambda f: (f.place.kind, f.place.what)):
-        lines = tuple(_line(figure, vary) for figure in group)
-        heads_ = ("cell", "figure", "A", "B", "B/A", "p", "verdict", "by")
-        made.append(Section(what[1] or "size", heads_, lines))
-    return made
+    result = [Section("over all cells: geometric mean of B/A", heads, tuple(totals))] if totals else []
+    varying = _varying(comparison)
+    cell_heads = ("cell", "figure", "A", "B", "B/A", "p", "verdict", "by")
+    for (_, what), group in groupby(comparison.metrics, key=lambda m: (m.cell.kind, m.cell.what)):
+        result.append(Section(what or "size", cell_heads, tuple(_line(metric, varying) for metric in group)))
+    return result
 
 
-def page(found: Comparison, columns: int) -> str:
+def page(comparison: Comparison, columns: int) -> str:
     """All of it as plain text of at most `columns` columns."""
-    parts = sections(found)
-    if columns < _WIDE:
-        parts = [*parts[:1], *(replace(s, heads=s.heads[:-1], lines=_cut(s)) for s in parts[1:])]
+    parts = sections(comparison)
+    if columns < _WIDE:  # without the rules, which are explained below
+        narrow = (replace(s, heads=s.heads[:-1], lines=tuple(line[:-1] for line in s.lines)) for s in parts[1:])
+        parts = [*parts[:1], *narrow]
     fitting = [render.fitting(section, columns) for section in parts]
-    tables = render.text(fitting, columns)
-    below = [*said(found), *([_CUT] if fitting != parts else [])]
-    texts = [render.wrapped(head(found), columns), tables, render.wrapped(below, columns)]
-    return _printable("\n".join(filter(None, texts)))
+    footer = [*_footer(comparison), *([_CUT] if fitting != parts else [])]
+    blocks = (
+        render.wrapped(_head(comparison), columns),
+        render.text(fitting, columns),
+        render.wrapped(footer, columns),
+    )
+    text = "\n".join(filter(None, blocks))
+    # Names and reasons come from records: nothing in them may steer a terminal.
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
-def _printable(text: str) -> str:
-    """Without what would steer a terminal: names and reasons come from records."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
-
-
-def _cut(section: Section) -> tuple[tuple[str, ...], ...]:
-    """The lines without their last column, which says by what rule: the rules are told below anyhow."""
-    return tuple(line[:-1] for line in section.lines)
-
-
-def head(found: Comparison) -> list[str]:
-    """Who is A and who is B, and what is the same in every cell."""
-    places = [figure.place for figure in found.figures]
-    vary = _varying(places)
-    fixed = [
-        f"{name} {value}"
-        for name in ("device", "suite", "model", "recipe", "engine")
-        if name not in vary and (value := next((v for p in places if (v := getattr(p, name))), ""))
-    ]
-    cells = len({p for p in places if p.kind != "size"})
-    return [
-        f"A: {found.a.name}",
-        f"B: {found.b.name}",
-        ": ".join(filter(None, (f"{_cells(cells)} compared", ", ".join(fixed)))),
-    ]
-
-
-def said(found: Comparison) -> list[str]:
-    """What stands below: the rules, what only one side has, marks, and what else is not the same."""
-    rules = dict.fromkeys(figure.ratio.rule for figure in found.figures)
-    told = "A, B: geometric means over rounds; B/A with its 95 % interval, or that of the change"
-    lines = [told] if found.figures else []
-    lines += [f"{rule}: {RULES[rule]}" for rule in rules]
-    lines += [_HOLM] if any(figure.p_holm is not None for figure in found.figures) else []
-    lines += [f"{mark}: {MARKS[mark]} ({_cells(count)})" for mark, count in _marks(found).items()]
-    lines += _one_sided(found)
-    apart = differences(found.pairs, AXES[found.a.kind])
-    lines += [_none(found)] if found.figures and not found.pairs and not found.same else []
-    return [*lines, *(["What else is not the same, A / B:"] if apart else []), *apart]
-
-
-def as_json(found: Comparison) -> str:
+def as_json(comparison: Comparison) -> str:
     """Everything, for a program, in stored units."""
+    a, b = comparison.baseline, comparison.candidate
     plain = {
-        "a": {"kind": found.a.kind, "word": found.a.word, "name": found.a.name},
-        "b": {"kind": found.b.kind, "word": found.b.word, "name": found.b.name},
+        "a": {"kind": a.kind, "word": a.name, "name": a.label},
+        "b": {"kind": b.kind, "word": b.name, "name": b.label},
         "totals": [
-            {"metric": t.column.key, "ratio": t.ratio, "cells": t.cells, "verdicts": t.verdicts} for t in found.totals
+            {"metric": t.column.key, "ratio": t.ratio, "cells": t.cells, "verdicts": t.verdicts}
+            for t in comparison.totals
         ],
-        "figures": [_plain(figure) for figure in found.figures],
-        "only_a": [{**asdict(p), "other": why} for p, why in found.only[0].items()],
-        "only_b": [{**asdict(p), "other": why} for p, why in found.only[1].items()],
-        "same_records": [asdict(p) for p in found.same],
-        "in_several_suites": [asdict(p) for p in found.several],
-        "differences": differences(found.pairs, AXES[found.a.kind]),
+        "figures": [_plain(metric) for metric in comparison.metrics],
+        "only_a": [{**asdict(cell), "other": reason} for cell, reason in comparison.baseline_only.items()],
+        "only_b": [{**asdict(cell), "other": reason} for cell, reason in comparison.candidate_only.items()],
+        "same_records": [asdict(cell) for cell in comparison.same],
+        "in_several_suites": [asdict(cell) for cell in comparison.several],
+        "differences": differences(comparison.pairs, AXES[a.kind]),
         "rules": RULES,
     }
     return wire.dumps(plain, indent=1) + "\n"
 
 
-def checked(found: Comparison) -> Comparison:
-    """The same; UserError where no cell is on both sides: why, and what to write instead."""
-    if found.figures or found.same:
-        return found
-    raise UserError(_none(found))
+def require_common_cells(comparison: Comparison) -> None:
+    """UserError where no cell is in both: why, and what to write instead."""
+    if not comparison.metrics and not comparison.same:
+        raise UserError(_nothing_common(comparison))
 
 
-def _none(found: Comparison) -> str:
-    a, b = found.a, found.b
-    for side in (a, b):
-        if not side.records:
-            return f"no records of the {side.name}; loosen --suite, --device, --only, --engine, --recipe"
-        tried = [r for r in side.records if r.cell.workload or r.cell.task]
-        if tried and not any(r.status == "ok" for r in tried):
-            return f"no cell of the {side.name} ran; the last is {tried[-1].status}: {tried[-1].reason}"
-    if found.several:
-        suites = ", ".join(sorted({r.suite for side in (a, b) for r in side.records}))
+def _head(comparison: Comparison) -> list[str]:
+    """What is A and what is B, and what is the same in every cell."""
+    cells, varying = [m.cell for m in comparison.metrics], _varying(comparison)
+    fixed = [
+        f"{name} {value}"
+        for name in _NAMES
+        if name not in varying and (value := next(filter(None, (getattr(cell, name) for cell in cells)), ""))
+    ]
+    count = len({cell for cell in cells if cell.kind != "size"})
+    return [
+        f"A: {comparison.baseline.label}",
+        f"B: {comparison.candidate.label}",
+        ": ".join(filter(None, (f"{_cells(count)} compared", ", ".join(fixed)))),
+    ]
+
+
+def _footer(comparison: Comparison) -> list[str]:
+    """The rules, what only one of the two has, marks, and what else is not the same."""
+    metrics = comparison.metrics
+    lines = ["A, B: geometric means over rounds; B/A with its 95 % interval, or that of the change"] if metrics else []
+    lines += [f"{rule}: {RULES[rule]}" for rule in dict.fromkeys(metric.ratio.rule for metric in metrics)]
+    lines += [_HOLM] if any(metric.p_holm is not None for metric in metrics) else []
+    lines += [f"{mark}: {MARKS[mark]} ({_cells(count)})" for mark, count in sorted(_marks(metrics).items())]
+    lines += _left_out(comparison)
+    lines += [_nothing_common(comparison)] if metrics and not comparison.pairs and not comparison.same else []
+    other = differences(comparison.pairs, AXES[comparison.baseline.kind])
+    return [*lines, *(["What else is not the same, A / B:"] if other else []), *other]
+
+
+def _nothing_common(comparison: Comparison) -> str:
+    a, b = comparison.baseline, comparison.candidate
+    for selection in (a, b):
+        if not selection.records:
+            return f"no records of the {selection.label}; loosen --suite, --device, --only, --engine, --recipe"
+        measured = [r for r in selection.records if r.cell.what]
+        if measured and not any(r.status == "ok" for r in measured):
+            return f"no cell of the {selection.label} ran; the last is {measured[-1].status}: {measured[-1].reason}"
+    if comparison.several:
+        suites = ", ".join(sorted({r.suite for selection in (a, b) for r in selection.records}))
         return f"cells of one name are in several suites: choose with --suite, of {suites}"
-    apart = {"kind", *AXES[a.kind], *(("suite",) if a.kind == MODEL else ())}
-    parts = [field.name for field in fields(Place) if field.name not in apart]
-    for part in parts:
-        mine, theirs = (_values(side, part) for side in (a, b))
-        if mine and theirs and not set(mine) & set(theirs):
-            word = "loads and tasks" if part == "what" else f"{part}s"
-            told = f"the {word} of {a.word} are {_some(mine)}; those of {b.word} {_some(theirs)}"
-            hint = _hint(a, b, mine, theirs) if part in (RECIPE, ENGINE) else ""
-            return f"no cell is on both sides: {told}{hint}"
-    return f"no cell is on both sides: what {a.word} and {b.word} ran differs in {', '.join(parts)}"
+    ignored = {*AXES[a.kind], *(("suite",) if a.kind == MODEL else ())}
+    matched = [name for name in (*_NAMES, "what") if name not in ignored]
+    for name in matched:
+        names, others = (_names(selection, name) for selection in (a, b))
+        if names and others and not set(names) & set(others):
+            plural = "loads and tasks" if name == "what" else f"{name}s"
+            text = f"no common cell: the {plural} of {a.name} are {_listed(names)}; those of {b.name} {_listed(others)}"
+            return text + (_pair_hint(a, b, names, others) if name in (RECIPE, ENGINE) else "")
+    return f"no common cell: what {a.name} and {b.name} ran differs in {', '.join(matched)}"
 
 
-def _hint(a: Side, b: Side, mine: Sequence[str], theirs: Sequence[str]) -> str:
+def _pair_hint(a: Selection, b: Selection, names: Sequence[str], others: Sequence[str]) -> str:
     """Recipes that one engine alone can load are compared across engines as pairs."""
-    mine, theirs = (sorted(names, key=lambda name: name != "baseline") for names in (mine, theirs))
+    one, other = ("baseline" if "baseline" in its else its[0] for its in (names, others))
     if a.kind == ENGINE:
-        return f"; compare across both, as {mine[0]}@{a.word} {theirs[0]}@{b.word}"
-    if a.kind == RECIPE:
-        return f"; compare across both, as {a.word}@{mine[0]} {b.word}@{theirs[0]}"
-    return ""
+        return f"; compare across both, as {one}@{a.name} {other}@{b.name}"
+    return f"; compare across both, as {a.name}@{one} {b.name}@{other}" if a.kind == RECIPE else ""
 
 
-def _values(side: Side, part: str) -> list[str]:
-    ran = [r for r in side.records if r.status == "ok" and (r.cell.workload or r.cell.task)]
-    known = {
+def _names(selection: Selection, field: str) -> list[str]:
+    ran = [r for r in selection.records if r.status == "ok" and r.cell.what]
+    names = {
         "device": [r.hardware.slug for r in ran],
         "suite": [r.suite for r in ran],
         "model": [r.cell.model.shown for r in ran],
@@ -175,43 +176,41 @@ def _values(side: Side, part: str) -> list[str]:
         "engine": [r.cell.engine.title for r in ran],
         "what": [r.cell.what for r in ran],
     }
-    return sorted(set(known[part]))
+    return sorted(set(names[field]))
 
 
-def _varying(places: Sequence[Place]) -> set[str]:
+def _varying(comparison: Comparison) -> set[str]:
     """The fields that are not the same in all cells; an artifact has no engine."""
-    names = ("device", "suite", "model", "recipe", "engine")
-    return {name for name in names if len({v for p in places if (v := getattr(p, name))}) > 1}
+    cells = [metric.cell for metric in comparison.metrics]
+    return {name for name in _NAMES if len({value for cell in cells if (value := getattr(cell, name))}) > 1}
 
 
-def _line(figure: Figure, vary: set[str]) -> tuple[str, ...]:
-    place, column = figure.place, figure.column
-    names = [getattr(place, name) for name in ("device", "suite", "model", "recipe", "engine") if name in vary]
-    label = " / ".join(filter(None, names)) or _plainest(place)
-    a, b = (number(value * column.scale, column.digits) for value in (figure.a, figure.b))
-    return (label, figure.heading, a, b, _ratio(figure), _p(figure.p_holm), figure.verdict, _rule(figure))
+def _line(metric: MetricComparison, varying: set[str]) -> tuple[str, ...]:
+    cell, column = metric.cell, metric.column
+    # Where all cells are of one device, suite, recipe and so on, a name there has to be.
+    alone = "artifact" if cell.kind == "size" else cell.engine or cell.recipe or cell.model
+    label = " / ".join(filter(None, (getattr(cell, name) for name in _NAMES if name in varying))) or alone
+    a, b = (number(value * column.scale, column.digits) for value in (metric.baseline, metric.candidate))
+    rule = metric.ratio.rule
+    rule = f"{rule} {metric.rounds[0]}+{metric.rounds[1]}" if rule == WELCH else rule
+    return (label, metric.heading, a, b, _ratio(metric), _p(metric.p_holm), metric.verdict, rule)
 
 
-def _plainest(place: Place) -> str:
-    """Where all cells are of one device, suite, recipe and so on: a name there has to be."""
-    return "artifact" if place.kind == "size" else place.engine or place.recipe or place.model
-
-
-def _ratio(figure: Figure) -> str:
-    """The ratio with its interval; where a task tells the change itself, that one's."""
-    ratio, points = figure.ratio, figure.points
+def _ratio(metric: MetricComparison) -> str:
+    """The ratio with its interval; where a task tells the difference itself, that one's."""
+    ratio, difference, column = metric.ratio, metric.difference, metric.column
     text = DASH if ratio.value is None else number(ratio.value, 4)
     if ratio.low is not None and ratio.high is not None:
         low, high = (number(end, 4, like=ratio.value) for end in (ratio.low, ratio.high))
         return f"{text} ({low}{DASH}{high})"
-    if points is None or points.low is None or points.high is None:
+    if difference is None or difference.low is None or difference.high is None:
         return text
-    lower, upper = points.low * figure.column.scale, points.high * figure.column.scale
-    if figure.column.unit == "%":
+    lower, upper = difference.low * column.scale, difference.high * column.scale
+    if column.unit == "%":
         return f"{text} ({lower:+.1f} to {upper:+.1f} points)"
     ends = [number(end, 2, like=max(abs(lower), abs(upper))) for end in (lower, upper)]
-    signed = [end if end.startswith("-") else f"+{end}" for end in ends]
-    return f"{text} ({' to '.join(signed)}{' nats' if figure.column.key in _NATS else ''})"
+    signed = " to ".join(end if end.startswith("-") else f"+{end}" for end in ends)
+    return f"{text} ({' '.join(filter(None, (signed, column.text_unit)))})"
 
 
 def _p(value: float | None) -> str:
@@ -220,65 +219,56 @@ def _p(value: float | None) -> str:
     return number(value, 2) if value >= _LEAST_P else "<1e-9"
 
 
-def _rule(figure: Figure) -> str:
-    """What gave the interval, with the rounds of both sides where it is made of them."""
-    rule = figure.ratio.rule
-    return f"{rule} {figure.rounds[0]}+{figure.rounds[1]}" if rule == WELCH else rule
-
-
 def _counts(verdicts: Mapping[str, int]) -> str:
-    words = (BETTER, WORSE, SAME, NO_DIFFERENCE, UNTESTED)
-    return ", ".join(f"{word} in {verdicts[word]}" for word in words if word in verdicts)
+    order = (BETTER, WORSE, SAME, NO_DIFFERENCE, UNTESTED)
+    return ", ".join(f"{verdict} in {verdicts[verdict]}" for verdict in order if verdict in verdicts)
 
 
-def _marks(found: Comparison) -> dict[str, int]:
+def _marks(metrics: Iterable[MetricComparison]) -> Counter[str]:
     """Marks by name, with the number of compared cells that have them."""
-    marked = {f.place: {m.partition(":")[0] for m in f.marks} & MARKS.keys() for f in found.figures}
-    names = sorted({mark for its in marked.values() for mark in its})
-    return {name: sum(name in its for its in marked.values()) for name in names}
+    by_cell = {m.cell: {mark.partition(":")[0] for mark in m.marks} & MARKS.keys() for m in metrics}
+    return Counter(mark for marks in by_cell.values() for mark in marks)
 
 
-def _one_sided(found: Comparison) -> Iterator[str]:
-    for letter, other, cells in (("A", "B", found.only[0]), ("B", "A", found.only[1])):
-        tried = {p: why for p, why in cells.items() if why}
-        if alone := [p for p in cells if p not in tried]:
-            yield f"only {letter} has {_cells(len(alone))}: {_some([_named(p) for p in alone])}"
-        if tried:
-            reasons = list(tried.values())
-            told = [f"{why} ({_cells(reasons.count(why))})" for why in dict.fromkeys(reasons)]
-            yield f"{letter} ran {_cells(len(tried))} that {other} could not: {_some(told)}"
-    if found.same:
-        yield f"left out, as both sides have the very same records of them: {_cells(len(found.same))}"
-    if found.several:
-        yield f"left out, as several suites have them: {_cells(len(found.several))}; choose with --suite"
+def _left_out(comparison: Comparison) -> Iterator[str]:
+    for name, other, only in (("A", "B", comparison.baseline_only), ("B", "A", comparison.candidate_only)):
+        reasons = Counter(filter(None, only.values()))
+        if absent := [_path(cell) for cell, reason in only.items() if not reason]:
+            yield f"only {name} has {_cells(len(absent))}: {_listed(absent)}"
+        if reasons:
+            texts = [f"{reason} ({_cells(count)})" for reason, count in reasons.items()]
+            yield f"{name} ran {_cells(reasons.total())} that {other} could not: {_listed(texts)}"
+    if comparison.same:
+        yield f"left out, as both have the very same records of them: {_cells(len(comparison.same))}"
+    if comparison.several:
+        yield f"left out, as several suites have them: {_cells(len(comparison.several))}; choose with --suite"
 
 
-def _named(place: Place) -> str:
-    parts = (place.suite, place.model, place.recipe, place.engine, place.what)
-    return "/".join(filter(None, parts))
+def _path(cell: CellKey) -> str:
+    return "/".join(filter(None, (cell.suite, cell.model, cell.recipe, cell.engine, cell.what)))
 
 
-def _some(words: Sequence[str]) -> str:
-    more = len(words) - _NAMED
-    return ", ".join(words[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _listed(texts: Sequence[str]) -> str:
+    more = len(texts) - _LISTED
+    return ", ".join(texts[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _cells(count: int) -> str:
     return f"{count} {'cell' if count == 1 else 'cells'}"
 
 
-def _plain(figure: Figure) -> dict[str, object]:
-    """A figure with its units as stored, and the column's name and better side."""
+def _plain(metric: MetricComparison) -> dict[str, object]:
+    """A metric with its units as stored, and the column's name and better side."""
     return {
-        **asdict(figure.place),
-        "metric": figure.column.key,
-        "better": figure.column.better,
-        "a": figure.a,
-        "b": figure.b,
-        "rounds": figure.rounds,
-        "ratio": asdict(figure.ratio),
-        "change": None if figure.points is None else asdict(figure.points),
-        "p_holm": figure.p_holm,
-        "verdict": figure.verdict,
-        "marks": figure.marks,
+        **asdict(metric.cell),
+        "metric": metric.column.key,
+        "better": metric.column.better,
+        "a": metric.baseline,
+        "b": metric.candidate,
+        "rounds": metric.rounds,
+        "ratio": asdict(metric.ratio),
+        "change": None if metric.difference is None else asdict(metric.difference),
+        "p_holm": metric.p_holm,
+        "verdict": metric.verdict,
+        "marks": metric.marks,
     }

@@ -1,10 +1,10 @@
-"""What the two words of a comparison stand for: recipes, engines, devices, models, commits or folders."""
+"""What the two selectors of a comparison name: recipes, engines, devices, models, commits or folders of records."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -16,8 +16,7 @@ from bench.store import Store, is_record
 
 RECIPE, ENGINE, DEVICE, MODEL, PAIR = "recipe", "engine", "device", "model", "recipe@engine"
 COMMIT, FOLDER = "commit", "folder"
-KINDS = (RECIPE, ENGINE, DEVICE, MODEL, PAIR, COMMIT, FOLDER)
-# What each kind leaves out when cells are matched: the field that the two sides differ in by their nature.
+# The fields in which two selections of a kind differ by their nature; cells are matched on the others.
 AXES = {
     RECIPE: (RECIPE,),
     ENGINE: (ENGINE,),
@@ -30,22 +29,19 @@ AXES = {
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of the two: its word and kind, how it is called in a heading, and its records.
+class Selection:
+    """The records of one selector, with a label for headings. `problems`: a sentence for each unreadable file."""
 
-    `problems` has a sentence for each file that could not be read.
-    """
-
-    word: str
-    kind: str
     name: str
+    kind: str
+    label: str
     records: tuple[Result, ...]
     problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Narrow:
-    """Globs that leave cells out; empty ones do not. `only` is that of a run: title, recipe or workload."""
+class Filter:
+    """Globs that records have to match, where not empty. `only` is that of a run: title, recipe or workload."""
 
     suites: tuple[str, ...] = ()
     device: str = ""
@@ -53,133 +49,127 @@ class Narrow:
     engine: str = ""
     recipe: str = ""
 
-    def keeps(self, result: Result) -> bool:
+    def matches(self, result: Result) -> bool:
         cell = result.cell
-        whole = cell.workload is not None or cell.task is not None  # an artifact has no engine of its own
-        asked = ((self.device, result.hardware.slug), (self.recipe, cell.recipe.name))
-        named = (cell.title, cell.recipe.name, cell.what)
+        globs = [(self.device, result.hardware.slug), (self.recipe, cell.recipe.name)]
+        if cell.what:  # an artifact has no engine of its own
+            globs.append((self.engine, cell.engine.title))
         return (
             (not self.suites or any(fnmatchcase(result.suite, suite) for suite in self.suites))
-            and all(not glob or fnmatchcase(word, glob) for glob, word in asked)
-            and (not self.engine or not whole or fnmatchcase(cell.engine.title, self.engine))
-            and (not self.only or any(fnmatchcase(word, self.only) for word in named))
+            and all(not glob or fnmatchcase(name, glob) for glob, name in globs)
+            and any(fnmatchcase(name, self.only or "*") for name in (cell.title, cell.recipe.name, cell.what))
         )
 
 
-def sides(first: str, second: str, results: Path, narrow: Narrow) -> tuple[Side, Side]:
-    """Both sides, of one kind; a commit and a folder are of one, records of other days.
+@dataclass(frozen=True)
+class _Catalogue:
+    """The records below a folder, and the names that they have of each kind."""
 
-    UserError for a word that is none or several kinds of thing, and for two kinds.
+    root: Path
+    records: Sequence[Result]
+    problems: tuple[str, ...]
+    names: Mapping[str, Sequence[str]]
+
+
+def selections(first: str, second: str, results: Path, filters: Filter) -> tuple[Selection, Selection]:
+    """Both, of one kind; a commit and a folder are of one, records of different days.
+
+    UserError for a selector that names nothing or several kinds of thing, and for two kinds.
     """
     store = Store(results)
-    known, problems = list(store.all()), tuple(store.problems)
-    kinds = [_kind(word, results, known) for word in (first, second)]
-    words = [_bare(word) for word in (first, second)]
-    if AXES[kinds[0]] != AXES[kinds[1]]:
-        told = " and ".join(f"{w} is {_a(k)}" for w, k in zip(words, kinds, strict=True))
-        pair = RECIPE in kinds and PAIR in kinds
-        hint = f"; write {words[kinds.index(RECIPE)]}@ENGINE" if pair else ""
-        raise UserError(f"{told}: two of one kind are compared{hint}")
-    if kinds[0] == kinds[1] and words[0] == words[1]:
-        raise UserError(f"both sides are the {kinds[0]} {words[0]}: name another to compare it with")
-    found = [_side(w, k, results, known, problems) for w, k in zip(words, kinds, strict=True)]
-    return _narrowed(found[0], narrow), _narrowed(found[1], narrow)
+    records = tuple(store.all())
+    names = {kind: sorted({n for r in records for n in _names(kind, r)}) for kind in (RECIPE, ENGINE, DEVICE, MODEL)}
+    catalogue = _Catalogue(results, records, tuple(store.problems), names)
+    a, b = (_resolve(selector, catalogue) for selector in (first, second))
+    if AXES[a[0]] != AXES[b[0]]:
+        recipe = next((name for kind, name in (a, b) if kind == RECIPE), "")
+        hint = f": write {recipe}@ENGINE" if recipe and PAIR in (a[0], b[0]) else ""
+        raise UserError(f"{a[1]} is {_a(a[0])} and {b[1]} is {_a(b[0])}, but only two of one kind compare{hint}")
+    if a == b:
+        raise UserError(f"both are the {a[0]} {a[1]}: name another to compare it with")
+    one, two = (_select(kind, name, catalogue) for kind, name in (a, b))
+    return _filtered(one, filters), _filtered(two, filters)
 
 
-def _narrowed(side: Side, narrow: Narrow) -> Side:
-    kept = tuple(result for result in side.records if narrow.keeps(result))
-    return Side(side.word, side.kind, side.name, kept, side.problems)
+def _filtered(selection: Selection, filters: Filter) -> Selection:
+    return replace(selection, records=tuple(filter(filters.matches, selection.records)))
 
 
-def _side(word: str, kind: str, results: Path, known: Sequence[Result], problems: tuple[str, ...]) -> Side:
+def _select(kind: str, name: str, catalogue: _Catalogue) -> Selection:
     if kind == COMMIT:
-        full = git.commit(results, word) or ""
-        short = full[:9]
-        found, faults = git.records(results, full)
-        name = word if full.startswith(word) else f"{word} ({short})"
-        return Side(word, kind, f"commit {name}", tuple(found), tuple(faults))
+        full = git.commit(catalogue.root, name) or ""
+        records, problems = git.records(catalogue.root, full)
+        label = name if full.startswith(name) else f"{name} ({full[:9]})"
+        return Selection(name, kind, f"commit {label}", tuple(records), tuple(problems))
     if kind == FOLDER:
-        store = Store(Path(word))
-        return Side(word, kind, f"folder {word}", tuple(store.all()), tuple(store.problems))
-    return Side(word, kind, f"{kind} {word}", tuple(r for r in known if _is(kind, word, r)), problems)
+        store = Store(Path(name))
+        return Selection(name, kind, f"folder {name}", tuple(store.all()), tuple(store.problems))
+    matching = tuple(r for r in catalogue.records if _matches(kind, name, r))
+    return Selection(name, kind, f"{kind} {name}", matching, catalogue.problems)
 
 
-def _is(kind: str, word: str, result: Result) -> bool:
+def _matches(kind: str, name: str, result: Result) -> bool:
+    if kind != PAIR:
+        return name in _names(kind, result)
+    recipe, _, engine = name.rpartition("@")
+    return result.cell.recipe.name == recipe and _names(ENGINE, result) in ((), (engine,))
+
+
+def _names(kind: str, result: Result) -> tuple[str, ...]:
+    """A record's own of a kind; no engine ran an artifact."""
     cell = result.cell
-    if kind == PAIR:
-        recipe, _, engine = word.rpartition("@")
-        whole = cell.workload is not None or cell.task is not None
-        return cell.recipe.name == recipe and (not whole or cell.engine.title == engine)
-    return word in _words(kind, result)
-
-
-def _words(kind: str, result: Result) -> tuple[str, ...]:
-    """What a record calls its own of a kind; the engine of an artifact is none that ran."""
-    cell = result.cell
-    ran = cell.workload is not None or cell.task is not None
     return {
         RECIPE: (cell.recipe.name,),
-        ENGINE: (cell.engine.title,) if ran else (),
+        ENGINE: (cell.engine.title,) if cell.what else (),
         DEVICE: (result.hardware.slug,),
         MODEL: (cell.model.label,),
     }[kind]
 
 
-def _kind(word: str, results: Path, known: Sequence[Result]) -> str:
-    """The kind that a word says it is, as recipe:nf4, or the only one that it can be."""
-    forced, bare = word.partition(":")[0], _bare(word)
-    there = {kind: _names(kind, known) for kind in (RECIPE, ENGINE, DEVICE, MODEL)}
-    if bare != word:
-        if not _may_be(forced, bare, results, there):
-            raise UserError(_no(forced, bare, results, there))
-        return forced
-    found, why = [], "nor is it a commit there, or a folder with records"
-    for kind in KINDS:
+def _resolve(selector: str, catalogue: _Catalogue) -> tuple[str, str]:
+    """Kind and name: as the selector says, in recipe:nf4, else of the only kind that has such a name."""
+    prefix, _, rest = selector.partition(":")
+    if prefix in AXES and rest:
+        if not _exists(prefix, rest, catalogue):
+            raise UserError(_unknown(prefix, rest, catalogue))
+        return prefix, rest
+    kinds, hint = [], "nor a commit or a folder with records"
+    for kind in AXES:
         try:
-            found += [kind] if _may_be(kind, word, results, there) else []
-        except UserError as error:  # no git, or no repository: no matter, where the word is something else
-            why = str(error)
-    if not found and not known:
-        raise UserError(f"there are no records in {results} to find '{word}' in; {why}")
-    if not found:
-        named = [name for names in there.values() for name in names]
-        near = " or ".join(dict.fromkeys(difflib.get_close_matches(word, named)))
-        hint = f"did you mean {near}?" if near else "`python -m bench table` shows what there is"
-        raise UserError(f"'{word}' is no recipe, engine, device or model of {results}: {hint} ({why})")
-    if len(found) > 1:
-        told = " or ".join(f"{kind}:{word}" for kind in found)
-        raise UserError(f"{word} is {' and '.join(map(_a, found))}: write {told}")
-    return found[0]
+            kinds += [kind] if _exists(kind, selector, catalogue) else []
+        except UserError as error:  # no git, or no repository: no matter, where the selector is something else
+            hint = str(error)
+    if len(kinds) > 1:
+        choices = " or ".join(f"{kind}:{selector}" for kind in kinds)
+        raise UserError(f"'{selector}' is {' and '.join(map(_a, kinds))}: write {choices}")
+    if not kinds and not catalogue.records:
+        raise UserError(f"no records in {catalogue.root} to find '{selector}' in ({hint})")
+    if not kinds:
+        near = difflib.get_close_matches(selector, [name for names in catalogue.names.values() for name in names])
+        advice = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "`python -m bench table` lists them"
+        raise UserError(f"'{selector}' is not a recipe, engine, device or model of {catalogue.root}: {advice} ({hint})")
+    return kinds[0], selector
 
 
-def _may_be(kind: str, word: str, results: Path, there: dict[str, tuple[str, ...]]) -> bool:
-    if kind == FOLDER:
-        return Path(word).is_dir() and any(map(is_record, Path(word).rglob("r*.json")))
-    if kind == PAIR:
-        recipe, _, engine = word.rpartition("@")
-        return recipe in there[RECIPE] and engine in there[ENGINE]
-    if kind != COMMIT:
-        return word in there[kind]
-    return git.commit(results, word) is not None
-
-
-def _no(kind: str, word: str, results: Path, there: dict[str, tuple[str, ...]]) -> str:
+def _exists(kind: str, name: str, catalogue: _Catalogue) -> bool:
     if kind == COMMIT:
-        return f"'{word}' is no commit of the repository of {results}; `git log --oneline` lists them"
+        return git.commit(catalogue.root, name) is not None
     if kind == FOLDER:
-        return f"there are no records in a folder {word}"
+        return Path(name).is_dir() and any(map(is_record, Path(name).rglob("r*.json")))
     if kind == PAIR:
-        return plugins.unknown(PAIR, word, tuple(f"{r}@{e}" for r in there[RECIPE] for e in there[ENGINE]))
-    return plugins.unknown(kind, word, there[kind])
+        recipe, _, engine = name.rpartition("@")
+        return recipe in catalogue.names[RECIPE] and engine in catalogue.names[ENGINE]
+    return name in catalogue.names[kind]
 
 
-def _names(kind: str, known: Iterable[Result]) -> tuple[str, ...]:
-    return tuple(sorted({word for result in known for word in _words(kind, result)}))
-
-
-def _bare(word: str) -> str:
-    kind, _, rest = word.partition(":")
-    return rest if kind in KINDS and rest else word
+def _unknown(kind: str, name: str, catalogue: _Catalogue) -> str:
+    if kind == COMMIT:
+        return f"unknown commit '{name}' in the repository of {catalogue.root}: `git log --oneline` lists them"
+    if kind == FOLDER:
+        return f"no records in the folder {name}"
+    names = catalogue.names
+    pairs = [f"{recipe}@{engine}" for recipe in names[RECIPE] for engine in names[ENGINE]]
+    return plugins.unknown(kind, name, tuple(pairs if kind == PAIR else names[kind]))
 
 
 def _a(kind: str) -> str:

@@ -1,7 +1,7 @@
-"""How latency is spread over requests: quantile curves of the online loads, few enough to draw.
+"""Latency distributions: quantile curves of the online loads, few enough points to draw.
 
-From the traces beside the records; where none were kept, from the percentiles that the record has. As the
-tables do it: quantiles within a round, then the median over the rounds; never pooled.
+From the traces beside the records; where there are none, from the recorded percentiles. As in the tables:
+quantiles within a round, then the median over the rounds, never pooled.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from bench.publish.tables.columns import DISTRIBUTIONS
 from bench.store import Store
 
 SHARES = (*(i / 50 for i in range(50)), 0.99, 1.0)
-_RECORDED = {0.5: ("", "_p50"), 0.9: ("_p90",), 0.95: ("_p95",), 0.99: ("_p99",)}
+_RECORDED = (("_s", 0.5), ("_p50_s", 0.5), ("_p90_s", 0.9), ("_p95_s", 0.95), ("_p99_s", 0.99))
 Curve = tuple[tuple[float, float], ...]  # share of requests (or gaps) at or below -> seconds
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """One cell's. `curves`: metric (ttft_s, itl_s, tpot_s) -> its quantiles; absent where nothing is known.
+    """The latencies of one cell. `curves`: metric (ttft_s, itl_s, tpot_s) -> its quantiles, where there are any.
 
     `traced`: from every request, not from a few recorded percentiles.
     """
@@ -58,36 +58,33 @@ def build(results: Iterable[Result], store: Store) -> list[Distribution]:
 
 def quantiles(traces: Sequence[RequestTrace]) -> dict[str, list[float]]:
     """Metric -> its values at SHARES, over the requests that completed, each gap of ITL counting once."""
-    seen = observations(traces)
+    completed = observations(traces)
     values = {
-        "ttft_s": [ttft_s(t) for t in seen],
-        "itl_s": [gap for t in seen for gap in itl_s(t)],
-        "tpot_s": [v for t in seen if (v := tpot_s(t)) is not None],
+        "ttft_s": [ttft_s(t) for t in completed],
+        "itl_s": [gap for t in completed for gap in itl_s(t)],
+        "tpot_s": [v for t in completed if (v := tpot_s(t)) is not None],
     }
-    return {key: np.quantile(its, SHARES).tolist() for key, its in values.items() if its}
+    return {key: np.quantile(seconds, SHARES).tolist() for key, seconds in values.items() if seconds}
 
 
 def _distribution(key: tuple[str, ...], rounds: Sequence[Result], store: Store) -> Distribution:
-    traced = [measured(store.traces(store.path(r)), r.facts) for r in rounds]
-    found = [quantiles(traces) for traces in traced if traces]
-    if found:
-        known = [c.key for c in DISTRIBUTIONS if all(c.key in its for its in found)]
-        curves = {k: _over(SHARES, [its[k] for its in found]) for k in known}
-    else:
-        curves = {c.key: curve for c in DISTRIBUTIONS if (curve := _recorded(c.key, rounds))}
-    device, suite, model, recipe, engine, what = key
-    return Distribution(device, suite, model, recipe, engine, what, curves, bool(found))
+    traces = [measured(store.traces(store.path(r)), r.facts) for r in rounds]
+    traced = [quantiles(its) for its in traces if its]
+    curves: dict[str, Curve] = {}
+    for metric in (column.key for column in DISTRIBUTIONS):
+        if traced and all(metric in its for its in traced):
+            medians = np.median([its[metric] for its in traced], axis=0).tolist()
+            curves[metric] = tuple(zip(SHARES, medians, strict=True))
+        elif not traced and (curve := _recorded(metric.removesuffix("_s"), rounds)):
+            curves[metric] = curve
+    device, suite, model, recipe, engine, workload = key
+    return Distribution(device, suite, model, recipe, engine, workload, curves, bool(traced))
 
 
-def _over(shares: Sequence[float], rounds: Sequence[Sequence[float]]) -> Curve:
-    return tuple((share, median(values)) for share, values in zip(shares, zip(*rounds, strict=True), strict=True))
-
-
-def _recorded(metric: str, rounds: Sequence[Result]) -> Curve:
-    name = metric.removesuffix("_s")
-    found = []
-    for share, ends in _RECORDED.items():
-        keys = [f"{name}{end}_s" for end in ends]
-        values = [r.metrics[key] for r in rounds for key in keys if key in r.metrics]
-        found += [(share, median(values))] if values else []
-    return tuple(found)
+def _recorded(name: str, rounds: Sequence[Result]) -> Curve:
+    """The percentiles that the records have, medians over the rounds."""
+    values: dict[float, list[float]] = {}
+    for end, share in _RECORDED:
+        if recorded := [r.metrics[name + end] for r in rounds if name + end in r.metrics]:
+            values.setdefault(share, []).extend(recorded)
+    return tuple((share, median(its)) for share, its in values.items())

@@ -11,7 +11,8 @@ import dataclasses
 import gzip
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from bench.publish.page import tables
 from bench.publish.records import Records
 from bench.publish.tables.columns import DISTRIBUTIONS, MBU, MORE, ONLINE, SCALING, SERVING, SIZE, group, quality_axes
 from bench.publish.tables.model import LEGEND
+from bench.store import Store
 
 NAME = "report.html"
 _FOLDER = Path(__file__).parent
@@ -50,10 +52,12 @@ def write(path: Path, data: Mapping[str, Any], chunks: Sequence[str], library: s
 
 
 def content(
-    records: Records, points: Sequence[Point], distributions: Sequence[Distribution], where: Callable[[Result], str]
+    records: Records, points: Sequence[Point], distributions: Sequence[Distribution], store: Store
 ) -> tuple[dict[str, Any], list[str]]:
-    """What the page shows, and its records in chunks. `where`: a record's path below the results folder."""
-    results = sorted(records.all_results(), key=where)
+    """What the page shows, and its records, which lie in `store`, in chunks."""
+    paths = ((store.path(result).relative_to(store.root).as_posix(), result) for result in records.all_results())
+    entries = sorted(paths, key=itemgetter(0))
+    results = [result for _, result in entries]
     costs, qualities = specs.axis_columns(points)
     families = [p.family for p in points]
     hardware: dict[str, str] = {}
@@ -77,8 +81,7 @@ def content(
         "dashes": specs.DASHES,
         "shapes": specs.shapes(p.engine for p in points),
     }
-    chunks = [results[i : i + _CHUNK] for i in range(0, len(results), _CHUNK)]
-    return data, [_chunk([(where(result), result) for result in chunk]) for chunk in chunks]
+    return data, [_chunk(entries[i : i + _CHUNK]) for i in range(0, len(entries), _CHUNK)]
 
 
 def _html(parts: Mapping[str, str], json: str, chunks: Sequence[str], fingerprint: str, library: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.contract.record import Result
-from bench.publish.figures import chart_data, distributions
+from bench.publish.figures import chart_data
 from bench.publish.figures.chart_data import CHANGED, UNQUANTIZED, Point
 from bench.publish.records import gather
 from bench.store import Store
@@ -93,18 +93,3 @@ def test_levels_are_the_loads_own_or_a_sweeps_stages(all_points: list[Point]) ->
     sweep = next(p for p in all_points if p.workload.startswith("sweep-concurrency"))
     assert [level.level for level in sweep.levels][:4] == [1, 2, 4, 8]
     assert all("ttft_p95_s" in level.metrics for level in sweep.levels)
-
-
-def test_a_distribution_is_of_the_traces_and_agrees_with_the_metrics(records: list[Result]) -> None:
-    """Its median is the recorded one, over rounds; without traces the recorded percentiles stand in."""
-    rounds = [r for r in records if r.cell.what == "closed-c4-p128-n64" and r.cell.engine.title == "vllm"]
-    (distribution,) = distributions.build(rounds, Store(RESULTS))
-    shares, values = zip(*distribution.curves["ttft_s"], strict=True)
-    assert distribution.traced
-    assert len(shares) <= 100
-    assert list(values) == sorted(values)
-    middle = sorted(r.metrics["ttft_s"] for r in rounds)[1]
-    assert values[shares.index(0.5)] == pytest.approx(middle, rel=1e-3)
-    (bare,) = distributions.build(rounds, Store(RESULTS / "nowhere"))
-    assert not bare.traced
-    assert dict(bare.curves["ttft_s"])[0.5] == pytest.approx(middle)

@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Page
 
 from bench.contract.record import Result
-from bench.publish import report
-from bench.publish.page.page import vega
+from bench.publish.figures import chart_data, distributions
+from bench.publish.page import page as page_file
 from bench.publish.records import gather
 from bench.store import Store
 
@@ -37,8 +37,9 @@ def file(records: list[Result], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def write(path: Path, results: list[Result], store: Store) -> bool:
-    every = gather(results)
-    return report.write_page(path, every, report.draw_data(every, store), store, vega())
+    records = gather(results)
+    points, latencies = chart_data.build(records), distributions.build(results, store)
+    return page_file.write(path, *page_file.content(records, points, latencies, store), page_file.vega())
 
 
 def written(path: Path, results: list[Result]) -> Path:
