@@ -15,7 +15,7 @@ import pytest
 from bench.contract.errors import UserError
 from bench.contract.record import Gpu, Result
 from bench.contract.spec import Task
-from bench.contract.workload import Workload
+from bench.contract.workload import Offline, Workload
 from bench.publish.compare.compare import (
     BETTER,
     NO_DIFFERENCE,
