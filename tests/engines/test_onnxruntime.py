@@ -12,7 +12,8 @@ from bench.contract.errors import UserError
 from bench.contract.record import Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe
 from bench.engines import onnxruntime
-from bench.engines.onnxruntime import receipts as seen
+from bench.engines.onnxruntime import receipts
+from bench.engines.onnxruntime.options import genai_config
 from bench.engines.onnxruntime.receipts import Node
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -34,10 +35,10 @@ def _nodes(provider: str) -> list[Node]:
 
 def test_the_arithmetic_of_lengths_may_stay_on_the_cpu() -> None:
     """ONNX Runtime keeps it there by itself; the layers are where they were asked for."""
-    seen.check(_nodes(_CUDA), _CUDA)
-    seen.check(_nodes(_CPU), _CPU)
+    receipts.check_provider(_nodes(_CUDA), _CUDA)
+    receipts.check_provider(_nodes(_CPU), _CPU)
 
-    assert seen.placed(_nodes(_CUDA)) == f"{_CUDA} 4 of 6 nodes, {_CPU} 2 of 6 nodes"
+    assert receipts.nodes_by_provider(_nodes(_CUDA)) == f"{_CUDA} 4 of 6 nodes, {_CPU} 2 of 6 nodes"
 
 
 @pytest.mark.parametrize("fallen", range(2, 6))
@@ -47,22 +48,22 @@ def test_any_part_of_the_model_on_the_cpu_is_a_fall_back(fallen: int) -> None:
     nodes[fallen] = _nodes(_CPU)[fallen]
 
     with pytest.raises(UserError, match=rf"fell back from {_CUDA}.*{re.escape(nodes[fallen].name)}"):
-        seen.check(nodes, _CUDA)
+        receipts.check_provider(nodes, _CUDA)
 
 
 def test_a_whole_model_elsewhere_and_no_proof_are_refused() -> None:
     """No profile proves nothing; a GPU that nobody asked for is not what was asked for either."""
     with pytest.raises(UserError, match="CPUExecutionProvider 6 of 6 nodes, first Gather"):
-        seen.check(_nodes(_CPU), _CUDA)
+        receipts.check_provider(_nodes(_CPU), _CUDA)
     with pytest.raises(UserError, match="fell back from CPUExecutionProvider"):
-        seen.check(_nodes(_CUDA), _CPU)
+        receipts.check_provider(_nodes(_CUDA), _CPU)
     with pytest.raises(UserError, match="no proof"):
-        seen.check([], _CPU)
+        receipts.check_provider([], _CPU)
 
 
 def test_receipts_are_counted_from_what_ran() -> None:
     """Products, attention and the type of what goes into them."""
-    assert seen.told(_nodes(_CUDA)) == {
+    assert receipts.of_nodes(_nodes(_CUDA)) == {
         "kernel": "MatMulNBits x1",
         "attention": "GroupQueryAttention x1",
         "compute_dtype": "float16",
@@ -76,15 +77,15 @@ def test_a_model_is_run_greedily_and_without_an_end(tmp_path: Path) -> None:
     model = {"eos_token_id": [2, 7], "pad_token_id": 2, "decoder": {"session_options": session}}
     search = {"do_sample": True, "repetition_penalty": 1.3, "past_present_share_buffer": True}
     (tmp_path / "genai_config.json").write_text(json.dumps({"model": model, "search": search}))
-    made = onnxruntime.configured(tmp_path, onnxruntime.Options(threads=3), "cuda:1")
-    decoder = made["model"]["decoder"]["session_options"]
+    config = genai_config(tmp_path, onnxruntime.Options(threads=3), "cuda:1")
+    decoder = config["model"]["decoder"]["session_options"]
 
-    assert "eos_token_id" not in made["model"]
-    assert (made["search"]["do_sample"], made["search"]["repetition_penalty"]) == (False, 1.0)
-    assert made["search"]["past_present_share_buffer"]
+    assert "eos_token_id" not in config["model"]
+    assert (config["search"]["do_sample"], config["search"]["repetition_penalty"]) == (False, 1.0)
+    assert config["search"]["past_present_share_buffer"]
     assert decoder["provider_options"] == [{"cuda": {"enable_cuda_graph": "0", "device_id": "1"}}]
     assert decoder["intra_op_num_threads"] == 3
-    on_cpu = onnxruntime.configured(tmp_path, onnxruntime.Options(), "cpu")
+    on_cpu = genai_config(tmp_path, onnxruntime.Options(), "cpu")
     assert on_cpu["model"]["decoder"]["session_options"]["provider_options"] == []
 
 
@@ -92,12 +93,12 @@ def test_the_size_of_the_thread_pool_is_read_from_the_log() -> None:
     """The library's own words; 0, and not what was asked for, where it does not say."""
     said = "[I:onnxruntime] intra_op_param:OrtThreadPoolParams { thread_pool_size: 3 auto_set_affinity: 0 }"
 
-    assert seen.Log(said).threads == 3
-    assert seen.Log("nothing").threads == 0
+    assert receipts.Log(said).threads == 3
+    assert receipts.Log("nothing").threads == 0
 
 
 @pytest.mark.parametrize(
-    ("options", "device", "made", "reason"),
+    ("options", "device", "stored", "reason"),
     [
         ({}, "cpu", "gguf", "loads onnx, not gguf"),
         ({"provider": "cuda"}, "cpu", "onnx", "provider cuda needs an NVIDIA GPU"),
@@ -106,16 +107,16 @@ def test_the_size_of_the_thread_pool_is_read_from_the_log() -> None:
         ({}, "cpu", "onnx", ""),
     ],
 )
-def test_what_cannot_run_is_said_beforehand(options: dict[str, str], device: str, made: str, reason: str) -> None:
+def test_what_cannot_run_is_said_beforehand(options: dict[str, str], device: str, stored: str, reason: str) -> None:
     """Formats, providers and devices that do not fit each other."""
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("onnxruntime", options), device)
-    said = onnxruntime.unsupported(cell, made, _HARDWARE)
+    found = onnxruntime.unsupported(cell, stored, _HARDWARE)
 
-    assert reason in (said or "")
-    assert bool(said) == bool(reason)
+    assert reason in (found or "")
+    assert bool(found) == bool(reason)
 
 
 def test_a_folder_without_settings_is_refused(tmp_path: Path) -> None:
     """A bare export has no genai_config.json to run by."""
     with pytest.raises(UserError, match=r"no readable genai_config\.json"):
-        onnxruntime.configured(tmp_path, onnxruntime.Options(), "cpu")
+        genai_config(tmp_path, onnxruntime.Options(), "cpu")

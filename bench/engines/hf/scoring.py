@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from bench.contract.hooks import ChoiceScore, Ended, Prompt, Question
@@ -104,7 +104,8 @@ class ChoiceScorer:
         is_exact = self.model.dtype.itemsize >= 4 and not getattr(self.model.config, "quantization_config", None)
         nats = _EXACT_NATS if is_exact else _ROUNDED_NATS  # LLM.int8 rounds by what else is in the batch
         return all(
-            abs(a[0] - b[0]) <= nats * len(choice) for a, b, choice in zip(packed, alone, question.choices, strict=True)
+            abs(a.logprob - b.logprob) <= nats * len(choice)
+            for a, b, choice in zip(packed, alone, question.choices, strict=True)
         )
 
     def _rows(self, index: int, question: Question) -> list[_Row]:
@@ -151,8 +152,7 @@ class ChoiceScorer:
             logprobs = (picked.gather(1, targets[:, None])[:, 0] - picked.logsumexp(dim=1)).tolist()
             greedy = (picked.argmax(dim=1) == targets).tolist()
         tokens = iter(zip(logprobs, greedy, strict=True))
-        scored = [[[next(tokens) for _ in choice] for choice in row.choices] for row in batch]
-        return [[ChoiceScore(sum(v for v, _ in one), all(g for _, g in one)) for one in row] for row in scored]
+        return [[_choice_score(islice(tokens, len(choice))) for choice in row.choices] for row in batch]
 
     def _inputs(self, batch: Sequence[_Row], width: int) -> dict[str, Any]:
         return {"input_ids": self._tensor([[*row.ids, *([0] * (width - row.length))] for row in batch])}
@@ -180,6 +180,11 @@ class ChoiceScorer:
         import torch
 
         return torch.tensor(values, device=self.device)
+
+
+def _choice_score(tokens: Iterable[tuple[float, bool]]) -> ChoiceScore:
+    logprobs, greedy = zip(*tokens, strict=True)
+    return ChoiceScore(sum(logprobs), all(greedy))
 
 
 def _unpacks(model: Any) -> bool:

@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,39 +22,18 @@ from typing import Any
 from bench.contract.errors import UserError
 
 # What ONNX Runtime keeps on the CPU by itself, wherever the rest runs: the arithmetic of shapes and lengths.
-_BOOKKEEPING = frozenset(
-    {
-        "Shape",
-        "Size",
-        "Gather",
-        "Cast",
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "ReduceSum",
-        "Concat",
-        "Slice",
-        "Squeeze",
-        "Unsqueeze",
-        "Range",
-        "Reshape",
-        "ConstantOfShape",
-        "Equal",
-        "Greater",
-        "Where",
-        "Expand",
-        "If",
-    }
+_BOOKKEEPING = re.compile(
+    r"Shape|Size|Gather|Cast|Add|Sub|Mul|Div|ReduceSum|Concat|Slice|Squeeze|Unsqueeze|Range|Reshape|ConstantOfShape"
+    r"|Equal|Greater|Where|Expand|If"
 )
 _COMPUTES = re.compile(r"layers\.\d|embed|lm_head")  # in the name of a node: it works on activations
 _POOL = re.compile(r"intra_op_param:OrtThreadPoolParams \{ thread_pool_size: (\d+)")
-_TALK = re.compile(r"\[[VI]:onnxruntime")
+_VERBOSE = re.compile(r"\[[VI]:onnxruntime")
 _CPU = "CPUExecutionProvider"
-_ENDS = "_kernel_time"
+_KERNEL_TIME = "_kernel_time"
 # Operators that take rows of their constants: embeddings, and the rotations that attention is given.
 _LOOKUPS = frozenset({"Gather", "GatherBlockQuantized", "GroupQueryAttention", "RotaryEmbedding"})
-_NAMED_MOST = 3
+_MAX_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -76,105 +55,113 @@ class Log:
     @property
     def threads(self) -> int:
         """Of the pool that computes; 0 where the log does not say."""
-        return int(found[1]) if (found := _POOL.search(self.text)) else 0
+        return int(match[1]) if (match := _POOL.search(self.text)) else 0
 
 
 @contextmanager
-def listening() -> Iterator[Log]:
+def captured_log() -> Iterator[Log]:
     """Catch what native code writes to stderr; warnings and errors are written there afterwards."""
     log = Log()
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
         try:
             yield log
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            log.text = caught.read().decode(errors="replace")
-            rest = [line for line in log.text.splitlines(keepends=True) if not _TALK.search(line)]
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            file.seek(0)
+            log.text = file.read().decode(errors="replace")
+            rest = [line for line in log.text.splitlines(keepends=True) if not _VERBOSE.search(line)]
             sys.stderr.write("".join(rest))
 
 
-def ran(folder: Path) -> list[Node]:
+def profiled_nodes(folder: Path) -> list[Node]:
     """The nodes in the profiles that `folder` has, one file a pass, each node once."""
-    found: dict[str, Node] = {}
+    nodes: dict[str, Node] = {}
     for file in sorted(folder.glob("*.json")):
         for event in json.loads(file.read_text()):
-            if event.get("cat") == "Node" and event["name"].endswith(_ENDS):
-                name, args = event["name"].removesuffix(_ENDS), event["args"]
+            if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_TIME):
+                name, args = event["name"].removesuffix(_KERNEL_TIME), event["args"]
                 types = [next(iter(each), "") for each in args.get("input_type_shape") or [{}]]
-                found[name] = Node(name, args["op_name"], args["provider"], types[0])
-    return list(found.values())
+                nodes[name] = Node(name, args["op_name"], args["provider"], types[0])
+    return list(nodes.values())
 
 
-def placed(nodes: Sequence[Node]) -> str:
+def nodes_by_provider(nodes: Sequence[Node]) -> str:
     counts = Counter(node.provider for node in nodes)
     return ", ".join(f"{name} {count} of {len(nodes)} nodes" for name, count in counts.most_common())
 
 
-def check(nodes: Sequence[Node], wanted: str) -> None:
-    """UserError unless the provider `wanted` ran the model, and the CPU no part of it.
+def check_provider(nodes: Sequence[Node], provider: str) -> None:
+    """UserError unless the provider ran the model, and the CPU no part of it.
 
     The CPU may have what ONNX Runtime keeps there by itself, outside of the layers.
     """
     if not nodes:
         raise UserError("ONNX Runtime wrote no profile of a run: there is no proof of where its nodes ran")
-    elsewhere = [node for node in nodes if node.provider != wanted and not (_is_kept(node) and wanted != _CPU)]
+    elsewhere = [n for n in nodes if n.provider != provider and not (provider != _CPU and _is_bookkeeping(n))]
     if elsewhere:
-        named = ", ".join(f"{node.operator} {node.name}" for node in elsewhere[:_NAMED_MOST])
-        raise UserError(f"ONNX Runtime fell back from {wanted}: {placed(nodes)}, first {named}")
+        named = ", ".join(f"{node.operator} {node.name}" for node in elsewhere[:_MAX_NAMED])
+        raise UserError(f"ONNX Runtime fell back from {provider}: {nodes_by_provider(nodes)}, first {named}")
 
 
-def _is_kept(node: Node) -> bool:
-    return node.provider == _CPU and node.operator in _BOOKKEEPING and not _COMPUTES.search(node.name)
+def _is_bookkeeping(node: Node) -> bool:
+    return bool(node.provider == _CPU and _BOOKKEEPING.fullmatch(node.operator) and not _COMPUTES.search(node.name))
 
 
-def told(nodes: Sequence[Node]) -> dict[str, str]:
+def of_nodes(nodes: Sequence[Node]) -> dict[str, str]:
     """Receipts of what ran: operators that multiply by weights, attention, activation types, providers."""
-    heavy = [node for node in nodes if re.search(r"MatMul|Gemm|MoE", node.operator)]
-    attention = [node for node in nodes if "Attention" in node.operator]
-    types = {"float32" if node.dtype == "float" else node.dtype for node in heavy}
+    products = [node for node in nodes if re.search(r"MatMul|Gemm|MoE", node.operator)]
+    dtypes = {"float32" if node.dtype == "float" else node.dtype for node in products}
     return {
-        "kernel": _counted(node.operator for node in heavy),
-        "attention": _counted(node.operator for node in attention),
-        "compute_dtype": ", ".join(sorted(types)),
-        "execution_provider": placed(nodes),
+        "kernel": _counts(node.operator for node in products),
+        "attention": _counts(node.operator for node in nodes if "Attention" in node.operator),
+        "compute_dtype": ", ".join(sorted(dtypes)),
+        "execution_provider": nodes_by_provider(nodes),
     }
 
 
-def stored(file: Path) -> dict[str, Any]:
-    """Of the model's file: bytes and types of its constants, and what its kernels may round to."""
+@dataclass(frozen=True)
+class StoredWeights:
+    """Of a model's file: bytes and types of its constants, and what its kernels may round to.
+
+    `looked_up`: bytes of constants that only rows are taken of. `packed`: how MatMulNBits packs its weights.
+    """
+
+    size: int
+    looked_up: int
+    dtypes: str
+    packed: str
+    accuracy_levels: tuple[int, ...]
+
+
+def stored_weights(file: Path) -> StoredWeights:
     import onnx
 
     graph = onnx.load(str(file), load_external_data=False).graph
-    sizes: Counter[str] = Counter()
     users: dict[str, set[str]] = {}
     for node in graph.node:
         for name in node.input:
             users.setdefault(name, set()).add(node.op_type)
-    looked_up = 0  # bytes of constants that only rows are taken of
-    for held in graph.initializer:
-        kind = onnx.helper.tensor_dtype_to_np_dtype(held.data_type)
-        bits = 4 if str(kind) in ("int4", "uint4") else 8 * kind.itemsize
-        size = math.prod(held.dims) * bits // 8
-        sizes[str(kind)] += size
-        looked_up += size if users.get(held.name, set()) <= _LOOKUPS else 0
-    settings: list[Mapping[str, Any]] = [
+    sizes: Counter[str] = Counter()
+    looked_up = 0
+    for constant in graph.initializer:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(constant.data_type)
+        bits = 4 if str(dtype) in ("int4", "uint4") else 8 * dtype.itemsize
+        size = math.prod(constant.dims) * bits // 8
+        sizes[str(dtype)] += size
+        looked_up += size if users.get(constant.name, set()) <= _LOOKUPS else 0
+    products: list[Mapping[str, Any]] = [
         {a.name: a.i for a in node.attribute} for node in graph.node if node.op_type == "MatMulNBits"
     ]
-    every = sum(sizes.values())
-    shares = [f"{name} {size / every:.0%}" for name, size in sizes.most_common() if size * 1000 >= every]
-    return {
-        "bytes": every,
-        "looked_up": looked_up,
-        "dtypes": ", ".join(shares),
-        "packed": _counted(f"{said['bits']} bits in blocks of {said['block_size']}" for said in settings),
-        "levels": sorted({int(said.get("accuracy_level", 0)) for said in settings}),
-    }
+    whole = sizes.total()
+    shares = [f"{name} {size / whole:.0%}" for name, size in sizes.most_common() if size * 1000 >= whole]
+    packed = _counts(f"{product['bits']} bits in blocks of {product['block_size']}" for product in products)
+    levels = tuple(sorted({int(product.get("accuracy_level", 0)) for product in products}))
+    return StoredWeights(whole, looked_up, ", ".join(shares), packed, levels)
 
 
-def _counted(names: Iterator[str] | Sequence[str]) -> str:
+def _counts(names: Iterable[str]) -> str:
     return ", ".join(f"{name} x{n}" for name, n in Counter(names).most_common())

@@ -60,7 +60,8 @@ def loglikelihood(engine: Any, questions: Sequence[Question]) -> Iterator[tuple[
             choice = questions[index].choices[k]
             candidates = output.prompt_logprobs[-len(choice) :]
             tokens = [by_token[token] for by_token, token in zip(candidates, choice, strict=True)]
-            scores[index][k] = (sum(token.logprob for token in tokens), all(token.rank == 1 for token in tokens))
+            logprob, is_greedy = sum(token.logprob for token in tokens), all(token.rank == 1 for token in tokens)
+            scores[index][k] = ChoiceScore(logprob, is_greedy)
     yield from enumerate(scores)
 
 

@@ -1,0 +1,75 @@
+"""The log of llama.cpp, where it tells of itself: buffers, tensor types, offloaded layers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_DEBUG, _ERROR, _CONTINUED = 1, 4, 5  # of enum ggml_log_level
+_BUFFER = re.compile(r":\s+(\S+)\s+(model|KV|RS|compute|output) buffer size =\s+([\d.]+) MiB")
+
+
+@dataclass
+class Log:
+    """What the library logs, debug lines left out, in one text."""
+
+    text: str = ""
+    errors: list[str] = field(default_factory=list)
+    level: int = 0
+
+    def add(self, level: int, text: bytes, user: Any) -> None:
+        del user
+        self.level = self.level if level == _CONTINUED else level
+        if self.level != _DEBUG:
+            self.text += text.decode(errors="replace")
+        if self.level == _ERROR:
+            self.errors.append(text.decode(errors="replace").strip())
+
+    def reason(self, folder: Path) -> str:
+        """The first error, without the library's function name and this machine's paths."""
+        first = next((line for line in self.errors if line), "it gives no reason")
+        return first.split(": ", 1)[-1].replace(str(folder), folder.name)[:300]
+
+    def find(self, pattern: str, otherwise: str = "unknown") -> str:
+        """The first group of the last match."""
+        matches = re.findall(pattern, self.text)
+        return str(matches[-1]) if matches else otherwise
+
+    def types(self) -> dict[str, str]:
+        """How many tensors there are of each type."""
+        return dict(re.findall(r"- type\s+(\S+):\s+(\d+) tensors", self.text))
+
+    def receipts(self) -> dict[str, str]:
+        """Architecture, tensors by type, and layers on the GPU."""
+        return {
+            "architecture": self.find(r"print_info: arch\s+= (\S+)"),
+            "kernel": ", ".join(f"{name} x{count}" for name, count in self.types().items()),
+            "weight_dtype": self.find(r"print_info: file type\s+= (.+)"),
+            "offloaded_layers": self.find(r"offloaded (\d+/\d+) layers to GPU", "0: no GPU in use"),
+        }
+
+    def buffers(self) -> list[tuple[str, str, int]]:
+        """(device, use, bytes) of each buffer; the log gives hundredths of a MiB."""
+        return [(device, use, int(float(mib) * 2**20)) for device, use, mib in _BUFFER.findall(self.text)]
+
+    def memory(self, *, on_gpu: bool) -> dict[str, int]:
+        """Bytes by use. On CUDA what lies there, and its peak: all of it is allocated at the start.
+
+        Empty where the log says nothing of buffers, as a server's may.
+        """
+        if not self.buffers():
+            return {}
+        uses: Counter[str] = Counter()
+        for device, use, size in self.buffers():
+            if is_on_gpu(device) or not on_gpu:
+                uses[use] += size
+        sizes = {"weights_bytes": uses["model"], "kv_bytes": uses["KV"] + uses["RS"], "compute_bytes": uses["compute"]}
+        return {**sizes, "peak_bytes": uses.total()} if on_gpu else sizes
+
+
+def is_on_gpu(device: str) -> bool:
+    """Whether a buffer is in a GPU's memory: CUDA0 is, CUDA_Host is the host's."""
+    return re.match(r"CUDA\d", device) is not None

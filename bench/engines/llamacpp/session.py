@@ -1,0 +1,139 @@
+"""A GGUF model loaded by llama.cpp, and what is computed with it."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.contract.errors import UserError
+from bench.contract.hooks import ChoiceScore, DecodeStep, LogitBlock, Question, Session
+from bench.engines._batch import check_context
+from bench.engines._logits import rows_per_block
+from bench.engines.llamacpp import receipts
+from bench.engines.llamacpp.choices import ChoiceScorer
+from bench.engines.llamacpp.context import PAD, Context
+from bench.engines.llamacpp.log import Log
+from bench.engines.llamacpp.options import Options
+
+
+class LlamaSession(Session):
+    """A loaded model, and the one context that is in use: another batch or length makes another."""
+
+    def __init__(self, lib: Any, model: Any, options: Options, device: str, log: Log, file: Path) -> None:
+        self.file, self.on_gpu = file, device.startswith("cuda")
+        self.lib, self.model, self.options, self.device, self.log = lib, model, options, device, log
+        self.vocab = lib.llama_model_get_vocab(model)
+        self.vocab_size = int(lib.llama_vocab_n_tokens(self.vocab))
+        self.trained_context = int(lib.llama_model_n_ctx_train(model))
+        self.threads = options.threads or os.cpu_count() or 1
+        self.load_log = log.text
+        self.context: Context | None = None
+
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
+        """The KV cache is emptied first: no prompt finds its prefix there."""
+        context = self._context(len(prompts), len(prompts[0]) + new_tokens, self.options.batch)
+        tokens = context.prefill(prompts)
+        yield DecodeStep(time.perf_counter(), tuple(tokens))
+        for step in range(new_tokens - 1):
+            tokens = context.step(tokens, len(prompts[0]) + step)
+            yield DecodeStep(time.perf_counter(), tuple(tokens))
+
+    def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
+        """Blocks of at most 64 MiB, each one call over the KV cache of those before it."""
+        rows = min(self.options.batch, rows_per_block(self.vocab_size))
+        context = self._context(1, len(ids), rows)
+        for start in range(0, len(ids), rows):
+            yield LogitBlock(start, context.score(ids[start : start + rows], start))
+
+    def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
+        """Some questions a call, each context fed once for all its choices, in an empty KV cache.
+
+        Where a model keeps a state instead of keys and values, a context cannot be shared, and is not.
+        """
+        longest = max((len(q.context) + len(c) - 1 for q in questions for c in q.choices), default=0)
+        check_context(longest, self.options.context or self.trained_context)
+        has_state = self.lib.llama_model_is_recurrent(self.model) or self.lib.llama_model_is_hybrid(self.model)
+        self.close()
+        self.log.text = self.load_log
+        scorer = ChoiceScorer(self, questions, shares_context=not has_state)
+        self.context = scorer.context
+        yield from scorer.scores()
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        """By the vocabulary in the file; the space that some of them put before a text counts for nothing."""
+        data = text.encode()
+        capacity = len(data) + 8
+        tokens = (self.lib.llama_token * capacity)()
+        count = self.lib.llama_tokenize(self.vocab, data, len(data), tokens, capacity, True, False)  # noqa: FBT003  (C)
+        if count < 0:
+            raise UserError("llama.cpp cannot tokenize the text with the vocabulary of the file")
+        ids = list(tokens[:count])
+        sizes = [self._piece_bytes(token) for token in ids]
+        surplus = sum(sizes) - len(data)
+        first = next((i for i, size in enumerate(sizes) if size), None)
+        if first is not None and 0 < surplus <= sizes[first]:
+            sizes[first] -= surplus
+        elif surplus:
+            raise UserError(
+                f"the file's vocabulary spells the text in {sum(sizes)} bytes where it has {len(data)}: "
+                "score the model in a folder with its tokenizer.json, by which bytes can be counted"
+            )
+        return ids, sizes
+
+    def receipts(self) -> Mapping[str, str]:
+        system = " ".join(self.lib.llama_print_system_info().decode().split())
+        return {
+            **self.log.receipts(),
+            "compute_dtype": "float32 activations",
+            "product_dtype": receipts.product_dtype(self.log.types(), system, on_gpu=self.on_gpu),
+            "buffers": ", ".join(sorted({name for name, _, size in self.log.buffers() if size})),
+            "flash_attention": self._flash(),
+            "kv_dtype": self.options.kv_dtype,
+            "threads": str(self.threads),
+            "context": f"{self.context.length} tokens x {self.context.sequences}" if self.context else "none",
+            "batch": f"{self.options.batch}, ubatch {self.options.ubatch}",
+            "device": self.log.find(r"using device (CUDA\d+ \([^)]+\))", self.device),
+            "system": system,
+            "llama_cpp_python": importlib.metadata.version("llama-cpp-python"),
+        }
+
+    def memory(self) -> Mapping[str, int]:
+        """From the library's log."""
+        sizes = self.log.memory(on_gpu=self.on_gpu)
+        return sizes | receipts.unread_bytes(self.lib, self.model, self.file, sizes, on_gpu=self.on_gpu)
+
+    def close(self) -> None:
+        if self.context is not None:
+            self.lib.llama_free(self.context.handle)
+            self.context = None
+
+    def _context(self, sequences: int, tokens: int, batch: int) -> Context:
+        """An empty context for `sequences` of `tokens` each, the one in use where it fits."""
+        length = self.options.context or -(-tokens // PAD) * PAD
+        check_context(tokens, self.trained_context)
+        if self.options.context > self.trained_context:
+            raise UserError(f"the option context exceeds the model's context of {self.trained_context}: lower it")
+        if tokens > length:
+            raise UserError(f"{tokens} tokens exceed the option context, {length}: raise it, or use shorter prompts")
+        context = self.context
+        if context is None or context.shape != (sequences, length, batch, False):
+            self.close()
+            self.log.text = self.load_log
+            self.context = context = Context(self, sequences, length, batch)
+        context.clear()
+        return context
+
+    def _flash(self) -> str:
+        auto = self.options.flash_attention == "auto"
+        off = "Flash Attention not supported" in self.log.text
+        return f"{'off' if off else 'on'}, chosen by the library" if auto else self.options.flash_attention
+
+    def _piece_bytes(self, token: int) -> int:
+        buffer = ctypes.create_string_buffer(256)
+        size: int = self.lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)  # noqa: FBT003  (C)
+        return abs(size)  # below zero: the bytes it would have needed
