@@ -10,6 +10,7 @@ from typing import Any
 from bench import formats
 from bench.contract.hooks import Task
 from bench.contract.record import RequestTrace, Result
+from bench.contract.workload import Online
 from bench.measure import energy, latency, memory, online_load, roofline, throughput
 
 
