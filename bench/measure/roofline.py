@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from bench.contract import wire
 from bench.contract.record import Architecture, RequestTrace, Result
-from bench.contract.workload import Workload
+from bench.contract.workload import Offline, Workload
 from bench.measure.latency import completed, osl
 from bench.measure.memory import widths_bytes
 
@@ -168,7 +168,7 @@ def roofline_metrics(result: Result, traces: Sequence[RequestTrace], metrics: Ma
         roofline["decode_step_flop"] = flop
     if peak is not None:
         roofline["ceiling_flop_per_s"] = peak
-        if not workload.online and metrics.get("ttft_s"):
+        if isinstance(workload, Offline) and metrics.get("ttft_s"):
             work = load.batch * prefill_flop(architecture, parameters, load.prompt_tokens)
             roofline["mfu_fraction"] = work / metrics["ttft_s"] / peak
         roofline |= {"decode_mfu_fraction": flop / tpot / peak} if tpot else {}
@@ -184,7 +184,7 @@ def load_of(workload: Workload, traces: Sequence[RequestTrace], metrics: Mapping
 
     That is output tokens a second x TPOT, one at the least: of those in flight many may wait.
     """
-    if not workload.online:
+    if isinstance(workload, Offline):
         return Load(workload.batch, workload.prompt_tokens, workload.prompt_tokens + workload.new_tokens / 2)
     done, batch = completed(traces), metrics.get("output_tok_per_s", 0.0) * metrics.get("tpot_s", 0.0)
     tokens = sum(map(osl, done))
