@@ -251,7 +251,7 @@ def _label(plan: Plan, item: PlannedRound) -> Round:
 
 def _similarity_keys(cell: Cell) -> Alike:
     """What a round's time is like: its cell's, its engine's under this load, any engine's, the device's."""
-    device, load = cell.device, cell.what
+    device, load = cell.device, cell.measurement
     return (f"{device} {cell.title}", f"{device} {cell.engine.title}/{load}", f"{device} {load}", device)
 
 
