@@ -61,7 +61,7 @@ def run(
             live = stack.enter_context(serving.running(server, port, env, cell.device, timeout_s=suite.timeout_s))
             watch = probes.watch(live.pid, cell.device, open_reader=open_reader)
             probe = stack.enter_context(watch) if live.pid else None
-            seed, deadline = f"{suite.seed}/{cell.what}", began + suite.timeout_s
+            seed, deadline = f"{suite.seed}/{cell.measurement}", began + suite.timeout_s
             stages, facts = loaded(load, _target(server, live, built), seed, item.round, deadline, report)
             report("ending the server")
             receipts, memory = engine.read_log(live.log_text)

@@ -56,7 +56,9 @@ def plan(
                     skipped[SkippedPair(cell.engine.title, artifact.format, artifact.recipe.name)] = None
                     continue
                 cells.append(
-                    _first_round(len(cells), cell, artifact, suite.seed, inputs.get(cell.what) if cell.task else None)
+                    _first_round(
+                        len(cells), cell, artifact, suite.seed, inputs.get(cell.measurement) if cell.task else None
+                    )
                 )
     return Plan(suite, resolved, tuple(_rounds(suite, cells)), tuple(skipped))
 
@@ -168,7 +170,7 @@ def _meaningless(cell: Cell) -> str:
 def _is_selected(cell: Cell, only: str, engine: str) -> bool:
     if engine and engine not in (cell.engine.title, cell.engine.name):
         return False
-    parts = (cell.title, cell.recipe.name, cell.what)
+    parts = (cell.title, cell.recipe.name, cell.measurement)
     return not only or any(fnmatch.fnmatchcase(part, only) for part in parts)
 
 

@@ -252,7 +252,7 @@ def _label(plan: Plan, item: PlannedRound) -> RoundLabel:
 
 def _similarity_keys(cell: Cell) -> SimilarityKeys:
     """The rounds whose time a round's is like: its cell's, its engine's under this load, any engine's, the device's."""
-    device, load = cell.device, cell.what
+    device, load = cell.device, cell.measurement
     return (f"{device} {cell.title}", f"{device} {cell.engine.title}/{load}", f"{device} {load}", device)
 
 

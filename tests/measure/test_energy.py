@@ -145,7 +145,7 @@ def test_doubtful_joules_are_marked_and_impossible_ones_refused() -> None:
     doubtful = {"energy_valid": 0.0, "energy_gross_j": 500.0, "energy_net_j": -3.0}
     assert sanity.check(result(doubtful), [], None) == []
     assert sanity.check(result({**doubtful, "energy_valid": 1.0}), [], None) == [
-        "energy_net_j is -3, is called valid, and must be positive"
+        "energy_net_j is marked as valid, but is -3: it must be positive"
     ]
     assert sanity.check(result({"energy_gross_j": 5.0, "energy_net_j": 6.0}), [], None) == [
         "the net energy of 6 J is more than the gross 5 J"

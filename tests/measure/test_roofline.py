@@ -169,13 +169,13 @@ def test_a_servers_batch_is_what_decodes_together() -> None:
     ]
     load = Closed(concurrency=4, requests=3)
     seen = {"concurrency": 200.0, "output_tok_per_s": 10.0, "tpot_s": 0.25}
-    found = roofline.load_of(a_result({}, SEEN, load), traces, seen)
-    slow = roofline.load_of(a_result({}, SEEN, load), traces, {"output_tok_per_s": 1.0, "tpot_s": 0.25})
+    found = roofline.load_of(load, traces, seen)
+    slow = roofline.load_of(load, traces, {"output_tok_per_s": 1.0, "tpot_s": 0.25})
 
     assert found == roofline.Load(2.5, (10 * 2 + 20 * 6) / 8, (11 * 2 + 23 * 6) / 8)
     assert slow is not None
     assert slow.batch == 1
-    assert roofline.load_of(a_result({}, SEEN, load), traces, {}) is None
+    assert roofline.load_of(load, traces, {}) is None
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ def test_a_sound_record_is_silent() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (replace(GOOD, token_s=(0.5, 0.6), event_tokens=(1, 1)), "produced 2 tokens, 3 were asked"),
-        (replace(GOOD, prompt_tokens=5), "prompt of 5 tokens, 4 were asked"),
+        (replace(GOOD, token_s=(0.5, 0.6), event_tokens=(1, 1)), "produced 2 tokens, expected 3"),
+        (replace(GOOD, prompt_tokens=5), "prompt of 5 tokens, expected 4"),
         (replace(GOOD, token_s=(0.5, 0.7, 0.6)), "back in time"),
         (replace(GOOD, due_s=-1.0), "negative time"),
         (replace(GOOD, due_s=0.4, sent_s=0.3), "before it was due"),

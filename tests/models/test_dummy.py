@@ -113,7 +113,7 @@ def test_dummy_weights_are_refused_where_they_mean_nothing(tiny: str) -> None:
             ],
         }
     )
-    reasons = {item.cell.what.partition("-")[0]: item.reason for item in plan.plan(suite, fetch=False).items}
+    reasons = {item.cell.measurement.partition("-")[0]: item.reason for item in plan.plan(suite, fetch=False).items}
 
     assert reasons["offline"] == ""
     assert reasons["perplexity"].startswith("dummy weights have no quality to measure")

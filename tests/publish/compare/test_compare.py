@@ -342,7 +342,7 @@ def test_committed_records_give_what_their_items_say(command: Command) -> None:
     done = command("bench", "compare", "nf4", "int8", "--suite", "quality", "--json")
     figures = {(f["what"], f["metric"]): f for f in json.loads(done.stdout)["figures"]}
     store = Store(ROOT / "results")
-    known = {(r.cell.recipe.name, r.cell.what): r for r in store.all("*/quality/quality/*")}
+    known = {(r.cell.recipe.name, r.cell.measurement): r for r in store.all("*/quality/quality/*")}
     tasks = [what for what, metric in figures if metric == "accuracy_fraction"]
 
     assert len(tasks) == 3
