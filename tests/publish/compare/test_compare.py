@@ -120,6 +120,7 @@ def test_what_rounds_cannot_tell_is_not_tested() -> None:
     assert [f for f in zero.metrics if f.cell.kind == "load"] == []
 
 
+@pytest.mark.slow
 def test_records_against_themselves_are_called_different_one_time_in_twenty() -> None:
     """1,000 A/A comparisons at 3 rounds: 2.5 to 6.5 % have a verdict; of ten cells each, as many any."""
     random, alarms, any_of_ten = np.random.default_rng(3), 0, 0
