@@ -298,9 +298,9 @@ class Task(Protocol):
     One whose requests and scores come from a library has the environment of that as ENV: `build_requests` and
     `score_replies` run there, `evaluate` between them in the engine's environment. Requests are token ids,
     built once for all engines and recipes of a model. The facts of `evaluate` are then replies; those of
-    `score_replies` are what is recorded. PATHS: options that name files or folders. TOKENIZERS: formats whose
-    tokenizer has to be got out first, and the environment where that can be done. COLUMNS: how tables show its
-    metrics and their changes against the baseline; a metric without a column is in the records alone.
+    `score_replies` are what is recorded. PATHS: options that name files or folders. COLUMNS: how
+    tables show its metrics and their changes against the baseline; a metric without a column is in the records
+    alone.
     """
 
     VERSION: int
@@ -308,7 +308,6 @@ class Task(Protocol):
     Options: type[Any]
     ENV: str = ""
     PATHS: tuple[str, ...] = ()
-    TOKENIZERS: Mapping[str, str] = {}
     COLUMNS: tuple[Column, ...] = ()
 
     @abstractmethod
@@ -353,11 +352,6 @@ class Task(Protocol):
     @required_if(lambda task: bool(task.ENV))
     def depends(self, options: Any) -> Any:
         """What the requests depend on beside the options and ENV, for a digest (JSON values)."""
-        raise NotImplementedError
-
-    @required_if(lambda task: bool(task.TOKENIZERS))
-    def tokenizer(self, folder: Path, out: Path) -> None:
-        """Write the tokenizer of a model without tokenizer.json into `out`; runs where TOKENIZERS says."""
         raise NotImplementedError
 
     @required_if(lambda task: bool(task.ENV))

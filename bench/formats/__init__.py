@@ -91,6 +91,16 @@ def several_models(names: Sequence[str]) -> str:
     return next(filter(None, found), "")
 
 
+def tokenizer_env(name: str) -> str:
+    """The environment where the tokenizer in a model's file can be read; "" where a model has tokenizer files."""
+    return _plugin(name).TOKENIZER_ENV
+
+
+def write_tokenizer(folder: Path, out: Path) -> None:
+    """Write the tokenizer in the model's file into `out`; runs in `tokenizer_env`."""
+    _plugin(detect(folder)).tokenizer(folder, out)
+
+
 def holds_floats(name: str) -> bool:
     """Whether all weights of this format are plain floats, which engines convert to the type they compute in."""
     return _floats(name) == "all"
