@@ -27,8 +27,8 @@ DRIVER = "not here"
 
 
 @dataclass(frozen=True)
-class Known:
-    """Measured cells to predict from: steps and prompts. `devices`: the results folders they come from."""
+class CalibrationSet:
+    """Measured cells that predictions are fitted to. `devices`: the results folders they come from."""
 
     steps: tuple[Sample, ...]
     prompts: tuple[Sample, ...]
@@ -78,7 +78,7 @@ def hardware(gpu: str) -> tuple[Hardware, Ceiling]:
     return machine.describe(("cuda:0",), (one,))[0], board.ceiling
 
 
-def known(results: Iterable[Result]) -> Known:
+def calibration_set(results: Iterable[Result]) -> CalibrationSet:
     """The offline cells that ran, each once, from GPUs if any was measured, else from CPUs."""
     rounds: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
@@ -90,23 +90,23 @@ def known(results: Iterable[Result]) -> Known:
     on_gpu = [its for its in cells if its[0].hardware.gpus]
     chosen = on_gpu or cells
     steps = [_step(its) for its in chosen]
-    prompts = [found for its in chosen if (found := _prompt(its)) is not None]
+    prompts = [sample for its in chosen if (sample := _prompt(its)) is not None]
     devices = tuple(dict.fromkeys(its[0].hardware.slug for its in chosen))
-    return Known(tuple(steps), tuple(prompts), devices, bool(on_gpu))
+    return CalibrationSet(tuple(steps), tuple(prompts), devices, bool(on_gpu))
 
 
-def predict(suite: Suite, gpu: str, measured: Known, *, only: str = "", engine: str = "") -> list[Prediction]:
+def predict(suite: Suite, gpu: str, measured: CalibrationSet, *, only: str = "", engine: str = "") -> list[Prediction]:
     """Every offline cell of the suite on that GPU, in the suite's order; UserError where it has none."""
     there, ceiling = hardware(gpu)
     planned = plan.plan(suite, fetch=False, only=only, engine=engine, on=(there,))
     first = sorted((i for i in planned.items if i.round == 0), key=lambda i: i.order)
     offline = [i for i in first if isinstance(i.cell.workload, Offline)]
     if not offline:
-        raise UserError("no offline cell of the suite is left to predict: it needs a workload without `kind`")
+        raise UserError("the suite has no offline cell to predict: add a workload without `kind`")
     return [_one(item, there, ceiling, measured) for item in offline]
 
 
-def _one(item: PlannedRound, there: Hardware, ceiling: Ceiling, measured: Known) -> Prediction:
+def _one(item: PlannedRound, there: Hardware, ceiling: Ceiling, measured: CalibrationSet) -> Prediction:
     footprint, load = item.artifact.footprint, item.cell.workload
     dtype = str(item.cell.engine.options.get("dtype", there.compute_dtype))
     assert isinstance(load, Offline)  # noqa: S101  (only offline cells are predicted)

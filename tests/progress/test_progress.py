@@ -20,7 +20,7 @@ import pytest
 from rich.cells import cell_len
 
 from bench.progress.progress import Progress
-from bench.progress.snapshot import Round
+from bench.progress.snapshot import RoundLabel
 from bench.store import Store
 from tests.conftest import ROOT, Command
 
@@ -255,12 +255,12 @@ def test_silence_in_a_pipe_is_broken(capsys: pytest.CaptureFixture[str]) -> None
 def test_of_several_devices_each_line_names_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     """Two GPUs of one suite run cells of one title."""
     result = next(r for r in Store(ROOT / "results").all("*/*/serving/*") if r.status == "ok")
-    rounds = [Round("m/nf4/hf/load", device, 1, 1) for device in ("cuda:0", "cuda:1")]
+    rounds = [RoundLabel("m/nf4/hf/load", device, 1, 1) for device in ("cuda:0", "cuda:1")]
     with Progress(figure=lambda _: "63.1 tok/s") as progress:
         progress.begin(rounds, 0, [])
-        for one in rounds:
-            progress.starts(one)
-            progress.ends(result)
+        for label in rounds:
+            progress.start_round(label)
+            progress.end_round(label, result)
 
     assert capsys.readouterr().err.splitlines() == [
         "[1/2] 0:00 m/nf4/hf/load on cuda:0 round 1 ok 0.0 s, 63.1 tok/s",
