@@ -86,7 +86,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no end": ({"done": False, "finish": False}, "truncated", "neither [DONE] nor a finish"),
     "an error event": ({"error_after": 2}, "server", "the engine died"),
     "half an object": ({"garbage_after": 2}, "malformed", "not JSON"),
-    "one token short": ({"usage": "off"}, "length", "7 tokens came, 8 were asked"),
+    "one token short": ({"usage": "off"}, "length", "got 7 tokens, expected 8"),
     "no text in any event": ({"text": ""}, "empty", "usage counts 8"),
     "no answer": ({"never": True}, "timeout", "not complete within 0.3 s"),
     "an answer that stops": ({"itl_s": 0.2}, "timeout", "not complete within 0.3 s"),
@@ -187,7 +187,7 @@ def _asked(url: str) -> LoadAnswer:
         (
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n[1, 2, 3]",
             "malformed",
-            "no event stream",
+            "not an event stream",
         ),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\n\n\r\nxyz\r\n", "malformed", "not HTTP"),
         (b"HTTP/1.1 307 Moved\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", "status", "HTTP 307"),

@@ -200,7 +200,7 @@ def test_a_tokenizer_that_cannot_be_met_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_tokenizer_is_one_sentence(tmp_path: Path) -> None:
     """Whatever the library says of it is in the sentence."""
-    with pytest.raises(UserError, match=r"tokenizer\.json cannot be read"):
+    with pytest.raises(UserError, match=r"cannot read .*tokenizer\.json as a tokenizer"):
         prompts.exact_texts([5], tmp_path / "tokenizer.json", "s")
 
 

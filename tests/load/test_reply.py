@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bench.load.reply import read, said
+from bench.load.reply import error_message, read
 from bench.load.sse import Event
 
 
@@ -92,8 +92,8 @@ def test_without_usage_events_are_counted_and_it_shows() -> None:
     ("event", "failure", "words"),
     [
         ('{"choices": [{"te', "malformed", "not JSON"),
-        ("[1, 2]", "malformed", "no completion"),
-        ('{"choices": "none"}', "malformed", "no completion"),
+        ("[1, 2]", "malformed", "not a completion"),
+        ('{"choices": "none"}', "malformed", "not a completion"),
         ('{"error": {"message": "out of memory", "code": 500}}', "server", "out of memory"),
     ],
 )
@@ -119,4 +119,4 @@ def test_an_event_that_is_none_ends_the_reading(event: str, failure: str, words:
 )
 def test_a_servers_message_is_one_short_line(body: bytes, expected: str) -> None:
     """Whatever shape the error has."""
-    assert said(body) == expected
+    assert error_message(body) == expected
