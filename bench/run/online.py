@@ -36,6 +36,7 @@ _ANSWER_S = 30.0  # for a load process that was stopped to write down what it ha
 
 def run(
     item: PlannedRound,
+    load: Online,
     built: BuiltArtifact,
     env: Environment,
     suite: Suite,
@@ -47,8 +48,7 @@ def run(
 
     Where the suite wants energy, and the device counts it, the load's own window is one of energy too.
     """
-    cell, engine, load = item.cell, item.engine, item.cell.workload
-    assert isinstance(load, Online)  # noqa: S101  (the mode of the round)
+    cell, engine = item.cell, item.engine
     began, port = time.monotonic(), serving.free_port()
     device = "cuda:0" if cell.device.startswith("cuda") else cell.device  # the only one it sees
     options = engine.Options(**artifacts.absolute(cell.engine.options))

@@ -193,8 +193,9 @@ def _requests(suite: Suite, resolved: Resolved) -> dict[str, Requests]:
 
 def _digest(cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Reference | Requests | None) -> str:
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
-    what = _task_key(cell.task) if cell.task else _load_key(cell.workload)
-    what = [what, task_input.digest] if task_input else what
+    measurement: Any = _task_key(cell.task) if cell.task else cell.workload and _load_key(cell.workload)
+    if task_input:
+        measurement = [measurement, task_input.digest]
     key = [
         SCHEMA,
         artifact.digest,
@@ -202,16 +203,15 @@ def _digest(cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Refere
         wire.plain(cell.engine.options),
         engine.VERSION,
         _identity(plugins.engine_env(engine, artifact.format)),
-        what,
+        measurement,
         artifact.hardware.slug,
         seed,
     ]
     return wire.digest(key)
 
 
-def _load_key(load: Workload | None) -> dict[str, Any]:
+def _load_key(load: Workload) -> dict[str, Any]:
     """A load's fields; a trace's file counts by its content."""
-    assert load is not None  # noqa: S101  (a cell has a task or a workload)
     key: dict[str, Any] = wire.plain(load)
     return {**key, **artifacts.file_options({"path": f"path:{load.path}"})} if isinstance(load, Trace) else key
 

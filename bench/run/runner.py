@@ -23,6 +23,7 @@ from bench.contract.errors import CellError
 from bench.contract.job import Answer
 from bench.contract.record import Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Recipe
+from bench.contract.workload import Online
 from bench.envs import environment
 from bench.machine import counters, guard, nvml
 from bench.machine.hardware import slug_of
@@ -44,7 +45,7 @@ class Tally:
     """What a run did: rounds by status, and how many were recorded already."""
 
     done: Counter[str]
-    kept: int
+    recorded: int
 
 
 def run(
@@ -223,8 +224,8 @@ class Runner:
     ) -> supervisor.Outcome:
         """What a worker, or a server under load, gave; the replies to a task's requests scored."""
         suite, report = self._plan.suite, self._progress.doing
-        if item.mode == "online":
-            return online.run(item, built, env, suite, report=report, open_reader=self._open_reader)
+        if isinstance(load := item.cell.workload, Online):
+            return online.run(item, load, built, env, suite, report=report, open_reader=self._open_reader)
         outcome = offline.run(item, built, task_input, env, suite, report=report, open_reader=self._open_reader)
         if task_input is None or not isinstance(item.task_input, Requests) or outcome.answer.error:
             return outcome
