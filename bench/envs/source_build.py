@@ -73,15 +73,8 @@ class SourceSpec:
 
 
 def parse(data: Mapping[str, Any]) -> SourceSpec:
-    return SourceSpec(
-        package=data["package"],
-        cmake=tuple(data["cmake"]),
-        cuda=tuple(data["cuda"]),
-        keeps=tuple(data["keeps"]),
-        tools=tuple(data["tools"]),
-        tools_folder=data["tools_folder"],
-        tools_cmake=tuple(data["tools_cmake"]),
-    )
+    """The `source:` of an environment's file, whose keys are the fields of SourceSpec."""
+    return SourceSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
 
 
 def wheel(source: SourceSpec, build: Build) -> Path:
