@@ -17,7 +17,7 @@ _OTHER_KINDS = ("num_local_experts", "num_experts", "n_routed_experts", "kv_lora
 def of_config(config: Mapping[str, Any]) -> Architecture | None:
     """The architecture that a config.json describes, by the names of transformers; None for no plain decoder."""
     text = model_folder.text_config(config)
-    layers, hidden = model_folder.layer_count(config), integer(text, "hidden_size", "n_embd")
+    layers, hidden = model_folder.layer_count(config), model_folder.hidden_size(config)
     heads, vocab = integer(text, "num_attention_heads", "n_head"), model_folder.vocab_size(config)
     if any(text.get(key) for key in _OTHER_KINDS) or not (layers and hidden and heads and vocab):
         return None

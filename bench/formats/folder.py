@@ -94,6 +94,11 @@ def layer_count(config: Mapping[str, Any]) -> int:
     return integer(text_config(config), "num_hidden_layers", "n_layer")
 
 
+def hidden_size(config: Mapping[str, Any]) -> int:
+    """Width of the residual stream; 0 when the config does not say."""
+    return integer(text_config(config), "hidden_size", "n_embd")
+
+
 def ties_head(config: Mapping[str, Any]) -> bool:
     """Whether the config says that the output head is the input embedding; the outer setting decides."""
     return bool({**text_config(config), **config}.get("tie_word_embeddings"))

@@ -151,6 +151,16 @@ def test_methods_refuse_samples_longer_than_the_context(
     assert "129 tokens are longer than the model's context of 128" in reason
 
 
+@pytest.mark.parametrize("config", [{"hidden_size": 80}, {"text_config": {"hidden_size": 80}}, {"n_embd": 80}])
+def test_the_onnx_method_knows_the_hidden_size_of_any_config(config: Mapping[str, Any]) -> None:
+    """Blocks that do not divide it are refused before the model builder runs; of an unknown size nothing is."""
+    method = plugins.load(plugins.METHODS, "onnx")
+    options = method.Options(precision="int4", block_size=32)
+
+    assert "hidden size of 80" in (method.unsupported(options, Source("hf", {}, config), _CPU) or "")
+    assert method.unsupported(options, Source("hf", {}, {}), _CPU) is None
+
+
 def test_a_worker_imports_the_reader_with_the_standard_library_alone() -> None:
     """No package of ours that needs another, and no library, comes with it."""
     program = "import sys; import bench.formats.folder; print(*sys.modules)"
