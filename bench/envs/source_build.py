@@ -74,7 +74,8 @@ class SourceSpec:
 
 def parse(data: Mapping[str, Any]) -> SourceSpec:
     """The `source:` of an environment's file, whose keys are the fields of SourceSpec."""
-    return SourceSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return SourceSpec(**fields)
 
 
 def wheel(source: SourceSpec, build: Build) -> Path:
