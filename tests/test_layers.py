@@ -55,7 +55,7 @@ _ALONE = {  # they run in every environment
 }
 _ROOMS_REFUSED = {"utils", "common", "helpers", "core", "base"}
 _MOST_FILES = 20
-_MOST_LINES = 430
+_MOST_LINES = 400
 
 
 def _modules(root: Path) -> Iterator[tuple[str, Path]]:
