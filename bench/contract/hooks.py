@@ -52,10 +52,7 @@ def condition_of(hook: Callable[..., Any]) -> Callable[[Any], bool] | None:
 
 @dataclass(frozen=True)
 class DecodeStep:
-    """One decode step of a batch.
-
-    When its tokens were on the host (time.perf_counter), and one token per sequence.
-    """
+    """One decode step of a batch: when its tokens were on the host (time.perf_counter), and one per sequence."""
 
     time_s: float
     tokens: tuple[int, ...]
@@ -271,10 +268,7 @@ class Method(Protocol):
 
     @required_if(lambda method: not plugin_has(method, "train"))
     def apply(self, folder: Path, options: Any, out: Path, device: str) -> Mapping[str, Any]:
-        """Write the compressed model into the empty folder `out`.
-
-        Return what is worth recording (JSON values).
-        """
+        """Write the compressed model into the empty folder `out`; return what is worth recording (JSON values)."""
         raise NotImplementedError
 
     def train(self, folder: Path, teacher: Path, options: Any, out: Path, device: str, work: Path) -> Mapping[str, Any]:
