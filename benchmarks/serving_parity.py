@@ -110,14 +110,14 @@ def _rounds(
     hardware = machine.detect("cpu")
     resolved = resolve.resolve(Model(str(arguments.model)), fetch=False)
     steps = artifacts.steps_for(config.recipe_named(arguments.recipe), hardware, resolved.format)
-    made = artifacts.make(steps, resolved, hardware, print)
+    artifact = artifacts.make(steps, resolved, hardware, print)
     tokenizer, corpus = Tokenizer.from_file(str(arguments.model / "tokenizer.json")), corpora.load("stdlib").text
     options, port = engine.Options(threads=arguments.threads), serving.free_port()
-    server = engine.serve(made.folder, made.artifact, options, env.python, port, "cpu")
+    server = engine.serve(artifact.folder, artifact.artifact, options, env.python, port, "cpu")
     with serving.running(server, port, env, "cpu") as live:
         log = _Log(live)
         for number in range(-1, arguments.rounds):
-            found: dict[int, dict[str, Any]] = {}
+            figures: dict[int, dict[str, Any]] = {}
             for concurrency in arguments.concurrency:
                 count = arguments.requests + 2 * concurrency
                 texts = list(_texts(tokenizer, corpus, arguments.prompt, count, f"{number}/{concurrency}"))
@@ -131,13 +131,13 @@ def _rounds(
                     concurrency,
                 )
                 names = list(clients) if number >= 0 else ["ours"]  # which warms the server up
-                turn, found[concurrency] = number % len(names), {}
+                turn, figures[concurrency] = number % len(names), {}
                 for name in names[turn:] + names[:turn]:
-                    found[concurrency][name] = one = _figures(clients[name](load), log.new(), load)
-                    figures = (f"{one['aligned'][m]:.4g} (server {one['server'][m]:.4g})" for m in _METRICS)
-                    print(f"round {number}, {concurrency} in flight, {name}:", *figures, flush=True)
+                    figures[concurrency][name] = one = _figures(clients[name](load), log.new(), load)
+                    columns = (f"{one['aligned'][m]:.4g} (server {one['server'][m]:.4g})" for m in _METRICS)
+                    print(f"round {number}, {concurrency} in flight, {name}:", *columns, flush=True)
             if number >= 0:
-                yield found
+                yield figures
 
 
 def _texts(tokenizer: Tokenizer, corpus: str, length: int, count: int, seed: str) -> Iterator[str]:
@@ -161,19 +161,19 @@ class _Log:
     def new(self) -> list[RequestTiming]:
         """The requests that were served since the last call, in the order in which they were taken up."""
         time.sleep(0.3)  # its last lines are on their way
-        found: dict[int, dict[str, tuple[float, float, int]]] = {}
+        tasks: dict[int, dict[str, tuple[float, float, int]]] = {}
         for line in _LINE.finditer(self.live.log_text):
             minute, second, milli, micro, task, what, spent_ms, tokens = line.groups()
             now_s = 60 * int(minute) + int(second) + int(milli) / 1e3 + int(micro) / 1e6
             if int(task) > self.last:
-                of = found.setdefault(int(task), {})
+                of = tasks.setdefault(int(task), {})
                 of[what[:6]] = (now_s, float(spent_ms or 0) / 1e3, int(tokens or 0))
-        self.last = max(found, default=self.last)
-        return [_request(found[task]) for task in sorted(found)]
+        self.last = max(tasks, default=self.last)
+        return [_request(tasks[task]) for task in sorted(tasks)]
 
 
-def _request(said: Mapping[str, tuple[float, float, int]]) -> RequestTiming:
-    (sent_s, _, _), (_, _, prompt), (end_s, eval_s, tokens) = said["proces"], said["prompt"], said["eval t"]
+def _request(lines: Mapping[str, tuple[float, float, int]]) -> RequestTiming:
+    (sent_s, _, _), (_, _, prompt), (end_s, eval_s, tokens) = lines["proces"], lines["prompt"], lines["eval t"]
     return RequestTiming(sent_s, end_s - eval_s - sent_s, end_s, prompt, tokens)
 
 

@@ -1,4 +1,4 @@
-"""What a plugin has to offer, and what it may: one table a role.
+"""What a plugin has to offer, and what it may: one table a role (of formats, in `bench.contract.format`).
 
 A plugin is a module, or a package, of the folder of its role; the file's name is its name in a suite. Its
 hooks are its public functions and constants (in capitals), and each class below is the table of a role's

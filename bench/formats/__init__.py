@@ -82,8 +82,8 @@ def files(path: Path) -> tuple[Path, ...]:
 
 def several_models(names: Sequence[str]) -> str:
     """A phrase for the files among `names` that are models by themselves, where they are several; else ""."""
-    found = (plugin.several_models([n for n in names if n.endswith(plugin.SUFFIX)]) for plugin in _single_file())
-    return next(filter(None, found), "")
+    phrases = (plugin.several_models([n for n in names if n.endswith(plugin.SUFFIX)]) for plugin in _single_file())
+    return next(filter(None, phrases), "")
 
 
 def tokenizer_env(name: str) -> str:

@@ -99,14 +99,14 @@ def linears(model: Checkpoint, quantized: Mapping[str, int], reference: Shapes |
         counts = {**plain, **quantized}
     else:
         counts = {name: out * inputs for name, (out, inputs) in reference.items() if name in model.modules}
-    found = {
+    layers = {
         name: Linear(count, sum(tensor.size for part, tensor in model.modules[name].items() if part != "bias"))
         for name, count in counts.items()
         if not (model.tied_head and model_folder.is_head(name))
     }
-    if not found:
+    if not layers:
         raise UserError(f"{model.folder.name} stores none of the model's linear layers under their names")
-    return found
+    return layers
 
 
 def audit(

@@ -39,7 +39,8 @@ def address(endpoint: Endpoint) -> Address:
 def encode(endpoint: Endpoint, requests: Sequence[Request], variables: Mapping[str, str]) -> list[bytes]:
     """The bytes of every request. `variables` are the environment, from which the API key is read."""
     head = _head(endpoint, variables)
-    return [_joined(head, orjson.dumps(body(endpoint, request))) for request in requests]
+    bodies = (orjson.dumps(body(endpoint, request)) for request in requests)
+    return [f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data for data in bodies]
 
 
 def body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
@@ -87,7 +88,3 @@ def _head(endpoint: Endpoint, variables: Mapping[str, str]) -> str:
     if any("\r" in text or "\n" in text for pair in lines.items() for text in pair):
         raise ValueError("a header contains a line break")
     return f"POST {to.path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-
-
-def _joined(head: str, data: bytes) -> bytes:
-    return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data

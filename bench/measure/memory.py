@@ -28,20 +28,9 @@ from bench.contract.workload import Closed, Offline, Workload
 _GPU_ONLY = ("peak_device_bytes", "nvml_process_peak_bytes", "device_used_peak_bytes")
 # Bytes of one number, scales included, by the first of these that an engine's name of its type begins with.
 _WIDTHS = {
-    "float32": 4.0,
-    "f32": 4.0,
-    "float16": 2.0,
-    "bfloat16": 2.0,
-    "f16": 2.0,
-    "bf16": 2.0,
-    "half": 2.0,
-    "float8": 1.0,
-    "fp8": 1.0,
-    "f8": 1.0,
-    "u8": 1.0,
-    "i8": 1.0,
-    "int8": 1.0,
-    "uint8": 1.0,
+    **dict.fromkeys(("float32", "f32"), 4.0),
+    **dict.fromkeys(("float16", "bfloat16", "f16", "bf16", "half"), 2.0),
+    **dict.fromkeys(("float8", "fp8", "f8", "u8", "i8", "int8", "uint8"), 1.0),
     "q8_0": 34 / 32,
 }
 BUDGET = 0.9  # of a device's memory, where the engine states no share of its own

@@ -36,13 +36,8 @@ _ALIASES = {
     "f32": "float32",
     "f16": "float16",
     "bf16": "bfloat16",
-    "u8": "int8",
-    "i8": "int8",
-    "uint8": "int8",
-    "float8_e4m3fn": "fp8",
-    "float8_e5m2": "fp8",
-    "fp8_e4m3": "fp8",
-    "fp8_e5m2": "fp8",
+    **dict.fromkeys(("u8", "i8", "uint8"), "int8"),
+    **dict.fromkeys(("float8_e4m3fn", "float8_e5m2", "fp8_e4m3", "fp8_e5m2"), "fp8"),
 }
 _WITHOUT_TENSOR_CORES = {"tf32": "float32"}
 _ONE_FIGURE = {"float16_acc16": "float16"}  # in a data sheet that does not distinguish the two
