@@ -64,7 +64,7 @@ def command(cache: Path, tmp_path: Path) -> Command:
             text=True,
             check=False,
             timeout=300,
-            env={**os.environ, "LLM_BENCH_CACHE": str(cache), **variables},
+            env={**os.environ, "COLUMNS": "120", "LLM_BENCH_CACHE": str(cache), **variables},
         )
 
     return start

@@ -84,7 +84,7 @@ def test_a_round_beside_a_counter_has_joules(tmp_path: Path, monkeypatch: pytest
     assert (window["output_tokens"], window["input_tokens"]) == (written, 2 * written)
     assert metrics["energy_gross_j_per_output_token"] == pytest.approx(metrics["energy_gross_j"] / written, rel=1e-5)
     between_s = (facts["idle_s"] + window["duration_s"]) / 2  # at the least, from one middle to the other
-    assert metrics["power_mean_w"] > facts["idle_power_w"] + 0.95 * _WATTS_PER_S * between_s
+    assert metrics["power_mean_w"] > facts["idle_power_w"] + 0.9 * _WATTS_PER_S * between_s
     assert metrics["energy_throttled_fraction"] > 0
     assert "throttle_reasons" not in facts  # of the rounds' own figures, which were taken before
     assert facts["watched_s"] < window["duration_s"]
