@@ -91,7 +91,7 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
 
 
 @contextmanager
-def open(  # noqa: A001  (the protocol's word)
+def open(  # noqa: A001  (the name of the hook)
     folder: Path, artifact: Artifact, options: Options, device: str
 ) -> Iterator[TensorRTSession]:
     """Load the model on the first GPU the process sees; UserError for files TensorRT-LLM cannot load."""
