@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CORE := .venv/.ready
 
-.PHONY: demo test check fast format clean
+.PHONY: demo test fast check docs format clean
 
 demo: $(CORE)  ## compress, score and time the demo model, and print the table
 	.venv/bin/python -m bench run configs/demo.yaml
@@ -10,10 +10,13 @@ demo: $(CORE)  ## compress, score and time the demo model, and print the table
 test: $(CORE)  ## every test, those on real engines too
 	.venv/bin/python -m pytest
 
-fast: $(CORE)  ## the tests that need no engine
-	.venv/bin/python -m pytest -m "not engine"
+fast: $(CORE)  ## the tests that need no engine, four at a time: most of them wait
+	.venv/bin/python -m pytest -m "not engine" -n 4
 
-check: $(CORE)  ## lint, format, types, and that the tables of results/ say what its records say
+docs: $(CORE)  ## the pages of docs/ as a site, in build/docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+
+check: $(CORE) docs  ## lint, format, types, docs, and that the tables of results/ say what its records say
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
@@ -29,4 +32,4 @@ $(CORE): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -93,7 +93,7 @@ def _recipe(method: str, recipe: str, extra: list[str]) -> Recipe:
 
 def _copy(source: Path, artifact: Artifact, out: Path) -> None:
     """Copy the artifact's folder or .gguf file out of the cache, with its record; `out` appears complete."""
-    from bench.formats import gguf_reader
+    from bench import formats
 
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def _copy(source: Path, artifact: Artifact, out: Path) -> None:
             shutil.copytree(source, part)
         else:
             part.mkdir()
-            for file in gguf_reader.files(source):
+            for file in formats.files(source):
                 shutil.copyfile(file, part / file.name)
         wire.write(part / "llm-bench.json", wire.dumps(artifact, indent=1))
         if out.exists():

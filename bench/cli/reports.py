@@ -19,7 +19,8 @@ app = typer.Typer()
 def report(
     results: Results = RESULTS,
     document: Annotated[
-        list[Path] | None, typer.Option(help="Fill its passages; REPORT.md and README.md beside the folder.")
+        list[Path] | None,
+        typer.Option(help="Fill its passages. Default: REPORT.md, README.md and docs/ beside the folder."),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where one is stale.")] = False,
 ) -> None:

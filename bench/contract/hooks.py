@@ -24,7 +24,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware, Source
@@ -378,6 +378,18 @@ class Verdict:
 
     facts: Mapping[str, Any]
     items: tuple[tuple[Any, ...], ...]
+
+
+class _EveryFormat(frozenset[str]):
+    """Contains every name."""
+
+    __slots__ = ()
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str)
+
+
+ANY: Final = _EveryFormat()  # LOADS of an engine that takes every format
 
 
 def plugin_has(plugin: Any, hook: str) -> bool:

@@ -1,6 +1,6 @@
 """The directory is the registry: a file, or a package, in a plugin package is a plugin of that name.
 
-Folders that LLM_BENCH_PLUGINS names have more of them, in subfolders engines/, methods/, tasks/ and envs/.
+Folders that LLM_BENCH_PLUGINS names have more of them, in subfolders engines/, methods/, tasks/, formats/ and envs/.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from typing import Any, Final, Literal, overload
 
 from bench.contract import hooks
 from bench.contract.errors import UserError
+from bench.contract.format import Format
 from bench.contract.spec import Step
 
 ENGINES: Final = "bench.engines"
 METHODS: Final = "quantize.methods"
 TASKS: Final = "eval.tasks"
+FORMATS: Final = "bench.formats"
 VARIABLE: Final = "LLM_BENCH_PLUGINS"
 _CONSTANT = re.compile(r"^([A-Z][A-Z0-9_]*)\b *[:=]", re.MULTILINE)
 _ROLES: dict[str, tuple[str, type]] = {
     ENGINES: ("engine", hooks.Engine),
     METHODS: ("method", hooks.Method),
     TASKS: ("task", hooks.Task),
+    FORMATS: ("format", Format),
 }
 
 
@@ -54,6 +57,8 @@ def load(package: Literal["bench.engines"], name: str) -> hooks.Engine: ...
 def load(package: Literal["quantize.methods"], name: str) -> hooks.Method: ...
 @overload
 def load(package: Literal["eval.tasks"], name: str) -> hooks.Task: ...
+@overload
+def load(package: Literal["bench.formats"], name: str) -> Format: ...
 @overload
 def load(package: str, name: str) -> Any: ...
 @cache  # the planner asks thousands of times

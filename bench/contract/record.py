@@ -96,6 +96,19 @@ class Architecture:
 
 
 @dataclass(frozen=True)
+class Parameters:
+    """A model's parameters by how they are kept. `stored_bytes` are those of its weight files.
+
+    `linear`: of the layers that methods quantize; `rest`: embeddings, norms and a head of its own.
+    """
+
+    linear: int
+    rest: int
+    stored_bytes: int
+    architecture: Architecture | None
+
+
+@dataclass(frozen=True)
 class Ceiling:
     """The most that one device can do. `source`: "measured here", or the vendor's data sheet by its address.
 

@@ -20,14 +20,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.contract.hooks import DecodeStep, LogitBlock, Server, Session
+from bench.contract.hooks import ANY, DecodeStep, LogitBlock, Server, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.formats import folder as model_folder
 
 ENV = "core"
 VERSION = 1
-LOADS = frozenset({"hf", "gptq", "awq", "bnb", "gguf", "onnx", "torchao", "compressed-tensors"})
+LOADS = ANY
 MODES = frozenset({"offline", "online", "score"})
 _ROWS = 256
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from bench.contract.hooks import Server
+from bench.contract.hooks import ANY, Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 
 ENV = "core"
 VERSION = 1
-LOADS = frozenset({"hf", "gptq", "awq", "bnb", "gguf", "onnx", "torchao", "compressed-tensors"})
+LOADS = ANY
 MODES = frozenset({"online"})
 
 

@@ -1,1 +1,129 @@
-"""Artifact formats: what the files of each hold, read without any engine's library."""
+"""Artifact formats: what the files of each hold, read without any engine's library.
+
+A format is a plugin (bench.contract.Format): one file of this folder, or of a folder of the user's, that
+recognises its files, says what a method may know of a model in it, and audits it. Nothing outside this folder,
+the engines and the methods names one. The other modules here are what formats share; `folder`, the one reader
+of a model folder, is for every plugin and worker, and so nothing here is imported that is not standard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from bench.contract import plugins
+from bench.contract.format import Format
+from bench.contract.record import Architecture, Audit, Parameters, Source
+from bench.formats import folder as model_folder
+
+__path__.extend(map(str, plugins.user_folders("formats")))
+CHECKPOINT = "hf"  # weights as they are published: plain floats in safetensors
+_SHARED = frozenset({"architecture", "checkpoint", "counting", "folder", "gguf_reader", "sparsity"})
+
+
+def names() -> frozenset[str]:
+    """Every format there is a plugin for."""
+    return frozenset(_by_name(tuple(__path__)))
+
+
+def detect(folder: Path) -> str:
+    """The format of the model in `folder`, which may be a file.
+
+    Of a checkpoint that no plugin claims, the quant_method of its config. UserError where there is no config.
+    """
+    for plugin in _plugins(tuple(__path__)):
+        if name := plugin.detect(folder):
+            return name
+    config = model_folder.read_config(folder)
+    return str(model_folder.quantization(config).get("quant_method") or CHECKPOINT)
+
+
+def source(folder: Path) -> Source:
+    """What a method may know of a model before it runs; shapes only where the format keeps them.
+
+    UserError when the folder has no config, no weights, or a weight file that is missing or broken.
+    """
+    name = detect(folder)
+    return _plugin(name).source(name, folder)
+
+
+def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zeros: bool = False) -> Audit:
+    """Count what is stored; with `zeros` the zeros too, for which every weight is read.
+
+    `reference` has the unquantized model's linear layers, name -> (out, in). Without it, and in formats whose
+    layers have names of their own, layers and their parameters are read from the format itself. Bits per
+    weight are 8 x bytes stored under a layer's name, biases apart, over its parameters.
+    """
+    name = detect(folder)
+    return _plugin(name).audit(name, folder, reference, zeros=zeros)
+
+
+def parameters(folder: Path) -> Parameters:
+    """The model's parameters by how an engine keeps them in memory."""
+    return _plugin(detect(folder)).parameters(folder)
+
+
+def read_architecture(folder: Path) -> Architecture | None:
+    """What the model computes per token; None for other than plain decoders."""
+    return _plugin(detect(folder)).architecture(folder)
+
+
+def weight_files(*, downloaded: bool) -> list[str]:
+    """Patterns of the files that hold weights in any format; with `downloaded` those fetched from the Hub."""
+    every = _plugins(tuple(__path__))
+    return sorted({pattern for plugin in every if plugin.DOWNLOADED or not downloaded for pattern in plugin.FILES})
+
+
+def file_suffixes() -> tuple[str, ...]:
+    """The suffixes of files that are models by themselves."""
+    return tuple(plugin.SUFFIX for plugin in _single_file())
+
+
+def files(path: Path) -> tuple[Path, ...]:
+    """The files of the model that the file `path` stands for: of a split one all parts, in order."""
+    return next(plugin for plugin in _single_file() if path.suffix == plugin.SUFFIX).files(path)
+
+
+def several_models(names: Sequence[str]) -> str:
+    """A phrase for the files among `names` that are models by themselves, where they are several; else ""."""
+    found = (plugin.several_models([n for n in names if n.endswith(plugin.SUFFIX)]) for plugin in _single_file())
+    return next(filter(None, found), "")
+
+
+def holds_floats(name: str) -> bool:
+    """Whether all weights of this format are plain floats, which engines convert to the type they compute in."""
+    return _floats(name) == "all"
+
+
+def converts_floats(name: str) -> bool:
+    """Whether engines convert at least what is not quantized, as embeddings, to the type they compute in."""
+    return _floats(name) != "none"
+
+
+def _single_file() -> list[Format]:
+    return [plugin for plugin in _plugins(tuple(__path__)) if plugin.SUFFIX]
+
+
+def _floats(name: str) -> str:
+    plugin = _by_name(tuple(__path__)).get(name)
+    return plugin.FLOATS if plugin else "none"
+
+
+def _plugin(name: str) -> Format:
+    """The plugin of a format; a checkpoint of a quant_method that none claims is read as packed ones are."""
+    by_name = _by_name(tuple(__path__))
+    return by_name.get(name, by_name["gptq"])
+
+
+@cache
+def _by_name(path: tuple[str, ...]) -> dict[str, Format]:
+    return {name: plugin for plugin in _plugins(path) for name in plugin.FORMATS}
+
+
+@cache
+def _plugins(path: tuple[str, ...]) -> tuple[Format, ...]:
+    """Every plugin in the folders of `path`, in the order of their names."""
+    del path
+    modules = [name for name in plugins.names(plugins.FORMATS) if name not in _SHARED]
+    return tuple(plugins.load(plugins.FORMATS, name) for name in modules)

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from bench.contract.record import Architecture
-from bench.formats import audit, gguf_reader
 from bench.formats import folder as model_folder
+from bench.formats.gguf_reader import Gguf
 
-# What makes bytes or operations of a step depend on more than these numbers.
-_OTHERWISE = ("num_local_experts", "num_experts", "n_routed_experts", "kv_lora_rank", "state_size", "ssm_cfg")
-
-
-def read(folder: Path) -> Architecture | None:
-    """The architecture of the artifact in `folder`, or of a GGUF file; None for other than plain decoders.
-
-    Mixtures of experts, latent attention and state-space models have steps that these numbers do not count.
-    """
-    if audit.detect_format(folder) == "gguf":
-        return _of_gguf(gguf_reader.read(folder))
-    return of_config(model_folder.read_config(folder))
+# Mixtures of experts, latent attention and state-space models have steps that these numbers do not count.
+_OTHER_KINDS = ("num_local_experts", "num_experts", "n_routed_experts", "kv_lora_rank", "state_size", "ssm_cfg")
 
 
 def of_config(config: Mapping[str, Any]) -> Architecture | None:
-    """The architecture that a config.json describes, by the names of transformers; None as above."""
+    """The architecture that a config.json describes, by the names of transformers; None for no plain decoder."""
     text = model_folder.text_config(config)
-    if any(text.get(key) for key in _OTHERWISE):
+    if any(text.get(key) for key in _OTHER_KINDS):
         return None
     layers, hidden, heads, vocab = (
         _number(text, *names)
@@ -53,19 +42,19 @@ def of_config(config: Mapping[str, Any]) -> Architecture | None:
     )
 
 
-def _of_gguf(model: gguf_reader.Gguf) -> Architecture | None:
-    """By the keys of docs/gguf.md; heads that differ by layer are an array, whose length alone is kept."""
-    said = {
+def of_gguf(model: Gguf) -> Architecture | None:
+    """As `of_config`, by the keys of docs/gguf.md; heads that differ by layer are an array, read by its length."""
+    settings = {
         key.removeprefix(f"{model.architecture}."): value
         for key, value in model.metadata.items()
         if key.startswith(f"{model.architecture}.")
     }
-    layers, hidden = _number(said, "block_count"), _number(said, "embedding_length")
-    heads, kv_heads = _number(said, "attention.head_count"), _number(said, "attention.head_count_kv")
-    plain = not any(key.startswith(("expert_", "ssm.")) or "_lora_rank" in key for key in said)
+    layers, hidden = _number(settings, "block_count"), _number(settings, "embedding_length")
+    heads, kv_heads = _number(settings, "attention.head_count"), _number(settings, "attention.head_count_kv")
+    plain = not any(key.startswith(("expert_", "ssm.")) or "_lora_rank" in key for key in settings)
     if not (plain and layers and hidden and heads and model.vocab_size):
         return None
-    head_dim = _number(said, "attention.key_length") or hidden // heads
+    head_dim = _number(settings, "attention.key_length") or hidden // heads
     return Architecture(
         layers,
         hidden,
@@ -74,9 +63,9 @@ def _of_gguf(model: gguf_reader.Gguf) -> Architecture | None:
         head_dim,
         model.vocab_size,
         "output.weight" not in model.tensors,
-        _number(said, "attention.sliding_window"),
+        _number(settings, "attention.sliding_window"),
     )
 
 
-def _number(found: Mapping[str, Any], *keys: str) -> int:
-    return next((int(v) for key in keys if isinstance(v := found.get(key), int)), 0)
+def _number(settings: Mapping[str, Any], *keys: str) -> int:
+    return next((value for key in keys if isinstance(value := settings.get(key), int)), 0)

@@ -6,98 +6,119 @@ The names are the format's own, whatever the model was converted from: the linea
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
 from bench.contract.errors import UserError
-from bench.contract.record import Audit, Source
-from bench.formats import gguf_reader
+from bench.contract.record import Architecture, Audit, Parameters, Source
+from bench.formats import architecture as decoder
+from bench.formats import counting, gguf_reader
+from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
-from bench.formats.gguf_reader import Gguf
+from bench.formats.gguf_reader import Gguf, files, several_models
 
-_NO_LINEAR = re.compile(r"(embd|embed|norm|conv|rope|rel_b|token_types|lerp)")
-_HEAD = "output"
+__all__ = [
+    "FILES",
+    "FLOATS",
+    "FORMATS",
+    "SUFFIX",
+    "architecture",
+    "audit",
+    "detect",
+    "files",
+    "parameters",
+    "several_models",
+    "source",
+]
+
+FORMATS = ("gguf",)
+FLOATS = "none"
+FILES = ("*.gguf",)
+SUFFIX = ".gguf"
+_NOT_LINEAR = re.compile(r"(embd|embed|norm|conv|rope|rel_b|token_types|lerp)")
+_EMBEDDING, _HEAD = "token_embd.weight", "output"
 _WIDE_FILE = re.compile(r"(Q\d_K|IQ(?!4_NL)|TQ)")  # file types whose blocks have 256 weights
 _BLOCK = 256
-_NOTED_MOST = 4
 
 
-def source(path: Path) -> Source:
-    """What a method and a plan may know: linear layers as name -> (out, in), and a config of its metadata."""
-    model = gguf_reader.read(path)
-    known = {"model_type": model.architecture, "max_position_embeddings": model.context, "vocab_size": model.vocab_size}
+def detect(folder: Path) -> str | None:
+    """A .gguf file, or a folder of one without safetensors."""
+    is_gguf = folder.suffix == ".gguf" if folder.is_file() else any(folder.glob("*.gguf"))
+    return "gguf" if is_gguf and not any(folder.glob("*.safetensors")) else None
+
+
+def source(name: str, folder: Path) -> Source:
+    """Linear layers as name -> (out, in), and a config of the file's metadata."""
+    model = gguf_reader.read(folder)
     shapes = {n: (t.elements // t.shape[-1], t.shape[-1]) for n, t in _linears(model).items()}
-    return Source("gguf", shapes, known)
+    return Source(name, shapes, _config(model))
 
 
-def audit(path: Path) -> Audit:
+def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zeros: bool) -> Audit:
     """Count what the file, its split or its folder stores. Stacked experts are linear layers too."""
-    model = gguf_reader.read(path)
-    linears = _linears(model)
-    small = {name for name, tensor in linears.items() if _is_small(tensor)}
-    parameters = sum(tensor.elements for tensor in linears.values())
-    size = sum(tensor.size for tensor in linears.values())
-    held = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else model.files
-    return Audit(
-        format="gguf",
-        total_bytes=sum(file.stat().st_size for file in held),
-        weight_bytes=sum(tensor.size for tensor in model.tensors.values()),
-        parameters=sum(tensor.elements for tensor in model.tensors.values()),
-        linear_parameters=parameters,
-        linear_bytes=size,
-        bits_per_weight=8 * size / parameters,
-        quantized_fraction=sum(linears[name].elements for name in small) / parameters,
+    del reference, zeros
+    model = gguf_reader.read(folder)
+    tensors = _linears(model)
+    linears = {layer: Linear(tensor.elements, tensor.size) for layer, tensor in tensors.items()}
+    elements = sum(tensor.elements for tensor in model.tensors.values())
+    return counting.audit(
+        name,
+        counting.all_files(folder) if folder.is_dir() else model.files,
+        linears,
+        list(model.tensors.values()),
+        _config(model),
+        other_parameters=elements - sum(linear.parameters for linear in linears.values()),
         tied_head=_HEAD not in linears,
-        vocab_size=model.vocab_size,
-        context=model.context,
-        tensor_types=dict(sorted(Counter(tensor.dtype for tensor in model.tensors.values()).items())),
-        notes=_notes(model, linears, small),
+        notes=[*counting.partly_quantized(linears), *_fallbacks(model, tensors)],
     )
+
+
+def parameters(folder: Path) -> Parameters:
+    """The embedding may stay in the host's memory where the head is another tensor."""
+    tensors = gguf_reader.read(folder).tensors
+    embedding = tensors.get(_EMBEDDING)
+    rest = embedding.elements if embedding else 0
+    on_host = embedding.size if embedding and f"{_HEAD}.weight" in tensors else 0
+    elements = sum(tensor.elements for tensor in tensors.values())
+    size = sum(tensor.size for tensor in tensors.values())
+    return Parameters(elements - rest, rest, size - on_host, architecture(folder))
+
+
+def architecture(folder: Path) -> Architecture | None:
+    return decoder.of_gguf(gguf_reader.read(folder))
+
+
+def _config(model: Gguf) -> dict[str, str | int]:
+    return {"model_type": model.architecture, "max_position_embeddings": model.context, "vocab_size": model.vocab_size}
 
 
 def _linears(model: Gguf) -> dict[str, Tensor]:
     """Linear layers by name, without `.weight`; UserError when the file has none."""
-    found = {}
+    linears = {}
     for name, tensor in model.tensors.items():
         layer = name.removesuffix(".weight")
         stacked = len(tensor.shape) == 3 and layer.endswith("_exps")
-        if layer != name and (len(tensor.shape) == 2 or stacked) and not _NO_LINEAR.search(layer):
-            found[layer] = tensor
-    if not found:
-        raise UserError(f"{model.files[0].name} stores no linear layer: it is no language model's GGUF file")
-    return found
+        if layer != name and (len(tensor.shape) == 2 or stacked) and not _NOT_LINEAR.search(layer):
+            linears[layer] = tensor
+    if not linears:
+        raise UserError(f"{model.files[0].name} stores no linear layer: it is not a language model's GGUF file")
+    return linears
 
 
-def _is_small(tensor: Tensor) -> bool:
-    return 8 * tensor.size < 16 * tensor.elements
-
-
-def _notes(model: Gguf, linears: Mapping[str, Tensor], small: set[str]) -> tuple[str, ...]:
-    """Linear layers that a quantized file left wide, and those its type could not be had for."""
-    notes = []
-    if small and (whole := sorted(set(linears) - small)):
-        notes.append(f"not quantized: {_first(whole, _NOTED_MOST)}")
-    if _WIDE_FILE.match(model.file_type):
-        notes += [
-            f"rows of {row} are no multiple of {_BLOCK}, stored as {kind} instead: {_first(names, 1)}"
-            for (row, kind), names in sorted(_fallbacks(linears).items())
-        ]
-    return tuple(notes)
-
-
-def _fallbacks(linears: Mapping[str, Tensor]) -> dict[tuple[int, str], list[str]]:
-    """Layers whose rows blocks of 256 do not divide, by row length and type; the quantizer only logs them.
+def _fallbacks(model: Gguf, linears: Mapping[str, Tensor]) -> list[str]:
+    """Notes of layers whose rows blocks of 256 do not divide, which the quantizer only logs.
 
     What is f32 was never meant to be quantized (a router of experts).
     """
-    found: dict[tuple[int, str], list[str]] = defaultdict(list)
+    if not _WIDE_FILE.match(model.file_type):
+        return []
+    layers: dict[tuple[int, str], list[str]] = defaultdict(list)
     for name, tensor in linears.items():
         if tensor.shape[-1] % _BLOCK and tensor.dtype != "f32":
-            found[tensor.shape[-1], tensor.dtype].append(name)
-    return dict(found)
-
-
-def _first(names: list[str], most: int) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+            layers[tensor.shape[-1], tensor.dtype].append(name)
+    return [
+        note
+        for (row, dtype), names in sorted(layers.items())
+        for note in counting.note(f"rows of {row} are no multiple of {_BLOCK}, stored as {dtype} instead", names, 1)
+    ]

@@ -7,18 +7,25 @@ and its zero points. A head whose matrix the embedding reads too is tied, and no
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.record import Audit, Source
-from bench.formats import folder as model_folder
+from bench.contract.record import Audit, Parameters, Source
+from bench.formats import counting
+from bench.formats.checkpoint import architecture
+from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
 
-CONFIG = "genai_config.json"
+__all__ = ["DOWNLOADED", "FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+
+FORMATS = ("onnx",)
+FLOATS = "none"
+FILES = ("*.onnx*",)
+DOWNLOADED = False  # many repositories have an export beside the weights that are wanted
+_CONFIG = "genai_config.json"
 # Where an operator has its weight matrices, and where what belongs to them (scales, zero points, order).
 _OPERATORS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "MatMul": ((0, 1), ()),
@@ -51,11 +58,10 @@ _BITS = {
     "UINT4": 4,
     "FLOAT4E2M1": 4,
 }
-_NOTED_MOST = 4
 
 
 @dataclass(frozen=True)
-class _Linear:
+class _Matrix:
     """A layer: its parameters as (out, in), what is stored of it, and the matrices among that."""
 
     shape: tuple[int, int]
@@ -86,46 +92,45 @@ class _Graph:
         return [constant for each in inputs for constant in self.constants(each)]
 
 
-def is_onnx(folder: Path) -> bool:
-    named = (folder / CONFIG).is_file() or any(folder.glob("*.onnx"))
-    return named and not any(folder.glob("*.safetensors"))
+def detect(folder: Path) -> str | None:
+    named = (folder / _CONFIG).is_file() or any(folder.glob("*.onnx"))
+    return "onnx" if named and not any(folder.glob("*.safetensors")) else None
 
 
-def source(folder: Path) -> Source:
-    """What a method and a plan may know: linear layers as name -> (out, in), and the model's config."""
-    found, _ = _split(_read(folder))
-    return Source("onnx", {name: linear.shape for name, linear in found.items()}, _config(folder))
+def source(name: str, folder: Path) -> Source:
+    """Linear layers as name -> (out, in), and the model's config."""
+    layers, _ = _split(_read(folder))
+    return Source(name, {layer: matrix.shape for layer, matrix in layers.items()}, _config(folder))
 
 
-def audit(folder: Path) -> Audit:
+def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zeros: bool) -> Audit:
     """Count what the graph names and its data files hold; UserError for a data file that is cut short."""
-    graph, config = _read(folder), _config(folder)
-    linears, tied = _split(graph)
-    if not linears:
-        raise UserError(f"{folder.name} has no linear layer with stored weights: it is no language model")
-    sizes = {name: sum(graph.tensors[t].size for t in linear.stored) for name, linear in linears.items()}
-    small = {name for name, linear in linears.items() if 8 * sizes[name] < 16 * linear.parameters}
-    parameters, size = sum(linear.parameters for linear in linears.values()), sum(sizes.values())
-    counted = {t for linear in (*linears.values(), *tied) for t in linear.stored}
+    del reference, zeros
+    graph = _read(folder)
+    layers, tied = _split(graph)
+    if not layers:
+        raise UserError(f"{folder.name} has no linear layer with stored weights: it is not a language model")
+    sizes = {layer: sum(graph.tensors[t].size for t in matrix.stored) for layer, matrix in layers.items()}
+    linears = {layer: Linear(matrix.parameters, sizes[layer]) for layer, matrix in layers.items()}
+    counted = {t for matrix in (*layers.values(), *tied) for t in matrix.stored}
     rest = (t.elements for n, t in graph.tensors.items() if n not in counted and n not in _TABLES)
-    return Audit(
-        format="onnx",
-        total_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-        weight_bytes=sum(tensor.size for tensor in graph.tensors.values()),
-        parameters=parameters + sum(linear.parameters for linear in tied) + sum(rest),
-        linear_parameters=parameters,
-        linear_bytes=size,
-        bits_per_weight=8 * size / parameters,
-        quantized_fraction=sum(linears[name].parameters for name in small) / parameters,
+    return counting.audit(
+        name,
+        counting.all_files(folder),
+        linears,
+        list(graph.tensors.values()),
+        _config(folder),
+        other_parameters=sum(matrix.parameters for matrix in tied) + sum(rest),
         tied_head=bool(tied),
-        vocab_size=model_folder.vocab_size(config),
-        context=model_folder.context_length(config),
-        tensor_types=dict(sorted(Counter(tensor.dtype for tensor in graph.tensors.values()).items())),
-        notes=_notes(set(linears), small),
+        notes=counting.partly_quantized(linears),
     )
 
 
-def _split(graph: _Graph) -> tuple[dict[str, _Linear], list[_Linear]]:
+def parameters(folder: Path) -> Parameters:
+    return counting.stored_graph(folder)
+
+
+def _split(graph: _Graph) -> tuple[dict[str, _Matrix], list[_Matrix]]:
     """Linear layers by name, and those whose matrix the embedding shares."""
     read = {n for node in graph.nodes if node.op_type in _EMBEDDINGS for n in graph.constants(node.input[0])}
     found, tied = {}, []
@@ -140,7 +145,7 @@ def _split(graph: _Graph) -> tuple[dict[str, _Linear], list[_Linear]]:
     return found, tied
 
 
-def _linear(graph: _Graph, node: Any) -> _Linear | None:
+def _linear(graph: _Graph, node: Any) -> _Matrix | None:
     """The layer that the node is; None where it multiplies two computed values, or is something else."""
     places, beside = _OPERATORS.get(node.op_type, ((), ()))
     made_of = [graph.constants(node.input[p]) for p in places if p < len(node.input)]
@@ -153,7 +158,7 @@ def _linear(graph: _Graph, node: Any) -> _Linear | None:
         base = matrices[0][0].removesuffix("_quantized")
         stored |= {f"{base}_scale"} & set(graph.tensors)
     weights = [constants[0] for constants in matrices]
-    return _Linear(_shape(graph, node, weights), frozenset(stored), frozenset(weights))
+    return _Matrix(_shape(graph, node, weights), frozenset(stored), frozenset(weights))
 
 
 def _shape(graph: _Graph, node: Any, weights: list[str]) -> tuple[int, int]:
@@ -198,7 +203,7 @@ def _files(folder: Path) -> list[Path]:
     named = (model.get("decoder") or {}).get("filename")
     files = [folder / Path(named).name] if named else sorted(folder.glob("*.onnx"))
     if lost := [file.name for file in files if not file.is_file()] or ([] if files else ["*.onnx"]):
-        raise UserError(f"{folder.name} lacks {lost[0]}, the model that its {CONFIG} speaks of")
+        raise UserError(f"{folder.name} lacks {lost[0]}, the model that its {_CONFIG} speaks of")
     return files
 
 
@@ -220,11 +225,11 @@ def _tensor(held: Any, file: Path) -> Tensor:
 
 def _genai(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model"])
+        return dict(json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["model"])
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder.name}/{CONFIG} cannot be read as the settings of a model") from None
+        raise UserError(f"{folder.name}/{_CONFIG} cannot be read as the settings of a model") from None
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -236,12 +241,3 @@ def _config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder.name}/config.json is not a JSON object") from None
     said = {"vocab_size": model.get("vocab_size"), "max_position_embeddings": model.get("context_length")}
     return {**config, **{key: value for key, value in said.items() if value}}
-
-
-def _notes(linears: set[str], small: set[str]) -> tuple[str, ...]:
-    return (f"not quantized: {_some(sorted(linears - small))}",) if small and linears - small else ()
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NOTED_MOST} more" if len(names) > _NOTED_MOST else ""
-    return ", ".join(names[:_NOTED_MOST]) + more

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.parsers import expat
 
 from bench.contract.errors import UserError
-from bench.contract.record import Audit, Source
+from bench.contract.record import Audit, Parameters, Source
+from bench.formats import counting
 from bench.formats import folder as model_folder
+from bench.formats.checkpoint import architecture
+from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
 
-GRAPH = "openvino_model.xml"
+__all__ = ["FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+
+FORMATS = ("openvino",)
+FLOATS = "none"
+FILES = ("openvino_model.*",)
+_GRAPH = "openvino_model.xml"
 _WEIGHTS = "openvino_model.bin"
 _SHAPES = frozenset({"i64", "i32", "u64", "u32", "boolean", "string"})  # of constants that steer, not weigh
-_NOTED_MOST = 4
 
 
 @dataclass
-class Graph:
+class _Graph:
     """Layers by id in the order of the file, which is one in which each comes after what it is made from.
 
     `kinds` and `names` of all; `constants` of those that are; `inputs` by port.
@@ -49,52 +56,57 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class Linear:
+class _Matrix:
     """A layer's weight: the constant that has its values, and the bytes of all it is made from."""
 
     weight: Tensor
     size: int
 
 
-def source(folder: Path) -> Source:
-    """What a method may know: linear layers as name -> (out, in), a block of inputs counted as one row."""
-    _, linears, _, _ = _read(folder)
-    shapes = {n: (w.weight.shape[0], w.weight.elements // w.weight.shape[0]) for n, w in linears.items()}
-    return Source("openvino", shapes, model_folder.read_config(folder))
+def detect(folder: Path) -> str | None:
+    return "openvino" if (folder / _GRAPH).is_file() else None
 
 
-def audit(folder: Path, reference: Mapping[str, tuple[int, int]] | None) -> Audit:
+def source(name: str, folder: Path) -> Source:
+    """Linear layers as name -> (out, in), a block of inputs counted as one row."""
+    _, layers, _, _ = _read(folder)
+    shapes = {n: (w.weight.shape[0], w.weight.elements // w.weight.shape[0]) for n, w in layers.items()}
+    return Source(name, shapes, model_folder.read_config(folder))
+
+
+def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zeros: bool) -> Audit:
     """Count what is stored. `reference` has the linear layers of the model it was made from."""
-    graph, linears, tied, others = _read(folder)
-    config = model_folder.read_config(folder)
-    stored = [tensor for tensor in graph.constants.values() if tensor.dtype not in _SHAPES]
-    small = {n for n, layer in linears.items() if 8 * layer.size < 16 * layer.weight.elements}
-    parameters = sum(layer.weight.elements for layer in linears.values())
-    size = sum(layer.size for layer in linears.values())
-    types = Counter(tensor.dtype for tensor in stored if tensor.elements > 1)
-    return Audit(
-        format="openvino",
-        total_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-        weight_bytes=sum(tensor.size for tensor in stored),
-        parameters=parameters + others,
-        linear_parameters=parameters,
-        linear_bytes=size,
-        bits_per_weight=8 * size / parameters,
-        quantized_fraction=sum(linears[n].weight.elements for n in small) / parameters,
+    del zeros
+    graph, layers, tied, others = _read(folder)
+    linears = {layer: Linear(matrix.weight.elements, matrix.size) for layer, matrix in layers.items()}
+    weights = [tensor for tensor in graph.constants.values() if tensor.dtype not in _SHAPES]
+    counted = counting.audit(
+        name,
+        counting.all_files(folder),
+        linears,
+        weights,
+        model_folder.read_config(folder),
+        other_parameters=others,
         tied_head=tied,
-        vocab_size=model_folder.vocab_size(config),
-        context=model_folder.context_length(config),
-        tensor_types=dict(sorted(types.items())),
-        notes=_notes(set(linears), small, set(reference or ())),
+        notes=[
+            *counting.partly_quantized(linears),
+            *counting.note("not stored under its name", sorted(set(reference or ()) - set(layers))),
+        ],
     )
+    types = Counter(tensor.dtype for tensor in weights if tensor.elements > 1)
+    return replace(counted, tensor_types=dict(sorted(types.items())))
 
 
-def _read(folder: Path) -> tuple[Graph, dict[str, Linear], bool, int]:
+def parameters(folder: Path) -> Parameters:
+    return counting.stored_graph(folder)
+
+
+def _read(folder: Path) -> tuple[_Graph, dict[str, _Matrix], bool, int]:
     """(graph, linear layers by name, whether the head is the embedding, parameters outside linear layers)."""
-    graph = _parse(folder / GRAPH)
+    graph = _parse(folder / _GRAPH)
     weights = folder / _WEIGHTS
     if not weights.is_file() or weights.stat().st_size < graph.ends:
-        raise UserError(f"{_WEIGHTS} is missing or cut short: {GRAPH} tells of {graph.ends} bytes in it")
+        raise UserError(f"{_WEIGHTS} is missing or cut short: {_GRAPH} tells of {graph.ends} bytes in it")
     cones = graph.cones()
     embedded = {
         constant
@@ -116,37 +128,23 @@ def _read(folder: Path) -> tuple[Graph, dict[str, Linear], bool, int]:
             continue
         name = graph.names[layer].partition("/")[0].removeprefix("__module.")
         name = graph.names[layer] if name in linears else name
-        linears[name] = Linear(weight, sum(graph.constants[i].size for i in made[0]))
+        linears[name] = _Matrix(weight, sum(graph.constants[i].size for i in made[0]))
         within |= made[0]
     if not linears:
-        raise UserError(f"{GRAPH} has no linear layer: it is no language model's graph")
+        raise UserError(f"{_GRAPH} has no linear layer: it is no language model's graph")
     return graph, linears, tied, _others(graph, within, embedded)
 
 
-def _others(graph: Graph, within: set[str], embedded: set[str]) -> int:
+def _others(graph: _Graph, within: set[str], embedded: set[str]) -> int:
     """Elements stored outside linear layers: norms and biases, and of an embedding its values alone."""
     apart = [t for i, t in graph.constants.items() if i not in within | embedded and t.dtype not in _SHAPES]
     values = max((graph.constants[i].elements for i in embedded), default=0)
     return values + sum(tensor.elements for tensor in apart if tensor.elements > 1)
 
 
-def _notes(linears: set[str], small: set[str], reference: set[str]) -> tuple[str, ...]:
-    notes = []
-    if small and (whole := sorted(linears - small)):
-        notes.append(f"not quantized: {_some(whole)}")
-    if lost := sorted(reference - linears):
-        notes.append(f"not stored under its name: {_some(lost)}")
-    return tuple(notes)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NOTED_MOST} more" if len(names) > _NOTED_MOST else ""
-    return ", ".join(names[:_NOTED_MOST]) + more
-
-
-def _parse(file: Path) -> Graph:
+def _parse(file: Path) -> _Graph:
     """The graph's own layers and edges; those inside a layer (the body of a loop) have ids of their own."""
-    graph, inside = Graph(), list[str]()
+    graph, inside = _Graph(), list[str]()
     layer = ""
 
     def start(tag: str, words: dict[str, str]) -> None:

@@ -7,76 +7,89 @@ together. Values of fewer bits may be stored one in a byte: the audit counts the
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from bench.formats.folder import Tensor
+from bench.contract.record import Audit
+from bench.formats import checkpoint
+from bench.formats.checkpoint import Checkpoint, architecture, parameters, source
+from bench.formats.counting import Linear
 
+__all__ = ["FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+
+FORMATS = ("torchao",)
+FLOATS = "unquantized"
+FILES = ("*.safetensors",)
 _DATA = "_weight_qdata"
 
 
 @dataclass(frozen=True)
-class Kind:
-    """The class of a stored weight, the bits of its values (0 where it does not say), and their number.
+class _Weight:
+    """The bits of a quantized weight's values (0 where it does not say), and their number.
 
-    `elements` is 0 where the class packs no other shape than it stores.
+    `elements` is 0 where its class packs no other shape than it stores.
     """
 
-    name: str
     bits: int
     elements: int
 
 
-def kinds(metadata: Mapping[str, str]) -> dict[str, Kind]:
-    """Module -> the kind of its weight, of those that torchao quantized, by the metadata of the files."""
-    found = {}
+def detect(folder: Path) -> str | None:
+    method = checkpoint.quant_method(folder)
+    return method if method in FORMATS else None
+
+
+def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zeros: bool) -> Audit:
+    del zeros
+    model = checkpoint.read(folder)
+    weights = _weights(model.metadata)
+    quantized = {
+        layer: weight.elements or model.modules[layer][_DATA].elements
+        for layer, weight in weights.items()
+        if _DATA in model.modules.get(layer, {})
+    }
+    linears = checkpoint.linears(model, {**checkpoint.packed_parameters(model), **quantized}, reference)
+    return checkpoint.audit(name, model, linears, reference, notes=_wide_values(weights, linears, model))
+
+
+def _weights(metadata: Mapping[str, str]) -> dict[str, _Weight]:
+    """The weights that torchao quantized by their module, as the metadata of the files describes them."""
+    weights = {}
     for name, text in metadata.items():
-        module, _, leaf = name.rpartition(".")
-        described = _parsed(text) if leaf == "weight" else {}
+        module, _, part = name.rpartition(".")
+        described = _json(text) if part == "weight" else {}
         kind = str(described.get("_type") or "Tensor")
         if kind == "Tensor":
             continue
         data = described.get("_data") or {}
         target = str((data.get("target_dtype") or {}).get("_data") or kind).lower()
-        elements = 1
-        for side in data.get("shape") or (0,):
-            elements *= int(side)
         bits = next((n for n in range(8, 0, -1) if target.startswith((f"int{n}", f"float{n}"))), 0)
-        found[module] = Kind(kind, bits, elements)
-    return found
+        weights[module] = _Weight(bits, math.prod(map(int, data.get("shape") or (0,))))
+    return weights
 
 
-def shapes(found: Mapping[str, Kind], layers: Mapping[str, Mapping[str, Tensor]]) -> dict[str, tuple[int, int]]:
-    """Those layers as name -> (1, parameters)."""
-    return {
-        name: (1, kind.elements or layers[name][_DATA].elements)
-        for name, kind in found.items()
-        if _DATA in layers.get(name, {})
-    }
+def _wide_values(weights: Mapping[str, _Weight], linears: Mapping[str, Linear], model: Checkpoint) -> list[str]:
+    """Notes of values that take more room than their bits, by the bytes stored for them."""
+    layers: Counter[tuple[int, float]] = Counter()
+    for name, weight in weights.items():
+        data = model.modules.get(name, {}).get(_DATA)
+        if name in linears and data is not None and weight.bits:
+            stored_bits = 8 * data.size / linears[name].parameters
+            layers[weight.bits, round(stored_bits, 2)] += stored_bits > weight.bits
+    return [
+        f"{bits}-bit values stored in {stored_bits:g} bits each, scales apart: {count} layers"
+        for (bits, stored_bits), count in sorted(layers.items())
+        if count
+    ]
 
 
-def notes(
-    found: Mapping[str, Kind], linears: Mapping[str, int], layers: Mapping[str, Mapping[str, Tensor]]
-) -> tuple[str, ...]:
-    """Where values take more room than their bits: by the bytes stored for them."""
-    wide: Counter[tuple[int, float]] = Counter()
-    for name, kind in found.items():
-        data = layers.get(name, {}).get(_DATA)
-        if name in linears and data is not None and kind.bits:
-            each = 8 * data.size / linears[name]
-            wide[kind.bits, round(each, 2)] += each > kind.bits
-    return tuple(
-        f"{bits}-bit values stored in {each:g} bits each, scales apart: {n} layers"
-        for (bits, each), n in sorted(wide.items())
-        if n
-    )
-
-
-def _parsed(text: str) -> dict[str, Any]:
+def _json(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}

@@ -50,7 +50,10 @@ _ROUNDING_S = 5e-6  # traces are kept to the microsecond
 
 
 def check(result: Result, traces: Sequence[RequestTrace], baseline_bits: float | None) -> list[str]:
-    """Sentences for what contradicts itself in an ok record; `baseline_bits` is bits per weight."""
+    """Sentences for what contradicts itself in an ok record.
+
+    `baseline_bits`: bits per weight of the baseline; None for an artifact that is not to be quantized.
+    """
     if result.status != "ok":
         return [] if result.reason else [f"a record with status {result.status} gives no reason"]
     traces = measured(traces, result.facts)
@@ -187,10 +190,10 @@ def _beyond(metrics: Mapping[str, float]) -> Iterator[str]:
 def _by_name_only(result: Result, baseline_bits: float | None) -> float | None:
     """The bits per weight if steps were taken and they are still the baseline's within 1 %.
 
-    Format `hf` is left out: pruning and distilling do not quantize. So is a step that asks for 16 or 32 bits.
+    A step that asks for 16 or 32 bits is left out.
     """
     artifact = result.artifact
-    if artifact is None or baseline_bits is None or not artifact.steps or artifact.format == "hf":
+    if artifact is None or baseline_bits is None or not artifact.steps:
         return None
     wide = {"f16", "bf16", "f32", "fp16", "fp32", "float16", "bfloat16", "float32"}
     asked = (str(v).lower() for s in artifact.steps[-1:] for k, v in s.options.items() if "dtype" not in k)

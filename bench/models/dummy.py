@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
-from bench import paths
+from bench import formats, paths
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Source
@@ -67,7 +67,7 @@ def planned(source: str) -> Source:
     config = settings(source)
     rows = {n.removesuffix(".weight"): s for n, s in tensors(config).items() if len(s) == 2}
     linears = {n: (s[0], s[1]) for n, s in rows.items() if n != "model.embed_tokens"}
-    return Source("hf", linears, config)
+    return Source(formats.CHECKPOINT, linears, config)
 
 
 def find(source: str) -> Path | None:

@@ -6,28 +6,26 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from bench import paths
+from bench import formats, paths
 from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Source
 from bench.contract.spec import Model
-from bench.formats import audit, gguf_reader
 from bench.formats import folder as model_folder
-from bench.models import download as downloads
-from bench.models import dummy as shapes
+from bench.models import download, dummy
 from bench.models.download import Report
 
-_WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.gguf", "openvino_model.*"]
-_LOCAL_ONLY = ["*.onnx*"]  # many repositories have an export beside the weights that are wanted
+_SETTINGS = ["*.json", "*.model", "*.txt", "*.jinja"]  # config, tokenizer and generation settings
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """`folder` may be a .gguf file; it is None for a Hub model or a shape that is not on this machine yet.
+    """`folder` may be a file; it is None for a Hub model or a shape that is not on this machine yet.
 
     `identity`: content hash, or Hub id at a commit, or a shape's name with its hash. `dummy`: its weights
     mean nothing. `planned`: what is known without the folder.
@@ -49,107 +47,109 @@ class Resolved:
     @property
     def source(self) -> Source:
         """What a plan may know of the model; its format alone where it is not here yet."""
-        return audit.source(self.folder) if self.folder else self.planned or Source(self.format, {}, {})
+        return formats.source(self.folder) if self.folder else self.planned or Source(self.format, {}, {})
 
 
 def resolve(model: Model, *, fetch: bool, report: Report = lambda _: None) -> Resolved:
     """Find the model here; with `fetch`, download a Hub model that is not, and draw a shape that is not.
 
-    Files are checked for being whole. `report` hears of a download.
+    Files are checked for being whole. `report` is called with the progress of a download.
     """
-    if model.source.startswith(shapes.PREFIX):
-        place = shapes.build(model.source) if fetch else shapes.find(model.source)
-        planned = shapes.planned(model.source)
-        return Resolved(place, shapes.identity(model.source), "hf", dummy=True, planned=planned)
-    folder = paths.shipped(Path(model.source).expanduser())
-    if folder.is_dir() or folder.is_file():
-        return _local(folder)
-    if folder.suffix == ".gguf":
-        raise UserError(f"model file {model.source} does not exist; name a .gguf file, a folder or a Hub id")
+    if model.source.startswith(dummy.PREFIX):
+        folder = dummy.build(model.source) if fetch else dummy.find(model.source)
+        planned = dummy.planned(model.source)
+        return Resolved(folder, dummy.identity(model.source), formats.CHECKPOINT, dummy=True, planned=planned)
+    path = paths.shipped(Path(model.source).expanduser())
+    if path.is_dir() or path.is_file():
+        return _local(path)
+    if path.suffix in formats.file_suffixes():
+        raise UserError(f"model file {model.source} does not exist; name {_a_file()}, a folder or a Hub id")
     if _is_path(model.source):
         raise UserError(f"model folder {model.source} does not exist; name a local folder or a Hub id (owner/name)")
-    local = _snapshot(model, None)
-    if local is None and fetch:
-        local = _snapshot(model, report)
-    if local is None:
-        return Resolved(None, f"hub:{model.source}@{model.revision or 'main'}", "hf")
-    return _found(local, f"hub:{model.source}@{local.name}")
+    snapshot = _snapshot(model, None)
+    if snapshot is None and fetch:
+        snapshot = _snapshot(model, report)
+    if snapshot is None:
+        return Resolved(None, f"hub:{model.source}@{model.revision or 'main'}", formats.CHECKPOINT)
+    return _read(snapshot, f"hub:{model.source}@{snapshot.name}")
 
 
-def _local(place: Path) -> Resolved:
-    if place.is_file() and place.suffix != ".gguf":
-        raise UserError(f"{place.name} is no model: name the folder it is in, or a .gguf file")
-    whole = place.absolute() if place.is_file() else place.resolve()  # a link to a file may have another name
-    found = _found(whole, "")
-    return replace(found, identity=f"sha256:{content_hash(whole)}")
+def _local(path: Path) -> Resolved:
+    if path.is_file() and path.suffix not in formats.file_suffixes():
+        raise UserError(f"{path.name} is not a model: name the folder it is in, or {_a_file()}")
+    path = path.absolute() if path.is_file() else path.resolve()  # a link to a file may have another name
+    return replace(_read(path, ""), identity=f"sha256:{content_hash(path)}")
 
 
-def _found(folder: Path, identity: str) -> Resolved:
-    config = audit.source(folder).config  # refuses a folder with no config or broken files, in one sentence
-    return Resolved(folder, identity, audit.detect_format(folder), dummy=bool(config.get(model_folder.DUMMY)))
+def _read(folder: Path, identity: str) -> Resolved:
+    config = formats.source(folder).config  # refuses a folder with no config or broken files, in one sentence
+    return Resolved(folder, identity, formats.detect(folder), dummy=bool(config.get(model_folder.DUMMY)))
+
+
+def _a_file() -> str:
+    return " or ".join(f"a {suffix} file" for suffix in formats.file_suffixes())
 
 
 def _is_path(source: str) -> bool:
-    first = Path(source).expanduser()
-    return source.startswith((".", "/", "~")) or source.count("/") > 1 or (first.parent.is_dir() and "/" in source)
+    parent = Path(source).expanduser().parent
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or (parent.is_dir() and "/" in source)
 
 
-def _snapshot(model: Model, fetch: Report | None) -> Path | None:
-    """The folder that a Hub model has here; downloaded where `fetch` is there to hear of it."""
+def _snapshot(model: Model, report: Report | None) -> Path | None:
+    """The folder of a Hub model in the Hub's cache; with `report`, downloaded to there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    total = _refuse_collection(model) if fetch else 0
+    patterns = [*_SETTINGS, *formats.weight_files(downloaded=True)]
+    total = _download_size(model, patterns) if report else 0
     try:
-        if fetch:
-            return downloads.snapshot(model.source, model.revision, _WANTED, total, fetch)
-        found = snapshot_download(model.source, revision=model.revision, allow_patterns=_WANTED, local_files_only=True)
-        return Path(found)
+        if report:
+            return download.snapshot(model.source, model.revision, patterns, total, report)
+        return Path(
+            snapshot_download(model.source, revision=model.revision, allow_patterns=patterns, local_files_only=True)
+        )
     except LocalEntryNotFoundError:
-        if fetch:
+        if report:
             raise UserError(
-                f"model '{model.source}' is no folder here and the Hugging Face Hub cannot be reached; "
+                f"model '{model.source}' is not a folder here and the Hugging Face Hub cannot be reached; "
                 "check the name and the network, or name a local folder"
             ) from None
         return None
     except Exception as error:  # noqa: BLE001  (no such repository, gated, no such revision: each has its own class)
-        last = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"model '{model.source}' cannot be had from the Hugging Face Hub: {last}") from None
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"model '{model.source}' cannot be downloaded from the Hugging Face Hub: {first}") from None
 
 
-def _refuse_collection(model: Model) -> int:
-    """UserError, before a byte is fetched, for a repository of GGUF files of which each is a whole model.
+def _download_size(model: Model, patterns: Sequence[str]) -> int:
+    """The bytes of what is to be downloaded; 0 where the Hub does not say.
 
-    The bytes of what is to be fetched; 0 where the Hub does not tell.
+    UserError for a repository of files of which each is a whole model.
     """
     from huggingface_hub import HfApi
 
-    names: list[str] = []
-    total = 0
+    sizes: dict[str, int] = {}
     with contextlib.suppress(Exception):  # what is wrong with the Hub or the name, the download says best
         info = HfApi().model_info(model.source, revision=model.revision, files_metadata=True)
-        found = info.siblings or []
-        names = [file.rfilename for file in found]
-        wanted = [file for file in found if any(fnmatchcase(file.rfilename, w) for w in _WANTED)]
-        total = sum(file.size or 0 for file in wanted)
-    several = gguf_reader.several_models([n for n in names if n.endswith(".gguf")])
-    if several and not any(n.endswith(".safetensors") for n in names):
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    several = formats.several_models(list(sizes))
+    if several and not any(name.endswith(".safetensors") for name in sizes):
         raise UserError(f"'{model.source}' holds {several}: download one of them and name the file as the model")
-    return total
+    return sum(size for name, size in sizes.items() if any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
-def content_hash(folder: Path) -> str:
-    """16 hex digits over the names and contents of the folder's model files (weights, configs, tokenizer).
+def content_hash(path: Path) -> str:
+    """16 hex digits over the names and contents of a folder's model files (weights, configs, tokenizer).
 
-    Of a .gguf file, or of the parts it was split into, the contents alone: it may be called anything.
+    Of a file, or of the parts it was split into, the contents alone: it may be called anything.
     """
-    seen = _Hashes()
-    if folder.is_file():
-        parts = [("", seen.of(f)) for f in gguf_reader.files(folder)]
+    hashes = _Hashes()
+    if path.is_file():
+        parts = [("", hashes.of(file)) for file in formats.files(path)]
     else:
-        found = (f for pattern in (*_WANTED, *_LOCAL_ONLY) for f in folder.glob(pattern))
-        parts = sorted((f.name, seen.of(f)) for f in found if f.is_file() and not f.name.startswith("."))
-    seen.save()
+        patterns = (*_SETTINGS, *formats.weight_files(downloaded=False))
+        files = {file for pattern in patterns for file in path.glob(pattern)}
+        parts = sorted((f.name, hashes.of(f)) for f in files if f.is_file() and not f.name.startswith("."))
+    hashes.save()
     return wire.digest(parts)
 
 
@@ -159,23 +159,23 @@ class _Hashes:
     def __init__(self) -> None:
         self._file = paths.cache() / "hashes.json"
         try:
-            self._known: dict[str, str] = json.loads(self._file.read_text())
+            self._by_file: dict[str, str] = json.loads(self._file.read_text())
         except (OSError, ValueError):
-            self._known = {}
-        self._new = False
+            self._by_file = {}
+        self._is_new = False
 
     def of(self, file: Path) -> str:
         stat = file.stat()
         key = f"{file}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
-        if key not in self._known:
+        if key not in self._by_file:
             with file.open("rb") as opened:
-                self._known[key] = hashlib.file_digest(opened, "sha256").hexdigest()
-            self._new = True
-        return self._known[key]
+                self._by_file[key] = hashlib.file_digest(opened, "sha256").hexdigest()
+            self._is_new = True
+        return self._by_file[key]
 
     def save(self) -> None:
-        if self._new and os.access(paths.cache_folder(), os.W_OK):
-            wire.write(self._file, json.dumps(self._known))
+        if self._is_new and os.access(paths.cache_folder(), os.W_OK):
+            wire.write(self._file, json.dumps(self._by_file))
 
 
 def public(source: str) -> str:

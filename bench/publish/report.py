@@ -24,7 +24,7 @@ from bench.publish.tables import build, render
 from bench.store import Store
 
 _NOTICE = "Written by `python -m bench report` from the records beside it; what is changed by hand is lost."
-_DOCUMENTS = ("REPORT.md", "README.md")
+_DOCUMENTS = ("REPORT.md", "README.md", "docs/*.md")  # beside the folder of results
 
 
 def write(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
@@ -85,7 +85,7 @@ def _read(store: Store) -> Records:
 
 
 def _texts(root: Path, committed: Records, documents: Sequence[Path]) -> dict[Path, str]:
-    paths = documents or [path for name in _DOCUMENTS if (path := root.parent / name).is_file()]
+    paths = documents or sorted(path for pattern in _DOCUMENTS for path in root.parent.glob(pattern))
     return tables(root, committed) | {path: document.filled(path, committed) for path in paths}
 
 

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import paths
+from bench import formats, paths
 from bench.contract import hooks, plugins, wire
 from bench.contract.errors import CellError, UserError
 from bench.contract.job import Job
 from bench.contract.record import Artifact, Audit, Hardware, Source
 from bench.contract.spec import Options, Recipe, Step
 from bench.envs import environment
-from bench.formats import audit
 from bench.models.resolve import Resolved
 from bench.process import cache, supervisor
 from bench.suite import config
@@ -127,16 +126,16 @@ def make(
     CellError where a step fails.
     """
     source = resolved.local_folder
-    linears = dict(audit.source(source).linears)
-    original = audit.audit(source, linears or None)
+    linears = dict(formats.source(source).linears)
+    original = formats.audit(source, linears or None)
     built = BuiltArtifact(
         source, Artifact(wire.digest(resolved.identity), original.format, resolved.identity, (), original)
     )
     for count, digest in enumerate(digests(resolved.identity, steps)[: len(steps)], start=1):
         build = partial(_take, steps[:count], built, digest, resolved, linears, hardware, report, timeout_s)
         built = cache.build_once(_folder(digest), partial(find, digest), build)
-        if built.artifact.format == "hf":  # whose shapes may be others now
-            linears = dict(audit.source(built.folder).linears)
+        if formats.holds_floats(built.artifact.format):  # whose shapes may be others now
+            linears = dict(formats.source(built.folder).linears)
     return built
 
 
@@ -201,7 +200,7 @@ def _take(
 def _audited(folder: Path, linears: dict[str, tuple[int, int]], method: hooks.Method) -> Audit:
     """A method that reshapes is read by the shapes it wrote."""
     try:
-        written = audit.audit(
+        written = formats.audit(
             folder, None if hooks.plugin_has(method, "output_source") else linears or None, zeros=True
         )
     except UserError as error:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from bench import formats
 from bench.contract import plugins
-from bench.contract.record import Architecture, Hardware, Source
+from bench.contract.record import Hardware, Parameters, Source
 from bench.contract.spec import Cell, Scalar, Step
 from bench.contract.workload import Workload
-from bench.formats import architecture, audit, gguf_reader
+from bench.formats import architecture
 from bench.formats import folder as model_folder
 from bench.measure.memory import widths_bytes
 from bench.models.resolve import Resolved
@@ -24,23 +25,7 @@ from bench.models.resolve import Resolved
 _GIB = 1024**3
 _UNKNOWN_KV = 1.0  # bytes: 8 bits, the narrowest that an engine here chooses by itself
 _CONTEXT_BYTES = 128 << 20  # an allowance, not a measurement: a CUDA context and its kernels take more
-_GRAPHS = (".onnx", ".data", ".bin")  # of ONNX and OpenVINO
 _LOGIT_BYTES = 4  # a row of logits per sequence, in float32, to choose its next token by
-# Formats that keep what is not quantized in a floating type, which the engine converts to its own.
-_MIXED = frozenset({"hf", "gptq", "awq", "bnb", "torchao", "compressed-tensors"})
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """A model's parameters by how they are kept. `stored_bytes` are those of its weight files.
-
-    `linear`: of the layers that methods quantize; `rest`: embeddings, norms and a head of its own.
-    """
-
-    linear: int
-    rest: int
-    stored_bytes: int
-    architecture: Architecture | None
 
 
 @dataclass(frozen=True)
@@ -77,7 +62,7 @@ def footprint_of(steps: tuple[Step, ...], resolved: Resolved) -> Footprint | Non
         return Footprint(resolved.format, parameters, None)
     method, options = plugins.method_of(steps[-1])
     bits, written = method.weight_bits(options), method.WRITES
-    if bits is None and written != "hf":
+    if bits is None and not formats.holds_floats(written):
         return None
     return Footprint(written, _reshaped(steps, resolved.source, parameters), bits)
 
@@ -122,12 +107,12 @@ def why_too_large(cell: Cell, model: Footprint | None, hardware: Hardware) -> st
 def _weights(model: Footprint, dtype: str) -> int:
     """Bytes on the device. What is no linear layer has the engine's own floating type, where it has one."""
     parameters, bits = model.parameters, model.bits
-    if bits is None and (model.format != "hf" or not widths_bytes(dtype)):
+    if bits is None and (not formats.holds_floats(model.format) or not widths_bytes(dtype)):
         return parameters.stored_bytes
     width = next(iter(widths_bytes(dtype)), 2.0)
     if bits is None:
         return int((parameters.linear + parameters.rest) * width)
-    if model.format in _MIXED:
+    if formats.converts_floats(model.format):
         return int(parameters.linear * bits / 8 + parameters.rest * width)
     shape = parameters.architecture
     head = shape.vocab_size * shape.hidden if shape else 0
@@ -148,18 +133,7 @@ def _kv_bytes(options: Mapping[str, Scalar], dtype: str) -> float:
 
 @cache
 def _parameters(folder: Path) -> Parameters:
-    source = audit.source(folder)
-    if source.format == "gguf":
-        return _of_gguf(folder)
-    if source.format in audit.APART:
-        files = [f for f in folder.iterdir() if f.suffix in _GRAPHS and f.is_file()]
-        return Parameters(0, 0, sum(f.stat().st_size for f in files), None)
-    stored = model_folder.read_headers(folder).tensors.values()
-    linear = _linear(source)
-    elements = sum(tensor.elements for tensor in stored)
-    return Parameters(
-        linear, max(0, elements - linear), sum(tensor.size for tensor in stored), architecture.of_config(source.config)
-    )
+    return formats.parameters(folder)
 
 
 def _of_plan(source: Source) -> Parameters:
@@ -168,20 +142,6 @@ def _of_plan(source: Source) -> Parameters:
     tables = 1 if shape is None or shape.tied_head else 2
     rest = shape.vocab_size * shape.hidden * tables if shape else 0
     return Parameters(linear, rest, 2 * (linear + rest), shape)
-
-
-def _of_gguf(folder: Path) -> Parameters:
-    """The embedding may stay in the host's memory where the head is another tensor."""
-    stored = gguf_reader.read(folder).tensors
-    embedding = stored.get("token_embd.weight")
-    rest = embedding.elements if embedding else 0
-    apart = embedding.size if embedding and "output.weight" in stored else 0
-    return Parameters(
-        sum(tensor.elements for tensor in stored.values()) - rest,
-        rest,
-        sum(tensor.size for tensor in stored.values()) - apart,
-        architecture.read(folder),
-    )
 
 
 def _linear(source: Source) -> int:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import formats
 from bench.contract.hooks import Task
 from bench.contract.record import RequestTrace, Result
-from bench.formats import architecture
 from bench.measure import energy, latency, memory, online_load, roofline, throughput
 
 
@@ -35,5 +35,5 @@ def roofline_facts(folder: Path, ceiling: Mapping[str, Any]) -> dict[str, Any]:
 
     Nothing for a model that is no plain decoder.
     """
-    shape = architecture.read(folder)
+    shape = formats.read_architecture(folder)
     return {} if shape is None else {"architecture": dataclasses.asdict(shape), **ceiling}

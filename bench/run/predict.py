@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from bench import formats
 from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Architecture, Ceiling, Gpu, Hardware, Result
@@ -148,7 +149,7 @@ def _least(
     context = load.prompt_tokens + load.new_tokens / 2
     head = 0 if shape.tied_head else shape.vocab_size * shape.hidden
     parameters = footprint.parameters.linear + head
-    unread = head * 2 if footprint.format != "gguf" else 0  # the embedding, which llama.cpp leaves with the host
+    unread = head * 2 if formats.converts_floats(footprint.format) else 0  # else the host keeps the embedding
     weights = need.weights_bytes - unread
     kept = load.batch * roofline.kv_bytes(shape, 16.0, context)
     work = load.batch * roofline.token_flop(shape, parameters, context)

@@ -18,13 +18,12 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from bench import paths
+from bench import formats, paths
 from bench.contract.errors import CellError
 from bench.contract.job import Answer
 from bench.contract.record import Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Recipe
 from bench.envs import environment
-from bench.formats import audit
 from bench.machine import counters, guard, nvml
 from bench.machine.hardware import slug_of
 from bench.measure import sanity
@@ -211,7 +210,8 @@ class Runner:
     def _measured(self, item: PlannedRound, record: Result, answer: Answer) -> Result:
         """The record with its metrics; failed where these contradict each other."""
         record = replace(record, metrics=metrics.metrics(record, answer.traces, item.task))
-        if not (faults := sanity.check(record, answer.traces, self._original_bits)):
+        bits = None if formats.holds_floats(item.artifact.format) else self._original_bits
+        if not (faults := sanity.check(record, answer.traces, bits)):
             return record
         finite = {k: v for k, v in record.metrics.items() if math.isfinite(v)}  # JSON has no NaN
         reason = f"refused as impossible: {'; '.join(faults)}"
@@ -232,7 +232,7 @@ class Runner:
 
     @cached_property
     def _original_bits(self) -> float:
-        return audit.audit(self._plan.resolved.local_folder, None).bits_per_weight
+        return formats.audit(self._plan.resolved.local_folder, None).bits_per_weight
 
 
 def _ready(built: T | CellError) -> T:

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench import formats
 from bench.contract import plugins, wire
 from bench.contract.job import Answer, Job, JobKind
 from bench.contract.spec import Cell, Suite, Task
 from bench.envs import environment
-from bench.formats import audit
 from bench.models.resolve import Resolved
 from bench.process import cache, supervisor
 from bench.run import artifacts
@@ -25,10 +25,10 @@ from bench.run.planned import PlannedArtifact, Reference, Requests
 
 
 def baseline(planned: Sequence[PlannedArtifact]) -> PlannedArtifact:
-    """The tables' rule: the recipe of that name, else one without steps, else the first in format hf."""
+    """The tables' rule: the recipe of that name, else one without steps, else the first in plain floats."""
     named = [a for a in planned if a.recipe.name == "baseline"]
     stepless = [a for a in planned if not a.recipe.steps]
-    original = [a for a in planned if a.format == "hf"]
+    original = [a for a in planned if formats.holds_floats(a.format)]
     return next(iter([*named, *stepless, *original, *planned]))
 
 
@@ -117,7 +117,7 @@ def requests_folder(requests: Requests, suite: Suite, report: Report) -> Path:
     def fill(part: Path) -> Mapping[str, Any]:
         report(f"{requests.task.title}: building the requests")
         tokenizer = _tokenizer_folder(requests, suite, report)
-        context = requests.context or audit.audit(requests.resolved.local_folder, None).context
+        context = requests.context or formats.audit(requests.resolved.local_folder, None).context
         job = replace(_job(requests, "ask", tokenizer), out=str(part), context=context)
         return _run(job, requests.task_module.ENV, suite, report).answer.facts
 

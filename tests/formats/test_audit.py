@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from bench import formats
 from bench.contract.errors import UserError
-from bench.formats import audit
 from bench.formats import folder as model_folder
 from tests.formats.gguf_models import CONTEXT, write
 
@@ -79,7 +79,7 @@ def test_bits_per_weight_count_every_byte_but_the_bias(
     tmp_path: Path, kind: str, tensors: dict[str, Any], quantization: dict[str, Any], size: int, reference: Any
 ) -> None:
     """Scales, zeros and tables are counted, a bias is not, and the format alone gives the same parameters."""
-    found = audit.audit(_folder(tmp_path, tensors, quantization), reference)
+    found = formats.audit(_folder(tmp_path, tensors, quantization), reference)
 
     assert found.format == kind
     assert found.linear_bytes == size
@@ -92,7 +92,7 @@ def test_bits_per_weight_count_every_byte_but_the_bias(
 def test_the_whole_account_of_an_unquantized_model(tmp_path: Path) -> None:
     """Parameters, bytes, types, vocabulary and context of a tied model without quantization."""
     folder = _folder(tmp_path, {f"{LAYER}.weight": np.zeros((256, 512), np.float16)})
-    found = audit.audit(folder, None)
+    found = formats.audit(folder, None)
 
     assert found.format == "hf"
     assert (found.bits_per_weight, found.quantized_fraction) == (16.0, 0.0)
@@ -108,7 +108,7 @@ def test_an_untied_head_counts_as_a_linear_layer_left_whole(tmp_path: Path) -> N
     head = {"lm_head.weight": np.zeros((64, 512), np.float16)}
     quantization = {"quant_method": "gptq", "bits": 4}
     folder = _folder(tmp_path, {**_gptq(), **head}, quantization, tie_word_embeddings=False)
-    found = audit.audit(folder, {**SHAPE, "lm_head": (64, 512)})
+    found = formats.audit(folder, {**SHAPE, "lm_head": (64, 512)})
 
     assert not found.tied_head
     assert found.linear_parameters == 131072 + 32768
@@ -119,7 +119,7 @@ def test_an_untied_head_counts_as_a_linear_layer_left_whole(tmp_path: Path) -> N
 def test_a_quantization_in_name_only_is_seen(tmp_path: Path) -> None:
     """A config that says GPTQ over weights in 16 bits has nothing quantized."""
     folder = _folder(tmp_path, {f"{LAYER}.weight": np.zeros((256, 512), np.float16)}, {"quant_method": "gptq"})
-    found = audit.audit(folder, SHAPE)
+    found = formats.audit(folder, SHAPE)
 
     assert (found.bits_per_weight, found.quantized_fraction) == (16.0, 0.0)
 
@@ -133,17 +133,17 @@ def test_source_tells_the_linear_layers(tmp_path: Path) -> None:
         "model.layers.0.conv.weight": np.zeros((4, 1, 3), np.float16),
     }
 
-    assert audit.source(_folder(tmp_path, tensors)).linears == SHAPE
-    untied = audit.source(_folder(tmp_path, tensors, tie_word_embeddings=False))
+    assert formats.source(_folder(tmp_path, tensors)).linears == SHAPE
+    untied = formats.source(_folder(tmp_path, tensors, tie_word_embeddings=False))
     assert untied.linears == {**SHAPE, "lm_head": (64, 512)}
-    assert audit.source(_folder(tmp_path, _gptq(), {"quant_method": "gptq"})).linears == {}
+    assert formats.source(_folder(tmp_path, _gptq(), {"quant_method": "gptq"})).linears == {}
 
 
 def test_gpt2_stores_its_linear_layers_the_other_way_round(tmp_path: Path) -> None:
     """Conv1D weights are (in, out), and are told as (out, in)."""
     tensors = {"h.0.mlp.c_fc.weight": np.zeros((512, 256), np.float16), "wpe.weight": np.zeros((8, 512), np.float16)}
 
-    assert audit.source(_folder(tmp_path, tensors, model_type="gpt2")).linears == {"h.0.mlp.c_fc": (256, 512)}
+    assert formats.source(_folder(tmp_path, tensors, model_type="gpt2")).linears == {"h.0.mlp.c_fc": (256, 512)}
 
 
 @pytest.mark.parametrize(
@@ -159,17 +159,17 @@ def test_gpt2_stores_its_linear_layers_the_other_way_round(tmp_path: Path) -> No
 )
 def test_format_is_what_the_config_says(tmp_path: Path, quantization: dict[str, Any] | None, name: str) -> None:
     """The quantization method of config.json names the format."""
-    assert audit.detect_format(_folder(tmp_path, {}, quantization)) == name
+    assert formats.detect(_folder(tmp_path, {}, quantization)) == name
 
 
 def test_a_gguf_folder_needs_no_config(tmp_path: Path) -> None:
     """A .gguf file, or a folder with one and no safetensors, has the format gguf."""
     write(tmp_path / "model.gguf")
 
-    assert audit.detect_format(tmp_path) == "gguf"
-    assert audit.source(tmp_path) == audit.source(tmp_path / "model.gguf")
-    assert audit.source(tmp_path).config["max_position_embeddings"] == CONTEXT
-    assert audit.detect_format(_folder(tmp_path, {})) == "hf"
+    assert formats.detect(tmp_path) == "gguf"
+    assert formats.source(tmp_path) == formats.source(tmp_path / "model.gguf")
+    assert formats.source(tmp_path).config["max_position_embeddings"] == CONTEXT
+    assert formats.detect(_folder(tmp_path, {})) == "hf"
 
 
 @pytest.mark.parametrize("cut", [0, 5, 40, -1])
@@ -180,7 +180,7 @@ def test_a_truncated_file_is_refused_wherever_it_was_cut(tmp_path: Path, cut: in
     (folder / "model.safetensors").write_bytes(whole[:cut])
 
     with pytest.raises(UserError, match=r"model\.safetensors is cut short"):
-        audit.source(folder)
+        formats.source(folder)
 
 
 def _raw(header: object, data: bytes = b"") -> bytes:
@@ -216,31 +216,31 @@ def test_shards_are_read_by_their_index(tmp_path: Path) -> None:
     index = {**dict.fromkeys(BLOCK, "model.safetensors"), f"{LAYER}.weight": "b.safetensors"}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
 
-    assert audit.audit(folder, None).linear_parameters == 131072
+    assert formats.audit(folder, None).linear_parameters == 131072
 
     save_file({"other": np.zeros(1, np.float16)}, folder / "b.safetensors")
     with pytest.raises(UserError, match=rf"b\.safetensors does not hold tensor {LAYER}\.weight"):
-        audit.source(folder)
+        formats.source(folder)
     (folder / "b.safetensors").unlink()
     with pytest.raises(UserError, match=r"weight file b\.safetensors is missing"):
-        audit.source(folder)
+        formats.source(folder)
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     """No folder, no config, no weights, only a pickle: a sentence each."""
     with pytest.raises(UserError, match="does not exist"):
-        audit.source(tmp_path / "nowhere")
+        formats.source(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"no config\.json"):
-        audit.source(tmp_path)
+        formats.source(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
-        audit.source(tmp_path)
+        formats.source(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="no safetensors file"):
-        audit.source(tmp_path)
+        formats.source(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(UserError, match="pickle"):
-        audit.source(tmp_path)
+        formats.source(tmp_path)
 
 
 def test_layers_under_other_names_are_not_guessed(tmp_path: Path) -> None:
@@ -248,6 +248,6 @@ def test_layers_under_other_names_are_not_guessed(tmp_path: Path) -> None:
     folder = _folder(tmp_path, {f"{LAYER}.weight": np.zeros((256, 512), np.float16)})
 
     with pytest.raises(UserError, match="none of the model's linear layers"):
-        audit.audit(folder, {"h.0.other": (256, 512)})
-    notes = audit.audit(folder, {**SHAPE, "h.0.other": (256, 512)}).notes
+        formats.audit(folder, {"h.0.other": (256, 512)})
+    notes = formats.audit(folder, {**SHAPE, "h.0.other": (256, 512)}).notes
     assert notes == ("not stored under its name: h.0.other",)

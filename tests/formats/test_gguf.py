@@ -12,8 +12,9 @@ import pytest
 from gguf.constants import GGMLQuantizationType as Type
 from gguf.constants import LlamaFileType as File
 
+from bench import formats
 from bench.contract.errors import UserError
-from bench.formats import audit, gguf_reader
+from bench.formats import gguf_reader
 from tests.formats.gguf_models import CONTEXT, SHAPES, VOCABULARY, WIDTH, write
 
 LINEAR = sum(rows * columns for rows, columns in SHAPES.values())
@@ -37,7 +38,7 @@ def test_tensors_are_those_the_package_reads(tmp_path: Path, kind: Type) -> None
 )
 def test_bits_per_weight_count_the_scales(tmp_path: Path, kind: Type, bits: float) -> None:
     """A block of 32 has a 16-bit scale; embedding and norm are not linear; a tied head is not stored."""
-    found = audit.audit(write(tmp_path / "m.gguf", kind), None)
+    found = formats.audit(write(tmp_path / "m.gguf", kind), None)
 
     assert (found.format, found.bits_per_weight, found.linear_parameters) == ("gguf", bits, LINEAR)
     assert found.quantized_fraction == float(bits < 16)
@@ -59,19 +60,19 @@ def test_a_stored_head_and_stacked_experts_are_linear(tmp_path: Path) -> None:
         "blk.0.attn_norm": (WIDTH,),
     }
     file = write(tmp_path / "m.gguf", {"output": Type.Q8_0}, shapes=shapes)
-    found = audit.audit(file, None)
+    found = formats.audit(file, None)
 
     assert found.linear_parameters == VOCABULARY * WIDTH + 4 * 32 * WIDTH + 4 * WIDTH
     assert not found.tied_head
     assert found.notes == ("not quantized: blk.0.ffn_gate_inp, blk.0.ffn_up_exps",)
-    assert audit.source(file).linears["blk.0.ffn_up_exps"] == (4 * 32, WIDTH)
+    assert formats.source(file).linears["blk.0.ffn_up_exps"] == (4 * 32, WIDTH)
 
 
 def test_a_fallback_of_a_k_quant_is_told(tmp_path: Path) -> None:
     """Rows that blocks of 256 do not divide are stored in another type, which the quantizer only logs."""
     shapes = {**SHAPES, **{f"blk.{n}.ffn_down": SHAPES["blk.0.ffn_down"] for n in (1, 2, 3)}}
     types = {**dict.fromkeys(shapes, Type.Q5_0), **K_TYPES}
-    found = audit.audit(write(tmp_path / "m.gguf", types, file_type=File.MOSTLY_Q4_K_M, shapes=shapes), None)
+    found = formats.audit(write(tmp_path / "m.gguf", types, file_type=File.MOSTLY_Q4_K_M, shapes=shapes), None)
 
     assert found.tensor_types == {"f16": 1, "f32": 1, "q4_K": 3, "q5_0": 4}
     note = "rows of 192 are no multiple of 256, stored as q5_0 instead: blk.0.ffn_down and 3 more"
@@ -81,17 +82,17 @@ def test_a_fallback_of_a_k_quant_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file_type", [None, File.MOSTLY_Q5_0, File.MOSTLY_IQ4_NL, File.GUESSED, 999])
 def test_types_of_small_blocks_fall_back_to_nothing(tmp_path: Path, file_type: int | None) -> None:
     """Blocks of 32 divide the rows; a type that is not named or not known says nothing of blocks."""
-    assert audit.audit(write(tmp_path / "m.gguf", Type.Q5_0, file_type=file_type), None).notes == ()
+    assert formats.audit(write(tmp_path / "m.gguf", Type.Q5_0, file_type=file_type), None).notes == ()
 
 
 def test_a_folder_counts_all_it_holds(tmp_path: Path) -> None:
     """The one GGUF file of a folder is its model; the total has the files beside it."""
     write(tmp_path / "m.gguf")
     (tmp_path / "tokenizer.json").write_text("{}")
-    alone = audit.audit(tmp_path / "m.gguf", None)
+    alone = formats.audit(tmp_path / "m.gguf", None)
 
-    assert audit.audit(tmp_path, None).total_bytes == alone.total_bytes + 2
-    assert audit.audit(tmp_path, None).weight_bytes == alone.weight_bytes
+    assert formats.audit(tmp_path, None).total_bytes == alone.total_bytes + 2
+    assert formats.audit(tmp_path, None).weight_bytes == alone.weight_bytes
 
 
 def _split(folder: Path) -> list[Path]:
@@ -106,9 +107,9 @@ def _split(folder: Path) -> list[Path]:
 def test_a_split_model_is_read_from_all_its_parts(tmp_path: Path) -> None:
     """Named by its first part or by its folder; bytes and layers of both parts count."""
     files = _split(tmp_path)
-    found = audit.audit(files[0], None)
+    found = formats.audit(files[0], None)
 
-    assert set(audit.source(tmp_path).linears) == {"blk.0.attn_q", "blk.0.ffn_up"}
+    assert set(formats.source(tmp_path).linears) == {"blk.0.attn_q", "blk.0.ffn_up"}
     assert found.total_bytes == sum(file.stat().st_size for file in files)
     assert gguf_reader.files(tmp_path) == tuple(files)
 
@@ -188,15 +189,15 @@ def test_a_file_without_linear_layers_is_no_model(tmp_path: Path) -> None:
     file = write(tmp_path / "m.gguf", shapes={})
 
     with pytest.raises(UserError, match=r"m\.gguf stores no linear layer"):
-        audit.source(file)
+        formats.source(file)
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     """What is kept within the process goes by size and time of change."""
     file = tmp_path / "m.gguf"
-    first = audit.audit(write(file, Type.Q8_0), None).bits_per_weight
+    first = formats.audit(write(file, Type.Q8_0), None).bits_per_weight
 
-    assert (first, audit.audit(write(file, Type.Q4_0), None).bits_per_weight) == (8.5, 4.5)
+    assert (first, formats.audit(write(file, Type.Q4_0), None).bits_per_weight) == (8.5, 4.5)
 
 
 def test_a_large_vocabulary_is_passed_over_quickly(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bench import formats
 from bench.contract.errors import UserError
-from bench.formats import audit
 from bench.models import resolve
 
 _HIDDEN, _WIDE, _VOCAB = 64, 128, 256
@@ -61,14 +61,14 @@ def test_bits_are_those_of_packed_weights_with_their_scales(tmp_path: Path) -> N
         _constant("norm", (_HIDDEN,)),
         _constant("cos_cache", (512, 16)),
     ]
-    found = audit.audit(_write(tmp_path, [gather, node], constants), None)
+    found = formats.audit(_write(tmp_path, [gather, node], constants), None)
 
     assert (found.format, found.bits_per_weight, found.quantized_fraction) == ("onnx", 5.0, 1.0)
     assert found.linear_parameters == _WIDE * _HIDDEN
     assert found.parameters == _WIDE * _HIDDEN + _VOCAB * _HIDDEN + _HIDDEN
     assert (found.vocab_size, found.context) == (_VOCAB, 512)
     assert found.tensor_types == {"float": 4, "uint8": 1}
-    assert audit.source(tmp_path).linears == {"model.layers.0.self_attn.q_proj": (_WIDE, _HIDDEN)}
+    assert formats.source(tmp_path).linears == {"model.layers.0.self_attn.q_proj": (_WIDE, _HIDDEN)}
 
 
 def test_a_head_that_is_the_embedding_turned_is_tied(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_head_that_is_the_embedding_turned_is_tied(tmp_path: Path) -> None:
     layer = helper.make_node("MatMul", ["x", "up"], ["y"], name="/model/layers.0/mlp/up_proj/MatMul")
     head = helper.make_node("MatMul", ["y", "head"], ["logits"], name="/lm_head/MatMul")
     constants = [_constant("head", (_HIDDEN, _VOCAB)), _constant("up", (_HIDDEN, _HIDDEN))]
-    found = audit.audit(_write(tmp_path, [turned, gather, layer, head], constants), None)
+    found = formats.audit(_write(tmp_path, [turned, gather, layer, head], constants), None)
 
     assert found.tied_head
     assert found.linear_parameters == _HIDDEN * _HIDDEN
@@ -91,7 +91,7 @@ def test_a_layer_left_wide_is_named(tmp_path: Path) -> None:
     small, constants = _packed("/model/layers.0/mlp/up_proj/MatMul_Q8", _HIDDEN, _HIDDEN, 8, 64)
     wide = helper.make_node("MatMul", ["y", "down"], ["logits"], name="/model/layers.0/mlp/down_proj/MatMul")
     constants.append(_constant("down", (_HIDDEN, _HIDDEN)))
-    found = audit.audit(_write(tmp_path, [small, wide], constants), None)
+    found = formats.audit(_write(tmp_path, [small, wide], constants), None)
 
     assert found.quantized_fraction == 0.5
     assert found.bits_per_weight == (8.5 + 32) / 2
@@ -110,7 +110,7 @@ def test_integers_behind_a_scale_are_counted_with_it(tmp_path: Path) -> None:
         _constant("v", (_WIDE, _HIDDEN), np.int8),
         _constant("v_scale", (_HIDDEN,)),
     ]
-    found = audit.audit(_write(tmp_path, [dynamic, undone, product], constants), None)
+    found = formats.audit(_write(tmp_path, [dynamic, undone, product], constants), None)
 
     assert found.linear_bytes == 2 * _HIDDEN * _WIDE + 4 * _WIDE + _WIDE + 4 * _HIDDEN
     assert found.quantized_fraction == 1.0
@@ -121,7 +121,7 @@ def test_a_product_of_two_computed_values_is_no_layer(tmp_path: Path) -> None:
     product = helper.make_node("MatMul", ["input_ids", "input_ids"], ["logits"])
 
     with pytest.raises(UserError, match="no linear layer"):
-        audit.audit(_write(tmp_path, [product], []), None)
+        formats.audit(_write(tmp_path, [product], []), None)
 
 
 def test_data_that_is_cut_short_or_missing_is_said(tmp_path: Path) -> None:
@@ -136,16 +136,16 @@ def test_data_that_is_cut_short_or_missing_is_said(tmp_path: Path) -> None:
         size_threshold=0,
     )
     data, model = tmp_path / "model.onnx.data", tmp_path / "model.onnx"
-    assert audit.audit(tmp_path, None).linear_bytes == 4 * _HIDDEN * _WIDE
+    assert formats.audit(tmp_path, None).linear_bytes == 4 * _HIDDEN * _WIDE
     before = resolve.content_hash(tmp_path)
 
     data.write_bytes(data.read_bytes()[:-8])
     assert resolve.content_hash(tmp_path) != before
     with pytest.raises(UserError, match=r"model\.onnx\.data is missing or cut short: tensor w ends"):
-        audit.audit(tmp_path, None)
+        formats.audit(tmp_path, None)
     model.write_bytes(model.read_bytes()[:-9])
     with pytest.raises(UserError, match="no ONNX model"):
-        audit.audit(tmp_path, None)
+        formats.audit(tmp_path, None)
     model.unlink()
     with pytest.raises(UserError, match=r"lacks model\.onnx"):
-        audit.audit(tmp_path, None)
+        formats.audit(tmp_path, None)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bench import formats
 from bench.contract.errors import UserError
-from bench.formats import audit, openvino
 
 # An embedding that is the head too; a linear layer of 8 x 16 in int4 with scales and zero points per group
 # of 8; one of 8 x 8 in f32; a product with a table of positions, which is no layer.
@@ -59,7 +59,7 @@ def _write(folder: Path, before: str = "", cut: int = 0) -> Path:
 
 def test_a_weight_is_counted_with_its_scales_and_zero_points(tmp_path: Path) -> None:
     """104 bytes of 128 int4 weights and 256 of 64 in f32; the shape it is brought to is no part of it."""
-    found = audit.audit(_write(tmp_path), None)
+    found = formats.audit(_write(tmp_path), None)
 
     assert found.format == "openvino"
     assert found.linear_parameters == 192
@@ -73,7 +73,7 @@ def test_a_weight_is_counted_with_its_scales_and_zero_points(tmp_path: Path) -> 
 
 def test_a_head_that_is_the_embedding_is_no_linear_layer(tmp_path: Path) -> None:
     """It is stored once, and counted outside them with the norm and the table of positions."""
-    found = audit.audit(_write(tmp_path), None)
+    found = formats.audit(_write(tmp_path), None)
 
     assert found.tied_head
     assert found.parameters == 192 + 32 * 16 + 16 + 4
@@ -83,12 +83,12 @@ def test_layers_that_are_missing_are_named(tmp_path: Path) -> None:
     """Those of the model it was made from that the graph has not."""
     reference = {"model.layers.0.mlp.up_proj": (8, 16), "model.layers.0.mlp.gate_proj": (8, 16)}
 
-    assert "not stored under its name: model.layers.0.mlp.gate_proj" in audit.audit(_write(tmp_path), reference).notes
+    assert "not stored under its name: model.layers.0.mlp.gate_proj" in formats.audit(_write(tmp_path), reference).notes
 
 
 def test_a_source_has_its_layers_with_their_shapes(tmp_path: Path) -> None:
     """Groups of inputs are counted together."""
-    found = audit.source(_write(tmp_path))
+    found = formats.source(_write(tmp_path))
 
     assert found.linears["model.layers.0.mlp.up_proj"] == (8, 16)
 
@@ -96,7 +96,7 @@ def test_a_source_has_its_layers_with_their_shapes(tmp_path: Path) -> None:
 def test_weights_cut_short_are_found(tmp_path: Path) -> None:
     """By what the graph says lies in them."""
     with pytest.raises(UserError, match=r"openvino_model\.bin is missing or cut short"):
-        audit.audit(_write(tmp_path, cut=1), None)
+        formats.audit(_write(tmp_path, cut=1), None)
 
 
 def test_a_document_type_is_refused(tmp_path: Path) -> None:
@@ -104,14 +104,14 @@ def test_a_document_type_is_refused(tmp_path: Path) -> None:
     bomb = '<!DOCTYPE net [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
 
     with pytest.raises(UserError, match="document type of its own"):
-        openvino.audit(_write(tmp_path, before=bomb), None)
+        formats.audit(_write(tmp_path, before=bomb), None)
 
 
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
     """Cut short, or of something else, in one sentence."""
     (_write(tmp_path) / "openvino_model.xml").write_text("<net><layers>")
     with pytest.raises(UserError, match="cannot be read as a graph"):
-        audit.audit(tmp_path, None)
+        formats.audit(tmp_path, None)
     (tmp_path / "openvino_model.xml").write_text("<net><layers></layers></net>")
     with pytest.raises(UserError, match="has no linear layer"):
-        audit.audit(tmp_path, None)
+        formats.audit(tmp_path, None)

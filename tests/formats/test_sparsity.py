@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bench.formats import audit, sparsity
+from bench import formats
+from bench.formats import sparsity
 
 LAYER = "model.layers.0.mlp.up_proj"
 
@@ -45,5 +46,5 @@ def test_an_audit_counts_zeros_only_where_it_is_asked_to(tmp_path: Path) -> None
     """Every weight is read for it, which planning must not wait for."""
     folder = _stored(tmp_path, np.zeros((4, 4), np.float32), "float32")
 
-    assert audit.audit(folder, None).zero_fraction is None
-    assert audit.audit(folder, None, zeros=True).zero_fraction == 1.0
+    assert formats.audit(folder, None).zero_fraction is None
+    assert formats.audit(folder, None, zeros=True).zero_fraction == 1.0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bench.formats import audit
+from bench import formats
 
 LAYER = "model.layers.0.mlp.up_proj"
 SHAPE = {LAYER: (256, 512)}  # 131,072 parameters
@@ -71,7 +71,7 @@ def test_every_stored_byte_of_a_weight_is_counted(
 ) -> None:
     """Values in more room than their bits are named; so is the layer that was left alone."""
     shapes = {**SHAPE, "model.layers.0.mlp.down_proj": (512, 256)} if reference else None
-    found = audit.audit(_folder(tmp_path, kind, parts, **data), shapes)
+    found = formats.audit(_folder(tmp_path, kind, parts, **data), shapes)
 
     assert found.format == "torchao"
     assert found.linear_parameters == 2 * 131072
@@ -89,7 +89,7 @@ def test_metadata_that_describes_no_weight_is_passed_over(tmp_path: Path) -> Non
         {"format": "pt", "a.weight": "not JSON", "b.weight": "[1]"},
     )
 
-    found = audit.audit(folder, None)
+    found = formats.audit(folder, None)
 
     assert (found.bits_per_weight, found.quantized_fraction) == (16.0, 0.0)
     assert found.notes == (f"not quantized: {LAYER}",)

@@ -83,7 +83,6 @@ def test_metrics_that_are_not_their_traces() -> None:
         (artifact(16.0), True),
         (artifact(15.9), True),
         (artifact(8.5), False),
-        (artifact(16.0, "hf"), False),
         (artifact(16.0, "gguf", Step("gguf", {"type": "F16"})), False),
         (artifact(16.0, "bnb", Step("bnb", {"compute_dtype": "bfloat16"})), True),
     ],
@@ -92,6 +91,7 @@ def test_quantized_by_name_only(made: Artifact, caught: bool) -> None:  # noqa: 
     """The baseline's bits per weight under a quantizer's name is caught; pruning and F16 controls are not."""
     sentences = check(replace(result(), artifact=made), [], 16.0)
     assert any("by name only" in s for s in sentences) is caught
+    assert not check(replace(result(), artifact=made), [], None)
 
 
 def test_a_failure_owes_its_reason() -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from bench import formats
 from bench.contract.errors import UserError
 from bench.contract.spec import Model
 from bench.formats import architecture
@@ -76,7 +77,7 @@ def test_what_a_plan_knows_is_what_is_built(tiny: str) -> None:
     assert built.folder is not None
     assert before.identity == built.identity
     assert before.source == built.source
-    assert architecture.read(built.folder) == architecture.of_config(before.source.config)
+    assert formats.read_architecture(built.folder) == architecture.of_config(before.source.config)
     assert (before.dummy, built.dummy) == (True, True)
 
 

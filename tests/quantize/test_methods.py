@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from bench import formats
 from bench.contract import plugins
 from bench.contract.record import Audit, Hardware, Source
-from bench.formats import audit
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"
@@ -111,7 +111,7 @@ def _run(python: Path, home: Path, code: str, *words: str) -> str:
 
 
 def _audit(made: Path, recipe: str) -> Audit:
-    return audit.audit(made / recipe, audit.source(DEMO).linears)
+    return formats.audit(made / recipe, formats.source(DEMO).linears)
 
 
 @pytest.mark.engine
@@ -132,7 +132,7 @@ def test_every_linear_layer_is_stored_in_so_many_bits(made: Path, recipe: str) -
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_format_alone_tells_the_same(made: Path, recipe: str) -> None:
     """Without the source's shapes the audit comes to the same parameters and bits."""
-    told, derived = _audit(made, recipe), audit.audit(made / recipe, None)
+    told, derived = _audit(made, recipe), formats.audit(made / recipe, None)
 
     assert derived.linear_parameters == told.linear_parameters
     assert derived.bits_per_weight == told.bits_per_weight
@@ -192,7 +192,7 @@ def test_a_method_is_a_plugin(name: str) -> None:
     assert ("core" if name == "none" else "hf") == method.ENV
     assert isinstance(method.VERSION, int)
     assert {"hf"} == method.READS
-    assert method.unsupported(method.Options(), audit.source(DEMO), CPU) is None
+    assert method.unsupported(method.Options(), formats.source(DEMO), CPU) is None
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_method_is_a_plugin(name: str) -> None:
 def test_what_cannot_work_is_said_beforehand(name: str, options: dict[str, Any], reason: str) -> None:
     """Options that this model has no room for are refused with the layer and the number."""
     method = plugins.load(plugins.METHODS, name)
-    said = method.unsupported(method.Options(**options), audit.source(DEMO), CPU)
+    said = method.unsupported(method.Options(**options), formats.source(DEMO), CPU)
 
     assert said is not None
     assert re.search(reason, said)

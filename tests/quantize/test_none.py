@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from bench import formats
 from bench.contract.errors import UserError
-from bench.formats import audit
 from bench.formats import folder as model_folder
 from quantize.methods import none
 
@@ -69,7 +69,7 @@ def test_the_demo_model_comes_back_bit_for_bit(tmp_path: Path) -> None:
 def test_bits_per_weight_are_the_type_s(tmp_path: Path) -> None:
     """The audit of the baseline reads 32 and 16 bits, and nothing quantized."""
     for dtype, bits in (("float32", 32.0), ("bfloat16", 16.0)):
-        found = audit.audit(_apply(DEMO, dtype, tmp_path / dtype), audit.source(DEMO).linears)
+        found = formats.audit(_apply(DEMO, dtype, tmp_path / dtype), formats.source(DEMO).linears)
         assert (found.bits_per_weight, found.quantized_fraction) == (bits, 0.0)
 
 

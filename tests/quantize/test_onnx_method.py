@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from bench import formats
 from bench.contract import plugins
 from bench.contract.record import Hardware, Source
-from bench.formats import audit
 
 _DEMO = Path(__file__).resolve().parents[2] / "models" / "demo"
 _CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
@@ -30,7 +30,7 @@ _CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
 def test_what_cannot_be_made_is_said_beforehand(options: dict[str, Any], reason: str) -> None:
     """Precisions without a provider, and names that the builder takes for one precision only."""
     method = plugins.load(plugins.METHODS, "onnx")
-    said = method.unsupported(method.Options(**options), audit.source(_DEMO), _CPU)
+    said = method.unsupported(method.Options(**options), formats.source(_DEMO), _CPU)
 
     assert reason in (said or "")
     assert bool(said) == bool(reason)

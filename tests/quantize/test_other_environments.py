@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from bench import formats
 from bench.contract import plugins
 from bench.contract.record import Gpu, Hardware
 from bench.contract.spec import Step
 from bench.envs import environment
-from bench.formats import audit
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"
@@ -106,7 +106,7 @@ def _writes(step: Step) -> str:
 @pytest.mark.parametrize("name", STEPS)
 def test_every_linear_layer_is_stored_in_so_many_bits(made: Path, name: str) -> None:
     """Bits per weight are the scheme's arithmetic, with the source's shapes or without them."""
-    found, derived = (audit.audit(made / name, known) for known in (audit.source(DEMO).linears, None))
+    found, derived = (formats.audit(made / name, known) for known in (formats.source(DEMO).linears, None))
     least, most = BITS[name]
 
     assert least <= found.bits_per_weight <= most
@@ -176,6 +176,6 @@ def test_what_cannot_work_is_said_beforehand(
     """Before an environment is built: which library, which option, and what to use instead."""
     method = plugins.load(plugins.METHODS, name)
     here = CPU if gpu is None else Hardware("cuda:0", "g", "g", 0, "c", 2, 0, (), "float16", "linux", (gpu,))
-    said = method.unsupported(method.Options(**options), audit.source(DEMO), here)
+    said = method.unsupported(method.Options(**options), formats.source(DEMO), here)
 
     assert said is None if reason is None else reason in str(said)

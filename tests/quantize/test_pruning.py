@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.formats import audit
+from bench import formats
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"
@@ -55,7 +55,7 @@ def test_the_files_hold_the_sparsity_that_was_asked_for(
     pattern: bool,  # noqa: FBT001
 ) -> None:
     """Counted in what was written: half of the weights, and two of each four where that is the pattern."""
-    held = audit.audit(out / name, None, zeros=True)
+    held = formats.audit(out / name, None, zeros=True)
 
     assert found["perplexity"][name] > 0
     assert held.zero_fraction == pytest.approx(zero, abs=1e-4)
@@ -109,7 +109,7 @@ def test_a_pruned_model_has_its_new_shape(
     said = json.loads((out / name / "config.json").read_text())
 
     assert {key: said[key] for key in config} == config
-    assert audit.audit(out / name, None).linear_parameters == linears
+    assert formats.audit(out / name, None).linear_parameters == linears
     assert found["perplexity"]["demo"] < found["perplexity"][name] < 200
 
 

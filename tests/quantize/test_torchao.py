@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from bench import formats
 from bench.contract import plugins
 from bench.contract.record import Gpu, Hardware
-from bench.formats import audit
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"
@@ -115,7 +115,7 @@ def test_receipts_tell_the_tensors_and_the_activations(seen: dict[str, Any], rec
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_audit_counts_what_is_stored(seen: dict[str, Any], home: Path, recipe: str) -> None:
     """With the source's shapes and without; weights in memory are those of the file."""
-    told, derived = audit.audit(home / recipe, audit.source(DEMO).linears), audit.audit(home / recipe, None)
+    told, derived = formats.audit(home / recipe, formats.source(DEMO).linears), formats.audit(home / recipe, None)
 
     assert told.format == "torchao"
     assert told.bits_per_weight == pytest.approx(BITS[recipe], abs=0.001)
@@ -136,7 +136,7 @@ def test_a_layer_that_is_left_whole_is_named(seen: dict[str, Any], home: Path) -
     """Groups of 96 divide the inputs of down_proj alone: facts, config and audit name the others."""
     facts = seen["intx4g96"]["facts"]
     config = json.loads((home / "intx4g96" / "config.json").read_text())["quantization_config"]
-    notes = audit.audit(home / "intx4g96", audit.source(DEMO).linears).notes
+    notes = formats.audit(home / "intx4g96", formats.source(DEMO).linears).notes
 
     assert facts["modules_quantized"] == 5
     assert len(facts["modules_skipped"]) == 30
@@ -171,7 +171,7 @@ def test_a_trained_model_becomes_the_same_artifact(seen: dict[str, Any], home: P
 
     assert (found["as_rounded"], found["learned"], found["kept"]) == (True, True, True)
     assert found["facts"]["settings"] == seen[recipe]["facts"]["settings"]
-    assert audit.audit(trained, None) == audit.audit(home / recipe, None)
+    assert formats.audit(trained, None) == formats.audit(home / recipe, None)
 
 
 def _hardware(capability: str = "") -> Hardware:
@@ -205,6 +205,6 @@ def _hardware(capability: str = "") -> Hardware:
 def test_what_cannot_be_made_is_said_beforehand(options: dict[str, Any], capability: str, reason: str | None) -> None:
     """By the hardware's capability and arithmetic, and by the model's shapes."""
     method = plugins.load(plugins.METHODS, "torchao")
-    said = method.unsupported(method.Options(**options), audit.source(DEMO), _hardware(capability))
+    said = method.unsupported(method.Options(**options), formats.source(DEMO), _hardware(capability))
 
     assert (said is None) if reason is None else (reason in (said or ""))

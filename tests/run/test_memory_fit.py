@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from bench import formats
 from bench.contract import plugins
-from bench.contract.record import Gpu, Hardware
+from bench.contract.record import Gpu, Hardware, Parameters
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
 from bench.contract.workload import Workload
-from bench.formats import audit
 from bench.models import resolve
 from bench.run import memory_fit
-from bench.run.memory_fit import Footprint, Parameters
+from bench.run.memory_fit import Footprint
 from bench.suite import config
 from tests.formats.gguf_models import write
 
@@ -165,7 +165,7 @@ def test_every_estimate_is_below_what_the_demo_model_really_holds() -> None:
         held = memory_fit.footprint_of((_step(method),), resolve.resolve(Model(str(DEMO)), fetch=False))
         if held is not None:
             assert 0 < memory_fit.estimate(held, {}, None, _cpu(1), "float32").weights_bytes <= most, method
-    stored = audit.audit(DEMO, None)
+    stored = formats.audit(DEMO, None)
     assert whole.parameters.linear + whole.parameters.rest == stored.parameters
     assert whole.parameters.stored_bytes == stored.weight_bytes
 

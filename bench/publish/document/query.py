@@ -107,16 +107,16 @@ def with_metric(records: Records, path: str, key: str) -> list[tuple[Match, floa
     return medians
 
 
-def value(records: Records, words: Sequence[str]) -> float:
+def value(records: Records, args: Sequence[str]) -> float:
     """A number: itself; [low|high|least|most|middle] PATH KEY; ratio PATH PATH KEY; count PATH [STATUS]."""
-    match words:
+    match args:
         case [text] if _is_number(text):
             return float(text)
         case ["ratio", above, below, key]:
             return only(records, above).require(key).median / only(records, below).require(key).median
         case ["count", path, *status] if len(status) < 2:
-            found = [match.entry.status if match.entry is not None else "ok" for match in cells(records, path)]
-            return float(sum(not status or one in status for one in found))
+            statuses = [match.entry.status if match.entry is not None else "ok" for match in cells(records, path)]
+            return float(sum(not status or one in status for one in statuses))
         case [which, path, key] if which in _OVER_ROUNDS:
             return _OVER_ROUNDS[which](only(records, path).require(key))
         case [which, path, key] if which in _OVER_CELLS:
@@ -124,17 +124,17 @@ def value(records: Records, words: Sequence[str]) -> float:
         case [path, key]:
             return only(records, path).require(key).median
         case _:
-            raise UserError(f"'{' '.join(words)}' is not a number: expected [low|high|least|most|middle] PATH KEY")
+            raise UserError(f"'{' '.join(args)}' is not a number: expected [low|high|least|most|middle] PATH KEY")
 
 
-def check(records: Records, words: Sequence[str]) -> None:
+def check(records: Records, args: Sequence[str]) -> None:
     """NUMBER < NUMBER, or with <=, > or >=; UserError with both where the records contradict it."""
-    at = next((i for i, word in enumerate(words) if word in _COMPARED), None)
+    at = next((i for i, arg in enumerate(args) if arg in _COMPARED), None)
     if at is None:
         raise UserError(f"no comparison: write one of {' '.join(_COMPARED)} between two numbers")
-    left, right = value(records, words[:at]), value(records, words[at + 1 :])
-    if not _COMPARED[words[at]](left, right):
-        raise UserError(f"the records contradict this: {left:.4g} {words[at]} {right:.4g} is false")
+    left, right = value(records, args[:at]), value(records, args[at + 1 :])
+    if not _COMPARED[args[at]](left, right):
+        raise UserError(f"the records contradict this: {left:.4g} {args[at]} {right:.4g} is false")
 
 
 def _matches(name: str, patterns: str) -> bool:

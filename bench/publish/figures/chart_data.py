@@ -64,11 +64,11 @@ def build(records: Records) -> list[Point]:
     digests: dict[tuple[str, ...], str] = {}
     workloads: dict[tuple[str, ...], Workload] = {}
     for result in records.all_results():
-        place, cell = (result.hardware.slug, result.suite), result.cell
+        suite, cell = (result.hardware.slug, result.suite), result.cell
         if result.artifact is not None:
-            digests[*place, cell.model.shown, cell.recipe.name] = result.artifact.digest
+            digests[*suite, cell.model.shown, cell.recipe.name] = result.artifact.digest
         if cell.workload is not None:
-            workloads[*place, cell.what] = cell.workload
+            workloads[*suite, cell.what] = cell.workload
     artifacts = [(row, digests.get((row.device, row.suite, row.model, row.recipe), "")) for row in records.rows()]
     same_artifact: dict[tuple[str, ...], list[Row]] = {}
     for row, digest in artifacts:
@@ -98,13 +98,13 @@ def _points(
 ) -> Iterator[Point]:
     sizes = {c.key: value for c in X_AXES if (value := row.size(c.key)) is not None}
     measured = {title: entry for title, entry in row.workloads.items() if entry.status == "ok"}
-    place = (row.device, row.suite, row.model, row.recipe, row.engine)
+    names = (row.device, row.suite, row.model, row.recipe, row.engine)
     for title, entry in measured.items():
         load, metrics = workloads[row.device, row.suite, title], {**sizes, **_metrics(entry)}
         levels, limits = tuple(_levels(load, entry)), load.slo.limits
-        yield Point(*place, title, family(row), row.baseline, metrics, quality, sources, levels, limits)
+        yield Point(*names, title, family(row), row.baseline, metrics, quality, sources, levels, limits)
     if not measured and quality:
-        yield Point(*place, "", family(row), row.baseline, sizes, quality, sources)
+        yield Point(*names, "", family(row), row.baseline, sizes, quality, sources)
 
 
 def _metrics(entry: CellSummary) -> dict[str, float]:

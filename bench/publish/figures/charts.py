@@ -78,8 +78,8 @@ def _pareto(points: Sequence[Point], x: Column, y: Column, task: str, load: str,
     xs = [p.metrics[x.key] * x.scale for p in points]
     ys = [max(p.quality[y.key, task] * y.scale, specs.least(y)) for p in points]
     families = {p.family for p in points}
-    shown_colours = {family: colour for family, colour in colours.items() if family in families}
-    spec = specs.pareto(shown_colours, specs.shapes(p.engine for p in points))
+    drawn_colours = {family: colour for family, colour in colours.items() if family in families}
+    spec = specs.pareto(drawn_colours, specs.shapes(p.engine for p in points))
     pixels = _fix_axes(spec["encoding"], x, y, task, xs, ys)
     more = (x.better == "higher", y.better == "higher")
     best = frontier(list(zip(xs, ys, strict=True)), more)
@@ -89,8 +89,7 @@ def _pareto(points: Sequence[Point], x: Column, y: Column, task: str, load: str,
     free = (1 if more[0] else -1, -1 if more[1] else 1)
     at = [{"x": xv, "y": yv} for xv, yv in zip(xs, ys, strict=True)]
     rows = [
-        {**place, "family": p.family, "engine": p.engine, "baseline": p.baseline}
-        for p, place in zip(points, at, strict=True)
+        {**xy, "family": p.family, "engine": p.engine, "baseline": p.baseline} for p, xy in zip(points, at, strict=True)
     ]
     data: dict[str, list[dict[str, Any]]] = {
         "frontier": [at[i] for i in best],
@@ -98,7 +97,7 @@ def _pareto(points: Sequence[Point], x: Column, y: Column, task: str, load: str,
         "points": rows,
         "labels": [
             {**at[i], "label": texts[i], **vars(label)}
-            for i, label in labels.place(texts, pixels, (WIDTH + 80, HEIGHT), free).items()
+            for i, label in labels.fit(texts, pixels, (WIDTH + 80, HEIGHT), free).items()
         ],
     }
     for layer in spec["layer"]:
@@ -106,7 +105,7 @@ def _pareto(points: Sequence[Point], x: Column, y: Column, task: str, load: str,
     spec["layer"] = [layer for layer in spec["layer"] if layer["data"]["values"]]
     title = {
         "text": f"{y.heading()} against {x.heading()}",
-        "subtitle": f"{_place(points[0], load)}. Dashed: nothing measured is better in both",
+        "subtitle": f"{_subtitle(points[0], load)}. Dashed: nothing measured is better in both",
     }
     return {**spec, "width": WIDTH, "height": HEIGHT, "title": title}
 
@@ -133,7 +132,7 @@ def _names(points: Sequence[Point]) -> list[str]:
     return [p.recipe if engines[p.recipe] == 1 else f"{p.recipe}, {p.engine}" for p in points]
 
 
-def _place(of: Point | Distribution, load: str = "") -> str:
+def _subtitle(of: Point | Distribution, load: str = "") -> str:
     return ", ".join(filter(None, (of.suite, of.model, load)))
 
 
@@ -141,8 +140,8 @@ def _ecdfs(distributions: Sequence[Distribution]) -> Iterator[tuple[str, Spec]]:
     """For TTFT and for ITL the share of requests at or below a time, a panel for each load."""
     colours = specs.line_colours(d.choice for d in distributions)
     for column in DISTRIBUTIONS[:2]:  # TPOT is a mean of ITL: its tails are in the charts of load
-        shown = [d for d in distributions if column.key in d.curves]
-        if len(shown) < 2:
+        drawn = [d for d in distributions if column.key in d.curves]
+        if len(drawn) < 2:
             continue
         rows: list[dict[str, Any]] = [
             {
@@ -151,14 +150,14 @@ def _ecdfs(distributions: Sequence[Distribution]) -> Iterator[tuple[str, Spec]]:
                 "share": share,
                 "value": max(value * column.scale, specs.least(column)),
             }
-            for d in sorted(shown, key=lambda d: _natural(d.workload))
+            for d in sorted(drawn, key=lambda d: _natural(d.workload))
             for share, value in d.curves[column.key]
         ]
         panel = {**specs.ecdf(colours, column), "width": 265, "height": 140}
         specs.set_ticks(panel["encoding"]["x"], [row["value"] for row in rows])
         loads = list(dict.fromkeys(row["load"] for row in rows))
-        partial = "" if all(d.traced for d in shown) else "; some from percentiles alone"
-        subtitle = f"{_place(shown[0])}. A panel for each load; medians over the rounds{partial}"
+        partial = "" if all(d.traced for d in drawn) else "; some from percentiles alone"
+        subtitle = f"{_subtitle(drawn[0])}. A panel for each load; medians over the rounds{partial}"
         yield (
             f"spread-{column.key.removesuffix('_s')}",
             {
@@ -180,7 +179,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def _scalings(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
     """Speed and tails against the requests in flight, and against their rate: a panel for each metric."""
-    for over, words in (("concurrency", "requests in flight"), ("rate", "the rate of requests")):
+    for over, axis in (("concurrency", "requests in flight"), ("rate", "the rate of requests")):
         levels = [(p, level) for p in points for level in p.levels if level.over == over]
         if len({level.level for _, level in levels}) < 2 or len({p.choice for p, _ in levels}) < 2:
             continue
@@ -201,7 +200,7 @@ def _scalings(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
             specs.set_ticks(panel["layer"][0]["encoding"]["y"], [row["value"] for row in rows])
             panels.append({**panel, "data": {"values": rows}, "width": 245, "height": 190})
         if panels:
-            title = f"Speed and latency against {words}"
+            title = f"Speed and latency against {axis}"
             grid = {"concat": panels, "columns": 2, "spacing": 26}
             yield f"load-{over}", {"$schema": specs.SCHEMA, "title": title, **grid}
 
@@ -212,9 +211,9 @@ def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
     if len(measured) < 2:
         return
     choices = list(dict.fromkeys(p.choice for p in sorted(measured, key=lambda p: -p.metrics[MBU.key])))
-    shown = [p for p in measured if p.choice in set(choices[:_MAX_ROOFLINE_ROWS])]
+    drawn = [p for p in measured if p.choice in set(choices[:_MAX_ROOFLINE_ROWS])]
     cut = f". The {_MAX_ROOFLINE_ROWS} nearest to it of {len(choices)}" if len(choices) > _MAX_ROOFLINE_ROWS else ""
-    loads = [p.workload for p in shown]
+    loads = [p.workload for p in drawn]
     encoding = {
         "x": {"field": "value", "type": "quantitative", "title": MBU.heading(), "scale": {"domain": [0, 100]}},
         "y": {
@@ -229,9 +228,9 @@ def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
     }
     title = {
         "text": "Decoding against the memory's bandwidth",
-        "subtitle": f"{_place(shown[0])}. 100 %: a step's bytes at the ceiling{cut}",
+        "subtitle": f"{_subtitle(drawn[0])}. 100 %: a step's bytes at the ceiling{cut}",
     }
-    rows = [{"choice": p.choice, "load": p.workload, "value": p.metrics[MBU.key] * MBU.scale} for p in shown]
+    rows = [{"choice": p.choice, "load": p.workload, "value": p.metrics[MBU.key] * MBU.scale} for p in drawn]
     yield (
         "roofline",
         {

@@ -38,7 +38,7 @@ def positions(values: Sequence[float], ends: tuple[float, float], length: float,
     return [((math.log(v) if log else v) - low) / (high - low) * length for v in values]
 
 
-def place(
+def fit(
     texts: dict[int, str], points: Sequence[tuple[float, float]], size: tuple[float, float], free: tuple[int, int]
 ) -> dict[int, Label]:
     """A label for as many of `texts` (by the index of their point, the first ones first) as fit into `size`.

@@ -39,18 +39,18 @@ function setOptions(name, values, preferred, texts = {}) {
   control.parentElement.hidden = !values.length;
 }
 
-// Each filter offers what those before it leave; `wanted` is chosen where it is offered.
-function fill(wanted) {
+// Each filter offers what those before it leave; what `params` name is chosen where it is offered.
+function fill(params) {
   const sorted = (items, key) => [...countedBy(items, key).keys()].sort(natural);
   let left = everything;
   for (const key of FILTERS) {
     const values = sorted(left, key);
     const offered = key === "device" || key === "model" ? values : [ALL, ...values];
     const preferred = { device: commonest(DATA.points, key) ?? values[0], model: commonest(left.filter((line) => line.load === ""), key), suite: bestSuite(left) };
-    setOptions(key, offered, offered.includes(wanted[key]) ? wanted[key] : preferred[key], { [ALL]: `all ${key}s` });
+    setOptions(key, offered, offered.includes(params[key]) ? params[key] : preferred[key], { [ALL]: `all ${key}s` });
     if (key === "device" || key === "model" || key === "suite") left = left.filter((line) => matches(line, [key]));
   }
-  fillAxes(wanted);
+  fillAxes(params);
 }
 
 // The suite that shows most at once: that has most choices with both speed and quality of their own.
@@ -62,7 +62,7 @@ function bestSuite(left) {
   return [...counts].sort((a, b) => b[1] - a[1])[0]?.[0] ?? commonest(points, "suite");
 }
 
-function fillAxes(wanted) {
+function fillAxes(params) {
   const points = DATA.points.filter((p) => matches(p));
   const counts = new Map();
   for (const p of points) for (const id of Object.keys(p.y)) counts.set(id, (counts.get(id) ?? 0) + 1);
@@ -70,10 +70,10 @@ function fillAxes(wanted) {
   const x = DATA.axes.x.filter((axis) => points.some((p) => axis.id in p.x));
   const texts = (axes) => Object.fromEntries(axes.map((axis) => [axis.id, axis.title]));
   const widest = [...y].filter((axis) => axis.log).sort((a, b) => counts.get(b.id) - counts.get(a.id))[0];
-  setOptions("y", y.map((axis) => axis.id), y.some((axis) => axis.id === wanted.y) ? wanted.y : widest?.id, texts(y));
-  setOptions("x", x.map((axis) => axis.id), wanted.x, texts(x));
+  setOptions("y", y.map((axis) => axis.id), y.some((axis) => axis.id === params.y) ? params.y : widest?.id, texts(y));
+  setOptions("x", x.map((axis) => axis.id), params.x, texts(x));
   const over = [...new Set(points.flatMap((p) => p.levels.map((level) => level[0])))].sort();
-  setOptions("over", over, wanted.over, { concurrency: "requests in flight", rate: "requests per second" });
+  setOptions("over", over, params.over, { concurrency: "requests in flight", rate: "requests per second" });
 }
 
 // Indexes of the records of a line or a point: of its load or tasks first, the artifact's own record last.

@@ -29,22 +29,18 @@ function format(value) {
   return typeof value === "boolean" ? (value ? "yes" : "no") : value;
 }
 
-// A nested object as lines: "artifact.audit.format", "gguf".
-function* flat(value, name = "") {
-  const nested = value && typeof value === "object" && !Array.isArray(value);
-  if (!nested || !Object.keys(value).length) {
-    yield [name, value];
-    return;
-  }
-  for (const [key, nested] of Object.entries(value)) yield* flat(nested, name ? `${name}.${key}` : key);
+// A nested object as lines: ["audit.format", "gguf"].
+function flat(object) {
+  return Object.entries(object ?? {}).flatMap(([key, value]) => {
+    const nested = value && typeof value === "object" && !Array.isArray(value) ? flat(value) : [];
+    return nested.length ? nested.map(([name, inner]) => [`${key}.${name}`, inner]) : [[key, value]];
+  });
 }
 
 function part(title, lines) {
-  const shown = lines.filter(([, value]) => value !== undefined);
-  if (!shown.length) return [];
-  const rows = shown.map(([name, value]) =>
+  const rows = lines.filter(([, value]) => value !== undefined).map(([name, value]) =>
     create("tr", {}, create("th", { scope: "row", textContent: name }), create("td", { textContent: format(value) })));
-  return [create("h3", { textContent: title }), create("table", {}, create("tbody", {}, ...rows))];
+  return rows.length === 0 ? [] : [create("h3", { textContent: title }), create("table", {}, create("tbody", {}, ...rows))];
 }
 
 // Units by the ends of names, for metrics that no table has.
@@ -64,7 +60,7 @@ function cellLines(cell) {
   const lines = [["model", format(cell.model)], ["recipe", cell.recipe.name]];
   cell.recipe.steps.forEach((step, i) => lines.push([`step ${i + 1}`, `${step.method} ${format(step.options)}`]));
   lines.push(["engine", format(cell.engine)], ["device", cell.device]);
-  for (const kind of ["workload", "task"]) if (cell[kind]) lines.push(...[...flat(cell[kind])].map(([key, nested]) => [`${kind}: ${key}`, nested]));
+  for (const kind of ["workload", "task"]) if (cell[kind]) lines.push(...flat(cell[kind]).map(([key, value]) => [`${kind}: ${key}`, value]));
   return lines;
 }
 
@@ -82,12 +78,12 @@ function body(record) {
     ...part("Metrics", metrics(record)),
     ...part("Configuration", cellLines(record.cell)),
     ...part("What really ran (receipts)", Object.entries(record.receipts)),
-    ...part("Artifact", [...flat(record.artifact ? summary : {})].filter(([name]) => name)),
-    ...part("Artifact, read from its files (audit)", [...flat(audit ?? {})].filter(([name]) => name)),
-    ...part("Artifact, facts of its build", [...flat({ ...(facts ?? {}), ...(environments ?? {}) })].filter(([name]) => name)),
-    ...part("Facts", [...flat(record.facts)].filter(([name]) => name)),
+    ...part("Artifact", flat(summary)),
+    ...part("Artifact, read from its files (audit)", flat(audit)),
+    ...part("Artifact, facts of its build", flat({ ...facts, ...environments })),
+    ...part("Facts", flat(record.facts)),
     ...part("Environment", Object.entries(record.environment)),
-    ...part("Hardware", [...flat(record.hardware)]),
+    ...part("Hardware", flat(record.hardware)),
   ];
 }
 

@@ -86,8 +86,8 @@ function createTable(host, title, heads, open, changed) {
       } else if (column.name) {
         tr.append(create("td", { className: "name", textContent: line[column.id] }));
       } else if (column.text) {
-        const shown = column.id === "marks" ? [...new Set(line.marks.map((mark) => mark.split(":")[0]))].join(", ") : value(line, column);
-        tr.append(create("td", { className: !column.wide ? "words" : line.hasCells ? "words wide" : "void", textContent: shown }));
+        const text = column.id === "marks" ? [...new Set(line.marks.map((mark) => mark.split(":")[0]))].join(", ") : value(line, column);
+        tr.append(create("td", { className: !column.wide ? "text" : line.hasCells ? "text wide" : "void", textContent: text }));
       } else if (column.id === "n") {
         tr.append(create("td", { textContent: line.n || "–" }));
       } else if (line.hasCells) {

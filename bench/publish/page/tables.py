@@ -74,14 +74,10 @@ def _line(row: Row, load: str, cells: Mapping[str, Cell], entries: Mapping[str, 
     shared = len(reasons) == 1 and len(entries) == sum(map(len, reasons.values()))
     reason_texts = [text if shared else f"{', '.join(titles)}: {text}" for text, titles in reasons.items()]
     status = next((e.status for e in entries.values() if e.status != "ok"), "ok")
+    names = ("device", "suite", "model", "recipe", "engine", "baseline")
     return {
-        "device": row.device,
-        "suite": row.suite,
-        "model": row.model,
-        "recipe": row.recipe,
-        "engine": row.engine,
+        **{name: getattr(row, name) for name in names},
         "load": load,
-        "baseline": row.baseline,
         "status": status,
         "reasons": reason_texts,
         "n": max((e.rounds for e in entries.values()), default=0),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from bench import formats
 from bench.contract import plugins
 from bench.contract.columns import ADJUSTED, TESTED
 from bench.contract.errors import UserError
@@ -160,7 +161,7 @@ def _baseline(place: Place, keys: Sequence[Key], gathered: _Gathered) -> str | N
     bits = {
         name: found.audit.bits_per_weight
         for name in recipes
-        if (found := gathered.artifacts.get((*place, name))) is not None and found.format == "hf"
+        if (found := gathered.artifacts.get((*place, name))) is not None and formats.holds_floats(found.format)
     }
     original = list(bits) if gathered.expected is not None else sorted(bits, key=bits.__getitem__, reverse=True)
     named = ["baseline"] if "baseline" in recipes else []

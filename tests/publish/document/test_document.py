@@ -60,11 +60,11 @@ def test_a_passage_is_what_its_command_gives(tmp_path: Path, command: str, text:
 
 def test_a_table_stands_on_lines_of_its_own(tmp_path: Path) -> None:
     """In the order asked for, with marks and a footnote for what could not run."""
-    found = _filled(
+    text = _filled(
         tmp_path, "<!-- bench: table s/*/* tpot_s@o* perplexity@p* perplexity_change_fraction@p* -->\n<!-- /bench -->"
     )
 
-    assert found.splitlines()[1:-1] == [
+    assert text.splitlines()[1:-1] == [
         "| recipe | engine | TPOT ms ↓ | ppl stdlib-hf-64 ↓ | vs baseline % ↓ | marks |",
         "| --- | --- | ---: | ---: | ---: | --- |",
         "| baseline | hf | 4.00 (3.00\N{EN DASH}5.00) | 8.000 | baseline | varies |",
@@ -78,9 +78,9 @@ def test_a_table_stands_on_lines_of_its_own(tmp_path: Path) -> None:
 
 def test_rows_can_be_put_in_the_order_of_a_figure(tmp_path: Path) -> None:
     """Rows without it come last."""
-    found = _filled(tmp_path, "<!-- bench: table s/*/* tpot_s@* by=tpot_s@* -->\n<!-- /bench -->")
+    text = _filled(tmp_path, "<!-- bench: table s/*/* tpot_s@* by=tpot_s@* -->\n<!-- /bench -->")
 
-    assert [line.split(" | ")[0] for line in found.splitlines()[3:6]] == ["| nf4", "| baseline", "| fp8"]
+    assert [line.split(" | ")[0] for line in text.splitlines()[3:6]] == ["| nf4", "| baseline", "| fp8"]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ Opened = Callable[..., AbstractContextManager[Page]]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium of the machine. Not of the session: while it is open, no test has an event loop of its own."""
-    path = next((found for name in _NAMES if (found := shutil.which(name))), None)
+    path = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if path is None:
         pytest.skip("no Chromium; install it with: apt-get install chromium")
     with sync_playwright() as playwright:
@@ -39,24 +39,24 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(browser: Browser) -> Opened:
-    """Open a file, drawn once; on leaving, it has said and asked nothing that it should not."""
+    """Open a file, drawn once; on leaving, it has logged no error and sent no other request."""
 
     @contextmanager
     def start(path: Path, width: int = 1400, scheme: Scheme = "light", at: str = "") -> Iterator[Page]:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page = context.new_page()
         page.set_default_timeout(15_000)
-        said: list[str] = []
-        page.on("console", lambda one: said.append(f"{one.type}: {one.text}") if one.type != "log" else None)
-        page.on("pageerror", lambda error: said.append(f"error: {error}"))
-        page.on("request", lambda one: said.append(f"request: {one.url.partition('#')[0]}"))
+        events: list[str] = []
+        page.on("console", lambda one: events.append(f"{one.type}: {one.text}") if one.type != "log" else None)
+        page.on("pageerror", lambda error: events.append(f"error: {error}"))
+        page.on("request", lambda one: events.append(f"request: {one.url.partition('#')[0]}"))
         try:
             page.goto(f"{path.as_uri()}{at}")
             page.wait_for_selector("body[data-drawn], #none:not([hidden])")
             yield page
         finally:
             context.close()
-        known = (f"request: {path.as_uri()}", "request: data:,")
-        assert [one for one in said if one not in known] == []
+        expected = (f"request: {path.as_uri()}", "request: data:,")
+        assert [event for event in events if event not in expected] == []
 
     return start

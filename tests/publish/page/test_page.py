@@ -69,13 +69,13 @@ def names(page: Page, table: str = "quality") -> list[str]:
 
 def points(page: Page) -> list[Mapping[str, Any]]:
     """What the chart of quality has: each point's recipe, place on the screen and so on."""
-    found: list[Mapping[str, Any]] = page.evaluate(
+    rows: list[Mapping[str, Any]] = page.evaluate(
         """[...document.querySelectorAll("#c-pareto svg .mark-symbol path")]
         .filter((p) => p.__data__?.datum?.tip && p.__data__.cursor).map((p) => {
           const box = p.getBoundingClientRect(), { recipe, engine, x, y } = p.__data__.datum;
           return { recipe, engine, x, y, left: box.x + box.width / 2, top: box.y + box.height / 2 }; })"""
     )
-    return found
+    return rows
 
 
 def test_filters_change_the_chart_and_the_tables(file: Path, opened: Opened) -> None:
@@ -144,9 +144,9 @@ def test_a_point_opens_its_records_and_escape_returns(file: Path, opened: Opened
         path = re.search(r"\S+/reference/serving/demo/gptq-w4g128/hf/offline-b1-p128-n64/r0\.json", text)
         assert path is not None
         assert (RESULTS / path[0]).is_file()
-        told = re.search(r"output_tok_per_s\)\s+([\d,.]+) tok/s", text)
-        assert told is not None
-        assert float(told[1].replace(",", "")) == pytest.approx(point["x"], rel=0.5)
+        speed = re.search(r"output_tok_per_s\)\s+([\d,.]+) tok/s", text)
+        assert speed is not None
+        assert float(speed[1].replace(",", "")) == pytest.approx(point["x"], rel=0.5)
         for part in ("What really ran (receipts)", "read from its files (audit)", "Environment", "Hardware"):
             assert part in text
         page.keyboard.press("Escape")
@@ -177,8 +177,8 @@ def test_the_frontier_is_the_one_that_python_draws(file: Path, opened: Opened) -
     with opened(file) as page:
         for more in ((True, False), (True, True), (False, False), (False, True)):
             shown = [{"x": x, "y": y} for x, y in some]
-            found = page.evaluate("([points, x, y]) => frontier(points, x, y)", [shown, *more])
-            assert sorted(found) == sorted(frontier(some, more))
+            indexes = page.evaluate("([points, x, y]) => frontier(points, x, y)", [shown, *more])
+            assert sorted(indexes) == sorted(frontier(some, more))
 
 
 def test_latency_and_load_are_drawn_where_there_are_any(file: Path, opened: Opened) -> None:
@@ -220,7 +220,7 @@ def test_records_that_would_be_markup_are_text(records: list[Result], opened: Op
     task = next(
         r for r in records if r.cell.task is not None and "kl_mean" in r.metrics and r.cell.recipe == ok.cell.recipe
     )
-    made = [
+    results = [
         replace(
             r,
             cell=replace(r.cell, recipe=replace(r.cell.recipe, name=name)),
@@ -233,13 +233,13 @@ def test_records_that_would_be_markup_are_text(records: list[Result], opened: Op
         for r in (ok, task)
     ]
     failed = replace(
-        made[0],
-        cell=replace(made[0].cell, recipe=replace(ok.cell.recipe, name="bad")),
+        results[0],
+        cell=replace(results[0].cell, recipe=replace(ok.cell.recipe, name="bad")),
         status="failed",
         metrics={},
         reason=hostile[1],
     )
-    with opened(written(tmp_path / "report.html", [*made, failed])) as page:
+    with opened(written(tmp_path / "report.html", [*results, failed])) as page:
         assert {*names(page)} >= {*hostile}
         assert hostile[1] in page.inner_text("#t-speed .void")
         assert {p["recipe"] for p in points(page)} == {*hostile}

@@ -27,11 +27,11 @@ _WORKLOADS, _RECIPES, _ENGINES = 10, 31, 4
 def many() -> Iterator[Result]:
     """Records of two devices, two suites, 31 recipes and four engines, with nine loads and a task."""
     shuffled = random.Random(0)  # noqa: S311  (figures to tell apart, no secret)
-    known = list(Store(RESULTS).all("*/reference/*"))
-    load = next(r for r in known if r.cell.workload is not None and r.cell.recipe.name == "gguf-q4_k_m")
-    task = next(r for r in known if "kl_mean" in r.metrics and r.cell.recipe.name == "gguf-q4_k_m")
-    places = itertools.product(range(2), range(2), range(_RECIPES), range(_ENGINES), range(_WORKLOADS))
-    for device, suite, recipe, engine, what in places:
+    records = list(Store(RESULTS).all("*/reference/*"))
+    load = next(r for r in records if r.cell.workload is not None and r.cell.recipe.name == "gguf-q4_k_m")
+    task = next(r for r in records if "kl_mean" in r.metrics and r.cell.recipe.name == "gguf-q4_k_m")
+    cells = itertools.product(range(2), range(2), range(_RECIPES), range(_ENGINES), range(_WORKLOADS))
+    for device, suite, recipe, engine, what in cells:
         like = load if what else task
         cell = like.cell
         kind = cell.workload and replace(cell.workload, prompt_tokens=100 + what)
@@ -57,8 +57,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of results with 5,000 records, written without a sync for each."""
     folder = tmp_path_factory.mktemp("many") / "results"
     store = Store(folder)
-    made = list(many())
-    for k, result in enumerate([*made, *(replace(r, round=1) for r in made[: 5000 - len(made)])]):
+    results = list(many())
+    for k, result in enumerate([*results, *(replace(r, round=1) for r in results[: 5000 - len(results)])]):
         path = store.path(result)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(wire.dumps(wire.rounded(wire.plain(result))))
@@ -69,9 +69,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_that_report_writes_of_5000_records_is_there_in_time(root: Path) -> None:
     """Tables, figures and a page that can be mailed; a second time there is nothing to do."""
     started = time.perf_counter()
-    found = CliRunner().invoke(app, ["report", "--results", str(root)])
+    report = CliRunner().invoke(app, ["report", "--results", str(root)])
     assert time.perf_counter() - started < REPORT_S
-    assert found.exit_code == 0, found.output
+    assert report.exit_code == 0, report.output
     assert (root / "report.html").stat().st_size < PAGE_BYTES
     assert {path.name for path in (root / "device1").glob("*.*")} == {"TABLES.md", "tables.csv"}
     assert list((root / "device1" / "figures").glob("suite1-quality-output.*"))

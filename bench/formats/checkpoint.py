@@ -1,0 +1,176 @@
+"""Checkpoints of transformers: config.json and safetensors files, whose tensors are counted by module.
+
+A tool that skips a layer, keeps scales in 32 bits or silently writes the baseline is the field's most common
+wrong result. Nothing here asks a library: bytes are counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.contract.errors import UserError
+from bench.contract.record import Architecture, Audit, Parameters, Source
+from bench.formats import architecture as decoder
+from bench.formats import counting
+from bench.formats import folder as model_folder
+from bench.formats.counting import Linear
+from bench.formats.folder import Tensor
+
+Shapes = Mapping[str, tuple[int, int]]
+
+_NOT_LINEAR = re.compile(r"(embed|wte$|wpe$|norm|^ln_|position|relative_attention_bias)", re.IGNORECASE)
+# These architectures store linear weights as (in, out): transformers' Conv1D.
+_TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt", "decision_transformer"})
+_TRANSPOSED_LAYERS = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`modules`: stored tensors by their module, {"model.layers.0.mlp.up_proj": {"qweight": ..., "bias": ...}}."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    modules: Mapping[str, Mapping[str, Tensor]]
+
+    @property
+    def tied_head(self) -> bool:
+        return model_folder.ties_head(self.config) or not any(map(model_folder.is_head, self.modules))
+
+    def may_be_linear(self, module: str) -> bool:
+        """Whether the weight of a module of this name multiplies; a tied head is no weight of its own."""
+        if model_folder.is_head(module):
+            return not self.tied_head
+        return not _NOT_LINEAR.search(_last(module))
+
+
+def quant_method(folder: Path) -> str | None:
+    """The quant_method of a folder with safetensors, "" of one that is not quantized; None for other folders."""
+    if not (folder / model_folder.CONFIG).is_file() or not any(folder.glob("*.safetensors")):
+        return None
+    return str(model_folder.quantization(model_folder.read_config(folder)).get("quant_method") or "")
+
+
+def read(folder: Path) -> Checkpoint:
+    """UserError when the folder has no config, no weights, or a weight file that is missing or broken."""
+    config, header = model_folder.read_config(folder), model_folder.read_headers(folder)
+    modules: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in header.tensors.items():
+        # bitsandbytes stores parts of one weight as `weight.absmax` and the like: they are the same module's.
+        module, _, part = name.partition(".weight.") if ".weight." in name else name.rpartition(".")
+        modules[module][f"weight.{part}" if ".weight." in name else part] = tensor
+    return Checkpoint(folder, config, header.tensors, header.metadata, dict(modules))
+
+
+def linear_shapes(model: Checkpoint) -> dict[str, tuple[int, int]]:
+    """Linear layers that are stored as plain matrices, name -> (out, in)."""
+    shapes = {}
+    for name, parts in model.modules.items():
+        weight = parts.get("weight")
+        if weight is not None and len(weight.shape) == 2 and model.may_be_linear(name):
+            first, second = weight.shape
+            swapped = model.config.get("model_type") in _TRANSPOSED and _last(name) in _TRANSPOSED_LAYERS
+            shapes[name] = (second, first) if swapped else (first, second)
+    return shapes
+
+
+def packed_parameters(model: Checkpoint) -> dict[str, int]:
+    """Parameters of the layers whose values are packed into integers, by name."""
+    bits, counts = _bits(model_folder.quantization(model.config)), {}
+    for name, parts in model.modules.items():
+        if packed := parts.get("qweight") or parts.get("weight_packed"):
+            counts[name] = 8 * packed.size // bits
+        elif "weight" in parts and "weight.absmax" in parts and model.may_be_linear(name):
+            # bitsandbytes: two 4-bit values in a byte, whatever the type is called
+            counts[name] = 2 * parts["weight"].size
+    return counts
+
+
+def linears(model: Checkpoint, quantized: Mapping[str, int], reference: Shapes | None) -> dict[str, Linear]:
+    """Linear layers by name; by `reference`, else by what is stored, parameters of `quantized` ones as given there."""
+    if reference is None:
+        plain = {name: out * inputs for name, (out, inputs) in linear_shapes(model).items()}
+        counts = {**plain, **quantized}
+    else:
+        counts = {name: out * inputs for name, (out, inputs) in reference.items() if name in model.modules}
+    found = {
+        name: Linear(count, sum(tensor.size for part, tensor in model.modules[name].items() if part != "bias"))
+        for name, count in counts.items()
+        if not (model.tied_head and model_folder.is_head(name))
+    }
+    if not found:
+        raise UserError(f"{model.folder.name} stores none of the model's linear layers under their names")
+    return found
+
+
+def audit(
+    name: str,
+    model: Checkpoint,
+    layers: Mapping[str, Linear],
+    reference: Shapes | None,
+    *,
+    quantized: bool = True,
+    notes: Iterable[str] = (),
+) -> Audit:
+    """The account of a checkpoint with these linear layers; of a quantized one with a note of those left wide."""
+    wide = sorted(layer for layer, linear in layers.items() if quantized and not linear.is_quantized)
+    others = sum(
+        tensor.elements
+        for module, parts in model.modules.items()
+        for part, tensor in parts.items()
+        if module not in layers or part == "bias"
+    )
+    experts = sorted(name for name, tensor in model.tensors.items() if "expert" in name and len(tensor.shape) == 3)
+    return counting.audit(
+        name,
+        counting.all_files(model.folder),
+        layers,
+        list(model.tensors.values()),
+        model.config,
+        other_parameters=others,
+        tied_head=model.tied_head,
+        notes=[
+            *counting.note("not quantized", wide),
+            *counting.note("not stored under its name", sorted(set(reference or ()) - set(model.modules))),
+            *counting.note("stacked experts, not counted as linear layers", experts),
+            *notes,
+        ],
+    )
+
+
+def parameters(folder: Path) -> Parameters:
+    """Of a quantized checkpoint, whose linear layers have the bits they are stored in: all are the rest."""
+    return count_parameters(read(folder), {})
+
+
+def count_parameters(model: Checkpoint, shapes: Shapes) -> Parameters:
+    """Those of the linear layers with these shapes, the head apart, and the rest."""
+    linear = sum(out * inputs for name, (out, inputs) in shapes.items() if not model_folder.is_head(name))
+    elements = sum(tensor.elements for tensor in model.tensors.values())
+    stored_bytes = sum(tensor.size for tensor in model.tensors.values())
+    return Parameters(linear, max(0, elements - linear), stored_bytes, decoder.of_config(model.config))
+
+
+def source(name: str, folder: Path) -> Source:
+    """Of a quantized checkpoint, which does not keep the shapes of its linear layers."""
+    return Source(name, {}, read(folder).config)
+
+
+def architecture(folder: Path) -> Architecture | None:
+    return decoder.of_config(model_folder.read_config(folder))
+
+
+def _bits(quantization: Mapping[str, Any]) -> int:
+    groups: list[dict[str, Any]] = list((quantization.get("config_groups") or {}).values())
+    weights = (groups[0].get("weights") if groups else None) or {}
+    return int(quantization.get("bits") or quantization.get("w_bit") or weights.get("num_bits") or 4)
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]

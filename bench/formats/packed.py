@@ -1,0 +1,28 @@
+"""Checkpoints whose linear weights are packed into integers: GPTQ, AWQ and bitsandbytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.contract.record import Audit
+from bench.formats import checkpoint
+from bench.formats.checkpoint import architecture, parameters, source
+
+__all__ = ["FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+
+FORMATS = ("awq", "bnb", "gptq")
+FLOATS = "unquantized"
+FILES = ("*.safetensors",)
+_BY_QUANT_METHOD = {"awq": "awq", "bitsandbytes": "bnb", "gptq": "gptq"}
+
+
+def detect(folder: Path) -> str | None:
+    return _BY_QUANT_METHOD.get(checkpoint.quant_method(folder) or "")
+
+
+def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zeros: bool) -> Audit:
+    del zeros
+    model = checkpoint.read(folder)
+    linears = checkpoint.linears(model, checkpoint.packed_parameters(model), reference)
+    return checkpoint.audit(name, model, linears, reference)

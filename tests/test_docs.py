@@ -1,0 +1,60 @@
+"""README and docs/ say what is so today: their examples are run, and what they print is compared."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+_PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def _examples() -> Iterator[tuple[str, str, str]]:
+    """Page, command and output of each console block; page, "" and code of each python block."""
+    for page in _PAGES:
+        for kind, text in _BLOCK.findall(page.read_text(encoding="utf-8")):
+            if kind == "python":
+                yield page.name, "", text
+            else:
+                command, _, output = text.removeprefix("$ ").partition("\n")
+                yield page.name, command, output
+
+
+def _run(argv: list[str]) -> str:
+    env = {**os.environ, "COLUMNS": "120", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        argv, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=120
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize(("page", "command", "text"), [e for e in _examples() if e[1]])
+def test_a_console_example_prints_what_the_page_shows(page: str, command: str, text: str) -> None:
+    """Line by line; `…` stands for anything."""
+    argv = shlex.split(command)
+    printed = _run([sys.executable if argv[0] == "python" else argv[0], *argv[1:]])
+    shown = "\n".join(line.rstrip() for line in text.splitlines())
+
+    pattern = ".*?".join(re.escape(part) for part in shown.split("…"))
+    assert re.fullmatch(pattern, printed, re.DOTALL), f"{page} shows\n{shown}\nand {command} prints\n{printed}"
+
+
+@pytest.mark.parametrize(("page", "code"), [(page, text) for page, command, text in _examples() if not command])
+def test_a_python_example_runs(page: str, code: str) -> None:
+    """From the checkout, on the records that ship."""
+    assert _run([sys.executable, "-W", "error", "-c", code]) == "", page
+
+
+def test_every_page_has_an_example() -> None:
+    """One that the tests above run, but for the start page."""
+    pages = {page for page, _, _ in _examples()}
+
+    assert {page.name for page in _PAGES} - pages <= {"index.md"}
