@@ -58,7 +58,7 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
 @contextmanager
 def open(  # noqa: A001  (the name of the hook)
     folder: Path, artifact: Artifact, options: Options, device: str
-) -> Iterator[OpenVinoSession]:
+) -> Iterator[_Session]:
     """Read the graph; it is compiled when it is known whether it generates or scores."""
     del artifact
     import openvino
@@ -70,10 +70,10 @@ def open(  # noqa: A001  (the name of the hook)
     except RuntimeError as error:
         lines = str(error).replace(str(folder), folder.name).strip().splitlines()
         raise UserError(f"OpenVINO cannot read the model: {lines[-1] if lines else 'no reason given'}") from None
-    yield OpenVinoSession(model, folder, options)
+    yield _Session(model, folder, options)
 
 
-class OpenVinoSession(Session):
+class _Session(Session):
     """A graph and, once it was used, one compiled form of it with its state: another use makes another."""
 
     def __init__(self, model: Any, folder: Path, options: Options) -> None:
