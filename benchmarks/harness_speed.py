@@ -84,7 +84,7 @@ def _hflm(theirs: Any, requests: Sequence[Any], batch: int) -> Answers:
 
 
 def _here(session: Any, tokenizer: Any, requests: Sequence[Any]) -> Answers:
-    from eval.lm_eval.harness import TokenLM
+    from eval.lm_eval.token_model import TokenLM
 
     asking = TokenLM(tokenizer, _CONTEXT, None)
     asking.loglikelihood(requests, disable_tqdm=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,7 +38,7 @@ Revision = Annotated[str, typer.Option(help="Branch, tag or commit of a Hub mode
 
 
 @dataclass(frozen=True)
-class _How:
+class _Scoring:
     engine: str
     dtype: str
     device: str
@@ -56,15 +57,14 @@ def evaluate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure ARTIFACT as it is. The same question asked twice is answered from the first record."""
+    """Measure ARTIFACT as it is. A measurement that was made before is printed from its record."""
     from bench.progress.progress import Progress
 
-    how = _How(engine, dtype, device, _task(task, context.args))
+    scoring = _Scoring(engine, dtype, device, _task(task, context.args))
     if plugins.load(plugins.TASKS, task).REFERENCE:
         raise UserError(f"{task} needs two artifacts: python -m eval compare BASE OTHER --task {task}")
     with Progress(quiet=quiet) as progress:
-        made = _plan(Model(artifact, revision or None), "as-is", how, progress)
-        result = _measured(made, progress)
+        result = _measured(_plan(Model(artifact, revision or None), "as-is", scoring, progress), progress)
     typer.echo(wire.dumps(result, indent=1) if json else score_format.one(result))
 
 
@@ -72,7 +72,7 @@ def evaluate(
 def compare(
     context: typer.Context,
     base: Annotated[str, typer.Argument(help="What it is compared with.")],
-    other: Annotated[str, typer.Argument(help="A folder, a .gguf file or a Hub id, like BASE.")],
+    other: Annotated[str, typer.Argument(help="A folder, a .gguf file or a Hub id, as BASE.")],
     task: TaskName = "lm_eval",
     engine: Engine = "",
     dtype: Dtype = "",
@@ -80,13 +80,13 @@ def compare(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure OTHER against BASE on the same items: what it lost, and whether that is more than chance."""
+    """Measure OTHER against BASE on the same items: what it lost, and whether that is more than noise."""
     from bench.progress.progress import Progress
 
-    how, module = _How(engine, dtype, device, _task(task, context.args)), plugins.load(plugins.TASKS, task)
+    scoring, module = _Scoring(engine, dtype, device, _task(task, context.args)), plugins.load(plugins.TASKS, task)
     with Progress(quiet=quiet) as progress:
-        first = _plan(Model(base), "baseline", how, progress)
-        mine = _measured(_plan(Model(other), "as-is", how, progress, baseline=first), progress)
+        first = _plan(Model(base), "baseline", scoring, progress)
+        mine = _measured(_plan(Model(other), "as-is", scoring, progress, baseline=first), progress)
         theirs = None if module.REFERENCE else _measured(first, progress)
     change = module.compare_to_baseline(mine.facts, theirs.facts) if theirs else {}
     if json:
@@ -95,52 +95,51 @@ def compare(
         typer.echo(score_format.two(base, theirs, mine, change))
 
 
-def _task(kind: str, words: list[str]) -> Task:
+def _task(kind: str, extra: list[str]) -> Task:
     from bench.suite import config
 
     module = plugins.load(plugins.TASKS, kind)
-    options = config.options(plugins.TASKS, kind, flags.options(words), kind)
+    options = config.options(plugins.TASKS, kind, flags.options(extra), kind)
     return Task(kind, options, module.title(module.Options(**options)))
 
 
-def _plan(model: Model, recipe: str, how: _How, progress: Progress, baseline: Plan | None = None) -> Plan:
+def _plan(model: Model, recipe: str, scoring: _Scoring, progress: Progress, baseline: Plan | None = None) -> Plan:
     """The plan of one round: the model as it is, under the name of a recipe."""
     from bench.models import resolve
     from bench.run import plan as planner
     from bench.suite import config
 
-    given = {"dtype": how.dtype} if how.dtype else {}
-    engine = how.engine or _scorer(resolve.resolve(model, fetch=True, report=progress.doing).format)
-    spec = EngineSpec(engine, config.options(plugins.ENGINES, engine, given, engine))
-    suite = Suite("eval", model, (Recipe(recipe),), (spec,), tasks=(how.task,), devices=(how.device,), rounds=1)
+    options = {"dtype": scoring.dtype} if scoring.dtype else {}
+    engine = scoring.engine or _scorer(resolve.resolve(model, fetch=True, report=progress.doing).format)
+    spec = EngineSpec(engine, config.options(plugins.ENGINES, engine, options, engine))
+    suite = Suite("eval", model, (Recipe(recipe),), (spec,), tasks=(scoring.task,), devices=(scoring.device,), rounds=1)
     return planner.plan(suite, fetch=True, baseline=baseline, report=progress.doing)
 
 
-def _measured(made: Plan, progress: Progress) -> Result:
+def _measured(plan: Plan, progress: Progress) -> Result:
     from bench import paths
     from bench.run import records, runner
     from bench.store import Store
 
     store = Store(paths.cache_folder("evals"))
-    runner.run(made, store, progress, retry_failed=True)
-    (result,) = records.current(made, store)
+    runner.run(plan, store, progress, retry_failed=True)
+    (result,) = records.current(plan, store)
     if result.status != "ok":
         raise UserError(f"{result.cell.what} of {result.cell.model.label}: {result.reason}")
     return result
 
 
 def _scorer(artifact_format: str) -> str:
-    """The first engine that scores this format, those of the core environment apart: they load no weights."""
+    """The first engine that scores this format; those of the core environment load no weights."""
     for name in plugins.names(plugins.ENGINES):
         engine = plugins.load(plugins.ENGINES, name)
         if artifact_format in engine.LOADS and "score" in engine.MODES and engine.ENV != "core":
             return name
-    raise UserError(f"no engine here scores the format {artifact_format}")
+    raise UserError(f"no engine scores the format {artifact_format}")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["compare"]:
-        sys.argv[0:2] = ["python -m eval compare"]
-        guarded(compare_app)
+        guarded(partial(compare_app, sys.argv[2:], prog_name="python -m eval compare"))
     else:
         guarded(app)

@@ -1,4 +1,4 @@
-"""What `python -m eval` prints: figures with their intervals, in words and units a person reads."""
+"""What `python -m eval` prints: metrics with their intervals and units."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rich.table import Table
 
 from bench.contract.record import Result
 from bench.publish.tables.columns import number
+from eval.stats.paired import Z95
 
-_Z95 = 1.959963984540054
 _UNITS = {"_fraction": (100.0, " %"), "_bytes": (2.0**-20, " MiB")}
 _COUNTS = ("scored_tokens", "scored_items")
-# What a comparison says, in this order: metric, its words, its scale, its unit.
+# What a comparison prints, in this order: metric, label, scale, unit.
 _CHANGES = (
     ("score_change", "difference", 1.0, ""),
     ("perplexity_change_fraction", "change of perplexity", 100.0, " %"),
@@ -27,61 +27,59 @@ _CHANGES = (
 
 
 def one(result: Result) -> str:
-    """A record: its metrics, then what ran."""
+    """A record: its metrics, then its receipts."""
     cell = result.cell
     head = f"{cell.what} of {cell.model.label} in {cell.engine.title} on {result.hardware.name}"
-    return "\n".join([head, "", _grid(["metric", "value", "95 %"], _figures(result.metrics)), *_ran(result)])
+    return "\n".join([head, "", _grid(["metric", "value", "95 %"], _rows(result.metrics)), *_receipts(result)])
 
 
 def two(base: str, theirs: Result | None, mine: Result, change: Mapping[str, float]) -> str:
-    """Two records of one task beside each other, and what their items say together."""
+    """Two records of one task side by side, and the change over the same items."""
     other = mine.cell
     head = f"{other.what}: {other.model.label} in {other.engine.title} against {base}"
-    if theirs is None:  # the task measures the one against the other
-        return "\n".join([head, "", _grid(["metric", "value", "95 %"], _figures(mine.metrics)), *_ran(mine)])
+    if theirs is None:  # the task measures `mine` against the base
+        return "\n".join([head, "", _grid(["metric", "value", "95 %"], _rows(mine.metrics)), *_receipts(mine)])
     head += f" in {theirs.cell.engine.title}"
-    known = {name: (value, interval) for name, value, interval in _figures(theirs.metrics)}
-    rows = [(name, *known[name], value, interval) for name, value, interval in _figures(mine.metrics) if name in known]
+    base_rows = {name: (value, interval) for name, value, interval in _rows(theirs.metrics)}
+    rows = [(name, *base_rows[name], *cells) for name, *cells in _rows(mine.metrics) if name in base_rows]
     grid = _grid(["metric", "base", "95 %", "other", "95 %"], rows)
     return "\n".join([head, "", grid, "", _grid(["on the same items", "", "95 %"], _changes(mine, change))])
 
 
-def _figures(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    """(name, value, interval) of each metric that is no part of another one, and not said by its own name."""
-    found, twice = [], {"accuracy_fraction", "score"} if "scored_items" in metrics else set()
+def _rows(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """(name, value, interval) of each metric, without bounds and errors, and without what a row repeats."""
+    rows, repeated = [], {"accuracy_fraction", "score"} if "scored_items" in metrics else set()
     for key, value in metrics.items():
         stem, unit = _split(key)
-        if any(stem.endswith(end) for end in ("_low", "_high", "_stderr")) or key in twice:
+        if stem.endswith(("_low", "_high", "_stderr")) or key in repeated:
             continue
-        scale, word = _UNITS.get(unit, (1.0, ""))
+        scale, suffix = _UNITS.get(unit, (1.0, ""))
         low, high = metrics.get(f"{stem}_low{unit}"), metrics.get(f"{stem}_high{unit}")
         if low is None and (stderr := metrics.get(f"{stem}_stderr{unit}")) is not None:
-            low, high = value - _Z95 * stderr, value + _Z95 * stderr
-        shown = f"{value:,.0f}" if key in _COUNTS else number(value * scale, 4) + word
-        found.append((stem.replace("_", " "), shown, _between(low, high, scale)))
-    return sorted(found)
+            low, high = value - Z95 * stderr, value + Z95 * stderr
+        text = f"{value:,.0f}" if key in _COUNTS else number(value * scale, 4) + suffix
+        rows.append((stem.replace("_", " "), text, _interval(low, high, scale)))
+    return sorted(rows)
 
 
 def _changes(mine: Result, change: Mapping[str, float]) -> list[tuple[str, str, str]]:
     rows = []
-    points = "accuracy_fraction" in mine.metrics
-    for key, words, usual, usually in _CHANGES:
+    in_points = "accuracy_fraction" in mine.metrics
+    for key, label, default_scale, default_unit in _CHANGES:
         if key not in change:
             continue
-        scale, unit = (100.0, " points") if key == "score_change" and points else (usual, usually)
+        scale, unit = (100.0, " points") if key == "score_change" and in_points else (default_scale, default_unit)
         stem, end = _split(key)
-        signed = "+" if "change" in key else ""
+        sign = "+" if "change" in key else ""
         value = change[key] * scale
-        text = f"{value:.0f}" if key.startswith("flips") else f"{value:{signed}.3g}"
+        text = f"{value:.0f}" if key.startswith("flips") else f"{value:{sign}.3g}"
         low, high = change.get(f"{stem}_low{end}"), change.get(f"{stem}_high{end}")
-        rows.append((words, text + unit, _between(low, high, scale)))
+        rows.append((label, text + unit, _interval(low, high, scale)))
     return rows
 
 
-def _between(low: float | None, high: float | None, scale: float) -> str:
-    if low is None or high is None:
-        return ""
-    return f"{low * scale:.4g} … {high * scale:.4g}"
+def _interval(low: float | None, high: float | None, scale: float) -> str:
+    return "" if low is None or high is None else f"{low * scale:.4g} … {high * scale:.4g}"
 
 
 def _split(key: str) -> tuple[str, str]:
@@ -89,15 +87,15 @@ def _split(key: str) -> tuple[str, str]:
     return key.removesuffix(unit), unit
 
 
-def _ran(result: Result) -> list[str]:
+def _receipts(result: Result) -> list[str]:
     return ["", *(f"  {name:<20} {value}" for name, value in sorted(result.receipts.items()))]
 
 
 def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     out = io.StringIO()
     grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for place, head in enumerate(heads):
-        grid.add_column(head, justify="right" if place else "left", no_wrap=True)
+    for i, head in enumerate(heads):
+        grid.add_column(head, justify="right" if i else "left", no_wrap=True)
     for row in rows:
         grid.add_row(*row)
     Console(file=out, width=120, color_system=None).print(grid)

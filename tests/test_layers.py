@@ -21,6 +21,7 @@ _OURS = ("bench", "quantize", "eval")
 _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.contract",),
     ("bench.paths", "bench.store", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
+    ("bench.process.child", "bench.process.cache"),  # environments and models are built by processes, once
     ("bench.envs", "bench.models", "bench.load"),
     ("bench.process", "bench.suite", "bench.rows"),
     ("bench.run", "bench.publish.tables", "bench.publish.machines", "bench.publish.plans"),
@@ -48,7 +49,10 @@ _SHARED: dict[str, tuple[str, ...]] = {
 }
 # Plugins import these in every environment. (A room is held by its own __init__ too.)
 _STANDARD_LIBRARY_ONLY = ("bench.contract", "bench.formats")
-_ALONE = {"bench.process.worker": ("bench.contract", "bench.machine.ceiling")}  # runs in every environment
+_ALONE = {  # they run in every environment
+    "bench.process.worker": ("bench.contract", "bench.machine.ceiling"),
+    "bench.process.worker_main": ("bench.contract", "bench.process.worker"),
+}
 _ROOMS_REFUSED = {"utils", "common", "helpers", "core", "base"}
 _MOST_FILES = 20
 _MOST_LINES = 430

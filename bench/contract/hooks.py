@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from bench.contract.columns import Column
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.spec import Cell, Step
@@ -298,7 +299,8 @@ class Task(Protocol):
     `score_replies` run there, `evaluate` between them in the engine's environment. Requests are token ids,
     built once for all engines and recipes of a model. The facts of `evaluate` are then replies; those of
     `score_replies` are what is recorded. PATHS: options that name files or folders. TOKENIZERS: formats whose
-    tokenizer has to be got out first, and the environment where that can be done.
+    tokenizer has to be got out first, and the environment where that can be done. COLUMNS: how tables show its
+    metrics and their changes against the baseline; a metric without a column is in the records alone.
     """
 
     VERSION: int
@@ -307,7 +309,7 @@ class Task(Protocol):
     ENV: str = ""
     PATHS: tuple[str, ...] = ()
     TOKENIZERS: Mapping[str, str] = {}
-    COLUMNS: tuple[Any, ...] = ()
+    COLUMNS: tuple[Column, ...] = ()
 
     @abstractmethod
     def title(self, options: Any) -> str:
@@ -367,7 +369,7 @@ class Task(Protocol):
         raise NotImplementedError
 
     @required_if(lambda task: bool(task.ENV))
-    def score_replies(self, options: Any, folder: Path, asked: Path, replies: Mapping[str, Any]) -> Verdict:
+    def score_replies(self, options: Any, folder: Path, requests: Path, replies: Mapping[str, Any]) -> Verdict:
         """What the replies are worth, by the library that asked."""
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""The letter to a worker process and its answer. Both are JSON files; stdout is only a log."""
+"""The job of a worker process and its answer. Both are JSON files; stdout is only a log."""
 
 from __future__ import annotations
 

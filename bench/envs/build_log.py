@@ -1,67 +1,47 @@
-"""Commands that build an environment: run to their end, their output in a log, their progress told."""
+"""The commands that build an environment: their output goes to a log, their milestones to a person."""
 
 from __future__ import annotations
 
-import contextlib
+import io
 import os
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 from bench.contract.errors import UserError
+from bench.process import child
 
 Report = Callable[[str], None]
 
-# Runs a command that dies with this process (Linux): a build must not go on beside the next one's.
-MORTAL = """
-import ctypes, os, sys
-if sys.platform == "linux": ctypes.CDLL(None).prctl(1, 9)
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
 _PIP = ("Collecting ", "Downloading ", "Building wheel for ", "Installing collected packages")
 _NINJA = re.compile(r"^\[(\d+)/(\d+)\] ")
 
 
 @dataclass(frozen=True)
 class Build:
-    """What is being built, where its log is, and who wants to hear of it."""
+    """The environment that is being built, its log, and where its progress goes."""
 
     name: str
     log: Path
     report: Report
 
-    def say(self, words: str) -> None:
-        self.report(f"environment {self.name}: {words}")
+    def say(self, text: str) -> None:
+        self.report(f"environment {self.name}: {text}")
 
     def step(self, argv: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
         """Run one command with its output appended to the log; UserError with its last lines if it fails."""
-        mortal = [sys.executable, "-c", MORTAL, *argv]
         with (
-            self.log.open("a") as sink,
-            subprocess.Popen(
-                mortal,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-                env={**os.environ, **(variables or {})},
-            ) as process,
+            self.log.open("a") as log,
+            child.running(argv, variables={**os.environ, **(variables or {})}) as process,
+            io.TextIOWrapper(cast("IO[bytes]", process.stdout), errors="replace") as output,
         ):
-            try:
-                for line in process.stdout or ():
-                    sink.write(line)
-                    if words := milestone(line.strip()):
-                        self.say(words)
-                code = process.wait()
-            except BaseException:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                raise
+            for line in output:
+                log.write(line)
+                if text := milestone(line.strip()):
+                    self.say(text)
+            code = process.wait()
         if code:
             last = [text for text in self.log.read_text().splitlines() if text.strip()][-3:]
             raise UserError(
@@ -70,9 +50,9 @@ class Build:
 
 
 def milestone(line: str) -> str:
-    """The part of a line of pip's or ninja's output that tells a person what is happening, or nothing."""
-    if found := _NINJA.match(line):
-        return f"compiling, {found[1]} of {found[2]} files"
+    """What a line of pip's or ninja's output says of the progress, or nothing."""
+    if match := _NINJA.match(line):
+        return f"compiling, {match[1]} of {match[2]} files"
     if line.startswith(_PIP):
         return line.split(" (from ", 1)[0].split(":", 1)[0][:90]
     return ""

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 
 from bench import paths
 from bench.contract import plugins, wire
@@ -31,6 +30,7 @@ from bench.envs import source_build
 from bench.envs.build_log import Build, Report
 from bench.envs.source_build import SourceSpec
 from bench.machine import nvml
+from bench.process.cache import build_once
 
 _PROBE = """
 import importlib.metadata as m, json, platform, sys
@@ -97,7 +97,7 @@ def spec(name: str) -> EnvSpec:
     file = next((f for folder in _folders() if (f := folder / f"{name}.yaml").exists()), None)
     if file is None:
         raise UserError(f"unknown environment '{name}' (known: {', '.join(names())})")
-    data = _here(yaml.safe_load(file.read_text()))
+    data = _on_this_machine(yaml.safe_load(file.read_text()))
     pins = file.with_name(data.get("pins", f"{name}.txt"))
     return EnvSpec(
         name=name,
@@ -121,7 +121,7 @@ def too_old(name: str, hardware: Hardware) -> str:
 
     An interpreter of the user's own may have others, and a GPU that does not tell what it is may run them.
     """
-    least = "" if _outside(name) else spec(name).least_capability
+    least = "" if _user_python(name) else spec(name).least_capability
     for gpu in hardware.gpus if least else ():
         if 0.0 < float(gpu.compute_capability) < float(least):
             return (
@@ -133,7 +133,7 @@ def too_old(name: str, hardware: Hardware) -> str:
 
 def without_gpu(name: str, hardware: Hardware) -> str:
     """Why the environment, compiled on this machine, could not use its GPU, or nothing."""
-    source = None if _outside(name) else spec(name).source
+    source = None if _user_python(name) else spec(name).source
     if not hardware.gpus or source is None or not source.cuda or source_build.compiles_cuda():
         return ""
     return (
@@ -147,20 +147,20 @@ def identity(name: str) -> str:
 
     The part of a digest that pins an engine's versions.
     """
-    outside = _outside(name)
-    if outside is None and name != "core":
+    interpreter = _user_python(name)
+    if interpreter is None and name != "core":
         return spec(name).digest
-    versions = _versions(outside or sys.executable, spec(name).records)
+    versions = _versions(interpreter or sys.executable, spec(name).records)
     return wire.digest([name, versions])[:12]
 
 
 def find(name: str) -> Environment | None:
     """The environment if it is ready now; None when it has to be built."""
     what = spec(name)
-    outside = sys.executable if name == "core" else _outside(name)
-    if outside is not None:
-        versions = _versions(outside, what.records)
-        return Environment(name, outside, identity(name), versions, what.variables)
+    interpreter = sys.executable if name == "core" else _user_python(name)
+    if interpreter is not None:
+        versions = _versions(interpreter, what.records)
+        return Environment(name, interpreter, identity(name), versions, what.variables)
     ready = what.folder / "READY.json"
     if not ready.exists():
         return None
@@ -173,15 +173,7 @@ def ensure(name: str, report: Report) -> Environment:
     if (ready := find(name)) is not None:
         return ready
     what = spec(name)
-    folder = what.folder
-    paths.cache_folder("envs")
-    with FileLock(folder.with_suffix(".lock")):
-        if (ready := find(name)) is None:
-            _build(what, folder, report)
-            ready = find(name)
-    if ready is None:
-        raise UserError(f"environment '{name}' was built but is not usable; see {_log(folder)}")
-    return ready
+    return build_once(what.folder, lambda: find(name), lambda folder: _build(what, folder, report), in_place=True)
 
 
 def tools(name: str, report: Report) -> Path:
@@ -195,39 +187,41 @@ def tools(name: str, report: Report) -> Path:
     built = source_build.tools(what.source, Build(name, _log(what.folder), report))
     if (what.folder / "READY.json").exists():
         for tool in what.source.tools:
-            if not (place := what.folder / "bin" / tool).exists():
-                place.symlink_to(built / tool)
+            if not (link := what.folder / "bin" / tool).exists():
+                link.symlink_to(built / tool)
     return built
 
 
 def has_tools(name: str) -> bool:
     """Whether there are tools to build for the environment as the suite builds it."""
     source = spec(name).source
-    return _outside(name) is None and source is not None and bool(source.tools)
+    return _user_python(name) is None and source is not None and bool(source.tools)
 
 
 def remove(name: str) -> list[Path]:
     """Delete every build of this environment, older pins included; returns what was removed."""
     spec(name)
-    gone = [f for f in (paths.cache() / "envs").glob(f"{name}-*") if f.is_dir()]
-    for folder in gone:
+    builds = [f for f in (paths.cache() / "envs").glob(f"{name}-*") if f.is_dir()]
+    for folder in builds:
         (folder / "READY.json").unlink(missing_ok=True)
         shutil.rmtree(folder)
         _log(folder).unlink(missing_ok=True)
         folder.with_suffix(".lock").unlink(missing_ok=True)
-    return gone
+    return builds
 
 
-def _here(data: dict[str, Any]) -> dict[str, Any]:
+def _on_this_machine(data: dict[str, Any]) -> dict[str, Any]:
     """The file as it is on this machine: `variants` has what differs where there is a GPU and where not."""
     variants: dict[str, dict[str, Any]] = data.get("variants", {})
     return {**data, **variants.get("cuda" if nvml.gpus() else "cpu", {})}
 
 
-def _outside(name: str) -> str | None:
+def _user_python(name: str) -> str | None:
     chosen = os.environ.get(f"LLM_BENCH_PYTHON_{name.upper().replace('-', '_')}")
     if chosen and not os.access(chosen, os.X_OK):
-        raise UserError(f"LLM_BENCH_PYTHON_{name.upper()} is '{chosen}', which is no executable file")
+        raise UserError(
+            f"LLM_BENCH_PYTHON_{name.upper()}: '{chosen}' is not an executable file; name a Python interpreter"
+        )
     return chosen or None
 
 
@@ -242,8 +236,7 @@ def _versions(python: str, packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def _build(what: EnvSpec, folder: Path, report: Report) -> None:
-    """Create a venv in its final place (its scripts hold its path) and mark it ready last."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Create a venv in its final folder (its scripts hold its path) and mark it ready last."""
     began = time.monotonic()
     build = Build(what.name, _log(folder), report)
     build.log.unlink(missing_ok=True)
@@ -269,7 +262,7 @@ def _build(what: EnvSpec, folder: Path, report: Report) -> None:
     if what.no_deps:
         build.step([*install, "--no-deps", *what.no_deps])
     if what.source:
-        source_build.keep(what.source, folder)
+        source_build.copy_kept(what.source, folder)
     versions = _versions(python, what.records)
     wire.write(folder / "READY.json", wire.dumps({"versions": versions, "built_s": time.monotonic() - began}))
     build.say(f"ready in {time.monotonic() - began:.0f} s")

@@ -1,8 +1,8 @@
 """A package that is compiled here, from its own source distribution, for this very machine.
 
-What comes of it is kept beside the environments, in a folder named after everything it depends on: the
-wheel, the files of the source that are worth keeping, and, once asked for, its command-line tools. A second
-environment takes the wheel as it is.
+The results are cached in a folder named after everything they depend on: the wheel, the files of the source
+that its environment file keeps, and, on request, its command-line tools. A second environment takes the wheel
+as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import platform
 import shutil
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +21,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from bench import paths
 from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.envs.build_log import Build
 from bench.machine import nvml
+from bench.process.cache import build_once
+
+_PIP = (sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,10 @@ class SourceSpec:
         return (*self.cmake, *_cuda(self.cuda))
 
     @property
+    def variables(self) -> dict[str, str]:
+        return {"CMAKE_ARGS": " ".join(self.arguments)}
+
+    @property
     def target(self) -> str:
         """A digest of all that the binary depends on: source, arguments, Python's platform, the CPU."""
         kind = (platform.system(), platform.machine(), _cpu_flags())
@@ -78,123 +84,70 @@ def parse(data: Mapping[str, Any]) -> SourceSpec:
     )
 
 
-def wheel(what: SourceSpec, build: Build) -> Path:
+def wheel(source: SourceSpec, build: Build) -> Path:
     """The wheel for this machine, compiled if it is not in the cache; minutes the first time."""
-    paths.cache_folder("built")
-    with FileLock(what.folder.with_suffix(".lock")):
-        if not (what.folder / "wheel").is_dir():
-            _compiler(build.name)
-            _compile(what, build)
-    return next((what.folder / "wheel").glob("*.whl"))
+    folder = source.folder / "wheel"
+    return build_once(folder, lambda: next(folder.glob("*.whl"), None), lambda out: _compile(source, build, out))
 
 
-def tools(what: SourceSpec, build: Build) -> Path:
+def tools(source: SourceSpec, build: Build) -> Path:
     """The folder of the source's own command-line tools, compiled if they are not in the cache."""
-    paths.cache_folder("built")
-    with FileLock(what.folder.with_suffix(".lock")):
-        if not (what.folder / "bin").is_dir():
-            _compiler(build.name)
-            if lost := [tool for tool in ("cmake", "ninja") if shutil.which(tool) is None]:
-                raise UserError(f"the tools are built with {lost[0]}, which is not installed: install it")
-            with _unpacked(what, build) as source:
-                tree = source.parent / "tools"
-                begin = [
-                    "cmake",
-                    "-G",
-                    "Ninja",
-                    "-S",
-                    str(source / what.tools_folder),
-                    "-B",
-                    str(tree),
-                    "-DCMAKE_BUILD_TYPE=Release",
-                    *what.arguments,
-                    *what.tools_cmake,
-                ]
-                build.step(begin)
-                build.step(["cmake", "--build", str(tree), "--target", *what.tools])
-                _settle(what, "bin", [tree / "bin" / tool for tool in what.tools])
-    return what.folder / "bin"
+    folder = source.folder / "bin"
+    return build_once(
+        folder, lambda: folder if folder.is_dir() else None, lambda out: _compile_tools(source, build, out)
+    )
 
 
-def keep(what: SourceSpec, environment: Path) -> None:
+def copy_kept(source: SourceSpec, environment: Path) -> None:
     """Copy the kept files into share/<package> of an environment."""
-    shutil.copytree(what.folder / "share", environment / "share" / what.name, dirs_exist_ok=True)
+    shutil.copytree(source.folder / "share", environment / "share" / source.name, dirs_exist_ok=True)
 
 
-def _compile(what: SourceSpec, build: Build) -> None:
-    with _unpacked(what, build) as source:
-        made = source.parent / "wheel"
-        argv = [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--no-deps",
-            "--verbose",
-            "--no-input",
-            "--disable-pip-version-check",
-            "-w",
-            str(made),
-            str(source),
-        ]
-        build.step(argv, {"CMAKE_ARGS": " ".join(what.arguments)})
-        _settle(what, "share", [source / path for path in what.keeps])
-        _settle(what, "wheel", list(made.glob("*.whl")))
+def _compile(source: SourceSpec, build: Build, out: Path) -> None:
+    """Build the wheel into `out`, and copy the kept files into `share` beside it."""
+    _require_compiler(build.name)
+    with _unpacked(source, build) as tree:
+        build.step([*_PIP, "wheel", "--no-deps", "--verbose", "-w", str(out), str(tree)], source.variables)
+        shutil.rmtree(share := source.folder / "share", ignore_errors=True)
+        share.mkdir()
+        for path in map(tree.joinpath, source.keeps):
+            copy = shutil.copytree if path.is_dir() else shutil.copy2
+            copy(path, share / path.name)
 
 
-def _settle(what: SourceSpec, word: str, files: list[Path]) -> None:
-    """Put what was made into its place, beside and renamed."""
-    beside = what.folder / f".{word}.part"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for file in files:
-        copy = shutil.copytree if file.is_dir() else shutil.copy2
-        copy(file, beside / file.name)
-    shutil.rmtree(what.folder / word, ignore_errors=True)
-    beside.rename(what.folder / word)
+def _compile_tools(source: SourceSpec, build: Build, out: Path) -> None:
+    _require_compiler(build.name)
+    if missing := [tool for tool in ("cmake", "ninja") if shutil.which(tool) is None]:
+        raise UserError(f"the tools are built with {missing[0]}, which is not installed: install it")
+    with _unpacked(source, build) as tree:
+        folder = tree.parent / "tools"
+        configure = ["cmake", "-G", "Ninja", "-S", str(tree / source.tools_folder), "-B", str(folder)]
+        build.step([*configure, "-DCMAKE_BUILD_TYPE=Release", *source.arguments, *source.tools_cmake])
+        build.step(["cmake", "--build", str(folder), "--target", *source.tools])
+        for tool in source.tools:
+            shutil.copy2(folder / "bin" / tool, out / tool)
 
 
 @contextmanager
-def _unpacked(what: SourceSpec, build: Build) -> Iterator[Path]:
-    """The source distribution in a folder of its own, which is gone afterwards; under this build's lock."""
-    place = what.folder.with_suffix(".part")
-    shutil.rmtree(place, ignore_errors=True)  # of a build that was killed
-    place.mkdir()
-    try:
-        build.say(f"fetching the source of {what.package}")
-        argv = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--no-binary",
-            what.name,
-            "--no-input",
-            "--disable-pip-version-check",
-            "--progress-bar",
-            "off",
-            "-d",
-            str(place),
-            what.package,
-        ]
-        build.step(argv)
-        archive = next(place.glob("*.tar.gz"))
+def _unpacked(source: SourceSpec, build: Build) -> Iterator[Path]:
+    """The source distribution in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=paths.cache_folder("scratch")) as folder:
+        build.say(f"fetching the source of {source.package}")
+        download = ["download", "--no-deps", "--no-binary", source.name, "--progress-bar", "off"]
+        build.step([*_PIP, *download, "-d", folder, source.package])
+        archive = next(Path(folder).glob("*.tar.gz"))
         with tarfile.open(archive) as packed:
-            packed.extractall(place, filter="data")
-        archive.unlink()
-        yield next(path for path in place.iterdir() if path.is_dir())
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+            packed.extractall(folder, filter="data")
+        yield next(path for path in Path(folder).iterdir() if path.is_dir())
 
 
 def _cuda(arguments: tuple[str, ...]) -> tuple[str, ...]:
     """The CUDA arguments with this machine's architectures; none without nvcc or without a GPU."""
-    found = {gpu.compute_capability.replace(".", "") for gpu in nvml.gpus()}
-    found.discard("00")  # of a GPU that does not tell
-    if not found or not compiles_cuda():
+    architectures = {gpu.compute_capability.replace(".", "") for gpu in nvml.gpus()}
+    architectures.discard("00")  # of a GPU that does not tell
+    if not architectures or not compiles_cuda():
         return ()
-    return (*arguments, f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(sorted(found))}")
+    return (*arguments, f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(sorted(architectures))}")
 
 
 def compiles_cuda() -> bool:
@@ -213,10 +166,10 @@ def _cpu_flags() -> str:
     return hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()[:12]
 
 
-def _compiler(name: str) -> None:
+def _require_compiler(environment: str) -> None:
     chosen = os.environ.get("CXX", "")
-    if not any(shutil.which(word) for word in (chosen, "c++", "g++", "clang++") if word):
+    if not any(shutil.which(name) for name in (chosen, "c++", "g++", "clang++") if name):
         raise UserError(
-            f"environment '{name}' is compiled on this machine, which has no C++ compiler: install one "
-            f"(Debian: apt install g++) or name an interpreter with LLM_BENCH_PYTHON_{name.upper()}"
+            f"environment '{environment}' is compiled on this machine, which has no C++ compiler: install one "
+            f"(Debian: apt install g++) or name an interpreter with LLM_BENCH_PYTHON_{environment.upper()}"
         )

@@ -8,11 +8,11 @@ from itertools import pairwise
 from typing import Any
 
 from bench.contract.record import RequestTrace, Result
+from bench.contract.variation import coefficient_of_variation
 from bench.measure.latency import completed, e2el_s, itl_s, latency_metrics, osl, stamps, ttft_s
 from bench.measure.memory import allocator_peak, widths_bytes
 from bench.measure.online_load import measured
 from bench.measure.roofline import FRACTIONS
-from bench.measure.stats import coefficient_of_variation
 
 VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "errors", "nvml", "round"
 CLIENT, SHORT, REMOTE, DUMMY, ENERGY, WIDE = "client", "short", "remote", "dummy", "energy", "wide"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from bench.contract.variation import coefficient_of_variation
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,6 @@ class Spread:
     high: float
     cv: float
     n: int
-
-
-def coefficient_of_variation(values: Sequence[float]) -> float:
-    """Sample standard deviation (n - 1) over the absolute mean; NaN below two values or with mean zero."""
-    if len(values) < 2:
-        return math.nan
-    mean = math.fsum(values) / len(values)
-    return statistics.stdev(values, mean) / abs(mean) if mean else math.nan
 
 
 def spread(values: Sequence[float]) -> Spread:

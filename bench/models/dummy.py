@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 
 from bench import formats, paths
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Source
 from bench.formats import folder as model_folder
+from bench.process.cache import build_once
 
 PREFIX = "shape:"
 _VERSION = 1  # of how the weights are drawn
@@ -72,22 +72,14 @@ def planned(source: str) -> Source:
 
 def find(source: str) -> Path | None:
     """The folder of the shape if it was built here."""
-    folder = _place(source)
+    folder = _folder_of(source)
     return folder if (folder / "config.json").is_file() else None
 
 
 def build(source: str) -> Path:
     """The folder of the shape, drawn and written if it is not there; UserError where the disk is too full."""
-    folder, config = _place(source), settings(source)
-    paths.cache_folder("shapes")
-    with FileLock(folder.with_suffix(".lock")):
-        if find(source) is None:
-            beside = folder.with_suffix(".part")
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir()
-            _write(config, beside, source)
-            beside.rename(folder)
-    return folder
+    config = settings(source)
+    return build_once(_folder_of(source), lambda: find(source), lambda folder: _write(config, folder, source))
 
 
 def tensors(config: Mapping[str, Any]) -> Shapes:
@@ -171,7 +163,7 @@ def _elements(shape: tuple[int, ...]) -> int:
     return count
 
 
-def _place(source: str) -> Path:
+def _folder_of(source: str) -> Path:
     return paths.cache() / "shapes" / identity(source).removeprefix(PREFIX).replace("@", "-")
 
 

@@ -13,7 +13,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -28,9 +27,8 @@ from bench import paths
 from bench.contract import wire
 from bench.contract.errors import CellError
 from bench.contract.hooks import Server
-from bench.envs import build_log
 from bench.envs.environment import Environment
-from bench.process import supervisor
+from bench.process import child, supervisor
 
 _POLL_S, _ANSWER_S, _GREETING_S = 0.05, 2.0, 10.0
 _IDLE_S, _IDLE_SHARE, _SETTLE_S = 0.5, 0.1, 30.0
@@ -45,7 +43,7 @@ class Live:
 
     url: str
     ready_s: float = 0.0
-    log: supervisor.Log | None = None
+    log: child.Log | None = None
     process: subprocess.Popen[bytes] | None = None
     greeting: str = ""
 
@@ -56,14 +54,18 @@ class Live:
 
     @property
     def log_text(self) -> str:
-        """Its log until now."""
+        """Its log so far."""
         return self.log.text if self.log else self.greeting
 
     @property
     def ended(self) -> str:
-        """That it has ended, and its last words; nothing while it lives."""
+        """That it has ended, and the last line of its log; nothing while it lives."""
         code = self.process.poll() if self.process else None
-        return "" if code is None else f"the server ended (code {code}) while it was used{_last(self.log)}"
+        return "" if code is None else f"the server ended (code {code}) while it was used{self.log_clause}"
+
+    @property
+    def log_clause(self) -> str:
+        return self.log.last_clause if self.log else ""
 
 
 @dataclass(frozen=True)
@@ -91,43 +93,28 @@ def running(server: Server, port: int, env: Environment, device: str, *, timeout
     if server.url:
         yield Live(server.url, greeting=_greeting(server))
         return
-    with supervisor.scratch() as work:
-        yield from _started(server, port, env, device, work, time.monotonic(), timeout_s)
-
-
-def _started(
-    server: Server, port: int, env: Environment, device: str, work: Path, began: float, timeout_s: float
-) -> Iterator[Live]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", build_log.MORTAL, *server.argv],
-        cwd=work,
-        env={**supervisor.variables(env, device), **server.variables},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    log = supervisor.Log(process.stdout)
-    note = _write_down(process, env.name)
-    try:
-        _wait(process, log, port, server.health, began + timeout_s)
-        live = Live(f"http://127.0.0.1:{port}", time.monotonic() - began, log, process)
-        _settle(process)
-        yield live
-    finally:
-        supervisor.end(process)
-        log.save("server")
-        note.unlink(missing_ok=True)
+    variables = {**supervisor.variables(env, device), **server.variables}
+    began = time.monotonic()
+    with supervisor.scratch() as work, child.logged(server.argv, "server", cwd=work, variables=variables) as started:
+        process, log = started
+        note = _write_note(process.pid, env.name)
+        try:
+            _wait(process, log, port, server.health, began + timeout_s)
+            live = Live(f"http://127.0.0.1:{port}", time.monotonic() - began, log, process)
+            _settle(process.pid)
+            yield live
+        finally:
+            note.unlink(missing_ok=True)
 
 
 def _greeting(server: Server) -> str:
-    """What a server says at /v1/models; CellError where nobody answers."""
+    """What a server says at /v1/models; CellError where none answers."""
     root = server.url.rstrip("/").removesuffix("/v1")
-    asked = urllib.request.Request(f"{root}/v1/models")  # noqa: S310  (the client refuses other schemes)
+    request = urllib.request.Request(f"{root}/v1/models")  # noqa: S310  (the client refuses other schemes)
     if server.key_variable:
-        asked.add_header("Authorization", f"Bearer {os.environ.get(server.key_variable, '')}")
+        request.add_header("Authorization", f"Bearer {os.environ.get(server.key_variable, '')}")
     try:
-        with urllib.request.urlopen(asked, timeout=_GREETING_S) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_GREETING_S) as answer:  # noqa: S310
             text: str = answer.read().decode(errors="replace")
             return text
     except urllib.error.HTTPError:
@@ -135,7 +122,7 @@ def _greeting(server: Server) -> str:
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise CellError(
-            f"nobody answers at {server.url} ({reason}): start the server there, or mend the engine's url"
+            f"no server answers at {server.url} ({reason}): start it there, or correct the engine's url"
         ) from None
 
 
@@ -157,29 +144,27 @@ def orphans() -> list[Orphan]:
 
 
 def end_orphans() -> list[Orphan]:
-    """End every orphan with its children; returns them, for a person to be told."""
-    gone = orphans()
-    for orphan in gone:
+    """End every orphan with its children; which these were."""
+    found = orphans()
+    for orphan in found:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(orphan.pid)
-            family = [*process.children(recursive=True), process]
-            for member in family:
-                with contextlib.suppress(psutil.Error):
-                    member.kill()
-            psutil.wait_procs(family, timeout=5)
+            child.end_group(orphan.pid)
+            process.kill()
+            process.wait(timeout=5)
         orphan.file.unlink(missing_ok=True)
-    return gone
+    return found
 
 
-def _wait(process: subprocess.Popen[bytes], log: supervisor.Log, port: int, health: str, deadline: float) -> None:
+def _wait(process: subprocess.Popen[bytes], log: child.Log, port: int, health: str, deadline: float) -> None:
     while True:
         if (code := process.poll()) is not None:
             time.sleep(_POLL_S)  # its last words are on their way
-            raise CellError(f"the server ended (code {code}) before it was healthy{_last(log)}")
+            raise CellError(f"the server ended (code {code}) before it was healthy{log.last_clause}")
         if _healthy(port, health):
             return
         if time.monotonic() > deadline:
-            raise CellError(f"the server was not healthy in time{_last(log)}")
+            raise CellError(f"the server was not healthy in time{log.last_clause}")
         time.sleep(_POLL_S)
 
 
@@ -194,11 +179,11 @@ def _healthy(port: int, path: str) -> bool:
         connection.close()
 
 
-def _settle(process: subprocess.Popen[bytes]) -> None:
+def _settle(pid: int) -> None:
     """Wait until the server has stopped working on its start, at most half a minute."""
     deadline = time.monotonic() + _SETTLE_S
     with contextlib.suppress(psutil.Error):
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
         while time.monotonic() < deadline:
             before = sum(sum(p.cpu_times()[:2]) for p in family)
             time.sleep(_IDLE_S)
@@ -206,13 +191,14 @@ def _settle(process: subprocess.Popen[bytes]) -> None:
                 return
 
 
-def _write_down(process: subprocess.Popen[bytes], name: str) -> Path:
-    file = paths.cache_folder("servers") / f"{process.pid}.json"
+def _write_note(pid: int, name: str) -> Path:
+    """A file in the cache by which a later run finds the server, should this one not end it."""
+    file = paths.cache_folder("servers") / f"{pid}.json"
     own = psutil.Process()
     note = {
         "name": name,
-        "pid": process.pid,
-        "started": psutil.Process(process.pid).create_time(),
+        "pid": pid,
+        "started": psutil.Process(pid).create_time(),
         "owner": own.pid,
         "owner_started": own.create_time(),
     }
@@ -227,7 +213,3 @@ def _same(pid: int, started: float) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 1.0
     except psutil.Error:
         return False
-
-
-def _last(log: supervisor.Log | None) -> str:
-    return f"; last line of its log: {log.last}" if log and log.last else ""

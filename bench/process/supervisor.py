@@ -14,13 +14,11 @@ import signal
 import subprocess
 import sysconfig
 import tempfile
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 
@@ -30,6 +28,7 @@ from bench.contract.errors import CellError
 from bench.contract.job import PHASE, Answer, Job
 from bench.envs.environment import Environment
 from bench.machine import counters, nvml, probes
+from bench.process import child
 
 _PASSED = (
     "PATH",
@@ -52,7 +51,6 @@ _PASSED = (
     "CUDA_HOME",
     "CUDA_PATH",
 )
-_LOG_HEAD, _LOG_LINES = 1 << 20, 2000
 _POLL_S, _FREE_FRACTION = 0.2, 0.02
 
 
@@ -97,23 +95,14 @@ def run(
         work = folder / "cwd"
         work.mkdir()
         began = time.monotonic()
-        process = subprocess.Popen(
-            [env.python, "-m", "bench.process.worker", str(folder / "job.json")],
-            cwd=work,
-            env=variables(env, device),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        log = Log(process.stdout)
+        argv = [env.python, "-m", "bench.process.worker_main", str(folder / "job.json")]
         watchers = (on_poll, follow(folder / PHASE, report))
-        try:
+        with child.logged(
+            argv, "worker", cwd=work, variables=variables(env, device), dies_with_parent=False
+        ) as started:
+            process, log = started
             with probes.watch(process.pid, device, open_reader=open_reader) as probe:
                 stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes, watchers)
-        finally:
-            end(process)
-            log.save()
         answer = _answer(Path(job.answer), process.returncode, stopped, log)
         return Outcome(answer, time.monotonic() - began, probe.facts(), probe)
 
@@ -153,94 +142,36 @@ def _wait(
 
 
 def follow(file: Path, report: Callable[[str], None]) -> Callable[[], None]:
-    """What reports the line that a worker leaves in a file, whenever it is another one."""
+    """A function that reports the line a worker leaves in a file, whenever it is a new one."""
     last = ""
 
-    def look() -> None:
+    def poll() -> None:
         nonlocal last
         with contextlib.suppress(OSError):
             if (line := file.read_text(errors="replace").strip()) and line != last:
                 last = line
                 report(line)
 
-    return look
+    return poll
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the worker's whole group, and descendants that left it, and wait for them."""
-    left: list[psutil.Process] = []
-    with contextlib.suppress(psutil.Error):
-        left = psutil.Process(process.pid).children(recursive=True)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for child in left:
-        with contextlib.suppress(psutil.Error):
-            child.kill()
-    process.wait()
-    psutil.wait_procs(left, timeout=5)
-
-
-def _answer(file: Path, code: int, stopped: str, log: Log) -> Answer:
+def _answer(file: Path, code: int, stopped: str, log: child.Log) -> Answer:
     if stopped:
         return Answer(error=stopped)
     if file.exists():
         return wire.build(Answer, json.loads(file.read_text()))
-    last = f"; last line of its log: {log.last}" if log.last else ""
     if code == -signal.SIGKILL:
-        return Answer(error=f"was killed (SIGKILL), most likely by the kernel for want of memory{last}")
+        return Answer(error=f"was killed (SIGKILL), most likely by the kernel for want of memory{log.last_clause}")
     if code < 0:
-        return Answer(error=f"crashed in native code ({signal.Signals(-code).name}){last}")
-    return Answer(error=f"exited with code {code} and left no answer{last}")
-
-
-class Log:
-    """A process's output: its first MiB and last 2,000 lines are kept, however much it prints."""
-
-    def __init__(self, stream: IO[bytes] | None) -> None:
-        self._stream = stream
-        self._head: list[bytes] = []
-        self._tail: deque[bytes] = deque(maxlen=_LOG_LINES)
-        self._thread = threading.Thread(target=self._drain, daemon=True)
-        self._thread.start()
-
-    @property
-    def last(self) -> str:
-        """The last line that says something, shortened."""
-        lines = [*self._head[-20:], *self._tail]
-        texts = [line.decode(errors="replace").strip() for line in lines]
-        return next((text[:200] for text in reversed(texts) if text), "")
-
-    @property
-    def text(self) -> str:
-        """All that is kept."""
-        return b"".join([*self._head, *self._tail]).decode(errors="replace")
-
-    def save(self, word: str = "worker") -> None:
-        """Leave it in the cache as last-<word>.log, once the process has ended."""
-        self._thread.join(timeout=5)
-        if self._stream is not None and not self._thread.is_alive():
-            self._stream.close()
-        with contextlib.suppress(OSError):  # a full disk must not hide why the worker ended
-            (paths.cache_folder("logs") / f"last-{word}.log").write_bytes(self.text.encode())
-
-    def _drain(self) -> None:
-        kept = 0
-        while self._stream is not None and (line := self._stream.readline(1 << 16)):
-            if kept < _LOG_HEAD:
-                self._head.append(line)
-                kept += len(line)
-            else:
-                self._tail.append(line)
+        return Answer(error=f"crashed in native code ({signal.Signals(-code).name}){log.last_clause}")
+    return Answer(error=f"exited with code {code} and left no answer{log.last_clause}")
 
 
 def variables(env: Environment, device: str) -> dict[str, str]:
-    """What the worker's environment holds.
-
-    The named list, the environment's own, and the one GPU it may see.
-    """
+    """The environment variables of a worker: the named list, the environment's own, the one GPU it may see."""
     passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
     first = str(Path(env.python).parent)
-    gpu = nvml.index(device)  # or a MIG slice's UUID
+    gpu = nvml.cuda_id(device)  # or a MIG slice's UUID
     return {
         **passed,
         "PATH": os.pathsep.join([first, passed.get("PATH", os.defpath)]),  # gptqmodel calls its own ninja
@@ -259,9 +190,9 @@ def variables(env: Environment, device: str) -> dict[str, str]:
 def scratch() -> Iterator[Path]:
     """A working folder named after this process; folders of processes that are gone are cleared away."""
     root = paths.cache_folder("scratch")
-    for left in root.iterdir():
-        owner = left.name.partition("-")[0]
+    for folder in root.iterdir():
+        owner = folder.name.partition("-")[0]
         if not (owner.isdigit() and psutil.pid_exists(int(owner))):
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=root, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=root, ignore_cleanup_errors=True) as own:
+        yield Path(own)

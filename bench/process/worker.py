@@ -1,62 +1,20 @@
-"""The process that does one job inside an environment: `python -m bench.process.worker job.json`.
-
-It imports the contract and one plugin. What it observed goes into the answer file, beside and renamed;
-stdout and stderr are only a log. It dies with its parent.
-"""
+"""The jobs of a worker, inside an environment: each imports the contract and one plugin, and returns what it saw."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import itertools
-import json
-import shutil
-import signal
-import statistics
-import sys
 import time
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.hooks import Session
-from bench.contract.job import PHASE, Answer, Job
+from bench.contract.job import PHASE, Answer, Job, JobKind
 from bench.contract.record import RequestTrace
-
-_PR_SET_PDEATHSIG = 1
-_WARMUP_MOST, _WARMUP_LAST, _WARMUP_CV = 8, 3, 0.03
-
-
-def main(job_file: str) -> int:
-    _die_with_parent()
-    job = wire.build(Job, _read(job_file))
-    try:
-        do = {
-            "compress": _compress,
-            "offline": _offline,
-            "score": _score,
-            "reference": _reference,
-            "tokenizer": _tokenizer,
-            "ask": _ask,
-            "judge": _judge,
-            "ceiling": _ceiling,
-        }
-        answer = do[job.kind](job)
-    except UserError as error:
-        answer = Answer(error=str(error))
-    except MemoryError:
-        answer = Answer(error="out of memory: the machine has less than this cell needs; use a smaller model or batch")
-    except Exception as error:  # noqa: BLE001  (an engine may raise anything; the log keeps the traceback)
-        traceback.print_exc()
-        answer = Answer(error=_one_line(error))
-    if answer.error and job.out:
-        shutil.rmtree(job.out, ignore_errors=True)  # half an artifact, in the way of the answer on a full disk
-    wire.write(Path(job.answer), wire.dumps(answer))
-    return 1 if answer.error else 0
+from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
 
 
 def _compress(job: Job) -> Answer:
@@ -72,15 +30,15 @@ def _offline(job: Job) -> Answer:
 
     The first token ever is the cold start. What is asked for the sake of energy comes after all the rest.
     """
-    assert job.artifact is not None and job.workload is not None  # noqa: S101, PT018  (the parent's letter is whole)
+    assert job.artifact is not None and job.workload is not None  # noqa: S101, PT018  (the parent's job is whole)
     engine, load = plugins.load(plugins.ENGINES, job.plugin), job.workload
     groups = [job.prompts[i : i + load.batch] for i in range(0, len(job.prompts), load.batch)]
     warm, measured = groups[: -load.repeats], groups[-load.repeats :]
-    _tell(job, "loading")
+    _report(job, "loading")
     began = time.perf_counter()
     with engine.open(Path(job.folder), job.artifact, engine.Options(**job.options), job.device) as session:
         facts: dict[str, Any] = {"load_s": time.perf_counter() - began}
-        _tell(job, "warming up")
+        _report(job, "warming up")
         tpots: list[float] = []
         for prompts in warm:
             sent, steps = _generate(session, prompts, load.new_tokens)
@@ -88,10 +46,10 @@ def _offline(job: Job) -> Answer:
                 facts["cold_start_s"] = steps[0] + sent - job.spawned_s
                 facts["first_ttft_s"] = steps[0]
             tpots.append((steps[-1] - steps[0]) / (load.new_tokens - 1))
-            if len(tpots) > _WARMUP_LAST and _cv(tpots[-_WARMUP_LAST:]) < _WARMUP_CV:
+            if settled(tpots[1:]):
                 break
-        facts.update(warmup_requests=len(tpots), warmup_cv=_cv(tpots[-_WARMUP_LAST:]))
-        _tell(job, "measuring")
+        facts.update(warmup_requests=len(tpots), warmup_cv=coefficient_of_variation(tpots[-SETTLED_LAST:]))
+        _report(job, "measuring")
         zero = time.perf_counter()
         traces: list[RequestTrace] = []
         for window, prompts in enumerate(measured):
@@ -104,7 +62,7 @@ def _offline(job: Job) -> Answer:
         facts.update(session.memory())
         receipts = session.receipts()
         if job.energy_window_s > 0:
-            _tell(job, f"energy window of {job.energy_window_s:g} s")
+            _report(job, f"energy window of {job.energy_window_s:g} s")
             facts["energy_window"] = _sustain(session, groups, load.new_tokens, job.energy_window_s)
         return Answer(facts=facts, receipts=receipts, traces=tuple(traces))
 
@@ -144,14 +102,14 @@ def _generate(session: Session, prompts: Any, new_tokens: int) -> tuple[float, l
 
 
 def _score(job: Job) -> Answer:
-    assert job.artifact is not None  # noqa: S101  (the parent's letter is whole)
+    assert job.artifact is not None  # noqa: S101  (the parent's job is whole)
     engine, task = plugins.load(plugins.ENGINES, job.plugin), plugins.load(plugins.TASKS, job.task)
-    _tell(job, "loading")
+    _report(job, "loading")
     began = time.perf_counter()
     folder = Path(job.folder)
     with engine.open(folder, job.artifact, engine.Options(**job.options), job.device) as session:
         loaded = time.perf_counter()
-        _tell(job, "scoring")
+        _report(job, "scoring")
         options, reference = task.Options(**job.task_options), Path(job.reference) if job.reference else None
         facts: Mapping[str, Any] = task.evaluate(session, options, folder, reference)
         spent = {"load_s": loaded - began, "evaluate_s": time.perf_counter() - loaded}
@@ -159,12 +117,12 @@ def _score(job: Job) -> Answer:
 
 
 def _reference(job: Job) -> Answer:
-    assert job.artifact is not None  # noqa: S101  (the parent's letter is whole)
+    assert job.artifact is not None  # noqa: S101  (the parent's job is whole)
     engine, task = plugins.load(plugins.ENGINES, job.plugin), plugins.load(plugins.TASKS, job.task)
     folder = Path(job.folder)
-    _tell(job, "loading")
+    _report(job, "loading")
     with engine.open(folder, job.artifact, engine.Options(**job.options), job.device) as session:
-        _tell(job, "scoring")
+        _report(job, "scoring")
         facts = task.prepare(session, task.Options(**job.task_options), folder, Path(job.out))
         return Answer(facts=facts, receipts=session.receipts())
 
@@ -174,17 +132,18 @@ def _tokenizer(job: Job) -> Answer:
     return Answer()
 
 
-def _ask(job: Job) -> Answer:
+def _build_requests(job: Job) -> Answer:
     task = plugins.load(plugins.TASKS, job.plugin)
     return Answer(
         facts=task.build_requests(task.Options(**job.task_options), Path(job.folder), job.context, Path(job.out))
     )
 
 
-def _judge(job: Job) -> Answer:
-    task, asked = plugins.load(plugins.TASKS, job.plugin), Path(job.reference)
-    found = task.score_replies(task.Options(**job.task_options), Path(job.folder), asked, job.replies)
-    return Answer(facts=found.facts, items=found.items)
+def _score_replies(job: Job) -> Answer:
+    task = plugins.load(plugins.TASKS, job.plugin)
+    options, folder = task.Options(**job.task_options), Path(job.folder)
+    verdict = task.score_replies(options, folder, Path(job.reference), job.replies)
+    return Answer(facts=verdict.facts, items=verdict.items)
 
 
 def _ceiling(job: Job) -> Answer:
@@ -194,33 +153,19 @@ def _ceiling(job: Job) -> Answer:
     return Answer(facts=wire.plain(ceiling.measure(job.device, int(job.options["threads"] or 1))))
 
 
-def _tell(job: Job, phase: str) -> None:
-    """Say what comes now: never within a measured window, and twice, for some 0.1 ms, in a cold start."""
+def _report(job: Job, phase: str) -> None:
+    """Leave the phase for a person: never within a measured window, and twice, for some 0.1 ms, in a cold start."""
     with contextlib.suppress(OSError):  # a full disk is for the answer to tell
         Path(job.answer).with_name(PHASE).write_text(phase)
 
 
-def _cv(values: list[float]) -> float:
-    mean = statistics.fmean(values)
-    return statistics.pstdev(values) / mean if len(values) > 1 and mean else 0.0
-
-
-def _one_line(error: Exception) -> str:
-    """An engine's exception as one sentence: its class and the first line of its message."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"no space left on the disk for {error.filename or 'a file'}; free some or move LLM_BENCH_CACHE"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
-
-
-def _read(file: str) -> Any:
-    return json.loads(Path(file).read_text())
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+JOBS: Mapping[JobKind, Callable[[Job], Answer]] = {
+    "compress": _compress,
+    "offline": _offline,
+    "score": _score,
+    "reference": _reference,
+    "tokenizer": _tokenizer,
+    "ask": _build_requests,
+    "judge": _score_replies,
+    "ceiling": _ceiling,
+}

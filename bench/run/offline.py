@@ -48,7 +48,7 @@ def run(
     )
     if "energy_window" not in outcome.answer.facts:
         return outcome
-    start_s, samples = outcome.answer.facts["energy_window"]["start_s"], outcome.probe.seen
+    start_s, samples = outcome.answer.facts["energy_window"]["start_s"], outcome.probe.samples
     first = next((i for i, s in enumerate(samples) if s.time_s >= start_s), None)
     observed = probes.observe(samples[: None if first is None else first + 1], outcome.probe.cpu_s)
     facts = energy_window.with_window(outcome.answer.facts, idle, outcome.probe)

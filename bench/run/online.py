@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from bench import paths
@@ -19,14 +19,13 @@ from bench.contract.hooks import Server
 from bench.contract.job import Answer
 from bench.contract.spec import Suite
 from bench.contract.workload import Workload
-from bench.envs import build_log
 from bench.envs.environment import Environment
 from bench.load import build, sweep
 from bench.load.client import read_answer
 from bench.load.job import Endpoint, LoadAnswer, LoadJob
 from bench.machine import counters, probes
+from bench.process import child, supervisor
 from bench.process import server as serving
-from bench.process import supervisor
 from bench.run import artifacts, energy_window
 from bench.run.artifacts import BuiltArtifact
 from bench.run.planned import PlannedRound
@@ -112,42 +111,34 @@ def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
     What is not over in time is stopped, and what was finished by then is in the answer.
     """
     with supervisor.scratch() as folder:
-        letter, file = folder / "load.json", folder / "answer.json"
-        letter.write_text(wire.dumps(job))
-        client = [sys.executable, "-m", "bench.load.client", str(letter), str(file)]
-        with subprocess.Popen(
-            [sys.executable, "-c", build_log.MORTAL, *client],
-            cwd=paths.import_root(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        job_file, answer_file = folder / "load.json", folder / "answer.json"
+        job_file.write_text(wire.dumps(job))
+        argv = [sys.executable, "-m", "bench.load.client", str(job_file), str(answer_file)]
+        with child.logged(argv, "load", cwd=paths.import_root(), variables=os.environ) as (process, log):
             try:
-                _, said = process.communicate(timeout=timeout_s)
+                process.wait(timeout=timeout_s)
+                in_time = True
             except subprocess.TimeoutExpired:
-                return _stopped(process, file, timeout_s)
-            except BaseException:
-                process.kill()
-                raise
-        if not file.exists():
-            last = said.strip().splitlines()[-1:] or ["no message"]
-            return LoadAnswer(error=f"the load process ended with code {process.returncode}: {last[0][:200]}")
-        return read_answer(file)
+                in_time = False
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=_ANSWER_S)
+        answer = read_answer(answer_file) if answer_file.exists() else None
+    if not in_time:
+        return _stopped(answer or LoadAnswer(), timeout_s)
+    if answer is None:
+        last = log.last or "no message"
+        return LoadAnswer(error=f"the load process ended with code {process.returncode}: {last}")
+    return answer
 
 
-def _stopped(process: subprocess.Popen[str], file: Path, timeout_s: float) -> LoadAnswer:
-    process.terminate()
-    try:
-        process.communicate(timeout=_ANSWER_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-    found = read_answer(file) if file.exists() else LoadAnswer()
-    done = sum(not request.failure for request in found.measured)
+def _stopped(answer: LoadAnswer, timeout_s: float) -> LoadAnswer:
+    completed = sum(not result.failure for result in answer.measured)
     sentence = (
-        f"the load was not over within {timeout_s:.0f} s and was stopped with {done} requests finished: "
+        f"the load was not over within {timeout_s:.0f} s and was stopped with {completed} requests finished: "
         "allow it more time (timeout_s of a suite, --timeout) or ask for fewer requests"
     )
-    return replace(found, error=sentence)
+    return replace(answer, error=sentence)
 
 
 def _target(server: Server, live: serving.Live, built: BuiltArtifact) -> build.Target:

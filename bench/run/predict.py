@@ -75,7 +75,7 @@ def hardware(gpu: str) -> tuple[Hardware, Ceiling]:
     """A machine with the GPU of that short name (`l4`), and what its vendor says it can do."""
     board = gpus.named(gpu)
     one = Gpu(0, board.names[0], int(board.memory_bytes), board.capability, DRIVER)
-    return machine.described(("cuda:0",), (one,))[0], board.ceiling
+    return machine.describe(("cuda:0",), (one,))[0], board.ceiling
 
 
 def known(results: Iterable[Result]) -> Known:

@@ -1,11 +1,11 @@
-"""Log-probabilities over a whole vocabulary: from logits, compared, and kept on disk at two bytes an entry.
+"""Log-probabilities over a whole vocabulary: from logits, compared, and stored at two bytes an entry.
 
-A kept row is linear between its smallest and largest log-probability in 65,535 steps, and is renormalized
-in float64 when it is read; nothing is clamped. Code 0 means probability 0: a masked id, or a log-probability
-below -745, where float64 has no probability either. Measured on the demo model (4,096 tokens, 4,096 ids),
-KL(original || kept) is 1.6e-09 nats in the mean and 1.1e-08 at most; log-probabilities in float16, which
-take as much room, have 2.3e-07 and 9.0e-07. Beside each row its largest id and the target's negative
-log-likelihood are kept exactly.
+A stored row is quantized linearly between its smallest and largest log-probability in 65,535 steps, and is
+renormalized in float64 when it is read; nothing is clamped. Code 0 means probability 0: a masked id, or a
+log-probability below -745, where float64 has no probability either. Measured on the demo model (4,096 tokens,
+4,096 ids), KL(original || stored) is 1.6e-09 nats on average and 1.1e-08 at most; log-probabilities in float16,
+which take as much space, have 2.3e-07 and 9.0e-07. The id of each row's largest logit and the target's negative
+log-likelihood are stored exactly.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 from bench.contract.errors import UserError
 
 _CODES, _ROWS = "logprobs.npy", "rows.npy"
-_LEAST = -745.0  # exp of less is 0 in float64
+_SMALLEST = -745.0  # exp of less is 0 in float64
 _STEPS = 65534.0
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What `keep` wrote: the mean and largest KL(original || kept) over its rows, in nats."""
+class Stored:
+    """What `store` wrote. `floor_mean`, `floor_max`: KL(original || stored) over its rows, in nats."""
 
     rows: int
     vocab: int
@@ -34,14 +34,14 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Kept rows, read from disk as they are asked for."""
+class Baseline:
+    """Stored rows, read from disk when needed."""
 
     codes: Any
     exact: Any
 
     def rows(self, start: int, stop: int) -> tuple[Any, Any, Any]:
-        """Log-probabilities float64 [rows, vocab], the largest id and the target's nll of each row."""
+        """Log-probabilities float64 [rows, vocab]; of each row the id of the largest and the target's nll."""
         low, step, top, nll = self.exact[start:stop].T
         return unpack(self.codes[start:stop], low, step), top.astype(int), nll
 
@@ -57,6 +57,15 @@ def log_softmax(logits: Any) -> Any:
     return shifted
 
 
+def target_nll(logits: Any, targets: Any) -> Any:
+    """Negative log-likelihood of each row's target id, nats, float64 [rows]; exponentials in the logits' own type."""
+    import numpy as np
+
+    top = logits.max(axis=1)
+    sums = np.exp(logits - top[:, None]).sum(axis=1, dtype=np.float64)
+    return np.log(sums) + top - logits[np.arange(len(targets)), targets].astype(np.float64)
+
+
 def kl(baseline: Any, other: Any) -> Any:
     """KL(baseline || other) of each row, nats. An id to which the baseline gives no probability adds 0."""
     import numpy as np
@@ -67,31 +76,31 @@ def kl(baseline: Any, other: Any) -> Any:
 
 
 def pack(logprobs: Any) -> tuple[Any, Any, Any]:
-    """uint16 codes [rows, vocab], and each row's smallest kept log-probability and step."""
+    """uint16 codes [rows, vocab], and each row's smallest stored log-probability and step."""
     import numpy as np
 
-    kept = logprobs >= _LEAST
-    low = np.where(kept, logprobs, np.inf).min(axis=1)
+    coded = logprobs >= _SMALLEST
+    low = np.where(coded, logprobs, np.inf).min(axis=1)
     step = (logprobs.max(axis=1) - low) / _STEPS
     step[step == 0] = 1.0
     codes = np.rint((logprobs - low[:, None]) / step[:, None]) + 1
-    return np.where(kept, codes, 0).astype(np.uint16), low, step
+    return np.where(coded, codes, 0).astype(np.uint16), low, step
 
 
 def unpack(codes: Any, low: Any, step: Any) -> Any:
     """The log-probabilities of codes, renormalized: float64 [rows, vocab]."""
     import numpy as np
 
-    found = low[:, None] + (codes.astype(np.float64) - 1) * step[:, None]
-    found[codes == 0] = -np.inf
-    found -= np.log(np.exp(found).sum(axis=1, keepdims=True))
-    return found
+    logprobs = low[:, None] + (codes.astype(np.float64) - 1) * step[:, None]
+    logprobs[codes == 0] = -np.inf
+    logprobs -= np.log(np.exp(logprobs).sum(axis=1, keepdims=True))
+    return logprobs
 
 
-def keep(blocks: Iterable[tuple[Any, Any]], rows: int, out: Path) -> Kept:
-    """Keep the log-probabilities of blocks of logits and target ids, `rows` in all, in the folder `out`.
+def store(blocks: Iterable[tuple[Any, Any]], rows: int, out: Path) -> Stored:
+    """Write the log-probabilities of blocks of logits and target ids, `rows` in all, into the folder `out`.
 
-    UserError when a logit is not a number, or when the disk has no room.
+    UserError when logits are not finite, or when the disk has no space for them.
     """
     import numpy as np
 
@@ -100,9 +109,9 @@ def keep(blocks: Iterable[tuple[Any, Any]], rows: int, out: Path) -> Kept:
         for logits, targets in blocks:
             if not vocab:
                 vocab = logits.shape[1]
-                _room_for(rows * vocab * 2, out)
-                head = {"descr": "<u2", "fortran_order": False, "shape": (rows, vocab)}
-                np.lib.format.write_array_header_1_0(file, head)
+                _require_space(rows * vocab * 2, out)
+                header = {"descr": "<u2", "fortran_order": False, "shape": (rows, vocab)}
+                np.lib.format.write_array_header_1_0(file, header)
             original = log_softmax(logits)
             nll = -original[np.arange(len(targets)), targets]
             if np.isnan(original).any() or not np.isfinite(nll).all():
@@ -113,17 +122,17 @@ def keep(blocks: Iterable[tuple[Any, Any]], rows: int, out: Path) -> Kept:
             floors.append(kl(original, unpack(codes, low, step)))
     np.save(out / _ROWS, np.concatenate(exact))
     floor = np.concatenate(floors)
-    return Kept(len(floor), vocab, float(floor.mean()), float(floor.max()))
+    return Stored(len(floor), vocab, float(floor.mean()), float(floor.max()))
 
 
-def load(folder: Path) -> Stored:
-    """What `keep` wrote, mapped into memory."""
+def load(folder: Path) -> Baseline:
+    """What `store` wrote, mapped into memory."""
     import numpy as np
 
-    return Stored(np.load(folder / _CODES, mmap_mode="r"), np.load(folder / _ROWS))
+    return Baseline(np.load(folder / _CODES, mmap_mode="r"), np.load(folder / _ROWS))
 
 
-def _room_for(size: int, folder: Path) -> None:
+def _require_space(size: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise UserError(

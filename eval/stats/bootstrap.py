@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_RESAMPLES, _AT_ONCE = 2000, 250
+_RESAMPLES, _CHUNK = 2000, 250
 
 
 def interval(
@@ -20,12 +20,12 @@ def interval(
     import numpy as np
 
     if len(sums) < 2:
-        raise ValueError(f"no interval from {len(sums)} blocks: give at least 2")
+        raise ValueError(f"an interval needs at least 2 blocks, not {len(sums)}")
     table = np.array([sums, counts], dtype=np.float64).T
     random, even = np.random.default_rng(seed), np.full(len(sums), 1 / len(sums))
     ratios = []
-    for _ in range(_RESAMPLES // _AT_ONCE):
-        drawn = random.multinomial(len(sums), even, size=_AT_ONCE) @ table
+    for _ in range(_RESAMPLES // _CHUNK):
+        drawn = random.multinomial(len(sums), even, size=_CHUNK) @ table
         ratios.append(drawn[:, 0] / drawn[:, 1])
     low, high = np.quantile(np.concatenate(ratios), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

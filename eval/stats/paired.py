@@ -1,7 +1,7 @@
 """Two artifacts on the same items: is the difference more than chance, and how large may it be?
 
-Items are paired, since whatever makes one hard makes it hard for both: a difference of a point may be beyond
-doubt where the standard errors of the two scores, taken apart, overlap by far.
+Items are paired, since a hard item is hard for both: a difference of a point may be significant where the
+standard errors of the two scores overlap by far.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from bench.contract.errors import UserError
 
 _RESAMPLES = 10_000
-_Z95 = 1.959963984540054
+Z95 = 1.959963984540054  # of the normal distribution, for intervals of 95 %
 
 
 def require_same_items(
@@ -32,10 +32,10 @@ def compare(mine: Sequence[float], baseline: Sequence[float], *, seed: int = 0) 
     """Scores of items within 0 .. 1, in one order. ValueError for none, or for different numbers of them.
 
     score_change: mean difference, with its 95 % interval (`interval`). flips_worse, flips_better: items that
-    got a lower or a higher score. mcnemar_p: see `mcnemar`; for scores between 0 and 1 it is the sign test.
+    got a lower or a higher score. mcnemar_p: see `mcnemar`; for scores between 0 and 1 it is the sign test's.
     """
     if not mine or len(mine) != len(baseline):
-        raise ValueError(f"{len(mine)} items beside {len(baseline)}")
+        raise ValueError(f"{len(mine)} items cannot be paired with {len(baseline)}")
     changes = [a - b for a, b in zip(mine, baseline, strict=True)]
     worse, better = sum(c < 0 for c in changes), sum(c > 0 for c in changes)
     low, high = interval(changes, seed=seed)
@@ -63,10 +63,9 @@ def mcnemar(worse: int, better: int) -> float:
 def interval(changes: Sequence[float], *, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean change of paired items, repeatable by `seed`.
 
-    Items are drawn whole, so that the pair stays together (Efron and Tibshirani 1993, ch. 13), together with
-    one that got better and one that got worse by the largest step: without these two (the adjustment of
-    Bonett and Price 2012, for paired proportions) the interval is empty where nothing flipped, and too
-    narrow where little did. 10,000 resamples.
+    Items are drawn as pairs (Efron and Tibshirani 1993, ch. 13), from those given and two more, one better and one
+    worse by the largest change: without these two (the adjustment of Bonett and Price 2012, for paired
+    proportions) the interval is empty where nothing flipped, and too narrow where little did. 10,000 resamples.
     """
     import numpy as np
 
@@ -89,4 +88,4 @@ def per_token(changes: Sequence[float], counts: Sequence[int]) -> tuple[float, f
     if len(counts) < 2:
         return mean, 0.0
     spread = math.fsum((d - mean * n) ** 2 for d, n in zip(changes, counts, strict=True))
-    return mean, _Z95 * math.sqrt(spread * len(counts) / (len(counts) - 1)) / sum(counts)
+    return mean, Z95 * math.sqrt(spread * len(counts) / (len(counts) - 1)) / sum(counts)

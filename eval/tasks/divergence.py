@@ -1,10 +1,10 @@
 """How far a compressed model's predictions are from the baseline's: KL divergence and top-1 agreement.
 
 At every scored token the two distributions over the full vocabulary are compared: KL(baseline || this) in
-nats, from logits, in float64, without a cut of the tail; and whether both hold the same id for the likeliest.
-Unlike perplexity, an error cannot hide behind another that happens to help. The baseline's distributions are
-made once, by whichever engine the suite lists first that can score it, and kept (eval/logprobs.py): what is
-lost by that is measured, and reported as `kl_floor`. Windows are those of eval/windows.py.
+nats, from logits, in float64, without truncation; and whether both have the same most likely id. Unlike in
+perplexity, errors cannot cancel. The baseline's distributions are computed once, by the first engine of the
+suite that can score it, and stored (eval/scoring/logprobs.py): the error of that is measured, and reported as
+`kl_floor`. Windows are those of eval/text/windows.py.
 """
 
 from __future__ import annotations
@@ -76,52 +76,52 @@ def title(options: Options) -> str:
 
 
 def prepare(session: Session, options: Options, folder: Path, out: Path) -> Mapping[str, Any]:
-    """Keep the baseline's log-probabilities in `out`."""
+    """Store the baseline's log-probabilities in `out`."""
     text = windows.cut(session, _scope(options), folder)
     blocks = (block for window in text.windows for block in windows.scored(session, window))
-    kept = logprobs.keep(blocks, sum(window.scored for window in text.windows), out)
+    stored = logprobs.store(blocks, sum(window.scored for window in text.windows), out)
     return {
         "items_sha256": text.items,
-        "rows": kept.rows,
-        "vocab": kept.vocab,
-        "kl_floor_mean": kept.floor_mean,
-        "kl_floor_max": kept.floor_max,
+        "rows": stored.rows,
+        "vocab": stored.vocab,
+        "kl_floor_mean": stored.floor_mean,
+        "kl_floor_max": stored.floor_max,
     }
 
 
 def evaluate(session: Session, options: Options, folder: Path, reference: Path | None) -> Mapping[str, Any]:
     """Per window: sums of KL, agreements and negative log-likelihoods (nats); quantiles of KL per token.
 
-    UserError for another tokenization or vocabulary than the baseline's, and for logits without a meaning.
+    UserError when the tokenization or vocabulary is not the baseline's, and when logits are not finite.
     """
     import numpy as np
 
     if reference is None:
-        raise UserError("divergence is measured against a suite's baseline: run it from a suite")
-    known = json.loads((reference / "reference.json").read_text(encoding="utf-8"))
+        raise UserError("divergence is measured against a baseline: run it from a suite, or by python -m eval compare")
+    stored = json.loads((reference / "reference.json").read_text(encoding="utf-8"))
     text = windows.cut(session, _scope(options), folder)
-    if text.items != known["items_sha256"]:
+    if text.items != stored["items_sha256"]:
         raise UserError(
-            "this artifact's tokenizer cuts the text into other tokens than the baseline's: "
-            "KL divergence has no meaning between them; compare bits per byte instead"
+            "this artifact's tokenizer splits the text into other tokens than the baseline's: "
+            "KL divergence between them is undefined; compare bits per byte instead"
         )
-    found = _compared(session, text, logprobs.load(reference))
-    sums = np.array([window.sum(axis=0) for window in found]).T.tolist()
-    tokens, values = sum(len(window) for window in found), np.concatenate(found)[:, 0]
+    tables = _window_tables(session, text, logprobs.load(reference))
+    sums = np.array([table.sum(axis=0) for table in tables]).T.tolist()
+    kl = np.concatenate(tables)[:, 0]
     return {
         **text.facts(_scope(options)),
         "convention": options.convention,
-        "vocab": known["vocab"],
+        "vocab": stored["vocab"],
         "window_kl": sums[0],
         "window_top1": [round(count) for count in sums[1]],
         "window_nll": sums[2],
         "window_nll_change": sums[3],
-        "kl_quantiles": {name: float(np.quantile(values, q)) for name, q in _QUANTILES.items()},
-        "perplexity": _exp(math.fsum(sums[2]) / tokens),
-        "baseline_perplexity": _exp((math.fsum(sums[2]) - math.fsum(sums[3])) / tokens),
-        "reference": {key: known[key] for key in ("digest", "engine", "artifact")},
-        "kl_floor_mean": known["kl_floor_mean"],
-        "kl_floor_max": known["kl_floor_max"],
+        "kl_quantiles": {name: float(np.quantile(kl, q)) for name, q in _QUANTILES.items()},
+        "perplexity": _exp(math.fsum(sums[2]) / len(kl)),
+        "baseline_perplexity": _exp((math.fsum(sums[2]) - math.fsum(sums[3])) / len(kl)),
+        "reference": {key: stored[key] for key in ("digest", "engine", "artifact")},
+        "kl_floor_mean": stored["kl_floor_mean"],
+        "kl_floor_max": stored["kl_floor_max"],
     }
 
 
@@ -148,57 +148,57 @@ def compare_by_reference(facts: Mapping[str, Any], other: Mapping[str, Any]) -> 
     UserError where the two were not measured over the same text, or not against the same reference.
     """
     paired.require_same_items(facts, other, _SAME, ("window_kl", "window_top1"))
-    counts, found = facts["window_tokens"], {}
+    counts, change = facts["window_tokens"], {}
     for name, unit, key in (("kl_change", "", "window_kl"), ("top1_change", "_fraction", "window_top1")):
         changes = [a - b for a, b in zip(facts[key], other[key], strict=True)]
         mean, half = paired.per_token(changes, counts)
-        found[f"{name}{unit}"] = mean
+        change[f"{name}{unit}"] = mean
         if len(counts) > 1:
-            found[f"{name}_low{unit}"], found[f"{name}_high{unit}"] = mean - half, mean + half
-    return found
+            change[f"{name}_low{unit}"], change[f"{name}_high{unit}"] = mean - half, mean + half
+    return change
 
 
 def _mean(name: str, unit: str, sums: list[float], counts: list[int]) -> dict[str, float]:
-    found = {f"{name}{unit}": math.fsum(sums) / sum(counts)}
+    mean = {f"{name}{unit}": math.fsum(sums) / sum(counts)}
     if len(sums) > 1:
-        found[f"{name}_low{unit}"], found[f"{name}_high{unit}"] = bootstrap.interval(sums, counts)
-    return found
+        mean[f"{name}_low{unit}"], mean[f"{name}_high{unit}"] = bootstrap.interval(sums, counts)
+    return mean
 
 
 def _scope(options: Options) -> windows.Scope:
     return windows.Scope(options.corpus, options.convention, options.context, tokens=options.tokens)
 
 
-def _compared(session: Session, text: windows.Cut, baseline: logprobs.Stored) -> list[Any]:
+def _window_tables(session: Session, text: windows.Cut, baseline: logprobs.Baseline) -> list[Any]:
     """For each window a row per scored token: KL, agreement (0 or 1), nll, its change from the baseline's."""
     import numpy as np
 
-    found, row = [], 0
+    tables, row = [], 0
     for window in text.windows:
         blocks = []
         for logits, targets in windows.scored(session, window):
             blocks.append(_rows(logits, targets, baseline.rows(row, row + len(targets)), window))
             row += len(targets)
-        found.append(np.concatenate(blocks))
-    return found
+        tables.append(np.concatenate(blocks))
+    return tables
 
 
 def _rows(logits: Any, targets: Any, baseline: tuple[Any, Any, Any], window: windows.Window) -> Any:
     import numpy as np
 
-    wanted, top, wanted_nll = baseline
-    if logits.shape[1] != wanted.shape[1]:
+    expected, expected_top, expected_nll = baseline
+    if logits.shape[1] != expected.shape[1]:
         raise UserError(
-            f"this engine has a vocabulary of {logits.shape[1]} entries and the baseline one of "
-            f"{wanted.shape[1]}: KL divergence needs the same one"
+            f"this engine's vocabulary has {logits.shape[1]} entries and the baseline's {expected.shape[1]}: "
+            "KL divergence needs the same one"
         )
-    found = logprobs.log_softmax(logits)
-    nll = -found[np.arange(len(targets)), targets]
-    kl = logprobs.kl(wanted, found)
-    if np.isnan(found).any() or not np.isfinite(nll).all() or not np.isfinite(kl).all():
+    actual = logprobs.log_softmax(logits)
+    nll = -actual[np.arange(len(targets)), targets]
+    kl = logprobs.kl(expected, actual)
+    if np.isnan(actual).any() or not np.isfinite(nll).all() or not np.isfinite(kl).all():
         raise UserError(f"logits of the window at token {window.start} are not finite: use a wider compute dtype")
-    return np.stack([kl, logits.argmax(axis=1) == top, nll, nll - wanted_nll], axis=1)
+    return np.stack([kl, logits.argmax(axis=1) == expected_top, nll, nll - expected_nll], axis=1)
 
 
 def _exp(nll: float) -> float:
-    return math.exp(min(nll, 700.0))  # a wrecked model is to read as huge, not to overflow
+    return math.exp(min(nll, 700.0))  # a broken model's is huge, but no overflow

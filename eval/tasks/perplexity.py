@@ -1,7 +1,7 @@
-"""Perplexity over a named text: what quantization papers report, with all that moves it in its name.
+"""Perplexity over a named text: what quantization papers report, with everything that affects it in its name.
 
 The text is cut into windows by one of two conventions, `hf-<context>` and `llama.cpp-<context>`, which
-eval/windows.py defines: they score different tokens with different context, and give different figures.
+eval/text/windows.py defines: they score different tokens with different context, and give different figures.
 Perplexity is exp(sum of negative log-likelihoods / scored tokens); bits per byte divides the same sum by ln
 2 and by the UTF-8 bytes of the scored tokens, and compares across tokenizers.
 """
@@ -17,6 +17,7 @@ from typing import Any
 from bench.contract.columns import Column, Group
 from bench.contract.errors import UserError
 from bench.contract.hooks import Session
+from eval.scoring import logprobs
 from eval.stats import paired
 from eval.text import windows
 
@@ -58,14 +59,15 @@ def title(options: Options) -> str:
 def evaluate(session: Session, options: Options, folder: Path, reference: Path | None = None) -> Mapping[str, Any]:
     """Per window: summed negative log-likelihood (nats), scored tokens, and the UTF-8 bytes they cover.
 
-    UserError when the model or the text has no room for the context, when calibration saw the text, or when
-    logits are not finite.
+    UserError when the context is longer than the model's or than the text, when the artifact was calibrated on
+    the text, or when logits are not finite.
     """
     del reference
     text = windows.cut(session, _scope(options), folder)
     nlls = []
     for window in text.windows:
-        nlls.append(_nll(session, window))
+        blocks = windows.scored(session, window)
+        nlls.append(math.fsum(float(logprobs.target_nll(rows, targets).sum()) for rows, targets in blocks))
         if not math.isfinite(nlls[-1]):
             raise UserError(f"logits of the window at token {window.start} are not finite: use a wider compute dtype")
     return {**text.facts(_scope(options)), "stride": options.stride or options.context, "window_nll": nlls}
@@ -74,7 +76,7 @@ def evaluate(session: Session, options: Options, folder: Path, reference: Path |
 def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
     nll, tokens = math.fsum(facts["window_nll"]), sum(facts["window_tokens"])
     return {
-        "perplexity": math.exp(min(nll / tokens, 700.0)),  # a wrecked model is to read as huge, not to overflow
+        "perplexity": math.exp(min(nll / tokens, 700.0)),  # a broken model's is huge, but no overflow
         "nll_per_token": nll / tokens,
         "bits_per_byte": nll / math.log(2) / sum(facts["window_bytes"]),
         "scored_tokens": float(tokens),
@@ -87,25 +89,12 @@ def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -
     counts = facts["window_tokens"]
     changes = [a - b for a, b in zip(facts["window_nll"], baseline["window_nll"], strict=True)]
     mean, half = paired.per_token(changes, counts)
-    found = {"perplexity_change_fraction": math.expm1(mean)}
+    change = {"perplexity_change_fraction": math.expm1(mean)}
     if len(counts) > 1:
-        found["perplexity_change_low_fraction"] = math.expm1(mean - half)
-        found["perplexity_change_high_fraction"] = math.expm1(mean + half)
-    return found
+        change["perplexity_change_low_fraction"] = math.expm1(mean - half)
+        change["perplexity_change_high_fraction"] = math.expm1(mean + half)
+    return change
 
 
 def _scope(options: Options) -> windows.Scope:
     return windows.Scope(options.corpus, options.convention, options.context, options.stride, options.tokens)
-
-
-def _nll(session: Session, window: windows.Window) -> float:
-    """Nats: the summed negative log-likelihood of the window's scored tokens."""
-    import numpy as np
-
-    total = 0.0
-    for rows, targets in windows.scored(session, window):
-        wanted = rows[np.arange(len(rows)), targets].astype(np.float64)
-        top = rows.max(axis=1, keepdims=True)
-        sums = np.exp(rows - top).sum(axis=1, dtype=np.float64)
-        total += float((np.log(sums) + top[:, 0] - wanted).sum())
-    return total

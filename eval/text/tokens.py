@@ -1,4 +1,4 @@
-"""Text to token ids by the model's own tokenizer, with the bytes of text that each token stands for."""
+"""Text to token ids by the model's own tokenizer, with the bytes of text that each token covers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.contract.hooks import Session
 class Encoded:
     """A text's first tokens: ids, the UTF-8 bytes each adds, and how many characters they cover together.
 
-    `bos` is the id that the model puts before every text, or None.
+    `bos` is the id that the model adds before every text, or None.
     """
 
     ids: list[int]
@@ -26,8 +26,8 @@ class Encoded:
 def encode(session: Session, text: str, folder: Path, limit: int = 0) -> Encoded:
     """The first `limit` tokens of the text (0: all), special tokens added as the model adds them.
 
-    By the tokenizer.json of the artifact; where it has none (a bare GGUF file), by the engine, which reads
-    the tokenizer that is stored with the weights.
+    By the artifact's tokenizer.json; where it has none (a bare GGUF file), by the tokenizer stored with the
+    weights, through the engine.
     """
     file = folder / "tokenizer.json"
     if not file.is_file():
@@ -57,9 +57,9 @@ def _bos(empty: Sequence[int], ids: Sequence[int], sizes: Sequence[int]) -> int 
 def _sizes(text: str, offsets: Sequence[Any]) -> tuple[list[int], int]:
     """The UTF-8 bytes of each token, and the character at which the last one ends.
 
-    A token's bytes run from the end of the one before it, so that what a tokenizer leaves out of its
-    offsets (spaces) is counted. Tokens that end at the same character (the bytes of an unknown one) share
-    it out evenly.
+    A token's bytes begin where the token before it ends, so that characters left out of the tokenizer's offsets
+    (spaces) are counted. Tokens that end at the same character (the bytes of an unknown one) share its bytes
+    evenly.
     """
     import numpy as np
 

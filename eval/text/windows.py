@@ -1,17 +1,17 @@
-"""A text cut into windows: which tokens a model sees together and which of them are scored.
+"""A text cut into windows: which tokens are in one context, and which of them are scored.
 
 The text is encoded once, by the model's own rules (a model with a BOS token gets one, at the start of the
 text); only full windows count, the tail is dropped. Two conventions:
 
-`hf-<context>`: windows start at 0, stride, 2 stride, ... A token is scored in the first window that holds
+`hf-<context>`: windows start at 0, stride, 2 stride, ... A token is scored in the first window that contains
 it, from the tokens before it in that window; the first token of the text is never scored, and where stride
 equals context (the default, the loop of the GPTQ paper's code) neither is the first token of any window.
 
-`llama.cpp-<context>`: what llama.cpp's `llama-perplexity` does (tools/perplexity/perplexity.cpp). Windows lie
-side by side, and the first token of each is replaced by BOS if the model adds one. The predictions made at
+`llama.cpp-<context>`: what llama.cpp's `llama-perplexity` does (tools/perplexity/perplexity.cpp). Windows do not
+overlap, and the first token of each is replaced by BOS if the model adds one. The predictions made at
 positions context/2 .. context-2 are scored, which are those of tokens context/2+1 .. context-1: every scored
-token sees at least half a window, and about half of the text is scored. That tool asks for a text of at
-least two windows; here one is enough.
+token has at least half a window before it, and about half of the text is scored. That tool requires a text of
+at least two windows; here one is enough.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from eval import corpora
 from eval.text import tokens
 
 Convention = Literal["hf", "llama.cpp"]
-_OVERLAP_MOST = 0.01
-_ROWS = 64  # rows of logits looked at at once: a few hundred KiB to a few MiB, which caches hold
+_MAX_OVERLAP = 0.01
+_ROWS = 64  # of logits in one piece: a few hundred KiB to a few MiB, which fit in the CPU's caches
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ class Cut:
 
     @property
     def items(self) -> str:
-        """The SHA-256 of every window's ids and first scored place: the same items, the same digest."""
+        """The SHA-256 of every window's ids and first scored position: the same items, the same digest."""
         plain = [[list(w.ids), w.first] for w in self.windows]
         return hashlib.sha256(json.dumps(plain, separators=(",", ":")).encode()).hexdigest()
 
     def facts(self, scope: Scope) -> dict[str, Any]:
-        """What a record says of the items, whatever is measured over them."""
+        """What a record states of the items, whatever is measured over them."""
         return {
             "corpus": label(scope.corpus),
             "sha256": self.sha256,
@@ -103,7 +103,8 @@ class Cut:
 def cut(session: Session, scope: Scope, folder: Path) -> Cut:
     """The windows of the text, encoded for the artifact in `folder` that `session` runs.
 
-    UserError when the model or the text has no room for the context, or when calibration saw the text.
+    UserError when the context is longer than the model's or than the text, or when the artifact was calibrated on
+    the text.
     """
     _check(scope, folder)
     corpus = corpora.load(scope.corpus)
@@ -114,28 +115,28 @@ def cut(session: Session, scope: Scope, folder: Path) -> Cut:
             f"the text '{label(scope.corpus)}' has {count} tokens, fewer than one context of {scope.context}"
         )
     overlap = _overlap(corpus.text[: encoded.end], folder)
-    make = {"hf": _hf, "llama.cpp": _llama_cpp}[scope.convention]
-    return Cut(encoded.ids, corpus.sha256, overlap, tuple(make(encoded, scope)))
+    cut_by = {"hf": _hf, "llama.cpp": _llama_cpp}[scope.convention]
+    return Cut(encoded.ids, corpus.sha256, overlap, tuple(cut_by(encoded, scope)))
 
 
 def scored(session: Session, window: Window) -> Iterator[tuple[Any, Any]]:
     """Logits that predict the scored tokens, [at most 64 rows, vocab], with those tokens' ids, in order."""
     import numpy as np
 
-    targets, seen = np.asarray(window.ids), 0
+    targets, positions = np.asarray(window.ids), 0
     for block in session.logits(window.ids):
-        seen += len(block.logits)
+        positions += len(block.logits)
         stop = min(len(block.logits), len(targets) - 1 - block.start)
         for low in range(max(0, window.first - 1 - block.start), stop, _ROWS):
             rows = block.logits[low : min(low + _ROWS, stop)]
-            at = block.start + low + 1
-            yield rows, targets[at : at + len(rows)]
-    if seen != len(targets):
-        raise UserError(f"the engine gave logits for {seen} of {len(targets)} positions: its context is too small")
+            first = block.start + low + 1
+            yield rows, targets[first : first + len(rows)]
+    if positions != len(targets):
+        raise UserError(f"the engine returned logits of {positions} of {len(targets)} tokens: its context is too small")
 
 
 def label(corpus: str) -> str:
-    """A `path:` corpus goes by its file's name: where it lies is nobody's business."""
+    """A `path:` corpus by its file's name, without the folders of this machine."""
     return Path(corpus.removeprefix("path:")).name if corpus.startswith("path:") else corpus
 
 
@@ -164,20 +165,20 @@ def _check(scope: Scope, folder: Path) -> None:
     if not 0 <= scope.stride <= scope.context:
         raise UserError(f"stride {scope.stride} is outside 0 .. {scope.context}, the context")
     if scope.tokens < 0:
-        raise UserError(f"tokens is {scope.tokens}: give 0 for the whole text or a positive number")
+        raise UserError(f"invalid tokens {scope.tokens}: expected 0, for the whole text, or a positive number")
     context = model_folder.context_length(_json(folder / model_folder.CONFIG))
     if context and scope.context > context:
         raise UserError(f"the model's context is {context} tokens: a window of {scope.context} does not fit")
 
 
 def _overlap(text: str, folder: Path) -> float:
-    """The share of the text's paragraphs that the artifact was calibrated on; above 1 % a UserError."""
+    """The share of the text's paragraphs that the artifact was calibrated on; UserError above 1 %."""
     file = folder / "calibration.json"
     paragraphs = corpora.fingerprint(text)
     if not file.is_file() or not paragraphs:
         return 0.0
     share = len(paragraphs.intersection(_json(file)["paragraphs"])) / len(paragraphs)
-    if share > _OVERLAP_MOST:
+    if share > _MAX_OVERLAP:
         raise UserError(
             f"the artifact was calibrated on {share:.0%} of this text's paragraphs: score it on another text"
         )
@@ -185,7 +186,7 @@ def _overlap(text: str, folder: Path) -> float:
 
 
 def _json(file: Path) -> Any:
-    """What a file of the artifact's folder holds; nothing where there is none, or the artifact is a file."""
+    """A JSON file of the artifact's folder; {} where there is none, or the artifact is a single file."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

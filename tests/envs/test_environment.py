@@ -78,7 +78,7 @@ def test_an_interpreter_of_ones_own_is_used_instead(monkeypatch: pytest.MonkeyPa
     assert mine.versions["torch"] == "not installed"
     assert mine.identity != environment.spec("hf").digest
     monkeypatch.setenv("LLM_BENCH_PYTHON_HF", "/no/such/python")
-    with pytest.raises(UserError, match="is '/no/such/python', which is no executable file"):
+    with pytest.raises(UserError, match="'/no/such/python' is not an executable file"):
         environment.find("hf")
 
 

@@ -134,7 +134,7 @@ def test_logits_without_a_meaning_are_refused(options: Options, reference: Path,
 def test_another_vocabulary_is_refused(options: Options, reference: Path, tmp_path: Path) -> None:
     """Both sizes are named; nothing is cut or padded."""
     wide = Given(random_logits(48), words=letters)
-    with pytest.raises(UserError, match="vocabulary of 48 entries and the baseline one of 40"):
+    with pytest.raises(UserError, match="vocabulary has 48 entries and the baseline's 40"):
         divergence.evaluate(wide, options, tmp_path, reference)
 
 

@@ -83,7 +83,7 @@ def test_a_text_ends_at_its_stop_its_end_token_or_its_length(tmp_path: Path) -> 
     ids = tokenizer.encode("def f(x):\n    return x\n\nclass A:", add_special_tokens=False).ids
     session = _Teller(random_logits(5), says=tuple(ids))
     to_stop, to_end, to_length = (
-        likelihood.written(session, [[[1], new, stops]], eos, tmp_path)[0]
+        likelihood.generated(session, [[[1], new, stops]], eos, tmp_path)[0]
         for new, stops, eos in ((99, ["\n\n"], None), (99, [], ids[4]), (3, [], None))
     )
 

@@ -1,4 +1,4 @@
-"""What is lost by keeping log-probabilities at two bytes each."""
+"""What is lost by storing log-probabilities at two bytes each."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def _logits(rows: int = 200, vocab: int = 1000, scale: float = 4.0) -> np.ndarra
     return np.random.default_rng(0).normal(0, scale, (rows, vocab)).astype(np.float32)
 
 
-def test_what_is_kept_is_close_to_what_was_there(tmp_path: Path) -> None:
-    """KL(original || kept) is below 1e-7 nats, is what `keep` says, and each row adds up to 1."""
+def test_what_is_stored_is_close_to_what_was_there(tmp_path: Path) -> None:
+    """KL(original || stored) is below 1e-7 nats, is what `store` returns, and each row adds up to 1."""
     logits, targets = _logits(), np.arange(200)
-    kept = logprobs.keep([(logits[:64], targets[:64]), (logits[64:], targets[64:])], 200, tmp_path)
+    stored = logprobs.store([(logits[:64], targets[:64]), (logits[64:], targets[64:])], 200, tmp_path)
     found, top, nll = logprobs.load(tmp_path).rows(0, 200)
     original = logprobs.log_softmax(logits)
     lost = (np.exp(original) * (original - found)).sum(axis=1)
 
-    assert (kept.rows, kept.vocab) == (200, 1000)
+    assert (stored.rows, stored.vocab) == (200, 1000)
     assert 0 <= lost.mean() < lost.max() < 1e-7
-    assert (kept.floor_mean, kept.floor_max) == pytest.approx((lost.mean(), lost.max()), rel=1e-6)
+    assert (stored.floor_mean, stored.floor_max) == pytest.approx((lost.mean(), lost.max()), rel=1e-6)
     assert np.exp(found).sum(axis=1) == pytest.approx(np.ones(200), abs=1e-12)
     assert list(top) == list(logits.argmax(axis=1))
     assert nll == pytest.approx(-original[targets, targets], rel=1e-12)
@@ -36,7 +36,7 @@ def test_the_tail_is_not_clamped(tmp_path: Path) -> None:
     """An entry 100 nats down is kept there, within half a step of its row's range."""
     logits = _logits(4)
     logits[:, 3] = -100
-    logprobs.keep([(logits, np.zeros(4, int))], 4, tmp_path)
+    logprobs.store([(logits, np.zeros(4, int))], 4, tmp_path)
     found, _, _ = logprobs.load(tmp_path).rows(0, 4)
 
     assert found[:, 3] == pytest.approx(logprobs.log_softmax(logits)[:, 3], abs=0.002)
@@ -47,11 +47,11 @@ def test_a_masked_id_costs_no_precision(tmp_path: Path, mask: float) -> None:
     """Padding ids at minus infinity, or near it, come back as probability 0 and stretch no row."""
     logits = _logits(20)
     logits[:, -5:] = mask
-    kept = logprobs.keep([(logits, np.zeros(20, int))], 20, tmp_path)
+    stored = logprobs.store([(logits, np.zeros(20, int))], 20, tmp_path)
     found, _, _ = logprobs.load(tmp_path).rows(0, 20)
 
     assert np.isneginf(found[:, -5:]).all()
-    assert kept.floor_max < 1e-7
+    assert stored.floor_max < 1e-7
     assert (logprobs.kl(found, logprobs.log_softmax(logits)) < 1e-7).all()
 
 
@@ -59,7 +59,7 @@ def test_a_row_of_one_certain_id_is_kept(tmp_path: Path) -> None:
     """Everything else masked: no range, no division by it."""
     logits = np.full((1, 5), -np.inf, dtype=np.float32)
     logits[0, 2] = 1
-    assert logprobs.keep([(logits, np.array([2]))], 1, tmp_path).floor_max == 0.0
+    assert logprobs.store([(logits, np.array([2]))], 1, tmp_path).floor_max == 0.0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -68,10 +68,10 @@ def test_a_baseline_that_overflows_is_refused(tmp_path: Path, value: float) -> N
     logits = _logits(3)
     logits[1, 1] = value
     with pytest.raises(UserError, match="logits of the baseline are not finite"):
-        logprobs.keep([(logits, np.zeros(3, int))], 3, tmp_path)
+        logprobs.store([(logits, np.zeros(3, int))], 3, tmp_path)
 
 
 def test_a_disk_that_is_too_small_is_said_before_anything_is_written(tmp_path: Path) -> None:
     """The sentence has both sizes and what to lower."""
     with pytest.raises(UserError, match=r"take 1862645149\.23 GiB .* lower the task's `tokens`"):
-        logprobs.keep([(_logits(1), np.zeros(1, int))], 10**15, tmp_path)
+        logprobs.store([(_logits(1), np.zeros(1, int))], 10**15, tmp_path)

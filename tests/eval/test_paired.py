@@ -80,7 +80,7 @@ def test_an_artifact_is_compared_item_by_item() -> None:
 def test_other_items_are_refused() -> None:
     """Pairs need as many items on both sides, and some."""
     for mine, theirs in (([1.0], [1.0, 0.0]), ([], [])):
-        with pytest.raises(ValueError, match="items beside"):
+        with pytest.raises(ValueError, match="cannot be paired"):
             paired.compare(mine, theirs)
 
 

@@ -203,7 +203,7 @@ def test_a_text_the_artifact_was_calibrated_on_is_refused(folder: Path, options:
         ({"context": 64, "tokens": 40}, "40 tokens, fewer than one context of 64"),
         ({"stride": 17}, "stride 17 is outside"),
         ({"context": 1}, "at least 2 tokens"),
-        ({"tokens": -1}, "tokens is -1"),
+        ({"tokens": -1}, "invalid tokens -1"),
         ({"corpus": "stdlb"}, "unknown corpus"),
     ],
 )
@@ -226,7 +226,7 @@ def test_an_engine_that_leaves_positions_out_is_found(folder: Path, options: Opt
         def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
             return super().logits(ids[:-1])
 
-    with pytest.raises(UserError, match="logits for 15 of 16"):
+    with pytest.raises(UserError, match="logits of 15 of 16"):
         perplexity.evaluate(Short(), options, folder)
 
 

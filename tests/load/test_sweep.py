@@ -208,6 +208,6 @@ def test_an_endpoint_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     unsaid = _run(Store(tmp_path / "results"), {"name": "openai"}, _CLOSED)
 
     assert gone.status == "failed"
-    assert gone.reason.startswith(f"nobody answers at {url} (")
+    assert gone.reason.startswith(f"no server answers at {url} (")
     assert gone.reason.endswith("start the server there, or mend the engine's url")
     assert (unsaid.status, unsaid.reason.partition(",")[0]) == ("unsupported", "the openai engine needs a url")

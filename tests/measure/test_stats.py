@@ -1,17 +1,6 @@
 import math
 
-import pytest
-from scipy import stats as scipy_stats
-
-from bench.measure.stats import coefficient_of_variation, spread
-
-
-def test_coefficient_of_variation_is_scipys() -> None:
-    """The sample standard deviation over the mean, as scipy.stats.variation with ddof=1."""
-    values = [3.0, 4.5, 5.25, 4.0]
-    assert coefficient_of_variation(values) == pytest.approx(float(scipy_stats.variation(values, ddof=1)))
-    assert math.isnan(coefficient_of_variation([1.0]))
-    assert math.isnan(coefficient_of_variation([-1.0, 1.0]))
+from bench.measure.stats import spread
 
 
 def test_spread_over_rounds() -> None:

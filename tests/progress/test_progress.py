@@ -182,7 +182,7 @@ def test_a_terminal_that_cannot_be_drawn_in_gets_plain_lines(tmp_path: Path, nam
 
 def test_without_colour_there_is_none(tmp_path: Path) -> None:
     """NO_COLOR: the view is drawn in bold and plain only."""
-    engines = "[{name: fake, label: dies, fail: exception}]"
+    engines = "[{name: fake, label: dies, load_s: 1.2, fail: exception}]"
     seen = _terminal(tmp_path, "run", _suite(tmp_path, engines, rounds=1), variables={"NO_COLOR": "1"})
 
     assert [line for line in seen.live if "0 of 1 rounds done" in line]

@@ -31,9 +31,9 @@ from bench.publish.compare.selectors import Filter, Selection, selections
 from bench.store import Store
 from eval.stats import paired
 from tests.conftest import ROOT, Command
-from tests.publish.test_divergence import diverged
-from tests.publish.test_scores import _answered, _answers
-from tests.publish.test_tables import CPU, LONG, bad, cell, made, scored, served
+from tests.publish.tables.test_build import CPU, LONG, bad, cell, made, scored, served
+from tests.publish.tables.test_divergence import diverged
+from tests.publish.tables.test_scores import _answered, _answers
 
 LOADS = [Workload(name=name) for name in ("one", "two", "three")]
 

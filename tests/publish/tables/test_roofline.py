@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.contract.record import Result
 from bench.publish.tables.build import build, render
-from tests.publish.test_tables import served
+from tests.publish.tables.test_build import served
 
 
 def _timed(recipe: str, tpot_s: float, roofline_s: float, engine: str = "hf", **facts: Any) -> Result:

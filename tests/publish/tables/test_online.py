@@ -10,7 +10,7 @@ from typing import Any
 from bench.contract.record import Result
 from bench.contract.workload import Slo, Workload
 from bench.publish.tables.build import build, render
-from tests.publish.test_tables import served
+from tests.publish.tables.test_build import served
 
 SIZES: dict[str, Any] = {"prompt_tokens": 8, "new_tokens": 8}
 SWEEP = Workload(kind="sweep", **SIZES)

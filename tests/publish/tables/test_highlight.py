@@ -23,9 +23,9 @@ from bench.publish.tables.build import build, render
 from bench.publish.tables.columns import DASH
 from bench.store import Store
 from tests.conftest import ROOT
-from tests.publish.test_divergence import diverged
-from tests.publish.test_scores import _answered, _answers
-from tests.publish.test_tables import LOAD, made, scored, served
+from tests.publish.tables.test_build import LOAD, made, scored, served
+from tests.publish.tables.test_divergence import diverged
+from tests.publish.tables.test_scores import _answered, _answers
 
 
 def timed(recipe: str, values: Sequence[float], what: Workload = LOAD) -> list[Result]:

@@ -16,7 +16,7 @@ from bench.contract.spec import Task
 from bench.publish.tables.build import build, render
 from bench.publish.tables.columns import format_change
 from eval.tasks import lm_eval
-from tests.publish.test_tables import CPU, cell, made
+from tests.publish.tables.test_build import CPU, cell, made
 
 TASK = Task("lm_eval", name="lm_eval-some_task")
 

@@ -12,7 +12,7 @@ from bench.contract.spec import Task
 from bench.measure.stats import spread
 from bench.publish.tables.build import build, render
 from bench.publish.tables.columns import format_interval, metric_columns, number, task_name
-from tests.publish.test_tables import CPU, PPL, cell, made, scored
+from tests.publish.tables.test_build import CPU, PPL, cell, made, scored
 
 TASK = Task("divergence", name="divergence-stdlib-llama.cpp-512-16384t")
 NLL = [1000.0, 990.0]

@@ -1,0 +1,129 @@
+"""Processes that this one starts: each the first of a group of its own, which is gone when its block ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, cast
+
+import psutil
+
+from bench import paths
+
+# Runs a command that the kernel kills with this process (Linux).
+_DIE_WITH_PARENT = """
+import ctypes, os, sys
+if sys.platform == "linux": ctypes.CDLL(None).prctl(1, 9)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+_LOG_HEAD, _LOG_LINES = 1 << 20, 2000
+
+
+@contextlib.contextmanager
+def running(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    dies_with_parent: bool = True,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command, and end it and whatever it started when the block ends; its output is one pipe.
+
+    `dies_with_parent` costs the start of an interpreter: a worker, whose start is measured, sees to that itself.
+    """
+    prefix = (sys.executable, "-c", _DIE_WITH_PARENT) if dies_with_parent else ()
+    process = subprocess.Popen(
+        [*prefix, *argv],
+        cwd=cwd,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        end_group(process.pid)
+        process.wait()
+
+
+@contextlib.contextmanager
+def logged(
+    argv: Sequence[str], name: str, *, cwd: Path, variables: Mapping[str, str], dies_with_parent: bool = True
+) -> Iterator[tuple[subprocess.Popen[bytes], Log]]:
+    """As `running`, with the output in a log, which is left in the cache as last-<name>.log and whole afterwards."""
+    with contextlib.ExitStack() as stack:
+        log = Log()
+        stack.callback(log.save, name)
+        process = stack.enter_context(running(argv, cwd=cwd, variables=variables, dies_with_parent=dies_with_parent))
+        log.read(cast("IO[bytes]", process.stdout))
+        yield process, log
+
+
+def end_group(pid: int) -> None:
+    """Kill the group of a process, and descendants that left it, and wait for these."""
+    descendants: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        descendants = psutil.Process(pid).children(recursive=True)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    for process in descendants:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(descendants, timeout=5)
+
+
+class Log:
+    """A process's output: its first MiB and last 2,000 lines are kept, however much it prints."""
+
+    def __init__(self) -> None:
+        self._head: list[bytes] = []
+        self._tail: deque[bytes] = deque(maxlen=_LOG_LINES)
+        self._reader: threading.Thread | None = None
+
+    def read(self, stream: IO[bytes]) -> None:
+        """Read a stream to its end, in the background."""
+        self._reader = threading.Thread(target=self._drain, args=(stream,), daemon=True)
+        self._reader.start()
+
+    @property
+    def last(self) -> str:
+        """The last line that is not blank, shortened."""
+        lines = [*self._head[-20:], *self._tail]
+        texts = [line.decode(errors="replace").strip() for line in lines]
+        return next((text[:200] for text in reversed(texts) if text), "")
+
+    @property
+    def last_clause(self) -> str:
+        """The last line as the end of a sentence; nothing for an empty log."""
+        return f"; last line of its log: {self.last}" if self.last else ""
+
+    @property
+    def text(self) -> str:
+        """All that is kept."""
+        return b"".join([*self._head, *self._tail]).decode(errors="replace")
+
+    def save(self, name: str) -> None:
+        """Leave it in the cache as last-<name>.log, once the process has ended."""
+        if self._reader is not None:
+            self._reader.join(timeout=5)
+        with contextlib.suppress(OSError):  # a full disk must not hide why the process ended
+            (paths.cache_folder("logs") / f"last-{name}.log").write_bytes(self.text.encode())
+
+    def _drain(self, stream: IO[bytes]) -> None:
+        size = 0
+        with stream:
+            while line := stream.readline(1 << 16):
+                if size < _LOG_HEAD:
+                    self._head.append(line)
+                    size += len(line)
+                else:
+                    self._tail.append(line)
