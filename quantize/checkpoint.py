@@ -16,79 +16,73 @@ from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.formats import folder as model_folder
 
-SEEN = "calibration.json"
-_CARRIED = frozenset({".json", ".model", ".txt", ".jinja", ".tiktoken"})
-_OWN = frozenset({model_folder.CONFIG, "quantize_config.json", SEEN, model_folder.INDEX})
+_CALIBRATION = "calibration.json"
+_SETTINGS = frozenset({".json", ".model", ".txt", ".jinja", ".tiktoken"})
+_OWN_FILES = frozenset({model_folder.CONFIG, "quantize_config.json", _CALIBRATION, model_folder.INDEX})
 
 
-def with_dtype(settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    """The same config, and the configs inside it, with the weights' type renamed wherever it was named."""
-    changed = {k: with_dtype(v, dtype) if isinstance(v, Mapping) else v for k, v in settings.items()}
-    return {k: dtype if k in model_folder.DTYPE_KEYS and v else v for k, v in changed.items()}
+def with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """The same config, and the configs inside it, with the weights' type renamed wherever it is named."""
+    renamed = {k: with_dtype(v, dtype) if isinstance(v, Mapping) else v for k, v in config.items()}
+    return {k: dtype if k in model_folder.DTYPE_KEYS and v else v for k, v in renamed.items()}
 
 
-def write_config(out: Path, settings: Mapping[str, Any]) -> None:
-    (out / model_folder.CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def write_config(out: Path, config: Mapping[str, Any]) -> None:
+    (out / model_folder.CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def carry(folder: Path, out: Path) -> None:
+def copy_settings(folder: Path, out: Path) -> None:
     """Copy tokenizer, generation and processor files over what a library wrote; never weights or config.json.
 
-    Python files are copied only where the config names code of its own (`auto_map`). What the source was
-    calibrated or trained on is remembered.
+    Python files are copied only where the config names code of its own (`auto_map`). The record of what the
+    source was calibrated or trained on is copied too.
     """
-    wanted = _CARRIED | ({".py"} if "auto_map" in model_folder.read_config(folder) else set())
+    suffixes = _SETTINGS | ({".py"} if "auto_map" in model_folder.read_config(folder) else set())
     for file in sorted(folder.iterdir()):
-        if file.is_file() and file.suffix in wanted and file.name not in _OWN:
+        if file.is_file() and file.suffix in suffixes and file.name not in _OWN_FILES:
             shutil.copyfile(file, out / file.name)
-    if (folder / SEEN).is_file():
-        remember(out, json.loads((folder / SEEN).read_text(encoding="utf-8")))
+    if (folder / _CALIBRATION).is_file():
+        record_text(out, json.loads((folder / _CALIBRATION).read_text(encoding="utf-8")))
 
 
-def remember(out: Path, seen: Mapping[str, Any]) -> None:
-    """Write which text a model has seen (corpus, sha256, paragraphs) beside what is written there already."""
-    file = out / SEEN
+def record_text(out: Path, text: Mapping[str, Any]) -> None:
+    """Record the text that weights were fitted to (corpus, sha256, paragraphs), with any recorded before."""
+    file = out / _CALIBRATION
     if file.is_file():
-        older = json.loads(file.read_text(encoding="utf-8"))
-        if older["sha256"] != seen["sha256"]:
-            seen = {
-                "corpus": f"{older['corpus']}, {seen['corpus']}",
-                "sha256": seen["sha256"],
-                "paragraphs": sorted({*older["paragraphs"], *seen["paragraphs"]}),
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        if earlier["sha256"] != text["sha256"]:
+            text = {
+                "corpus": f"{earlier['corpus']}, {text['corpus']}",
+                "sha256": text["sha256"],
+                "paragraphs": sorted({*earlier["paragraphs"], *text["paragraphs"]}),
             }
-    wire.write(file, wire.dumps(seen))
+    wire.write(file, wire.dumps(text))
+
+
+def complete(folder: Path, out: Path, dtype: str, changes: Mapping[str, Any]) -> None:
+    """Give weights that a library wrote in `dtype` the files of their source, `changes` laid over its config."""
+    copy_settings(folder, out)
+    write_config(out, {**with_dtype({"dtype": dtype, **model_folder.read_config(folder)}, dtype), **changes})
 
 
 def finish(folder: Path, out: Path, dtype: str, quantization: Mapping[str, Any]) -> None:
-    """Give what a library wrote its source's files and config, and `dtype` for what it did not quantize."""
-    source = model_folder.read_config(folder)
-    narrow(out, dtype)
-    carry(folder, out)
-    named = with_dtype({"dtype": dtype, **source}, dtype)
-    write_config(out, {**named, "quantization_config": quantization})
-
-
-def narrow(out: Path, dtype: str) -> None:
-    """Store as `dtype` what is in float32 only because the library computed in it (embeddings, norms)."""
+    """As `complete`, after storing in `dtype` what is in float32 only because the library computed in it."""
     import torch
     from safetensors.torch import load_file, save_file
 
-    for file in model_folder.weight_files(out):
+    files = model_folder.weight_files(out)
+    for file in files:
         tensors = load_file(file)
-        if any(tensor.dtype == torch.float32 for tensor in tensors.values()):
-            kind = getattr(torch, dtype)
-            cast = {k: v.to(kind) for k, v in tensors.items() if v.dtype == torch.float32}
-            for name, tensor in cast.items():
-                if not torch.isfinite(tensor).all():
-                    raise UserError(f"tensor {name} does not fit in {dtype}: save the source in bfloat16 first")
+        cast = {k: v.to(getattr(torch, dtype)) for k, v in tensors.items() if v.dtype == torch.float32}
+        for name, tensor in cast.items():
+            if not torch.isfinite(tensor).all():
+                raise UserError(f"tensor {name} does not fit in {dtype}: save the source in bfloat16 first")
+        if cast:
             save_file({**tensors, **cast}, file, metadata={"format": "pt"})
-    _resize(out)
-
-
-def _resize(out: Path) -> None:
     index = out / model_folder.INDEX
     if index.is_file():
-        kept = json.loads(index.read_text(encoding="utf-8"))
-        total = sum(file.stat().st_size for file in model_folder.weight_files(out))
-        kept["metadata"] = {**kept.get("metadata", {}), "total_size": total}
-        index.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        contents = json.loads(index.read_text(encoding="utf-8"))
+        total = sum(file.stat().st_size for file in files)
+        contents["metadata"] = {**contents.get("metadata", {}), "total_size": total}
+        index.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    complete(folder, out, dtype, {"quantization_config": quantization})

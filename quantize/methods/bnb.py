@@ -57,9 +57,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     kinds = [type(module).__name__ for module in model.modules()]
     model.save_pretrained(out)
     written = model_folder.quantization(model_folder.read_config(out))
-    checkpoint.carry(folder, out)
-    named = checkpoint.with_dtype({"dtype": dtype, **model_folder.read_config(folder)}, dtype)
-    checkpoint.write_config(out, {**named, "quantization_config": written})
+    checkpoint.complete(folder, out, dtype, {"quantization_config": written})
     return {
         "quantize_s": loaded - began,
         "save_s": time.perf_counter() - loaded,

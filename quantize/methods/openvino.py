@@ -62,7 +62,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     """Export a Hugging Face folder in 32 bits, or compress the graph that `folder` holds."""
     del device
     facts = _compress(folder, options, out) if (folder / _MODEL).is_file() else _export(folder, out)
-    checkpoint.carry(folder, out)
+    checkpoint.copy_settings(folder, out)
     checkpoint.write_config(out, model_folder.read_config(folder))
     return facts
 
