@@ -47,7 +47,7 @@ class Store:
         kind = "serving" if cell.workload else "quality" if cell.task else "artifacts"
         parts = [result.hardware.slug, result.suite, kind, cell.model.label, cell.recipe.name]
         if kind != "artifacts":
-            parts += [cell.engine.title, cell.what]
+            parts += [cell.engine.title, cell.measurement]
         return self.root.joinpath(*map(safe_name, parts), f"r{result.round}.json")
 
     def put(self, result: Result, traces: Sequence[RequestTrace] = (), items: Sequence[Sequence[Any]] = ()) -> Path:

@@ -16,7 +16,7 @@ JobKind = Literal["compress", "offline", "score", "reference", "tokenizer", "ask
 
 @dataclass(frozen=True)
 class Job:
-    """`plugin` is a method (compress), a task (tokenizer, ask, judge), nothing (ceiling) or else an engine.
+    """`plugin` is a method (compress), a task (ask, judge), nothing (tokenizer, ceiling) or else an engine.
 
     `folder` is what it reads, `out` what it may write, `teacher` the model that a recipe began with, `work`
     what outlives an interrupted compress job, `reference` a folder that a reference or ask job
