@@ -109,8 +109,7 @@ def _complete(plugin: Any, role: type) -> Iterator[str]:
         if name not in constants and name not in functions:
             near = difflib.get_close_matches(name, [*constants, *functions], n=1)
             hint = f"did you mean '{near[0]}'?" if near else "a helper's name begins with an underscore"
-            if near or role is not hooks.Engine:
-                yield f"unknown hook '{name}': {hint}"
+            yield f"unknown hook '{name}': {hint}"
     for name in constants:
         if not hasattr(plugin, name):
             if not hasattr(role, name):
