@@ -9,7 +9,7 @@ from bench.contract import wire
 from bench.contract.columns import Column
 from bench.publish.tables.columns import DASH, GIB, number, quotable
 from bench.publish.tables.model import Section
-from bench.run.predict import Known, Prediction
+from bench.run.predict import CalibrationSet, Prediction
 
 PREDICTED = (
     replace(quotable("total_bytes"), header="needs", unit="GiB", scale=1 / GIB),
@@ -23,13 +23,13 @@ def sections(predictions: Sequence[Prediction]) -> tuple[list[Section], list[str
     """A section per workload, and the reasons that its cells refer to by number."""
     reasons: dict[str, int] = {}
     result = []
-    for workload in dict.fromkeys(p.cell.what for p in predictions):
-        lines = tuple(_line(p, reasons) for p in predictions if p.cell.what == workload)
+    for workload in dict.fromkeys(p.cell.measurement for p in predictions):
+        lines = tuple(_line(p, reasons) for p in predictions if p.cell.measurement == workload)
         result.append(Section(f"predicted, not measured: {workload}", _HEADS, lines))
     return result, [f"[{number_}] {reason}" for reason, number_ in reasons.items()]
 
 
-def caveats(measured: Known, gpu: str) -> Iterator[str]:
+def caveats(measured: CalibrationSet, gpu: str) -> Iterator[str]:
     """Where the figures come from, and how far off they may be."""
     yield (
         f"Peaks of {gpu} by its data sheet. at most: nothing but reading the weights and the KV cache, and "
@@ -52,7 +52,7 @@ def caveats(measured: Known, gpu: str) -> Iterator[str]:
         )
 
 
-def as_json(predictions: Sequence[Prediction], measured: Known, gpu: str) -> str:
+def as_json(predictions: Sequence[Prediction], measured: CalibrationSet, gpu: str) -> str:
     """Everything, for a program."""
     plain = {
         "gpu": gpu,
