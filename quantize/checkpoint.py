@@ -1,7 +1,7 @@
 """A model folder around its weights: what a method writes must be as complete as what it read.
 
-Libraries that compress rewrite config and tokenizer files as they see fit (another padding token, no
-tokenizer.model). Every method copies them from its source, so that all artifacts of a model tokenize alike.
+Libraries that compress rewrite config and tokenizer files (another padding token, no tokenizer.model). Every
+method copies them from its source, so that all artifacts of a model tokenize the same.
 """
 
 from __future__ import annotations
@@ -16,56 +16,60 @@ from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.formats import folder as model_folder
 
-SEEN = "calibration.json"
-_CARRIED = frozenset({".json", ".model", ".txt", ".jinja", ".tiktoken"})
-_OWN = frozenset({model_folder.CONFIG, "quantize_config.json", SEEN, model_folder.INDEX})
+_TEXT_RECORD = "calibration.json"
+_COPIED = frozenset({".json", ".model", ".txt", ".jinja", ".tiktoken"})
+_OWN = frozenset({model_folder.CONFIG, "quantize_config.json", _TEXT_RECORD, model_folder.INDEX})
 
 
-def with_dtype(settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    """The same config, and the configs inside it, with the weights' type renamed wherever it was named."""
-    changed = {k: with_dtype(v, dtype) if isinstance(v, Mapping) else v for k, v in settings.items()}
+def with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """The config, and those nested in it, with the weights' type replaced wherever it is named."""
+    changed = {k: with_dtype(v, dtype) if isinstance(v, Mapping) else v for k, v in config.items()}
     return {k: dtype if k in model_folder.DTYPE_KEYS and v else v for k, v in changed.items()}
 
 
-def write_config(out: Path, settings: Mapping[str, Any]) -> None:
-    (out / model_folder.CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def write_config(out: Path, config: Mapping[str, Any]) -> None:
+    (out / model_folder.CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def carry(folder: Path, out: Path) -> None:
     """Copy tokenizer, generation and processor files over what a library wrote; never weights or config.json.
 
-    Python files are copied only where the config names code of its own (`auto_map`). What the source was
-    calibrated or trained on is remembered.
+    Python files are copied only where the config names code of its own (`auto_map`). The record of the text that
+    the source was calibrated or trained on is taken over.
     """
-    wanted = _CARRIED | ({".py"} if "auto_map" in model_folder.read_config(folder) else set())
+    suffixes = _COPIED | ({".py"} if "auto_map" in model_folder.read_config(folder) else set())
     for file in sorted(folder.iterdir()):
-        if file.is_file() and file.suffix in wanted and file.name not in _OWN:
+        if file.is_file() and file.suffix in suffixes and file.name not in _OWN:
             shutil.copyfile(file, out / file.name)
-    if (folder / SEEN).is_file():
-        remember(out, json.loads((folder / SEEN).read_text(encoding="utf-8")))
+    if (folder / _TEXT_RECORD).is_file():
+        add_text(out, json.loads((folder / _TEXT_RECORD).read_text(encoding="utf-8")))
 
 
-def remember(out: Path, seen: Mapping[str, Any]) -> None:
-    """Write which text a model has seen (corpus, sha256, paragraphs) beside what is written there already."""
-    file = out / SEEN
+def add_text(out: Path, text: Mapping[str, Any]) -> None:
+    """Add a text that the model was calibrated or trained on (corpus, sha256, paragraphs) to the folder's record."""
+    file = out / _TEXT_RECORD
     if file.is_file():
-        older = json.loads(file.read_text(encoding="utf-8"))
-        if older["sha256"] != seen["sha256"]:
-            seen = {
-                "corpus": f"{older['corpus']}, {seen['corpus']}",
-                "sha256": seen["sha256"],
-                "paragraphs": sorted({*older["paragraphs"], *seen["paragraphs"]}),
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        if earlier["sha256"] != text["sha256"]:
+            text = {
+                "corpus": f"{earlier['corpus']}, {text['corpus']}",
+                "sha256": text["sha256"],
+                "paragraphs": sorted({*earlier["paragraphs"], *text["paragraphs"]}),
             }
-    wire.write(file, wire.dumps(seen))
+    wire.write(file, wire.dumps(text))
+
+
+def complete(folder: Path, out: Path, dtype: str, changes: Mapping[str, Any]) -> None:
+    """Give `out` its source's files and config.json, with `dtype` as the weights' type and `changes` over it."""
+    carry(folder, out)
+    config = model_folder.read_config(folder)
+    write_config(out, {**with_dtype({"dtype": dtype, **config}, dtype), **changes})
 
 
 def finish(folder: Path, out: Path, dtype: str, quantization: Mapping[str, Any]) -> None:
-    """Give what a library wrote its source's files and config, and `dtype` for what it did not quantize."""
-    source = model_folder.read_config(folder)
+    """As `complete`, with `dtype` for all that a library did not quantize."""
     narrow(out, dtype)
-    carry(folder, out)
-    named = with_dtype({"dtype": dtype, **source}, dtype)
-    write_config(out, {**named, "quantization_config": quantization})
+    complete(folder, out, dtype, {"quantization_config": quantization})
 
 
 def narrow(out: Path, dtype: str) -> None:
@@ -88,7 +92,7 @@ def narrow(out: Path, dtype: str) -> None:
 def _resize(out: Path) -> None:
     index = out / model_folder.INDEX
     if index.is_file():
-        kept = json.loads(index.read_text(encoding="utf-8"))
+        content = json.loads(index.read_text(encoding="utf-8"))
         total = sum(file.stat().st_size for file in model_folder.weight_files(out))
-        kept["metadata"] = {**kept.get("metadata", {}), "total_size": total}
-        index.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        content["metadata"] = {**content.get("metadata", {}), "total_size": total}
+        index.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -66,15 +66,13 @@ def save(model: Any, folder: Path, out: Path, dtype: str, changes: Mapping[str, 
     """
     import torch
 
-    config = model_folder.read_config(folder)
-    dtype = model_folder.stored_dtype(config) if dtype == "auto" else dtype
+    dtype = model_folder.stored_dtype(model_folder.read_config(folder)) if dtype == "auto" else dtype
     model = model.to(getattr(torch, dtype))
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise UserError(f"{name} is not finite in {dtype}: use another dtype, or train more gently")
     model.save_pretrained(out)
-    checkpoint.carry(folder, out)
-    checkpoint.write_config(out, {**checkpoint.with_dtype({"dtype": dtype, **config}, dtype), **(changes or {})})
+    checkpoint.complete(folder, out, dtype, changes or {})
 
 
 def blocks(model: Any) -> tuple[str, Any]:

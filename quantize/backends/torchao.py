@@ -120,9 +120,7 @@ def save(model: Any, config: Any, folder: Path, out: Path) -> Mapping[str, Any]:
     model.save_pretrained(out)
     written = model_folder.quantization(model_folder.read_config(out))
     dtype = str(model.dtype).removeprefix("torch.")
-    checkpoint.carry(folder, out)
-    named = checkpoint.with_dtype({"dtype": dtype, **model_folder.read_config(folder)}, dtype)
-    checkpoint.write_config(out, {**named, "quantization_config": written})
+    checkpoint.complete(folder, out, dtype, {"quantization_config": written})
     return {
         "dtype": dtype,
         "modules_quantized": sum(classes.values()),

@@ -34,7 +34,6 @@ class Options:
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    del source, hardware
     if options.type == "int8" and options.double_quant:
         return "double_quant is for the scales of nf4 and fp4; int8 has none of that kind"
     return None
@@ -57,9 +56,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     kinds = [type(module).__name__ for module in model.modules()]
     model.save_pretrained(out)
     written = model_folder.quantization(model_folder.read_config(out))
-    checkpoint.carry(folder, out)
-    named = checkpoint.with_dtype({"dtype": dtype, **model_folder.read_config(folder)}, dtype)
-    checkpoint.write_config(out, {**named, "quantization_config": written})
+    checkpoint.complete(folder, out, dtype, {"quantization_config": written})
     return {
         "quantize_s": loaded - began,
         "save_s": time.perf_counter() - loaded,
