@@ -112,7 +112,16 @@ def _plan(model: Model, recipe: str, scoring: _Scoring, progress: Progress, base
     options = {"dtype": scoring.dtype} if scoring.dtype else {}
     engine = scoring.engine or _scorer(resolve.resolve(model, fetch=True, report=progress.doing).format)
     spec = EngineSpec(engine, config.options(plugins.ENGINES, engine, options, engine))
-    suite = Suite("eval", model, (Recipe(recipe),), (spec,), tasks=(scoring.task,), devices=(scoring.device,), rounds=1)
+    suite = Suite(
+        "eval",
+        model,
+        (Recipe(recipe),),
+        (spec,),
+        tasks=(scoring.task,),
+        devices=(scoring.device,),
+        rounds=1,
+        settle_s=0.0,
+    )
     return planner.plan(suite, fetch=True, baseline=baseline, report=progress.doing)
 
 

@@ -44,7 +44,7 @@ class Calibration:
 
     def write(self, out: Path) -> None:
         """Put the text's fingerprints into the artifact's folder."""
-        checkpoint.add_text(out, {"corpus": self.corpus, "sha256": self.sha256, "paragraphs": self.paragraphs})
+        checkpoint.record_text(out, {"corpus": self.corpus, "sha256": self.sha256, "paragraphs": self.paragraphs})
 
     def encodings(self) -> list[dict[str, list[int]]]:
         """A tokenizer's output for each window. All have one length: no batch is ever padded."""

@@ -39,8 +39,7 @@ def _run(argv: list[str]) -> str:
 @pytest.mark.parametrize(("page", "command", "text"), [e for e in _examples() if e[1]])
 def test_a_console_example_prints_what_the_page_shows(page: str, command: str, text: str) -> None:
     """Line by line; `…` stands for anything."""
-    argv = shlex.split(command)
-    printed = _run([sys.executable if argv[0] == "python" else argv[0], *argv[1:]])
+    printed = _run([sys.executable if word == "python" else word for word in shlex.split(command)])
     shown = "\n".join(line.rstrip() for line in text.splitlines())
 
     pattern = ".*?".join(re.escape(part) for part in shown.split("…"))

@@ -8,7 +8,7 @@ import pytest
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Audit, Hardware, RequestTrace, Result
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task
-from bench.contract.workload import Workload
+from bench.contract.workload import Offline
 from bench.store import Store, safe_name
 
 HARDWARE = Hardware("cpu", "cpu-x-2c-8gib", "X", 2**33, "X", 2, 2**33, ("avx2",), "float32", "Linux")
@@ -23,7 +23,7 @@ TRACES = (
 
 
 def served(round_: int = 0) -> Result:
-    cell = Cell(Model("demo"), Recipe("gptq-4", (STEP,)), EngineSpec("hf"), "cpu", Workload())
+    cell = Cell(Model("demo"), Recipe("gptq-4", (STEP,)), EngineSpec("hf"), "cpu", Offline())
     return Result(
         digest=f"d{round_}",
         suite="demo",

@@ -105,6 +105,8 @@ def _build(kind: Any, data: Any) -> Any:
         kinds = (args[0],) * len(data) if args[-1] is Ellipsis else args
         return tuple(_build(k, v) for k, v in zip(kinds, data, strict=True))
     if origin in (typing.Union, types.UnionType):
-        real = [a for a in args if a is not type(None)]
-        return _build(real[0], data) if len(real) == 1 else data
+        real: list[Any] = [a for a in args if a is not type(None)]
+        if len(real) > 1:  # of dataclasses the one of this kind; of plain values any
+            real = [a for a in real if isinstance(data, dict) and a.kind == data["kind"]]
+        return _build(real[0], data) if real else data
     return data

@@ -1,36 +1,16 @@
-"""A load: what is asked of an engine, how much of it, and when."""
+"""A load: what is asked of an engine, how much of it, and when. A workload is of one of six kinds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, make_dataclass
 from pathlib import PurePath
-from typing import Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 _CLOSED = {"extra": "forbid"}  # read by pydantic in the parent; an unknown key is an error
-_LENGTHS = ("prompt_tokens", "new_tokens", "lengths", "spread")
-_ARRIVALS = ("arrivals", "burstiness")
-
-# The fields of a Workload that mean something to each kind; `kind` and `name` do to all.
-LOAD_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "offline": ("prompt_tokens", "new_tokens", "batch", "repeats"),
-    "closed": ("concurrency", "turns", "think_s", "requests", "at_most_s", "slo", *_LENGTHS),
-    "open": ("rate_per_s", *_ARRIVALS, "requests", "window_s", "slo", *_LENGTHS),
-    "trace": ("path", "speed", "rate_per_s", *_ARRIVALS, "requests", "slo"),
-    "sweep": (
-        "over",
-        "concurrency",
-        "rate_per_s",
-        "most",
-        *_ARRIVALS,
-        "requests",
-        "at_most_s",
-        "window_s",
-        "slo",
-        *_LENGTHS,
-    ),
-    "search": ("rate_per_s", *_ARRIVALS, "requests", "window_s", "slo", *_LENGTHS),
-}
+# Records of before there was a class a kind have the fields of all kinds; a suite file's are checked by bench.suite.
+_OLD_RECORDS = {"extra": "ignore"}
+_SHOWS_SLO = 59  # requests at one rate: fewer cannot show that 95 % keep a limit
 
 
 @dataclass(frozen=True)
@@ -45,103 +25,305 @@ class Slo:
     e2el_s: float = 0.0
     __pydantic_config__ = _CLOSED
 
+    def __post_init__(self) -> None:
+        if min(self.ttft_s, self.tpot_s, self.e2el_s) < 0:
+            raise ValueError("limits cannot be below zero; 0 is no limit")
+
     @property
     def limits(self) -> dict[str, float]:
         """Those that are set, by name."""
-        found = {field.name: float(getattr(self, field.name)) for field in fields(self)}
-        return {name: limit for name, limit in found.items() if limit > 0}
+        return {name: float(limit) for name, limit in asdict(self).items() if limit > 0}
 
 
-@dataclass(frozen=True)
-class Workload:
-    """A load of prompts of `prompt_tokens`, `new_tokens` made from each.
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    """What every kind has. `_faults` has a sentence for each thing that cannot be."""
 
-    `offline`: static batches of `batch` in process; `repeats` of them are measured in a round, after warm-up.
+    name: str = ""
+    kind: str
 
-    The others go to the engine's server. In each, `requests` are measured after warm-up, and where they come
-    at a rate as many as fill `window_s`, if that is more. `slo` makes goodput a metric.
+    def __post_init__(self) -> None:
+        for sentence in self._faults():
+            raise ValueError(f"workload {self.title}: {sentence}")
 
-    `closed`: `concurrency` in flight, each followed by the next, for `at_most_s` where that is above zero.
-    With `turns` above 1 each of them is a conversation: its prompt grows by the answer's length and by
-    `prompt_tokens` at every turn, which comes `think_s` after the last answer.
-    `open`: due at `rate_per_s` on average, whatever is in flight. `arrivals`: poisson; constant; gamma with
-    the shape `burstiness`, 1 being Poisson's; ramp, whose rate rises evenly from nothing to `rate_per_s`.
-    `trace`: the lengths and times in the file at `path` (Azure LLM 2023 and BurstGPT CSV, Mooncake JSONL,
-    ShareGPT JSON), `speed` times as fast; with `rate_per_s` above zero the lengths alone.
-    `sweep`: closed loads of `concurrency`, or open ones of `rate_per_s`, doubled until the output rises no
-    more or `most` is reached.
-    `search`: the highest rate at which 95 % of the requests keep `slo`, from `rate_per_s` on.
+    @property
+    def title(self) -> str:
+        """As offline-b1-p128-n64, closed-c4-p128-n64, open-poisson2.5-p128-n64, trace-FILE-x2."""
+        return self.name or "-".join(filter(None, (self.kind, self._level(), self._sizes())))
+
+    def _faults(self) -> Iterator[str]:
+        for field in ("batch", "concurrency", "prompt_tokens", "repeats", "requests", "turns"):
+            if (count := vars(self).get(field, 1)) < 1:
+                yield f"{field} starts at 1, got {count}"
+        for field in ("rate_per_s", "window_s", "at_most_s", "think_s"):
+            if (amount := vars(self).get(field, 0)) < 0:
+                yield f"{field} cannot be below zero, got {amount:g}"
+
+    def _level(self) -> str:
+        raise NotImplementedError
+
+    def _sizes(self) -> str:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lengths(_Named):
+    """`new_tokens` after prompts of `prompt_tokens`.
 
     `lengths`: every prompt and answer of its length; or drawn: uniform within `spread` times the length
     about it, lognormal with the coefficient of variation `spread`.
     """
 
-    batch: int = 1
     prompt_tokens: int = 128
     new_tokens: int = 64
-    repeats: int = 5
-    kind: Literal["offline", "closed", "open", "trace", "sweep", "search"] = "offline"
-    name: str = ""
-    concurrency: int = 1
-    rate_per_s: float = 0.0
-    arrivals: Literal["poisson", "constant", "gamma", "ramp"] = "poisson"
-    burstiness: float = 1.0
-    requests: int = 100
-    window_s: float = 0.0
-    at_most_s: float = 0.0
     lengths: Literal["fixed", "uniform", "lognormal"] = "fixed"
     spread: float = 0.0
-    turns: int = 1
-    think_s: float = 0.0
-    path: str = ""
-    speed: float = 1.0
-    over: Literal["concurrency", "rate"] = "concurrency"
-    most: float = 256.0
-    slo: Slo = Slo()
-    __pydantic_config__ = _CLOSED
-
-    @property
-    def online(self) -> bool:
-        """Whether it goes to a server over HTTP."""
-        return self.kind != "offline"
-
-    @property
-    def staged(self) -> bool:
-        """Whether it is several loads, one after the other, against one server."""
-        return self.kind in ("sweep", "search")
 
     @property
     def exact(self) -> bool:
         """Whether every request has the lengths `prompt_tokens` and `new_tokens`."""
-        return self.kind != "trace" and self.lengths == "fixed" and self.turns == 1
+        return self.lengths == "fixed"
 
     @property
     def longest(self) -> int:
         """The tokens that a request comes to hold, on average where lengths are drawn."""
-        return (self.prompt_tokens + self.new_tokens) * self.turns
+        return self.prompt_tokens + self.new_tokens
 
-    @property
-    def title(self) -> str:
-        """As offline-b1-p128-n64, closed-c4-p128-n64, open-poisson2.5-p128-n64, trace-FILE-x2."""
-        return self.name or "-".join(filter(None, (self.kind, self._how, self._sizes)))
+    def _faults(self) -> Iterator[str]:
+        yield from super()._faults()
+        if self.new_tokens < 2:
+            yield f"new_tokens starts at 2, got {self.new_tokens}"
+        if self.lengths == "uniform" and not 0 < self.spread <= 1:
+            yield "lengths: uniform needs a spread above 0 and up to 1"
+        if self.lengths == "lognormal" and not self.spread > 0:
+            yield "lengths: lognormal needs a spread above 0"
+        if self.lengths != "fixed" and self.prompt_tokens < 2:
+            yield "drawn lengths need prompt_tokens of 2 at least"
 
-    @property
-    def _how(self) -> str:
-        bursts = f"-b{self.burstiness:g}" if self.arrivals == "gamma" else ""
-        rate = f"{self.arrivals}{self.rate_per_s:g}{bursts}"
-        stem = PurePath(self.path).stem
-        return {
-            "offline": f"b{self.batch}",
-            "closed": f"c{self.concurrency}" + (f"-t{self.turns}" if self.turns > 1 else ""),
-            "open": rate,
-            "trace": f"{stem}-{rate}" if self.rate_per_s > 0 else f"{stem}-x{self.speed:g}",
-            "sweep": self.over,
-            "search": "-".join(f"{k.removesuffix('_s')}{v:g}" for k, v in self.slo.limits.items()),
-        }[self.kind]
-
-    @property
     def _sizes(self) -> str:
-        if self.kind == "trace":
-            return f"r{self.requests}"
         drawn = "" if self.lengths == "fixed" else f"-{self.lengths}{self.spread:g}"
         return f"p{self.prompt_tokens}-n{self.new_tokens}{drawn}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Arrivals(_Named):
+    """Due at `rate_per_s` on average, whatever is in flight.
+
+    `arrivals`: poisson; constant; gamma with the shape `burstiness`, 1 being Poisson's; ramp, whose rate
+    rises evenly from nothing to `rate_per_s`.
+    """
+
+    rate_per_s: float = 0.0
+    arrivals: Literal["poisson", "constant", "gamma", "ramp"] = "poisson"
+    burstiness: float = 1.0
+
+    def _faults(self) -> Iterator[str]:
+        yield from super()._faults()
+        if self.kind in ("open", "search") and not self.rate_per_s > 0:
+            yield f"kind: {self.kind} needs a rate_per_s above zero"
+        if not self.burstiness > 0:
+            yield "burstiness must be above zero; 1 is Poisson's"
+
+    def _level(self) -> str:
+        bursts = f"-b{self.burstiness:g}" if self.arrivals == "gamma" else ""
+        return f"{self.arrivals}{self.rate_per_s:g}{bursts}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Served(_Named):
+    """Requests to the engine's server, `requests` of them measured after warm-up. `slo` makes goodput a metric."""
+
+    requests: int = 100
+    slo: Slo = Slo()
+    online: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offline(_Named):
+    """Static batches of `batch` in process; `repeats` of them are measured in a round, after warm-up."""
+
+    kind: Literal["offline"] = "offline"
+    batch: int = 1
+    prompt_tokens: int = 128
+    new_tokens: int = 64
+    repeats: int = 5
+    online: ClassVar[bool] = False
+    exact: ClassVar[bool] = True
+    slo: ClassVar[Slo] = Slo()
+    __pydantic_config__ = _OLD_RECORDS
+
+    @property
+    def longest(self) -> int:
+        """The tokens that a request comes to hold."""
+        return self.prompt_tokens + self.new_tokens
+
+    def _faults(self) -> Iterator[str]:
+        yield from super()._faults()
+        if self.new_tokens < 2:
+            yield f"new_tokens starts at 2, got {self.new_tokens}"
+
+    def _level(self) -> str:
+        return f"b{self.batch}"
+
+    def _sizes(self) -> str:
+        return f"p{self.prompt_tokens}-n{self.new_tokens}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closed(_Served, _Lengths):
+    """`concurrency` in flight, each followed by the next, for `at_most_s` where that is above zero.
+
+    With `turns` above 1 each of them is a conversation: its prompt grows by the answer's length and by
+    `prompt_tokens` at every turn, which comes `think_s` after the last answer.
+    """
+
+    kind: Literal["closed"] = "closed"
+    concurrency: int = 1
+    turns: int = 1
+    think_s: float = 0.0
+    at_most_s: float = 0.0
+    __pydantic_config__ = _OLD_RECORDS
+
+    @property
+    def exact(self) -> bool:
+        """Whether every request has the lengths `prompt_tokens` and `new_tokens`."""
+        return super().exact and self.turns == 1
+
+    @property
+    def longest(self) -> int:
+        """The tokens that a conversation comes to hold, on average where lengths are drawn."""
+        return super().longest * self.turns
+
+    def _faults(self) -> Iterator[str]:
+        yield from super()._faults()
+        if self.turns > 1 and self.lengths != "fixed":
+            yield "conversations have fixed lengths"
+
+    def _level(self) -> str:
+        return f"c{self.concurrency}" + (f"-t{self.turns}" if self.turns > 1 else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Open(_Served, _Arrivals, _Lengths):
+    """Requests at a rate: as many as fill `window_s`, if that is more than `requests`."""
+
+    kind: Literal["open"] = "open"
+    window_s: float = 0.0
+    __pydantic_config__ = _OLD_RECORDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace(_Served, _Arrivals):
+    """The lengths and times in the file at `path`, `speed` times as fast; with a `rate_per_s` the lengths alone.
+
+    Azure LLM 2023 and BurstGPT CSV, Mooncake JSONL, ShareGPT JSON.
+    """
+
+    kind: Literal["trace"] = "trace"
+    path: str = ""
+    speed: float = 1.0
+    exact: ClassVar[bool] = False
+    __pydantic_config__ = _OLD_RECORDS
+
+    def _faults(self) -> Iterator[str]:
+        yield from super()._faults()
+        if not self.speed > 0:
+            yield "speed must be above zero; 2 replays a trace twice as fast"
+        if not self.path:
+            yield "a trace needs the path of its file"
+
+    def _level(self) -> str:
+        stem = PurePath(self.path).stem
+        return f"{stem}-{super()._level()}" if self.rate_per_s > 0 else f"{stem}-x{self.speed:g}"
+
+    def _sizes(self) -> str:
+        return f"r{self.requests}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(_Served, _Arrivals, _Lengths):
+    """Closed loads of `concurrency`, or open ones of `rate_per_s`, doubled until the output rises no more.
+
+    Or until `most` is reached.
+    """
+
+    kind: Literal["sweep"] = "sweep"
+    over: Literal["concurrency", "rate"] = "concurrency"
+    concurrency: int = 1
+    most: float = 256.0
+    at_most_s: float = 0.0
+    window_s: float = 0.0
+    __pydantic_config__ = _OLD_RECORDS
+
+    def at(self, level: float, requests: int) -> Closed | Open:
+        """The load of one level: of that concurrency or rate, `requests` long."""
+        if self.over == "concurrency":
+            return Closed(**{**_shared(self, Closed), "concurrency": int(level), "requests": requests})
+        return Open(**{**_shared(self, Open), "rate_per_s": level, "requests": requests})
+
+    def _faults(self) -> Iterator[str]:
+        yield from super()._faults()
+        if self.over == "rate" and not self.rate_per_s > 0:
+            yield "a sweep over the rate begins at a rate_per_s above zero"
+
+    def _level(self) -> str:
+        return self.over
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(_Served, _Arrivals, _Lengths):
+    """The highest rate at which 95 % of the requests keep `slo`, from `rate_per_s` on."""
+
+    kind: Literal["search"] = "search"
+    window_s: float = 0.0
+    __pydantic_config__ = _OLD_RECORDS
+
+    def at(self, rate_per_s: float) -> Open:
+        """The load of one rate."""
+        return Open(**{**_shared(self, Open), "rate_per_s": rate_per_s})
+
+    def _faults(self) -> Iterator[str]:
+        yield from super()._faults()
+        if not self.slo.limits:
+            yield "a search needs a limit to keep, as slo: {ttft_s: 0.5, tpot_s: 0.05}"
+        if self.requests < _SHOWS_SLO:
+            yield f"a search needs {_SHOWS_SLO} requests at each rate: fewer cannot show that 95 % keep a limit"
+
+    def _level(self) -> str:
+        return "-".join(f"{k.removesuffix('_s')}{v:g}" for k, v in self.slo.limits.items())
+
+
+SingleLoad: TypeAlias = Closed | Open | Trace
+Online: TypeAlias = SingleLoad | Sweep | Search
+Workload: TypeAlias = Offline | Online
+KINDS: Mapping[str, type[Workload]] = {
+    "offline": Offline,
+    "closed": Closed,
+    "open": Open,
+    "trace": Trace,
+    "sweep": Sweep,
+    "search": Search,
+}
+
+
+_ALL_FIELDS = (
+    *("batch", "prompt_tokens", "new_tokens", "repeats", "kind", "name", "concurrency", "rate_per_s", "arrivals"),
+    *("burstiness", "requests", "window_s", "at_most_s", "lengths", "spread", "turns", "think_s", "path", "speed"),
+    *("over", "most", "slo"),
+)
+_Flat = make_dataclass("_Flat", _ALL_FIELDS, frozen=True)
+
+
+def flat(load: Workload) -> Any:
+    """A dataclass with the fields of every kind, in the order and at the defaults of when all were one class.
+
+    By it what is computed of whole records does not depend on when they were written.
+    """
+    defaults = {field.name: field.default for kind in KINDS.values() for field in fields(kind)}
+    return _Flat(**{**defaults, **vars(load)})
+
+
+def _shared(load: Sweep | Search, kind: type[Closed | Open]) -> dict[str, Any]:
+    """What a load of the other kind takes from this one."""
+    names = {field.name for field in fields(kind)} - {"kind"}
+    return {name: value for name, value in vars(load).items() if name in names}

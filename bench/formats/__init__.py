@@ -1,6 +1,6 @@
 """Artifact formats: what the files of each hold, read without any engine's library.
 
-A format is a plugin (bench.contract.Format): one file of this folder, or of a folder of the user's, that
+A format is a plugin (bench.contract.format): one file of this folder, or of a folder of the user's, that
 recognises its files, says what a method may know of a model in it, and audits it. Nothing outside this folder,
 the engines and the methods names one. The other modules here are what formats share; `folder`, the one reader
 of a model folder, is for every plugin and worker, and so nothing here is imported that is not standard.

@@ -8,7 +8,7 @@ from bench.formats import checkpoint
 from bench.formats.checkpoint import architecture, parameters, source
 from bench.formats.packed import audit
 
-__all__ = ["FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+__all__ = ["architecture", "audit", "parameters", "source"]  # hooks that are shared
 
 FORMATS = ("compressed-tensors",)
 FLOATS = "unquantized"

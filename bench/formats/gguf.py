@@ -18,19 +18,7 @@ from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
 from bench.formats.gguf_reader import Gguf, files, several_models
 
-__all__ = [
-    "FILES",
-    "FLOATS",
-    "FORMATS",
-    "SUFFIX",
-    "architecture",
-    "audit",
-    "detect",
-    "files",
-    "parameters",
-    "several_models",
-    "source",
-]
+__all__ = ["files", "several_models"]  # hooks that are shared
 
 FORMATS = ("gguf",)
 FLOATS = "none"

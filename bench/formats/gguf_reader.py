@@ -1,12 +1,13 @@
 """What a GGUF file stores, read from its header: the metadata and the table of tensors, no weight touched.
 
 The format is at github.com/ggml-org/ggml, docs/gguf.md. The package `gguf` has a reader too, which takes
-seconds over a vocabulary (an element of an array at a time) and says of a file that was cut short neither
-its name nor where. Of that package only the tables of types are used here; tests hold the two together.
+seconds over a vocabulary (an element of an array at a time) and names neither a file that was cut short nor
+the place. Only that package's tables of types are used here; tests hold the two readers together.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import re
 import struct
@@ -19,13 +20,13 @@ from typing import Any
 from bench.contract.errors import UserError
 from bench.formats.folder import Tensor
 
-_MAGIC, _VERSIONS, _ALIGNMENT, _DIMENSIONS_MOST = b"GGUF", (2, 3), 32, 4
-_STRING, _ARRAY, _NESTED_MOST = 8, 9, 4
+_MAGIC, _VERSIONS, _ALIGNMENT, _MAX_DIMENSIONS = b"GGUF", (2, 3), 32, 4
+_STRING, _ARRAY, _MAX_NESTING = 8, 9, 4
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _LFS = b"version https://git-lfs"
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
 _LENGTH = struct.Struct("<Q")
-_NAMED_MOST = 3
+_NAMED_AT_MOST = 3
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class _CutShortError(Exception):
 
 @dataclass
 class _Cursor:
-    """A place in the header that moves on with each thing read."""
+    """A position in the header, which advances with each value read; `where` names the part of it for errors."""
 
     data: mmap.mmap
     size: int
@@ -68,8 +69,7 @@ class _Cursor:
     where: str = field(default="its metadata", init=False)
 
     def number(self, code: str) -> Any:
-        (found,) = struct.unpack("<" + code, self.bytes(struct.calcsize("<" + code)))
-        return found
+        return struct.unpack("<" + code, self.bytes(struct.calcsize("<" + code)))[0]
 
     def bytes(self, count: int) -> bytes:
         start = self.at
@@ -90,9 +90,7 @@ class _Cursor:
             if at > last:
                 raise _CutShortError
             at += _LENGTH.size + read(data, at)[0]
-        self.at = self.size
-        self.skip(at - self.size)  # refuses what lies beyond the end
-        self.at = at
+        self.skip(at - self.at)
 
 
 def files(path: Path) -> tuple[Path, ...]:
@@ -100,45 +98,45 @@ def files(path: Path) -> tuple[Path, ...]:
 
     UserError when there is none, when a part is missing, and when a folder holds more than one model.
     """
-    chosen = _only(path) if path.is_dir() else path
-    if not chosen.is_file():
-        raise UserError(f"model file {chosen.name} does not exist")
-    named = _SPLIT.fullmatch(chosen.name)
-    count = int(named["parts"]) if named else 0
-    if named is None or count == 0:
-        return (chosen,)
-    parts = tuple(chosen.with_name(f"{named['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1))
-    if lost := [part.name for part in parts if not part.is_file()]:
-        raise UserError(f"{lost[0]} is missing: {chosen.name} is one of the {count} parts of a split model")
-    if chosen != parts[0]:
-        raise UserError(f"{chosen.name} is a later part of a split model: name the first, {parts[0].name}")
+    file = _only(path) if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"model file {file.name} does not exist")
+    split = _SPLIT.fullmatch(file.name)
+    count = int(split["parts"]) if split else 0
+    if split is None or count == 0:
+        return (file,)
+    parts = tuple(file.with_name(f"{split['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1))
+    if missing := [part.name for part in parts if not part.is_file()]:
+        raise UserError(f"{missing[0]} is missing: {file.name} is one of the {count} parts of a split model")
+    if file != parts[0]:
+        raise UserError(f"{file.name} is a later part of a split model: name the first, {parts[0].name}")
     return parts
 
 
 def read(path: Path) -> Gguf:
-    """The model in a .gguf file, its split or its folder; UserError, a sentence, for what is not whole.
+    """The model in a .gguf file, its split or its folder; UserError for what is not whole.
 
-    Kept within the process by path, size and time of change: a plan asks for every recipe.
+    Cached within the process by path, size and time of change: a plan reads it for every recipe.
     """
     return _read(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files(path)))
 
 
 def several_models(names: Sequence[str]) -> str:
-    """Words for these files where they are more than one model, else nothing; a split's parts are one."""
+    """A phrase for these files where they are more than one model, else ""; a split's parts are one model."""
     if len({(m["stem"], m["parts"]) if (m := _SPLIT.fullmatch(n)) else (n, "") for n in names}) < 2:
         return ""
-    more = f" and {len(names) - _NAMED_MOST} more" if len(names) > _NAMED_MOST else ""
-    return f"several GGUF models ({', '.join(names[:_NAMED_MOST])}{more})"
+    more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
+    return f"several GGUF models ({', '.join(names[:_NAMED_AT_MOST])}{more})"
 
 
 def _only(folder: Path) -> Path:
-    """The folder's GGUF file, or the first that is there of the one split it holds."""
-    found = sorted(folder.glob("*.gguf"))
-    if not found:
-        raise UserError(f"{folder.name} holds no GGUF file")
-    if several := several_models([file.name for file in found]):
+    """The folder's GGUF file, or the first present part of the one split it holds."""
+    candidates = sorted(folder.glob("*.gguf"))
+    if not candidates:
+        raise UserError(f"{folder.name} has no GGUF file")
+    if several := several_models([file.name for file in candidates]):
         raise UserError(f"{folder.name} holds {several}: name one file as the model")
-    return found[0]
+    return candidates[0]
 
 
 @cache
@@ -146,11 +144,11 @@ def _read(stamped: tuple[tuple[Path, int, int], ...]) -> Gguf:
     paths = tuple(path for path, _, _ in stamped)
     parts = [_part(path) for path in paths]
     first = parts[0].values
-    said = _count(first.get("split.count")) or 1
-    if said != len(parts):
+    count = _count(first.get("split.count")) or 1
+    if count != len(parts):
         raise UserError(
-            f"{paths[0].name} says it is one of {said} parts of a split model, and its name says "
-            f"{len(parts)}: give the parts the names they were split under, as in -00001-of-{said:05d}.gguf"
+            f"{paths[0].name} is one of {count} parts of a split model by its metadata, and of {len(parts)} by its "
+            f"name: give the parts the names they were split under, as in -00001-of-{count:05d}.gguf"
         )
     tensors = {name: tensor for part in parts for name, tensor in part.tensors.items()}
     architecture = str(first.get("general.architecture", ""))
@@ -175,8 +173,8 @@ def _count(value: object) -> int:
 def _file_type(code: object) -> str:
     from gguf.constants import LlamaFileType
 
-    known = {kind.value: kind.name for kind in LlamaFileType}
-    name = known.get(code, "") if isinstance(code, int) else ""
+    names = {kind.value: kind.name for kind in LlamaFileType}
+    name = names.get(code, "") if isinstance(code, int) else ""
     return name.removeprefix("MOSTLY_").removeprefix("ALL_")
 
 
@@ -187,9 +185,9 @@ def _part(path: Path) -> _Part:
         if first == _LFS:
             raise UserError(f"{path.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
         if not _MAGIC.startswith(first[:4]):
-            raise UserError(f"{path.name} is no GGUF file: it does not begin with the letters GGUF")
+            raise UserError(f"{path.name} is not a GGUF file: it does not begin with the bytes GGUF")
         if size <= len(_MAGIC):
-            raise UserError(f"{path.name} is cut short: {size} bytes are no GGUF file")
+            raise UserError(f"{path.name} is cut short: a GGUF file has more than {size} bytes")
         with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
             cursor = _Cursor(data, size, len(_MAGIC))
             try:
@@ -223,7 +221,7 @@ def _value(cursor: _Cursor, code: int, complaint: str, depth: int = 0) -> Any:
         return cursor.number(_SCALARS[code])
     if code == _STRING:
         return cursor.text()
-    if code != _ARRAY or depth > _NESTED_MOST:
+    if code != _ARRAY or depth > _MAX_NESTING:
         raise UserError(f"{complaint} has the unknown type {code}")
     kind, count = cursor.number("I"), cursor.number("Q")
     if kind in _SCALARS:
@@ -238,16 +236,15 @@ def _value(cursor: _Cursor, code: int, complaint: str, depth: int = 0) -> Any:
 
 def _entry(cursor: _Cursor, file: str) -> tuple[str, int, Tensor]:
     """One tensor as the table has it: name, offset, and what it is."""
-    name, sides = cursor.text(), cursor.number("I")
-    if sides > _DIMENSIONS_MOST:
-        raise UserError(f"{file} is corrupt: tensor {name} is said to have {sides} dimensions")
-    shape = tuple(cursor.number("Q") for _ in range(sides))
+    name, dimensions = cursor.text(), cursor.number("I")
+    if dimensions > _MAX_DIMENSIONS:
+        raise UserError(f"{file} is corrupt: tensor {name} has {dimensions} dimensions")
+    shape = tuple(cursor.number("Q") for _ in range(dimensions))
     code, offset = cursor.number("I"), cursor.number("Q")
     kind, block, stored = _ggml_type(code, f"{file}: tensor {name}")
     if shape and shape[0] % block:
         raise UserError(f"{file} is corrupt: tensor {name}, {kind}, has rows of {shape[0]}, not of {block}s")
-    outermost_first = Tensor(kind, shape[::-1], 0)
-    return name, offset, Tensor(kind, shape[::-1], outermost_first.elements // block * stored)
+    return name, offset, Tensor(kind, shape[::-1], math.prod(shape) // block * stored)
 
 
 def _ggml_type(code: int, tensor: str) -> tuple[str, int, int]:
@@ -255,14 +252,14 @@ def _ggml_type(code: int, tensor: str) -> tuple[str, int, int]:
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     try:
-        found = GGMLQuantizationType(code)
+        kind = GGMLQuantizationType(code)
     except ValueError:
         raise UserError(
             f"{tensor} has the unknown type {code}: make the file again with a type that "
             "gguf.GGMLQuantizationType lists"
         ) from None
-    block, stored = GGML_QUANT_SIZES[found]
-    lower = found.name.lower()
+    block, stored = GGML_QUANT_SIZES[kind]
+    lower = kind.name.lower()
     return (f"{lower[:-1]}K" if lower.endswith("_k") else lower), block, stored
 
 
@@ -277,7 +274,7 @@ def _placed(table: list[tuple[str, int, Tensor]], start: int, size: int, name: s
             raise UserError(
                 f"{name} is cut short: tensor {tensor} ends at byte {start + after} and the file has {size}"
             )
-    found = {tensor: entry for tensor, _, entry in table}
-    if len(found) != len(table):
+    tensors = {tensor: entry for tensor, _, entry in table}
+    if len(tensors) != len(table):
         raise UserError(f"{name} is corrupt: two of its tensors have the same name")
-    return found
+    return tensors

@@ -10,7 +10,7 @@ from bench.contract.record import Audit, Parameters, Source
 from bench.formats import checkpoint, sparsity
 from bench.formats.checkpoint import architecture
 
-__all__ = ["FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+__all__ = ["architecture"]  # hooks that are shared
 
 FORMATS = ("hf",)
 FLOATS = "all"

@@ -1,4 +1,4 @@
-"""What an ONNX model holds, by the rules of the audit of safetensors: the same words, the same counting.
+"""What an ONNX model holds, counted by the rules of the other formats.
 
 A linear layer is a node that multiplies by a constant matrix. Its bytes are those of the matrix, its scales
 and its zero points. A head whose matrix the embedding reads too is tied, and no linear layer.
@@ -19,7 +19,7 @@ from bench.formats.checkpoint import architecture
 from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
 
-__all__ = ["DOWNLOADED", "FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+__all__ = ["architecture"]  # hooks that are shared
 
 FORMATS = ("onnx",)
 FLOATS = "none"
@@ -133,7 +133,7 @@ def parameters(folder: Path) -> Parameters:
 def _split(graph: _Graph) -> tuple[dict[str, _Matrix], list[_Matrix]]:
     """Linear layers by name, and those whose matrix the embedding shares."""
     read = {n for node in graph.nodes if node.op_type in _EMBEDDINGS for n in graph.constants(node.input[0])}
-    found, tied = {}, []
+    layers, tied = {}, []
     for node in graph.nodes:
         linear = _linear(graph, node)
         if linear is None:
@@ -141,19 +141,19 @@ def _split(graph: _Graph) -> tuple[dict[str, _Matrix], list[_Matrix]]:
         if linear.weights & read:
             tied.append(linear)
         else:
-            found[_layer(node)] = linear
-    return found, tied
+            layers[_layer(node)] = linear
+    return layers, tied
 
 
 def _linear(graph: _Graph, node: Any) -> _Matrix | None:
     """The layer that the node is; None where it multiplies two computed values, or is something else."""
-    places, beside = _OPERATORS.get(node.op_type, ((), ()))
-    made_of = [graph.constants(node.input[p]) for p in places if p < len(node.input)]
-    matrices = [constants for constants in made_of if constants]
+    matrix_inputs, other_inputs = _OPERATORS.get(node.op_type, ((), ()))
+    operands = [graph.constants(node.input[p]) for p in matrix_inputs if p < len(node.input)]
+    matrices = [constants for constants in operands if constants]
     if not matrices or len(graph.tensors[matrices[0][0]].shape) < 2:
         return None
     stored = {tensor for constants in matrices for tensor in constants}
-    stored |= {t for p in beside if p < len(node.input) for t in graph.constants(node.input[p])}
+    stored |= {t for p in other_inputs if p < len(node.input) for t in graph.constants(node.input[p])}
     if node.op_type == "MatMulInteger":  # its scales are multiplied in later; the quantizer names them so
         base = matrices[0][0].removesuffix("_quantized")
         stored |= {f"{base}_scale"} & set(graph.tensors)
@@ -163,16 +163,16 @@ def _linear(graph: _Graph, node: Any) -> _Matrix | None:
 
 def _shape(graph: _Graph, node: Any, weights: list[str]) -> tuple[int, int]:
     """(out, in); of experts (1, parameters)."""
-    said = {a.name: a.i for a in node.attribute}
-    if "K" in said and "N" in said:
-        return said["N"], said["K"]
+    attributes = {a.name: a.i for a in node.attribute}
+    if "K" in attributes and "N" in attributes:
+        return attributes["N"], attributes["K"]
     elements = [graph.tensors[weight].elements for weight in weights]
     if node.op_type == "QMoE":
-        return 1, sum(elements) * 8 // said.get("expert_weight_bits", 4)
+        return 1, sum(elements) * 8 // attributes.get("expert_weight_bits", 4)
     shape = graph.tensors[weights[0]].shape
     if node.op_type == "MoE" or len(shape) > 2:
         return 1, sum(elements)
-    return (shape[0], shape[1]) if said.get("transB") else (shape[1], shape[0])
+    return (shape[0], shape[1]) if attributes.get("transB") else (shape[1], shape[0])
 
 
 def _layer(node: Any) -> str:
@@ -191,10 +191,10 @@ def _read(folder: Path) -> _Graph:
         try:
             graph = onnx.load(str(file), load_external_data=False).graph
         except Exception as error:  # noqa: BLE001  (protobuf has classes of its own for each damage)
-            raise UserError(f"{file.name} is cut short or no ONNX model ({type(error).__name__})") from None
-        tensors.update({held.name: _tensor(held, file) for held in graph.initializer})
+            raise UserError(f"{file.name} is cut short, or not an ONNX model ({type(error).__name__})") from None
+        tensors.update({constant.name: _tensor(constant, file) for constant in graph.initializer})
         nodes += graph.node
-    return _Graph(tensors, tuple(nodes), {made: node for node in nodes for made in node.output})
+    return _Graph(tensors, tuple(nodes), {output: node for node in nodes for output in node.output})
 
 
 def _files(folder: Path) -> list[Path]:
@@ -202,25 +202,25 @@ def _files(folder: Path) -> list[Path]:
     model = _genai(folder)
     named = (model.get("decoder") or {}).get("filename")
     files = [folder / Path(named).name] if named else sorted(folder.glob("*.onnx"))
-    if lost := [file.name for file in files if not file.is_file()] or ([] if files else ["*.onnx"]):
-        raise UserError(f"{folder.name} lacks {lost[0]}, the model that its {_CONFIG} speaks of")
+    if missing := [file.name for file in files if not file.is_file()] or ([] if files else ["*.onnx"]):
+        raise UserError(f"{folder.name} lacks {missing[0]}, the model that its {_CONFIG} names")
     return files
 
 
-def _tensor(held: Any, file: Path) -> Tensor:
+def _tensor(constant: Any, file: Path) -> Tensor:
     """One constant; UserError where its data is not all there."""
     import onnx
 
-    kind = onnx.TensorProto.DataType.Name(held.data_type)
-    shape = tuple(held.dims)
-    size = (Tensor(kind, shape, 0).elements * _BITS.get(kind, 8) + 7) // 8
-    where = {entry.key: entry.value for entry in held.external_data}
-    if held.data_location == onnx.TensorProto.EXTERNAL:
-        data = file.with_name(Path(where["location"]).name)
-        ends = int(where.get("offset", 0)) + size
+    dtype = onnx.TensorProto.DataType.Name(constant.data_type)
+    shape = tuple(constant.dims)
+    size = (Tensor(dtype, shape, 0).elements * _BITS.get(dtype, 8) + 7) // 8
+    location = {entry.key: entry.value for entry in constant.external_data}
+    if constant.data_location == onnx.TensorProto.EXTERNAL:
+        data = file.with_name(Path(location["location"]).name)
+        ends = int(location.get("offset", 0)) + size
         if not data.is_file() or data.stat().st_size < ends:
-            raise UserError(f"{data.name} is missing or cut short: tensor {held.name} ends at byte {ends}")
-    return Tensor(kind.lower(), shape, size)
+            raise UserError(f"{data.name} is missing or cut short: tensor {constant.name} ends at byte {ends}")
+    return Tensor(dtype.lower(), shape, size)
 
 
 def _genai(folder: Path) -> dict[str, Any]:
@@ -229,7 +229,9 @@ def _genai(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder.name}/{_CONFIG} cannot be read as the settings of a model") from None
+        raise UserError(
+            f"{folder.name}/{_CONFIG} is not the settings of a model: build it again with the model builder"
+        ) from None
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -239,5 +241,5 @@ def _config(folder: Path) -> dict[str, Any]:
         config = dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
     except (OSError, ValueError, TypeError):
         raise UserError(f"{folder.name}/config.json is not a JSON object") from None
-    said = {"vocab_size": model.get("vocab_size"), "max_position_embeddings": model.get("context_length")}
-    return {**config, **{key: value for key, value in said.items() if value}}
+    settings = {"vocab_size": model.get("vocab_size"), "max_position_embeddings": model.get("context_length")}
+    return {**config, **{key: value for key, value in settings.items() if value}}

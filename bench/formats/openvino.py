@@ -1,7 +1,7 @@
-"""What an OpenVINO model holds, read from its graph (openvino_model.xml), by the rules of the other audits.
+"""What an OpenVINO model holds, read from its graph (openvino_model.xml), counted by the rules of the other formats.
 
-A linear layer is a MatMul one side of which comes from constants alone, through whatever unpacks them: the
-bytes of all of these are its weight's. No entity and no document type is let through the parser.
+A linear layer is a MatMul with one operand that comes from constants alone, through whatever unpacks them: the
+bytes of all of these are its weight's. The parser refuses entities and document types.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench.formats.checkpoint import architecture
 from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
 
-__all__ = ["FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+__all__ = ["architecture"]  # hooks that are shared
 
 FORMATS = ("openvino",)
 FLOATS = "none"
@@ -45,14 +45,14 @@ class _Graph:
 
     def cones(self) -> dict[str, frozenset[str]]:
         """By layer made from constants alone: which ones, those that only give a shape left out."""
-        found: dict[str, frozenset[str]] = {}
+        cones: dict[str, frozenset[str]] = {}
         for layer in self.kinds:
-            given = [found.get(source) for source in self.inputs.get(layer, {}).values()]
+            inputs = [cones.get(source) for source in self.inputs.get(layer, {}).values()]
             if layer in self.constants:
-                found[layer] = frozenset({layer} if self.constants[layer].dtype not in _SHAPES else ())
-            elif given and all(cone is not None for cone in given):
-                found[layer] = frozenset().union(*(cone for cone in given if cone is not None))
-        return found
+                cones[layer] = frozenset({layer} if self.constants[layer].dtype not in _SHAPES else ())
+            elif inputs and all(cone is not None for cone in inputs):
+                cones[layer] = frozenset().union(*(cone for cone in inputs if cone is not None))
+        return cones
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _read(folder: Path) -> tuple[_Graph, dict[str, _Matrix], bool, int]:
     graph = _parse(folder / _GRAPH)
     weights = folder / _WEIGHTS
     if not weights.is_file() or weights.stat().st_size < graph.ends:
-        raise UserError(f"{_WEIGHTS} is missing or cut short: {_GRAPH} tells of {graph.ends} bytes in it")
+        raise UserError(f"{_WEIGHTS} is missing or cut short: {_GRAPH} refers to {graph.ends} bytes of it")
     cones = graph.cones()
     embedded = {
         constant
@@ -116,30 +116,30 @@ def _read(folder: Path) -> tuple[_Graph, dict[str, _Matrix], bool, int]:
     }
     linears, within, tied = {}, set[str](), False
     for layer, kind in graph.kinds.items():
-        sides = [cones.get(i, frozenset()) for i in graph.inputs.get(layer, {}).values()]
-        made = [cone for cone in sides if cone]
-        if kind != "MatMul" or len(made) != 1:
+        operands = [cones.get(i, frozenset()) for i in graph.inputs.get(layer, {}).values()]
+        constant = [cone for cone in operands if cone]
+        if kind != "MatMul" or len(constant) != 1:
             continue
-        weight = max((graph.constants[i] for i in made[0]), key=lambda tensor: tensor.elements)
-        if sum(side > 1 for side in weight.shape) < 2:
+        weight = max((graph.constants[i] for i in constant[0]), key=lambda tensor: tensor.elements)
+        if sum(size > 1 for size in weight.shape) < 2:
             continue
-        if made[0] <= embedded:
+        if constant[0] <= embedded:
             tied = True
             continue
         name = graph.names[layer].partition("/")[0].removeprefix("__module.")
         name = graph.names[layer] if name in linears else name
-        linears[name] = _Matrix(weight, sum(graph.constants[i].size for i in made[0]))
-        within |= made[0]
+        linears[name] = _Matrix(weight, sum(graph.constants[i].size for i in constant[0]))
+        within |= constant[0]
     if not linears:
-        raise UserError(f"{_GRAPH} has no linear layer: it is no language model's graph")
+        raise UserError(f"{_GRAPH} has no linear layer: it is not the graph of a language model")
     return graph, linears, tied, _others(graph, within, embedded)
 
 
 def _others(graph: _Graph, within: set[str], embedded: set[str]) -> int:
     """Elements stored outside linear layers: norms and biases, and of an embedding its values alone."""
-    apart = [t for i, t in graph.constants.items() if i not in within | embedded and t.dtype not in _SHAPES]
+    rest = [t for i, t in graph.constants.items() if i not in within | embedded and t.dtype not in _SHAPES]
     values = max((graph.constants[i].elements for i in embedded), default=0)
-    return values + sum(tensor.elements for tensor in apart if tensor.elements > 1)
+    return values + sum(tensor.elements for tensor in rest if tensor.elements > 1)
 
 
 def _parse(file: Path) -> _Graph:
@@ -147,21 +147,21 @@ def _parse(file: Path) -> _Graph:
     graph, inside = _Graph(), list[str]()
     layer = ""
 
-    def start(tag: str, words: dict[str, str]) -> None:
+    def start(tag: str, attributes: dict[str, str]) -> None:
         nonlocal layer
         inside.append(tag)
         if inside == ["net", "layers", "layer"]:
-            layer = words["id"]
-            graph.kinds[layer], graph.names[layer] = words["type"], words["name"]
+            layer = attributes["id"]
+            graph.kinds[layer], graph.names[layer] = attributes["type"], attributes["name"]
         elif inside == ["net", "layers", "layer", "data"] and graph.kinds[layer] == "Const":
-            shape = tuple(int(side) for side in words["shape"].split(",") if side.strip())
-            graph.constants[layer] = Tensor(words["element_type"], shape, int(words["size"]))
-            graph.ends = max(graph.ends, int(words["offset"]) + int(words["size"]))
+            shape = tuple(int(size) for size in attributes["shape"].split(",") if size.strip())
+            graph.constants[layer] = Tensor(attributes["element_type"], shape, int(attributes["size"]))
+            graph.ends = max(graph.ends, int(attributes["offset"]) + int(attributes["size"]))
         elif inside == ["net", "edges", "edge"]:
-            graph.inputs.setdefault(words["to-layer"], {})[words["to-port"]] = words["from-layer"]
+            graph.inputs.setdefault(attributes["to-layer"], {})[attributes["to-port"]] = attributes["from-layer"]
 
     def refuse(*_: object) -> None:
-        raise UserError(f"{file.name} has a document type of its own, which no OpenVINO model has")
+        raise UserError(f"{file.name} has a document type of its own, which OpenVINO models do not have")
 
     parser = expat.ParserCreate()
     parser.StartElementHandler = start

@@ -9,7 +9,7 @@ from bench.contract.record import Audit
 from bench.formats import checkpoint
 from bench.formats.checkpoint import architecture, parameters, source
 
-__all__ = ["FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+__all__ = ["architecture", "parameters", "source"]  # hooks that are shared
 
 FORMATS = ("awq", "bnb", "gptq")
 FLOATS = "unquantized"

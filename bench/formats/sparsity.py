@@ -21,20 +21,20 @@ def count(folder: Path, layers: Iterable[str]) -> tuple[float, float] | None:
     A group is four inputs next to each other, of which sparse tensor cores skip two (2:4, NVIDIA Ampere and
     later). None where a layer has no weight that is stored as plain floats.
     """
-    wanted = {f"{layer}.weight" for layer in layers}
+    remaining = {f"{layer}.weight" for layer in layers}
     zeros = elements = halves = groups = 0
     for file in model_folder.weight_files(folder):
         for name, tensor in model_folder.read_header(file).tensors.items():
-            if name not in wanted:
+            if name not in remaining:
                 continue
             if tensor.dtype not in _BITS or len(tensor.shape) != 2:
                 return None
-            wanted.remove(name)
+            remaining.remove(name)
             for is_zero in _rows(file, tensor):
                 zeros, elements = zeros + int(is_zero.sum()), elements + is_zero.size
                 whole = is_zero[:, : is_zero.shape[1] // _GROUP * _GROUP].reshape(-1, _GROUP)
                 halves, groups = halves + int((whole.sum(axis=1) >= _GROUP // 2).sum()), groups + len(whole)
-    if wanted or not elements:
+    if remaining or not elements:
         return None
     return zeros / elements, halves / groups if groups else 0.0
 

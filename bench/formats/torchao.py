@@ -19,7 +19,7 @@ from bench.formats import checkpoint
 from bench.formats.checkpoint import Checkpoint, architecture, parameters, source
 from bench.formats.counting import Linear
 
-__all__ = ["FILES", "FLOATS", "FORMATS", "architecture", "audit", "detect", "parameters", "source"]
+__all__ = ["architecture", "parameters", "source"]  # hooks that are shared
 
 FORMATS = ("torchao",)
 FLOATS = "unquantized"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.workload import Workload
+from bench.contract.workload import Closed, Open, SingleLoad, Trace
 from bench.load import arrivals, lengths, prompts, traces
 from bench.load.job import ClosedSchedule, Endpoint, LoadJob, OpenSchedule, Request
 from bench.load.traces import TraceRequest
@@ -46,7 +46,7 @@ class Target:
         return "ids" if self.takes_ids else "text" if self.tokenizer else "words"
 
 
-def job(load: Workload, target: Target, seed: str, round_: str) -> tuple[LoadJob, dict[str, Any]]:
+def job(load: SingleLoad, target: Target, seed: str, round_: str) -> tuple[LoadJob, dict[str, Any]]:
     """The job of a closed, open or trace load, and what a record should know of its prompts.
 
     `seed` chooses the requests, and together with `round_` their prompts and times: every round of a trace
@@ -54,18 +54,18 @@ def job(load: Workload, target: Target, seed: str, round_: str) -> tuple[LoadJob
     """
     round_seed = f"{seed}/{round_}"
     facts: dict[str, Any] = {"prompts": target.prompts, "exact_length": target.endpoint.exact_length}
-    if load.kind == "closed":
+    if isinstance(load, Closed):
         requests, warmup = _conversations(load, target, round_seed)
         closed = ClosedSchedule(load.concurrency, warmup, load.at_most_s, turns=load.turns, think_s=load.think_s)
         return LoadJob(target.endpoint, requests, closed), facts
-    if load.kind == "trace":
+    if isinstance(load, Trace):
         sizes, trace_facts = _trace(load, target, seed)
         facts |= trace_facts
     else:
         count = max(load.requests, math.ceil(load.rate_per_s * load.window_s))
         sizes = tuple(TraceRequest(0.0, *pair) for pair in _draw_lengths(load, target, count, round_seed))
     due_s = _due_s(load, sizes, round_seed)
-    rate = len(due_s) / max(due_s[-1], 1e-9) if load.kind == "trace" else load.rate_per_s
+    rate = len(due_s) / max(due_s[-1], 1e-9) if isinstance(load, Trace) else load.rate_per_s
     concurrency = max(1, math.ceil(rate))
     warmup = max(_WARMUPS, 2 * concurrency)
     first = [replace(sizes[i % len(sizes)], text="", blocks=()) for i in range(warmup)]
@@ -73,9 +73,9 @@ def job(load: Workload, target: Target, seed: str, round_: str) -> tuple[LoadJob
     return LoadJob(target.endpoint, _requests([*first, *sizes], target, round_seed), opened=schedule), facts
 
 
-def _due_s(load: Workload, sizes: Sequence[TraceRequest], seed: str) -> tuple[float, ...]:
+def _due_s(load: Open | Trace, sizes: Sequence[TraceRequest], seed: str) -> tuple[float, ...]:
     count, rate = len(sizes), load.rate_per_s
-    if load.kind == "trace" and rate <= 0:
+    if isinstance(load, Trace) and rate <= 0:
         return tuple(request.time_s for request in sizes)
     schedules: Mapping[str, Callable[[], tuple[float, ...]]] = {
         "poisson": lambda: arrivals.poisson(count, rate, seed),
@@ -86,7 +86,7 @@ def _due_s(load: Workload, sizes: Sequence[TraceRequest], seed: str) -> tuple[fl
     return schedules[load.arrivals]()
 
 
-def _trace(load: Workload, target: Target, seed: str) -> tuple[tuple[TraceRequest, ...], dict[str, Any]]:
+def _trace(load: Trace, target: Target, seed: str) -> tuple[tuple[TraceRequest, ...], dict[str, Any]]:
     """The requests of a trace that are replayed, in the order in which they are due, and the trace's facts."""
     tokenizer = target.tokenizer
     count_tokens = None if tokenizer is None else lambda text: len(prompts.encode(text, tokenizer))
@@ -98,7 +98,7 @@ def _trace(load: Workload, target: Target, seed: str) -> tuple[tuple[TraceReques
     return requests, {"trace_requests": len(recorded), "capped": cut}
 
 
-def _draw_lengths(load: Workload, target: Target, count: int, seed: str) -> list[tuple[int, int]]:
+def _draw_lengths(load: Closed | Open, target: Target, count: int, seed: str) -> list[tuple[int, int]]:
     """(prompt, new) tokens of each request."""
     if load.lengths == "fixed":
         return [(load.prompt_tokens, load.new_tokens)] * count
@@ -111,7 +111,7 @@ def _draw_lengths(load: Workload, target: Target, count: int, seed: str) -> list
     return list(zip(draw(load.prompt_tokens, context - max(new), "prompt"), new, strict=True))
 
 
-def _conversations(load: Workload, target: Target, seed: str) -> tuple[tuple[Request, ...], int]:
+def _conversations(load: Closed, target: Target, seed: str) -> tuple[tuple[Request, ...], int]:
     """The requests of a closed load, the turns of a conversation one after the other; how many warm up.
 
     The answers in a conversation's history are drawn, not the model's: every engine gets the same prompts, and

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.contract.record import RequestTrace
-from bench.contract.workload import Workload
+from bench.contract.workload import Closed, Online, Open, Search, SingleLoad, Sweep
 from bench.load.job import LoadAnswer
 from bench.measure import online_load, slo
 
@@ -23,7 +23,7 @@ _TRIES = 24
 class StageResult:
     """One load that was applied, as metrics and as facts of a record."""
 
-    load: Workload
+    load: SingleLoad
     answer: LoadAnswer
     traces: tuple[RequestTrace, ...]
     facts: dict[str, Any]
@@ -34,29 +34,29 @@ class StageResult:
         return self.metrics.get("output_tok_per_s", 0.0)
 
 
-Strategy = Generator[Workload, StageResult, dict[str, Any]]  # yields the next load, returns facts of the whole
-Apply = Callable[[Workload, int], tuple[LoadAnswer, dict[str, Any]]]  # a load and its number
+Strategy = Generator[SingleLoad, StageResult, dict[str, Any]]  # yields the next load, returns facts of the whole
+Apply = Callable[[SingleLoad, int], tuple[LoadAnswer, dict[str, Any]]]  # a load and its number
 
 
-def run(load: Workload, apply: Apply) -> tuple[list[StageResult], dict[str, Any]]:
+def run(load: Online, apply: Apply) -> tuple[list[StageResult], dict[str, Any]]:
     """Apply every load that the workload comes to.
 
     Returns the stages and the facts of the whole: those of the only load, or those of the chosen stage with
     `chosen` and `stages`. A load that ended with an error is the last.
     """
     stages: list[StageResult] = []
-    strategy = _strategy(load)
+    strategy, is_staged = _strategy(load), isinstance(load, Sweep | Search)
     stage = next(strategy)
     while True:
         stages.append(_result(stage, load, len(stages), *apply(stage, len(stages))))
         if stages[-1].answer.error:
-            return stages, {"chosen": len(stages) - 1, "stages": _facts(stages)} if load.staged else stages[-1].facts
+            return stages, {"chosen": len(stages) - 1, "stages": _facts(stages)} if is_staged else stages[-1].facts
         try:
             stage = strategy.send(stages[-1])
         except StopIteration as end:
             facts: dict[str, Any] = end.value
             break
-    if not load.staged:
+    if not is_staged:
         return stages, stages[-1].facts
     facts.setdefault("chosen", _knee(stages))
     return stages, {**stages[facts["chosen"]].facts, **facts, "stages": _facts(stages)}
@@ -68,7 +68,7 @@ def _knee(stages: list[StageResult]) -> int:
     return next(k for k, stage in enumerate(stages) if stage.output_tok_per_s * (1 + _GAIN) >= best)
 
 
-def _result(stage: Workload, load: Workload, k: int, answer: LoadAnswer, facts: dict[str, Any]) -> StageResult:
+def _result(stage: SingleLoad, load: Online, k: int, answer: LoadAnswer, facts: dict[str, Any]) -> StageResult:
     warmup = [replace(request.trace, window=-1 - k) for request in answer.warmup]
     traces = (*warmup, *(replace(request.trace, window=k) for request in answer.measured))
     return StageResult(stage, answer, traces, facts, online_load.online_metrics(traces, facts, load.slo.limits))
@@ -78,7 +78,7 @@ def _facts(stages: list[StageResult]) -> list[dict[str, Any]]:
     """What a record has of each load: its level, its metrics, how many of its requests kept each limit."""
     return [
         {
-            "level": stage.load.concurrency if stage.load.kind == "closed" else stage.load.rate_per_s,
+            "level": stage.load.concurrency if isinstance(stage.load, Closed) else stage.load.rate_per_s,
             "window_s": stage.facts.get("window_s", 0.0),
             "client_cpu_fraction": stage.facts.get("client_cpu_fraction", 0.0),
             "client_lag_p99_s": stage.facts.get("client_lag_p99_s", 0.0),
@@ -94,29 +94,25 @@ def _within_limits(stage: StageResult) -> dict[str, int]:
     return slo.counts([t for t in stage.traces if t.window >= 0], stage.load.slo.limits)
 
 
-def _strategy(load: Workload) -> Strategy:
-    if load.kind == "sweep":
+def _strategy(load: Online) -> Strategy:
+    if isinstance(load, Sweep):
         return _sweep(load)
-    if load.kind == "search":
+    if isinstance(load, Search):
         return _search(load)
     return _once(load)
 
 
-def _once(load: Workload) -> Strategy:
+def _once(load: SingleLoad) -> Strategy:
     yield load
     return {}
 
 
-def _sweep(load: Workload) -> Strategy:
+def _sweep(load: Sweep) -> Strategy:
     """Twice the level each time, until the output tokens per second rise no more."""
     closed = load.over == "concurrency"
     level, best, flat = (float(load.concurrency) if closed else load.rate_per_s), 0.0, 0
     while level <= load.most:
-        if closed:
-            count = max(load.requests, _GENERATIONS * int(level))
-            stage = yield replace(load, kind="closed", concurrency=int(level), requests=count)
-        else:
-            stage = yield replace(load, kind="open", rate_per_s=level)
+        stage = yield load.at(level, max(load.requests, _GENERATIONS * int(level)) if closed else load.requests)
         flat = flat + 1 if stage.output_tok_per_s < best * (1 + _GAIN) else 0
         best = max(best, stage.output_tok_per_s)
         if flat == _FLAT or not stage.output_tok_per_s:
@@ -125,12 +121,12 @@ def _sweep(load: Workload) -> Strategy:
     return {"saturated": False}
 
 
-def _search(load: Workload) -> Strategy:
+def _search(load: Search) -> Strategy:
     """Bisection, after the first rate was doubled until it failed, or halved until it held."""
     low = high = 0.0
     rate, chosen, k = load.rate_per_s, -1, 0
     for _ in range(_TRIES):
-        holds, k = yield from _judge(replace(load, kind="open", rate_per_s=rate), k)
+        holds, k = yield from _judge(load.at(rate), k)
         if holds:
             low, chosen = rate, k - 1
         else:
@@ -145,7 +141,7 @@ def _search(load: Workload) -> Strategy:
     return {**facts, "chosen": chosen} if chosen >= 0 else facts
 
 
-def _judge(load: Workload, k: int) -> Generator[Workload, StageResult, tuple[bool, int]]:
+def _judge(load: Open, k: int) -> Generator[SingleLoad, StageResult, tuple[bool, int]]:
     """Whether a rate was shown to keep every limit, and the number of the next load.
 
     Batches of requests are added until it is clear; what is not clear after the last was not shown.

@@ -1,6 +1,6 @@
 """How fast this device reads memory and multiplies matrices, measured: what no cell on it can exceed.
 
-Runs in a worker, beside PyTorch. Each figure is the best of several kernels and of many trials, since a
+Runs in a worker that has PyTorch. Each figure is the best of several kernels and of many trials, since a
 ceiling is what the device can do, not what it does on average.
 """
 
@@ -24,12 +24,13 @@ _COLUMNS = 1024
 _WARM = 2
 
 Kernel = Callable[[], Any]
+Kernels = Callable[[int, int, int], list[Kernel]]  # of rows, inner size and columns
 
 
 def measure(device: str, threads: int) -> Ceiling:
     """The bandwidth for each working set, and operations a second by dtype; about ten seconds on a CPU.
 
-    `threads`: one per physical core. Who asked fills in which device that was.
+    `threads`: one per physical core. The caller fills in which device that was.
     """
     import torch
 
@@ -75,34 +76,34 @@ def _rates(size: int, device: str) -> Iterator[float]:
 
 def _products(device: str) -> dict[str, float]:
     """Operations a second by dtype, for those that this device multiplies matrices in by itself."""
-    found = {}
-    for dtype, make in _dtypes(device).items():
+    rates = {}
+    for dtype, kernels in _dtypes(device).items():
         with suppress(RuntimeError):  # this PyTorch has no such product here: the type has no figure
-            found[dtype] = max(_products_per_s(make, device))
-    return found
+            rates[dtype] = max(_products_per_s(kernels, device))
+    return rates
 
 
-def _products_per_s(make: Callable[[int, int, int], list[Kernel]], device: str) -> Iterator[float]:
+def _products_per_s(kernels: Kernels, device: str) -> Iterator[float]:
     for rows, inner, columns in _GPU_SHAPES if device.startswith("cuda") else _CPU_SHAPES:
-        for kernel in make(rows, inner, columns):
+        for kernel in kernels(rows, inner, columns):
             yield 2 * rows * inner * columns / _best_s(kernel, device)
 
 
-def _dtypes(device: str) -> dict[str, Callable[[int, int, int], list[Kernel]]]:
+def _dtypes(device: str) -> dict[str, Kernels]:
     import torch
 
     if not device.startswith("cuda"):
         native = {"bfloat16": _plain(torch.bfloat16, device)} if _has_bfloat16() else {}
         return {"float32": _float32_cpu, **native}
     major, minor = torch.cuda.get_device_capability(device)
-    found = {"float32": _plain(torch.float32, device), "float16": _plain(torch.float16, device)}
+    dtypes = {"float32": _plain(torch.float32, device), "float16": _plain(torch.float16, device)}
     if (major, minor) >= (7, 5):
-        found["int8"] = _int8
+        dtypes["int8"] = _int8
     if major >= 8:
-        found |= {"bfloat16": _plain(torch.bfloat16, device), "tf32": _tf32}
+        dtypes |= {"bfloat16": _plain(torch.bfloat16, device), "tf32": _tf32}
     if (major, minor) >= (8, 9):
-        found["fp8"] = _fp8
-    return found
+        dtypes["fp8"] = _fp8
+    return dtypes
 
 
 def _has_bfloat16() -> bool:
@@ -112,16 +113,16 @@ def _has_bfloat16() -> bool:
     return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
 
 
-def _plain(dtype: Any, device: str) -> Callable[[int, int, int], list[Kernel]]:
+def _plain(dtype: Any, device: str) -> Kernels:
     import torch
 
-    def make(rows: int, inner: int, columns: int) -> list[Kernel]:
+    def kernels(rows: int, inner: int, columns: int) -> list[Kernel]:
         left = torch.randn(rows, inner, device=device).to(dtype)
         right = torch.randn(inner, columns, device=device).to(dtype)
         out = torch.empty(rows, columns, device=device, dtype=dtype)
         return [lambda: torch.mm(left, right, out=out)]
 
-    return make
+    return kernels
 
 
 def _float32_cpu(rows: int, inner: int, columns: int) -> list[Kernel]:

@@ -16,13 +16,13 @@ from bench.machine import cpu, nvml
 from bench.machine.nvml import Reader, Reading
 
 POWERCAP = Path("/sys/class/powercap")
-_LOOK_S = 0.05  # between two looks at an idle device: counters move every 1 ms (RAPL) to 100 ms (NVML)
+_POLL_S = 0.05  # between two samples of an idle device: counters move every 1 ms (RAPL) to 100 ms (NVML)
 
 OpenReader = Callable[[str], AbstractContextManager[Reader | None]]
 
 
 @dataclass(frozen=True)
-class Look:
+class Sample:
     """A reading and when it was taken, on time.monotonic or from the start of a recording."""
 
     time_s: float
@@ -33,38 +33,38 @@ class Look:
 def reader(device: str, root: Path = POWERCAP) -> Iterator[Reader | None]:
     """A function that reads "cuda:N" or "cpu" while the context lasts; None where nothing can be read."""
     if device.startswith("cuda"):
-        with nvml.reader(nvml.index(device)) as read:
+        with nvml.reader(nvml.cuda_id(device)) as read:
             yield read
     else:
         yield _rapl(root)
 
 
-def looks(read: Reader, duration_s: float, period_s: float = _LOOK_S) -> tuple[Look, ...]:
-    """Watch a device for `duration_s`, from now on."""
-    found = [_look(read)]
-    while found[-1].time_s - found[0].time_s < duration_s:
+def poll(read: Reader, duration_s: float, period_s: float = _POLL_S) -> tuple[Sample, ...]:
+    """Sample a device for `duration_s`, from now on."""
+    samples = [_sample(read)]
+    while samples[-1].time_s - samples[0].time_s < duration_s:
         time.sleep(period_s)
-        found.append(_look(read))
-    return tuple(found)
+        samples.append(_sample(read))
+    return tuple(samples)
 
 
 def source(device: str, root: Path = POWERCAP) -> str:
-    """What counts the energy of a device, or "none: " and why nothing does, for a person."""
+    """What counts the energy of a device, or "none: " and why nothing does."""
     with reader(device, root) as read:
         counted = read is not None and read().energy_j is not None
     if device.startswith("cuda"):
-        return "the GPU's own counter, by NVML" if counted else "none: this GPU tells NVML no total energy"
+        return "the GPU's own counter, by NVML" if counted else "none: this GPU reports no total energy to NVML"
     zones = _zones(root)
     if counted:
         return f"RAPL of {len(zones)} CPU package{'s' if len(zones) > 1 else ''}, memory chips apart"
     if zones:
-        return f"none: no NVIDIA GPU, and {zones[0] / 'energy_uj'} is closed to this user"
+        return f"none: no NVIDIA GPU, and {zones[0] / 'energy_uj'} is not readable by this user"
     return f"none: no NVIDIA GPU, and {root} has no readable counter"
 
 
 @dataclass
 class _Package:
-    """One counter of microjoules, made to go on where it begins anew at `wrap_uj`."""
+    """One counter of microjoules, continued where it wraps around at `wrap_uj`."""
 
     file: Path
     wrap_uj: int
@@ -74,8 +74,8 @@ class _Package:
     def energy_j(self) -> float | None:
         if (now := _number(self.file)) is None:
             return None
-        passed, self.last_uj = now - self.last_uj, now
-        self.counted_uj += passed + self.wrap_uj if passed < 0 else passed
+        step, self.last_uj = now - self.last_uj, now
+        self.counted_uj += step + self.wrap_uj if step < 0 else step
         return self.counted_uj / 1e6
 
 
@@ -90,8 +90,7 @@ def _rapl(root: Path) -> Reader | None:
 
     def read() -> Reading:
         joules = [package.energy_j() for package in packages]
-        known = [j for j in joules if j is not None]
-        return Reading(energy_j=sum(known) if len(known) == len(joules) else None)
+        return Reading(energy_j=None if None in joules else sum(filter(None, joules)))
 
     return read if packages else None
 
@@ -106,5 +105,5 @@ def _number(file: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _look(read: Reader) -> Look:
-    return Look(time.monotonic(), read())
+def _sample(read: Reader) -> Sample:
+    return Sample(time.monotonic(), read())

@@ -52,14 +52,14 @@ def name() -> str:
         except (OSError, subprocess.SubprocessError):
             out = ""
         return out or platform.machine()
-    found = fields(text(_INFO))
-    return found.get("model name") or found.get("hardware") or platform.processor() or platform.machine()
+    info = fields(text(_INFO))
+    return info.get("model name") or info.get("hardware") or platform.processor() or platform.machine()
 
 
 def isa() -> tuple[str, ...]:
     """The instruction sets that decide which kernels run, by Linux's names; Arm's asimd is called neon."""
-    found = fields(text(_INFO))
-    flags = set((found.get("flags") or found.get("features") or "").split())
+    info = fields(text(_INFO))
+    flags = set((info.get("flags") or info.get("features") or "").split())
     if platform.machine() in {"arm64", "aarch64"}:
         flags.add("asimd")
     return tuple("neon" if flag == "asimd" else flag for flag in ISA if flag in flags)

@@ -19,7 +19,7 @@ _WHOLE = 0.8  # of the board's memory: less of it is a slice, or another board o
 
 @dataclass(frozen=True)
 class Board:
-    """One entry: `said` are the source's own words, `flop_per_s` dense figures by dtype."""
+    """One entry: `quote` is the source's own text, `flop_per_s` dense figures by dtype."""
 
     names: tuple[str, ...]
     capability: str
@@ -27,7 +27,7 @@ class Board:
     bandwidth_per_s: float
     flop_per_s: Mapping[str, float]
     source: str
-    said: str
+    quote: str
 
     @property
     def ceiling(self) -> Ceiling:
@@ -35,17 +35,12 @@ class Board:
         return Ceiling(self.source, {"0": self.bandwidth_per_s}, self.flop_per_s, self.names[0])
 
 
-def known() -> tuple[str, ...]:
-    """The short names, sorted."""
-    return tuple(sorted(boards()))
-
-
-def named(key: str) -> Board:
-    """The entry of a short name, as `l4` or `h100-sxm`; UserError with the nearest for one that is none."""
-    found = boards().get(key.lower())
-    if found is None:
-        raise UserError(plugins.unknown("GPU", key, known()))
-    return found
+def named(name: str) -> Board:
+    """The entry of a short name, e.g. `l4` or `h100-sxm`; UserError with the nearest for an unknown one."""
+    board = boards().get(name.lower())
+    if board is None:
+        raise UserError(plugins.unknown("GPU", name, sorted(boards())))
+    return board
 
 
 def peak(gpu_name: str, memory_bytes: int) -> Ceiling | None:
@@ -59,7 +54,7 @@ def peak(gpu_name: str, memory_bytes: int) -> Ceiling | None:
 @cache
 def boards() -> dict[str, Board]:
     """Every entry by its short name."""
-    said = yaml.safe_load(TABLE.read_text(encoding="utf-8"))["gpus"]
+    entries = yaml.safe_load(TABLE.read_text(encoding="utf-8"))["gpus"]
     return {
         key: Board(
             tuple(entry["names"]),
@@ -68,7 +63,7 @@ def boards() -> dict[str, Board]:
             float(entry["bandwidth"]),
             {dtype: float(rate) for dtype, rate in entry["flop_per_s"].items()},
             entry["source"],
-            entry["said"],
+            entry["quote"],
         )
-        for key, entry in said.items()
+        for key, entry in entries.items()
     }

@@ -1,4 +1,4 @@
-"""Is the device idle, empty and cool? Asked before a cell: a busy device gives a number that is nobody's."""
+"""Is the device idle, empty and cool? Checked before a cell: a busy device gives numbers that mean nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Readiness:
 
 
 def inspect(device: str, *, interval_s: float = 0.3) -> Readiness:
-    """Look at the CPU for `interval_s` and, for "cuda:N", at that GPU; our own process tree is left out.
+    """Watch the CPU for `interval_s` and, for "cuda:N", at that GPU; our own process tree is left out.
 
     Facts: before_foreign_cpu_fraction (0..1 of the cores we may use), before_top_process,
     before_available_bytes, before_device_used_bytes, before_gpu_processes, before_temperature_c. A GPU cell
@@ -36,7 +36,7 @@ def inspect(device: str, *, interval_s: float = 0.3) -> Readiness:
     """
     facts = _cpu_load(interval_s)
     reasons = [_cpu_reason(facts)] if facts["before_foreign_cpu_fraction"] > FOREIGN_CPU_LIMIT else []
-    with nvml.reader(nvml.index(device)) as read:
+    with nvml.reader(nvml.cuda_id(device)) as read:
         if read is not None:
             reading = read()
             facts |= _gpu_facts(reading)
@@ -45,14 +45,14 @@ def inspect(device: str, *, interval_s: float = 0.3) -> Readiness:
 
 
 def wait_until_idle(
-    device: str, limit_s: float, *, poll_s: float = 1.0, look: Callable[[str], Readiness] = inspect
+    device: str, limit_s: float, *, poll_s: float = 1.0, check: Callable[[str], Readiness] = inspect
 ) -> Readiness:
-    """Look until the device is idle or `limit_s` has passed; the last look either way."""
+    """Check until the device is idle or `limit_s` has passed; the last result either way."""
     until = time.monotonic() + limit_s
     while True:
-        found = look(device)
-        if found.idle or time.monotonic() + poll_s > until:
-            return found
+        readiness = check(device)
+        if readiness.idle or time.monotonic() + poll_s > until:
+            return readiness
         time.sleep(poll_s)
 
 
@@ -70,12 +70,12 @@ def gpu_reasons(device: str, reading: nvml.Reading, own: frozenset[int]) -> Iter
 
 
 def _gpu_facts(reading: nvml.Reading) -> dict[str, Any]:
-    found = {
+    facts = {
         "before_device_used_bytes": reading.used_bytes,
         "before_gpu_processes": len(reading.processes),
         "before_temperature_c": reading.temperature_c,
     }
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in facts.items() if value is not None}
 
 
 def _cpu_reason(facts: Mapping[str, Any]) -> str:
@@ -88,13 +88,13 @@ def _cpu_load(interval_s: float) -> dict[str, Any]:
     cores, own = cpu.affinity(), _own_pids()
     busy, spent, began = _busy_s(cores), _spent_s(), time.monotonic()
     time.sleep(interval_s)
-    passed = time.monotonic() - began
+    elapsed_s = time.monotonic() - began
     delta = {pid: used - spent.get(pid, 0.0) for pid, used in _spent_s().items()}
     foreign_s = _busy_s(cores) - busy - sum(max(0.0, delta.get(pid, 0.0)) for pid in own)
     others = {pid: used for pid, used in delta.items() if pid not in own and used > 0.0}
     top = max(others, key=others.__getitem__, default=None)
     return {
-        "before_foreign_cpu_fraction": min(1.0, max(0.0, foreign_s / (passed * len(cores)))),
+        "before_foreign_cpu_fraction": min(1.0, max(0.0, foreign_s / (elapsed_s * len(cores)))),
         "before_top_process": "" if top is None else _name(top),
         "before_available_bytes": psutil.virtual_memory().available,
     }
@@ -112,13 +112,13 @@ def _busy_s(cores: tuple[int, ...]) -> float:
 
 
 def _spent_s() -> dict[int, float]:
-    """CPU seconds by pid, of every process we may look at."""
-    found: dict[int, float] = {}
+    """CPU seconds by pid, of every process that we may read."""
+    seconds: dict[int, float] = {}
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             times = process.cpu_times()
-            found[process.pid] = times.user + times.system
-    return found
+            seconds[process.pid] = times.user + times.system
+    return seconds
 
 
 def _own_pids() -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""Which device a cell runs on, named so that alike machines share a results folder and no host is told."""
+"""Which device a cell runs on, named so that equal machines share a results folder and no host is named."""
 
 from __future__ import annotations
 
@@ -15,34 +15,33 @@ from bench.machine import cpu, nvml
 _GIB = 1024**3
 
 
-def devices(words: Sequence[str]) -> tuple[Hardware, ...]:
-    """The machine as seen from each device that the words stand for, each once and in their order.
+def devices(names: Sequence[str]) -> tuple[Hardware, ...]:
+    """The machine as seen from each device that the names stand for, each once and in their order.
 
-    Alike devices would share a results folder: the first keeps the plain slug, the others add their number.
+    Equal devices would share a results folder: the first keeps the plain slug, the others add their number.
     """
-    gpus = nvml.gpus() if any(word != "cpu" for word in words) else ()
-    return described(words, gpus)
+    gpus = nvml.gpus() if any(name != "cpu" for name in names) else ()
+    return describe(names, gpus)
 
 
-def described(words: Sequence[str], gpus: tuple[Gpu, ...]) -> tuple[Hardware, ...]:
+def describe(names: Sequence[str], gpus: tuple[Gpu, ...]) -> tuple[Hardware, ...]:
     """`devices` on a machine with these GPUs."""
-    names = dict.fromkeys(name for word in words for name in resolve(word, gpus))
-    found: list[Hardware] = []
-    for name in names:
-        one = _cpu() if name == "cpu" else _gpu(name, gpus)
-        if any(one.slug == other.slug for other in found):
-            one = replace(one, slug=f"{one.slug}-gpu{name.partition(':')[2]}")
-        found.append(one)
-    return tuple(found)
+    machines: list[Hardware] = []
+    for device in dict.fromkeys(device for name in names for device in resolve(name, gpus)):
+        machine = _cpu() if device == "cpu" else _gpu(device, gpus)
+        if any(machine.slug == other.slug for other in machines):
+            machine = replace(machine, slug=f"{machine.slug}-gpu{device.partition(':')[2]}")
+        machines.append(machine)
+    return tuple(machines)
 
 
 def detect(device: str) -> Hardware:
-    """The machine as seen from one device: the first that the word stands for."""
+    """The machine as seen from one device: the first that the name stands for."""
     return devices((device,))[0]
 
 
 def resolve(device: str, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
-    """The devices that a word stands for; UserError for what these GPUs cannot give, with what there is.
+    """The devices that a name stands for; UserError for one that is not here, with what is.
 
     "auto": the first GPU of each name, memory and MIG profile, "all": every GPU, the CPU where there is none;
     "cpu"; "cuda:N", "cuda" being "cuda:0".
@@ -56,11 +55,11 @@ def resolve(device: str, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
     if device == "cpu":
         return (device,)
     match = re.fullmatch(r"cuda(?::(\d+))?", device)
-    there = ", ".join(["cpu", *(f"{name} ({gpu.name})" for name, gpu in numbered.items())])
+    available = ", ".join(["cpu", *(f"{name} ({gpu.name})" for name, gpu in numbered.items())])
     if match is None:
-        raise UserError(f"unknown device '{device}': say auto, all, cpu or cuda:N (here: {there})")
+        raise UserError(f"unknown device '{device}': expected auto, all, cpu or cuda:N (available: {available})")
     if (name := f"cuda:{int(match[1] or 0)}") not in numbered:
-        raise UserError(f"there is no {device} on this machine (here: {there})")
+        raise UserError(f"no device '{device}' on this machine (available: {available})")
     return (name,)
 
 
@@ -87,10 +86,10 @@ def slug_of(name: str) -> str:
     name, mig, profile = name.partition(" MIG")
     name = re.sub(r"\((?:r|tm|c)\)", " ", name, flags=re.IGNORECASE)
     name = re.sub(r"@.*|\b\d+-core\b|\bwith .* graphics\b|\b(?:cpu|processor)\b", " ", name, flags=re.IGNORECASE)
-    return (_worded(name)[:48].rstrip("-") or "unknown") + (f"-{_worded(mig + profile)}" if mig else "")
+    return (_slug(name)[:48].rstrip("-") or "unknown") + (f"-{_slug(mig + profile)}" if mig else "")
 
 
-def _worded(text: str) -> str:
+def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 

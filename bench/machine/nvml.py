@@ -1,7 +1,6 @@
-"""The one place that asks NVIDIA's driver. The rest works on its readings, so recorded ones can stand in.
+"""The only module that queries NVIDIA's driver. The rest works on its readings, so recorded ones can stand in.
 
-A machine without driver or GPU is an ordinary machine: nothing here raises, what cannot be known is None or
-absent.
+A machine without driver or GPU is an ordinary machine: nothing here raises, what is unknown is None or absent.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from typing import Any, TypeVar
 import pynvml
 
 from bench.contract.record import Gpu
-from bench.machine.visible import Place, Slice, Told, places
+from bench.machine.visible import GpuReport, Slice, VisibleDevice, visible_devices
 
 T = TypeVar("T")
 
-# nvmlClocksEventReason*: those that mean slower than asked for, which idle and application clocks do not.
+# nvmlClocksEventReason*: those that mean slower than requested, which idle and application clocks do not.
 THROTTLE_REASONS = {
     0x04: "sw_power_cap",
     0x08: "hw_slowdown",
@@ -31,7 +30,7 @@ THROTTLE_REASONS = {
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at one GPU. `processes`: bytes by pid of compute processes, in the driver's pid namespace.
+    """One reading of one GPU. `processes`: bytes by pid of compute processes, in the driver's pid namespace.
 
     `energy_j` counts from driver load (Volta and newer, updated about every 100 ms); `utilization` is 0..1
     over the driver's last sampling period; `throttle` is nvmlClocksEventReasons as a bit mask. `power_w` is
@@ -60,39 +59,41 @@ def gpus() -> tuple[Gpu, ...]:
     CUDA_VISIBLE_DEVICES is honoured. Its numbers are taken as NVML indices, which is what they are under
     CUDA_DEVICE_ORDER=PCI_BUS_ID.
     """
-    return tuple(place.gpu for place in _places())
+    return tuple(device.gpu for device in _visible())
 
 
-def index(device: str) -> int | str | None:
-    """What NVML and CUDA_VISIBLE_DEVICES call "cuda:N": its NVML index, or a MIG slice's UUID."""
+def cuda_id(device: str) -> int | str | None:
+    """What NVML and CUDA_VISIBLE_DEVICES call "cuda:N": its NVML index, or a MIG slice's UUID; None for a CPU."""
     if not device.startswith("cuda"):
         return None
     number = int(device.partition(":")[2] or 0)
-    found = _places()
-    return found[number].word if number < len(found) else None
+    devices = _visible()
+    return devices[number].cuda_id if number < len(devices) else None
 
 
-def absent() -> str:
-    """Why there is no driver to ask, in one clause; nothing where it answers."""
+def unavailable_reason() -> str:
+    """Why there is no driver to query, in one clause; empty where it answers."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError_LibraryNotFound:
-        return "libnvidia-ml.so.1, which comes with NVIDIA's driver, is not on this machine"
+        return "libnvidia-ml.so.1, which comes with NVIDIA's driver, is not installed"
     except pynvml.NVMLError_DriverNotLoaded:
-        return "NVIDIA's driver is installed and not loaded: no GPU is there, or this container was given none"
+        return "NVIDIA's driver is installed but not loaded: there is no GPU, or this container has no access to one"
     except (pynvml.NVMLError, OSError) as error:
         return f"NVIDIA's driver does not answer ({error})"
-    _ask(pynvml.nvmlShutdown)
+    _query(pynvml.nvmlShutdown)
     return ""
 
 
-def told() -> tuple[Told, ...]:
-    """What the driver says of every GPU of the host, whoever may use it; one it cannot open is left out."""
+def query_gpus() -> tuple[GpuReport, ...]:
+    """What the driver reports of every GPU of the host, whoever may use it; one it cannot open is left out."""
     with _driver() as ready:
         if not ready:
             return ()
-        handles = [(i, _ask(pynvml.nvmlDeviceGetHandleByIndex, i)) for i in range(_ask(pynvml.nvmlDeviceGetCount) or 0)]
-        return tuple(_told(i, handle) for i, handle in handles if handle is not None)
+        handles = [
+            (i, _query(pynvml.nvmlDeviceGetHandleByIndex, i)) for i in range(_query(pynvml.nvmlDeviceGetCount) or 0)
+        ]
+        return tuple(_report(i, handle) for i, handle in handles if handle is not None)
 
 
 @contextmanager
@@ -107,8 +108,8 @@ def reader(index: int | str | None) -> Iterator[Reader | None]:
         yield None if handle is None else lambda: _read(handle)
 
 
-def slowing(mask: int) -> int:
-    """The bits of a mask that mean slower than asked for."""
+def throttling(mask: int) -> int:
+    """The bits of a throttle mask that mean slower than requested."""
     return mask & sum(THROTTLE_REASONS)
 
 
@@ -126,10 +127,10 @@ def _driver() -> Iterator[bool]:
     try:
         yield True
     finally:
-        _ask(pynvml.nvmlShutdown)
+        _query(pynvml.nvmlShutdown)
 
 
-def _ask(function: Callable[..., T], *arguments: Any) -> T | None:
+def _query(function: Callable[..., T], *arguments: Any) -> T | None:
     """The driver's answer; None for what this GPU or this user may not know."""
     try:
         return function(*arguments)
@@ -139,41 +140,41 @@ def _ask(function: Callable[..., T], *arguments: Any) -> T | None:
 
 def _memory(handle: Any) -> Any:
     """Version 2 leaves what the driver reserves out of `used`; older drivers know only version 1."""
-    second = _ask(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
-    return second if second is not None else _ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    second = _query(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
+    return second if second is not None else _query(pynvml.nvmlDeviceGetMemoryInfo, handle)
 
 
-def _places() -> tuple[Place, ...]:
-    return places(told(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+def _visible() -> tuple[VisibleDevice, ...]:
+    return visible_devices(query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def _handle(index: int | str) -> Any:
     if isinstance(index, str):
-        return _ask(pynvml.nvmlDeviceGetHandleByUUID, index)
-    return _ask(pynvml.nvmlDeviceGetHandleByIndex, index)
+        return _query(pynvml.nvmlDeviceGetHandleByUUID, index)
+    return _query(pynvml.nvmlDeviceGetHandleByIndex, index)
 
 
-def _told(index: int, handle: Any) -> Told:
-    mode = _ask(pynvml.nvmlDeviceGetMigMode, handle)  # [now, after the next reset]
-    return Told(
+def _report(index: int, handle: Any) -> GpuReport:
+    mode = _query(pynvml.nvmlDeviceGetMigMode, handle)  # [now, after the next reset]
+    return GpuReport(
         index=index,
-        uuid=_ask(pynvml.nvmlDeviceGetUUID, handle) or "",
-        name=_ask(pynvml.nvmlDeviceGetName, handle),
+        uuid=_query(pynvml.nvmlDeviceGetUUID, handle) or "",
+        name=_query(pynvml.nvmlDeviceGetName, handle),
         memory_bytes=_total(handle),
-        capability=_ask(pynvml.nvmlDeviceGetCudaComputeCapability, handle),
-        driver=_ask(pynvml.nvmlSystemGetDriverVersion) or "",
+        capability=_query(pynvml.nvmlDeviceGetCudaComputeCapability, handle),
+        driver=_query(pynvml.nvmlSystemGetDriverVersion) or "",
         mig=mode is not None and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
         slices=tuple(_slices(handle)),
     )
 
 
 def _slices(handle: Any) -> Iterator[Slice]:
-    """The MIG devices that were made of a GPU; the places of those that were not are refused one by one."""
-    for i in range(_ask(pynvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
-        part = _ask(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, i)
-        uuid = None if part is None else _ask(pynvml.nvmlDeviceGetUUID, part)
+    """The MIG devices of a GPU; the driver refuses the numbers that are not in use one by one."""
+    for i in range(_query(pynvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
+        part = _query(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, i)
+        uuid = None if part is None else _query(pynvml.nvmlDeviceGetUUID, part)
         if uuid:
-            yield Slice(uuid, _ask(pynvml.nvmlDeviceGetName, part), _total(part))
+            yield Slice(uuid, _query(pynvml.nvmlDeviceGetName, part), _total(part))
 
 
 def _total(handle: Any) -> int | None:
@@ -183,29 +184,29 @@ def _total(handle: Any) -> int | None:
 
 def _read(handle: Any) -> Reading:
     memory = _memory(handle)
-    power_mw = _ask(pynvml.nvmlDeviceGetPowerUsage, handle)
-    energy_mj = _ask(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle)
-    limit_mw = _ask(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
-    rates = _ask(pynvml.nvmlDeviceGetUtilizationRates, handle)
-    processes = _ask(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+    power_mw = _query(pynvml.nvmlDeviceGetPowerUsage, handle)
+    energy_mj = _query(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle)
+    limit_mw = _query(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    rates = _query(pynvml.nvmlDeviceGetUtilizationRates, handle)
+    processes = _query(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
     return Reading(
         used_bytes=None if memory is None else int(memory.used),
         processes={int(p.pid): int(p.usedGpuMemory or 0) for p in processes},
         power_w=None if power_mw is None else power_mw / 1e3,
         energy_j=None if energy_mj is None else energy_mj / 1e3,
-        sm_clock_mhz=_ask(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
-        temperature_c=_ask(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
+        sm_clock_mhz=_query(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_SM),
+        temperature_c=_query(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
         utilization=None if rates is None else rates.gpu / 100,
-        throttle=_ask(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0,
+        throttle=_query(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0,
         instant_w=_instant_w(handle),
         power_limit_w=None if limit_mw is None else limit_mw / 1e3,
-        memory_clock_mhz=_ask(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_MEM),
+        memory_clock_mhz=_query(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_MEM),
     )
 
 
 def _instant_w(handle: Any) -> float | None:
     """Drivers before 530 do not know this field; a board may not have it."""
-    values = _ask(pynvml.nvmlDeviceGetFieldValues, handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])
+    values = _query(pynvml.nvmlDeviceGetFieldValues, handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])
     if values is None or values[0].nvmlReturn != pynvml.NVML_SUCCESS:
         return None
     return int(values[0].value.uiVal) / 1e3

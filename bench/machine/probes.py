@@ -1,9 +1,8 @@
-"""What a worker does to the machine, sampled from outside: memory, CPU time, and the GPU's own counters.
+"""What a worker does to the machine, sampled from outside: memory, CPU time and the GPU's own counters.
 
 A sample costs 0.5 ms of CPU without a GPU, 0.9 ms for a worker of 100 threads: 0.25 to 0.5 % of one core at
 5 Hz (measured on two cores of a 2.6 GHz EPYC; `probe_cpu_s` records it for every run). Sampling misses what
-comes and goes between samples, so the kernel's high-water mark of the main process stands beside the sampled
-sum.
+comes and goes between samples, so the kernel's high-water mark of the main process is recorded too.
 """
 
 from __future__ import annotations
@@ -18,14 +17,15 @@ from typing import Any
 
 import psutil
 
+from bench.contract import wire
 from bench.machine import counters, nvml
 
-_RESCAN_EVERY = 5  # samples between two looks for new child processes
+_RESCAN_EVERY = 5  # samples between two scans for new child processes
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One look; `time_s` on time.monotonic, `cpu_s` used by every process of the tree seen so far."""
+    """`time_s` on time.monotonic; `cpu_s`: used by every process that the tree has had so far."""
 
     time_s: float
     tree_rss_bytes: int
@@ -38,10 +38,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Observation:
-    """What the samples add up to; None where nothing was to be known.
+    """What the samples add up to; None where it is unknown.
 
     `peak_rss_bytes` sums RSS over the tree, so pages shared between processes count in each. `energy_j` is
-    the whole device's, idle power included. `throttle_reasons` are those seen in any sample, `power_limit_w`
+    the whole device's, idle power included. `throttle_reasons` are those of any sample, `power_limit_w`
     is the lowest.
     """
 
@@ -90,15 +90,15 @@ def observe(samples: Sequence[Sample], probe_cpu_s: float = 0.0) -> Observation:
 class Probe:
     """The live end: `tree_rss_bytes` is the last sample's; `facts()` is whole once the watch has ended."""
 
-    seen: list[Sample] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
     cpu_s: float = 0.0
 
     @property
     def tree_rss_bytes(self) -> int:
-        return self.seen[-1].tree_rss_bytes if self.seen else 0
+        return self.samples[-1].tree_rss_bytes if self.samples else 0
 
     def facts(self) -> dict[str, Any]:
-        return observe(self.seen, self.cpu_s).facts()
+        return observe(self.samples, self.cpu_s).facts()
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def watch(
 ) -> Iterator[Probe]:
     """Sample process `pid` and its descendants, and the counters of "cuda:N" or "cpu", until the block ends.
 
-    Nothing raises: the process may end, or never have been ours to look at. A last sample is taken on
+    Nothing raises: the process may end, or belong to another user. A last sample is taken on
     leaving.
     """
     with open_reader(device) as read:
@@ -115,7 +115,7 @@ def watch(
 
         def sample() -> None:
             began = time.thread_time()
-            probe.seen.append(tree.sample(read))
+            probe.samples.append(tree.sample(read))
             probe.cpu_s += time.thread_time() - began
 
         def loop() -> None:
@@ -134,43 +134,43 @@ def watch(
 
 
 class _Tree:
-    """The processes under one root, found anew every second; one that left its parent is still followed."""
+    """The processes under one root, scanned every second; one that left its parent is still followed."""
 
     def __init__(self, root: int) -> None:
         self._root = root
-        self._known: dict[int, psutil.Process] = {}
+        self._processes: dict[int, psutil.Process] = {}
         self._cpu_s: dict[int, float] = {}
-        self._taken = 0
+        self._sampled = 0
 
     def sample(self, read: nvml.Reader | None) -> Sample:
-        if self._taken % _RESCAN_EVERY == 0:
+        if self._sampled % _RESCAN_EVERY == 0:
             self._rescan()
-        self._taken += 1
-        rss = sum(self._rss(process) for process in list(self._known.values()))
+        self._sampled += 1
+        rss = sum(self._rss(process) for process in list(self._processes.values()))
         return Sample(
             time_s=time.monotonic(),
             tree_rss_bytes=rss,
             hwm_bytes=hwm_bytes(self._root),
             cpu_s=sum(self._cpu_s.values()),
             available_bytes=psutil.virtual_memory().available,
-            pids=frozenset(self._known),
+            pids=frozenset(self._processes),
             gpu=None if read is None else read(),
         )
 
     def _rescan(self) -> None:
-        pending = [self._root, *self._known]
+        pending = [self._root, *self._processes]
         checked: set[int] = set()
         while pending:
             if (pid := pending.pop()) in checked:
                 continue
             checked.add(pid)
             with suppress(psutil.Error, OSError):
-                if pid not in self._known:
-                    self._known[pid] = psutil.Process(pid)
+                if pid not in self._processes:
+                    self._processes[pid] = psutil.Process(pid)
                 pending += children(pid)
 
     def _rss(self, process: psutil.Process) -> int:
-        """Resident bytes; 0 and forgotten once it is gone, 0 where we may not look."""
+        """Resident bytes; 0 and forgotten once it is gone, 0 where it is not ours to read."""
         try:
             with process.oneshot():
                 times = process.cpu_times()
@@ -179,7 +179,7 @@ class _Tree:
         except (psutil.ZombieProcess, psutil.AccessDenied, OSError):
             return 0
         except psutil.NoSuchProcess:
-            self._known.pop(process.pid, None)
+            self._processes.pop(process.pid, None)
             return 0
 
 
@@ -190,7 +190,7 @@ def children(pid: int) -> list[int]:
     except OSError:
         lists = []
     if lists:
-        return [int(word) for text in lists for word in text.split()]
+        return [int(child) for text in lists for child in text.split()]
     return [child.pid for child in psutil.Process(pid).children()]
 
 
@@ -203,51 +203,46 @@ def hwm_bytes(pid: int) -> int | None:
     return None
 
 
-def excerpt(samples: Sequence[Sample], start_s: float, duration_s: float) -> list[str]:
-    """The device's counters in a window and at the samples next to it: lines of CSV, names first.
+def window_samples(samples: Sequence[Sample], start_s: float, duration_s: float) -> dict[str, list[float | None]]:
+    """The device's counters in a window and at the samples next to it, as columns.
 
-    `time_s` is from the window's start, `energy_j` from the first line. `power_w` is of the moment,
-    `throttle` has NVML's bits for slower than asked, `foreign` counts processes on the device that are not
-    the worker's. What is not known is empty. Numbers have the six digits that records keep.
+    `time_s` is from the window's start, `energy_j` from the first sample. `power_w` is of the moment,
+    `throttle` has NVML's bits for slower than requested, `foreign` counts processes on the device that are not
+    the worker's. What is unknown is None. Numbers have the six digits that records keep.
     """
-    seen = [(s.time_s - start_s, s.gpu, s.pids) for s in samples if s.gpu is not None]
-    before = [i for i, (at, _, _) in enumerate(seen) if at <= 0]
-    after = [i for i, (at, _, _) in enumerate(seen) if at >= duration_s]
-    kept = seen[before[-1] if before else 0 : after[0] + 1 if after else None]
-    zero_j = next((r.energy_j for _, r, _ in kept if r.energy_j is not None), 0.0)
-    matched = _matched([(reading, pids) for _, reading, pids in seen])
-    lines = ["time_s,energy_j,power_w,sm_clock_mhz,temperature_c,throttle,foreign"]
-    for at, reading, pids in kept:
-        energy_j = None if reading.energy_j is None else reading.energy_j - zero_j
-        foreign = _foreign(reading, pids) if matched else None
-        row = (
-            at,
-            energy_j,
-            reading.instant_w,
-            reading.sm_clock_mhz,
-            reading.temperature_c,
-            nvml.slowing(reading.throttle),
-            foreign,
-        )
-        lines.append(",".join("" if value is None else f"{value:.6g}" for value in row))
-    return lines
+    read = [(s.time_s - start_s, s.gpu, s.pids) for s in samples if s.gpu is not None]
+    before = [i for i, (at, _, _) in enumerate(read) if at <= 0]
+    after = [i for i, (at, _, _) in enumerate(read) if at >= duration_s]
+    window = read[before[-1] if before else 0 : after[0] + 1 if after else None]
+    zero_j = next((r.energy_j for _, r, _ in window if r.energy_j is not None), 0.0)
+    matched = _matched([(reading, pids) for _, reading, pids in read])
+    columns: dict[str, list[float | None]] = {
+        "time_s": [at for at, _, _ in window],
+        "energy_j": [None if r.energy_j is None else r.energy_j - zero_j for _, r, _ in window],
+        "power_w": [r.instant_w for _, r, _ in window],
+        "sm_clock_mhz": [r.sm_clock_mhz for _, r, _ in window],
+        "temperature_c": [r.temperature_c for _, r, _ in window],
+        "throttle": [nvml.throttling(r.throttle) for _, r, _ in window],
+        "foreign": [_foreign(r, pids) if matched else None for _, r, pids in window],
+    }
+    return {name: [wire.rounded(value) for value in values] for name, values in columns.items()}
 
 
-def _matched(seen: Iterable[tuple[nvml.Reading, frozenset[int]]]) -> bool:
+def _matched(readings: Iterable[tuple[nvml.Reading, frozenset[int]]]) -> bool:
     """Whether the driver calls any process by the id we know it by, which it does not in a container."""
-    return any(pid in pids for reading, pids in seen for pid in reading.processes)
+    return any(pid in pids for reading, pids in readings for pid in reading.processes)
 
 
 def _foreign(reading: nvml.Reading, pids: frozenset[int]) -> int:
     return sum(pid not in pids for pid in reading.processes)
 
 
-def _gpu(seen: Sequence[tuple[nvml.Reading, frozenset[int]]]) -> Mapping[str, Any]:
-    if not seen:
+def _gpu(samples: Sequence[tuple[nvml.Reading, frozenset[int]]]) -> Mapping[str, Any]:
+    if not samples:
         return {}
-    readings = [reading for reading, _ in seen]
-    ours = [sum(b for p, b in r.processes.items() if p in pids) for r, pids in seen]
-    foreign = max(_foreign(r, pids) for r, pids in seen) if _matched(seen) else 0
+    readings = [reading for reading, _ in samples]
+    ours = [sum(b for p, b in r.processes.items() if p in pids) for r, pids in samples]
+    foreign = max(_foreign(r, pids) for r, pids in samples) if _matched(samples) else 0
     energy = [r.energy_j for r in readings if r.energy_j is not None]
     busy = [r for r in readings if (r.utilization or 0) > 0]
     mask = 0

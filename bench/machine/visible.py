@@ -1,6 +1,6 @@
-"""Which GPUs this process may use, from what the driver said: pure, so that recorded answers can stand in.
+"""Which GPUs this process may use, from what the driver reports: pure, so that recorded reports can stand in.
 
-A GPU in MIG mode is stood for by its slices, each a device of its own: CUDA cannot use the whole, and two
+A GPU in MIG mode is represented by its slices, each a device of its own: CUDA cannot use the whole, and two
 slices share neither memory nor cores.
 """
 
@@ -13,7 +13,7 @@ from bench.contract.record import Gpu
 
 @dataclass(frozen=True)
 class Slice:
-    """A MIG device as the driver tells of it; the name ends in its profile, as "MIG 1g.10gb"."""
+    """A MIG device as the driver reports it; the name ends in its profile, as "MIG 1g.10gb"."""
 
     uuid: str
     name: str | None
@@ -21,8 +21,8 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the driver said of one GPU, None being what it would not say. `index` is NVML's."""
+class GpuReport:
+    """What the driver reports of one GPU; None for what it does not support. `index` is NVML's."""
 
     index: int
     uuid: str
@@ -35,51 +35,49 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A GPU or a slice of one, and how NVML and CUDA_VISIBLE_DEVICES name it: its index, or its MIG-UUID.
+class VisibleDevice:
+    """A GPU or a slice of one; `cuda_id` is its NVML index or MIG UUID, as CUDA_VISIBLE_DEVICES takes it.
 
     A UUID identifies a machine, so no record has it.
     """
 
     gpu: Gpu
-    word: int | str
+    cuda_id: int | str
 
 
-def places(told: tuple[Told, ...], setting: str | None) -> tuple[Place, ...]:
-    """In the order that `cuda:N` counts them, by CUDA's own rule for CUDA_VISIBLE_DEVICES.
+def visible_devices(reports: tuple[GpuReport, ...], setting: str | None) -> tuple[VisibleDevice, ...]:
+    """In the order in which `cuda:N` counts them, by CUDA's own rule for CUDA_VISIBLE_DEVICES.
 
     Entries count in order, each an index or the beginning of a UUID; the list ends at the first that names
     none or several. A GPU in MIG mode stands for all its slices.
     """
     if setting is None:
-        return tuple(place for one in told for place in _of(one))
-    chosen: list[Place] = []
-    for entry in (e.strip() for e in setting.split(",")):
-        found = _chosen(told, entry)
-        if not found:
+        return tuple(device for report in reports for device in _devices(report))
+    visible: list[VisibleDevice] = []
+    for entry in setting.split(","):
+        devices = _by_entry(reports, entry.strip())
+        if not devices:
             break
-        chosen += found
-    return tuple(chosen)
+        visible += devices
+    return tuple(visible)
 
 
-def _chosen(told: tuple[Told, ...], entry: str) -> tuple[Place, ...]:
+def _by_entry(reports: tuple[GpuReport, ...], entry: str) -> tuple[VisibleDevice, ...]:
     if entry.startswith("MIG-"):
-        found = [place for one in told for place in _of(one) if str(place.word).startswith(entry)]
-        return tuple(found) if len(found) == 1 else ()
-    named = [
-        one for one in told if entry == str(one.index) or (entry.startswith("GPU-") and one.uuid.startswith(entry))
-    ]
-    return _of(named[0]) if len(named) == 1 else ()
+        slices = [d for report in reports for d in _devices(report) if str(d.cuda_id).startswith(entry)]
+        return tuple(slices) if len(slices) == 1 else ()
+    matches = [r for r in reports if entry == str(r.index) or (entry.startswith("GPU-") and r.uuid.startswith(entry))]
+    return _devices(matches[0]) if len(matches) == 1 else ()
 
 
-def _of(one: Told) -> tuple[Place, ...]:
+def _devices(report: GpuReport) -> tuple[VisibleDevice, ...]:
     """The GPU itself, or its slices."""
-    name = one.name or "NVIDIA GPU"
-    capability = "{}.{}".format(*one.capability) if one.capability else "0.0"
-    if not one.mig:
-        gpu = Gpu(one.index, name, one.memory_bytes or 0, capability, one.driver)
-        return (Place(gpu, one.index),)
-    return tuple(
-        Place(Gpu(one.index, part.name or f"{name} MIG", part.memory_bytes or 0, capability, one.driver), part.uuid)
-        for part in one.slices
-    )
+    name = report.name or "NVIDIA GPU"
+    capability = "{}.{}".format(*report.capability) if report.capability else "0.0"
+
+    def device(name: str, memory_bytes: int | None, cuda_id: int | str) -> VisibleDevice:
+        return VisibleDevice(Gpu(report.index, name, memory_bytes or 0, capability, report.driver), cuda_id)
+
+    if not report.mig:
+        return (device(name, report.memory_bytes, report.index),)
+    return tuple(device(part.name or f"{name} MIG", part.memory_bytes, part.uuid) for part in report.slices)

@@ -1,11 +1,11 @@
-"""Joules of a window and per token, from the looks at a counter that a record keeps.
+"""Joules of a window and per token, from the samples of a counter that a record keeps.
 
 Facts read, as `bench.run.energy_window` writes them, all optional:
 
 | key | meaning |
 |---|---|
 | energy_window | duration_s, asked_s, and the input_tokens and output_tokens of what ran in it |
-| energy_samples | lines of CSV, names first: the counter and its device, in the window and next to it |
+| energy_samples | columns (probes.window_samples): the counter and its device, in the window and next to it |
 | idle_power_w | mean power of the device just before, with nothing on it |
 | power_limit_w | the device's own limit |
 
@@ -15,7 +15,6 @@ joules over its input tokens, decoding included: each of the three shares divide
 
 from __future__ import annotations
 
-import csv
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
@@ -26,6 +25,7 @@ SAMPLES_PER_S = 2.0
 STILL_S = 1.0  # a counter that does not move for longer is not counting
 AGREES = 0.05
 
+_COLUMNS = ("energy_j", "power_w", "sm_clock_mhz", "temperature_c", "throttle", "foreign")
 _Series = Sequence[tuple[float, float]]  # time and value
 
 
@@ -33,7 +33,7 @@ def energy_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
     """Every metric of the window, by name; empty where there was none.
 
     `energy_valid` is 1 where nothing speaks against the joules, else 0. They are absent where the counter was
-    not seen at both ends, net ones where idle power is not known.
+    not read at both ends, net ones where idle power is unknown.
     """
     if "energy_window" not in facts:
         return {}
@@ -52,12 +52,12 @@ def energy_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
     joules = {"gross": gross_j}
     if "idle_power_w" in facts:
         joules["net"] = gross_j - facts["idle_power_w"] * duration_s
-    read, written = float(window["input_tokens"]), float(window["output_tokens"])
-    for word, value in joules.items():
-        metrics[f"energy_{word}_j"] = value
-        for of, tokens in (("input", read), ("output", written), ("total", read + written)):
+    inputs, outputs = float(window["input_tokens"]), float(window["output_tokens"])
+    for kind, value in joules.items():
+        metrics[f"energy_{kind}_j"] = value
+        for of, tokens in (("input", inputs), ("output", outputs), ("total", inputs + outputs)):
             if tokens > 0:
-                metrics[f"energy_{word}_j_per_{of}_token"] = value / tokens
+                metrics[f"energy_{kind}_j_per_{of}_token"] = value / tokens
     return metrics
 
 
@@ -66,12 +66,12 @@ def faults(facts: Mapping[str, Any]) -> list[str]:
     if "energy_window" not in facts:
         return []
     window, columns = facts["energy_window"], _columns(facts)
-    return [*_length(window, columns), *_counter(columns), *_rivals(window, columns, facts)]
+    return [*_length(window, columns), *_counter(columns), *_contradictions(window, columns, facts)]
 
 
-def counted_w(looks: Sequence[tuple[float, float | None]]) -> float | None:
-    """Mean power by a counter, from the first to the last time it was seen to move; None where it was not."""
-    known = [(at, value) for at, value in looks if value is not None]
+def mean_w(samples: Sequence[tuple[float, float | None]]) -> float | None:
+    """Mean power by a counter of joules, from the first to the last time it moved; None where it did not."""
+    known = [(at, value) for at, value in samples if value is not None]
     moved = [later for earlier, later in pairwise(known) if later[1] != earlier[1]]
     if len(moved) < 2:
         return None
@@ -93,14 +93,16 @@ def _counter(columns: Mapping[str, _Series]) -> Iterator[str]:
     joules = columns["energy_j"]
     if any(later < earlier for (_, earlier), (_, later) in pairwise(joules)):
         yield "the counter went backwards"
-    still = [list(run) for _, run in groupby(joules, key=lambda look: look[1])]
+    still = [list(run) for _, run in groupby(joules, key=lambda sample: sample[1])]
     longest_s = max((run[-1][0] - run[0][0] for run in still), default=0.0)
     if longest_s > STILL_S:
         yield f"the counter stood still for {longest_s:.2g} s"
 
 
-def _rivals(window: Mapping[str, Any], columns: Mapping[str, _Series], facts: Mapping[str, Any]) -> Iterator[str]:
-    """What else was measured, or was there, beside the counter."""
+def _contradictions(
+    window: Mapping[str, Any], columns: Mapping[str, _Series], facts: Mapping[str, Any]
+) -> Iterator[str]:
+    """What contradicts the counter, or shared its device."""
     duration_s = window["duration_s"]
     most = max((count for at, count in columns["foreign"] if 0 <= at <= duration_s), default=0.0)
     if most > 0:
@@ -119,15 +121,15 @@ def _state(columns: Mapping[str, _Series], duration_s: float) -> dict[str, float
     """Clocks, heat and throttling in the window: what makes two windows unlike."""
     inside = {name: [v for at, v in series if 0 <= at <= duration_s] for name, series in columns.items()}
     clocks, heat, slowed = (inside[name] for name in ("sm_clock_mhz", "temperature_c", "throttle"))
-    found = {}
+    metrics = {}
     if clocks:
-        found = {
+        metrics = {
             "energy_sm_clock_min_mhz": min(clocks),
             "energy_sm_clock_mean_mhz": sum(clocks) / len(clocks),
             "energy_sm_clock_max_mhz": max(clocks),
             "energy_throttled_fraction": sum(v > 0 for v in slowed) / len(slowed),
         }
-    return {**found, "energy_temperature_max_c": max(heat)} if heat else found
+    return {**metrics, "energy_temperature_max_c": max(heat)} if heat else metrics
 
 
 def _counted_j(columns: Mapping[str, _Series], duration_s: float) -> float | None:
@@ -147,7 +149,7 @@ def _integral(series: _Series, duration_s: float) -> float | None:
 
 def _at(series: _Series, time_s: float) -> float | None:
     """The value at a time, on the line between its neighbours; None outside."""
-    i = bisect_left(series, time_s, key=lambda look: look[0])
+    i = bisect_left(series, time_s, key=lambda sample: sample[0])
     if i < len(series) and series[i][0] == time_s:
         return series[i][1]
     if not 0 < i < len(series):
@@ -158,6 +160,9 @@ def _at(series: _Series, time_s: float) -> float | None:
 
 def _columns(facts: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
     """Each column of `energy_samples` as times and values, unknown ones left out."""
-    rows = list(csv.DictReader(facts.get("energy_samples", ())))
-    names = ("energy_j", "power_w", "sm_clock_mhz", "temperature_c", "throttle", "foreign")
-    return {name: [(float(r["time_s"]), float(r[name])) for r in rows if r.get(name)] for name in names}
+    samples: Mapping[str, Sequence[Any]] = facts.get("energy_samples", {})
+    times_s = samples.get("time_s", ())
+    return {
+        name: [(at, value) for at, value in zip(times_s, samples.get(name, ()), strict=False) if value is not None]
+        for name in _COLUMNS
+    }

@@ -23,7 +23,7 @@ from typing import Any
 
 from bench.contract import wire
 from bench.contract.record import Architecture, Result
-from bench.contract.workload import Workload
+from bench.contract.workload import Closed, Offline, Workload
 
 _GPU_ONLY = ("peak_device_bytes", "nvml_process_peak_bytes", "device_used_peak_bytes")
 # Bytes of one number, scales included, by the first of these that an engine's word for its type begins with.
@@ -121,9 +121,9 @@ def _token_bytes(result: Result) -> float | None:
 
 def _tokens(load: Workload | None, window: int) -> int:
     """Tokens in memory at once; 0 where the load does not fix it."""
-    if load is None or load.kind not in ("offline", "closed"):
+    if not isinstance(load, Offline | Closed):
         return 0
-    sequences = load.batch if load.kind == "offline" else load.concurrency
+    sequences = load.batch if isinstance(load, Offline) else load.concurrency
     return sequences * (min(load.longest, window) if window else load.longest)
 
 

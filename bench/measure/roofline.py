@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from bench.contract import wire
 from bench.contract.record import Architecture, RequestTrace, Result
+from bench.contract.workload import Offline
 from bench.measure.latency import completed, osl
 from bench.measure.memory import widths_bytes
 
@@ -183,7 +184,7 @@ def load_of(result: Result, traces: Sequence[RequestTrace], metrics: Mapping[str
     asked = result.cell.workload
     if asked is None:
         return None
-    if not asked.online:
+    if isinstance(asked, Offline):
         return Load(asked.batch, asked.prompt_tokens, asked.prompt_tokens + asked.new_tokens / 2)
     done, batch = completed(traces), metrics.get("output_tok_per_s", 0.0) * metrics.get("tpot_s", 0.0)
     made = sum(map(osl, done))
@@ -223,7 +224,7 @@ def bound(figures: Mapping[str, float], *, client: bool) -> Bound:
 
 
 def _is_batch(result: Result) -> bool:
-    return result.cell.workload is not None and not result.cell.workload.online
+    return isinstance(result.cell.workload, Offline)
 
 
 def _memory(size: float, bandwidth: float | None, tpot: float) -> dict[str, float]:

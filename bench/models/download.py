@@ -1,4 +1,4 @@
-"""A model's files from the Hub, told as they come: the library's own bars would fight with the live view."""
+"""A model's files from the Hub, with their progress reported: the library's own bars would fight with the live view."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 Report = Callable[[str], None]
 
-_LOOK_S = 1.0
+_INTERVAL_S = 1.0
 _MIB = 2**20
 
 
-def snapshot(source: str, revision: str | None, wanted: list[str], total: int, report: Report) -> Path:
+def snapshot(source: str, revision: str | None, patterns: list[str], total: int, report: Report) -> Path:
     """The folder of a Hub model's files, downloaded; `total` bytes of them are expected, 0 if not known.
 
     Raises whatever huggingface_hub does.
@@ -23,41 +23,43 @@ def snapshot(source: str, revision: str | None, wanted: list[str], total: int, r
 
     disable_progress_bars()
     blobs = Path(constants.HF_HUB_CACHE) / f"models--{source.replace('/', '--')}" / "blobs"
-    with told(source, blobs, total, report):
-        return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
+    with reported(source, blobs, total, report):
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
 
 
 @contextmanager
-def told(source: str, folder: Path, total: int, report: Report, *, look_s: float = _LOOK_S) -> Iterator[None]:
-    """Report how many bytes there are in the folder, whole files and begun ones, until the block ends."""
-    over = threading.Event()
+def reported(
+    source: str, folder: Path, total: int, report: Report, *, interval_s: float = _INTERVAL_S
+) -> Iterator[None]:
+    """Report how many bytes are in the folder, of whole and partial files, until the block ends."""
+    ended = threading.Event()
 
-    def look() -> None:
+    def poll() -> None:
         while True:
-            report(f"model {source}: {_said(_bytes(folder), total)}")
-            if over.wait(look_s):
+            report(f"model {source}: {_progress(_bytes(folder), total)}")
+            if ended.wait(interval_s):
                 return
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        ended.set()
         thread.join()
 
 
-def _said(here: int, total: int) -> str:
-    """As "fetching, 3201 of 16384 MiB". What is here of other revisions is not told apart."""
+def _progress(size: int, total: int) -> str:
+    """As "fetching, 3201 of 16384 MiB". Files of other revisions count too."""
     of = f" of {total / _MIB:.0f}" if total else ""
-    return f"fetching, {min(here, total or here) / _MIB:.0f}{of} MiB"
+    return f"fetching, {min(size, total or size) / _MIB:.0f}{of} MiB"
 
 
 def _bytes(folder: Path) -> int:
-    found = 0
+    size = 0
     for file in folder.glob("*"):
         try:
-            found += file.stat().st_size
-        except OSError:  # a begun file that is whole by now has another name
+            size += file.stat().st_size
+        except OSError:  # a partial file that is whole by now has another name
             continue
-    return found
+    return size

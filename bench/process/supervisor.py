@@ -171,7 +171,7 @@ def variables(env: Environment, device: str) -> dict[str, str]:
     """The environment variables of a worker: the named list, the environment's own, the one GPU it may see."""
     passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
     first = str(Path(env.python).parent)
-    gpu = nvml.index(device)  # or a MIG slice's UUID
+    gpu = nvml.cuda_id(device)  # or a MIG slice's UUID
     return {
         **passed,
         "PATH": os.pathsep.join([first, passed.get("PATH", os.defpath)]),  # gptqmodel calls its own ninja

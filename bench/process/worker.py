@@ -15,6 +15,7 @@ from bench.contract.hooks import Session
 from bench.contract.job import PHASE, Answer, Job, JobKind
 from bench.contract.record import RequestTrace
 from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
+from bench.contract.workload import Offline
 
 
 def _compress(job: Job) -> Answer:
@@ -30,7 +31,7 @@ def _offline(job: Job) -> Answer:
 
     The first token ever is the cold start. What is asked for the sake of energy comes after all the rest.
     """
-    assert job.artifact is not None and job.workload is not None  # noqa: S101, PT018  (the parent's job is whole)
+    assert job.artifact is not None and isinstance(job.workload, Offline)  # noqa: S101, PT018  (the job is whole)
     engine, load = plugins.load(plugins.ENGINES, job.plugin), job.workload
     groups = [job.prompts[i : i + load.batch] for i in range(0, len(job.prompts), load.batch)]
     warm, measured = groups[: -load.repeats], groups[-load.repeats :]

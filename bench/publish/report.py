@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -12,6 +13,7 @@ import orjson
 from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Result
+from bench.contract.workload import flat
 from bench.publish import machines
 from bench.publish.document import document
 from bench.publish.figures import chart_data, charts, distributions, draw
@@ -109,5 +111,10 @@ def _index(committed: Records) -> str:
 
 def _fingerprint(results: Sequence[Result]) -> str:
     """Of all that the records hold; orjson reads dataclasses itself, in a tenth of wire.plain's time."""
-    text = orjson.dumps(results, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    text = orjson.dumps([_flat(result) for result in results], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     return hashlib.sha256(text).hexdigest()[:16]
+
+
+def _flat(result: Result) -> Result:
+    load = result.cell.workload
+    return result if load is None else replace(result, cell=replace(result.cell, workload=flat(load)))

@@ -15,7 +15,7 @@ from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.envs import environment, source_build
 from bench.machine import counters, guard, hardware, nvml
-from bench.machine.visible import Told, places
+from bench.machine.visible import GpuReport, visible_devices
 from bench.process import server
 from bench.run import ceilings
 
@@ -47,7 +47,7 @@ def found() -> Iterator[tuple[str, str]]:
     ram = f"{first.ram_bytes / 2**30:.0f} GiB"
     yield "CPU", f"{first.cpu}, {first.physical_cores} cores, {ram}; computes in {first.compute_dtype}"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    for line in gpus(nvml.told(), hidden, nvml.absent(), nvcc=source_build.compiles_cuda()):
+    for line in gpus(nvml.query_gpus(), hidden, nvml.unavailable_reason(), nvcc=source_build.compiles_cuda()):
         yield "GPU", line
     yield "energy", counters.source(first.device)
     for line in ceilings.lines(first):
@@ -65,21 +65,21 @@ def found() -> Iterator[tuple[str, str]]:
         yield ("left behind", f"{orphan.name} server of a run that is gone, process {orphan.pid}; a run ends it")
 
 
-def gpus(told: Sequence[Told], setting: str | None, absent: str, *, nvcc: bool) -> Iterator[str]:
+def gpus(told: Sequence[GpuReport], setting: str | None, absent: str, *, nvcc: bool) -> Iterator[str]:
     """A line for each GPU and slice, and for each thing that a run on a GPU lacks.
 
     `setting` is CUDA_VISIBLE_DEVICES, `absent` why there is no driver, `nvcc` whether CUDA can be compiled.
     """
-    usable = places(tuple(told), setting)
-    for number, place in enumerate(usable):
-        gpu, part = place.gpu, isinstance(place.word, str)
+    usable = visible_devices(tuple(told), setting)
+    for number, device in enumerate(usable):
+        gpu, part = device.gpu, isinstance(device.cuda_id, str)
         memory = f"{gpu.memory_bytes / 2**30:.1f} GiB" if gpu.memory_bytes else "the machine's memory"
         mig = f"a MIG slice of GPU {gpu.index}" if part else "MIG off"
         yield (
             f"cuda:{number}: {gpu.name}, {memory}, compute capability {gpu.compute_capability}, "
             f"driver {gpu.driver}, {mig}"
         )
-    seen = {place.gpu.index for place in usable}
+    seen = {device.gpu.index for device in usable}
     for one in told:
         if one.mig and not one.slices:
             yield f"not usable: {one.name} (GPU {one.index}) is in MIG mode and has no slice"

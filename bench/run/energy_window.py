@@ -20,8 +20,8 @@ def idle_facts(
         if read is None or read().energy_j is None:
             return {}
         report("idle power")
-        samples = counters.looks(read, IDLE_S)
-    power_w = energy.counted_w([(sample.time_s, sample.reading.energy_j) for sample in samples])
+        samples = counters.poll(read, IDLE_S)
+    power_w = energy.mean_w([(sample.time_s, sample.reading.energy_j) for sample in samples])
     power = {} if power_w is None else {"idle_power_w": power_w}
     return {"idle_s": samples[-1].time_s - samples[0].time_s, **power}
 
@@ -53,7 +53,7 @@ def with_window(facts: Mapping[str, Any], idle: Mapping[str, Any], probe: probes
     The window's start on this machine's clock is left out: it means nothing to a reader of the record.
     """
     window = dict(facts["energy_window"])
-    samples = probes.excerpt(probe.seen, window.pop("start_s"), window["duration_s"])
+    samples = probes.window_samples(probe.samples, window.pop("start_s"), window["duration_s"])
     counted = {**facts, **idle, "energy_window": window, "energy_samples": samples}
     faults = energy.faults(counted)
     return {**counted, "energy_faults": faults} if faults else counted

@@ -16,7 +16,7 @@ from bench import formats
 from bench.contract import plugins
 from bench.contract.record import Hardware, Parameters, Source
 from bench.contract.spec import Cell, Scalar, Step
-from bench.contract.workload import Workload
+from bench.contract.workload import Offline, Trace, Workload
 from bench.formats import architecture
 from bench.formats import folder as model_folder
 from bench.measure.memory import widths_bytes
@@ -121,9 +121,9 @@ def _weights(model: Footprint, dtype: str) -> int:
 
 def _least_cached(load: Workload | None) -> tuple[int, int]:
     """Sequences that are in memory at once at the least, and the tokens of each."""
-    if load is None or load.kind == "trace":
+    if load is None or isinstance(load, Trace):
         return 1, 0
-    return (1 if load.online else load.batch), load.longest
+    return (load.batch if isinstance(load, Offline) else 1), load.longest
 
 
 def _kv_bytes(options: Mapping[str, Scalar], dtype: str) -> float:

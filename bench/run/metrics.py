@@ -10,6 +10,7 @@ from typing import Any
 from bench import formats
 from bench.contract.hooks import Task
 from bench.contract.record import RequestTrace, Result
+from bench.contract.workload import Online
 from bench.measure import energy, latency, memory, online_load, roofline, throughput
 
 
@@ -19,7 +20,7 @@ def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -
     memory_metrics = {**memory.memory_metrics(facts, cell.device), **memory.kv_metrics(result)}
     if task is not None:
         return {**task.metrics(facts), **memory_metrics}
-    if cell.workload is not None and cell.workload.online:
+    if isinstance(cell.workload, Online):
         speed = online_load.load_metrics(traces, facts, cell.workload.slo.limits)
         start: dict[str, float] = {}
         traces = online_load.measured(traces, facts)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.contract.job import Job
 from bench.contract.spec import Suite
+from bench.contract.workload import Offline
 from bench.envs.environment import Environment
 from bench.load import prompts
 from bench.machine import counters, probes
@@ -48,7 +49,7 @@ def run(
     )
     if "energy_window" not in outcome.answer.facts:
         return outcome
-    start_s, samples = outcome.answer.facts["energy_window"]["start_s"], outcome.probe.seen
+    start_s, samples = outcome.answer.facts["energy_window"]["start_s"], outcome.probe.samples
     first = next((i for i, s in enumerate(samples) if s.time_s >= start_s), None)
     observed = probes.observe(samples[: None if first is None else first + 1], outcome.probe.cpu_s)
     facts = energy_window.with_window(outcome.answer.facts, idle, outcome.probe)
@@ -69,8 +70,8 @@ def _job(item: PlannedRound, built: BuiltArtifact, task_input: Path | None, seed
     )
     if cell.task is not None:
         return replace(job, task=cell.task.kind, task_options=artifacts.absolute(cell.task.options))
-    assert cell.workload is not None  # noqa: S101  (a cell has one of the two)
     load = cell.workload
+    assert isinstance(load, Offline)  # noqa: S101  (the mode of the round)
     ids = prompts.unique(
         (_WARMUP_GROUPS + load.repeats) * load.batch,
         load.prompt_tokens,

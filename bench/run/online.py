@@ -18,7 +18,7 @@ from bench.contract.errors import CellError, UserError
 from bench.contract.hooks import Server
 from bench.contract.job import Answer
 from bench.contract.spec import Suite
-from bench.contract.workload import Workload
+from bench.contract.workload import Online, Search, SingleLoad, Sweep
 from bench.envs.environment import Environment
 from bench.load import build, sweep
 from bench.load.client import read_answer
@@ -48,7 +48,7 @@ def run(
     Where the suite wants energy, and the device counts it, the load's own window is one of energy too.
     """
     cell, engine, load = item.cell, item.engine, item.cell.workload
-    assert load is not None  # noqa: S101  (an online cell has a workload)
+    assert isinstance(load, Online)  # noqa: S101  (the mode of the round)
     began, port = time.monotonic(), serving.free_port()
     device = "cuda:0" if cell.device.startswith("cuda") else cell.device  # the only one it sees
     options = engine.Options(**artifacts.absolute(cell.engine.options))
@@ -82,7 +82,7 @@ def run(
 
 
 def loaded(
-    load: Workload,
+    load: Online,
     target: build.Target,
     seed: str,
     round_: int,
@@ -94,8 +94,8 @@ def loaded(
     A load of which every request was refused is the last: the server is gone.
     """
 
-    def applied(stage: Workload, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
-        report(f"under load {k + 1} ({stage.title})" if load.staged else "under load")
+    def applied(stage: SingleLoad, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
+        report(f"under load {k + 1} ({stage.title})" if isinstance(load, Sweep | Search) else "under load")
         job, facts = build.job(stage, target, seed, f"{round_}/{k}")
         found = apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
         if not found.error and found.measured and all(one.failure == "refused" for one in found.measured):
@@ -155,14 +155,14 @@ def _target(server: Server, live: serving.Live, built: BuiltArtifact) -> build.T
     return build.Target(endpoint, audit.vocab_size if server.takes_ids else 0, known, audit.context)
 
 
-def without_figures(load: Workload, seen: list[sweep.StageResult], facts: dict[str, Any]) -> str:
+def without_figures(load: Online, seen: list[sweep.StageResult], facts: dict[str, Any]) -> str:
     """Why a load has no figures, if it has none."""
     chosen = seen[facts.get("chosen", -1)].answer
     if seen[-1].answer.error:
         return seen[-1].answer.error
     if all(one.failure for one in chosen.measured):
         return _none_done(chosen)
-    if load.kind == "search" and not facts["slo_rate_per_s"]:
+    if isinstance(load, Search) and not facts["slo_rate_per_s"]:
         asked = ", ".join(f"{name.removesuffix('_s')} {limit:g} s" for name, limit in load.slo.limits.items())
         return f"no rate down to {facts['slo_rate_high_per_s']:.3g}/s was shown to keep {asked}"
     return ""

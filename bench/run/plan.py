@@ -12,7 +12,7 @@ from typing import Any
 from bench.contract import plugins, wire
 from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite, Task
-from bench.contract.workload import LOAD_FIELDS, Workload
+from bench.contract.workload import Closed, Trace, Workload
 from bench.envs import environment
 from bench.formats import folder as model_folder
 from bench.machine import hardware as machine
@@ -145,8 +145,8 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
     if artifact.format not in engine.LOADS:
         return f"engine {cell.engine.name} does not load {artifact.format}"
     load = cell.workload
-    if load and load.kind != "trace" and artifact.context and load.longest > artifact.context:
-        times = f"{load.turns} x " if load.turns > 1 else ""
+    if load and not isinstance(load, Trace) and artifact.context and load.longest > artifact.context:
+        times = f"{load.turns} x " if isinstance(load, Closed) and load.turns > 1 else ""
         tokens = f"{times}{load.prompt_tokens} + {load.new_tokens} tokens"
         return f"{tokens} exceed the model's context of {artifact.context}"
     if artifact.resolved.dummy and (why := _meaningless(cell)):
@@ -208,12 +208,10 @@ def _digest(cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Refere
 
 
 def _load_key(load: Workload | None) -> dict[str, Any]:
-    """The fields that mean something to this kind of load: another kind's new field makes no record stale."""
+    """A load's fields; a trace's file counts by its content."""
     assert load is not None  # noqa: S101  (a cell has a task or a workload)
-    plain: dict[str, Any] = wire.plain(load)
-    plain["path"] = f"path:{load.path}"
-    key = {k: plain[k] for k in ("kind", "name", *LOAD_FIELDS[load.kind])}
-    return {**key, **artifacts.file_options({k: key[k] for k in ("path",) if k in key})}
+    key: dict[str, Any] = wire.plain(load)
+    return {**key, **artifacts.file_options({"path": f"path:{load.path}"})} if isinstance(load, Trace) else key
 
 
 def _task_key(task: Task) -> list[object]:

@@ -15,7 +15,7 @@ from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Architecture, Ceiling, Gpu, Hardware, Result
 from bench.contract.spec import Cell, Suite
-from bench.contract.workload import Workload
+from bench.contract.workload import Offline
 from bench.machine import gpus
 from bench.machine import hardware as machine
 from bench.measure import roofline
@@ -66,7 +66,7 @@ class Prediction:
         """Of the whole batch, from the prompt on."""
         load = self.cell.workload
         first, each = (self.least_ttft_s, self.least_tpot_s) if least else (self.ttft_s, self.tpot_s)
-        if load is None or first is None or each is None:
+        if not isinstance(load, Offline) or first is None or each is None:
             return None
         return load.batch * load.new_tokens / (first + each * (load.new_tokens - 1))
 
@@ -75,7 +75,7 @@ def hardware(gpu: str) -> tuple[Hardware, Ceiling]:
     """A machine with the GPU of that short name (`l4`), and what its vendor says it can do."""
     board = gpus.named(gpu)
     one = Gpu(0, board.names[0], int(board.memory_bytes), board.capability, DRIVER)
-    return machine.described(("cuda:0",), (one,))[0], board.ceiling
+    return machine.describe(("cuda:0",), (one,))[0], board.ceiling
 
 
 def known(results: Iterable[Result]) -> Known:
@@ -83,7 +83,7 @@ def known(results: Iterable[Result]) -> Known:
     rounds: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         load = result.cell.workload
-        if load and not load.online and result.status == "ok" and "roofline_s" in result.metrics:
+        if isinstance(load, Offline) and result.status == "ok" and "roofline_s" in result.metrics:
             key = (result.hardware.slug, result.hardware.isa, result.suite, result.cell.title)
             rounds.setdefault(key, []).append(result)
     cells = list(rounds.values())
@@ -100,7 +100,7 @@ def predict(suite: Suite, gpu: str, measured: Known, *, only: str = "", engine: 
     there, ceiling = hardware(gpu)
     planned = plan.plan(suite, fetch=False, only=only, engine=engine, on=(there,))
     first = sorted((i for i in planned.items if i.round == 0), key=lambda i: i.order)
-    offline = [i for i in first if i.cell.workload is not None and not i.cell.workload.online]
+    offline = [i for i in first if isinstance(i.cell.workload, Offline)]
     if not offline:
         raise UserError("no offline cell of the suite is left to predict: it needs a workload without `kind`")
     return [_one(item, there, ceiling, measured) for item in offline]
@@ -109,7 +109,7 @@ def predict(suite: Suite, gpu: str, measured: Known, *, only: str = "", engine: 
 def _one(item: PlannedRound, there: Hardware, ceiling: Ceiling, measured: Known) -> Prediction:
     footprint, load = item.artifact.footprint, item.cell.workload
     dtype = str(item.cell.engine.options.get("dtype", there.compute_dtype))
-    assert load is not None  # noqa: S101  (only offline cells are asked for)
+    assert isinstance(load, Offline)  # noqa: S101  (only offline cells are predicted)
     need = memory_fit.estimate(footprint, item.cell.engine.options, load, there, dtype) if footprint else None
     if item.reason or footprint is None or need is None:
         return Prediction(item.cell, need, item.reason or "the size of its artifact is not known beforehand")
@@ -137,7 +137,7 @@ def _least(
     shape: Architecture,
     footprint: memory_fit.Footprint,
     need: memory_fit.MemoryEstimate,
-    load: Workload,
+    load: Offline,
     dtype: str,
     ceiling: Ceiling,
 ) -> tuple[float, float] | None:

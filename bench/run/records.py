@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell, Options, Recipe, Step, Task
+from bench.contract.workload import Trace
 from bench.models import resolve
 from bench.run.planned import Plan, PlannedRound
 from bench.store import Store
@@ -59,7 +60,8 @@ def public_cell(cell: Cell) -> Cell:
     """The cell as a record may show it: no folder of this machine in it."""
     model = replace(cell.model, source=resolve.public(cell.model.source), name=cell.model.label)
     task = Task(cell.task.kind, _public(cell.task.options), cell.task.name) if cell.task else None
-    load = cell.workload and replace(cell.workload, path=Path(cell.workload.path).name)
+    load = cell.workload
+    load = replace(load, path=Path(load.path).name) if isinstance(load, Trace) else load
     recipe = Recipe(cell.recipe.name, _public_steps(cell.recipe.steps))
     return replace(cell, model=model, recipe=recipe, task=task, workload=load)
 

@@ -264,7 +264,7 @@ def _marks(item: PlannedRound, readiness: guard.Readiness) -> tuple[str, ...]:
 @contextmanager
 def _alone(hardware: Hardware, progress: Progress) -> Iterator[None]:
     """Hold the device's lock: two runs never measure at once. The kernel frees that of a process that died."""
-    index = nvml.index(hardware.device)  # the same whatever the suite or CUDA_VISIBLE_DEVICES calls it
+    index = nvml.cuda_id(hardware.device)  # the same whatever the suite or CUDA_VISIBLE_DEVICES calls it
     device = "cpu" if index is None else f"gpu-{index}"
     lock = FileLock(paths.cache_folder("locks") / f"{slug_of(hardware.name)}-{device}.lock")
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.workload import Workload
+from bench.contract.workload import Offline, Workload
 from bench.load import build
 from bench.measure import online_load, sanity
 from bench.run import online
@@ -17,7 +17,9 @@ _CURVE = ("ttft_s", "ttft_p95_s", "tpot_s", "tpot_p95_s", "output_tok_per_s", "r
 
 
 def measure(load: Workload, target: build.Target, *, seed: int, timeout_s: float) -> dict[str, Any]:
-    """Metrics and the client's facts; UserError where no request was completed."""
+    """Metrics and the client's facts; UserError where no request was completed, or for an offline load."""
+    if isinstance(load, Offline):
+        raise UserError("an offline load runs in the engine's process: give a server a load of another kind")
     seen, facts = online.loaded(load, target, f"{seed}/{load.title}", 0, time.monotonic() + timeout_s)
     if error := online.without_figures(load, seen, facts):
         raise UserError(f"{target.endpoint.url}: {error}")

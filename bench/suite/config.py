@@ -19,7 +19,7 @@ from bench import paths
 from bench.contract import plugins
 from bench.contract.errors import UserError
 from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task
-from bench.contract.workload import LOAD_FIELDS, Workload
+from bench.contract.workload import KINDS, Trace, Workload
 from bench.suite import yaml as plain_yaml
 
 # Words a user writes that stand for a field of another name.
@@ -46,7 +46,7 @@ def suite(data: Mapping[str, Any]) -> Suite:
         full["model"] = {"source": full["model"]}
     full["recipes"] = [_recipe(f"recipes[{i}]", r) for i, r in _items(full, "recipes")]
     full["engines"] = [_engine(f"engines[{i}]", e) for i, e in _items(full, "engines")]
-    full["workloads"] = [_workload(f"workloads[{i}]", w) for i, w in _items(full, "workloads")]
+    full["workloads"] = [workload(w, f"workloads[{i}]") for i, w in _items(full, "workloads")]
     full["tasks"] = [_task(f"tasks[{i}]", t) for i, t in _items(full, "tasks")]
     try:
         made = TypeAdapter(Suite).validate_python(full)
@@ -86,14 +86,26 @@ def options(package: str, plugin: str, given: Mapping[str, Any], where: str) -> 
         raise UserError(_sentence(error, where)) from None
 
 
-def workload(given: Mapping[str, Any]) -> Workload:
-    """One workload by itself, checked as in a suite."""
+def workload(given: Any, where: str = "workload") -> Workload:
+    """One workload; a field that means nothing to its kind would be ignored, and is refused."""
+    fields = _mapping(where, given)
+    names = {kind: {f.name for f in dataclasses.fields(load)} for kind, load in KINDS.items()}
+    kind = fields.get("kind", "offline")
+    if kind not in names:
+        raise UserError(f"{where}.kind: {plugins.unknown('kind', str(kind), tuple(names))}")
+    _known(where, fields, [*dict.fromkeys(name for kinds in names.values() for name in sorted(kinds))])
+    for field in fields.keys() - names[kind]:
+        kinds = [other for other in names if field in names[other]]
+        raise UserError(f"{where}.{field}: means nothing to kind: {kind}; set kind: {' or '.join(kinds)}")
     try:
-        made = TypeAdapter(Workload).validate_python(_workload("workload", given))
+        load: Workload = TypeAdapter(KINDS[kind]).validate_python(fields)
     except ValidationError as error:
-        raise UserError(_sentence(error, "workload")) from None
-    _checked_load(made)
-    return made
+        raise UserError(_sentence(error, where)) from None
+    if isinstance(load, Trace) and not Path(load.path).expanduser().is_file():
+        raise UserError(
+            f"workload {load.title}: {load.path} does not exist; a path is relative to the folder you run in"
+        )
+    return load
 
 
 def body_fields(text: str) -> dict[str, Any]:
@@ -140,17 +152,6 @@ def _engine(where: str, given: Any) -> EngineSpec:
     rest = {k: v for k, v in given.items() if k not in (_ENGINE_WORD, "label")}
     name = given[_ENGINE_WORD]
     return EngineSpec(name, _located(where, plugins.ENGINES, name, rest), given.get("label", ""))
-
-
-def _workload(where: str, given: Any) -> dict[str, Any]:
-    """A load's fields; one that means nothing to its kind would be ignored, and is refused."""
-    found = _closed(where, given, Workload)
-    kind = found.get("kind", Workload.kind)
-    for key in found:
-        kinds = [name for name, fields in LOAD_FIELDS.items() if key in fields]
-        if kinds and kind in LOAD_FIELDS and kind not in kinds:
-            raise UserError(f"{where}.{key}: means nothing to kind: {kind}; set kind: {' or '.join(kinds)}")
-    return found
 
 
 def _task(where: str, given: Any) -> Task:
@@ -201,8 +202,6 @@ def _checked(made: Suite) -> Suite:
     for word, count in {"rounds": made.rounds, "task_rounds": made.task_rounds}.items():
         if count < 1:
             raise UserError(f"{word}: must be at least 1, got {count}")
-    for load in made.workloads:
-        _checked_load(load)
     for word, titles in {
         "recipe": [r.name for r in made.recipes],
         "engine": [e.title for e in made.engines],
@@ -212,42 +211,6 @@ def _checked(made: Suite) -> Suite:
         if twice:
             raise UserError(f"two {word}s are called '{twice.pop()}'; give one of them another name or label")
     return made
-
-
-def _checked_load(load: Workload) -> None:
-    """UserError for a load that cannot be."""
-    counts = (load.batch, load.prompt_tokens, load.repeats, load.concurrency, load.requests, load.turns)
-    slo = dataclasses.astuple(load.slo)
-    wrong = {
-        "batch, prompt_tokens, repeats, concurrency, requests and turns start at 1, new_tokens at 2": min(counts) < 1
-        or load.new_tokens < 2,
-        f"kind: {load.kind} needs a rate_per_s above zero": load.kind in ("open", "search") and not load.rate_per_s > 0,
-        "a sweep over the rate begins at a rate_per_s above zero": load.kind == "sweep"
-        and load.over == "rate"
-        and not load.rate_per_s > 0,
-        "burstiness must be above zero; 1 is Poisson's": not load.burstiness > 0,
-        "speed must be above zero; 2 replays a trace twice as fast": not load.speed > 0,
-        "times, rates and the limits of slo cannot be below zero": min(
-            load.think_s, load.window_s, load.at_most_s, load.rate_per_s, *slo
-        )
-        < 0,
-        "a trace needs the path of its file": load.kind == "trace" and not load.path,
-        "lengths: uniform needs a spread above 0 and up to 1": load.lengths == "uniform" and not 0 < load.spread <= 1,
-        "lengths: lognormal needs a spread above 0": load.lengths == "lognormal" and not load.spread > 0,
-        "drawn lengths need prompt_tokens of 2 at least": load.lengths != "fixed" and load.prompt_tokens < 2,
-        "conversations have fixed lengths": load.turns > 1 and load.lengths != "fixed",
-        "a search needs a limit to keep, as slo: {ttft_s: 0.5, tpot_s: 0.05}": load.kind == "search"
-        and not load.slo.limits,
-        "a search needs 59 requests at each rate: fewer cannot show that 95 % keep a limit": load.kind == "search"
-        and load.requests < 59,
-    }
-    for sentence, is_so in wrong.items():
-        if is_so:
-            raise UserError(f"workload {load.title}: {sentence}")
-    if load.kind == "trace" and not Path(load.path).expanduser().is_file():
-        raise UserError(
-            f"workload {load.title}: {load.path} does not exist; a path is relative to the folder you run in"
-        )
 
 
 def _yaml(path: Path) -> dict[str, Any]:
@@ -294,6 +257,9 @@ def _sentence(error: ValidationError, where: str = "") -> str:
     path = where
     for part in first["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    if first["type"] == "value_error":  # a dataclass's own check
+        message = str(first["ctx"]["error"])
+        return f"{path}: {message}" if first["loc"] else message
     message = first["msg"][:1].lower() + first["msg"][1:]
     got = "" if first["type"] == "missing" else f" (got {first['input']!r})"
     return f"{path}: {message}{got}"

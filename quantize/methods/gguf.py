@@ -86,7 +86,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     else:
         facts = _quantize(source, folder, out, options, device)
     if folder.is_dir() and (folder / model_folder.CONFIG).is_file():
-        checkpoint.carry(folder, out)
+        checkpoint.copy_settings(folder, out)
         shutil.copyfile(folder / model_folder.CONFIG, out / model_folder.CONFIG)
     return facts
 

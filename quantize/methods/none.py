@@ -46,7 +46,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     for file in model_folder.weight_files(folder):
         total += _convert(file, out / file.name, dtype, types)
     _write_index(folder, out, total)
-    checkpoint.carry(folder, out)
+    checkpoint.copy_settings(folder, out)
     if not any(config.get(key) for key in model_folder.DTYPE_KEYS):
         config["dtype"] = dtype
     checkpoint.write_config(out, checkpoint.with_dtype(config, dtype))

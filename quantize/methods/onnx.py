@@ -108,7 +108,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
         built = time.perf_counter()
         if options.precision == "int8_dynamic":
             _quantize_dynamic(built_in, out, head=options.head)
-    checkpoint.carry(folder, out)
+    checkpoint.copy_settings(folder, out)
     config = model_folder.read_config(folder)
     checkpoint.write_config(out, {k: v for k, v in config.items() if k != "quantization_config"})
     return {

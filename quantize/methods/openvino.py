@@ -60,7 +60,7 @@ def is_lossless(options: Options) -> bool:
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Export a Hugging Face folder in 32 bits, or compress the graph that `folder` holds."""
     facts = _compress(folder, options, out) if (folder / _MODEL).is_file() else _export(folder, out)
-    checkpoint.carry(folder, out)
+    checkpoint.copy_settings(folder, out)
     checkpoint.write_config(out, model_folder.read_config(folder))
     return facts
 

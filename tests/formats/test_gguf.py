@@ -124,7 +124,7 @@ def test_what_is_no_whole_split_is_refused(tmp_path: Path) -> None:
         gguf_reader.read(first)
     with pytest.raises(UserError, match=r"several GGUF models \(m-00001-of-00002\.gguf, other\.gguf\): name"):
         gguf_reader.read(tmp_path)
-    with pytest.raises(UserError, match=r"other\.gguf says it is one of 2 parts .* -00001-of-00002\.gguf"):
+    with pytest.raises(UserError, match=r"other\.gguf is one of 2 parts .* -00001-of-00002\.gguf"):
         gguf_reader.read(tmp_path / "other.gguf")
 
 
@@ -165,12 +165,12 @@ def test_what_is_no_sound_gguf_is_refused_in_one_sentence(tmp_path: Path) -> Non
     whole = write(tmp_path / "m.gguf").read_bytes()
     tensor, number = b"blk.0.attn_q.weight", struct.Struct("<I").pack
     for content, sentence in {
-        b"PK\x03\x04 and more": r"is no GGUF file: it does not begin with the letters GGUF",
+        b"PK\x03\x04 and more": r"is not a GGUF file: it does not begin with the bytes GGUF",
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n": "git lfs pull",
         b"GGUF" + number(1) + whole[8:]: "is GGUF of version 1; little-endian versions 2 and 3 are read",
         b"GGUF" + struct.pack(">I", 3) + whole[8:]: "is big-endian GGUF",
         _patched(whole, b"general.name", 0, number(77)): r"metadata general\.name has the unknown type 77",
-        _patched(whole, tensor, 0, number(9)): r"tensor blk\.0\.attn_q\.weight is said to have 9 dimensions",
+        _patched(whole, tensor, 0, number(9)): r"tensor blk\.0\.attn_q\.weight has 9 dimensions",
         _patched(whole, tensor, 20, number(999)): r"tensor blk\.0\.attn_q\.weight has the unknown type 999",
         _patched(whole, tensor, 4, number(100) + number(0) + number(2) + number(0) + number(8)): (
             r"attn_q\.weight, q8_0, has rows of 100, not of 32s"

@@ -144,7 +144,7 @@ def test_data_that_is_cut_short_or_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.onnx\.data is missing or cut short: tensor w ends"):
         formats.audit(tmp_path, None)
     model.write_bytes(model.read_bytes()[:-9])
-    with pytest.raises(UserError, match="no ONNX model"):
+    with pytest.raises(UserError, match="not an ONNX model"):
         formats.audit(tmp_path, None)
     model.unlink()
     with pytest.raises(UserError, match=r"lacks model\.onnx"):

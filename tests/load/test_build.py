@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from bench.contract.errors import UserError
-from bench.contract.workload import Workload
+from bench.contract.workload import KINDS, Trace
 from bench.load import build
 from bench.load.job import Endpoint
 from tests.conftest import ROOT
@@ -21,10 +21,9 @@ TEXT = build.Target(Endpoint("http://localhost:1", "m"), tokenizer=TOKENIZER, co
 CHAT = build.Target(Endpoint("http://localhost:1", "m", api="chat"), 4096, TOKENIZER, 1024)
 
 
-def _load(**fields: Any) -> Workload:
-    return Workload(
-        **{"kind": "open", "rate_per_s": 10.0, "prompt_tokens": 32, "new_tokens": 8, "requests": 40, **fields}
-    )
+def _load(kind: str = "open", **fields: Any) -> Any:
+    rate = {} if kind == "closed" else {"rate_per_s": 10.0}
+    return KINDS[kind](**{**rate, "prompt_tokens": 32, "new_tokens": 8, "requests": 40, **fields})
 
 
 def test_a_closed_load_warms_up_with_twice_its_concurrency() -> None:
@@ -102,7 +101,7 @@ def trace(tmp_path: Path) -> str:
 
 def test_a_trace_is_replayed_scaled_and_cut_to_the_context(trace: str) -> None:
     """The file's own gaps over the speed, its lengths as far as the model goes, and how many were cut."""
-    load = Workload(kind="trace", path=trace, speed=10.0, requests=50)
+    load = Trace(path=trace, speed=10.0, requests=50)
     job, facts = build.job(load, IDS, "s", "0")
     again, _ = build.job(load, IDS, "s", "1")
 
@@ -119,7 +118,7 @@ def test_a_trace_is_replayed_scaled_and_cut_to_the_context(trace: str) -> None:
 
 def test_a_traces_lengths_can_come_at_another_rate(trace: str) -> None:
     """With rate_per_s the file's times are left aside."""
-    job, _ = build.job(Workload(kind="trace", path=trace, rate_per_s=5.0, requests=100), IDS, "s", "0")
+    job, _ = build.job(Trace(path=trace, rate_per_s=5.0, requests=100), IDS, "s", "0")
 
     assert job.opened is not None
     assert job.opened.due_s[-1] == pytest.approx(20, rel=0.4)
@@ -130,7 +129,7 @@ def test_a_trace_of_texts_sends_its_texts(tmp_path: Path) -> None:
     file = tmp_path / "sharegpt.json"
     turns = [[{"from": "human", "value": f"why {i}?"}, {"from": "gpt", "value": "it is"}] for i in range(9)]
     file.write_text(json.dumps([{"conversations": turn} for turn in turns]))
-    load = Workload(kind="trace", path=str(file), rate_per_s=5.0, requests=9)
+    load = Trace(path=str(file), rate_per_s=5.0, requests=9)
     ids, _ = build.job(load, IDS, "s", "0")
     text, _ = build.job(load, TEXT, "s", "0")
 
@@ -141,4 +140,4 @@ def test_a_trace_of_texts_sends_its_texts(tmp_path: Path) -> None:
     }
     assert {request.text for request in text.requests[ids.opened.warmup :]} == {f"why {i}?" for i in range(9)}
     with pytest.raises(UserError, match="has no times: give the workload a rate_per_s"):
-        build.job(Workload(kind="trace", path=str(file), requests=9), IDS, "s", "0")
+        build.job(Trace(path=str(file), requests=9), IDS, "s", "0")

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.contract.record import RequestTrace, Result
-from bench.contract.workload import Slo, Workload
-from bench.load import arrivals, sweep
+from bench.contract.workload import Open, Search, SingleLoad, Slo
+from bench.load import sweep
 from bench.load.job import LoadAnswer, RequestResult
-from bench.measure.online_load import load_metrics
 from bench.process import server
 from bench.progress.progress import Progress
 from bench.publish.tables import build
-from bench.run import online, plan, records, runner
+from bench.run import plan, records, runner
 from bench.store import Store
 from bench.suite import config
 
@@ -52,10 +49,9 @@ def _fake(**options: Any) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("cache")
 def test_a_sweep_finds_where_the_server_is_full(tmp_path: Path) -> None:
-    """Four slots of 30 ms: 133 requests a second are all there is, and four in flight reach them."""
+    """Four slots of 50 ms: 80 requests a second are all there is, and four in flight reach them."""
     store = Store(tmp_path / "results")
-    engine = _fake(ttft_s=0.012, itl_s=0.006, slots=4)
-    result = _run(store, engine, {"kind": "sweep", "requests": 40, **_SIZES})
+    result = _run(store, _fake(slots=4), {"kind": "sweep", "requests": 40, **_SIZES})
     levels = [stage["level"] for stage in result.facts["stages"]]
     outputs = {stage["level"]: stage["metrics"]["output_tok_per_s"] for stage in result.facts["stages"]}
 
@@ -71,47 +67,28 @@ def test_a_sweep_finds_where_the_server_is_full(tmp_path: Path) -> None:
     assert page.count("| fp32 | fake | ") == 1 + 1 + len(levels)
 
 
-def test_a_search_brackets_the_highest_rate_that_keeps_the_limit() -> None:
+@pytest.mark.usefixtures("cache")
+def test_a_search_brackets_the_highest_rate_that_keeps_the_limit(tmp_path: Path) -> None:
     """Two slots of 25 ms take 80 requests a second at the most; a third of that they take without waiting."""
+    slo = {"kind": "search", "requests": 100, "rate_per_s": 20, "slo": {"ttft_s": 0.05}, **_SIZES}
+    result = _run(Store(tmp_path / "results"), _fake(ttft_s=0.01, itl_s=0.005, slots=2), slo)
 
-    def apply(load: Workload, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
-        due = arrivals.poisson(load.requests, load.rate_per_s, f"search/{k}")
-        return _queue(due, slots=2, ttft_s=0.01, service_s=0.025), {"window_s": due[-1]}
-
-    load = Workload(kind="search", requests=100, rate_per_s=20, slo=Slo(ttft_s=0.05), prompt_tokens=16, new_tokens=4)
-    stages, facts = sweep.run(load, apply)
-    metrics = load_metrics([trace for stage in stages for trace in stage.traces], facts, load.slo.limits)
-
-    low, high = metrics["slo_rate_per_s"], metrics["slo_rate_high_per_s"]
+    assert result.status == "ok", result.reason
+    low, high = result.metrics["slo_rate_per_s"], result.metrics["slo_rate_high_per_s"]
     assert 25 < low < high < 80
     assert high / low <= 1.06
-    assert metrics["ttft_p95_s"] <= 0.05
-    assert facts["confidence"] == 0.95
+    assert result.metrics["ttft_p95_s"] <= 0.05
+    assert result.facts["confidence"] == 0.95
 
 
-def _queue(due: Sequence[float], *, slots: int, ttft_s: float, service_s: float) -> LoadAnswer:
-    """What a server of so many slots, first come first served, does with these arrivals."""
-    free_s = [0.0] * slots
-    traces = []
-    for i, at in enumerate(due):
-        start = max(at, heapq.heappop(free_s))
-        heapq.heappush(free_s, start + service_s)
-        traces.append(RequestTrace(i, 0, 16, at, at, (start + ttft_s, start + service_s), (1, 3)))
-    return _answer(traces)
+@pytest.mark.usefixtures("cache")
+def test_a_limit_that_no_rate_keeps_is_said(tmp_path: Path) -> None:
+    """The first token takes 20 ms, whatever the rate: no rate keeps 1 ms, and the reason says so."""
+    load = {"kind": "search", "requests": 60, "rate_per_s": 640, "slo": {"ttft_s": 0.001}, **_SIZES}
+    result = _run(Store(tmp_path / "results"), _fake(), load)
 
-
-def test_a_limit_that_no_rate_keeps_is_said() -> None:
-    """The first token takes 20 ms, whatever the rate: no rate keeps 1 ms, and the round's reason says so."""
-
-    def apply(load: Workload, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
-        due = arrivals.poisson(load.requests, load.rate_per_s, f"search/{k}")
-        return _queue(due, slots=load.requests, ttft_s=0.02, service_s=0.05), {"window_s": due[-1]}
-
-    load = Workload(kind="search", requests=60, rate_per_s=640, slo=Slo(ttft_s=0.001))
-    stages, facts = sweep.run(load, apply)
-
-    assert [stage.load.rate_per_s for stage in stages] == [640, 320, 160, 80, 40, 20, 10]
-    assert online.without_figures(load, stages, facts) == "no rate down to 10/s was shown to keep ttft 0.001 s"
+    assert result.status == "failed"
+    assert result.reason == "no rate down to 10/s was shown to keep ttft 0.001 s"
 
 
 @pytest.mark.usefixtures("cache")
@@ -147,40 +124,35 @@ def test_a_search_ends_with_its_server(tmp_path: Path) -> None:
     assert len(result.facts["stages"]) <= 3
 
 
-def _answer(traces: Sequence[RequestTrace]) -> LoadAnswer:
-    results = (RequestResult(t, None, t.due_s, t.token_s[0], t.token_s[-1]) for t in traces)
-    return LoadAnswer(measured=tuple(results))
-
-
-def _constant(rate: float, slow: int) -> LoadAnswer:
+def _answer(rate: float, slow: int) -> LoadAnswer:
     """A hundred requests of a constant rate, `slow` of them with a first token after a second."""
-    return _answer(
-        [
-            RequestTrace(i, 0, 16, i / rate, i / rate, (i / rate + (1.0 if i < slow else 0.1), i / rate + 1.2), (1, 1))
-            for i in range(100)
-        ]
-    )
+    traces = [
+        RequestTrace(i, 0, 16, i / rate, i / rate, (i / rate + (1.0 if i < slow else 0.1), i / rate + 1.2), (1, 1))
+        for i in range(100)
+    ]
+    return LoadAnswer(measured=tuple(RequestResult(t, None, t.due_s, t.token_s[0], t.token_s[-1]) for t in traces))
 
 
 def test_a_search_asks_again_where_it_is_not_clear() -> None:
     """Two of a hundred late is not clear at first and is after two batches; six of a hundred never is."""
-    rates: list[float] = []
+    asked: list[float] = []
 
-    def apply(load: Workload, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
+    def apply(load: SingleLoad, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
         del k
-        rates.append(load.rate_per_s)
+        assert isinstance(load, Open)
+        asked.append(load.rate_per_s)
         slow = 2 if load.rate_per_s <= 8 else 6 if load.rate_per_s < 16 else 50
-        return _constant(load.rate_per_s, slow), {"window_s": 100 / load.rate_per_s}
+        return _answer(load.rate_per_s, slow), {"window_s": 100 / load.rate_per_s}
 
-    load = Workload(kind="search", rate_per_s=8.0, slo=Slo(ttft_s=0.5))
-    stages, facts = sweep.run(load, apply)
+    load = Search(rate_per_s=8.0, slo=Slo(ttft_s=0.5))
+    seen, facts = sweep.run(load, apply)
 
-    assert rates.count(8.0) == 2
-    assert rates.count(16.0) == 1
+    assert asked.count(8.0) == 2
+    assert asked.count(16.0) == 1
     assert facts["slo_rate_per_s"] == 8.0
     assert facts["slo_rate_high_per_s"] / 8.0 <= 1.05
-    assert all(rates.count(rate) == 4 for rate in set(rates) - {8.0, 16.0})
-    assert stages[facts["chosen"]].load.rate_per_s == 8.0
+    assert all(asked.count(rate) == 4 for rate in set(asked) - {8.0, 16.0})
+    assert seen[facts["chosen"]].load == load.at(8.0)
 
 
 def test_any_endpoint_is_an_engine(cache: Path, tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +167,7 @@ def test_any_endpoint_is_an_engine(cache: Path, tmp_path: Path, endpoint: str, m
     assert one.metrics["ttft_s"] == pytest.approx(0.02, abs=0.015)
     assert "peak_memory_bytes" not in one.metrics
     marks = build.build([one]).rows[0].workloads["closed-c4-p16-n4"].marks
-    assert set(marks) - {"client", "busy"} == {"remote", "short"}  # a busy machine makes the client late, too
+    assert set(marks) - {"client", "busy"} == {"remote", "short"}  # those two are of a busy machine
     files = [f for root in (cache, tmp_path) for f in root.rglob("*") if f.is_file()]
     assert not [f for f in files if b"sk-not-for-records" in f.read_bytes()]
 

@@ -1,4 +1,4 @@
-"""A recorded NVIDIA driver in place of pynvml: what it was not told it answers as a GPU that does not know.
+"""A recorded NVIDIA driver in place of pynvml: what was not recorded is refused, as by a GPU that does not support it.
 
 Stands in for the library, not for anything of ours: `bench.machine.nvml` asks it as it asks the real one.
 """
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pynvml
 
-from bench.machine.visible import Slice, Told
+from bench.machine.visible import GpuReport, Slice
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 class Driver:
     """`gpus` by index; None is a GPU that the driver cannot open."""
 
-    gpus: tuple[Told | None, ...]
+    gpus: tuple[GpuReport | None, ...]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("nvmlDevice"):
@@ -39,34 +39,34 @@ class Driver:
     def nvmlDeviceGetCount(self) -> int:  # noqa: N802
         return len(self.gpus)
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> Told:  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> GpuReport:  # noqa: N802
         return _answer(self.gpus[index])
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Slice:  # noqa: N802
         found = [part for gpu in self.gpus if gpu for part in gpu.slices if part.uuid == uuid]
         return _answer(found[0] if found else None)
 
-    def nvmlDeviceGetUUID(self, handle: Told | Slice) -> str:  # noqa: N802
+    def nvmlDeviceGetUUID(self, handle: GpuReport | Slice) -> str:  # noqa: N802
         return handle.uuid
 
-    def nvmlDeviceGetName(self, handle: Told | Slice) -> str:  # noqa: N802
+    def nvmlDeviceGetName(self, handle: GpuReport | Slice) -> str:  # noqa: N802
         return _answer(handle.name)
 
-    def nvmlDeviceGetMemoryInfo(self, handle: Told | Slice, version: int = 1) -> Any:  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, handle: GpuReport | Slice, version: int = 1) -> Any:  # noqa: N802
         del version
         return SimpleNamespace(total=_answer(handle.memory_bytes), used=0)
 
-    def nvmlDeviceGetCudaComputeCapability(self, handle: Told) -> tuple[int, int]:  # noqa: N802
+    def nvmlDeviceGetCudaComputeCapability(self, handle: GpuReport) -> tuple[int, int]:  # noqa: N802
         return _answer(handle.capability)
 
-    def nvmlDeviceGetMigMode(self, handle: Told) -> list[int]:  # noqa: N802
+    def nvmlDeviceGetMigMode(self, handle: GpuReport) -> list[int]:  # noqa: N802
         return [int(handle.mig), int(handle.mig)]
 
-    def nvmlDeviceGetMaxMigDeviceCount(self, handle: Told) -> int:  # noqa: N802
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: GpuReport) -> int:  # noqa: N802
         del handle
         return 7
 
-    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Told, index: int) -> Slice:  # noqa: N802
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: GpuReport, index: int) -> Slice:  # noqa: N802
         return _answer(dict(enumerate(handle.slices)).get(index))
 
 
@@ -75,8 +75,5 @@ def _refuse(*arguments: Any) -> Any:
     raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
 
-def _answer(said: T | None) -> T:
-    if said is None:
-        _refuse()
-    assert said is not None
-    return said
+def _answer(value: T | None) -> T:
+    return _refuse() if value is None else value

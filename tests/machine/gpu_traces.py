@@ -1,4 +1,4 @@
-"""A GPU that never was, as looks at it: its power is known at every moment, and so are its joules."""
+"""Samples of a GPU that never was: its power is known at every moment, and so are its joules."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.machine.counters import Look
+from bench.machine import probes
+from bench.machine.counters import Sample
 from bench.machine.nvml import Reading
-from bench.machine.probes import Sample, excerpt
 
 PID = 7
 _COUNTER_S = 0.1  # NVML's counter moves so often
@@ -19,12 +19,12 @@ _COUNTER_S = 0.1  # NVML's counter moves so often
 class Gpu:
     """Power in steps of (seconds, watts), one after the other; the last goes on.
 
-    `told_w`: what the power readings are off by; `stalls_s`: when its counter stops; `others`: processes that
+    `sensor_error_w`: what the power readings are off by; `stalls_s`: when its counter stops; `others`: processes that
     are not ours, `others_s`: from when on; `throttle`: its bits.
     """
 
     steps: Sequence[tuple[float, float]]
-    told_w: float = 0.0
+    sensor_error_w: float = 0.0
     stalls_s: float = 1e9
     others: int = 0
     others_s: float = 0.0
@@ -46,10 +46,10 @@ class Gpu:
         return total + until_s * self.steps[-1][1]
 
 
-def looks(gpu: Gpu, duration_s: float, *, seed: int = 0, period_s: float = 0.2) -> tuple[Look, ...]:
+def sampled(gpu: Gpu, duration_s: float, *, seed: int = 0, period_s: float = 0.2) -> tuple[Sample, ...]:
     """What a probe would read: a counter of whole millijoules that moves ten times a second, 3 W of noise."""
     draw = random.Random(seed)  # noqa: S311  (reproducible, not secret)
-    found = []
+    samples = []
     for i in range(round(duration_s / period_s) + 1):
         at_s = i * period_s + draw.uniform(0, 0.01)
         moved_s = min(at_s, gpu.stalls_s) // _COUNTER_S * _COUNTER_S
@@ -62,20 +62,21 @@ def looks(gpu: Gpu, duration_s: float, *, seed: int = 0, period_s: float = 0.2) 
             temperature_c=60,
             utilization=1.0,
             throttle=gpu.throttle,
-            instant_w=gpu.watts(at_s) + gpu.told_w + draw.gauss(0, 3),
+            instant_w=gpu.watts(at_s) + gpu.sensor_error_w + draw.gauss(0, 3),
             power_limit_w=400.0,
             memory_clock_mhz=1593,
         )
-        found.append(Look(at_s, reading))
-    return tuple(found)
+        samples.append(Sample(at_s, reading))
+    return tuple(samples)
 
 
-def samples(seen: Sequence[Look]) -> list[Sample]:
-    """The same looks as a probe keeps them beside a worker."""
-    return [Sample(s.time_s, 2**20, 2**20, s.time_s, 2**30, frozenset([PID]), s.reading) for s in seen]
+def of_worker(samples: Sequence[Sample]) -> list[probes.Sample]:
+    """The same samples as a probe takes them of a worker."""
+    return [probes.Sample(s.time_s, 2**20, 2**20, s.time_s, 2**30, frozenset([PID]), s.reading) for s in samples]
 
 
-def facts(seen: Sequence[Look], start_s: float, duration_s: float, **more: Any) -> dict[str, Any]:
+def facts(samples: Sequence[Sample], start_s: float, duration_s: float, **more: Any) -> dict[str, Any]:
     """What a record has of a window in which 3000 tokens were read and 1000 written."""
     window = {"duration_s": duration_s, "asked_s": 10.0, "batches": 10, "input_tokens": 3000, "output_tokens": 1000}
-    return {"energy_window": window, "energy_samples": excerpt(samples(seen), start_s, duration_s), **more}
+    columns = probes.window_samples(of_worker(samples), start_s, duration_s)
+    return {"energy_window": window, "energy_samples": columns, **more}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.machine import counters, replay
-from tests.machine.gpu_traces import PID, Gpu, looks
+from tests.machine.gpu_traces import PID, Gpu, sampled
 
 
 def zone(root: Path, number: str, name: str, energy_uj: int, wrap_uj: int = 1_000_000) -> Path:
@@ -40,11 +40,11 @@ def test_a_counter_that_begins_anew_goes_on(tmp_path: Path) -> None:
     file = zone(tmp_path, "intel-rapl:0", "package-0", 900_000)
     with counters.reader("cpu", tmp_path) as read:
         assert read is not None
-        seen = []
+        joules = []
         for energy_uj in (950_000, 200_000, 100_000):
             file.write_text(str(energy_uj))
-            seen.append(read().energy_j)
-    assert seen == pytest.approx([0.05, 0.3, 1.2])
+            joules.append(read().energy_j)
+    assert joules == pytest.approx([0.05, 0.3, 1.2])
 
 
 def test_a_package_that_cannot_be_read_leaves_no_counter(tmp_path: Path) -> None:
@@ -61,32 +61,34 @@ def test_a_package_that_cannot_be_read_leaves_no_counter(tmp_path: Path) -> None
 
 
 def test_a_recording_comes_back_as_it_was(tmp_path: Path) -> None:
-    """Every look, its processes by number and its time from the first look on."""
-    seen = looks(Gpu([(1, 50), (1, 300)], others=1), 2.0)
-    replay.save(tmp_path / "gpu.jsonl", seen)
-    found = replay.load(tmp_path / "gpu.jsonl")
+    """Every sample, its processes by number and its time from the first on."""
+    samples = sampled(Gpu([(1, 50), (1, 300)], others=1), 2.0)
+    replay.save(tmp_path / "gpu.jsonl", samples)
+    again = replay.load(tmp_path / "gpu.jsonl")
 
-    assert [look.reading for look in found] == [look.reading for look in seen]
-    assert [look.time_s for look in found] == pytest.approx([look.time_s - seen[0].time_s for look in seen])
-    assert PID in found[0].reading.processes
+    assert [sample.reading for sample in again] == [sample.reading for sample in samples]
+    assert [sample.time_s for sample in again] == pytest.approx(
+        [sample.time_s - samples[0].time_s for sample in samples]
+    )
+    assert PID in again[0].reading.processes
 
 
 def test_a_recording_stands_in_for_its_device() -> None:
-    """Read again in the same time it gives the same looks; after its end, the last."""
-    seen = looks(Gpu([(1, 100)]), 0.4, period_s=0.05)
-    with replay.opened(seen, time.monotonic())("cuda:0") as read:
+    """Read again in the same time it gives the same samples; after its end, the last."""
+    samples = sampled(Gpu([(1, 100)]), 0.4, period_s=0.05)
+    with replay.open_reader(samples, time.monotonic())("cuda:0") as read:
         assert read is not None
-        found = counters.looks(read, 0.6, period_s=0.01)
-    readings = [look.reading for look in found]
-    assert readings[0] == seen[0].reading
-    assert readings[-1] == seen[-1].reading
+        again = counters.poll(read, 0.6, period_s=0.01)
+    readings = [sample.reading for sample in again]
+    assert readings[0] == samples[0].reading
+    assert readings[-1] == samples[-1].reading
     joules = [r.energy_j for r in readings if r.energy_j is not None]
     assert joules == sorted(joules)
 
 
 def test_a_recording_is_made_by_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Five looks a second in the file; where nothing can be read, a line that says so and no file."""
-    source = replay.opened(looks(Gpu([(9, 100)]), 2.0), time.monotonic())
+    """Five samples a second in the file; where nothing can be read, a line that says so and no file."""
+    source = replay.open_reader(sampled(Gpu([(9, 100)]), 2.0), time.monotonic())
     assert replay.main("cuda:0", 0.7, tmp_path / "gpu.jsonl", source) == 0
     assert len(replay.load(tmp_path / "gpu.jsonl")) == 5  # at 0, 0.2, 0.4, 0.6 and 0.8 s
 

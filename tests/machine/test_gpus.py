@@ -15,7 +15,7 @@ def test_every_entry_quotes_its_vendor() -> None:
     for key, board in gpus.boards().items():
         assert board.source.startswith("https://"), key
         assert "nvidia.com/" in board.source, key
-        assert len(board.said) > 40, key
+        assert len(board.quote) > 40, key
         assert set(board.flop_per_s) <= _KNOWN, key
 
 
@@ -79,6 +79,6 @@ def test_a_slice_or_a_stranger_has_no_vendor_ceiling(name: str, memory_gib: floa
 def test_short_names_are_looked_up_and_suggested() -> None:
     """`l4` is the L4; a typo is a sentence with the nearest name."""
     assert gpus.named("L4").bandwidth_per_s == 3e11
-    assert "h100-sxm" in gpus.known()
+    assert "h100-sxm" in gpus.boards()
     with pytest.raises(UserError, match="unknown GPU 'h100-smx': did you mean 'h100-sxm'"):
         gpus.named("h100-smx")

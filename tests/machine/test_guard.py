@@ -49,15 +49,15 @@ def test_somebody_elses_work_is_named() -> None:
 
 
 def test_waiting_ends_with_the_first_idle_look() -> None:
-    """Busy, busy, idle: three looks, and the last is the answer."""
-    looks = iter([Readiness(idle=False, reason="busy"), Readiness(idle=False, reason="busy"), Readiness(idle=True)])
-    assert wait_until_idle("cpu", 5.0, poll_s=0.01, look=lambda _: next(looks)).idle
+    """Busy, busy, idle: three checks, and the last is the answer."""
+    results = iter([Readiness(idle=False, reason="busy"), Readiness(idle=False, reason="busy"), Readiness(idle=True)])
+    assert wait_until_idle("cpu", 5.0, poll_s=0.01, check=lambda _: next(results)).idle
 
 
 def test_waiting_ends_at_its_limit_with_the_reason() -> None:
     """A device that stays busy is reported, not waited for."""
     began = time.monotonic()
-    found = wait_until_idle("cpu", 0.1, poll_s=0.02, look=lambda _: Readiness(idle=False, reason="training"))
+    found = wait_until_idle("cpu", 0.1, poll_s=0.02, check=lambda _: Readiness(idle=False, reason="training"))
     assert (found.idle, found.reason) == (False, "training")
     assert time.monotonic() - began < 1.0
 

@@ -48,7 +48,7 @@ def test_words_for_devices(device: str, gpus: tuple[Gpu, ...], found: tuple[str,
 @pytest.mark.parametrize("device", ["cuda:3", "gpu", "cuda:-1", "CPU"])
 def test_a_device_that_is_not_there_is_the_users_to_mend(device: str) -> None:
     """The error says what this machine has."""
-    with pytest.raises(UserError, match=r"here: cpu, cuda:0 \(NVIDIA H200\)"):
+    with pytest.raises(UserError, match=r"available: cpu, cuda:0 \(NVIDIA H200\)"):
         resolve(device, (H200,))
 
 

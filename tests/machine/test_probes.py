@@ -8,7 +8,7 @@ import pytest
 
 from bench.machine import nvml
 from bench.machine.nvml import Reading
-from bench.machine.probes import Sample, children, excerpt, observe, watch
+from bench.machine.probes import Sample, children, observe, watch, window_samples
 
 MIB = 2**20
 
@@ -107,21 +107,20 @@ def test_a_recorded_gpu_adds_up() -> None:
     assert facts["throttle_reasons"] == ("sw_power_cap", "sw_thermal")
 
 
-def test_an_excerpt_reaches_just_beyond_its_window() -> None:
-    """The looks inside and one at each side, joules from the first of them; idle bits are no throttling."""
-    seen = replay(
-        [Reading(0, {7: 1, 8: 1}, energy_j=5e6 + 10.0 * i, throttle=0x5, instant_w=50.0) for i in range(9)], 7
-    )
-    assert excerpt(seen, start_s=0.5, duration_s=0.6) == [
-        "time_s,energy_j,power_w,sm_clock_mhz,temperature_c,throttle,foreign",
-        "-0.1,0,50,,,4,1",
-        "0.1,10,50,,,4,1",
-        "0.3,20,50,,,4,1",
-        "0.5,30,50,,,4,1",
-        "0.7,40,50,,,4,1",
-    ]
+def test_a_windows_samples_reach_just_beyond_it() -> None:
+    """The samples inside and one at each end, joules from the first of them; idle bits are no throttling."""
+    readings = [Reading(0, {7: 1, 8: 1}, energy_j=5e6 + 10.0 * i, throttle=0x5, instant_w=50.0) for i in range(9)]
+    assert window_samples(replay(readings, 7), start_s=0.5, duration_s=0.6) == {
+        "time_s": [-0.1, 0.1, 0.3, 0.5, 0.7],
+        "energy_j": [0.0, 10.0, 20.0, 30.0, 40.0],
+        "power_w": [50.0] * 5,
+        "sm_clock_mhz": [None] * 5,
+        "temperature_c": [None] * 5,
+        "throttle": [4] * 5,
+        "foreign": [1] * 5,
+    }
     unknown = replay([Reading(0, {99: 1}, energy_j=1.0)], 7)  # a container's pids are not the driver's
-    assert excerpt(unknown, 0.0, 1.0)[1:] == ["0,0,,,,0,"]
+    assert window_samples(unknown, 0.0, 1.0)["foreign"] == [None]
 
 
 def test_a_gpu_that_tells_little() -> None:

@@ -9,13 +9,13 @@ import pytest
 
 from bench.contract import wire
 from bench.machine import hardware, nvml
-from bench.machine.visible import Slice, Told, places
+from bench.machine.visible import GpuReport, Slice, visible_devices
 from tests.machine.driver import Driver
 
 _GIB = 1 << 30
-H100 = Told(0, "GPU-aa11", "NVIDIA H100 80GB HBM3", 85_520_809_984, (9, 0), "580.1")
+H100 = GpuReport(0, "GPU-aa11", "NVIDIA H100 80GB HBM3", 85_520_809_984, (9, 0), "580.1")
 ALIKE = replace(H100, index=1, uuid="GPU-bb22")
-T4 = Told(2, "GPU-cc33", "Tesla T4", 16_106_127_360, (7, 5), "580.1")
+T4 = GpuReport(2, "GPU-cc33", "Tesla T4", 16_106_127_360, (7, 5), "580.1")
 SPLIT = replace(
     H100,
     mig=True,
@@ -25,13 +25,13 @@ SPLIT = replace(
         Slice("MIG-31", "NVIDIA H100 80GB HBM3 MIG 3g.40gb", 42_144_366_592),
     ),
 )
-JETSON = Told(0, "GPU-dd44", "Orin", None, (8, 7), "540.3")
-UNREADABLE = Told(0, "GPU-ee55", None, None, None)
+JETSON = GpuReport(0, "GPU-dd44", "Orin", None, (8, 7), "540.3")
+UNREADABLE = GpuReport(0, "GPU-ee55", None, None, None)
 
 
-def _slugs(*told: Told, words: tuple[str, ...] = ("auto",)) -> list[tuple[str, str]]:
-    gpus = tuple(place.gpu for place in places(told, None))
-    return [(one.device, one.slug) for one in hardware.described(words, gpus)]
+def _slugs(*reports: GpuReport, names: tuple[str, ...] = ("auto",)) -> list[tuple[str, str]]:
+    gpus = tuple(device.gpu for device in visible_devices(reports, None))
+    return [(one.device, one.slug) for one in hardware.describe(names, gpus)]
 
 
 def test_auto_is_each_kind_of_gpu_once() -> None:
@@ -45,30 +45,30 @@ def test_auto_is_each_kind_of_gpu_once() -> None:
 def test_all_is_every_gpu_and_the_first_of_a_kind_keeps_its_slug() -> None:
     """Records of alike GPUs lie apart, and those of the first are the same ones that `auto` finds."""
     plain = "nvidia-h100-80gb-hbm3-80gib-x1"
-    assert _slugs(H100, ALIKE, T4, words=("all",)) == [
+    assert _slugs(H100, ALIKE, T4, names=("all",)) == [
         ("cuda:0", plain),
         ("cuda:1", f"{plain}-gpu1"),
         ("cuda:2", "tesla-t4-15gib-x1"),
     ]
-    assert _slugs(H100, ALIKE, words=("cuda:1",)) == [("cuda:1", plain)]
-    assert [device for device, _ in _slugs(words=("all",))] == ["cpu"]
+    assert _slugs(H100, ALIKE, names=("cuda:1",)) == [("cuda:1", plain)]
+    assert [device for device, _ in _slugs(names=("all",))] == ["cpu"]
 
 
 def test_a_device_named_twice_is_taken_once() -> None:
     """Several words may stand for one device."""
-    assert [d for d, _ in _slugs(H100, ALIKE, words=("auto", "cuda", "cuda:0", "all"))] == ["cuda:0", "cuda:1"]
+    assert [d for d, _ in _slugs(H100, ALIKE, names=("auto", "cuda", "cuda:0", "all"))] == ["cuda:0", "cuda:1"]
 
 
 def test_a_split_gpu_is_its_slices() -> None:
     """A slice has its own memory and the GPU's capability; its profile is in the name of its results."""
-    found = places((SPLIT, T4), None)
-    assert [place.word for place in found] == ["MIG-11", "MIG-22", "MIG-31", 2]
-    assert {place.gpu.compute_capability for place in found[:3]} == {"9.0"}
+    found = visible_devices((SPLIT, T4), None)
+    assert [device.cuda_id for device in found] == ["MIG-11", "MIG-22", "MIG-31", 2]
+    assert {device.gpu.compute_capability for device in found[:3]} == {"9.0"}
     assert _slugs(SPLIT) == [
         ("cuda:0", "nvidia-h100-80gb-hbm3-mig-1g-10gb-10gib-x1"),
         ("cuda:2", "nvidia-h100-80gb-hbm3-mig-3g-40gb-40gib-x1"),
     ]
-    assert places((replace(SPLIT, slices=()),), None) == ()
+    assert visible_devices((replace(SPLIT, slices=()),), None) == ()
 
 
 def test_a_profile_is_not_cut_off_a_long_name() -> None:
@@ -81,13 +81,13 @@ def test_a_profile_is_not_cut_off_a_long_name() -> None:
 
 def test_no_record_has_a_uuid() -> None:
     """It identifies the machine: what a record keeps of a slice is its name, memory and capability."""
-    kept = wire.dumps(wire.plain([dataclasses.asdict(place.gpu) for place in places((SPLIT,), None)]))
-    assert "MIG-11" not in kept
-    assert "GPU-aa11" not in kept
+    record = wire.dumps(wire.plain([dataclasses.asdict(device.gpu) for device in visible_devices((SPLIT,), None)]))
+    assert "MIG-11" not in record
+    assert "GPU-aa11" not in record
 
 
 @pytest.mark.parametrize(
-    ("setting", "words"),
+    ("setting", "cuda_ids"),
     [
         (None, ["MIG-11", "MIG-22", "MIG-31", 2]),
         ("", []),
@@ -101,16 +101,16 @@ def test_no_record_has_a_uuid() -> None:
         ("-1", []),
     ],
 )
-def test_the_callers_cuda_visible_devices_is_honoured(setting: str | None, words: list[int | str]) -> None:
+def test_the_callers_cuda_visible_devices_is_honoured(setting: str | None, cuda_ids: list[int | str]) -> None:
     """By index, GPU or MIG UUID; order and end of the list are CUDA's."""
-    assert [place.word for place in places((SPLIT, T4), setting)] == words
+    assert [device.cuda_id for device in visible_devices((SPLIT, T4), setting)] == cuda_ids
 
 
 def test_what_a_driver_does_not_say() -> None:
     """A GPU that shares the machine's memory has that of the machine; one that says nothing is still one."""
-    (jetson,) = hardware.described(("auto",), tuple(p.gpu for p in places((JETSON,), None)))
+    (jetson,) = hardware.describe(("auto",), tuple(p.gpu for p in visible_devices((JETSON,), None)))
     assert (jetson.memory_bytes, jetson.compute_dtype) == (jetson.ram_bytes, "bfloat16")
-    (unreadable,) = places((UNREADABLE,), None)
+    (unreadable,) = visible_devices((UNREADABLE,), None)
     assert (unreadable.gpu.name, unreadable.gpu.compute_capability) == ("NVIDIA GPU", "0.0")
 
 
@@ -119,12 +119,12 @@ def test_the_driver_is_asked_for_all_of_it(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(nvml, "pynvml", Driver((None, replace(SPLIT, index=1), T4, replace(UNREADABLE, index=3))))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
-    assert nvml.absent() == ""
-    assert nvml.told()[:2] == (replace(SPLIT, index=1), T4)
-    assert [nvml.index(f"cuda:{n}") for n in range(6)] == ["MIG-11", "MIG-22", "MIG-31", 2, 3, None]
+    assert nvml.unavailable_reason() == ""
+    assert nvml.query_gpus()[:2] == (replace(SPLIT, index=1), T4)
+    assert [nvml.cuda_id(f"cuda:{n}") for n in range(6)] == ["MIG-11", "MIG-22", "MIG-31", 2, 3, None]
     assert nvml.gpus()[4].name == "NVIDIA GPU"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-31")
-    assert nvml.index("cuda:0") == "MIG-31"
+    assert nvml.cuda_id("cuda:0") == "MIG-31"
 
 
 def test_a_slice_is_read_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +140,6 @@ def test_a_slice_is_read_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_this_machines_driver_answers_or_is_absent() -> None:
     """Nothing raises without a driver; what there is, is named by an index or by the UUID of a slice."""
     found = nvml.gpus()
-    assert len(found) <= sum(max(1, len(one.slices)) for one in nvml.told())
-    assert nvml.index("cpu") is None
-    assert (nvml.index("cuda:0") is None) == (not found)
+    assert len(found) <= sum(max(1, len(one.slices)) for one in nvml.query_gpus())
+    assert nvml.cuda_id("cpu") is None
+    assert (nvml.cuda_id("cuda:0") is None) == (not found)

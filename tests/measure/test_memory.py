@@ -9,13 +9,13 @@ import pytest
 
 from bench.contract.record import Architecture, Artifact, Audit, Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
-from bench.contract.workload import Workload
+from bench.contract.workload import Closed, Offline, Open, Workload
 from bench.measure import sanity
 from bench.measure.memory import kv_metrics, memory_metrics, widths_bytes
 
 _ARCHITECTURE = asdict(Architecture(2, 32, 4, 4, 8, 64, tied_head=True))
 _TOKEN = 2 * 2 * 4 * 8 * 2  # keys and values x layers x heads x size x 2 bytes
-_LOAD = Workload(batch=3, prompt_tokens=10, new_tokens=6)
+_LOAD = Offline(batch=3, prompt_tokens=10, new_tokens=6)
 
 
 def test_cpu_peak_is_the_larger_of_sampled_tree_and_kernel_mark() -> None:
@@ -82,8 +82,8 @@ def _result(
         (_LOAD, "float16", 3 * 16 * _TOKEN),
         (_LOAD, "float32 90%, int64 10%", 3 * 16 * _TOKEN * 2),
         (_LOAD, "q8_0", 3 * 16 * _TOKEN * 34 / 64),
-        (Workload(kind="closed", concurrency=5, prompt_tokens=10, new_tokens=6), "bf16", 5 * 16 * _TOKEN),
-        (Workload(kind="open", rate_per_s=1.0), "float16", None),
+        (Closed(concurrency=5, prompt_tokens=10, new_tokens=6), "bf16", 5 * 16 * _TOKEN),
+        (Open(rate_per_s=1.0), "float16", None),
         (None, "float16", None),
         (_LOAD, "none yet", None),
         (_LOAD, "auto", None),

@@ -8,7 +8,7 @@ import pytest
 
 from bench.contract.record import Architecture, Artifact, Audit, Hardware, RequestTrace, Result
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe
-from bench.contract.workload import Workload
+from bench.contract.workload import Closed, Offline, Workload
 from bench.measure import roofline
 from bench.measure.sanity import check
 
@@ -24,7 +24,7 @@ SEEN = {"compute_dtype": "float32", "kv_dtype": "float32 100%"}
 def a_result(
     facts: Mapping[str, Any], receipts: Mapping[str, str], load: Workload | None = None, *, tied: bool = True
 ) -> Result:
-    load = load or Workload(batch=3, prompt_tokens=8, new_tokens=4)
+    load = load or Offline(batch=3, prompt_tokens=8, new_tokens=4)
     audit = Audit("hf", 0, 0, 0, LINEARS, 0, 32.0, 0.0, tied_head=tied, vocab_size=10, context=64)
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("hf"), "cpu", load)
     known = {"architecture": dataclasses.asdict(GROUPED), "ceiling": {"measured": MEASURED}}
@@ -167,7 +167,7 @@ def test_a_servers_batch_is_what_decodes_together() -> None:
         RequestTrace(1, 0, 20, 0.0, 0.0, (1.0,), (6,)),
         RequestTrace(2, 0, 99, 0.0, 0.0, (), (), "reset"),
     ]
-    load = Workload(kind="closed", concurrency=4, requests=3)
+    load = Closed(concurrency=4, requests=3)
     seen = {"concurrency": 200.0, "output_tok_per_s": 10.0, "tpot_s": 0.25}
     found = roofline.load_of(a_result({}, SEEN, load), traces, seen)
     slow = roofline.load_of(a_result({}, SEEN, load), traces, {"output_tok_per_s": 1.0, "tpot_s": 0.25})

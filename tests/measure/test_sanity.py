@@ -7,7 +7,7 @@ import pytest
 
 from bench.contract.record import Artifact, Audit, Hardware, RequestTrace, Result
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task
-from bench.contract.workload import Workload
+from bench.contract.workload import Offline
 from bench.measure.latency import latency_metrics
 from bench.measure.sanity import MARKS, check, marks
 
@@ -16,7 +16,7 @@ GOOD = RequestTrace(0, 0, 4, 0.0, 0.0, (0.5, 0.6, 0.7), (1, 1, 1))
 
 
 def result(metrics: Mapping[str, float] | None = None, facts: Mapping[str, Any] | None = None) -> Result:
-    workload = Workload(prompt_tokens=4, new_tokens=3)
+    workload = Offline(prompt_tokens=4, new_tokens=3)
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("fake"), "cpu", workload)
     return Result("d", "s", cell, 0, "ok", HARDWARE, metrics=metrics or {}, facts=facts or {})
 

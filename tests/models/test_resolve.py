@@ -56,7 +56,7 @@ def test_a_link_keeps_the_name_it_was_given(tmp_path: Path) -> None:
         ("no/such.gguf", r"model file .*no/such\.gguf does not exist; name a \.gguf file"),
         ("such.gguf", r"model file .*such\.gguf does not exist"),
         ("weights.bin", r"weights\.bin is not a model: name the folder it is in, or a \.gguf file"),
-        ("text.gguf", r"text\.gguf is no GGUF file"),
+        ("text.gguf", r"text\.gguf is not a GGUF file"),
         ("no/such", r"model folder .*no/such does not exist"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from bench.contract.job import Answer, Job
 from bench.contract.record import Artifact, Audit
-from bench.contract.workload import Workload
+from bench.contract.workload import Offline
 from bench.engines import fake
 from bench.envs import environment
 from bench.process import supervisor
@@ -29,7 +29,7 @@ def _run(tmp_path: Path, fail: str, *, timeout_s: float = 60.0, limit: int = 0) 
         device="cpu",
         options={**vars(fake.Options()), "fail": fail},
         artifact=Artifact("d", "hf", "s", (), _AUDIT),
-        workload=Workload(batch=1, prompt_tokens=2, new_tokens=3, repeats=1),
+        workload=Offline(batch=1, prompt_tokens=2, new_tokens=3, repeats=1),
         prompts=((1, 2), (3, 4)),
     )
     env = environment.ensure("core", print)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench.machine.visible import Slice, Told
+from bench.machine.visible import GpuReport, Slice
 from bench.run import doctor
 
-H100 = Told(0, "GPU-aa", "NVIDIA H100 80GB HBM3", 85_520_809_984, (9, 0), "580.1")
+H100 = GpuReport(0, "GPU-aa", "NVIDIA H100 80GB HBM3", 85_520_809_984, (9, 0), "580.1")
 SPLIT = replace(H100, index=1, uuid="GPU-bb", mig=True)
 SLICE = Slice("MIG-11", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", 10_468_982_784)
 

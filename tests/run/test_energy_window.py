@@ -15,14 +15,14 @@ from bench.contract.columns import Group
 from bench.contract.record import Result
 from bench.contract.spec import Suite
 from bench.machine import counters, hardware, replay
-from bench.machine.counters import Look
+from bench.machine.counters import Sample
 from bench.measure import energy, sanity
 from bench.progress.progress import Progress
 from bench.publish.tables import build, columns
 from bench.run import doctor, energy_window, plan, records, runner
 from bench.store import Store
 from bench.suite import config
-from tests.machine.gpu_traces import Gpu, looks
+from tests.machine.gpu_traces import Gpu, sampled
 
 _WATTS_PER_S = 10.0
 _IDLE_S, _WINDOW_S = 1.0, 5.0  # shorter than a user's, which are 3 and 10 s
@@ -54,11 +54,11 @@ def _run(store: Store, suite: Suite, reader: counters.OpenReader = counters.read
     return result
 
 
-def _rising(throttled_s: float) -> Sequence[Look]:
+def _rising(throttled_s: float) -> Sequence[Sample]:
     """40 W and 10 W more each second, for a minute; slowed for its power from `throttled_s` on."""
-    seen = looks(Gpu([(0.1, 40 + _WATTS_PER_S * i / 10) for i in range(600)]), 60.0, period_s=0.05)
-    capped = (replace(s, reading=replace(s.reading, throttle=0x4 * (s.time_s >= throttled_s))) for s in seen)
-    return tuple(capped)
+    samples = sampled(Gpu([(0.1, 40 + _WATTS_PER_S * i / 10) for i in range(600)]), 60.0, period_s=0.05)
+    throttled = (replace(s, reading=replace(s.reading, throttle=0x4 * (s.time_s >= throttled_s))) for s in samples)
+    return tuple(throttled)
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ def test_a_round_beside_a_counter_has_joules(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(energy, "LEAST_S", _WINDOW_S)
     store = Store(tmp_path / "results")
     suite = _suite(energy_window_s=_WINDOW_S)
-    result = _run(store, suite, replay.opened(_rising(_IDLE_S + _WINDOW_S - 0.3), time.monotonic()))
+    result = _run(store, suite, replay.open_reader(_rising(_IDLE_S + _WINDOW_S - 0.3), time.monotonic()))
     facts, metrics, window = result.facts, result.metrics, result.facts["energy_window"]
 
     assert "energy_faults" not in facts
@@ -110,7 +110,7 @@ def _shown(result: Result) -> None:
 def test_a_short_window_is_kept_and_marked(tmp_path: Path) -> None:
     """One second, as asked: the joules are there, the record says why they fail, the table marks it."""
     suite = _suite(energy_window_s=1)
-    result = _run(Store(tmp_path / "results"), suite, replay.opened(_rising(60.0), time.monotonic()))
+    result = _run(Store(tmp_path / "results"), suite, replay.open_reader(_rising(60.0), time.monotonic()))
 
     assert result.metrics["energy_gross_j"] > 0
     assert result.metrics["energy_valid"] == 0.0
@@ -122,12 +122,12 @@ def test_a_short_window_is_kept_and_marked(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("counted", [True, False])
 def test_nothing_is_waited_for_that_cannot_be_had(tmp_path: Path, *, counted: bool) -> None:
-    """Without a counter, and with one where zero seconds are asked: no idle look, no window, no fact."""
+    """Without a counter, and with one where zero seconds are asked: no idle sample, no window, no fact."""
     nothing = partial(counters.reader, root=tmp_path / "no such folder")
     began = time.monotonic()
     assert energy_window.idle_facts("cpu", nothing) == {}
     assert time.monotonic() - began < energy_window.IDLE_S / 2
-    reader = replay.opened(_rising(60.0), began) if counted else nothing
+    reader = replay.open_reader(_rising(60.0), began) if counted else nothing
     result = _run(Store(tmp_path / "results"), _suite(energy_window_s=0 if counted else 10), reader)
 
     assert result.duration_s < energy_window.IDLE_S + 10
@@ -138,7 +138,7 @@ def test_nothing_is_waited_for_that_cannot_be_had(tmp_path: Path, *, counted: bo
 def test_a_load_has_the_joules_of_its_own_window(tmp_path: Path) -> None:
     """The server is watched and the client knows its window: joules over the tokens that came in it."""
     load = {"kind": "closed", "concurrency": 4, "prompt_tokens": 16, "new_tokens": 8, "requests": 100}
-    reader = replay.opened(_rising(60.0), time.monotonic())
+    reader = replay.open_reader(_rising(60.0), time.monotonic())
     result = _run(Store(tmp_path / "results"), _suite(workloads=[load]), reader)
     window, metrics = result.facts["energy_window"], result.metrics
 

@@ -14,7 +14,7 @@ from bench import formats
 from bench.contract import plugins
 from bench.contract.record import Gpu, Hardware, Parameters
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
-from bench.contract.workload import Workload
+from bench.contract.workload import Closed, Offline, Workload
 from bench.models import resolve
 from bench.run import memory_fit
 from bench.run.memory_fit import Footprint
@@ -106,11 +106,11 @@ def test_the_cache_is_what_the_workload_fills(tmp_path: Path) -> None:
     def kv(load: Workload | None, **options: str) -> float:
         return memory_fit.estimate(held, options, load, _gpu(), options.get("dtype", "bfloat16")).kv_bytes
 
-    load = Workload(batch=3, prompt_tokens=100, new_tokens=20)
+    load = Offline(batch=3, prompt_tokens=100, new_tokens=20)
     assert kv(load) == each * 2 * 3 * 120
     assert kv(load, dtype="float32") == each * 4 * 3 * 120
     assert kv(load, kv_dtype="q8_0") == int(each * 34 / 32 * 3 * 120)
-    assert kv(Workload(kind="closed", concurrency=9, prompt_tokens=100, new_tokens=20)) == each * 2 * 120
+    assert kv(Closed(concurrency=9, prompt_tokens=100, new_tokens=20)) == each * 2 * 120
     assert kv(None) == 0
     assert held.parameters.architecture is not None
     windowed = replace(held.parameters, architecture=replace(held.parameters.architecture, window=50))
@@ -126,7 +126,7 @@ def _cell(engine: str, load: Workload, **options: object) -> Cell:
 def test_what_cannot_fit_is_told_with_its_numbers(tmp_path: Path) -> None:
     """8 billion parameters in 16 bits fit an L4 with one sequence, and not with 64 of them."""
     held = _held(_llama(tmp_path / "m", 32, 4096, 55000, 128256))
-    one, many = (Workload(batch=n, prompt_tokens=2048, new_tokens=64) for n in (1, 64))
+    one, many = (Offline(batch=n, prompt_tokens=2048, new_tokens=64) for n in (1, 64))
     dtype = {"dtype": "bfloat16"}
 
     assert memory_fit.why_too_large(_cell("hf", one, **dtype), held, _gpu()) == ""
@@ -140,7 +140,7 @@ def test_what_cannot_fit_is_told_with_its_numbers(tmp_path: Path) -> None:
 def test_a_cpu_refuses_only_weights_that_exceed_its_memory(tmp_path: Path) -> None:
     """The rest may be swapped, or run as slowly as it does."""
     held = _held(_llama(tmp_path / "m", 32, 4096, 55000, 128256))
-    load = Workload(batch=64, prompt_tokens=2048, new_tokens=64)
+    load = Offline(batch=64, prompt_tokens=2048, new_tokens=64)
     cell = _cell("hf", load, dtype="float32")
 
     assert memory_fit.why_too_large(cell, held, _cpu(40 * _GIB)) == ""
@@ -150,7 +150,7 @@ def test_a_cpu_refuses_only_weights_that_exceed_its_memory(tmp_path: Path) -> No
 def test_weights_that_may_lie_elsewhere_refuse_nothing(tmp_path: Path) -> None:
     """Layers in the host's memory, a server of one's own, the fake."""
     held = _held(_llama(tmp_path / "m", 32, 4096, 55000, 128256), _step("gguf", type="q8_0"))
-    load, small = Workload(), _gpu(replace(L4, memory_bytes=4 * _GIB))
+    load, small = Offline(), _gpu(replace(L4, memory_bytes=4 * _GIB))
 
     assert "weights 7.7" in memory_fit.why_too_large(_cell("llamacpp", load), held, small)
     assert memory_fit.why_too_large(_cell("llamacpp", load, n_gpu_layers=8), held, small) == ""
@@ -192,12 +192,12 @@ def test_what_is_not_known_refuses_nothing() -> None:
     """A Hub model that is not here yet has no size, nor has one without a plain decoder a cache."""
     assert memory_fit.footprint_of((), resolve.Resolved(None, "hub:owner/name@main", "hf")) is None
     strange = Footprint("hf", Parameters(10, 10, 40, None), None)
-    assert memory_fit.estimate(strange, {}, Workload(), _cpu(1), "bfloat16").kv_bytes == 0
+    assert memory_fit.estimate(strange, {}, Offline(), _cpu(1), "bfloat16").kv_bytes == 0
 
 
 def test_an_estimate_costs_little() -> None:
     """5,000 cells on an engine that holds weights: below 0.3 s of CPU."""
-    held, cell = _held(DEMO), _cell("hf", Workload(), dtype="float32")
+    held, cell = _held(DEMO), _cell("hf", Offline(), dtype="float32")
     began = time.process_time()
     assert not any(memory_fit.why_too_large(cell, held, _gpu()) for _ in range(5000))
     assert time.process_time() - began < 0.3

@@ -9,7 +9,7 @@ import pytest
 from bench.contract import plugins
 from bench.contract.record import Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
-from bench.contract.workload import Workload
+from bench.contract.workload import Offline
 from bench.envs import environment
 from bench.models import resolve
 from bench.run import artifacts, plan, planned
@@ -44,7 +44,7 @@ def test_a_cell_has_the_digest_it_had_before_engines_had_environments(engine: st
     """A format that an engine runs in its own environment, as before."""
     resolved = resolve.Resolved(None, "model", "hf")
     made = planned.PlannedArtifact(Model("m"), resolved, Recipe("r"), CPU, (), "artifact", "gptq", 0, "")
-    cell = Cell(Model("m"), Recipe("r"), EngineSpec(engine, {}), "cpu", workload=Workload(name="w"))
+    cell = Cell(Model("m"), Recipe("r"), EngineSpec(engine, {}), "cpu", workload=Offline(name="w"))
 
     assert plan._digest(cell, made, 0, None) == digest
 

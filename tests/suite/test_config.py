@@ -45,7 +45,7 @@ def test_a_recipe_is_a_list_of_steps() -> None:
         ({"engines": ["hg"]}, "unknown engine 'hg': did you mean 'hf'?"),
         ({"engines": [{"name": "fake", "itl_s": "slow"}]}, "engines[0].itl_s: "),
         ({"workloads": [{"batch": "many"}]}, "workloads[0].batch: "),
-        ({"workloads": [{"new_tokens": 1}]}, "new_tokens at 2"),
+        ({"workloads": [{"new_tokens": 1}]}, "new_tokens starts at 2, got 1"),
         ({"workloads": []}, "at least one workload or task"),
         ({"tasks": ["perplexty"]}, "unknown task 'perplexty': did you mean 'perplexity'?"),
         ({"recipes": ["fp32", "fp32"]}, "two recipes are called 'fp32'"),

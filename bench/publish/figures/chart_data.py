@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.contract.columns import RECOVERY
-from bench.contract.workload import Workload
+from bench.contract.workload import Closed, Open, Workload
 from bench.publish.recommend import recovery
 from bench.publish.records import Records
 from bench.publish.tables.columns import MBU, X_AXES, metric_columns
@@ -121,7 +121,7 @@ def _levels(load: Workload, entry: CellSummary) -> Iterator[Level]:
         over = load.over if load.kind == "sweep" else "rate"
         for stage in entry.curve:
             yield Level(over, stage.level, {key: spread.median for key, spread in stage.figures.items()})
-    elif load.kind in ("closed", "open"):
+    elif isinstance(load, Closed | Open):
         over, level = ("concurrency", float(load.concurrency)) if load.kind == "closed" else ("rate", load.rate_per_s)
         yield Level(over, level, {key: spread.median for key, spread in entry.figures.items()})
 

@@ -70,13 +70,13 @@ def _with_quality(points: Sequence[Point], cost: Column) -> tuple[list[Point], t
 
 def _differ(points: Sequence[Point], quality: Column, task: str) -> bool:
     """Whether the quality of two recipes differs by more than what is drawn as equal."""
-    values = {p.recipe: value for p in points if (value := p.quality[quality.key, task]) > specs.least(quality)}
+    values = {p.recipe: value for p in points if (value := p.quality[quality.key, task]) > quality.axis_min}
     return len(set(values.values())) > 1
 
 
 def _pareto(points: Sequence[Point], x: Column, y: Column, task: str, load: str, colours: Mapping[str, str]) -> Spec:
     xs = [p.metrics[x.key] * x.scale for p in points]
-    ys = [max(p.quality[y.key, task] * y.scale, specs.least(y)) for p in points]
+    ys = [max(p.quality[y.key, task] * y.scale, y.axis_min) for p in points]
     families = {p.family for p in points}
     drawn_colours = {family: colour for family, colour in colours.items() if family in families}
     spec = specs.pareto(drawn_colours, specs.shapes(p.engine for p in points))
@@ -148,7 +148,7 @@ def _ecdfs(distributions: Sequence[Distribution]) -> Iterator[tuple[str, Spec]]:
                 "choice": d.choice,
                 "load": d.workload,
                 "share": share,
-                "value": max(value * column.scale, specs.least(column)),
+                "value": max(value * column.scale, column.axis_min),
             }
             for d in sorted(drawn, key=lambda d: _natural(d.workload))
             for share, value in d.curves[column.key]

@@ -105,11 +105,7 @@ def axis_columns(points: Sequence[Point]) -> tuple[list[Column], list[tuple[Colu
     """What x may be, and what y may be: a column and its task, those that most points have first."""
     costs = [c for c in X_AXES if any(c.key in p.metrics for p in points)]
     counts = Counter(key for p in points for key in p.quality)
-    axes = quality_axes()
-    tasks = {
-        c.key: sorted((task for key, task in counts if key == c.key), key=lambda t: -counts[c.key, t]) for c in axes
-    }
-    return costs, [(c, task) for c in axes for task in tasks[c.key]]
+    return costs, [(c, task) for c in quality_axes() for (key, task), _ in counts.most_common() if key == c.key]
 
 
 def axis_title(column: Column, task: str = "") -> str:
@@ -123,14 +119,9 @@ def is_log(column: Column) -> bool:
     return Group.LOG_AXIS in column.groups
 
 
-def least(column: Column) -> float:
-    """The smallest value, in the column's unit, that is drawn where it is; smaller ones lie on the edge."""
-    return column.axis_min
-
-
 def edge_label(column: Column) -> Spec:
     """The axis property that marks the edge's tick with a "≤"."""
-    prefix = f"datum.value == {least(column):g} ? '≤ ' : ''"
+    prefix = f"datum.value == {column.axis_min:g} ? '≤ ' : ''"
     return {"labelExpr": f"({prefix}) + format(datum.value, '{NUMBER}')"}
 
 
@@ -191,13 +182,13 @@ def pareto(colours: Mapping[str, str], shapes: Mapping[str, str]) -> Spec:
 def set_axis(encoding: Spec, column: Column, task: str, values: Sequence[float]) -> None:
     """Title and scale an axis of `pareto` for these values, in the column's unit."""
     encoding |= {"title": axis_title(column, task), "scale": scale_of(column, values)}
-    if least(column) and any(value <= least(column) for value in values):
+    if column.axis_min and any(value <= column.axis_min for value in values):
         encoding["axis"] = {**encoding["axis"], **edge_label(column)}
 
 
 def ecdf(colours: Mapping[str, str], column: Column) -> Spec:
     """The share of requests at or below a time: rows {choice, share (0..1), value (ms)}."""
-    edge = edge_label(column) if least(column) else {}
+    edge = edge_label(column) if column.axis_min else {}
     y = {
         "field": "share",
         "type": "quantitative",
@@ -218,7 +209,7 @@ def ecdf(colours: Mapping[str, str], column: Column) -> Spec:
 
 def scaling(colours: Mapping[str, str], over: str, title: str, limit: float = 0.0, *, linear: bool = False) -> Spec:
     """A metric against the load: rows {choice, level, value}; a line across at the SLO's limit (ms), if any."""
-    x_title = {"concurrency": "requests in flight", "rate": "requests per second asked"}[over]
+    x_title = {"concurrency": "requests in flight", "rate": "request rate (per second)"}[over]
     x_scale = {"type": "log", "base": 2, "nice": False, "padding": 12}
     y_scale = {"zero": True, "nice": True} if linear else {"type": "log", "nice": False, "padding": 12}
     lines: Spec = {

@@ -192,9 +192,9 @@ def _axis(column: Column, task: str | None = None) -> dict[str, Any]:
         "named": column.heading().strip(),
         "more": column.better == "higher",
         "log": specs.is_log(column),
-        "least": specs.least(column),
+        "least": column.axis_min,
         "sized": column in SIZE,
-        "edge": specs.edge_label(column) if specs.least(column) else {},
+        "edge": specs.edge_label(column) if column.axis_min else {},
     }
 
 
@@ -204,7 +204,7 @@ def _templates() -> dict[str, Any]:
         "config": [specs.config(dark=dark, font="system-ui, sans-serif") for dark in (False, True)],
         "pareto": specs.pareto({}, {}),
         "spread": {c.key: specs.ecdf({}, c) for c in DISTRIBUTIONS[:2]},
-        "least": {c.key: specs.least(c) for c in DISTRIBUTIONS[:2]},
+        "least": {c.key: c.axis_min for c in DISTRIBUTIONS[:2]},
         "load": {
             over: {c.key: specs.scaling({}, over, c.heading(), linear=c.better == "higher") for c in SCALING}
             for over in ("concurrency", "rate")

@@ -16,6 +16,7 @@ from bench.contract.columns import ADJUSTED, TESTED
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
+from bench.contract.workload import Offline, Trace
 from bench.measure.roofline import bound
 from bench.measure.sanity import CLIENT, marks
 from bench.measure.stats import holm, spread
@@ -244,7 +245,7 @@ def _words(result: Result, medians: Mapping[str, float], *, client: bool) -> dic
 
 def _sizes(cell: Cell) -> tuple[int, int, int] | None:
     load = cell.workload
-    return (load.batch, load.prompt_tokens, load.new_tokens) if load and not load.online else None
+    return (load.batch, load.prompt_tokens, load.new_tokens) if isinstance(load, Offline) else None
 
 
 def _note(result: Result) -> str:
@@ -253,7 +254,7 @@ def _note(result: Result) -> str:
     if load is None:
         cut = facts.get("truncated", 0)
         return f"{task_name(result.cell.what)}: {cut} of {facts['requests']} requests cut to max_length" if cut else ""
-    if facts.get("capped"):
+    if isinstance(load, Trace) and facts.get("capped"):
         context = result.artifact.audit.context if result.artifact else 0
         said.append(f"{facts['capped']} of {load.requests} requests cut to a context of {context}")
     if facts.get("prompts") in ("chat", "words"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 
 from bench.contract import plugins
 from bench.contract.columns import ADJUSTED, RECOVERY, TESTED, Column, Group, csv_only
@@ -112,6 +113,7 @@ COLUMNS = (
 _BY_KEY: Mapping[str, Column] = {column.key: column for column in COLUMNS}
 
 
+@cache
 def group(wanted: Group, *, csv: bool = False) -> tuple[Column, ...]:
     """The columns in any of the groups, with those of spreadsheets alone where `csv`."""
     return tuple(c for c in COLUMNS if wanted & c.groups and (csv or Group.CSV_ONLY not in c.groups))

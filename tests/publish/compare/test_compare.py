@@ -15,7 +15,7 @@ import pytest
 from bench.contract.errors import UserError
 from bench.contract.record import Gpu, Result
 from bench.contract.spec import Task
-from bench.contract.workload import Workload
+from bench.contract.workload import Offline, Workload
 from bench.publish.compare.compare import (
     BETTER,
     NO_DIFFERENCE,
@@ -35,7 +35,7 @@ from tests.publish.tables.test_build import CPU, LONG, bad, cell, made, scored, 
 from tests.publish.tables.test_divergence import diverged
 from tests.publish.tables.test_scores import _answered, _answers
 
-LOADS = [Workload(name=name) for name in ("one", "two", "three")]
+LOADS = [Offline(name=name) for name in ("one", "two", "three")]
 
 
 def rounds(
@@ -123,7 +123,7 @@ def test_what_rounds_cannot_tell_is_not_tested() -> None:
 def test_records_against_themselves_are_called_different_one_time_in_twenty() -> None:
     """1,000 A/A comparisons at 3 rounds: 2.5 to 6.5 % have a verdict; of ten cells each, as many any."""
     random, alarms, any_of_ten = np.random.default_rng(3), 0, 0
-    loads = [Workload(name=str(i)) for i in range(10)]
+    loads = [Offline(name=str(i)) for i in range(10)]
     for trial in range(1000):
         mine, theirs = random.lognormal(1.0, 0.03, (2, 3)).tolist()
         found = compared(rounds("a", mine), rounds("b", theirs))

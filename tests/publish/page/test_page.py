@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Mapping
@@ -179,6 +180,21 @@ def test_the_frontier_is_the_one_that_python_draws(file: Path, opened: Opened) -
             shown = [{"x": x, "y": y} for x, y in some]
             indexes = page.evaluate("([points, x, y]) => frontier(points, x, y)", [shown, *more])
             assert sorted(indexes) == sorted(frontier(some, more))
+
+
+def test_the_frontier_and_the_baseline_are_labelled(file: Path, opened: Opened) -> None:
+    """Of seventeen points these alone, by names that cover neither each other nor a point."""
+    with opened(file, at="#suite=reference&load=offline-b1-p128-n64&x=bits_per_weight") as page:
+        labels = page.locator("#c-pareto svg .mark-text.role-mark text")
+        boxes = {label.inner_html(): label.bounding_box() for label in labels.all() if label.inner_html()}
+        assert {"baseline", "gguf-f16", "gguf-q8_0", "gguf-q3_k_m"} <= set(boxes)
+        assert not {"nf4", "gguf-q4_0", "gguf-q2_k"} & set(boxes)
+        rectangles = [(b["x"], b["y"], b["x"] + b["width"], b["y"] + b["height"]) for b in boxes.values() if b]
+        assert not any(
+            a[0] < b[2] and b[0] < a[2] and a[1] + 2 < b[3] and b[1] + 2 < a[3]
+            for a, b in itertools.combinations(rectangles, 2)
+        )
+        assert not any(a[0] < p["left"] < a[2] and a[1] < p["top"] < a[3] for a in rectangles for p in points(page))
 
 
 def test_latency_and_load_are_drawn_where_there_are_any(file: Path, opened: Opened) -> None:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from bench.cli.reports import app
 from bench.contract import wire
 from bench.contract.record import Result
+from bench.contract.workload import Offline
 from bench.store import Store
 
 from .conftest import Opened
@@ -34,7 +35,7 @@ def many() -> Iterator[Result]:
     for device, suite, recipe, engine, what in cells:
         like = load if what else task
         cell = like.cell
-        kind = cell.workload and replace(cell.workload, prompt_tokens=100 + what)
+        kind = replace(cell.workload, prompt_tokens=100 + what) if isinstance(cell.workload, Offline) else None
         assert like.artifact is not None
         audit = replace(like.artifact.audit, bits_per_weight=2 + shuffled.random() * 30)
         yield replace(

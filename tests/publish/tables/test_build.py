@@ -14,14 +14,14 @@ from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Audit, Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task
-from bench.contract.workload import Workload
+from bench.contract.workload import Offline, Workload
 from bench.measure.stats import spread
 from bench.publish.tables.build import build, render
 from bench.publish.tables.columns import DASH, SERVING, format_figure, format_percent, number
 from bench.store import Store
 
 CPU = Hardware("cpu", "cpu-x-2c-8gib", "X", 2**33, "X", 2, 2**33, (), "float32", "Linux")
-LOAD, LONG = Workload(name="short"), Workload(name="long", new_tokens=256)
+LOAD, LONG = Offline(name="short"), Offline(name="long", new_tokens=256)
 PPL = Task("perplexity", name="perplexity-stdlib-hf-512")
 
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from bench.contract.record import Result
-from bench.contract.workload import Slo, Workload
+from bench.contract.workload import Closed, Search, Slo, Sweep, Trace, Workload
 from bench.publish.tables.build import build, render
 from tests.publish.tables.test_build import served
 
 SIZES: dict[str, Any] = {"prompt_tokens": 8, "new_tokens": 8}
-SWEEP = Workload(kind="sweep", **SIZES)
-SEARCH = Workload(kind="search", rate_per_s=1.0, slo=Slo(ttft_s=0.5), **SIZES)
-TRACE = Workload(kind="trace", path="conv.csv", requests=500)
+SWEEP = Sweep(**SIZES)
+SEARCH = Search(rate_per_s=1.0, slo=Slo(ttft_s=0.5), **SIZES)
+TRACE = Trace(path="conv.csv", requests=500)
 
 
 def _online(what: Workload, round_: int, metrics: dict[str, float], **facts: Any) -> Result:
@@ -71,7 +71,7 @@ def test_what_was_cut_of_a_trace_is_said() -> None:
 
 def test_prompts_that_are_about_as_long_are_said() -> None:
     """Where a server takes text and nobody has its tokenizer, a length is a wish."""
-    closed = Workload(kind="closed")
+    closed = Closed()
 
     assert "not exactly" in render(build([_online(closed, 0, {}, prompts="words")]), "md")
     assert "not exactly" not in render(build([_online(closed, 0, {}, prompts="ids")]), "md")
@@ -88,8 +88,8 @@ def test_a_late_client_at_any_level_is_marked() -> None:
 
 def test_goodput_has_a_column_where_a_limit_was_given() -> None:
     """And none elsewhere; csv has the tails that a page has no room for."""
-    with_slo = build([_online(Workload(kind="closed"), 0, {"goodput_per_s": 11.0})])
-    without = build([_online(Workload(kind="closed"), 0, {})])
+    with_slo = build([_online(Closed(), 0, {"goodput_per_s": 11.0})])
+    without = build([_online(Closed(), 0, {})])
     heads = next(csv.reader(io.StringIO(render(without, "csv"))))
 
     assert "goodput /s ↑" in render(with_slo, "md")
@@ -99,7 +99,7 @@ def test_goodput_has_a_column_where_a_limit_was_given() -> None:
 
 def test_a_narrow_terminal_shows_medians_whole() -> None:
     """No figure is broken over lines; what is left out is said, and a wide terminal has it."""
-    table = build([_online(Workload(kind="closed"), i, {}) for i in range(3)])
+    table = build([_online(Closed(), i, {}) for i in range(3)])
     narrow, wide = render(table, "terminal", 100), render(table, "terminal", 220)
 
     assert "(20.0–22.0)" not in narrow  # noqa: RUF001
