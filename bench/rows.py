@@ -70,10 +70,10 @@ def _row(record: Result) -> dict[str, Any]:
     row: dict[str, Any] = {
         "device": record.hardware.slug,
         "suite": record.suite,
-        "model": cell.model.shown,
+        "model": cell.model.display_name,
         "recipe": cell.recipe.name,
         "engine": cell.engine.title,
-        "measurement": cell.what,
+        "measurement": cell.measurement,
         "kind": "workload" if cell.workload else "task" if cell.task else "artifact",
         "round": record.round,
         "status": record.status,

@@ -1,4 +1,4 @@
-"""What the load client reads against the scripted server's own log, and how many tokens it can take.
+"""What the load client measures against the scripted server's own log, and how many tokens it can take.
 
 Run from the repository's root: `python -m benchmarks.client_capacity`. The server has one core, the client
 process the other. Timing: closed loop, TTFT 50 ms, ITL 10 ms; each error is the client's figure less the one
@@ -56,55 +56,55 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the client runs."""
+class Core:
+    """Which core the client runs on, and whether before all other work of the machine."""
 
-    core: int
+    number: int
     realtime: bool
 
-    def take(self) -> None:
-        place(self.core, realtime=self.realtime)
+    def pin(self) -> None:
+        place(self.number, realtime=self.realtime)
 
 
 def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--concurrency", type=int, nargs="*", default=list(_TTFT_TARGET_MS))
-    words.add_argument("--runs", type=int, default=2)
-    words.add_argument("--tokens", type=int, default=64, help="of each answer, in the timed runs")
-    words.add_argument("--cores", type=int, nargs=2, default=(0, 1), help="the server's and the client's")
-    words.add_argument("--realtime", action="store_true", help="before all other work of the machine")
-    given = words.parse_args()
-    server_core, client = given.cores[0], Place(given.cores[1], given.realtime)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--concurrency", type=int, nargs="*", default=list(_TTFT_TARGET_MS))
+    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=64, help="of each answer, in the timed runs")
+    parser.add_argument("--cores", type=int, nargs=2, default=(0, 1), help="the server's and the client's")
+    parser.add_argument("--realtime", action="store_true", help="before all other work of the machine")
+    arguments = parser.parse_args()
+    server_core, client = arguments.cores[0], Core(arguments.cores[1], arguments.realtime)
     timed, absorbed = [], []
-    print(f"load average {os.getloadavg()[0]:.1f}, {'SCHED_FIFO' if given.realtime else 'SCHED_OTHER'}")
-    with running(server_core, realtime=given.realtime, ttft_s=_TTFT_S, itl_s=_ITL_S) as server:
+    print(f"load average {os.getloadavg()[0]:.1f}, {'SCHED_FIFO' if arguments.realtime else 'SCHED_OTHER'}")
+    with running(server_core, realtime=arguments.realtime, ttft_s=_TTFT_S, itl_s=_ITL_S) as server:
         print("".join(f"{title:>13}" for title, _, _ in _COLUMNS))
-        for concurrency in [c for c in given.concurrency for _ in range(given.runs)]:
-            timed.append(timing(server, concurrency, given.tokens, client))
+        for concurrency in [c for c in arguments.concurrency for _ in range(arguments.runs)]:
+            timed.append(timing(server, concurrency, arguments.tokens, client))
             print("".join(f"{timed[-1][name]:>13{form}}" for _, name, form in _COLUMNS), flush=True)
-    with running(server_core, realtime=given.realtime) as server:
-        for _ in range(given.runs):
+    with running(server_core, realtime=arguments.realtime) as server:
+        for _ in range(arguments.runs):
             absorbed.append(capacity(server, client))
             print("  ".join(f"{name} {value:.5g}" for name, value in absorbed[-1].items()), flush=True)
-    print(json.dumps({"realtime": given.realtime, "timing": timed, "capacity": absorbed}))
+    print(json.dumps({"realtime": arguments.realtime, "timing": timed, "capacity": absorbed}))
 
 
-def timing(server: Scripted, concurrency: int, tokens: int, where: Place) -> dict[str, Any]:
+def timing(server: Scripted, concurrency: int, tokens: int, client: Core) -> dict[str, Any]:
     """One closed loop of 2 warm-up and 6 measured requests for each stream, at least 20 measured."""
     measured = max(20, 6 * concurrency)
-    answer, log, start_s = load(server, concurrency, measured, tokens, where)
+    answer, log, start_s = load(server, concurrency, measured, tokens, client)
     pairs = [(s.trace, log[str(s.trace.request)]) for s in answer.measured]
     lags = [
-        1e3 * (answer.zero_s + seen - sent)
+        1e3 * (answer.zero_s + received - sent)
         for trace, entry in pairs
-        for seen, sent in zip(trace.token_s, entry.token_s, strict=True)
+        for received, sent in zip(trace.token_s, entry.token_s, strict=True)
     ]
     gaps = [1e3 * gap for trace, _ in pairs for gap in itl_s(trace)]
     true_gaps = [1e3 * (b - a) for _, entry in pairs for a, b in pairwise(entry.token_s)]
     ttft = median(ttft_s(trace) for trace, _ in pairs)
     tpot = median(t for trace, _ in pairs if (t := tpot_s(trace)) is not None)
     true_tpot = median((e.token_s[-1] - e.token_s[0]) / (len(e.token_s) - 1) for _, e in pairs)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "concurrency": concurrency,
         "ttft_error_ms": 1e3 * (ttft - median(e.token_s[0] - e.received_s for _, e in pairs)),
         "tpot_error_ms": 1e3 * (tpot - true_tpot),
@@ -119,12 +119,12 @@ def timing(server: Scripted, concurrency: int, tokens: int, where: Place) -> dic
         "preempted": answer.health.preempted,
         "start_s": start_s,
     }
-    return {**found, "misses": _misses(found)}
+    return {**figures, "misses": _misses(figures)}
 
 
-def capacity(server: Scripted, where: Place, streams: int = 64, tokens: int = 1024) -> dict[str, float]:
+def capacity(server: Scripted, client: Core, streams: int = 64, tokens: int = 1024) -> dict[str, float]:
     """Tokens/s and CPU per 1,000 tokens over the window, ITL 0, every answer checked against its usage."""
-    answer, _, _ = load(server, streams, 8 * streams, tokens, where)
+    answer, _, _ = load(server, streams, 8 * streams, tokens, client)
     inside = [t for s in (*answer.warmup, *answer.measured) for t in s.trace.token_s if 0 <= t < answer.window_s]
     return {
         "streams": streams,
@@ -137,7 +137,7 @@ def capacity(server: Scripted, where: Place, streams: int = 64, tokens: int = 10
 
 
 def load(
-    server: Scripted, streams: int, measured: int, tokens: int, where: Place
+    server: Scripted, streams: int, measured: int, tokens: int, client: Core
 ) -> tuple[LoadAnswer, dict[str, Logged], float]:
     """Run the load process: its answer, the server's log, seconds from the command to the first request."""
     server.reset()
@@ -151,7 +151,7 @@ def load(
             [sys.executable, "-m", "bench.load.client", str(job), str(file)],
             cwd=_ROOT,
             check=True,
-            preexec_fn=where.take,
+            preexec_fn=client.pin,
         )
         answer = read_answer(file)
     if answer.error or answer.failures:
@@ -167,16 +167,16 @@ def _server_in_flight(answer: LoadAnswer, log: Sequence[Logged]) -> float:
     return sum(max(0.0, span) for span in inside) / answer.window_s
 
 
-def _misses(found: dict[str, Any]) -> str:
+def _misses(figures: dict[str, Any]) -> str:
     """The targets that this run did not meet, by name."""
     bounds = {
-        "TTFT": abs(found["ttft_error_ms"]) <= _TTFT_TARGET_MS.get(found["concurrency"], 2.0),
-        "TPOT": abs(found["tpot_error_ms"]) <= 0.05,
-        "gap": abs(found["gap_p99_ms"] - found["server_gap_p99_ms"]) <= 2.0,
-        "load": found["in_flight"] >= found["concurrency"] * 254 / 256,
-        "start": found["start_s"] < 1.0,
+        "TTFT": abs(figures["ttft_error_ms"]) <= _TTFT_TARGET_MS.get(figures["concurrency"], 2.0),
+        "TPOT": abs(figures["tpot_error_ms"]) <= 0.05,
+        "gap": abs(figures["gap_p99_ms"] - figures["server_gap_p99_ms"]) <= 2.0,
+        "load": figures["in_flight"] >= figures["concurrency"] * 254 / 256,
+        "start": figures["start_s"] < 1.0,
     }
-    return ",".join(name for name, held in bounds.items() if not held) or "none"
+    return ",".join(name for name, met in bounds.items() if not met) or "none"
 
 
 if __name__ == "__main__":

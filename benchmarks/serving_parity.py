@@ -43,11 +43,9 @@ import math
 import os
 import random
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -57,36 +55,19 @@ from tokenizers import Tokenizer
 
 from bench.contract import plugins
 from bench.contract.spec import Model
-from bench.envs import environment
-from bench.load.job import ClosedSchedule, Endpoint, LoadJob, Request
 from bench.machine import hardware as machine
 from bench.measure import stats
-from bench.measure.latency import stamps, ttft_s
-from bench.measure.online_load import online_metrics
 from bench.models import resolve
 from bench.process import server as serving
-from bench.process import supervisor
 from bench.process.server import Live
-from bench.run import artifacts, online
+from bench.run import artifacts
 from bench.suite import config
+from benchmarks.serving_clients import Load, RequestTiming, Turn, engine_environment, guidellm, ours, vllm
 from eval import corpora
 
 _ROOT = Path(__file__).resolve().parents[1]
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-_TIMEOUT_S = 600.0
-# llama-server drops a connection after a streamed answer and does not say so beforehand. Without this our
-# client connects anew and sends again; vLLM's, whose library repeats no POST, counts failed requests.
-_CLOSE = {"Connection": "close"}
 _METRICS = {"ttft_ms": "TTFT, ms", "tpot_ms": "TPOT, ms", "tok_per_s": "output tok/s"}
 _LIMIT, _TTFT_LIMIT_MS, _RIGHT = 0.02, 2.0, 0.01
-# `vllm bench serve` without its entry point, which needs a package that is called vllm.
-_VLLM = """
-from vllm.benchmarks import serve
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-words = FlexibleArgumentParser()
-serve.add_cli_args(words)
-serve.main(words.parse_args())
-"""
 _LINE = re.compile(
     r"^(\d+)\.(\d+)\.(\d+)\.(\d+) I slot +(?:launch_slot_|print_timing): id +\d+ \| task (\d+) \| +"
     r"(processing|(?:prompt )?eval time = +([\d.]+) ms / +(\d+) tokens)",
@@ -94,93 +75,69 @@ _LINE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class RequestTiming:
-    """One request as a client or the server saw it; seconds on any clock."""
-
-    sent_s: float
-    ttft_s: float
-    last_s: float
-    prompt_tokens: int
-    tokens: int
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What one client says of one turn: every request, and the figures that it prints, as in _METRICS."""
-
-    requests: list[RequestTiming]
-    printed: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Load:
-    """What every client is asked to do in one turn."""
-
-    url: str
-    model: str
-    tokenizer: Path
-    texts: Sequence[str]
-    prompt_tokens: int
-    new_tokens: int
-    concurrency: int
-
-
 def main() -> None:
-    given = _words().parse_args()
+    arguments = _parser().parse_args()
     clients: dict[str, Callable[[Load], Turn]] = {"ours": ours, "vllm bench": vllm}
-    if given.guidellm:
-        clients["guidellm"] = partial(guidellm, program=str(Path(given.guidellm).absolute()))
-    rounds = list(_rounds(clients, given))
+    if arguments.guidellm:
+        clients["guidellm"] = partial(guidellm, program=str(Path(arguments.guidellm).absolute()))
+    rounds = list(_rounds(clients, arguments))
     print(f"\nload average {os.getloadavg()[0]:.1f}\n")
-    wrong = [line for c in given.concurrency for line in report(c, [r[c] for r in rounds], list(clients))]
+    wrong = [line for c in arguments.concurrency for line in report(c, [r[c] for r in rounds], list(clients))]
     print("\n".join(["", *wrong]) if wrong else "\nnothing speaks against ours")
     print(json.dumps({"rounds": rounds, "wrong": wrong}))
     sys.exit(bool(wrong))
 
 
-def _words() -> argparse.ArgumentParser:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--guidellm", required=True, help="path of its program, or ''")
-    words.add_argument("--model", type=Path, default=_ROOT / "models" / "demo")
-    words.add_argument("--recipe", default="gguf-q4_k_m")
-    words.add_argument("--threads", type=int, default=1, help="of the server; the clients need a core too")
-    words.add_argument("--rounds", type=int, default=5)
-    words.add_argument("--concurrency", type=int, nargs="*", default=[1, 4])
-    words.add_argument("--requests", type=int, default=120, help="of a turn, beside warm-up; at most 250")
-    words.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
-    words.add_argument("--new", type=int, default=64, help="tokens of an answer")
-    return words
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--guidellm", required=True, help="path of its program, or ''")
+    parser.add_argument("--model", type=Path, default=_ROOT / "models" / "demo")
+    parser.add_argument("--recipe", default="gguf-q4_k_m")
+    parser.add_argument("--threads", type=int, default=1, help="of the server; the clients need a core too")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--concurrency", type=int, nargs="*", default=[1, 4])
+    parser.add_argument("--requests", type=int, default=120, help="of a turn, beside warm-up; at most 250")
+    parser.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
+    parser.add_argument("--new", type=int, default=64, help="tokens of an answer")
+    return parser
 
 
 def _rounds(
-    clients: Mapping[str, Callable[[Load], Turn]], given: argparse.Namespace
+    clients: Mapping[str, Callable[[Load], Turn]], arguments: argparse.Namespace
 ) -> Iterator[dict[int, dict[str, Any]]]:
     """Of each round, by concurrency, by client: its figures beside the server's."""
-    engine, env = plugins.load(plugins.ENGINES, "llamacpp"), _env("llamacpp")
+    engine, env = plugins.load(plugins.ENGINES, "llamacpp"), engine_environment("llamacpp")
     hardware = machine.detect("cpu")
-    resolved = resolve.resolve(Model(str(given.model)), fetch=False)
-    steps = artifacts.steps_for(config.recipe_named(given.recipe), hardware, resolved.format)
-    made = artifacts.make(steps, resolved, hardware, print)
-    tokenizer, corpus = Tokenizer.from_file(str(given.model / "tokenizer.json")), corpora.load("stdlib").text
-    options, port = engine.Options(threads=given.threads), serving.free_port()
-    server = engine.serve(made.folder, made.artifact, options, env.python, port, "cpu")
+    resolved = resolve.resolve(Model(str(arguments.model)), fetch=False)
+    steps = artifacts.steps_for(config.recipe_named(arguments.recipe), hardware, resolved.format)
+    artifact = artifacts.make(steps, resolved, hardware, print)
+    tokenizer, corpus = Tokenizer.from_file(str(arguments.model / "tokenizer.json")), corpora.load("stdlib").text
+    options, port = engine.Options(threads=arguments.threads), serving.free_port()
+    server = engine.serve(artifact.folder, artifact.artifact, options, env.python, port, "cpu")
     with serving.running(server, port, env, "cpu") as live:
         log = _Log(live)
-        for number in range(-1, given.rounds):
-            found: dict[int, dict[str, Any]] = {}
-            for concurrency in given.concurrency:
-                count = given.requests + 2 * concurrency
-                texts = list(_texts(tokenizer, corpus, given.prompt, count, f"{number}/{concurrency}"))
-                load = Load(live.url, server.model, given.model.resolve(), texts, given.prompt, given.new, concurrency)
+        for number in range(-1, arguments.rounds):
+            figures: dict[int, dict[str, Any]] = {}
+            for concurrency in arguments.concurrency:
+                count = arguments.requests + 2 * concurrency
+                texts = list(_texts(tokenizer, corpus, arguments.prompt, count, f"{number}/{concurrency}"))
+                load = Load(
+                    live.url,
+                    server.model,
+                    arguments.model.resolve(),
+                    texts,
+                    arguments.prompt,
+                    arguments.new,
+                    concurrency,
+                )
                 names = list(clients) if number >= 0 else ["ours"]  # which warms the server up
-                turn, found[concurrency] = number % len(names), {}
+                turn, figures[concurrency] = number % len(names), {}
                 for name in names[turn:] + names[:turn]:
-                    found[concurrency][name] = one = _figures(clients[name](load), log.new(), load)
-                    figures = (f"{one['aligned'][m]:.4g} (server {one['server'][m]:.4g})" for m in _METRICS)
-                    print(f"round {number}, {concurrency} in flight, {name}:", *figures, flush=True)
+                    figures[concurrency][name] = one = _figures(clients[name](load), log.new(), load)
+                    columns = (f"{one['aligned'][m]:.4g} (server {one['server'][m]:.4g})" for m in _METRICS)
+                    print(f"round {number}, {concurrency} in flight, {name}:", *columns, flush=True)
             if number >= 0:
-                yield found
+                yield figures
 
 
 def _texts(tokenizer: Tokenizer, corpus: str, length: int, count: int, seed: str) -> Iterator[str]:
@@ -195,95 +152,6 @@ def _texts(tokenizer: Tokenizer, corpus: str, length: int, count: int, seed: str
             yield text
 
 
-def ours(load: Load) -> Turn:
-    requests = tuple(Request(load.new_tokens, text=text) for text in load.texts)
-    job = LoadJob(Endpoint(load.url, load.model, headers=_CLOSE), requests, ClosedSchedule(load.concurrency))
-    answer = online.apply(job, timeout_s=_TIMEOUT_S)
-    if answer.error or answer.failures:
-        sys.exit(f"our requests failed: {answer.error or answer.failures}")
-    every = [*answer.warmup, *answer.measured]
-    found = online_metrics([s.trace for s in every], {"window_s": answer.window_s})
-    timings = [
-        RequestTiming(t.sent_s, ttft_s(t), stamps(t)[-1], s.usage_prompt_tokens or 0, s.usage_tokens or 0)
-        for s in every
-        for t in [s.trace]
-    ]
-    return Turn(timings, (1e3 * found["ttft_s"], 1e3 * found["tpot_s"], found["output_tok_per_s"]))
-
-
-def vllm(load: Load) -> Turn:
-    """It counts tokens by the tokenizer: usage in an event with a choice, as llama-server's, it skips."""
-    with supervisor.scratch() as scratch:
-        _write(load, scratch / "prompts.jsonl")
-        words = {
-            "--backend": "openai",
-            "--base-url": load.url,
-            "--model": load.model,
-            "--tokenizer": load.tokenizer,
-            "--dataset-name": "custom",
-            "--dataset-path": "prompts.jsonl",
-            "--custom-output-len": load.new_tokens,
-            "--num-prompts": len(load.texts),
-            "--max-concurrency": load.concurrency,
-            "--temperature": 0,
-            "--result-filename": "out.json",
-            "--header": "Connection=close",
-        }
-        plain = ("--skip-chat-template", "--disable-shuffle", "--ignore-eos", "--save-result", "--save-detailed")
-        env = _env("vllm")
-        argv = [env.python, "-c", _VLLM, *_flat(words), *plain]
-        _run(argv, supervisor.variables(env, "cpu") | _OFFLINE, scratch)
-        said = json.loads((scratch / "out.json").read_text())
-    if said["failed"]:
-        sys.exit(f"{said['failed']} requests of vllm bench serve failed: {max(said['errors'])[-500:]}")
-    fields = ("start_times", "ttfts", "latencies", "input_lens", "output_lens")
-    requests = [
-        RequestTiming(start, ttft, start + latency, prompt, tokens)
-        for start, ttft, latency, prompt, tokens in zip(*(said[name] for name in fields), strict=True)
-    ]
-    return Turn(requests, (said["median_ttft_ms"], said["median_tpot_ms"], said["output_throughput"]))
-
-
-def guidellm(load: Load, *, program: str) -> Turn:
-    """It asks for `ignore_eos` by itself where a row says how many tokens are wanted."""
-    with supervisor.scratch() as scratch:
-        _write(load, scratch / "prompts.jsonl")
-        backend = {
-            "kind": "openai_http",
-            "target": load.url,
-            "model": load.model,
-            "request_format": "/v1/completions",
-            "extras": {"headers": _CLOSE, "body": {"temperature": 0}},
-        }
-        words = {
-            "--backend": json.dumps(backend),
-            "--profile": f"kind=concurrent,streams={load.concurrency}",
-            "--constraint": f"kind=max_requests,count={len(load.texts)}",
-            "--data": "kind=json_file,path=prompts.jsonl",
-            "--output": "kind=json,path=out.json",
-        }
-        _run([program, "run", *_flat(words), "--disable-console"], {**os.environ, **_OFFLINE}, scratch)
-        said = json.loads((scratch / "out.json").read_text())["benchmarks"][0]
-    rows = said["requests"]["successful"]
-    if len(rows) != len(load.texts):
-        sys.exit(f"guidellm completed {len(rows)} of {len(load.texts)} requests")
-    requests = [
-        RequestTiming(
-            row["request_start_time"],
-            row["time_to_first_token_ms"] / 1e3,
-            row["info"]["timings"]["last_token_iteration"],
-            row["prompt_tokens"],
-            row["output_tokens"],
-        )
-        for row in rows
-    ]
-    ttft, itl, rate = (
-        said["metrics"][name]["successful"]
-        for name in ("time_to_first_token_ms", "inter_token_latency_ms", "output_tokens_per_second")
-    )
-    return Turn(requests, (ttft["median"], itl["median"], rate["mean"]))
-
-
 class _Log:
     """The server's log, read a turn at a time."""
 
@@ -293,19 +161,19 @@ class _Log:
     def new(self) -> list[RequestTiming]:
         """The requests that were served since the last call, in the order in which they were taken up."""
         time.sleep(0.3)  # its last lines are on their way
-        found: dict[int, dict[str, tuple[float, float, int]]] = {}
+        tasks: dict[int, dict[str, tuple[float, float, int]]] = {}
         for line in _LINE.finditer(self.live.log_text):
             minute, second, milli, micro, task, what, spent_ms, tokens = line.groups()
             now_s = 60 * int(minute) + int(second) + int(milli) / 1e3 + int(micro) / 1e6
             if int(task) > self.last:
-                of = found.setdefault(int(task), {})
+                of = tasks.setdefault(int(task), {})
                 of[what[:6]] = (now_s, float(spent_ms or 0) / 1e3, int(tokens or 0))
-        self.last = max(found, default=self.last)
-        return [_request(found[task]) for task in sorted(found)]
+        self.last = max(tasks, default=self.last)
+        return [_request(tasks[task]) for task in sorted(tasks)]
 
 
-def _request(said: Mapping[str, tuple[float, float, int]]) -> RequestTiming:
-    (sent_s, _, _), (_, _, prompt), (end_s, eval_s, tokens) = said["proces"], said["prompt"], said["eval t"]
+def _request(lines: Mapping[str, tuple[float, float, int]]) -> RequestTiming:
+    (sent_s, _, _), (_, _, prompt), (end_s, eval_s, tokens) = lines["proces"], lines["prompt"], lines["eval t"]
     return RequestTiming(sent_s, end_s - eval_s - sent_s, end_s, prompt, tokens)
 
 
@@ -387,30 +255,6 @@ def _verdict(metric: str, streams: int, pair: Sequence[stats.Spread], off: tuple
 
 def _shown(values: stats.Spread, form: str) -> str:
     return f"{form.format(values.median)} ({form.format(values.low)} to {form.format(values.high)})"
-
-
-def _write(load: Load, file: Path) -> None:
-    rows = ({"prompt": text, "output_tokens_count": load.new_tokens} for text in load.texts)
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _flat(words: Mapping[str, object]) -> list[str]:
-    return [str(word) for pair in words.items() for word in pair]
-
-
-def _env(name: str) -> environment.Environment:
-    found = environment.find(name)
-    if found is None:
-        sys.exit(f"the environment {name} is not built: python -m bench envs build {name}")
-    return found
-
-
-def _run(argv: list[str], variables: Mapping[str, str], folder: Path) -> None:
-    done = subprocess.run(
-        argv, cwd=folder, env=variables, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(argv)[:100]} failed: {(done.stderr or done.stdout)[-1500:]}")
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def _measured(plan: Plan, progress: Progress) -> Result:
     runner.run(plan, store, progress, retry_failed=True)
     (result,) = records.current(plan, store)
     if result.status != "ok":
-        raise UserError(f"{result.cell.what} of {result.cell.model.label}: {result.reason}")
+        raise UserError(f"{result.cell.measurement} of {result.cell.model.label}: {result.reason}")
     return result
 
 

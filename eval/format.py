@@ -29,14 +29,14 @@ _CHANGES = (
 def one(result: Result) -> str:
     """A record: its metrics, then its receipts."""
     cell = result.cell
-    head = f"{cell.what} of {cell.model.label} in {cell.engine.title} on {result.hardware.name}"
+    head = f"{cell.measurement} of {cell.model.label} in {cell.engine.title} on {result.hardware.name}"
     return "\n".join([head, "", _grid(["metric", "value", "95 %"], _rows(result.metrics)), *_receipts(result)])
 
 
 def two(base: str, theirs: Result | None, mine: Result, change: Mapping[str, float]) -> str:
     """Two records of one task side by side, and the change over the same items."""
     other = mine.cell
-    head = f"{other.what}: {other.model.label} in {other.engine.title} against {base}"
+    head = f"{other.measurement}: {other.model.label} in {other.engine.title} against {base}"
     if theirs is None:  # the task measures `mine` against the base
         return "\n".join([head, "", _grid(["metric", "value", "95 %"], _rows(mine.metrics)), *_receipts(mine)])
     head += f" in {theirs.cell.engine.title}"

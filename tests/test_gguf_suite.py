@@ -161,7 +161,7 @@ def test_what_is_wrong_with_a_file_is_one_sentence(
     typo = ["--method", "gguf", "--type", "q4_k_x", "-o", str(tmp_path / "out")]
     said["type"] = command("quantize", "models/demo", *typo)
 
-    words = {"cut": "cut short", "head": "cut short", "text": "no GGUF", "whole": "context", "type": "q4_k_x"}
+    words = {"cut": "cut short", "head": "cut short", "text": "not a GGUF file", "whole": "context", "type": "q4_k_x"}
     for name, done in said.items():
         assert done.returncode == 2, (name, done.stderr)
         lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]

@@ -50,12 +50,12 @@ _SHARED: dict[str, tuple[str, ...]] = {
 # Plugins import these in every environment. (A room is held by its own __init__ too.)
 _STANDARD_LIBRARY_ONLY = ("bench.contract", "bench.formats")
 _ALONE = {  # they run in every environment
-    "bench.process.worker": ("bench.contract", "bench.machine.ceiling"),
+    "bench.process.worker": ("bench.contract", "bench.formats", "bench.machine.ceiling"),
     "bench.process.worker_main": ("bench.contract", "bench.process.worker"),
 }
 _ROOMS_REFUSED = {"utils", "common", "helpers", "core", "base"}
 _MOST_FILES = 20
-_MOST_LINES = 430
+_MOST_LINES = 400
 
 
 def _modules(root: Path) -> Iterator[tuple[str, Path]]:

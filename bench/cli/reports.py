@@ -127,7 +127,7 @@ def predict(
     from bench.suite import config
 
     asked = config.load_suite(suite, overrides or ())
-    measured = predictor.known(Store(results).all())
+    measured = predictor.calibration_set(Store(results).all())
     found = predictor.predict(asked, gpu, measured, only=only, engine=engine)
     if as_json:
         typer.echo(predictions.as_json(found, measured, gpu), nl=False)

@@ -72,9 +72,9 @@ def run(
         planned = _plan(suite, only, engine, device, rounds, overrides, fetch=progress.doing)
         store = Store(results)
         tally = runner.run(planned, store, progress, retry_failed=retry == "failed")
-    folders, spent_s = _record_folders(results, planned), progress.spent_s
+    folders, spent_s = _record_folders(results, planned), progress.elapsed_s
     summary = {
-        "rounds": {"ok": 0, "failed": 0, "unsupported": 0, **tally.done, "kept": tally.kept},
+        "rounds": {"ok": 0, "failed": 0, "unsupported": 0, **tally.done, "kept": tally.recorded},
         "time_s": round(spent_s, 1),
         "records": folders,
     }
@@ -82,7 +82,7 @@ def run(
     if not quiet:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.done.items()))
         ran = counts or "nothing left to run"
-        say(f"Rounds: {ran}; {tally.kept} recorded before. Time: {progress.spent}. Records: {', '.join(folders)}")
+        say(f"Rounds: {ran}; {tally.recorded} recorded before. Time: {progress.elapsed}. Records: {', '.join(folders)}")
     if tally.done["failed"]:
         say(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {_log()}")
 

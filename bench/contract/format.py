@@ -18,7 +18,7 @@ class Format(Protocol):
     engine converts to the type it computes in: "all", those that are "unquantized" (embeddings, norms), or
     "none", where all are used as they are stored. FILES: patterns of the files that hold weights, DOWNLOADED:
     whether those of a Hub repository are fetched. SUFFIX: of a file that is a model by itself; `folder` may be
-    such a file.
+    such a file. TOKENIZER_ENV: the environment where the tokenizer in the model's file can be read.
     """
 
     FORMATS: tuple[str, ...]
@@ -26,6 +26,7 @@ class Format(Protocol):
     FILES: tuple[str, ...]
     DOWNLOADED: bool = True
     SUFFIX: str = ""
+    TOKENIZER_ENV: str = ""
 
     @abstractmethod
     def detect(self, folder: Path) -> str | None:
@@ -64,4 +65,9 @@ class Format(Protocol):
     @required_if(lambda plugin: bool(plugin.SUFFIX))
     def several_models(self, names: Sequence[str]) -> str:
         """A phrase for files of these names where they are more than one model; "" where they are one."""
+        raise NotImplementedError
+
+    @required_if(lambda plugin: bool(plugin.TOKENIZER_ENV))
+    def tokenizer(self, folder: Path, out: Path) -> None:
+        """Write the tokenizer of the model, as files that Transformers reads, into `out`. Runs in TOKENIZER_ENV."""
         raise NotImplementedError

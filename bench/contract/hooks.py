@@ -1,4 +1,4 @@
-"""What a plugin has to offer, and what it may: one table a role.
+"""What a plugin has to offer, and what it may: one table a role (of formats, in `bench.contract.format`).
 
 A plugin is a module, or a package, of the folder of its role; the file's name is its name in a suite. Its
 hooks are its public functions and constants (in capitals), and each class below is the table of a role's
@@ -52,10 +52,7 @@ def condition_of(hook: Callable[..., Any]) -> Callable[[Any], bool] | None:
 
 @dataclass(frozen=True)
 class DecodeStep:
-    """One decode step of a batch.
-
-    When its tokens were on the host (time.perf_counter), and one token per sequence.
-    """
+    """One decode step of a batch: when its tokens were on the host (time.perf_counter), and one per sequence."""
 
     time_s: float
     tokens: tuple[int, ...]
@@ -271,10 +268,7 @@ class Method(Protocol):
 
     @required_if(lambda method: not plugin_has(method, "train"))
     def apply(self, folder: Path, options: Any, out: Path, device: str) -> Mapping[str, Any]:
-        """Write the compressed model into the empty folder `out`.
-
-        Return what is worth recording (JSON values).
-        """
+        """Write the compressed model into the empty folder `out`; return what is worth recording (JSON values)."""
         raise NotImplementedError
 
     def train(self, folder: Path, teacher: Path, options: Any, out: Path, device: str, work: Path) -> Mapping[str, Any]:
@@ -298,9 +292,9 @@ class Task(Protocol):
     One whose requests and scores come from a library has the environment of that as ENV: `build_requests` and
     `score_replies` run there, `evaluate` between them in the engine's environment. Requests are token ids,
     built once for all engines and recipes of a model. The facts of `evaluate` are then replies; those of
-    `score_replies` are what is recorded. PATHS: options that name files or folders. TOKENIZERS: formats whose
-    tokenizer has to be got out first, and the environment where that can be done. COLUMNS: how tables show its
-    metrics and their changes against the baseline; a metric without a column is in the records alone.
+    `score_replies` are what is recorded. PATHS: options that name files or folders. COLUMNS: how
+    tables show its metrics and their changes against the baseline; a metric without a column is in the records
+    alone.
     """
 
     VERSION: int
@@ -308,7 +302,6 @@ class Task(Protocol):
     Options: type[Any]
     ENV: str = ""
     PATHS: tuple[str, ...] = ()
-    TOKENIZERS: Mapping[str, str] = {}
     COLUMNS: tuple[Column, ...] = ()
 
     @abstractmethod
@@ -353,11 +346,6 @@ class Task(Protocol):
     @required_if(lambda task: bool(task.ENV))
     def depends(self, options: Any) -> Any:
         """What the requests depend on beside the options and ENV, for a digest (JSON values)."""
-        raise NotImplementedError
-
-    @required_if(lambda task: bool(task.TOKENIZERS))
-    def tokenizer(self, folder: Path, out: Path) -> None:
-        """Write the tokenizer of a model without tokenizer.json into `out`; runs where TOKENIZERS says."""
         raise NotImplementedError
 
     @required_if(lambda task: bool(task.ENV))

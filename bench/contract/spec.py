@@ -28,7 +28,7 @@ class Model:
         return self.name or self.source.removeprefix("shape:").rstrip("/").rsplit("/", 1)[-1]
 
     @property
-    def shown(self) -> str:
+    def display_name(self) -> str:
         """The label as tables have it: nobody is to take dummy weights for the model."""
         return f"{self.label} (dummy weights)" if self.source.startswith("shape:") else self.label
 
@@ -128,7 +128,7 @@ class Cell:
     __pydantic_config__ = _CLOSED
 
     @property
-    def what(self) -> str:
+    def measurement(self) -> str:
         """The workload's or the task's name."""
         if self.workload is not None:
             return self.workload.title
@@ -137,4 +137,4 @@ class Cell:
     @property
     def title(self) -> str:
         """What `--only` matches: model/recipe/engine/workload-or-task."""
-        return f"{self.model.label}/{self.recipe.name}/{self.engine.title}/{self.what}"
+        return f"{self.model.label}/{self.recipe.name}/{self.engine.title}/{self.measurement}"

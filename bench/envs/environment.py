@@ -156,24 +156,26 @@ def identity(name: str) -> str:
 
 def find(name: str) -> Environment | None:
     """The environment if it is ready now; None when it has to be built."""
-    what = spec(name)
+    env_spec = spec(name)
     interpreter = sys.executable if name == "core" else _user_python(name)
     if interpreter is not None:
-        versions = _versions(interpreter, what.records)
-        return Environment(name, interpreter, identity(name), versions, what.variables)
-    ready = what.folder / "READY.json"
+        versions = _versions(interpreter, env_spec.records)
+        return Environment(name, interpreter, identity(name), versions, env_spec.variables)
+    ready = env_spec.folder / "READY.json"
     if not ready.exists():
         return None
     versions = json.loads(ready.read_text())["versions"]
-    return Environment(name, str(what.folder / "bin" / "python"), what.digest, versions, what.variables)
+    return Environment(name, str(env_spec.folder / "bin" / "python"), env_spec.digest, versions, env_spec.variables)
 
 
 def ensure(name: str, report: Report) -> Environment:
     """The environment, built if it has to be, with a line of progress for each thing pip does."""
     if (ready := find(name)) is not None:
         return ready
-    what = spec(name)
-    return build_once(what.folder, lambda: find(name), lambda folder: _build(what, folder, report), in_place=True)
+    env_spec = spec(name)
+    return build_once(
+        env_spec.folder, lambda: find(name), lambda folder: _build(env_spec, folder, report), in_place=True
+    )
 
 
 def tools(name: str, report: Report) -> Path:
@@ -181,13 +183,13 @@ def tools(name: str, report: Report) -> Path:
 
     They lie beside the environment's interpreter too, where its engine looks for them.
     """
-    what = spec(name)
-    if what.source is None or not what.source.tools:
+    env_spec = spec(name)
+    if env_spec.source is None or not env_spec.source.tools:
         raise UserError(f"environment '{name}' has no tools to build")
-    built = source_build.tools(what.source, Build(name, _log(what.folder), report))
-    if (what.folder / "READY.json").exists():
-        for tool in what.source.tools:
-            if not (link := what.folder / "bin" / tool).exists():
+    built = source_build.tools(env_spec.source, Build(name, _log(env_spec.folder), report))
+    if (env_spec.folder / "READY.json").exists():
+        for tool in env_spec.source.tools:
+            if not (link := env_spec.folder / "bin" / tool).exists():
                 link.symlink_to(built / tool)
     return built
 
@@ -235,35 +237,25 @@ def _versions(python: str, packages: tuple[str, ...]) -> dict[str, str]:
     return versions
 
 
-def _build(what: EnvSpec, folder: Path, report: Report) -> None:
+def _build(env_spec: EnvSpec, folder: Path, report: Report) -> None:
     """Create a venv in its final folder (its scripts hold its path) and mark it ready last."""
     began = time.monotonic()
-    build = Build(what.name, _log(folder), report)
+    build = Build(env_spec.name, _log(folder), report)
     build.log.unlink(missing_ok=True)
-    compiled = [str(source_build.wheel(what.source, build))] if what.source else []
+    compiled = [str(source_build.wheel(env_spec.source, build))] if env_spec.source else []
     python = str(folder / "bin" / "python")
     build.say(f"creating {folder}")
     build.step([sys.executable, "-m", "venv", str(folder)])
     constraints = folder / "constraints.txt"
-    constraints.write_text(what.pins)
-    install = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--no-input",
-        "--progress-bar",
-        "off",
-        "--disable-pip-version-check",
-        "-c",
-        str(constraints),
-    ]
-    build.step([*install, *what.requirements, *compiled])
-    if what.no_deps:
-        build.step([*install, "--no-deps", *what.no_deps])
-    if what.source:
-        source_build.copy_kept(what.source, folder)
-    versions = _versions(python, what.records)
+    constraints.write_text(env_spec.pins)
+    pip = [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off", "--disable-pip-version-check"]
+    install = [*pip, "-c", str(constraints)]
+    build.step([*install, *env_spec.requirements, *compiled])
+    if env_spec.no_deps:
+        build.step([*install, "--no-deps", *env_spec.no_deps])
+    if env_spec.source:
+        source_build.copy_kept(env_spec.source, folder)
+    versions = _versions(python, env_spec.records)
     wire.write(folder / "READY.json", wire.dumps({"versions": versions, "built_s": time.monotonic() - began}))
     build.say(f"ready in {time.monotonic() - began:.0f} s")
 

@@ -73,15 +73,9 @@ class SourceSpec:
 
 
 def parse(data: Mapping[str, Any]) -> SourceSpec:
-    return SourceSpec(
-        package=data["package"],
-        cmake=tuple(data["cmake"]),
-        cuda=tuple(data["cuda"]),
-        keeps=tuple(data["keeps"]),
-        tools=tuple(data["tools"]),
-        tools_folder=data["tools_folder"],
-        tools_cmake=tuple(data["tools_cmake"]),
-    )
+    """The `source:` of an environment's file, whose keys are the fields of SourceSpec."""
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return SourceSpec(**fields)
 
 
 def wheel(source: SourceSpec, build: Build) -> Path:

@@ -22,17 +22,12 @@ CHECKPOINT = "hf"  # weights as they are published: plain floats in safetensors
 _SHARED = frozenset({"architecture", "checkpoint", "counting", "folder", "gguf_reader", "sparsity"})
 
 
-def names() -> frozenset[str]:
-    """Every format there is a plugin for."""
-    return frozenset(_by_name(tuple(__path__)))
-
-
 def detect(folder: Path) -> str:
     """The format of the model in `folder`, which may be a file.
 
     Of a checkpoint that no plugin claims, the quant_method of its config. UserError where there is no config.
     """
-    for plugin in _plugins(tuple(__path__)):
+    for plugin in _plugins():
         if name := plugin.detect(folder):
             return name
     config = model_folder.read_config(folder)
@@ -71,8 +66,8 @@ def read_architecture(folder: Path) -> Architecture | None:
 
 def weight_files(*, downloaded: bool) -> list[str]:
     """Patterns of the files that hold weights in any format; with `downloaded` those fetched from the Hub."""
-    every = _plugins(tuple(__path__))
-    return sorted({pattern for plugin in every if plugin.DOWNLOADED or not downloaded for pattern in plugin.FILES})
+    chosen = (plugin for plugin in _plugins() if plugin.DOWNLOADED or not downloaded)
+    return sorted({pattern for plugin in chosen for pattern in plugin.FILES})
 
 
 def file_suffixes() -> tuple[str, ...]:
@@ -87,8 +82,18 @@ def files(path: Path) -> tuple[Path, ...]:
 
 def several_models(names: Sequence[str]) -> str:
     """A phrase for the files among `names` that are models by themselves, where they are several; else ""."""
-    found = (plugin.several_models([n for n in names if n.endswith(plugin.SUFFIX)]) for plugin in _single_file())
-    return next(filter(None, found), "")
+    phrases = (plugin.several_models([n for n in names if n.endswith(plugin.SUFFIX)]) for plugin in _single_file())
+    return next(filter(None, phrases), "")
+
+
+def tokenizer_env(name: str) -> str:
+    """The environment where the tokenizer in a model's file can be read; "" where a model has tokenizer files."""
+    return _plugin(name).TOKENIZER_ENV
+
+
+def write_tokenizer(folder: Path, out: Path) -> None:
+    """Write the tokenizer in the model's file into `out`; runs in `tokenizer_env`."""
+    _plugin(detect(folder)).tokenizer(folder, out)
 
 
 def holds_floats(name: str) -> bool:
@@ -102,28 +107,27 @@ def converts_floats(name: str) -> bool:
 
 
 def _single_file() -> list[Format]:
-    return [plugin for plugin in _plugins(tuple(__path__)) if plugin.SUFFIX]
+    return [plugin for plugin in _plugins() if plugin.SUFFIX]
 
 
 def _floats(name: str) -> str:
-    plugin = _by_name(tuple(__path__)).get(name)
+    plugin = _by_name().get(name)
     return plugin.FLOATS if plugin else "none"
 
 
 def _plugin(name: str) -> Format:
     """The plugin of a format; a checkpoint of a quant_method that none claims is read as packed ones are."""
-    by_name = _by_name(tuple(__path__))
+    by_name = _by_name()
     return by_name.get(name, by_name["gptq"])
 
 
 @cache
-def _by_name(path: tuple[str, ...]) -> dict[str, Format]:
-    return {name: plugin for plugin in _plugins(path) for name in plugin.FORMATS}
+def _by_name() -> dict[str, Format]:
+    return {name: plugin for plugin in _plugins() for name in plugin.FORMATS}
 
 
 @cache
-def _plugins(path: tuple[str, ...]) -> tuple[Format, ...]:
-    """Every plugin in the folders of `path`, in the order of their names."""
-    del path
+def _plugins() -> tuple[Format, ...]:
+    """Every plugin, in the order of their names."""
     modules = [name for name in plugins.names(plugins.FORMATS) if name not in _SHARED]
     return tuple(plugins.load(plugins.FORMATS, name) for name in modules)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +99,14 @@ def linears(model: Checkpoint, quantized: Mapping[str, int], reference: Shapes |
         counts = {**plain, **quantized}
     else:
         counts = {name: out * inputs for name, (out, inputs) in reference.items() if name in model.modules}
-    found = {
+    layers = {
         name: Linear(count, sum(tensor.size for part, tensor in model.modules[name].items() if part != "bias"))
         for name, count in counts.items()
         if not (model.tied_head and model_folder.is_head(name))
     }
-    if not found:
+    if not layers:
         raise UserError(f"{model.folder.name} stores none of the model's linear layers under their names")
-    return found
+    return layers
 
 
 def audit(
@@ -154,7 +154,7 @@ def count_parameters(model: Checkpoint, shapes: Shapes) -> Parameters:
     linear = sum(out * inputs for name, (out, inputs) in shapes.items() if not model_folder.is_head(name))
     elements = sum(tensor.elements for tensor in model.tensors.values())
     stored_bytes = sum(tensor.size for tensor in model.tensors.values())
-    return Parameters(linear, max(0, elements - linear), stored_bytes, decoder.of_config(model.config))
+    return Parameters(linear, max(0, elements - linear), stored_bytes, _architecture(model))
 
 
 def source(name: str, folder: Path) -> Source:
@@ -163,7 +163,13 @@ def source(name: str, folder: Path) -> Source:
 
 
 def architecture(folder: Path) -> Architecture | None:
-    return decoder.of_config(model_folder.read_config(folder))
+    return _architecture(read(folder))
+
+
+def _architecture(model: Checkpoint) -> Architecture | None:
+    """By the config, but for the head: GPT-2's says nothing of it, and is tied."""
+    described = decoder.of_config(model.config)
+    return described and replace(described, tied_head=model.tied_head)
 
 
 def _bits(quantization: Mapping[str, Any]) -> int:

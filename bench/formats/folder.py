@@ -81,17 +81,22 @@ def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def context_length(config: Mapping[str, Any]) -> int:
     """The most tokens the model can attend to; 0 when the config does not say."""
-    return _integer(config, _CONTEXT_KEYS)
+    return integer(text_config(config), *_CONTEXT_KEYS)
 
 
 def vocab_size(config: Mapping[str, Any]) -> int:
     """Rows of the embedding; 0 when the config does not say."""
-    return _integer(config, ("vocab_size",))
+    return integer(text_config(config), "vocab_size")
 
 
 def layer_count(config: Mapping[str, Any]) -> int:
     """Transformer layers; 0 when the config does not say."""
-    return _integer(config, ("num_hidden_layers", "n_layer"))
+    return integer(text_config(config), "num_hidden_layers", "n_layer")
+
+
+def hidden_size(config: Mapping[str, Any]) -> int:
+    """Width of the residual stream; 0 when the config does not say."""
+    return integer(text_config(config), "hidden_size", "n_embd")
 
 
 def ties_head(config: Mapping[str, Any]) -> bool:
@@ -232,6 +237,6 @@ def _weight_map(index: Path) -> dict[str, str]:
         raise UserError(f"{index.parent.name}/{index.name} is corrupt: it has no readable weight_map") from None
 
 
-def _integer(config: Mapping[str, Any], keys: tuple[str, ...]) -> int:
-    settings = text_config(config)
+def integer(settings: Mapping[str, Any], *keys: str) -> int:
+    """The first of these keys that has an integer; 0 when none has."""
     return next((value for key in keys if isinstance(value := settings.get(key), int)), 0)

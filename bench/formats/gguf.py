@@ -24,6 +24,7 @@ FORMATS = ("gguf",)
 FLOATS = "none"
 FILES = ("*.gguf",)
 SUFFIX = ".gguf"
+TOKENIZER_ENV = "llamacpp"  # Transformers reads a GGUF file's only where it has torch
 _NOT_LINEAR = re.compile(r"(embd|embed|norm|conv|rope|rel_b|token_types|lerp)")
 _EMBEDDING, _HEAD = "token_embd.weight", "output"
 _WIDE_FILE = re.compile(r"(Q\d_K|IQ(?!4_NL)|TQ)")  # file types whose blocks have 256 weights
@@ -75,6 +76,21 @@ def parameters(folder: Path) -> Parameters:
 
 def architecture(folder: Path) -> Architecture | None:
     return decoder.of_gguf(gguf_reader.read(folder))
+
+
+def tokenizer(folder: Path, out: Path) -> None:
+    """As Transformers reads it from the GGUF file that `folder` is or holds."""
+    from transformers import AutoTokenizer
+
+    file = folder if folder.is_file() else min(folder.glob("*.gguf"))
+    try:
+        loaded = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+        loaded.save_pretrained(out)
+    except Exception as error:
+        raise UserError(
+            f"Transformers cannot read the tokenizer in the GGUF file ({type(error).__name__}): "
+            "put the file into a folder with the model's tokenizer.json, and name the folder"
+        ) from error
 
 
 def _config(model: Gguf) -> dict[str, str | int]:

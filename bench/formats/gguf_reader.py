@@ -39,20 +39,11 @@ class Gguf:
 
     files: tuple[Path, ...]
     architecture: str
-    name: str
     file_type: str
     context: int
     vocab_size: int
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One file: its metadata, an array by its length, and its tensors."""
-
-    values: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
 
 
 class _CutShortError(Exception):
@@ -143,21 +134,20 @@ def _only(folder: Path) -> Path:
 def _read(stamped: tuple[tuple[Path, int, int], ...]) -> Gguf:
     paths = tuple(path for path, _, _ in stamped)
     parts = [_part(path) for path in paths]
-    first = parts[0].values
+    first = parts[0][0]
     count = _count(first.get("split.count")) or 1
     if count != len(parts):
         raise UserError(
             f"{paths[0].name} is one of {count} parts of a split model by its metadata, and of {len(parts)} by its "
             f"name: give the parts the names they were split under, as in -00001-of-{count:05d}.gguf"
         )
-    tensors = {name: tensor for part in parts for name, tensor in part.tensors.items()}
+    tensors = {name: tensor for _, stored in parts for name, tensor in stored.items()}
     architecture = str(first.get("general.architecture", ""))
     rows = tensors["token_embd.weight"].shape[0] if "token_embd.weight" in tensors else 0
     vocabulary = first.get(f"{architecture}.vocab_size") or first.get("tokenizer.ggml.tokens") or rows
     return Gguf(
         files=paths,
         architecture=architecture,
-        name=str(first.get("general.name", "")),
         file_type=_file_type(first.get("general.file_type")),
         context=_count(first.get(f"{architecture}.context_length")),
         vocab_size=_count(vocabulary),
@@ -178,7 +168,8 @@ def _file_type(code: object) -> str:
     return name.removeprefix("MOSTLY_").removeprefix("ALL_")
 
 
-def _part(path: Path) -> _Part:
+def _part(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """One file: its metadata, an array by its length, and its tensors."""
     size = path.stat().st_size
     with path.open("rb") as opened:
         first = opened.read(len(_LFS))
@@ -196,7 +187,7 @@ def _part(path: Path) -> _Part:
                 raise UserError(f"{path.name} is cut short: {cursor.where} goes on after its {size} bytes") from None
 
 
-def _header(cursor: _Cursor, name: str) -> _Part:
+def _header(cursor: _Cursor, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     version = cursor.number("I")
     if version not in _VERSIONS:
         order = "big-endian GGUF" if version & 0xFFFF == 0 else f"GGUF of version {version}"
@@ -212,7 +203,7 @@ def _header(cursor: _Cursor, name: str) -> _Part:
     if not isinstance(alignment, int) or alignment < 1:
         raise UserError(f"{name} is corrupt: its alignment is {alignment}")
     start = -(-cursor.at // alignment) * alignment
-    return _Part(values, _placed(table, start, cursor.size, name))
+    return values, _placed(table, start, cursor.size, name)
 
 
 def _value(cursor: _Cursor, code: int, complaint: str, depth: int = 0) -> Any:

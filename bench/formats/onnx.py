@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.record import Audit, Parameters, Source
+from bench.contract.record import Architecture, Audit, Parameters, Source
+from bench.formats import architecture as decoder
 from bench.formats import counting
-from bench.formats.checkpoint import architecture
+from bench.formats import folder as model_folder
 from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
-
-__all__ = ["architecture"]  # hooks that are shared
 
 FORMATS = ("onnx",)
 FLOATS = "none"
@@ -44,19 +43,10 @@ _EMBEDDINGS = ("Gather", "GatherBlockQuantized")
 _PASSED_ON = ("Transpose", "Cast", "Reshape", "Identity", "DequantizeLinear")  # the same weights, otherwise
 _TABLES = ("cos_cache", "sin_cache")  # of positions: stored, and no parameters
 _BITS = {
-    "FLOAT": 32,
-    "FLOAT16": 16,
-    "BFLOAT16": 16,
-    "DOUBLE": 64,
-    "INT64": 64,
-    "UINT64": 64,
-    "INT32": 32,
-    "UINT32": 32,
-    "INT16": 16,
-    "UINT16": 16,
-    "INT4": 4,
-    "UINT4": 4,
-    "FLOAT4E2M1": 4,
+    **dict.fromkeys(("DOUBLE", "INT64", "UINT64"), 64),
+    **dict.fromkeys(("FLOAT", "INT32", "UINT32"), 32),
+    **dict.fromkeys(("FLOAT16", "BFLOAT16", "INT16", "UINT16"), 16),
+    **dict.fromkeys(("INT4", "UINT4", "FLOAT4E2M1"), 4),
 }
 
 
@@ -128,6 +118,10 @@ def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | No
 
 def parameters(folder: Path) -> Parameters:
     return counting.stored_graph(folder)
+
+
+def architecture(folder: Path) -> Architecture | None:
+    return decoder.of_config(model_folder.read_config(folder))
 
 
 def _split(graph: _Graph) -> tuple[dict[str, _Matrix], list[_Matrix]]:
@@ -236,10 +230,7 @@ def _genai(folder: Path) -> dict[str, Any]:
 
 def _config(folder: Path) -> dict[str, Any]:
     """config.json where there is one, with the vocabulary and the context by genai_config.json."""
-    file, model = folder / "config.json", _genai(folder)
-    try:
-        config = dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
-    except (OSError, ValueError, TypeError):
-        raise UserError(f"{folder.name}/config.json is not a JSON object") from None
+    model = _genai(folder)
+    config = model_folder.read_config(folder) if (folder / model_folder.CONFIG).is_file() else {}
     settings = {"vocab_size": model.get("vocab_size"), "max_position_embeddings": model.get("context_length")}
     return {**config, **{key: value for key, value in settings.items() if value}}

@@ -13,14 +13,12 @@ from pathlib import Path
 from xml.parsers import expat
 
 from bench.contract.errors import UserError
-from bench.contract.record import Audit, Parameters, Source
+from bench.contract.record import Architecture, Audit, Parameters, Source
+from bench.formats import architecture as decoder
 from bench.formats import counting
 from bench.formats import folder as model_folder
-from bench.formats.checkpoint import architecture
 from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
-
-__all__ = ["architecture"]  # hooks that are shared
 
 FORMATS = ("openvino",)
 FLOATS = "none"
@@ -99,6 +97,10 @@ def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | No
 
 def parameters(folder: Path) -> Parameters:
     return counting.stored_graph(folder)
+
+
+def architecture(folder: Path) -> Architecture | None:
+    return decoder.of_config(model_folder.read_config(folder))
 
 
 def _read(folder: Path) -> tuple[_Graph, dict[str, _Matrix], bool, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import cast
 
@@ -17,54 +18,32 @@ import httptools
 from bench.load.job import Failure
 
 
+@dataclass(slots=True, eq=False)
 class Exchange:
     """One request as it happens; times are perf_counter's. Filled by the connection, read when it is over.
 
     `read_s[i]` is when read i came, and `parts[read_end[i-1]:read_end[i]]` what it brought of the body.
     """
 
-    __slots__ = (
-        "complete",
-        "connection",
-        "content_type",
-        "data",
-        "due_s",
-        "end_s",
-        "failure",
-        "fresh",
-        "index",
-        "message",
-        "over",
-        "parts",
-        "queued_s",
-        "read_end",
-        "read_s",
-        "reconnects",
-        "retry_after",
-        "sent_s",
-        "status",
-    )
-
-    def __init__(self, index: int, data: bytes, due_s: float, queued_s: float) -> None:
-        self.index = index
-        self.data = data
-        self.due_s = due_s
-        self.queued_s = queued_s
-        self.sent_s = 0.0
-        self.end_s = 0.0
-        self.read_s: list[float] = []
-        self.read_end: list[int] = []
-        self.parts: list[bytes] = []
-        self.status = 0
-        self.content_type = ""
-        self.retry_after = ""
-        self.complete = False  # the response's last byte is here, as HTTP counts
-        self.over = False
-        self.failure: Failure | None = None
-        self.message = ""
-        self.fresh = False  # sent on a connection that had carried nothing before
-        self.reconnects = 0
-        self.connection: Connection | None = None
+    index: int
+    data: bytes
+    due_s: float
+    queued_s: float
+    sent_s: float = 0.0
+    end_s: float = 0.0
+    read_s: list[float] = field(default_factory=list)
+    read_end: list[int] = field(default_factory=list)
+    parts: list[bytes] = field(default_factory=list)
+    status: int = 0
+    content_type: str = ""
+    retry_after: str = ""
+    complete: bool = False  # the response's last byte is here, as HTTP counts
+    over: bool = False
+    failure: Failure | None = None
+    message: str = ""
+    fresh: bool = False  # sent on a connection that had carried nothing before
+    reconnects: int = 0
+    connection: Connection | None = None
 
 
 class Connection(asyncio.Protocol):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from bench.contract.record import RequestTrace
 
 Failure = Literal[
-    "refused",  # nobody listens there, or the name or the TLS handshake failed
+    "refused",  # no server listens there, or the name or the TLS handshake failed
     "reset",  # the connection was lost before a byte of the answer, or by force
     "timeout",  # not complete within Endpoint.timeout_s
     "status",  # an HTTP status that is not 200
@@ -20,7 +20,7 @@ Failure = Literal[
     "malformed",  # not HTTP, not an event stream, not JSON
     "server",  # an error event in a stream that began with 200
     "empty",  # the usage counts tokens, and no event bore one
-    "length",  # complete, and not of the length that was asked
+    "length",  # complete, but not of the requested length
     "cancelled",  # in flight when the run was stopped
 ]
 

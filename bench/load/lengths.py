@@ -14,7 +14,7 @@ _TRIES = 100
 def draw(kind: Kind, count: int, mean: int, spread: float, least: int, most: int, seed: str) -> tuple[int, ...]:
     """`count` lengths, each within `least` and `most`.
 
-    fixed: all are the mean; `spread` is not looked at. uniform: every integer from mean * (1 - spread)
+    fixed: all are the mean; `spread` is ignored. uniform: every integer from mean * (1 - spread)
     rounded down to mean * (1 + spread) rounded up is as likely, as under vLLM's bench --random-range-ratio.
     lognormal: `mean` is the distribution's mean and `spread` its coefficient of variation, before rounding.
     A value outside the limits is drawn again, up to 100 times, and then set to the nearer limit: limits
@@ -47,7 +47,7 @@ def _sampler(kind: Kind, mean: int, spread: float, rng: random.Random) -> Callab
 
 def _within(value: Callable[[], int], least: int, most: int) -> int:
     for _ in range(_TRIES):
-        found = value()
-        if least <= found <= most:
-            return found
-    return min(max(found, least), most)
+        length = value()
+        if least <= length <= most:
+            return length
+    return min(max(length, least), most)

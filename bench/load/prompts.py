@@ -63,14 +63,14 @@ def exact_texts(lengths: Sequence[int], tokenizer: Path, seed: str) -> tuple[str
 
     The special tokens that it adds (BOS) are among them. For servers that take text alone. First words are
     all different within one call as long as the vocabulary has as many words of one token. The texts are
-    words of one token each, as the tokenizer itself counts them; each whole text is counted again, and mended
-    where tokens grew together. UserError where a length cannot be had.
+    words of one token each, as the tokenizer itself counts them; each whole text is counted again, and adjusted
+    where tokens merged. UserError where a length cannot be reached.
     """
     loaded = tokenizer_of(tokenizer)
     added = loaded.num_special_tokens_to_add(is_pair=False)
     if lengths and min(lengths) <= added:
         raise UserError(
-            f"no text has {min(lengths)} tokens, for the tokenizer adds {added} of its own to every prompt: "
+            f"no text has {min(lengths)} tokens, since the tokenizer adds {added} of its own to every prompt: "
             f"ask for at least {added + 1}"
         )
     draw = random.Random(seed)  # noqa: S311  (reproducible, not secret)
@@ -86,17 +86,17 @@ def exact_texts(lengths: Sequence[int], tokenizer: Path, seed: str) -> tuple[str
     wrong = list(range(count))
     for _ in range(_TRIES):
         counts = _counts(loaded, ["".join(words[i]) for i in wrong])
-        short = {i: lengths[i] - found for i, found in zip(wrong, counts, strict=True) if found != lengths[i]}
+        short = {i: lengths[i] - n for i, n in zip(wrong, counts, strict=True) if n != lengths[i]}
         if not short:
             return tuple("".join(text) for text in words)
         for i, lacking in short.items():
-            _mend(words[i], lacking, others, draw)
+            _adjust(words[i], lacking, others, draw)
         wrong = list(short)
     raise _impossible(tokenizer, lengths[wrong[0]])
 
 
 def texts(originals: Sequence[str], lengths: Sequence[int], tokenizer: Path) -> tuple[str, ...]:
-    """Each text, or the longest beginning of it found that encodes to at most its length in tokens.
+    """Each text, or the longest beginning of it that encodes to at most its length in tokens.
 
     The special tokens that the tokenizer adds are counted. A beginning is empty where not even the first
     character fits. UserError where they alone fill a length.
@@ -119,7 +119,7 @@ def _beginning(loaded: Tokenizer, text: str, room: int) -> str:
     return ""
 
 
-def _mend(words: list[str], lacking: int, others: Sequence[str], draw: random.Random) -> None:
+def _adjust(words: list[str], lacking: int, others: Sequence[str], draw: random.Random) -> None:
     """Bring a text closer to its length: words added or taken away, and now and then the last drawn again."""
     if not others:
         return
@@ -138,8 +138,8 @@ def _words(loaded: Tokenizer) -> tuple[list[str], list[str]]:
     Found by encoding: each piece is a word with its space, or letters alone where the tokenizer has no
     token with a space. Words that the tokenizer does not tell apart (unknown, lower-cased) count once.
     """
-    found = {token.lstrip("Ġ▁") for token in loaded.get_vocab(with_added_tokens=False)}
-    words = sorted(word for word in found if word.isascii() and word.isalnum())
+    tokens = {token.lstrip("Ġ▁") for token in loaded.get_vocab(with_added_tokens=False)}
+    words = sorted(token for token in tokens if token.isascii() and token.isalnum())
     firsts = _single(loaded, "", words)
     if not firsts:
         return [], []
@@ -150,13 +150,13 @@ def _words(loaded: Tokenizer) -> tuple[list[str], list[str]]:
 def _single(loaded: Tokenizer, before: str, pieces: Sequence[str]) -> list[str]:
     """The pieces that add just one token behind `before`, and each a token of its own."""
     head = loaded.encode(before, add_special_tokens=False).ids
-    kept: dict[int, str] = {}
+    by_id: dict[int, str] = {}
     batch = loaded.encode_batch_fast([before + piece for piece in pieces], add_special_tokens=False)
     for piece, encoded in zip(pieces, batch, strict=True):
         ids = encoded.ids
         if len(ids) == len(head) + 1 and ids[:-1] == head:
-            kept.setdefault(ids[-1], piece)
-    return list(kept.values())
+            by_id.setdefault(ids[-1], piece)
+    return list(by_id.values())
 
 
 def _counts(loaded: Tokenizer, batch: Sequence[str]) -> list[int]:
@@ -165,13 +165,13 @@ def _counts(loaded: Tokenizer, batch: Sequence[str]) -> list[int]:
 
 @lru_cache(maxsize=2)
 def tokenizer_of(file: Path) -> Tokenizer:
-    """The tokenizer in a tokenizer.json, which neither truncates nor pads; UserError where it is none."""
+    """The tokenizer in a tokenizer.json, which neither truncates nor pads; UserError where the file is not one."""
     from tokenizers import Tokenizer
 
     try:
         loaded = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises no narrower class
-        raise UserError(f"{file} cannot be read as a tokenizer.json: {error}") from error
+        raise UserError(f"cannot read {file} as a tokenizer.json: {error}") from error
     loaded.no_truncation()
     loaded.no_padding()
     return loaded

@@ -17,16 +17,16 @@ import orjson
 from bench.load.job import Failure
 from bench.load.sse import Event
 
-_SHOWN = 200  # characters of a server's message that are kept
+_MESSAGE_LENGTH = 200  # characters of a server's message that are kept
 
 
 class Chunk(NamedTuple):
-    """One event with a choice. `ids` and `said` are null where the server does not count."""
+    """One event with a choice. `ids` and `total` are None where the server does not count."""
 
     time: float
     text: bool
     ids: int | None  # tokens of this event
-    said: int | None  # tokens made so far
+    total: int | None  # tokens generated so far
 
 
 @dataclass(frozen=True)
@@ -59,30 +59,30 @@ def read(events: Iterable[Event]) -> Reply:
         if event.data == b"[DONE]":
             ended = True
             break
-        found, failure, message = _opened(event)
+        payload, failure, message = _decode(event)
         if failure:
             break
-        usage = found.get("usage") or usage
-        for choice in (found.get("choices") or ())[:1]:
-            chunks.append(_chunk(event.time, choice, found.get("usage")))
+        usage = payload.get("usage") or usage
+        for choice in (payload.get("choices") or ())[:1]:
+            chunks.append(_chunk(event.time, choice, payload.get("usage")))
             finish = choice.get("finish_reason") or finish
     times, tokens, surplus = _counted(chunks, count(usage, "completion_tokens"))
     empty = sum(not chunk.text for chunk in chunks)
     return Reply(times, tokens, surplus, empty, finish, ended, usage, failure, message)
 
 
-def _opened(event: Event) -> tuple[Mapping[str, Any], Failure | None, str]:
+def _decode(event: Event) -> tuple[Mapping[str, Any], Failure | None, str]:
     """The event's object, or what is wrong with it."""
     try:
-        found = orjson.loads(event.data)
+        payload = orjson.loads(event.data)
     except orjson.JSONDecodeError as error:
-        return {}, "malformed", f"an event is not JSON ({error}): {shown(event.data)}"
-    if event.kind == b"error" or (isinstance(found, dict) and found.get("error")):
-        return {}, "server", f"the stream brought an error: {said(event.data)}"
-    choices = found.get("choices") if isinstance(found, dict) else 0
+        return {}, "malformed", f"an event is not JSON ({error}): {one_line(event.data)}"
+    if event.kind == b"error" or (isinstance(payload, dict) and payload.get("error")):
+        return {}, "server", f"an error event in the stream: {error_message(event.data)}"
+    choices = payload.get("choices") if isinstance(payload, dict) else 0
     if isinstance(choices, list | None) and all(isinstance(choice, dict) for choice in choices or ()):
-        return found, None, ""
-    return {}, "malformed", f"an event is no completion: {shown(event.data)}"
+        return payload, None, ""
+    return {}, "malformed", f"an event is not a completion: {one_line(event.data)}"
 
 
 def count(usage: Mapping[str, Any], name: str) -> int | None:
@@ -91,21 +91,21 @@ def count(usage: Mapping[str, Any], name: str) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def shown(text: bytes) -> str:
+def one_line(text: bytes) -> str:
     """A server's bytes as one short line."""
-    return " ".join(text.decode(errors="replace").split())[:_SHOWN]
+    return " ".join(text.decode(errors="replace").split())[:_MESSAGE_LENGTH]
 
 
-def said(body: bytes) -> str:
+def error_message(body: bytes) -> str:
     """The message within an OpenAI-style error body, else its beginning."""
     try:
-        found = orjson.loads(body)
+        error = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return shown(body)
+        return one_line(body)
     for _ in range(2):  # {"error": {"message": ...}}, {"message": ...}, {"detail": ...}
-        if isinstance(found, dict):
-            found = next((found[k] for k in ("error", "message", "detail") if found.get(k)), found)
-    return shown(found.encode() if isinstance(found, str) else body)
+        if isinstance(error, dict):
+            error = next((error[k] for k in ("error", "message", "detail") if error.get(k)), error)
+    return one_line(error.encode() if isinstance(error, str) else body)
 
 
 def _chunk(time: float, choice: Mapping[str, Any], usage: Mapping[str, Any] | None) -> Chunk:
@@ -124,28 +124,28 @@ def _counted(chunks: Sequence[Chunk], total: int | None) -> tuple[tuple[float, .
     bearing = [chunk for chunk in chunks if chunk.text]
     if any(chunk.ids for chunk in chunks) and all(chunk.ids is not None for chunk in bearing):
         tokens = [chunk.ids or 0 for chunk in chunks]
-    elif bearing and all(chunk.said is not None for chunk in bearing):
+    elif bearing and all(chunk.total is not None for chunk in bearing):
         tokens, before = [], 0
         for chunk in chunks:
-            now = before if chunk.said is None else chunk.said
+            now = before if chunk.total is None else chunk.total
             tokens.append(max(0, now - before))
             before = max(before, now)
     else:
         tokens = [int(chunk.text) for chunk in chunks]
-    kept = [(chunk.time, n) for chunk, n in zip(chunks, tokens, strict=True) if n > 0]
-    counts = [n for _, n in kept]
+    bore = [(chunk.time, n) for chunk, n in zip(chunks, tokens, strict=True) if n > 0]
+    counts = [n for _, n in bore]
     surplus = 0 if total is None else total - sum(counts)
-    return tuple(time for time, _ in kept), tuple(_placed(counts, surplus)), surplus
+    return tuple(time for time, _ in bore), tuple(_with_surplus(counts, surplus)), surplus
 
 
-def _placed(counts: list[int], surplus: int) -> list[int]:
+def _with_surplus(counts: list[int], surplus: int) -> list[int]:
     """The same counts with the surplus in the last event; a lack is taken from the end, never below zero."""
     if counts and surplus > 0:
         counts[-1] += surplus
     for i in range(len(counts) - 1, -1, -1):
         if surplus >= 0:
             break
-        taken = min(counts[i], -surplus)
-        counts[i] -= taken
-        surplus += taken
+        removed = min(counts[i], -surplus)
+        counts[i] -= removed
+        surplus += removed
     return counts

@@ -24,10 +24,10 @@ class Address:
 
 
 def address(endpoint: Endpoint) -> Address:
-    """The endpoint's URL taken apart; ValueError where it is none that can be asked."""
+    """The parts of the endpoint's URL; ValueError for an invalid one."""
     url = urlsplit(endpoint.url)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError(f"{endpoint.url!r} is no URL of a server; write http://HOST:PORT")
+        raise ValueError(f"invalid server URL {endpoint.url!r}: expected http://HOST:PORT")
     root = url.path.rstrip("/")
     root = root if root.endswith("/v1") else f"{root}/v1"
     tls = url.scheme == "https"
@@ -37,13 +37,14 @@ def address(endpoint: Endpoint) -> Address:
 
 
 def encode(endpoint: Endpoint, requests: Sequence[Request], variables: Mapping[str, str]) -> list[bytes]:
-    """Every request from its first byte to its last. `variables` is where the key is read from."""
+    """The bytes of every request. `variables` are the environment, from which the API key is read."""
     head = _head(endpoint, variables)
-    return [_joined(head, orjson.dumps(body(endpoint, request))) for request in requests]
+    bodies = (orjson.dumps(body(endpoint, request)) for request in requests)
+    return [f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data for data in bodies]
 
 
 def body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
-    """Greedy, streamed, of exactly `new_tokens`, with usage in the end; `extra` over it, null removes."""
+    """Greedy, streamed, of exactly `new_tokens`, with usage at the end; `extra` overrides fields, null removes one."""
     fields: dict[str, Any] = {
         "model": endpoint.model,
         **_prompt(endpoint, request),
@@ -60,10 +61,10 @@ def body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
 
 def _prompt(endpoint: Endpoint, request: Request) -> dict[str, Any]:
     if sum(map(bool, (request.ids, request.text, request.messages))) != 1:
-        raise ValueError("a request has exactly one of ids, text and messages")
+        raise ValueError("a request needs exactly one of ids, text and messages")
     if endpoint.api == "completions":
         if request.messages:
-            raise ValueError("messages are for the chat API; this endpoint is asked for completions")
+            raise ValueError("the completions API takes no messages; give ids or text")
         return {"prompt": list(request.ids) if request.ids else request.text}
     if request.ids:
         raise ValueError("the chat API takes no token ids; give text or messages")
@@ -82,12 +83,8 @@ def _head(endpoint: Endpoint, variables: Mapping[str, str]) -> str:
     }
     if endpoint.key_variable:
         if endpoint.key_variable not in variables:
-            raise ValueError(f"the key's variable {endpoint.key_variable} is not set: export it first")
+            raise ValueError(f"the API key's variable {endpoint.key_variable} is not set: export it first")
         lines["Authorization"] = f"Bearer {variables[endpoint.key_variable]}"
     if any("\r" in text or "\n" in text for pair in lines.items() for text in pair):
-        raise ValueError("a header holds a line break")
+        raise ValueError("a header contains a line break")
     return f"POST {to.path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-
-
-def _joined(head: str, data: bytes) -> bytes:
-    return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data

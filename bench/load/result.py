@@ -1,4 +1,4 @@
-"""From what a connection kept to what is recorded of a request: tokens with their times, or why it failed."""
+"""What is recorded of a request: its tokens with their times, or why it failed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import replace
 from bench.contract.record import RequestTrace
 from bench.load.connection import Exchange
 from bench.load.job import Endpoint, Failure, Request, RequestResult
-from bench.load.reply import Reply, count, read, said
+from bench.load.reply import Reply, count, error_message, read
 from bench.load.sse import events
 
 
 def decode(exchange: Exchange) -> Reply:
-    """The answer's events, and nothing where it is no event stream."""
+    """The answer's events; empty where it is not an event stream."""
     if exchange.status != 200 or exchange.content_type.startswith("application/json"):
         return Reply()
     return read(events(exchange.parts, exchange.read_s, exchange.read_end))
@@ -65,28 +65,28 @@ def _trace(
 
 
 def verdict(exchange: Exchange, reply: Reply, request: Request, *, exact: bool) -> tuple[Failure | None, str]:
-    """What went wrong first, with a sentence for it; null where nothing did."""
+    """The first thing that went wrong, with a sentence for it; None where nothing did."""
     if exchange.failure and not (exchange.failure == "reset" and reply.ended):
         return exchange.failure, exchange.message
     if exchange.status != 200:
-        return "status", f"HTTP {exchange.status}: {said(b''.join(exchange.parts))}"
+        return "status", f"HTTP {exchange.status}: {error_message(b''.join(exchange.parts))}"
     if exchange.content_type.startswith("application/json"):
-        return "malformed", f"the answer is no event stream: {said(b''.join(exchange.parts))}"
+        return "malformed", f"the answer is not an event stream: {error_message(b''.join(exchange.parts))}"
     if reply.failure:
         return reply.failure, reply.message
     return _incomplete(exchange, reply, request, exact=exact)
 
 
 def _incomplete(exchange: Exchange, reply: Reply, request: Request, *, exact: bool) -> tuple[Failure | None, str]:
-    """The same of a stream without an error in it."""
-    made, usage = sum(reply.tokens), reply.usage_tokens
+    """The same for a stream without an error in it."""
+    received, usage = sum(reply.tokens), reply.usage_tokens
     if not (reply.ended or (exchange.complete and reply.finish)):
-        return "truncated", f"the stream ended after {made} tokens with neither [DONE] nor a finish reason"
+        return "truncated", f"the stream ended after {received} tokens with neither [DONE] nor a finish reason"
     if not reply.times:
-        return "empty", f"no event bore a token; the usage counts {0 if usage is None else usage}"
+        return "empty", f"no event had a token; the usage counts {0 if usage is None else usage}"
     if exact and usage is not None and usage != request.new_tokens:
-        return "length", f"{usage} tokens came, {request.new_tokens} were asked"
-    sent, read = request.prompt_tokens or len(request.ids), count(reply.usage, "prompt_tokens")
-    if exact and sent and read is not None and read != sent:
-        return "length", f"the server read a prompt of {read} tokens, {sent} were sent"
+        return "length", f"got {usage} tokens, expected {request.new_tokens}"
+    sent, counted = request.prompt_tokens or len(request.ids), count(reply.usage, "prompt_tokens")
+    if exact and sent and counted is not None and counted != sent:
+        return "length", f"the server counted {counted} prompt tokens, {sent} were sent"
     return None, ""

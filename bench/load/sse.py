@@ -1,4 +1,4 @@
-"""Server-sent events out of the kept reads of a response, each with the time at which it became complete.
+"""Server-sent events from the reads of a response, each with the time at which it became complete.
 
 By the WHATWG's grammar: lines end in LF, CRLF or CR, a blank line ends an event, a colon begins a comment,
 several data lines are joined by LF. The bytes are put together before anything is decoded, so that an event
@@ -38,9 +38,8 @@ def events(parts: Sequence[bytes], times: Sequence[float], ends: Sequence[int]) 
     for block, end in _blocks(body, start):
         while bounds[read] < end:
             read += 1
-        found = _event(block)
-        if found is not None:
-            yield Event(times[read], *found)
+        if (event := _event(block)) is not None:
+            yield Event(times[read], *event)
 
 
 def _blocks(body: bytes, start: int) -> Iterator[tuple[bytes, int]]:

@@ -28,7 +28,7 @@ def describe(names: Sequence[str], gpus: tuple[Gpu, ...]) -> tuple[Hardware, ...
     """`devices` on a machine with these GPUs."""
     machines: list[Hardware] = []
     for device in dict.fromkeys(device for name in names for device in resolve(name, gpus)):
-        machine = _cpu() if device == "cpu" else _gpu(device, gpus)
+        machine = _hardware(device, gpus)
         if any(machine.slug == other.slug for other in machines):
             machine = replace(machine, slug=f"{machine.slug}-gpu{device.partition(':')[2]}")
         machines.append(machine)
@@ -93,9 +93,9 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def _cpu() -> Hardware:
+def _hardware(device: str, gpus: tuple[Gpu, ...]) -> Hardware:
     name, cores, ram, isa = cpu.name(), cpu.physical_cores(), cpu.ram_bytes(), cpu.isa()
-    return Hardware(
+    machine = Hardware(
         device="cpu",
         slug=f"cpu-{slug_of(name)}-{cores}c-{round(ram / _GIB)}gib",
         name=name,
@@ -105,28 +105,18 @@ def _cpu() -> Hardware:
         ram_bytes=ram,
         isa=isa,
         compute_dtype=cpu_dtype(isa),
-        system=_system(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",  # without the host's name
     )
-
-
-def _gpu(device: str, gpus: tuple[Gpu, ...]) -> Hardware:
+    if device == "cpu":
+        return machine
     gpu = gpus[int(device.partition(":")[2])]
-    memory = gpu.memory_bytes or cpu.ram_bytes()  # a GPU that shares the machine's memory reports none of its own
-    return Hardware(
+    memory = gpu.memory_bytes or ram  # a GPU that shares the machine's memory reports none of its own
+    return replace(
+        machine,
         device=device,
         slug=f"{slug_of(gpu.name)}-{math.ceil(memory / _GIB)}gib-x1",
         name=gpu.name,
         memory_bytes=memory,
-        cpu=cpu.name(),
-        physical_cores=cpu.physical_cores(),
-        ram_bytes=cpu.ram_bytes(),
-        isa=cpu.isa(),
         compute_dtype=cuda_dtype(gpu.compute_capability),
-        system=_system(),
         gpus=(gpu,),
     )
-
-
-def _system() -> str:
-    """Kernel and architecture; platform.node(), the host's name, stays out."""
-    return f"{platform.system()} {platform.release()} {platform.machine()}"

@@ -14,17 +14,17 @@ def dominates(gains: Sequence[float]) -> bool:
 
 
 def frontier(points: Sequence[tuple[float, float]], more: tuple[bool, bool]) -> list[int]:
-    """The places of the points that no other dominates, ascending in the first figure.
+    """Indices of the points that no other dominates, ascending in the first figure.
 
     `more` says for each of the two figures whether the higher value is the better one. Equal points do not
     dominate each other. One sweep from the best of the first figure on: n log n.
     """
     signs = [1.0 if higher else -1.0 for higher in more]
     gains = [(signs[0] * x, signs[1] * y) for x, y in points]
-    found: list[int] = []
-    best = (float("inf"), -float("inf"))  # the last kept, or what equals it
-    for place in sorted(range(len(gains)), key=lambda i: (-gains[i][0], -gains[i][1])):
-        if gains[place][1] > best[1] or gains[place] == best:
-            found.append(place)
-            best = gains[place]
-    return sorted(found, key=lambda i: points[i])
+    undominated: list[int] = []
+    last = (float("inf"), -float("inf"))
+    for i in sorted(range(len(gains)), key=lambda i: (-gains[i][0], -gains[i][1])):
+        if gains[i][1] > last[1] or gains[i] == last:
+            undominated.append(i)
+            last = gains[i]
+    return sorted(undominated, key=lambda i: points[i])

@@ -26,22 +26,11 @@ from bench.contract.record import Architecture, Result
 from bench.contract.workload import Closed, Offline, Workload
 
 _GPU_ONLY = ("peak_device_bytes", "nvml_process_peak_bytes", "device_used_peak_bytes")
-# Bytes of one number, scales included, by the first of these that an engine's word for its type begins with.
+# Bytes of one number, scales included, by the first of these that an engine's name of its type begins with.
 _WIDTHS = {
-    "float32": 4.0,
-    "f32": 4.0,
-    "float16": 2.0,
-    "bfloat16": 2.0,
-    "f16": 2.0,
-    "bf16": 2.0,
-    "half": 2.0,
-    "float8": 1.0,
-    "fp8": 1.0,
-    "f8": 1.0,
-    "u8": 1.0,
-    "i8": 1.0,
-    "int8": 1.0,
-    "uint8": 1.0,
+    **dict.fromkeys(("float32", "f32"), 4.0),
+    **dict.fromkeys(("float16", "bfloat16", "f16", "bf16", "half"), 2.0),
+    **dict.fromkeys(("float8", "fp8", "f8", "u8", "i8", "int8", "uint8"), 1.0),
     "q8_0": 34 / 32,
 }
 BUDGET = 0.9  # of a device's memory, where the engine states no share of its own
@@ -65,17 +54,17 @@ def memory_metrics(facts: Mapping[str, Any], device: str = "") -> dict[str, floa
         peak = {"peak_memory_bytes": max(sizes.values())} if sizes else {}
         return {**peak, **parts, **_rest("workspace_bytes", peak.get("peak_memory_bytes"), parts)}
     allocator, nvml = allocator_peak(facts), _known(facts, "nvml_process_peak_bytes")
-    seen = next(iter(nvml.values()), None)
-    most = seen if allocator is None else allocator
-    peak = {} if most is None else {"peak_memory_bytes": most}
-    taken = _known(facts, "reserved_bytes") or ({} if allocator is None else {"peak_bytes": allocator})
+    process_peak = next(iter(nvml.values()), None)
+    highest = process_peak if allocator is None else allocator
+    peak = {} if highest is None else {"peak_memory_bytes": highest}
+    reserved = _known(facts, "reserved_bytes") or ({} if allocator is None else {"peak_bytes": allocator})
     return {
         **peak,
         **parts,
         **graphs,
         **nvml,
         **_rest("workspace_bytes", allocator, parts),
-        **(_rest("context_bytes", seen, taken) if taken else {}),
+        **(_rest("context_bytes", process_peak, reserved) if reserved else {}),
     }
 
 
@@ -87,36 +76,35 @@ def kv_metrics(result: Result) -> dict[str, float]:
     weights, workspace and context, over the bytes of a token. The budget is the share of the device's memory
     that the engine was given, else 0.9 of it; engines round to blocks, and may take less than fits.
     """
-    each = _token_bytes(result)
-    found, metrics = memory_metrics(result.facts, result.cell.device), {}
-    if each is None:
+    token_bytes = _token_bytes(result)
+    memory, metrics = memory_metrics(result.facts, result.cell.device), {}
+    if token_bytes is None:
         return {}
     if tokens := _tokens(result.cell.workload, int(result.facts["architecture"].get("window", 0))):
-        metrics["kv_needed_bytes"] = tokens * each
-    if (used := _beside_kv(found)) is not None and result.hardware.memory_bytes:
+        metrics["kv_needed_bytes"] = tokens * token_bytes
+    if (used := _besides_kv(memory)) is not None and result.hardware.memory_bytes:
         budget = result.hardware.memory_bytes * float(result.cell.engine.options.get(_SHARE) or BUDGET)
         metrics["memory_budget_bytes"] = budget
-        metrics["kv_tokens_fit"] = float(max(0, int((budget - used) // each)))
+        metrics["kv_tokens_fit"] = float(max(0, int((budget - used) // token_bytes)))
     return metrics
 
 
 def allocator_peak(facts: Mapping[str, Any]) -> float | None:
-    """What the engine itself says of its peak on the GPU; None where it says nothing."""
-    found = _known(facts, "peak_device_bytes", "peak_bytes")
-    return next(iter(found.values()), None)
+    """The peak on the GPU that the engine itself reports, if it does."""
+    return next(iter(_known(facts, "peak_device_bytes", "peak_bytes").values()), None)
 
 
-def widths_bytes(words: str) -> list[float]:
-    """Bytes of one number by an engine's words for its types, as "q8_0" or "bfloat16 90%, float32 10%"."""
-    each = [part.strip() for part in words.split(",")]
-    found = [next((width for name, width in _WIDTHS.items() if word.startswith(name)), None) for word in each]
-    return [width for width in found if width is not None]
+def widths_bytes(dtypes: str) -> list[float]:
+    """Bytes of one number by an engine's names of its types, e.g. "q8_0" or "bfloat16 90%, float32 10%"."""
+    names = [part.strip() for part in dtypes.split(",")]
+    widths = (next((w for prefix, w in _WIDTHS.items() if name.startswith(prefix)), None) for name in names)
+    return [width for width in widths if width is not None]
 
 
 def _token_bytes(result: Result) -> float | None:
     """Bytes of one token's keys and values over all layers."""
-    said, widths = result.facts.get("architecture"), widths_bytes(result.receipts.get("kv_dtype", ""))
-    return wire.build(Architecture, said).kept * widths[0] if said and widths else None
+    architecture, widths = result.facts.get("architecture"), widths_bytes(result.receipts.get("kv_dtype", ""))
+    return wire.build(Architecture, architecture).kept * widths[0] if architecture and widths else None
 
 
 def _tokens(load: Workload | None, window: int) -> int:
@@ -127,12 +115,12 @@ def _tokens(load: Workload | None, window: int) -> int:
     return sequences * (min(load.longest, window) if window else load.longest)
 
 
-def _beside_kv(found: Mapping[str, float]) -> float | None:
-    """What weights, workspace and context take; where the engine has no word for it, by NVML's figure."""
-    if "weights_bytes" in found and "workspace_bytes" in found:
-        return sum(found.get(key, 0.0) for key in ("weights_bytes", "workspace_bytes", "context_bytes"))
-    if "nvml_process_peak_bytes" in found and "kv_bytes" in found:
-        return max(0.0, found["nvml_process_peak_bytes"] - found["kv_bytes"])
+def _besides_kv(memory: Mapping[str, float]) -> float | None:
+    """What weights, workspace and context take; where the engine does not report it, by NVML's figure."""
+    if "weights_bytes" in memory and "workspace_bytes" in memory:
+        return sum(memory.get(key, 0.0) for key in ("weights_bytes", "workspace_bytes", "context_bytes"))
+    if "nvml_process_peak_bytes" in memory and "kv_bytes" in memory:
+        return max(0.0, memory["nvml_process_peak_bytes"] - memory["kv_bytes"])
     return None
 
 
@@ -142,5 +130,5 @@ def _rest(name: str, whole: float | None, parts: Mapping[str, float]) -> dict[st
 
 
 def _known(facts: Mapping[str, Any], *keys: str) -> dict[str, float]:
-    """Zero is what a log that does not say comes to: nothing here takes no memory."""
+    """Facts that are numbers and not zero, which stands for unknown: everything here takes some memory."""
     return {k: float(facts[k]) for k in keys if isinstance(facts.get(k), int | float) and facts[k]}

@@ -50,9 +50,13 @@ def online_metrics(
         metrics["concurrency"] = float(facts["in_flight_mean"])
     if window_s <= 0 or not completed(traces):
         return metrics
-    _, written = tokens(traces, window_s)
+    _, output_tokens = tokens(traces, window_s)
     ended = [t for t in completed(traces) if 0 <= stamps(t)[-1] <= window_s]
-    metrics |= {"measured_s": window_s, "output_tok_per_s": written / window_s, "request_per_s": len(ended) / window_s}
+    metrics |= {
+        "measured_s": window_s,
+        "output_tok_per_s": output_tokens / window_s,
+        "request_per_s": len(ended) / window_s,
+    }
     if limits:
         metrics["goodput_per_s"] = sum(slo.kept(t, limits) for t in ended) / window_s
     return metrics
@@ -68,6 +72,5 @@ def load_metrics(
     """
     if "chosen" not in facts:
         return online_metrics(traces, facts, limits)
-    found = online_metrics(stage(traces, facts["chosen"]), facts, limits)
-    ends = ("slo_rate_per_s", "slo_rate_high_per_s")
-    return {**found, **{name: float(facts[name]) for name in ends if facts.get(name)}}
+    rates = {name: float(facts[name]) for name in ("slo_rate_per_s", "slo_rate_high_per_s") if facts.get(name)}
+    return {**online_metrics(stage(traces, facts["chosen"]), facts, limits), **rates}

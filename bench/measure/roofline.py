@@ -1,4 +1,4 @@
-"""What a cell had to read and compute, and how near the device's ceilings it came: MBU, MFU, the roofline.
+"""What a cell must read and compute, and how near the device's ceilings it came: MBU, MFU, the roofline.
 
 The least that a decode step must do: read every weight once, but for an input embedding of which it looks up
 a row, and the keys and values that each sequence attends to; two operations per weight and token, and four
@@ -25,27 +25,22 @@ from typing import Any, Literal
 
 from bench.contract import wire
 from bench.contract.record import Architecture, RequestTrace, Result
-from bench.contract.workload import Offline
+from bench.contract.workload import Offline, Workload
 from bench.measure.latency import completed, osl
 from bench.measure.memory import widths_bytes
 
 Bound = Literal["memory", "compute", "launch", "client", ""]
 FRACTIONS = ("mbu_fraction", "mfu_fraction", "decode_mfu_fraction", "roofline_fraction")
 NEAR = 0.4  # of the roofline: from here on the bytes or operations decide, below it what surrounds them
-_SPELLED = {
+_ALIASES = {
     "f32": "float32",
     "f16": "float16",
     "bf16": "bfloat16",
-    "u8": "int8",
-    "i8": "int8",
-    "uint8": "int8",
-    "float8_e4m3fn": "fp8",
-    "float8_e5m2": "fp8",
-    "fp8_e4m3": "fp8",
-    "fp8_e5m2": "fp8",
+    **dict.fromkeys(("u8", "i8", "uint8"), "int8"),
+    **dict.fromkeys(("float8_e4m3fn", "float8_e5m2", "fp8_e4m3", "fp8_e5m2"), "fp8"),
 }
-_OLDER = {"tf32": "float32"}  # what a device does that has no tensor cores for the first
-_UNTOLD = {"float16_acc16": "float16"}  # a data sheet that does not tell the two apart has one figure for both
+_WITHOUT_TENSOR_CORES = {"tf32": "float32"}
+_ONE_FIGURE = {"float16_acc16": "float16"}  # in a data sheet that does not distinguish the two
 _DTYPES = ("float32", "tf32", "float16", "float16_acc16", "bfloat16", "fp8", "int8", "int4", "fp4")
 
 
@@ -89,8 +84,7 @@ def prefill_flop(architecture: Architecture, linear_parameters: int, tokens: flo
     window = architecture.window or tokens
     growing = min(tokens, window)
     attended = growing * (growing + 1) / 2 + (tokens - growing) * window
-    one = 4 * architecture.layers * architecture.heads * architecture.head_dim
-    return 2 * (body * tokens + head) + one * attended
+    return 2 * (body * tokens + head) + attention_flop(architecture, 1) * attended
 
 
 def bandwidth_for(ceilings: Mapping[str, Any], size: float) -> float | None:
@@ -101,9 +95,9 @@ def bandwidth_for(ceilings: Mapping[str, Any], size: float) -> float | None:
     """
     rates = []
     for ceiling in filter(None, (ceilings.get("vendor"), ceilings.get("measured"))):
-        sets = sorted((int(held), float(rate)) for held, rate in ceiling["bandwidth"].items())
+        sets = sorted((int(set_bytes), float(rate)) for set_bytes, rate in ceiling["bandwidth"].items())
         if sets:
-            rates.append(next((rate for held, rate in reversed(sets) if held <= size), sets[0][1]))
+            rates.append(next((rate for set_bytes, rate in reversed(sets) if set_bytes <= size), sets[0][1]))
     return max(rates, default=None)
 
 
@@ -112,15 +106,15 @@ def flop_for(ceilings: Mapping[str, Any], dtypes: Sequence[str]) -> float | None
 
     None where one of them has no figure: then nothing bounds it.
     """
-    found = [_peak(ceilings, dtype) for dtype in dtypes]
-    known = [rate for rate in found if rate is not None]
-    return max(known) if known and len(known) == len(found) else None
+    rates = [_peak(ceilings, dtype) for dtype in dtypes]
+    known = [rate for rate in rates if rate is not None]
+    return max(known) if known and len(known) == len(rates) else None
 
 
 def _peak(ceilings: Mapping[str, Any], dtype: str) -> float | None:
-    for word in ("vendor", "measured"):
-        rates = (ceilings.get(word) or {}).get("flop_per_s", {})
-        names = (dtype, _OLDER.get(dtype), _UNTOLD.get(dtype) if word == "vendor" else None)
+    for source in ("vendor", "measured"):
+        rates = (ceilings.get(source) or {}).get("flop_per_s", {})
+        names = (dtype, _WITHOUT_TENSOR_CORES.get(dtype), _ONE_FIGURE.get(dtype) if source == "vendor" else None)
         if (name := next((n for n in names if n in rates), None)) is not None:
             return float(rates[name])
     return None
@@ -132,13 +126,13 @@ def product_dtypes(receipts: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def kv_bits(receipts: Mapping[str, str]) -> float | None:
-    """Bits of one kept number, of several types the narrowest; None where the receipt does not tell."""
+    """Bits of one cached number, of several types the narrowest; None where the receipt does not say."""
     return min((8 * width for width in widths_bytes(receipts.get("kv_dtype", ""))), default=None)
 
 
 def _named(text: str) -> tuple[str, ...]:
-    words = (_SPELLED.get(word, word) for word in re.findall(r"[a-z]+[a-z0-9_]*", text.lower()))
-    return tuple(dict.fromkeys(word for word in words if word in _DTYPES))
+    names = (_ALIASES.get(name, name) for name in re.findall(r"[a-z]+[a-z0-9_]*", text.lower()))
+    return tuple(dict.fromkeys(name for name in names if name in _DTYPES))
 
 
 def roofline_metrics(result: Result, traces: Sequence[RequestTrace], metrics: Mapping[str, float]) -> dict[str, float]:
@@ -150,48 +144,49 @@ def roofline_metrics(result: Result, traces: Sequence[RequestTrace], metrics: Ma
     by both ceilings, `roofline_fraction`: that / TPOT.
     """
     facts, audit = result.facts, result.artifact.audit if result.artifact else None
-    load, ceilings = load_of(result, traces, metrics), facts.get("ceiling")
-    if load is None or audit is None or not ceilings or "architecture" not in facts:
+    workload, ceilings = result.cell.workload, facts.get("ceiling")
+    load = load_of(workload, traces, metrics) if workload is not None else None
+    if workload is None or load is None or audit is None or not ceilings or "architecture" not in facts:
         return {}
     architecture = wire.build(Architecture, facts["architecture"])
     # By the audit, which counted the linear layers: a conversion may give the head a matrix of its own.
     architecture = dataclasses.replace(architecture, tied_head=audit.tied_head)
     tpot, parameters = metrics.get("tpot_s", 0.0), audit.linear_parameters
-    found: dict[str, float] = {}
+    roofline: dict[str, float] = {}
     peak = flop_for(ceilings, product_dtypes(result.receipts)) if parameters else None
     size = step_bytes(facts, result.receipts, architecture, load)
+    bandwidth = None if size is None else bandwidth_for(ceilings, size)
+    flop = load.batch * token_flop(architecture, parameters, load.context) if parameters else 0.0
     if size is not None:
-        found |= _memory(size, bandwidth_for(ceilings, size), tpot)
-    if parameters:
-        found["decode_step_flop"] = load.batch * token_flop(architecture, parameters, load.context)
+        roofline["decode_step_bytes"] = size
+    if flop:
+        roofline["decode_step_flop"] = flop
     if peak is not None:
-        found |= {"ceiling_flop_per_s": peak, **_compute(found["decode_step_flop"], peak, tpot)}
-        if _is_batch(result) and metrics.get("ttft_s"):
+        roofline["ceiling_flop_per_s"] = peak
+        if isinstance(workload, Offline) and metrics.get("ttft_s"):
             work = load.batch * prefill_flop(architecture, parameters, load.prompt_tokens)
-            found["mfu_fraction"] = work / metrics["ttft_s"] / peak
-    if "ceiling_bytes_per_s" in found:
-        computing = found["decode_step_flop"] / peak if peak else 0.0
-        found["roofline_s"] = max(found["decode_step_bytes"] / found["ceiling_bytes_per_s"], computing)
-        found |= {"roofline_fraction": found["roofline_s"] / tpot} if tpot else {}
-    return found
+            roofline["mfu_fraction"] = work / metrics["ttft_s"] / peak
+        roofline |= {"decode_mfu_fraction": flop / tpot / peak} if tpot else {}
+    if size is not None and bandwidth:
+        least_s = max(size / bandwidth, flop / peak if peak else 0.0)
+        roofline |= {"ceiling_bytes_per_s": bandwidth, "roofline_s": least_s}
+        roofline |= {"mbu_fraction": size / tpot / bandwidth, "roofline_fraction": least_s / tpot} if tpot else {}
+    return roofline
 
 
-def load_of(result: Result, traces: Sequence[RequestTrace], metrics: Mapping[str, float]) -> Load | None:
-    """A static batch as it was asked for; of a server's load what decodes together, and the requests' means.
+def load_of(workload: Workload, traces: Sequence[RequestTrace], metrics: Mapping[str, float]) -> Load | None:
+    """A static batch as the suite defines it; of a server's load what decodes together, and the requests' means.
 
     That is output tokens a second x TPOT, one at the least: of those in flight many may wait.
     """
-    asked = result.cell.workload
-    if asked is None:
-        return None
-    if isinstance(asked, Offline):
-        return Load(asked.batch, asked.prompt_tokens, asked.prompt_tokens + asked.new_tokens / 2)
+    if isinstance(workload, Offline):
+        return Load(workload.batch, workload.prompt_tokens, workload.prompt_tokens + workload.new_tokens / 2)
     done, batch = completed(traces), metrics.get("output_tok_per_s", 0.0) * metrics.get("tpot_s", 0.0)
-    made = sum(map(osl, done))
-    if not made or not batch:
+    tokens = sum(map(osl, done))
+    if not tokens or not batch:
         return None
-    prompt = sum(trace.prompt_tokens * osl(trace) for trace in done) / made  # a long answer counts longer
-    attended = sum((trace.prompt_tokens + osl(trace) / 2) * osl(trace) for trace in done) / made
+    prompt = sum(trace.prompt_tokens * osl(trace) for trace in done) / tokens  # a long answer counts longer
+    attended = sum((trace.prompt_tokens + osl(trace) / 2) * osl(trace) for trace in done) / tokens
     return Load(max(1.0, batch), prompt, attended)
 
 
@@ -221,19 +216,3 @@ def bound(figures: Mapping[str, float], *, client: bool) -> Bound:
     if fraction >= NEAR:
         return "memory" if reading >= (computing or 0.0) else "compute"
     return "" if computing is None else "launch"
-
-
-def _is_batch(result: Result) -> bool:
-    return isinstance(result.cell.workload, Offline)
-
-
-def _memory(size: float, bandwidth: float | None, tpot: float) -> dict[str, float]:
-    found = {"decode_step_bytes": size}
-    if bandwidth:
-        found["ceiling_bytes_per_s"] = bandwidth
-        found |= {"mbu_fraction": size / tpot / bandwidth} if tpot else {}
-    return found
-
-
-def _compute(work: float, peak: float, tpot: float) -> dict[str, float]:
-    return {"decode_mfu_fraction": work / tpot / peak} if tpot else {}

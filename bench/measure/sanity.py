@@ -1,4 +1,4 @@
-"""What cannot be, said in sentences before it is published; and the marks of figures that may mislead."""
+"""Contradictions in a record, found before it is published, and the marks of figures that may mislead."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CV_LIMIT = 0.05
 WINDOW_S, CLIENT_CPU, CLIENT_LAG_S = 10.0, 0.8, 0.005
 SCORES = ("perplexity",)
 _DIVERGENCE = "kl_"  # what the names of divergences begin with: zero at the least, up to rounding
-_KL_LEAST = -1e-6
+_KL_MIN = -1e-6
 _AGREEMENT = "top1_agreement"  # and of shares of tokens
 WATCHED = (
     "ttft_s",
@@ -58,45 +58,39 @@ def check(result: Result, traces: Sequence[RequestTrace], baseline_bits: float |
     if result.status != "ok":
         return [] if result.reason else [f"a record with status {result.status} gives no reason"]
     traces = measured(traces, result.facts)
-    found = [s for t in traces if not t.error for s in _request(t, result)]
-    found += _agreement(result, traces)
-    found += _metrics(result)
-    found += _beyond(result.metrics)
+    problems = [s for t in traces if not t.error for s in _request(t, result)]
+    problems += [*_agreement(result, traces), *_metrics(result), *_beyond(result.metrics)]
     if (bits := _by_name_only(result, baseline_bits)) is not None:
-        found.append(
+        problems.append(
             f"recipe {result.cell.recipe.name} quantizes by name only: {bits:.2f} bits per weight, "
             f"the baseline has {baseline_bits:.2f}"
         )
-    return found
+    return problems
 
 
 def marks(results: Sequence[Result]) -> tuple[str, ...]:
     """Codes of MARKS for the rounds of one cell, sorted; `varies:tpot_s` names the metric.
 
-    Codes the rounds recorded themselves (`Result.marks`) are kept. A task's score does not depend on the
-    clock: its time and memory are not looked at, and neither a busy device nor unpacked weights mark it.
+    Codes that the rounds recorded themselves (`Result.marks`) are among them. A task's score does not depend on the
+    clock: its time and memory do not count, and neither a busy device nor unpacked weights mark it.
     """
     done = [r for r in results if r.status == "ok"]
     scores = any(r.cell.task is not None for r in done)
-    found = {m for r in done for m in r.marks}
-    if done and any(r.status == "failed" for r in results):
-        found.add(ROUND)
-    if any(r.metrics.get("failed_requests", 0.0) > 0 for r in done):
-        found.add(ERRORS)
-    if any(r.facts.get("throttle_reasons") for r in done):
-        found.add(THROTTLED)
-    found |= {mark for r in done for mark in load_marks(r.facts)}
-    if any(_nvml_only(r) for r in done):
-        found.add(NVML)
-    if any(r.metrics.get("energy_valid", 1.0) < 1 for r in done):
-        found.add(ENERGY)
-    if any(_held_wide(r) for r in done):
-        found.add(WIDE)
+    codes = {m for r in done for m in r.marks}.union(*(load_marks(r.facts) for r in done))
+    applies = {
+        ROUND: bool(done) and any(r.status == "failed" for r in results),
+        ERRORS: any(r.metrics.get("failed_requests", 0.0) > 0 for r in done),
+        THROTTLED: any(r.facts.get("throttle_reasons") for r in done),
+        NVML: any(_nvml_only(r) for r in done),
+        ENERGY: any(r.metrics.get("energy_valid", 1.0) < 1 for r in done),
+        WIDE: any(_unpacked(r) for r in done),
+    }
+    codes |= {code for code, it_does in applies.items() if it_does}
     for key in (*SCORES, "kl_mean", "accuracy_fraction") if scores else WATCHED:
         values = [r.metrics[key] for r in done if key in r.metrics]
         if coefficient_of_variation(values) > CV_LIMIT:
-            found.add(f"{VARIES}:{key}")
-    return tuple(sorted(found - {BUSY, THROTTLED, NVML, WIDE} if scores else found))
+            codes.add(f"{VARIES}:{key}")
+    return tuple(sorted(codes - {BUSY, THROTTLED, NVML, WIDE} if scores else codes))
 
 
 def load_marks(facts: Mapping[str, Any]) -> set[str]:
@@ -105,13 +99,13 @@ def load_marks(facts: Mapping[str, Any]) -> set[str]:
     A busy client or a failed request counts in any stage: by every one of them the next was chosen.
     """
     stages: Sequence[Mapping[str, Any]] = facts.get("stages", ())
-    is_so = {
+    applies = {
         CLIENT: any(map(_client_bound, (facts, *stages))),
         ERRORS: any(stage["metrics"].get("failed_requests", 0.0) > 0 for stage in stages),
         SHORT: 0 < facts.get("window_s", 0.0) < WINDOW_S,
         REMOTE: bool(facts.get("remote")),
     }
-    return {mark for mark, it_is in is_so.items() if it_is}
+    return {code for code, it_does in applies.items() if it_does}
 
 
 def _request(trace: RequestTrace, result: Result) -> Iterator[str]:
@@ -119,9 +113,9 @@ def _request(trace: RequestTrace, result: Result) -> Iterator[str]:
     times, load, facts = stamps(trace), result.cell.workload, result.facts
     if load is not None and not isinstance(load, Trace) and load.exact:  # else the client compares
         if osl(trace) != load.new_tokens and facts.get("exact_length", True):
-            yield f"{name} produced {osl(trace)} tokens, {load.new_tokens} were asked"
+            yield f"{name} produced {osl(trace)} tokens, expected {load.new_tokens}"
         if trace.prompt_tokens != load.prompt_tokens and facts.get("prompts", "ids") in ("ids", "text"):
-            yield f"{name} had a prompt of {trace.prompt_tokens} tokens, {load.prompt_tokens} were asked"
+            yield f"{name} had a prompt of {trace.prompt_tokens} tokens, expected {load.prompt_tokens}"
     if not times:
         return
     if min(trace.due_s, trace.sent_s, *trace.token_s) < 0 or trace.sent_s < trace.due_s:
@@ -151,7 +145,7 @@ def _metrics(result: Result) -> Iterator[str]:
             yield f"{key} is not a finite number"
         elif value <= 0 and key in (*WATCHED, *SCORES):
             yield f"{key} is {value:g}, and must be positive"
-        elif key.startswith(_DIVERGENCE) and value < _KL_LEAST:
+        elif key.startswith(_DIVERGENCE) and value < _KL_MIN:
             yield f"{key} is {value:g}, and a KL divergence cannot be negative"
         elif (key.startswith(_AGREEMENT) or key == "accuracy_fraction") and not 0 <= value <= 1:
             yield f"{key} is {value:g}, and must be within 0 .. 1"
@@ -169,10 +163,10 @@ def _metrics(result: Result) -> Iterator[str]:
 
 
 def _energy(metrics: Mapping[str, float]) -> Iterator[str]:
-    """Joules that were called valid are positive; net ones are never above gross ones."""
-    for word in ("gross", "net") if metrics.get("energy_valid") else ():
-        if (joules := metrics.get(f"energy_{word}_j", 1.0)) <= 0:
-            yield f"energy_{word}_j is {joules:g}, is called valid, and must be positive"
+    """Joules that are marked as valid are positive; net ones are never above gross ones."""
+    for kind in ("gross", "net") if metrics.get("energy_valid") else ():
+        if (joules := metrics.get(f"energy_{kind}_j", 1.0)) <= 0:
+            yield f"energy_{kind}_j is marked as valid, but is {joules:g}: it must be positive"
     gross, net = metrics.get("energy_gross_j", math.inf), metrics.get("energy_net_j", -math.inf)
     if net > gross:
         yield f"the net energy of {net:g} J is more than the gross {gross:g} J"
@@ -184,7 +178,7 @@ def _beyond(metrics: Mapping[str, float]) -> Iterator[str]:
             yield (
                 f"{key} is {metrics[key]:.3g}, more than the device can do: its ceiling was measured while "
                 "it was busy (delete ceilings in the cache, and ceiling.json), or bytes or operations are "
-                "counted wrong"
+                "miscounted"
             )
 
 
@@ -197,9 +191,9 @@ def _by_name_only(result: Result, baseline_bits: float | None) -> float | None:
     if artifact is None or baseline_bits is None or not artifact.steps:
         return None
     wide = {"f16", "bf16", "f32", "fp16", "fp32", "float16", "bfloat16", "float32"}
-    asked = (str(v).lower() for s in artifact.steps[-1:] for k, v in s.options.items() if "dtype" not in k)
+    options = (str(v).lower() for s in artifact.steps[-1:] for k, v in s.options.items() if "dtype" not in k)
     bits = artifact.audit.bits_per_weight
-    return bits if abs(bits - baseline_bits) <= 0.01 * baseline_bits and wide.isdisjoint(asked) else None
+    return bits if abs(bits - baseline_bits) <= 0.01 * baseline_bits and wide.isdisjoint(options) else None
 
 
 def _client_bound(facts: Mapping[str, Any]) -> bool:
@@ -208,7 +202,7 @@ def _client_bound(facts: Mapping[str, Any]) -> bool:
     return bool(cpu > CLIENT_CPU or lag > CLIENT_LAG_S)
 
 
-def _held_wide(result: Result) -> bool:
+def _unpacked(result: Result) -> bool:
     """Whether an engine unpacked what was quantized: what is not, it may convert to the type it computes in.
 
     That type taken off at its widest, so that a CPU's 32 bits for a 16-bit embedding are no such thing.
@@ -216,11 +210,11 @@ def _held_wide(result: Result) -> bool:
     loaded, artifact = result.facts.get("weights_bytes"), result.artifact
     if artifact is None or loaded is None or not artifact.audit.quantized_fraction:
         return False
-    found = artifact.audit
-    whole = found.linear_parameters * (1 - found.quantized_fraction)
-    rest = found.parameters - found.linear_parameters
+    audit = artifact.audit
+    whole = audit.linear_parameters * (1 - audit.quantized_fraction)
+    rest = audit.parameters - audit.linear_parameters
     width = max(widths_bytes(result.receipts.get("compute_dtype", "")), default=4.0)
-    stored = found.linear_bytes - 2 * whole
+    stored = audit.linear_bytes - 2 * whole
     return stored > 0 and loaded - (rest + whole) * width > _WIDER * stored
 
 

@@ -128,32 +128,32 @@ def _greeting(server: Server) -> str:
 
 def orphans() -> list[Orphan]:
     """Servers written down whose run is gone and that live on; the notes of others that are gone go too."""
-    found = []
+    alive = []
     for file in sorted(paths.cache_folder("servers").glob("*.json")):
         try:
             note = json.loads(file.read_text())
             if _same(note["owner"], note["owner_started"]):
                 continue
             if _same(note["pid"], note["started"]):
-                found.append(Orphan(note["pid"], note["name"], file))
+                alive.append(Orphan(note["pid"], note["name"], file))
                 continue
         except (OSError, ValueError, KeyError, TypeError):
             pass
         file.unlink(missing_ok=True)
-    return found
+    return alive
 
 
 def end_orphans() -> list[Orphan]:
     """End every orphan with its children; which these were."""
-    found = orphans()
-    for orphan in found:
+    ended = orphans()
+    for orphan in ended:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(orphan.pid)
             child.end_group(orphan.pid)
             process.kill()
             process.wait(timeout=5)
         orphan.file.unlink(missing_ok=True)
-    return found
+    return ended
 
 
 def _wait(process: subprocess.Popen[bytes], log: child.Log, port: int, health: str, deadline: float) -> None:

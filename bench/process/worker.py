@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,12 @@ def _offline(job: Job) -> Answer:
 
     The first token ever is the cold start. What is asked for the sake of energy comes after all the rest.
     """
-    assert job.artifact is not None and isinstance(job.workload, Offline)  # noqa: S101, PT018  (the job is whole)
-    engine, load = plugins.load(plugins.ENGINES, job.plugin), job.workload
+    if not isinstance(load := job.workload, Offline):
+        raise UserError(f"an {job.kind} job needs an offline workload")
     groups = [job.prompts[i : i + load.batch] for i in range(0, len(job.prompts), load.batch)]
     warm, measured = groups[: -load.repeats], groups[-load.repeats :]
-    _report(job, "loading")
-    began = time.perf_counter()
-    with engine.open(Path(job.folder), job.artifact, engine.Options(**job.options), job.device) as session:
+    loading, began = _session(job), time.perf_counter()
+    with loading as session:
         facts: dict[str, Any] = {"load_s": time.perf_counter() - began}
         _report(job, "warming up")
         tpots: list[float] = []
@@ -98,38 +98,43 @@ def _generate(session: Session, prompts: Any, new_tokens: int) -> tuple[float, l
     sent = time.perf_counter()
     steps = [step.time_s - sent for step in session.generate(prompts, new_tokens)]
     if len(steps) != new_tokens:
-        raise UserError(f"the engine made {len(steps)} tokens where {new_tokens} were asked")
+        raise UserError(f"the engine generated {len(steps)} tokens, expected {new_tokens}")
     return sent, steps
 
 
-def _score(job: Job) -> Answer:
-    assert job.artifact is not None  # noqa: S101  (the parent's job is whole)
-    engine, task = plugins.load(plugins.ENGINES, job.plugin), plugins.load(plugins.TASKS, job.task)
+def _session(job: Job) -> AbstractContextManager[Session]:
+    """What loads the artifact in the job's engine, once it is entered."""
     _report(job, "loading")
-    began = time.perf_counter()
-    folder = Path(job.folder)
-    with engine.open(folder, job.artifact, engine.Options(**job.options), job.device) as session:
+    if job.artifact is None:
+        raise UserError(f"a job of kind {job.kind} needs an artifact")
+    engine = plugins.load(plugins.ENGINES, job.plugin)
+    return engine.open(Path(job.folder), job.artifact, engine.Options(**job.options), job.device)
+
+
+def _score(job: Job) -> Answer:
+    task = plugins.load(plugins.TASKS, job.task)
+    options, reference = task.Options(**job.task_options), Path(job.reference) if job.reference else None
+    loading, began = _session(job), time.perf_counter()
+    with loading as session:
         loaded = time.perf_counter()
         _report(job, "scoring")
-        options, reference = task.Options(**job.task_options), Path(job.reference) if job.reference else None
-        facts: Mapping[str, Any] = task.evaluate(session, options, folder, reference)
+        facts = task.evaluate(session, options, Path(job.folder), reference)
         spent = {"load_s": loaded - began, "evaluate_s": time.perf_counter() - loaded}
         return Answer(facts={**facts, **spent, **session.memory()}, receipts=session.receipts())
 
 
 def _reference(job: Job) -> Answer:
-    assert job.artifact is not None  # noqa: S101  (the parent's job is whole)
-    engine, task = plugins.load(plugins.ENGINES, job.plugin), plugins.load(plugins.TASKS, job.task)
-    folder = Path(job.folder)
-    _report(job, "loading")
-    with engine.open(folder, job.artifact, engine.Options(**job.options), job.device) as session:
+    task = plugins.load(plugins.TASKS, job.task)
+    with _session(job) as session:
         _report(job, "scoring")
-        facts = task.prepare(session, task.Options(**job.task_options), folder, Path(job.out))
+        facts = task.prepare(session, task.Options(**job.task_options), Path(job.folder), Path(job.out))
         return Answer(facts=facts, receipts=session.receipts())
 
 
 def _tokenizer(job: Job) -> Answer:
-    plugins.load(plugins.TASKS, job.plugin).tokenizer(Path(job.folder), Path(job.out))
+    from bench import formats
+
+    formats.write_tokenizer(Path(job.folder), Path(job.out))
     return Answer()
 
 

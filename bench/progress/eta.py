@@ -8,45 +8,45 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-Alike = tuple[str, ...]  # what a round's time is like, the closest first: its cell, its load on its engine, ...
+SimilarityKeys = tuple[str, ...]  # groups of like rounds, the closest first: its cell, its load on its engine, ...
 
-_OF_FAILED = 2  # the kinds that a failed round tells of: its cell, its load on its engine
+_KEYS_OF_FAILED = 2  # a failed round says something of its cell, and of its load on its engine
 
 
-class Pace:
-    """The rounds ahead, each by what it is `alike`, and the seconds that others of these took.
+class EtaEstimator:
+    """The rounds ahead by their similarity keys, and the seconds that rounds of each key took.
 
-    A round is expected to take the mean of those of the closest kind that has any. A round that is alike
-    nothing takes no time.
+    A round is expected to take the mean of the rounds of its closest key that has any. One without keys
+    takes no time.
     """
 
-    def __init__(self, ahead: Sequence[Alike] = ()) -> None:
+    def __init__(self, ahead: Sequence[SimilarityKeys] = ()) -> None:
         self._ahead = Counter(ahead)
-        self._took: dict[str, list[float]] = defaultdict(list)
+        self._durations_s: dict[str, list[float]] = defaultdict(list)
 
-    def known(self, alike: Alike, seconds: float) -> None:
+    def add_recorded(self, keys: SimilarityKeys, seconds: float) -> None:
         """A round that was run before, as its record has it."""
-        for kind in alike:
-            self._took[kind].append(seconds)
+        for key in keys:
+            self._durations_s[key].append(seconds)
 
-    def done(self, alike: Alike, seconds: float, *, failed: bool = False) -> None:
-        """One of the rounds ahead was run. What failed says nothing of other engines, and of other loads."""
-        self._ahead[alike] -= 1
-        self.known(alike[:_OF_FAILED] if failed else alike, seconds)
+    def finish(self, keys: SimilarityKeys, seconds: float, *, failed: bool = False) -> None:
+        """One of the rounds ahead was run. A failed one says nothing of other engines, nor of other loads."""
+        self._ahead[keys] -= 1
+        self.add_recorded(keys[:_KEYS_OF_FAILED] if failed else keys, seconds)
 
-    def expected_s(self, alike: Alike) -> float | None:
-        """None where nothing like it was run."""
-        if not alike:
+    def expected_s(self, keys: SimilarityKeys) -> float | None:
+        """None where no similar round was run."""
+        if not keys:
             return 0.0
-        took = next((self._took[kind] for kind in alike if kind in self._took), None)
-        return None if took is None else sum(took) / len(took)
+        durations_s = next((self._durations_s[key] for key in keys if key in self._durations_s), None)
+        return None if durations_s is None else sum(durations_s) / len(durations_s)
 
-    def left_s(self) -> float | None:
-        """Of all rounds ahead, the one in flight whole; None where one of them is like nothing known."""
-        each = [(count, self.expected_s(alike)) for alike, count in self._ahead.items() if count > 0]
-        if any(expected is None for _, expected in each):
+    def remaining_s(self) -> float | None:
+        """Of all rounds ahead, the one in flight whole; None where the time of one of them is not known."""
+        expected = [(count, self.expected_s(keys)) for keys, count in self._ahead.items() if count > 0]
+        if any(seconds is None for _, seconds in expected):
             return None
-        return sum(count * (expected or 0.0) for count, expected in each)
+        return sum(count * (seconds or 0.0) for count, seconds in expected)
 
 
 def clock(seconds: float) -> str:
@@ -56,6 +56,6 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def took(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """How long something took: as 4.2 s below a minute, else as a clock has it."""
     return f"{seconds:.1f} s" if seconds < 59.95 else clock(seconds)

@@ -16,14 +16,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from bench.contract.record import Result
-from bench.progress import snapshot as scene
-from bench.progress.eta import Alike, Pace, clock
-from bench.progress.snapshot import Finished, Round, Scene, printable
+from bench.progress import snapshot
+from bench.progress.eta import EtaEstimator, SimilarityKeys, clock
+from bench.progress.snapshot import Finished, RoundLabel, Snapshot, printable
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from bench.progress.terminal import Screen
+    from bench.progress.terminal import LiveView
 
 _SILENCE_S = 30.0  # the longest in a pipe: some CI ends what says nothing
 _RECENT = 5
@@ -31,9 +31,9 @@ Report = Callable[[str], None]
 
 
 class Progress:
-    """`line` is said once, `warn` in quiet too; `doing` is what happens now, as "subject: detail".
+    """`line` prints a line, `warn` in quiet too; `doing` says what happens now, as "subject: detail".
 
-    `begin`, `starts` and `ends` frame the rounds. `figure` gives a finished one's main figure as text,
+    `begin`, `start_round` and `end_round` frame the rounds. `figure` gives a finished one's main figure as text,
     `silence_s` is the longest that a pipe hears nothing.
     """
 
@@ -41,17 +41,17 @@ class Progress:
         self, *, quiet: bool = False, figure: Callable[[Result], str] = lambda _: "", silence_s: float = _SILENCE_S
     ) -> None:
         self._quiet, self._figure, self._silence_s = quiet, figure, silence_s
-        self._began = self._doing_began = self._round_began = time.monotonic()
-        self._doing, self._subject = "starting", ""
-        self._round: Round | None = None
-        self._rounds, self._several, self._kept = 0, False, 0
+        self._began = self._activity_began = self._round_began = time.monotonic()
+        self._activity, self._subject = "starting", ""
+        self._round: RoundLabel | None = None
+        self._rounds, self._several_devices, self._recorded = 0, False, 0
         self._counts: Counter[str] = Counter()
         self._recent: deque[Finished] = deque(maxlen=_RECENT)
-        self._refused: set[str] = set()
-        self._pace = Pace()
-        self._left_s: float | None = None
-        self._screen: Screen | None = None
-        self._printing, self._over = threading.Lock(), threading.Event()
+        self._unsupported: set[str] = set()
+        self._eta = EtaEstimator()
+        self._remaining_s: float | None = None
+        self._view: LiveView | None = None
+        self._lock, self._ended = threading.Lock(), threading.Event()
         self._printed = self._began
         self._ticker = threading.Thread(target=self._tick, daemon=True)
 
@@ -59,10 +59,10 @@ class Progress:
         if self._quiet:
             return self
         if _drawable():
-            from bench.progress.terminal import Screen
+            from bench.progress.terminal import LiveView
 
-            self._screen = Screen(self.scene)
-            self._screen.start()
+            self._view = LiveView(self.snapshot)
+            self._view.start()
         else:
             self._ticker.start()
         return self
@@ -70,128 +70,126 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._ended.set()
         try:
             if kind is KeyboardInterrupt:
-                done = self._kept + self._done
+                done = self._recorded + self._done
                 count = f" ({done} round{'s' if done != 1 else ''})" if self._rounds else ""
                 self.warn(f"stopped; what is finished is kept{count}, run the same command to go on")
         finally:
-            if self._screen is not None:
-                screen, self._screen = self._screen, None
-                screen.stop()
+            if self._view is not None:
+                view, self._view = self._view, None
+                view.stop()
 
     @property
-    def spent_s(self) -> float:
+    def elapsed_s(self) -> float:
         return time.monotonic() - self._began
 
     @property
-    def spent(self) -> str:
-        return clock(self.spent_s)
+    def elapsed(self) -> str:
+        return clock(self.elapsed_s)
 
     def line(self, text: str) -> None:
         if not self._quiet:
-            self._say(text)
+            self._print(text)
 
     def warn(self, text: str) -> None:
-        """What went wrong, said at once."""
-        self._say(text, "red")
+        """What went wrong, printed at once."""
+        self._print(text, "red")
 
     def doing(self, text: str) -> None:
-        """In a pipe a new subject is said at once; within a round only the next line of silence says it."""
+        """In a pipe a new subject is printed at once; within a round only with the next line that breaks a silence."""
         text, subject = printable(text), text.partition(": ")[0]
-        if text == self._doing:
+        if text == self._activity:
             return
-        self._doing, self._doing_began = text, time.monotonic()
-        if self._screen is None and self._round is None and subject != self._subject:
-            self.line(scene.now(self.scene()))
+        self._activity, self._activity_began = text, time.monotonic()
+        if self._view is None and self._round is None and subject != self._subject:
+            self.line(snapshot.now(self.snapshot()))
         self._subject = subject
 
-    def begin(self, rounds: Sequence[Round], kept: int, before: Sequence[tuple[Alike, float]]) -> None:
-        """What is to run; `kept` rounds are recorded already, and what some took `before` is known."""
-        self._rounds, self._kept = self._done + len(rounds), self._kept + kept
-        self._several = len({one.device for one in rounds}) > 1
-        self._pace = Pace([one.alike for one in rounds])
-        for alike, seconds in before:
-            self._pace.known(alike, seconds)
-        self._left_s = self._pace.left_s()
+    def begin(
+        self, rounds: Sequence[RoundLabel], recorded: int, durations: Sequence[tuple[SimilarityKeys, float]]
+    ) -> None:
+        """What is to run; `recorded` rounds are recorded already, some of them with their duration in seconds."""
+        self._rounds, self._recorded = self._done + len(rounds), self._recorded + recorded
+        self._several_devices = len({label.device for label in rounds}) > 1
+        self._eta = EtaEstimator([label.similarity_keys for label in rounds])
+        for keys, seconds in durations:
+            self._eta.add_recorded(keys, seconds)
+        self._remaining_s = self._eta.remaining_s()
 
-    def starts(self, one: Round) -> None:
-        self._doing, self._subject = "", ""
-        self._round, self._round_began = one, time.monotonic()
+    def start_round(self, label: RoundLabel) -> None:
+        self._activity, self._subject = "", ""
+        self._round, self._round_began = label, time.monotonic()
 
-    def ends(self, result: Result) -> None:
-        """The round that had been started is over."""
-        assert self._round is not None  # noqa: S101  (it was started)
-        one, seconds = self._round, time.monotonic() - self._round_began
-        self._pace.done(one.alike, seconds, failed=result.status == "failed")
+    def end_round(self, label: RoundLabel, result: Result) -> None:
+        seconds = time.monotonic() - self._round_began
+        self._eta.finish(label.similarity_keys, seconds, failed=result.status == "failed")
         self._counts[result.status] += 1
-        self._round, self._doing, self._left_s = None, "", self._pace.left_s()
-        said = printable(self._figure(result) if result.status == "ok" else result.reason)
-        where = f" on {one.device}" if self._several else ""
-        cell = printable(f"{one.title}{where}")
-        ended = Finished(cell, one.number, self._done, result.status, seconds, said)
-        self._tell(ended)
+        self._round, self._activity, self._remaining_s = None, "", self._eta.remaining_s()
+        detail = printable(self._figure(result) if result.status == "ok" else result.reason)
+        cell = printable(f"{label.title}{f' on {label.device}' if self._several_devices else ''}")
+        self._report(Finished(cell, label.number, self._done, result.status, seconds, detail))
 
-    def _tell(self, ended: Finished) -> None:
-        text = scene.finished(ended, self._rounds, self.spent_s)
+    def _report(self, ended: Finished) -> None:
+        text = snapshot.finished(ended, self._rounds, self.elapsed_s)
         if ended.status == "failed":
             self.warn(text)
         elif ended.status == "ok":
             self._recent.append(ended)
-        told_already = ended.cell in self._refused  # the other rounds of a cell that cannot run cannot either
+        is_repeated = ended.cell in self._unsupported  # the other rounds of a cell that cannot run cannot either
         if ended.status == "unsupported":
-            self._refused.add(ended.cell)
-        if self._screen is None and ended.status != "failed" and not told_already:
+            self._unsupported.add(ended.cell)
+        if self._view is None and ended.status != "failed" and not is_repeated:
             self.line(text)
 
     @property
     def _done(self) -> int:
         return sum(self._counts.values())
 
-    def scene(self) -> Scene:
-        """All that is known now."""
-        now, one = time.monotonic(), self._round
-        round_s = now - self._round_began if one else 0.0
-        expected_s = self._pace.expected_s(one.alike[:-1]) if one else None  # of any load would be a guess
-        left_s = self._left_s
-        if left_s is not None and one is not None:
-            left_s -= min(round_s, self._pace.expected_s(one.alike) or 0.0)
-        return Scene(
+    def snapshot(self) -> Snapshot:
+        """The state now."""
+        now, label = time.monotonic(), self._round
+        round_s = now - self._round_began if label else 0.0
+        expected_s = self._eta.expected_s(label.similarity_keys[:-1]) if label else None  # of any load would be a guess
+        remaining_s = self._remaining_s
+        if remaining_s is not None and label is not None:
+            remaining_s -= min(round_s, self._eta.expected_s(label.similarity_keys) or 0.0)
+        return Snapshot(
             now - self._began,
-            self._doing,
-            now - self._doing_began,
-            one,
+            self._activity,
+            now - self._activity_began,
+            label,
             round_s,
             expected_s,
             self._rounds,
-            self._kept,
+            self._recorded,
             dict(self._counts),
-            left_s,
+            remaining_s,
             tuple(self._recent),
         )
 
-    def _say(self, text: str, style: str = "") -> None:
+    def _print(self, text: str, style: str = "") -> None:
         text = printable(text)
-        with self._printing:
+        with self._lock:
             self._printed = time.monotonic()
-            if self._screen is not None:
-                self._screen.line(text, style)
+            if self._view is not None:
+                self._view.line(text, style)
             else:
                 print(text, file=sys.stderr, flush=True)  # noqa: T201  (this is the terminal)
 
     def _tick(self) -> None:
         """In a pipe: break the silence."""
         wait_s = self._silence_s
-        while not self._over.wait(wait_s):
+        while not self._ended.wait(wait_s):
             wait_s = self._printed + self._silence_s - time.monotonic()
             if wait_s <= 0:
                 wait_s = self._silence_s
-                if self._doing or self._round:
-                    self.line(scene.now(self.scene()))
+                if self._activity or self._round:
+                    self.line(snapshot.now(self.snapshot()))
 
 
 def _drawable() -> bool:
-    """Whether stderr is a terminal that can move its cursor, before a person."""
+    """Whether stderr is a terminal that can move its cursor, and a person watches it."""
     watched = os.environ.get("CI", "").lower() in ("", "0", "false")
     return watched and sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")

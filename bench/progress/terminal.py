@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bench.progress.eta import clock, took
-from bench.progress.snapshot import Finished, Scene, of_expected, which
+from bench.progress.eta import clock, duration
+from bench.progress.snapshot import Finished, Snapshot, of_expected, which
 
 _PER_S = 1
 _BAR, _LEAST_BAR = 40, 5  # columns
@@ -23,11 +23,11 @@ _STYLES = {"ok": "green", "failed": "bold red", "unsupported": "yellow"}
 _UNICODE, _ASCII = ("━", "─", "…"), ("#", "-", "~")  # done, to do, left out
 
 
-class Screen:
-    """The live part of the terminal, from `start` to `stop`; `scene` is asked whenever it is drawn."""
+class LiveView:
+    """The live part of the terminal, from `start` to `stop`; `snapshot` is called whenever it is drawn."""
 
-    def __init__(self, scene: Callable[[], Scene]) -> None:
-        self._scene = scene
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
         self._console = Console(stderr=True, force_terminal=True, markup=False, highlight=False, emoji=False)
         encoded = (sys.stderr.encoding or "").lower().replace("-", "").startswith("utf")
         self._signs = _UNICODE if encoded else _ASCII
@@ -43,7 +43,7 @@ class Screen:
         self._live.start(refresh=True)
 
     def stop(self) -> None:
-        """Clear it away and give the cursor back, whatever a second Ctrl-C cuts short."""
+        """Clear it away and show the cursor again, whatever a second Ctrl-C cuts short."""
         try:
             self._live.stop()
         finally:
@@ -55,53 +55,53 @@ class Screen:
 
     def _drawn(self) -> Text:
         size = self._console.size
-        drawn = lines(self._scene(), size.width - 1, size.height - 1, self._signs)
+        drawn = lines(self._snapshot(), size.width - 1, size.height - 1, self._signs)
         return Text("\n", no_wrap=True, overflow="crop").join(drawn)
 
 
-def lines(scene: Scene, width: int, height: int, signs: Sequence[str] = _UNICODE) -> list[Text]:
+def lines(snapshot: Snapshot, width: int, height: int, signs: Sequence[str] = _UNICODE) -> list[Text]:
     """In at most `width` columns and `height` lines: rounds that are over, what runs, the totals."""
     cut = signs[2]
-    below = [*_now(scene, width, cut), *(_totals(scene, width, signs) if scene.total else [])][:height]
+    below = [*_now(snapshot, width, cut), *(_totals(snapshot, width, signs) if snapshot.total else [])][:height]
     room = height - len(below)
-    above = [*_recent(scene.recent[-room:], width, cut)] if room > 0 else []
+    above = [*_recent(snapshot.recent[-room:], width, cut)] if room > 0 else []
     return [*above, *below]
 
 
-def _recent(those: Sequence[Finished], width: int, cut: str) -> Iterator[Text]:
-    times = max((len(took(one.seconds)) for one in those), default=0)
-    widest = max((len(one.said) for one in those), default=0)
-    for one in those:
-        rest = f" {took(one.seconds):>{times}}  {one.said:>{widest}}{'  ' if widest else ''}"
-        room = width - len(one.status) - len(rest)
-        whole = f"{one.cell} round {one.number}"
-        name = whole if cell_len(whole) <= room else shortened(one.cell, room, cut)
-        line = Text.assemble((one.status, _STYLES[one.status]), rest, (name, "dim"))
+def _recent(rounds: Sequence[Finished], width: int, cut: str) -> Iterator[Text]:
+    times = max((len(duration(ended.seconds)) for ended in rounds), default=0)
+    widest = max((len(ended.detail) for ended in rounds), default=0)
+    for ended in rounds:
+        rest = f" {duration(ended.seconds):>{times}}  {ended.detail:>{widest}}{'  ' if widest else ''}"
+        room = width - len(ended.status) - len(rest)
+        whole = f"{ended.cell} round {ended.number}"
+        name = whole if cell_len(whole) <= room else shortened(ended.cell, room, cut)
+        line = Text.assemble((ended.status, _STYLES[ended.status]), rest, (name, "dim"))
         line.truncate(width)
         yield line
 
 
-def _now(scene: Scene, width: int, cut: str) -> Iterator[Text]:
-    if scene.round is None:
-        doing = [scene.doing, *([clock(scene.doing_s)] if scene.doing else [])]
-        if not scene.total:
-            doing = [scene.doing, clock(scene.spent_s)]
-        yield from (Text(line) for line in packed(doing, width, cut))
+def _now(snapshot: Snapshot, width: int, cut: str) -> Iterator[Text]:
+    label = snapshot.round
+    if label is None:
+        activity = [snapshot.activity, *([clock(snapshot.activity_s)] if snapshot.activity else [])]
+        if not snapshot.total:
+            activity = [snapshot.activity, clock(snapshot.elapsed_s)]
+        yield from (Text(line) for line in packed(activity, width, cut))
         return
-    one = scene.round
-    yield from (Text(line, "bold") for line in packed([one.title, one.device, which(one)], width, cut))
-    phase = f"{scene.doing} {clock(scene.doing_s)}" if scene.doing else ""
-    yield from (Text(line) for line in packed([phase, f"round {of_expected(scene)}"], width, cut))
+    yield from (Text(line, "bold") for line in packed([label.title, label.device, which(label)], width, cut))
+    phase = f"{snapshot.activity} {clock(snapshot.activity_s)}" if snapshot.activity else ""
+    yield from (Text(line) for line in packed([phase, f"round {of_expected(snapshot)}"], width, cut))
 
 
-def _totals(scene: Scene, width: int, signs: Sequence[str]) -> Iterator[Text]:
-    done, total = scene.done, scene.total
+def _totals(snapshot: Snapshot, width: int, signs: Sequence[str]) -> Iterator[Text]:
+    done, total = snapshot.done, snapshot.total
     yield _bar(done, total, f" {done} of {total} rounds done", width, signs)
-    counts = [f"{n} {status}" for status in _STYLES if (n := scene.counts.get(status, 0))]
-    kept = [f"{scene.kept} recorded before"] if scene.kept else []
-    left = "time left not known yet" if scene.left_s is None else f"about {clock(scene.left_s)} left"
-    times = [f"{clock(scene.spent_s)} so far", *([left] if done < total else [])]
-    yield from (Text(line) for line in packed([*counts, *kept, *times], width, signs[2]))
+    counts = [f"{n} {status}" for status in _STYLES if (n := snapshot.counts.get(status, 0))]
+    recorded = [f"{snapshot.recorded} recorded before"] if snapshot.recorded else []
+    left = "time left not known yet" if snapshot.remaining_s is None else f"about {clock(snapshot.remaining_s)} left"
+    times = [f"{clock(snapshot.elapsed_s)} so far", *([left] if done < total else [])]
+    yield from (Text(line) for line in packed([*counts, *recorded, *times], width, signs[2]))
 
 
 def _bar(done: int, total: int, text: str, width: int, signs: Sequence[str]) -> Text:
@@ -114,13 +114,13 @@ def _bar(done: int, total: int, text: str, width: int, signs: Sequence[str]) -> 
 
 def packed(parts: Sequence[str], width: int, cut: str) -> list[str]:
     """The parts that say something, with commas between, on as few lines as `width` allows."""
-    found: list[str] = []
+    lines: list[str] = []
     for part in filter(None, parts):
-        if found and cell_len(found[-1]) + 2 + cell_len(part) <= width:
-            found[-1] += f", {part}"
+        if lines and cell_len(lines[-1]) + 2 + cell_len(part) <= width:
+            lines[-1] += f", {part}"
         else:
-            found.append(shortened(part, width, cut))
-    return found
+            lines.append(shortened(part, width, cut))
+    return lines
 
 
 def shortened(text: str, width: int, cut: str) -> str:

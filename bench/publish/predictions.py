@@ -76,8 +76,8 @@ def sections(predictions: Sequence[Predicted]) -> tuple[list[Section], list[str]
     """A section per workload, and the reasons that its cells refer to by number."""
     reasons: dict[str, int] = {}
     found = []
-    for what in dict.fromkeys(p.cell.what for p in predictions):
-        lines = tuple(_line(p, reasons) for p in predictions if p.cell.what == what)
+    for what in dict.fromkeys(p.cell.measurement for p in predictions):
+        lines = tuple(_line(p, reasons) for p in predictions if p.cell.measurement == what)
         found.append(Section(f"predicted, not measured: {what}", _HEADS, lines))
     return found, [f"[{number_}] {reason}" for reason, number_ in reasons.items()]
 

@@ -1,6 +1,6 @@
 """What a device can do at most: by its vendor's data sheet, and as it was measured here, once.
 
-A measured ceiling is kept in the cache and beside the device's records, and holds for the same device,
+A measured ceiling is stored in the cache and with the device's records, and holds for the same device,
 instruction sets, threads and driver. It is taken on an idle device alone: one that was busy would give a
 ceiling that sound cells exceed.
 """
@@ -35,90 +35,88 @@ def vendor(hardware: Hardware) -> Ceiling | None:
 
 
 def find(hardware: Hardware, store: Store | None = None) -> Ceiling | None:
-    """The one that was measured on this device before."""
-    kept = _file(hardware)
-    known = wire.build(Ceiling, json.loads(kept.read_text())) if kept.is_file() else None
-    if known is None and store is not None:
-        known = store.ceiling(hardware)
-    return known if known is not None and _is_of(known, hardware) else None
+    """The ceiling that was measured on this device before."""
+    file = _file(hardware)
+    ceiling = wire.build(Ceiling, json.loads(file.read_text())) if file.is_file() else None
+    if ceiling is None and store is not None:
+        ceiling = store.ceiling(hardware)
+    return ceiling if ceiling is not None and _is_of(ceiling, hardware) else None
 
 
-def ensure(hardware: Hardware, store: Store, say: Callable[[str], None]) -> Ceiling | None:
-    """The measured ceiling, measured now if there is none and it can be; on disk beside the records too."""
-    known = find(hardware, store) or _when_idle(hardware, say)
-    if known is not None:
+def ensure(hardware: Hardware, store: Store, warn: Callable[[str], None]) -> Ceiling | None:
+    """The measured ceiling, measured now if there is none and it can be; on disk with the records too."""
+    ceiling = find(hardware, store) or _measure_if_idle(hardware, warn)
+    if ceiling is not None:
         if not (file := _file(hardware)).is_file():
-            wire.write(file, wire.dumps(known, indent=1) + "\n")
-        store.put_ceiling(hardware, known)
-    return known
+            wire.write(file, wire.dumps(ceiling, indent=1) + "\n")
+        store.put_ceiling(hardware, ceiling)
+    return ceiling
 
 
-def measured(hardware: Hardware, say: Callable[[str], None]) -> Ceiling | None:
+def measure(hardware: Hardware, warn: Callable[[str], None]) -> Ceiling | None:
     """What the device does now, whatever else it is doing; None where the environment is not ready."""
     env = environment.find(ENV)
     if env is None:
         return None
-    job = Job(
-        "ceiling", plugin="", folder="", answer="", device=hardware.device, options={"threads": hardware.physical_cores}
-    )
+    options = {"threads": hardware.physical_cores}
+    job = Job("ceiling", plugin="", folder="", answer="", device=hardware.device, options=options)
     answer = supervisor.run(job, env, timeout_s=_TIMEOUT_S).answer
     if answer.error:
-        say(f"the ceilings of {hardware.name} could not be measured: {paths.scrubbed(answer.error)}")
+        warn(f"the ceilings of {hardware.name} could not be measured: {paths.scrubbed(answer.error)}")
         return None
-    made = wire.build(Ceiling, answer.facts)
+    ceiling = wire.build(Ceiling, answer.facts)
     return replace(
-        made,
+        ceiling,
         device=hardware.name,
         isa=hardware.isa,
         threads=hardware.physical_cores,
-        environment={**made.environment, **_driver(hardware)},
+        environment={**ceiling.environment, **_driver(hardware)},
     )
 
 
 def facts(hardware: Hardware, measured: Ceiling | None) -> dict[str, Any]:
     """`ceiling` as a record keeps it, vendor's and measured apart; nothing where there is neither."""
-    both = {"vendor": vendor(hardware), "measured": measured}
-    kept = {
-        word: {"source": one.source, "bandwidth": dict(one.bandwidth), "flop_per_s": dict(one.flop_per_s)}
-        for word, one in both.items()
+    ceilings = {
+        source: {"source": one.source, "bandwidth": dict(one.bandwidth), "flop_per_s": dict(one.flop_per_s)}
+        for source, one in (("vendor", vendor(hardware)), ("measured", measured))
         if one is not None
     }
-    return {"ceiling": kept} if kept else {}
+    return {"ceiling": ceilings} if ceilings else {}
 
 
 def lines(hardware: Hardware) -> Iterator[str]:
-    """For a person: what is known of the device's ceilings, or how to come by them."""
-    both = {"vendor": vendor(hardware), "measured": find(hardware)}
-    for word, one in both.items():
-        if one is not None:
-            yield f"{word}: {_said(one)}"
-    if not any(both.values()):
+    """For a person: the device's ceilings, or how to come by them."""
+    ceilings = {"vendor": vendor(hardware), "measured": find(hardware)}
+    for source, ceiling in ceilings.items():
+        if ceiling is not None:
+            yield f"{source}: {_line(ceiling)}"
+    if not any(ceilings.values()):
         yield f"none: a run measures it on an idle device with the environment {ENV} (bench envs build {ENV})"
 
 
-def _said(one: Ceiling) -> str:
+def _line(ceiling: Ceiling) -> str:
     reads = [
         f"{rate / _GIGA:,.0f} GB/s{f' of {int(size) / _MIB:g} MiB' if int(size) else ''}"
-        for size, rate in sorted(one.bandwidth.items(), key=lambda pair: int(pair[0]))
+        for size, rate in sorted(ceiling.bandwidth.items(), key=lambda pair: int(pair[0]))
     ]
-    rates = [f"{dtype} {rate / _GIGA:,.0f} GFLOP/s" for dtype, rate in one.flop_per_s.items()]
-    return "; ".join((", ".join(reads), ", ".join(rates), one.source))
+    rates = [f"{dtype} {rate / _GIGA:,.0f} GFLOP/s" for dtype, rate in ceiling.flop_per_s.items()]
+    return "; ".join((", ".join(reads), ", ".join(rates), ceiling.source))
 
 
-def _when_idle(hardware: Hardware, say: Callable[[str], None]) -> Ceiling | None:
+def _measure_if_idle(hardware: Hardware, warn: Callable[[str], None]) -> Ceiling | None:
     if os.environ.get(OFF) == "off" or environment.find(ENV) is None:
         return None
     if not (ready := guard.inspect(hardware.device)).idle:
-        say(f"the ceilings of {hardware.name} are not measured now ({ready.reason}): no MBU and MFU by them")
+        warn(f"the ceilings of {hardware.name} are not measured now ({ready.reason}): no MBU and MFU by them")
         return None
-    return measured(hardware, say)
+    return measure(hardware, warn)
 
 
-def _is_of(known: Ceiling, hardware: Hardware) -> bool:
+def _is_of(ceiling: Ceiling, hardware: Hardware) -> bool:
     return (
-        (known.device, known.threads) == (hardware.name, hardware.physical_cores)
-        and tuple(known.isa) == tuple(hardware.isa)
-        and known.environment.get("driver", "") == _driver(hardware).get("driver", "")
+        (ceiling.device, ceiling.threads) == (hardware.name, hardware.physical_cores)
+        and tuple(ceiling.isa) == tuple(hardware.isa)
+        and ceiling.environment.get("driver", "") == _driver(hardware).get("driver", "")
     )
 
 
@@ -127,5 +125,5 @@ def _driver(hardware: Hardware) -> dict[str, str]:
 
 
 def _file(hardware: Hardware) -> Path:
-    known = [hardware.name, hardware.isa, hardware.physical_cores, _driver(hardware)]
-    return paths.cache_folder("ceilings") / f"{hardware.slug}-{wire.digest(known)}.json"
+    key = [hardware.name, hardware.isa, hardware.physical_cores, _driver(hardware)]
+    return paths.cache_folder("ceilings") / f"{hardware.slug}-{wire.digest(key)}.json"

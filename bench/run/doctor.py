@@ -22,15 +22,15 @@ from bench.run import ceilings
 
 def lines() -> Iterator[str]:
     """What a person should know before a run, problems named."""
-    for about, said in found():
-        yield f"{about:<12} {said}"
+    for subject, text in findings():
+        yield f"{subject:<12} {text}"
 
 
 def as_json() -> dict[str, Any]:
-    """The same for a program: the devices as records describe them, the environments, and what was said."""
+    """The same for a program: the devices as records describe them, the environments, and the lines by subject."""
     said: dict[str, list[str]] = {}
-    for about, text in found():
-        said.setdefault(about, []).append(text)
+    for subject, text in findings():
+        said.setdefault(subject, []).append(text)
     return {
         "devices": wire.plain(hardware.devices(("auto",))),
         "environments": [wire.plain(state) for state in states()],
@@ -38,11 +38,11 @@ def as_json() -> dict[str, Any]:
     }
 
 
-def found() -> Iterator[tuple[str, str]]:
-    """What there is to say, by subject: several things about some."""
+def findings() -> Iterator[tuple[str, str]]:
+    """(subject, text), several of some subjects."""
     devices = hardware.devices(("auto",))
-    for each in devices:
-        yield "device", f"{each.name} ({each.device}), results go to results/{each.slug}"
+    for device in devices:
+        yield "device", f"{device.name} ({device.device}), results go to results/{device.slug}"
     first = devices[0]
     ram = f"{first.ram_bytes / 2**30:.0f} GiB"
     yield "CPU", f"{first.cpu}, {first.physical_cores} cores, {ram}; computes in {first.compute_dtype}"
@@ -65,12 +65,12 @@ def found() -> Iterator[tuple[str, str]]:
         yield ("left behind", f"{orphan.name} server of a run that is gone, process {orphan.pid}; a run ends it")
 
 
-def gpus(told: Sequence[GpuReport], setting: str | None, absent: str, *, nvcc: bool) -> Iterator[str]:
+def gpus(reports: Sequence[GpuReport], setting: str | None, no_driver: str, *, nvcc: bool) -> Iterator[str]:
     """A line for each GPU and slice, and for each thing that a run on a GPU lacks.
 
-    `setting` is CUDA_VISIBLE_DEVICES, `absent` why there is no driver, `nvcc` whether CUDA can be compiled.
+    `setting` is CUDA_VISIBLE_DEVICES, `no_driver` why there is none, `nvcc` whether CUDA can be compiled.
     """
-    usable = visible_devices(tuple(told), setting)
+    usable = visible_devices(tuple(reports), setting)
     for number, device in enumerate(usable):
         gpu, part = device.gpu, isinstance(device.cuda_id, str)
         memory = f"{gpu.memory_bytes / 2**30:.1f} GiB" if gpu.memory_bytes else "the machine's memory"
@@ -79,19 +79,19 @@ def gpus(told: Sequence[GpuReport], setting: str | None, absent: str, *, nvcc: b
             f"cuda:{number}: {gpu.name}, {memory}, compute capability {gpu.compute_capability}, "
             f"driver {gpu.driver}, {mig}"
         )
-    seen = {device.gpu.index for device in usable}
-    for one in told:
-        if one.mig and not one.slices:
-            yield f"not usable: {one.name} (GPU {one.index}) is in MIG mode and has no slice"
-        elif one.index not in seen:
-            yield f"not usable: {one.name} (GPU {one.index}) is not among CUDA_VISIBLE_DEVICES={setting}"
-    if not told:
-        yield f"none: {absent or 'the driver knows of no GPU'}"
+    visible = {device.gpu.index for device in usable}
+    for report in reports:
+        if report.mig and not report.slices:
+            yield f"not usable: {report.name} (GPU {report.index}) is in MIG mode and has no slice"
+        elif report.index not in visible:
+            yield f"not usable: {report.name} (GPU {report.index}) is not among CUDA_VISIBLE_DEVICES={setting}"
+    if not reports:
+        yield f"none: {no_driver or 'the driver knows of no GPU'}"
     if not nvcc:
         yield "missing for llama.cpp on a GPU: nvcc, of NVIDIA's CUDA toolkit (it is compiled here)"
     if not usable:
         builds = ", ".join(name for name in environment.names() if environment.spec(name).varies)
-        yield f"missing besides: builds for GPUs, which are made where there is one ({builds})"
+        yield f"also missing: builds for GPUs, which are made where there is one ({builds})"
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,11 @@ def states() -> Iterator[EnvironmentState]:
 
 def environments() -> Iterator[str]:
     """One line per environment: its state, and its versions when it is ready."""
-    for each in states():
-        name, versions = each.name, ", ".join(f"{k} {v}" for k, v in each.versions.items())
-        build = f"not built (python -m bench envs build {name}; a run builds it when it needs it)"
-        said = {"ready": f"ready, {each.python} ({versions})", "not built": build, "unusable": each.reason}
-        yield f"{name}: {said[each.state]}"
+    for env in states():
+        versions = ", ".join(f"{k} {v}" for k, v in env.versions.items())
+        text = {
+            "ready": f"ready, {env.python} ({versions})",
+            "not built": f"not built (python -m bench envs build {env.name}; a run builds it when it needs it)",
+            "unusable": env.reason,
+        }
+        yield f"{env.name}: {text[env.state]}"

@@ -30,12 +30,13 @@ from bench.run import artifacts, energy_window
 from bench.run.artifacts import BuiltArtifact
 from bench.run.planned import PlannedRound
 
-_KEPT_REASONS = 3
+_MOST_REASONS = 3
 _ANSWER_S = 30.0  # for a load process that was stopped to write down what it has
 
 
 def run(
     item: PlannedRound,
+    load: Online,
     built: BuiltArtifact,
     env: Environment,
     suite: Suite,
@@ -47,8 +48,7 @@ def run(
 
     Where the suite wants energy, and the device counts it, the load's own window is one of energy too.
     """
-    cell, engine, load = item.cell, item.engine, item.cell.workload
-    assert isinstance(load, Online)  # noqa: S101  (the mode of the round)
+    cell, engine = item.cell, item.engine
     began, port = time.monotonic(), serving.free_port()
     device = "cuda:0" if cell.device.startswith("cuda") else cell.device  # the only one it sees
     options = engine.Options(**artifacts.absolute(cell.engine.options))
@@ -61,7 +61,7 @@ def run(
             live = stack.enter_context(serving.running(server, port, env, cell.device, timeout_s=suite.timeout_s))
             watch = probes.watch(live.pid, cell.device, open_reader=open_reader)
             probe = stack.enter_context(watch) if live.pid else None
-            seed, deadline = f"{suite.seed}/{cell.what}", began + suite.timeout_s
+            seed, deadline = f"{suite.seed}/{cell.measurement}", began + suite.timeout_s
             stages, facts = loaded(load, _target(server, live, built), seed, item.round, deadline, report)
             report("ending the server")
             receipts, memory = engine.read_log(live.log_text)
@@ -94,15 +94,15 @@ def loaded(
     A load of which every request was refused is the last: the server is gone.
     """
 
-    def applied(stage: SingleLoad, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
+    def apply_stage(stage: SingleLoad, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
         report(f"under load {k + 1} ({stage.title})" if isinstance(load, Sweep | Search) else "under load")
         job, facts = build.job(stage, target, seed, f"{round_}/{k}")
-        found = apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
-        if not found.error and found.measured and all(one.failure == "refused" for one in found.measured):
-            found = replace(found, error=_none_done(found))
-        return found, {**_client_facts(found), **facts}
+        answer = apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
+        if not answer.error and answer.measured and all(r.failure == "refused" for r in answer.measured):
+            answer = replace(answer, error=_none_completed(answer))
+        return answer, {**_client_facts(answer), **facts}
 
-    return sweep.run(load, applied)
+    return sweep.run(load, apply_stage)
 
 
 def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
@@ -151,46 +151,48 @@ def _target(server: Server, live: serving.Live, built: BuiltArtifact) -> build.T
         exact_length=server.exact_length,
     )
     audit, tokenizer = built.artifact.audit, built.folder / "tokenizer.json"
-    known = tokenizer if tokenizer.is_file() else None
-    return build.Target(endpoint, audit.vocab_size if server.takes_ids else 0, known, audit.context)
+    file = tokenizer if tokenizer.is_file() else None
+    return build.Target(endpoint, audit.vocab_size if server.takes_ids else 0, file, audit.context)
 
 
-def without_figures(load: Online, seen: list[sweep.StageResult], facts: dict[str, Any]) -> str:
+def without_figures(load: Online, stages: list[sweep.StageResult], facts: dict[str, Any]) -> str:
     """Why a load has no figures, if it has none."""
-    chosen = seen[facts.get("chosen", -1)].answer
-    if seen[-1].answer.error:
-        return seen[-1].answer.error
-    if all(one.failure for one in chosen.measured):
-        return _none_done(chosen)
+    chosen = stages[facts.get("chosen", -1)].answer
+    if stages[-1].answer.error:
+        return stages[-1].answer.error
+    if all(result.failure for result in chosen.measured):
+        return _none_completed(chosen)
     if isinstance(load, Search) and not facts["slo_rate_per_s"]:
-        asked = ", ".join(f"{name.removesuffix('_s')} {limit:g} s" for name, limit in load.slo.limits.items())
-        return f"no rate down to {facts['slo_rate_high_per_s']:.3g}/s was shown to keep {asked}"
+        limits = ", ".join(f"{name.removesuffix('_s')} {limit:g} s" for name, limit in load.slo.limits.items())
+        return f"no rate down to {facts['slo_rate_high_per_s']:.3g}/s was shown to keep {limits}"
     return ""
 
 
-def _none_done(found: LoadAnswer) -> str:
-    first = found.measured[0].trace.error if found.measured else "none was sent"
-    return f"none of {len(found.measured)} requests was completed; the first: {first}"
+def _none_completed(answer: LoadAnswer) -> str:
+    first = answer.measured[0].trace.error if answer.measured else "none was sent"
+    return f"none of {len(answer.measured)} requests was completed; the first: {first}"
 
 
-def _client_facts(found: LoadAnswer) -> dict[str, Any]:
-    """What the client says of the window and of itself."""
-    health = found.health
+def _client_facts(answer: LoadAnswer) -> dict[str, Any]:
+    """The client's facts of the window and of itself."""
+    health = answer.health
     return {
-        "window_s": found.window_s,
-        "in_flight_mean": found.in_flight.mean,
-        "in_flight_low": found.in_flight.low,
-        "in_flight_high": found.in_flight.high,
+        "window_s": answer.window_s,
+        "in_flight_mean": answer.in_flight.mean,
+        "in_flight_low": answer.in_flight.low,
+        "in_flight_high": answer.in_flight.high,
         "client_cpu_fraction": health.cpu_s / health.wall_s if health.wall_s else 0.0,
         "client_lag_p99_s": health.lag_p99_s,
         "client_lag_max_s": health.lag_max_s,
-        "failures": dict(found.failures),
+        "failures": dict(answer.failures),
         "failure_reasons": [
             paths.scrubbed(r)
-            for r, _ in Counter(s.trace.error for s in found.measured if s.failure).most_common(_KEPT_REASONS)
+            for r, _ in Counter(s.trace.error for s in answer.measured if s.failure).most_common(_MOST_REASONS)
         ],
-        "reconnects": found.reconnects,
-        "chunk_gaps": any(request.chunk_gaps for request in found.measured),
-        "counted_by": "usage" if all(s.usage_tokens is not None for s in found.measured if not s.failure) else "events",
-        "cached_tokens": sum(request.cached_tokens or 0 for request in found.measured),
+        "reconnects": answer.reconnects,
+        "chunk_gaps": any(request.chunk_gaps for request in answer.measured),
+        "counted_by": "usage"
+        if all(s.usage_tokens is not None for s in answer.measured if not s.failure)
+        else "events",
+        "cached_tokens": sum(request.cached_tokens or 0 for request in answer.measured),
     }

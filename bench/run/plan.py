@@ -56,7 +56,9 @@ def plan(
                     skipped[SkippedPair(cell.engine.title, artifact.format, artifact.recipe.name)] = None
                     continue
                 cells.append(
-                    _first_round(len(cells), cell, artifact, suite.seed, inputs.get(cell.what) if cell.task else None)
+                    _first_round(
+                        len(cells), cell, artifact, suite.seed, inputs.get(cell.measurement) if cell.task else None
+                    )
                 )
     return Plan(suite, resolved, tuple(_rounds(suite, cells)), tuple(skipped))
 
@@ -168,7 +170,7 @@ def _meaningless(cell: Cell) -> str:
 def _is_selected(cell: Cell, only: str, engine: str) -> bool:
     if engine and engine not in (cell.engine.title, cell.engine.name):
         return False
-    parts = (cell.title, cell.recipe.name, cell.what)
+    parts = (cell.title, cell.recipe.name, cell.measurement)
     return not only or any(fnmatch.fnmatchcase(part, only) for part in parts)
 
 
@@ -191,8 +193,9 @@ def _requests(suite: Suite, resolved: Resolved) -> dict[str, Requests]:
 
 def _digest(cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Reference | Requests | None) -> str:
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
-    what = _task_key(cell.task) if cell.task else _load_key(cell.workload)
-    what = [what, task_input.digest] if task_input else what
+    measurement: Any = _task_key(cell.task) if cell.task else cell.workload and _load_key(cell.workload)
+    if task_input:
+        measurement = [measurement, task_input.digest]
     key = [
         SCHEMA,
         artifact.digest,
@@ -200,16 +203,15 @@ def _digest(cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Refere
         wire.plain(cell.engine.options),
         engine.VERSION,
         _identity(plugins.engine_env(engine, artifact.format)),
-        what,
+        measurement,
         artifact.hardware.slug,
         seed,
     ]
     return wire.digest(key)
 
 
-def _load_key(load: Workload | None) -> dict[str, Any]:
+def _load_key(load: Workload) -> dict[str, Any]:
     """A load's fields; a trace's file counts by its content."""
-    assert load is not None  # noqa: S101  (a cell has a task or a workload)
     key: dict[str, Any] = wire.plain(load)
     return {**key, **artifacts.file_options({"path": f"path:{load.path}"})} if isinstance(load, Trace) else key
 

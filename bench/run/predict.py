@@ -27,8 +27,8 @@ DRIVER = "not here"
 
 
 @dataclass(frozen=True)
-class Known:
-    """Measured cells to predict from: steps and prompts. `devices`: the results folders they come from."""
+class CalibrationSet:
+    """Measured cells that predictions are fitted to. `devices`: the results folders they come from."""
 
     steps: tuple[Sample, ...]
     prompts: tuple[Sample, ...]
@@ -78,7 +78,7 @@ def hardware(gpu: str) -> tuple[Hardware, Ceiling]:
     return machine.describe(("cuda:0",), (one,))[0], board.ceiling
 
 
-def known(results: Iterable[Result]) -> Known:
+def calibration_set(results: Iterable[Result]) -> CalibrationSet:
     """The offline cells that ran, each once, from GPUs if any was measured, else from CPUs."""
     rounds: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
@@ -90,26 +90,25 @@ def known(results: Iterable[Result]) -> Known:
     on_gpu = [its for its in cells if its[0].hardware.gpus]
     chosen = on_gpu or cells
     steps = [_step(its) for its in chosen]
-    prompts = [found for its in chosen if (found := _prompt(its)) is not None]
+    prompts = [sample for its in chosen if (sample := _prompt(its)) is not None]
     devices = tuple(dict.fromkeys(its[0].hardware.slug for its in chosen))
-    return Known(tuple(steps), tuple(prompts), devices, bool(on_gpu))
+    return CalibrationSet(tuple(steps), tuple(prompts), devices, bool(on_gpu))
 
 
-def predict(suite: Suite, gpu: str, measured: Known, *, only: str = "", engine: str = "") -> list[Prediction]:
+def predict(suite: Suite, gpu: str, measured: CalibrationSet, *, only: str = "", engine: str = "") -> list[Prediction]:
     """Every offline cell of the suite on that GPU, in the suite's order; UserError where it has none."""
     there, ceiling = hardware(gpu)
     planned = plan.plan(suite, fetch=False, only=only, engine=engine, on=(there,))
     first = sorted((i for i in planned.items if i.round == 0), key=lambda i: i.order)
-    offline = [i for i in first if isinstance(i.cell.workload, Offline)]
+    offline = [(i, i.cell.workload) for i in first if isinstance(i.cell.workload, Offline)]
     if not offline:
-        raise UserError("no offline cell of the suite is left to predict: it needs a workload without `kind`")
-    return [_one(item, there, ceiling, measured) for item in offline]
+        raise UserError("the suite has no offline cell to predict: add a workload without `kind`")
+    return [_one(item, load, there, ceiling, measured) for item, load in offline]
 
 
-def _one(item: PlannedRound, there: Hardware, ceiling: Ceiling, measured: Known) -> Prediction:
-    footprint, load = item.artifact.footprint, item.cell.workload
+def _one(item: PlannedRound, load: Offline, there: Hardware, ceiling: Ceiling, measured: CalibrationSet) -> Prediction:
+    footprint = item.artifact.footprint
     dtype = str(item.cell.engine.options.get("dtype", there.compute_dtype))
-    assert isinstance(load, Offline)  # noqa: S101  (only offline cells are predicted)
     need = memory_fit.estimate(footprint, item.cell.engine.options, load, there, dtype) if footprint else None
     if item.reason or footprint is None or need is None:
         return Prediction(item.cell, need, item.reason or "the size of its artifact is not known beforehand")
@@ -151,10 +150,10 @@ def _least(
     parameters = footprint.parameters.linear + head
     unread = head * 2 if formats.converts_floats(footprint.format) else 0  # else the host keeps the embedding
     weights = need.weights_bytes - unread
-    kept = load.batch * roofline.kv_bytes(shape, 16.0, context)
+    cache = load.batch * roofline.kv_bytes(shape, 16.0, context)
     work = load.batch * roofline.token_flop(shape, parameters, context)
     prompt = load.batch * roofline.prefill_flop(shape, parameters, load.prompt_tokens)
-    return (max(weights / bandwidth, prompt / peak), max((weights + kept) / bandwidth, work / peak))
+    return (max(weights / bandwidth, prompt / peak), max((weights + cache) / bandwidth, work / peak))
 
 
 def _step(rounds: Sequence[Result]) -> Sample:

@@ -23,14 +23,15 @@ from bench.contract.errors import CellError
 from bench.contract.job import Answer
 from bench.contract.record import Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Recipe
+from bench.contract.workload import Online
 from bench.envs import environment
 from bench.machine import counters, guard, nvml
 from bench.machine.hardware import slug_of
 from bench.measure import sanity
 from bench.process import server, supervisor
-from bench.progress.eta import Alike
+from bench.progress.eta import SimilarityKeys
 from bench.progress.progress import Progress
-from bench.progress.snapshot import Round
+from bench.progress.snapshot import RoundLabel
 from bench.run import artifacts, ceilings, metrics, offline, online, records, task_inputs
 from bench.run.artifacts import BuiltArtifact
 from bench.run.planned import Plan, PlannedArtifact, PlannedRound, Reference, Requests
@@ -44,7 +45,7 @@ class Tally:
     """What a run did: rounds by status, and how many were recorded already."""
 
     done: Counter[str]
-    kept: int
+    recorded: int
 
 
 def run(
@@ -91,10 +92,11 @@ class Runner:
             self._store.put_machine(self._hardware)
             self._prepare([item for item in items if not item.reason])
             for item in items:
-                self._progress.starts(_label(self._plan, item))
+                label = _label(self._plan, item)
+                self._progress.start_round(label)
                 result, answer = self._round(item)
                 self._store.put(result, answer.traces, answer.items)
-                self._progress.ends(result)
+                self._progress.end_round(label, result)
                 done[result.status] += 1
         return done
 
@@ -222,8 +224,8 @@ class Runner:
     ) -> supervisor.Outcome:
         """What a worker, or a server under load, gave; the replies to a task's requests scored."""
         suite, report = self._plan.suite, self._progress.doing
-        if item.mode == "online":
-            return online.run(item, built, env, suite, report=report, open_reader=self._open_reader)
+        if isinstance(load := item.cell.workload, Online):
+            return online.run(item, load, built, env, suite, report=report, open_reader=self._open_reader)
         outcome = offline.run(item, built, task_input, env, suite, report=report, open_reader=self._open_reader)
         if task_input is None or not isinstance(item.task_input, Requests) or outcome.answer.error:
             return outcome
@@ -242,16 +244,16 @@ def _ready(built: T | CellError) -> T:
     return built
 
 
-def _label(plan: Plan, item: PlannedRound) -> Round:
-    """The round as a person is told of it."""
+def _label(plan: Plan, item: PlannedRound) -> RoundLabel:
+    """The round as progress shows it."""
     cell = item.cell
     rounds = plan.suite.task_rounds if cell.task else plan.suite.rounds
-    return Round(cell.title, cell.device, item.round + 1, rounds, () if item.reason else _similarity_keys(cell))
+    return RoundLabel(cell.title, cell.device, item.round + 1, rounds, () if item.reason else _similarity_keys(cell))
 
 
-def _similarity_keys(cell: Cell) -> Alike:
-    """What a round's time is like: its cell's, its engine's under this load, any engine's, the device's."""
-    device, load = cell.device, cell.what
+def _similarity_keys(cell: Cell) -> SimilarityKeys:
+    """The rounds whose time a round's is like: its cell's, its engine's under this load, any engine's, the device's."""
+    device, load = cell.device, cell.measurement
     return (f"{device} {cell.title}", f"{device} {cell.engine.title}/{load}", f"{device} {load}", device)
 
 

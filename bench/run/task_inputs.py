@@ -139,8 +139,8 @@ def score_replies(requests: Requests, folder: Path, replied: Answer, suite: Suit
 def _tokenizer_folder(requests: Requests, suite: Suite, report: Report) -> Path:
     """The folder with the model's tokenizer: the model's own, or one extracted from its single file."""
     model = requests.resolved.local_folder
-    env = requests.task_module.TOKENIZERS.get(requests.resolved.format)
-    if env is None or (model / "tokenizer.json").is_file():
+    env = formats.tokenizer_env(requests.resolved.format)
+    if not env or (model / "tokenizer.json").is_file():
         return model
 
     def fill(part: Path) -> Mapping[str, Any]:

@@ -49,10 +49,10 @@ def suite(data: Mapping[str, Any]) -> Suite:
     full["workloads"] = [workload(w, f"workloads[{i}]") for i, w in _items(full, "workloads")]
     full["tasks"] = [_task(f"tasks[{i}]", t) for i, t in _items(full, "tasks")]
     try:
-        made = TypeAdapter(Suite).validate_python(full)
+        checked = TypeAdapter(Suite).validate_python(full)
     except ValidationError as error:
         raise UserError(_sentence(error)) from None
-    return _checked(made)
+    return _checked(checked)
 
 
 def named_recipes() -> dict[str, Any]:
@@ -111,12 +111,12 @@ def workload(given: Any, where: str = "workload") -> Workload:
 def body_fields(text: str) -> dict[str, Any]:
     """Fields of a request's body from their JSON."""
     try:
-        found = json.loads(text)
+        fields = json.loads(text)
     except ValueError as error:
-        raise UserError(f'{text!r} is not JSON ({error}); write {{"field": value}}') from None
-    if not isinstance(found, dict):
-        raise UserError(f'{text!r} is no JSON object; write {{"field": value}}')
-    return found
+        raise UserError(f'{text!r} is not JSON ({error}): expected {{"field": value}}') from None
+    if not isinstance(fields, dict):
+        raise UserError(f'{text!r} is not a JSON object: expected {{"field": value}}')
+    return fields
 
 
 def _items(data: Mapping[str, Any], key: str) -> list[tuple[int, Any]]:
@@ -193,24 +193,24 @@ def _known(where: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
             raise UserError(f"{where + '.' if where else ''}{key}: unknown key{hint}")
 
 
-def _checked(made: Suite) -> Suite:
+def _checked(suite: Suite) -> Suite:
     """What types cannot say."""
-    if not made.recipes or not made.engines:
+    if not suite.recipes or not suite.engines:
         raise UserError("a suite needs at least one recipe and one engine")
-    if not made.workloads and not made.tasks:
+    if not suite.workloads and not suite.tasks:
         raise UserError("a suite needs at least one workload or task, otherwise there is nothing to measure")
-    for word, count in {"rounds": made.rounds, "task_rounds": made.task_rounds}.items():
+    for key, count in {"rounds": suite.rounds, "task_rounds": suite.task_rounds}.items():
         if count < 1:
-            raise UserError(f"{word}: must be at least 1, got {count}")
-    for word, titles in {
-        "recipe": [r.name for r in made.recipes],
-        "engine": [e.title for e in made.engines],
-        "workload or task": [*(w.title for w in made.workloads), *(t.title for t in made.tasks)],
+            raise UserError(f"{key}: must be at least 1, got {count}")
+    for kind, titles in {
+        "recipe": [r.name for r in suite.recipes],
+        "engine": [e.title for e in suite.engines],
+        "workload or task": [*(w.title for w in suite.workloads), *(t.title for t in suite.tasks)],
     }.items():
         twice = {t for t in titles if titles.count(t) > 1}
         if twice:
-            raise UserError(f"two {word}s are called '{twice.pop()}'; give one of them another name or label")
-    return made
+            raise UserError(f"two {kind}s are called '{twice.pop()}'; give one of them another name or label")
+    return suite
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -14,32 +14,32 @@ from bench.contract.spec import Scalar
 from bench.suite import yaml as plain_yaml
 
 
-def options(words: Sequence[str]) -> dict[str, Scalar]:
+def options(arguments: Sequence[str]) -> dict[str, Scalar]:
     """`--key value`, `--key=value`, `--flag` and `--no-flag` to a mapping.
 
     Dashes in a key become underscores.
     """
-    found: dict[str, Scalar] = {}
-    rest = list(words)
+    options: dict[str, Scalar] = {}
+    rest = list(arguments)
     while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            raise UserError(f"'{word}' is not understood here; options are written --name value")
-        key, equals, value = word[2:].partition("=")
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            raise UserError(f"unexpected argument '{argument}': expected --name value")
+        key, equals, value = argument[2:].partition("=")
         name = key.replace("-", "_")
         if equals:
-            found[name] = _typed(value)
+            options[name] = _typed(value)
         elif rest and not rest[0].startswith("--"):
-            found[name] = _typed(rest.pop(0))
+            options[name] = _typed(rest.pop(0))
         else:
-            found[name.removeprefix("no_")] = not name.startswith("no_")
-    return found
+            options[name.removeprefix("no_")] = not name.startswith("no_")
+    return options
 
 
-def _typed(word: str) -> Scalar:
-    """The value as a suite file would read it: 4 is a number, true a truth value, stdlib a word."""
+def _typed(text: str) -> Scalar:
+    """The value as a suite file would read it: 4 is a number, true a truth value, stdlib a text."""
     try:
-        value = plain_yaml.load(word)
+        value = plain_yaml.load(text)
     except yaml.YAMLError:
-        return word
-    return value if isinstance(value, str | int | float | bool) else word
+        return text
+    return value if isinstance(value, str | int | float | bool) else text

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from bench.contract import plugins
 from bench.contract.spec import Suite
+from bench.contract.workload import KINDS
 from bench.suite import config
 
 
@@ -27,19 +28,30 @@ def suite_schema() -> dict[str, Any]:
     defs["Task"] = {"anyOf": [_enum(plugins.TASKS), _any_plugin(plugins.TASKS, "task", {"name": {"type": "string"}})]}
     defs["Recipe"] = {"anyOf": [{"enum": sorted(config.named_recipes())}, recipe]}
     defs["Model"] = {"anyOf": [{"type": "string", "description": "A local folder or a Hub id"}, defs["Model"]]}
+    for kind, load in KINDS.items():
+        _close(defs[load.__name__], kind)
+    mapping = {kind: f"#/$defs/{load.__name__}" for kind, load in KINDS.items()}
+    schema["properties"]["workloads"]["items"]["discriminator"] = {"propertyName": "kind", "mapping": mapping}
     schema["required"] = [key for key in schema["required"] if key != "name"]  # the file's name serves
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llm-bench suite", **schema}
+
+
+def _close(workload: dict[str, Any], kind: str) -> None:
+    """A suite file's load has the fields of its kind and no other; one without a kind is offline."""
+    workload["additionalProperties"] = False
+    if kind != "offline":
+        workload["required"] = [*workload.get("required", []), "kind"]
 
 
 def _enum(package: str) -> dict[str, Any]:
     return {"enum": list(plugins.names(package))}
 
 
-def _any_plugin(package: str, word: str, more: dict[str, Any]) -> dict[str, Any]:
-    """One object form per plugin of the package: its name under `word`, its options beside it."""
+def _any_plugin(package: str, key: str, more: dict[str, Any]) -> dict[str, Any]:
+    """One object form per plugin of the package: its name under `key`, its options beside it."""
     forms = []
     for name in plugins.names(package):
         options = TypeAdapter(plugins.load(package, name).Options).json_schema()
-        properties = {word: {"const": name}, **options.get("properties", {}), **more}
-        forms.append({"type": "object", "properties": properties, "required": [word], "additionalProperties": False})
+        properties = {key: {"const": name}, **options.get("properties", {}), **more}
+        forms.append({"type": "object", "properties": properties, "required": [key], "additionalProperties": False})
     return {"anyOf": forms}

@@ -28,7 +28,6 @@ ENV = "lm_eval"
 VERSION = 1
 REFERENCE = False
 PATHS = ("include_path", "data")
-TOKENIZERS = {"gguf": "llamacpp"}  # Transformers reads a GGUF file's only where it has torch
 COLUMNS = (
     Column(
         "accuracy_fraction",
@@ -96,21 +95,6 @@ def depends(options: Options) -> Any:
     ]
     texts = [hashlib.sha256(part.read_bytes()).hexdigest() for part in (file, *makers)]
     return [*texts, platform.python_version()]
-
-
-def tokenizer(folder: Path, out: Path) -> None:
-    """As Transformers reads it from the GGUF file that `folder` is or holds."""
-    from transformers import AutoTokenizer
-
-    file = folder if folder.is_file() else min(folder.glob("*.gguf"))
-    try:
-        loaded = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
-        loaded.save_pretrained(out)
-    except Exception as error:
-        raise UserError(
-            f"Transformers cannot read the tokenizer in the GGUF file ({type(error).__name__}): "
-            "put the file into a folder with the model's tokenizer.json, and name the folder"
-        ) from error
 
 
 def build_requests(options: Options, folder: Path, context: int, out: Path) -> Mapping[str, Any]:

@@ -80,8 +80,8 @@ def _source_reason(options: Options, source: Source) -> str | None:
     """Why the source's weights cannot be stored that way."""
     if source.format in _PACKED and options.precision != "int4":
         return f"the model builder takes packed {source.format} weights over as int4: use precision int4"
-    hidden = source.config.get("hidden_size")
-    if options.precision == "int4" and isinstance(hidden, int) and hidden % options.block_size:
+    hidden = model_folder.hidden_size(source.config)
+    if options.precision == "int4" and hidden % options.block_size:
         return f"block_size {options.block_size} does not divide the model's hidden size of {hidden}"
     return None
 

@@ -8,6 +8,7 @@ import pytest
 from eval.stats import bootstrap
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     """200 simulations of 60 unequal blocks of skewed sums: 89 to 99 % of the 95 % intervals hold it."""
     random, held = np.random.default_rng(5), 0

@@ -72,6 +72,7 @@ def test_one_line_gives_one_argument_item() -> None:
     assert len(set(places)) == len(places)
 
 
+@pytest.mark.slow
 def test_items_do_not_depend_on_the_process() -> None:
     """Another hash seed, the same items; with Python 3.11.7, these."""
     found = [

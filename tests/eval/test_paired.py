@@ -45,6 +45,7 @@ def test_the_interval_is_the_percentile_bootstrap() -> None:
     assert paired.interval(changes) == paired.interval(changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("items", "better", "worse"), [(1000, 0.05, 0.08), (1000, 0.01, 0.02), (2376, 0.02, 0.05), (200, 0.1, 0.2)]
 )

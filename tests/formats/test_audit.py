@@ -79,28 +79,28 @@ def test_bits_per_weight_count_every_byte_but_the_bias(
     tmp_path: Path, kind: str, tensors: dict[str, Any], quantization: dict[str, Any], size: int, reference: Any
 ) -> None:
     """Scales, zeros and tables are counted, a bias is not, and the format alone gives the same parameters."""
-    found = formats.audit(_folder(tmp_path, tensors, quantization), reference)
+    audit = formats.audit(_folder(tmp_path, tensors, quantization), reference)
 
-    assert found.format == kind
-    assert found.linear_bytes == size
-    assert found.linear_parameters == 131072
-    assert found.bits_per_weight == pytest.approx(8 * size / 131072)
-    assert found.quantized_fraction == 1.0
-    assert found.notes == ()
+    assert audit.format == kind
+    assert audit.linear_bytes == size
+    assert audit.linear_parameters == 131072
+    assert audit.bits_per_weight == pytest.approx(8 * size / 131072)
+    assert audit.quantized_fraction == 1.0
+    assert audit.notes == ()
 
 
 def test_the_whole_account_of_an_unquantized_model(tmp_path: Path) -> None:
     """Parameters, bytes, types, vocabulary and context of a tied model without quantization."""
     folder = _folder(tmp_path, {f"{LAYER}.weight": np.zeros((256, 512), np.float16)})
-    found = formats.audit(folder, None)
+    audit = formats.audit(folder, None)
 
-    assert found.format == "hf"
-    assert (found.bits_per_weight, found.quantized_fraction) == (16.0, 0.0)
-    assert found.parameters == 131072 + 64 * 512 + 512
-    assert found.weight_bytes == 2 * found.parameters
-    assert found.total_bytes == sum(file.stat().st_size for file in folder.iterdir())
-    assert (found.tied_head, found.vocab_size, found.context) == (True, 64, 128)
-    assert found.tensor_types == {"F16": 3}
+    assert audit.format == "hf"
+    assert (audit.bits_per_weight, audit.quantized_fraction) == (16.0, 0.0)
+    assert audit.parameters == 131072 + 64 * 512 + 512
+    assert audit.weight_bytes == 2 * audit.parameters
+    assert audit.total_bytes == sum(file.stat().st_size for file in folder.iterdir())
+    assert (audit.tied_head, audit.vocab_size, audit.context) == (True, 64, 128)
+    assert audit.tensor_types == {"F16": 3}
 
 
 def test_an_untied_head_counts_as_a_linear_layer_left_whole(tmp_path: Path) -> None:
@@ -108,20 +108,20 @@ def test_an_untied_head_counts_as_a_linear_layer_left_whole(tmp_path: Path) -> N
     head = {"lm_head.weight": np.zeros((64, 512), np.float16)}
     quantization = {"quant_method": "gptq", "bits": 4}
     folder = _folder(tmp_path, {**_gptq(), **head}, quantization, tie_word_embeddings=False)
-    found = formats.audit(folder, {**SHAPE, "lm_head": (64, 512)})
+    audit = formats.audit(folder, {**SHAPE, "lm_head": (64, 512)})
 
-    assert not found.tied_head
-    assert found.linear_parameters == 131072 + 32768
-    assert found.quantized_fraction == pytest.approx(131072 / (131072 + 32768))
-    assert found.notes == ("not quantized: lm_head",)
+    assert not audit.tied_head
+    assert audit.linear_parameters == 131072 + 32768
+    assert audit.quantized_fraction == pytest.approx(131072 / (131072 + 32768))
+    assert audit.notes == ("not quantized: lm_head",)
 
 
 def test_a_quantization_in_name_only_is_seen(tmp_path: Path) -> None:
     """A config that says GPTQ over weights in 16 bits has nothing quantized."""
     folder = _folder(tmp_path, {f"{LAYER}.weight": np.zeros((256, 512), np.float16)}, {"quant_method": "gptq"})
-    found = formats.audit(folder, SHAPE)
+    audit = formats.audit(folder, SHAPE)
 
-    assert (found.bits_per_weight, found.quantized_fraction) == (16.0, 0.0)
+    assert (audit.bits_per_weight, audit.quantized_fraction) == (16.0, 0.0)
 
 
 def test_source_tells_the_linear_layers(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from bench import formats
 from bench.contract import plugins
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
@@ -93,6 +94,22 @@ def test_shards_are_one_model(tmp_path: Path) -> None:
     assert header.metadata == {"format": "pt", "kind": "extra"}
 
 
+@pytest.mark.parametrize("stored", [True, False], ids=["of its own", "tied"])
+def test_a_head_is_tied_where_none_is_stored(tmp_path: Path, *, stored: bool) -> None:
+    """GPT-2's config says nothing of it; the tensors do, for the audit and the architecture alike."""
+    head = {"lm_head.weight": np.zeros((64, 8), np.float16)} if stored else {}
+    layer = {"h.0.mlp.c_fc.weight": np.zeros((8, 32), np.float16)}
+    save_file({**layer, **head}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({**GPT2, "n_embd": 8, "n_head": 2}))
+
+    described = formats.read_architecture(tmp_path)
+
+    assert described is not None
+    assert described.tied_head is formats.audit(tmp_path, None).tied_head is not stored
+    assert set(formats.source(tmp_path).linears) == {"h.0.mlp.c_fc", *({"lm_head"} if stored else ())}
+    assert (described.layers, described.hidden, described.head_dim) == (2, 8, 4)
+
+
 def test_an_engine_is_told_what_a_folder_lacks(tmp_path: Path) -> None:
     """No config.json, no weights, pickled weights: a sentence each, and nothing where all is there."""
     with pytest.raises(UserError, match=r"no config\.json"):
@@ -132,6 +149,16 @@ def test_methods_refuse_samples_longer_than_the_context(
 
     assert reason
     assert "129 tokens are longer than the model's context of 128" in reason
+
+
+@pytest.mark.parametrize("config", [{"hidden_size": 80}, {"text_config": {"hidden_size": 80}}, {"n_embd": 80}])
+def test_the_onnx_method_knows_the_hidden_size_of_any_config(config: Mapping[str, Any]) -> None:
+    """Blocks that do not divide it are refused before the model builder runs; of an unknown size nothing is."""
+    method = plugins.load(plugins.METHODS, "onnx")
+    options = method.Options(precision="int4", block_size=32)
+
+    assert "hidden size of 80" in (method.unsupported(options, Source("hf", {}, config), _CPU) or "")
+    assert method.unsupported(options, Source("hf", {}, {}), _CPU) is None
 
 
 def test_a_worker_imports_the_reader_with_the_standard_library_alone() -> None:

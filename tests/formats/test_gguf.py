@@ -25,12 +25,12 @@ K_TYPES = {**dict.fromkeys(SHAPES, Type.Q4_K), "blk.0.ffn_down": Type.Q5_0}
 def test_tensors_are_those_the_package_reads(tmp_path: Path, kind: Type) -> None:
     """Names, shapes, types and bytes agree with gguf.GGUFReader's."""
     file = write(tmp_path / "m.gguf", kind)
-    found = gguf_reader.read(file)
+    model = gguf_reader.read(file)
 
-    assert {name: (t.dtype.upper(), t.shape[::-1], t.size) for name, t in found.tensors.items()} == {
+    assert {name: (t.dtype.upper(), t.shape[::-1], t.size) for name, t in model.tensors.items()} == {
         t.name: (t.tensor_type.name, tuple(t.shape), t.n_bytes) for t in gguf.GGUFReader(file).tensors
     }
-    assert (found.architecture, found.name, found.context, found.vocab_size) == ("llama", "tiny", CONTEXT, VOCABULARY)
+    assert (model.architecture, model.context, model.vocab_size) == ("llama", CONTEXT, VOCABULARY)
 
 
 @pytest.mark.parametrize(
@@ -38,15 +38,15 @@ def test_tensors_are_those_the_package_reads(tmp_path: Path, kind: Type) -> None
 )
 def test_bits_per_weight_count_the_scales(tmp_path: Path, kind: Type, bits: float) -> None:
     """A block of 32 has a 16-bit scale; embedding and norm are not linear; a tied head is not stored."""
-    found = formats.audit(write(tmp_path / "m.gguf", kind), None)
+    audit = formats.audit(write(tmp_path / "m.gguf", kind), None)
 
-    assert (found.format, found.bits_per_weight, found.linear_parameters) == ("gguf", bits, LINEAR)
-    assert found.quantized_fraction == float(bits < 16)
-    assert found.tied_head
-    assert found.parameters == LINEAR + VOCABULARY * WIDTH + WIDTH
-    assert found.weight_bytes == LINEAR * bits / 8 + VOCABULARY * WIDTH * 2 + WIDTH * 4
-    assert found.total_bytes == (tmp_path / "m.gguf").stat().st_size
-    assert (found.vocab_size, found.context, found.notes) == (VOCABULARY, CONTEXT, ())
+    assert (audit.format, audit.bits_per_weight, audit.linear_parameters) == ("gguf", bits, LINEAR)
+    assert audit.quantized_fraction == float(bits < 16)
+    assert audit.tied_head
+    assert audit.parameters == LINEAR + VOCABULARY * WIDTH + WIDTH
+    assert audit.weight_bytes == LINEAR * bits / 8 + VOCABULARY * WIDTH * 2 + WIDTH * 4
+    assert audit.total_bytes == (tmp_path / "m.gguf").stat().st_size
+    assert (audit.vocab_size, audit.context, audit.notes) == (VOCABULARY, CONTEXT, ())
 
 
 def test_a_stored_head_and_stacked_experts_are_linear(tmp_path: Path) -> None:
@@ -60,11 +60,11 @@ def test_a_stored_head_and_stacked_experts_are_linear(tmp_path: Path) -> None:
         "blk.0.attn_norm": (WIDTH,),
     }
     file = write(tmp_path / "m.gguf", {"output": Type.Q8_0}, shapes=shapes)
-    found = formats.audit(file, None)
+    audit = formats.audit(file, None)
 
-    assert found.linear_parameters == VOCABULARY * WIDTH + 4 * 32 * WIDTH + 4 * WIDTH
-    assert not found.tied_head
-    assert found.notes == ("not quantized: blk.0.ffn_gate_inp, blk.0.ffn_up_exps",)
+    assert audit.linear_parameters == VOCABULARY * WIDTH + 4 * 32 * WIDTH + 4 * WIDTH
+    assert not audit.tied_head
+    assert audit.notes == ("not quantized: blk.0.ffn_gate_inp, blk.0.ffn_up_exps",)
     assert formats.source(file).linears["blk.0.ffn_up_exps"] == (4 * 32, WIDTH)
 
 
@@ -72,11 +72,11 @@ def test_a_fallback_of_a_k_quant_is_told(tmp_path: Path) -> None:
     """Rows that blocks of 256 do not divide are stored in another type, which the quantizer only logs."""
     shapes = {**SHAPES, **{f"blk.{n}.ffn_down": SHAPES["blk.0.ffn_down"] for n in (1, 2, 3)}}
     types = {**dict.fromkeys(shapes, Type.Q5_0), **K_TYPES}
-    found = formats.audit(write(tmp_path / "m.gguf", types, file_type=File.MOSTLY_Q4_K_M, shapes=shapes), None)
+    audit = formats.audit(write(tmp_path / "m.gguf", types, file_type=File.MOSTLY_Q4_K_M, shapes=shapes), None)
 
-    assert found.tensor_types == {"f16": 1, "f32": 1, "q4_K": 3, "q5_0": 4}
+    assert audit.tensor_types == {"f16": 1, "f32": 1, "q4_K": 3, "q5_0": 4}
     note = "rows of 192 are no multiple of 256, stored as q5_0 instead: blk.0.ffn_down and 3 more"
-    assert found.notes == (note,)
+    assert audit.notes == (note,)
 
 
 @pytest.mark.parametrize("file_type", [None, File.MOSTLY_Q5_0, File.MOSTLY_IQ4_NL, File.GUESSED, 999])
@@ -107,10 +107,10 @@ def _split(folder: Path) -> list[Path]:
 def test_a_split_model_is_read_from_all_its_parts(tmp_path: Path) -> None:
     """Named by its first part or by its folder; bytes and layers of both parts count."""
     files = _split(tmp_path)
-    found = formats.audit(files[0], None)
+    audit = formats.audit(files[0], None)
 
     assert set(formats.source(tmp_path).linears) == {"blk.0.attn_q", "blk.0.ffn_up"}
-    assert found.total_bytes == sum(file.stat().st_size for file in files)
+    assert audit.total_bytes == sum(file.stat().st_size for file in files)
     assert gguf_reader.files(tmp_path) == tuple(files)
 
 

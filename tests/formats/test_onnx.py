@@ -28,8 +28,8 @@ def _write(folder: Path, nodes: list[Any], constants: list[Any], **settings: Any
     out = helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "model", [ids], [out], constants)
     onnx.save(helper.make_model(graph), str(folder / "model.onnx"), **settings)
-    said = {"vocab_size": _VOCAB, "context_length": 512, "decoder": {"filename": "model.onnx"}}
-    (folder / "genai_config.json").write_text(json.dumps({"model": said}))
+    settings = {"vocab_size": _VOCAB, "context_length": 512, "decoder": {"filename": "model.onnx"}}
+    (folder / "genai_config.json").write_text(json.dumps({"model": settings}))
     return folder
 
 
@@ -61,13 +61,13 @@ def test_bits_are_those_of_packed_weights_with_their_scales(tmp_path: Path) -> N
         _constant("norm", (_HIDDEN,)),
         _constant("cos_cache", (512, 16)),
     ]
-    found = formats.audit(_write(tmp_path, [gather, node], constants), None)
+    audit = formats.audit(_write(tmp_path, [gather, node], constants), None)
 
-    assert (found.format, found.bits_per_weight, found.quantized_fraction) == ("onnx", 5.0, 1.0)
-    assert found.linear_parameters == _WIDE * _HIDDEN
-    assert found.parameters == _WIDE * _HIDDEN + _VOCAB * _HIDDEN + _HIDDEN
-    assert (found.vocab_size, found.context) == (_VOCAB, 512)
-    assert found.tensor_types == {"float": 4, "uint8": 1}
+    assert (audit.format, audit.bits_per_weight, audit.quantized_fraction) == ("onnx", 5.0, 1.0)
+    assert audit.linear_parameters == _WIDE * _HIDDEN
+    assert audit.parameters == _WIDE * _HIDDEN + _VOCAB * _HIDDEN + _HIDDEN
+    assert (audit.vocab_size, audit.context) == (_VOCAB, 512)
+    assert audit.tensor_types == {"float": 4, "uint8": 1}
     assert formats.source(tmp_path).linears == {"model.layers.0.self_attn.q_proj": (_WIDE, _HIDDEN)}
 
 
@@ -78,12 +78,12 @@ def test_a_head_that_is_the_embedding_turned_is_tied(tmp_path: Path) -> None:
     layer = helper.make_node("MatMul", ["x", "up"], ["y"], name="/model/layers.0/mlp/up_proj/MatMul")
     head = helper.make_node("MatMul", ["y", "head"], ["logits"], name="/lm_head/MatMul")
     constants = [_constant("head", (_HIDDEN, _VOCAB)), _constant("up", (_HIDDEN, _HIDDEN))]
-    found = formats.audit(_write(tmp_path, [turned, gather, layer, head], constants), None)
+    audit = formats.audit(_write(tmp_path, [turned, gather, layer, head], constants), None)
 
-    assert found.tied_head
-    assert found.linear_parameters == _HIDDEN * _HIDDEN
-    assert found.parameters == _HIDDEN * _HIDDEN + _HIDDEN * _VOCAB
-    assert (found.bits_per_weight, found.quantized_fraction, found.notes) == (32.0, 0.0, ())
+    assert audit.tied_head
+    assert audit.linear_parameters == _HIDDEN * _HIDDEN
+    assert audit.parameters == _HIDDEN * _HIDDEN + _HIDDEN * _VOCAB
+    assert (audit.bits_per_weight, audit.quantized_fraction, audit.notes) == (32.0, 0.0, ())
 
 
 def test_a_layer_left_wide_is_named(tmp_path: Path) -> None:
@@ -91,11 +91,11 @@ def test_a_layer_left_wide_is_named(tmp_path: Path) -> None:
     small, constants = _packed("/model/layers.0/mlp/up_proj/MatMul_Q8", _HIDDEN, _HIDDEN, 8, 64)
     wide = helper.make_node("MatMul", ["y", "down"], ["logits"], name="/model/layers.0/mlp/down_proj/MatMul")
     constants.append(_constant("down", (_HIDDEN, _HIDDEN)))
-    found = formats.audit(_write(tmp_path, [small, wide], constants), None)
+    audit = formats.audit(_write(tmp_path, [small, wide], constants), None)
 
-    assert found.quantized_fraction == 0.5
-    assert found.bits_per_weight == (8.5 + 32) / 2
-    assert found.notes == ("not quantized: model.layers.0.mlp.down_proj",)
+    assert audit.quantized_fraction == 0.5
+    assert audit.bits_per_weight == (8.5 + 32) / 2
+    assert audit.notes == ("not quantized: model.layers.0.mlp.down_proj",)
 
 
 def test_integers_behind_a_scale_are_counted_with_it(tmp_path: Path) -> None:
@@ -110,10 +110,10 @@ def test_integers_behind_a_scale_are_counted_with_it(tmp_path: Path) -> None:
         _constant("v", (_WIDE, _HIDDEN), np.int8),
         _constant("v_scale", (_HIDDEN,)),
     ]
-    found = formats.audit(_write(tmp_path, [dynamic, undone, product], constants), None)
+    audit = formats.audit(_write(tmp_path, [dynamic, undone, product], constants), None)
 
-    assert found.linear_bytes == 2 * _HIDDEN * _WIDE + 4 * _WIDE + _WIDE + 4 * _HIDDEN
-    assert found.quantized_fraction == 1.0
+    assert audit.linear_bytes == 2 * _HIDDEN * _WIDE + 4 * _WIDE + _WIDE + 4 * _HIDDEN
+    assert audit.quantized_fraction == 1.0
 
 
 def test_a_product_of_two_computed_values_is_no_layer(tmp_path: Path) -> None:

@@ -59,24 +59,24 @@ def _write(folder: Path, before: str = "", cut: int = 0) -> Path:
 
 def test_a_weight_is_counted_with_its_scales_and_zero_points(tmp_path: Path) -> None:
     """104 bytes of 128 int4 weights and 256 of 64 in f32; the shape it is brought to is no part of it."""
-    found = formats.audit(_write(tmp_path), None)
+    audit = formats.audit(_write(tmp_path), None)
 
-    assert found.format == "openvino"
-    assert found.linear_parameters == 192
-    assert found.linear_bytes == 64 + 8 + 32 + 256
-    assert found.bits_per_weight == pytest.approx(8 * 360 / 192)
-    assert found.quantized_fraction == pytest.approx(128 / 192)
-    assert found.notes == ("not quantized: model.layers.0.mlp.down_proj",)
-    assert found.tensor_types == {"f16": 2, "f32": 3, "u4": 2}
-    assert (found.vocab_size, found.context) == (32, 64)
+    assert audit.format == "openvino"
+    assert audit.linear_parameters == 192
+    assert audit.linear_bytes == 64 + 8 + 32 + 256
+    assert audit.bits_per_weight == pytest.approx(8 * 360 / 192)
+    assert audit.quantized_fraction == pytest.approx(128 / 192)
+    assert audit.notes == ("not quantized: model.layers.0.mlp.down_proj",)
+    assert audit.tensor_types == {"f16": 2, "f32": 3, "u4": 2}
+    assert (audit.vocab_size, audit.context) == (32, 64)
 
 
 def test_a_head_that_is_the_embedding_is_no_linear_layer(tmp_path: Path) -> None:
     """It is stored once, and counted outside them with the norm and the table of positions."""
-    found = formats.audit(_write(tmp_path), None)
+    audit = formats.audit(_write(tmp_path), None)
 
-    assert found.tied_head
-    assert found.parameters == 192 + 32 * 16 + 16 + 4
+    assert audit.tied_head
+    assert audit.parameters == 192 + 32 * 16 + 16 + 4
 
 
 def test_layers_that_are_missing_are_named(tmp_path: Path) -> None:
@@ -88,9 +88,9 @@ def test_layers_that_are_missing_are_named(tmp_path: Path) -> None:
 
 def test_a_source_has_its_layers_with_their_shapes(tmp_path: Path) -> None:
     """Groups of inputs are counted together."""
-    found = formats.source(_write(tmp_path))
+    source = formats.source(_write(tmp_path))
 
-    assert found.linears["model.layers.0.mlp.up_proj"] == (8, 16)
+    assert source.linears["model.layers.0.mlp.up_proj"] == (8, 16)
 
 
 def test_weights_cut_short_are_found(tmp_path: Path) -> None:

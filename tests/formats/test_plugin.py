@@ -115,4 +115,4 @@ def test_every_format_of_the_methods_and_engines_is_one_of_the_plugins() -> None
     named = {name for method in methods for name in (*method.READS, method.WRITES)}
     named |= {name for engine in engines for name in engine.LOADS}
 
-    assert named == formats.names()
+    assert named == set(formats._by_name())

@@ -25,9 +25,9 @@ def _folder(folder: Path, kind: str, parts: dict[str, Any], **data: Any) -> Path
         other: np.zeros((512, 256), np.float16),
     }
     described = {"_type": kind, "_data": data, "_tensor_data_names": list(parts)}
-    said = {f"{LAYER}.weight": described, **{name: {"_type": "Tensor"} for name in ("lm_head.weight", other)}}
-    metadata = {name: json.dumps(one) for name, one in said.items()}
-    save_file(tensors, folder / "model.safetensors", {**metadata, "tensor_names": json.dumps(list(said))})
+    weights = {f"{LAYER}.weight": described, **{name: {"_type": "Tensor"} for name in ("lm_head.weight", other)}}
+    metadata = {name: json.dumps(one) for name, one in weights.items()}
+    save_file(tensors, folder / "model.safetensors", {**metadata, "tensor_names": json.dumps(list(weights))})
     config = {"vocab_size": 64, "tie_word_embeddings": True, "quantization_config": {"quant_method": "torchao"}}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
@@ -71,13 +71,13 @@ def test_every_stored_byte_of_a_weight_is_counted(
 ) -> None:
     """Values in more room than their bits are named; so is the layer that was left alone."""
     shapes = {**SHAPE, "model.layers.0.mlp.down_proj": (512, 256)} if reference else None
-    found = formats.audit(_folder(tmp_path, kind, parts, **data), shapes)
+    audit = formats.audit(_folder(tmp_path, kind, parts, **data), shapes)
 
-    assert found.format == "torchao"
-    assert found.linear_parameters == 2 * 131072
-    assert found.linear_bytes == size + 2 * 131072
-    assert found.quantized_fraction == 0.5
-    assert found.notes == ("not quantized: model.layers.0.mlp.down_proj", *([note] if note else []))
+    assert audit.format == "torchao"
+    assert audit.linear_parameters == 2 * 131072
+    assert audit.linear_bytes == size + 2 * 131072
+    assert audit.quantized_fraction == 0.5
+    assert audit.notes == ("not quantized: model.layers.0.mlp.down_proj", *([note] if note else []))
 
 
 def test_metadata_that_describes_no_weight_is_passed_over(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_metadata_that_describes_no_weight_is_passed_over(tmp_path: Path) -> Non
         {"format": "pt", "a.weight": "not JSON", "b.weight": "[1]"},
     )
 
-    found = formats.audit(folder, None)
+    audit = formats.audit(folder, None)
 
-    assert (found.bits_per_weight, found.quantized_fraction) == (16.0, 0.0)
-    assert found.notes == (f"not quantized: {LAYER}",)
+    assert (audit.bits_per_weight, audit.quantized_fraction) == (16.0, 0.0)
+    assert audit.notes == (f"not quantized: {LAYER}",)

@@ -11,5 +11,5 @@ from tests.instrument.scripted_server import Scripted, running
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Scripted]:
-    with running() as found:
-        yield found
+    with running() as server:
+        yield server

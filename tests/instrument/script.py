@@ -92,25 +92,25 @@ def plan(script: Script, tokens: int, *, chat: bool) -> Plan:
 def _events(script: Script, tokens: int, *, chat: bool) -> list[tuple[float, bytes, int]]:
     """(due, bytes, tokens) of every event, cut where the script cuts."""
     empty = _chunk(script, "", 0, 0, chat=chat)
-    found: list[tuple[float, bytes, int]] = []
+    sends: list[tuple[float, bytes, int]] = []
     if script.role:
-        found.append((script.ttft_s / 2, _chunk(script, "", 0, 0, chat=chat, role=True), 0))
-    made = turn = 0
-    while made < tokens:
+        sends.append((script.ttft_s / 2, _chunk(script, "", 0, 0, chat=chat, role=True), 0))
+    sent = turn = 0
+    while sent < tokens:
         due = script.ttft_s + turn * script.itl_s
-        found += [(due, empty, 0)] * (script.empties if turn else 0)
-        borne = min(script.per_event, tokens - made)
-        made, turn = made + borne, turn + 1
+        sends += [(due, empty, 0)] * (script.empties if turn else 0)
+        borne = min(script.per_event, tokens - sent)
+        sent, turn = sent + borne, turn + 1
         if script.garbage_after == turn - 1:
-            found.append((due, _event(script, '{"choices": [{"tex'), 0))
+            sends.append((due, _event(script, '{"choices": [{"tex'), 0))
         if script.error_after == turn - 1:
-            found.append((due, _event(script, '{"error": {"message": "the engine died", "code": 500}}'), 0))
-            return found
+            sends.append((due, _event(script, '{"error": {"message": "the engine died", "code": 500}}'), 0))
+            return sends
         if turn - 1 in (script.close_after, script.reset_after):
-            return found
-        found.append((due, _chunk(script, script.text * borne, borne, made, chat=chat), borne))
-    due = found[-1][0] if found else script.ttft_s
-    return found + [(due, event, 0) for event in _tail(script, tokens, chat=chat)]
+            return sends
+        sends.append((due, _chunk(script, script.text * borne, borne, sent, chat=chat), borne))
+    due = sends[-1][0] if sends else script.ttft_s
+    return sends + [(due, event, 0) for event in _tail(script, tokens, chat=chat)]
 
 
 def _tail(script: Script, tokens: int, *, chat: bool) -> Iterator[bytes]:
@@ -124,7 +124,7 @@ def _tail(script: Script, tokens: int, *, chat: bool) -> Iterator[bytes]:
 
 
 def _chunk(
-    script: Script, text: str, borne: int, made: int, *, chat: bool, role: bool = False, finish: str = ""
+    script: Script, text: str, borne: int, sent: int, *, chat: bool, role: bool = False, finish: str = ""
 ) -> bytes:
     choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": finish or None}
     if chat:
@@ -136,7 +136,7 @@ def _chunk(
     name = "chat.completion.chunk" if chat else "text_completion"
     data = {"id": "cmpl-0", "object": name, "created": 0, "model": "scripted", "choices": [choice]}
     if script.usage == "each":
-        data["usage"] = _usage(made)
+        data["usage"] = _usage(sent)
     return _event(script, json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
 

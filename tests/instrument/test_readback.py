@@ -25,12 +25,12 @@ def test_what_the_server_did_is_what_the_client_reads(server: Scripted, concurre
 
     Every token has its stamp, none before the server sent it.
     """
-    found = []
+    attempts = []
     for _ in range(ATTEMPTS):
-        found.append(errors(server, concurrency, api))
-        if all(found[-1][name] < bound for name, bound in BOUNDS.items()):
+        attempts.append(errors(server, concurrency, api))
+        if all(attempts[-1][name] < bound for name, bound in BOUNDS.items()):
             return
-    pytest.fail(f"never within {BOUNDS}: {found}")
+    pytest.fail(f"never within {BOUNDS}: {attempts}")
 
 
 def errors(server: Scripted, concurrency: int, api: Any) -> dict[str, float]:
@@ -46,9 +46,9 @@ def errors(server: Scripted, concurrency: int, api: Any) -> dict[str, float]:
     pairs = [(request.trace, log[f"r{request.trace.request}"]) for request in answer.measured]
     assert answer.failures == {}
     lags = [
-        answer.zero_s + seen - sent
+        answer.zero_s + received - sent
         for trace, entry in pairs
-        for seen, sent in zip(trace.token_s, entry.token_s, strict=True)
+        for received, sent in zip(trace.token_s, entry.token_s, strict=True)
     ]
     assert min(lags) > 0
     true_ttft = median(entry.token_s[0] - entry.received_s for _, entry in pairs)

@@ -70,8 +70,8 @@ def test_streams_take_turns_without_an_interval(server: Scripted) -> None:
 )
 def test_a_plan_says_which_sends_bear_tokens(script: Script, tokens: tuple[int, ...]) -> None:
     """Three tokens in the sends that a script makes of them."""
-    made = plan(script, 3, chat=False)
+    planned = plan(script, 3, chat=False)
 
-    assert made.bears == tokens
-    assert len(made.sends) == len(made.offsets) == len(tokens)
-    assert list(made.offsets) == sorted(made.offsets)
+    assert planned.bears == tokens
+    assert len(planned.sends) == len(planned.offsets) == len(tokens)
+    assert list(planned.offsets) == sorted(planned.offsets)

@@ -17,9 +17,9 @@ def gaps(times: tuple[float, ...]) -> list[float]:
 @pytest.mark.parametrize("seed", ["a", "b", "c"])
 def test_poisson_gaps_are_exponential(seed: str) -> None:
     """A Kolmogorov-Smirnov test does not tell 5,000 gaps from exponential ones of mean 1 / rate."""
-    found = gaps(arrivals.poisson(5000, 8.0, seed))
+    observed = gaps(arrivals.poisson(5000, 8.0, seed))
 
-    assert stats.kstest(found, stats.expon(scale=1 / 8.0).cdf).pvalue > 0.01
+    assert stats.kstest(observed, stats.expon(scale=1 / 8.0).cdf).pvalue > 0.01
 
 
 def test_poisson_counts_have_the_variance_of_their_mean() -> None:
@@ -33,12 +33,12 @@ def test_poisson_counts_have_the_variance_of_their_mean() -> None:
 @pytest.mark.parametrize("burstiness", [0.25, 1.0, 4.0])
 def test_gamma_gaps_have_their_moments(burstiness: float) -> None:
     """The mean gap is 1 / rate, its coefficient of variation 1 / sqrt(burstiness), its shape a gamma's."""
-    found = np.array(gaps(arrivals.gamma(20000, 5.0, burstiness, "g")))
+    observed = np.array(gaps(arrivals.gamma(20000, 5.0, burstiness, "g")))
 
-    assert found.mean() == pytest.approx(0.2, rel=0.05)
-    assert found.std() / found.mean() == pytest.approx(burstiness**-0.5, rel=0.05)
-    law = stats.gamma(burstiness, scale=1 / (5.0 * burstiness))
-    assert stats.kstest(found[:5000], law.cdf).pvalue > 0.01
+    assert observed.mean() == pytest.approx(0.2, rel=0.05)
+    assert observed.std() / observed.mean() == pytest.approx(burstiness**-0.5, rel=0.05)
+    distribution = stats.gamma(burstiness, scale=1 / (5.0 * burstiness))
+    assert stats.kstest(observed[:5000], distribution.cdf).pvalue > 0.01
 
 
 def test_constant_arrivals_are_even() -> None:

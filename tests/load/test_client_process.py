@@ -51,7 +51,7 @@ def test_a_job_that_cannot_run_is_answered(server: Scripted, tmp_path: Path) -> 
     with start(job, tmp_path) as process:
         assert process.wait(20) == 0
 
-    assert "no URL of a server" in read_answer(tmp_path / "answer.json").error
+    assert "invalid server URL" in read_answer(tmp_path / "answer.json").error
 
 
 def test_an_interrupt_keeps_what_was_finished(server: Scripted, tmp_path: Path) -> None:

@@ -41,41 +41,41 @@ HARMLESS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_is_allowed_changes_no_number(server: Scripted, name: str) -> None:
     """Eight tokens, one per event, without error."""
-    found = one(server, {"itl_s": 0.004, **HARMLESS[name]})
+    result = one(server, {"itl_s": 0.004, **HARMLESS[name]})
 
-    assert (found.failure, found.trace.error, found.trace.event_tokens) == (None, "", (1,) * 8)
-    assert (found.usage_tokens, found.surplus_tokens, found.chunk_gaps) == (8, 0, False)
+    assert (result.failure, result.trace.error, result.trace.event_tokens) == (None, "", (1,) * 8)
+    assert (result.usage_tokens, result.surplus_tokens, result.chunk_gaps) == (8, 0, False)
 
 
 def test_a_role_only_chunk_is_not_the_first_token(server: Scripted) -> None:
     """The role comes at 100 ms, the first text at 200: TTFT is the text's, the first byte the role's."""
-    found = one(server, {"ttft_s": 0.2, "role": True, "empties": 1, "itl_s": 0.001})
+    result = one(server, {"ttft_s": 0.2, "role": True, "empties": 1, "itl_s": 0.001})
 
-    assert found.first_byte_s is not None
-    assert 0.1 <= found.first_byte_s < 0.2 <= found.trace.token_s[0]
-    assert found.empty_events > 0
+    assert result.first_byte_s is not None
+    assert 0.1 <= result.first_byte_s < 0.2 <= result.trace.token_s[0]
+    assert result.empty_events > 0
 
 
 def test_several_tokens_in_a_chunk_are_counted_by_usage(server: Scripted) -> None:
     """Three events for eight tokens: the sum is eight, and the record says that gaps are chunks'."""
-    found = one(server, {"per_event": 3, "itl_s": 0.002})
+    result = one(server, {"per_event": 3, "itl_s": 0.002})
 
-    assert (found.trace.event_tokens, found.surplus_tokens, found.chunk_gaps) == ((1, 1, 6), 5, True)
+    assert (result.trace.event_tokens, result.surplus_tokens, result.chunk_gaps) == ((1, 1, 6), 5, True)
 
 
-@pytest.mark.parametrize("said", [{"ids": True}, {"usage": "each"}])
-def test_a_server_that_counts_says_where_tokens_were(server: Scripted, said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("fields", [{"ids": True}, {"usage": "each"}])
+def test_a_server_that_counts_says_where_tokens_were(server: Scripted, fields: dict[str, Any]) -> None:
     """With token ids or a usage in each event nothing is unplaced."""
-    found = one(server, {"per_event": 3, "itl_s": 0.002, **said})
+    result = one(server, {"per_event": 3, "itl_s": 0.002, **fields})
 
-    assert (found.trace.event_tokens, found.surplus_tokens, found.chunk_gaps) == ((3, 3, 2), 0, True)
+    assert (result.trace.event_tokens, result.surplus_tokens, result.chunk_gaps) == ((3, 3, 2), 0, True)
 
 
 def test_without_usage_events_are_counted(server: Scripted) -> None:
     """And usage_tokens says that nobody vouches for them."""
-    found = one(server, {"usage": "none"})
+    result = one(server, {"usage": "none"})
 
-    assert (sum(found.trace.event_tokens), found.usage_tokens, found.failure) == (8, None, None)
+    assert (sum(result.trace.event_tokens), result.usage_tokens, result.failure) == (8, None, None)
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -86,7 +86,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no end": ({"done": False, "finish": False}, "truncated", "neither [DONE] nor a finish"),
     "an error event": ({"error_after": 2}, "server", "the engine died"),
     "half an object": ({"garbage_after": 2}, "malformed", "not JSON"),
-    "one token short": ({"usage": "off"}, "length", "7 tokens came, 8 were asked"),
+    "one token short": ({"usage": "off"}, "length", "got 7 tokens, expected 8"),
     "no text in any event": ({"text": ""}, "empty", "usage counts 8"),
     "no answer": ({"never": True}, "timeout", "not complete within 0.3 s"),
     "an answer that stops": ({"itl_s": 0.2}, "timeout", "not complete within 0.3 s"),
@@ -100,8 +100,8 @@ def test_a_fault_is_counted_and_the_others_are_not_lost(server: Scripted, name: 
 
     answer = closed(server, FINE, script, FINE, timeout_s=0.3)
 
-    before, found, after = answer.measured
-    assert (found.failure, words in found.trace.error) == (failure, True), found
+    before, result, after = answer.measured
+    assert (result.failure, words in result.trace.error) == (failure, True), result
     assert answer.failures == {failure: 1}
     assert [s.trace.event_tokens for s in (before, after)] == [(1,) * 8] * 2
     traces = [s.trace for s in answer.measured]
@@ -112,9 +112,9 @@ def test_a_fault_is_counted_and_the_others_are_not_lost(server: Scripted, name: 
 def test_retry_after_is_recorded_and_nothing_is_sent_again(server: Scripted) -> None:
     """A 429 is one request at the server and one failure here."""
     server.reset()
-    found = one(server, {"status": 429, "retry_after": "7"})
+    result = one(server, {"status": 429, "retry_after": "7"})
 
-    assert (found.status, found.retry_after, found.reconnects) == (429, "7", 0)
+    assert (result.status, result.retry_after, result.reconnects) == (429, "7", 0)
     assert len(server.log()) == 1
 
 
@@ -187,7 +187,7 @@ def _asked(url: str) -> LoadAnswer:
         (
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n[1, 2, 3]",
             "malformed",
-            "no event stream",
+            "not an event stream",
         ),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\n\n\r\nxyz\r\n", "malformed", "not HTTP"),
         (b"HTTP/1.1 307 Moved\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", "status", "HTTP 307"),
@@ -197,9 +197,9 @@ def _asked(url: str) -> LoadAnswer:
 def test_what_is_no_event_stream_says_what_it_is(data: bytes, failure: str, words: str) -> None:
     """Another protocol, a plain JSON answer, a redirect, a hang-up."""
     with _answering(data) as url:
-        found = _asked(url).measured[0]
+        result = _asked(url).measured[0]
 
-    assert (found.failure, words in found.trace.error) == (failure, True), found
+    assert (result.failure, words in result.trace.error) == (failure, True), result
 
 
 def test_a_body_that_ends_with_its_connection_is_whole() -> None:
@@ -207,9 +207,9 @@ def test_a_body_that_ends_with_its_connection_is_whole() -> None:
     event = b'data: {"choices": [{"text": "a"}]}\n\n'
     data = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + event * 2 + b"data: [DONE]\n\n"
     with _answering(data) as url:
-        found = _asked(url).measured[0]
+        result = _asked(url).measured[0]
 
-    assert (found.failure, found.trace.event_tokens) == (None, (1, 1))
+    assert (result.failure, result.trace.event_tokens) == (None, (1, 1))
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
@@ -247,7 +247,7 @@ def test_an_https_endpoint_is_asked_over_tls(tmp_path: Path, monkeypatch: pytest
     with _answering(head + data, tls) as url:
         stranger = _asked(url).measured[0]
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        found = _asked(url).measured[0]
+        result = _asked(url).measured[0]
 
     assert (stranger.failure, "certificate" in stranger.trace.error) == ("refused", True), stranger
-    assert (found.failure, found.trace.event_tokens) == (None, (1,))
+    assert (result.failure, result.trace.event_tokens) == (None, (1,))

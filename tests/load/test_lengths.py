@@ -18,41 +18,41 @@ def test_fixed_lengths_are_the_mean() -> None:
 @pytest.mark.parametrize("seed", ["a", "b", "c"])
 def test_uniform_lengths_are_even_to_both_ends(seed: str) -> None:
     """A chi-square test does not tell 20,000 lengths from even ones, and both ends occur."""
-    found = draw("uniform", 20_000, 100, 0.1, 1, 4096, seed)
-    counts = Counter(found)
+    drawn = draw("uniform", 20_000, 100, 0.1, 1, 4096, seed)
+    counts = Counter(drawn)
 
     assert sorted(counts) == list(range(90, 111))
     assert stats.chisquare(list(counts.values())).pvalue > 0.01
-    assert np.mean(found) == pytest.approx(100, rel=0.01)
+    assert np.mean(drawn) == pytest.approx(100, rel=0.01)
 
 
 @pytest.mark.parametrize(("mean", "spread", "ends"), [(25, 0.5, (12, 38)), (10, 1.0, (1, 20))])
 def test_uniform_ends_are_rounded_outward(mean: int, spread: float, ends: tuple[int, int]) -> None:
     """As vLLM rounds them; a length of zero is drawn again."""
-    found = draw("uniform", 5000, mean, spread, 1, 4096, "s")
+    drawn = draw("uniform", 5000, mean, spread, 1, 4096, "s")
 
-    assert (min(found), max(found)) == ends
+    assert (min(drawn), max(drawn)) == ends
 
 
 @pytest.mark.parametrize("spread", [0.2, 0.5, 1.0])
 def test_lognormal_lengths_have_their_moments(spread: float) -> None:
     """The mean is the mean asked for and the spread its coefficient of variation, not those of the log."""
-    found = np.array(draw("lognormal", 20_000, 1000, spread, 1, 10_000_000, "m"))
+    drawn = np.array(draw("lognormal", 20_000, 1000, spread, 1, 10_000_000, "m"))
 
-    assert found.mean() == pytest.approx(1000, rel=0.03)
-    assert found.std() / found.mean() == pytest.approx(spread, rel=0.05)
+    assert drawn.mean() == pytest.approx(1000, rel=0.03)
+    assert drawn.std() / drawn.mean() == pytest.approx(spread, rel=0.05)
     sigma = np.sqrt(np.log1p(spread**2))
-    law = stats.lognorm(sigma, scale=1000 * np.exp(-(sigma**2) / 2))
-    assert stats.kstest(found[:5000], law.cdf).pvalue > 0.01
+    distribution = stats.lognorm(sigma, scale=1000 * np.exp(-(sigma**2) / 2))
+    assert stats.kstest(drawn[:5000], distribution.cdf).pvalue > 0.01
 
 
 @pytest.mark.parametrize("kind", ["uniform", "lognormal"])
 def test_limits_are_kept_without_a_heap_at_them(kind: Kind) -> None:
     """What lies outside is drawn again: no limit has more than its share."""
-    found = draw(kind, 20_000, 500, 1.0, 400, 600, "s")
-    counts = Counter(found)
+    drawn = draw(kind, 20_000, 500, 1.0, 400, 600, "s")
+    counts = Counter(drawn)
 
-    assert set(found) == set(range(400, 601))
+    assert set(drawn) == set(range(400, 601))
     assert max(counts[400], counts[600]) < 3 * 20_000 / 201
 
 

@@ -92,12 +92,12 @@ def test_a_conversation_sends_its_turns_in_order(server: Scripted) -> None:
     shape = ClosedSchedule(2, 6, turns=3, think_s=0.05)
     answer = client.run(LoadJob(endpoint(server), requests(*[QUICK] * 18), closed=shape))
 
-    found = {s.trace.request: s for s in (*answer.warmup, *answer.measured)}
-    assert len(found) == 18
+    results = {s.trace.request: s for s in (*answer.warmup, *answer.measured)}
+    assert len(results) == 18
     assert answer.in_flight.high <= 2
     for first in range(0, 18, 3):
         for turn in (first, first + 1):
-            assert 0.048 <= found[turn + 1].trace.sent_s - found[turn].end_s < 0.15
+            assert 0.048 <= results[turn + 1].trace.sent_s - results[turn].end_s < 0.15
     assert all(s.trace.sent_s <= answer.window_s for s in answer.measured)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bench.load.reply import read, said
+from bench.load.reply import error_message, read
 from bench.load.sse import Event
 
 
@@ -17,92 +17,92 @@ def usage(tokens: int) -> dict[str, Any]:
     return {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": tokens}}
 
 
-def stream(*found: Any) -> list[Event]:
+def stream(*reply: Any) -> list[Event]:
     """Events a second apart from 1.0 on; a string is sent as it is."""
-    texts = [each if isinstance(each, str) else json.dumps(each) for each in found]
+    texts = [each if isinstance(each, str) else json.dumps(each) for each in reply]
     return [Event(float(i), text.encode(), b"") for i, text in enumerate(texts, 1)]
 
 
 def test_each_event_with_text_is_a_token() -> None:
     """Usage equals the events: one token each, no surplus, and the stream said that it ended."""
-    found = read(stream(choice("a"), choice("b"), choice(finish_reason="length"), usage(2), "[DONE]"))
+    reply = read(stream(choice("a"), choice("b"), choice(finish_reason="length"), usage(2), "[DONE]"))
 
-    assert (found.times, found.tokens, found.surplus) == ((1.0, 2.0), (1, 1), 0)
-    assert (found.finish, found.ended, found.usage_tokens, found.failure) == ("length", True, 2, None)
+    assert (reply.times, reply.tokens, reply.surplus) == ((1.0, 2.0), (1, 1), 0)
+    assert (reply.finish, reply.ended, reply.usage_tokens, reply.failure) == ("length", True, 2, None)
 
 
 def test_a_chunk_without_text_is_no_token() -> None:
     """Role-only and empty chunks have no stamp: the first token is the first text."""
     role = {"choices": [{"delta": {"role": "assistant", "content": ""}}]}
-    said = [{"choices": [{"delta": {"content": text}}]} for text in ("a", "", "b")]
+    chunks = [{"choices": [{"delta": {"content": text}}]} for text in ("a", "", "b")]
 
-    found = read(stream(role, *said, usage(2), "[DONE]"))
+    reply = read(stream(role, *chunks, usage(2), "[DONE]"))
 
-    assert (found.times, found.tokens, found.empty) == ((2.0, 4.0), (1, 1), 2)
+    assert (reply.times, reply.tokens, reply.empty) == ((2.0, 4.0), (1, 1), 2)
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 def test_a_thought_is_a_token(name: str) -> None:
     """A reasoning model's first token is the first of its thoughts."""
-    found = read(stream({"choices": [{"delta": {name: "hm"}}]}, usage(1), "[DONE]"))
+    reply = read(stream({"choices": [{"delta": {name: "hm"}}]}, usage(1), "[DONE]"))
 
-    assert found.times == (1.0,)
+    assert reply.times == (1.0,)
 
 
 def test_tokens_are_those_the_usage_counts_and_their_place_is_not_invented() -> None:
     """Three events for five tokens: the sum is five, the two unplaced ones in the last event, and said."""
-    found = read(stream(choice("a b"), choice("c"), choice("d e"), usage(5), "[DONE]"))
+    reply = read(stream(choice("a b"), choice("c"), choice("d e"), usage(5), "[DONE]"))
 
-    assert (found.tokens, found.surplus) == ((1, 1, 3), 2)
+    assert (reply.tokens, reply.surplus) == ((1, 1, 3), 2)
 
 
 def test_fewer_tokens_than_events_are_taken_from_the_end() -> None:
     """An event that only flushed text is not a token more."""
-    found = read(stream(choice("a"), choice("b"), choice("c"), usage(2), "[DONE]"))
+    reply = read(stream(choice("a"), choice("b"), choice("c"), usage(2), "[DONE]"))
 
-    assert (found.tokens, found.surplus) == ((1, 1, 0), -1)
+    assert (reply.tokens, reply.surplus) == ((1, 1, 0), -1)
 
 
 def test_token_ids_say_how_many_tokens_an_event_bore() -> None:
     """With ids in each choice nothing is unplaced, and a token whose text is withheld has its stamp."""
     rows = [choice("", token_ids=[5]), choice("a", token_ids=[6, 7]), choice("", token_ids=[])]
 
-    found = read(stream(*rows, usage(3), "[DONE]"))
+    reply = read(stream(*rows, usage(3), "[DONE]"))
 
-    assert (found.times, found.tokens, found.surplus) == ((1.0, 2.0), (1, 2), 0)
+    assert (reply.times, reply.tokens, reply.surplus) == ((1.0, 2.0), (1, 2), 0)
 
 
 def test_a_usage_in_each_event_says_it_too() -> None:
     """Continuous usage counts up; each event bore the difference."""
     rows = [{**choice(text), **usage(n), "choices": choice(text)["choices"]} for text, n in [("ab", 2), ("c", 3)]]
 
-    found = read(stream(*rows, usage(3), "[DONE]"))
+    reply = read(stream(*rows, usage(3), "[DONE]"))
 
-    assert (found.tokens, found.surplus) == ((2, 1), 0)
+    assert (reply.tokens, reply.surplus) == ((2, 1), 0)
 
 
 def test_without_usage_events_are_counted_and_it_shows() -> None:
     """No usage: one token per event, and usage_tokens is null."""
-    found = read(stream(choice("a"), choice("b", finish_reason="stop")))
+    reply = read(stream(choice("a"), choice("b", finish_reason="stop")))
 
-    assert (found.tokens, found.usage_tokens, found.ended, found.finish) == ((1, 1), None, False, "stop")
+    assert (reply.tokens, reply.usage_tokens, reply.ended, reply.finish) == ((1, 1), None, False, "stop")
 
 
 @pytest.mark.parametrize(
     ("event", "failure", "words"),
     [
         ('{"choices": [{"te', "malformed", "not JSON"),
-        ("[1, 2]", "malformed", "no completion"),
-        ('{"choices": "none"}', "malformed", "no completion"),
+        ("[1, 2]", "malformed", "not a completion"),
+        ('{"choices": "none"}', "malformed", "not a completion"),
         ('{"error": {"message": "out of memory", "code": 500}}', "server", "out of memory"),
     ],
 )
 def test_an_event_that_is_none_ends_the_reading(event: str, failure: str, words: str) -> None:
     """What came before it is kept; the failure has its kind and says what came."""
-    found = read(stream(choice("a"), event, choice("b")))
+    reply = read(stream(choice("a"), event, choice("b")))
 
-    assert (found.times, found.failure) == ((1.0,), failure)
-    assert words in found.message
+    assert (reply.times, reply.failure) == ((1.0,), failure)
+    assert words in reply.message
 
 
 @pytest.mark.parametrize(
@@ -119,4 +119,4 @@ def test_an_event_that_is_none_ends_the_reading(event: str, failure: str, words:
 )
 def test_a_servers_message_is_one_short_line(body: bytes, expected: str) -> None:
     """Whatever shape the error has."""
-    assert said(body) == expected
+    assert error_message(body) == expected

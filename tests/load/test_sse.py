@@ -38,18 +38,18 @@ def test_an_event_is_stamped_by_the_read_that_completed_it() -> None:
     """Events of one read share its stamp; one that spans reads has the last one's."""
     reads = [b"data: a\n\ndata: b\n\nda", b"ta: c\n", b"\ndata: d\n\n"]
 
-    found = list(events(reads, [1.0, 2.0, 3.0], [1, 2, 3]))
+    decoded = list(events(reads, [1.0, 2.0, 3.0], [1, 2, 3]))
 
-    assert [(e.time, e.data) for e in found] == [(1.0, b"a"), (1.0, b"b"), (3.0, b"c"), (3.0, b"d")]
+    assert [(e.time, e.data) for e in decoded] == [(1.0, b"a"), (1.0, b"b"), (3.0, b"c"), (3.0, b"d")]
 
 
 def test_a_read_may_bring_several_pieces_or_none() -> None:
     """Reads are counted as they came: headers alone bring no piece, one read may bring many HTTP chunks."""
     parts = [b"data: a\n\n", b"data: b\n\n", b"data: c\n\n"]
 
-    found = list(events(parts, [1.0, 2.0, 3.0, 4.0], [0, 2, 2, 3]))
+    decoded = list(events(parts, [1.0, 2.0, 3.0, 4.0], [0, 2, 2, 3]))
 
-    assert [e.time for e in found] == [2.0, 2.0, 4.0]
+    assert [e.time for e in decoded] == [2.0, 2.0, 4.0]
 
 
 def test_an_event_has_its_kind() -> None:

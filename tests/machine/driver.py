@@ -43,8 +43,8 @@ class Driver:
         return _answer(self.gpus[index])
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Slice:  # noqa: N802
-        found = [part for gpu in self.gpus if gpu for part in gpu.slices if part.uuid == uuid]
-        return _answer(found[0] if found else None)
+        matches = [part for gpu in self.gpus if gpu for part in gpu.slices if part.uuid == uuid]
+        return _answer(matches[0] if matches else None)
 
     def nvmlDeviceGetUUID(self, handle: GpuReport | Slice) -> str:  # noqa: N802
         return handle.uuid

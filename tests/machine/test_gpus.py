@@ -55,10 +55,10 @@ def test_narrower_types_are_no_slower() -> None:
 )
 def test_a_gpu_is_found_by_the_name_nvml_gives(name: str, memory_gib: float, bandwidth: float, bfloat16: float) -> None:
     """SXM and PCIe boards of one chip differ in bandwidth, and are told apart."""
-    found = gpus.peak(name, int(memory_gib * 2**30))
+    ceiling = gpus.peak(name, int(memory_gib * 2**30))
 
-    assert found is not None
-    assert (found.bandwidth["0"], found.flop_per_s["bfloat16"]) == (bandwidth, bfloat16)
+    assert ceiling is not None
+    assert (ceiling.bandwidth["0"], ceiling.flop_per_s["bfloat16"]) == (bandwidth, bfloat16)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ SPIN = "import time\nwhile time.process_time() < 20: pass"  # ends by itself, wh
 def test_a_look_takes_its_time_and_no_longer() -> None:
     """The load is measured over the interval asked for; the fraction is one."""
     began = time.monotonic()
-    found = inspect("cpu", interval_s=0.2)
+    readiness = inspect("cpu", interval_s=0.2)
     assert 0.2 <= time.monotonic() - began < 2.0
-    assert 0.0 <= found.facts["before_foreign_cpu_fraction"] <= 1.0
-    assert found.idle == (found.reason == "")
+    assert 0.0 <= readiness.facts["before_foreign_cpu_fraction"] <= 1.0
+    assert readiness.idle == (readiness.reason == "")
 
 
 def test_our_own_work_is_not_foreign() -> None:
@@ -39,13 +39,13 @@ def test_somebody_elses_work_is_named() -> None:
     code = f"import subprocess, sys; print({start}.pid)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=20).stdout
     try:
-        found = inspect("cpu", interval_s=0.5)
+        readiness = inspect("cpu", interval_s=0.5)
     finally:
         subprocess.run(["kill", "-9", out.strip()], check=True)
-    share = found.facts["before_foreign_cpu_fraction"]
+    share = readiness.facts["before_foreign_cpu_fraction"]
     assert share > 0
-    assert found.idle == (share <= 0.10)
-    assert found.idle or "most by" in found.reason
+    assert readiness.idle == (share <= 0.10)
+    assert readiness.idle or "most by" in readiness.reason
 
 
 def test_waiting_ends_with_the_first_idle_look() -> None:
@@ -57,13 +57,13 @@ def test_waiting_ends_with_the_first_idle_look() -> None:
 def test_waiting_ends_at_its_limit_with_the_reason() -> None:
     """A device that stays busy is reported, not waited for."""
     began = time.monotonic()
-    found = wait_until_idle("cpu", 0.1, poll_s=0.02, check=lambda _: Readiness(idle=False, reason="training"))
-    assert (found.idle, found.reason) == (False, "training")
+    readiness = wait_until_idle("cpu", 0.1, poll_s=0.02, check=lambda _: Readiness(idle=False, reason="training"))
+    assert (readiness.idle, readiness.reason) == (False, "training")
     assert time.monotonic() - began < 1.0
 
 
 @pytest.mark.parametrize(
-    ("reading", "said"),
+    ("reading", "endings"),
     [
         (Reading(used_bytes=5 * 2**20), []),
         (Reading(used_bytes=9 * 2**30, processes={1: 8 * 2**30}), ["holds 8192 MiB of cuda:0"]),
@@ -73,11 +73,11 @@ def test_waiting_ends_at_its_limit_with_the_reason() -> None:
         (Reading(), []),
     ],
 )
-def test_what_keeps_a_gpu_from_being_ready(reading: Reading, said: list[str]) -> None:
+def test_what_keeps_a_gpu_from_being_ready(reading: Reading, endings: list[str]) -> None:
     """Foreign processes, memory nobody owns up to, work and heat each get a clause; ours (42) do not."""
-    found = list(gpu_reasons("cuda:0", reading, frozenset([42])))
-    assert len(found) == len(said)
-    assert all(f.endswith(s) for f, s in zip(found, said, strict=True))
+    readiness = list(gpu_reasons("cuda:0", reading, frozenset([42])))
+    assert len(readiness) == len(endings)
+    assert all(f.endswith(s) for f, s in zip(readiness, endings, strict=True))
 
 
 def test_the_gpu_is_inspected() -> None:

@@ -13,15 +13,15 @@ T4 = Gpu(1, "Tesla T4", 16_106_127_360, "7.5", "580.1")
 
 def test_this_cpu_is_described_without_its_host() -> None:
     """The slug is a folder name of device, cores and memory; the host's name is nowhere."""
-    found = detect("cpu")
-    assert found.slug.startswith("cpu-")
-    assert found.slug.endswith("gib")
-    assert found.physical_cores >= 1
-    assert found.ram_bytes > 2**28
-    assert found.compute_dtype in {"float32", "bfloat16"}
-    assert found.gpus == ()
+    machine = detect("cpu")
+    assert machine.slug.startswith("cpu-")
+    assert machine.slug.endswith("gib")
+    assert machine.physical_cores >= 1
+    assert machine.ram_bytes > 2**28
+    assert machine.compute_dtype in {"float32", "bfloat16"}
+    assert machine.gpus == ()
     host = platform.node().lower()
-    assert not host or host not in found.slug.split("-")
+    assert not host or host not in machine.slug.split("-")
 
 
 def test_auto_is_a_device_that_exists() -> None:
@@ -30,7 +30,7 @@ def test_auto_is_a_device_that_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "gpus", "found"),
+    ("device", "gpus", "devices"),
     [
         ("auto", (), ("cpu",)),
         ("auto", (H200, T4), ("cuda:0", "cuda:1")),
@@ -40,9 +40,9 @@ def test_auto_is_a_device_that_exists() -> None:
         ("cpu", (H200,), ("cpu",)),
     ],
 )
-def test_words_for_devices(device: str, gpus: tuple[Gpu, ...], found: tuple[str, ...]) -> None:
+def test_words_for_devices(device: str, gpus: tuple[Gpu, ...], devices: tuple[str, ...]) -> None:
     """cpu, cuda and cuda:N mean one device each, auto and all several."""
-    assert resolve(device, gpus) == found
+    assert resolve(device, gpus) == devices
 
 
 @pytest.mark.parametrize("device", ["cuda:3", "gpu", "cuda:-1", "CPU"])
@@ -91,8 +91,8 @@ def test_a_gpu_is_described() -> None:
     """Name, memory, capability and driver of a real GPU; one device is x1."""
     if not nvml.gpus():
         pytest.skip("no NVIDIA GPU on this machine")
-    found = detect("cuda:0")
-    assert found.slug.endswith("gib-x1")
-    assert found.memory_bytes > 2**30
-    assert float(found.gpus[0].compute_capability) >= 3.0
-    assert found.gpus[0].driver
+    machine = detect("cuda:0")
+    assert machine.slug.endswith("gib-x1")
+    assert machine.memory_bytes > 2**30
+    assert float(machine.gpus[0].compute_capability) >= 3.0
+    assert machine.gpus[0].driver

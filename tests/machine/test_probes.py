@@ -37,8 +37,8 @@ def test_memory_of_a_worker_is_seen_live_and_at_its_peak() -> None:
 
 def test_a_childs_memory_counts() -> None:
     """The tree is watched, not the process: a grandchild's 64 MiB are in the sum."""
-    held = "b = bytearray(64 << 20); print('x', flush=True); input()"
-    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {held!r}])"
+    holder = "b = bytearray(64 << 20); print('x', flush=True); input()"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {holder!r}])"
     with python(code) as process:
         assert process.stdout is not None
         process.stdout.read(1)

@@ -61,9 +61,9 @@ def test_a_device_named_twice_is_taken_once() -> None:
 
 def test_a_split_gpu_is_its_slices() -> None:
     """A slice has its own memory and the GPU's capability; its profile is in the name of its results."""
-    found = visible_devices((SPLIT, T4), None)
-    assert [device.cuda_id for device in found] == ["MIG-11", "MIG-22", "MIG-31", 2]
-    assert {device.gpu.compute_capability for device in found[:3]} == {"9.0"}
+    devices = visible_devices((SPLIT, T4), None)
+    assert [device.cuda_id for device in devices] == ["MIG-11", "MIG-22", "MIG-31", 2]
+    assert {device.gpu.compute_capability for device in devices[:3]} == {"9.0"}
     assert _slugs(SPLIT) == [
         ("cuda:0", "nvidia-h100-80gb-hbm3-mig-1g-10gb-10gib-x1"),
         ("cuda:2", "nvidia-h100-80gb-hbm3-mig-3g-40gb-40gib-x1"),
@@ -139,7 +139,7 @@ def test_a_slice_is_read_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_this_machines_driver_answers_or_is_absent() -> None:
     """Nothing raises without a driver; what there is, is named by an index or by the UUID of a slice."""
-    found = nvml.gpus()
-    assert len(found) <= sum(max(1, len(one.slices)) for one in nvml.query_gpus())
+    devices = nvml.gpus()
+    assert len(devices) <= sum(max(1, len(one.slices)) for one in nvml.query_gpus())
     assert nvml.cuda_id("cpu") is None
-    assert (nvml.cuda_id("cuda:0") is None) == (not found)
+    assert (nvml.cuda_id("cuda:0") is None) == (not devices)

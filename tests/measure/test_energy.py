@@ -87,9 +87,9 @@ def test_a_stranger_outside_the_window_does_not_matter() -> None:
 def test_a_short_window_does_not_hold() -> None:
     """Below ten seconds, or below what was asked, the ends of the counter weigh too much."""
     assert energy.faults(_facts(long_s=9.0)) == ["the window was 9 s long, and 10 s are needed"]
-    asked = _facts()
-    asked["energy_window"] = {**asked["energy_window"], "asked_s": 15.0}  # type: ignore[dict-item]
-    assert energy.faults(asked) == ["the window was 10.4 s long, and 15 s are needed"]
+    longer = _facts()
+    longer["energy_window"] = {**longer["energy_window"], "asked_s": 15.0}  # type: ignore[dict-item]
+    assert energy.faults(longer) == ["the window was 10.4 s long, and 15 s are needed"]
 
 
 def test_a_counter_seen_too_seldom_or_going_backwards() -> None:
@@ -145,7 +145,7 @@ def test_doubtful_joules_are_marked_and_impossible_ones_refused() -> None:
     doubtful = {"energy_valid": 0.0, "energy_gross_j": 500.0, "energy_net_j": -3.0}
     assert sanity.check(result(doubtful), [], None) == []
     assert sanity.check(result({**doubtful, "energy_valid": 1.0}), [], None) == [
-        "energy_net_j is -3, is called valid, and must be positive"
+        "energy_net_j is marked as valid, but is -3: it must be positive"
     ]
     assert sanity.check(result({"energy_gross_j": 5.0, "energy_net_j": 6.0}), [], None) == [
         "the net energy of 6 J is more than the gross 5 J"

@@ -25,10 +25,10 @@ def test_the_sweep_finds_what_every_pair_compared_finds(more: tuple[bool, bool])
     def gains(one: tuple[float, float], other: tuple[float, float]) -> list[float]:
         return [(a - b) * (1 if up else -1) for a, b, up in zip(one, other, more, strict=True)]
 
-    wanted = {i for i, one in enumerate(points) if not any(dominates(gains(other, one)) for other in points)}
-    found = frontier(points, more)
-    assert set(found) == wanted
-    assert [points[i] for i in found] == sorted(points[i] for i in found)
+    expected = {i for i, one in enumerate(points) if not any(dominates(gains(other, one)) for other in points)}
+    indices = frontier(points, more)
+    assert set(indices) == expected
+    assert [points[i] for i in indices] == sorted(points[i] for i in indices)
 
 
 def test_a_single_point_is_its_own_frontier() -> None:

@@ -49,25 +49,25 @@ def test_a_single_token_has_no_tpot() -> None:
 )
 def test_tails_need_observations(n: int, p95: bool, p99: bool) -> None:  # noqa: FBT001 a table of facts
     """p95 from 20 requests, p99 from 100, never below."""
-    found = latency_metrics([trace(1.0 + i / n, 3.0 + i, request=i, window=i) for i in range(n)])
-    assert ("ttft_p95_s" in found, "ttft_p99_s" in found) == (p95, p99)
+    metrics = latency_metrics([trace(1.0 + i / n, 3.0 + i, request=i, window=i) for i in range(n)])
+    assert ("ttft_p95_s" in metrics, "ttft_p99_s" in metrics) == (p95, p99)
 
 
 def test_a_batch_is_one_observation() -> None:
     """Fifty copies of a batch's two gaps are two gaps: no p99 from them, and the same medians."""
     batch = [trace(0.5, 0.6, 0.8, request=i) for i in range(50)]
-    found = latency_metrics(batch)
-    assert "itl_p99_s" not in found
-    assert found["itl_p50_s"] == pytest.approx(0.15)
-    assert found["ttft_s"] == 0.5
+    metrics = latency_metrics(batch)
+    assert "itl_p99_s" not in metrics
+    assert metrics["itl_p50_s"] == pytest.approx(0.15)
+    assert metrics["ttft_s"] == 0.5
 
 
 def test_errors_never_enter_a_percentile() -> None:
     """A failed request is counted and nothing else, however it looks."""
     good = [trace(1.0, 2.0, request=i, window=i) for i in range(3)]
-    found = latency_metrics([*good, trace(99.0, 990.0, error="reset"), trace()])
-    assert found["failed_requests"] == 2
-    assert {k: v for k, v in found.items() if k != "failed_requests"} == {
+    metrics = latency_metrics([*good, trace(99.0, 990.0, error="reset"), trace()])
+    assert metrics["failed_requests"] == 2
+    assert {k: v for k, v in metrics.items() if k != "failed_requests"} == {
         k: v for k, v in latency_metrics(good).items() if k != "failed_requests"
     }
 

@@ -29,20 +29,20 @@ def test_cpu_peak_is_the_larger_of_sampled_tree_and_kernel_mark() -> None:
 def test_cuda_peak_is_the_allocators_beside_nvmls() -> None:
     """The parts add up to the allocator's peak; NVML's larger figure stands beside, not in place."""
     facts = {"peak_device_bytes": 100, "nvml_process_peak_bytes": 600, "weights_bytes": 70, "kv_bytes": 20}
-    found = memory_metrics({**facts, "hwm_bytes": 9}, "cuda:0")
-    assert memory_metrics({**facts, "hwm_bytes": 9}) == found
-    assert found["peak_memory_bytes"] == 100
-    assert found["workspace_bytes"] == 10
-    assert found["nvml_process_peak_bytes"] == 600
-    assert found["context_bytes"] == 500
+    metrics = memory_metrics({**facts, "hwm_bytes": 9}, "cuda:0")
+    assert memory_metrics({**facts, "hwm_bytes": 9}) == metrics
+    assert metrics["peak_memory_bytes"] == 100
+    assert metrics["workspace_bytes"] == 10
+    assert metrics["nvml_process_peak_bytes"] == 600
+    assert metrics["context_bytes"] == 500
     assert memory_metrics({**facts, "reserved_bytes": 130}, "cuda:0")["context_bytes"] == 470
 
 
 def test_cuda_without_an_allocators_word() -> None:
     """NVML's figure is better than a blank, and no split is made up from it."""
-    found = memory_metrics({"nvml_process_peak_bytes": 600, "weights_bytes": 70}, "cuda:0")
-    assert found["peak_memory_bytes"] == 600
-    assert "workspace_bytes" not in found
+    metrics = memory_metrics({"nvml_process_peak_bytes": 600, "weights_bytes": 70}, "cuda:0")
+    assert metrics["peak_memory_bytes"] == 600
+    assert "workspace_bytes" not in metrics
 
 
 def test_a_cpus_workspace_is_the_rest_of_its_rss() -> None:
@@ -96,8 +96,8 @@ def test_what_the_workloads_keys_and_values_take(load: Workload | None, kv: str,
 
 def test_a_window_bounds_what_is_kept() -> None:
     """Tokens out of its reach are not."""
-    found = kv_metrics(_result(_LOAD, architecture={**_ARCHITECTURE, "window": 4}))
-    assert found["kv_needed_bytes"] == 3 * 4 * _TOKEN
+    metrics = kv_metrics(_result(_LOAD, architecture={**_ARCHITECTURE, "window": 4}))
+    assert metrics["kv_needed_bytes"] == 3 * 4 * _TOKEN
 
 
 def test_tokens_that_fit_are_what_the_budget_has_left() -> None:
@@ -109,9 +109,9 @@ def test_tokens_that_fit_are_what_the_budget_has_left() -> None:
         "reserved_bytes": 52_000,
         "nvml_process_peak_bytes": 60_000,
     }
-    found = kv_metrics(_result(_LOAD, **facts))
-    assert found["memory_budget_bytes"] == 90_000
-    assert found["kv_tokens_fit"] == (90_000 - 40_000 - 5_000 - 8_000) // _TOKEN
+    metrics = kv_metrics(_result(_LOAD, **facts))
+    assert metrics["memory_budget_bytes"] == 90_000
+    assert metrics["kv_tokens_fit"] == (90_000 - 40_000 - 5_000 - 8_000) // _TOKEN
     half = kv_metrics(_result(_LOAD, options={"gpu_memory_utilization": 0.55}, **facts))
     assert half["memory_budget_bytes"] == pytest.approx(55_000)
     assert half["kv_tokens_fit"] == 2_000 // _TOKEN
@@ -119,8 +119,8 @@ def test_tokens_that_fit_are_what_the_budget_has_left() -> None:
 
 def test_without_an_allocators_word_all_but_the_pool_is_taken() -> None:
     """A server tells its pool, and NVML what the process holds."""
-    found = kv_metrics(_result(_LOAD, weights_bytes=40_000, kv_bytes=30_000, nvml_process_peak_bytes=80_000))
-    assert found["kv_tokens_fit"] == 40_000 // _TOKEN
+    metrics = kv_metrics(_result(_LOAD, weights_bytes=40_000, kv_bytes=30_000, nvml_process_peak_bytes=80_000))
+    assert metrics["kv_tokens_fit"] == 40_000 // _TOKEN
     assert "kv_tokens_fit" not in kv_metrics(_result(_LOAD, weights_bytes=40_000))
 
 

@@ -15,21 +15,21 @@ def cells(per_layer_s: float, factor: float, engine: str = "hf", format_: str = 
 
 def test_a_law_is_found_again() -> None:
     """20 µs a layer and an efficiency of one half, to rounding; a bandwidth-bound step and an idle one."""
-    found = fit(cells(20e-6, 2.0), "hf", "hf")
+    model = fit(cells(20e-6, 2.0), "hf", "hf")
 
-    assert found is not None
-    assert (found.per_layer_s, found.factor) == pytest.approx((20e-6, 2.0))
-    assert found.time_s(0.008, 28) == pytest.approx(28 * 20e-6 + 0.016)
-    assert (found.of, found.cells) == ("hf hf", 4)
+    assert model is not None
+    assert (model.per_layer_s, model.factor) == pytest.approx((20e-6, 2.0))
+    assert model.time_s(0.008, 28) == pytest.approx(28 * 20e-6 + 0.016)
+    assert (model.of, model.cells) == ("hf hf", 4)
 
 
 def test_the_nearest_cells_that_suffice_are_taken() -> None:
     """Format, engine, all: three cells at the least, and none of another law where there are three."""
     known = [*cells(0.0, 2.0, "hf", "hf"), *cells(0.0, 4.0, "hf", "bnb")[:2], *cells(0.0, 1.2, "vllm", "hf")]
     of = {
-        (e, f): found.of
+        (e, f): model.of
         for e, f in (("hf", "hf"), ("hf", "bnb"), ("vllm", "hf"), ("llamacpp", "gguf"))
-        if (found := fit(known, e, f))
+        if (model := fit(known, e, f))
     }
 
     assert of == {
@@ -48,11 +48,11 @@ def test_nothing_is_below_zero() -> None:
         Sample("hf", "hf", 5, 0.010, 0.022),
         Sample("hf", "hf", 10, 0.005, 0.012),
     ]
-    found = fit(odd, "hf", "hf")
+    model = fit(odd, "hf", "hf")
 
-    assert found is not None
-    assert found.per_layer_s == 0.0
-    assert found.factor == pytest.approx(2.19, abs=0.02)
+    assert model is not None
+    assert model.per_layer_s == 0.0
+    assert model.factor == pytest.approx(2.19, abs=0.02)
 
 
 def test_the_error_is_of_cells_the_fit_has_not_seen() -> None:

@@ -18,20 +18,20 @@ def test_p_and_interval_are_scipys_welch_of_the_logarithms(n1: int, n2: int) -> 
     first, second = rng.lognormal(1.0, 0.05, n1), rng.lognormal(1.1, 0.2, n2)
     theirs = scipy_stats.ttest_ind(np.log(second), np.log(first), equal_var=False)
     ends = theirs.confidence_interval(0.95)
-    found = ratio(first.tolist(), second.tolist())
+    result = ratio(first.tolist(), second.tolist())
 
-    assert found.rule == WELCH
-    assert found.value == pytest.approx(scipy_stats.gmean(second) / scipy_stats.gmean(first), rel=1e-12)
-    assert found.p == pytest.approx(float(theirs.pvalue), rel=1e-9)
-    assert (found.low, found.high) == pytest.approx((math.exp(ends.low), math.exp(ends.high)), rel=1e-9)
+    assert result.rule == WELCH
+    assert result.value == pytest.approx(scipy_stats.gmean(second) / scipy_stats.gmean(first), rel=1e-12)
+    assert result.p == pytest.approx(float(theirs.pvalue), rel=1e-9)
+    assert (result.low, result.high) == pytest.approx((math.exp(ends.low), math.exp(ends.high)), rel=1e-9)
 
 
 def test_one_side_without_spread_leaves_the_others_degrees_of_freedom() -> None:
     """Three equal rounds beside two that vary: one degree of freedom, p = 2 atan(1 / t) / pi."""
-    found = ratio([1.0, 1.0, 1.0], [math.e, math.e**2])
+    result = ratio([1.0, 1.0, 1.0], [math.e, math.e**2])
 
-    assert found.value == pytest.approx(math.e**1.5)
-    assert found.p == pytest.approx(2 * math.atan(1 / 3) / math.pi)
+    assert result.value == pytest.approx(math.e**1.5)
+    assert result.p == pytest.approx(2 * math.atan(1 / 3) / math.pi)
 
 
 def test_what_the_rounds_cannot_tell_is_said() -> None:
@@ -63,10 +63,10 @@ def test_the_interval_covers_as_stated(spreads: tuple[float, float]) -> None:
     rng, covered = np.random.default_rng(6), 0
     for _ in range(1000):
         first, second = rng.lognormal(0.0, spreads[0], 3), rng.lognormal(0.2, spreads[1], 3)
-        found = ratio(first.tolist(), second.tolist())
-        assert found.low is not None
-        assert found.high is not None
-        covered += found.low <= math.exp(0.2) <= found.high
+        result = ratio(first.tolist(), second.tolist())
+        assert result.low is not None
+        assert result.high is not None
+        covered += result.low <= math.exp(0.2) <= result.high
     assert 935 <= covered <= 985
 
 

@@ -28,8 +28,8 @@ def a_result(
     audit = Audit("hf", 0, 0, 0, LINEARS, 0, 32.0, 0.0, tied_head=tied, vocab_size=10, context=64)
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("hf"), "cpu", load)
     known = {"architecture": dataclasses.asdict(GROUPED), "ceiling": {"measured": MEASURED}}
-    made = Artifact("a", "hf", "m", (), audit)
-    return Result("d", "s", cell, 0, "ok", HARDWARE, artifact=made, receipts=receipts, facts={**known, **facts})
+    artifact_ = Artifact("a", "hf", "m", (), audit)
+    return Result("d", "s", cell, 0, "ok", HARDWARE, artifact=artifact_, receipts=receipts, facts={**known, **facts})
 
 
 def test_keys_and_values_by_hand() -> None:
@@ -60,11 +60,11 @@ def test_operations_of_a_prompt_by_hand() -> None:
 def test_the_ceiling_of_a_working_set_is_that_of_a_smaller_one() -> None:
     """The largest measured set that is no larger, so that what lies between is bounded from above."""
     known = {"measured": MEASURED}
-    asked = (1, 1000, 3999, 4000, 15999, 16000, 10**9)
-    found = [roofline.bandwidth_for(known, size) or 0.0 for size in asked]
+    sizes = (1, 1000, 3999, 4000, 15999, 16000, 10**9)
+    metrics_ = [roofline.bandwidth_for(known, size) or 0.0 for size in sizes]
 
-    assert found == [900, 900, 900, 500, 500, 100, 100]
-    assert found == sorted(found, reverse=True)
+    assert metrics_ == [900, 900, 900, 500, 500, 100, 100]
+    assert metrics_ == sorted(metrics_, reverse=True)
 
 
 def test_a_cache_may_beat_the_vendors_memory() -> None:
@@ -111,53 +111,53 @@ def test_types_are_read_from_receipts(receipts: Mapping[str, str], dtypes: tuple
 def test_a_static_batch_by_hand() -> None:
     """5000 bytes of weights, and three sequences that attend to 8 + 4 / 2 tokens on average."""
     facts = {"weights_bytes": 5000}
-    found = roofline.roofline_metrics(a_result(facts, SEEN), (), {"tpot_s": 20.0, "ttft_s": 2.0})
+    metrics_ = roofline.roofline_metrics(a_result(facts, SEEN), (), {"tpot_s": 20.0, "ttft_s": 2.0})
     size, work = 5000 + 3 * 4 * 320, 3 * (2 * 1160 + 1280)
     prompt = 3 * (2 * (8 * 1000 + 160) + 4 * 2 * 4 * 4 * 36)
 
-    assert found["decode_step_bytes"] == size
-    assert found["decode_step_flop"] == work
-    assert found["mbu_fraction"] == pytest.approx(size / 20 / 500)
-    assert found["decode_mfu_fraction"] == pytest.approx(work / 20 / 1e5)
-    assert found["mfu_fraction"] == pytest.approx(prompt / 2 / 1e5)
-    assert found["roofline_s"] == pytest.approx(size / 500)
-    assert found["roofline_fraction"] == pytest.approx(size / 500 / 20)
+    assert metrics_["decode_step_bytes"] == size
+    assert metrics_["decode_step_flop"] == work
+    assert metrics_["mbu_fraction"] == pytest.approx(size / 20 / 500)
+    assert metrics_["decode_mfu_fraction"] == pytest.approx(work / 20 / 1e5)
+    assert metrics_["mfu_fraction"] == pytest.approx(prompt / 2 / 1e5)
+    assert metrics_["roofline_s"] == pytest.approx(size / 500)
+    assert metrics_["roofline_fraction"] == pytest.approx(size / 500 / 20)
 
 
 def test_arithmetic_may_be_the_lower_roof() -> None:
     """Where operations take longer than bytes, the least time of a step is theirs."""
     slow = {"bandwidth": {"0": 1e9}, "flop_per_s": {"float32": 1e3}}
     facts = {"weights_bytes": 5000, "ceiling": {"measured": slow}}
-    found = roofline.roofline_metrics(a_result(facts, SEEN), (), {"tpot_s": 20.0})
+    metrics_ = roofline.roofline_metrics(a_result(facts, SEEN), (), {"tpot_s": 20.0})
 
-    assert found["roofline_s"] == pytest.approx(found["decode_step_flop"] / 1e3)
+    assert metrics_["roofline_s"] == pytest.approx(metrics_["decode_step_flop"] / 1e3)
 
 
 def test_an_embedding_that_is_not_the_head_is_not_read() -> None:
     """What the engine names as unread is left out; where it names nothing and the head is apart, no MBU."""
     tied, load = GROUPED, roofline.Load(1, 8, 10)
-    kept = roofline.kv_bytes(tied, 32, 10)
+    kv = roofline.kv_bytes(tied, 32, 10)
 
-    assert roofline.step_bytes({"weights_bytes": 5000}, SEEN, tied, load) == 5000 + kept
+    assert roofline.step_bytes({"weights_bytes": 5000}, SEEN, tied, load) == 5000 + kv
     named = {"weights_bytes": 5000, "unread_bytes": 640}
-    assert roofline.step_bytes(named, SEEN, dataclasses.replace(tied, tied_head=False), load) == 4360 + kept
+    assert roofline.step_bytes(named, SEEN, dataclasses.replace(tied, tied_head=False), load) == 4360 + kv
     unknown = a_result({"weights_bytes": 5000}, SEEN, tied=False)
     assert "mbu_fraction" not in roofline.roofline_metrics(unknown, (), {"tpot_s": 1.0})
 
 
 def test_a_head_is_counted_once() -> None:
     """A conversion gave a tied head its own matrix: it is a linear layer, whatever the config says."""
-    found = roofline.roofline_metrics(a_result({}, SEEN, tied=False), (), {"tpot_s": 1.0})
-    assert found["decode_step_flop"] == 3 * (2 * LINEARS + 1280)
+    metrics_ = roofline.roofline_metrics(a_result({}, SEEN, tied=False), (), {"tpot_s": 1.0})
+    assert metrics_["decode_step_flop"] == 3 * (2 * LINEARS + 1280)
 
 
 def test_nothing_is_said_of_what_is_not_known() -> None:
     """No ceiling, no weights or no type of the cache: no figure, rather than a guess."""
     assert roofline.roofline_metrics(a_result({"ceiling": {}}, SEEN), (), {"tpot_s": 1.0}) == {}
     for facts, receipts in (({}, SEEN), ({"weights_bytes": 0}, SEEN), ({"weights_bytes": 5}, {})):
-        found = roofline.roofline_metrics(a_result(facts, receipts), (), {"tpot_s": 1.0})
-        assert "mbu_fraction" not in found
-        assert "roofline_s" not in found
+        metrics_ = roofline.roofline_metrics(a_result(facts, receipts), (), {"tpot_s": 1.0})
+        assert "mbu_fraction" not in metrics_
+        assert "roofline_s" not in metrics_
 
 
 def test_a_servers_batch_is_what_decodes_together() -> None:
@@ -168,14 +168,14 @@ def test_a_servers_batch_is_what_decodes_together() -> None:
         RequestTrace(2, 0, 99, 0.0, 0.0, (), (), "reset"),
     ]
     load = Closed(concurrency=4, requests=3)
-    seen = {"concurrency": 200.0, "output_tok_per_s": 10.0, "tpot_s": 0.25}
-    found = roofline.load_of(a_result({}, SEEN, load), traces, seen)
-    slow = roofline.load_of(a_result({}, SEEN, load), traces, {"output_tok_per_s": 1.0, "tpot_s": 0.25})
+    measured = {"concurrency": 200.0, "output_tok_per_s": 10.0, "tpot_s": 0.25}
+    metrics_ = roofline.load_of(load, traces, measured)
+    slow = roofline.load_of(load, traces, {"output_tok_per_s": 1.0, "tpot_s": 0.25})
 
-    assert found == roofline.Load(2.5, (10 * 2 + 20 * 6) / 8, (11 * 2 + 23 * 6) / 8)
+    assert metrics_ == roofline.Load(2.5, (10 * 2 + 20 * 6) / 8, (11 * 2 + 23 * 6) / 8)
     assert slow is not None
     assert slow.batch == 1
-    assert roofline.load_of(a_result({}, SEEN, load), traces, {}) is None
+    assert roofline.load_of(load, traces, {}) is None
 
 
 @pytest.mark.parametrize(

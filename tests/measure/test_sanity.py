@@ -33,19 +33,19 @@ def test_a_sound_record_is_silent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "problem"),
     [
-        (replace(GOOD, token_s=(0.5, 0.6), event_tokens=(1, 1)), "produced 2 tokens, 3 were asked"),
-        (replace(GOOD, prompt_tokens=5), "prompt of 5 tokens, 4 were asked"),
+        (replace(GOOD, token_s=(0.5, 0.6), event_tokens=(1, 1)), "produced 2 tokens, expected 3"),
+        (replace(GOOD, prompt_tokens=5), "prompt of 5 tokens, expected 4"),
         (replace(GOOD, token_s=(0.5, 0.7, 0.6)), "back in time"),
         (replace(GOOD, due_s=-1.0), "negative time"),
         (replace(GOOD, due_s=0.4, sent_s=0.3), "before it was due"),
         (replace(GOOD, token_s=(0.0, 0.6, 0.7)), "no later than it was sent"),
     ],
 )
-def test_impossible_traces_are_named(wrong: RequestTrace, said: str) -> None:
+def test_impossible_traces_are_named(wrong: RequestTrace, problem: str) -> None:
     """Each contradiction in a request's stamps gets its sentence."""
-    assert any(said in sentence for sentence in check(result(), [wrong], None))
+    assert any(problem in sentence for sentence in check(result(), [wrong], None))
 
 
 def test_a_failed_requests_stamps_are_not_judged() -> None:
@@ -54,7 +54,7 @@ def test_a_failed_requests_stamps_are_not_judged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metrics", "said"),
+    ("metrics", "problem"),
     [
         ({"perplexity": 0.9}, "cannot be below 1"),
         ({"kl_mean": -2e-6}, "kl_mean is -2e-06, and a KL divergence cannot be negative"),
@@ -67,9 +67,9 @@ def test_a_failed_requests_stamps_are_not_judged() -> None:
         ({"peak_memory_bytes": 10.0}, "less than the 900 bytes of weights"),
     ],
 )
-def test_impossible_metrics_are_named(metrics: dict[str, float], said: str) -> None:
+def test_impossible_metrics_are_named(metrics: dict[str, float], problem: str) -> None:
     """Values no machine and no text can give are sentences."""
-    assert any(said in s for s in check(result(metrics, {"weights_bytes": 900}), [], None))
+    assert any(problem in s for s in check(result(metrics, {"weights_bytes": 900}), [], None))
 
 
 def test_metrics_that_are_not_their_traces() -> None:
@@ -78,7 +78,7 @@ def test_metrics_that_are_not_their_traces() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "caught"),
+    ("built", "caught"),
     [
         (artifact(16.0), True),
         (artifact(15.9), True),
@@ -87,11 +87,11 @@ def test_metrics_that_are_not_their_traces() -> None:
         (artifact(16.0, "bnb", Step("bnb", {"compute_dtype": "bfloat16"})), True),
     ],
 )
-def test_quantized_by_name_only(made: Artifact, caught: bool) -> None:  # noqa: FBT001 a table of facts
+def test_quantized_by_name_only(built: Artifact, caught: bool) -> None:  # noqa: FBT001 a table of facts
     """The baseline's bits per weight under a quantizer's name is caught; pruning and F16 controls are not."""
-    sentences = check(replace(result(), artifact=made), [], 16.0)
+    sentences = check(replace(result(), artifact=built), [], 16.0)
     assert any("by name only" in s for s in sentences) is caught
-    assert not check(replace(result(), artifact=made), [], None)
+    assert not check(replace(result(), artifact=built), [], None)
 
 
 def test_a_failure_owes_its_reason() -> None:
@@ -110,9 +110,9 @@ def test_rounds_that_disagree_are_marked_by_metric() -> None:
 def test_marks_of_a_troubled_cell() -> None:
     """Throttling, failed requests, a busy device and a failed round each leave a code that has a legend."""
     hot = result({"failed_requests": 1.0}, {"throttle_reasons": ["hw_thermal"]})
-    found = marks([replace(hot, marks=("busy",)), replace(result(), status="failed", reason="killed")])
-    assert found == ("busy", "errors", "round", "throttled")
-    assert set(found) <= set(MARKS)
+    codes = marks([replace(hot, marks=("busy",)), replace(result(), status="failed", reason="killed")])
+    assert codes == ("busy", "errors", "round", "throttled")
+    assert set(codes) <= set(MARKS)
 
 
 def test_nvmls_figure_in_the_memory_column_is_marked() -> None:

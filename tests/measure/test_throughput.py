@@ -12,20 +12,20 @@ def batch(window: int, sent: float, times: tuple[float, ...], size: int, error: 
 def test_rates_of_two_static_batches() -> None:
     """Totals divide sums by sums; prefill and decode are medians over windows. Idle time is out."""
     traces = batch(0, 0.0, (0.5, 0.75, 1.0), 4) + batch(1, 10.0, (11.0, 11.5, 12.0), 4)
-    found = throughput_metrics(traces)
-    assert found["measured_s"] == pytest.approx(3.0)
-    assert found["output_tok_per_s"] == pytest.approx(24 / 3.0)
-    assert found["request_per_s"] == pytest.approx(8 / 3.0)
-    assert found["prefill_tok_per_s"] == pytest.approx((400 / 0.5 + 400 / 1.0) / 2)
-    assert found["decode_tok_per_s"] == pytest.approx((8 / 0.5 + 8 / 1.0) / 2)
+    metrics = throughput_metrics(traces)
+    assert metrics["measured_s"] == pytest.approx(3.0)
+    assert metrics["output_tok_per_s"] == pytest.approx(24 / 3.0)
+    assert metrics["request_per_s"] == pytest.approx(8 / 3.0)
+    assert metrics["prefill_tok_per_s"] == pytest.approx((400 / 0.5 + 400 / 1.0) / 2)
+    assert metrics["decode_tok_per_s"] == pytest.approx((8 / 0.5 + 8 / 1.0) / 2)
 
 
 def test_a_failed_request_costs_its_time_and_brings_nothing() -> None:
     """Its tokens are not output, its window's duration stays, and the window gives no phase rates."""
     traces = [*batch(0, 0.0, (0.5, 1.0), 1), *batch(0, 0.0, (0.5, 2.0), 1, error="cut off")]
-    found = throughput_metrics(traces)
-    assert found["output_tok_per_s"] == pytest.approx(2 / 2.0)
-    assert "decode_tok_per_s" not in found
+    metrics = throughput_metrics(traces)
+    assert metrics["output_tok_per_s"] == pytest.approx(2 / 2.0)
+    assert "decode_tok_per_s" not in metrics
 
 
 def test_single_token_windows_have_no_decode_rate() -> None:

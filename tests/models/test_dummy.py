@@ -55,7 +55,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A shape of 0.3 M parameters in a folder of shapes of its own, and an empty cache."""
     (tmp_path / "configs" / "shapes").mkdir(parents=True)
     (tmp_path / "configs" / "shapes" / "tiny.yaml").write_text(yaml.safe_dump(_TINY))
-    monkeypatch.setattr(dummy, "_folder", lambda: tmp_path / "configs" / "shapes")
+    monkeypatch.setattr(dummy, "_shapes_folder", lambda: tmp_path / "configs" / "shapes")
     monkeypatch.setenv("LLM_BENCH_CACHE", str(tmp_path / "cache"))
     dummy.settings.cache_clear()
     return "shape:tiny"
@@ -63,13 +63,13 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_shape_has_as_many_parameters_as_its_models_card_says() -> None:
     """To the three digits of the card."""
-    found = {name: dummy.parameters(dummy.settings(f"shape:{name}")) / 1e9 for name in dummy.names()}
+    billions = {name: dummy.parameters(dummy.settings(f"shape:{name}")) / 1e9 for name in dummy.names()}
 
-    assert found == pytest.approx(_CARDS, rel=5e-3)
+    assert billions == pytest.approx(_CARDS, rel=5e-3)
 
 
 def test_what_a_plan_knows_is_what_is_built(tiny: str) -> None:
-    """Linear layers, config and architecture before the weights are drawn, and after."""
+    """Linear layers, config and architecture before the weights are generated, and after."""
     before = resolve.resolve(Model(tiny), fetch=False)
     built = resolve.resolve(Model(tiny), fetch=True)
 
@@ -82,7 +82,7 @@ def test_what_a_plan_knows_is_what_is_built(tiny: str) -> None:
 
 
 def test_the_same_shape_is_the_same_bytes(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn twice, in two caches; norms are one, and the rest spreads as the initializer range says."""
+    """Generated twice, in two caches; norms are one, and the rest spreads as the initializer range says."""
     from safetensors.numpy import load_file
 
     first = dummy.build(tiny)
@@ -99,7 +99,7 @@ def test_the_same_shape_is_the_same_bytes(tiny: str, tmp_path: Path, monkeypatch
 
 
 def test_dummy_weights_are_refused_where_they_mean_nothing(tiny: str) -> None:
-    """Quality tasks and servers, by the plan, before anything is drawn."""
+    """Quality tasks and servers, by the plan, before anything is generated."""
     suite = config.suite(
         {
             "name": "s",
@@ -113,7 +113,7 @@ def test_dummy_weights_are_refused_where_they_mean_nothing(tiny: str) -> None:
             ],
         }
     )
-    reasons = {item.cell.what.partition("-")[0]: item.reason for item in plan.plan(suite, fetch=False).items}
+    reasons = {item.cell.measurement.partition("-")[0]: item.reason for item in plan.plan(suite, fetch=False).items}
 
     assert reasons["offline"] == ""
     assert reasons["perplexity"].startswith("dummy weights have no quality to measure")
@@ -133,10 +133,10 @@ def test_tables_say_that_weights_are_dummy(tiny: str, tmp_path: Path) -> None:
             "workloads": [{"prompt_tokens": 8, "new_tokens": 4, "repeats": 1}],
         }
     )
-    made, store = plan.plan(suite, fetch=True), Store(tmp_path / "results")
+    planned, store = plan.plan(suite, fetch=True), Store(tmp_path / "results")
     with Progress() as progress:
-        runner.run(made, store, progress)
-    (result,) = records.current(made, store)
+        runner.run(planned, store, progress)
+    (result,) = records.current(planned, store)
     table = build.build([result])
 
     assert result.status == "ok", result.reason
@@ -145,8 +145,8 @@ def test_tables_say_that_weights_are_dummy(tiny: str, tmp_path: Path) -> None:
         assert "tiny (dummy weights)" in build.render(table, form).replace("\\", "")
 
 
-def test_what_cannot_be_drawn_is_one_sentence(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that is none, and a disk that is too full."""
+def test_what_cannot_be_generated_is_one_sentence(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown name, and a disk that is too full."""
 
     class Usage(NamedTuple):
         total: int
@@ -160,7 +160,7 @@ def test_what_cannot_be_drawn_is_one_sentence(tiny: str, monkeypatch: pytest.Mon
         resolve.resolve(Model(tiny), fetch=True)
 
 
-def test_weights_that_were_cut_short_are_drawn_again(tiny: str) -> None:
+def test_weights_that_were_cut_short_are_generated_again(tiny: str) -> None:
     """config.json comes last: a folder without it was not finished."""
     folder = dummy.build(tiny)
     whole = model_folder.read_headers(folder)
@@ -175,7 +175,7 @@ def test_a_shape_goes_through_quantizers_and_engines(tmp_path: Path, monkeypatch
     """GPTQ and AWQ calibrated on random ids, GGUF without a vocabulary: timed, of the bits asked for."""
     small = {**_TINY, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "head_dim": 64}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
-    monkeypatch.setattr(dummy, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(dummy, "_shapes_folder", lambda: tmp_path)
     dummy.settings.cache_clear()
     suite: dict[str, Any] = {
         "name": "shape",
@@ -196,13 +196,13 @@ def test_a_shape_goes_through_quantizers_and_engines(tmp_path: Path, monkeypatch
         ],
         "workloads": [{"prompt_tokens": 32, "new_tokens": 8, "repeats": 1}],
     }
-    made, store = plan.plan(config.suite(suite), fetch=True), Store(tmp_path / "results")
+    planned, store = plan.plan(config.suite(suite), fetch=True), Store(tmp_path / "results")
     with Progress() as progress:
-        runner.run(made, store, progress)
-    found = {result.cell.recipe.name: result for result in records.current(made, store)}
+        runner.run(planned, store, progress)
+    results = {result.cell.recipe.name: result for result in records.current(planned, store)}
 
-    assert {name: result.reason for name, result in found.items() if result.status != "ok"} == {}
-    bits = {name: r.artifact.audit.bits_per_weight for name, r in found.items() if r.artifact}
+    assert {name: result.reason for name, result in results.items() if result.status != "ok"} == {}
+    bits = {name: r.artifact.audit.bits_per_weight for name, r in results.items() if r.artifact}
     assert bits == pytest.approx(
         {"baseline": 32, "nf4": 4.5, "int8": 8.1, "gguf-q8_0": 8.5, "gguf-q4_k_m": 4.9, "gptq": 4.4, "awq": 4.3},
         rel=0.04,

@@ -17,14 +17,14 @@ from tests.formats.gguf_models import write
 def test_a_gguf_file_is_a_model(tmp_path: Path) -> None:
     """Its identity is its content, whatever it is called; a folder that holds one is a model too."""
     file = write(tmp_path / "a.gguf")
-    found = resolve.resolve(Model(str(file)), fetch=False)
+    model = resolve.resolve(Model(str(file)), fetch=False)
     renamed = resolve.resolve(Model(str(file.rename(tmp_path / "b.gguf"))), fetch=False)
     other = resolve.resolve(Model(str(write(tmp_path / "in.gguf", Type.Q8_0))), fetch=False)
     (tmp_path / "in.gguf").unlink()
 
-    assert (found.folder, found.format) == (file, "gguf")
-    assert found.identity.startswith("sha256:")
-    assert renamed.identity == found.identity != other.identity
+    assert (model.folder, model.format) == (file, "gguf")
+    assert model.identity.startswith("sha256:")
+    assert renamed.identity == model.identity != other.identity
     assert resolve.resolve(Model(str(tmp_path)), fetch=False).format == "gguf"
 
 
@@ -80,7 +80,7 @@ def test_several_models_in_a_folder_are_refused_unread(tmp_path: Path, cache: Pa
 
 
 @pytest.mark.parametrize(
-    ("source", "shown"),
+    ("source", "public"),
     [
         ("/home/someone/m.gguf", "m.gguf"),
         ("~/models/m.gguf", "m.gguf"),
@@ -89,6 +89,6 @@ def test_several_models_in_a_folder_are_refused_unread(tmp_path: Path, cache: Pa
         ("owner/name", "owner/name"),
     ],
 )
-def test_a_record_shows_no_folder_of_the_machine(source: str, shown: str) -> None:
+def test_a_record_shows_no_folder_of_the_machine(source: str, public: str) -> None:
     """A path outside the working directory loses its folders."""
-    assert resolve.public(source) == shown
+    assert resolve.public(source) == public

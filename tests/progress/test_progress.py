@@ -20,7 +20,7 @@ import pytest
 from rich.cells import cell_len
 
 from bench.progress.progress import Progress
-from bench.progress.snapshot import Round
+from bench.progress.snapshot import RoundLabel
 from bench.store import Store
 from tests.conftest import ROOT, Command
 
@@ -41,8 +41,8 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a terminal was sent, and how the command ended."""
+class TerminalOutput:
+    """What a terminal was sent, and the exit code of the command."""
 
     text: str
     code: int
@@ -67,7 +67,7 @@ def _terminal(
     when: str = "",
     then: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
     variables: Mapping[str, str] = {},
-) -> Seen:
+) -> TerminalOutput:
     """Run `python -m bench WORDS...` in a pseudo-terminal; `then` is done once `when` was read."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
@@ -98,7 +98,7 @@ def _terminal(
         process.kill()
         code = process.wait()
     os.close(master)
-    return Seen(got.decode(), code)
+    return TerminalOutput(got.decode(), code)
 
 
 def _lines(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -108,39 +108,39 @@ def _lines(done: subprocess.CompletedProcess[str]) -> list[str]:
 def test_the_live_view_shows_the_cell_the_round_and_the_totals(tmp_path: Path) -> None:
     """Drawn in place, with the figure of the round before, then cleared away; the result stands below."""
     began = time.monotonic()
-    seen = _terminal(tmp_path, "run", _suite(tmp_path))
+    output = _terminal(tmp_path, "run", _suite(tmp_path))
     passed_s = time.monotonic() - began
 
-    assert seen.code == 0
-    assert f"{_CELL}, cpu, round 1 of 2" in seen.live
-    assert f"{_CELL}, cpu, round 2 of 2" in seen.live
-    assert [line for line in seen.live if re.fullmatch(r"loading 0:0\d, round 0:0\d( of about 0:0\d)?", line)]
-    assert [line for line in seen.live if re.fullmatch(r"━{20}─{20} 1 of 2 rounds done", line)]
-    assert [line for line in seen.live if re.fullmatch(r"1 ok, 0:0\d so far, about 0:0\d left", line)]
-    assert [line for line in seen.live if re.fullmatch(rf"ok \d\.\d s  \d+ tok/s  {_CELL} round 1", line)]
-    assert seen.text.count(_SHOWN) >= seen.text.count(_HIDDEN) == 1
-    assert seen.text.rindex(_SHOWN) < seen.text.index("output tok/s")
-    assert "Rounds: 2 ok; 0 recorded before" in seen.text
-    assert sum("so far" in line for line in seen.live) <= passed_s + 2  # drawn once a second at most
+    assert output.code == 0
+    assert f"{_CELL}, cpu, round 1 of 2" in output.live
+    assert f"{_CELL}, cpu, round 2 of 2" in output.live
+    assert [line for line in output.live if re.fullmatch(r"loading 0:0\d, round 0:0\d( of about 0:0\d)?", line)]
+    assert [line for line in output.live if re.fullmatch(r"━{20}─{20} 1 of 2 rounds done", line)]
+    assert [line for line in output.live if re.fullmatch(r"1 ok, 0:0\d so far, about 0:0\d left", line)]
+    assert [line for line in output.live if re.fullmatch(rf"ok \d\.\d s  \d+ tok/s  {_CELL} round 1", line)]
+    assert output.text.count(_SHOWN) >= output.text.count(_HIDDEN) == 1
+    assert output.text.rindex(_SHOWN) < output.text.index("output tok/s")
+    assert "Rounds: 2 ok; 0 recorded before" in output.text
+    assert sum("so far" in line for line in output.live) <= passed_s + 2  # drawn once a second at most
 
 
 def test_a_round_is_expected_to_take_what_recorded_ones_took(command: Command, tmp_path: Path) -> None:
     """From the first moment of the second run: the first round's record has its duration."""
     command("bench", "run", _suite(tmp_path, rounds=1))
-    seen = _terminal(tmp_path, "run", _suite(tmp_path, rounds=2))
+    output = _terminal(tmp_path, "run", _suite(tmp_path, rounds=2))
 
-    assert [line for line in seen.live if re.fullmatch(r"loading 0:0\d, round 0:0\d of about 0:0[1-4]", line)]
-    assert [line for line in seen.live if re.fullmatch(r"1 recorded before, .*, about 0:0\d left", line)]
+    assert [line for line in output.live if re.fullmatch(r"loading 0:0\d, round 0:0\d of about 0:0[1-4]", line)]
+    assert [line for line in output.live if re.fullmatch(r"1 recorded before, .*, about 0:0\d left", line)]
 
 
 @pytest.mark.parametrize("columns", [80, 40])
 def test_no_line_is_wrapped(tmp_path: Path, columns: int) -> None:
     """In a narrow terminal lines are cut or broken between words, a failure's sentence too."""
-    seen = _terminal(tmp_path, "run", _suite(tmp_path, _TWO, rounds=1), columns=columns)
+    output = _terminal(tmp_path, "run", _suite(tmp_path, _TWO, rounds=1), columns=columns)
 
-    assert max(map(cell_len, seen.live)) <= columns
-    assert [line for line in seen.live if "of 2 rounds done" in line]
-    said = " ".join(seen.live)
+    assert max(map(cell_len, output.live)) <= columns
+    assert [line for line in output.live if "of 2 rounds done" in line]
+    said = " ".join(output.live)
     assert "RuntimeError: the fake engine was asked to raise" in re.sub(r"\s+", " ", said)
 
 
@@ -151,11 +151,11 @@ def test_a_terminal_that_gets_smaller_is_drawn_to_its_new_width(tmp_path: Path) 
         with open(f"/proc/{process.pid}/fd/2", "wb") as terminal:  # noqa: PTH123
             fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 40, 0, 0))
 
-    seen = _terminal(tmp_path, "run", _suite(tmp_path, rounds=3), when="loading", then=shrink)
-    last = seen.live[-4:]
+    output = _terminal(tmp_path, "run", _suite(tmp_path, rounds=3), when="loading", then=shrink)
+    last = output.live[-4:]
 
-    assert max(map(cell_len, last)) <= 40 < max(map(cell_len, seen.live))
-    assert seen.code == 0
+    assert max(map(cell_len, last)) <= 40 < max(map(cell_len, output.live))
+    assert output.code == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -163,31 +163,31 @@ def test_a_stopped_run_gives_the_cursor_back(tmp_path: Path, number: signal.Sign
     """Ctrl-C and SIGTERM: the view is gone, the cursor is there, what is kept is said, the code is 130."""
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip("these tests were started where the signal is ignored, as behind nohup")
-    seen = _terminal(tmp_path, "run", _suite(tmp_path), when="round 2 of 2", then=lambda p: p.send_signal(number))
+    output = _terminal(tmp_path, "run", _suite(tmp_path), when="round 2 of 2", then=lambda p: p.send_signal(number))
 
-    assert seen.code == 130
-    assert seen.text.rindex(_SHOWN) > seen.text.rindex(_HIDDEN)
-    assert "stopped; what is finished is kept (1 round), run the same command to go on" in seen.text
-    assert "Traceback" not in seen.text
+    assert output.code == 130
+    assert output.text.rindex(_SHOWN) > output.text.rindex(_HIDDEN)
+    assert "stopped; what is finished is kept (1 round), run the same command to go on" in output.text
+    assert "Traceback" not in output.text
 
 
 @pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), ("CI", "true")])
 def test_a_terminal_that_cannot_be_drawn_in_gets_plain_lines(tmp_path: Path, name: str, value: str) -> None:
     """TERM=dumb, and CI, which may have a terminal that nobody watches."""
-    seen = _terminal(tmp_path, "run", _suite(tmp_path, "[fake]", rounds=1), variables={name: value})
+    output = _terminal(tmp_path, "run", _suite(tmp_path, "[fake]", rounds=1), variables={name: value})
 
-    assert "\x1b" not in seen.text
-    assert re.search(rf"\[1/1\] 0:0\d {_CELL} round 1 ok \d\.\d s, \d+ tok/s\r\n", seen.text)
+    assert "\x1b" not in output.text
+    assert re.search(rf"\[1/1\] 0:0\d {_CELL} round 1 ok \d\.\d s, \d+ tok/s\r\n", output.text)
 
 
 def test_without_colour_there_is_none(tmp_path: Path) -> None:
     """NO_COLOR: the view is drawn in bold and plain only."""
     engines = "[{name: fake, label: dies, load_s: 1.2, fail: exception}]"
-    seen = _terminal(tmp_path, "run", _suite(tmp_path, engines, rounds=1), variables={"NO_COLOR": "1"})
+    output = _terminal(tmp_path, "run", _suite(tmp_path, engines, rounds=1), variables={"NO_COLOR": "1"})
 
-    assert [line for line in seen.live if "0 of 1 rounds done" in line]
-    assert [line for line in seen.live if "round 1 failed" in line]
-    assert not re.search(r"\x1b\[(?:\d+;)*3\d", seen.text)
+    assert [line for line in output.live if "0 of 1 rounds done" in line]
+    assert [line for line in output.live if "round 1 failed" in line]
+    assert not re.search(r"\x1b\[(?:\d+;)*3\d", output.text)
 
 
 def test_a_pipe_gets_a_line_for_each_round(command: Command, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_what_cannot_run_is_told_once(command: Command, tmp_path: Path) -> None:
     done = command("bench", "run", _suite(tmp_path, "[{name: fake, only_batch: 3}]", rounds=3))
 
     assert [line for line in _lines(done) if line.startswith("[")] == [
-        f"[1/3] 0:00 {_CELL} round 1 unsupported: the fake engine was told to run batch 3 only"
+        f"[1/3] 0:00 {_CELL} round 1 unsupported: the fake engine runs batch 3 only"
     ]
     assert "Rounds: 3 unsupported" in done.stderr
 
@@ -255,12 +255,12 @@ def test_silence_in_a_pipe_is_broken(capsys: pytest.CaptureFixture[str]) -> None
 def test_of_several_devices_each_line_names_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     """Two GPUs of one suite run cells of one title."""
     result = next(r for r in Store(ROOT / "results").all("*/*/serving/*") if r.status == "ok")
-    rounds = [Round("m/nf4/hf/load", device, 1, 1) for device in ("cuda:0", "cuda:1")]
+    rounds = [RoundLabel("m/nf4/hf/load", device, 1, 1) for device in ("cuda:0", "cuda:1")]
     with Progress(figure=lambda _: "63.1 tok/s") as progress:
         progress.begin(rounds, 0, [])
-        for one in rounds:
-            progress.starts(one)
-            progress.ends(result)
+        for label in rounds:
+            progress.start_round(label)
+            progress.end_round(label, result)
 
     assert capsys.readouterr().err.splitlines() == [
         "[1/2] 0:00 m/nf4/hf/load on cuda:0 round 1 ok 0.0 s, 63.1 tok/s",

@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from bench.progress.snapshot import Finished, Round, Scene
+from bench.progress.snapshot import Finished, RoundLabel, Snapshot
 from bench.progress.terminal import lines, shortened
 
 CELL = "Qwen3-8B/gptq-w4g128/vllm/offline-b1-p128-n64"
-FULL = Scene(
-    spent_s=252.0,
-    doing="measuring",
-    doing_s=12.0,
-    round=Round(CELL, "cuda:0", 2, 3),
+FULL = Snapshot(
+    elapsed_s=252.0,
+    activity="measuring",
+    activity_s=12.0,
+    round=RoundLabel(CELL, "cuda:0", 2, 3),
     round_s=42.0,
     expected_s=65.0,
     total=65,
-    kept=3,
+    recorded=3,
     counts={"ok": 11, "failed": 1},
-    left_s=1110.0,
+    remaining_s=1110.0,
     recent=(
         Finished("Qwen3-8B/fp16/vllm/offline-b1-p128-n64", 2, 11, "ok", 63.0, "63.1 tok/s"),
         Finished("Qwen3-8B/awq-w4g128/vllm/ppl-wikitext", 1, 12, "ok", 4.2, "ppl 9.17"),
@@ -27,8 +27,8 @@ FULL = Scene(
 )
 
 
-def _plain(scene: Scene, width: int, height: int = 30) -> list[str]:
-    return [line.plain for line in lines(scene, width, height)]
+def _plain(snapshot: Snapshot, width: int, height: int = 30) -> list[str]:
+    return [line.plain for line in lines(snapshot, width, height)]
 
 
 def test_all_of_it_in_a_wide_terminal() -> None:
@@ -46,9 +46,9 @@ def test_all_of_it_in_a_wide_terminal() -> None:
 @pytest.mark.parametrize("width", [119, 79, 59, 39, 20, 7, 1])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     """Names of two-column letters too."""
-    wide = Round("模型" * 30, "cpu", 1, 1)
-    for scene in (FULL, Scene(1.0, "環境: " + "x" * 200), Scene(1.0, total=5, round=wide)):
-        assert max(map(cell_len, _plain(scene, width))) <= width
+    wide = RoundLabel("模型" * 30, "cpu", 1, 1)
+    for snapshot in (FULL, Snapshot(1.0, "環境: " + "x" * 200), Snapshot(1.0, total=5, round=wide)):
+        assert max(map(cell_len, _plain(snapshot, width))) <= width
 
 
 @pytest.mark.parametrize("height", [30, 6, 5, 3, 1])
@@ -74,8 +74,8 @@ def test_a_narrow_terminal_shows_both_ends_of_a_name_and_all_totals() -> None:
 
 def test_where_nothing_was_foretold_nothing_is_said() -> None:
     """No expected time, no time left: the view says so."""
-    scene = Scene(9.0, "loading", 2.0, Round(CELL, "cpu", 1, 1), 3.0, None, total=2)
-    found = _plain(scene, 119)
+    snapshot = Snapshot(9.0, "loading", 2.0, RoundLabel(CELL, "cpu", 1, 1), 3.0, None, total=2)
+    found = _plain(snapshot, 119)
 
     assert "loading 0:02, round 0:03" in found
     assert "0:09 so far, time left not known yet" in found
@@ -83,7 +83,7 @@ def test_where_nothing_was_foretold_nothing_is_said() -> None:
 
 def test_work_without_rounds_has_no_bar() -> None:
     """An environment that is built, a model that is compressed: what is done, and for how long."""
-    assert _plain(Scene(75.0, "gptq: layer 3 of 32", 5.0), 119) == ["gptq: layer 3 of 32, 1:15"]
+    assert _plain(Snapshot(75.0, "gptq: layer 3 of 32", 5.0), 119) == ["gptq: layer 3 of 32, 1:15"]
 
 
 def test_a_terminal_without_unicode_gets_ascii() -> None:

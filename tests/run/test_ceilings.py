@@ -100,7 +100,7 @@ def test_this_machine_is_measured(cache: Path, hf_python: Path, monkeypatch: pyt
     """No larger set is read faster, and a core does more than a billion operations a second."""
     monkeypatch.setenv("LLM_BENCH_PYTHON_HF", str(hf_python))
     hardware = machine.detect("auto")
-    known = ceilings.measured(hardware, print)
+    known = ceilings.measure(hardware, print)
 
     assert cache.is_dir()
     assert known is not None

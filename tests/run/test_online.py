@@ -48,7 +48,9 @@ def _run(store: Store, engine: dict[str, Any], *loads: dict[str, Any]) -> list[R
 def test_a_server_is_started_loaded_and_recorded(tmp_path: Path) -> None:
     """TTFT and TPOT are the server's schedule; the load asked for is the load in flight; nothing is left."""
     store = Store(tmp_path / "results")
-    closed, opened = sorted(_run(store, {"ttft_s": 0.03, "itl_s": 0.005}, _CLOSED, _OPEN), key=lambda r: r.cell.what)
+    closed, opened = sorted(
+        _run(store, {"ttft_s": 0.03, "itl_s": 0.005}, _CLOSED, _OPEN), key=lambda r: r.cell.measurement
+    )
 
     for result in (closed, opened):
         assert result.status == "ok", result.reason

@@ -26,7 +26,7 @@ def test_rounds_are_interleaved_in_a_seeded_order() -> None:
     """Every cell runs once before any runs twice; the order within a round differs, and is the seed's."""
     suite = _suite(workloads=[{"batch": n} for n in range(1, 9)])
     first, again = plan.plan(suite, fetch=False), plan.plan(suite, fetch=False)
-    rounds = [[i.cell.what for i in first.items if i.round == n] for n in range(3)]
+    rounds = [[i.cell.measurement for i in first.items if i.round == n] for n in range(3)]
 
     assert [i.round for i in first.items] == [0] * 8 + [1] * 8 + [2] * 8
     assert [sorted(names) for names in rounds] == [sorted(rounds[0])] * 3

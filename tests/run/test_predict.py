@@ -10,17 +10,17 @@ import pytest
 from bench.contract.errors import UserError
 from bench.publish import predictions
 from bench.run import predict
-from bench.run.predict import Known
+from bench.run.predict import CalibrationSet
 from bench.store import Store
 from bench.suite import config
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
-_NOTHING = Known((), (), (), on_gpu=False)
+_NOTHING = CalibrationSet((), (), (), on_gpu=False)
 _LOAD = {"batch": 8, "prompt_tokens": 512, "new_tokens": 128}
 
 
-def _cells(gpu: str, measured: Known = _NOTHING, **more: object) -> dict[str, predict.Prediction]:
+def _cells(gpu: str, measured: CalibrationSet = _NOTHING, **more: object) -> dict[str, predict.Prediction]:
     """Predictions by recipe and engine."""
     suite = config.suite(
         {
@@ -70,12 +70,12 @@ def test_what_cannot_be_predicted_is_one_sentence() -> None:
 
 
 @pytest.fixture(scope="module")
-def measured() -> Known:
+def measured() -> CalibrationSet:
     """What the committed records of a shape of 135 M parameters on a CPU tell."""
-    return predict.known(Store(RESULTS).all("*/shape/*"))
+    return predict.calibration_set(Store(RESULTS).all("*/shape/*"))
 
 
-def test_cpu_cells_that_were_left_out_are_predicted_from_the_others(measured: Known) -> None:
+def test_cpu_cells_that_were_left_out_are_predicted_from_the_others(measured: CalibrationSet) -> None:
     """Within half for most of them; the error is printed beside every prediction."""
     said = list(predictions.said(measured, "l4"))
 
@@ -87,7 +87,7 @@ def test_cpu_cells_that_were_left_out_are_predicted_from_the_others(measured: Kn
     assert any(line.startswith("No GPU was measured") for line in said)
 
 
-def test_a_prediction_is_no_faster_than_its_bound_and_says_whose_law_it_is_by(measured: Known) -> None:
+def test_a_prediction_is_no_faster_than_its_bound_and_says_whose_law_it_is_by(measured: CalibrationSet) -> None:
     """In the text and for programs; a word in each heading keeps it apart from what was measured."""
     found = _cells("h100-sxm", measured)
     sections, reasons = predictions.sections(list(found.values()))

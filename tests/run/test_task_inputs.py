@@ -137,7 +137,7 @@ def test_a_baseline_that_fails_fails_the_cells_that_need_it(cache: Path, tmp_pat
     engines = [{"name": "fake", "label": "dies", "fail": "exception"}, {"name": "fake", "label": "lives"}]
     tasks = [_TASK, {"task": "perplexity", "context": 64, "tokens": 300}]
     found = {
-        (r.cell.engine.label, r.cell.what.partition("-")[0]): r
+        (r.cell.engine.label, r.cell.measurement.partition("-")[0]): r
         for r in _run(_suite(recipes=["fp32"], engines=engines, tasks=tasks), Store(tmp_path / "results"))
     }
 

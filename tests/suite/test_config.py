@@ -103,6 +103,19 @@ def test_the_schema_knows_plugins_and_their_options() -> None:
     assert "name" not in text["required"]
 
 
+def test_the_schema_tells_kinds_of_workloads_apart() -> None:
+    """Each kind has its own fields alone, and says which it is; without a kind a load is offline."""
+    whole = schema.suite_schema()
+    loads = whole["$defs"]
+
+    assert whole["properties"]["workloads"]["items"]["discriminator"]["mapping"]["closed"] == "#/$defs/Closed"
+    assert "batch" in loads["Offline"]["properties"]
+    assert "kind" not in loads["Offline"].get("required", [])
+    assert "batch" not in loads["Closed"]["properties"]
+    assert "kind" in loads["Closed"]["required"]
+    assert loads["Closed"]["additionalProperties"] is False
+
+
 def test_a_path_may_be_written_as_it_is(tmp_path: Path) -> None:
     """Options that name places get the prefix that keeps them out of records; a folder counts by content."""
     (tmp_path / "own.yaml").write_text("task: own")

@@ -26,5 +26,5 @@ def test_a_negative_number_is_a_value() -> None:
 
 def test_a_stray_word_is_refused() -> None:
     """A word that belongs to no option is named."""
-    with pytest.raises(UserError, match="'extra' is not understood"):
+    with pytest.raises(UserError, match="unexpected argument 'extra'"):
         flags.options(["extra"])

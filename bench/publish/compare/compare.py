@@ -133,13 +133,13 @@ def _cells(records: Iterable[Result], ignored: set[str]) -> dict[CellKey, Rounds
         names = {
             "device": result.hardware.slug,
             "suite": result.suite,
-            "model": cell.model.shown,
+            "model": cell.model.display_name,
             "recipe": cell.recipe.name,
             "engine": cell.engine.title,
-            "what": cell.what,
+            "what": cell.measurement,
         }
         names |= dict.fromkeys(ignored, "")
-        if cell.what:
+        if cell.measurement:
             cells.setdefault(CellKey(**names, kind="load" if cell.workload else "task"), []).append(result)
         if result.artifact is not None and result.status == "ok" and has_sizes:
             cells[CellKey(**{**names, "engine": "", "what": ""}, kind="size")] = [result]

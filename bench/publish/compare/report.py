@@ -141,7 +141,7 @@ def _nothing_common(comparison: Comparison) -> str:
     for selection in (a, b):
         if not selection.records:
             return f"no records of the {selection.label}; loosen --suite, --device, --only, --engine, --recipe"
-        measured = [r for r in selection.records if r.cell.what]
+        measured = [r for r in selection.records if r.cell.measurement]
         if measured and not any(r.status == "ok" for r in measured):
             return f"no cell of the {selection.label} ran; the last is {measured[-1].status}: {measured[-1].reason}"
     if comparison.several:
@@ -167,14 +167,14 @@ def _pair_hint(a: Selection, b: Selection, names: Sequence[str], others: Sequenc
 
 
 def _names(selection: Selection, field: str) -> list[str]:
-    ran = [r for r in selection.records if r.status == "ok" and r.cell.what]
+    ran = [r for r in selection.records if r.status == "ok" and r.cell.measurement]
     names = {
         "device": [r.hardware.slug for r in ran],
         "suite": [r.suite for r in ran],
-        "model": [r.cell.model.shown for r in ran],
+        "model": [r.cell.model.display_name for r in ran],
         "recipe": [r.cell.recipe.name for r in ran],
         "engine": [r.cell.engine.title for r in ran],
-        "what": [r.cell.what for r in ran],
+        "what": [r.cell.measurement for r in ran],
     }
     return sorted(set(names[field]))
 

@@ -52,12 +52,12 @@ class Filter:
     def matches(self, result: Result) -> bool:
         cell = result.cell
         globs = [(self.device, result.hardware.slug), (self.recipe, cell.recipe.name)]
-        if cell.what:  # an artifact has no engine of its own
+        if cell.measurement:  # an artifact has no engine of its own
             globs.append((self.engine, cell.engine.title))
         return (
             (not self.suites or any(fnmatchcase(result.suite, suite) for suite in self.suites))
             and all(not glob or fnmatchcase(name, glob) for glob, name in globs)
-            and any(fnmatchcase(name, self.only or "*") for name in (cell.title, cell.recipe.name, cell.what))
+            and any(fnmatchcase(name, self.only or "*") for name in (cell.title, cell.recipe.name, cell.measurement))
         )
 
 
@@ -120,7 +120,7 @@ def _names(kind: str, result: Result) -> tuple[str, ...]:
     cell = result.cell
     return {
         RECIPE: (cell.recipe.name,),
-        ENGINE: (cell.engine.title,) if cell.what else (),
+        ENGINE: (cell.engine.title,) if cell.measurement else (),
         DEVICE: (result.hardware.slug,),
         MODEL: (cell.model.label,),
     }[kind]

@@ -66,9 +66,9 @@ def build(records: Records) -> list[Point]:
     for result in records.all_results():
         suite, cell = (result.hardware.slug, result.suite), result.cell
         if result.artifact is not None:
-            digests[*suite, cell.model.shown, cell.recipe.name] = result.artifact.digest
+            digests[*suite, cell.model.display_name, cell.recipe.name] = result.artifact.digest
         if cell.workload is not None:
-            workloads[*suite, cell.what] = cell.workload
+            workloads[*suite, cell.measurement] = cell.workload
     artifacts = [(row, digests.get((row.device, row.suite, row.model, row.recipe), "")) for row in records.rows()]
     same_artifact: dict[tuple[str, ...], list[Row]] = {}
     for row, digest in artifacts:

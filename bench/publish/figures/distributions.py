@@ -51,7 +51,14 @@ def build(results: Iterable[Result], store: Store) -> list[Distribution]:
     for result in results:
         cell, load = result.cell, result.cell.workload
         if load is not None and load.kind in ("closed", "open", "trace") and result.status == "ok":
-            key = (result.hardware.slug, result.suite, cell.model.shown, cell.recipe.name, cell.engine.title, cell.what)
+            key = (
+                result.hardware.slug,
+                result.suite,
+                cell.model.display_name,
+                cell.recipe.name,
+                cell.engine.title,
+                cell.measurement,
+            )
             cells.setdefault(key, []).append(result)
     return [_distribution(key, rounds, store) for key, rounds in cells.items()]
 

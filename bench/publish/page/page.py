@@ -153,8 +153,8 @@ def _key(result: Result) -> list[str]:
     cell = result.cell
     kind = "load" if cell.workload else "task" if cell.task else "artifact"
     engine = "" if kind == "artifact" else cell.engine.title
-    names = (result.hardware.slug, result.suite, cell.model.shown, cell.recipe.name, engine)
-    return [*names, kind, cell.what, result.status, str(result.round)]
+    names = (result.hardware.slug, result.suite, cell.model.display_name, cell.recipe.name, engine)
+    return [*names, kind, cell.measurement, result.status, str(result.round)]
 
 
 def _point(point: Point, costs: Sequence[Column]) -> dict[str, Any]:

@@ -125,11 +125,11 @@ def _places(results: Sequence[Result]) -> dict[str, list[tuple[str, str]]]:
 
 
 def _key(slug: str, suite: str, cell: Cell) -> Key:
-    return slug, suite, cell.model.shown, cell.recipe.name, cell.engine.title
+    return slug, suite, cell.model.display_name, cell.recipe.name, cell.engine.title
 
 
 def _what(cell: Cell) -> What:
-    return cell.task is not None, cell.what
+    return cell.task is not None, cell.measurement
 
 
 def _rows(place: Place, gathered: _Gathered) -> list[Row]:
@@ -253,7 +253,11 @@ def _note(result: Result) -> str:
     load, facts, said = result.cell.workload, result.facts, []
     if load is None:
         cut = facts.get("truncated", 0)
-        return f"{task_name(result.cell.what)}: {cut} of {facts['requests']} requests cut to max_length" if cut else ""
+        return (
+            f"{task_name(result.cell.measurement)}: {cut} of {facts['requests']} requests cut to max_length"
+            if cut
+            else ""
+        )
     if isinstance(load, Trace) and facts.get("capped"):
         context = result.artifact.audit.context if result.artifact else 0
         said.append(f"{facts['capped']} of {load.requests} requests cut to a context of {context}")

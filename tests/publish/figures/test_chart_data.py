@@ -32,7 +32,7 @@ def test_a_point_has_the_median_of_its_rounds(records: list[Result], all_points:
     rounds = sorted(
         r.metrics["output_tok_per_s"]
         for r in records
-        if (r.suite, r.cell.recipe.name, r.cell.what) == ("reference", "nf4", point.workload)
+        if (r.suite, r.cell.recipe.name, r.cell.measurement) == ("reference", "nf4", point.workload)
     )
     assert len(rounds) == 3
     assert point.metrics["output_tok_per_s"] == rounds[1]

@@ -15,7 +15,7 @@ def test_a_distribution_is_of_the_traces_and_agrees_with_the_metrics() -> None:
     rounds = [
         r
         for r in Store(RESULTS).all("*/serving/*")
-        if r.cell.what == "closed-c4-p128-n64" and r.cell.engine.title == "vllm"
+        if r.cell.measurement == "closed-c4-p128-n64" and r.cell.engine.title == "vllm"
     ]
     (distribution,) = distributions.build(rounds, Store(RESULTS))
     shares, values = zip(*distribution.curves["ttft_s"], strict=True)

@@ -53,6 +53,9 @@ def many() -> Iterator[Result]:
         )
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of results with 5,000 records, written without a sync for each."""

@@ -262,6 +262,7 @@ def test_records_are_read_in_milliseconds(tmp_path: Path) -> None:
     assert store.problems == []
 
 
+@pytest.mark.slow
 def test_twenty_thousand_records_are_a_table_in_seconds() -> None:
     """Built and rendered for the terminal in less than 4 s of CPU time; reading them takes about 2 more."""
     results, began = many(20_000), time.process_time()
