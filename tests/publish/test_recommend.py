@@ -127,7 +127,7 @@ def test_what_cannot_be_judged_is_one_sentence() -> None:
         workload_of(ROWS, "", Wish("energy"))
     with pytest.raises(UserError, match="closed-c8 does not measure net J/output token: no workload of"):
         workload_of(ROWS, _LOAD, Wish("energy"))
-    with pytest.raises(UserError, match="2 workloads measure output tok/s: choose one .* of a, closed-c8"):
+    with pytest.raises(UserError, match=r"2 workloads measure output tok/s: choose one .* of a, closed-c8"):
         workload_of([replace(r, workloads={**r.workloads, "a": r.workloads[_LOAD]}) for r in ROWS], "", Wish())
     with pytest.raises(UserError, match="invalid size 'much'"):
         size_bytes("much")
