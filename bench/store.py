@@ -54,17 +54,17 @@ class Store:
         """Write a record, replacing the one at its path; what is kept beside it is on disk before it is."""
         path = self.path(result)
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = {
+        attached = {
             "traces": [wire.dumps(_microseconds(dataclasses.asdict(trace))) for trace in traces],
             "items": [wire.dumps(wire.rounded(wire.plain(item))) for item in items],
         }
-        for word, lines in beside.items():
+        for name, lines in attached.items():
             if lines:
-                wire.write(_beside(path, word), _packed(result, lines))
+                wire.write(_beside(path, name), _packed(result, lines))
         wire.write(path, wire.dumps(wire.rounded(wire.plain(result)), indent=1) + "\n")
-        for word, lines in beside.items():
+        for name, lines in attached.items():
             if not lines:
-                _beside(path, word).unlink(missing_ok=True)
+                _beside(path, name).unlink(missing_ok=True)
         self.put_machine(result.hardware)
         return path
 
@@ -113,45 +113,45 @@ class Store:
             if not fnmatchcase(path.relative_to(self.root).as_posix(), pattern):
                 continue
             try:
-                found = self.get(path)
+                record = self.get(path)
             except UserError as error:
                 self.problems.append(str(error))
             else:
-                if found is not None:
-                    yield found
+                if record is not None:
+                    yield record
 
     def traces(self, path: Path) -> tuple[RequestTrace, ...]:
         """The traces of the record at `path`; empty where none were kept.
 
         UserError where the file is damaged or belongs to another record than the one that stands there now.
         """
-        kept = self._kept(path, "traces")
+        lines = self._lines(path, "traces")
         try:
-            return tuple(map(_trace, kept))
+            return tuple(map(_trace, lines))
         except (KeyError, TypeError) as error:
             raise UserError(f"{_beside(path, 'traces')} {_DAMAGED}") from error
 
     def items(self, path: Path) -> tuple[dict[str, Any], ...]:
         """The items of a task's record, as `traces` has requests: columns by name."""
-        heads, *rows = self._kept(path, "items") or [[]]
+        heads, *rows = self._lines(path, "items") or [[]]
         return tuple(dict(zip(heads, row, strict=True)) for row in rows)
 
     def _ceiling(self, hardware: Hardware) -> Path:
         return self.root / safe_name(hardware.slug) / "ceiling.json"
 
-    def _kept(self, path: Path, word: str) -> list[Any]:
-        beside = _beside(path, word)
+    def _lines(self, path: Path, name: str) -> list[Any]:
+        beside = _beside(path, name)
         if not beside.exists():
             return []
         try:
-            head, *found = map(json.loads, gzip.decompress(beside.read_bytes()).decode().splitlines())
+            head, *lines = map(json.loads, gzip.decompress(beside.read_bytes()).decode().splitlines())
             digest = head["digest"]
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{beside} {_DAMAGED}") from error
         record = self.get(path)
         if record is None or record.digest != digest:
             raise UserError(f"{beside} belongs to another record; delete it and run the cell again")
-        return found
+        return lines
 
 
 def safe_name(name: str) -> str:
@@ -174,12 +174,12 @@ def is_record(path: Path) -> bool:
 def parsed(path: Path, text: bytes) -> Result:
     """The record that the bytes are; UserError, which names the path, where they are none of ours."""
     try:
-        found = _adapter().validate_json(text)
+        record = _adapter().validate_json(text)
     except ValidationError as error:
-        raise UserError(f"{path} is no record: {_fault(text, error)}; move it away") from error
-    if found.schema != SCHEMA:
-        raise UserError(f"{path} is no record: {_other_schema(found.schema)}; move it away")
-    return found
+        raise UserError(f"{path} is not a record: {_fault(text, error)}; move it away") from error
+    if record.schema != SCHEMA:
+        raise UserError(f"{path} is not a record: {_other_schema(record.schema)}; move it away")
+    return record
 
 
 @cache
@@ -196,8 +196,8 @@ def _records(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _beside(path: Path, word: str) -> Path:
-    return path.with_name(f"{path.stem}.{word}.jsonl.gz")
+def _beside(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}.{name}.jsonl.gz")
 
 
 def _packed(result: Result, lines: Sequence[str]) -> bytes:

@@ -51,16 +51,16 @@ _SHAPE = {
 
 
 def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--tools", type=Path, required=True, help="folder of llama-bench and llama-perplexity")
-    words.add_argument("--threads", type=int, default=2)
-    words.add_argument("--rounds", type=int, default=15)
-    words.add_argument("--prompt", type=int, default=256, help="tokens of a prompt, and depth of decoding")
-    words.add_argument("--new", type=int, default=128, help="tokens decoded")
-    words.add_argument("--text", type=Path, help="a text file; default: part of the standard library")
-    words.add_argument("--characters", type=int, default=60_000, help="of the text, to be scored")
-    words.add_argument("--only", choices=["quality", "speed"])
-    given = words.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tools", type=Path, required=True, help="folder of llama-bench and llama-perplexity")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--prompt", type=int, default=256, help="tokens of a prompt, and depth of decoding")
+    parser.add_argument("--new", type=int, default=128, help="tokens decoded")
+    parser.add_argument("--text", type=Path, help="a text file; default: part of the standard library")
+    parser.add_argument("--characters", type=int, default=60_000, help="of the text, to be scored")
+    parser.add_argument("--only", choices=["quality", "speed"])
+    given = parser.parse_args()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         demo = _files(_DEMO, Path(scratch) / "demo", _TYPES)
@@ -140,13 +140,13 @@ def speed(name: str, model: Path, given: argparse.Namespace) -> dict[str, Any]:
                 "step_overhead_us": 1e6 * (decode[0] - decode[1]),
             }
         )
-    middle = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
+    medians = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
     print(
-        f"{name:<14} prefill {middle['prefill_ratio']:.3f} of llama-bench, decode "
-        f"{middle['decode_ratio']:.3f}, {middle['decode_us']:.0f} us a step, overhead "
-        f"{middle['step_overhead_us']:+.0f} us ({len(rounds)} rounds)"
+        f"{name:<14} prefill {medians['prefill_ratio']:.3f} of llama-bench, decode "
+        f"{medians['decode_ratio']:.3f}, {medians['decode_us']:.0f} us a step, overhead "
+        f"{medians['step_overhead_us']:+.0f} us ({len(rounds)} rounds)"
     )
-    return {**middle, "rounds": rounds}
+    return {**medians, "rounds": rounds}
 
 
 def _ours(model: Path, given: argparse.Namespace) -> tuple[float, float]:

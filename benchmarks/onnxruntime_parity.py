@@ -32,15 +32,15 @@ _ARTIFACT = Artifact("", "onnx", "", (), _AUDIT)
 
 
 def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("folder", type=Path)
-    words.add_argument("--device", default="cpu")
-    words.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    words.add_argument("--rounds", type=int, default=10)
-    words.add_argument("--batch", type=int, default=1)
-    words.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
-    words.add_argument("--new", type=int, default=256, help="tokens made from each")
-    given = words.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
+    parser.add_argument("--new", type=int, default=256, help="tokens made from each")
+    given = parser.parse_args()
     theirs = _their_model(given)
     options = onnxruntime.Options(threads=given.threads)
     with onnxruntime.open(given.folder, _ARTIFACT, options, given.device) as session:
@@ -48,13 +48,13 @@ def main() -> None:
             _ours(session, given, warm)
             _theirs(theirs, given, warm)
         rounds = [_round(number, session, theirs, given) for number in range(given.rounds)]
-    middle = {key: statistics.median(r[key] for r in rounds) for key in ("ours", "theirs", "ratio")}
+    medians = {key: statistics.median(r[key] for r in rounds) for key in ("ours", "theirs", "ratio")}
     print(
         f"batch {given.batch}, {given.prompt} + {given.new} tokens, {given.threads} threads: ours "
-        f"{middle['ours']:.1f} tok/s, their loop {middle['theirs']:.1f}, ratio {middle['ratio']:.3f} "
+        f"{medians['ours']:.1f} tok/s, their loop {medians['theirs']:.1f}, ratio {medians['ratio']:.3f} "
         f"({len(rounds)} rounds)"
     )
-    print(json.dumps({**middle, "rounds": rounds}))
+    print(json.dumps({**medians, "rounds": rounds}))
 
 
 def _round(number: int, session: Any, theirs: Any, given: argparse.Namespace) -> dict[str, Any]:

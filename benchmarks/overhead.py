@@ -23,15 +23,15 @@ _TARGETS = {"ttft": (0.97, 1.03), "tokens_per_s": (0.97, float("inf"))}
 
 
 def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("model", type=Path)
-    words.add_argument("--device", default="cpu")
-    words.add_argument("--prompt", type=int, default=128, help="tokens of each prompt")
-    words.add_argument("--new", type=int, default=64, help="tokens made from each prompt")
-    words.add_argument("--batch", type=int, default=1)
-    words.add_argument("--rounds", type=int, default=20)
-    words.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
-    given = words.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--prompt", type=int, default=128, help="tokens of each prompt")
+    parser.add_argument("--new", type=int, default=64, help="tokens made from each prompt")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
+    given = parser.parse_args()
     audit = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
     artifact = Artifact("", "hf", "", (), audit)
     with hf.open(given.model, artifact, hf.Options(threads=given.threads), given.device) as session:

@@ -37,35 +37,35 @@ _ARTIFACT = Artifact("", "hf", "", (), _AUDIT)
 _THEIRS = """
 from vllm.benchmarks import throughput
 from vllm.utils.argparse_utils import FlexibleArgumentParser
-words = FlexibleArgumentParser()
-throughput.add_cli_args(words)
-throughput.main(words.parse_args())
+parser = FlexibleArgumentParser()
+throughput.add_cli_args(parser)
+throughput.main(parser.parse_args())
 """
 
 
 def main() -> None:
-    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--model", type=Path, default=_ROOT / "models" / "demo")
-    words.add_argument("--device", default="cpu")
-    words.add_argument("--threads", type=int, default=2)
-    words.add_argument("--rounds", type=int, default=6)
-    words.add_argument("--batch", type=int, default=8)
-    words.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
-    words.add_argument("--new", type=int, default=256, help="tokens made from each")
-    words.add_argument("--together", action="store_true", help="their engine in their own process")
-    words.add_argument("--ours", action="store_true", help="one batch in this process: what a round starts")
-    given = words.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=_ROOT / "models" / "demo")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
+    parser.add_argument("--new", type=int, default=256, help="tokens made from each")
+    parser.add_argument("--together", action="store_true", help="their engine in their own process")
+    parser.add_argument("--ours", action="store_true", help="one batch in this process: what a round starts")
+    given = parser.parse_args()
     if given.ours:
         print(json.dumps({"elapsed_s": _batch(given)}))
         return
     rounds = [_round(number, given) for number in range(given.rounds)]
-    middle = {key: statistics.median(r[key] for r in rounds) for key in ("ours", "theirs", "ratio")}
+    medians = {key: statistics.median(r[key] for r in rounds) for key in ("ours", "theirs", "ratio")}
     print(
         f"batch {given.batch}, {given.prompt} + {given.new} tokens, {given.threads} threads: ours "
-        f"{middle['ours']:.1f} tok/s, vllm bench throughput {middle['theirs']:.1f}, ratio "
-        f"{middle['ratio']:.3f} ({len(rounds)} rounds)"
+        f"{medians['ours']:.1f} tok/s, vllm bench throughput {medians['theirs']:.1f}, ratio "
+        f"{medians['ratio']:.3f} ({len(rounds)} rounds)"
     )
-    print(json.dumps({**middle, "rounds": rounds}))
+    print(json.dumps({**medians, "rounds": rounds}))
 
 
 def _round(number: int, given: argparse.Namespace) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def _batch(given: argparse.Namespace) -> float:
 def _ours(given: argparse.Namespace) -> float:
     shape = ["--batch", str(given.batch), "--prompt", str(given.prompt), "--new", str(given.new)]
     where = ["--model", str(given.model), "--device", given.device, "--threads", str(given.threads)]
-    said = _run([sys.executable, "-m", "benchmarks.vllm_parity", "--ours", *shape, *where], given)
-    return float(json.loads(said.splitlines()[-1])["elapsed_s"])
+    output = _run([sys.executable, "-m", "benchmarks.vllm_parity", "--ours", *shape, *where], given)
+    return float(json.loads(output.splitlines()[-1])["elapsed_s"])
 
 
 def _theirs(given: argparse.Namespace) -> float:
@@ -134,8 +134,8 @@ def _theirs(given: argparse.Namespace) -> float:
 def _run(argv: list[str], given: argparse.Namespace) -> str:
     options = vllm.Options(threads=given.threads)
     apart = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if given.together else {}
-    said = {"VLLM_LOGGING_STREAM": "ext://sys.stderr"}
-    environ = {**os.environ, **variables(options, given.device), **apart, **said}
+    logging = {"VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+    environ = {**os.environ, **variables(options, given.device), **apart, **logging}
     done = subprocess.run(argv, cwd=_ROOT, env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{argv[2][:60]} failed: {(done.stderr or done.stdout)[-1500:]}")

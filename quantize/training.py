@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.contract import wire
 from bench.contract.record import Source
@@ -30,31 +30,27 @@ _PRUNED = 0.01  # a layer with that share of zeros was pruned
 
 @dataclass(frozen=True)
 class Plan:
-    """`tokens` of text in batches of `batch` windows of `length`.
+    """`tokens` of the corpus's training split, in batches of `batch` windows of `length`.
 
-    `alpha`: the share of the divergence from the teacher in the loss; the rest is cross entropy.
+    `alpha`: the share of the divergence from the teacher in the loss, the rest is cross entropy.
     `temperature`: of both distributions, the divergence then times its square (Hinton et al., 2015,
-    arXiv:1503.02531).
+    arXiv:1503.02531). `warmup`: a share of the steps. `dtype`: of what is not quantized; auto: as the source's.
     """
 
-    corpus: str
-    tokens: int
-    length: int
-    batch: int
-    learning_rate: float
-    warmup: float
-    alpha: float
-    temperature: float
-    seed: int
+    alpha: float = 1.0
+    temperature: float = 1.0
+    corpus: str = "stdlib"
+    tokens: int = 65536
+    length: int = 256
+    batch: int = 8
+    learning_rate: float = 1e-3
+    warmup: float = 0.1
+    seed: int = 0
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
     @property
     def steps(self) -> int:
         return self.tokens // (self.batch * self.length)
-
-
-def plan(options: Any) -> Plan:
-    """The plan of a method's options, which have the plan's field names."""
-    return Plan(**{field.name: getattr(options, field.name) for field in fields(Plan)})
 
 
 def unsupported_reason(plan: Plan, source: Source) -> str | None:

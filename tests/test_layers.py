@@ -24,8 +24,8 @@ _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.process.child", "bench.process.cache"),  # environments and models are built by processes, once
     ("bench.envs", "bench.models", "bench.load"),
     ("bench.process", "bench.suite", "bench.rows"),
-    ("bench.run", "bench.publish.tables", "bench.publish.machines", "bench.publish.plans"),
-    ("bench.publish.recommend", "bench.publish.predictions", "bench.publish.compare", "bench.publish.headline"),
+    ("bench.run", "bench.publish.tables", "bench.publish.machines"),
+    tuple(f"bench.publish.{name}" for name in ("recommend", "predictions", "plans", "compare", "headline")),
     ("bench.publish.records",),
     ("bench.publish.document", "bench.publish.figures"),
     ("bench.publish.page",),

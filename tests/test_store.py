@@ -128,7 +128,7 @@ def test_a_record_without_traces_takes_the_old_ones_away(tmp_path: Path) -> None
     [
         ("", "EOF"),
         ('{"digest": "x"', "EOF"),
-        ("[]", "no record"),
+        ("[]", "not a record"),
         ('{"schema": 99}', "it has schema 99, this version reads 1"),
         ('{"schema": 1}', "digest"),
     ],
@@ -142,7 +142,7 @@ def test_what_is_no_record_is_named_and_skipped(tmp_path: Path, text: str, said:
     assert len(store.problems) == 1
     assert str(bad) in store.problems[0]
     assert said in store.problems[0]
-    with pytest.raises(UserError, match="is no record"):
+    with pytest.raises(UserError, match="is not a record"):
         store.get(bad)
 
 

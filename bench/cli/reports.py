@@ -134,5 +134,5 @@ def predict(
         return
     sections, reasons = predictions.sections(found)
     typer.echo(render.text(sections, width()), nl=False)
-    for line in (*reasons, *predictions.said(measured, gpu)):
+    for line in (*reasons, *predictions.caveats(measured, gpu)):
         typer.echo(line)

@@ -19,8 +19,9 @@ class Job:
     """`plugin` is a method (compress), a task (ask, judge), nothing (tokenizer, ceiling) or else an engine.
 
     `folder` is what it reads, `out` what it may write, `teacher` the model that a recipe began with, `work`
-    what outlives an interrupted compress job, `reference` a folder that a reference or ask job
-    wrote, `context` the model's in tokens, `replies` the facts of a score job.
+    what outlives an interrupted compress job, `reference` a folder that a reference or ask job wrote,
+    `context` the model's in tokens, `replies` the facts of a score job. An ask job builds a task's requests,
+    a judge job scores its replies.
 
     `prompts` has one list of token ids per request, `repeats` groups of `batch` after the warm-up groups.
     `spawned_s` is CLOCK_MONOTONIC, which all processes of a machine share, just before the worker was

@@ -95,11 +95,11 @@ def engine_env(engine: hooks.Engine, artifact_format: str) -> str:
     return engine.ENV_BY_FORMAT.get(artifact_format, engine.ENV)
 
 
-def unknown(word: str, name: str, known: Sequence[str]) -> str:
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
     """'unknown engine 'hg': did you mean 'hf'? (known: fake, hf)'."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"unknown {word} '{name}': {hint}(known: {', '.join(known)})"
+    return f"unknown {kind} '{name}': {hint}(known: {', '.join(known)})"
 
 
 def _complete(plugin: Any, role: type) -> Iterator[str]:
@@ -109,8 +109,7 @@ def _complete(plugin: Any, role: type) -> Iterator[str]:
         if name not in constants and name not in functions:
             near = difflib.get_close_matches(name, [*constants, *functions], n=1)
             hint = f"did you mean '{near[0]}'?" if near else "a helper's name begins with an underscore"
-            if near or role is not hooks.Engine:
-                yield f"unknown hook '{name}': {hint}"
+            yield f"unknown hook '{name}': {hint}"
     for name in constants:
         if not hasattr(plugin, name):
             if not hasattr(role, name):

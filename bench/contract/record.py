@@ -1,4 +1,4 @@
-"""What was found: hardware, artifacts, traces and results, as frozen dataclasses.
+"""What is recorded: hardware, artifacts, traces and results, as frozen dataclasses.
 
 Seconds and bytes, units in every name.
 """

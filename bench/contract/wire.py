@@ -36,8 +36,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, tuple | list | set | frozenset):
-        found = [plain(v) for v in value]
-        return sorted(found) if isinstance(value, set | frozenset) else found
+        items = [plain(v) for v in value]
+        return sorted(items) if isinstance(value, set | frozenset) else items
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {name: plain(getattr(value, name)) for name in _fields(value.__class__)}
     return str(value) if isinstance(value, Path) else value

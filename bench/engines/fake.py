@@ -37,8 +37,8 @@ _ROWS = 256
 class Options:
     """`fail`: how the worker dies on its first token, or its server on the request after `fail_after`.
 
-    `only_batch`: a batch size it says beforehand it cannot run. `slots`: requests that the server answers at
-    a time, others waiting; 0: any number.
+    `only_batch`: the only batch size that it supports; 0: any. `slots`: requests that the server answers at a
+    time, others waiting; 0: any number.
     """
 
     ttft_s: float = 0.01
@@ -54,7 +54,7 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     del artifact_format, hardware
     only = cell.engine.options.get("only_batch")
     if only and isinstance(cell.workload, Offline) and cell.workload.batch != only:
-        return f"the fake engine was told to run batch {only} only"
+        return f"the fake engine runs batch {only} only"
     return None
 
 
@@ -77,8 +77,8 @@ def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Ite
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
     """This file as a program: a server that streams on the same schedule."""
     del folder, artifact, device
-    words = json.dumps({**asdict(options), "port": port})
-    return Server((python, "-m", "bench.engines.fake", words), "fake")
+    settings = json.dumps({**asdict(options), "port": port})
+    return Server((python, "-m", "bench.engines.fake", settings), "fake")
 
 
 def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
@@ -94,7 +94,7 @@ class _Session(Session):
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         began = time.perf_counter()
-        _die(self.options.fail)
+        _fail(self.options.fail)
         for step in range(new_tokens):
             due = began + self.options.ttft_s + step * self.options.itl_s
             time.sleep(max(0.0, due - time.perf_counter()))
@@ -105,7 +105,7 @@ class _Session(Session):
         """Logits that favour the id one above the last one, in blocks of 256 rows."""
         import numpy as np
 
-        _die(self.options.fail)
+        _fail(self.options.fail)
         for start in range(0, len(ids), _ROWS):
             block = np.asarray(ids[start : start + _ROWS])
             distance = (np.arange(self.vocab_size)[None, :] - block[:, None] - 1) % self.vocab_size
@@ -118,7 +118,7 @@ class _Session(Session):
         return {"weights_bytes": 0}
 
 
-def _die(how: str) -> None:
+def _fail(how: str) -> None:
     if how == "exception":
         raise RuntimeError("the fake engine was asked to raise")
     if how == "segfault":
@@ -129,18 +129,16 @@ def _die(how: str) -> None:
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
         time.sleep(3600)
     if how == "memory":
-        held = []
+        blocks = []
         while True:
-            held.append(bytearray(os.urandom(1 << 20)) * 64)
+            blocks.append(bytearray(os.urandom(1 << 20)) * 64)
             time.sleep(0.01)
     if how == "noise":
-        line = "x" * 1023 + "\n"
-        for _ in range(256 * 1024):
-            sys.stdout.write(line)
+        sys.stdout.writelines(["x" * 1023 + "\n"] * (256 * 1024))
 
 
-async def _listen(port: int, options: Options) -> None:
-    free = asyncio.Semaphore(options.slots or 1 << 20)
+async def _serve(port: int, options: Options) -> None:
+    slots = asyncio.Semaphore(options.slots or 1 << 20)
     answered = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -155,9 +153,9 @@ async def _listen(port: int, options: Options) -> None:
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
                 continue
             if answered >= options.fail_after:
-                _die(options.fail)
+                _fail(options.fail)
             answered += 1
-            async with free:
+            async with slots:
                 await _stream(writer, json.loads(body), options)
         writer.close()
 
@@ -165,9 +163,9 @@ async def _listen(port: int, options: Options) -> None:
     await server.serve_forever()
 
 
-async def _stream(writer: asyncio.StreamWriter, asked: Mapping[str, Any], options: Options) -> None:
+async def _stream(writer: asyncio.StreamWriter, request: Mapping[str, Any], options: Options) -> None:
     """A chunk a token at its due time, then the usage and the end."""
-    prompt, tokens = asked["prompt"], int(asked["max_tokens"])
+    prompt, tokens = request["prompt"], int(request["max_tokens"])
     usage = {"prompt_tokens": len(prompt if isinstance(prompt, list) else prompt.split()), "completion_tokens": tokens}
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -186,5 +184,5 @@ def _event(writer: asyncio.StreamWriter, data: Any) -> None:
 
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    asyncio.run(_listen(given.pop("port"), Options(**given)))
+    settings = json.loads(sys.argv[1])
+    asyncio.run(_serve(settings.pop("port"), Options(**settings)))

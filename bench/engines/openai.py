@@ -21,6 +21,7 @@ ENV = "core"
 VERSION = 1
 LOADS = ANY
 MODES = frozenset({"online"})
+_RECEIPTS = {"owned_by": "owned_by", "max_model_len": "context"}  # by their keys in the list of models
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,7 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
 def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
     """Receipts from its list of models: what it says of who owns them, and how long their context is."""
     try:
-        found: Any = json.loads(text or "{}")
-        models = [m for m in found.get("data", []) if isinstance(m, dict)]
-    except (ValueError, AttributeError):
+        model: Any = json.loads(text or "{}")["data"][0]
+        return {receipt: str(model[key]) for key, receipt in _RECEIPTS.items() if key in model}, {}
+    except (ValueError, LookupError, TypeError):
         return {}, {}
-    said = {"owned_by": "owned_by", "max_model_len": "context"}
-    first = models[0] if models else {}
-    return {name: str(first[key]) for key, name in said.items() if key in first}, {}

@@ -20,15 +20,16 @@ from bench.contract.errors import UserError
 from bench.contract.hooks import DecodeStep, LogitBlock, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.engines._batch import check_context
+from bench.engines._logits import rows_per_block
 from bench.formats import folder as model_folder
 
 ENV = "openvino"
 VERSION = 1
 LOADS = frozenset({"openvino"})
 MODES = frozenset({"offline", "score"})
-_BLOCK_BYTES = 64 << 20
-_TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "u8": "u8"}
-_SHAPES = frozenset({"i64", "i32", "u64", "u32", "boolean"})
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "u8": "u8"}
+_INDEX_TYPES = frozenset({"i64", "i32", "u64", "u32", "boolean"})
 _INT_MAX = 2**31 - 1
 _UNPACKING = frozenset({"Convert", "Subtract", "Multiply", "Reshape"})  # of compressed weights, before use
 
@@ -55,9 +56,9 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
 
 
 @contextmanager
-def open(  # noqa: A001  (the protocol's word)
+def open(  # noqa: A001  (the name of the hook)
     folder: Path, artifact: Artifact, options: Options, device: str
-) -> Iterator[OpenVinoSession]:
+) -> Iterator[_Session]:
     """Read the graph; it is compiled when it is known whether it generates or scores."""
     del artifact
     import openvino
@@ -67,18 +68,18 @@ def open(  # noqa: A001  (the protocol's word)
     try:
         model = openvino.Core().read_model(folder / "openvino_model.xml")
     except RuntimeError as error:
-        first = str(error).replace(str(folder), folder.name).strip().splitlines()
-        raise UserError(f"OpenVINO cannot read the model: {first[-1] if first else 'no reason given'}") from None
-    yield OpenVinoSession(model, folder, options)
+        lines = str(error).replace(str(folder), folder.name).strip().splitlines()
+        raise UserError(f"OpenVINO cannot read the model: {lines[-1] if lines else 'no reason given'}") from None
+    yield _Session(model, folder, options)
 
 
-class OpenVinoSession(Session):
+class _Session(Session):
     """A graph and, once it was used, one compiled form of it with its state: another use makes another."""
 
     def __init__(self, model: Any, folder: Path, options: Options) -> None:
         self.model, self.options = model, options
-        self.context = model_folder.context_length(model_folder.read_config(folder))
-        self.vocab = int(model.output("logits").partial_shape[-1].get_length())
+        self.context = model_folder.context_length(model_folder.read_config(folder)) or None
+        self.rows = rows_per_block(int(model.output("logits").partial_shape[-1].get_length()))
         self.inputs = {name for port in model.inputs for name in port.get_names()}
         self.compiled: Any = None
         self.request: Any = None
@@ -88,7 +89,7 @@ class OpenVinoSession(Session):
         """The whole batch in one call per step; its KV cache is emptied first."""
         import numpy as np
 
-        self._fits(len(prompts[0]) + new_tokens)
+        check_context(len(prompts[0]) + new_tokens, self.context)
         self._start("generate")
         fed, past = np.asarray(prompts, np.int64), 0
         for _ in range(new_tokens):
@@ -101,11 +102,10 @@ class OpenVinoSession(Session):
         """Blocks of at most 64 MiB, each one call over the KV cache of those before it."""
         import numpy as np
 
-        self._fits(len(ids))
+        check_context(len(ids), self.context)
         self._start("score")
-        rows = max(1, _BLOCK_BYTES // (4 * self.vocab))
-        for start in range(0, len(ids), rows):
-            fed = np.asarray([ids[start : start + rows]], np.int64)
+        for start in range(0, len(ids), self.rows):
+            fed = np.asarray([ids[start : start + self.rows]], np.int64)
             yield LogitBlock(start, self._infer(fed, start)[0].copy())
 
     def receipts(self) -> Mapping[str, str]:
@@ -115,18 +115,18 @@ class OpenVinoSession(Session):
         if self.compiled is None:
             self._start("generate")
         nodes = [node.get_rt_info() for node in self.compiled.get_runtime_model().get_ops()]
-        kinds = [_word(node, "layerType") for node in nodes]
+        kinds = [_rt_info(node, "layerType") for node in nodes]
         products = Counter(
-            f"{_word(node, 'primitiveType')} on {_word(node, 'runtimePrecision')}"
+            f"{_rt_info(node, 'primitiveType')} on {_rt_info(node, 'runtimePrecision')}"
             for node, kind in zip(nodes, kinds, strict=True)
             if kind == "FullyConnected"
         )
-        held = _constants(self.model)
-        cache = {self._property(f"{side}_CACHE_PRECISION") for side in ("KEY", "VALUE")}
+        weights = _weight_bytes(self.model)
+        cache = {self._property(f"{tensor}_CACHE_PRECISION") for tensor in ("KEY", "VALUE")}
         return {
             "kernel": ", ".join(f"{kind} x{count}" for kind, count in products.most_common()),
             "attention": f"ScaledDotProductAttention x{kinds.count('ScaledDotProductAttention')}",
-            "weight_dtype": ", ".join(f"{k} {v / held.total():.0%}" for k, v in held.most_common()),
+            "weight_dtype": ", ".join(f"{k} {v / weights.total():.0%}" for k, v in weights.most_common()),
             "compute_dtype": self._property("INFERENCE_PRECISION_HINT"),
             "kv_dtype": ", ".join(sorted(cache)),
             "dynamic_quantization_group": self._property("DYNAMIC_QUANTIZATION_GROUP_SIZE"),
@@ -145,8 +145,8 @@ class OpenVinoSession(Session):
         states = self.request.query_state() if self.request else ()
         size = self.compiled.get_property("KEY_CACHE_PRECISION").size if states else 0
         return {
-            "weights_bytes": _constants(self.model).total(),
-            "unread_bytes": _looked_up(self.model),
+            "weights_bytes": _weight_bytes(self.model).total(),
+            "unread_bytes": _unread_bytes(self.model),
             "kv_bytes": sum(state.state.size for state in states) * size,
         }
 
@@ -155,14 +155,14 @@ class OpenVinoSession(Session):
         import numpy as np
 
         batch, length = ids.shape
-        given = {
+        inputs = {
             "input_ids": ids,
             "attention_mask": np.ones((batch, past + length), np.int64),
             "position_ids": np.tile(np.arange(past, past + length, dtype=np.int64), (batch, 1)),
             "beam_idx": np.arange(batch, dtype=np.int32),
         }
-        given = {name: value for name, value in given.items() if name in self.inputs}
-        self.request.infer(given, share_inputs=True)
+        inputs = {name: value for name, value in inputs.items() if name in self.inputs}
+        self.request.infer(inputs, share_inputs=True)
         return self.request.get_tensor("logits").data
 
     def _start(self, use: str) -> None:
@@ -173,38 +173,34 @@ class OpenVinoSession(Session):
             self.request = self.compiled = None
             model = self.model.clone()
             if use == "generate":
-                _cut(model)
-            asked = _properties(self.options)
-            self.compiled = openvino.Core().compile_model(model, "CPU", asked)
-            for name, wanted in asked.items():
-                if (found := self._property(name)) != wanted:
-                    raise UserError(f"OpenVINO was asked for {name} {wanted} and took {found}")
+                _slice_last_position(model)
+            properties = _properties(self.options)
+            self.compiled = openvino.Core().compile_model(model, "CPU", properties)
+            for name, requested in properties.items():
+                if (actual := self._property(name)) != requested:
+                    raise UserError(f"OpenVINO was asked for {name} {requested} and took {actual}")
             self.request, self.use = self.compiled.create_infer_request(), use
         self.request.reset_state()
 
     def _property(self, name: str) -> str:
-        found = self.compiled.get_property(name)
-        return str(found.get_type_name() if hasattr(found, "get_type_name") else getattr(found, "name", found))
-
-    def _fits(self, tokens: int) -> None:
-        if tokens > self.context:
-            raise UserError(f"{tokens} tokens exceed the model's context of {self.context}: use fewer")
+        value = self.compiled.get_property(name)
+        return str(value.get_type_name() if hasattr(value, "get_type_name") else getattr(value, "name", value))
 
 
 def _properties(options: Options) -> dict[str, str]:
     """What the graph is compiled with; each is read back afterwards."""
-    dtype = _TYPES["float32" if options.dtype == "auto" else options.dtype]
-    kv = dtype if options.kv_dtype == "auto" else _TYPES[options.kv_dtype]
-    found = {
+    dtype = _PRECISIONS["float32" if options.dtype == "auto" else options.dtype]
+    kv = dtype if options.kv_dtype == "auto" else _PRECISIONS[options.kv_dtype]
+    properties = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": dtype,
         "KV_CACHE_PRECISION": kv,
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
     }
-    return {**found, "INFERENCE_NUM_THREADS": str(options.threads)} if options.threads else found
+    return {**properties, "INFERENCE_NUM_THREADS": str(options.threads)} if options.threads else properties
 
 
-def _cut(model: Any) -> None:
+def _slice_last_position(model: Any) -> None:
     """Let the head see the last position only, where the logits are a product with its weight and no more."""
     from openvino import opset13
 
@@ -215,42 +211,45 @@ def _cut(model: Any) -> None:
         head.input(0).replace_source_output(hidden.output(0))
 
 
-def _constants(model: Any) -> Counter[str]:
-    """Bytes by element type, those left out that only give a shape or a place."""
+def _weights(model: Any) -> list[Any]:
+    """The constants of a graph, without those that only give a shape or an index."""
+    constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
+    return [node for node in constants if _element_type(node) not in _INDEX_TYPES]
+
+
+def _element_type(node: Any) -> str:
+    return str(node.get_element_type().get_type_name())
+
+
+def _weight_bytes(model: Any) -> Counter[str]:
+    """Bytes of weights by element type."""
     sizes: Counter[str] = Counter()
-    for node in model.get_ops():
-        if node.get_type_name() == "Constant":
-            sizes[node.get_element_type().get_type_name()] += node.get_byte_size()
-    return Counter({kind: size for kind, size in sizes.items() if kind not in _SHAPES})
+    for node in _weights(model):
+        sizes[_element_type(node)] += node.get_byte_size()
+    return sizes
 
 
-def _looked_up(model: Any) -> int:
-    """Bytes of the constants that only rows are taken of: an embedding that is not the head as well."""
-    return sum(
-        node.get_byte_size()
-        for node in model.get_ops()
-        if node.get_type_name() == "Constant"
-        and node.get_element_type().get_type_name() not in _SHAPES
-        and _users(node) == {"Gather"}
-    )
+def _unread_bytes(model: Any) -> int:
+    """Bytes of the weights that only rows are taken of: an embedding that is not the head as well."""
+    return sum(node.get_byte_size() for node in _weights(model) if _users(node) == {"Gather"})
 
 
 def _users(node: Any) -> set[str]:
     """The kinds of nodes that a constant comes to, once it is unpacked."""
-    found: set[str] = set()
+    kinds: set[str] = set()
     for port in node.output(0).get_target_inputs():
         user = port.get_node()
-        found |= _users(user) if _fixed(user) else {user.get_type_name()}
-    return found
+        kinds |= _users(user) if _is_constant(user) else {user.get_type_name()}
+    return kinds
 
 
-def _fixed(node: Any) -> bool:
-    """Whether a node only unpacks constants."""
+def _is_constant(node: Any) -> bool:
+    """Whether a node is a constant, or only unpacks constants."""
     kind = node.get_type_name()
     if kind not in _UNPACKING:
         return bool(kind == "Constant")
-    return all(_fixed(node.input_value(place).get_node()) for place in range(len(node.inputs())))
+    return all(_is_constant(node.input_value(index).get_node()) for index in range(len(node.inputs())))
 
 
-def _word(info: Any, key: str) -> str:
+def _rt_info(info: Any, key: str) -> str:
     return str(info[key].astype(str)) if key in info else "unknown"

@@ -91,22 +91,22 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
 
 
 @contextmanager
-def open(  # noqa: A001  (the protocol's word)
+def open(  # noqa: A001  (the name of the hook)
     folder: Path, artifact: Artifact, options: Options, device: str
-) -> Iterator[TensorRTSession]:
+) -> Iterator[_Session]:
     """Load the model on the first GPU the process sees; UserError for files TensorRT-LLM cannot load."""
     del artifact
     model_folder.require_weights(folder)
     with _captured_output() as log:
         llm = _load(folder, options)
-    session = TensorRTSession(llm, options, device, log[0], _context(folder, options))
+    session = _Session(llm, options, device, log[0], _context(folder, options))
     try:
         yield session
     finally:
         llm.shutdown()
 
 
-class TensorRTSession(Session):
+class _Session(Session):
     """TensorRT-LLM's LLM with a loaded model, and what it said while it loaded."""
 
     def __init__(self, llm: Any, options: Options, device: str, log: str, context: int) -> None:

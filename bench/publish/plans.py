@@ -4,33 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 from bench.contract import wire
-from bench.contract.spec import Cell
-
-
-class Planned(Protocol):
-    """What is read of a planned round."""
-
-    @property
-    def cell(self) -> Cell: ...
-    @property
-    def order(self) -> int: ...
-    @property
-    def reason(self) -> str: ...
-
-
-class Apart(Protocol):
-    """What is read of a recipe and an engine that make no cell."""
-
-    @property
-    def engine(self) -> str: ...
-    @property
-    def format(self) -> str: ...
-    @property
-    def recipe(self) -> str: ...
+from bench.run.planned import PlannedRound, SkippedPair
 
 
 @dataclass(frozen=True)
@@ -45,45 +23,43 @@ class PlannedCell:
     to_run: int
 
 
-def cells(items: Sequence[Planned], todo: Sequence[Planned]) -> list[PlannedCell]:
+def cells(items: Sequence[PlannedRound], todo: Sequence[PlannedRound]) -> list[PlannedCell]:
     """Each cell once, in the suite's order. `todo` are the rounds without a record, refusals included."""
     rounds = Counter(item.order for item in items)
-    ahead = Counter(item.order for item in todo if not item.reason)
-    found = []
+    to_run = Counter(item.order for item in todo if not item.reason)
+    result = []
     for order, item in sorted({item.order: item for item in items}.items()):
-        status: Literal["recorded", "to run", "unsupported"] = "to run" if ahead[order] else "recorded"
+        status: Literal["recorded", "to run", "unsupported"] = "to run" if to_run[order] else "recorded"
         status = "unsupported" if item.reason else status
-        counts = (rounds[order], ahead[order])
-        found.append(PlannedCell(item.cell.title, item.cell.device, status, item.reason, *counts))
-    return found
+        title, device = item.cell.title, item.cell.device
+        result.append(PlannedCell(title, device, status, item.reason, rounds[order], to_run[order]))
+    return result
 
 
-def lines(items: Sequence[Planned], todo: Sequence[Planned], unpaired: Sequence[Apart] = ()) -> Iterator[str]:
+def lines(
+    items: Sequence[PlannedRound], todo: Sequence[PlannedRound], skipped: Sequence[SkippedPair] = ()
+) -> Iterator[str]:
     """One line per cell in the suite's order, one per engine and format it does not load, the totals."""
-    found = cells(items, todo)
-    width = max(len(cell.title) for cell in found)
-    for cell in found:
+    planned = cells(items, todo)
+    width = max(len(cell.title) for cell in planned)
+    for cell in planned:
         state = {
             "unsupported": f"unsupported: {cell.reason}",
             "recorded": f"recorded, {cell.rounds} rounds",
             "to run": f"to run, {cell.to_run} of {cell.rounds} rounds",
         }[cell.status]
         yield f"{cell.title:<{width}}  {cell.device:<7} {state}"
-    yield from _unpaired(unpaired)
-    to_run = sum(cell.to_run for cell in found)
-    against = sum(1 for cell in found if cell.reason)
-    yield f"{len(found)} cells, {len(items)} rounds: {to_run} to run, {against} cells unsupported"
-
-
-def as_json(suite: str, items: Sequence[Planned], todo: Sequence[Planned], unpaired: Sequence[Apart] = ()) -> str:
-    """The same for a program."""
-    apart = [{"engine": each.engine, "format": each.format, "recipe": each.recipe} for each in unpaired]
-    return wire.dumps({"suite": suite, "cells": cells(items, todo), "not_paired": apart}, indent=1)
-
-
-def _unpaired(pairs: Sequence[Apart]) -> Iterator[str]:
     recipes: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for pair in pairs:
+    for pair in skipped:
         recipes[pair.engine, pair.format].append(pair.recipe)
-    for (engine, kind), names in recipes.items():
-        yield f"not paired: {engine} does not load {kind} ({', '.join(names)})"
+    for (engine, artifact_format), names in recipes.items():
+        yield f"not paired: {engine} does not load {artifact_format} ({', '.join(names)})"
+    to_run, unsupported = sum(cell.to_run for cell in planned), sum(bool(cell.reason) for cell in planned)
+    yield f"{len(planned)} cells, {len(items)} rounds: {to_run} to run, {unsupported} cells unsupported"
+
+
+def as_json(
+    suite: str, items: Sequence[PlannedRound], todo: Sequence[PlannedRound], skipped: Sequence[SkippedPair] = ()
+) -> str:
+    """The same for a program."""
+    return wire.dumps({"suite": suite, "cells": cells(items, todo), "not_paired": list(map(asdict, skipped))}, indent=1)

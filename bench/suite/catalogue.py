@@ -16,17 +16,17 @@ _PACKAGES = {"engines": plugins.ENGINES, "methods": plugins.METHODS, "tasks": pl
 
 def lines(what: str) -> Iterator[str]:
     """One line per name, with its options and their defaults where it has any."""
-    found = listed(what)
-    width = max((len(each["name"]) for each in found), default=0)
-    for each in found:
-        if "options" in each:
-            options = ", ".join(f"{name}={value!r}" for name, value in each["options"].items())
-            yield f"{each['name']:<{width}} {each['about']}"
+    entries = listed(what)
+    width = max((len(entry["name"]) for entry in entries), default=0)
+    for entry in entries:
+        if "options" in entry:
+            options = ", ".join(f"{name}={value!r}" for name, value in entry["options"].items())
+            yield f"{entry['name']:<{width}} {entry['about']}"
             yield f"{'':<{width}} options: {options or 'none'}"
-        elif "steps" in each:
-            yield f"{each['name']:<{width}} {'; then '.join(map(_flat, each['steps'])) or 'no steps'}"
+        elif "steps" in entry:
+            yield f"{entry['name']:<{width}} {'; then '.join(map(_flat, entry['steps'])) or 'no steps'}"
         else:
-            yield f"{each['name']}  {each['about']}"
+            yield f"{entry['name']}  {entry['about']}"
 
 
 def listed(what: str) -> list[dict[str, Any]]:
@@ -38,12 +38,12 @@ def listed(what: str) -> list[dict[str, Any]]:
         return [{"name": name, "about": _first_comment(file.read_text())} for name, file in files.items()]
     if what == "recipes":
         return [{"name": name, "steps": list(steps)} for name, steps in config.named_recipes().items()]
-    found = []
+    entries = []
     for name in plugins.names(_PACKAGES[what]):
         module = plugins.load(_PACKAGES[what], name)
         options = {f.name: f.default for f in dataclasses.fields(module.Options)}
-        found.append({"name": name, "about": (module.__doc__ or "").splitlines()[0], "options": options})
-    return found
+        entries.append({"name": name, "about": (module.__doc__ or "").splitlines()[0], "options": options})
+    return entries
 
 
 def _flat(step: dict[str, object]) -> str:

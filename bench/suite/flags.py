@@ -36,10 +36,10 @@ def options(arguments: Sequence[str]) -> dict[str, Scalar]:
     return options
 
 
-def _typed(word: str) -> Scalar:
-    """The value as a suite file would read it: 4 is a number, true a truth value, stdlib a word."""
+def _typed(text: str) -> Scalar:
+    """The value as a suite file would read it: 4 is a number, true a truth value, stdlib a text."""
     try:
-        value = plain_yaml.load(word)
+        value = plain_yaml.load(text)
     except yaml.YAMLError:
-        return word
-    return value if isinstance(value, str | int | float | bool) else word
+        return text
+    return value if isinstance(value, str | int | float | bool) else text

@@ -47,11 +47,11 @@ def _enum(package: str) -> dict[str, Any]:
     return {"enum": list(plugins.names(package))}
 
 
-def _any_plugin(package: str, word: str, more: dict[str, Any]) -> dict[str, Any]:
-    """One object form per plugin of the package: its name under `word`, its options beside it."""
+def _any_plugin(package: str, key: str, more: dict[str, Any]) -> dict[str, Any]:
+    """One object form per plugin of the package: its name under `key`, its options beside it."""
     forms = []
     for name in plugins.names(package):
         options = TypeAdapter(plugins.load(package, name).Options).json_schema()
-        properties = {word: {"const": name}, **options.get("properties", {}), **more}
-        forms.append({"type": "object", "properties": properties, "required": [word], "additionalProperties": False})
+        properties = {key: {"const": name}, **options.get("properties", {}), **more}
+        forms.append({"type": "object", "properties": properties, "required": [key], "additionalProperties": False})
     return {"anyOf": forms}

@@ -15,8 +15,8 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's attribute)
         first: [
-            (tag, re.compile(f"(?!.*:){found.pattern}", found.flags)) if tag in _NUMBERS else (tag, found)
-            for tag, found in resolvers
+            (tag, re.compile(f"(?!.*:){resolver.pattern}", resolver.flags)) if tag in _NUMBERS else (tag, resolver)
+            for tag, resolver in resolvers
         ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

@@ -123,7 +123,6 @@ def build_requests(options: Options, folder: Path, context: int, out: Path) -> M
 
 def evaluate(session: Session, options: Options, folder: Path, reference: Path | None) -> Mapping[str, Any]:
     """Replies: per pair its log-probability (nats) and whether it is greedy, per prompt the generated ids."""
-    del options, folder
     if reference is None:
         raise UserError("lm_eval needs requests that were built before: run it from a suite, or by python -m eval")
     requests = json.loads((reference / _REQUESTS).read_text(encoding="utf-8"))

@@ -62,7 +62,6 @@ def evaluate(session: Session, options: Options, folder: Path, reference: Path |
     UserError when the context is longer than the model's or than the text, when the artifact was calibrated on
     the text, or when logits are not finite.
     """
-    del reference
     text = windows.cut(session, _scope(options), folder)
     nlls = []
     for window in text.windows:

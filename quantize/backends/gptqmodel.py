@@ -40,6 +40,12 @@ def unsupported_reason(source: Source, hardware: Hardware, options: Any) -> str 
     return None
 
 
+def weight_bits(options: Any) -> float:
+    """Of a linear weight: each group has a 16-bit scale and a packed zero point."""
+    bits: int = options.bits
+    return bits + ((16 + bits) / options.group_size if options.group_size > 0 else 0.0)
+
+
 def run(
     folder: Path,
     out: Path,

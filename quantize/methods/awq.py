@@ -20,6 +20,7 @@ ENV = "hf"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "awq"
+weight_bits = gptqmodel.weight_bits
 OPTIONS_SINCE = frozenset({"backend"})
 
 
@@ -55,11 +56,6 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     if options.backend == "autoawq":
         reason = autoawq.unsupported_reason(hardware, options.group_size, symmetric=options.symmetric)
     return reason or gptqmodel.unsupported_reason(source, hardware, options)
-
-
-def weight_bits(options: Options) -> float:
-    """Each group has a 16-bit scale and a packed zero point."""
-    return options.bits + ((16 + options.bits) / options.group_size if options.group_size > 0 else 0.0)
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

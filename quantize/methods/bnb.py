@@ -34,7 +34,6 @@ class Options:
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    del source, hardware
     if options.type == "int8" and options.double_quant:
         return "double_quant is for the scales of nf4 and fp4; int8 has none of that kind"
     return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
@@ -25,29 +25,16 @@ PATHS = ("teacher",)
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(training.Plan):
     """`teacher`: a model folder, of the student's vocabulary; none: the model the recipe began with.
 
-    `alpha`: the share of the divergence in the loss, the rest is cross entropy. `tokens` of the corpus's
-    training split, in batches of `batch` windows of `length`. `warmup`: a share of the steps. Zeros of a
-    pruned layer stay zero.
+    The rest as of training.Plan. Zeros of a pruned layer stay zero.
     """
 
     teacher: str = ""
-    alpha: float = 1.0
-    temperature: float = 1.0
-    corpus: str = "stdlib"
-    tokens: int = 65536
-    length: int = 256
-    batch: int = 8
-    learning_rate: float = 1e-3
-    warmup: float = 0.1
-    seed: int = 0
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    del hardware
     if options.teacher:
         try:
             teacher = model_folder.read_config(_folder(options.teacher))
@@ -55,16 +42,15 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
             return f"teacher: {error}"
         if source.config and (reason := _mismatch(source.config, teacher)):
             return reason
-    return training.unsupported_reason(training.plan(options), source)
+    return training.unsupported_reason(options, source)
 
 
 def train(folder: Path, teacher: Path, options: Options, out: Path, device: str, work: Path) -> Mapping[str, Any]:
     """Train the model in `folder`; every weight of it, the embedding too."""
-    plan = training.plan(options)
-    windows = training.text(folder, plan)
+    windows = training.text(folder, options)
     model = transformer.load(folder, device)
     guide = transformer.load(_folder(options.teacher) if options.teacher else teacher, device)
-    facts = training.run(model, guide if plan.alpha > 0 else None, plan, windows, device, work)
+    facts = training.run(model, guide if options.alpha > 0 else None, options, windows, device, work)
     transformer.save(model, folder, out, options.dtype)
     windows.write(out)
     return {**windows.facts(), **facts}

@@ -49,7 +49,6 @@ class Options:
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    del hardware
     if options.imatrix and options.type in _FLOATS:
         return f"an importance matrix has no effect on {options.type}, which rounds no weight: set imatrix: false"
     if not options.imatrix and options.type in _NEEDS_IMATRIX:

@@ -19,6 +19,7 @@ ENV = "hf"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "gptq"
+weight_bits = gptqmodel.weight_bits
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,6 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     if not reason and options.backend == "auto-gptq":
         reason = autogptq.unsupported_reason(hardware, act_group_aware=options.act_group_aware)
     return reason or gptqmodel.unsupported_reason(source, hardware, options)
-
-
-def weight_bits(options: Options) -> float:
-    """Each group has a 16-bit scale and a packed zero point."""
-    return options.bits + ((16 + options.bits) / options.group_size if options.group_size > 0 else 0.0)
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

@@ -48,7 +48,6 @@ class Options:
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    del hardware
     if not 0 <= options.smoothing <= 1:
         return f"smoothing {options.smoothing} is not between 0 and 1"
     return (

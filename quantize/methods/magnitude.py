@@ -34,7 +34,6 @@ class Options:
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    del hardware
     if options.scope == "global" and options.pattern != "unstructured":
         return f"pattern {options.pattern} applies within each layer: leave scope at layer"
     return pruning.unsupported_reason(source, options.sparsity, options.pattern)

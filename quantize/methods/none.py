@@ -34,13 +34,11 @@ class Options:
 
 
 def is_lossless(options: Options) -> bool:
-    del options
     return True
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Rewrite every weight file; UserError for a pickle and for a number that the type cannot hold."""
-    del device
     config = model_folder.read_config(folder)
     dtype = model_folder.stored_dtype(config) if options.dtype == "auto" else options.dtype
     types: dict[str, int] = {}

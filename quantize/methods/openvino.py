@@ -39,7 +39,6 @@ class Options:
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    del hardware
     return option_checks.group_size(source, options.group_size) if options.type == "int4" else None
 
 
@@ -60,7 +59,6 @@ def is_lossless(options: Options) -> bool:
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Export a Hugging Face folder in 32 bits, or compress the graph that `folder` holds."""
-    del device
     facts = _compress(folder, options, out) if (folder / _MODEL).is_file() else _export(folder, out)
     checkpoint.copy_settings(folder, out)
     checkpoint.write_config(out, model_folder.read_config(folder))

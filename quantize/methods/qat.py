@@ -25,30 +25,20 @@ WRITES = "torchao"
 
 
 @dataclass(frozen=True)
-class Options:
-    """`scheme`, `bits`, `group_size` as of method torchao; `alpha` to `warmup` as of method distill."""
+class Options(training.Plan):
+    """`scheme`, `bits`, `group_size` as of method torchao; the rest as of training.Plan."""
 
     scheme: Literal["intx-weight-only", "int8-dynamic-intx"] = "intx-weight-only"
     bits: Literal[2, 3, 4, 5, 6, 7, 8] = 4
     group_size: int = 64
-    alpha: float = 1.0
-    temperature: float = 1.0
-    corpus: str = "stdlib"
-    tokens: int = 65536
-    length: int = 256
-    batch: int = 8
     learning_rate: float = 3e-4
-    warmup: float = 0.1
-    seed: int = 0
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    del hardware
     group = options.group_size
     if group < 1 and group != -1:
         return f"group_size {group} is not at least 1, nor -1 for a scale per output"
-    return option_checks.any_group(source, group) or training.unsupported_reason(training.plan(options), source)
+    return option_checks.any_group(source, group) or training.unsupported_reason(options, source)
 
 
 def weight_bits(options: Options) -> float:
@@ -59,13 +49,12 @@ def train(folder: Path, teacher: Path, options: Options, out: Path, device: str,
     """Train every weight with the linear layers' fake-quantized, then quantize those layers."""
     import torch
 
-    plan = training.plan(options)
-    windows = training.text(folder, plan)
+    windows = training.text(folder, options)
     model = transformer.load(folder, device)
-    guide = transformer.load(teacher, device) if plan.alpha > 0 else None
+    guide = transformer.load(teacher, device) if options.alpha > 0 else None
     config = torchao.base_config(options.scheme, options.bits, options.group_size)
     torchao.prepare(model, config, torchao.layer_filter(model, options.scheme, options.group_size))
-    facts = training.run(model, guide, plan, windows, device, work)
+    facts = training.run(model, guide, options, windows, device, work)
     began = time.perf_counter()
     if options.dtype != "auto":
         model = model.to(getattr(torch, options.dtype))

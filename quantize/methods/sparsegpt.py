@@ -40,7 +40,6 @@ class Options:
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    del hardware
     return (
         option_checks.damp_percent(options.damp_percent)
         or option_checks.batch_size(options.batch_size)

@@ -47,7 +47,6 @@ class Options:
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    del hardware
     if not 0 < options.share < 1:
         return f"share {options.share:g} is the share of the {options.what} to remove: more than 0, less than 1"
     if options.multiple_of < 1:

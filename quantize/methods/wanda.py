@@ -33,7 +33,6 @@ class Options:
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    del hardware
     reason = pruning.unsupported_reason(source, options.sparsity, options.pattern)
     return reason or option_checks.sample_length(source, options.length)
 

@@ -44,7 +44,7 @@ def _hardware(device: str = "cpu", isa: tuple[str, ...] = ()) -> Hardware:
 
 
 @pytest.fixture(scope="module")
-def made() -> dict[str, BuiltArtifact]:
+def built() -> dict[str, BuiltArtifact]:
     """An artifact of each kind, from the cache where it is there."""
     hardware, resolved = machine.detect("cpu"), resolve.resolve(Model(str(_DEMO)), fetch=False)
     found = {}
@@ -60,10 +60,10 @@ def _whole(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def checks(made: dict[str, BuiltArtifact], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def checks(built: dict[str, BuiltArtifact], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What openvino_checks.py saw in the environment."""
     env = environment.ensure("openvino", _quiet)
-    script, folders = (_ROOT / "tests/engines/openvino_checks.py", [made[n].folder for n in ("float32", "int4")])
+    script, folders = (_ROOT / "tests/engines/openvino_checks.py", [built[n].folder for n in ("float32", "int4")])
     done = subprocess.run(
         [env.python, script, _DEMO, *folders],
         env={**os.environ, **env.variables, "PYTHONPATH": str(_ROOT)},
@@ -118,14 +118,14 @@ def test_every_type_is_made_from_one_graph() -> None:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("name", _BITS)
-def test_every_linear_layer_is_stored_in_so_many_bits(made: dict[str, BuiltArtifact], name: str) -> None:
+def test_every_linear_layer_is_stored_in_so_many_bits(built: dict[str, BuiltArtifact], name: str) -> None:
     """By the audit of the files, under the names of the model it was made from, the head being tied."""
-    found = made[name].artifact.audit
+    found = built[name].artifact.audit
     least, most = _BITS[name]
 
     assert least <= found.bits_per_weight <= most
     assert found.quantized_fraction == (0.0 if name.startswith("float") else 1.0)
-    assert found.linear_parameters == made["float32"].artifact.audit.linear_parameters == 3932160
+    assert found.linear_parameters == built["float32"].artifact.audit.linear_parameters == 3932160
     assert found.tied_head
     assert found.notes == ()
 
@@ -141,7 +141,7 @@ def test_32_bits_score_as_transformers_does(checks: Any) -> None:
 def test_logits_in_pieces_are_those_of_the_whole(checks: Any) -> None:
     """Each piece sees those before it, through the KV cache in the state."""
     assert checks["pieces"] == [[0, 100], [100, 100], [200, 56]]
-    assert checks["apart"] < 1e-3
+    assert checks["difference"] < 1e-3
 
 
 @pytest.mark.engine
@@ -164,12 +164,12 @@ def test_receipts_are_the_compiled_graphs(checks: Any) -> None:
 
 
 @pytest.mark.engine
-def test_memory_is_the_graphs_constants_and_the_state(checks: Any, made: dict[str, BuiltArtifact]) -> None:
+def test_memory_is_the_graphs_constants_and_the_state(checks: Any, built: dict[str, BuiltArtifact]) -> None:
     """Of two sequences, by 5 layers of keys and values of 2 x 64 in 32 bits."""
-    weights = made["float32"].artifact.audit.weight_bytes
+    weights = built["float32"].artifact.audit.weight_bytes
 
     assert checks["memory"]["weights_bytes"] == pytest.approx(weights, rel=0.01)
-    assert checks["memory"]["kv_bytes"] == 2 * checks["cached"] * 5 * 2 * 2 * 64 * 4
+    assert checks["memory"]["kv_bytes"] == 2 * checks["kv_tokens"] * 5 * 2 * 2 * 64 * 4
 
 
 @pytest.mark.engine
@@ -178,7 +178,7 @@ def test_a_kv_cache_in_8_bits_is_asked_for_and_told(checks: Any) -> None:
     rounded = checks["rounded"]
 
     assert (rounded["receipts"]["kv_dtype"], rounded["receipts"]["threads"]) == ("u8", "2")
-    assert 0 < rounded["apart"] < 2
+    assert 0 < rounded["difference"] < 2
     assert rounded["kv_bytes"] == 256 * 5 * 2 * 2 * 64
 
 

@@ -207,7 +207,7 @@ def test_what_cannot_run_is_told_once(command: Command, tmp_path: Path) -> None:
     done = command("bench", "run", _suite(tmp_path, "[{name: fake, only_batch: 3}]", rounds=3))
 
     assert [line for line in _lines(done) if line.startswith("[")] == [
-        f"[1/3] 0:00 {_CELL} round 1 unsupported: the fake engine was told to run batch 3 only"
+        f"[1/3] 0:00 {_CELL} round 1 unsupported: the fake engine runs batch 3 only"
     ]
     assert "Rounds: 3 unsupported" in done.stderr
 

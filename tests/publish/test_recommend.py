@@ -119,16 +119,16 @@ def test_what_cannot_be_judged_is_one_sentence() -> None:
     """No records, two devices, no such workload, energy that nobody measured, a size that is none."""
     with pytest.raises(UserError, match="no records of the suite s"):
         of_device([], "s", "")
-    with pytest.raises(UserError, match="say --device: gpu, cpu"):
+    with pytest.raises(UserError, match="choose one with --device, of gpu, cpu"):
         of_device([*ROWS, row("x", 1, 1, 1, device="cpu")], "s", "")
-    with pytest.raises(UserError, match="there are: closed-c8"):
+    with pytest.raises(UserError, match="choose of closed-c8"):
         workload_of(ROWS, "open", Wish())
-    with pytest.raises(UserError, match="no workload tells net J/output token"):
+    with pytest.raises(UserError, match="no workload measures net J/output token"):
         workload_of(ROWS, "", Wish("energy"))
-    with pytest.raises(UserError, match="closed-c8 does not tell net J/output token; none of"):
+    with pytest.raises(UserError, match="closed-c8 does not measure net J/output token: no workload of"):
         workload_of(ROWS, _LOAD, Wish("energy"))
-    with pytest.raises(UserError, match="2 workloads tell output tok/s; say which with --workload: a, closed-c8"):
+    with pytest.raises(UserError, match=r"2 workloads measure output tok/s: choose one .* of a, closed-c8"):
         workload_of([replace(r, workloads={**r.workloads, "a": r.workloads[_LOAD]}) for r in ROWS], "", Wish())
-    with pytest.raises(UserError, match="'much' is no size"):
+    with pytest.raises(UserError, match="invalid size 'much'"):
         size_bytes("much")
     assert [size_bytes(text) for text in ("16GiB", "500 MiB", "2GB", "8e9")] == [2**34, 500 * 2**20, 2e9, 8e9]

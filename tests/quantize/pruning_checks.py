@@ -114,8 +114,7 @@ def _cut(demo: Path, what: surgery.What, units: Sequence[Sequence[int]]) -> floa
 
 def _trained(demo: Path, pruned: Path, out: Path) -> dict[str, Any]:
     """Distillation without a break, broken off and resumed, and without a teacher."""
-    plan = training.plan(TRAINED)
-    windows = training.text(pruned, plan)
+    windows = training.text(pruned, TRAINED)
     guide = transformer.load(demo, "cpu")
 
     def run(name: str, plan: training.Plan, teacher: Any, stop: int = 0) -> tuple[Any, dict[str, Any]]:
@@ -131,13 +130,13 @@ def _trained(demo: Path, pruned: Path, out: Path) -> dict[str, Any]:
         raise AssertionError("it was to be interrupted")
 
     training._SAVE_EVERY_S, training._SAVE_SHARE = 0.0, 1e9  # after every step
-    straight, facts = run("straight", plan, guide)
-    run("broken", plan, guide, stop=5)
-    resumed, again = run("broken", plan, guide)
-    _, tuned = run("tuned", replace(plan, alpha=0.0), None)
+    straight, facts = run("straight", TRAINED, guide)
+    run("broken", TRAINED, guide, stop=5)
+    resumed, again = run("broken", TRAINED, guide)
+    _, tuned = run("tuned", replace(TRAINED, alpha=0.0), None)
     ids = _ids(demo)[:8]
     with torch.no_grad():
-        apart = [float(training._loss(m, guide, ids, plan)) for m in (transformer.load(pruned, "cpu"), straight)]
+        apart = [float(training._loss(m, guide, ids, TRAINED)) for m in (transformer.load(pruned, "cpu"), straight)]
     return {
         "curve": [loss for _, loss in facts["loss_curve"]],
         "divergence": apart,

@@ -77,7 +77,7 @@ def measured() -> CalibrationSet:
 
 def test_cpu_cells_that_were_left_out_are_predicted_from_the_others(measured: CalibrationSet) -> None:
     """Within half for most of them; the error is printed beside every prediction."""
-    said = list(predictions.said(measured, "l4"))
+    said = list(predictions.caveats(measured, "l4"))
 
     assert len(measured.steps) >= 8
     assert not measured.on_gpu

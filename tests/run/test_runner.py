@@ -93,9 +93,9 @@ def test_what_is_known_beforehand_is_unsupported(command: Command, tmp_path: Pat
     """A reason known before anything runs is recorded as such, and shown by plan and table."""
     suite = _suite(tmp_path, "[{name: fake, only_batch: 3}]", rounds=1)
 
-    assert "unsupported: the fake engine was told" in command("bench", "plan", suite).stdout
+    assert "unsupported: the fake engine runs" in command("bench", "plan", suite).stdout
     assert "1 unsupported" in command("bench", "run", suite).stderr
-    assert "told to run batch 3 only" in command("bench", "table", suite).stdout
+    assert "runs batch 3 only" in command("bench", "table", suite).stdout
 
 
 def test_a_prompt_longer_than_the_context_is_refused(command: Command, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def _no_flash(hardware: Hardware, dtype: str) -> str | None:
 
 
 @contextmanager
-def open(  # noqa: A001  (the protocol's word)
+def open(  # noqa: A001  (the name of the hook)
     folder: Path, artifact: Artifact, options: Options, device: str
 ) -> Iterator[HfSession]:
     """Load the weights onto `device` ("cpu", "cuda", "cuda:N"); UserError for unfit files, no such device."""

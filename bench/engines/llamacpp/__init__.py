@@ -44,7 +44,7 @@ def may_offload(options: Options) -> bool:
 
 
 @contextmanager
-def open(  # noqa: A001  (the protocol's word)
+def open(  # noqa: A001  (the name of the hook)
     folder: Path, artifact: Artifact, options: Options, device: str
 ) -> Iterator[LlamaSession]:
     """Load the GGUF file that `folder` is or holds; UserError when it, or the GPU asked for, is not there."""

@@ -88,7 +88,7 @@ def _unsupported_by_cpu(artifact_format: str, isa: Sequence[str], *, packed: boo
 
 
 @contextmanager
-def open(  # noqa: A001  (the protocol's word)
+def open(  # noqa: A001  (the name of the hook)
     folder: Path, artifact: Artifact, options: Options, device: str
 ) -> Iterator[VllmSession]:
     """Start vLLM's engine in this process; UserError for files it cannot load, and for the wrong build."""

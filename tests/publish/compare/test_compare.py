@@ -328,7 +328,7 @@ def test_two_commits_are_read_from_git_and_the_checkout_stays(tmp_path: Path, co
     assert (one["what"], one["metric"], one["verdict"]) == ("one", "tpot_s", "worse")
     assert one["ratio"]["value"] == pytest.approx(8.0)
     assert [cell_["what"] for cell_ in data["same_records"]] == ["two"]
-    assert "r9.json is no record" in done.stderr
+    assert "r9.json is not a record" in done.stderr
     assert str(tmp_path) not in done.stdout
     same = command("bench", "compare", "HEAD", "commit:before~0", "--results", str(root), "--only", "two")
     assert (same.returncode, "very same records of them: 1 cell" in same.stdout) == (0, True)

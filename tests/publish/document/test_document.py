@@ -124,7 +124,7 @@ def test_a_claim_may_hold_figures(tmp_path: Path) -> None:
         ("valeu s/nf4/hf/offline* tpot_s", "unknown command 'valeu': did you mean 'value'?"),
         ("value 'x", "check its quotes"),
         ("table s/*/*", "expected: table"),
-        ("pick s offline-b9", "no record of the workload offline-b9"),
+        ("pick s offline-b9", "no records of the workload offline-b9"),
         ("pick s offline-b1 min-recovery=high", "invalid min-recovery=high: expected a number"),
     ],
 )
