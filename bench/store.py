@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import hashlib
 import io
@@ -51,48 +50,40 @@ class Store:
         return self.root.joinpath(*map(safe_name, parts), f"r{result.round}.json")
 
     def put(self, result: Result, traces: Sequence[RequestTrace] = (), items: Sequence[Sequence[Any]] = ()) -> Path:
-        """Write a record, replacing the one at its path; what is kept beside it is on disk before it is."""
+        """Write a record, replacing the one at its path; its traces and items are on disk before it is."""
         path = self.path(result)
         path.parent.mkdir(parents=True, exist_ok=True)
         attached = {
-            "traces": [wire.dumps(_microseconds(dataclasses.asdict(trace))) for trace in traces],
+            "traces": [wire.dumps(_microseconds(trace)) for trace in traces],
             "items": [wire.dumps(wire.rounded(wire.plain(item))) for item in items],
         }
         for name, lines in attached.items():
             if lines:
-                wire.write(_beside(path, name), _packed(result, lines))
+                wire.write(_attachment(path, name), _packed(result, lines))
         wire.write(path, wire.dumps(wire.rounded(wire.plain(result)), indent=1) + "\n")
         for name, lines in attached.items():
             if not lines:
-                _beside(path, name).unlink(missing_ok=True)
+                _attachment(path, name).unlink(missing_ok=True)
         self.put_machine(result.hardware)
         return path
 
     def put_machine(self, hardware: Hardware) -> None:
-        """Describe the device in its folder; written when it is not there or says something else."""
-        path = self.root / safe_name(hardware.slug) / "machine.json"
-        text = wire.dumps(hardware, indent=1) + "\n"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            wire.write(path, text)
+        """Describe the device in its folder."""
+        _update(self.root / safe_name(hardware.slug) / "machine.json", wire.dumps(hardware, indent=1) + "\n")
 
     def put_ceiling(self, hardware: Hardware, ceiling: Ceiling) -> None:
-        """Keep what was measured of the device in its folder; written when it is not there or differs."""
-        path = self._ceiling(hardware)
-        text = wire.dumps(wire.rounded(wire.plain(ceiling)), indent=1) + "\n"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            wire.write(path, text)
+        """Record the measured ceiling of the device in its folder."""
+        _update(self._ceiling(hardware), wire.dumps(wire.rounded(wire.plain(ceiling)), indent=1) + "\n")
 
     def ceiling(self, hardware: Hardware) -> Ceiling | None:
-        """What was measured of the device; None where nothing was, and for a file that is not ours."""
+        """The measured ceiling of the device; None where there is none, or no valid one."""
         try:
             return TypeAdapter(Ceiling).validate_json(self._ceiling(hardware).read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
 
     def get(self, path: Path) -> Result | None:
-        """The record at a path; None where there is none. UserError for a file that is not one of ours."""
+        """The record at a path; None where there is no file. UserError for a file that is no record."""
         try:
             text = path.read_bytes()
         except FileNotFoundError:
@@ -100,7 +91,7 @@ class Store:
         return parsed(path, text)
 
     def find(self, like: Result) -> Result | None:
-        """The record that stands where this one would be put."""
+        """The record at the path of this one."""
         return self.get(self.path(like))
 
     def all(self, pattern: str = "*") -> Iterator[Result]:
@@ -121,15 +112,12 @@ class Store:
                     yield record
 
     def traces(self, path: Path) -> tuple[RequestTrace, ...]:
-        """The traces of the record at `path`; empty where none were kept.
-
-        UserError where the file is damaged or belongs to another record than the one that stands there now.
-        """
+        """The traces of the record at `path`, if any; UserError for a damaged file, or one of another record."""
         lines = self._lines(path, "traces")
         try:
             return tuple(map(_trace, lines))
         except (KeyError, TypeError) as error:
-            raise UserError(f"{_beside(path, 'traces')} {_DAMAGED}") from error
+            raise UserError(f"{_attachment(path, 'traces')} {_DAMAGED}") from error
 
     def items(self, path: Path) -> tuple[dict[str, Any], ...]:
         """The items of a task's record, as `traces` has requests: columns by name."""
@@ -140,17 +128,17 @@ class Store:
         return self.root / safe_name(hardware.slug) / "ceiling.json"
 
     def _lines(self, path: Path, name: str) -> list[Any]:
-        beside = _beside(path, name)
-        if not beside.exists():
+        attachment = _attachment(path, name)
+        if not attachment.exists():
             return []
         try:
-            head, *lines = map(json.loads, gzip.decompress(beside.read_bytes()).decode().splitlines())
+            head, *lines = map(json.loads, gzip.decompress(attachment.read_bytes()).decode().splitlines())
             digest = head["digest"]
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{beside} {_DAMAGED}") from error
+            raise UserError(f"{attachment} {_DAMAGED}") from error
         record = self.get(path)
         if record is None or record.digest != digest:
-            raise UserError(f"{beside} belongs to another record; delete it and run the cell again")
+            raise UserError(f"{attachment} belongs to another record; delete it and run the cell again")
         return lines
 
 
@@ -172,7 +160,7 @@ def is_record(path: Path) -> bool:
 
 
 def parsed(path: Path, text: bytes) -> Result:
-    """The record that the bytes are; UserError, which names the path, where they are none of ours."""
+    """The record in the bytes; UserError, which names the path, where there is none."""
     try:
         record = _adapter().validate_json(text)
     except ValidationError as error:
@@ -196,7 +184,7 @@ def _records(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _beside(path: Path, name: str) -> Path:
+def _attachment(path: Path, name: str) -> Path:
     return path.with_name(f"{path.stem}.{name}.jsonl.gz")
 
 
@@ -210,26 +198,25 @@ def _packed(result: Result, lines: Sequence[str]) -> bytes:
 
 
 def _trace(line: dict[str, Any]) -> RequestTrace:
-    """What `wire.build` would make of it, in a tenth of the time: reports read tens of thousands."""
+    """As `wire.build`, in a tenth of the time: reports read tens of thousands."""
     stamps = {key: tuple(line[key]) for key in ("token_s", "event_tokens")}
     return RequestTrace(**{**line, **stamps})
 
 
-def _microseconds(value: Any) -> Any:
-    """Times in a trace keep microseconds.
+def _microseconds(trace: RequestTrace) -> Any:
+    """The trace's JSON form, times to the microsecond: six digits, as in records, are too few for an ITL late on."""
+    return json.loads(wire.dumps(trace), parse_float=lambda text: round(float(text), 6))
 
-    Six significant digits, as in records, would leave 0.1 ms of a time late in the window: more than an ITL
-    can bear.
-    """
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, dict):
-        return {k: _microseconds(v) for k, v in value.items()}
-    return [_microseconds(v) for v in value] if isinstance(value, list | tuple) else value
+
+def _update(path: Path, text: str) -> None:
+    """Write the text unless the file has it already."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wire.write(path, text)
 
 
 def _fault(text: bytes, error: ValidationError) -> str:
-    """What is wrong, in a clause: another schema if the file says so, else the first field that is off."""
+    """What is wrong: another schema, else the first invalid field."""
     try:
         schema = json.loads(text)["schema"]
     except (ValueError, KeyError, TypeError):

@@ -31,9 +31,9 @@ def guarded(command: Callable[[], Any]) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
-        what = "is read-only" if error.errno == errno.EROFS else "has no space left"
+        state = "is read-only" if error.errno == errno.EROFS else "has no space left"
         _stop(
-            f"the disk {what}{f' ({error.filename})' if error.filename else ''}; free some, or move the "
+            f"the disk {state}{f' ({error.filename})' if error.filename else ''}; free some, or move the "
             "cache with LLM_BENCH_CACHE; what was recorded is kept"
         )
 

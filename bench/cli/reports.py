@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,18 +29,13 @@ def report(
     gc.disable()  # thousands of records are millions of objects that live to the end: a fifth of the time
     try:
         if check:
-            _refuse(reports.stale(results, document or ()))
+            if stale := ", ".join(map(str, reports.stale(results, document or ()))):
+                raise UserError(f"not what the records say: {stale}; write them with: python -m bench report")
         else:
             for path in reports.write(results, document or ()):
                 typer.echo(str(path))
     finally:
         gc.enable()
-
-
-def _refuse(stale: Sequence[Path]) -> None:
-    if stale:
-        names = ", ".join(map(str, stale))
-        raise UserError(f"not what the records say: {names}; write them with: python -m bench report")
 
 
 @app.command()
@@ -91,7 +85,7 @@ def compare(
     engine: EngineName = "",
     recipe: Annotated[str, typer.Option(metavar="GLOB", help="Only this recipe.")] = "",
     results: Results = RESULTS,
-    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Put two recipes, engines, devices, commits or folders side by side: ratios, and which are noise."""
     from bench.publish.compare import report as comparison_report
@@ -126,13 +120,12 @@ def predict(
     from bench.store import Store
     from bench.suite import config
 
-    asked = config.load_suite(suite, overrides or ())
     measured = predictor.calibration_set(Store(results).all())
-    found = predictor.predict(asked, gpu, measured, only=only, engine=engine)
+    cells = predictor.predict(config.load_suite(suite, overrides or ()), gpu, measured, only=only, engine=engine)
     if as_json:
-        typer.echo(predictions.as_json(found, measured, gpu), nl=False)
+        typer.echo(predictions.as_json(cells, measured, gpu), nl=False)
         return
-    sections, reasons = predictions.sections(found)
+    sections, reasons = predictions.sections(cells)
     typer.echo(render.text(sections, width()), nl=False)
     for line in (*reasons, *predictions.caveats(measured, gpu)):
         typer.echo(line)

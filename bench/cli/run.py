@@ -61,6 +61,7 @@ def run(
     if dry_run:
         plan(suite, only, engine, device, rounds, overrides, results, retry, as_json)
         return
+    from bench import paths
     from bench.progress.progress import Progress
     from bench.publish import headline
     from bench.run import runner
@@ -72,19 +73,20 @@ def run(
         planned = _plan(suite, only, engine, device, rounds, overrides, fetch=progress.doing)
         store = Store(results)
         tally = runner.run(planned, store, progress, retry_failed=retry == "failed")
-    folders, spent_s = _record_folders(results, planned), progress.elapsed_s
+    slugs = dict.fromkeys(artifact.hardware.slug for artifact in planned.artifacts)
+    folders = [str(results / slug / planned.suite.name) for slug in slugs]
     summary = {
         "rounds": {"ok": 0, "failed": 0, "unsupported": 0, **tally.done, "kept": tally.recorded},
-        "time_s": round(spent_s, 1),
+        "time_s": round(progress.elapsed_s, 1),
         "records": folders,
     }
     _table(store, planned, "json" if as_json else format, summary if as_json else None)
     if not quiet:
-        counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.done.items()))
-        ran = counts or "nothing left to run"
+        ran = ", ".join(f"{n} {status}" for status, n in sorted(tally.done.items())) or "nothing left to run"
         say(f"Rounds: {ran}; {tally.recorded} recorded before. Time: {progress.elapsed}. Records: {', '.join(folders)}")
     if tally.done["failed"]:
-        say(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {_log()}")
+        log = paths.cache() / "logs" / "last-worker.log"
+        say(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {log}")
 
 
 @app.command()
@@ -141,7 +143,7 @@ def _plan(
     *,
     fetch: Callable[[str], None] | None,
 ) -> Plan:
-    """The plan. A missing model is downloaded if `fetch` is given, which is told of the progress."""
+    """The plan. With `fetch`, which reports the progress, a missing model is downloaded."""
     from dataclasses import replace
 
     from bench.run import plan as planner
@@ -173,14 +175,3 @@ def _table(store: Store, planned: Plan | None, format: TableFormat, summary: Map
     typer.echo(text if summary is None else json.dumps({**summary, "table": json.loads(text)}, indent=1))
     for problem in store.problems:
         say(f"warning: {problem}")
-
-
-def _record_folders(results: Path, planned: Plan) -> list[str]:
-    slugs = dict.fromkeys(m.hardware.slug for m in planned.artifacts)
-    return [str(results / slug / planned.suite.name) for slug in slugs]
-
-
-def _log() -> Path:
-    from bench import paths
-
-    return paths.cache() / "logs" / "last-worker.log"

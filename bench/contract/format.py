@@ -60,14 +60,11 @@ class Format(Protocol):
 
         UserError when one is missing, and when a folder holds more than one model.
         """
-        raise NotImplementedError
 
     @required_if(lambda plugin: bool(plugin.SUFFIX))
     def several_models(self, names: Sequence[str]) -> str:
         """A phrase for files of these names where they are more than one model; "" where they are one."""
-        raise NotImplementedError
 
     @required_if(lambda plugin: bool(plugin.TOKENIZER_ENV))
     def tokenizer(self, folder: Path, out: Path) -> None:
         """Write the tokenizer of the model, as files that Transformers reads, into `out`. Runs in TOKENIZER_ENV."""
-        raise NotImplementedError

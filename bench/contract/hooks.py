@@ -96,12 +96,9 @@ class Session(Protocol):
     """A loaded model in one engine, whose class inherits `encode` where the weights have no tokenizer with them."""
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
-        """Greedy decoding of a static batch of equally long prompts, EOS ignored.
+        """Greedy decoding of a static batch of equally long prompts, EOS ignored: exactly `new_tokens` steps.
 
-        Exactly `new_tokens` steps.
-
-        Each step is stamped by the engine after its device sync, so a step may be yielded later than it was
-        made.
+        The engine stamps each step after its device sync; it may be yielded later.
         """
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
@@ -119,14 +116,14 @@ class Session(Protocol):
         raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
 
     def receipts(self) -> Mapping[str, str]:
-        """Kernel, weight dtype, compute dtype, attention implementation, threads, device.
+        """Kernel, weight dtype, compute dtype, attention implementation, threads, device: as they really are.
 
-        As they really are. `product_dtype`: the type that matrices are multiplied in, where that is not the
+        `product_dtype`: the type that matrices are multiplied in, where that is not the
         activations' own.
         """
 
     def memory(self) -> Mapping[str, int]:
-        """The engine's own accounting, in bytes.
+        """The engine's own accounting in bytes.
 
         `weights_bytes`, and where it can tell `kv_bytes`, `peak_bytes`, and `unread_bytes`: of the weights
         those that a decode step does not read, as an input embedding that is not the head too.
@@ -205,20 +202,14 @@ class Engine(Protocol):
     @required_if(lambda engine: bool(engine.MODES & {"offline", "score"}))
     def open(self, folder: Path, artifact: Artifact, options: Any, device: str) -> AbstractContextManager[Session]:
         """Load the artifact in `folder`, which may be a single file. Runs inside the engine's environment."""
-        raise NotImplementedError
 
     @required_if(lambda engine: "online" in engine.MODES)
     def serve(self, folder: Path, artifact: Artifact, options: Any, python: str, port: int, device: str) -> Server:
-        """How its server is started on 127.0.0.1:`port` by the environment's `python`.
-
-        With the settings that `open` gives the engine. UserError for what it cannot serve.
-        """
-        raise NotImplementedError
+        """How its server starts on 127.0.0.1:`port`, with the settings of `open`; UserError if it cannot serve it."""
 
     @required_if(lambda engine: "online" in engine.MODES)
     def read_log(self, text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
         """Receipts, and sizes in bytes, from what the server wrote: what it names there, and nothing else."""
-        raise NotImplementedError
 
 
 class Method(Protocol):
@@ -249,17 +240,11 @@ class Method(Protocol):
         return ()
 
     def weight_bits(self, options: Any) -> float | None:  # noqa: ARG002
-        """Bits per linear weight with scales and zeros: as stored, never more than it will be.
-
-        By it an artifact that cannot fit is never made; None where that is not known.
-        """
+        """Bits per linear weight with scales and zeros, never above what is stored; None where not known."""
         return None
 
     def is_lossless(self, options: Any) -> bool:  # noqa: ARG002
-        """Whether the weights stay as they are, but for floating type and file format.
-
-        What a score changes by is then the engine's doing.
-        """
+        """Whether the weights stay as they are, but for floating type and file format."""
         return False
 
     def output_source(self, options: Any, source: Source) -> Source:  # noqa: ARG002
@@ -269,7 +254,6 @@ class Method(Protocol):
     @required_if(lambda method: not plugin_has(method, "train"))
     def apply(self, folder: Path, options: Any, out: Path, device: str) -> Mapping[str, Any]:
         """Write the compressed model into the empty folder `out`; return what is worth recording (JSON values)."""
-        raise NotImplementedError
 
     def train(self, folder: Path, teacher: Path, options: Any, out: Path, device: str, work: Path) -> Mapping[str, Any]:
         """What a method that trains has in place of `apply`. `teacher`: the model that the recipe began with.
@@ -324,16 +308,11 @@ class Task(Protocol):
 
     @required_if(lambda task: not task.REFERENCE)
     def compare_to_baseline(self, facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
-        """Against the baseline on the same items: change and its interval. A pure function."""
-        raise NotImplementedError
+        """Change against the baseline on the same items, with its interval. A pure function."""
 
     @required_if(lambda task: task.REFERENCE)
     def prepare(self, session: Session, options: Any, folder: Path, out: Path) -> Mapping[str, Any]:
-        """Write what `evaluate` needs of the baseline into the empty folder `out`.
-
-        Runs once beside a Session of the baseline. Return what is worth knowing of it (JSON values).
-        """
-        raise NotImplementedError
+        """Write what `evaluate` needs of the baseline into the empty folder `out`; return facts of it (JSON values)."""
 
     @required_if(lambda task: task.REFERENCE)
     def compare_by_reference(self, facts: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, float]:
@@ -341,30 +320,26 @@ class Task(Protocol):
 
         A pure function; UserError where the two were not measured over the same items and reference.
         """
-        raise NotImplementedError
 
     @required_if(lambda task: bool(task.ENV))
     def depends(self, options: Any) -> Any:
         """What the requests depend on beside the options and ENV, for a digest (JSON values)."""
-        raise NotImplementedError
 
     @required_if(lambda task: bool(task.ENV))
     def build_requests(self, options: Any, folder: Path, context: int, out: Path) -> Mapping[str, Any]:
-        """Write what `evaluate` is to ask into the empty folder `out`; return what is worth knowing of it.
+        """Write the requests of `evaluate` into the empty folder `out`; return facts about them (JSON values).
 
         `folder` has the model's tokenizer; `context` is the model's, in tokens.
         """
-        raise NotImplementedError
 
     @required_if(lambda task: bool(task.ENV))
-    def score_replies(self, options: Any, folder: Path, requests: Path, replies: Mapping[str, Any]) -> Verdict:
-        """What the replies are worth, by the library that asked."""
-        raise NotImplementedError
+    def score_replies(self, options: Any, folder: Path, requests: Path, replies: Mapping[str, Any]) -> ScoredReplies:
+        """Score the replies with the library that built the requests."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """`facts` as of `evaluate`; `items`: the names of columns, then a row per item, to be kept beside it."""
+class ScoredReplies:
+    """`facts` as of `evaluate`; `items`: the names of columns, then a row per item."""
 
     facts: Mapping[str, Any]
     items: tuple[tuple[Any, ...], ...]

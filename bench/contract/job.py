@@ -11,17 +11,18 @@ from bench.contract.spec import Options
 from bench.contract.workload import Workload
 
 PHASE = "phase"  # the file beside the answer in which a worker says what it is doing, for a person
-JobKind = Literal["compress", "offline", "score", "reference", "tokenizer", "ask", "judge", "ceiling"]
+JobKind = Literal[
+    "compress", "offline", "score", "reference", "tokenizer", "build_requests", "score_replies", "ceiling"
+]
 
 
 @dataclass(frozen=True)
 class Job:
-    """`plugin` is a method (compress), a task (ask, judge), nothing (tokenizer, ceiling) or else an engine.
+    """`plugin`: a method (compress), a task (build_requests, score_replies), none (tokenizer, ceiling), or an engine.
 
     `folder` is what it reads, `out` what it may write, `teacher` the model that a recipe began with, `work`
-    what outlives an interrupted compress job, `reference` a folder that a reference or ask job wrote,
-    `context` the model's in tokens, `replies` the facts of a score job. An ask job builds a task's requests,
-    a judge job scores its replies.
+    what outlives an interrupted compress job, `reference` a folder that a reference or build_requests job
+    wrote, `context` the model's in tokens, `replies` the facts of a score job.
 
     `prompts` has one list of token ids per request, `repeats` groups of `batch` after the warm-up groups.
     `spawned_s` is CLOCK_MONOTONIC, which all processes of a machine share, just before the worker was

@@ -65,8 +65,7 @@ def load(package: str, name: str) -> Any: ...
 def load(package: str, name: str) -> Any:
     """The plugin module, with every hook of its role (bench.contract.hooks).
 
-    UserError, with the nearest right name, where there is no such plugin or where it has a hook that its role
-    has not, or lacks one.
+    UserError for an unknown plugin, an unknown hook or a missing one.
     """
     kind, role = _ROLES[package]
     known = names(package)
@@ -104,7 +103,8 @@ def unknown(kind: str, name: str, known: Sequence[str]) -> str:
 
 def _complete(plugin: Any, role: type) -> Iterator[str]:
     """What is wrong with a plugin, a sentence each; optional hooks that it leaves out are added."""
-    constants, functions = _hooks(role)
+    constants = tuple(role.__annotations__)
+    functions = {k: v for k, v in vars(role).items() if inspect.isfunction(v) and not k.startswith("_")}
     for name in _public(plugin):
         if name not in constants and name not in functions:
             near = difflib.get_close_matches(name, [*constants, *functions], n=1)
@@ -131,15 +131,6 @@ def _fault(plugin: Any, name: str, hook: Callable[..., Any], *, abstract: bool) 
         yield f"lacks the function {name}({signature})"
     elif not has and not condition:
         setattr(plugin, name, hooks.Default(hook, plugin))
-
-
-@cache
-def _hooks(role: type) -> tuple[tuple[str, ...], dict[str, Callable[..., Any]]]:
-    """The constants and the functions of a role's table."""
-    functions: dict[str, Callable[..., Any]] = {
-        k: v for k, v in vars(role).items() if inspect.isfunction(v) and not k.startswith("_")
-    }
-    return tuple(role.__annotations__), functions
 
 
 def _public(plugin: Any) -> list[str]:

@@ -90,8 +90,8 @@ class Architecture:
     window: int = 0
 
     @property
-    def kept(self) -> int:
-        """Numbers that a token leaves in the KV cache: its keys and values in every layer."""
+    def kv_elements(self) -> int:
+        """Elements of the KV cache per token: keys and values in every layer."""
         return 2 * self.layers * self.kv_heads * self.head_dim
 
 

@@ -1,14 +1,14 @@
-"""A load: what is asked of an engine, how much of it, and when. A workload is of one of six kinds."""
+"""Workloads: how many requests of what length an engine gets, and when. There are six kinds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, make_dataclass
 from pathlib import PurePath
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 _CLOSED = {"extra": "forbid"}  # read by pydantic in the parent; an unknown key is an error
-# Records of before there was a class a kind have the fields of all kinds; a suite file's are checked by bench.suite.
+# Older records have the fields of all kinds; bench.suite checks those of a suite file.
 _OLD_RECORDS = {"extra": "ignore"}
 _SHOWS_SLO = 59  # requests at one rate: fewer cannot show that 95 % keep a limit
 
@@ -37,10 +37,11 @@ class Slo:
 
 @dataclass(frozen=True, kw_only=True)
 class _Named:
-    """What every kind has. `_faults` has a sentence for each thing that cannot be."""
+    """What every kind has. `_faults` has a sentence for each invalid field."""
 
     name: str = ""
     kind: str
+    __pydantic_config__ = _OLD_RECORDS
 
     def __post_init__(self) -> None:
         for sentence in self._faults():
@@ -67,15 +68,33 @@ class _Named:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Lengths(_Named):
-    """`new_tokens` after prompts of `prompt_tokens`.
-
-    `lengths`: every prompt and answer of its length; or drawn: uniform within `spread` times the length
-    about it, lognormal with the coefficient of variation `spread`.
-    """
+class _Tokens(_Named):
+    """`new_tokens` after prompts of `prompt_tokens`."""
 
     prompt_tokens: int = 128
     new_tokens: int = 64
+
+    @property
+    def longest(self) -> int:
+        """The longest context of a request in tokens; its mean where lengths are drawn."""
+        return self.prompt_tokens + self.new_tokens
+
+    def _faults(self) -> Iterator[str]:
+        yield from super()._faults()
+        if self.new_tokens < 2:
+            yield f"new_tokens starts at 2, got {self.new_tokens}"
+
+    def _sizes(self) -> str:
+        return f"p{self.prompt_tokens}-n{self.new_tokens}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lengths(_Tokens):
+    """`lengths` are those of `_Tokens`, or drawn.
+
+    Uniform within `spread` times the length about it, or lognormal with the coefficient of variation `spread`.
+    """
+
     lengths: Literal["fixed", "uniform", "lognormal"] = "fixed"
     spread: float = 0.0
 
@@ -84,15 +103,8 @@ class _Lengths(_Named):
         """Whether every request has the lengths `prompt_tokens` and `new_tokens`."""
         return self.lengths == "fixed"
 
-    @property
-    def longest(self) -> int:
-        """The tokens that a request comes to hold, on average where lengths are drawn."""
-        return self.prompt_tokens + self.new_tokens
-
     def _faults(self) -> Iterator[str]:
         yield from super()._faults()
-        if self.new_tokens < 2:
-            yield f"new_tokens starts at 2, got {self.new_tokens}"
         if self.lengths == "uniform" and not 0 < self.spread <= 1:
             yield "lengths: uniform needs a spread above 0 and up to 1"
         if self.lengths == "lognormal" and not self.spread > 0:
@@ -102,7 +114,7 @@ class _Lengths(_Named):
 
     def _sizes(self) -> str:
         drawn = "" if self.lengths == "fixed" else f"-{self.lengths}{self.spread:g}"
-        return f"p{self.prompt_tokens}-n{self.new_tokens}{drawn}"
+        return super()._sizes() + drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,34 +151,18 @@ class _Served(_Named):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offline(_Named):
+class Offline(_Tokens):
     """Static batches of `batch` in process; `repeats` of them are measured in a round, after warm-up."""
 
     kind: Literal["offline"] = "offline"
     batch: int = 1
-    prompt_tokens: int = 128
-    new_tokens: int = 64
     repeats: int = 5
     online: ClassVar[bool] = False
     exact: ClassVar[bool] = True
     slo: ClassVar[Slo] = Slo()
-    __pydantic_config__ = _OLD_RECORDS
-
-    @property
-    def longest(self) -> int:
-        """The tokens that a request comes to hold."""
-        return self.prompt_tokens + self.new_tokens
-
-    def _faults(self) -> Iterator[str]:
-        yield from super()._faults()
-        if self.new_tokens < 2:
-            yield f"new_tokens starts at 2, got {self.new_tokens}"
 
     def _level(self) -> str:
         return f"b{self.batch}"
-
-    def _sizes(self) -> str:
-        return f"p{self.prompt_tokens}-n{self.new_tokens}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,16 +178,13 @@ class Closed(_Served, _Lengths):
     turns: int = 1
     think_s: float = 0.0
     at_most_s: float = 0.0
-    __pydantic_config__ = _OLD_RECORDS
 
     @property
     def exact(self) -> bool:
-        """Whether every request has the lengths `prompt_tokens` and `new_tokens`."""
         return super().exact and self.turns == 1
 
     @property
     def longest(self) -> int:
-        """The tokens that a conversation comes to hold, on average where lengths are drawn."""
         return super().longest * self.turns
 
     def _faults(self) -> Iterator[str]:
@@ -209,7 +202,6 @@ class Open(_Served, _Arrivals, _Lengths):
 
     kind: Literal["open"] = "open"
     window_s: float = 0.0
-    __pydantic_config__ = _OLD_RECORDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +215,6 @@ class Trace(_Served, _Arrivals):
     path: str = ""
     speed: float = 1.0
     exact: ClassVar[bool] = False
-    __pydantic_config__ = _OLD_RECORDS
 
     def _faults(self) -> Iterator[str]:
         yield from super()._faults()
@@ -242,10 +233,7 @@ class Trace(_Served, _Arrivals):
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(_Served, _Arrivals, _Lengths):
-    """Closed loads of `concurrency`, or open ones of `rate_per_s`, doubled until the output rises no more.
-
-    Or until `most` is reached.
-    """
+    """Closed loads of `concurrency`, or open ones of `rate_per_s`, doubled until throughput saturates or `most`."""
 
     kind: Literal["sweep"] = "sweep"
     over: Literal["concurrency", "rate"] = "concurrency"
@@ -253,7 +241,6 @@ class Sweep(_Served, _Arrivals, _Lengths):
     most: float = 256.0
     at_most_s: float = 0.0
     window_s: float = 0.0
-    __pydantic_config__ = _OLD_RECORDS
 
     def at(self, level: float, requests: int) -> Closed | Open:
         """The load of one level: of that concurrency or rate, `requests` long."""
@@ -276,7 +263,6 @@ class Search(_Served, _Arrivals, _Lengths):
 
     kind: Literal["search"] = "search"
     window_s: float = 0.0
-    __pydantic_config__ = _OLD_RECORDS
 
     def at(self, rate_per_s: float) -> Open:
         """The load of one rate."""
@@ -296,15 +282,7 @@ class Search(_Served, _Arrivals, _Lengths):
 SingleLoad: TypeAlias = Closed | Open | Trace
 Online: TypeAlias = SingleLoad | Sweep | Search
 Workload: TypeAlias = Offline | Online
-KINDS: Mapping[str, type[Workload]] = {
-    "offline": Offline,
-    "closed": Closed,
-    "open": Open,
-    "trace": Trace,
-    "sweep": Sweep,
-    "search": Search,
-}
-
+KINDS: Mapping[str, type[Workload]] = {load.kind: load for load in get_args(Workload)}
 
 _ALL_FIELDS = (
     *("batch", "prompt_tokens", "new_tokens", "repeats", "kind", "name", "concurrency", "rate_per_s", "arrivals"),
@@ -315,15 +293,12 @@ _Flat = make_dataclass("_Flat", _ALL_FIELDS, frozen=True)
 
 
 def flat(load: Workload) -> Any:
-    """A dataclass with the fields of every kind, in the order and at the defaults of when all were one class.
-
-    By it what is computed of whole records does not depend on when they were written.
-    """
+    """A dataclass with the fields of every kind, at their defaults, so that old and new records compare."""
     defaults = {field.name: field.default for kind in KINDS.values() for field in fields(kind)}
     return _Flat(**{**defaults, **vars(load)})
 
 
 def _shared(load: Sweep | Search, kind: type[Closed | Open]) -> dict[str, Any]:
-    """What a load of the other kind takes from this one."""
+    """The fields of `load` that the other kind has too."""
     names = {field.name for field in fields(kind)} - {"kind"}
     return {name: value for name, value in vars(load).items() if name in names}

@@ -1,4 +1,4 @@
-"""Checkpoints whose linear weights are packed into integers: GPTQ, AWQ and bitsandbytes."""
+"""Checkpoints whose linear weights are packed: GPTQ, AWQ, bitsandbytes, and compressed-tensors (llm-compressor)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bench.formats.checkpoint import architecture, parameters, source
 
 __all__ = ["architecture", "parameters", "source"]  # hooks that are shared
 
-FORMATS = ("awq", "bnb", "gptq")
+FORMATS = ("awq", "bnb", "compressed-tensors", "gptq")
 FLOATS = "unquantized"
 FILES = ("*.safetensors",)
-_BY_QUANT_METHOD = {"awq": "awq", "bitsandbytes": "bnb", "gptq": "gptq"}
+_BY_QUANT_METHOD = {**{name: name for name in FORMATS if name != "bnb"}, "bitsandbytes": "bnb"}
 
 
 def detect(folder: Path) -> str | None:

@@ -104,7 +104,7 @@ def widths_bytes(dtypes: str) -> list[float]:
 def _token_bytes(result: Result) -> float | None:
     """Bytes of one token's keys and values over all layers."""
     architecture, widths = result.facts.get("architecture"), widths_bytes(result.receipts.get("kv_dtype", ""))
-    return wire.build(Architecture, architecture).kept * widths[0] if architecture and widths else None
+    return wire.build(Architecture, architecture).kv_elements * widths[0] if architecture and widths else None
 
 
 def _tokens(load: Workload | None, window: int) -> int:

@@ -62,7 +62,7 @@ def kv_bytes(architecture: Architecture, bits: float, context: float) -> float:
     With a window no more than that many: a floor where only some of the layers have it.
     """
     tokens = min(context, architecture.window) if architecture.window else context
-    return architecture.kept * tokens * bits / 8
+    return architecture.kv_elements * tokens * bits / 8
 
 
 def attention_flop(architecture: Architecture, context: float) -> float:

@@ -12,7 +12,7 @@ import math
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -166,7 +166,7 @@ def _shapes_folder() -> Path:
     return paths.CONFIGS / "shapes"
 
 
-def descriptions() -> Iterator[str]:
-    """A line per shape: its name and its size."""
-    for name in names():
-        yield f"{PREFIX}{name}  {parameters(settings(PREFIX + name)) / 1e9:.3g} B parameters"
+def descriptions() -> dict[str, str]:
+    """Each shape's size in a phrase, by `shape:NAME`."""
+    sources = [PREFIX + name for name in names()]
+    return {source: f"{parameters(settings(source)) / 1e9:.3g} B parameters" for source in sources}

@@ -171,7 +171,7 @@ JOBS: Mapping[JobKind, Callable[[Job], Answer]] = {
     "score": _score,
     "reference": _reference,
     "tokenizer": _tokenizer,
-    "ask": _build_requests,
-    "judge": _score_replies,
+    "build_requests": _build_requests,
+    "score_replies": _score_replies,
     "ceiling": _ceiling,
 }

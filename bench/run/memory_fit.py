@@ -80,7 +80,7 @@ def estimate(
     if shape is None:
         return MemoryEstimate(_weights(model, dtype), 0, context)
     tokens = min(tokens, shape.window) if shape.window else tokens
-    kv = shape.kept * sequences * tokens * _kv_bytes(options, dtype)
+    kv = shape.kv_elements * sequences * tokens * _kv_bytes(options, dtype)
     return MemoryEstimate(_weights(model, dtype), int(kv), context + sequences * shape.vocab_size * _LOGIT_BYTES)
 
 

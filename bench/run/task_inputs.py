@@ -118,7 +118,7 @@ def requests_folder(requests: Requests, suite: Suite, report: Report) -> Path:
         report(f"{requests.task.title}: building the requests")
         tokenizer = _tokenizer_folder(requests, suite, report)
         context = requests.context or formats.audit(requests.resolved.local_folder, None).context
-        job = replace(_job(requests, "ask", tokenizer), out=str(part), context=context)
+        job = replace(_job(requests, "build_requests", tokenizer), out=str(part), context=context)
         return _run(job, requests.task_module.ENV, suite, report).answer.facts
 
     return cache.ensure("asked", requests.digest, "asked.json", fill)
@@ -130,7 +130,7 @@ def score_replies(requests: Requests, folder: Path, replied: Answer, suite: Suit
     replies = {key: replied.facts[key] for key in ("scores", "written")}
     rest = {key: value for key, value in replied.facts.items() if key not in replies}
     tokenizer = _tokenizer_folder(requests, suite, report)
-    job = replace(_job(requests, "judge", tokenizer), reference=str(folder), replies=replies)
+    job = replace(_job(requests, "score_replies", tokenizer), reference=str(folder), replies=replies)
     outcome = _run(job, requests.task_module.ENV, suite, report)
     facts = {**rest, **outcome.answer.facts, "judge_s": outcome.wall_s}
     return replace(replied, facts=facts, items=outcome.answer.items)

@@ -32,7 +32,7 @@ def lines(what: str) -> Iterator[str]:
 def listed(what: str) -> list[dict[str, Any]]:
     """The same for a program: an object per `name`."""
     if what == "shapes":
-        return [{"name": name, "about": about} for name, _, about in (s.partition("  ") for s in dummy.descriptions())]
+        return [{"name": name, "about": about} for name, about in dummy.descriptions().items()]
     if what == "suites":
         files = {str(file.relative_to(paths.ROOT)): file for file in config.suites()}
         return [{"name": name, "about": _first_comment(file.read_text())} for name, file in files.items()]

@@ -1,6 +1,6 @@
 """A suite file to a Suite: short forms spelled out, plugins' options checked.
 
-Every mistake is one sentence that names its place.
+Every mistake is one sentence that names its path in the file.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from bench import paths
 from bench.contract import plugins
@@ -22,8 +23,7 @@ from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task
 from bench.contract.workload import KINDS, Trace, Workload
 from bench.suite import yaml as plain_yaml
 
-# Words a user writes that stand for a field of another name.
-_TASK_WORD, _ENGINE_WORD = "task", "name"
+T = TypeVar("T")
 
 
 def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
@@ -39,7 +39,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
 
 
 def suite(data: Mapping[str, Any]) -> Suite:
-    """A Suite from the mapping a YAML file holds."""
+    """A Suite from the mapping of a YAML file."""
     _known("", data, [f.name for f in dataclasses.fields(Suite)])
     full = dict(data)
     if isinstance(full.get("model"), str):
@@ -48,11 +48,7 @@ def suite(data: Mapping[str, Any]) -> Suite:
     full["engines"] = [_engine(f"engines[{i}]", e) for i, e in _items(full, "engines")]
     full["workloads"] = [workload(w, f"workloads[{i}]") for i, w in _items(full, "workloads")]
     full["tasks"] = [_task(f"tasks[{i}]", t) for i, t in _items(full, "tasks")]
-    try:
-        checked = TypeAdapter(Suite).validate_python(full)
-    except ValidationError as error:
-        raise UserError(_sentence(error)) from None
-    return _checked(checked)
+    return _checked(_validated(Suite, full, ""))
 
 
 def named_recipes() -> dict[str, Any]:
@@ -70,25 +66,19 @@ def recipe_named(name: str) -> Recipe:
 
 
 def options(package: str, plugin: str, given: Mapping[str, Any], where: str) -> Options:
-    """Every option of a plugin with the given ones laid over its defaults.
-
-    Unknown names and bad values are refused.
-    """
+    """A plugin's options, the given ones over its defaults; UserError for unknown names and bad values."""
     module = plugins.load(package, plugin)
     kind = module.Options
     _known(where, given, [f.name for f in dataclasses.fields(kind)])
     named = {
         k: f"path:{v}" if k in module.PATHS and v and not str(v).startswith("path:") else v for k, v in given.items()
     }
-    try:
-        return dataclasses.asdict(TypeAdapter(kind).validate_python(named))
-    except ValidationError as error:
-        raise UserError(_sentence(error, where)) from None
+    return dataclasses.asdict(_validated(kind, named, where))
 
 
-def workload(given: Any, where: str = "workload") -> Workload:
-    """One workload; a field that means nothing to its kind would be ignored, and is refused."""
-    fields = _mapping(where, given)
+def workload(value: Any, where: str = "workload") -> Workload:
+    """One workload; a field that its kind does not have is refused."""
+    fields = _mapping(where, value)
     names = {kind: {f.name for f in dataclasses.fields(load)} for kind, load in KINDS.items()}
     kind = fields.get("kind", "offline")
     if kind not in names:
@@ -97,10 +87,7 @@ def workload(given: Any, where: str = "workload") -> Workload:
     for field in fields.keys() - names[kind]:
         kinds = [other for other in names if field in names[other]]
         raise UserError(f"{where}.{field}: means nothing to kind: {kind}; set kind: {' or '.join(kinds)}")
-    try:
-        load: Workload = TypeAdapter(KINDS[kind]).validate_python(fields)
-    except ValidationError as error:
-        raise UserError(_sentence(error, where)) from None
+    load = _validated(KINDS[kind], fields, where)
     if isinstance(load, Trace) and not Path(load.path).expanduser().is_file():
         raise UserError(
             f"workload {load.title}: {load.path} does not exist; a path is relative to the folder you run in"
@@ -126,67 +113,57 @@ def _items(data: Mapping[str, Any], key: str) -> list[tuple[int, Any]]:
     return list(enumerate(items))
 
 
-def _recipe(where: str, given: Any) -> dict[str, Any]:
-    if isinstance(given, str):
+def _recipe(where: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
         known = named_recipes()
-        if given not in known:
-            raise UserError(f"{where}: {plugins.unknown('recipe', given, tuple(known))}")
-        given = {"name": given, "steps": known[given]}
-    given = _closed(where, given, Recipe)
-    steps = [_step(f"{where}.steps[{i}]", s) for i, s in _items(given, "steps")]
-    return {**given, "steps": tuple(steps)}
+        if value not in known:
+            raise UserError(f"{where}: {plugins.unknown('recipe', value, tuple(known))}")
+        value = {"name": value, "steps": known[value]}
+    recipe = _mapping(where, value)
+    _known(where, recipe, [f.name for f in dataclasses.fields(Recipe)])
+    steps = [_step(f"{where}.steps[{i}]", s) for i, s in _items(recipe, "steps")]
+    return {**recipe, "steps": tuple(steps)}
 
 
-def _step(where: str, given: Any) -> Step:
-    given = _mapping(where, given)
-    if "method" not in given:
-        raise UserError(f"{where}: a step needs a method (known: {', '.join(plugins.names(plugins.METHODS))})")
-    rest = {k: v for k, v in given.items() if k != "method"}
-    return Step(given["method"], _located(where, plugins.METHODS, given["method"], rest))
+def _step(where: str, value: Any) -> Step:
+    entry = _mapping(where, value)
+    return Step(*_plugin(where, plugins.METHODS, "a step needs a method", entry, "method"))
 
 
-def _engine(where: str, given: Any) -> EngineSpec:
-    given = {_ENGINE_WORD: given} if isinstance(given, str) else _mapping(where, given)
-    if _ENGINE_WORD not in given:
-        raise UserError(f"{where}: an engine needs a name (known: {', '.join(plugins.names(plugins.ENGINES))})")
-    rest = {k: v for k, v in given.items() if k not in (_ENGINE_WORD, "label")}
-    name = given[_ENGINE_WORD]
-    return EngineSpec(name, _located(where, plugins.ENGINES, name, rest), given.get("label", ""))
+def _engine(where: str, value: Any) -> EngineSpec:
+    entry = {"name": value} if isinstance(value, str) else _mapping(where, value)
+    label = entry.pop("label", "")
+    return EngineSpec(*_plugin(where, plugins.ENGINES, "an engine needs a name", entry, "name"), label)
 
 
-def _task(where: str, given: Any) -> Task:
-    given = {_TASK_WORD: given} if isinstance(given, str) else _mapping(where, given)
-    if _TASK_WORD not in given:
-        raise UserError(f"{where}: a task needs 'task: …' (known: {', '.join(plugins.names(plugins.TASKS))})")
-    kind = given[_TASK_WORD]
-    rest = {k: v for k, v in given.items() if k not in (_TASK_WORD, "name")}
-    full = _located(where, plugins.TASKS, kind, rest)
+def _task(where: str, value: Any) -> Task:
+    entry = {"task": value} if isinstance(value, str) else _mapping(where, value)
+    name = entry.pop("name", "")
+    kind, full = _plugin(where, plugins.TASKS, "a task needs 'task: …'", entry, "task")
     module = plugins.load(plugins.TASKS, kind)
-    return Task(kind, full, given.get("name") or module.title(module.Options(**full)))
+    return Task(kind, full, name or module.title(module.Options(**full)))
 
 
-def _located(where: str, package: str, name: Any, given: Mapping[str, Any]) -> Options:
+def _plugin(where: str, package: str, rule: str, entry: dict[str, Any], key: str) -> tuple[str, Options]:
+    """The plugin that the entry names under `key`, and its options: the entry's other keys over the defaults."""
+    if key not in entry:
+        raise UserError(f"{where}: {rule} (known: {', '.join(plugins.names(package))})")
+    name = entry.pop(key)
     try:
-        return options(package, str(name), given, where)
+        return name, options(package, str(name), entry, where)
     except UserError as error:
         text = str(error)
         raise UserError(text if text.startswith(where) else f"{where}: {text}") from None
 
 
-def _closed(where: str, given: Any, kind: type) -> dict[str, Any]:
-    whole = _mapping(where, given)
-    _known(where, whole, [f.name for f in dataclasses.fields(kind)])
-    return whole
+def _mapping(where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected 'key: value' lines, got {value!r}")
+    return dict(value)
 
 
-def _mapping(where: str, given: Any) -> dict[str, Any]:
-    if not isinstance(given, dict):
-        raise UserError(f"{where}: expected 'key: value' lines, got {given!r}")
-    return dict(given)
-
-
-def _known(where: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
-    for key in given:
+def _known(where: str, entry: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in entry:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else f" (known: {', '.join(known)})"
@@ -207,8 +184,7 @@ def _checked(suite: Suite) -> Suite:
         "engine": [e.title for e in suite.engines],
         "workload or task": [*(w.title for w in suite.workloads), *(t.title for t in suite.tasks)],
     }.items():
-        twice = {t for t in titles if titles.count(t) > 1}
-        if twice:
+        if twice := {t for t in titles if titles.count(t) > 1}:
             raise UserError(f"two {kind}s are called '{twice.pop()}'; give one of them another name or label")
     return suite
 
@@ -222,8 +198,8 @@ def _yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f" line {place.line + 1}" if place else ""
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected 'key: value' lines at the top")
@@ -235,25 +211,31 @@ def _override(data: dict[str, Any], override: str) -> None:
     if not equals:
         raise UserError(f"--set {override}: write key=value, for example --set rounds=5")
     *parents, last = key.split(".")
-    place: Any = data
+    node: Any = data
     for part in parents:
-        if isinstance(place, dict) and isinstance(place.get(part), str):
-            place[part] = {"source": place[part]} if part == "model" else {"name": place[part]}
-        place = place[int(part)] if isinstance(place, list) and part.isdigit() else place.get(part)
-        if not isinstance(place, dict | list):
+        if isinstance(node, dict) and isinstance(node.get(part), str):
+            node[part] = {"source": node[part]} if part == "model" else {"name": node[part]}
+        node = node[int(part)] if isinstance(node, list) and part.isdigit() else node.get(part)
+        if not isinstance(node, dict | list):
             raise UserError(f"--set {key}: the suite has no '{part}'")
     parsed = plain_yaml.load(value)
-    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
-        place[int(last)] = parsed
-    elif isinstance(place, dict):
-        place[last] = parsed
+    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
+        node[int(last)] = parsed
+    elif isinstance(node, dict):
+        node[last] = parsed
     else:
         raise UserError(f"--set {key}: the suite has no '{last}' there")
 
 
-def _sentence(error: ValidationError, where: str = "") -> str:
-    """The first problem pydantic found, as path: message (got value)."""
-    first = error.errors()[0]
+def _validated(kind: type[T], fields: Mapping[str, Any], where: str) -> T:
+    """`fields` as a dataclass; UserError with the first problem, as path: message (got value)."""
+    try:
+        return TypeAdapter(kind).validate_python(fields)
+    except ValidationError as error:
+        raise UserError(_sentence(error.errors()[0], where)) from None
+
+
+def _sentence(first: ErrorDetails, where: str) -> str:
     path = where
     for part in first["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)

@@ -28,19 +28,14 @@ def suite_schema() -> dict[str, Any]:
     defs["Task"] = {"anyOf": [_enum(plugins.TASKS), _any_plugin(plugins.TASKS, "task", {"name": {"type": "string"}})]}
     defs["Recipe"] = {"anyOf": [{"enum": sorted(config.named_recipes())}, recipe]}
     defs["Model"] = {"anyOf": [{"type": "string", "description": "A local folder or a Hub id"}, defs["Model"]]}
-    for kind, load in KINDS.items():
-        _close(defs[load.__name__], kind)
+    for kind, load in KINDS.items():  # one without a kind is offline
+        defs[load.__name__]["additionalProperties"] = False
+        if kind != "offline":
+            defs[load.__name__]["required"] = [*defs[load.__name__].get("required", []), "kind"]
     mapping = {kind: f"#/$defs/{load.__name__}" for kind, load in KINDS.items()}
     schema["properties"]["workloads"]["items"]["discriminator"] = {"propertyName": "kind", "mapping": mapping}
     schema["required"] = [key for key in schema["required"] if key != "name"]  # the file's name serves
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llm-bench suite", **schema}
-
-
-def _close(workload: dict[str, Any], kind: str) -> None:
-    """A suite file's load has the fields of its kind and no other; one without a kind is offline."""
-    workload["additionalProperties"] = False
-    if kind != "offline":
-        workload["required"] = [*workload.get("required", []), "kind"]
 
 
 def _enum(package: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 from bench import paths
 from bench.contract.columns import PAIRED_CHANGES, SCORE_CHANGE, Column, Group
 from bench.contract.errors import UserError
-from bench.contract.hooks import Session, Verdict
+from bench.contract.hooks import ScoredReplies, Session
 from eval.scoring import likelihood
 from eval.stats import paired
 
@@ -134,7 +134,7 @@ def evaluate(session: Session, options: Options, folder: Path, reference: Path |
     return {"scores": scores, "written": generated}
 
 
-def score_replies(options: Options, folder: Path, requests: Path, replies: Mapping[str, Any]) -> Verdict:
+def score_replies(options: Options, folder: Path, requests: Path, replies: Mapping[str, Any]) -> ScoredReplies:
     """lm-eval's metrics, and per item the value of the compared one."""
     import importlib.metadata
 
@@ -168,7 +168,7 @@ def score_replies(options: Options, folder: Path, requests: Path, replies: Mappi
         "item_scores": "".join("01"[int(v)] for v in item_scores) if set(item_scores) <= {0.0, 1.0} else item_scores,
         "higher_is_better": evaluated["higher_is_better"].get(options.tasks, {}).get(metric.partition("-")[0], True),
     }
-    return Verdict(facts, tuple(results.table(items)))
+    return ScoredReplies(facts, tuple(results.table(items)))
 
 
 def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
