@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,17 +14,38 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from bench.contract import wire
+from bench.contract import plugins, wire
 from bench.contract.columns import Group
+from bench.contract.errors import UserError
 from bench.publish.tables.columns import CEILING, MORE, SIZE, group, task_columns
 from bench.publish.tables.model import LEGEND, CellSummary, Row, Section, Table
 from bench.publish.tables.sections import NAMES, Notes, Page, columns, load_columns, pages, summary
 
+Format = Literal["terminal", "md", "csv", "json"]
 # Heads of columns that hold no figures.
 _WORDS = frozenset({"marks", "faster?", "decoding bound by", "fits?", "by", "verdict", "why"})
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 _HEAD = 12  # columns of a head that had to be broken
 _CUT = "(min\N{EN DASH}max) is left out where the terminal is too narrow: --format md, csv and json have it"
+
+
+def render(
+    table: Table,
+    format: Format,  # noqa: A002  (the command line's word)
+    width: int = 120,
+    *,
+    bold: bool = False,
+) -> str:
+    """The table as text. `width` and `bold` only apply to the terminal form; csv and json hold stored values."""
+    forms: dict[str, Callable[[], str]] = {
+        "terminal": lambda: terminal(table, width, bold=bold),
+        "md": lambda: markdown(table),
+        "csv": lambda: csv_text(table),
+        "json": lambda: json_text(table),
+    }
+    if format not in forms:
+        raise UserError(plugins.unknown("format", format, tuple(forms)))
+    return forms[format]()
 
 
 def terminal(table: Table, width: int, *, bold: bool = False) -> str:
