@@ -30,7 +30,7 @@ def one(result: Result) -> str:
     """A record: its metrics, then its receipts."""
     cell = result.cell
     head = f"{cell.measurement} of {cell.model.label} in {cell.engine.title} on {result.hardware.name}"
-    return "\n".join([head, "", _grid(["metric", "value", "95 %"], _rows(result.metrics)), *_receipts(result)])
+    return _page(head, result)
 
 
 def two(base: str, theirs: Result | None, mine: Result, change: Mapping[str, float]) -> str:
@@ -38,7 +38,7 @@ def two(base: str, theirs: Result | None, mine: Result, change: Mapping[str, flo
     other = mine.cell
     head = f"{other.measurement}: {other.model.label} in {other.engine.title} against {base}"
     if theirs is None:  # the task measures `mine` against the base
-        return "\n".join([head, "", _grid(["metric", "value", "95 %"], _rows(mine.metrics)), *_receipts(mine)])
+        return _page(head, mine)
     head += f" in {theirs.cell.engine.title}"
     base_rows = {name: (value, interval) for name, value, interval in _rows(theirs.metrics)}
     rows = [(name, *base_rows[name], *cells) for name, *cells in _rows(mine.metrics) if name in base_rows]
@@ -87,8 +87,9 @@ def _split(key: str) -> tuple[str, str]:
     return key.removesuffix(unit), unit
 
 
-def _receipts(result: Result) -> list[str]:
-    return ["", *(f"  {name:<20} {value}" for name, value in sorted(result.receipts.items()))]
+def _page(head: str, result: Result) -> str:
+    receipts = [f"  {name:<20} {value}" for name, value in sorted(result.receipts.items())]
+    return "\n".join([head, "", _grid(["metric", "value", "95 %"], _rows(result.metrics)), "", *receipts])
 
 
 def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

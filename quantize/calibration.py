@@ -18,6 +18,16 @@ from quantize import checkpoint
 
 
 @dataclass(frozen=True)
+class Options:
+    """Of every method that draws calibration text: a corpus, and `samples` of `length` tokens of it."""
+
+    calibration: str = "stdlib"
+    samples: int = 128
+    length: int = 512
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Calibration:
     """`ids`: windows of equally many token ids, cut from one text without overlap and without special tokens.
 
@@ -51,8 +61,7 @@ class Calibration:
         return [{"input_ids": list(ids), "attention_mask": [1] * len(ids)} for ids in self.ids]
 
 
-def from_options(folder: Path, options: Any) -> Calibration:
-    """The samples that a method's options name: `calibration` (a corpus), `samples`, `length`, `seed`."""
+def from_options(folder: Path, options: Options) -> Calibration:
     return samples(folder, options.calibration, options.samples, options.length, options.seed)
 
 

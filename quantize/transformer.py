@@ -119,8 +119,7 @@ def block_by_block(model: Any, ids: Sequence[Sequence[int]], device: str) -> Ite
     states: list[Any] = []
     arguments: list[dict[str, Any]] = []
 
-    def stop(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        del module
+    def stop(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         states.append(args[0] if args else kwargs["hidden_states"])
         arguments.append({k: v for k, v in kwargs.items() if k != "hidden_states"})
         raise _FirstLayerReachedError

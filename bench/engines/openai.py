@@ -43,7 +43,6 @@ class Options:
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
-    del artifact_format, hardware
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
     url = urlsplit(options.url)
     if url.scheme not in ("http", "https") or not url.hostname or not options.model:
@@ -55,13 +54,11 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
 
 def may_offload(options: Options) -> bool:
     """They are where the server is."""
-    del options
     return True
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
     """Where the server is, and how it is asked."""
-    del folder, artifact, python, port, device
     return Server(
         argv=(),
         model=options.model,

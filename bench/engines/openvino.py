@@ -44,7 +44,6 @@ class Options:
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
-    del artifact_format
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
     if cell.device != "cpu":
         return "the openvino engine runs on the CPU: name the device cpu"
@@ -60,7 +59,6 @@ def open(  # noqa: A001  (the name of the hook)
     folder: Path, artifact: Artifact, options: Options, device: str
 ) -> Iterator[_Session]:
     """Read the graph; it is compiled when it is known whether it generates or scores."""
-    del artifact
     import openvino
 
     if device != "cpu":

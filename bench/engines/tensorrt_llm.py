@@ -95,7 +95,6 @@ def open(  # noqa: A001  (the name of the hook)
     folder: Path, artifact: Artifact, options: Options, device: str
 ) -> Iterator[_Session]:
     """Load the model on the first GPU the process sees; UserError for files TensorRT-LLM cannot load."""
-    del artifact
     model_folder.require_weights(folder)
     with _captured_output() as log:
         llm = _load(folder, options)
@@ -192,7 +191,6 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     The program itself is started through its entry point, so that it is the environment's own. It answers to
     the name of the model's folder.
     """
-    del artifact, device
     model_folder.require_weights(folder)
     argv = (
         python,

@@ -97,8 +97,7 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
             self._record_pair(context, continuation)
         return self._scores(len(requests))
 
-    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:  # noqa: FBT001, FBT002
-        del disable_tqdm
+    def loglikelihood_rolling(self, requests: Any, **_: Any) -> list[float]:
         counts = []
         for request in requests:
             (text,) = request.args
@@ -116,8 +115,7 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
         scores = iter(self._scores(sum(counts)))
         return [math.fsum(next(scores)[0] for _ in range(count)) for count in counts]
 
-    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:  # noqa: FBT001, FBT002
-        del disable_tqdm
+    def generate_until(self, requests: Any, **_: Any) -> list[str]:
         for request in requests:
             self._record_text(request.args)
             self._record_prompt(*request.args)

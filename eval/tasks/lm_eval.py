@@ -90,11 +90,9 @@ def depends(options: Options) -> Any:
     file = paths.CONFIGS / "tasks" / f"{options.tasks}.yaml"
     if Path(options.tasks).name != options.tasks or not file.is_file():
         return None
-    makers = [
-        Path(__file__).resolve().parents[1] / name for name in ("stdlib_items.py", "local_items.py", "corpora.py")
-    ]
-    texts = [hashlib.sha256(part.read_bytes()).hexdigest() for part in (file, *makers)]
-    return [*texts, platform.python_version()]
+    package = Path(__file__).resolve().parents[1]
+    files = [file, *(package / name for name in ("stdlib_items.py", "local_items.py", "corpora.py"))]
+    return [*(hashlib.sha256(part.read_bytes()).hexdigest() for part in files), platform.python_version()]
 
 
 def build_requests(options: Options, folder: Path, context: int, out: Path) -> Mapping[str, Any]:
@@ -179,18 +177,14 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
     values = {**scores, f"{stem}{unit}": value, "scored_items": float(facts["items"])}
     if stderr is not None:
         values[f"{stem}_stderr{unit}"] = stderr
-        values[f"{stem}_low{unit}"], values[f"{stem}_high{unit}"] = (
-            value - paired.Z95 * stderr,
-            value + paired.Z95 * stderr,
-        )
+        values[f"{stem}_low{unit}"] = value - paired.Z95 * stderr
+        values[f"{stem}_high{unit}"] = value + paired.Z95 * stderr
     return values
 
 
 def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
     """Against the baseline on the same items; eval/stats/paired.py defines each value."""
-    for key in ("texts_sha256", "metric", "items", "max_length"):
-        if facts[key] != baseline[key]:
-            raise UserError(f"scores over different items cannot be compared: '{key}' differs")
+    paired.require_same_items(facts, baseline, _SAME)
     mine, theirs = facts["scores"][facts["metric"]], baseline["scores"][facts["metric"]]
     recovery = {"score_recovery_fraction": mine / theirs} if theirs else {}
     items = [[float(item) for item in part["item_scores"]] for part in (facts, baseline)]

@@ -72,9 +72,8 @@ class _Collector:
     rows: dict[str, int] = field(default_factory=dict)
     error: str = ""
 
-    def evaluated(self, address: int, ask: bool, user: Any) -> bool:  # noqa: FBT001  (the library's signature)
+    def evaluated(self, address: int, ask: bool, _user: Any) -> bool:  # noqa: FBT001  (the library's signature)
         """ggml_backend_sched_eval_callback: with `ask` whether this result is needed, then the result itself."""
-        del user
         try:
             return self._is_product(address) if ask else self._add(address)
         except Exception as error:  # noqa: BLE001  (an exception cannot pass through the library)

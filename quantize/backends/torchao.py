@@ -74,8 +74,7 @@ def layer_filter(model: Any, scheme: Scheme, group_size: int = 64) -> Callable[[
     head = model.get_output_embeddings()
     group = group_size if scheme in GROUPED and group_size != -1 else 1
 
-    def applies(module: Any, name: str) -> bool:
-        del name
+    def applies(module: Any, _name: str) -> bool:
         return isinstance(module, torch.nn.Linear) and module is not head and module.in_features % group == 0
 
     return applies

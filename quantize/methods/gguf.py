@@ -37,15 +37,11 @@ _FILE = "model.gguf"
 
 
 @dataclass(frozen=True)
-class Options:
-    """`imatrix`: weigh by the calibration text (`calibration`, `samples` of `length` tokens, `seed`)."""
+class Options(calibration.Options):
+    """`imatrix`: weigh by the calibration text, which the other options but `type` name."""
 
     type: _Type = "q4_k_m"
     imatrix: bool = False
-    calibration: str = "stdlib"
-    samples: int = 128
-    length: int = 512
-    seed: int = 0
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:

@@ -21,22 +21,16 @@ WRITES = "hf"
 
 
 @dataclass(frozen=True)
-class Options:
-    """`sparsity`: the share of the linear weights that become zero.
+class Options(pruning.Options):
+    """`sparsity` of each layer by `scope` layer, of all together by global: some then lose more."""
 
-    `scope`: that share of each layer, or of all of them together, so that some lose more.
-    """
-
-    sparsity: float = 0.5
-    pattern: pruning.Pattern = "unstructured"
     scope: Literal["layer", "global"] = "layer"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     if options.scope == "global" and options.pattern != "unstructured":
         return f"pattern {options.pattern} applies within each layer: leave scope at layer"
-    return pruning.unsupported_reason(source, options.sparsity, options.pattern)
+    return pruning.unsupported_reason(source, options)
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

@@ -28,7 +28,7 @@ WRITES = "hf"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(calibration.Options):
     """`share` of the heads, neurons or layers that are removed.
 
     Heads are removed by whole KV groups. `multiple_of`: what the number of neurons left is rounded to, for
@@ -39,10 +39,7 @@ class Options:
     share: float = 0.25
     importance: Literal["activation", "loss"] = "activation"
     multiple_of: int = 64
-    calibration: str = "stdlib"
     samples: int = 32
-    length: int = 512
-    seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 

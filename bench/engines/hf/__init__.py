@@ -54,7 +54,6 @@ def open(  # noqa: A001  (the name of the hook)
     folder: Path, artifact: Artifact, options: Options, device: str
 ) -> Iterator[HfSession]:
     """Load the weights onto `device` ("cpu", "cuda", "cuda:N"); UserError for unfit files, no such device."""
-    del artifact
     import torch
 
     on_cpu = device == "cpu"

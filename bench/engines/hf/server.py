@@ -32,7 +32,6 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     It answers to no other name than the folder's path, and takes no ids. UserError for what it would do
     otherwise than `open`.
     """
-    del artifact
     model_folder.require_weights(folder)
     dtype = options.dtype_on(device)
     _check_dtype(folder, dtype)

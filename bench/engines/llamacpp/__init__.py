@@ -29,7 +29,6 @@ _SLOTS, _SLOT_TOKENS = 16, 4096  # of the server: requests computed together, an
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
-    del artifact_format, hardware
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
     if cell.device.startswith("cuda") and options.n_gpu_layers == 0:
         return "n_gpu_layers is 0, which leaves the GPU unused: ask for the device cpu instead"
@@ -48,7 +47,6 @@ def open(  # noqa: A001  (the name of the hook)
     folder: Path, artifact: Artifact, options: Options, device: str
 ) -> Iterator[LlamaSession]:
     """Load the GGUF file that `folder` is or holds; UserError when it, or the GPU asked for, is not there."""
-    del artifact
     import llama_cpp.llama_cpp as lib
 
     log = Log()

@@ -49,7 +49,6 @@ def open(  # noqa: A001  (the name of the hook)
     folder: Path, artifact: Artifact, options: Options, device: str
 ) -> Iterator[OnnxSession]:
     """Load the model; UserError for files it cannot load, and for a GPU that this build cannot use."""
-    del artifact
     config = genai_config(folder, options, device)
     with tempfile.TemporaryDirectory() as scratch:
         for file in folder.iterdir():

@@ -92,7 +92,6 @@ def open(  # noqa: A001  (the name of the hook)
     folder: Path, artifact: Artifact, options: Options, device: str
 ) -> Iterator[VllmSession]:
     """Start vLLM's engine in this process; UserError for files it cannot load, and for the wrong build."""
-    del artifact
     model_folder.require_weights(folder)
     os.environ.update({**variables(options, device), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"})
     with closing(Log()) as log, closing(VllmSession(load(folder, options, device), options, device, log)) as session:
@@ -101,7 +100,6 @@ def open(  # noqa: A001  (the name of the hook)
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
     """The command line of vLLM's own server, with the settings that `open` gives the engine."""
-    del artifact
     model_folder.require_weights(folder)
     argv = (
         python,
