@@ -1,7 +1,4 @@
-"""What is recorded: hardware, artifacts, traces and results, as frozen dataclasses.
-
-Seconds and bytes, units in every name.
-"""
+"""What is recorded: hardware, artifacts, traces and results, as frozen dataclasses. Units are in the names."""
 
 from __future__ import annotations
 
@@ -28,10 +25,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Hardware:
-    """The machine as seen from one device of it.
-
-    `slug` names the results folder: device, memory and count, no host name.
-    """
+    """One device and its machine. `slug` names the results folder: device, memory and count, no host name."""
 
     device: str
     slug: str
@@ -75,10 +69,7 @@ class Audit:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a decoder computes and keeps per token, beside its weights: read from its config, or GGUF header.
-
-    `window`: tokens that attention looks back at most, 0 being all.
-    """
+    """A decoder's sizes by its config or GGUF header. `window`: tokens attention spans at most, 0 being all."""
 
     layers: int
     hidden: int
@@ -110,7 +101,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The most that one device can do. `source`: "measured here", or the vendor's data sheet by its address.
+    """The peak rates of one device. `source`: "measured here", or the vendor's data sheet by its address.
 
     `bandwidth`: bytes in use -> bytes/s of reading them over and over, since caches make small sets fast; one
     entry "0" where it holds for any. `flop_per_s`: dtype -> dense operations of a matrix product, a second.
@@ -148,10 +139,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Source:
-    """What a method may know before it runs.
-
-    The format, the linear layers as name -> (out, in), and config.json.
-    """
+    """What a method may know before it runs; `linears` as name -> (out, in), `config` as in config.json."""
 
     format: str
     linears: Mapping[str, tuple[int, int]]
@@ -177,7 +165,7 @@ class RequestTrace:
 
 @dataclass(frozen=True)
 class Result:
-    """What one round of a cell left behind, or the making of an artifact (no workload, no task)."""
+    """One round of a cell, or the build of an artifact (no workload, no task)."""
 
     digest: str
     suite: str

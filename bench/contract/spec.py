@@ -1,4 +1,4 @@
-"""What a user asks for: the words of a suite file, as frozen dataclasses."""
+"""What a suite file has, as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Model:
 
     @property
     def label(self) -> str:
-        """The name a table shows: the one given, else the last part of the path or id."""
+        """The name in tables: `name`, else the last part of the path or id."""
         return self.name or self.source.removeprefix("shape:").rstrip("/").rsplit("/", 1)[-1]
 
     @property
     def display_name(self) -> str:
-        """The label as tables have it: nobody is to take dummy weights for the model."""
+        """The label, with a note where weights are dummies."""
         return f"{self.label} (dummy weights)" if self.source.startswith("shape:") else self.label
 
 
@@ -44,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is compressed. No steps means: the model exactly as it was found."""
+    """How a model is compressed; without steps the model is left as it is."""
 
     name: str
     steps: tuple[Step, ...] = ()
@@ -114,10 +114,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class Cell:
-    """Model x recipe x engine x (workload or task) on a device.
-
-    Exactly one of `workload` and `task` is set.
-    """
+    """Model x recipe x engine x (workload or task, never both) on a device."""
 
     model: Model
     recipe: Recipe

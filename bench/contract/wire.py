@@ -1,7 +1,4 @@
-"""Dataclass <-> JSON, and the digest of anything that has a JSON form.
-
-Standard library only: workers use it too.
-"""
+"""Dataclass <-> JSON, and the digest of anything that has a JSON form."""
 
 from __future__ import annotations
 
@@ -18,18 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-
 _ATOMS = frozenset({str, int, bool, type(None)})
 
 
 def plain(value: Any) -> Any:
-    """The JSON form: dataclasses to objects, tuples and sets to lists, paths to strings.
-
-    NaN and infinity become null.
-    """
+    """The JSON form: dataclasses to objects, tuples and sets to lists, paths to strings, NaN and infinity to null."""
     kind = type(value)
-    if kind in _ATOMS:  # what nearly all is: reports go through millions
+    if kind in _ATOMS:  # nearly all values: reports convert millions
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -69,23 +61,20 @@ def digest(value: Any) -> str:
 
 
 def write(path: Path, data: str | bytes) -> None:
-    """Write beside, flush to disk, rename: a reader sees the old file or the whole new one. Text is UTF-8."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write to a temporary file, flush, rename: a reader sees the old file or the whole new one. Text is UTF-8."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("wb") as file:
+        with partial.open("wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        partial.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def build(kind: type[T], data: Any) -> T:
-    """A dataclass of type `kind` from its JSON form.
-
-    For letters between our own processes, so types are trusted.
-    """
+    """A dataclass of type `kind` from its JSON form, whose types are trusted: our own processes wrote it."""
     return typing.cast("T", _build(kind, data))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bench.contract.record import Architecture
@@ -12,6 +13,19 @@ from bench.formats.gguf_reader import Gguf
 
 # Mixtures of experts, latent attention and state-space models have steps that these numbers do not count.
 _OTHER_KINDS = ("num_local_experts", "num_experts", "n_routed_experts", "kv_lora_rank", "state_size", "ssm_cfg")
+_GGUF_KEYS = {
+    "num_hidden_layers": "block_count",
+    "hidden_size": "embedding_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "sliding_window": "attention.sliding_window",
+}
+
+
+def of_folder(folder: Path) -> Architecture | None:
+    """The architecture that the folder's config.json describes; None for no plain decoder."""
+    return of_config(model_folder.read_config(folder))
 
 
 def of_config(config: Mapping[str, Any]) -> Architecture | None:
@@ -37,18 +51,8 @@ def of_gguf(model: Gguf) -> Architecture | None:
     """As `of_config`, by the keys of docs/gguf.md; heads that differ by layer are an array, read by its length."""
     prefix = f"{model.architecture}."
     settings = {k.removeprefix(prefix): value for k, value in model.metadata.items() if k.startswith(prefix)}
-    layers, hidden = integer(settings, "block_count"), integer(settings, "embedding_length")
-    heads, vocab = integer(settings, "attention.head_count"), model.vocab_size
-    is_plain = not any(key.startswith(("expert_", "ssm.")) or "_lora_rank" in key for key in settings)
-    if not (is_plain and layers and hidden and heads and vocab):
+    if any(key.startswith(("expert_", "ssm.")) or "_lora_rank" in key for key in settings):
         return None
-    return Architecture(
-        layers,
-        hidden,
-        heads,
-        integer(settings, "attention.head_count_kv") or heads,
-        integer(settings, "attention.key_length") or hidden // heads,
-        vocab,
-        "output.weight" not in model.tensors,
-        integer(settings, "attention.sliding_window"),
-    )
+    config = {name: settings.get(key) for name, key in _GGUF_KEYS.items()}
+    tied = "output.weight" not in model.tensors
+    return of_config({**config, "vocab_size": model.vocab_size, "tie_word_embeddings": tied})

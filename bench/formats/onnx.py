@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.record import Architecture, Audit, Parameters, Source
-from bench.formats import architecture as decoder
+from bench.contract.record import Audit, Source
 from bench.formats import counting
 from bench.formats import folder as model_folder
+from bench.formats.architecture import of_folder as architecture
 from bench.formats.counting import Linear
+from bench.formats.counting import stored_graph as parameters
 from bench.formats.folder import Tensor
+
+__all__ = ["architecture", "parameters"]  # hooks that are shared
 
 FORMATS = ("onnx",)
 FLOATS = "none"
@@ -114,14 +117,6 @@ def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | No
         tied_head=bool(tied),
         notes=counting.partly_quantized(linears),
     )
-
-
-def parameters(folder: Path) -> Parameters:
-    return counting.stored_graph(folder)
-
-
-def architecture(folder: Path) -> Architecture | None:
-    return decoder.of_config(model_folder.read_config(folder))
 
 
 def _split(graph: _Graph) -> tuple[dict[str, _Matrix], list[_Matrix]]:

@@ -13,12 +13,15 @@ from pathlib import Path
 from xml.parsers import expat
 
 from bench.contract.errors import UserError
-from bench.contract.record import Architecture, Audit, Parameters, Source
-from bench.formats import architecture as decoder
+from bench.contract.record import Audit, Source
 from bench.formats import counting
 from bench.formats import folder as model_folder
+from bench.formats.architecture import of_folder as architecture
 from bench.formats.counting import Linear
+from bench.formats.counting import stored_graph as parameters
 from bench.formats.folder import Tensor
+
+__all__ = ["architecture", "parameters"]  # hooks that are shared
 
 FORMATS = ("openvino",)
 FLOATS = "none"
@@ -53,14 +56,6 @@ class _Graph:
         return cones
 
 
-@dataclass(frozen=True)
-class _Matrix:
-    """A layer's weight: the constant that has its values, and the bytes of all it is made from."""
-
-    weight: Tensor
-    size: int
-
-
 def detect(folder: Path) -> str | None:
     return "openvino" if (folder / _GRAPH).is_file() else None
 
@@ -68,7 +63,7 @@ def detect(folder: Path) -> str | None:
 def source(name: str, folder: Path) -> Source:
     """Linear layers as name -> (out, in), a block of inputs counted as one row."""
     _, layers, _, _ = _read(folder)
-    shapes = {n: (w.weight.shape[0], w.weight.elements // w.weight.shape[0]) for n, w in layers.items()}
+    shapes = {name: (weight.shape[0], weight.elements // weight.shape[0]) for name, weight in layers.items()}
     return Source(name, shapes, model_folder.read_config(folder))
 
 
@@ -76,7 +71,7 @@ def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | No
     """Count what is stored. `reference` has the linear layers of the model it was made from."""
     del zeros
     graph, layers, tied, others = _read(folder)
-    linears = {layer: Linear(matrix.weight.elements, matrix.size) for layer, matrix in layers.items()}
+    linears = {layer: Linear(weight.elements, weight.size) for layer, weight in layers.items()}
     weights = [tensor for tensor in graph.constants.values() if tensor.dtype not in _SHAPES]
     counted = counting.audit(
         name,
@@ -95,16 +90,11 @@ def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | No
     return replace(counted, tensor_types=dict(sorted(types.items())))
 
 
-def parameters(folder: Path) -> Parameters:
-    return counting.stored_graph(folder)
+def _read(folder: Path) -> tuple[_Graph, dict[str, Tensor], bool, int]:
+    """(graph, weights of linear layers by name, whether the head is the embedding, parameters outside of them).
 
-
-def architecture(folder: Path) -> Architecture | None:
-    return decoder.of_config(model_folder.read_config(folder))
-
-
-def _read(folder: Path) -> tuple[_Graph, dict[str, _Matrix], bool, int]:
-    """(graph, linear layers by name, whether the head is the embedding, parameters outside linear layers)."""
+    A weight is the constant with its values; its size in bytes includes the scales and zero points.
+    """
     graph = _parse(folder / _GRAPH)
     weights = folder / _WEIGHTS
     if not weights.is_file() or weights.stat().st_size < graph.ends:
@@ -130,7 +120,7 @@ def _read(folder: Path) -> tuple[_Graph, dict[str, _Matrix], bool, int]:
             continue
         name = graph.names[layer].partition("/")[0].removeprefix("__module.")
         name = graph.names[layer] if name in linears else name
-        linears[name] = _Matrix(weight, sum(graph.constants[i].size for i in constant[0]))
+        linears[name] = replace(weight, size=sum(graph.constants[i].size for i in constant[0]))
         within |= constant[0]
     if not linears:
         raise UserError(f"{_GRAPH} has no linear layer: it is not the graph of a language model")

@@ -35,8 +35,10 @@ def reported(
     ended = threading.Event()
 
     def poll() -> None:
+        of = f" of {total / _MIB:.0f}" if total else ""
         while True:
-            report(f"model {source}: {_progress(_bytes(folder), total)}")
+            size = _bytes(folder)  # files of other revisions count too
+            report(f"model {source}: fetching, {min(size, total or size) / _MIB:.0f}{of} MiB")
             if ended.wait(interval_s):
                 return
 
@@ -47,12 +49,6 @@ def reported(
     finally:
         ended.set()
         thread.join()
-
-
-def _progress(size: int, total: int) -> str:
-    """As "fetching, 3201 of 16384 MiB". Files of other revisions count too."""
-    of = f" of {total / _MIB:.0f}" if total else ""
-    return f"fetching, {min(size, total or size) / _MIB:.0f}{of} MiB"
 
 
 def _bytes(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""What a model reference points to: files on this machine, and an identity that goes into every digest."""
+"""A model reference to its files on this machine, and to the identity in every digest."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ _SETTINGS = ["*.json", "*.model", "*.txt", "*.jinja"]  # config, tokenizer and g
 class Resolved:
     """`folder` may be a file; it is None for a Hub model or a shape that is not on this machine yet.
 
-    `identity`: content hash, or Hub id at a commit, or a shape's name with its hash. `dummy`: its weights
-    mean nothing. `planned`: what is known without the folder.
+    `identity`: content hash, Hub id at a commit, or a shape's name with its hash. `planned`: known without `folder`.
     """
 
     folder: Path | None
@@ -51,10 +50,7 @@ class Resolved:
 
 
 def resolve(model: Model, *, fetch: bool, report: Report = lambda _: None) -> Resolved:
-    """Find the model here; with `fetch`, download a Hub model that is not, and draw a shape that is not.
-
-    Files are checked for being whole. `report` is called with the progress of a download.
-    """
+    """The model's files, checked for completeness; with `fetch` downloaded, or generated, where they are missing."""
     if model.source.startswith(dummy.PREFIX):
         folder = dummy.build(model.source) if fetch else dummy.find(model.source)
         planned = dummy.planned(model.source)
@@ -121,14 +117,11 @@ def _snapshot(model: Model, report: Report | None) -> Path | None:
 
 
 def _download_size(model: Model, patterns: Sequence[str]) -> int:
-    """The bytes of what is to be downloaded; 0 where the Hub does not say.
-
-    UserError for a repository of files of which each is a whole model.
-    """
+    """The bytes to download, 0 if unknown; UserError for a repository of several single-file models."""
     from huggingface_hub import HfApi
 
     sizes: dict[str, int] = {}
-    with contextlib.suppress(Exception):  # what is wrong with the Hub or the name, the download says best
+    with contextlib.suppress(Exception):  # the download itself reports problems with the Hub or the name
         info = HfApi().model_info(model.source, revision=model.revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     several = formats.several_models(list(sizes))

@@ -34,8 +34,8 @@ def listed(what: str) -> list[dict[str, Any]]:
     if what == "shapes":
         return [{"name": name, "about": about} for name, about in dummy.descriptions().items()]
     if what == "suites":
-        files = {str(file.relative_to(paths.ROOT)): file for file in config.suites()}
-        return [{"name": name, "about": _first_comment(file.read_text())} for name, file in files.items()]
+        comments = {file: file.read_text().partition("\n")[0].removeprefix("# ") for file in config.suites()}
+        return [{"name": str(file.relative_to(paths.ROOT)), "about": about} for file, about in comments.items()]
     if what == "recipes":
         return [{"name": name, "steps": list(steps)} for name, steps in config.named_recipes().items()]
     entries = []
@@ -48,8 +48,3 @@ def listed(what: str) -> list[dict[str, Any]]:
 
 def _flat(step: dict[str, object]) -> str:
     return ", ".join(f"{k}: {v}" for k, v in step.items())
-
-
-def _first_comment(text: str) -> str:
-    first = text.splitlines()[0] if text else ""
-    return first.removeprefix("#").strip() if first.startswith("#") else ""

@@ -1,7 +1,4 @@
-"""Plugin options on a command line.
-
-`--group-size 64 --desc-act` to what the plugin's Options are checked against.
-"""
+"""Plugin options on a command line: `--group-size 64 --desc-act` to a mapping."""
 
 from __future__ import annotations
 
@@ -15,10 +12,7 @@ from bench.suite import yaml as plain_yaml
 
 
 def options(arguments: Sequence[str]) -> dict[str, Scalar]:
-    """`--key value`, `--key=value`, `--flag` and `--no-flag` to a mapping.
-
-    Dashes in a key become underscores.
-    """
+    """`--key value`, `--key=value`, `--flag` and `--no-flag` to a mapping; dashes become underscores."""
     options: dict[str, Scalar] = {}
     rest = list(arguments)
     while rest:
@@ -37,7 +31,7 @@ def options(arguments: Sequence[str]) -> dict[str, Scalar]:
 
 
 def _typed(text: str) -> Scalar:
-    """The value as a suite file would read it: 4 is a number, true a truth value, stdlib a text."""
+    """The value as a suite file has it: 4 is a number, true a boolean, stdlib a string."""
     try:
         value = plain_yaml.load(text)
     except yaml.YAMLError:

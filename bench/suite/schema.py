@@ -1,7 +1,4 @@
-"""The JSON Schema of a suite file.
-
-The dataclasses' own, widened by the short forms and the plugins' options.
-"""
+"""The JSON Schema of a suite file: the dataclasses' own, with the short forms and the plugins' options."""
 
 from __future__ import annotations
 
@@ -22,10 +19,12 @@ def suite_schema() -> dict[str, Any]:
     recipe = defs["Recipe"]
     recipe["properties"]["steps"]["items"] = {"$ref": "#/$defs/Step"}
     defs["Step"] = _any_plugin(plugins.METHODS, "method", {})
-    defs["EngineSpec"] = {
-        "anyOf": [_enum(plugins.ENGINES), _any_plugin(plugins.ENGINES, "name", {"label": {"type": "string"}})]
-    }
-    defs["Task"] = {"anyOf": [_enum(plugins.TASKS), _any_plugin(plugins.TASKS, "task", {"name": {"type": "string"}})]}
+    for spec, package, key, own in (
+        ("EngineSpec", plugins.ENGINES, "name", "label"),
+        ("Task", plugins.TASKS, "task", "name"),
+    ):
+        forms = _any_plugin(package, key, {own: {"type": "string"}})
+        defs[spec] = {"anyOf": [{"enum": list(plugins.names(package))}, forms]}
     defs["Recipe"] = {"anyOf": [{"enum": sorted(config.named_recipes())}, recipe]}
     defs["Model"] = {"anyOf": [{"type": "string", "description": "A local folder or a Hub id"}, defs["Model"]]}
     for kind, load in KINDS.items():  # one without a kind is offline
@@ -38,12 +37,8 @@ def suite_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llm-bench suite", **schema}
 
 
-def _enum(package: str) -> dict[str, Any]:
-    return {"enum": list(plugins.names(package))}
-
-
 def _any_plugin(package: str, key: str, more: dict[str, Any]) -> dict[str, Any]:
-    """One object form per plugin of the package: its name under `key`, its options beside it."""
+    """One object form per plugin of the package: its name under `key`, and its options."""
     forms = []
     for name in plugins.names(package):
         options = TypeAdapter(plugins.load(package, name).Options).json_schema()
