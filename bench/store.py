@@ -3,8 +3,8 @@
 <device slug>/machine.json, ceiling.json
 <device slug>/<suite>/artifacts/<model>/<recipe>/r0.json
 <device slug>/<suite>/{quality,serving}/<model>/<recipe>/<engine>/<task or workload>/r<round>.json
-... r<round>.traces.jsonl.gz beside it: first the record's digest, then one request a line
-... r<round>.items.jsonl.gz beside it: first the digest, then the names of columns, then one item a line
+... r<round>.traces.jsonl.gz: first the record's digest, then one request a line
+... r<round>.items.jsonl.gz: first the digest, then the names of columns, then one item a line
 """
 
 from __future__ import annotations

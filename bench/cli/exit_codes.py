@@ -1,4 +1,4 @@
-"""How a command ends: what the user can mend is one sentence on stderr and exit code 2."""
+"""How a command ends: exit codes, and errors as one sentence on stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.contract.errors import UserError
 
 
 def guarded(command: Callable[[], Any]) -> None:
-    """Run a command; what the user can mend is one sentence on stderr and exit code 2.
+    """Run a command; an error that the user can fix is one sentence on stderr and exit code 2.
 
     SIGTERM stops it as Ctrl-C does (exit code 130), so that workers are ended and scratch folders cleared.
     """

@@ -162,7 +162,7 @@ def _plan(
 
 
 def _table(store: Store, planned: Plan | None, format: TableFormat, summary: Mapping[str, Any] | None = None) -> None:
-    """Print the table, or one JSON object that has it beside the `summary` of a run."""
+    """Print the table, or one JSON object with it and the `summary` of a run."""
     from bench.publish.tables import build, render
     from bench.run import records
 

@@ -1,7 +1,6 @@
-"""A column of a table, a chart's axis, a figure that a document quotes: one metric as it is shown.
+"""How tables, charts and documents present a metric. Records have seconds, bytes and fractions: units change here.
 
-Records hold seconds, bytes and fractions; milliseconds, MiB and percent exist here only. A task declares its
-own in COLUMNS; bench/publish/tables/columns.py has those of artifacts and loads.
+A task declares its own columns in COLUMNS; bench/publish/tables/columns.py has those of artifacts and loads.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Literal
 
 
 class Group(Flag):
-    """Where a metric is shown. A column may be in several groups; a task's without any is one of its table."""
+    """Where a metric appears. A column may be in several groups; a task's without any is in its table."""
 
     NONE = 0
     SIZE = auto()  # of an artifact, exact
@@ -29,7 +28,7 @@ class Group(Flag):
     X_AXIS = auto()  # of a chart against quality
     DISTRIBUTION = auto()  # of a chart of quantiles
     SCALING = auto()  # of a chart against load
-    CHANGE = auto()  # no metric but its change against the baseline, shown after it
+    CHANGE = auto()  # no metric but its change against the baseline, printed after it
     RELATIVE = auto()  # a change that is a fraction of the baseline's metric, not a difference
     PAIRED = auto()  # a task's score on items, in a section of its own with the paired test of its change
     LOG_AXIS = auto()  # a chart draws it in factors
@@ -37,13 +36,13 @@ class Group(Flag):
 
 @dataclass(frozen=True)
 class Column:
-    """`key` is a metric, a change against the baseline, or a field of the audit; what is shown is that times `scale`.
+    """`key` is a metric, a change against the baseline, or a field of the audit; it is displayed times `scale`.
 
     `digits` are significant ones; whole numbers keep all of theirs. {title} in a header is the task's name, or
     its metric's. `interval`: the keys of the ends of its 95 % interval. `change`: of a task's metric, how two
     artifacts differ in it by `compare_to_baseline` or `compare_by_reference`. `floor`: the key of the metric's
-    noise floor per token. `text_unit`: the unit in a sentence, where a table leaves it out. `axis_min`: the least
-    that a chart draws where it is, in the unit shown; what is below lies on the edge.
+    noise floor per token. `text_unit`: the unit in a sentence, where a table leaves it out. `axis_min`: the lower
+    end of a chart's axis in the displayed unit; smaller values lie on it.
     """
 
     key: str

@@ -34,10 +34,7 @@ class Format(Protocol):
 
     @abstractmethod
     def source(self, name: str, folder: Path) -> Source:
-        """What a method may know of a model in the format `name`; shapes only where the format keeps them.
-
-        UserError where files are missing or broken.
-        """
+        """What a method may know of a model in the format `name`; UserError for missing or broken files."""
 
     @abstractmethod
     def audit(self, name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zeros: bool) -> Audit:
@@ -56,10 +53,7 @@ class Format(Protocol):
 
     @required_if(lambda plugin: bool(plugin.SUFFIX))
     def files(self, path: Path) -> tuple[Path, ...]:
-        """The files of the model that a file of SUFFIX, or a folder of them, stands for: of a split, all parts.
-
-        UserError when one is missing, and when a folder holds more than one model.
-        """
+        """All files of the model at `path`, a file of SUFFIX or its folder; UserError for a missing or second model."""
 
     @required_if(lambda plugin: bool(plugin.SUFFIX))
     def several_models(self, names: Sequence[str]) -> str:

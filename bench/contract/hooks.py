@@ -83,7 +83,7 @@ class ChoiceScore(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is to be continued greedily, at most `new_tokens` far; it may end sooner, by what it becomes."""
+    """Token ids to continue greedily by at most `new_tokens`; `Ended` may stop it sooner."""
 
     ids: tuple[int, ...]
     new_tokens: int
@@ -135,7 +135,7 @@ class LoglikelihoodSession(Session, Protocol):
     """A session that scores choices faster than by the logits of each: by batches, and contexts fed once."""
 
     def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
-        """Each question once, in any order: its place in `questions`, and its choices' scores in order.
+        """Each question once, in any order: its index, and the scores of its choices in order.
 
         Log-softmax in float32 or wider over the full vocabulary.
         """
@@ -146,10 +146,9 @@ class GenerateUntilSession(Session, Protocol):
     """A session that continues prompts of any length together, each until it has ended."""
 
     def generate_until(self, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:
-        """Each prompt once, in any order: its place in `prompts`, and the tokens that follow it.
+        """Each prompt once, in any order: its index, and the tokens that follow it. Greedy, EOS ignored.
 
-        Greedy, EOS ignored. `ended(place, tokens)` is asked after each new token; the token that ended a
-        prompt is its last one.
+        `ended(index, tokens)` is called after each new token, the last of which is the one that ended the prompt.
         """
 
 
@@ -256,10 +255,9 @@ class Method(Protocol):
         """Write the compressed model into the empty folder `out`; return what is worth recording (JSON values)."""
 
     def train(self, folder: Path, teacher: Path, options: Any, out: Path, device: str, work: Path) -> Mapping[str, Any]:
-        """What a method that trains has in place of `apply`. `teacher`: the model that the recipe began with.
+        """In place of `apply` for a method that trains. `teacher`: the original model of the recipe.
 
-        `work` outlives an interruption: what is left there is found when the step is taken again. The one
-        line in its file `progress` is shown meanwhile.
+        `work` outlives an interruption, for checkpoints to resume from; the line in its file `progress` is displayed.
         """
         del teacher, work
         return self.apply(folder, options, out, device)
@@ -268,17 +266,13 @@ class Method(Protocol):
 class Task(Protocol):
     """A quality measurement.
 
-    `evaluate` runs beside a Session, in the engine's environment; the rest runs in the parent. It stands in
-    relation to the baseline in one of two ways: with REFERENCE false its facts are compared with the
-    baseline's when tables are built; with REFERENCE true it needs, while it measures, more of the baseline
-    than a record can hold.
+    `evaluate` runs in the engine's environment, the rest in the parent. With REFERENCE false its facts are
+    compared with the baseline's when tables are built; with REFERENCE true `evaluate` reads what `prepare` wrote.
 
-    One whose requests and scores come from a library has the environment of that as ENV: `build_requests` and
-    `score_replies` run there, `evaluate` between them in the engine's environment. Requests are token ids,
-    built once for all engines and recipes of a model. The facts of `evaluate` are then replies; those of
-    `score_replies` are what is recorded. PATHS: options that name files or folders. COLUMNS: how
-    tables show its metrics and their changes against the baseline; a metric without a column is in the records
-    alone.
+    A task whose requests and scores come from a library has that library's environment as ENV: `build_requests`
+    and `score_replies` run there. Requests are token ids, built once for all engines and recipes of a model. The
+    facts of `evaluate` are then replies; those of `score_replies` are recorded. PATHS: options that name files or
+    folders. COLUMNS: its metrics and changes in tables; a metric without a column is only in the records.
     """
 
     VERSION: int
@@ -296,10 +290,9 @@ class Task(Protocol):
     def evaluate(self, session: Session, options: Any, folder: Path, reference: Path | None) -> Mapping[str, Any]:
         """Facts (JSON values) from which `metrics` can be recomputed.
 
-        `folder` has tokenizer and config, or is a file that holds both. `reference`, where REFERENCE is true,
-        is the folder that `prepare` filled; what it returned is there in reference.json, with the `digest` of
-        the reference and the `engine` and `artifact` it was made from. Of a task with an ENV it is the folder
-        that `build_requests` filled.
+        `folder` has tokenizer and config, or is a file with both. `reference` is the folder that `prepare` filled,
+        with its result in reference.json beside the reference's `digest`, `engine` and `artifact`; of a task with
+        an ENV the folder that `build_requests` filled.
         """
 
     @abstractmethod
@@ -316,14 +309,14 @@ class Task(Protocol):
 
     @required_if(lambda task: task.REFERENCE)
     def compare_by_reference(self, facts: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, float]:
-        """How much further from the reference than another artifact it is, over paired items.
+        """The paired difference of two artifacts' distances to the reference. A pure function.
 
-        A pure function; UserError where the two were not measured over the same items and reference.
+        UserError where the two were not measured over the same items and reference.
         """
 
     @required_if(lambda task: bool(task.ENV))
     def depends(self, options: Any) -> Any:
-        """What the requests depend on beside the options and ENV, for a digest (JSON values)."""
+        """What the requests depend on besides the options and ENV, for a digest (JSON values)."""
 
     @required_if(lambda task: bool(task.ENV))
     def build_requests(self, options: Any, folder: Path, context: int, out: Path) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""The job of a worker process and its answer. Both are JSON files; stdout is only a log."""
+"""A worker's job and its answer, both JSON files; its stdout is only a log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.contract.record import Artifact, RequestTrace
 from bench.contract.spec import Options
 from bench.contract.workload import Workload
 
-PHASE = "phase"  # the file beside the answer in which a worker says what it is doing, for a person
+PHASE = "phase"  # a file next to the answer with the worker's current phase, for progress display
 JobKind = Literal[
     "compress", "offline", "score", "reference", "tokenizer", "build_requests", "score_replies", "ceiling"
 ]
@@ -25,9 +25,8 @@ class Job:
     wrote, `context` the model's in tokens, `replies` the facts of a score job.
 
     `prompts` has one list of token ids per request, `repeats` groups of `batch` after the warm-up groups.
-    `spawned_s` is CLOCK_MONOTONIC, which all processes of a machine share, just before the worker was
-    started. `energy_window_s`: how long an offline job goes on after its last measured batch, so that a
-    counter of energy has something to count; 0 where there is no counter.
+    `spawned_s`: CLOCK_MONOTONIC just before the worker started. `energy_window_s`: how long an offline job goes on
+    after its last measured batch for the energy counter; 0 where there is none.
     """
 
     kind: JobKind

@@ -102,7 +102,7 @@ def unknown(kind: str, name: str, known: Sequence[str]) -> str:
 
 
 def _complete(plugin: Any, role: type) -> Iterator[str]:
-    """What is wrong with a plugin, a sentence each; optional hooks that it leaves out are added."""
+    """The faults of a plugin, a sentence each; adds the optional hooks that it lacks."""
     constants = tuple(role.__annotations__)
     functions = {k: v for k, v in vars(role).items() if inspect.isfunction(v) and not k.startswith("_")}
     for name in _public(plugin):

@@ -88,7 +88,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Parameters:
-    """A model's parameters by how they are kept. `stored_bytes` are those of its weight files.
+    """A model's parameters by storage. `stored_bytes` are those of its weight files.
 
     `linear`: of the layers that methods quantize; `rest`: embeddings, norms and a head of its own.
     """

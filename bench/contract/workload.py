@@ -293,7 +293,7 @@ _Flat = make_dataclass("_Flat", _ALL_FIELDS, frozen=True)
 
 
 def flat(load: Workload) -> Any:
-    """A dataclass with the fields of every kind, at their defaults, so that old and new records compare."""
+    """The fields of every kind at their defaults, in the fixed order that fingerprints of records depend on."""
     defaults = {field.name: field.default for kind in KINDS.values() for field in fields(kind)}
     return _Flat(**{**defaults, **vars(load)})
 

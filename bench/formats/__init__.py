@@ -1,9 +1,7 @@
-"""Artifact formats: what the files of each hold, read without any engine's library.
+"""Artifact formats, read without any engine's library: each is a plugin (bench.contract.format).
 
-A format is a plugin (bench.contract.format): one file of this folder, or of a folder of the user's, that
-recognises its files, says what a method may know of a model in it, and audits it. Nothing outside this folder,
-the engines and the methods names one. The other modules here are what formats share; `folder`, the one reader
-of a model folder, is for every plugin and worker, and so nothing here is imported that is not standard.
+Nothing outside this folder, the engines and the methods names one. The modules in `_SHARED` are no plugins.
+`folder` is for workers too, so that only the standard library is imported here.
 """
 
 from __future__ import annotations
@@ -23,10 +21,7 @@ _SHARED = frozenset({"architecture", "checkpoint", "counting", "folder", "gguf_r
 
 
 def detect(folder: Path) -> str:
-    """The format of the model in `folder`, which may be a file.
-
-    Of a checkpoint that no plugin claims, the quant_method of its config. UserError where there is no config.
-    """
+    """The format of the model in `folder` (or file): by its plugin, else the quant_method of its config."""
     for plugin in _plugins():
         if name := plugin.detect(folder):
             return name
@@ -35,10 +30,7 @@ def detect(folder: Path) -> str:
 
 
 def source(folder: Path) -> Source:
-    """What a method may know of a model before it runs; shapes only where the format keeps them.
-
-    UserError when the folder has no config, no weights, or a weight file that is missing or broken.
-    """
+    """What a method may know of a model before it runs; UserError for missing or broken files."""
     name = detect(folder)
     return _plugin(name).source(name, folder)
 

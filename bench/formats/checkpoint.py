@@ -150,7 +150,7 @@ def parameters(folder: Path) -> Parameters:
 
 
 def count_parameters(model: Checkpoint, shapes: Shapes) -> Parameters:
-    """Those of the linear layers with these shapes, the head apart, and the rest."""
+    """Those of the linear layers with these shapes, without the head, and the rest."""
     linear = sum(out * inputs for name, (out, inputs) in shapes.items() if not model_folder.is_head(name))
     elements = sum(tensor.elements for tensor in model.tensors.values())
     stored_bytes = sum(tensor.size for tensor in model.tensors.values())

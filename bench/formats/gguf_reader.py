@@ -1,8 +1,7 @@
 """What a GGUF file stores, read from its header: the metadata and the table of tensors, no weight touched.
 
-The format is at github.com/ggml-org/ggml, docs/gguf.md. The package `gguf` has a reader too, which takes
-seconds over a vocabulary (an element of an array at a time) and names neither a file that was cut short nor
-the place. Only that package's tables of types are used here; tests hold the two readers together.
+The format is at github.com/ggml-org/ggml, docs/gguf.md. The reader of the package `gguf` takes seconds over a
+vocabulary and does not report truncated files; only its tables of types are used. Tests compare the two.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ __all__ = ["architecture", "parameters"]  # hooks that are shared
 FORMATS = ("onnx",)
 FLOATS = "none"
 FILES = ("*.onnx*",)
-DOWNLOADED = False  # many repositories have an export beside the weights that are wanted
+DOWNLOADED = False  # many repositories have an export next to the weights
 _CONFIG = "genai_config.json"
 # Where an operator has its weight matrices, and where what belongs to them (scales, zero points, order).
 _OPERATORS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -75,7 +75,7 @@ class _Graph:
     makers: Mapping[str, Any] = field(default_factory=dict)
 
     def constants(self, name: str) -> list[str]:
-        """The stored tensors that `name` is, or is made of without anything computed from the input."""
+        """The stored tensors behind `name`: itself, or through nodes that only reshape or convert weights."""
         if name in self.tensors:
             return [name]
         maker = self.makers.get(name)

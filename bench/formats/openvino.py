@@ -33,10 +33,7 @@ _SHAPES = frozenset({"i64", "i32", "u64", "u32", "boolean", "string"})  # of con
 
 @dataclass
 class _Graph:
-    """Layers by id in the order of the file, which is one in which each comes after what it is made from.
-
-    `kinds` and `names` of all; `constants` of those that are; `inputs` by port.
-    """
+    """Layers by id in topological order: `kinds`, `names`, `constants`, and `inputs` by port."""
 
     kinds: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
@@ -45,7 +42,7 @@ class _Graph:
     ends: int = 0  # where in the file of weights the last constant ends
 
     def cones(self) -> dict[str, frozenset[str]]:
-        """By layer made from constants alone: which ones, those that only give a shape left out."""
+        """The constants that each layer depends on, shapes left out; only layers that depend on nothing else."""
         cones: dict[str, frozenset[str]] = {}
         for layer in self.kinds:
             inputs = [cones.get(source) for source in self.inputs.get(layer, {}).values()]
@@ -68,7 +65,7 @@ def source(name: str, folder: Path) -> Source:
 
 
 def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zeros: bool) -> Audit:
-    """Count what is stored. `reference` has the linear layers of the model it was made from."""
+    """Count what is stored. `reference` has the linear layers of the original model."""
     del zeros
     graph, layers, tied, others = _read(folder)
     linears = {layer: Linear(weight.elements, weight.size) for layer, weight in layers.items()}

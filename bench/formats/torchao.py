@@ -1,7 +1,6 @@
-"""What torchao writes into safetensors: which weights are its own, and how many bits their values have.
+"""Checkpoints of torchao: weights in parts (`_weight_qdata`, `_weight_scale`, …) that the file's metadata describes.
 
-A weight of its own is stored in parts (`_weight_qdata`, `_weight_scale`, …) that the file's metadata puts
-together. Values of fewer bits may be stored one in a byte: the audit counts the byte, and says so here.
+Values of fewer bits may be stored one in a byte: the audit counts the byte, with a note.
 """
 
 from __future__ import annotations

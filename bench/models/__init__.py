@@ -1,1 +1,1 @@
-"""Models: a name to a folder on this machine, by download where it is asked for."""
+"""Models: from a reference to a folder on this machine, downloaded on request."""

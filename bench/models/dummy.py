@@ -1,8 +1,7 @@
 """Shapes: the architectures of real models with dummy weights, so that speed needs no download.
 
 A shape is a file of configs/shapes: a config.json in YAML. Its weights are seeded normal numbers of the
-model's own initializer range, norms are 1; there is no tokenizer. They are right for speed, memory and energy
-and mean nothing, which the key `dummy_weights` of their config.json says to whatever reads it.
+model's own initializer range, norms are 1; there is no tokenizer. The key `dummy_weights` in config.json marks them.
 """
 
 from __future__ import annotations

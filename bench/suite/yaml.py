@@ -1,4 +1,4 @@
-"""YAML without the numbers in base 60 that YAML 1.1 has: `2:4` is the words a user wrote, not 124."""
+"""YAML without the base-60 numbers of YAML 1.1: `2:4` is a string, not 124."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with its own list of what unquoted words may be."""
+    """PyYAML's safe loader, without those numbers among its implicit types."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's attribute)
         first: [
@@ -23,5 +23,5 @@ class _Loader(yaml.SafeLoader):
 
 
 def load(text: str) -> Any:
-    """The text's value; yaml.YAMLError where it is none."""
+    """The value of the text; yaml.YAMLError for invalid YAML."""
     return yaml.load(text, Loader=_Loader)  # noqa: S506  (a subclass of the safe one)
