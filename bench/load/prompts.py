@@ -73,8 +73,9 @@ def exact_texts(lengths: Sequence[int], tokenizer: Path, seed: str) -> tuple[str
     ]
     wrong = list(range(count))
     for _ in range(_TRIES):
-        counts = _counts(loaded, ["".join(words[i]) for i in wrong])
-        short = {i: lengths[i] - n for i, n in zip(wrong, counts, strict=True) if n != lengths[i]}
+        encoded = loaded.encode_batch_fast(["".join(words[i]) for i in wrong])
+        missing = {i: lengths[i] - len(text.ids) for i, text in zip(wrong, encoded, strict=True)}
+        short = {i: lacking for i, lacking in missing.items() if lacking}
         if not short:
             return tuple("".join(text) for text in words)
         for i, lacking in short.items():
@@ -132,7 +133,7 @@ def _adjust(words: list[str], lacking: int, others: Sequence[str], draw: random.
 def _words(loaded: Tokenizer) -> tuple[list[str], list[str]]:
     """Words that are one token as a text's first, and pieces that add one token to any text.
 
-    Found by encoding: each piece is a word with its space, or letters alone where the tokenizer has no
+    Chosen by encoding: each piece is a word with its space, or letters alone where the tokenizer has no
     token with a space. Words that the tokenizer does not tell apart (unknown, lower-cased) count once.
     """
     tokens = {token.lstrip("Ġ▁") for token in loaded.get_vocab(with_added_tokens=False)}
@@ -156,10 +157,6 @@ def _single(loaded: Tokenizer, before: str, pieces: Sequence[str]) -> list[str]:
     return list(by_id.values())
 
 
-def _counts(loaded: Tokenizer, batch: Sequence[str]) -> list[int]:
-    return [len(encoded.ids) for encoded in loaded.encode_batch_fast(list(batch))]
-
-
 @lru_cache(maxsize=2)
 def tokenizer_of(file: Path) -> Tokenizer:
     """The tokenizer in a tokenizer.json, which neither truncates nor pads; UserError where the file is not one."""
@@ -180,7 +177,9 @@ def encode(text: str, tokenizer: Path) -> tuple[int, ...]:
 
 
 def _impossible(tokenizer: Path, length: int) -> UserError:
-    return UserError(f"no text of exactly {length} tokens was found for {tokenizer}: give the server token ids instead")
+    return UserError(
+        f"no text of exactly {length} tokens can be built for {tokenizer}: give the server token ids instead"
+    )
 
 
 def _usable(vocab_size: int) -> range:

@@ -58,14 +58,8 @@ def memory_metrics(facts: Mapping[str, Any], device: str = "") -> dict[str, floa
     highest = process_peak if allocator is None else allocator
     peak = {} if highest is None else {"peak_memory_bytes": highest}
     reserved = _known(facts, "reserved_bytes") or ({} if allocator is None else {"peak_bytes": allocator})
-    return {
-        **peak,
-        **parts,
-        **graphs,
-        **nvml,
-        **_rest("workspace_bytes", allocator, parts),
-        **(_rest("context_bytes", process_peak, reserved) if reserved else {}),
-    }
+    rest = {**_rest("workspace_bytes", allocator, parts), **_rest("context_bytes", process_peak, reserved)}
+    return {**peak, **parts, **graphs, **nvml, **rest}
 
 
 def kv_metrics(result: Result) -> dict[str, float]:

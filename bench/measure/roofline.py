@@ -61,13 +61,12 @@ def kv_bytes(architecture: Architecture, bits: float, context: float) -> float:
 
     With a window no more than that many: a floor where only some of the layers have it.
     """
-    tokens = min(context, architecture.window) if architecture.window else context
-    return architecture.kept * tokens * bits / 8
+    return architecture.kept * min(context, architecture.window or context) * bits / 8
 
 
 def attention_flop(architecture: Architecture, context: float) -> float:
     """Operations for one token that attends to `context` tokens: scores, and the sum of values."""
-    tokens = min(context, architecture.window) if architecture.window else context
+    tokens = min(context, architecture.window or context)
     return 4 * architecture.layers * architecture.heads * architecture.head_dim * tokens
 
 
