@@ -20,7 +20,7 @@ DEMO = ROOT / "models" / "demo"
 _HELP = {
     "prompt": "tokens of a prompt",
     "new": "tokens generated for each prompt",
-    "requests": "of a turn, beside warm-up; at most 250",
+    "requests": "of a turn, without warm-up; at most 250",
     "limit": "items of each task; 0: all",
     "tokens": "of each answer, in the timed runs",
 }

@@ -110,7 +110,7 @@ def vllm(load: Load) -> Turn:
 
 
 def guidellm(load: Load, *, program: str) -> Turn:
-    """It asks for `ignore_eos` by itself where a row says how many tokens are wanted."""
+    """It sets `ignore_eos` itself where a row has a number of output tokens."""
     with supervisor.scratch() as scratch:
         _write(load, scratch / "prompts.jsonl")
         backend = {

@@ -93,7 +93,7 @@ def main() -> None:
 def _rounds(
     clients: Mapping[str, Callable[[Load], Turn]], arguments: argparse.Namespace
 ) -> Iterator[dict[int, dict[str, Any]]]:
-    """Of each round, by concurrency, by client: its figures beside the server's."""
+    """Of each round, by concurrency, by client: its figures and the server's."""
     engine, env = plugins.load(plugins.ENGINES, "llamacpp"), engine_environment("llamacpp")
     hardware = machine.detect("cpu")
     resolved = resolve.resolve(Model(str(arguments.model)), fetch=False)

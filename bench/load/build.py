@@ -16,14 +16,14 @@ from bench.load import arrivals, lengths, prompts, traces
 from bench.load.job import ClosedSchedule, Endpoint, LoadJob, OpenSchedule, Request
 from bench.load.traces import TraceRequest
 
-_WARMUPS = 8  # of an open load at the least, beside twice what arrives in a second
+_WARMUPS = 8  # of an open load at least, or twice what arrives in a second
 _UNBOUNDED = 1 << 30  # tokens, where a model's context is not known
 _LEAST = 2  # tokens of a drawn length: TPOT needs two, and a text may begin with one of its own
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a load goes, and what its prompts can be made of.
+    """Where a load goes, and what its prompts can consist of.
 
     Token ids below `vocab_size`; 0: the server takes text only. `tokenizer`: a tokenizer.json by which texts
     get their exact length; without it they are as many short words. `context` 0: not known.
@@ -40,7 +40,7 @@ class Target:
 
     @property
     def prompts(self) -> str:
-        """What prompts are: ids and text have exactly the tokens asked for, chat and words about as many."""
+        """What prompts are: ids and text have exactly the requested tokens, chat and words about as many."""
         if self.endpoint.api == "chat":
             return "chat"
         return "ids" if self.takes_ids else "text" if self.tokenizer else "words"

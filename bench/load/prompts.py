@@ -35,7 +35,7 @@ def of_lengths(lengths: Sequence[int], vocab_size: int, seed: str) -> tuple[tupl
 
 
 def blocked(blocks: Sequence[int], length: int, vocab_size: int, seed: str, size: int = 512) -> tuple[int, ...]:
-    """A prompt of `length` ids made of blocks of `size`, the last one cut.
+    """A prompt of `length` ids in blocks of `size`, the last one cut.
 
     A block's ids follow from the seed and its own id alone: prompts that share leading blocks share a prefix.
     ValueError where there are not just as many blocks as the length needs.
@@ -134,7 +134,7 @@ def _words(loaded: Tokenizer) -> tuple[list[str], list[str]]:
     """Words that are one token as a text's first, and pieces that add one token to any text.
 
     Chosen by encoding: each piece is a word with its space, or letters alone where the tokenizer has no
-    token with a space. Words that the tokenizer does not tell apart (unknown, lower-cased) count once.
+    token with a space. Words that the tokenizer does not distinguish (unknown, lower-cased) count once.
     """
     tokens = {token.lstrip("Ġ▁") for token in loaded.get_vocab(with_added_tokens=False)}
     words = sorted(token for token in tokens if token.isascii() and token.isalnum())

@@ -1,4 +1,4 @@
-"""What the CPU is called, what it can do and how much of it is ours; Linux tells most, macOS some."""
+"""What the CPU is called, what it can do and how much of it is ours; Linux reports most of it, macOS some."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def query_gpus() -> tuple[GpuReport, ...]:
 def reader(index: int | str | None) -> Iterator[Reader | None]:
     """A function that reads the GPU of an NVML index while the context lasts; None where there is none.
 
-    Of a MIG slice, by its UUID, what the driver does not tell apart from the whole GPU (power, energy,
+    Of a MIG slice, by its UUID, what the driver reports for the whole GPU only (power, energy,
     clocks) is None.
     """
     with _driver() as ready:

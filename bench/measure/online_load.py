@@ -58,7 +58,7 @@ def online_metrics(
         "request_per_s": len(ended) / window_s,
     }
     if limits:
-        metrics["goodput_per_s"] = sum(slo.kept(t, limits) for t in ended) / window_s
+        metrics["goodput_per_s"] = sum(slo.within_limits(t, limits) for t in ended) / window_s
     return metrics
 
 

@@ -16,7 +16,7 @@ _ENOUGH = 3  # cells to fit two numbers to
 
 @dataclass(frozen=True)
 class Sample:
-    """A measured time of a step beside the least that the roofline of its device allows, in seconds."""
+    """A measured time of a step, and the least that the roofline of its device allows, in seconds."""
 
     engine: str
     format: str

@@ -3,7 +3,7 @@
 The least that a decode step must do: read every weight once, but for an input embedding of which it looks up
 a row, and the keys and values that each sequence attends to; two operations per weight and token, and four
 per layer, head and dimension for each token attended to. A tied head is read, as any other. What an engine
-does beside that (copies, dequantized weights, padding) is its loss, and counted in no numerator.
+does besides that (copies, dequantized weights, padding) is its loss, and counted in no numerator.
 
 Facts read:
 
@@ -204,7 +204,7 @@ def bound(figures: Mapping[str, float], *, client: bool) -> Bound:
     """What a step's time went to: the memory's speed, arithmetic, or what surrounds both.
 
     `launch`: less than NEAR of the time is explained by either ceiling, so the rest is the overhead of
-    framework and kernels. Nothing is said where a ceiling is missing that might explain it.
+    framework and kernels. Empty where a ceiling is missing that might explain it.
     """
     if client:
         return "client"

@@ -1,4 +1,4 @@
-"""Contradictions in a record, found before it is published, and the marks of figures that may mislead."""
+"""Contradictions in a record, reported before it is published, and the marks of figures that may mislead."""
 
 from __future__ import annotations
 
