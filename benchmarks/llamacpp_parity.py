@@ -124,14 +124,8 @@ def speed(name: str, model: Path, given: argparse.Namespace) -> dict[str, Any]:
         theirs = [_llama_bench(model, given), _llama_bench(model, given)]
         ours = [first, _ours(model, given)]
         prefill, decode = ([statistics.fmean(pair[i] for pair in both) for both in (ours, theirs)] for i in (0, 1))
-        rounds.append(
-            {
-                "prefill_ratio": prefill[1] / prefill[0],
-                "decode_ratio": decode[1] / decode[0],
-                "decode_us": 1e6 * decode[0],
-                "step_overhead_us": 1e6 * (decode[0] - decode[1]),
-            }
-        )
+        figures = {"prefill_ratio": prefill[1] / prefill[0], "decode_ratio": decode[1] / decode[0]}
+        rounds.append({**figures, "decode_us": 1e6 * decode[0], "step_overhead_us": 1e6 * (decode[0] - decode[1])})
     medians = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
     print(
         f"{name:<14} prefill {medians['prefill_ratio']:.3f} of llama-bench, decode "
@@ -144,8 +138,7 @@ def speed(name: str, model: Path, given: argparse.Namespace) -> dict[str, Any]:
 def _ours(model: Path, given: argparse.Namespace) -> tuple[float, float]:
     """(seconds of prefill, seconds of one decode step) of a prompt, after one to warm up.
 
-    The model is loaded anew each time, as llama-bench does, which warms up too: where its weights come to lie
-    in memory moves a decode step by several percent, and stays for as long as they are loaded.
+    The model is loaded anew each time, as by llama-bench: where its weights lie moves a step by several percent.
     """
     with _open(model, given.threads) as session:
         for seed in (2, 3):

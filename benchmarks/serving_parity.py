@@ -1,6 +1,6 @@
 """The load client against `vllm bench serve` and guidellm, on one llama-server, with the same prompts.
 
-guidellm is in no environment of this suite; it gets one of its own (0.8.1 is what this was written for):
+guidellm needs an environment of its own (this was written for 0.8.1):
 
     python3.11 -m venv DIR && DIR/bin/pip install torch==2.13.0 guidellm==0.8.1
     .venv/bin/python -m benchmarks.serving_parity --guidellm DIR/bin/guidellm
@@ -150,12 +150,11 @@ class _Log:
                 of = tasks.setdefault(int(task), {})
                 of[what[:6]] = (now_s, float(spent_ms or 0) / 1e3, int(tokens or 0))
         self.last = max(tasks, default=self.last)
-        return [_request(tasks[task]) for task in sorted(tasks)]
-
-
-def _request(lines: Mapping[str, tuple[float, float, int]]) -> RequestTiming:
-    (sent_s, _, _), (_, _, prompt), (end_s, eval_s, tokens) = lines["proces"], lines["prompt"], lines["eval t"]
-    return RequestTiming(sent_s, end_s - eval_s - sent_s, end_s, prompt, tokens)
+        requests = []
+        for _, of in sorted(tasks.items()):
+            (sent_s, _, _), (_, _, prompt), (end_s, eval_s, tokens) = of["proces"], of["prompt"], of["eval t"]
+            requests.append(RequestTiming(sent_s, end_s - eval_s - sent_s, end_s, prompt, tokens))
+        return requests
 
 
 def _figures(turn: Turn, truth: Sequence[RequestTiming], load: Load) -> dict[str, Any]:

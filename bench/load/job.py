@@ -155,11 +155,10 @@ class RequestResult:
 
 @dataclass(frozen=True)
 class Health:
-    """The client itself, in the window.
+    """The client itself, in the window: `cpu_s` of `wall_s` is the process's own.
 
-    `cpu_s` of `wall_s` is the process's own. `lag_*` is how late a 10 ms timer fired; the loop's timers
-    count whole milliseconds, so that up to one of it is theirs. `preempted` counts how often the kernel took
-    the core away.
+    `lag_*` is how late a 10 ms timer fired, of which up to 1 ms is the loop's own rounding. `preempted` counts
+    how often the kernel took the core away.
     """
 
     wall_s: float = 0.0

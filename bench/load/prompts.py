@@ -54,10 +54,9 @@ def blocked(blocks: Sequence[int], length: int, vocab_size: int, seed: str, size
 def exact_texts(lengths: Sequence[int], tokenizer: Path, seed: str) -> tuple[str, ...]:
     """One text per length that the tokenizer.json at `tokenizer` encodes to exactly that many tokens.
 
-    The special tokens that it adds (BOS) are among them. For servers that take text alone. First words are
-    all different within one call as long as the vocabulary has as many words of one token. The texts are
-    words of one token each, as the tokenizer itself counts them; each whole text is counted again, and adjusted
-    where tokens merged. UserError where a length cannot be reached.
+    The special tokens that it adds (BOS) are among them. First words are all different within one call as long
+    as the vocabulary has as many words of one token. Texts consist of such words; each whole text is counted
+    again, and adjusted where tokens merged. UserError where a length cannot be reached.
     """
     loaded = tokenizer_of(tokenizer)
     added = _special_tokens(loaded, lengths)
@@ -85,10 +84,9 @@ def exact_texts(lengths: Sequence[int], tokenizer: Path, seed: str) -> tuple[str
 
 
 def texts(originals: Sequence[str], lengths: Sequence[int], tokenizer: Path) -> tuple[str, ...]:
-    """Each text, or the longest beginning of it that encodes to at most its length in tokens.
+    """Each text, or the longest beginning of it, maybe empty, that encodes to at most its length in tokens.
 
-    The special tokens that the tokenizer adds are counted. A beginning is empty where not even the first
-    character fits. UserError where they alone fill a length.
+    The special tokens that the tokenizer adds are counted. UserError where they alone fill a length.
     """
     loaded = tokenizer_of(tokenizer)
     added = _special_tokens(loaded, lengths)

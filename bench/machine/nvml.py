@@ -90,9 +90,8 @@ def query_gpus() -> tuple[GpuReport, ...]:
     with _driver() as ready:
         if not ready:
             return ()
-        handles = [
-            (i, _query(pynvml.nvmlDeviceGetHandleByIndex, i)) for i in range(_query(pynvml.nvmlDeviceGetCount) or 0)
-        ]
+        indices = range(_query(pynvml.nvmlDeviceGetCount) or 0)
+        handles = ((i, _query(pynvml.nvmlDeviceGetHandleByIndex, i)) for i in indices)
         return tuple(_report(i, handle) for i, handle in handles if handle is not None)
 
 

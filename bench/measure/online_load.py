@@ -67,8 +67,7 @@ def load_metrics(
 ) -> dict[str, float]:
     """Metrics of a round: those of its only stage, or of the chosen one.
 
-    Of a search also `slo_rate_per_s`, the highest rate that was shown to keep the limits, and
-    `slo_rate_high_per_s`, the lowest that was not.
+    A search adds `slo_rate_per_s` and `slo_rate_high_per_s`: the highest rate that kept the limits, the lowest not.
     """
     if "chosen" not in facts:
         return online_metrics(traces, facts, limits)

@@ -151,15 +151,12 @@ def roofline_metrics(result: Result, traces: Sequence[RequestTrace], metrics: Ma
     # By the audit, which counted the linear layers: a conversion may give the head a matrix of its own.
     architecture = dataclasses.replace(architecture, tied_head=audit.tied_head)
     tpot, parameters = metrics.get("tpot_s", 0.0), audit.linear_parameters
-    roofline: dict[str, float] = {}
     peak = flop_for(ceilings, product_dtypes(result.receipts)) if parameters else None
     size = step_bytes(facts, result.receipts, architecture, load)
     bandwidth = None if size is None else bandwidth_for(ceilings, size)
     flop = load.batch * token_flop(architecture, parameters, load.context) if parameters else 0.0
-    if size is not None:
-        roofline["decode_step_bytes"] = size
-    if flop:
-        roofline["decode_step_flop"] = flop
+    roofline = {} if size is None else {"decode_step_bytes": size}
+    roofline |= {"decode_step_flop": flop} if flop else {}
     if peak is not None:
         roofline["ceiling_flop_per_s"] = peak
         if isinstance(workload, Offline) and metrics.get("ttft_s"):
