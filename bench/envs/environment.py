@@ -97,7 +97,9 @@ def spec(name: str) -> EnvSpec:
     file = next((f for folder in _folders() if (f := folder / f"{name}.yaml").exists()), None)
     if file is None:
         raise UserError(f"unknown environment '{name}' (known: {', '.join(names())})")
-    data = _on_this_machine(yaml.safe_load(file.read_text()))
+    data: dict[str, Any] = yaml.safe_load(file.read_text())
+    variants = data.get("variants", {})
+    data |= variants.get("cuda" if nvml.gpus() else "cpu", {})
     pins = file.with_name(data.get("pins", f"{name}.txt"))
     return EnvSpec(
         name=name,
@@ -108,7 +110,7 @@ def spec(name: str) -> EnvSpec:
         source=source_build.parse(data["source"]) if "source" in data else None,
         no_deps=tuple(data.get("no_deps", ())),
         least_capability=str(data.get("least_capability", "")),
-        varies="cuda" in data.get("variants", {}),
+        varies="cuda" in variants,
     )
 
 
@@ -210,12 +212,6 @@ def remove(name: str) -> list[Path]:
         _log(folder).unlink(missing_ok=True)
         folder.with_suffix(".lock").unlink(missing_ok=True)
     return builds
-
-
-def _on_this_machine(data: dict[str, Any]) -> dict[str, Any]:
-    """The file as it is on this machine: `variants` has what differs where there is a GPU and where not."""
-    variants: dict[str, dict[str, Any]] = data.get("variants", {})
-    return {**data, **variants.get("cuda" if nvml.gpus() else "cpu", {})}
 
 
 def _user_python(name: str) -> str | None:

@@ -61,11 +61,8 @@ class Live:
     def ended(self) -> str:
         """That it has ended, and the last line of its log; nothing while it lives."""
         code = self.process.poll() if self.process else None
-        return "" if code is None else f"the server ended (code {code}) while it was used{self.log_clause}"
-
-    @property
-    def log_clause(self) -> str:
-        return self.log.last_clause if self.log else ""
+        clause = self.log.last_clause if self.log else ""
+        return "" if code is None else f"the server ended (code {code}) while it was used{clause}"
 
 
 @dataclass(frozen=True)

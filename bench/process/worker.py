@@ -140,9 +140,8 @@ def _tokenizer(job: Job) -> Answer:
 
 def _build_requests(job: Job) -> Answer:
     task = plugins.load(plugins.TASKS, job.plugin)
-    return Answer(
-        facts=task.build_requests(task.Options(**job.task_options), Path(job.folder), job.context, Path(job.out))
-    )
+    options, folder, out = task.Options(**job.task_options), Path(job.folder), Path(job.out)
+    return Answer(facts=task.build_requests(options, folder, job.context, out))
 
 
 def _score_replies(job: Job) -> Answer:

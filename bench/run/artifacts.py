@@ -165,7 +165,6 @@ def _take(
         kind="compress",
         plugin=step.method,
         folder=str(source.folder),
-        answer="",
         device=hardware.device,
         options=absolute(step.options),
         out=str(out),

@@ -59,7 +59,7 @@ def measure(hardware: Hardware, warn: Callable[[str], None]) -> Ceiling | None:
     if env is None:
         return None
     options = {"threads": hardware.physical_cores}
-    job = Job("ceiling", plugin="", folder="", answer="", device=hardware.device, options=options)
+    job = Job("ceiling", plugin="", folder="", device=hardware.device, options=options)
     answer = supervisor.run(job, env, timeout_s=_TIMEOUT_S).answer
     if answer.error:
         warn(f"the ceilings of {hardware.name} could not be measured: {paths.scrubbed(answer.error)}")

@@ -62,7 +62,6 @@ def _job(item: PlannedRound, built: BuiltArtifact, task_input: Path | None, seed
         kind="score",
         plugin=cell.engine.name,
         folder=str(built.folder),
-        answer="",
         device=cell.device,
         options=artifacts.absolute(cell.engine.options),
         artifact=built.artifact,

@@ -124,15 +124,10 @@ def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=_ANSWER_S)
         answer = read_answer(answer_file) if answer_file.exists() else None
-    if not in_time:
-        return _stopped(answer or LoadAnswer(), timeout_s)
-    if answer is None:
+    if in_time:
         last = log.last or "no message"
-        return LoadAnswer(error=f"the load process ended with code {process.returncode}: {last}")
-    return answer
-
-
-def _stopped(answer: LoadAnswer, timeout_s: float) -> LoadAnswer:
+        return answer or LoadAnswer(error=f"the load process ended with code {process.returncode}: {last}")
+    answer = answer or LoadAnswer()
     completed = sum(not result.failure for result in answer.measured)
     sentence = (
         f"the load was not over within {timeout_s:.0f} s and was stopped with {completed} requests finished: "

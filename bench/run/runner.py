@@ -176,7 +176,8 @@ class Runner:
 
     def _round(self, item: PlannedRound) -> tuple[Result, Answer]:
         """One round in a fresh process: a record, whatever happened, and what is kept beside it."""
-        record, answer = replace(records.skeleton(self._plan, item), started=_now()), Answer()
+        answer = Answer()
+        record = replace(records.skeleton(self._plan, item, records.public_cell(item.cell)), started=_now())
         if item.reason:
             return record, answer
         began = time.monotonic()
@@ -184,6 +185,7 @@ class Runner:
             built = _ready(self._artifacts[item.artifact.recipe.name])
             task_input = _ready(self._task_inputs[item.task_input.digest]) if item.task_input else None
             readiness = guard.inspect(item.cell.device)
+            marks = {sanity.BUSY: not readiness.idle, sanity.DUMMY: item.artifact.resolved.dummy}
             env = environment.ensure(item.env, self._progress.doing)
             shape = metrics.roofline_facts(built.folder, self._ceiling if item.is_timed else {})
             record = replace(
@@ -191,7 +193,7 @@ class Runner:
                 artifact=records.public_artifact(built.artifact),
                 environment=env.versions,
                 facts={**readiness.facts, **shape},
-                marks=_marks(item, readiness),
+                marks=tuple(mark for mark, applies in marks.items() if applies),
             )
             outcome = self._outcome(item, built, task_input, env)
             answer = outcome.answer
@@ -255,12 +257,6 @@ def _similarity_keys(cell: Cell) -> SimilarityKeys:
     """The rounds whose time a round's is like: its cell's, its engine's under this load, any engine's, the device's."""
     device, load = cell.device, cell.measurement
     return (f"{device} {cell.title}", f"{device} {cell.engine.title}/{load}", f"{device} {load}", device)
-
-
-def _marks(item: PlannedRound, readiness: guard.Readiness) -> tuple[str, ...]:
-    """The marks that no metric tells of."""
-    dummy = (sanity.DUMMY,) if item.artifact.resolved.dummy else ()
-    return dummy if readiness.idle else (sanity.BUSY, *dummy)
 
 
 @contextmanager

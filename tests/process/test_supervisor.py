@@ -25,7 +25,6 @@ def _run(tmp_path: Path, fail: str, *, timeout_s: float = 60.0, limit: int = 0) 
         kind="offline",
         plugin="fake",
         folder=str(tmp_path),
-        answer="",
         device="cpu",
         options={**vars(fake.Options()), "fail": fail},
         artifact=Artifact("d", "hf", "s", (), _AUDIT),
