@@ -76,10 +76,7 @@ class EnvSpec:
 
 @dataclass(frozen=True)
 class Environment:
-    """An interpreter that is ready.
-
-    `identity` goes into digests, `versions` into records, `variables` to workers.
-    """
+    """A ready interpreter: `identity` goes into digests, `versions` into records, `variables` to workers."""
 
     name: str
     python: str
@@ -119,9 +116,9 @@ def _folders() -> list[Path]:
 
 
 def too_old(name: str, hardware: Hardware) -> str:
-    """Why what the environment installs has no kernels for this GPU, or nothing.
+    """Why the environment's packages have no kernels for this GPU, or nothing.
 
-    An interpreter of the user's own may have others, and a GPU that does not tell what it is may run them.
+    The user's own interpreter may have them, and a GPU of unknown capability may run them.
     """
     least = "" if _user_python(name) else spec(name).least_capability
     for gpu in hardware.gpus if least else ():
@@ -145,10 +142,7 @@ def without_gpu(name: str, hardware: Hardware) -> str:
 
 
 def identity(name: str) -> str:
-    """What the environment will be, without building it.
-
-    The part of a digest that pins an engine's versions.
-    """
+    """The part of a digest that pins an engine's versions, known without building the environment."""
     interpreter = _user_python(name)
     if interpreter is None and name != "core":
         return spec(name).digest

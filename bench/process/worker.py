@@ -1,4 +1,4 @@
-"""The jobs of a worker, inside an environment: each imports the contract and one plugin, and returns what it saw."""
+"""The jobs of a worker, in an engine's or method's environment: each runs one plugin and returns an Answer."""
 
 from __future__ import annotations
 

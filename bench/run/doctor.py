@@ -27,7 +27,7 @@ def lines() -> Iterator[str]:
 
 
 def as_json() -> dict[str, Any]:
-    """The same for a program: the devices as records describe them, the environments, and the lines by subject."""
+    """The same as JSON: the devices as records describe them, the environments, and the lines by subject."""
     texts: dict[str, list[str]] = {}
     for subject, text in findings():
         texts.setdefault(subject, []).append(text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bench.contract.record import Result
 from bench.contract.spec import Suite
 from bench.machine import counters
@@ -9,6 +11,23 @@ from bench.progress.progress import Progress
 from bench.run import plan, records, runner
 from bench.store import Store
 from bench.suite import config
+
+_SUITE = """
+model: {model}
+recipes: [as-is]
+engines: {engines}
+workloads: [{{batch: 1, prompt_tokens: 4, new_tokens: 4, repeats: 2}}]
+devices: [cpu]
+rounds: {rounds}
+settle_s: 0
+"""
+
+
+def suite_file(tmp_path: Path, engines: str = "[fake]", rounds: int = 2, model: str = "models/demo") -> str:
+    """The path of a suite with one offline cell per engine."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(_SUITE.format(model=model, engines=engines, rounds=rounds))
+    return str(file)
 
 
 def suite(**fields: object) -> Suite:
