@@ -13,6 +13,23 @@ _UNCOMMITTED = frozenset({"demo", "smoke"})  # suites whose records .gitignore l
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A recipe on an engine under a load (or a task), by the names that tables have for them."""
+
+    device: str
+    suite: str
+    model: str
+    recipe: str
+    engine: str
+    workload: str
+
+    @property
+    def choice(self) -> str:
+        """What one would deploy."""
+        return f"{self.recipe} on {self.engine}"
+
+
+@dataclass(frozen=True)
 class Records:
     """`tables` and `results` have the same keys: (device, suite)."""
 
@@ -42,6 +59,13 @@ class Records:
         """Those of suites whose records are committed; tables, figures and documents show no others."""
         keys = [key for key in self.results if key[1] not in _UNCOMMITTED]
         return Records({key: self.tables[key] for key in keys}, {key: self.results[key] for key in keys})
+
+
+def names(result: Result) -> tuple[str, str, str, str, str, str]:
+    """Device, suite, model, recipe, engine, and load or task ("" for an artifact)."""
+    cell = result.cell
+    choice = (cell.model.display_name, cell.recipe.name, cell.engine.title)
+    return (result.hardware.slug, result.suite, *choice, cell.measurement)
 
 
 def gather(results: Iterable[Result]) -> Records:

@@ -71,7 +71,6 @@ def _location(path: Path, text: str, mark: re.Match[str]) -> str:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        problem = "does not exist" if isinstance(error, FileNotFoundError) else "is not UTF-8 text"
+        raise UserError(f"{path} {problem}") from None

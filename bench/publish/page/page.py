@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from bench.publish.figures import specs
 from bench.publish.figures.chart_data import Point
 from bench.publish.figures.distributions import Distribution
 from bench.publish.page import tables
-from bench.publish.records import Records
+from bench.publish.records import Records, names
 from bench.publish.tables.columns import DISTRIBUTIONS, MBU, MORE, ONLINE, SCALING, SERVING, SIZE, group, quality_axes
 from bench.publish.tables.model import LEGEND
 from bench.store import Store
@@ -55,9 +54,7 @@ def content(
     records: Records, points: Sequence[Point], distributions: Sequence[Distribution], store: Store
 ) -> tuple[dict[str, Any], list[str]]:
     """What the page shows, and its records, which lie in `store`, in chunks."""
-    paths = ((store.path(result).relative_to(store.root).as_posix(), result) for result in records.all_results())
-    entries = sorted(paths, key=itemgetter(0))
-    results = [result for _, result in entries]
+    results = sorted(records.all_results(), key=lambda result: str(store.path(result)))
     costs, qualities = specs.axis_columns(points)
     families = [p.family for p in points]
     hardware: dict[str, str] = {}
@@ -81,7 +78,7 @@ def content(
         "dashes": specs.DASHES,
         "shapes": specs.shapes(p.engine for p in points),
     }
-    return data, [_chunk(entries[i : i + _CHUNK]) for i in range(0, len(entries), _CHUNK)]
+    return data, [_chunk(results[i : i + _CHUNK], store) for i in range(0, len(results), _CHUNK)]
 
 
 def _html(parts: Mapping[str, str], json: str, chunks: Sequence[str], fingerprint: str, library: str) -> str:
@@ -126,8 +123,9 @@ def _script_safe(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _chunk(results: Sequence[tuple[str, Result]]) -> str:
-    records = [{"path": path, **vars(_shortened(result))} for path, result in results]
+def _chunk(results: Sequence[Result], store: Store) -> str:
+    paths = (store.path(result).relative_to(store.root).as_posix() for result in results)
+    records = [{"path": path, **vars(_shortened(r))} for path, r in zip(paths, results, strict=True)]
     text = orjson.dumps(records, option=orjson.OPT_NON_STR_KEYS)
     return base64.b64encode(gzip.compress(text, 6, mtime=0)).decode()
 
@@ -150,28 +148,26 @@ def _short(value: Any) -> Any:
 
 def _key(result: Result) -> list[str]:
     """What page.js finds the records of a line or a point by."""
-    cell = result.cell
-    kind = "load" if cell.workload else "task" if cell.task else "artifact"
-    engine = "" if kind == "artifact" else cell.engine.title
-    names = (result.hardware.slug, result.suite, cell.model.display_name, cell.recipe.name, engine)
-    return [*names, kind, cell.measurement, result.status, str(result.round)]
+    *choice, engine, title = names(result)
+    kind = "load" if result.cell.workload else "task" if result.cell.task else "artifact"
+    return [*choice, engine if title else "", kind, title, result.status, str(result.round)]
 
 
 def _point(point: Point, costs: Sequence[Column]) -> dict[str, Any]:
-    names = ("device", "suite", "model", "recipe", "engine", "family", "baseline", "slo")
+    fields = ("device", "suite", "model", "recipe", "engine", "family", "baseline", "slo")
     scales = {c.key: c.scale for c in quality_axes()}
+    levels = [
+        [level.over, level.level, {c.key: level.metrics[c.key] * c.scale for c in SCALING if c.key in level.metrics}]
+        for level in point.levels
+    ]
     return {
-        **{name: getattr(point, name) for name in names},
+        **{name: getattr(point, name) for name in fields},
         "load": point.workload,
         "x": {c.key: point.metrics[c.key] * c.scale for c in (*costs, MBU) if c.key in point.metrics},
         "y": {f"{metric}|{task}": value * scales[metric] for (metric, task), value in point.quality.items()},
         "from": dict(point.quality_from),
-        "levels": [_level(level.over, level.level, level.metrics) for level in point.levels],
+        "levels": levels,
     }
-
-
-def _level(over: str, level: float, metrics: Mapping[str, float]) -> list[Any]:
-    return [over, level, {c.key: metrics[c.key] * c.scale for c in SCALING if c.key in metrics}]
 
 
 def _distribution(distribution: Distribution) -> dict[str, Any]:
