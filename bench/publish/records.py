@@ -61,13 +61,6 @@ class Records:
         return Records({key: self.tables[key] for key in keys}, {key: self.results[key] for key in keys})
 
 
-def names(result: Result) -> tuple[str, str, str, str, str, str]:
-    """Device, suite, model, recipe, engine, and load or task ("" for an artifact)."""
-    cell = result.cell
-    choice = (cell.model.display_name, cell.recipe.name, cell.engine.title)
-    return (result.hardware.slug, result.suite, *choice, cell.measurement)
-
-
 def gather(results: Iterable[Result]) -> Records:
     """Group results by device and suite, in alphabetical order, and build each suite's table."""
     groups: dict[tuple[str, str], list[Result]] = {}

@@ -18,15 +18,14 @@ from bench.measure.sanity import marks
 from bench.measure.stats import holm, spread
 from bench.publish.compare.paired import EXACT, WINDOWS, Difference, task_metrics
 from bench.publish.compare.selectors import AXES, MODEL, Selection
-from bench.publish.records import names
 from bench.publish.tables.columns import LEVEL, MORE, SIZE, group, quotable
-from bench.publish.tables.model import CellSummary
+from bench.publish.tables.model import CellSummary, names
 from bench.publish.tables.sections import load_columns
 
 BETTER, WORSE, SAME, NO_DIFFERENCE, UNTESTED = ("better", "worse", "same", "no difference shown", "not tested")
 Rounds = Sequence[Result]
 Pair = tuple[Rounds, Rounds]  # baseline, candidate
-FIELDS = ("device", "suite", "model", "recipe", "engine", "what")  # of a cell, in the order of records.names
+FIELDS = ("device", "suite", "model", "recipe", "engine", "what")  # of a cell, in the order of `names`
 _ORDER = ("size", "task", "load")
 
 
@@ -82,9 +81,8 @@ class Total:
 class Comparison:
     """What two selections have in common, and what they have not.
 
-    `baseline_only`, `candidate_only`: cells that the other lacks, and why where it tried. `same`: cells of which both
-    have the very same records, which tell nothing. `several`: cells that are in several suites of one, and are left
-    out. `pairs`: the records of the cells that are compared.
+    `baseline_only`, `candidate_only`: cells that the other lacks, and why where it tried. `same`: cells with identical
+    records, `several`: cells in several suites of one: both left out. `pairs`: records of the compared cells.
     """
 
     baseline: Selection
@@ -109,7 +107,8 @@ def compare(baseline: Selection, candidate: Selection) -> Comparison:
     pairs = {key: pair for key, pair in pairs.items() if all(pair)}
     # Records of different days can be one record.
     dated = not AXES[baseline.kind]
-    same = [key for key, pair in pairs.items() if dated and key.kind != "size" and _are_same(*pair)]
+    records = {key: [[(r.digest, r.started, r.metrics) for r in its] for its in pair] for key, pair in pairs.items()}
+    same = [key for key, (one, two) in records.items() if dated and key.kind != "size" and one == two]
     pairs = {key: pair for key, pair in pairs.items() if key not in same}
     metrics = _with_verdicts([m for key, pair in _distinct_artifacts(pairs).items() for m in _metrics(key, pair)])
     metrics.sort(key=lambda m: (_ORDER.index(m.cell.kind), m.cell.what))
@@ -151,10 +150,6 @@ def _distinct_artifacts(pairs: Mapping[CellKey, Pair]) -> dict[CellKey, Pair]:
 
 def _ok(rounds: Rounds) -> Rounds:
     return sorted((r for r in rounds if r.status == "ok"), key=lambda r: r.round)
-
-
-def _are_same(one: Rounds, two: Rounds) -> bool:
-    return [(r.digest, r.started, r.metrics) for r in one] == [(r.digest, r.started, r.metrics) for r in two]
 
 
 def _only(cells: Mapping[CellKey, Rounds], other: Mapping[CellKey, Rounds]) -> dict[CellKey, str]:

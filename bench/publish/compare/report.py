@@ -25,10 +25,9 @@ from bench.publish.compare.compare import (
 from bench.publish.compare.differences import differences
 from bench.publish.compare.paired import EXACT, MCNEMAR, OTHER, UNPAIRED, WINDOWS
 from bench.publish.compare.selectors import AXES, ENGINE, MODEL, RECIPE, Selection
-from bench.publish.records import names
 from bench.publish.tables import render
 from bench.publish.tables.columns import DASH, number
-from bench.publish.tables.model import Section
+from bench.publish.tables.model import Section, names
 
 RULES = {
     WELCH: "ratio of geometric means over rounds; interval and p by Welch's t on logarithms",

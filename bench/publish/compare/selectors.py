@@ -118,7 +118,13 @@ def _resolve(selector: str, catalogue: _Catalogue) -> tuple[str, str]:
     prefix, _, rest = selector.partition(":")
     if prefix in AXES and rest:
         if not _exists(prefix, rest, catalogue):
-            raise UserError(_unknown(prefix, rest, catalogue))
+            root = catalogue.root
+            problems = {
+                COMMIT: f"unknown commit '{rest}' in the repository of {root}: `git log --oneline` lists them",
+                FOLDER: f"no records in the folder {rest}",
+            }
+            known = tuple(catalogue.names.get(prefix, ()))
+            raise UserError(problems.get(prefix) or plugins.unknown(prefix, rest, known))
         return prefix, rest
     kinds, hint = [], "nor a commit or a folder with records"
     for kind in AXES:
@@ -145,14 +151,6 @@ def _exists(kind: str, name: str, catalogue: _Catalogue) -> bool:
     if kind == FOLDER:
         return Path(name).is_dir() and any(map(is_record, Path(name).rglob("r*.json")))
     return name in catalogue.names[kind]
-
-
-def _unknown(kind: str, name: str, catalogue: _Catalogue) -> str:
-    if kind == COMMIT:
-        return f"unknown commit '{name}' in the repository of {catalogue.root}: `git log --oneline` lists them"
-    if kind == FOLDER:
-        return f"no records in the folder {name}"
-    return plugins.unknown(kind, name, tuple(catalogue.names[kind]))
 
 
 def _a(kind: str) -> str:

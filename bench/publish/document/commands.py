@@ -93,9 +93,8 @@ def _limit(limits: Mapping[str, str], key: str) -> float | None:
         raise UserError(f"invalid {key}={limits[key]}: expected a number") from None
 
 
-def _suites(records: Records, args: Sequence[str]) -> str:
+def _suites(records: Records, _: Sequence[str]) -> str:
     """The command that runs each suite, how many rounds its records are of, what they took."""
-    del args
     heads = ("device", "suite", "made by", "rounds ok", "unsupported", "failed", "minutes measured")
     lines = [f"| {' | '.join(heads)} |", "| --- | --- | --- | ---: | ---: | ---: | ---: |"]
     for (device, suite), results in records.results.items():
@@ -108,15 +107,13 @@ def _suites(records: Records, args: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _machines(records: Records, args: Sequence[str]) -> str:
+def _machines(records: Records, _: Sequence[str]) -> str:
     """The machines that the records come from, and the suites that each ran."""
-    del args
     return "\n".join(line for device in records.devices for line in machines.lines(records.results_of(device)))
 
 
-def _versions(records: Records, args: Sequence[str]) -> str:
+def _versions(records: Records, _: Sequence[str]) -> str:
     """The libraries that each engine's rounds ran on."""
-    del args
     pairs = tuple(machines.versions(records.all_results()))
     return "\n".join(render.piped(Section("", ("engine", "libraries"), pairs)))
 

@@ -14,9 +14,9 @@ from bench.contract.columns import RECOVERY
 from bench.contract.workload import Closed, Open, Workload
 from bench.measure.stats import Spread
 from bench.publish.recommend import recovery
-from bench.publish.records import Choice, Records, names
+from bench.publish.records import Choice, Records
 from bench.publish.tables.columns import MBU, X_AXES, metric_columns
-from bench.publish.tables.model import CellSummary, Row
+from bench.publish.tables.model import CellSummary, Row, names
 
 UNQUANTIZED, CHANGED, UNKNOWN = "unquantized", "pruned, retrained", "unknown"  # families that are no format
 Quality = Mapping[tuple[str, str], float]  # (metric, task) -> value; recovery spans all tasks: its task is ""
@@ -66,11 +66,9 @@ def build(records: Records) -> list[Point]:
     has_quality = {(row.device, row.suite) for row in records.rows() if _quality(row)}
     points: list[Point] = []
     for row, digest in artifacts:
-        quality: Quality = _quality(row)
-        sources: Mapping[str, str] = {}
-        if digest and (row.device, row.suite) not in has_quality:
-            quality, sources = _borrowed(row, same_artifact[row.device, row.model, digest, row.engine])
-        points += _points(row, workloads, quality, sources)
+        borrows = digest and (row.device, row.suite) not in has_quality
+        others = same_artifact[row.device, row.model, digest, row.engine]
+        points += _points(row, workloads, *(_borrowed(row, others) if borrows else (_quality(row), {})))
     return points
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from bench.contract.record import RequestTrace, Result
 from bench.measure.latency import itl_s, observations, tpot_s, ttft_s
 from bench.measure.online_load import measured
-from bench.publish.records import Choice, names
+from bench.publish.records import Choice
 from bench.publish.tables.columns import DISTRIBUTIONS
+from bench.publish.tables.model import names
 from bench.store import Store
 
 SHARES = (*(i / 50 for i in range(50)), 0.99, 1.0)

@@ -131,8 +131,8 @@ def edge_label(column: Column) -> Spec:
 
 
 def set_ticks(encoding: Spec, values: Sequence[float]) -> None:
-    """Give an axis round ticks over these values, if it is logarithmic to base ten."""
-    if encoding["scale"].get("type") == "log" and "base" not in encoding["scale"] and min(values) > 0:
+    """Give an axis round ticks over these values, if it is logarithmic."""
+    if encoding["scale"].get("type") == "log" and min(values) > 0:
         encoding["axis"] = {**encoding["axis"], "values": ticks(min(values) / 1.3, max(values) * 1.3)}
 
 

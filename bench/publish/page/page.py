@@ -10,6 +10,7 @@ import base64
 import dataclasses
 import gzip
 import hashlib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,9 +26,9 @@ from bench.publish.figures import specs
 from bench.publish.figures.chart_data import Point
 from bench.publish.figures.distributions import Distribution
 from bench.publish.page import tables
-from bench.publish.records import Records, names
+from bench.publish.records import Records
 from bench.publish.tables.columns import DISTRIBUTIONS, MBU, MORE, ONLINE, SCALING, SERVING, SIZE, group, quality_axes
-from bench.publish.tables.model import LEGEND
+from bench.publish.tables.model import LEGEND, names
 from bench.store import Store
 
 NAME = "report.html"
@@ -35,7 +36,6 @@ _FOLDER = Path(__file__).parent
 _SCRIPTS = ("table.js", "charts.js", "record.js", "page.js")
 _CHUNK = 100
 _LONG = 24  # lists of more numbers are left to the record's file
-_FINGERPRINT = re.compile(rb'<meta name="fingerprint" content="([0-9a-f]{64})">')
 
 
 def write(path: Path, data: Mapping[str, Any], chunks: Sequence[str], library: str) -> bool:
@@ -43,7 +43,7 @@ def write(path: Path, data: Mapping[str, Any], chunks: Sequence[str], library: s
     parts = {name: (_FOLDER / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)}
     json = _script_safe(data)
     fingerprint = hashlib.sha256("\0".join((*parts.values(), json, *chunks)).encode()).hexdigest()
-    if _fingerprint(path) == fingerprint:
+    if path.is_file() and f'<meta name="fingerprint" content="{fingerprint}">'.encode() in path.read_bytes():
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     wire.write(path, _html(parts, json, chunks, fingerprint, library))
@@ -55,6 +55,7 @@ def content(
 ) -> tuple[dict[str, Any], list[str]]:
     """What the page shows, and its records, which lie in `store`, in chunks."""
     results = sorted(records.all_results(), key=lambda result: str(store.path(result)))
+    units = itertools.chain(SERVING, ONLINE, SCALING, *map(group, MORE.values()))
     costs, qualities = specs.axis_columns(points)
     families = [p.family for p in points]
     hardware: dict[str, str] = {}
@@ -64,14 +65,14 @@ def content(
         "machines": hardware,
         "chunk": _CHUNK,
         "records": [_key(result) for result in results],
-        "speed": vars(tables.speed(records.rows())),
-        "quality": vars(tables.quality(records.rows())),
+        "speed": tables.speed(records.rows()),
+        "quality": tables.quality(records.rows()),
         "legend": LEGEND,
         "notes": list(dict.fromkeys(note for table in records.tables.values() for note in table.notes)),
         "points": [_point(p, costs) for p in points],
         "spread": [_distribution(d) for d in distributions],
         "axes": {"x": [_axis(c) for c in costs], "y": [_axis(c, task) for c, task in qualities]},
-        "units": {c.key: [c.header, c.unit, c.scale, c.digits] for c in _metric_columns()},
+        "units": {c.key: [c.header, c.unit, c.scale, c.digits] for c in units},
         "charts": _templates(),
         "colours": [specs.family_colours(families), specs.family_colours(families, dark=True)],
         "palettes": [specs.LIGHT, specs.DARK],
@@ -109,14 +110,6 @@ def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _fingerprint(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        match = _FINGERPRINT.search(file.read(4000))
-    return match[1].decode() if match else ""
-
-
 def _script_safe(value: Any) -> str:
     """JSON in which nothing can end a script element: it has no <."""
     text = orjson.dumps(value).decode()
@@ -125,15 +118,13 @@ def _script_safe(value: Any) -> str:
 
 def _chunk(results: Sequence[Result], store: Store) -> str:
     paths = (store.path(result).relative_to(store.root).as_posix() for result in results)
-    records = [{"path": path, **vars(_shortened(r))} for path, r in zip(paths, results, strict=True)]
+    records = []
+    for path, result in zip(paths, results, strict=True):
+        # Without the long lists of its facts, which its file has.
+        artifact = result.artifact and dataclasses.replace(result.artifact, facts=_short(result.artifact.facts))
+        records.append({"path": path, **vars(result), "facts": _short(result.facts), "artifact": artifact})
     text = orjson.dumps(records, option=orjson.OPT_NON_STR_KEYS)
     return base64.b64encode(gzip.compress(text, 6, mtime=0)).decode()
-
-
-def _shortened(result: Result) -> Result:
-    """The record without the long lists of its facts, which its file has."""
-    artifact = result.artifact and dataclasses.replace(result.artifact, facts=_short(result.artifact.facts))
-    return dataclasses.replace(result, facts=_short(result.facts), artifact=artifact)
 
 
 def _short(value: Any) -> Any:
@@ -208,8 +199,3 @@ def _templates() -> dict[str, Any]:
         "slo": {c.key: c.key.replace("_p95", "") for c in SCALING if c.better == "lower"},
         "limit": specs.limit_line(1.0),
     }
-
-
-def _metric_columns() -> list[Column]:
-    more = [column for its in MORE.values() for column in group(its)]
-    return list(dict.fromkeys((*SERVING, *ONLINE, *SCALING, *more)))
