@@ -8,20 +8,21 @@ demo: $(CORE)  ## compress, score and time the demo model, and print the table
 	.venv/bin/python -m bench run configs/demo.yaml
 
 test: $(CORE)  ## every test: those without an engine four at a time, then those on the real engines
-	.venv/bin/python -m pytest -m "not engine" -n 4
+	.venv/bin/python -m pytest -m "not engine and not records" -n 4
 	.venv/bin/python -m pytest -m engine
 
 fast: $(CORE)  ## the tests that need no engine and no patience, four at a time: most of them wait
-	.venv/bin/python -m pytest -m "not engine and not slow" -n 4
+	.venv/bin/python -m pytest -m "not engine and not slow and not records" -n 4
 
 docs: $(CORE)  ## the pages of docs/ as a site, in build/docs
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-check: $(CORE) docs  ## lint, format, types, docs, and that the tables of results/ say what its records say
+check: $(CORE) docs  ## lint, format, types, docs, and that tables and pages say what the records say
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/python -m bench report --check
+	.venv/bin/python -m pytest --quiet -m records
 
 format: $(CORE)
 	.venv/bin/ruff check --fix

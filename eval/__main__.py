@@ -1,12 +1,11 @@
-"""`python -m eval ARTIFACT --task perplexity`, and `python -m eval compare BASE OTHER --task lm_eval`.
+"""One measurement without a suite, or two of them on the same items.
 
-One measurement of any folder, GGUF file or Hub id, or of two of them on the same items, without a suite.
+`python -m eval ARTIFACT --task perplexity`, `python -m eval compare BASE OTHER --task lm_eval`.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,14 +36,6 @@ Device = Annotated[str, typer.Option(help="cpu, cuda:N or auto.")]
 Revision = Annotated[str, typer.Option(help="Branch, tag or commit of a Hub model.")]
 
 
-@dataclass(frozen=True)
-class _Scoring:
-    engine: str
-    dtype: str
-    device: str
-    task: Task
-
-
 @app.command(context_settings=_EXTRA, epilog=f"{_OPTIONS} Two artifacts: python -m eval compare BASE OTHER --task …")
 def evaluate(
     context: typer.Context,
@@ -60,11 +51,12 @@ def evaluate(
     """Measure ARTIFACT as it is. A measurement that was made before is printed from its record."""
     from bench.progress.progress import Progress
 
-    scoring = _Scoring(engine, dtype, device, _task(task, context.args))
+    scored = _task(task, context.args)
     if plugins.load(plugins.TASKS, task).REFERENCE:
         raise UserError(f"{task} needs two artifacts: python -m eval compare BASE OTHER --task {task}")
     with Progress(quiet=quiet) as progress:
-        result = _measured(_plan(Model(artifact, revision or None), "as-is", scoring, progress), progress)
+        plan = partial(_plan, progress, scored, engine, dtype, device)
+        result = _measured(plan(Model(artifact, revision or None), "as-is"), progress)
     typer.echo(wire.dumps(result, indent=1) if json else score_format.one(result))
 
 
@@ -83,16 +75,17 @@ def compare(
     """Measure OTHER against BASE on the same items: what it lost, and whether that is more than noise."""
     from bench.progress.progress import Progress
 
-    scoring, module = _Scoring(engine, dtype, device, _task(task, context.args)), plugins.load(plugins.TASKS, task)
+    scored, module = _task(task, context.args), plugins.load(plugins.TASKS, task)
     with Progress(quiet=quiet) as progress:
-        first = _plan(Model(base), "baseline", scoring, progress)
-        mine = _measured(_plan(Model(other), "as-is", scoring, progress, baseline=first), progress)
-        theirs = None if module.REFERENCE else _measured(first, progress)
-    change = module.compare_to_baseline(mine.facts, theirs.facts) if theirs else {}
+        plan = partial(_plan, progress, scored, engine, dtype, device)
+        first = plan(Model(base), "baseline")
+        result = _measured(plan(Model(other), "as-is", baseline=first), progress)
+        base_result = None if module.REFERENCE else _measured(first, progress)
+    change = module.compare_to_baseline(result.facts, base_result.facts) if base_result else {}
     if json:
-        typer.echo(wire.dumps({"base": theirs, "other": mine, "change": change}, indent=1))
+        typer.echo(wire.dumps({"base": base_result, "other": result, "change": change}, indent=1))
     else:
-        typer.echo(score_format.two(base, theirs, mine, change))
+        typer.echo(score_format.two(base, base_result, result, change))
 
 
 def _task(kind: str, extra: list[str]) -> Task:
@@ -103,25 +96,25 @@ def _task(kind: str, extra: list[str]) -> Task:
     return Task(kind, options, module.title(module.Options(**options)))
 
 
-def _plan(model: Model, recipe: str, scoring: _Scoring, progress: Progress, baseline: Plan | None = None) -> Plan:
+def _plan(
+    progress: Progress,
+    task: Task,
+    engine: str,
+    dtype: str,
+    device: str,
+    model: Model,
+    recipe: str,
+    baseline: Plan | None = None,
+) -> Plan:
     """The plan of one round: the model as it is, under the name of a recipe."""
     from bench.models import resolve
     from bench.run import plan as planner
     from bench.suite import config
 
-    options = {"dtype": scoring.dtype} if scoring.dtype else {}
-    engine = scoring.engine or _scorer(resolve.resolve(model, fetch=True, report=progress.doing).format)
+    options = {"dtype": dtype} if dtype else {}
+    engine = engine or _scorer(resolve.resolve(model, fetch=True, report=progress.doing).format)
     spec = EngineSpec(engine, config.options(plugins.ENGINES, engine, options, engine))
-    suite = Suite(
-        "eval",
-        model,
-        (Recipe(recipe),),
-        (spec,),
-        tasks=(scoring.task,),
-        devices=(scoring.device,),
-        rounds=1,
-        settle_s=0.0,
-    )
+    suite = Suite("eval", model, (Recipe(recipe),), (spec,), tasks=(task,), devices=(device,), rounds=1, settle_s=0.0)
     return planner.plan(suite, fetch=True, baseline=baseline, report=progress.doing)
 
 

@@ -1,7 +1,6 @@
-"""Calibration text: every method that needs data draws it here, so that two methods get the same tokens.
+"""Calibration text, drawn here for every method, so that two methods get the same tokens.
 
-A record of the text is written next to the weights. The perplexity task reads it, and refuses to score a model
-on the text it was calibrated on.
+It is recorded next to the weights: tasks refuse to score a model on the text it was calibrated on.
 """
 
 from __future__ import annotations
@@ -15,6 +14,16 @@ from bench.contract.errors import UserError
 from bench.formats import folder as model_folder
 from eval import corpora
 from quantize import checkpoint
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of every method that draws calibration text: a corpus, and `samples` of `length` tokens of it."""
+
+    calibration: str = "stdlib"
+    samples: int = 128
+    length: int = 512
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Calibration:
         return sum(len(window) for window in self.ids)
 
     def facts(self) -> dict[str, str | int]:
-        """What the artifact's record states of it."""
+        """For the artifact's record."""
         return {
             "calibration_corpus": self.corpus,
             "calibration_sha256": self.sha256,
@@ -47,12 +56,11 @@ class Calibration:
         checkpoint.record_text(out, {"corpus": self.corpus, "sha256": self.sha256, "paragraphs": self.paragraphs})
 
     def encodings(self) -> list[dict[str, list[int]]]:
-        """A tokenizer's output for each window. All have one length: no batch is ever padded."""
+        """A tokenizer's output for each window; all have one length, and need no padding."""
         return [{"input_ids": list(ids), "attention_mask": [1] * len(ids)} for ids in self.ids]
 
 
-def from_options(folder: Path, options: Any) -> Calibration:
-    """The samples that a method's options name: `calibration` (a corpus), `samples`, `length`, `seed`."""
+def from_options(folder: Path, options: Options) -> Calibration:
     return samples(folder, options.calibration, options.samples, options.length, options.seed)
 
 

@@ -1,14 +1,14 @@
-"""What the unstructured pruning methods share: which weights of a layer become zero, and the pass that decides it.
+"""What the unstructured pruning methods share: options, masks of the smallest scores, a pass layer by layer.
 
-A zero that no kernel skips saves nothing at run time: every engine here multiplies by it. Sparse tensor cores
-(NVIDIA Ampere and later) skip two of four neighbours, and only where the engine has that kernel. Zeros make
-files smaller only when something compresses them.
+Every engine here multiplies by zeros: they save nothing at run time without a sparse kernel (2:4 on NVIDIA Ampere
+and later), and no disk space without compression.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +18,18 @@ from quantize import calibration, transformer
 Pattern = Literal["unstructured", "2:4", "4:8"]
 
 
-def unsupported_reason(source: Source, sparsity: float, pattern: Pattern) -> str | None:
+@dataclass(frozen=True)
+class Options:
+    """`sparsity`: the share of the linear weights that become zero, in each row if the method ranks by row."""
+
+    sparsity: float = 0.5
+    pattern: Pattern = "unstructured"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+def unsupported_reason(source: Source, options: Options) -> str | None:
     """Why that share of the linear weights cannot become zero."""
+    sparsity, pattern = options.sparsity, options.pattern
     if not 0 < sparsity < 1:
         return f"sparsity {sparsity:g} is the share of weights that become zero: more than 0 and less than 1"
     if pattern == "unstructured":

@@ -7,6 +7,7 @@ Where a layer is cut out, the later ones move up, and so do the entries of the c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from bench.contract.record import Source
@@ -173,15 +174,11 @@ def _gradients(model: Any, ids: Sequence[Sequence[int]], device: str, readers: M
     totals = {name: layer.weight.new_zeros(layer.weight.shape[1]) for name, layer in readers.items()}
     activations: dict[str, Any] = {}
 
-    def hook(name: str) -> Any:
-        def store(module: Any, inputs: tuple[Any, ...]) -> None:
-            del module
-            activations[name] = inputs[0]
-            inputs[0].retain_grad()
+    def store(name: str, _module: Any, inputs: tuple[Any, ...]) -> None:
+        activations[name] = inputs[0]
+        inputs[0].retain_grad()
 
-        return store
-
-    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in readers.items()]
+    handles = [layer.register_forward_pre_hook(partial(store, name)) for name, layer in readers.items()]
     try:
         for batch in _batches(ids, device):
             model.zero_grad()
@@ -203,15 +200,11 @@ def _block_influence(model: Any, ids: Sequence[Sequence[int]], device: str) -> A
     _, blocks = transformer.blocks(model)
     totals = torch.zeros(len(blocks), device=device)
 
-    def hook(i: int) -> Any:
-        def add(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            del module
-            output = output[0] if isinstance(output, tuple) else output
-            totals[i] += (1 - cosine_similarity(inputs[0], output, dim=-1)).sum()
+    def add(i: int, _module: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) else output
+        totals[i] += (1 - cosine_similarity(inputs[0], output, dim=-1)).sum()
 
-        return add
-
-    handles = [block.register_forward_hook(hook(i)) for i, block in enumerate(blocks)]
+    handles = [block.register_forward_hook(partial(add, i)) for i, block in enumerate(blocks)]
     with torch.no_grad():
         _loss(model, ids, device)
     for handle in handles:
@@ -223,8 +216,7 @@ def _losses_without(model: Any, ids: Sequence[Sequence[int]], device: str) -> An
     """The loss of the text when each layer is left out, one at a time."""
     import torch
 
-    def skip(module: Any, inputs: tuple[Any, ...], output: Any) -> Any:
-        del module
+    def skip(_module: Any, inputs: tuple[Any, ...], output: Any) -> Any:
         return (inputs[0], *output[1:]) if isinstance(output, tuple) else inputs[0]
 
     losses = []

@@ -1,7 +1,4 @@
-"""A model in transformers, for methods that change its weights: loaded, walked layer by layer, written.
-
-Pruning and training change weights in float32 whatever they are stored in, and round once, when they are written.
-"""
+"""A model in transformers, for methods that change its weights: in float32, and rounded once, on saving."""
 
 from __future__ import annotations
 
@@ -119,8 +116,7 @@ def block_by_block(model: Any, ids: Sequence[Sequence[int]], device: str) -> Ite
     states: list[Any] = []
     arguments: list[dict[str, Any]] = []
 
-    def stop(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        del module
+    def stop(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         states.append(args[0] if args else kwargs["hidden_states"])
         arguments.append({k: v for k, v in kwargs.items() if k != "hidden_states"})
         raise _FirstLayerReachedError

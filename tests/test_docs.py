@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 _PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_OF_RECORDS = re.compile(r"recommend|compare|predict|load_results")
 _BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -28,6 +30,12 @@ def _examples() -> Iterator[tuple[str, str, str]]:
                 yield page.name, command, output
 
 
+def _marked(page: str, command: str, text: str) -> Any:
+    """What a page shows of the committed records is checked with them, by `make check`."""
+    marks = [pytest.mark.records] if _OF_RECORDS.search(command or text) else []
+    return pytest.param(page, command, text, marks=marks, id=f"{page}: {command or 'python'}")
+
+
 def _run(argv: list[str]) -> str:
     env = {**os.environ, "COLUMNS": "120", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -36,7 +44,7 @@ def _run(argv: list[str]) -> str:
     return "\n".join(line.rstrip() for line in done.stdout.splitlines())
 
 
-@pytest.mark.parametrize(("page", "command", "text"), [e for e in _examples() if e[1]])
+@pytest.mark.parametrize(("page", "command", "text"), [_marked(*e) for e in _examples() if e[1]])
 def test_a_console_example_prints_what_the_page_shows(page: str, command: str, text: str) -> None:
     """Line by line; `…` stands for anything."""
     printed = _run([sys.executable if word == "python" else word for word in shlex.split(command)])
@@ -46,10 +54,10 @@ def test_a_console_example_prints_what_the_page_shows(page: str, command: str, t
     assert re.fullmatch(pattern, printed, re.DOTALL), f"{page} shows\n{shown}\nand {command} prints\n{printed}"
 
 
-@pytest.mark.parametrize(("page", "code"), [(page, text) for page, command, text in _examples() if not command])
-def test_a_python_example_runs(page: str, code: str) -> None:
-    """From the checkout, on the records that ship."""
-    assert _run([sys.executable, "-W", "error", "-c", code]) == "", page
+@pytest.mark.parametrize(("page", "command", "code"), [_marked(*e) for e in _examples() if not e[1]])
+def test_a_python_example_runs(page: str, command: str, code: str) -> None:
+    """From the checkout, on the records that ship, and without a word."""
+    assert _run([sys.executable, "-W", "error", "-c", code]) == command, page
 
 
 def test_every_page_has_an_example() -> None:

@@ -161,7 +161,7 @@ def _plan(
 
 def _table(store: Store, planned: Plan | None, format: TableFormat, summary: Mapping[str, Any] | None = None) -> None:
     """Print the table, or one JSON object that has it beside the `summary` of a run."""
-    from bench.publish.tables import build
+    from bench.publish.tables import build, render
     from bench.run import records
 
     if planned is None:
@@ -169,7 +169,7 @@ def _table(store: Store, planned: Plan | None, format: TableFormat, summary: Map
     else:
         expected = [records.public_cell(cell) for cell in planned.cells]
         results = records.current(planned, store)
-    text = build.render(build.build(results, expected), format, width(), bold=bold())
+    text = render.render(build.build(results, expected), format, width(), bold=bold())
     typer.echo(text if summary is None else json.dumps({**summary, "table": json.loads(text)}, indent=1))
     for problem in store.problems:
         say(f"warning: {problem}")

@@ -1,8 +1,7 @@
 """An engine that answers on a schedule: the pipeline's own test load, a clock whose error can be known.
 
 It loads nothing. Tokens arrive at `ttft_s` and then every `itl_s`; logits are a fixed function of the ids.
-`fail` makes the worker die in one of the ways real engines die, so that what the suite does about it can be
-seen.
+`fail` makes the worker fail in one of the ways real engines do.
 """
 
 from __future__ import annotations
@@ -51,7 +50,6 @@ class Options:
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
-    del artifact_format, hardware
     only = cell.engine.options.get("only_batch")
     if only and isinstance(cell.workload, Offline) and cell.workload.batch != only:
         return f"the fake engine runs batch {only} only"
@@ -60,13 +58,11 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
 
 def may_offload(options: Options) -> bool:
     """It loads no weights."""
-    del options
     return True
 
 
 @contextmanager
 def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[_Session]:  # noqa: A001
-    del device
     time.sleep(options.load_s)
     vocab_size = artifact.audit.vocab_size
     if (folder / model_folder.CONFIG).is_file():
@@ -76,13 +72,11 @@ def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Ite
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
     """This file as a program: a server that streams on the same schedule."""
-    del folder, artifact, device
     settings = json.dumps({**asdict(options), "port": port})
     return Server((python, "-m", "bench.engines.fake", settings), "fake")
 
 
 def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
-    del text
     return {"kernel": "schedule", "weight_dtype": "none"}, {"weights_bytes": 0}
 
 

@@ -19,15 +19,8 @@ if TYPE_CHECKING:
 _TRIES = 20
 
 
-def unique(count: int, length: int, vocab_size: int, seed: str) -> tuple[tuple[int, ...], ...]:
-    """`count` prompts of `length` ids each, as `of_lengths` draws them."""
-    return of_lengths([length] * count, vocab_size, seed)
-
-
 def of_lengths(lengths: Sequence[int], vocab_size: int, seed: str) -> tuple[tuple[int, ...], ...]:
-    """One prompt per length, in ids of the upper part of the vocabulary.
-
-    The same for every engine given one seed.
+    """One prompt per length, in ids of the upper part of the vocabulary; the seed alone decides which.
 
     The low ids (special tokens, and byte tokens in SentencePiece vocabularies) are avoided where the
     vocabulary is large enough. First tokens are all different within one call as long as there are fewer
@@ -67,12 +60,7 @@ def exact_texts(lengths: Sequence[int], tokenizer: Path, seed: str) -> tuple[str
     where tokens merged. UserError where a length cannot be reached.
     """
     loaded = tokenizer_of(tokenizer)
-    added = loaded.num_special_tokens_to_add(is_pair=False)
-    if lengths and min(lengths) <= added:
-        raise UserError(
-            f"no text has {min(lengths)} tokens, since the tokenizer adds {added} of its own to every prompt: "
-            f"ask for at least {added + 1}"
-        )
+    added = _special_tokens(loaded, lengths)
     draw = random.Random(seed)  # noqa: S311  (reproducible, not secret)
     firsts, others = _words(loaded)
     count, most = len(lengths), max(lengths, default=0)
@@ -102,10 +90,19 @@ def texts(originals: Sequence[str], lengths: Sequence[int], tokenizer: Path) -> 
     character fits. UserError where they alone fill a length.
     """
     loaded = tokenizer_of(tokenizer)
+    added = _special_tokens(loaded, lengths)
+    return tuple(_beginning(loaded, text, length - added) for text, length in zip(originals, lengths, strict=True))
+
+
+def _special_tokens(loaded: Tokenizer, lengths: Sequence[int]) -> int:
+    """How many the tokenizer adds to every prompt; UserError where they alone fill a length."""
     added = loaded.num_special_tokens_to_add(is_pair=False)
     if lengths and min(lengths) <= added:
-        raise UserError(f"no text has {min(lengths)} tokens: the tokenizer adds {added} to every prompt")
-    return tuple(_beginning(loaded, text, length - added) for text, length in zip(originals, lengths, strict=True))
+        raise UserError(
+            f"no text has {min(lengths)} tokens, since the tokenizer adds {added} of its own to every prompt: "
+            f"ask for at least {added + 1}"
+        )
+    return added
 
 
 def _beginning(loaded: Tokenizer, text: str, room: int) -> str:

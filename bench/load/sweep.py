@@ -44,20 +44,21 @@ def run(load: Online, apply: Apply) -> tuple[list[StageResult], dict[str, Any]]:
     Returns the stages and the facts of the whole: those of the only load, or those of the chosen stage with
     `chosen` and `stages`. A load that ended with an error is the last.
     """
+    if not isinstance(load, Sweep | Search):
+        only = _result(load, load, 0, *apply(load, 0))
+        return [only], only.facts
     stages: list[StageResult] = []
-    strategy, is_staged = _strategy(load), isinstance(load, Sweep | Search)
+    strategy = _sweep(load) if isinstance(load, Sweep) else _search(load)
     stage = next(strategy)
     while True:
         stages.append(_result(stage, load, len(stages), *apply(stage, len(stages))))
         if stages[-1].answer.error:
-            return stages, {"chosen": len(stages) - 1, "stages": _facts(stages)} if is_staged else stages[-1].facts
+            return stages, {"chosen": len(stages) - 1, "stages": _facts(stages)}
         try:
             stage = strategy.send(stages[-1])
         except StopIteration as end:
             facts: dict[str, Any] = end.value
             break
-    if not is_staged:
-        return stages, stages[-1].facts
     facts.setdefault("chosen", _knee(stages))
     return stages, {**stages[facts["chosen"]].facts, **facts, "stages": _facts(stages)}
 
@@ -92,19 +93,6 @@ def _facts(stages: list[StageResult]) -> list[dict[str, Any]]:
 
 def _within_limits(stage: StageResult) -> dict[str, int]:
     return slo.counts([t for t in stage.traces if t.window >= 0], stage.load.slo.limits)
-
-
-def _strategy(load: Online) -> Strategy:
-    if isinstance(load, Sweep):
-        return _sweep(load)
-    if isinstance(load, Search):
-        return _search(load)
-    return _once(load)
-
-
-def _once(load: SingleLoad) -> Strategy:
-    yield load
-    return {}
 
 
 def _sweep(load: Sweep) -> Strategy:

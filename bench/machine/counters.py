@@ -41,10 +41,10 @@ def reader(device: str, root: Path = POWERCAP) -> Iterator[Reader | None]:
 
 def poll(read: Reader, duration_s: float, period_s: float = _POLL_S) -> tuple[Sample, ...]:
     """Sample a device for `duration_s`, from now on."""
-    samples = [_sample(read)]
+    samples = [Sample(time.monotonic(), read())]
     while samples[-1].time_s - samples[0].time_s < duration_s:
         time.sleep(period_s)
-        samples.append(_sample(read))
+        samples.append(Sample(time.monotonic(), read()))
     return tuple(samples)
 
 
@@ -103,7 +103,3 @@ def _zones(root: Path) -> list[Path]:
 def _number(file: Path) -> int | None:
     text = cpu.text(file).strip()
     return int(text) if text.isdigit() else None
-
-
-def _sample(read: Reader) -> Sample:
-    return Sample(time.monotonic(), read())

@@ -35,11 +35,19 @@ def inspect(device: str, *, interval_s: float = 0.3) -> Readiness:
     needs an idle CPU too: the CPU launches its kernels.
     """
     facts = _cpu_load(interval_s)
-    reasons = [_cpu_reason(facts)] if facts["before_foreign_cpu_fraction"] > FOREIGN_CPU_LIMIT else []
+    reasons: list[str] = []
+    if facts["before_foreign_cpu_fraction"] > FOREIGN_CPU_LIMIT:
+        top = f", most by {facts['before_top_process']}" if facts["before_top_process"] else ""
+        reasons.append(f"other processes use {facts['before_foreign_cpu_fraction']:.0%} of the CPU{top}")
     with nvml.reader(nvml.cuda_id(device)) as read:
         if read is not None:
             reading = read()
-            facts |= _gpu_facts(reading)
+            gpu_facts = {
+                "before_device_used_bytes": reading.used_bytes,
+                "before_gpu_processes": len(reading.processes),
+                "before_temperature_c": reading.temperature_c,
+            }
+            facts |= {key: value for key, value in gpu_facts.items() if value is not None}
             reasons += gpu_reasons(device, reading, _own_pids())
     return Readiness(not reasons, "; ".join(reasons), facts)
 
@@ -67,20 +75,6 @@ def gpu_reasons(device: str, reading: nvml.Reading, own: frozenset[int]) -> Iter
         yield f"{device} is computing ({reading.utilization:.0%})"
     if (reading.temperature_c or 0) >= HOT_C:
         yield f"{device} is at {reading.temperature_c} C"
-
-
-def _gpu_facts(reading: nvml.Reading) -> dict[str, Any]:
-    facts = {
-        "before_device_used_bytes": reading.used_bytes,
-        "before_gpu_processes": len(reading.processes),
-        "before_temperature_c": reading.temperature_c,
-    }
-    return {key: value for key, value in facts.items() if value is not None}
-
-
-def _cpu_reason(facts: Mapping[str, Any]) -> str:
-    top = f", most by {facts['before_top_process']}" if facts["before_top_process"] else ""
-    return f"other processes use {facts['before_foreign_cpu_fraction']:.0%} of the CPU{top}"
 
 
 def _cpu_load(interval_s: float) -> dict[str, Any]:

@@ -104,7 +104,8 @@ def reader(index: int | str | None) -> Iterator[Reader | None]:
     clocks) is None.
     """
     with _driver() as ready:
-        handle = _handle(index) if ready and index is not None else None
+        by_uuid, by_index = pynvml.nvmlDeviceGetHandleByUUID, pynvml.nvmlDeviceGetHandleByIndex
+        handle = _query(by_uuid if isinstance(index, str) else by_index, index) if ready and index is not None else None
         yield None if handle is None else lambda: _read(handle)
 
 
@@ -146,12 +147,6 @@ def _memory(handle: Any) -> Any:
 
 def _visible() -> tuple[VisibleDevice, ...]:
     return visible_devices(query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-
-
-def _handle(index: int | str) -> Any:
-    if isinstance(index, str):
-        return _query(pynvml.nvmlDeviceGetHandleByUUID, index)
-    return _query(pynvml.nvmlDeviceGetHandleByIndex, index)
 
 
 def _report(index: int, handle: Any) -> GpuReport:

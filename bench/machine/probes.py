@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -36,54 +38,26 @@ class Sample:
     gpu: nvml.Reading | None = None  # or what the CPU's own counters say
 
 
-@dataclass(frozen=True)
-class Observation:
-    """What the samples add up to; None where it is unknown.
+def observe(samples: Sequence[Sample], probe_cpu_s: float = 0.0) -> dict[str, Any]:
+    """What the samples add up to, as facts of a record; what is unknown is absent.
 
     `peak_rss_bytes` sums RSS over the tree, so pages shared between processes count in each. `energy_j` is
     the whole device's, idle power included. `throttle_reasons` are those of any sample, `power_limit_w`
-    is the lowest.
+    is the lowest. Clocks count only while the GPU computes.
     """
-
-    watched_s: float = 0.0
-    samples: int = 0
-    probe_cpu_s: float = 0.0
-    peak_rss_bytes: int | None = None
-    hwm_bytes: int | None = None
-    worker_cpu_s: float | None = None
-    available_min_bytes: int | None = None
-    nvml_process_peak_bytes: int | None = None
-    device_used_peak_bytes: int | None = None
-    foreign_gpu_processes: int | None = None
-    energy_j: float | None = None
-    power_max_w: float | None = None
-    power_limit_w: float | None = None
-    sm_clock_min_mhz: int | None = None
-    sm_clock_max_mhz: int | None = None
-    memory_clock_min_mhz: int | None = None
-    memory_clock_max_mhz: int | None = None
-    temperature_max_c: int | None = None
-    throttle_reasons: tuple[str, ...] = ()
-
-    def facts(self) -> dict[str, Any]:
-        """As a record keeps them: what is unknown, and throttling that did not happen, is absent."""
-        return {k: v for k, v in asdict(self).items() if v is not None and v != ()}
-
-
-def observe(samples: Sequence[Sample], probe_cpu_s: float = 0.0) -> Observation:
-    """A pure function: a recorded run can stand in for a GPU. Its clocks count only while it computes."""
     if not samples:
-        return Observation(probe_cpu_s=probe_cpu_s)
-    return Observation(
-        watched_s=samples[-1].time_s - samples[0].time_s,
-        samples=len(samples),
-        probe_cpu_s=probe_cpu_s,
-        peak_rss_bytes=_most(s.tree_rss_bytes for s in samples) or None,
-        hwm_bytes=_most(s.hwm_bytes for s in samples),
-        worker_cpu_s=samples[-1].cpu_s or None,
-        available_min_bytes=min(s.available_bytes for s in samples),
+        return {"watched_s": 0.0, "samples": 0, "probe_cpu_s": probe_cpu_s}
+    facts = {
+        "watched_s": samples[-1].time_s - samples[0].time_s,
+        "samples": len(samples),
+        "probe_cpu_s": probe_cpu_s,
+        "peak_rss_bytes": _most(s.tree_rss_bytes for s in samples) or None,
+        "hwm_bytes": _most(s.hwm_bytes for s in samples),
+        "worker_cpu_s": samples[-1].cpu_s or None,
+        "available_min_bytes": min(s.available_bytes for s in samples),
         **_gpu([(s.gpu, s.pids) for s in samples if s.gpu is not None]),
-    )
+    }
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 @dataclass
@@ -98,7 +72,7 @@ class Probe:
         return self.samples[-1].tree_rss_bytes if self.samples else 0
 
     def facts(self) -> dict[str, Any]:
-        return observe(self.samples, self.cpu_s).facts()
+        return observe(self.samples, self.cpu_s)
 
 
 @contextmanager
@@ -107,8 +81,7 @@ def watch(
 ) -> Iterator[Probe]:
     """Sample process `pid` and its descendants, and the counters of "cuda:N" or "cpu", until the block ends.
 
-    Nothing raises: the process may end, or belong to another user. A last sample is taken on
-    leaving.
+    Nothing raises: the process may end, or belong to another user. A last sample is taken on leaving.
     """
     with open_reader(device) as read:
         probe, tree, stop = Probe(), _Tree(pid), threading.Event()
@@ -245,9 +218,6 @@ def _gpu(samples: Sequence[tuple[nvml.Reading, frozenset[int]]]) -> Mapping[str,
     foreign = max(_foreign(r, pids) for r, pids in samples) if _matched(samples) else 0
     energy = [r.energy_j for r in readings if r.energy_j is not None]
     busy = [r for r in readings if (r.utilization or 0) > 0]
-    mask = 0
-    for reading in readings:
-        mask |= reading.throttle
     return {
         "nvml_process_peak_bytes": max(ours) or None,
         "device_used_peak_bytes": _most(r.used_bytes for r in readings),
@@ -260,7 +230,7 @@ def _gpu(samples: Sequence[tuple[nvml.Reading, frozenset[int]]]) -> Mapping[str,
         "memory_clock_min_mhz": _least(r.memory_clock_mhz for r in busy),
         "memory_clock_max_mhz": _most(r.memory_clock_mhz for r in busy),
         "temperature_max_c": _most(r.temperature_c for r in readings),
-        "throttle_reasons": nvml.throttle_names(mask),
+        "throttle_reasons": nvml.throttle_names(reduce(or_, (r.throttle for r in readings))) or None,
     }
 
 

@@ -22,7 +22,7 @@ from bench.publish.figures.distributions import Distribution
 from bench.publish.figures.specs import Spec
 from bench.publish.page import page
 from bench.publish.records import Records, gather
-from bench.publish.tables import build, render
+from bench.publish.tables import render
 from bench.store import Store
 
 _NOTICE = "Written by `python -m bench report` from the records beside it; what is changed by hand is lost."
@@ -94,7 +94,7 @@ def _texts(root: Path, committed: Records, documents: Sequence[Path]) -> dict[Pa
 def _device_page(device: str, committed: Records) -> str:
     parts = [f"# {device}", _NOTICE, "\n".join(machines.lines(committed.results_of(device)))]
     for suite, table in committed.tables_of(device).items():
-        parts += [f"## {suite}", build.render(table, "md").strip()]
+        parts += [f"## {suite}", render.render(table, "md").strip()]
     return "\n\n".join(parts) + "\n"
 
 

@@ -53,7 +53,7 @@ def run(
     first = next((i for i, s in enumerate(samples) if s.time_s >= start_s), None)
     observed = probes.observe(samples[: None if first is None else first + 1], outcome.probe.cpu_s)
     facts = energy_window.with_window(outcome.answer.facts, idle, outcome.probe)
-    return replace(outcome, answer=replace(outcome.answer, facts=facts), observed=observed.facts())
+    return replace(outcome, answer=replace(outcome.answer, facts=facts), observed=observed)
 
 
 def _job(item: PlannedRound, built: BuiltArtifact, task_input: Path | None, seed: int) -> Job:
@@ -72,10 +72,7 @@ def _job(item: PlannedRound, built: BuiltArtifact, task_input: Path | None, seed
         return replace(job, task=cell.task.kind, task_options=artifacts.absolute(cell.task.options))
     if not isinstance(load := cell.workload, Offline):
         return job
-    ids = prompts.unique(
-        (_WARMUP_GROUPS + load.repeats) * load.batch,
-        load.prompt_tokens,
-        built.artifact.audit.vocab_size,
-        f"{seed}/{load.title}/{item.round}",
-    )
+    prompt_tokens = [load.prompt_tokens] * ((_WARMUP_GROUPS + load.repeats) * load.batch)
+    prompt_seed = f"{seed}/{load.title}/{item.round}"
+    ids = prompts.of_lengths(prompt_tokens, built.artifact.audit.vocab_size, prompt_seed)
     return replace(job, kind="offline", workload=load, prompts=ids)

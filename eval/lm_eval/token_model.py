@@ -1,7 +1,4 @@
-"""A language model for lm-evaluation-harness that has no weights: requests as token ids, and answers from replies.
-
-What it tokenizes, truncates and stops by are lm-eval's own rules for `--model hf`.
-"""
+"""A model without weights for lm-evaluation-harness, which tokenizes, truncates and stops as `--model hf`."""
 
 from __future__ import annotations
 
@@ -97,8 +94,7 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
             self._record_pair(context, continuation)
         return self._scores(len(requests))
 
-    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:  # noqa: FBT001, FBT002
-        del disable_tqdm
+    def loglikelihood_rolling(self, requests: Any, **_: Any) -> list[float]:
         counts = []
         for request in requests:
             (text,) = request.args
@@ -116,8 +112,7 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
         scores = iter(self._scores(sum(counts)))
         return [math.fsum(next(scores)[0] for _ in range(count)) for count in counts]
 
-    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:  # noqa: FBT001, FBT002
-        del disable_tqdm
+    def generate_until(self, requests: Any, **_: Any) -> list[str]:
         for request in requests:
             self._record_text(request.args)
             self._record_prompt(*request.args)

@@ -1,9 +1,8 @@
 """Any task of lm-evaluation-harness on every engine that scores: its metrics, their errors, item by item.
 
-lm-eval builds the requests and scores the replies in its own environment (eval/lm_eval/harness.py); in between,
-each engine gets the same token ids. `max_length` is one value for all engines, since scores depend on it and
-lm-eval's wrappers each have their own. By default it is one less than the model's context: an engine that
-generates is fed one token more than is scored.
+lm-eval builds the requests and scores the replies in its own environment (eval/lm_eval/harness.py); every engine
+gets the same token ids. Scores depend on `max_length`, which is one value for all engines: by default one less
+than the model's context, since an engine that generates is fed one token more than is scored.
 """
 
 from __future__ import annotations
@@ -90,11 +89,9 @@ def depends(options: Options) -> Any:
     file = paths.CONFIGS / "tasks" / f"{options.tasks}.yaml"
     if Path(options.tasks).name != options.tasks or not file.is_file():
         return None
-    makers = [
-        Path(__file__).resolve().parents[1] / name for name in ("stdlib_items.py", "local_items.py", "corpora.py")
-    ]
-    texts = [hashlib.sha256(part.read_bytes()).hexdigest() for part in (file, *makers)]
-    return [*texts, platform.python_version()]
+    package = Path(__file__).resolve().parents[1]
+    files = [file, *(package / name for name in ("stdlib_items.py", "local_items.py", "corpora.py"))]
+    return [*(hashlib.sha256(part.read_bytes()).hexdigest() for part in files), platform.python_version()]
 
 
 def build_requests(options: Options, folder: Path, context: int, out: Path) -> Mapping[str, Any]:
@@ -179,22 +176,18 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
     values = {**scores, f"{stem}{unit}": value, "scored_items": float(facts["items"])}
     if stderr is not None:
         values[f"{stem}_stderr{unit}"] = stderr
-        values[f"{stem}_low{unit}"], values[f"{stem}_high{unit}"] = (
-            value - paired.Z95 * stderr,
-            value + paired.Z95 * stderr,
-        )
+        values[f"{stem}_low{unit}"] = value - paired.Z95 * stderr
+        values[f"{stem}_high{unit}"] = value + paired.Z95 * stderr
     return values
 
 
 def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
     """Against the baseline on the same items; eval/stats/paired.py defines each value."""
-    for key in ("texts_sha256", "metric", "items", "max_length"):
-        if facts[key] != baseline[key]:
-            raise UserError(f"scores over different items cannot be compared: '{key}' differs")
-    mine, theirs = facts["scores"][facts["metric"]], baseline["scores"][facts["metric"]]
-    recovery = {"score_recovery_fraction": mine / theirs} if theirs else {}
+    paired.require_same_items(facts, baseline, _SAME)
+    score, base = facts["scores"][facts["metric"]], baseline["scores"][facts["metric"]]
+    recovery = {"score_recovery_fraction": score / base} if base else {}
     items = [[float(item) for item in part["item_scores"]] for part in (facts, baseline)]
-    return {**recovery, **(paired.compare(*items) if all(items) else {"score_change": mine - theirs})}
+    return {**recovery, **(paired.compare(*items) if all(items) else {"score_change": score - base})}
 
 
 def _max_length(options: Options, context: int) -> int:

@@ -115,8 +115,7 @@ def cut(session: Session, scope: Scope, folder: Path) -> Cut:
             f"the text '{label(scope.corpus)}' has {count} tokens, fewer than one context of {scope.context}"
         )
     overlap = _overlap(corpus.text[: encoded.end], folder)
-    cut_by = {"hf": _hf, "llama.cpp": _llama_cpp}[scope.convention]
-    return Cut(encoded.ids, corpus.sha256, overlap, tuple(cut_by(encoded, scope)))
+    return Cut(encoded.ids, corpus.sha256, overlap, tuple(_windows(encoded, scope)))
 
 
 def scored(session: Session, window: Window) -> Iterator[tuple[Any, Any]]:
@@ -140,20 +139,15 @@ def label(corpus: str) -> str:
     return Path(corpus.removeprefix("path:")).name if corpus.startswith("path:") else corpus
 
 
-def _hf(text: tokens.Encoded, scope: Scope) -> Iterator[Window]:
+def _windows(text: tokens.Encoded, scope: Scope) -> Iterator[Window]:
     context, stride = scope.context, scope.stride or scope.context
     for start in range(0, len(text.ids) - context + 1, stride):
+        ids = text.ids[start : start + context]
         first = max(1, context - stride) if start else 1
-        end = start + context
-        yield Window(start, text.ids[start:end], first, sum(text.sizes[start + first : end]))
-
-
-def _llama_cpp(text: tokens.Encoded, scope: Scope) -> Iterator[Window]:
-    context, first = scope.context, scope.context // 2 + 1
-    for start in range(0, len(text.ids) - context + 1, context):
-        end = start + context
-        ids = text.ids[start:end] if text.bos is None else [text.bos, *text.ids[start + 1 : end]]
-        yield Window(start, ids, first, sum(text.sizes[start + first : end]))
+        if scope.convention == "llama.cpp":
+            ids = ids if text.bos is None else [text.bos, *ids[1:]]
+            first = context // 2 + 1
+        yield Window(start, ids, first, sum(text.sizes[start + first : start + context]))
 
 
 def _check(scope: Scope, folder: Path) -> None:

@@ -1,7 +1,4 @@
-"""The importance matrix, counted as llama.cpp's imatrix tool does.
-
-It weighs each column of a weight by the mean square of that input over the calibration text.
-"""
+"""llama.cpp's importance matrix: the mean square of each weight's input columns over the calibration text."""
 
 from __future__ import annotations
 
@@ -72,9 +69,8 @@ class _Collector:
     rows: dict[str, int] = field(default_factory=dict)
     error: str = ""
 
-    def evaluated(self, address: int, ask: bool, user: Any) -> bool:  # noqa: FBT001  (the library's signature)
+    def evaluated(self, address: int, ask: bool, _user: Any) -> bool:  # noqa: FBT001  (the library's signature)
         """ggml_backend_sched_eval_callback: with `ask` whether this result is needed, then the result itself."""
-        del user
         try:
             return self._is_product(address) if ask else self._add(address)
         except Exception as error:  # noqa: BLE001  (an exception cannot pass through the library)

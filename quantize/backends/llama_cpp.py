@@ -103,9 +103,8 @@ def error_log() -> Iterator[list[str]]:
     errors: list[str] = []
     level = 0
 
-    def add(line_level: int, text: bytes, user: Any) -> None:
+    def add(line_level: int, text: bytes, _user: Any) -> None:
         nonlocal level
-        del user
         level = level if line_level == _CONTINUED else line_level
         line = text.decode(errors="replace")
         sys.stderr.write(line)

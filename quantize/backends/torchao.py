@@ -1,7 +1,6 @@
-"""torchao: the schemes by name, the layers they apply to, and the folder that is written.
+"""torchao for methods torchao and qat, which write the same kind of artifact: schemes, layers, saving.
 
-Source: github.com/pytorch/ao, at the version the hf environment pins. A trained model is converted and saved
-like one that is only rounded, so that both are the same kind of artifact.
+Source: github.com/pytorch/ao, at the version the hf environment pins.
 """
 
 from __future__ import annotations
@@ -74,8 +73,7 @@ def layer_filter(model: Any, scheme: Scheme, group_size: int = 64) -> Callable[[
     head = model.get_output_embeddings()
     group = group_size if scheme in GROUPED and group_size != -1 else 1
 
-    def applies(module: Any, name: str) -> bool:
-        del name
+    def applies(module: Any, _name: str) -> bool:
         return isinstance(module, torch.nn.Linear) and module is not head and module.in_features % group == 0
 
     return applies

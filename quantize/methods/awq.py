@@ -25,8 +25,8 @@ OPTIONS_SINCE = frozenset({"backend"})
 
 
 @dataclass(frozen=True)
-class Options:
-    """`symmetric` False stores a zero point per group, as AWQ checkpoints usually do. `length` in tokens.
+class Options(calibration.Options):
+    """`symmetric` False stores a zero point per group, as AWQ checkpoints usually do.
 
     The search runs each block some twenty times over all samples; the paper finds 16 sequences enough.
     `backend` autoawq: the archived library, which also clips weights.
@@ -35,10 +35,7 @@ class Options:
     bits: Literal[4] = 4
     group_size: Literal[-1, 16, 32, 64, 128] = 128
     symmetric: bool = False
-    calibration: str = "stdlib"
     samples: int = 16
-    length: int = 512
-    seed: int = 0
     batch_size: int = 8
     backend: Literal["gptqmodel", "autoawq"] = "gptqmodel"
 

@@ -1,7 +1,6 @@
-"""GGUF: llama.cpp's formats, converted and quantized by llama.cpp itself, at the version that will run them.
+"""GGUF: llama.cpp's formats, by llama.cpp itself, at the version that will run them.
 
-An unquantized model is converted first, by the script that llama.cpp ships, to a 16-bit file that all types
-are made from.
+An unquantized model is first converted to a 16-bit file, the source of all types.
 """
 
 from __future__ import annotations
@@ -37,15 +36,11 @@ _FILE = "model.gguf"
 
 
 @dataclass(frozen=True)
-class Options:
-    """`imatrix`: weigh by the calibration text (`calibration`, `samples` of `length` tokens, `seed`)."""
+class Options(calibration.Options):
+    """`imatrix`: weigh by the calibration text, which the other options but `type` name."""
 
     type: _Type = "q4_k_m"
     imatrix: bool = False
-    calibration: str = "stdlib"
-    samples: int = 128
-    length: int = 512
-    seed: int = 0
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:

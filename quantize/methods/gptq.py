@@ -23,11 +23,11 @@ weight_bits = gptqmodel.weight_bits
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(calibration.Options):
     """`group_size` -1: one scale per output channel. `desc_act`: columns by activation size ("act-order").
 
     `act_group_aware`: the library's own ordering within groups, no cost at run time; not with `desc_act`.
-    `damp_percent`: share of the Hessian's mean diagonal added to it. `length` in tokens.
+    `damp_percent`: share of the Hessian's mean diagonal added to it.
     `backend` auto-gptq: the archived library, on CUDA only.
     """
 
@@ -37,10 +37,6 @@ class Options:
     desc_act: bool = False
     act_group_aware: bool = False
     damp_percent: float = 0.05
-    calibration: str = "stdlib"
-    samples: int = 128
-    length: int = 512
-    seed: int = 0
     batch_size: int = 8
     backend: Literal["gptqmodel", "auto-gptq"] = "gptqmodel"
 

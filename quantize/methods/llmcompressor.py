@@ -26,12 +26,12 @@ _NAMES = {"w4a16": "W4A16", "w8a8": "W8A8", "fp8-dynamic": "FP8_DYNAMIC"}
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(calibration.Options):
     """`group_size`: of w4a16 alone, -1 is one scale per output channel; the others have a scale per channel.
 
     `algorithm` rtn: to the nearest, without GPTQ; fp8-dynamic is always rounded. `smoothing`: SmoothQuant's
     alpha (w8a8), 0 leaves it out. `actorder`: columns by activation size, at no cost when the model runs.
-    `damp_percent`: share of the Hessian's mean diagonal added to it. `length` in tokens.
+    `damp_percent`: share of the Hessian's mean diagonal added to it.
     """
 
     scheme: Literal["w4a16", "w8a8", "fp8-dynamic"] = "w4a16"
@@ -40,10 +40,6 @@ class Options:
     actorder: bool = False
     damp_percent: float = 0.05
     smoothing: float = 0.5
-    calibration: str = "stdlib"
-    samples: int = 128
-    length: int = 512
-    seed: int = 0
     batch_size: int = 8
 
 

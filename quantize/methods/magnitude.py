@@ -1,7 +1,6 @@
 """Magnitude pruning: the smallest weights become zero, whatever they are multiplied with.
 
-By torch.nn.utils.prune (Han et al., 2015, arXiv:1506.02626); the 2:4 pattern as NVIDIA's ASP picks it. A zero
-saves nothing at run time unless the engine has a sparse kernel (quantize/pruning.py).
+By torch.nn.utils.prune (Han et al., 2015, arXiv:1506.02626); the 2:4 pattern as NVIDIA's ASP picks it.
 """
 
 from __future__ import annotations
@@ -21,22 +20,16 @@ WRITES = "hf"
 
 
 @dataclass(frozen=True)
-class Options:
-    """`sparsity`: the share of the linear weights that become zero.
+class Options(pruning.Options):
+    """`sparsity` of each layer by `scope` layer, of all together by global: some then lose more."""
 
-    `scope`: that share of each layer, or of all of them together, so that some lose more.
-    """
-
-    sparsity: float = 0.5
-    pattern: pruning.Pattern = "unstructured"
     scope: Literal["layer", "global"] = "layer"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     if options.scope == "global" and options.pattern != "unstructured":
         return f"pattern {options.pattern} applies within each layer: leave scope at layer"
-    return pruning.unsupported_reason(source, options.sparsity, options.pattern)
+    return pruning.unsupported_reason(source, options)
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

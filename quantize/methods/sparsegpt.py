@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bench.contract.record import Hardware, Source
 from quantize import calibration, option_checks, pruning, transformer
@@ -22,28 +22,19 @@ WRITES = "hf"
 
 
 @dataclass(frozen=True)
-class Options:
-    """`sparsity`: the share of each linear weight that becomes zero.
+class Options(pruning.Options, calibration.Options):
+    """`damp_percent`: share of the Hessian's mean diagonal added to it."""
 
-    `damp_percent`: share of the Hessian's mean diagonal added to it. `length` in tokens.
-    """
-
-    sparsity: float = 0.5
-    pattern: pruning.Pattern = "unstructured"
     damp_percent: float = 0.01
-    calibration: str = "stdlib"
     samples: int = 64
-    length: int = 512
-    seed: int = 0
     batch_size: int = 8
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     return (
         option_checks.damp_percent(options.damp_percent)
         or option_checks.batch_size(options.batch_size)
-        or pruning.unsupported_reason(source, options.sparsity, options.pattern)
+        or pruning.unsupported_reason(source, options)
         or option_checks.sample_length(source, options.length)
     )
 

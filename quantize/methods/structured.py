@@ -1,8 +1,5 @@
 """Structured pruning: whole heads, neurons or layers are removed; a smaller model of the same architecture is left.
 
-Every engine runs it, and faster, as there is less to multiply. transformers' configs have one width for all
-layers: each loses equally many heads or neurons.
-
 Importance by activation: neurons and heads as |activation| times the norm of the weights that read it
 (Wanda's score, summed; Sun et al., 2023, arXiv:2306.11695), layers as 1 - cos(input, output)
 (ShortGPT's Block Influence; Men et al., 2024, arXiv:2403.03853). By loss: what the loss of the calibration
@@ -28,7 +25,7 @@ WRITES = "hf"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(calibration.Options):
     """`share` of the heads, neurons or layers that are removed.
 
     Heads are removed by whole KV groups. `multiple_of`: what the number of neurons left is rounded to, for
@@ -39,10 +36,7 @@ class Options:
     share: float = 0.25
     importance: Literal["activation", "loss"] = "activation"
     multiple_of: int = 64
-    calibration: str = "stdlib"
     samples: int = 32
-    length: int = 512
-    seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 

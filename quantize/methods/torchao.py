@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ _INT8_MAX = 127
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(calibration.Options):
     """`scheme`: int8 and fp8 (e4m3) have a scale per output; int4 and intx one per group of inputs.
 
     Activations are quantized in `-dynamic` schemes by a scale per token, computed at run time; in `int8-static`
@@ -44,17 +45,14 @@ class Options:
     as 8da4w. `bits` are of the intx schemes, which store a value in a byte whatever its bits. `group_size`
     -1: a scale per output (intx). A layer whose inputs the group does not divide is not quantized. `dtype`: of
     all that is not quantized, and so of the computation; `auto`: the hardware's compute type (the plan
-    settles it). `calibration` to `batch_size` are of int8-static.
+    settles it). The calibration text and `batch_size` are of int8-static.
     """
 
     scheme: backend.Scheme = "int8-weight-only"
     bits: Literal[1, 2, 3, 4, 5, 6, 7, 8] = 4
     group_size: int = 64
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    calibration: str = "stdlib"
     samples: int = 32
-    length: int = 512
-    seed: int = 0
     batch_size: int = 8
 
 
@@ -138,16 +136,12 @@ def _input_scales(model: Any, layers: Mapping[str, Any], text: Calibration, batc
 
     largest: dict[str, Any] = {}
 
-    def hook(name: str) -> Any:
-        def update(module: Any, inputs: Any) -> None:
-            del module
-            peak = inputs[0].detach().float().abs().amax()
-            peak = torch.maximum(peak, largest[name].amax()) if name in largest else peak
-            largest[name] = peak.reshape([1] * inputs[0].dim())
+    def update(name: str, _module: Any, inputs: Any) -> None:
+        peak = inputs[0].detach().float().abs().amax()
+        peak = torch.maximum(peak, largest[name].amax()) if name in largest else peak
+        largest[name] = peak.reshape([1] * inputs[0].dim())
 
-        return update
-
-    hooks = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_pre_hook(partial(update, name)) for name, layer in layers.items()]
     with torch.no_grad():
         for start in range(0, len(text.ids), batch_size):
             ids = torch.tensor(text.ids[start : start + batch_size], device=model.device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bench.contract.record import Hardware, Source
 from quantize import calibration, option_checks, pruning
@@ -20,20 +20,14 @@ WRITES = "hf"
 
 
 @dataclass(frozen=True)
-class Options:
-    """`sparsity`: the share of each row of a linear weight that becomes zero. `length` in tokens."""
+class Options(pruning.Options, calibration.Options):
+    """`sparsity`: the share of each row of a linear weight that becomes zero."""
 
-    sparsity: float = 0.5
-    pattern: pruning.Pattern = "unstructured"
-    calibration: str = "stdlib"
     samples: int = 64
-    length: int = 512
-    seed: int = 0
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    reason = pruning.unsupported_reason(source, options.sparsity, options.pattern)
+    reason = pruning.unsupported_reason(source, options)
     return reason or option_checks.sample_length(source, options.length)
 
 

@@ -40,6 +40,7 @@ def _configured(
     return environment.spec("tiny")
 
 
+@pytest.mark.slow  # venv and pip
 def test_an_environment_is_built_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A venv is made in the cache and marked ready last; asked again, nothing is built."""
     said: list[str] = []
@@ -58,6 +59,7 @@ def test_an_environment_is_built_once(cache: Path, tmp_path: Path, monkeypatch: 
     assert environment.remove("tiny") == [what.folder]
 
 
+@pytest.mark.slow  # venv and pip
 @pytest.mark.usefixtures("cache")
 def test_a_build_that_fails_is_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A requirement that cannot be had is one sentence that names the log, and nothing counts as ready."""
@@ -107,6 +109,7 @@ def test_a_variant_is_what_the_machine_calls_for(tmp_path: Path, monkeypatch: py
     assert without.digest != _spec("a==1").digest
 
 
+@pytest.mark.slow  # venv and pip
 @pytest.mark.usefixtures("cache")
 def test_a_package_can_do_without_what_it_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel that asks for something that cannot be had is installed, under `no_deps`, all the same."""

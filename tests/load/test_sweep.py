@@ -16,7 +16,7 @@ from bench.load.job import LoadAnswer, RequestResult
 from bench.measure.online_load import load_metrics
 from bench.process import server
 from bench.progress.progress import Progress
-from bench.publish.tables import build
+from bench.publish.tables import build, render
 from bench.run import online, plan, records, runner
 from bench.store import Store
 from bench.suite import config
@@ -66,7 +66,7 @@ def test_a_sweep_finds_where_the_server_is_full(tmp_path: Path) -> None:
     assert outputs[16] / outputs[4] == pytest.approx(1, rel=0.1)
     assert result.metrics["concurrency"] == pytest.approx(4, abs=0.3)  # the first level that reaches the most
     assert result.metrics["output_tok_per_s"] == pytest.approx(outputs[4], rel=1e-5)
-    page = build.render(build.build([result]), "md")
+    page = render.render(build.build([result]), "md")
     assert "sweep-concurrency-p16-n4: the curve" in page
     assert page.count("| fp32 | fake | ") == 1 + 1 + len(levels)
 

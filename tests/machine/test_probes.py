@@ -94,7 +94,7 @@ def test_a_recorded_gpu_adds_up() -> None:
     idle = Reading(900, {7: 100}, 70.0, 1000.0, 345, 30, 0.0, 0x1)
     busy = Reading(5000, {7: 3000, 8: 1000}, 500.0, 1100.0, 1980, 55, 1.0, 0x4, 510.0, 700.0, 2619)
     slow = Reading(4000, {7: 2000}, 690.0, 1250.0, 1400, 82, 0.9, 0x24, 680.0, 650.0, 1593)
-    facts = observe(replay([idle, busy, slow], 7)).facts()
+    facts = observe(replay([idle, busy, slow], 7))
     assert facts["nvml_process_peak_bytes"] == 3000
     assert facts["device_used_peak_bytes"] == 5000
     assert facts["foreign_gpu_processes"] == 1
@@ -125,10 +125,10 @@ def test_a_windows_samples_reach_just_beyond_it() -> None:
 
 def test_a_gpu_that_tells_little() -> None:
     """Old boards know no energy and containers no pids of ours: absent keys, and nobody called foreign."""
-    facts = observe(replay([Reading(used_bytes=10, processes={99: 5})], 7)).facts()
+    facts = observe(replay([Reading(used_bytes=10, processes={99: 5})], 7))
     assert facts["device_used_peak_bytes"] == 10
     assert not facts.keys() & {"energy_j", "nvml_process_peak_bytes", "foreign_gpu_processes", "throttle_reasons"}
-    assert observe([]).facts() == {"watched_s": 0.0, "samples": 0, "probe_cpu_s": 0.0}
+    assert observe([]) == {"watched_s": 0.0, "samples": 0, "probe_cpu_s": 0.0}
 
 
 def test_a_reader_stands_in_for_the_driver() -> None:

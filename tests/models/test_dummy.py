@@ -16,7 +16,7 @@ from bench.formats import architecture
 from bench.formats import folder as model_folder
 from bench.models import dummy, resolve
 from bench.progress.progress import Progress
-from bench.publish.tables import build
+from bench.publish.tables import build, render
 from bench.run import plan, records, runner
 from bench.store import Store
 from bench.suite import config
@@ -142,7 +142,7 @@ def test_tables_say_that_weights_are_dummy(tiny: str, tmp_path: Path) -> None:
     assert result.status == "ok", result.reason
     assert "dummy" in result.marks
     for form in ("terminal", "md", "csv", "json"):
-        assert "tiny (dummy weights)" in build.render(table, form).replace("\\", "")
+        assert "tiny (dummy weights)" in render.render(table, form).replace("\\", "")
 
 
 def test_what_cannot_be_generated_is_one_sentence(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:

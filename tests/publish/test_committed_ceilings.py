@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.measure.roofline import FRACTIONS
 from bench.store import Store
 
+pytestmark = pytest.mark.records
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 

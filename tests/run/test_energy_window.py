@@ -18,7 +18,7 @@ from bench.machine import counters, hardware, replay
 from bench.machine.counters import Sample
 from bench.measure import energy, sanity
 from bench.progress.progress import Progress
-from bench.publish.tables import build, columns
+from bench.publish.tables import build, columns, render
 from bench.run import doctor, energy_window, plan, records, runner
 from bench.store import Store
 from bench.suite import config
@@ -97,10 +97,10 @@ def test_a_round_beside_a_counter_has_joules(tmp_path: Path, monkeypatch: pytest
 def _shown(result: Result) -> None:
     """A section of its own below the workload's, and every metric in the CSV."""
     table = build.build([result])
-    page = build.render(table, "md")
+    page = render.render(table, "md")
     assert "offline-b2-p16-n8: energy" in page
     assert "gross J/output token" in page
-    heads = next(csv.reader(build.render(table, "csv").splitlines()))
+    heads = next(csv.reader(render.render(table, "csv").splitlines()))
     energy = {column.key for column in columns.group(Group.ENERGY, csv=True)}
     assert {f"offline-b2-p16-n8/{key}" for key in energy} <= set(heads)
     assert {key for key in result.metrics if key.startswith("energy_")} <= energy
@@ -115,7 +115,7 @@ def test_a_short_window_is_kept_and_marked(tmp_path: Path) -> None:
     assert result.metrics["energy_gross_j"] > 0
     assert result.metrics["energy_valid"] == 0.0
     assert any("10 s are needed" in clause for clause in result.facts["energy_faults"])
-    page = build.render(build.build([result]), "md")
+    page = render.render(build.build([result]), "md")
     assert "energy: the joules of a round do not hold" in page
 
 

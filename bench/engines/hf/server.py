@@ -32,7 +32,6 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     It answers to no other name than the folder's path, and takes no ids. UserError for what it would do
     otherwise than `open`.
     """
-    del artifact
     model_folder.require_weights(folder)
     dtype = options.dtype_on(device)
     _check_dtype(folder, dtype)
@@ -52,7 +51,7 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     if batching and device == "cpu":  # the attention mask grows with both, and Transformers would take 60%
         flags["--cb-max-batch-tokens"] = _CPU_BATCH_TOKENS
     command = (python, "-m", "transformers.cli.transformers", "serve", str(folder))
-    arguments = (str(word) for flag in flags.items() for word in flag)
+    arguments = (str(part) for flag in flags.items() for part in flag)
     argv = (*command, *arguments, *(["--continuous-batching"] * batching))
     variables = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
     if options.threads:

@@ -1,8 +1,7 @@
 """llama.cpp, in process, through the C API that llama-cpp-python binds: GGUF files on CPUs and GPUs.
 
 The C API and not the binding's `Llama` class: static batches, no reuse of a prefix, a stamp at every step.
-Where the library tells of itself only in its log (buffers, offloaded layers, flash attention), the log is
-what is read.
+Buffers, offloaded layers and flash attention are in the library's log alone, which is parsed.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ _SLOTS, _SLOT_TOKENS = 16, 4096  # of the server: requests computed together, an
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
-    del artifact_format, hardware
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
     if cell.device.startswith("cuda") and options.n_gpu_layers == 0:
         return "n_gpu_layers is 0, which leaves the GPU unused: ask for the device cpu instead"
@@ -44,11 +42,8 @@ def may_offload(options: Options) -> bool:
 
 
 @contextmanager
-def open(  # noqa: A001  (the name of the hook)
-    folder: Path, artifact: Artifact, options: Options, device: str
-) -> Iterator[LlamaSession]:
+def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[LlamaSession]:  # noqa: A001
     """Load the GGUF file that `folder` is or holds; UserError when it, or the GPU asked for, is not there."""
-    del artifact
     import llama_cpp.llama_cpp as lib
 
     log = Log()
@@ -103,7 +98,7 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     }
     threads = ("--threads", str(options.threads)) if options.threads else ()
     switches = ("--no-kv-unified", "--no-cache-prompt", "--no-webui", *threads)
-    argv = (str(program), *(str(word) for flag in flags.items() for word in flag), *switches)
+    argv = (str(program), *(str(part) for flag in flags.items() for part in flag), *switches)
     return Server(argv, "model")
 
 

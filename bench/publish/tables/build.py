@@ -1,17 +1,16 @@
 """Records to a table: rounds grouped into cells, cells into rows, each change against its baseline.
 
 Figures are medians over rounds. The baseline is the recipe of that name, else one without steps, else the
-first whose artifact is in the original format; the change is computed by the task's own `compare`.
+first whose artifact is in the original format; the task's own comparison computes the change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from bench import formats
-from bench.contract import plugins
+from bench.contract import hooks, plugins
 from bench.contract.columns import ADJUSTED, TESTED
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Result
@@ -19,314 +18,253 @@ from bench.contract.spec import Cell
 from bench.contract.workload import Offline, Trace
 from bench.measure.roofline import bound
 from bench.measure.sanity import CLIENT, marks
-from bench.measure.stats import holm, spread
-from bench.publish.tables import render as renderers
+from bench.measure.stats import Spread, holm, spread
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_name
 from bench.publish.tables.model import OTHER_ENGINE, CellSummary, Point, Row, Table
 
-Format = Literal["terminal", "md", "csv", "json"]
-Place = tuple[str, str, str]  # device slug, suite, model
-Key = tuple[str, str, str, str, str]  # place, recipe, engine
-What = tuple[bool, str]  # is a task, title
+RowKey = tuple[str, str, str, str, str]  # device slug, suite, model, recipe, engine
+ColumnKey = tuple[bool, str]  # is a task, title
 
 
 @dataclass
-class _Gathered:
-    """Records by row and column; every dict is in the order in which things are to be shown."""
+class _Grid:
+    """Records by row and column, both in display order; `artifacts` by row without the engine."""
 
-    cells: dict[Key, dict[What, list[Result]]]
-    artifacts: dict[tuple[str, ...], Artifact]
-    whats: dict[What, None]
-    expected: set[tuple[Key, What]] | None
+    cells: dict[RowKey, dict[ColumnKey, list[Result]]] = field(default_factory=dict)
+    artifacts: dict[tuple[str, ...], Artifact] = field(default_factory=dict)
+    columns: dict[ColumnKey, None] = field(default_factory=dict)
+    expected: set[tuple[RowKey, ColumnKey]] | None = None
 
 
 def build(results: Iterable[Result], expected: Iterable[Cell] | None = None) -> Table:
     """A row per device, suite, model, recipe and engine. `expected` cells without a record are "not run yet".
 
-    Rows come in the order of `expected` where given, else as they started, the baseline first.
+    Rows come in the order of `expected` if given, else in the order of their first round, the baseline first.
     """
     ordered = sorted(results, key=lambda r: (r.started, r.round))
-    gathered = _gather(ordered, expected)
-    places = sorted(dict.fromkeys(key[:3] for key in gathered.cells), key=lambda p: p[:2])
-    rows = [row for place in places for row in _adjusted(_rows(place, gathered))]
-    titles = [[title for is_task, title in gathered.whats if is_task is wanted] for wanted in (True, False)]
-    return Table(tuple(rows), tuple(titles[0]), tuple(titles[1]), tuple(_mixed(ordered)))
+    grid = _grid(ordered, expected)
+    models = sorted(dict.fromkeys(key[:3] for key in grid.cells), key=lambda model: model[:2])
+    rows = [row for model in models for row in _adjusted(_rows(model, grid))]
+    tasks, workloads = (tuple(title for is_task, title in grid.columns if is_task is kind) for kind in (True, False))
+    return Table(tuple(rows), tasks, workloads, tuple(_mixed(ordered)))
 
 
-def render(
-    table: Table,
-    format: Format,  # noqa: A002  (the command line's word)
-    width: int = 120,
-    *,
-    bold: bool = False,
-) -> str:
-    """The table as text. `width` and `bold` are the terminal form's; csv and json hold stored values."""
-    shapes: dict[str, Callable[[], str]] = {
-        "terminal": lambda: renderers.terminal(table, width, bold=bold),
-        "md": lambda: renderers.markdown(table),
-        "csv": lambda: renderers.csv_text(table),
-        "json": lambda: renderers.json_text(table),
-    }
-    if format not in shapes:
-        raise UserError(plugins.unknown("format", format, tuple(shapes)))
-    return shapes[format]()
-
-
-def _gather(results: Sequence[Result], expected: Iterable[Cell] | None) -> _Gathered:
-    gathered = _Gathered({}, {}, {}, None)
+def _grid(results: Sequence[Result], expected: Iterable[Cell] | None) -> _Grid:
+    grid = _Grid()
     if expected is not None:
-        gathered.expected = set()
-        where, suite = _places(results), next((r.suite for r in results), "")
+        grid.expected = set()
+        suite = next((r.suite for r in results), "")
+        folders = {r.cell.device: dict[tuple[str, str], None]() for r in results}
+        for result in results:
+            folders[result.cell.device].setdefault((result.hardware.slug, result.suite))
         for cell in expected:
-            for slug, suite_ in where.get(cell.device, [(cell.device, suite)]):
-                key, what = _key(slug, suite_, cell), _what(cell)
-                gathered.expected.add((key, what))
-                gathered.cells.setdefault(key, {})
-                gathered.whats.setdefault(what)
+            for folder in folders.get(cell.device, [(cell.device, suite)]):
+                key, column = _keys(*folder, cell)
+                grid.expected.add((key, column))
+                grid.cells.setdefault(key, {})
+                grid.columns.setdefault(column)
     for result in results:
-        key, cell = _key(result.hardware.slug, result.suite, result.cell), result.cell
+        key, column = _keys(result.hardware.slug, result.suite, result.cell)
         if result.artifact is not None:
-            gathered.artifacts[key[:4]] = _latest(gathered.artifacts.get(key[:4]), result.artifact)
-        if cell.workload is not None or cell.task is not None:
-            gathered.cells.setdefault(key, {}).setdefault(_what(cell), []).append(result)
-            gathered.whats.setdefault(_what(cell))
-    return gathered
+            grid.artifacts[key[:4]] = _latest(grid.artifacts.get(key[:4]), result.artifact)
+        if result.cell.workload is not None or result.cell.task is not None:
+            grid.cells.setdefault(key, {}).setdefault(column, []).append(result)
+            grid.columns.setdefault(column)
+    return grid
 
 
-def _latest(before: Artifact | None, now: Artifact) -> Artifact:
-    """The later of two; of the same artifact the one whose making was timed whole."""
-    timed = before is not None and before.digest == now.digest and before.make_total_s > 0
-    return before if before is not None and timed and not now.make_total_s else now
+def _latest(before: Artifact | None, after: Artifact) -> Artifact:
+    """The later one, unless only the earlier record of the same artifact has the time of all its steps."""
+    if before is not None and before.digest == after.digest and before.make_total_s > 0 and not after.make_total_s:
+        return before
+    return after
 
 
 def _mixed(results: Sequence[Result]) -> Iterator[str]:
-    """A sentence for each place whose records come from CPUs of one name with other instruction sets."""
-    seen: dict[tuple[str, str], set[tuple[str, ...]]] = {}
+    """A warning for each suite whose records come from CPUs of one name with different instruction sets."""
+    sets: dict[tuple[str, str], set[frozenset[str]]] = {}
     for result in results:
         if result.status == "ok":
-            place, isa = (result.hardware.slug, result.suite), tuple(sorted(result.hardware.isa))
-            seen.setdefault(place, set()).add(isa)
-    for (slug, suite), kinds in seen.items():
-        if len(kinds) > 1:
-            every = [word for isa in kinds for word in isa]
-            differ = sorted({word for word in every if every.count(word) < len(kinds)})
+            sets.setdefault((result.hardware.slug, result.suite), set()).add(frozenset(result.hardware.isa))
+    for (slug, suite), isas in sets.items():
+        if len(isas) > 1:
+            differ = sorted(frozenset.union(*isas) - frozenset.intersection(*isas))
             yield (
-                f"{slug} / {suite}: its records come from {len(kinds)} CPUs of that name, with and without "
+                f"{slug} / {suite}: its records come from {len(isas)} CPUs of that name, with and without "
                 f"{', '.join(differ)}: run the suite again on one to compare its times"
             )
 
 
-def _places(results: Sequence[Result]) -> dict[str, list[tuple[str, str]]]:
-    """The slugs and suites that a device's word stands for in these records."""
-    found: dict[str, dict[tuple[str, str], None]] = {}
-    for result in results:
-        found.setdefault(result.cell.device, {}).setdefault((result.hardware.slug, result.suite))
-    return {device: list(places) for device, places in found.items()}
+def _keys(slug: str, suite: str, cell: Cell) -> tuple[RowKey, ColumnKey]:
+    row = (slug, suite, cell.model.display_name, cell.recipe.name, cell.engine.title)
+    return row, (cell.task is not None, cell.measurement)
 
 
-def _key(slug: str, suite: str, cell: Cell) -> Key:
-    return slug, suite, cell.model.display_name, cell.recipe.name, cell.engine.title
-
-
-def _what(cell: Cell) -> What:
-    return cell.task is not None, cell.measurement
-
-
-def _rows(place: Place, gathered: _Gathered) -> list[Row]:
-    keys = [key for key in gathered.cells if key[:3] == place]
+def _rows(model: tuple[str, ...], grid: _Grid) -> list[Row]:
+    keys = [key for key in grid.cells if key[:3] == model]
     recipes = list(dict.fromkeys(key[3] for key in keys))
     engines = list(dict.fromkeys(key[4] for key in keys))
-    baseline = _baseline(place, keys, gathered)
+    baseline = _baseline(recipes, keys, grid)
     keys.sort(key=lambda k: (k[3] != baseline, recipes.index(k[3]), engines.index(k[4])))
-    references = [gathered.cells[key] for key in keys if key[3] == baseline]
-    return [_row(key, baseline, references, gathered) for key in keys]
+    references = [grid.cells[key] for key in keys if key[3] == baseline]
+    return [_row(key, baseline, references, grid) for key in keys]
 
 
 def _adjusted(rows: Sequence[Row]) -> list[Row]:
-    """With the p-values of each task adjusted over the recipes: one in twenty of them would be below 0.05."""
-    found = [dict(row.tasks) for row in rows]
-    for title in {title for tasks in found for title in tasks}:
-        tested = [tasks for tasks in found if TESTED in tasks[title].change]
-        adjusted = holm([tasks[title].change[TESTED] for tasks in tested])
-        for tasks, p in zip(tested, adjusted, strict=True):
-            entry = tasks[title]
-            tasks[title] = replace(entry, change={**entry.change, ADJUSTED: p})
-    return [replace(row, tasks=tasks) for row, tasks in zip(rows, found, strict=True)]
+    """The rows with the p-values of each task adjusted for the number of recipes tested."""
+    by_row = [dict(row.tasks) for row in rows]
+    for title in {title for tasks in by_row for title in tasks}:
+        tested = [tasks for tasks in by_row if TESTED in tasks[title].change]
+        for tasks, p in zip(tested, holm([tasks[title].change[TESTED] for tasks in tested]), strict=True):
+            tasks[title] = replace(tasks[title], change={**tasks[title].change, ADJUSTED: p})
+    return [replace(row, tasks=tasks) for row, tasks in zip(rows, by_row, strict=True)]
 
 
-def _baseline(place: Place, keys: Sequence[Key], gathered: _Gathered) -> str | None:
-    """Without a plan, records come in the shuffled order they ran in: the widest weights are the original."""
-    recipes = list(dict.fromkeys(key[3] for key in keys))
-    cells = {key[3]: rounds[0].cell for key in keys for rounds in gathered.cells[key].values()}
-    stepless = [name for name in recipes if name in cells and not cells[name].recipe.steps]
-    bits = {
-        name: found.audit.bits_per_weight
-        for name in recipes
-        if (found := gathered.artifacts.get((*place, name))) is not None and formats.holds_floats(found.format)
-    }
-    original = list(bits) if gathered.expected is not None else sorted(bits, key=bits.__getitem__, reverse=True)
-    named = ["baseline"] if "baseline" in recipes else []
-    return next(iter([*named, *stepless, *original]), None)
+def _baseline(recipes: Sequence[str], keys: Sequence[RowKey], grid: _Grid) -> str | None:
+    """Without a plan, records are in the shuffled order of the run: the widest float weights are the original."""
+    if "baseline" in recipes:
+        return "baseline"
+    stepless = {key[3] for key in keys for rounds in grid.cells[key].values() if not rounds[0].cell.recipe.steps}
+    artifacts = {key[3]: grid.artifacts[key[:4]] for key in keys if key[:4] in grid.artifacts}
+    bits = {name: a.audit.bits_per_weight for name, a in artifacts.items() if formats.holds_floats(a.format)}
+    original = list(bits) if grid.expected is not None else sorted(bits, key=bits.__getitem__, reverse=True)
+    return next(iter([*(name for name in recipes if name in stepless), *original]), None)
 
 
-def _row(key: Key, baseline: str | None, references: Sequence[Mapping[What, list[Result]]], gathered: _Gathered) -> Row:
-    cells, tasks, workloads = gathered.cells[key], {}, {}
-    for what in gathered.whats:
-        planned = gathered.expected is not None and (key, what) in gathered.expected
-        entry = _entry(cells.get(what, []), planned=planned)
-        if what[0]:
-            own = gathered.cells[key] if key[3] == baseline else None
-            tasks[what[1]] = entry if own is not None else _compared(entry, key[4], what, cells, references)
-        else:
-            workloads[what[1]] = (
-                entry if key[3] == baseline else _gained(entry, key[4], [r.get(what, []) for r in references])
-            )
-    device, suite, model, recipe, engine = key
-    made = gathered.artifacts.get(key[:4])
+def _row(key: RowKey, baseline: str | None, references: Sequence[Mapping[ColumnKey, list[Result]]], grid: _Grid) -> Row:
+    summaries: dict[bool, dict[str, CellSummary]] = {True: {}, False: {}}
+    for column in grid.columns:
+        rounds = grid.cells[key].get(column, [])
+        entry = _entry(rounds, planned=grid.expected is not None and (key, column) in grid.expected)
+        if key[3] != baseline and entry.status == "ok":
+            entry = _compared(entry, _finished(rounds), [_finished(cells.get(column, [])) for cells in references])
+        summaries[column[0]][column[1]] = entry
+    artifact = grid.artifacts.get(key[:4])
     return Row(
-        device,
-        suite,
-        model,
-        recipe,
-        engine,
-        recipe == baseline,
-        made.audit if made else None,
-        tasks,
-        workloads,
-        made.make_total_s if made else 0.0,
-        made is not None and _whole(made),
+        *key,
+        baseline=key[3] == baseline,
+        audit=artifact.audit if artifact else None,
+        tasks=summaries[True],
+        workloads=summaries[False],
+        made_s=artifact.make_total_s if artifact else 0.0,
+        whole=artifact is not None and _is_whole(artifact),
     )
 
 
-def _whole(artifact: Artifact) -> bool:
-    """Whether every step kept the weights it was given but for their floating type."""
+def _is_whole(artifact: Artifact) -> bool:
+    """Whether every step kept the weights as they are but for their floating type."""
     try:
-        kept = [method.is_lossless(options) for method, options in map(plugins.method_of, artifact.steps)]
-    except (UserError, TypeError):  # a method or option of another version
+        lossless = all(method.is_lossless(options) for method, options in map(plugins.method_of, artifact.steps))
+    except (UserError, TypeError):  # a method or an option that this version does not have
         return False
-    return all(kept) and artifact.audit.quantized_fraction == 0
+    return lossless and artifact.audit.quantized_fraction == 0
+
+
+def _finished(rounds: Sequence[Result]) -> list[Result]:
+    return [r for r in rounds if r.status == "ok"]
+
+
+def _medians(rounds: Sequence[Result]) -> dict[str, Spread]:
+    keys = dict.fromkeys(key for r in rounds for key in r.metrics)
+    return {key: spread([r.metrics[key] for r in rounds if key in r.metrics]) for key in keys}
 
 
 def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
     """The rounds of one cell: figures if any is ok, else the latest reason, a failure's first."""
-    done = [r for r in rounds if r.status == "ok"]
+    done = _finished(rounds)
     if not done:
         for status in ("failed", "unsupported"):
-            reasons = [r.reason for r in rounds if r.status == status]
-            if reasons:
+            if reasons := [r.reason for r in rounds if r.status == status]:
                 return CellSummary(status, reasons[-1] or "no reason was recorded")
         return CellSummary("missing" if planned else "unplanned")
-    metrics = dict.fromkeys(key for r in done for key in r.metrics)
-    figures = {key: spread([r.metrics[key] for r in done if key in r.metrics]) for key in metrics}
-    found = marks(rounds)
+    cell, figures, names = done[0].cell, _medians(done), marks(rounds)
+    load = cell.workload
     return CellSummary(
         "ok",
         rounds=len(done),
         figures=figures,
-        marks=found,
+        marks=names,
         curve=_curve(done),
         note=_note(done[0]),
         metric=str(done[0].facts.get("metric", "")),
-        words=_words(done[0], {key: one.median for key, one in figures.items()}, client=CLIENT in found),
-        sizes=_sizes(done[0].cell),
-        kind=done[0].cell.task.kind if done[0].cell.task else "",
+        words=_bound_texts(done[0], {key: figure.median for key, figure in figures.items()}, client=CLIENT in names),
+        sizes=(load.batch, load.prompt_tokens, load.new_tokens) if isinstance(load, Offline) else None,
+        kind=cell.task.kind if cell.task else "",
     )
 
 
-def _words(result: Result, medians: Mapping[str, float], *, client: bool) -> dict[str, str]:
-    """What bounds a load's steps, and whose word the ceiling is that says so."""
+def _bound_texts(result: Result, medians: Mapping[str, float], *, client: bool) -> dict[str, str]:
+    """What bounds a load's steps, and the source of the ceiling they are compared to."""
     if not {"mbu_fraction", "mfu_fraction"} & set(medians):
         return {}
     ceilings = result.facts.get("ceiling") or {}
     source = (ceilings.get("vendor") or ceilings.get("measured") or {}).get("source", "")
-    words = {BOUND: bound(medians, client=client), CEILING: str(source)}
-    return {name: word for name, word in words.items() if word}
-
-
-def _sizes(cell: Cell) -> tuple[int, int, int] | None:
-    load = cell.workload
-    return (load.batch, load.prompt_tokens, load.new_tokens) if isinstance(load, Offline) else None
+    texts = {BOUND: bound(medians, client=client), CEILING: str(source)}
+    return {name: text for name, text in texts.items() if text}
 
 
 def _note(result: Result) -> str:
-    """Where a load or task is not quite what its name says: lengths cut, or not to be had exactly."""
-    load, facts, said = result.cell.workload, result.facts, []
-    if load is None:
+    """How a load or task deviates from what its title says: requests cut, prompt lengths inexact."""
+    cell, facts, parts = result.cell, result.facts, []
+    if cell.workload is None:
         cut = facts.get("truncated", 0)
-        return (
-            f"{task_name(result.cell.measurement)}: {cut} of {facts['requests']} requests cut to max_length"
-            if cut
-            else ""
-        )
-    if isinstance(load, Trace) and facts.get("capped"):
+        parts += [f"{cut} of {facts['requests']} requests cut to max_length"] if cut else []
+        return f"{task_name(cell.measurement)}: {parts[0]}" if parts else ""
+    if isinstance(cell.workload, Trace) and facts.get("capped"):
         context = result.artifact.audit.context if result.artifact else 0
-        said.append(f"{facts['capped']} of {load.requests} requests cut to a context of {context}")
+        parts.append(f"{facts['capped']} of {cell.workload.requests} requests cut to a context of {context}")
     if facts.get("prompts") in ("chat", "words"):
-        said.append(f"prompts on {result.cell.engine.title} are about as long as asked, not exactly")
-    return f"{load.title}: {'; '.join(said)}" if said else ""
+        parts.append(f"prompts on {cell.engine.title} are about as long as asked, not exactly")
+    return f"{cell.workload.title}: {'; '.join(parts)}" if parts else ""
 
 
 def _curve(done: Sequence[Result]) -> tuple[Point, ...]:
-    """The levels the rounds went through; one tried several times has its figures spread over them all."""
-    found: dict[float, dict[str, list[float]]] = {}
+    """The levels that the rounds went through, each with its figures over all tries."""
+    levels: dict[float, dict[str, list[float]]] = {}
     for stage in (stage for result in done for stage in result.facts.get("stages", ())):
-        at = found.setdefault(float(f"{stage['level']:.6g}"), {})
+        metrics = levels.setdefault(float(f"{stage['level']:.6g}"), {})
         for key, value in stage["metrics"].items():
-            at.setdefault(key, []).append(value)
-    return tuple(Point(level, {key: spread(values) for key, values in found[level].items()}) for level in sorted(found))
+            metrics.setdefault(key, []).append(value)
+    return tuple(
+        Point(level, {key: spread(values) for key, values in levels[level].items()}) for level in sorted(levels)
+    )
 
 
-def _compared(
-    entry: CellSummary,
-    engine: str,
-    what: What,
-    cells: Mapping[What, list[Result]],
-    references: Sequence[Mapping[What, list[Result]]],
-) -> CellSummary:
-    """The entry with its change against the baseline: on the same engine if it ran there, else another."""
-    mine = _first_ok(cells.get(what, []))
-    found = [r for r in (_first_ok(ref.get(what, [])) for ref in references) if r is not None]
-    if mine is None or not found:
+def _compared(entry: CellSummary, rounds: Sequence[Result], references: Sequence[Sequence[Result]]) -> CellSummary:
+    """The entry with its change against the baseline: on the same engine if it ran there, else on another."""
+    engine = rounds[0].cell.engine.title
+    done = sorted(filter(None, references), key=lambda its: its[0].cell.engine.title != engine)
+    if not done:
         return entry
-    reference = next((r for r in found if r.cell.engine.title == engine), found[0])
-    change = _change(mine, reference)
-    if change and reference.cell.engine.title != engine:
-        return replace(entry, change=change, marks=(*entry.marks, OTHER_ENGINE))
-    return replace(entry, change=change)
+    change = _task_change(rounds, done[0]) if rounds[0].cell.task is not None else _speedup(entry, _medians(done[0]))
+    other_engine = bool(change) and done[0][0].cell.engine.title != engine
+    return replace(entry, change=change, marks=(*entry.marks, *([OTHER_ENGINE] if other_engine else [])))
 
 
-def _gained(entry: CellSummary, engine: str, references: Sequence[list[Result]]) -> CellSummary:
-    """The entry with how many times as fast its steps are as the baseline's, and would be at the roofline."""
-    mine = {key: found.median for key, found in entry.figures.items()}
-    done = [rounds for rounds in references if _first_ok(rounds) is not None]
-    if not done or not mine.get("roofline_s") or not mine.get("tpot_s"):
-        return entry
-    same = next((rounds for rounds in done if rounds[0].cell.engine.title == engine), None)
-    theirs = {key: found.median for key, found in _entry(same or done[0], planned=True).figures.items()}
-    change = {GAINED: theirs["tpot_s"] / mine["tpot_s"]} if "tpot_s" in theirs else {}
-    if "roofline_s" in theirs:
-        change[AT_ROOFLINE] = theirs["roofline_s"] / mine["roofline_s"]
-    other = () if same or not change else (OTHER_ENGINE,)
-    return replace(entry, change=change, marks=(*entry.marks, *other))
+def _speedup(entry: CellSummary, baseline: Mapping[str, Spread]) -> dict[str, float]:
+    """How many times as fast as the baseline's the steps are, and would be at the roofline."""
+    keys = {GAINED: "tpot_s", AT_ROOFLINE: "roofline_s"}
+    if not all(key in entry.figures and entry.figures[key].median for key in keys.values()):
+        return {}
+    return {n: baseline[key].median / entry.figures[key].median for n, key in keys.items() if key in baseline}
 
 
-def _first_ok(rounds: Sequence[Result]) -> Result | None:
-    return next((r for r in sorted(rounds, key=lambda r: r.round) if r.status == "ok"), None)
+def _task_change(rounds: Sequence[Result], baseline: Sequence[Result]) -> Mapping[str, float]:
+    """Empty where the two cannot be compared, or where the metrics are against the baseline already."""
+    first, reference = (min(its, key=lambda r: r.round) for its in (rounds, baseline))
+    try:
+        return {} if _task(first).REFERENCE else task_change(first, reference)
+    except UserError:
+        return {}
 
 
-def task_change(mine: Result, other: Result) -> Mapping[str, float]:
-    """By the task's own comparison of the two; UserError where they are not over the same items, or it is gone."""
-    module = plugins.load(plugins.TASKS, mine.cell.task.kind if mine.cell.task else "")
-    compare = module.compare_by_reference if module.REFERENCE else module.compare_to_baseline
-    changes: Mapping[str, float] = compare(mine.facts, other.facts)
+def task_change(result: Result, baseline: Result) -> Mapping[str, float]:
+    """By the task's own comparison; UserError where the two are not over the same items, or the task is gone."""
+    task = _task(result)
+    compare = task.compare_by_reference if task.REFERENCE else task.compare_to_baseline
+    changes: Mapping[str, float] = compare(result.facts, baseline.facts)
     return changes
 
 
-def _change(mine: Result, baseline: Result) -> Mapping[str, float]:
-    """Empty where the two cannot be compared, or where the metrics are against the baseline already."""
-    try:
-        if plugins.load(plugins.TASKS, mine.cell.task.kind if mine.cell.task else "").REFERENCE:
-            return {}
-        return task_change(mine, baseline)
-    except UserError:
-        return {}
+def _task(result: Result) -> hooks.Task:
+    return plugins.load(plugins.TASKS, result.cell.task.kind if result.cell.task else "")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import textwrap
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from rich import box
@@ -14,12 +15,16 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from bench.contract import wire
+from bench.contract import plugins, wire
 from bench.contract.columns import Group
+from bench.contract.errors import UserError
 from bench.publish.tables.columns import CEILING, MORE, SIZE, group, task_columns
 from bench.publish.tables.model import LEGEND, CellSummary, Row, Section, Table
 from bench.publish.tables.sections import NAMES, Notes, Page, columns, load_columns, pages, summary
 
+Format = Literal["terminal", "md", "csv", "json"]
+# A task's metrics with their spread over rounds, its single values, whether it has several metrics.
+_TaskKeys = tuple[Sequence[str], Sequence[str], bool]
 # Heads of columns that hold no figures.
 _WORDS = frozenset({"marks", "faster?", "decoding bound by", "fits?", "by", "verdict", "why"})
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
@@ -27,8 +32,27 @@ _HEAD = 12  # columns of a head that had to be broken
 _CUT = "(min\N{EN DASH}max) is left out where the terminal is too narrow: --format md, csv and json have it"
 
 
+def render(
+    table: Table,
+    format: Format,  # noqa: A002  (the command line's word)
+    width: int = 120,
+    *,
+    bold: bool = False,
+) -> str:
+    """The table as text. `width` and `bold` only apply to the terminal form; csv and json hold stored values."""
+    forms: dict[str, Callable[[], str]] = {
+        "terminal": lambda: terminal(table, width, bold=bold),
+        "md": lambda: markdown(table),
+        "csv": lambda: csv_text(table),
+        "json": lambda: json_text(table),
+    }
+    if format not in forms:
+        raise UserError(plugins.unknown("format", format, tuple(forms)))
+    return forms[format]()
+
+
 def terminal(table: Table, width: int, *, bold: bool = False) -> str:
-    """Plain text of at most `width` columns; wide cells break at spaces. `bold`: what is best is set so."""
+    """Plain text of at most `width` columns; wide cells break at spaces. `bold` sets the best cells in bold."""
     notes, cut = Notes(), False
     parts: list[str] = []
     for page in pages(table, notes):
@@ -40,13 +64,13 @@ def terminal(table: Table, width: int, *, bold: bool = False) -> str:
 
 
 def text(sections: Sequence[Section], width: int, *, bold: bool = False) -> str:
-    """Sections one below the other, each under its title; the best cells in bold for a terminal that can."""
+    """The sections one below the other, each under its title; `bold` sets the best cells in bold."""
     out = io.StringIO()
     console = _console(out, width, bold=bold)
     for number, section in enumerate(sections):
         console.print(Text(("\n" if number else "") + section.title))
         if _needed(section) <= width:
-            out.writelines(f"{line}\n" for line in _lined(section, bold=bold))
+            out.writelines(f"{line}\n" for line in _unbroken(section, bold=bold))
         else:
             console.print(_grid(section))
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
@@ -70,14 +94,13 @@ def csv_text(*tables: Table) -> str:
     Of several tables one sheet: a row is blank where its table has no such column.
     """
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     lines = []
     for table in tables:
         tasks = {title: _task_keys(table.rows, title) for title in table.tasks}
         lines += [_flat(row, tasks) for row in table.rows]
-    heads = dict.fromkeys(key for line in lines for key in line)
-    writer.writerow(heads)
-    writer.writerows([line.get(key, "") for key in heads] for line in lines)
+    writer = csv.DictWriter(out, dict.fromkeys(key for line in lines for key in line), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
     return out.getvalue()
 
 
@@ -108,18 +131,23 @@ def fitting(section: Section, width: int) -> Section:
     return replace(section, lines=lines)
 
 
-def _lined(section: Section, *, bold: bool) -> Iterator[str]:
-    """What rich makes of `_grid` where nothing has to be broken, in a fiftieth of its time."""
+def _unbroken(section: Section, *, bold: bool) -> list[str]:
+    """The lines that rich makes of `_grid` if nothing has to be broken, in a fiftieth of its time."""
     widths = [max(map(len, column)) for column in zip(section.heads, *section.lines, strict=True)]
     left = [_is_text(i, head) for i, head in enumerate(section.heads)]
-    for number, (line, best) in enumerate([(section.heads, ()), *_with_best(section)]):
-        cells = zip(line, widths, left, strict=True)
-        padded = [cell.ljust(size) if first else cell.rjust(size) for cell, size, first in cells]
-        for i in best if bold else ():
-            padded[i] = padded[i].replace(line[i], f"{_BOLD}{line[i]}{_PLAIN}")
-        yield "   ".join(padded)
-        if number == 0:
-            yield "─" * (sum(widths) + 3 * (len(widths) - 1))
+    rows = [
+        [
+            cell.ljust(size) if is_left else cell.rjust(size)
+            for cell, size, is_left in zip(line, widths, left, strict=True)
+        ]
+        for line in (section.heads, *section.lines)
+    ]
+    for line, i in section.best if bold else ():
+        rows[line + 1][i] = rows[line + 1][i].replace(
+            section.lines[line][i], f"{_BOLD}{section.lines[line][i]}{_PLAIN}"
+        )
+    heads, *lines = ("   ".join(row) for row in rows)
+    return [heads, "─" * len(heads), *lines]
 
 
 def _grid(section: Section) -> Grid:
@@ -130,8 +158,8 @@ def _grid(section: Section) -> Grid:
         words = [word for line in section.lines for word in line[i].split()] if head in _WORDS else []
         least = min(max(map(len, words), default=1), _HEAD)
         grid.add_column(Text(_broken(head)), justify=justify, overflow="fold", no_wrap=i < NAMES, min_width=least)
-    for line, best in _with_best(section):
-        grid.add_row(*(Text(cell, style="bold" if i in best else "") for i, cell in enumerate(line)))
+    for number, line in enumerate(section.lines):
+        grid.add_row(*(Text(cell, style="bold" if (number, i) in section.best else "") for i, cell in enumerate(line)))
     return grid
 
 
@@ -140,7 +168,7 @@ def _is_text(column: int, head: str) -> bool:
 
 
 def _joined(page: Page, width: int) -> Sequence[Section]:
-    """Quality and the only workload side by side where the terminal is wide enough, else apart."""
+    """Quality and the only workload next to each other if the terminal is wide enough."""
     first = [section for section in page.sections if not section.below]
     if len(first) != 2 or len(first[0].lines) != len(first[1].lines):
         return page.sections
@@ -155,11 +183,11 @@ def _joined(page: Page, width: int) -> Sequence[Section]:
 
 def _needed(section: Section, *, broken: bool = False) -> int:
     """The width of the section when nothing in it is broken, or nothing but the heads and the marks."""
-    heads = [max(map(len, (_broken(h) if broken else h).split("\n"))) for h in section.heads]
-    cells = [max((len(cell) for cell in column), default=0) for column in zip(*section.lines, strict=True)]
-    marks = [broken and head == "marks" for head in section.heads]
-    found = zip(heads, cells or [0] * len(heads), marks, strict=True)
-    return sum((_HEAD if mark else max(head, cell)) + 3 for head, cell, mark in found)
+    width = 0
+    for head, *cells in zip(section.heads, *section.lines, strict=True):
+        parts = _broken(head).split("\n") if broken else [head]
+        width += 3 + (_HEAD if broken and head == "marks" else max(map(len, (*parts, *cells))))
+    return width
 
 
 def _broken(head: str) -> str:
@@ -169,30 +197,15 @@ def _broken(head: str) -> str:
 def piped(section: Section) -> list[str]:
     """The lines of a pipe table."""
     rule = ["---" if _is_text(i, head) else "---:" for i, head in enumerate(section.heads)]
-    lines = (_piped(line, best) for line, best in _with_best(section))
-    return [_piped(section.heads), _piped(rule), *lines]
+    rows = [[*map(escaped, line)] for line in (section.heads, rule, *section.lines)]
+    for line, column in section.best:
+        rows[line + 2][column] = f"**{rows[line + 2][column]}**"
+    return [f"| {' | '.join(row)} |" for row in rows]
 
 
 def escaped(text: str) -> str:
     """Text from outside as Markdown text: no table cell, tag or line of its own."""
-    text = " ".join(text.split())
-    for sign in "\\|<>*_`[]":
-        text = text.replace(sign, f"\\{sign}")
-    return text
-
-
-def _piped(cells: Sequence[str], bold: Collection[int] = ()) -> str:
-    shown = (f"**{escaped(c)}**" if i in bold else escaped(c) for i, c in enumerate(cells))
-    return f"| {' | '.join(shown)} |"
-
-
-def _with_best(section: Section) -> Iterator[tuple[tuple[str, ...], Collection[int]]]:
-    """Each line with the columns of its best cells."""
-    found: dict[int, set[int]] = {}
-    for line, column in section.best:
-        found.setdefault(line, set()).add(column)
-    for number, cells in enumerate(section.lines):
-        yield cells, found.get(number, ())
+    return re.sub(r"([\\|<>*_`\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def _flat(row: Row, tasks: Mapping[str, _TaskKeys]) -> dict[str, object]:
@@ -200,44 +213,28 @@ def _flat(row: Row, tasks: Mapping[str, _TaskKeys]) -> dict[str, object]:
     sizes = {c.key: row.size(c.key) for c in (*SIZE, *group(Group.MORE_SIZE, csv=True))}
     flat |= {key: "" if value is None else value for key, value in sizes.items()}
     for title, cell in row.tasks.items():
-        keys = tasks[title]
-        flat |= _spreads(title, cell, keys.spreads)
-        flat |= {f"{title}/metric": cell.metric} if keys.names_metric else {}
-        single = {key: figure.median for key, figure in cell.figures.items()} | {**cell.change}
-        flat |= {f"{title}/{key}": single.get(key, "") for key in keys.single}
+        metrics, single, names_metric = tasks[title]
+        flat |= _spreads(title, cell, metrics)
+        flat |= {f"{title}/metric": cell.metric} if names_metric else {}
+        values = {key: figure.median for key, figure in cell.figures.items()} | {**cell.change}
+        flat |= {f"{title}/{key}": values.get(key, "") for key in single}
+    more = [c.key for g in MORE.values() for c in group(g, csv=True)]
     for title, cell in row.workloads.items():
-        shown = [c.key for c in load_columns([cell])]
-        tails = [c.key for c in group(Group.TAIL, csv=True)] if "concurrency" in cell.figures else []
-        flat |= _spreads(title, cell, list(dict.fromkeys([*shown, *tails])))
-        flat |= _more(title, cell)
+        tails = group(Group.TAIL, csv=True) if "concurrency" in cell.figures else ()
+        flat |= _spreads(title, cell, list(dict.fromkeys(c.key for c in (*load_columns([cell]), *tails))))
+        flat |= {key: value for key, value in _spreads(title, cell, more).items() if value != ""}
+        texts = {**cell.words, **cell.change}
+        flat |= {f"{title}/{key}": texts[key] for key in (*more, CEILING) if key in texts}
     return flat
 
 
-@dataclass(frozen=True)
-class _TaskKeys:
-    """What a spreadsheet has of a task: metrics with their spread over rounds, then single values."""
-
-    spreads: Sequence[str]
-    single: Sequence[str]
-    names_metric: bool
-
-
 def _task_keys(rows: Sequence[Row], title: str) -> _TaskKeys:
-    cells = [row.tasks[title] for row in rows]
-    shown = columns(rows, title)
+    cells, shown = [row.tasks[title] for row in rows], columns(rows, title)
     metrics = [c.key for c in shown if c.key and Group.CHANGE not in c.groups]
     changes = [key for c in shown if Group.CHANGE in c.groups for key in (c.key, *(c.interval or ()))]
     kind = next((cell.kind for cell in cells if cell.kind), "")
     more = [c.key for c in task_columns(kind) if Group.CSV_ONLY in c.groups] if metrics else []
-    return _TaskKeys(metrics, [*changes, *more], any(cell.metric for cell in cells))
-
-
-def _more(title: str, cell: CellSummary) -> dict[str, object]:
-    """What sections of their own show of a load: figures, texts, changes against the baseline."""
-    keys = [c.key for g in MORE.values() for c in group(g, csv=True)]
-    figures = {key: value for key, value in _spreads(title, cell, keys).items() if value != ""}
-    single = {f"{title}/{key}": {**cell.words, **cell.change}.get(key) for key in (*keys, CEILING)}
-    return figures | {key: value for key, value in single.items() if value is not None}
+    return metrics, [*changes, *more], any(cell.metric for cell in cells)
 
 
 def _spreads(title: str, cell: CellSummary, keys: Sequence[str]) -> dict[str, object]:

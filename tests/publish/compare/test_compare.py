@@ -338,6 +338,7 @@ def test_two_commits_are_read_from_git_and_the_checkout_stays(tmp_path: Path, co
     assert "better in 1" in mixed.stdout
 
 
+@pytest.mark.records
 def test_committed_records_give_what_their_items_say(command: Command) -> None:
     """nf4 beside int8: McNemar's p by the items in the records, and the perplexities' own ratio."""
     done = command("bench", "compare", "nf4", "int8", "--suite", "quality", "--json")

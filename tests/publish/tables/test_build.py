@@ -16,8 +16,9 @@ from bench.contract.record import Artifact, Audit, Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task
 from bench.contract.workload import Offline, Workload
 from bench.measure.stats import spread
-from bench.publish.tables.build import build, render
+from bench.publish.tables.build import build
 from bench.publish.tables.columns import DASH, SERVING, format_figure, format_percent, number
+from bench.publish.tables.render import render
 from bench.store import Store
 
 CPU = Hardware("cpu", "cpu-x-2c-8gib", "X", 2**33, "X", 2, 2**33, (), "float32", "Linux")

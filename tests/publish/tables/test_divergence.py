@@ -10,8 +10,9 @@ from dataclasses import replace
 from bench.contract.record import Result
 from bench.contract.spec import Task
 from bench.measure.stats import spread
-from bench.publish.tables.build import build, render
+from bench.publish.tables.build import build
 from bench.publish.tables.columns import format_interval, metric_columns, number, task_name
+from bench.publish.tables.render import render
 from tests.publish.tables.test_build import CPU, PPL, cell, made, scored
 
 TASK = Task("divergence", name="divergence-stdlib-llama.cpp-512-16384t")

@@ -19,8 +19,9 @@ import pytest
 from bench.contract.record import Result
 from bench.contract.workload import Workload
 from bench.publish.tables import highlight
-from bench.publish.tables.build import build, render
+from bench.publish.tables.build import build
 from bench.publish.tables.columns import DASH
+from bench.publish.tables.render import render
 from bench.store import Store
 from tests.conftest import ROOT
 from tests.publish.tables.test_build import LOAD, made, scored, served

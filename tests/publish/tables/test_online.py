@@ -9,7 +9,8 @@ from typing import Any
 
 from bench.contract.record import Result
 from bench.contract.workload import Closed, Search, Slo, Sweep, Trace, Workload
-from bench.publish.tables.build import build, render
+from bench.publish.tables.build import build
+from bench.publish.tables.render import render
 from tests.publish.tables.test_build import served
 
 SIZES: dict[str, Any] = {"prompt_tokens": 8, "new_tokens": 8}

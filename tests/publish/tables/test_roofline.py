@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from bench.contract.record import Result
-from bench.publish.tables.build import build, render
+from bench.publish.tables.build import build
+from bench.publish.tables.render import render
 from tests.publish.tables.test_build import served
 
 

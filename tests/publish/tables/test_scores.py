@@ -13,8 +13,9 @@ import pytest
 from bench.contract.columns import SCORE_CHANGE
 from bench.contract.record import Result
 from bench.contract.spec import Task
-from bench.publish.tables.build import build, render
+from bench.publish.tables.build import build
 from bench.publish.tables.columns import format_change
+from bench.publish.tables.render import render
 from eval.tasks import lm_eval
 from tests.publish.tables.test_build import CPU, cell, made
 
