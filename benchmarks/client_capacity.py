@@ -5,22 +5,19 @@ process the other. Timing: closed loop, TTFT 50 ms, ITL 10 ms; each error is the
 of the server's log, over the same measured requests. Capacity: ITL 0, 64 streams. Each point is run `--runs`
 times. The last line of the output is the result as JSON.
 
-A stamp is read from the socket after the server's send and never before, so that errors lean one way. Where
-the kernel keeps either process from its core for a moment, that is in the figures: the server's own gaps, and
-how often the client lost its core, are printed beside the client's. `--realtime` runs both by SCHED_FIFO, so
-that a machine that has other work too still gives each a core of its own; it needs the privilege.
+A stamp is taken after the server's send and never before, so that errors lean one way; what the scheduler
+does to either process is in the figures. `--realtime` runs both by SCHED_FIFO, which needs the privilege.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -33,9 +30,9 @@ from bench.contract import wire
 from bench.load.client import read_answer
 from bench.load.job import ClosedSchedule, Endpoint, LoadAnswer, LoadJob, Request
 from bench.measure.latency import itl_s, tpot_s, ttft_s
+from benchmarks import script
 from tests.instrument.scripted_server import Logged, Scripted, place, running
 
-_ROOT = Path(__file__).resolve().parents[1]
 _TTFT_S, _ITL_S = 0.05, 0.01
 _TTFT_TARGET_MS = {1: 0.5, 16: 0.5, 64: 0.5, 256: 1.0, 512: 2.0}
 _COLUMNS = (
@@ -54,27 +51,16 @@ _COLUMNS = (
     ("misses", "misses", "s"),
 )
 
-
-@dataclass(frozen=True)
-class Core:
-    """Which core the client runs on, and whether before all other work of the machine."""
-
-    number: int
-    realtime: bool
-
-    def pin(self) -> None:
-        place(self.number, realtime=self.realtime)
+Pin = Callable[[], None]  # puts the process that calls it on the client's core
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__, runs=2, tokens=64)
     parser.add_argument("--concurrency", type=int, nargs="*", default=list(_TTFT_TARGET_MS))
-    parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=64, help="of each answer, in the timed runs")
     parser.add_argument("--cores", type=int, nargs=2, default=(0, 1), help="the server's and the client's")
     parser.add_argument("--realtime", action="store_true", help="before all other work of the machine")
     arguments = parser.parse_args()
-    server_core, client = arguments.cores[0], Core(arguments.cores[1], arguments.realtime)
+    server_core, client = arguments.cores[0], partial(place, arguments.cores[1], realtime=arguments.realtime)
     timed, absorbed = [], []
     print(f"load average {os.getloadavg()[0]:.1f}, {'SCHED_FIFO' if arguments.realtime else 'SCHED_OTHER'}")
     with running(server_core, realtime=arguments.realtime, ttft_s=_TTFT_S, itl_s=_ITL_S) as server:
@@ -89,7 +75,7 @@ def main() -> None:
     print(json.dumps({"realtime": arguments.realtime, "timing": timed, "capacity": absorbed}))
 
 
-def timing(server: Scripted, concurrency: int, tokens: int, client: Core) -> dict[str, Any]:
+def timing(server: Scripted, concurrency: int, tokens: int, client: Pin) -> dict[str, Any]:
     """One closed loop of 2 warm-up and 6 measured requests for each stream, at least 20 measured."""
     measured = max(20, 6 * concurrency)
     answer, log, start_s = load(server, concurrency, measured, tokens, client)
@@ -122,7 +108,7 @@ def timing(server: Scripted, concurrency: int, tokens: int, client: Core) -> dic
     return {**figures, "misses": _misses(figures)}
 
 
-def capacity(server: Scripted, client: Core, streams: int = 64, tokens: int = 1024) -> dict[str, float]:
+def capacity(server: Scripted, client: Pin, streams: int = 64, tokens: int = 1024) -> dict[str, float]:
     """Tokens/s and CPU per 1,000 tokens over the window, ITL 0, every answer checked against its usage."""
     answer, _, _ = load(server, streams, 8 * streams, tokens, client)
     inside = [t for s in (*answer.warmup, *answer.measured) for t in s.trace.token_s if 0 <= t < answer.window_s]
@@ -137,7 +123,7 @@ def capacity(server: Scripted, client: Core, streams: int = 64, tokens: int = 10
 
 
 def load(
-    server: Scripted, streams: int, measured: int, tokens: int, client: Core
+    server: Scripted, streams: int, measured: int, tokens: int, client: Pin
 ) -> tuple[LoadAnswer, dict[str, Logged], float]:
     """Run the load process: its answer, the server's log, seconds from the command to the first request."""
     server.reset()
@@ -149,9 +135,9 @@ def load(
         began = perf_counter()
         subprocess.run(
             [sys.executable, "-m", "bench.load.client", str(job), str(file)],
-            cwd=_ROOT,
+            cwd=script.ROOT,
             check=True,
-            preexec_fn=client.pin,
+            preexec_fn=client,
         )
         answer = read_answer(file)
     if answer.error or answer.failures:

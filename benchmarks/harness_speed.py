@@ -2,32 +2,26 @@
 
     HF_PYTHON -m benchmarks.harness_speed --lm-eval LM_EVAL_PYTHON --data FOLDER --tasks arc_easy_local,...
 
-Both are given the same requests of lm-eval, load the same weights in float32 on the same threads, and are
-timed from those requests to their answers, tokenization included (a suite does that once per model, not once
-per recipe). HFLM runs at the batch size that was fastest for it on a part of the task. Exit code 1 where a
-choice's log-probability differs by more than 1e-3 nats, or where this suite is slower than it promises: half
-HFLM's time on ARC-easy, its time on any other task.
+Both get the same requests, load the same weights in float32 on the same threads, and are timed from those
+requests to their answers, tokenization included. HFLM runs at the batch size that was fastest for it on a part
+of the task. Exit code 1 where a choice's log-probability differs by more than 1e-3 nats, or where this suite
+is slower than it promises: half HFLM's time on ARC-easy, its time on any other task.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from bench.contract.record import Artifact, Audit
 from bench.engines import hf
+from benchmarks import script
 from eval.scoring import likelihood
 
-_ROOT = Path(__file__).resolve().parents[1]
-_MODEL = _ROOT / "models" / "demo"
-_AUDIT = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
 _CONTEXT, _TOLERANCE = 1023, 1e-3
 _TASKS = "stdlib_next_line,stdlib_argument,stdlib_docstring"
 Answers = list[tuple[float, bool]]
@@ -40,8 +34,8 @@ def main() -> int:
     from lm_eval.models.huggingface import HFLM
 
     torch.set_num_threads(given.threads)
-    theirs = HFLM(pretrained=str(_MODEL), dtype="float32", device="cpu", max_length=_CONTEXT, batch_size=1)
-    with hf.open(_MODEL, Artifact("", "hf", "", (), _AUDIT), hf.Options(dtype="float32"), "cpu") as session:
+    theirs = HFLM(pretrained=str(script.DEMO), dtype="float32", device="cpu", max_length=_CONTEXT, batch_size=1)
+    with hf.open(script.DEMO, script.artifact("hf"), hf.Options(dtype="float32"), "cpu") as session:
         print(f"HF Transformers on {given.threads} threads, float32; seconds from requests to answers\n")
         print(
             f"{'task':<20} {'requests':>8} {'HFLM s':>16} {'at batch':>8} {'here s':>16} {'times':>6} "
@@ -58,20 +52,18 @@ def _task(name: str, session: Any, theirs: Any, given: argparse.Namespace) -> in
     ways = [partial(_hflm, theirs, requests, best), partial(_here, session, theirs.tokenizer, requests)]
     ways[1]()  # neither is measured on its first call
     times: list[list[float]] = [[], []]
+    answers: dict[int, Answers] = {}
     for number in range(given.rounds):
         for way in (0, 1) if number % 2 == 0 else (1, 0):
-            seconds, answers = _timed(ways[way])
+            seconds, answers[way] = _timed(ways[way])
             times[way].append(seconds)
-            if way:
-                mine = answers
-            else:
-                other = answers
+    other, mine = answers[0], answers[1]
     ratio = statistics.median(a / b for a, b in zip(*times, strict=True))
     most = max(abs(a[0] - b[0]) for a, b in zip(mine, other, strict=True))
     differ = _differing(requests, mine, other)
-    shown = [f"{statistics.median(t):.1f} ({min(t):.1f}-{max(t):.1f})" for t in times]
+    columns = [f"{statistics.median(t):.1f} ({min(t):.1f}-{max(t):.1f})" for t in times]
     print(
-        f"{name:<20} {len(requests):>8} {shown[0]:>16} {best:>8} {shown[1]:>16} {ratio:>6.2f} "
+        f"{name:<20} {len(requests):>8} {columns[0]:>16} {best:>8} {columns[1]:>16} {ratio:>6.2f} "
         f"{most:>9.1e} {len({r.doc_id for r in requests}):>6} {differ:>6}",
         flush=True,
     )
@@ -86,18 +78,18 @@ def _hflm(theirs: Any, requests: Sequence[Any], batch: int) -> Answers:
 def _here(session: Any, tokenizer: Any, requests: Sequence[Any]) -> Answers:
     from eval.lm_eval.token_model import TokenLM
 
-    asking = TokenLM(tokenizer, _CONTEXT, None)
-    asking.loglikelihood(requests, disable_tqdm=True)
-    questions, pairs = likelihood.grouped(asking.requests.pairs)
-    found = likelihood.scores(session, questions)
-    return [found[place][choice] for place, choice in pairs]
+    model = TokenLM(tokenizer, _CONTEXT, None)
+    model.loglikelihood(requests, disable_tqdm=True)
+    questions, pairs = likelihood.grouped(model.requests.pairs)
+    scores = likelihood.scores(session, questions)
+    return [scores[question][choice] for question, choice in pairs]
 
 
 def _requests(name: str, given: argparse.Namespace) -> list[Any]:
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(
-        include_path=str(_ROOT / "configs/tasks"), include_defaults=False, metadata={"data": given.data}
+        include_path=str(script.ROOT / "configs/tasks"), include_defaults=False, metadata={"data": given.data}
     )
     task = manager.load([name])["tasks"][name]
     task.set_config(key="num_fewshot", value=0)
@@ -115,23 +107,19 @@ def _differing(requests: Sequence[Any], mine: Answers, other: Answers) -> int:
 
 def _timed(work: Callable[[], Answers]) -> tuple[float, Answers]:
     began = time.perf_counter()
-    found = work()
-    return time.perf_counter() - began, found
+    answers = work()
+    return time.perf_counter() - began, answers
 
 
 def _site(python: str) -> str:
-    asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    return script.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).stdout.strip()
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = script.parser(__doc__, limit=0, rounds=3, threads=2)
     parser.add_argument("--lm-eval", required=True, help="the lm_eval environment's Python")
     parser.add_argument("--data", default="", help="the folder with arc_easy.jsonl, for arc_easy_local")
     parser.add_argument("--tasks", default=_TASKS)
-    parser.add_argument("--limit", type=int, default=0, help="items of each task; 0: all")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batches", type=lambda text: [int(n) for n in text.split(",")], default=[1, 4, 16, 64])
     return parser.parse_args()
 

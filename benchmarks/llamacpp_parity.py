@@ -19,25 +19,21 @@ import json
 import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from bench.contract.record import Artifact, Audit
 from bench.engines import llamacpp
+from benchmarks import script
 from eval import corpora
 from eval.tasks import divergence, perplexity
 from quantize.methods import gguf
 
-_ROOT = Path(__file__).resolve().parents[1]
-_DEMO = _ROOT / "models" / "demo"
 _TYPES = ("f16", "q8_0", "q4_k_m")
-_AUDIT = Audit("gguf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
-_ARTIFACT = Artifact("", "gguf", "", (), _AUDIT)
 _SHAPE = {
     "hidden_size": 768,
     "intermediate_size": 2048,
@@ -51,27 +47,24 @@ _SHAPE = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__, threads=2, rounds=15, new=128)
     parser.add_argument("--tools", type=Path, required=True, help="folder of llama-bench and llama-perplexity")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--prompt", type=int, default=256, help="tokens of a prompt, and depth of decoding")
-    parser.add_argument("--new", type=int, default=128, help="tokens decoded")
     parser.add_argument("--text", type=Path, help="a text file; default: part of the standard library")
     parser.add_argument("--characters", type=int, default=60_000, help="of the text, to be scored")
     parser.add_argument("--only", choices=["quality", "speed"])
     given = parser.parse_args()
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        demo = _files(_DEMO, Path(scratch) / "demo", _TYPES)
+        demo = _files(script.DEMO, Path(scratch) / "demo", _TYPES)
         if given.only != "speed":
-            found["quality"] = quality(demo, Path(scratch), given)
+            results["quality"] = quality(demo, Path(scratch), given)
         if given.only != "quality":
             big = _files(_random(Path(scratch)), Path(scratch) / "random", ("q8_0", "q4_k_m"))
             models = {f"random {k}": f for k, f in big.items() if k != "f16"}
             models |= {f"demo {k}": demo[k] for k in ("f16", "q4_k_m")}
-            found["speed"] = {name: speed(name, file, given) for name, file in models.items()}
-    print(json.dumps(found))
+            results["speed"] = {name: speed(name, file, given) for name, file in models.items()}
+    print(json.dumps(results))
 
 
 def quality(files: dict[str, Path], scratch: Path, given: argparse.Namespace) -> dict[str, Any]:
@@ -81,7 +74,7 @@ def quality(files: dict[str, Path], scratch: Path, given: argparse.Namespace) ->
     file.write_text(text[: given.characters].rstrip() + ".", encoding="utf-8")
     theirs = dict(_llama_perplexity(files, file, scratch, given))
     task = divergence.Options(corpus=f"path:{file}", context=512, convention="llama.cpp")
-    reference, found = scratch / "reference", {}
+    reference, results = scratch / "reference", {}
     reference.mkdir()
     for kind, model in files.items():
         with _open(model, given.threads) as session:
@@ -89,21 +82,20 @@ def quality(files: dict[str, Path], scratch: Path, given: argparse.Namespace) ->
             options = perplexity.Options(corpus=f"path:{file}", context=512, convention="llama.cpp")
             ours = dict(perplexity.metrics(perplexity.evaluate(session, options, folder, None)))
             if kind == "f16":
-                about = divergence.prepare(session, task, folder, reference)
-                known = {**about, "digest": "", "engine": "llamacpp", "artifact": kind}
-                (reference / "reference.json").write_text(json.dumps(known))
+                facts = divergence.prepare(session, task, folder, reference)
+                facts = {**facts, "digest": "", "engine": "llamacpp", "artifact": kind}
+                (reference / "reference.json").write_text(json.dumps(facts))
             ours |= divergence.metrics(divergence.evaluate(session, task, folder, reference))
-        kept = ("perplexity", "kl_mean", "top1_agreement_fraction", "kl_floor")
+        names = ("perplexity", "kl_mean", "top1_agreement_fraction", "kl_floor")
         other, ratio = theirs[kind], ours["perplexity"] / theirs[kind]["perplexity"]
-        found[kind] = {"ours": {k: ours[k] for k in kept}, "theirs": other, "perplexity_ratio": ratio}
+        results[kind] = {"ours": {k: ours[k] for k in names}, "theirs": other, "perplexity_ratio": ratio}
         print(
             f"{kind:<8} perplexity {ours['perplexity']:.4f}, llama-perplexity {other['perplexity']:.4f}, "
-            f"ratio {ratio:.5f}; KL {ours['kl_mean']:.6f}, theirs {other['kl']:.6f} ± "
-            f"{other['kl_error']:.6f}; "
-            f"same top {100 * ours['top1_agreement_fraction']:.3f} %, theirs {other['top']:.3f} ± "
-            f"{other['top_error']:.3f} %"
+            f"ratio {ratio:.5f}; KL {ours['kl_mean']:.6f}, theirs {other['kl']:.6f} ± {other['kl_error']:.6f}; "
+            f"same top {100 * ours['top1_agreement_fraction']:.3f} %, "
+            f"theirs {other['top']:.3f} ± {other['top_error']:.3f} %"
         )
-    return found
+    return results
 
 
 def _llama_perplexity(
@@ -116,11 +108,11 @@ def _llama_perplexity(
         values = {"perplexity": _number(r"Final estimate: PPL = ([\d.]+)", plain)}
         if kind == "f16":
             _tool(given, "llama-perplexity", *common, "--kl-divergence-base", str(base))
-        said = _tool(given, "llama-perplexity", *common, "--kl-divergence-base", str(base), "--kl-divergence")
-        values["kl"] = _number(r"Mean\s+KLD:\s+(-?[\d.]+)", said)
-        values["kl_error"] = _number(r"Mean\s+KLD:\s+-?[\d.]+ ±\s+([\d.]+)", said)
-        values["top"] = _number(r"Same top p:\s+([\d.]+)", said)
-        values["top_error"] = _number(r"Same top p:\s+[\d.]+ ±\s+([\d.]+)", said)
+        output = _tool(given, "llama-perplexity", *common, "--kl-divergence-base", str(base), "--kl-divergence")
+        values["kl"] = _number(r"Mean\s+KLD:\s+(-?[\d.]+)", output)
+        values["kl_error"] = _number(r"Mean\s+KLD:\s+-?[\d.]+ ±\s+([\d.]+)", output)
+        values["top"] = _number(r"Same top p:\s+([\d.]+)", output)
+        values["top_error"] = _number(r"Same top p:\s+[\d.]+ ±\s+([\d.]+)", output)
         yield kind, values
 
 
@@ -131,15 +123,9 @@ def speed(name: str, model: Path, given: argparse.Namespace) -> dict[str, Any]:
         first = _ours(model, given)
         theirs = [_llama_bench(model, given), _llama_bench(model, given)]
         ours = [first, _ours(model, given)]
-        prefill, decode = ([statistics.fmean(pair[i] for pair in side) for side in (ours, theirs)] for i in (0, 1))
-        rounds.append(
-            {
-                "prefill_ratio": prefill[1] / prefill[0],
-                "decode_ratio": decode[1] / decode[0],
-                "decode_us": 1e6 * decode[0],
-                "step_overhead_us": 1e6 * (decode[0] - decode[1]),
-            }
-        )
+        prefill, decode = ([statistics.fmean(pair[i] for pair in both) for both in (ours, theirs)] for i in (0, 1))
+        figures = {"prefill_ratio": prefill[1] / prefill[0], "decode_ratio": decode[1] / decode[0]}
+        rounds.append({**figures, "decode_us": 1e6 * decode[0], "step_overhead_us": 1e6 * (decode[0] - decode[1])})
     medians = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
     print(
         f"{name:<14} prefill {medians['prefill_ratio']:.3f} of llama-bench, decode "
@@ -152,8 +138,7 @@ def speed(name: str, model: Path, given: argparse.Namespace) -> dict[str, Any]:
 def _ours(model: Path, given: argparse.Namespace) -> tuple[float, float]:
     """(seconds of prefill, seconds of one decode step) of a prompt, after one to warm up.
 
-    The model is loaded anew each time, as llama-bench does, which warms up too: where its weights come to lie
-    in memory moves a decode step by several percent, and stays for as long as they are loaded.
+    The model is loaded anew each time, as by llama-bench: where its weights lie moves a step by several percent.
     """
     with _open(model, given.threads) as session:
         for seed in (2, 3):
@@ -171,40 +156,33 @@ def _llama_bench(model: Path, given: argparse.Namespace) -> tuple[float, float]:
     return given.prompt / prefill["avg_ts"], 1 / decode["avg_ts"]
 
 
-def _tool(given: argparse.Namespace, name: str, *words: str) -> str:
-    argv = [str(given.tools / name), *words]
-    done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode:
-        sys.exit(f"{name} failed: {(done.stderr or done.stdout)[-500:]}")
-    return done.stdout if "-o" in words else done.stdout + done.stderr
+def _tool(given: argparse.Namespace, name: str, *arguments: str) -> str:
+    done = script.run([str(given.tools / name), *arguments])
+    return done.stdout if "-o" in arguments else done.stdout + done.stderr
 
 
 def _number(pattern: str, text: str) -> float:
-    found = re.search(pattern, text)
-    if found is None:
-        sys.exit(f"the tool's output has no {pattern}: {text[-500:]}")
-    return float(found[1])
+    match = re.search(pattern, text)
+    if match is None:
+        sys.exit(f"the tool's output does not match {pattern}: {text[-500:]}")
+    return float(match[1])
 
 
 def _open(model: Path, threads: int) -> Any:
-    return llamacpp.open(model, _ARTIFACT, llamacpp.Options(threads=threads), "cpu")
+    return llamacpp.open(model, script.artifact("gguf"), llamacpp.Options(threads=threads), "cpu")
 
 
 def _files(model: Path, out: Path, types: Sequence[str]) -> dict[str, Path]:
     """A GGUF file of each type, f16 first, each in a folder of its own with the tokenizer."""
-    found: dict[str, Path] = {}
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123  (the library's chatter)
-        sys.stderr, kept = nowhere, sys.stderr
-        try:
-            for kind in dict.fromkeys(("f16", *types)):
-                folder = out / kind
-                folder.mkdir(parents=True)
-                source = model if kind == "f16" else found["f16"].parent
-                gguf.apply(source, gguf.Options(type=kind), folder, "cpu")  # type: ignore[arg-type]  # one of them
-                found[kind] = folder / "model.gguf"
-        finally:
-            sys.stderr = kept
-    return found
+    files: dict[str, Path] = {}
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # noqa: PTH123  (the library's progress)
+        for kind in dict.fromkeys(("f16", *types)):
+            folder = out / kind
+            folder.mkdir(parents=True)
+            source = model if kind == "f16" else files["f16"].parent
+            gguf.apply(source, gguf.Options(type=kind), folder, "cpu")  # type: ignore[arg-type]  # one of them
+            files[kind] = folder / "model.gguf"
+    return files
 
 
 def _random(scratch: Path) -> Path:
@@ -219,7 +197,7 @@ def _random(scratch: Path) -> Path:
     model = LlamaForCausalLM(LlamaConfig(**_SHAPE)).half()
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json"):
-        shutil.copyfile(_DEMO / name, folder / name)
+        shutil.copyfile(script.DEMO / name, folder / name)
     print(f"random Llama of {sum(p.numel() for p in model.parameters()):,} parameters")
     return folder
 

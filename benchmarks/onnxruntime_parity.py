@@ -1,16 +1,15 @@
 """The onnxruntime engine against the loop of ONNX Runtime GenAI's own benchmark_e2e, on one model.
 
 Run from the repository's root by the onnx environment's interpreter (`python -m bench envs list` shows it),
-with a folder that the method onnx made:
+with an artifact of the method onnx:
 
     python -m quantize models/demo --recipe onnx-int4 -o FOLDER
     ONNX_PYTHON -m benchmarks.onnxruntime_parity FOLDER
 
 Both models are loaded in this process with the same threads, and take turns (ABBA): a batch of random
-prompts, from its first token fed to its last token made. Theirs, as benchmark_e2e.py has it, forbids the end
-token with min_length and fetches no token from the generator; ours removes the end and yields each step's
-tokens with their time. The last line of the output is the result as JSON, with the machine's load before each
-round.
+prompts, from its first token fed to its last token generated. Theirs, as benchmark_e2e.py has it, forbids the
+end token with min_length and fetches no token from the generator; ours removes the end and yields each step's
+tokens with their time. The last line of the output is the result as JSON.
 """
 
 from __future__ import annotations
@@ -18,63 +17,33 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
-import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.contract.record import Artifact, Audit
 from bench.engines import onnxruntime
-
-_AUDIT = Audit("onnx", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
-_ARTIFACT = Artifact("", "onnx", "", (), _AUDIT)
+from benchmarks import script
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__doc__, threads=os.cpu_count() or 1, rounds=10, batch=1, prompt=128, new=256)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
-    parser.add_argument("--new", type=int, default=256, help="tokens made from each")
     given = parser.parse_args()
-    theirs = _their_model(given)
+    theirs = partial(_theirs, _their_model(given), given)
     options = onnxruntime.Options(threads=given.threads)
-    with onnxruntime.open(given.folder, _ARTIFACT, options, given.device) as session:
+    with onnxruntime.open(given.folder, script.artifact("onnx"), options, given.device) as session:
+        ours = partial(_ours, session, given)
         for warm in range(2):
-            _ours(session, given, warm)
-            _theirs(theirs, given, warm)
-        rounds = [_round(number, session, theirs, given) for number in range(given.rounds)]
-    medians = {key: statistics.median(r[key] for r in rounds) for key in ("ours", "theirs", "ratio")}
-    print(
-        f"batch {given.batch}, {given.prompt} + {given.new} tokens, {given.threads} threads: ours "
-        f"{medians['ours']:.1f} tok/s, their loop {medians['theirs']:.1f}, ratio {medians['ratio']:.3f} "
-        f"({len(rounds)} rounds)"
-    )
-    print(json.dumps({**medians, "rounds": rounds}))
-
-
-def _round(number: int, session: Any, theirs: Any, given: argparse.Namespace) -> dict[str, Any]:
-    """Output tokens/s of both on the same prompts; odd rounds begin with theirs."""
-    load = os.getloadavg()[0]
-    if number % 2 == 0:
-        ours, other = _ours(session, given, number), _theirs(theirs, given, number)
-    else:
-        other, ours = _theirs(theirs, given, number), _ours(session, given, number)
-    made = given.batch * given.new
-    return {"ours": made / ours, "theirs": made / other, "ratio": other / ours, "load": load}
-
-
-def _prompts(given: argparse.Namespace, seed: int) -> list[list[int]]:
-    source = random.Random(seed)  # noqa: S311  (reproducible, not secret)
-    return [[source.randrange(5, 4000) for _ in range(given.prompt)] for _ in range(given.batch)]
+            ours(warm)
+            theirs(warm)
+        title = f"batch {given.batch}, {given.prompt} + {given.new} tokens, {given.threads} threads"
+        script.compare(title, given.batch * given.new, given.rounds, ours, theirs)
 
 
 def _ours(session: Any, given: argparse.Namespace, seed: int) -> float:
-    prompts = _prompts(given, seed)
+    prompts = script.random_prompts(given.batch, given.prompt, seed)
     began = time.perf_counter()
     times = [step.time_s for step in session.generate(prompts, given.new)]
     assert len(times) == given.new  # noqa: S101
@@ -95,18 +64,18 @@ def _theirs(model: Any, given: argparse.Namespace, seed: int) -> float:
     import numpy as np
     import onnxruntime_genai as og
 
-    prompts = _prompts(given, seed)
+    prompts = script.random_prompts(given.batch, given.prompt, seed)
     began = time.perf_counter()
     length = given.prompt + given.new
     params = og.GeneratorParams(model)
     params.set_search_options(do_sample=False, max_length=length, min_length=length, batch_size=given.batch)
     generator = og.Generator(model, params)
     generator.append_tokens(np.asarray(prompts, np.int32))
-    made = 0
-    while not generator.is_done() and made < given.new:
+    steps = 0
+    while not generator.is_done() and steps < given.new:
         generator.generate_next_token()
-        made += 1
-    assert made == given.new  # noqa: S101
+        steps += 1
+    assert steps == given.new  # noqa: S101
     return time.perf_counter() - began
 
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,20 +18,13 @@ from bench.measure.latency import stamps, ttft_s
 from bench.measure.online_load import online_metrics
 from bench.process import supervisor
 from bench.run import online
+from benchmarks import script
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 _TIMEOUT_S = 600.0
 # llama-server drops a connection after a streamed answer and does not say so beforehand. Without this our
 # client connects anew and sends again; vLLM's, whose library repeats no POST, counts failed requests.
 _CLOSE = {"Connection": "close"}
-# `vllm bench serve` without its entry point, which needs a package that is called vllm.
-_VLLM = """
-from vllm.benchmarks import serve
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-parser = FlexibleArgumentParser()
-serve.add_cli_args(parser)
-serve.main(parser.parse_args())
-"""
 
 
 @dataclass(frozen=True)
@@ -103,8 +95,9 @@ def vllm(load: Load) -> Turn:
         }
         switches = ("--skip-chat-template", "--disable-shuffle", "--ignore-eos", "--save-result", "--save-detailed")
         env = engine_environment("vllm")
-        argv = [env.python, "-c", _VLLM, *_flat(options), *switches]
-        _run(argv, supervisor.variables(env, "cpu") | _OFFLINE, scratch)
+        argv = [env.python, "-c", script.vllm_benchmark("serve"), *script.command_line(options), *switches]
+        variables = supervisor.variables(env, "cpu") | _OFFLINE
+        script.run(argv, folder=scratch, env=variables, timeout_s=_TIMEOUT_S)
         result = json.loads((scratch / "out.json").read_text())
     if result["failed"]:
         sys.exit(f"{result['failed']} requests of vllm bench serve failed: {max(result['errors'])[-500:]}")
@@ -117,7 +110,7 @@ def vllm(load: Load) -> Turn:
 
 
 def guidellm(load: Load, *, program: str) -> Turn:
-    """It asks for `ignore_eos` by itself where a row says how many tokens are wanted."""
+    """It sets `ignore_eos` itself where a row has a number of output tokens."""
     with supervisor.scratch() as scratch:
         _write(load, scratch / "prompts.jsonl")
         backend = {
@@ -134,7 +127,8 @@ def guidellm(load: Load, *, program: str) -> Turn:
             "--data": "kind=json_file,path=prompts.jsonl",
             "--output": "kind=json,path=out.json",
         }
-        _run([program, "run", *_flat(options), "--disable-console"], {**os.environ, **_OFFLINE}, scratch)
+        argv = [program, "run", *script.command_line(options), "--disable-console"]
+        script.run(argv, folder=scratch, env={**os.environ, **_OFFLINE}, timeout_s=_TIMEOUT_S)
         result = json.loads((scratch / "out.json").read_text())["benchmarks"][0]
     rows = result["requests"]["successful"]
     if len(rows) != len(load.texts):
@@ -161,20 +155,8 @@ def _write(load: Load, file: Path) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _flat(options: Mapping[str, object]) -> list[str]:
-    return [str(part) for option in options.items() for part in option]
-
-
 def engine_environment(name: str) -> environment.Environment:
     env = environment.find(name)
     if env is None:
         sys.exit(f"the environment {name} is not built: run python -m bench envs build {name}")
     return env
-
-
-def _run(argv: list[str], variables: Mapping[str, str], folder: Path) -> None:
-    done = subprocess.run(
-        argv, cwd=folder, env=variables, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(argv)[:100]} failed: {(done.stderr or done.stdout)[-1500:]}")

@@ -1,6 +1,6 @@
 """The load client against `vllm bench serve` and guidellm, on one llama-server, with the same prompts.
 
-guidellm is in no environment of this suite; it gets one of its own (0.8.1 is what this was written for):
+guidellm needs an environment of its own (this was written for 0.8.1):
 
     python3.11 -m venv DIR && DIR/bin/pip install torch==2.13.0 guidellm==0.8.1
     .venv/bin/python -m benchmarks.serving_parity --guidellm DIR/bin/guidellm
@@ -14,25 +14,21 @@ loop, greedy, EOS ignored, a connection for each request. A turn's first 2 x con
 
 Definitions, aligned. TTFT: first token - sent. TPOT, which guidellm calls ITL: (last token - first) /
 (tokens - 1). Both are medians over requests. Output tok/s: all tokens of the turn / (last token - first
-sent), ramp-up and drain included. All from the requests that each tool writes down, and the tokens that were
-asked for. Idle: the mean time between a stream's last token and its next request. The third table has each
-tool's figures as it prints them (our tok/s: of the window, without ramp-up and drain).
+sent), ramp-up and drain included. Idle: the mean time between a stream's last token and its next request. The
+third table has each tool's figures as it prints them (our tok/s: of the window, without ramp-up and drain).
 
-The server is the third source, by its own log of the very same requests: TTFT from taking a request up to its
-first token, TPOT from its eval time, tok/s from the first take-up to the last token. A client's figure less
-the server's (second table) is what the client and the way to it add; the machine's noise cancels. With more
-than one in flight a request first waits for the batch under way, unlogged, and how long depends on the phase
-that the streams have fallen into: there the log is no judge of TTFT, and `apart` stands without a side.
+The server's own log of the same requests is the reference: the second table has what a client and the way to
+it add. With more than one in flight a request first waits, unlogged, for the batch under way: there the log
+cannot judge TTFT, and a difference stands as `differs`, without a verdict.
 
 Verdicts: within noise, where two clients' ranges over rounds overlap, or where the ratio of their medians is
 off 1 by at most twice the larger coefficient of variation. Else `both right`, where each TPOT or tok/s is
-within 1 % of the server's of its own requests: what differs is the service, since a client that takes long
-between requests, or much of the machine, gets less. Else the server sides with the nearer one. Few rounds on
-a noisy machine agree easily; the ranges say so.
+within 1 % of the server's of its own requests: what differs is the service. Else the server agrees with the
+nearer one.
 
-Exit code 1: where the server sides with another client; where our TPOT or tok/s is more than 2 % off the
+Exit code 1: where the server agrees with another client; where our TPOT or tok/s is more than 2 % off the
 server's, or our TTFT at one in flight more than 2 ms; where the server or we count other tokens than were
-asked for. The last line of the output is the result as JSON.
+requested. The last line of the output is the result as JSON.
 """
 
 from __future__ import annotations
@@ -62,10 +58,10 @@ from bench.process import server as serving
 from bench.process.server import Live
 from bench.run import artifacts
 from bench.suite import config
+from benchmarks import script
 from benchmarks.serving_clients import Load, RequestTiming, Turn, engine_environment, guidellm, ours, vllm
 from eval import corpora
 
-_ROOT = Path(__file__).resolve().parents[1]
 _METRICS = {"ttft_ms": "TTFT, ms", "tpot_ms": "TPOT, ms", "tok_per_s": "output tok/s"}
 _LIMIT, _TTFT_LIMIT_MS, _RIGHT = 0.02, 2.0, 0.01
 _LINE = re.compile(
@@ -76,36 +72,28 @@ _LINE = re.compile(
 
 
 def main() -> None:
-    arguments = _parser().parse_args()
+    parser = script.parser(__doc__, rounds=5, requests=120, prompt=128, new=64)
+    parser.add_argument("--guidellm", required=True, help="path of its program, or ''")
+    parser.add_argument("--model", type=Path, default=script.DEMO)
+    parser.add_argument("--recipe", default="gguf-q4_k_m")
+    parser.add_argument("--threads", type=int, default=1, help="of the server; the clients need a core too")
+    parser.add_argument("--concurrency", type=int, nargs="*", default=[1, 4])
+    arguments = parser.parse_args()
     clients: dict[str, Callable[[Load], Turn]] = {"ours": ours, "vllm bench": vllm}
     if arguments.guidellm:
         clients["guidellm"] = partial(guidellm, program=str(Path(arguments.guidellm).absolute()))
     rounds = list(_rounds(clients, arguments))
     print(f"\nload average {os.getloadavg()[0]:.1f}\n")
     wrong = [line for c in arguments.concurrency for line in report(c, [r[c] for r in rounds], list(clients))]
-    print("\n".join(["", *wrong]) if wrong else "\nnothing speaks against ours")
+    print("\n".join(["", *wrong]) if wrong else "\nno verdict against our client")
     print(json.dumps({"rounds": rounds, "wrong": wrong}))
     sys.exit(bool(wrong))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--guidellm", required=True, help="path of its program, or ''")
-    parser.add_argument("--model", type=Path, default=_ROOT / "models" / "demo")
-    parser.add_argument("--recipe", default="gguf-q4_k_m")
-    parser.add_argument("--threads", type=int, default=1, help="of the server; the clients need a core too")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--concurrency", type=int, nargs="*", default=[1, 4])
-    parser.add_argument("--requests", type=int, default=120, help="of a turn, beside warm-up; at most 250")
-    parser.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
-    parser.add_argument("--new", type=int, default=64, help="tokens of an answer")
-    return parser
 
 
 def _rounds(
     clients: Mapping[str, Callable[[Load], Turn]], arguments: argparse.Namespace
 ) -> Iterator[dict[int, dict[str, Any]]]:
-    """Of each round, by concurrency, by client: its figures beside the server's."""
+    """Of each round, by concurrency, by client: its figures and the server's."""
     engine, env = plugins.load(plugins.ENGINES, "llamacpp"), engine_environment("llamacpp")
     hardware = machine.detect("cpu")
     resolved = resolve.resolve(Model(str(arguments.model)), fetch=False)
@@ -121,15 +109,8 @@ def _rounds(
             for concurrency in arguments.concurrency:
                 count = arguments.requests + 2 * concurrency
                 texts = list(_texts(tokenizer, corpus, arguments.prompt, count, f"{number}/{concurrency}"))
-                load = Load(
-                    live.url,
-                    server.model,
-                    arguments.model.resolve(),
-                    texts,
-                    arguments.prompt,
-                    arguments.new,
-                    concurrency,
-                )
+                model, lengths = (server.model, arguments.model.resolve()), (arguments.prompt, arguments.new)
+                load = Load(live.url, *model, texts, *lengths, concurrency)
                 names = list(clients) if number >= 0 else ["ours"]  # which warms the server up
                 turn, figures[concurrency] = number % len(names), {}
                 for name in names[turn:] + names[:turn]:
@@ -169,12 +150,11 @@ class _Log:
                 of = tasks.setdefault(int(task), {})
                 of[what[:6]] = (now_s, float(spent_ms or 0) / 1e3, int(tokens or 0))
         self.last = max(tasks, default=self.last)
-        return [_request(tasks[task]) for task in sorted(tasks)]
-
-
-def _request(lines: Mapping[str, tuple[float, float, int]]) -> RequestTiming:
-    (sent_s, _, _), (_, _, prompt), (end_s, eval_s, tokens) = lines["proces"], lines["prompt"], lines["eval t"]
-    return RequestTiming(sent_s, end_s - eval_s - sent_s, end_s, prompt, tokens)
+        requests = []
+        for _, of in sorted(tasks.items()):
+            (sent_s, _, _), (_, _, prompt), (end_s, eval_s, tokens) = of["proces"], of["prompt"], of["eval t"]
+            requests.append(RequestTiming(sent_s, end_s - eval_s - sent_s, end_s, prompt, tokens))
+        return requests
 
 
 def _figures(turn: Turn, truth: Sequence[RequestTiming], load: Load) -> dict[str, Any]:
@@ -187,8 +167,8 @@ def _figures(turn: Turn, truth: Sequence[RequestTiming], load: Load) -> dict[str
     for who, requests in (("", turn.requests), ("server's ", truth)):
         counts[f"{who}prompt tokens"] = sorted({r.prompt_tokens for r in requests})
         counts[f"{who}tokens"] = sorted({r.tokens for r in requests})
-    asked = {"prompt tokens": load.prompt_tokens, "tokens": load.new_tokens}
-    figures = {"aligned": aligned, "server": server, "off": off, "counts": counts, "asked": asked}
+    requested = {"prompt tokens": load.prompt_tokens, "tokens": load.new_tokens}
+    figures = {"aligned": aligned, "server": server, "off": off, "counts": counts, "asked": requested}
     return {**figures, "printed": dict(zip(_METRICS, turn.printed, strict=True))}
 
 
@@ -206,7 +186,7 @@ def _aligned(requests: Sequence[RequestTiming], load: Load) -> dict[str, float]:
 
 
 def report(streams: int, rounds: Sequence[Mapping[str, Any]], clients: Sequence[str]) -> list[str]:
-    """Print the tables of one concurrency; returns what speaks against our client, a sentence each."""
+    """Print the tables of one concurrency; returns the verdicts against our client, a sentence each."""
 
     def spreads(part: str, metric: str) -> list[stats.Spread]:
         return [stats.spread([r[name][part][metric] for r in rounds]) for name in clients]
@@ -219,21 +199,21 @@ def report(streams: int, rounds: Sequence[Mapping[str, Any]], clients: Sequence[
         values, off = spreads("aligned", metric), spreads("off", metric)
         pairs = zip(values[1:], off[1:], strict=True)
         verdicts = [_verdict(metric, streams, (values[0], v), (off[0].median, o.median)) for v, o in pairs]
-        table.append([title, *(_shown(v, "{:.4g}") for v in values), *verdicts])
-        added.append([title, *(_shown(o, "{:+.3f}" if metric == "ttft_ms" else "{:+.2%}") for o in off)])
-        printed.append([title, *(_shown(v, "{:.4g}") for v in spreads("printed", metric))])
+        table.append([title, *(_format(v, "{:.4g}") for v in values), *verdicts])
+        added.append([title, *(_format(o, "{:+.3f}" if metric == "ttft_ms" else "{:+.2%}") for o in off)])
+        printed.append([title, *(_format(v, "{:.4g}") for v in spreads("printed", metric))])
         wrong += [f"{title} at {streams}: {v}" for v in verdicts if v.endswith("theirs")]
         limit = _LIMIT if metric != "ttft_ms" else _TTFT_LIMIT_MS if streams == 1 else math.inf
         if abs(off[0].median) > limit:
             wrong.append(f"{title} at {streams}: ours is {added[-1][1]} off the server's")
-    idle = [_shown(v, "{:.3f}") for v in spreads("aligned", "idle_ms")]
+    idle = [_format(v, "{:.3f}") for v in spreads("aligned", "idle_ms")]
     table.append(["idle, ms", *idle, *([""] * (len(clients) - 1))])
-    for kind, asked in rounds[0]["ours"]["asked"].items():
+    for kind, requested in rounds[0]["ours"]["asked"].items():
         for who in ("", "server's "):
-            seen = [sorted({n for r in rounds for n in r[name]["counts"][who + kind]}) for name in clients]
-            printed.append([who + kind, *(" to ".join(map(str, sorted({n[0], n[-1]}))) for n in seen)])
-            if any(numbers != [asked] for numbers in (seen if who else seen[:1])):
-                wrong.append(f"{who}{kind} at {streams}: {seen}")
+            counts = [sorted({n for r in rounds for n in r[name]["counts"][who + kind]}) for name in clients]
+            printed.append([who + kind, *(" to ".join(map(str, sorted({n[0], n[-1]}))) for n in counts)])
+            if any(numbers != [requested] for numbers in (counts if who else counts[:1])):
+                wrong.append(f"{who}{kind} at {streams}: {counts}")
     for rows in (table, added, printed):
         lines = (rows[0], ["---"] * len(rows[0]), *rows[1:])
         print("\n".join("| " + " | ".join(row) + " |" for row in lines), end="\n\n")
@@ -246,14 +226,14 @@ def _verdict(metric: str, streams: int, pair: Sequence[stats.Spread], off: tuple
     if overlap or abs(ratio - 1) <= 2 * max(ours.cv, theirs.cv):
         return f"{ratio:.3f}, within noise"
     if metric == "ttft_ms" and streams > 1:
-        return f"{ratio:.3f}, apart"
+        return f"{ratio:.3f}, differs"
     if metric != "ttft_ms" and max(map(abs, off)) <= _RIGHT:
         return f"{ratio:.3f}, both right"
-    side = "ours" if abs(off[0]) <= abs(off[1]) else "theirs"
-    return f"{ratio:.3f}, apart: the server sides with {side}"
+    nearer = "ours" if abs(off[0]) <= abs(off[1]) else "theirs"
+    return f"{ratio:.3f}, differs: the server agrees with {nearer}"
 
 
-def _shown(values: stats.Spread, form: str) -> str:
+def _format(values: stats.Spread, form: str) -> str:
     return f"{form.format(values.median)} ({form.format(values.low)} to {form.format(values.high)})"
 
 

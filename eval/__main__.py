@@ -1,6 +1,6 @@
-"""`python -m eval ARTIFACT --task perplexity`, and `python -m eval compare BASE OTHER --task lm_eval`.
+"""One measurement without a suite, or two of them on the same items.
 
-One measurement of any folder, GGUF file or Hub id, or of two of them on the same items, without a suite.
+`python -m eval ARTIFACT --task perplexity`, `python -m eval compare BASE OTHER --task lm_eval`.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ def compare(
     with Progress(quiet=quiet) as progress:
         plan = partial(_plan, progress, scored, engine, dtype, device)
         first = plan(Model(base), "baseline")
-        mine = _measured(plan(Model(other), "as-is", baseline=first), progress)
-        theirs = None if module.REFERENCE else _measured(first, progress)
-    change = module.compare_to_baseline(mine.facts, theirs.facts) if theirs else {}
+        result = _measured(plan(Model(other), "as-is", baseline=first), progress)
+        base_result = None if module.REFERENCE else _measured(first, progress)
+    change = module.compare_to_baseline(result.facts, base_result.facts) if base_result else {}
     if json:
-        typer.echo(wire.dumps({"base": theirs, "other": mine, "change": change}, indent=1))
+        typer.echo(wire.dumps({"base": base_result, "other": result, "change": change}, indent=1))
     else:
-        typer.echo(score_format.two(base, theirs, mine, change))
+        typer.echo(score_format.two(base, base_result, result, change))
 
 
 def _task(kind: str, extra: list[str]) -> Task:

@@ -33,17 +33,17 @@ def one(result: Result) -> str:
     return _page(head, result)
 
 
-def two(base: str, theirs: Result | None, mine: Result, change: Mapping[str, float]) -> str:
+def two(base: str, base_result: Result | None, result: Result, change: Mapping[str, float]) -> str:
     """Two records of one task side by side, and the change over the same items."""
-    other = mine.cell
+    other = result.cell
     head = f"{other.measurement}: {other.model.label} in {other.engine.title} against {base}"
-    if theirs is None:  # the task measures `mine` against the base
-        return _page(head, mine)
-    head += f" in {theirs.cell.engine.title}"
-    base_rows = {name: (value, interval) for name, value, interval in _rows(theirs.metrics)}
-    rows = [(name, *base_rows[name], *cells) for name, *cells in _rows(mine.metrics) if name in base_rows]
+    if base_result is None:  # the task measures `result` against the base
+        return _page(head, result)
+    head += f" in {base_result.cell.engine.title}"
+    base_rows = {name: (value, interval) for name, value, interval in _rows(base_result.metrics)}
+    rows = [(name, *base_rows[name], *cells) for name, *cells in _rows(result.metrics) if name in base_rows]
     grid = _grid(["metric", "base", "95 %", "other", "95 %"], rows)
-    return "\n".join([head, "", grid, "", _grid(["on the same items", "", "95 %"], _changes(mine, change))])
+    return "\n".join([head, "", grid, "", _grid(["on the same items", "", "95 %"], _changes(result, change))])
 
 
 def _rows(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
@@ -62,9 +62,9 @@ def _rows(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
     return sorted(rows)
 
 
-def _changes(mine: Result, change: Mapping[str, float]) -> list[tuple[str, str, str]]:
+def _changes(result: Result, change: Mapping[str, float]) -> list[tuple[str, str, str]]:
     rows = []
-    in_points = "accuracy_fraction" in mine.metrics
+    in_points = "accuracy_fraction" in result.metrics
     for key, label, default_scale, default_unit in _CHANGES:
         if key not in change:
             continue

@@ -1,7 +1,4 @@
-"""`python -m quantize MODEL --method gptq --bits 4 --group-size 128 -o DIR`.
-
-One compression, without a suite.
-"""
+"""`python -m quantize MODEL --method gptq --bits 4 --group-size 128 -o DIR`: one compression, without a suite."""
 
 from __future__ import annotations
 

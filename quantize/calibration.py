@@ -1,7 +1,6 @@
-"""Calibration text: every method that needs data draws it here, so that two methods get the same tokens.
+"""Calibration text, drawn here for every method, so that two methods get the same tokens.
 
-A record of the text is written next to the weights. The perplexity task reads it, and refuses to score a model
-on the text it was calibrated on.
+It is recorded next to the weights: tasks refuse to score a model on the text it was calibrated on.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Calibration:
         return sum(len(window) for window in self.ids)
 
     def facts(self) -> dict[str, str | int]:
-        """What the artifact's record states of it."""
+        """For the artifact's record."""
         return {
             "calibration_corpus": self.corpus,
             "calibration_sha256": self.sha256,
@@ -57,7 +56,7 @@ class Calibration:
         checkpoint.record_text(out, {"corpus": self.corpus, "sha256": self.sha256, "paragraphs": self.paragraphs})
 
     def encodings(self) -> list[dict[str, list[int]]]:
-        """A tokenizer's output for each window. All have one length: no batch is ever padded."""
+        """A tokenizer's output for each window; all have one length, and need no padding."""
         return [{"input_ids": list(ids), "attention_mask": [1] * len(ids)} for ids in self.ids]
 
 

@@ -1,7 +1,7 @@
-"""A model folder around its weights: what a method writes must be as complete as what it read.
+"""A model folder around its weights: config and tokenizer files, which every method copies from its source.
 
-Libraries that compress rewrite config and tokenizer files as they see fit (another padding token, no
-tokenizer.model). Every method copies them from its source, so that all artifacts of a model tokenize alike.
+Compression libraries change them (another padding token, no tokenizer.model): a model's artifacts must tokenize
+the same.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ def write_config(out: Path, config: Mapping[str, Any]) -> None:
 def copy_settings(folder: Path, out: Path) -> None:
     """Copy tokenizer, generation and processor files over what a library wrote; never weights or config.json.
 
-    Python files are copied only where the config names code of its own (`auto_map`). The record of what the
-    source was calibrated or trained on is copied too.
+    Python files only where the config names its own code (`auto_map`); the record of calibration text too.
     """
     suffixes = _SETTINGS | ({".py"} if "auto_map" in model_folder.read_config(folder) else set())
     for file in sorted(folder.iterdir()):

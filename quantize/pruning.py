@@ -1,8 +1,7 @@
-"""What the unstructured pruning methods share: which weights of a layer become zero, and the pass that decides it.
+"""What the unstructured pruning methods share: options, masks of the smallest scores, a pass layer by layer.
 
-A zero that no kernel skips saves nothing at run time: every engine here multiplies by it. Sparse tensor cores
-(NVIDIA Ampere and later) skip two of four neighbours, and only where the engine has that kernel. Zeros make
-files smaller only when something compresses them.
+Every engine here multiplies by zeros: they save nothing at run time without a sparse kernel (2:4 on NVIDIA Ampere
+and later), and no disk space without compression.
 """
 
 from __future__ import annotations

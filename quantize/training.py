@@ -1,8 +1,7 @@
 """A short training run that repairs what compression broke: for distillation, fine-tuning and QAT.
 
-Seeded and resumable: checkpoints are written to the work folder at intervals, and an interrupted run resumes
-from the last one to the same weights. AdamW, linear warm-up and cosine decay to a tenth; on a
-CPU in float32, on a GPU in bfloat16 over float32 weights.
+Seeded, and resumed from checkpoints in the work folder to the same weights. AdamW, linear warm-up, cosine decay to
+a tenth; on a CPU in float32, on a GPU in bfloat16 over float32 weights.
 """
 
 from __future__ import annotations
@@ -69,10 +68,7 @@ def unsupported_reason(plan: Plan, source: Source) -> str | None:
 def run(
     student: Any, teacher: Any, plan: Plan, windows: calibration.Calibration, device: str, work: Path
 ) -> dict[str, Any]:
-    """Train `student` in place, and return what is worth recording. `teacher` may be None with alpha 0.
-
-    Zeros of a pruned layer stay zero.
-    """
+    """Train `student` in place; return facts to record. `teacher` is None with alpha 0. Pruned weights stay zero."""
     import torch
 
     torch.manual_seed(plan.seed)

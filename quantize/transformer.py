@@ -1,7 +1,4 @@
-"""A model in transformers, for methods that change its weights: loaded, walked layer by layer, written.
-
-Pruning and training change weights in float32 whatever they are stored in, and round once, when they are written.
-"""
+"""A model in transformers, for methods that change its weights: in float32, and rounded once, on saving."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """An engine that answers on a schedule: the pipeline's own test load, a clock whose error can be known.
 
 It loads nothing. Tokens arrive at `ttft_s` and then every `itl_s`; logits are a fixed function of the ids.
-`fail` makes the worker die in one of the ways real engines die, so that what the suite does about it can be
-seen.
+`fail` makes the worker fail in one of the ways real engines do.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Any OpenAI-compatible endpoint that runs already: SGLang, TGI, Ollama, TensorRT-LLM, a hosted API.
 
-The suite neither starts nor ends it and sees nothing of its process: that it serves the recipe's model on the
-device in question is its owner's word, and every figure carries a mark that says so.
+The suite neither starts nor stops it and cannot inspect its process: that it serves the recipe's model on this
+device is unverified, and every figure is marked so.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def may_offload(options: Options) -> bool:
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
-    """Where the server is, and how it is asked."""
+    """The server's address and API."""
     return Server(
         argv=(),
         model=options.model,
@@ -72,7 +72,7 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
 
 
 def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
-    """Receipts from its list of models: what it says of who owns them, and how long their context is."""
+    """Receipts from its list of models: owner and context length."""
     try:
         model: Any = json.loads(text or "{}")["data"][0]
         return {receipt: str(model[key]) for key, receipt in _RECEIPTS.items() if key in model}, {}

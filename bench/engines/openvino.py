@@ -1,9 +1,8 @@
 """OpenVINO on the CPU, in process: the runtime itself with the model's KV cache in its state.
 
-Not OpenVINO GenAI's pipelines, which give no logits: what generates here is the very graph that is scored.
-For generation it is cut to the last position before the head, as GenAI does too. Nothing that rounds is left
-to a default: the computation's precision, the KV cache's (by itself the library takes 8 bits), and that of
-activations before compressed weights, which it is told not to round (by itself to int8, where the CPU can).
+Not OpenVINO GenAI's pipelines, which return no logits: one graph generates and is scored. For generation it is
+cut to the last position before the head, as in GenAI. No precision is left to a default: the computation's, the
+KV cache's (by default 8 bits), and that of activations before compressed weights (by default int8 on some CPUs).
 """
 
 from __future__ import annotations
@@ -55,9 +54,7 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
 
 
 @contextmanager
-def open(  # noqa: A001  (the name of the hook)
-    folder: Path, artifact: Artifact, options: Options, device: str
-) -> Iterator[_Session]:
+def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[_Session]:  # noqa: A001
     """Read the graph; it is compiled when it is known whether it generates or scores."""
     import openvino
 

@@ -1,11 +1,11 @@
 """TensorRT-LLM on NVIDIA GPUs, its PyTorch backend: in process through its LLM API, served by trtllm-serve.
 
-Written against the documentation and the source of release 1.2 and never run: no GPU was at hand. What is
-tested is what needs none: settings, command line, reading of its log and putting together of its streams.
+Written against the documentation and the source of release 1.2 and never run, for want of a GPU. Tests cover
+what needs none: settings, command line, log and streams.
 
-Only unquantized checkpoints: what this suite's gptq and awq name in config.json the backend does not look at
-(ModelConfig.load_hf_quant_config knows fp8 and mxfp4, and takes whatever compressed-tensors holds in 8 bits
-for FP8), so that it would load them as something they are not. It has 4-bit kernels for ModelOpt's files.
+Only unquantized checkpoints: the backend ignores what this suite's gptq and awq write to config.json
+(ModelConfig.load_hf_quant_config reads fp8 and mxfp4, and takes any 8-bit compressed-tensors for FP8), and would
+load them wrongly. Its 4-bit kernels are for ModelOpt's files.
 """
 
 from __future__ import annotations
@@ -91,9 +91,7 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
 
 
 @contextmanager
-def open(  # noqa: A001  (the name of the hook)
-    folder: Path, artifact: Artifact, options: Options, device: str
-) -> Iterator[_Session]:
+def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[_Session]:  # noqa: A001
     """Load the model on the first GPU the process sees; UserError for files TensorRT-LLM cannot load."""
     model_folder.require_weights(folder)
     with _captured_output() as log:

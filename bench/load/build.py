@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
+from itertools import accumulate, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ from bench.load import arrivals, lengths, prompts, traces
 from bench.load.job import ClosedSchedule, Endpoint, LoadJob, OpenSchedule, Request
 from bench.load.traces import TraceRequest
 
-_WARMUPS = 8  # of an open load at the least, beside twice what arrives in a second
+_WARMUPS = 8  # of an open load at least, or twice what arrives in a second
 _UNBOUNDED = 1 << 30  # tokens, where a model's context is not known
 _LEAST = 2  # tokens of a drawn length: TPOT needs two, and a text may begin with one of its own
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a load goes, and what its prompts can be made of.
+    """Where a load goes, and what its prompts can consist of.
 
     Token ids below `vocab_size`; 0: the server takes text only. `tokenizer`: a tokenizer.json by which texts
     get their exact length; without it they are as many short words. `context` 0: not known.
@@ -40,7 +40,7 @@ class Target:
 
     @property
     def prompts(self) -> str:
-        """What prompts are: ids and text have exactly the tokens asked for, chat and words about as many."""
+        """What prompts are: ids and text have exactly the requested tokens, chat and words about as many."""
         if self.endpoint.api == "chat":
             return "chat"
         return "ids" if self.takes_ids else "text" if self.tokenizer else "words"
@@ -128,20 +128,13 @@ def _conversations(load: Closed, target: Target, seed: str) -> tuple[tuple[Reque
     if target.takes_ids:
         ids = prompts.of_lengths([sum(map(sum, each)) for each in conversations], target.vocab_size, seed)
         for conversation, whole in zip(conversations, ids, strict=True):
-            requests += _turns_as_ids(conversation, whole)
+            starts = accumulate(map(sum, conversation[:-1]), initial=0)  # each prompt is a longer beginning of the ids
+            requests += [Request(n, ids=whole[: at + p]) for at, (p, n) in zip(starts, conversation, strict=True)]
     else:
         texts = iter(_texts([length for pair in sizes for length in pair], target, seed))
         for conversation in conversations:
             requests += _turns_as_text(target, conversation, list(islice(texts, 2 * turns)))
     return tuple(requests), warmup * turns
-
-
-def _turns_as_ids(conversation: Sequence[tuple[int, int]], ids: Sequence[int]) -> Iterator[Request]:
-    """Each turn's prompt is a longer beginning of the conversation's ids."""
-    end = 0
-    for prompt, new in conversation:
-        yield Request(new, ids=ids[: end + prompt])
-        end += prompt + new
 
 
 def _turns_as_text(target: Target, conversation: Sequence[tuple[int, int]], texts: list[str]) -> Iterator[Request]:
@@ -156,17 +149,17 @@ def _turns_as_text(target: Target, conversation: Sequence[tuple[int, int]], text
 
 def _requests(sizes: Sequence[TraceRequest], target: Target, seed: str) -> tuple[Request, ...]:
     """One request each: the prompt of the trace where it has one, else one drawn of the same length."""
-    prompt_tokens = [size.prompt_tokens for size in sizes]
-    recorded = _recorded_texts(sizes, target)
+    prompt_tokens, recorded = [size.prompt_tokens for size in sizes], [size.text for size in sizes]
+    if target.tokenizer is not None and any(recorded):
+        recorded = list(prompts.texts(recorded, prompt_tokens, target.tokenizer))
     if target.takes_ids:
         drawn_ids = prompts.of_lengths(prompt_tokens, target.vocab_size, seed)
         return tuple(
             Request(size.new_tokens, ids=_recorded_ids(size, text, target, seed) or ids)
             for size, text, ids in zip(sizes, recorded, drawn_ids, strict=True)
         )
-    drawn = _texts(prompt_tokens, target, seed)
     requests = []
-    for size, own, other in zip(sizes, recorded, drawn, strict=True):
+    for size, own, other in zip(sizes, recorded, _texts(prompt_tokens, target, seed), strict=True):
         if target.endpoint.api == "chat":
             requests.append(Request(size.new_tokens, messages=(("user", own or other),)))
         else:
@@ -180,14 +173,6 @@ def _recorded_ids(size: TraceRequest, text: str, target: Target, seed: str) -> S
     if size.blocks:
         return prompts.blocked(size.blocks, size.prompt_tokens, target.vocab_size, seed.partition("/")[0])
     return prompts.encode(text, target.tokenizer) if text and target.tokenizer is not None else ()
-
-
-def _recorded_texts(sizes: Sequence[TraceRequest], target: Target) -> Sequence[str]:
-    """The texts of a trace, each cut to its length in tokens; empty where it has none."""
-    texts = [size.text for size in sizes]
-    if target.tokenizer is None or not any(texts):
-        return texts
-    return prompts.texts(texts, [size.prompt_tokens for size in sizes], target.tokenizer)
 
 
 def _texts(sizes: Sequence[int], target: Target, seed: str) -> Sequence[str]:

@@ -1,6 +1,6 @@
 """What the load process itself did in the window: CPU, timer lateness, requests really in flight.
 
-A client that is busy or late measures itself. These figures say so beside every result.
+A client that is busy or late measures itself. These figures stand in every record.
 """
 
 from __future__ import annotations

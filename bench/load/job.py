@@ -108,7 +108,7 @@ class OpenSchedule:
 class LoadJob:
     """Exactly one of `closed` and `opened` is set.
 
-    The bodies of answers are decoded after the load; once more than `hold_bytes` of them are held, each is
+    The bodies of answers are decoded after the load; once more than `hold_bytes` of them are in memory, each is
     decoded as it ends, and LoadAnswer.decoded_inside says how many were.
     """
 
@@ -155,11 +155,10 @@ class RequestResult:
 
 @dataclass(frozen=True)
 class Health:
-    """The client itself, in the window.
+    """The client itself, in the window: `cpu_s` of `wall_s` is the process's own.
 
-    `cpu_s` of `wall_s` is the process's own. `lag_*` is how late a 10 ms timer fired; the loop's timers
-    count whole milliseconds, so that up to one of it is theirs. `preempted` counts how often the kernel took
-    the core away.
+    `lag_*` is how late a 10 ms timer fired, of which up to 1 ms is the loop's own rounding. `preempted` counts
+    how often the kernel took the core away.
     """
 
     wall_s: float = 0.0
@@ -186,7 +185,7 @@ class LoadAnswer:
     `measured` and `warmup`: the requests of the window and those before it, in the order in which they were sent.
     `zero_s` is CLOCK_MONOTONIC at the window's opening, which all processes of a machine share; `window_s`
     is how long the window was. `failures` counts the measured ones by kind. `reconnects` counts connections
-    that the server dropped while idle and that a request found gone. `ended` says what closed the window.
+    that the server dropped while idle and that a request could not use. `ended` says what closed the window.
     """
 
     error: str = ""

@@ -35,7 +35,7 @@ def of_lengths(lengths: Sequence[int], vocab_size: int, seed: str) -> tuple[tupl
 
 
 def blocked(blocks: Sequence[int], length: int, vocab_size: int, seed: str, size: int = 512) -> tuple[int, ...]:
-    """A prompt of `length` ids made of blocks of `size`, the last one cut.
+    """A prompt of `length` ids in blocks of `size`, the last one cut.
 
     A block's ids follow from the seed and its own id alone: prompts that share leading blocks share a prefix.
     ValueError where there are not just as many blocks as the length needs.
@@ -54,10 +54,9 @@ def blocked(blocks: Sequence[int], length: int, vocab_size: int, seed: str, size
 def exact_texts(lengths: Sequence[int], tokenizer: Path, seed: str) -> tuple[str, ...]:
     """One text per length that the tokenizer.json at `tokenizer` encodes to exactly that many tokens.
 
-    The special tokens that it adds (BOS) are among them. For servers that take text alone. First words are
-    all different within one call as long as the vocabulary has as many words of one token. The texts are
-    words of one token each, as the tokenizer itself counts them; each whole text is counted again, and adjusted
-    where tokens merged. UserError where a length cannot be reached.
+    The special tokens that it adds (BOS) are among them. First words are all different within one call as long
+    as the vocabulary has as many words of one token. Texts consist of such words; each whole text is counted
+    again, and adjusted where tokens merged. UserError where a length cannot be reached.
     """
     loaded = tokenizer_of(tokenizer)
     added = _special_tokens(loaded, lengths)
@@ -73,8 +72,9 @@ def exact_texts(lengths: Sequence[int], tokenizer: Path, seed: str) -> tuple[str
     ]
     wrong = list(range(count))
     for _ in range(_TRIES):
-        counts = _counts(loaded, ["".join(words[i]) for i in wrong])
-        short = {i: lengths[i] - n for i, n in zip(wrong, counts, strict=True) if n != lengths[i]}
+        encoded = loaded.encode_batch_fast(["".join(words[i]) for i in wrong])
+        missing = {i: lengths[i] - len(text.ids) for i, text in zip(wrong, encoded, strict=True)}
+        short = {i: lacking for i, lacking in missing.items() if lacking}
         if not short:
             return tuple("".join(text) for text in words)
         for i, lacking in short.items():
@@ -84,10 +84,9 @@ def exact_texts(lengths: Sequence[int], tokenizer: Path, seed: str) -> tuple[str
 
 
 def texts(originals: Sequence[str], lengths: Sequence[int], tokenizer: Path) -> tuple[str, ...]:
-    """Each text, or the longest beginning of it that encodes to at most its length in tokens.
+    """Each text, or the longest beginning of it, maybe empty, that encodes to at most its length in tokens.
 
-    The special tokens that the tokenizer adds are counted. A beginning is empty where not even the first
-    character fits. UserError where they alone fill a length.
+    The special tokens that the tokenizer adds are counted. UserError where they alone fill a length.
     """
     loaded = tokenizer_of(tokenizer)
     added = _special_tokens(loaded, lengths)
@@ -132,8 +131,8 @@ def _adjust(words: list[str], lacking: int, others: Sequence[str], draw: random.
 def _words(loaded: Tokenizer) -> tuple[list[str], list[str]]:
     """Words that are one token as a text's first, and pieces that add one token to any text.
 
-    Found by encoding: each piece is a word with its space, or letters alone where the tokenizer has no
-    token with a space. Words that the tokenizer does not tell apart (unknown, lower-cased) count once.
+    Chosen by encoding: each piece is a word with its space, or letters alone where the tokenizer has no
+    token with a space. Words that the tokenizer does not distinguish (unknown, lower-cased) count once.
     """
     tokens = {token.lstrip("Ġ▁") for token in loaded.get_vocab(with_added_tokens=False)}
     words = sorted(token for token in tokens if token.isascii() and token.isalnum())
@@ -156,10 +155,6 @@ def _single(loaded: Tokenizer, before: str, pieces: Sequence[str]) -> list[str]:
     return list(by_id.values())
 
 
-def _counts(loaded: Tokenizer, batch: Sequence[str]) -> list[int]:
-    return [len(encoded.ids) for encoded in loaded.encode_batch_fast(list(batch))]
-
-
 @lru_cache(maxsize=2)
 def tokenizer_of(file: Path) -> Tokenizer:
     """The tokenizer in a tokenizer.json, which neither truncates nor pads; UserError where the file is not one."""
@@ -180,7 +175,9 @@ def encode(text: str, tokenizer: Path) -> tuple[int, ...]:
 
 
 def _impossible(tokenizer: Path, length: int) -> UserError:
-    return UserError(f"no text of exactly {length} tokens was found for {tokenizer}: give the server token ids instead")
+    return UserError(
+        f"no text of exactly {length} tokens can be built for {tokenizer}: give the server token ids instead"
+    )
 
 
 def _usable(vocab_size: int) -> range:

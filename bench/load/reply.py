@@ -31,7 +31,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer, decoded. `ended` is true where the stream said that it is complete."""
+    """One answer, decoded. `ended` is true where the stream ended with [DONE]."""
 
     times: tuple[float, ...] = ()
     tokens: tuple[int, ...] = ()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from bench.contract.record import RequestTrace
 from bench.load.connection import Exchange
 from bench.load.job import Endpoint, Failure, Request, RequestResult
@@ -21,15 +19,23 @@ def decode(exchange: Exchange) -> Reply:
 def request_result(
     exchange: Exchange, reply: Reply, request: Request, endpoint: Endpoint, *, zero_s: float, window: int, closed: bool
 ) -> RequestResult:
-    """The record of one request, its times from `zero_s`.
-
-    In a closed loop a request is due when it is sent.
-    """
+    """The record of one request, its times from `zero_s`; in a closed loop it is due when it is sent."""
     failure, message = verdict(exchange, reply, request, exact=endpoint.exact_length)
     details = reply.usage.get("prompt_tokens_details")
-    trace = _trace(exchange, reply, request, zero_s=zero_s, window=window, closed=closed)
+    sent = exchange.sent_s or exchange.end_s  # never sent: as late as its end
+    due = sent if closed and not exchange.reconnects else exchange.due_s
+    trace = RequestTrace(
+        request=exchange.index,
+        window=window,
+        prompt_tokens=request.prompt_tokens or len(request.ids) or count(reply.usage, "prompt_tokens") or 0,
+        due_s=due - zero_s,
+        sent_s=sent - zero_s,
+        token_s=tuple(time - zero_s for time in reply.times),
+        event_tokens=reply.tokens,
+        error=message,
+    )
     return RequestResult(
-        trace=replace(trace, error=message),
+        trace=trace,
         failure=failure,
         queued_s=exchange.queued_s - zero_s,
         first_byte_s=exchange.read_s[0] - zero_s if exchange.read_s else None,
@@ -45,22 +51,6 @@ def request_result(
         chunk_gaps=reply.surplus != 0 or any(n > 1 for n in reply.tokens),
         reconnects=exchange.reconnects,
         fresh_connection=exchange.fresh,
-    )
-
-
-def _trace(
-    exchange: Exchange, reply: Reply, request: Request, *, zero_s: float, window: int, closed: bool
-) -> RequestTrace:
-    sent = exchange.sent_s or exchange.end_s  # never sent: as late as its end
-    due = sent if closed and not exchange.reconnects else exchange.due_s
-    return RequestTrace(
-        request=exchange.index,
-        window=window,
-        prompt_tokens=request.prompt_tokens or len(request.ids) or count(reply.usage, "prompt_tokens") or 0,
-        due_s=due - zero_s,
-        sent_s=sent - zero_s,
-        token_s=tuple(time - zero_s for time in reply.times),
-        event_tokens=reply.tokens,
     )
 
 

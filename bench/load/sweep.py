@@ -1,4 +1,4 @@
-"""One workload as the loads it is made of: one, or a sweep's or a search's, each chosen by those before."""
+"""The loads of one workload: a single one, or a sweep's or a search's, each chosen by the results before it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _sweep(load: Sweep) -> Strategy:
 
 
 def _search(load: Search) -> Strategy:
-    """Bisection, after the first rate was doubled until it failed, or halved until it held."""
+    """Bisection, after the first rate was doubled until it failed, or halved until it kept the limits."""
     low = high = 0.0
     rate, chosen, k = load.rate_per_s, -1, 0
     for _ in range(_TRIES):

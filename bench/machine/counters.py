@@ -1,7 +1,7 @@
 """Where the energy of a device is counted: by NVML on a GPU, by RAPL on a CPU.
 
-RAPL counts the packages: cores, caches and memory controllers, of whatever runs on them, the memory chips
-apart. Since Linux 5.10 only root may read it unless the administrator has opened it.
+RAPL counts the packages: cores, caches and memory controllers, of whatever runs on them, not the memory
+chips. Since Linux 5.10 only root may read it unless the administrator has opened it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def source(device: str, root: Path = POWERCAP) -> str:
         return "the GPU's own counter, by NVML" if counted else "none: this GPU reports no total energy to NVML"
     zones = _zones(root)
     if counted:
-        return f"RAPL of {len(zones)} CPU package{'s' if len(zones) > 1 else ''}, memory chips apart"
+        return f"RAPL of {len(zones)} CPU package{'s' if len(zones) > 1 else ''}, memory chips not included"
     if zones:
         return f"none: no NVIDIA GPU, and {zones[0] / 'energy_uj'} is not readable by this user"
     return f"none: no NVIDIA GPU, and {root} has no readable counter"

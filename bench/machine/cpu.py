@@ -1,4 +1,4 @@
-"""What the CPU is called, what it can do and how much of it is ours; Linux tells most, macOS some."""
+"""What the CPU is called, what it can do and how much of it is ours; Linux reports most of it, macOS some."""
 
 from __future__ import annotations
 
@@ -52,10 +52,7 @@ def isa() -> tuple[str, ...]:
 def fields(info: str) -> dict[str, str]:
     """The first processor's entry of /proc/cpuinfo, keys in lower case."""
     pairs = (line.split(":", 1) for line in info.splitlines() if ":" in line)
-    first: dict[str, str] = {}
-    for key, value in pairs:
-        first.setdefault(key.strip().lower(), value.strip())
-    return first
+    return {key.strip().lower(): value.strip() for key, value in reversed(list(pairs))}
 
 
 def physical_cores() -> int:

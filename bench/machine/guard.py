@@ -96,13 +96,9 @@ def _cpu_load(interval_s: float) -> dict[str, Any]:
 
 def _busy_s(cores: tuple[int, ...]) -> float:
     """Seconds these logical CPUs were not idle; guest time is inside user time already."""
-    total = 0.0
-    for number, times in enumerate(psutil.cpu_times(percpu=True)):
-        if number in cores or len(cores) == psutil.cpu_count():
-            idle = times.idle + getattr(times, "iowait", 0.0)
-            guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-            total += sum(times) - idle - guest
-    return total
+    every, left_out = len(cores) == psutil.cpu_count(), ("idle", "iowait", "guest", "guest_nice")
+    times = [t for number, t in enumerate(psutil.cpu_times(percpu=True)) if every or number in cores]
+    return sum(sum(t) - sum(getattr(t, name, 0.0) for name in left_out) for t in times)
 
 
 def _spent_s() -> dict[int, float]:

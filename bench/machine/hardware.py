@@ -16,12 +16,11 @@ _GIB = 1024**3
 
 
 def devices(names: Sequence[str]) -> tuple[Hardware, ...]:
-    """The machine as seen from each device that the names stand for, each once and in their order.
+    """The machine as each device that the names stand for has it, each once and in their order.
 
     Equal devices would share a results folder: the first keeps the plain slug, the others add their number.
     """
-    gpus = nvml.gpus() if any(name != "cpu" for name in names) else ()
-    return describe(names, gpus)
+    return describe(names, nvml.gpus() if any(name != "cpu" for name in names) else ())
 
 
 def describe(names: Sequence[str], gpus: tuple[Gpu, ...]) -> tuple[Hardware, ...]:
@@ -36,7 +35,7 @@ def describe(names: Sequence[str], gpus: tuple[Gpu, ...]) -> tuple[Hardware, ...
 
 
 def detect(device: str) -> Hardware:
-    """The machine as seen from one device: the first that the name stands for."""
+    """The machine with one device: the first that the name stands for."""
     return devices((device,))[0]
 
 

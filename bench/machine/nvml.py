@@ -90,9 +90,8 @@ def query_gpus() -> tuple[GpuReport, ...]:
     with _driver() as ready:
         if not ready:
             return ()
-        handles = [
-            (i, _query(pynvml.nvmlDeviceGetHandleByIndex, i)) for i in range(_query(pynvml.nvmlDeviceGetCount) or 0)
-        ]
+        indices = range(_query(pynvml.nvmlDeviceGetCount) or 0)
+        handles = ((i, _query(pynvml.nvmlDeviceGetHandleByIndex, i)) for i in indices)
         return tuple(_report(i, handle) for i, handle in handles if handle is not None)
 
 
@@ -100,7 +99,7 @@ def query_gpus() -> tuple[GpuReport, ...]:
 def reader(index: int | str | None) -> Iterator[Reader | None]:
     """A function that reads the GPU of an NVML index while the context lasts; None where there is none.
 
-    Of a MIG slice, by its UUID, what the driver does not tell apart from the whole GPU (power, energy,
+    Of a MIG slice, by its UUID, what the driver reports for the whole GPU only (power, energy,
     clocks) is None.
     """
     with _driver() as ready:

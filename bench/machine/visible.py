@@ -7,6 +7,7 @@ slices share neither memory nor cores.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain, takewhile
 
 from bench.contract.record import Gpu
 
@@ -53,13 +54,8 @@ def visible_devices(reports: tuple[GpuReport, ...], setting: str | None) -> tupl
     """
     if setting is None:
         return tuple(device for report in reports for device in _devices(report))
-    visible: list[VisibleDevice] = []
-    for entry in setting.split(","):
-        devices = _by_entry(reports, entry.strip())
-        if not devices:
-            break
-        visible += devices
-    return tuple(visible)
+    by_entry = (_by_entry(reports, entry.strip()) for entry in setting.split(","))
+    return tuple(chain.from_iterable(takewhile(bool, by_entry)))
 
 
 def _by_entry(reports: tuple[GpuReport, ...], entry: str) -> tuple[VisibleDevice, ...]:

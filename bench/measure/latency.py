@@ -50,8 +50,7 @@ def tpot_s(trace: RequestTrace) -> float | None:
 
 def itl_s(trace: RequestTrace) -> list[float]:
     """Gaps between successive token-bearing events; an event may bring several tokens (speculation)."""
-    times = stamps(trace)
-    return [b - a for a, b in pairwise(times)]
+    return [b - a for a, b in pairwise(stamps(trace))]
 
 
 def observations(traces: Sequence[RequestTrace]) -> list[RequestTrace]:

@@ -13,7 +13,7 @@ Facts read, all in bytes and all optional:
 | peak_rss_bytes | largest sampled sum of RSS over the tree; shared pages count in each process | probe |
 | hwm_bytes | VmHWM of the worker: no sampling gap, but one process only | probe or worker |
 
-`architecture` (bench.contract.record) and the receipt `kv_dtype` tell what a token's keys and values take.
+`architecture` (bench.contract.record) and the receipt `kv_dtype` give what a token's keys and values take.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def memory_metrics(facts: Mapping[str, Any], device: str = "") -> dict[str, floa
     process figure, which holds more (sanity.marks says so). `workspace_bytes` = peak - weights - KV: on a CPU
     the rest of RSS, the interpreter and its libraries included. `context_bytes` = NVML's figure - what the
     allocator took from the driver: CUDA context, loaded kernels. `graphs_bytes` lie within the others.
-    Unknown is absent, as is a part that would be negative. Without `device` the facts tell: only a GPU's
+    Unknown is absent, as is a part that would be negative. Without `device` the facts decide: only a GPU's
     have an NVML figure.
     """
     on_gpu = device.startswith("cuda") if device else any(k in facts for k in _GPU_ONLY)
@@ -58,14 +58,8 @@ def memory_metrics(facts: Mapping[str, Any], device: str = "") -> dict[str, floa
     highest = process_peak if allocator is None else allocator
     peak = {} if highest is None else {"peak_memory_bytes": highest}
     reserved = _known(facts, "reserved_bytes") or ({} if allocator is None else {"peak_bytes": allocator})
-    return {
-        **peak,
-        **parts,
-        **graphs,
-        **nvml,
-        **_rest("workspace_bytes", allocator, parts),
-        **(_rest("context_bytes", process_peak, reserved) if reserved else {}),
-    }
+    rest = {**_rest("workspace_bytes", allocator, parts), **_rest("context_bytes", process_peak, reserved)}
+    return {**peak, **parts, **graphs, **nvml, **rest}
 
 
 def kv_metrics(result: Result) -> dict[str, float]:

@@ -58,7 +58,7 @@ def online_metrics(
         "request_per_s": len(ended) / window_s,
     }
     if limits:
-        metrics["goodput_per_s"] = sum(slo.kept(t, limits) for t in ended) / window_s
+        metrics["goodput_per_s"] = sum(slo.within_limits(t, limits) for t in ended) / window_s
     return metrics
 
 
@@ -67,8 +67,7 @@ def load_metrics(
 ) -> dict[str, float]:
     """Metrics of a round: those of its only stage, or of the chosen one.
 
-    Of a search also `slo_rate_per_s`, the highest rate that was shown to keep the limits, and
-    `slo_rate_high_per_s`, the lowest that was not.
+    A search adds `slo_rate_per_s` and `slo_rate_high_per_s`: the highest rate that kept the limits, the lowest not.
     """
     if "chosen" not in facts:
         return online_metrics(traces, facts, limits)

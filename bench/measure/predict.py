@@ -16,7 +16,7 @@ _ENOUGH = 3  # cells to fit two numbers to
 
 @dataclass(frozen=True)
 class Sample:
-    """A measured time of a step beside the least that the roofline of its device allows, in seconds."""
+    """A measured time of a step, and the least that the roofline of its device allows, in seconds."""
 
     engine: str
     format: str
@@ -70,12 +70,8 @@ def fit(samples: Sequence[Sample], engine: str, format_: str) -> LatencyModel | 
 
 def hold_out(samples: Sequence[Sample]) -> list[HeldOut]:
     """Each cell as the others predict it; cells that the others are too few for are left out."""
-    predictions = []
-    for i, sample in enumerate(samples):
-        others = [*samples[:i], *samples[i + 1 :]]
-        if (model := fit(others, sample.engine, sample.format)) is not None:
-            predictions.append(HeldOut(sample, model.time_s(sample.least_s, sample.layers)))
-    return predictions
+    models = [fit([*samples[:i], *samples[i + 1 :]], s.engine, s.format) for i, s in enumerate(samples)]
+    return [HeldOut(s, m.time_s(s.least_s, s.layers)) for s, m in zip(samples, models, strict=True) if m]
 
 
 def error(predictions: Sequence[HeldOut]) -> tuple[float, float] | None:

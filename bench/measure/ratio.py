@@ -1,4 +1,4 @@
-"""The ratio of two cells' figures, and whether their rounds can tell the two apart.
+"""The ratio of two cells' figures, and whether their rounds can distinguish the two.
 
 Times, rates and bytes are compared as ratios, so on a logarithmic scale: a ratio of 2 and one of 1/2 are as
 far from 1.

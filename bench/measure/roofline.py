@@ -3,7 +3,7 @@
 The least that a decode step must do: read every weight once, but for an input embedding of which it looks up
 a row, and the keys and values that each sequence attends to; two operations per weight and token, and four
 per layer, head and dimension for each token attended to. A tied head is read, as any other. What an engine
-does beside that (copies, dequantized weights, padding) is its loss, and counted in no numerator.
+does besides that (copies, dequantized weights, padding) is its loss, and counted in no numerator.
 
 Facts read:
 
@@ -61,13 +61,12 @@ def kv_bytes(architecture: Architecture, bits: float, context: float) -> float:
 
     With a window no more than that many: a floor where only some of the layers have it.
     """
-    tokens = min(context, architecture.window) if architecture.window else context
-    return architecture.kept * tokens * bits / 8
+    return architecture.kept * min(context, architecture.window or context) * bits / 8
 
 
 def attention_flop(architecture: Architecture, context: float) -> float:
     """Operations for one token that attends to `context` tokens: scores, and the sum of values."""
-    tokens = min(context, architecture.window) if architecture.window else context
+    tokens = min(context, architecture.window or context)
     return 4 * architecture.layers * architecture.heads * architecture.head_dim * tokens
 
 
@@ -152,15 +151,12 @@ def roofline_metrics(result: Result, traces: Sequence[RequestTrace], metrics: Ma
     # By the audit, which counted the linear layers: a conversion may give the head a matrix of its own.
     architecture = dataclasses.replace(architecture, tied_head=audit.tied_head)
     tpot, parameters = metrics.get("tpot_s", 0.0), audit.linear_parameters
-    roofline: dict[str, float] = {}
     peak = flop_for(ceilings, product_dtypes(result.receipts)) if parameters else None
     size = step_bytes(facts, result.receipts, architecture, load)
     bandwidth = None if size is None else bandwidth_for(ceilings, size)
     flop = load.batch * token_flop(architecture, parameters, load.context) if parameters else 0.0
-    if size is not None:
-        roofline["decode_step_bytes"] = size
-    if flop:
-        roofline["decode_step_flop"] = flop
+    roofline = {} if size is None else {"decode_step_bytes": size}
+    roofline |= {"decode_step_flop": flop} if flop else {}
     if peak is not None:
         roofline["ceiling_flop_per_s"] = peak
         if isinstance(workload, Offline) and metrics.get("ttft_s"):
@@ -205,7 +201,7 @@ def bound(figures: Mapping[str, float], *, client: bool) -> Bound:
     """What a step's time went to: the memory's speed, arithmetic, or what surrounds both.
 
     `launch`: less than NEAR of the time is explained by either ceiling, so the rest is the overhead of
-    framework and kernels. Nothing is said where a ceiling is missing that might explain it.
+    framework and kernels. Empty where a ceiling is missing that might explain it.
     """
     if client:
         return "client"

@@ -1,4 +1,4 @@
-"""Contradictions in a record, found before it is published, and the marks of figures that may mislead."""
+"""Contradictions in a record, reported before it is published, and the marks of figures that may mislead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARKS = {
     BUSY: "the device was not idle and empty before a round",
     THROTTLED: "the GPU lowered its clocks for power or heat",
     ERRORS: "requests failed and are left out of every figure",
-    NVML: "peak memory is NVML's process figure, CUDA context included: the engine tells no allocator peak",
+    NVML: "peak memory is NVML's process figure, CUDA context included: the engine reports no allocator peak",
     ROUND: "at least one round failed and is left out",
     CLIENT: "the load's own process was busy or late: the server may be faster than this",
     SHORT: "a window of requests was shorter than 10 s",
@@ -58,7 +58,7 @@ def check(result: Result, traces: Sequence[RequestTrace], baseline_bits: float |
     if result.status != "ok":
         return [] if result.reason else [f"a record with status {result.status} gives no reason"]
     traces = measured(traces, result.facts)
-    problems = [s for t in traces if not t.error for s in _request(t, result)]
+    problems = [problem for trace in traces if not trace.error for problem in _request(trace, result)]
     problems += [*_agreement(result, traces), *_metrics(result), *_beyond(result.metrics)]
     if (bits := _by_name_only(result, baseline_bits)) is not None:
         problems.append(
@@ -81,7 +81,10 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
         ROUND: bool(done) and any(r.status == "failed" for r in results),
         ERRORS: any(r.metrics.get("failed_requests", 0.0) > 0 for r in done),
         THROTTLED: any(r.facts.get("throttle_reasons") for r in done),
-        NVML: any(_nvml_only(r) for r in done),
+        NVML: any(
+            r.cell.device.startswith("cuda") and "peak_memory_bytes" in r.metrics and allocator_peak(r.facts) is None
+            for r in done
+        ),
         ENERGY: any(r.metrics.get("energy_valid", 1.0) < 1 for r in done),
         WIDE: any(_unpacked(r) for r in done),
     }
@@ -216,8 +219,3 @@ def _unpacked(result: Result) -> bool:
     width = max(widths_bytes(result.receipts.get("compute_dtype", "")), default=4.0)
     stored = audit.linear_bytes - 2 * whole
     return stored > 0 and loaded - (rest + whole) * width > _WIDER * stored
-
-
-def _nvml_only(result: Result) -> bool:
-    on_gpu = result.cell.device.startswith("cuda") and "peak_memory_bytes" in result.metrics
-    return on_gpu and allocator_peak(result.facts) is None

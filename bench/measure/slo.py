@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from bench.contract.record import RequestTrace
 from bench.measure.latency import completed, e2el_s, tpot_s, ttft_s
 
-SHARE = 0.95  # of the requests that must keep each limit: a limit on the 95th percentile, said of requests
+SHARE = 0.95  # of the requests that must keep each limit: a limit on the 95th percentile, as a share of requests
 CONFIDENCE = 0.95  # of one verdict
 
 _VALUES: Mapping[str, Callable[[RequestTrace], float | None]] = {"ttft_s": ttft_s, "tpot_s": tpot_s, "e2el_s": e2el_s}
 
 
-def kept(trace: RequestTrace, limits: Mapping[str, float]) -> bool:
+def within_limits(trace: RequestTrace, limits: Mapping[str, float]) -> bool:
     """Whether a completed request kept every limit; one of a single token has no TPOT, and keeps it."""
     values = {name: _VALUES[name](trace) for name in limits}
     return all(value is None or value <= limits[name] for name, value in values.items())
@@ -22,13 +22,13 @@ def kept(trace: RequestTrace, limits: Mapping[str, float]) -> bool:
 def counts(traces: Sequence[RequestTrace], limits: Mapping[str, float]) -> dict[str, int]:
     """For each limit, how many requests were completed and kept it. What failed kept none."""
     done = completed(traces)
-    return {name: sum(kept(trace, {name: limit}) for trace in done) for name, limit in limits.items()}
+    return {name: sum(within_limits(trace, {name: limit}) for trace in done) for name, limit in limits.items()}
 
 
 def verdict(within: int, of: int) -> bool | None:
     """Whether at least SHARE of all requests keep a limit, from `within` of `of` that did; None: not clear.
 
-    True and False are each said with CONFIDENCE by the exact one-sided binomial test. It takes requests as
+    True and False each have CONFIDENCE by the exact one-sided binomial test. It takes requests as
     independent; those that waited in one queue are not quite, and the true confidence is somewhat lower.
     """
     if not of:

@@ -22,8 +22,7 @@ class Spread:
 
 def spread(values: Sequence[float]) -> Spread:
     """Median, minimum, maximum and CV of a metric over the rounds of a cell. ValueError without values."""
-    cv = coefficient_of_variation(values)
-    return Spread(statistics.median(values), min(values), max(values), cv, len(values))
+    return Spread(statistics.median(values), min(values), max(values), coefficient_of_variation(values), len(values))
 
 
 def holm(values: Sequence[float]) -> list[float]:

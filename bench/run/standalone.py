@@ -47,14 +47,12 @@ def lines(title: str, result: Mapping[str, Any]) -> list[str]:
 
 
 def _curve(stages: list[dict[str, Any]]) -> list[str]:
-    keys = [key for key in _CURVE if any(key in stage["metrics"] for stage in stages)]
-    header = ["level", *(key if key.endswith("_per_s") else f"{key.removesuffix('_s')} ms" for key in keys)]
-    rows = [[f"{stage['level']:.4g}", *(_cell(key, stage["metrics"]) for key in keys)] for stage in stages]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return ["  ".join(map(str.rjust, row, widths)) for row in (header, *rows)]
-
-
-def _cell(key: str, metrics: Mapping[str, float]) -> str:
-    if key not in metrics:
-        return "-"
-    return f"{metrics[key] * (1.0 if key.endswith('_per_s') else 1e3):.4g}"
+    scales = {key: 1.0 if key.endswith("_per_s") else 1e3 for key in _CURVE if any(key in s["metrics"] for s in stages)}
+    header = ["level", *(key if scale == 1.0 else f"{key.removesuffix('_s')} ms" for key, scale in scales.items())]
+    rows = [header]
+    for stage in stages:
+        metrics = stage["metrics"]
+        cells = (f"{metrics[key] * scale:.4g}" if key in metrics else "-" for key, scale in scales.items())
+        rows.append([f"{stage['level']:.4g}", *cells])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.rjust, row, widths)) for row in rows]

@@ -1,7 +1,7 @@
 """lm-evaluation-harness without a model in it: it runs twice, in its own environment.
 
-First against a model that records requests and knows no answer, then against the same one with the replies that
-an engine gave to those token ids, so that a score is that of `--model hf` on the same weights.
+First against a model that records requests, then against the same one with an engine's replies to those token
+ids: a score is that of `--model hf` on the same weights.
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ Item = tuple[str, list[Mapping[str, Any]]]  # its task, and lm-eval's sample of 
 def compared_metric(results: Mapping[str, Any], task: str, metric: str) -> str:
     """The metric that artifacts are compared by: `metric`, else acc, else the task's first."""
     named = results["results"][task]
-    known = list(scores({key: 0.0 for key in named if "_stderr," not in key}))  # without replies they have no value
-    if not known:
+    names = list(scores({key: 0.0 for key in named if "_stderr," not in key}))  # without replies they have no value
+    if not names:
         raise UserError(f"the task '{task}' has no metric: give it a metric_list")
-    if metric and metric not in known:
-        raise UserError(plugins.unknown(f"metric of {task}", metric, tuple(known)))
-    return metric or next((name for name in known if name == "acc"), known[0])
+    if metric and metric not in names:
+        raise UserError(plugins.unknown(f"metric of {task}", metric, tuple(names)))
+    return metric or ("acc" if "acc" in names else names[0])
 
 
 def scores(named: Mapping[str, Any]) -> dict[str, float]:

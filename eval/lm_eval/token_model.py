@@ -1,7 +1,4 @@
-"""A language model for lm-evaluation-harness that has no weights: requests as token ids, and answers from replies.
-
-What it tokenizes, truncates and stops by are lm-eval's own rules for `--model hf`.
-"""
+"""A model without weights for lm-evaluation-harness, which tokenizes, truncates and stops as `--model hf`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Choices scored and prompts continued by a session, as token ids.
 
-A session that is faster by its own `loglikelihood` or `generate_until` does it by them; any other is scored by
-its logits, a choice at a time, and continues one prompt at a time.
+By a session's own `loglikelihood` and `generate_until`; without them by its logits, a choice at a time, and a
+prompt at a time.
 """
 
 from __future__ import annotations
@@ -46,10 +46,9 @@ def grouped(pairs: Iterable[tuple[list[int], list[int]]]) -> tuple[list[Any], li
 def scores(session: Session, requests: Sequence[Any]) -> list[list[ChoiceScore]]:
     """For each [context, choices] the scores of its choices."""
     questions = [Question(tuple(context), tuple(map(tuple, choices))) for context, choices in requests]
-    if isinstance(session, LoglikelihoodSession):
-        by_number = dict(session.loglikelihood(questions))
-    else:
-        by_number = dict(by_logits(session, questions))
+    by_number = dict(
+        session.loglikelihood(questions) if isinstance(session, LoglikelihoodSession) else by_logits(session, questions)
+    )
     if sorted(by_number) != list(range(len(questions))):
         raise UserError(f"the engine scored {len(by_number)} of {len(questions)} questions: use another engine")
     return [by_number[number] for number in range(len(questions))]

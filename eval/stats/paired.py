@@ -1,7 +1,7 @@
 """Two artifacts on the same items: is the difference more than chance, and how large may it be?
 
-Items are paired, since a hard item is hard for both: a difference of a point may be significant where the
-standard errors of the two scores overlap by far.
+Items are paired, since a hard item is hard for both: a small difference may be significant where the standard
+errors of the two scores overlap.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """How far a compressed model's predictions are from the baseline's: KL divergence and top-1 agreement.
 
-At every scored token the two distributions over the full vocabulary are compared: KL(baseline || this) in
-nats, from logits, in float64, without truncation; and whether both have the same most likely id. Unlike in
-perplexity, errors cannot cancel. The baseline's distributions are computed once, by the first engine of the
-suite that can score it, and stored (eval/scoring/logprobs.py): the error of that is measured, and reported as
-`kl_floor`. Windows are those of eval/text/windows.py.
+At every scored token: KL(baseline || this) over the full vocabulary in nats, in float64 from logits, and whether
+the most likely id is the same. Unlike in perplexity, errors cannot cancel. The first engine of the suite that can
+score the baseline computes its distributions once; `kl_floor` is the error of storing them
+(eval/scoring/logprobs.py). Windows are those of eval/text/windows.py.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Any task of lm-evaluation-harness on every engine that scores: its metrics, their errors, item by item.
 
-lm-eval builds the requests and scores the replies in its own environment (eval/lm_eval/harness.py); in between,
-each engine gets the same token ids. `max_length` is one value for all engines, since scores depend on it and
-lm-eval's wrappers each have their own. By default it is one less than the model's context: an engine that
-generates is fed one token more than is scored.
+lm-eval builds the requests and scores the replies in its own environment (eval/lm_eval/harness.py); every engine
+gets the same token ids. Scores depend on `max_length`, which is one value for all engines: by default one less
+than the model's context, since an engine that generates is fed one token more than is scored.
 """
 
 from __future__ import annotations
@@ -185,10 +184,10 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
 def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
     """Against the baseline on the same items; eval/stats/paired.py defines each value."""
     paired.require_same_items(facts, baseline, _SAME)
-    mine, theirs = facts["scores"][facts["metric"]], baseline["scores"][facts["metric"]]
-    recovery = {"score_recovery_fraction": mine / theirs} if theirs else {}
+    score, base = facts["scores"][facts["metric"]], baseline["scores"][facts["metric"]]
+    recovery = {"score_recovery_fraction": score / base} if base else {}
     items = [[float(item) for item in part["item_scores"]] for part in (facts, baseline)]
-    return {**recovery, **(paired.compare(*items) if all(items) else {"score_change": mine - theirs})}
+    return {**recovery, **(paired.compare(*items) if all(items) else {"score_change": score - base})}
 
 
 def _max_length(options: Options, context: int) -> int:

@@ -1,9 +1,8 @@
 """Perplexity over a named text: what quantization papers report, with everything that affects it in its name.
 
-The text is cut into windows by one of two conventions, `hf-<context>` and `llama.cpp-<context>`, which
-eval/text/windows.py defines: they score different tokens with different context, and give different figures.
-Perplexity is exp(sum of negative log-likelihoods / scored tokens); bits per byte divides the same sum by ln
-2 and by the UTF-8 bytes of the scored tokens, and compares across tokenizers.
+The conventions `hf-<context>` and `llama.cpp-<context>` (eval/text/windows.py) score different tokens with
+different context. Perplexity is exp(sum of negative log-likelihoods / scored tokens); bits per byte divides that
+sum by ln 2 and by the UTF-8 bytes of the scored tokens, and compares across tokenizers.
 """
 
 from __future__ import annotations

@@ -57,9 +57,8 @@ def _bos(empty: Sequence[int], ids: Sequence[int], sizes: Sequence[int]) -> int 
 def _sizes(text: str, offsets: Sequence[Any]) -> tuple[list[int], int]:
     """The UTF-8 bytes of each token, and the character at which the last one ends.
 
-    A token's bytes begin where the token before it ends, so that characters left out of the tokenizer's offsets
-    (spaces) are counted. Tokens that end at the same character (the bytes of an unknown one) share its bytes
-    evenly.
+    A token's bytes begin where the one before it ends: characters left out of the offsets (spaces) are counted.
+    Tokens that end at the same character (the bytes of an unknown one) share its bytes evenly.
     """
     import numpy as np
 

@@ -1,6 +1,5 @@
-"""AutoAWQ: archived, and the library that made most of the AWQ checkpoints in use.
+"""AutoAWQ, archived, in its own environment: most AWQ checkpoints in use are by it.
 
-It runs in an environment of its own with the releases it was last tested with.
 Source: github.com/casper-hansen/AutoAWQ 0.2.9.
 """
 

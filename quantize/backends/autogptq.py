@@ -1,6 +1,5 @@
-"""AutoGPTQ: archived, and the library that made most of the GPTQ checkpoints in use; on CUDA only.
+"""AutoGPTQ, archived, in its own environment, on CUDA only: most GPTQ checkpoints in use are by it.
 
-It runs in an environment of its own with the releases it was last tested with.
 Source: github.com/AutoGPTQ/AutoGPTQ 0.7.1.
 """
 

@@ -1,7 +1,4 @@
-"""The importance matrix, counted as llama.cpp's imatrix tool does.
-
-It weighs each column of a weight by the mean square of that input over the calibration text.
-"""
+"""llama.cpp's importance matrix: the mean square of each weight's input columns over the calibration text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""torchao: the schemes by name, the layers they apply to, and the folder that is written.
+"""torchao for methods torchao and qat, which write the same kind of artifact: schemes, layers, saving.
 
-Source: github.com/pytorch/ao, at the version the hf environment pins. A trained model is converted and saved
-like one that is only rounded, so that both are the same kind of artifact.
+Source: github.com/pytorch/ao, at the version the hf environment pins.
 """
 
 from __future__ import annotations

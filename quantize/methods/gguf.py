@@ -1,7 +1,6 @@
-"""GGUF: llama.cpp's formats, converted and quantized by llama.cpp itself, at the version that will run them.
+"""GGUF: llama.cpp's formats, by llama.cpp itself, at the version that will run them.
 
-An unquantized model is converted first, by the script that llama.cpp ships, to a 16-bit file that all types
-are made from.
+An unquantized model is first converted to a 16-bit file, the source of all types.
 """
 
 from __future__ import annotations

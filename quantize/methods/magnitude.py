@@ -1,7 +1,6 @@
 """Magnitude pruning: the smallest weights become zero, whatever they are multiplied with.
 
-By torch.nn.utils.prune (Han et al., 2015, arXiv:1506.02626); the 2:4 pattern as NVIDIA's ASP picks it. A zero
-saves nothing at run time unless the engine has a sparse kernel (quantize/pruning.py).
+By torch.nn.utils.prune (Han et al., 2015, arXiv:1506.02626); the 2:4 pattern as NVIDIA's ASP picks it.
 """
 
 from __future__ import annotations

@@ -70,16 +70,16 @@ def _convert(file: Path, out: Path, dtype: str, types: dict[str, int]) -> int:
 def _write_header(write: BinaryIO, tensors: list[tuple[str, Tensor]], metadata: object, dtype: str) -> int:
     """A safetensors header (8-byte length, JSON, padded to a multiple of 8); return the bytes to follow."""
     header: dict[str, Any] = {"__metadata__": metadata}
-    at = 0
+    offset = 0
     for name, tensor in tensors:
         code = _CODES[dtype] if tensor.dtype in FLOATS else tensor.dtype
-        length = tensor.elements * _width(code) if code != tensor.dtype else tensor.size
-        header[name] = {"dtype": code, "shape": tensor.shape, "data_offsets": [at, at + length]}
-        at += length
+        length = tensor.elements * _numpy_type(FLOATS[code]).itemsize if code != tensor.dtype else tensor.size
+        header[name] = {"dtype": code, "shape": tensor.shape, "data_offsets": [offset, offset + length]}
+        offset += length
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     write.write(struct.pack("<Q", len(text)) + text)
-    return at
+    return offset
 
 
 def _converted(read: BinaryIO, size: int, code: str, dtype: str, name: str) -> Iterator[bytes]:
@@ -87,7 +87,7 @@ def _converted(read: BinaryIO, size: int, code: str, dtype: str, name: str) -> I
     import numpy as np
 
     same = code not in FLOATS or code == _CODES[dtype]
-    step = _CHUNK * (1 if same else _width(code))
+    step = _CHUNK * (1 if same else _numpy_type(FLOATS[code]).itemsize)
     for start in range(0, size, step):
         part = read.read(min(step, size - start))
         if same:
@@ -112,10 +112,6 @@ def _write_index(folder: Path, out: Path, total: int) -> None:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2)
         (out / model_folder.INDEX).write_text(text + "\n", encoding="utf-8")
-
-
-def _width(code: str) -> int:
-    return {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}[code]
 
 
 def _numpy_type(dtype: str) -> Any:

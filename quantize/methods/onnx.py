@@ -1,8 +1,8 @@
 """ONNX: models for ONNX Runtime, built by the model builder of onnxruntime-genai.
 
-int4 and int8 are weight-only: blocks of each row with a scale (MatMulNBits), rounded by the builder, or taken
-over as they are from a GPTQ or AWQ model. int8_dynamic is onnxruntime's own dynamic quantization of the fp32
-model: a scale per output, and activations in 8 bits, scaled anew at each step (MatMulInteger).
+int4 and int8 are weight-only (MatMulNBits): blocks of each row with a scale, by the builder, or from a GPTQ or AWQ
+model unchanged. int8_dynamic is onnxruntime's dynamic quantization of the fp32 model (MatMulInteger): a scale per
+output, activations in 8 bits, scaled at each step.
 """
 
 from __future__ import annotations
@@ -103,11 +103,11 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     extra = _extra_options(options)
     precision = "fp32" if options.precision == "int8_dynamic" else options.precision
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        built_in = Path(scratch) if options.precision == "int8_dynamic" else out
-        _build(folder, built_in, Path(scratch) / "cache", precision, provider, extra)
+        build_folder = Path(scratch) if options.precision == "int8_dynamic" else out
+        _build(folder, build_folder, Path(scratch) / "cache", precision, provider, extra)
         built = time.perf_counter()
         if options.precision == "int8_dynamic":
-            _quantize_dynamic(built_in, out, head=options.head)
+            _quantize_dynamic(build_folder, out, head=options.head)
     checkpoint.copy_settings(folder, out)
     config = model_folder.read_config(folder)
     checkpoint.write_config(out, {k: v for k, v in config.items() if k != "quantization_config"})

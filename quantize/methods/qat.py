@@ -1,9 +1,8 @@
 """QAT: the model is trained while its weights are rounded as they will be, then quantized.
 
-By torchao's fake quantization with the straight-through estimator; the artifact is what method torchao writes
-for the same scheme, so that the two differ by the training alone. The target is by default the distribution of
-the model the recipe began with (as LLM-QAT does; Liu et al., 2023, arXiv:2305.17888): cross entropy alone
-(alpha 0) would measure more training as well.
+By torchao's fake quantization with the straight-through estimator; the artifact is that of method torchao with the
+same scheme, trained. The target is by default the distribution of the model the recipe began with (as in LLM-QAT;
+Liu et al., 2023, arXiv:2305.17888): cross entropy alone (alpha 0) would measure more training as well.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """Structured pruning: whole heads, neurons or layers are removed; a smaller model of the same architecture is left.
 
-Every engine runs it, and faster, as there is less to multiply. transformers' configs have one width for all
-layers: each loses equally many heads or neurons.
-
 Importance by activation: neurons and heads as |activation| times the norm of the weights that read it
 (Wanda's score, summed; Sun et al., 2023, arXiv:2306.11695), layers as 1 - cos(input, output)
 (ShortGPT's Block Influence; Men et al., 2024, arXiv:2403.03853). By loss: what the loss of the calibration

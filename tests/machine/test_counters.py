@@ -51,7 +51,7 @@ def test_a_package_that_cannot_be_read_leaves_no_counter(tmp_path: Path) -> None
     """Half of a machine's packages would be half of its joules: there is no reader, and doctor says why."""
     zone(tmp_path, "intel-rapl:0", "package-0", 5)
     closed = zone(tmp_path, "intel-rapl:1", "package-1", 5)
-    assert counters.source("cpu", tmp_path) == "RAPL of 2 CPU packages, memory chips apart"
+    assert counters.source("cpu", tmp_path) == "RAPL of 2 CPU packages, memory chips not included"
     closed.unlink()
     with counters.reader("cpu", tmp_path) as read:
         assert read is None

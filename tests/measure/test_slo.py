@@ -35,7 +35,7 @@ def test_what_failed_kept_nothing() -> None:
     traces = [_trace(0.1, 0.01), _trace(0.3, 0.01), _trace(0.1, 0.2), _trace(0.1, 0.01, error="reset"), alone]
 
     assert slo.counts(traces, {"ttft_s": 0.2, "tpot_s": 0.05}) == {"ttft_s": 3, "tpot_s": 3}
-    assert [slo.kept(t, {"ttft_s": 0.2, "tpot_s": 0.05}) for t in traces[:3]] == [True, False, False]
+    assert [slo.within_limits(t, {"ttft_s": 0.2, "tpot_s": 0.05}) for t in traces[:3]] == [True, False, False]
 
 
 def test_goodput_counts_what_kept_every_limit_within_the_window() -> None:

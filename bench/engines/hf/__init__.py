@@ -50,9 +50,7 @@ def _no_flash(hardware: Hardware, dtype: str) -> str | None:
 
 
 @contextmanager
-def open(  # noqa: A001  (the name of the hook)
-    folder: Path, artifact: Artifact, options: Options, device: str
-) -> Iterator[HfSession]:
+def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[HfSession]:  # noqa: A001
     """Load the weights onto `device` ("cpu", "cuda", "cuda:N"); UserError for unfit files, no such device."""
     import torch
 

@@ -51,7 +51,7 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     if batching and device == "cpu":  # the attention mask grows with both, and Transformers would take 60%
         flags["--cb-max-batch-tokens"] = _CPU_BATCH_TOKENS
     command = (python, "-m", "transformers.cli.transformers", "serve", str(folder))
-    arguments = (str(word) for flag in flags.items() for word in flag)
+    arguments = (str(part) for flag in flags.items() for part in flag)
     argv = (*command, *arguments, *(["--continuous-batching"] * batching))
     variables = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
     if options.threads:

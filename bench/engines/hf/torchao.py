@@ -17,8 +17,7 @@ _STATIC = ("act_quant_scale", "act_quant_zero_point")
 def static_scales() -> Iterator[None]:
     """Let Transformers load static activation scales.
 
-    Its list of the parts of a stored weight (5.23) lacks them: each is reported as unexpected, and the weight
-    that waits for it as missing. It saves them, and torchao puts them together.
+    It saves them, but its list of the parts of a stored weight (5.23) lacks them.
     """
     from transformers.quantizers.quantizer_torchao import TorchAoHfQuantizer
 

@@ -1,8 +1,7 @@
 """llama.cpp, in process, through the C API that llama-cpp-python binds: GGUF files on CPUs and GPUs.
 
 The C API and not the binding's `Llama` class: static batches, no reuse of a prefix, a stamp at every step.
-Where the library tells of itself only in its log (buffers, offloaded layers, flash attention), the log is
-what is read.
+Buffers, offloaded layers and flash attention are in the library's log alone, which is parsed.
 """
 
 from __future__ import annotations
@@ -43,9 +42,7 @@ def may_offload(options: Options) -> bool:
 
 
 @contextmanager
-def open(  # noqa: A001  (the name of the hook)
-    folder: Path, artifact: Artifact, options: Options, device: str
-) -> Iterator[LlamaSession]:
+def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[LlamaSession]:  # noqa: A001
     """Load the GGUF file that `folder` is or holds; UserError when it, or the GPU asked for, is not there."""
     import llama_cpp.llama_cpp as lib
 
@@ -101,7 +98,7 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     }
     threads = ("--threads", str(options.threads)) if options.threads else ()
     switches = ("--no-kv-unified", "--no-cache-prompt", "--no-webui", *threads)
-    argv = (str(program), *(str(word) for flag in flags.items() for word in flag), *switches)
+    argv = (str(program), *(str(part) for flag in flags.items() for part in flag), *switches)
     return Server(argv, "model")
 
 

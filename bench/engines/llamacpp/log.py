@@ -20,8 +20,7 @@ class Log:
     errors: list[str] = field(default_factory=list)
     level: int = 0
 
-    def add(self, level: int, text: bytes, user: Any) -> None:
-        del user
+    def add(self, level: int, text: bytes, _user: Any) -> None:
         self.level = self.level if level == _CONTINUED else level
         if self.level != _DEBUG:
             self.text += text.decode(errors="replace")

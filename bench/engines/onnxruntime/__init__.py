@@ -1,8 +1,7 @@
 """ONNX Runtime GenAI: models that its builder made, generated from by its own loop, on a CPU or a GPU.
 
-It is given the model's settings in a folder of its own beside links to the files: the end tokens are left out
-there, since nothing else makes the generator go on after one (`min_length` would forbid them), and so are the
-sampling settings of the checkpoint.
+It loads a folder of links to the model's files with its own settings: without end tokens, since nothing else
+makes the generator continue after one (`min_length` would forbid them), nor the checkpoint's sampling settings.
 """
 
 from __future__ import annotations
@@ -45,9 +44,7 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
 
 
 @contextmanager
-def open(  # noqa: A001  (the name of the hook)
-    folder: Path, artifact: Artifact, options: Options, device: str
-) -> Iterator[OnnxSession]:
+def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[OnnxSession]:  # noqa: A001
     """Load the model; UserError for files it cannot load, and for a GPU that this build cannot use."""
     config = genai_config(folder, options, device)
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,8 +1,7 @@
 """vLLM: offline its engine stepped in this process, online its own OpenAI server.
 
-Offline every `step()` is stamped, so that TTFT and TPOT are times of tokens and not differences of means. A
-prompt may be fed in pieces, and the first tokens of a batch may then come in different steps: a step of the
-batch is over when the last of its sequences has its token. Scores come from the same engine in this process.
+Offline every `step()` is stamped. A prompt may be prefilled in chunks, and the first tokens of a batch may then
+come in different steps: a step of the batch ends when the last of its sequences has its token.
 """
 
 from __future__ import annotations
@@ -88,9 +87,7 @@ def _unsupported_by_cpu(artifact_format: str, isa: Sequence[str], *, packed: boo
 
 
 @contextmanager
-def open(  # noqa: A001  (the name of the hook)
-    folder: Path, artifact: Artifact, options: Options, device: str
-) -> Iterator[VllmSession]:
+def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[VllmSession]:  # noqa: A001
     """Start vLLM's engine in this process; UserError for files it cannot load, and for the wrong build."""
     model_folder.require_weights(folder)
     os.environ.update({**variables(options, device), "VLLM_ENABLE_V1_MULTIPROCESSING": "0"})

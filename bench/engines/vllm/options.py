@@ -54,11 +54,11 @@ def engine_arguments(folder: Path, options: Options, device: str) -> dict[str, A
 
 def command_line(folder: Path, options: Options, device: str) -> list[str]:
     """The same as flags: --name VALUE, --name or --no-name."""
-    words: list[str] = []
+    arguments: list[str] = []
     for key, value in engine_arguments(folder, options, device).items():
         flag = f"--{'no-' if value is False else ''}{key.replace('_', '-')}"
-        words += [flag] if isinstance(value, bool) else [flag, str(value)]
-    return words
+        arguments += [flag] if isinstance(value, bool) else [flag, str(value)]
+    return arguments
 
 
 def variables(options: Options, device: str) -> dict[str, str]:

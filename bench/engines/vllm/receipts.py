@@ -1,7 +1,6 @@
-"""What vLLM says of itself, and what the model it loaded is made of: the vllm engine's receipts.
+"""The vllm engine's receipts, from the loaded model and from vLLM's log, the worker's or the server's.
 
-vLLM tells what it chose (attention, kernels, KV cache, compilation) only in its log, and the log is what is
-read, in the worker as from the server.
+Attention, kernels, KV cache and compilation are in the log alone.
 """
 
 from __future__ import annotations

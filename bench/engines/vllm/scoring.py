@@ -1,9 +1,8 @@
-"""Scores and continuations in vLLM: the very kernels that serve, asked for what they make of given tokens.
+"""Scores and continuations in vLLM, by the kernels that serve.
 
 Log-probabilities of choices are the engine's own (`prompt_logprobs`, log-softmax in float32 over the full
-vocabulary, with the rank of each token). Full logits the engine does not give out: they are caught where it
-computes them, in the model's `compute_logits`, which it calls in each step once for the token to come and
-then once for the prompt's.
+vocabulary, with the rank of each token). Full logits are captured in the model's `compute_logits`, which each
+step calls first for the next token, then for the prompt's.
 """
 
 from __future__ import annotations

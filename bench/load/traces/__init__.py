@@ -51,7 +51,9 @@ def sample_window(requests: Sequence[TraceRequest], count: int, seed: str) -> tu
     if count < 1:
         raise ValueError(f"{count} requests of a trace: must be at least 1")
     if len(requests) < count:
-        raise UserError(f"the trace has {len(requests)} requests, fewer than the {count} wanted: lower `requests`")
+        raise UserError(
+            f"the trace has {len(requests)} requests, fewer than the {count} of the workload: lower `requests`"
+        )
     draw = random.Random(seed)  # noqa: S311  (reproducible, not secret)
     if not any(request.time_s for request in requests):
         return tuple(draw.sample(requests, count))

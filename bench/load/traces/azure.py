@@ -17,8 +17,7 @@ def matches(first_line: str) -> bool:
     return has_columns(first_line, _COLUMNS)
 
 
-def read(path: Path, stream: TextIO, count_tokens: CountTokens | None) -> list[TraceRequest]:
-    del count_tokens
+def read(path: Path, stream: TextIO, _: CountTokens | None) -> list[TraceRequest]:
     return read_csv(path, stream, _COLUMNS, _seconds)
 
 

@@ -42,7 +42,7 @@ class TraceFormat(Protocol):
         """Whether a file that begins with this line is in the format."""
         ...
 
-    def read(self, path: Path, stream: TextIO, count_tokens: CountTokens | None) -> list[TraceRequest]:
+    def read(self, path: Path, stream: TextIO, count_tokens: CountTokens | None, /) -> list[TraceRequest]:
         """The requests of a file from its start; UserError where a line is damaged."""
         ...
 

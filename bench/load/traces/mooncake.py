@@ -19,8 +19,7 @@ def matches(first_line: str) -> bool:
     return first_line.startswith("{") and any(f'"{name}"' in first_line for name in _FIELDS)
 
 
-def read(path: Path, stream: TextIO, count_tokens: CountTokens | None) -> list[TraceRequest]:
-    del count_tokens
+def read(path: Path, stream: TextIO, _: CountTokens | None) -> list[TraceRequest]:
     requests = []
     for number, line in enumerate(stream, 1):
         if not line.strip():
