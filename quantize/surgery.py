@@ -1,7 +1,7 @@
 """Heads, neurons or layers cut out of a model of the Llama kind (gated MLP, grouped queries), and their importance.
 
-transformers' configs have one number of heads and one of neurons for all layers, so every layer loses as many.
-Where a layer is cut out, the later ones move up, and so do the entries of the config's per-layer lists.
+transformers' configs have one number of heads and one of neurons: every layer loses as many. A layer that is cut
+out leaves the config's per-layer lists too.
 """
 
 from __future__ import annotations

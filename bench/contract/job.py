@@ -32,9 +32,9 @@ class Job:
     kind: JobKind
     plugin: str
     folder: str
-    answer: str
     device: str
     options: Options
+    answer: str = ""
     spawned_s: float = 0.0
     out: str = ""
     teacher: str = ""

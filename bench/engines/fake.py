@@ -125,8 +125,8 @@ def _fail(how: str) -> None:
     if how == "memory":
         blocks = []
         while True:
-            blocks.append(bytearray(os.urandom(1 << 20)) * 64)
-            time.sleep(0.01)
+            blocks.append(bytearray(os.urandom(1 << 20)) * 16)
+            time.sleep(0.1)  # slow enough that a supervisor on a loaded machine stops it near the limit
     if how == "noise":
         sys.stdout.writelines(["x" * 1023 + "\n"] * (256 * 1024))
 

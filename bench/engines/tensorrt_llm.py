@@ -184,38 +184,16 @@ def _blocks(logits: Any, expected: int) -> Iterator[LogitBlock]:
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
-    """trtllm-serve with the settings that `open` gives the engine, as the file it reads them from.
-
-    The program itself is started through its entry point, so that it is the environment's own. It answers to
-    the name of the model's folder.
-    """
+    """trtllm-serve with the settings that `open` gives the engine; its model's name is that of the folder."""
     model_folder.require_weights(folder)
-    argv = (
-        python,
-        "-c",
-        _START,
-        json.dumps(_settings(folder, options), sort_keys=True),
-        "serve",
-        str(folder),
-        "--backend",
-        "pytorch",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--log_level",
-        "info",
-        "--extra_llm_api_options",
-        "settings.yaml",
-    )
-    return Server(argv, folder.name)
+    settings = json.dumps(_settings(folder, options), sort_keys=True)
+    address = ("--host", "127.0.0.1", "--port", str(port))
+    flags = ("--backend", "pytorch", *address, "--log_level", "info", "--extra_llm_api_options", "settings.yaml")
+    return Server((python, "-c", _START, settings, "serve", str(folder), *flags), folder.name)
 
 
 def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:
-    """(receipts, bytes) from the log: what it names there, a key for nothing else.
-
-    The KV cache is allocated twice, first to find out how much there is room for: the last line counts.
-    """
+    """(receipts, bytes) that the log names; of the KV cache's two allocations the last, the first is a trial."""
     receipts = {key: last[-1] for key, pattern in _RECEIPTS.items() if (last := pattern.findall(text))}
     sizes = {key: last[-1] for key, pattern in _SIZES.items() if (last := pattern.findall(text))}
     return receipts, {key: int(float(gib) * _GIB) for key, gib in sizes.items()}
@@ -224,8 +202,7 @@ def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:
 def _settings(folder: Path, options: Options) -> dict[str, Any]:
     """Arguments of the LLM, JSON values all: what matters for a number, none left to the checkpoint.
 
-    No reuse of blocks, which would leave out positions that are scored; no prompt in pieces, and so a pass
-    as long as the context.
+    No reuse of blocks, which would skip scored positions; no chunked prefill, and so a pass as long as the context.
     """
     context = _context(folder, options)
     return {
@@ -258,10 +235,7 @@ def _load(folder: Path, options: Options) -> Any:
 
 @contextmanager
 def _captured_output() -> Iterator[list[str]]:
-    """What this process and its children write meanwhile, by file descriptor, in one text; then on stderr.
-
-    The library's C++ part writes past Python's streams, and its worker process inherits the descriptors.
-    """
+    """What this process, the library's C++ part and its worker process write meanwhile; then on stderr."""
     log: list[str] = []
     originals = [os.dup(number) for number in (1, 2)]
     with tempfile.TemporaryFile() as file:

@@ -76,10 +76,7 @@ class EnvSpec:
 
 @dataclass(frozen=True)
 class Environment:
-    """An interpreter that is ready.
-
-    `identity` goes into digests, `versions` into records, `variables` to workers.
-    """
+    """A ready interpreter: `identity` goes into digests, `versions` into records, `variables` to workers."""
 
     name: str
     python: str
@@ -97,7 +94,9 @@ def spec(name: str) -> EnvSpec:
     file = next((f for folder in _folders() if (f := folder / f"{name}.yaml").exists()), None)
     if file is None:
         raise UserError(f"unknown environment '{name}' (known: {', '.join(names())})")
-    data = _on_this_machine(yaml.safe_load(file.read_text()))
+    data: dict[str, Any] = yaml.safe_load(file.read_text())
+    variants = data.get("variants", {})
+    data |= variants.get("cuda" if nvml.gpus() else "cpu", {})
     pins = file.with_name(data.get("pins", f"{name}.txt"))
     return EnvSpec(
         name=name,
@@ -108,7 +107,7 @@ def spec(name: str) -> EnvSpec:
         source=source_build.parse(data["source"]) if "source" in data else None,
         no_deps=tuple(data.get("no_deps", ())),
         least_capability=str(data.get("least_capability", "")),
-        varies="cuda" in data.get("variants", {}),
+        varies="cuda" in variants,
     )
 
 
@@ -117,9 +116,9 @@ def _folders() -> list[Path]:
 
 
 def too_old(name: str, hardware: Hardware) -> str:
-    """Why what the environment installs has no kernels for this GPU, or nothing.
+    """Why the environment's packages have no kernels for this GPU, or nothing.
 
-    An interpreter of the user's own may have others, and a GPU that does not tell what it is may run them.
+    The user's own interpreter may have them, and a GPU of unknown capability may run them.
     """
     least = "" if _user_python(name) else spec(name).least_capability
     for gpu in hardware.gpus if least else ():
@@ -143,10 +142,7 @@ def without_gpu(name: str, hardware: Hardware) -> str:
 
 
 def identity(name: str) -> str:
-    """What the environment will be, without building it.
-
-    The part of a digest that pins an engine's versions.
-    """
+    """The part of a digest that pins an engine's versions, known without building the environment."""
     interpreter = _user_python(name)
     if interpreter is None and name != "core":
         return spec(name).digest
@@ -210,12 +206,6 @@ def remove(name: str) -> list[Path]:
         _log(folder).unlink(missing_ok=True)
         folder.with_suffix(".lock").unlink(missing_ok=True)
     return builds
-
-
-def _on_this_machine(data: dict[str, Any]) -> dict[str, Any]:
-    """The file as it is on this machine: `variants` has what differs where there is a GPU and where not."""
-    variants: dict[str, dict[str, Any]] = data.get("variants", {})
-    return {**data, **variants.get("cuda" if nvml.gpus() else "cpu", {})}
 
 
 def _user_python(name: str) -> str | None:

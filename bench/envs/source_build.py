@@ -1,8 +1,7 @@
-"""A package that is compiled here, from its own source distribution, for this very machine.
+"""A package that is compiled from its source distribution for this machine.
 
-The results are cached in a folder named after everything they depend on: the wheel, the files of the source
-that its environment file keeps, and, on request, its command-line tools. A second environment takes the wheel
-as it is.
+The wheel, the source files that the environment's file `keeps`, and on request the command-line tools are cached in
+a folder named after all they depend on, for every environment that needs them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is built once and kept in the cache: under a lock, in a folder beside, renamed when it is whole."""
+"""Folders of the cache that are built once: under a lock, in a temporary folder that is renamed when complete."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 def build_once(
     folder: Path, find: Callable[[], T | None], build: Callable[[Path], object], *, in_place: bool = False
 ) -> T:
-    """What `find` finds, after `build` has filled the folder if there was nothing to find.
+    """The result of `find`, after `build` has filled the folder if `find` returned None.
 
     Processes that want the same folder wait for each other; the kernel frees the lock of one that died.
     `build` is given an empty folder `<folder>.part`, renamed in the end, or, `in_place`, the folder itself

@@ -1,4 +1,4 @@
-"""Processes that this one starts: each the first of a group of its own, which is gone when its block ends."""
+"""Child processes: each leads a process group of its own, which is killed when its block ends."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Log:
 
     @property
     def text(self) -> str:
-        """All that is kept."""
+        """The head and the tail that are kept, as one text."""
         return b"".join([*self._head, *self._tail]).decode(errors="replace")
 
     def save(self, name: str) -> None:

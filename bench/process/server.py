@@ -1,8 +1,7 @@
-"""An engine's own HTTP server: started, waited for while it lives, and gone afterwards.
+"""The life of an engine's own HTTP server: start, readiness, end.
 
-It is the first of a session of its own, so that one signal ends whatever it started, and it dies with this
-process (Linux). Where even that fails (a server that forked, another system), the next start finds it: each
-server is written down in the cache while it runs.
+It leads a session of its own, so that one signal ends its children too, and on Linux it dies with this process.
+Where that fails (a server that forked, another system), the next run ends it by the note in the cache.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ _IDLE_S, _IDLE_SHARE, _SETTLE_S = 0.5, 0.1, 30.0
 
 @dataclass(frozen=True)
 class Live:
-    """A server that answers at `url`. `ready_s`: from its start to the first answer.
+    """A server that answers at `url`; `ready_s` is from its start to its first healthy answer.
 
-    One that was not started here has no process, and `greeting` instead of a log: its list of models.
+    A remote one has no process, and its list of models (`greeting`) instead of a log.
     """
 
     url: str
@@ -49,7 +48,7 @@ class Live:
 
     @property
     def pid(self) -> int:
-        """0 where it is not ours."""
+        """0 for a remote server."""
         return self.process.pid if self.process else 0
 
     @property
@@ -61,11 +60,8 @@ class Live:
     def ended(self) -> str:
         """That it has ended, and the last line of its log; nothing while it lives."""
         code = self.process.poll() if self.process else None
-        return "" if code is None else f"the server ended (code {code}) while it was used{self.log_clause}"
-
-    @property
-    def log_clause(self) -> str:
-        return self.log.last_clause if self.log else ""
+        clause = self.log.last_clause if self.log else ""
+        return "" if code is None else f"the server ended (code {code}) while it was used{clause}"
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ def free_port() -> int:
 def running(server: Server, port: int, env: Environment, device: str, *, timeout_s: float = 600.0) -> Iterator[Live]:
     """Start the server, wait until it is healthy and idle, and end it and its children afterwards.
 
-    One that runs already is asked for its models, and left as it is.
+    A remote server is only asked for its models.
     """
     if server.url:
         yield Live(server.url, greeting=_greeting(server))
@@ -108,7 +104,7 @@ def running(server: Server, port: int, env: Environment, device: str, *, timeout
 
 
 def _greeting(server: Server) -> str:
-    """What a server says at /v1/models; CellError where none answers."""
+    """The response to /v1/models; CellError where no server answers."""
     root = server.url.rstrip("/").removesuffix("/v1")
     request = urllib.request.Request(f"{root}/v1/models")  # noqa: S310  (the client refuses other schemes)
     if server.key_variable:
@@ -118,7 +114,7 @@ def _greeting(server: Server) -> str:
             text: str = answer.read().decode(errors="replace")
             return text
     except urllib.error.HTTPError:
-        return ""  # it is there; what it thinks of requests they will show
+        return ""  # the server runs; the load shows what it refuses
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise CellError(
@@ -127,7 +123,7 @@ def _greeting(server: Server) -> str:
 
 
 def orphans() -> list[Orphan]:
-    """Servers written down whose run is gone and that live on; the notes of others that are gone go too."""
+    """Servers that outlived the run that started them; notes of servers that have ended are deleted."""
     alive = []
     for file in sorted(paths.cache_folder("servers").glob("*.json")):
         try:
@@ -144,7 +140,7 @@ def orphans() -> list[Orphan]:
 
 
 def end_orphans() -> list[Orphan]:
-    """End every orphan with its children; which these were."""
+    """End every orphan with its children, and return them."""
     ended = orphans()
     for orphan in ended:
         with contextlib.suppress(psutil.Error):
@@ -159,7 +155,7 @@ def end_orphans() -> list[Orphan]:
 def _wait(process: subprocess.Popen[bytes], log: child.Log, port: int, health: str, deadline: float) -> None:
     while True:
         if (code := process.poll()) is not None:
-            time.sleep(_POLL_S)  # its last words are on their way
+            time.sleep(_POLL_S)  # for the rest of its output to arrive
             raise CellError(f"the server ended (code {code}) before it was healthy{log.last_clause}")
         if _healthy(port, health):
             return

@@ -1,6 +1,6 @@
-"""Start a worker, watch it, and come back with its answer or with the reason there is none.
+"""Run a job in a worker process, and return its answer or the reason why there is none.
 
-The worker gets its own session, an empty working folder and a named list of variables. Whatever it does
+The worker gets its own session, an empty working folder and a fixed list of variables. Whatever it does
 (crash, hang, fill the memory, flood its log), it and its children are gone when `run` returns.
 """
 
@@ -31,35 +31,16 @@ from bench.machine import counters, nvml, probes
 from bench.process import child
 
 _PASSED = (
-    "PATH",
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "TMPDIR",
-    "TZ",
-    "XDG_CACHE_HOME",
-    "LLM_BENCH_CACHE",
-    "LD_LIBRARY_PATH",
-    "HF_HOME",
-    "HF_HUB_CACHE",
-    "HF_HUB_OFFLINE",
-    "HF_ENDPOINT",
-    "SSL_CERT_FILE",
-    "REQUESTS_CA_BUNDLE",
-    "CC",
-    "CXX",
-    "CUDA_HOME",
-    "CUDA_PATH",
+    *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+    *("XDG_CACHE_HOME", "LLM_BENCH_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
+    *("CC", "CXX", "CUDA_HOME", "CUDA_PATH"),
 )
 _POLL_S, _FREE_FRACTION = 0.2, 0.02
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came back.
-
-    `answer.error` is set when the worker failed in any way; `observed` are the facts of the probe.
-    """
+    """`answer.error` is set when the worker failed in any way; `observed` are the facts of the probe."""
 
     answer: Answer
     wall_s: float
@@ -77,10 +58,9 @@ def run(
     report: Callable[[str], None] = lambda _: None,
     open_reader: counters.OpenReader = counters.reader,
 ) -> Outcome:
-    """Run one job.
+    """Run one job; `memory_limit_bytes` bounds its process tree, 0 is no limit but the machine's memory.
 
-    `memory_limit_bytes` bounds the process tree; 0 leaves the machine's own memory as the bound. `on_poll`
-    is called now and then while it runs, `report` with each phase that the worker says it is in.
+    `on_poll` is called every 0.2 s while it runs, `report` with the name of each phase that begins.
     """
     with scratch() as folder:
         device = job.device

@@ -1,4 +1,4 @@
-"""The jobs of a worker, inside an environment: each imports the contract and one plugin, and returns what it saw."""
+"""The jobs of a worker, in an engine's or method's environment: each runs one plugin and returns an Answer."""
 
 from __future__ import annotations
 
@@ -140,9 +140,8 @@ def _tokenizer(job: Job) -> Answer:
 
 def _build_requests(job: Job) -> Answer:
     task = plugins.load(plugins.TASKS, job.plugin)
-    return Answer(
-        facts=task.build_requests(task.Options(**job.task_options), Path(job.folder), job.context, Path(job.out))
-    )
+    options, folder, out = task.Options(**job.task_options), Path(job.folder), Path(job.out)
+    return Answer(facts=task.build_requests(options, folder, job.context, out))
 
 
 def _score_replies(job: Job) -> Answer:

@@ -1,7 +1,6 @@
-"""Start of a worker: `python -m bench.process.worker_main job.json`.
+"""Start of a worker, which dies with its parent: `python -m bench.process.worker_main job.json`.
 
-The answer file is written beside and renamed; stdout and stderr are only a log. The process dies with its
-parent.
+The answer file is written atomically; stdout and stderr are only a log.
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(job_file: str) -> int:
-    _die_with_parent()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     job = wire.build(Job, json.loads(Path(job_file).read_text()))
     try:
         answer = worker.JOBS[job.kind](job)
@@ -47,11 +47,6 @@ def _one_line(error: Exception) -> str:
         return f"no space left on the disk for {error.filename or 'a file'}; free some or move LLM_BENCH_CACHE"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 if __name__ == "__main__":

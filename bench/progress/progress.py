@@ -1,7 +1,7 @@
-"""What a person sees while a suite runs: a live view in a terminal, plain lines in a pipe and in CI.
+"""The progress of a run: a live view in a terminal, plain lines in a pipe and in CI.
 
-The lines have no control characters: one for each round that is over, one when something else begins that
-takes its time, and one every 30 s in which there was none. Quiet leaves only what went wrong.
+The lines have no control characters: one per finished round, one when another activity begins, and one after 30 s
+without any. Quiet prints failures only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _SILENCE_S = 30.0  # the longest in a pipe: some CI ends what says nothing
 _RECENT = 5
-Report = Callable[[str], None]
 
 
 class Progress:
@@ -129,9 +128,7 @@ class Progress:
         self._round, self._activity, self._remaining_s = None, "", self._eta.remaining_s()
         detail = printable(self._figure(result) if result.status == "ok" else result.reason)
         cell = printable(f"{label.title}{f' on {label.device}' if self._several_devices else ''}")
-        self._report(Finished(cell, label.number, self._done, result.status, seconds, detail))
-
-    def _report(self, ended: Finished) -> None:
+        ended = Finished(cell, label.number, self._done, result.status, seconds, detail)
         text = snapshot.finished(ended, self._rounds, self.elapsed_s)
         if ended.status == "failed":
             self.warn(text)

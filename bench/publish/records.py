@@ -13,6 +13,23 @@ _UNCOMMITTED = frozenset({"demo", "smoke"})  # suites whose records .gitignore l
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A recipe on an engine under a load (or a task), by the names that tables have for them."""
+
+    device: str
+    suite: str
+    model: str
+    recipe: str
+    engine: str
+    workload: str
+
+    @property
+    def choice(self) -> str:
+        """What one would deploy."""
+        return f"{self.recipe} on {self.engine}"
+
+
+@dataclass(frozen=True)
 class Records:
     """`tables` and `results` have the same keys: (device, suite)."""
 

@@ -54,9 +54,9 @@ def stale(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
     """What `write` would change, the page aside: it is not committed."""
     store = Store(root)
     records = _read(store)
-    wanted = figures(records, chart_data.build(records), distributions.build(records.all_results(), store))
+    charts_by_path = figures(records, chart_data.build(records), distributions.build(records.all_results(), store))
     texts = _texts(root, records.committed(), documents)
-    return [*stale_texts(texts), *(root / path for path in draw.stale(root, wanted))]
+    return [*stale_texts(texts), *(root / path for path in draw.stale(root, charts_by_path))]
 
 
 def figures(records: Records, points: Sequence[Point], latencies: Sequence[Distribution]) -> dict[Path, Spec]:
@@ -111,10 +111,7 @@ def _index(committed: Records) -> str:
 
 def _fingerprint(results: Sequence[Result]) -> str:
     """Of all that the records hold; orjson reads dataclasses itself, in a tenth of wire.plain's time."""
-    text = orjson.dumps([_flat(result) for result in results], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    loads = ((result, result.cell.workload) for result in results)
+    flattened = [r if load is None else replace(r, cell=replace(r.cell, workload=flat(load))) for r, load in loads]
+    text = orjson.dumps(flattened, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     return hashlib.sha256(text).hexdigest()[:16]
-
-
-def _flat(result: Result) -> Result:
-    load = result.cell.workload
-    return result if load is None else replace(result, cell=replace(result.cell, workload=flat(load)))

@@ -1,4 +1,4 @@
-"""Recipes to artifacts: each step is taken once, in its method's environment, and found by its digest."""
+"""Recipes to artifacts: each step runs once, in its method's environment, and is cached by its digest."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from bench.suite import config
 
 Report = Callable[[str], None]
 
+_TIMEOUT_S = 7200.0  # of one step
 _MOST_NESTED = 8  # prerequisites of prerequisites: more than any method needs, and soon reached
 
 
@@ -118,13 +119,8 @@ def find(digest: str) -> BuiltArtifact | None:
     return BuiltArtifact(folder / "model", artifact)
 
 
-def make(
-    steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware, report: Report, *, timeout_s: float = 7200.0
-) -> BuiltArtifact:
-    """The artifact of these steps, each step taken only if its output is not in the cache.
-
-    CellError where a step fails.
-    """
+def make(steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware, report: Report) -> BuiltArtifact:
+    """The artifact of these steps, each run only if its output is not in the cache; CellError where one fails."""
     source = resolved.local_folder
     linears = dict(formats.source(source).linears)
     original = formats.audit(source, linears or None)
@@ -132,7 +128,7 @@ def make(
         source, Artifact(wire.digest(resolved.identity), original.format, resolved.identity, (), original)
     )
     for count, digest in enumerate(digests(resolved.identity, steps)[: len(steps)], start=1):
-        build = partial(_take, steps[:count], built, digest, resolved, linears, hardware, report, timeout_s)
+        build = partial(_take, steps[:count], built, digest, resolved, linears, hardware, report)
         built = cache.build_once(_folder(digest), partial(find, digest), build)
         if formats.holds_floats(built.artifact.format):  # whose shapes may be others now
             linears = dict(formats.source(built.folder).linears)
@@ -147,12 +143,11 @@ def _take(
     linears: dict[str, tuple[int, int]],
     hardware: Hardware,
     report: Report,
-    timeout_s: float,
     part: Path,
 ) -> None:
-    """Take the last of `steps` in its method's environment, and audit what it wrote into `part`.
+    """Run the last of `steps` in its method's environment, and audit the files it wrote into `part`.
 
-    What a method leaves in its work folder outlives an interruption, and is gone with success.
+    A method's work folder outlives an interruption, and is deleted on success.
     """
     step = steps[-1]
     report(f"{step.method}: making the artifact")
@@ -165,7 +160,6 @@ def _take(
         kind="compress",
         plugin=step.method,
         folder=str(source.folder),
-        answer="",
         device=hardware.device,
         options=absolute(step.options),
         out=str(out),
@@ -174,7 +168,7 @@ def _take(
     )
     follow = supervisor.follow(work / "progress", lambda line: report(f"{step.method}: {line}"))
     try:
-        outcome = supervisor.run(job, env, timeout_s=timeout_s, on_poll=follow)
+        outcome = supervisor.run(job, env, timeout_s=_TIMEOUT_S, on_poll=follow)
         if outcome.answer.error:
             raise CellError(f"{step.method}: {outcome.answer.error}")
         written = _audited(out, linears, method)
@@ -199,10 +193,9 @@ def _take(
 
 def _audited(folder: Path, linears: dict[str, tuple[int, int]], method: hooks.Method) -> Audit:
     """A method that reshapes is read by the shapes it wrote."""
+    shapes = None if hooks.plugin_has(method, "output_source") else linears or None
     try:
-        written = formats.audit(
-            folder, None if hooks.plugin_has(method, "output_source") else linears or None, zeros=True
-        )
+        written = formats.audit(folder, shapes, zeros=True)
     except UserError as error:
         raise CellError(f"what was written cannot be read back: {error}") from None
     if written.format != method.WRITES:
@@ -211,10 +204,7 @@ def _audited(folder: Path, linears: dict[str, tuple[int, int]], method: hooks.Me
 
 
 def absolute(options: object) -> dict[str, str | int | float | bool | None]:
-    """Options as a worker needs them.
-
-    Its working folder is not the caller's, so `path:` values become absolute.
-    """
+    """Options for a worker: `path:` values become absolute, as its working folder is not the caller's."""
     return {
         k: f"path:{Path(v.removeprefix('path:')).expanduser().resolve()}"
         if isinstance(v, str) and v.startswith("path:")

@@ -1,8 +1,7 @@
-"""What a device can do at most: by its vendor's data sheet, and as it was measured here, once.
+"""A device's peak bandwidth and FLOP/s: by its vendor's data sheet, and as measured here, once.
 
-A measured ceiling is stored in the cache and with the device's records, and holds for the same device,
-instruction sets, threads and driver. It is taken on an idle device alone: one that was busy would give a
-ceiling that sound cells exceed.
+A measured ceiling is stored in the cache and with the device's records, for one device, instruction sets, threads
+and driver. It is measured on an idle device only: on a busy one it would be too low.
 """
 
 from __future__ import annotations
@@ -54,12 +53,12 @@ def ensure(hardware: Hardware, store: Store, warn: Callable[[str], None]) -> Cei
 
 
 def measure(hardware: Hardware, warn: Callable[[str], None]) -> Ceiling | None:
-    """What the device does now, whatever else it is doing; None where the environment is not ready."""
+    """The ceiling measured now, even on a busy device; None where the environment is not ready."""
     env = environment.find(ENV)
     if env is None:
         return None
     options = {"threads": hardware.physical_cores}
-    job = Job("ceiling", plugin="", folder="", answer="", device=hardware.device, options=options)
+    job = Job("ceiling", plugin="", folder="", device=hardware.device, options=options)
     answer = supervisor.run(job, env, timeout_s=_TIMEOUT_S).answer
     if answer.error:
         warn(f"the ceilings of {hardware.name} could not be measured: {paths.scrubbed(answer.error)}")
@@ -75,7 +74,7 @@ def measure(hardware: Hardware, warn: Callable[[str], None]) -> Ceiling | None:
 
 
 def facts(hardware: Hardware, measured: Ceiling | None) -> dict[str, Any]:
-    """`ceiling` as a record keeps it, vendor's and measured apart; nothing where there is neither."""
+    """`ceiling` of a record: the vendor's and the measured one; empty where there is neither."""
     ceilings = {
         source: {"source": one.source, "bandwidth": dict(one.bandwidth), "flop_per_s": dict(one.flop_per_s)}
         for source, one in (("vendor", vendor(hardware)), ("measured", measured))
@@ -85,7 +84,7 @@ def facts(hardware: Hardware, measured: Ceiling | None) -> dict[str, Any]:
 
 
 def lines(hardware: Hardware) -> Iterator[str]:
-    """For a person: the device's ceilings, or how to come by them."""
+    """The device's ceilings for a person, or how to get them measured."""
     ceilings = {"vendor": vendor(hardware), "measured": find(hardware)}
     for source, ceiling in ceilings.items():
         if ceiling is not None:

@@ -27,14 +27,14 @@ def lines() -> Iterator[str]:
 
 
 def as_json() -> dict[str, Any]:
-    """The same for a program: the devices as records describe them, the environments, and the lines by subject."""
-    said: dict[str, list[str]] = {}
+    """The same as JSON: the devices as records describe them, the environments, and the lines by subject."""
+    texts: dict[str, list[str]] = {}
     for subject, text in findings():
-        said.setdefault(subject, []).append(text)
+        texts.setdefault(subject, []).append(text)
     return {
         "devices": wire.plain(hardware.devices(("auto",))),
         "environments": [wire.plain(state) for state in states()],
-        "said": said,
+        "said": texts,
     }
 
 
@@ -109,14 +109,12 @@ def states() -> Iterator[EnvironmentState]:
     """Each environment as it is now."""
     for name in environment.names():
         try:
-            ready = environment.find(name)
+            env = environment.find(name)
         except UserError as error:
             yield EnvironmentState(name, "unusable", str(error))
-            continue
-        if ready is None:
-            yield EnvironmentState(name, "not built")
         else:
-            yield EnvironmentState(name, "ready", "", ready.python, ready.versions)
+            ready = EnvironmentState(name, "ready", "", env.python, env.versions) if env else None
+            yield ready or EnvironmentState(name, "not built")
 
 
 def environments() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a device's counter of energy says of a round: its idle power before, and the joules of one window."""
+"""The energy of a round by the device's counter: idle power before it, and the joules of one window."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IDLE_S = 3.0
 def idle_facts(
     device: str, open_reader: counters.OpenReader, report: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Watch the device do nothing; empty where nothing counts its energy, without a wait."""
+    """Idle power over `IDLE_S`; empty, without a wait, where no counter counts the device's energy."""
     with open_reader(device) as read:
         if read is None or read().energy_j is None:
             return {}
@@ -48,10 +48,7 @@ def of_load(
 
 
 def with_window(facts: Mapping[str, Any], idle: Mapping[str, Any], probe: probes.Probe) -> dict[str, Any]:
-    """The facts with what was counted in their window, and with what speaks against it.
-
-    The window's start on this machine's clock is left out: it means nothing to a reader of the record.
-    """
+    """The facts with the energy samples of their window and the faults of these; without its local start time."""
     window = dict(facts["energy_window"])
     samples = probes.window_samples(probe.samples, window.pop("start_s"), window["duration_s"])
     counted = {**facts, **idle, "energy_window": window, "energy_samples": samples}

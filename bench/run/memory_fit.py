@@ -1,8 +1,7 @@
-"""What a cell needs of its device's memory, estimated before anything is loaded: the least, never the most.
+"""A lower bound of the device memory that a cell needs, estimated when it is planned, before anything is loaded.
 
-The plan then says what cannot fit, not an hour of quantizing later. Every part is a lower bound, so
-that nothing is refused that would run: weights at the bits their method says it writes, the KV cache that
-the workload fills, and an allowance for what no model runs without.
+Weights count at the bits their method writes, the KV cache as far as the workload fills it, and a fixed allowance
+for the device's context. As every part is a lower bound, no cell is refused that would run.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from bench import formats
 from bench.contract import plugins
@@ -26,6 +24,8 @@ _GIB = 1024**3
 _UNKNOWN_KV = 1.0  # bytes: 8 bits, the narrowest that an engine here chooses by itself
 _CONTEXT_BYTES = 128 << 20  # an allowance, not a measurement: a CUDA context and its kernels take more
 _LOGIT_BYTES = 4  # a row of logits per sequence, in float32, to choose its next token by
+
+_parameters = cache(formats.parameters)
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,15 @@ def estimate(
 
     A task needs no KV cache here: how long its texts are is not known yet. Of a server, one request's.
     """
-    sequences, tokens = _least_cached(load)
+    sequences = load.batch if isinstance(load, Offline) else 1
+    tokens = 0 if load is None or isinstance(load, Trace) else load.longest
     shape = model.parameters.architecture
     context = _CONTEXT_BYTES if hardware.gpus else 0
     if shape is None:
         return MemoryEstimate(_weights(model, dtype), 0, context)
     tokens = min(tokens, shape.window) if shape.window else tokens
-    kv = shape.kept * sequences * tokens * _kv_bytes(options, dtype)
+    width = next(iter(widths_bytes(str(options.get("kv_dtype", dtype)))), _UNKNOWN_KV)
+    kv = shape.kept * sequences * tokens * width
     return MemoryEstimate(_weights(model, dtype), int(kv), context + sequences * shape.vocab_size * _LOGIT_BYTES)
 
 
@@ -117,23 +119,6 @@ def _weights(model: Footprint, dtype: str) -> int:
     shape = parameters.architecture
     head = shape.vocab_size * shape.hidden if shape else 0
     return int((parameters.linear + min(head, parameters.rest)) * bits / 8)  # the embedding may stay with the host
-
-
-def _least_cached(load: Workload | None) -> tuple[int, int]:
-    """Sequences that are in memory at once at the least, and the tokens of each."""
-    if load is None or isinstance(load, Trace):
-        return 1, 0
-    return (load.batch if isinstance(load, Offline) else 1), load.longest
-
-
-def _kv_bytes(options: Mapping[str, Scalar], dtype: str) -> float:
-    """Bytes of one number of the cache."""
-    return next(iter(widths_bytes(str(options.get("kv_dtype", dtype)))), _UNKNOWN_KV)
-
-
-@cache
-def _parameters(folder: Path) -> Parameters:
-    return formats.parameters(folder)
 
 
 def _of_plan(source: Source) -> Parameters:

@@ -1,4 +1,4 @@
-"""One offline or score round: a worker in the engine's environment, beside the counter of its device's energy."""
+"""One offline or score round: a worker in the engine's environment, with the device's energy counted."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ def run(
     report: Callable[[str], None] = lambda _: None,
     open_reader: counters.OpenReader = counters.reader,
 ) -> supervisor.Outcome:
-    """What the worker observed; an offline round on a device that counts its energy gets a window for that.
+    """Run the worker; an offline round on a device that counts its energy gets an energy window at its end.
 
-    What the probe saw from that window on is in no other fact but `probe_cpu_s`, its own time. Without a
-    counter nothing is waited for.
+    Probe samples from that window on count in no other fact than `probe_cpu_s`.
     """
     report("starting")
     job = _job(item, built, task_input, suite.seed)
@@ -62,7 +61,6 @@ def _job(item: PlannedRound, built: BuiltArtifact, task_input: Path | None, seed
         kind="score",
         plugin=cell.engine.name,
         folder=str(built.folder),
-        answer="",
         device=cell.device,
         options=artifacts.absolute(cell.engine.options),
         artifact=built.artifact,

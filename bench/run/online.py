@@ -1,4 +1,4 @@
-"""One online round: the engine's own server, started anew, and the load process against it."""
+"""One online round: a fresh server of the engine, and the load process against it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(
 ) -> supervisor.Outcome:
     """Start the server, apply the load, end the server; CellError where the load could not be applied.
 
-    Where the suite wants energy, and the device counts it, the load's own window is one of energy too.
+    Where the device counts energy and the suite asks for it, the load's window is the energy window.
     """
     cell, engine = item.cell, item.engine
     began, port = time.monotonic(), serving.free_port()
@@ -89,10 +89,7 @@ def loaded(
     deadline: float,
     report: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[sweep.StageResult], dict[str, Any]]:
-    """Apply a workload, however many loads it comes to, until `deadline` (time.monotonic) at the latest.
-
-    A load of which every request was refused is the last: the server is gone.
-    """
+    """Apply every load of a workload until `deadline` (time.monotonic), or until all requests of one were refused."""
 
     def apply_stage(stage: SingleLoad, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
         report(f"under load {k + 1} ({stage.title})" if isinstance(load, Sweep | Search) else "under load")
@@ -106,10 +103,7 @@ def loaded(
 
 
 def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
-    """Run the load process to its end; an answer with an error when it did not come to one.
-
-    What is not over in time is stopped, and what was finished by then is in the answer.
-    """
+    """Run the load process; after `timeout_s` it is stopped, and the answer has the requests finished by then."""
     with supervisor.scratch() as folder:
         job_file, answer_file = folder / "load.json", folder / "answer.json"
         job_file.write_text(wire.dumps(job))
@@ -124,15 +118,10 @@ def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=_ANSWER_S)
         answer = read_answer(answer_file) if answer_file.exists() else None
-    if not in_time:
-        return _stopped(answer or LoadAnswer(), timeout_s)
-    if answer is None:
+    if in_time:
         last = log.last or "no message"
-        return LoadAnswer(error=f"the load process ended with code {process.returncode}: {last}")
-    return answer
-
-
-def _stopped(answer: LoadAnswer, timeout_s: float) -> LoadAnswer:
+        return answer or LoadAnswer(error=f"the load process ended with code {process.returncode}: {last}")
+    answer = answer or LoadAnswer()
     completed = sum(not result.failure for result in answer.measured)
     sentence = (
         f"the load was not over within {timeout_s:.0f} s and was stopped with {completed} requests finished: "

@@ -130,13 +130,8 @@ def _artifact(model: Model, recipe: Recipe, resolved: Resolved, hardware: Hardwa
     reason, written = artifacts.unsupported(steps, resolved, hardware)
     digest = artifacts.digests(resolved.identity, steps)[-1]
     footprint = None if reason else memory_fit.footprint_of(steps, resolved)
-    context = _context(resolved)
+    context = model_folder.context_length(resolved.source.config)  # 0 when it is not known yet
     return PlannedArtifact(model, resolved, recipe, hardware, steps, digest, written, context, reason, footprint)
-
-
-def _context(resolved: Resolved) -> int:
-    """The most tokens the model can attend to, by its config; 0 when it is not known yet."""
-    return model_folder.context_length(resolved.source.config)
 
 
 def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
@@ -187,8 +182,9 @@ def _references(suite: Suite, planned: Sequence[PlannedArtifact], hardware: Hard
 
 def _requests(suite: Suite, resolved: Resolved) -> dict[str, Requests]:
     """By task title: the requests of each task whose library builds them."""
+    context = model_folder.context_length(resolved.source.config)
     tasks = [t for t in suite.tasks if plugins.load(plugins.TASKS, t.kind).ENV]
-    return {t.title: task_inputs.requests(t, resolved, _context(resolved), _task_key(t)) for t in tasks}
+    return {t.title: task_inputs.requests(t, resolved, context, _task_key(t)) for t in tasks}
 
 
 def _digest(cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Reference | Requests | None) -> str:

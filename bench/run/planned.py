@@ -1,4 +1,4 @@
-"""What a plan is made of: artifacts to build, what tasks need beforehand, and rounds to run."""
+"""The parts of a plan: artifacts to build, inputs of tasks, and rounds to run."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ class PlannedArtifact:
 class Reference:
     """The baseline's predictions that a task compares with: the baseline's artifact, and what runs it.
 
-    `env` is the engine's environment. `reason` says why no engine of the suite
-    can run it; there is then no `digest`.
+    `env` is the engine's environment. Where no engine of the suite can run it, `reason` says why and `digest` is empty.
     """
 
     task: Task

@@ -1,7 +1,7 @@
-"""What a suite's offline cells would do on a GPU that is not here: by its data sheet and what was measured.
+"""Predictions of a suite's offline cells on a GPU that is not here: the roofline, times what engines add to it.
 
-The least time of a step comes from the vendor's figures; how much longer engines take, from the records of
-other devices (bench.measure.predict). A prediction is never a record, and no table mixes the two.
+The roofline comes from the vendor's data sheet; the engines' overhead and efficiency from the records of other
+devices (bench.measure.predict). A prediction is never a record, and no table mixes the two.
 """
 
 from __future__ import annotations
@@ -71,13 +71,6 @@ class Prediction:
         return load.batch * load.new_tokens / (first + each * (load.new_tokens - 1))
 
 
-def hardware(gpu: str) -> tuple[Hardware, Ceiling]:
-    """A machine with the GPU of that short name (`l4`), and what its vendor says it can do."""
-    board = gpus.named(gpu)
-    one = Gpu(0, board.names[0], int(board.memory_bytes), board.capability, DRIVER)
-    return machine.describe(("cuda:0",), (one,))[0], board.ceiling
-
-
 def calibration_set(results: Iterable[Result]) -> CalibrationSet:
     """The offline cells that ran, each once, from GPUs if any was measured, else from CPUs."""
     rounds: dict[tuple[object, ...], list[Result]] = {}
@@ -87,26 +80,30 @@ def calibration_set(results: Iterable[Result]) -> CalibrationSet:
             key = (result.hardware.slug, result.hardware.isa, result.suite, result.cell.title)
             rounds.setdefault(key, []).append(result)
     cells = list(rounds.values())
-    on_gpu = [its for its in cells if its[0].hardware.gpus]
+    on_gpu = [rounds for rounds in cells if rounds[0].hardware.gpus]
     chosen = on_gpu or cells
-    steps = [_step(its) for its in chosen]
-    prompts = [sample for its in chosen if (sample := _prompt(its)) is not None]
-    devices = tuple(dict.fromkeys(its[0].hardware.slug for its in chosen))
+    steps = [_sample(rounds, _median(rounds, "roofline_s"), _median(rounds, "tpot_s")) for rounds in chosen]
+    prompts = [sample for rounds in chosen if (sample := _prompt(rounds)) is not None]
+    devices = tuple(dict.fromkeys(rounds[0].hardware.slug for rounds in chosen))
     return CalibrationSet(tuple(steps), tuple(prompts), devices, bool(on_gpu))
 
 
 def predict(suite: Suite, gpu: str, measured: CalibrationSet, *, only: str = "", engine: str = "") -> list[Prediction]:
     """Every offline cell of the suite on that GPU, in the suite's order; UserError where it has none."""
-    there, ceiling = hardware(gpu)
+    board = gpus.named(gpu)
+    device = Gpu(0, board.names[0], int(board.memory_bytes), board.capability, DRIVER)
+    (there,) = machine.describe(("cuda:0",), (device,))
     planned = plan.plan(suite, fetch=False, only=only, engine=engine, on=(there,))
     first = sorted((i for i in planned.items if i.round == 0), key=lambda i: i.order)
     offline = [(i, i.cell.workload) for i in first if isinstance(i.cell.workload, Offline)]
     if not offline:
         raise UserError("the suite has no offline cell to predict: add a workload without `kind`")
-    return [_one(item, load, there, ceiling, measured) for item, load in offline]
+    return [_predict_cell(item, load, there, board.ceiling, measured) for item, load in offline]
 
 
-def _one(item: PlannedRound, load: Offline, there: Hardware, ceiling: Ceiling, measured: CalibrationSet) -> Prediction:
+def _predict_cell(
+    item: PlannedRound, load: Offline, there: Hardware, ceiling: Ceiling, measured: CalibrationSet
+) -> Prediction:
     footprint = item.artifact.footprint
     dtype = str(item.cell.engine.options.get("dtype", there.compute_dtype))
     need = memory_fit.estimate(footprint, item.cell.engine.options, load, there, dtype) if footprint else None
@@ -118,18 +115,9 @@ def _one(item: PlannedRound, load: Offline, there: Hardware, ceiling: Ceiling, m
         return Prediction(item.cell, need, "no plain decoder, or a type the data sheet has no figure for")
     engine, written = item.cell.engine.name, item.artifact.format
     step, prompt = (fit(samples, engine, written) for samples in (measured.steps, measured.prompts))
-    ttft_s, tpot_s = least
-    return Prediction(
-        item.cell,
-        need,
-        "",
-        prompt.time_s(ttft_s, shape.layers) if prompt else None,
-        step.time_s(tpot_s, shape.layers) if step else None,
-        ttft_s,
-        tpot_s,
-        step,
-        prompt,
-    )
+    ttft_s = prompt.time_s(least[0], shape.layers) if prompt else None
+    tpot_s = step.time_s(least[1], shape.layers) if step else None
+    return Prediction(item.cell, need, "", ttft_s, tpot_s, *least, step, prompt)
 
 
 def _least(
@@ -154,10 +142,6 @@ def _least(
     work = load.batch * roofline.token_flop(shape, parameters, context)
     prompt = load.batch * roofline.prefill_flop(shape, parameters, load.prompt_tokens)
     return (max(weights / bandwidth, prompt / peak), max((weights + cache) / bandwidth, work / peak))
-
-
-def _step(rounds: Sequence[Result]) -> Sample:
-    return _sample(rounds, _median(rounds, "roofline_s"), _median(rounds, "tpot_s"))
 
 
 def _prompt(rounds: Sequence[Result]) -> Sample | None:

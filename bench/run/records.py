@@ -30,7 +30,7 @@ def stored(plan: Plan, store: Store) -> Iterator[tuple[PlannedRound, Result | No
     for item in plan.items:
         if id(item.cell) not in cells:
             cells[id(item.cell)] = public_cell(item.cell)
-        yield item, store.find(_skeleton(plan, item, cells[id(item.cell)]))
+        yield item, store.find(skeleton(plan, item, cells[id(item.cell)]))
 
 
 def is_pending(item: PlannedRound, record: Result | None, *, retry_failed: bool) -> bool:
@@ -39,12 +39,8 @@ def is_pending(item: PlannedRound, record: Result | None, *, retry_failed: bool)
     return retry_failed and record.status == "failed"
 
 
-def skeleton(plan: Plan, item: PlannedRound) -> Result:
-    """The record of a round before it has run: it has the record's path."""
-    return _skeleton(plan, item, public_cell(item.cell))
-
-
-def _skeleton(plan: Plan, item: PlannedRound, cell: Cell) -> Result:
+def skeleton(plan: Plan, item: PlannedRound, cell: Cell) -> Result:
+    """The record of a round before it has run, which has the record's path; `cell` is its public cell."""
     return Result(
         digest=item.digest,
         suite=plan.suite.name,

@@ -1,4 +1,4 @@
-"""Run what a plan still lacks: environments, artifacts, then round after round, each leaving one record.
+"""Run the pending rounds of a plan: environments and artifacts first, then each round to one record.
 
 Only the round in flight can be lost: a record is on disk before the next round starts.
 """
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Tally:
-    """What a run did: rounds by status, and how many were recorded already."""
+    """Rounds run by status, and the number of rounds recorded before."""
 
     done: Counter[str]
     recorded: int
@@ -56,10 +56,7 @@ def run(
     retry_failed: bool = False,
     open_reader: counters.OpenReader = counters.reader,
 ) -> Tally:
-    """Run everything pending, one device after the other, alone on each.
-
-    `open_reader` opens what counts the energy of a device.
-    """
+    """Run everything pending, one device after the other; `open_reader` opens a device's energy counter."""
     stored = list(records.stored(plan, store))
     todo = [item for item, record in stored if records.is_pending(item, record, retry_failed=retry_failed)]
     durations = [(_similarity_keys(i.cell), r.duration_s) for i, r in stored if r and r.status == "ok"]
@@ -156,7 +153,7 @@ class Runner:
         return built
 
     def _build_task_input(self, task_input: Reference | Requests) -> Path | CellError:
-        """What a task needs beforehand, or why it could not be made."""
+        """The folder of the task's reference or requests, or why it could not be built."""
         suite, progress, title = self._plan.suite, self._progress, task_input.task.title
         try:
             if isinstance(task_input, Requests):
@@ -175,8 +172,9 @@ class Runner:
             return CellError(f"its reference ({source}) could not be made: {reason}")
 
     def _round(self, item: PlannedRound) -> tuple[Result, Answer]:
-        """One round in a fresh process: a record, whatever happened, and what is kept beside it."""
-        record, answer = replace(records.skeleton(self._plan, item), started=_now()), Answer()
+        """Run one round in a fresh process; its record, of a failure too, and the answer with traces and items."""
+        answer = Answer()
+        record = replace(records.skeleton(self._plan, item, records.public_cell(item.cell)), started=_now())
         if item.reason:
             return record, answer
         began = time.monotonic()
@@ -184,6 +182,7 @@ class Runner:
             built = _ready(self._artifacts[item.artifact.recipe.name])
             task_input = _ready(self._task_inputs[item.task_input.digest]) if item.task_input else None
             readiness = guard.inspect(item.cell.device)
+            marks = {sanity.BUSY: not readiness.idle, sanity.DUMMY: item.artifact.resolved.dummy}
             env = environment.ensure(item.env, self._progress.doing)
             shape = metrics.roofline_facts(built.folder, self._ceiling if item.is_timed else {})
             record = replace(
@@ -191,7 +190,7 @@ class Runner:
                 artifact=records.public_artifact(built.artifact),
                 environment=env.versions,
                 facts={**readiness.facts, **shape},
-                marks=_marks(item, readiness),
+                marks=tuple(mark for mark, applies in marks.items() if applies),
             )
             outcome = self._outcome(item, built, task_input, env)
             answer = outcome.answer
@@ -222,7 +221,7 @@ class Runner:
     def _outcome(
         self, item: PlannedRound, built: BuiltArtifact, task_input: Path | None, env: environment.Environment
     ) -> supervisor.Outcome:
-        """What a worker, or a server under load, gave; the replies to a task's requests scored."""
+        """The outcome of a worker or of a server under load, with the replies to a task's requests scored."""
         suite, report = self._plan.suite, self._progress.doing
         if isinstance(load := item.cell.workload, Online):
             return online.run(item, load, built, env, suite, report=report, open_reader=self._open_reader)
@@ -238,7 +237,7 @@ class Runner:
 
 
 def _ready(built: T | CellError) -> T:
-    """What was built; raises the reason why it could not be."""
+    """Raise the error of a failed build, else return its result."""
     if isinstance(built, CellError):
         raise built
     return built
@@ -255,12 +254,6 @@ def _similarity_keys(cell: Cell) -> SimilarityKeys:
     """The rounds whose time a round's is like: its cell's, its engine's under this load, any engine's, the device's."""
     device, load = cell.device, cell.measurement
     return (f"{device} {cell.title}", f"{device} {cell.engine.title}/{load}", f"{device} {load}", device)
-
-
-def _marks(item: PlannedRound, readiness: guard.Readiness) -> tuple[str, ...]:
-    """The marks that no metric tells of."""
-    dummy = (sanity.DUMMY,) if item.artifact.resolved.dummy else ()
-    return dummy if readiness.idle else (sanity.BUSY, *dummy)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def measure(load: Workload, target: build.Target, *, seed: int, timeout_s: float
 
 
 def lines(title: str, result: Mapping[str, Any]) -> list[str]:
-    """What `measure` returned, a metric a line in the units a person reads; several loads have a table first."""
+    """The result of `measure` as text: a table of the loads if there are several, then a line per metric."""
     facts, text = result["facts"], [title]
     if "stages" in facts:
         text += [*_curve(facts["stages"]), f"at {facts['stages'][facts['chosen']]['level']:g}:"]

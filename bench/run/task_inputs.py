@@ -1,8 +1,7 @@
-"""What a task needs before it scores an artifact, built once and found by its digest.
+"""Inputs that a task needs before it scores an artifact, built once and cached by their digest.
 
-A reference is the baseline's predictions: its digest covers the baseline's artifact, the engine with its
-environment, and the task with its text. Requests come from a task's own library: the model, the task with
-all its texts, the library's environment.
+A reference is the baseline's predictions; its digest covers the baseline's artifact, the engine with its environment,
+and the task with its text. Requests are built by a task's own library, of the model and the task's texts.
 """
 
 from __future__ import annotations
@@ -73,16 +72,15 @@ def requests(task: Task, resolved: Resolved, context: int, task_key: object) -> 
 
 
 def reference_folder(reference: Reference, built: BuiltArtifact, suite: Suite, report: Report) -> Path:
-    """The folder with the baseline's predictions, made now if it is not in the cache; CellError if that fails."""
+    """The folder with the baseline's predictions, computed if it is not in the cache; CellError if that fails."""
     title = reference.task.title
 
     def fill(part: Path) -> Mapping[str, Any]:
-        report(f"{title}: keeping the baseline's predictions")
+        report(f"{title}: computing the baseline's predictions")
         job = Job(
             kind="reference",
             plugin=reference.engine.name,
             folder=str(built.folder),
-            answer="",
             device=reference.artifact.hardware.device,
             options=artifacts.absolute(reference.engine.options),
             out=str(part),
@@ -156,7 +154,6 @@ def _job(requests: Requests, kind: JobKind, folder: Path) -> Job:
         kind=kind,
         plugin=requests.task.kind,
         folder=str(folder),
-        answer="",
         device="cpu",
         options={},
         task_options=artifacts.absolute(requests.task.options),

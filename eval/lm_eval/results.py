@@ -36,7 +36,6 @@ def scores(named: Mapping[str, Any]) -> dict[str, float]:
 
 
 def items(results: Mapping[str, Any]) -> list[Item]:
-    """In lm-eval's order."""
     samples_by_item: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for task, samples in results["samples"].items():
         for sample in samples:

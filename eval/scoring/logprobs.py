@@ -25,12 +25,12 @@ _STEPS = 65534.0
 
 @dataclass(frozen=True)
 class Stored:
-    """What `store` wrote. `floor_mean`, `floor_max`: KL(original || stored) over its rows, in nats."""
+    """What `store` wrote. `kl_floor_mean`, `kl_floor_max`: KL(original || stored) over its rows, in nats."""
 
     rows: int
     vocab: int
-    floor_mean: float
-    floor_max: float
+    kl_floor_mean: float
+    kl_floor_max: float
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,7 @@ def prepare(session: Session, options: Options, folder: Path, out: Path) -> Mapp
     text = windows.cut(session, _scope(options), folder)
     blocks = (block for window in text.windows for block in windows.scored(session, window))
     stored = logprobs.store(blocks, sum(window.scored for window in text.windows), out)
-    return {
-        "items_sha256": text.items,
-        "rows": stored.rows,
-        "vocab": stored.vocab,
-        "kl_floor_mean": stored.floor_mean,
-        "kl_floor_max": stored.floor_max,
-    }
+    return {"items_sha256": text.items, **asdict(stored)}
 
 
 def evaluate(session: Session, options: Options, folder: Path, reference: Path | None) -> Mapping[str, Any]:

@@ -72,6 +72,7 @@ class Options:
 
 def title(options: Options) -> str:
     """As lm_eval-arc_easy, with -5shot, -100items for a limit, and whatever else is not the task's default."""
+    system_sha256 = hashlib.sha256(options.system_instruction.encode()).hexdigest()
     parts = {
         f"{options.num_fewshot}shot": options.num_fewshot >= 0,
         f"{options.limit}items": options.limit > 0,
@@ -79,7 +80,7 @@ def title(options: Options) -> str:
         f"max{options.max_length}": options.max_length > 0,
         "chat": options.apply_chat_template,
         f"seed{options.seed}": options.seed != Options.seed,
-        f"system{_short(options.system_instruction)}": bool(options.system_instruction),
+        f"system{system_sha256[:6]}": bool(options.system_instruction),
     }
     return "-".join(["lm_eval", options.tasks, *(part for part, applies in parts.items() if applies)])
 
@@ -197,7 +198,3 @@ def _max_length(options: Options, context: int) -> int:
     if length < 2:
         raise UserError("the model's config does not state its context length: set max_length")
     return length
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:6]

@@ -1,17 +1,15 @@
 """A text cut into windows: which tokens are in one context, and which of them are scored.
 
-The text is encoded once, by the model's own rules (a model with a BOS token gets one, at the start of the
-text); only full windows count, the tail is dropped. Two conventions:
+The text is encoded once, by the model's own rules (with BOS at its start, where the model adds one); only full
+windows count. Two conventions:
 
 `hf-<context>`: windows start at 0, stride, 2 stride, ... A token is scored in the first window that contains
 it, from the tokens before it in that window; the first token of the text is never scored, and where stride
 equals context (the default, the loop of the GPTQ paper's code) neither is the first token of any window.
 
-`llama.cpp-<context>`: what llama.cpp's `llama-perplexity` does (tools/perplexity/perplexity.cpp). Windows do not
-overlap, and the first token of each is replaced by BOS if the model adds one. The predictions made at
-positions context/2 .. context-2 are scored, which are those of tokens context/2+1 .. context-1: every scored
-token has at least half a window before it, and about half of the text is scored. That tool requires a text of
-at least two windows; here one is enough.
+`llama.cpp-<context>`: as llama.cpp's `llama-perplexity` (tools/perplexity/perplexity.cpp). Windows do not
+overlap, and the first token of each is replaced by BOS if the model adds one. Tokens context/2+1 .. context-1 are
+scored, each from at least half a window. That tool requires two windows; here one is enough.
 """
 
 from __future__ import annotations

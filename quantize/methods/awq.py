@@ -28,7 +28,7 @@ OPTIONS_SINCE = frozenset({"backend"})
 class Options(calibration.Options):
     """`symmetric` False stores a zero point per group, as AWQ checkpoints usually do.
 
-    The search runs each block some twenty times over all samples; the paper finds 16 sequences enough.
+    16 sequences are enough by the paper; the search runs each block some twenty times over all samples.
     `backend` autoawq: the archived library, which also clips weights.
     """
 
@@ -70,9 +70,8 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
 def _float32_search() -> Iterator[None]:
     """Let the library search and pack in float32, as a CPU without 16-bit arithmetic must.
 
-    The search restores each weight from a copy made with `.to(float32).cpu()`, which is no copy of a float32
-    weight on a CPU: twenty trials then pile up in the weights (KL to the baseline 0.2 where 0.002 is right).
-    The packer turns float32 scales into float16, but its class lists 16-bit types alone and a check refuses.
+    The search restores each weight from `.to(float32).cpu()`, which is no copy of a float32 weight on a CPU: twenty
+    trials pile up (KL to the baseline 0.2 instead of 0.002). The packer's class lists 16-bit types alone.
     """
     from gptqmodel.looper.awq_processor import AWQProcessor
     from gptqmodel.nn_modules.qlinear.torch_awq import AwqTorchLinear

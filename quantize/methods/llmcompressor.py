@@ -22,7 +22,6 @@ ENV = "llmcompressor"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "compressed-tensors"
-_NAMES = {"w4a16": "W4A16", "w8a8": "W8A8", "fp8-dynamic": "FP8_DYNAMIC"}
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def _modifiers(options: Options) -> list[Any]:
 def _scheme(options: Options) -> dict[str, Any]:
     """A named scheme of compressed-tensors; W4A16 by that name means groups of 128."""
     if options.scheme != "w4a16":
-        return {"targets": ["Linear"], "scheme": _NAMES[options.scheme]}
+        return {"targets": ["Linear"], "scheme": options.scheme.upper().replace("-", "_")}
     size = (
         {"strategy": "channel"} if options.group_size == -1 else {"strategy": "group", "group_size": options.group_size}
     )

@@ -25,7 +25,7 @@ def test_what_is_stored_is_close_to_what_was_there(tmp_path: Path) -> None:
 
     assert (stored.rows, stored.vocab) == (200, 1000)
     assert 0 <= lost.mean() < lost.max() < 1e-7
-    assert (stored.floor_mean, stored.floor_max) == pytest.approx((lost.mean(), lost.max()), rel=1e-6)
+    assert (stored.kl_floor_mean, stored.kl_floor_max) == pytest.approx((lost.mean(), lost.max()), rel=1e-6)
     assert np.exp(found).sum(axis=1) == pytest.approx(np.ones(200), abs=1e-12)
     assert list(top) == list(logits.argmax(axis=1))
     assert nll == pytest.approx(-original[targets, targets], rel=1e-12)
@@ -51,7 +51,7 @@ def test_a_masked_id_costs_no_precision(tmp_path: Path, mask: float) -> None:
     found, _, _ = logprobs.load(tmp_path).rows(0, 20)
 
     assert np.isneginf(found[:, -5:]).all()
-    assert stored.floor_max < 1e-7
+    assert stored.kl_floor_max < 1e-7
     assert (logprobs.kl(found, logprobs.log_softmax(logits)) < 1e-7).all()
 
 
@@ -59,7 +59,7 @@ def test_a_row_of_one_certain_id_is_kept(tmp_path: Path) -> None:
     """Everything else masked: no range, no division by it."""
     logits = np.full((1, 5), -np.inf, dtype=np.float32)
     logits[0, 2] = 1
-    assert logprobs.store([(logits, np.array([2]))], 1, tmp_path).floor_max == 0.0
+    assert logprobs.store([(logits, np.array([2]))], 1, tmp_path).kl_floor_max == 0.0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

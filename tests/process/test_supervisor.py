@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -25,7 +26,6 @@ def _run(tmp_path: Path, fail: str, *, timeout_s: float = 60.0, limit: int = 0) 
         kind="offline",
         plugin="fake",
         folder=str(tmp_path),
-        answer="",
         device="cpu",
         options={**vars(fake.Options()), "fail": fail},
         artifact=Artifact("d", "hf", "s", (), _AUDIT),
@@ -121,13 +121,11 @@ def _parents_among(processes: list[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-def _until(ready: object, limit_s: float = 20.0) -> list[psutil.Process]:
-    assert callable(ready)
+def _until(ready: Callable[[], list[psutil.Process]], limit_s: float = 20.0) -> list[psutil.Process]:
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
-        if found := ready():
-            assert isinstance(found, list)
-            return found
+        if processes := ready():
+            return processes
         time.sleep(0.1)
     raise AssertionError("nothing came up in time")
 

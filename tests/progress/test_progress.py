@@ -23,16 +23,8 @@ from bench.progress.progress import Progress
 from bench.progress.snapshot import RoundLabel
 from bench.store import Store
 from tests.conftest import ROOT, Command
+from tests.run.fake_runs import suite_file
 
-_SUITE = """
-model: models/demo
-recipes: [as-is]
-engines: {engines}
-workloads: [{{batch: 1, prompt_tokens: 4, new_tokens: 4, repeats: 2}}]
-devices: [cpu]
-rounds: {rounds}
-settle_s: 0
-"""
 _SLOW = "[{name: fake, load_s: 1.2}]"
 _TWO = "[{name: fake, load_s: 1.2}, {name: fake, label: dies, fail: exception}]"
 _CELL = "demo/as-is/fake/offline-b1-p4-n4"
@@ -52,12 +44,6 @@ class TerminalOutput:
         """The lines up to where the cursor was given back, without what moves it and colours them."""
         text = _CONTROL.sub("", self.text[: self.text.rindex(_SHOWN)])
         return [line for line in re.split(r"[\r\n]+", text) if line]
-
-
-def _suite(tmp_path: Path, engines: str = _SLOW, rounds: int = 2) -> str:
-    file = tmp_path / "mine.yaml"
-    file.write_text(_SUITE.format(engines=engines, rounds=rounds))
-    return str(file)
 
 
 def _terminal(
@@ -108,7 +94,7 @@ def _lines(done: subprocess.CompletedProcess[str]) -> list[str]:
 def test_the_live_view_shows_the_cell_the_round_and_the_totals(tmp_path: Path) -> None:
     """Drawn in place, with the figure of the round before, then cleared away; the result stands below."""
     began = time.monotonic()
-    output = _terminal(tmp_path, "run", _suite(tmp_path))
+    output = _terminal(tmp_path, "run", suite_file(tmp_path, _SLOW))
     passed_s = time.monotonic() - began
 
     assert output.code == 0
@@ -126,8 +112,8 @@ def test_the_live_view_shows_the_cell_the_round_and_the_totals(tmp_path: Path) -
 
 def test_a_round_is_expected_to_take_what_recorded_ones_took(command: Command, tmp_path: Path) -> None:
     """From the first moment of the second run: the first round's record has its duration."""
-    command("bench", "run", _suite(tmp_path, rounds=1))
-    output = _terminal(tmp_path, "run", _suite(tmp_path, rounds=2))
+    command("bench", "run", suite_file(tmp_path, _SLOW, rounds=1))
+    output = _terminal(tmp_path, "run", suite_file(tmp_path, _SLOW, rounds=2))
 
     assert [line for line in output.live if re.fullmatch(r"loading 0:0\d, round 0:0\d of about 0:0[1-4]", line)]
     assert [line for line in output.live if re.fullmatch(r"1 recorded before, .*, about 0:0\d left", line)]
@@ -136,7 +122,7 @@ def test_a_round_is_expected_to_take_what_recorded_ones_took(command: Command, t
 @pytest.mark.parametrize("columns", [80, 40])
 def test_no_line_is_wrapped(tmp_path: Path, columns: int) -> None:
     """In a narrow terminal lines are cut or broken between words, a failure's sentence too."""
-    output = _terminal(tmp_path, "run", _suite(tmp_path, _TWO, rounds=1), columns=columns)
+    output = _terminal(tmp_path, "run", suite_file(tmp_path, _TWO, rounds=1), columns=columns)
 
     assert max(map(cell_len, output.live)) <= columns
     assert [line for line in output.live if "of 2 rounds done" in line]
@@ -151,7 +137,7 @@ def test_a_terminal_that_gets_smaller_is_drawn_to_its_new_width(tmp_path: Path) 
         with open(f"/proc/{process.pid}/fd/2", "wb") as terminal:  # noqa: PTH123
             fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 40, 0, 0))
 
-    output = _terminal(tmp_path, "run", _suite(tmp_path, rounds=3), when="loading", then=shrink)
+    output = _terminal(tmp_path, "run", suite_file(tmp_path, _SLOW, rounds=3), when="loading", then=shrink)
     last = output.live[-4:]
 
     assert max(map(cell_len, last)) <= 40 < max(map(cell_len, output.live))
@@ -163,7 +149,9 @@ def test_a_stopped_run_gives_the_cursor_back(tmp_path: Path, number: signal.Sign
     """Ctrl-C and SIGTERM: the view is gone, the cursor is there, what is kept is said, the code is 130."""
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip("these tests were started where the signal is ignored, as behind nohup")
-    output = _terminal(tmp_path, "run", _suite(tmp_path), when="round 2 of 2", then=lambda p: p.send_signal(number))
+    output = _terminal(
+        tmp_path, "run", suite_file(tmp_path, _SLOW), when="round 2 of 2", then=lambda p: p.send_signal(number)
+    )
 
     assert output.code == 130
     assert output.text.rindex(_SHOWN) > output.text.rindex(_HIDDEN)
@@ -174,7 +162,7 @@ def test_a_stopped_run_gives_the_cursor_back(tmp_path: Path, number: signal.Sign
 @pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), ("CI", "true")])
 def test_a_terminal_that_cannot_be_drawn_in_gets_plain_lines(tmp_path: Path, name: str, value: str) -> None:
     """TERM=dumb, and CI, which may have a terminal that nobody watches."""
-    output = _terminal(tmp_path, "run", _suite(tmp_path, "[fake]", rounds=1), variables={name: value})
+    output = _terminal(tmp_path, "run", suite_file(tmp_path, "[fake]", rounds=1), variables={name: value})
 
     assert "\x1b" not in output.text
     assert re.search(rf"\[1/1\] 0:0\d {_CELL} round 1 ok \d\.\d s, \d+ tok/s\r\n", output.text)
@@ -183,7 +171,7 @@ def test_a_terminal_that_cannot_be_drawn_in_gets_plain_lines(tmp_path: Path, nam
 def test_without_colour_there_is_none(tmp_path: Path) -> None:
     """NO_COLOR: the view is drawn in bold and plain only."""
     engines = "[{name: fake, label: dies, load_s: 1.2, fail: exception}]"
-    output = _terminal(tmp_path, "run", _suite(tmp_path, engines, rounds=1), variables={"NO_COLOR": "1"})
+    output = _terminal(tmp_path, "run", suite_file(tmp_path, engines, rounds=1), variables={"NO_COLOR": "1"})
 
     assert [line for line in output.live if "0 of 1 rounds done" in line]
     assert [line for line in output.live if "round 1 failed" in line]
@@ -192,7 +180,7 @@ def test_without_colour_there_is_none(tmp_path: Path) -> None:
 
 def test_a_pipe_gets_a_line_for_each_round(command: Command, tmp_path: Path) -> None:
     """With the status, the time and the figure or the whole reason, and no control character."""
-    done = command("bench", "run", _suite(tmp_path, _TWO, rounds=1))
+    done = command("bench", "run", suite_file(tmp_path, _TWO, rounds=1))
     rounds = [line for line in _lines(done) if line.startswith("[")]
 
     assert [line[:5] for line in rounds] == ["[1/2]", "[2/2]"]
@@ -204,7 +192,7 @@ def test_a_pipe_gets_a_line_for_each_round(command: Command, tmp_path: Path) -> 
 
 def test_what_cannot_run_is_told_once(command: Command, tmp_path: Path) -> None:
     """The rounds of a cell have one reason; all of them are counted."""
-    done = command("bench", "run", _suite(tmp_path, "[{name: fake, only_batch: 3}]", rounds=3))
+    done = command("bench", "run", suite_file(tmp_path, "[{name: fake, only_batch: 3}]", rounds=3))
 
     assert [line for line in _lines(done) if line.startswith("[")] == [
         f"[1/3] 0:00 {_CELL} round 1 unsupported: the fake engine runs batch 3 only"
@@ -214,8 +202,8 @@ def test_what_cannot_run_is_told_once(command: Command, tmp_path: Path) -> None:
 
 def test_quiet_leaves_the_table_and_what_failed(command: Command, tmp_path: Path) -> None:
     """Nothing on stderr where nothing went wrong; else the sentence and how to run it again."""
-    fine = command("bench", "run", _suite(tmp_path, "[fake]"), "--quiet")
-    bad = command("bench", "run", _suite(tmp_path, _TWO, rounds=1), "-q")
+    fine = command("bench", "run", suite_file(tmp_path, "[fake]"), "--quiet")
+    bad = command("bench", "run", suite_file(tmp_path, _TWO, rounds=1), "-q")
 
     assert fine.stderr == ""
     assert "output tok/s" in fine.stdout

@@ -13,6 +13,7 @@ from bench.machine import hardware as machine
 from bench.models.resolve import Resolved
 from bench.run import artifacts, plan
 from bench.suite import config
+from tests.run import fake_runs
 
 # A method whose small types are made from its own wide one, as quantizers of converted files are.
 _METHOD = '''
@@ -98,8 +99,7 @@ def test_two_recipes_share_what_comes_first(tmp_path: Path) -> None:
     """The wide artifact is one entry of the cache for every type; the plan shows both steps."""
     kinds = ("wide", "small", "smaller")
     recipes = [{"name": kind, "steps": [{"method": "two", "type": kind}]} for kind in kinds]
-    base = {"name": "s", "model": "models/demo", "engines": ["fake"], "devices": ["cpu"]}
-    suite = config.suite({**base, "recipes": recipes, "workloads": [{"batch": 1}]})
+    suite = fake_runs.suite(recipes=recipes, workloads=[{"batch": 1}])
     wide, *rest = plan.plan(suite, fetch=False).artifacts
     identity = Resolved(tmp_path, "x", "hf").identity
 

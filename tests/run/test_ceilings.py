@@ -12,6 +12,7 @@ from bench.machine import hardware as machine
 from bench.run import ceilings, doctor
 from bench.store import Store
 from tests.conftest import Command
+from tests.run.fake_runs import suite_file
 
 CPU = Hardware("cpu", "cpu-x", "x", 2**34, "x", 2, 2**34, ("avx2",), "float32", "Linux")
 KNOWN = Ceiling(
@@ -80,12 +81,8 @@ def test_the_doctor_has_a_line_for_it(cache: Path) -> None:
 
 def test_what_computes_nothing_is_held_to_no_ceiling(command: Command, tmp_path: Path) -> None:
     """A load on the fake engine measures no device, and its records keep nothing of one that was measured."""
-    suite, store = tmp_path / "mine.yaml", Store(tmp_path / "results")
-    suite.write_text(
-        "model: models/demo\nrecipes: [as-is]\nengines: [fake]\ndevices: [cpu]\nrounds: 1\nsettle_s: 0\n"
-        "workloads: [{batch: 1, prompt_tokens: 4, new_tokens: 4, repeats: 1}]\n"
-    )
-    done = command("bench", "run", str(suite), LLM_BENCH_PYTHON_HF=sys.executable, **{ceilings.OFF: "on"})
+    suite, store = suite_file(tmp_path, rounds=1), Store(tmp_path / "results")
+    done = command("bench", "run", suite, LLM_BENCH_PYTHON_HF=sys.executable, **{ceilings.OFF: "on"})
     (record,) = [found for found in store.all() if found.cell.workload]
 
     assert done.returncode == 0, done.stderr

@@ -17,9 +17,9 @@ from bench.progress.progress import Progress
 from bench.publish.tables import build
 from bench.run import plan, planned, records, runner
 from bench.store import Store
-from bench.suite import config
 from tests.machine.driver import Driver
 from tests.machine.test_visible import ALIKE, H100, SPLIT, T4
+from tests.run import fake_runs
 
 _PLAIN = "nvidia-h100-80gb-hbm3-80gib-x1"
 
@@ -36,18 +36,7 @@ def _fresh(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _plan(*devices: str, engine: str = "fake") -> planned.Plan:
     load = {"batch": 1, "prompt_tokens": 4, "new_tokens": 4, "repeats": 1}
-    suite = config.suite(
-        {
-            "name": "s",
-            "model": "models/demo",
-            "recipes": ["as-is"],
-            "engines": [engine],
-            "workloads": [load],
-            "devices": list(devices),
-            "rounds": 1,
-            "settle_s": 0,
-        }
-    )
+    suite = fake_runs.suite(recipes=["as-is"], engines=[engine], workloads=[load], devices=list(devices), rounds=1)
     return plan.plan(suite, fetch=False)
 
 

@@ -17,39 +17,21 @@ from bench.contract.spec import Suite
 from bench.machine import counters, hardware, replay
 from bench.machine.counters import Sample
 from bench.measure import energy, sanity
-from bench.progress.progress import Progress
 from bench.publish.tables import build, columns, render
-from bench.run import doctor, energy_window, plan, records, runner
+from bench.run import doctor, energy_window, plan, records
 from bench.store import Store
-from bench.suite import config
 from tests.machine.gpu_traces import Gpu, sampled
+from tests.run import fake_runs
 
 _WATTS_PER_S = 10.0
 _IDLE_S, _WINDOW_S = 1.0, 5.0  # shorter than a user's, which are 3 and 10 s
 _LOAD = {"batch": 2, "prompt_tokens": 16, "new_tokens": 8, "repeats": 3}
 
-
-def _suite(**more: object) -> Suite:
-    return config.suite(
-        {
-            "name": "s",
-            "model": "models/demo",
-            "recipes": ["fp32"],
-            "engines": ["fake"],
-            "workloads": [_LOAD],
-            "devices": ["cpu"],
-            "rounds": 1,
-            "settle_s": 0,
-            **more,
-        }
-    )
+_suite = partial(fake_runs.suite, workloads=[_LOAD], rounds=1)
 
 
 def _run(store: Store, suite: Suite, reader: counters.OpenReader = counters.reader) -> Result:
-    made = plan.plan(suite, fetch=False)
-    with Progress() as progress:
-        runner.run(made, store, progress, open_reader=reader)
-    (result,) = records.current(made, store)
+    (result,) = fake_runs.run(suite, store, reader)
     assert result.status == "ok", result.reason
     return result
 

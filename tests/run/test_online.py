@@ -14,11 +14,11 @@ from bench.contract.errors import UserError
 from bench.contract.record import Result
 from bench.contract.workload import Workload
 from bench.process import server
-from bench.progress.progress import Progress
-from bench.run import plan, records, runner
+from bench.run import plan
 from bench.store import Store
 from bench.suite import config
 from tests.conftest import Command
+from tests.run import fake_runs
 
 _WORKLOAD: TypeAdapter[Workload] = TypeAdapter(Workload)
 _CLOSED = {"kind": "closed", "concurrency": 4, "prompt_tokens": 16, "new_tokens": 8, "requests": 20}
@@ -26,22 +26,8 @@ _OPEN = {"kind": "open", "rate_per_s": 40, "prompt_tokens": 16, "new_tokens": 8,
 
 
 def _run(store: Store, engine: dict[str, Any], *loads: dict[str, Any]) -> list[Result]:
-    suite = config.suite(
-        {
-            "name": "s",
-            "model": "models/demo",
-            "recipes": ["fp32"],
-            "engines": [{"name": "fake", **engine}],
-            "workloads": list(loads),
-            "devices": ["cpu"],
-            "rounds": 1,
-            "settle_s": 0,
-        }
-    )
-    made = plan.plan(suite, fetch=False)
-    with Progress() as progress:
-        runner.run(made, store, progress, retry_failed=True)
-    return records.current(made, store)
+    suite = fake_runs.suite(engines=[{"name": "fake", **engine}], workloads=list(loads), rounds=1)
+    return fake_runs.run(suite, store)
 
 
 @pytest.mark.usefixtures("cache")
@@ -80,17 +66,8 @@ def test_a_kinds_own_fields_alone_make_its_digest(cache: Path) -> None:
     del cache
 
     def digests(load: dict[str, Any]) -> set[str]:
-        suite = config.suite(
-            {
-                "name": "s",
-                "model": "models/demo",
-                "recipes": ["fp32"],
-                "engines": ["fake"],
-                "workloads": [_CLOSED],
-                "devices": ["cpu"],
-            }
-        )
-        suite = replace(suite, workloads=(_WORKLOAD.validate_python(load),))  # as old records have them
+        load_spec = _WORKLOAD.validate_python(load)
+        suite = replace(fake_runs.suite(workloads=[_CLOSED]), workloads=(load_spec,))  # as old records have them
         return {item.digest for item in plan.plan(suite, fetch=False).items}
 
     offline = {"kind": "offline", "batch": 1, "prompt_tokens": 16, "new_tokens": 8}

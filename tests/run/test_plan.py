@@ -1,24 +1,21 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bench.contract.errors import UserError
-from bench.contract.spec import Suite
 from bench.publish import plans
 from bench.run import plan, records
 from bench.store import Store
-from bench.suite import config
 from tests.formats.gguf_models import write
+from tests.run import fake_runs
 
 _STEPS = {"method": "gptq", "bits": 4, "group_size": 128}
 
-
-def _suite(**more: object) -> Suite:
-    base = {"name": "s", "model": "models/demo", "recipes": ["as-is"], "engines": ["fake"]}
-    return config.suite({**base, "devices": ["cpu"], "workloads": [{"batch": 1}, {"batch": 2}], **more})
+_suite = partial(fake_runs.suite, recipes=["as-is"], workloads=[{"batch": 1}, {"batch": 2}])
 
 
 @pytest.mark.usefixtures("cache")

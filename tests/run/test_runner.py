@@ -16,23 +16,7 @@ from gguf.constants import GGMLQuantizationType as Type
 
 from tests.conftest import ROOT, Command
 from tests.formats.gguf_models import write
-
-_SUITE = """
-model: {model}
-recipes: [as-is]
-engines: {engines}
-workloads: [{{batch: 1, prompt_tokens: 4, new_tokens: 4, repeats: 2}}]
-devices: [cpu]
-rounds: {rounds}
-settle_s: 0
-{more}
-"""
-
-
-def _suite(tmp_path: Path, engines: str = "[fake]", rounds: int = 2, more: str = "", model: str = "models/demo") -> str:
-    file = tmp_path / "mine.yaml"
-    file.write_text(_SUITE.format(model=model, engines=engines, rounds=rounds, more=more))
-    return str(file)
+from tests.run.fake_runs import suite_file
 
 
 def _records(tmp_path: Path) -> dict[Path, str]:
@@ -53,7 +37,7 @@ def test_the_smoke_suite_ends_in_a_table(command: Command) -> None:
 
 def test_a_second_run_only_does_what_is_missing(command: Command, tmp_path: Path) -> None:
     """A record that is there is not touched; one that was removed is made again."""
-    suite = _suite(tmp_path)
+    suite = suite_file(tmp_path)
     command("bench", "run", suite)
     first = _records(tmp_path)
     gone = next(f for f in first if f.name == "r1.json")
@@ -68,7 +52,7 @@ def test_a_second_run_only_does_what_is_missing(command: Command, tmp_path: Path
 
 def test_a_changed_option_makes_a_record_stale(command: Command, tmp_path: Path) -> None:
     """Another option of the engine is another digest: the rounds run again."""
-    suite = _suite(tmp_path)
+    suite = suite_file(tmp_path)
     command("bench", "run", suite)
     done = command("bench", "run", suite, "--set", "engines=[{name: fake, itl_s: 0.003}]")
 
@@ -78,7 +62,7 @@ def test_a_changed_option_makes_a_record_stale(command: Command, tmp_path: Path)
 def test_one_cell_that_dies_does_not_stop_the_others(command: Command, tmp_path: Path) -> None:
     """A crash is a failed record with its reason; the rest finishes, and the crash can be retried."""
     engines = "[{name: fake, label: dies, fail: segfault}, {name: fake, label: lives}]"
-    suite = _suite(tmp_path, engines, rounds=1)
+    suite = suite_file(tmp_path, engines, rounds=1)
     done = command("bench", "run", suite)
 
     assert done.returncode == 0
@@ -91,7 +75,7 @@ def test_one_cell_that_dies_does_not_stop_the_others(command: Command, tmp_path:
 
 def test_what_is_known_beforehand_is_unsupported(command: Command, tmp_path: Path) -> None:
     """A reason known before anything runs is recorded as such, and shown by plan and table."""
-    suite = _suite(tmp_path, "[{name: fake, only_batch: 3}]", rounds=1)
+    suite = suite_file(tmp_path, "[{name: fake, only_batch: 3}]", rounds=1)
 
     assert "unsupported: the fake engine runs" in command("bench", "plan", suite).stdout
     assert "1 unsupported" in command("bench", "run", suite).stderr
@@ -100,7 +84,7 @@ def test_what_is_known_beforehand_is_unsupported(command: Command, tmp_path: Pat
 
 def test_a_prompt_longer_than_the_context_is_refused(command: Command, tmp_path: Path) -> None:
     """The model's context bounds prompt and answer together."""
-    suite = _suite(tmp_path)
+    suite = suite_file(tmp_path)
     done = command("bench", "plan", suite, "--set", "workloads.0.prompt_tokens=1022")
 
     assert "1022 + 4 tokens exceed the model's context of 1024" in done.stdout
@@ -122,7 +106,7 @@ def _started(suite: str, tmp_path: Path, cache: Path) -> subprocess.Popen[str]:
 @pytest.mark.skipif(sys.platform != "linux", reason="the worker dies with its parent on Linux")
 def test_kill_9_loses_only_the_cell_in_flight(command: Command, cache: Path, tmp_path: Path) -> None:
     """After kill -9 the next run does the missing rounds only; no lock, part or scratch is in its way."""
-    suite = _suite(tmp_path, "[{name: fake, load_s: 1.0}]", rounds=4)
+    suite = suite_file(tmp_path, "[{name: fake, load_s: 1.0}]", rounds=4)
     running = _started(suite, tmp_path, cache)
     running.send_signal(signal.SIGKILL)
     running.communicate()
@@ -140,7 +124,7 @@ def test_a_stopped_run_says_how_to_go_on(cache: Path, tmp_path: Path, number: si
     """Ctrl-C and a polite kill end the worker too, leave no scratch folder and no traceback, and exit 130."""
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip("these tests were started where the signal is ignored, as behind nohup")
-    suite = _suite(tmp_path, "[{name: fake, load_s: 1.0}]", rounds=4)
+    suite = suite_file(tmp_path, "[{name: fake, load_s: 1.0}]", rounds=4)
     running = _started(suite, tmp_path, cache)
     running.send_signal(number)
     _, said = running.communicate(timeout=20)
@@ -153,7 +137,7 @@ def test_a_stopped_run_says_how_to_go_on(cache: Path, tmp_path: Path, number: si
 
 def test_a_missing_model_folder_is_one_sentence(command: Command, tmp_path: Path) -> None:
     """Exit code 2 and one line that says what to do."""
-    done = command("bench", "run", _suite(tmp_path, model="./no/such/model"))
+    done = command("bench", "run", suite_file(tmp_path, model="./no/such/model"))
 
     assert done.returncode == 2
     assert done.stderr.strip() == (
@@ -167,7 +151,7 @@ def test_a_corrupt_checkpoint_is_one_sentence(command: Command, tmp_path: Path) 
     shutil.copytree(ROOT / "models" / "demo", model)
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4096])
-    done = command("bench", "run", _suite(tmp_path, model=str(model)))
+    done = command("bench", "run", suite_file(tmp_path, model=str(model)))
 
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
@@ -189,7 +173,7 @@ def test_records_hold_no_path_of_the_machine(command: Command, tmp_path: Path) -
     """A record shows a local model by its last name only."""
     model = tmp_path / "my-model"
     shutil.copytree(ROOT / "models" / "demo", model)
-    command("bench", "run", _suite(tmp_path, model=str(model)))
+    command("bench", "run", suite_file(tmp_path, model=str(model)))
     texts = _records(tmp_path).values()
 
     assert len(texts) == 3
@@ -198,7 +182,7 @@ def test_records_hold_no_path_of_the_machine(command: Command, tmp_path: Path) -
 
 def test_the_table_is_also_data(command: Command, tmp_path: Path) -> None:
     """--format json and csv are parsed by machines."""
-    suite = _suite(tmp_path)
+    suite = suite_file(tmp_path)
     command("bench", "run", suite)
 
     assert json.loads(command("bench", "table", suite, "--format", "json").stdout)
@@ -209,7 +193,7 @@ def test_the_table_is_also_data(command: Command, tmp_path: Path) -> None:
 def test_a_gguf_file_goes_all_the_way(command: Command, tmp_path: Path) -> None:
     """A bare file as the model is planned, run and shown, and its record has no folder of this machine."""
     file = write(tmp_path / "tiny.gguf", Type.Q8_0)
-    done = command("bench", "run", _suite(tmp_path, model=str(file)))
+    done = command("bench", "run", suite_file(tmp_path, model=str(file)))
 
     assert done.returncode == 0, done.stderr
     assert "2 ok" in done.stderr

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.contract.record import Result
-from bench.contract.spec import Suite
 from bench.process import cache as folders
 from bench.progress.progress import Progress
 from bench.run import artifacts, plan, records, runner, task_inputs
 from bench.run.planned import Reference
 from bench.store import Store
-from bench.suite import config
 from tests.conftest import Command
+from tests.run import fake_runs
 
 _TASK = {"task": "divergence", "context": 64, "tokens": 300}
 _IMPOSSIBLE = {"name": "baseline", "steps": [{"method": "gptq", "bits": 4, "group_size": 512}]}
 
-
-def _suite(**more: object) -> Suite:
-    base = {"name": "s", "model": "models/demo", "recipes": ["fp32", "fp16"], "engines": ["fake"]}
-    return config.suite({**base, "devices": ["cpu"], "settle_s": 0, "tasks": [_TASK], **more})
-
-
-def _run(suite: Suite, store: Store) -> list[Result]:
-    made = plan.plan(suite, fetch=False)
-    with Progress() as progress:
-        runner.run(made, store, progress, retry_failed=True)
-    return records.current(made, store)
+_suite = partial(fake_runs.suite, recipes=["fp32", "fp16"], tasks=[_TASK])
 
 
 def _written(cache: Path) -> dict[str, int]:
@@ -41,10 +30,10 @@ def _written(cache: Path) -> dict[str, int]:
 def test_one_reference_serves_every_recipe_and_engine(cache: Path, tmp_path: Path) -> None:
     """It is made once; what equals the baseline is as far from it as keeping it cost."""
     store = Store(tmp_path / "results")
-    first = _run(_suite(), store)
+    first = fake_runs.run(_suite(), store)
     written = _written(cache)
     engines = [{"name": "fake"}, {"name": "fake", "label": "other", "itl_s": 0.5}]
-    second = _run(_suite(engines=engines), store)
+    second = fake_runs.run(_suite(engines=engines), store)
 
     assert [r.status for r in (*first, *second)] == ["ok"] * 6
     assert len(written) == 1
@@ -71,7 +60,7 @@ def _harm(folder: Path, how: str) -> None:
 def test_a_damaged_reference_is_made_again(cache: Path, tmp_path: Path) -> None:
     """A file cut short or missing, an unreadable description, or a half-built folder is no reference."""
     made = plan.plan(_suite(recipes=["fp32"]), fetch=False)
-    (result,) = _run(made.suite, Store(tmp_path / "results"))
+    (result,) = fake_runs.run(made.suite, Store(tmp_path / "results"))
     (folder,) = (cache / "references").glob("*/")
     whole = (folder / "logprobs.npy").read_bytes()
     item = made.items[0]
@@ -138,7 +127,7 @@ def test_a_baseline_that_fails_fails_the_cells_that_need_it(cache: Path, tmp_pat
     tasks = [_TASK, {"task": "perplexity", "context": 64, "tokens": 300}]
     found = {
         (r.cell.engine.label, r.cell.measurement.partition("-")[0]): r
-        for r in _run(_suite(recipes=["fp32"], engines=engines, tasks=tasks), Store(tmp_path / "results"))
+        for r in fake_runs.run(_suite(recipes=["fp32"], engines=engines, tasks=tasks), Store(tmp_path / "results"))
     }
 
     assert found["lives", "perplexity"].status == "ok"

@@ -1,8 +1,7 @@
 """Hugging Face Transformers: the engine every model and every PyTorch quantizer runs on first.
 
-Offline, tokens come from `model.generate` itself, stamped by its own streamer hook: TTFT and TPOT are what a
-user of `generate` gets. Online it is `transformers serve`. GPTQ, AWQ, bitsandbytes and torchao artifacts
-load by the quantization_config in their own folder.
+Offline it is `model.generate`, stamped by its own streamer hook; online `transformers serve`. Quantized artifacts
+load by the quantization_config in their folder.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Choices and continuations in Transformers, by batches: what the hf engine's session does for lm-eval.
 
-A question is one row: its context, fed once, with all its choices behind it, each of which attends to the
-context and itself and has the positions it would have alone (the tree attention of speculative decoding,
-Miao et al. 2024). That needs a model that takes such a mask: the first question is scored both ways, and
-where the two differ, as everywhere else, each choice is a row of its own.
+A question is one row: its context with all choices after it, each of which attends to the context and itself and
+has the positions it would have alone (the tree attention of speculative decoding, Miao et al. 2024). The first
+question is scored both ways: where a model does not support such a mask, each choice is a row of its own.
 """
 
 from __future__ import annotations
@@ -83,7 +82,6 @@ class ChoiceScorer:
 
     @property
     def receipt(self) -> str:
-        """How choices were scored."""
         return "behind one context" if self.packs else "a row each"
 
     def scores(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:

@@ -27,10 +27,9 @@ _GREEDY = {
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
-    """`transformers serve`, bound to this model; each request says itself that it is greedy and has no end.
+    """`transformers serve`, whose model's name is the folder's path; requests make it greedy, without end tokens.
 
-    It answers to no other name than the folder's path, and takes no ids. UserError for what it would do
-    otherwise than `open`.
+    It takes no ids. UserError for what it would do otherwise than `open`.
     """
     model_folder.require_weights(folder)
     dtype = options.dtype_on(device)

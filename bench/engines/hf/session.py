@@ -20,7 +20,7 @@ from bench.formats import folder as model_folder
 
 
 class HfSession(Session):
-    """A loaded model. `model` is the Transformers object, for whoever measures this engine's own cost."""
+    """A loaded model; `model` is the Transformers object."""
 
     def __init__(self, model: Any, options: Options, device: str) -> None:
         config = model.config.get_text_config()
@@ -118,10 +118,7 @@ class HfSession(Session):
 
 
 class _Clock:
-    """The streamer of `generate`, which puts the prompt first, then each step's tokens.
-
-    It copies them to the host before, and that copy waits for the device: the stamp needs no other sync.
-    """
+    """The streamer of `generate`: the prompt, then each step's tokens, copied to the host before, and so in sync."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[float, Any]] = []

@@ -1,7 +1,6 @@
 """Scores of choices in llama.cpp: each context is fed once for all its choices.
 
-The tokens of a question's context belong to the sequences of all its choices at once, in one unified KV cache,
-as llama-perplexity does it for multiple choice.
+Its tokens belong to the sequences of all its choices, in one unified KV cache, as in llama-perplexity.
 """
 
 from __future__ import annotations

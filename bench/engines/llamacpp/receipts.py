@@ -19,8 +19,7 @@ class _GgufInitParams(ctypes.Structure):
 def unread_bytes(lib: Any, model: Any, file: Path, memory: Mapping[str, int], *, on_gpu: bool) -> dict[str, int]:
     """Of the weights in memory, those that a step does not read; {} where the file does not tell.
 
-    On a CPU that is what lies in two buffers, as the file has it and repacked, and an input embedding that is
-    not the head as well. That embedding never goes to a GPU.
+    On a CPU: what is in two buffers, as stored and repacked, and an input embedding that is not the head as well.
     """
     if on_gpu:
         return {"unread_bytes": 0}

@@ -103,7 +103,6 @@ class LlamaSession(Session):
         }
 
     def memory(self) -> Mapping[str, int]:
-        """From the library's log."""
         sizes = self.log.memory(on_gpu=self.on_gpu)
         return sizes | receipts.unread_bytes(self.lib, self.model, self.file, sizes, on_gpu=self.on_gpu)
 

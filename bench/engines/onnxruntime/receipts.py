@@ -1,8 +1,4 @@
-"""What ONNX Runtime says of a session: its threads, where each node ran, and by which operator.
-
-The log of a load has the size of the thread pool. The profile of a short run has each node that ran, after
-all fusions, with its operator, its provider and its types.
-"""
+"""What ONNX Runtime reports of a session: threads (load log); operator, provider, types of nodes (profile)."""
 
 from __future__ import annotations
 
@@ -95,10 +91,7 @@ def nodes_by_provider(nodes: Sequence[Node]) -> str:
 
 
 def check_provider(nodes: Sequence[Node], provider: str) -> None:
-    """UserError unless the provider ran the model, and the CPU no part of it.
-
-    The CPU may have what ONNX Runtime keeps there by itself, outside of the layers.
-    """
+    """UserError unless the provider ran the model; the CPU may run only ONNX Runtime's own bookkeeping."""
     if not nodes:
         raise UserError("ONNX Runtime wrote no profile of a run: there is no proof of where its nodes ran")
     elsewhere = [n for n in nodes if n.provider != provider and not (provider != _CPU and _is_bookkeeping(n))]

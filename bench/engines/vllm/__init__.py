@@ -98,19 +98,8 @@ def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Ite
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
     """The command line of vLLM's own server, with the settings that `open` gives the engine."""
     model_folder.require_weights(folder)
-    argv = (
-        python,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        *command_line(folder, options, device),
-        "--served-model-name",
-        _MODEL,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--no-enable-log-requests",
-        "--disable-uvicorn-access-log",
-    )
+    program = (python, "-m", "vllm.entrypoints.openai.api_server", *command_line(folder, options, device))
+    address = ("--served-model-name", _MODEL, "--host", "127.0.0.1", "--port", str(port))
+    argv = (*program, *address, "--no-enable-log-requests", "--disable-uvicorn-access-log")
     extra = {"skip_special_tokens": False}  # else an answer of end tokens alone bears no text, and no time
     return Server(argv=argv, model=_MODEL, variables=variables(options, device), extra=extra)

@@ -32,10 +32,7 @@ def greedy_deltas(new_tokens: int) -> Any:
 
 
 def logits(llm: Any, ids: Sequence[int], context: int) -> Iterator[LogitBlock]:
-    """float32 rows for every position; for all but the last where the ids fill the context.
-
-    The engine takes no prompt that leaves no room for a token.
-    """
+    """float32 rows for every position; for all but the last where the ids leave no room for a new token."""
     import numpy as np
 
     fed = list(ids) if len(ids) < context else list(ids[:-1])

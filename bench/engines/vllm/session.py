@@ -77,7 +77,6 @@ class VllmSession(Session):
         return sizes
 
     def close(self) -> None:
-        """Stop the engine and give its memory back."""
         from vllm.distributed import cleanup_dist_env_and_memory
 
         self.engine.engine_core.shutdown()

@@ -19,12 +19,13 @@ from bench.measure.stats import holm, spread
 from bench.publish.compare.paired import EXACT, WINDOWS, Difference, task_metrics
 from bench.publish.compare.selectors import AXES, MODEL, Selection
 from bench.publish.tables.columns import LEVEL, MORE, SIZE, group, quotable
-from bench.publish.tables.model import CellSummary
+from bench.publish.tables.model import CellSummary, names
 from bench.publish.tables.sections import load_columns
 
 BETTER, WORSE, SAME, NO_DIFFERENCE, UNTESTED = ("better", "worse", "same", "no difference shown", "not tested")
 Rounds = Sequence[Result]
 Pair = tuple[Rounds, Rounds]  # baseline, candidate
+FIELDS = ("device", "suite", "model", "recipe", "engine", "what")  # of a cell, in the order of `names`
 _ORDER = ("size", "task", "load")
 
 
@@ -80,9 +81,8 @@ class Total:
 class Comparison:
     """What two selections have in common, and what they have not.
 
-    `baseline_only`, `candidate_only`: cells that the other lacks, and why where it tried. `same`: cells of which both
-    have the very same records, which tell nothing. `several`: cells that are in several suites of one, and are left
-    out. `pairs`: the records of the cells that are compared.
+    `baseline_only`, `candidate_only`: cells that the other lacks, and why where it tried. `same`: cells with identical
+    records, `several`: cells in several suites of one: both left out. `pairs`: records of the compared cells.
     """
 
     baseline: Selection
@@ -105,9 +105,10 @@ def compare(baseline: Selection, candidate: Selection) -> Comparison:
     several = [key for key in a if key in b and max(len({r.suite for r in its[key]}) for its in (a, b)) > 1]
     pairs = {key: (_ok(a[key]), _ok(b[key])) for key in a if key in b and key not in several}
     pairs = {key: pair for key, pair in pairs.items() if all(pair)}
-    same = []
-    if not AXES[baseline.kind]:  # records of different days can be one record
-        same = [key for key, pair in pairs.items() if key.kind != "size" and _are_same(*pair)]
+    # Records of different days can be one record.
+    dated = not AXES[baseline.kind]
+    records = {key: [[(r.digest, r.started, r.metrics) for r in its] for its in pair] for key, pair in pairs.items()}
+    same = [key for key, (one, two) in records.items() if dated and key.kind != "size" and one == two]
     pairs = {key: pair for key, pair in pairs.items() if key not in same}
     metrics = _with_verdicts([m for key, pair in _distinct_artifacts(pairs).items() for m in _metrics(key, pair)])
     metrics.sort(key=lambda m: (_ORDER.index(m.cell.kind), m.cell.what))
@@ -130,40 +131,25 @@ def _cells(records: Iterable[Result], ignored: set[str]) -> dict[CellKey, Rounds
     has_sizes = "recipe" in ignored or "engine" not in ignored  # two engines share their artifacts
     for result in sorted(records, key=lambda r: (r.started, r.round)):
         cell = result.cell
-        names = {
-            "device": result.hardware.slug,
-            "suite": result.suite,
-            "model": cell.model.display_name,
-            "recipe": cell.recipe.name,
-            "engine": cell.engine.title,
-            "what": cell.measurement,
-        }
-        names |= dict.fromkeys(ignored, "")
+        fields = {**dict(zip(FIELDS, names(result), strict=True)), **dict.fromkeys(ignored, "")}
         if cell.measurement:
-            cells.setdefault(CellKey(**names, kind="load" if cell.workload else "task"), []).append(result)
+            cells.setdefault(CellKey(**fields, kind="load" if cell.workload else "task"), []).append(result)
         if result.artifact is not None and result.status == "ok" and has_sizes:
-            cells[CellKey(**{**names, "engine": "", "what": ""}, kind="size")] = [result]
+            cells[CellKey(**{**fields, "engine": "", "what": ""}, kind="size")] = [result]
     return dict(cells)
 
 
 def _distinct_artifacts(pairs: Mapping[CellKey, Pair]) -> dict[CellKey, Pair]:
     """Without the sizes of artifacts that another suite has too: suites of one model share them."""
-    artifacts, distinct = set(), {}
+    first: dict[tuple[str, ...], CellKey] = {}
     for key, pair in pairs.items():
-        digests = tuple(r.artifact.digest for rounds in pair for r in rounds if r.artifact)
-        if key.kind != "size" or digests not in artifacts:
-            distinct[key] = pair
         if key.kind == "size":
-            artifacts.add(digests)
-    return distinct
+            first.setdefault(tuple(r.artifact.digest for rounds in pair for r in rounds if r.artifact), key)
+    return {key: pair for key, pair in pairs.items() if key.kind != "size" or key in first.values()}
 
 
 def _ok(rounds: Rounds) -> Rounds:
     return sorted((r for r in rounds if r.status == "ok"), key=lambda r: r.round)
-
-
-def _are_same(one: Rounds, two: Rounds) -> bool:
-    return [(r.digest, r.started, r.metrics) for r in one] == [(r.digest, r.started, r.metrics) for r in two]
 
 
 def _only(cells: Mapping[CellKey, Rounds], other: Mapping[CellKey, Rounds]) -> dict[CellKey, str]:
@@ -181,25 +167,23 @@ def _metrics(key: CellKey, pair: Pair) -> Iterator[MetricComparison]:
     if key.kind == "size":
         yield from _sizes(key, one[-1], two[-1])
         return
-    marked = tuple(sorted({*marks(one), *marks(two)}))
+    marked, rounds = tuple(sorted({*marks(one), *marks(two)})), (len(one), len(two))
     if key.kind == "task":
         for column, heading, a, b, compared, difference in task_metrics(one[0], two[0]):
-            rounds = len(one), len(two)
             yield MetricComparison(key, column, heading, a, b, rounds, compared, difference, marks=marked)
         return
     for column in _load_columns(pair):
         first, second = (_values(column.key, rounds) for rounds in pair)
         if first and second and (any(first) or any(second)):
-            means, rounds = (_mean(first), _mean(second)), (len(first), len(second))
-            yield MetricComparison(key, column, column.heading(), *means, rounds, ratio(first, second), marks=marked)
+            means, having = (_mean(first), _mean(second)), (len(first), len(second))
+            yield MetricComparison(key, column, column.heading(), *means, having, ratio(first, second), marks=marked)
 
 
 def _load_columns(pair: Pair) -> list[Column]:
     """The columns that tables have for these records and that have a better side."""
     cells = [CellSummary("ok", figures={k: spread([1.0]) for r in rounds for k in r.metrics}) for rounds in pair]
-    columns = [column for cell in cells for column in load_columns([cell])]
-    columns += [column for its in MORE.values() for column in group(its)]
-    return list(dict.fromkeys(column for column in columns if column.better))
+    shown = (*map(load_columns, ([cell] for cell in cells)), *map(group, MORE.values()))
+    return list(dict.fromkeys(column for columns in shown for column in columns if column.better))
 
 
 def _values(key: str, rounds: Rounds) -> list[float]:

@@ -68,11 +68,8 @@ def _shortened(a: str, b: str) -> tuple[str, str]:
         return a, b
     words, others = a.split(), b.split()
     a, b = (" ".join(w for w in its if w not in rest) or _ABSENT for its, rest in ((words, others), (others, words)))
-    return _cut(a), _cut(b)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    one, two = (text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…" for text in (a, b))
+    return one, two
 
 
 def _clocks(pairs: Sequence[Pair]) -> dict[tuple[str, str, str], int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,7 +36,9 @@ def task_metrics(one: Result, two: Result) -> Iterator[TaskMetric]:
 
     Task rounds repeat the same items, so that one of each is compared.
     """
-    changes = _changes(two, one)
+    changes: Mapping[str, float] | None = None
+    with suppress(UserError):  # not over the same items
+        changes = task_change(two, one)
     metric = str(one.facts.get("metric", ""))
     for column in metric_columns(one.cell.task.kind if one.cell.task else ""):
         if column.key not in one.metrics or column.key not in two.metrics:
@@ -44,18 +47,10 @@ def task_metrics(one: Result, two: Result) -> Iterator[TaskMetric]:
             better: Literal["higher", "lower"] = "higher" if one.facts.get("higher_is_better", True) else "lower"
             column = replace(column, better=better)  # noqa: PLW2901
         a, b = one.metrics[column.key], two.metrics[column.key]
-        plain = ratio([a], [b])
-        other: tuple[Ratio, Difference | None] = (replace(plain, rule=OTHER), None)
-        compared = other if changes is None else _compared(column, changes, plain, (one, two))
-        yield column, column.heading(metric), a, b, *compared
-
-
-def _changes(mine: Result, reference: Result) -> Mapping[str, float] | None:
-    """By the task's own comparison; None where the two are not over the same items."""
-    try:
-        return task_change(mine, reference)
-    except UserError:
-        return None
+        compared, difference = replace(ratio([a], [b]), rule=OTHER), None
+        if changes is not None:
+            compared, difference = _compared(column, changes, ratio([a], [b]), (one, two))
+        yield column, column.heading(metric), a, b, compared, difference
 
 
 def _compared(

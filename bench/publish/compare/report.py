@@ -13,6 +13,7 @@ from bench.measure.ratio import EQUAL, SINGLE, WELCH, ZERO
 from bench.measure.sanity import MARKS
 from bench.publish.compare.compare import (
     BETTER,
+    FIELDS,
     NO_DIFFERENCE,
     SAME,
     UNTESTED,
@@ -26,7 +27,7 @@ from bench.publish.compare.paired import EXACT, MCNEMAR, OTHER, UNPAIRED, WINDOW
 from bench.publish.compare.selectors import AXES, ENGINE, MODEL, RECIPE, Selection
 from bench.publish.tables import render
 from bench.publish.tables.columns import DASH, number
-from bench.publish.tables.model import Section
+from bench.publish.tables.model import Section, names
 
 RULES = {
     WELCH: "ratio of geometric means over rounds; interval and p by Welch's t on logarithms",
@@ -44,7 +45,7 @@ _LEAST_P = 1e-9  # below it the approximation of the tails means nothing
 _LISTED = 5
 _WIDE = 96  # columns, below which there is no room for the rules
 _CUT = "intervals are left out where the terminal is too narrow: --json has them"
-_NAMES = ("device", "suite", "model", "recipe", "engine")
+_NAMES = FIELDS[:-1]
 
 
 def sections(comparison: Comparison) -> list[Section]:
@@ -70,12 +71,8 @@ def page(comparison: Comparison, columns: int) -> str:
         parts = [*parts[:1], *narrow]
     fitting = [render.fitting(section, columns) for section in parts]
     footer = [*_footer(comparison), *([_CUT] if fitting != parts else [])]
-    blocks = (
-        render.wrapped(_head(comparison), columns),
-        render.text(fitting, columns),
-        render.wrapped(footer, columns),
-    )
-    text = "\n".join(filter(None, blocks))
+    head, below = (render.wrapped(lines, columns) for lines in (_head(comparison), footer))
+    text = "\n".join(filter(None, (head, render.text(fitting, columns), below)))
     # Names and reasons come from records: nothing in them may steer a terminal.
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
@@ -84,8 +81,7 @@ def as_json(comparison: Comparison) -> str:
     """Everything, for a program, in stored units."""
     a, b = comparison.baseline, comparison.candidate
     plain = {
-        "a": {"kind": a.kind, "word": a.name, "name": a.label},
-        "b": {"kind": b.kind, "word": b.name, "name": b.label},
+        **{key: {"kind": s.kind, "word": s.name, "name": s.label} for key, s in (("a", a), ("b", b))},
         "totals": [
             {"metric": t.column.key, "ratio": t.ratio, "cells": t.cells, "verdicts": t.verdicts}
             for t in comparison.totals
@@ -148,19 +144,19 @@ def _nothing_common(comparison: Comparison) -> str:
         suites = ", ".join(sorted({r.suite for selection in (a, b) for r in selection.records}))
         return f"cells of one name are in several suites: choose with --suite, of {suites}"
     ignored = {*AXES[a.kind], *(("suite",) if a.kind == MODEL else ())}
-    matched = [name for name in (*_NAMES, "what") if name not in ignored]
-    for name in matched:
-        names, others = (_names(selection, name) for selection in (a, b))
-        if names and others and not set(names) & set(others):
-            plural = "loads and tasks" if name == "what" else f"{name}s"
-            text = f"no common cell: the {plural} of {a.name} are {_listed(names)}; those of {b.name} {_listed(others)}"
-            return text + (_pair_hint(a, b, names, others) if name in (RECIPE, ENGINE) else "")
+    matched = [field for field in FIELDS if field not in ignored]
+    for field in matched:
+        ours, others = (_names(selection, field) for selection in (a, b))
+        if ours and others and not set(ours) & set(others):
+            plural = "loads and tasks" if field == "what" else f"{field}s"
+            text = f"no common cell: the {plural} of {a.name} are {_listed(ours)}; those of {b.name} {_listed(others)}"
+            return text + (_pair_hint(a, b, ours, others) if field in (RECIPE, ENGINE) else "")
     return f"no common cell: what {a.name} and {b.name} ran differs in {', '.join(matched)}"
 
 
-def _pair_hint(a: Selection, b: Selection, names: Sequence[str], others: Sequence[str]) -> str:
+def _pair_hint(a: Selection, b: Selection, ours: Sequence[str], others: Sequence[str]) -> str:
     """Recipes that one engine alone can load are compared across engines as pairs."""
-    one, other = ("baseline" if "baseline" in its else its[0] for its in (names, others))
+    one, other = ("baseline" if "baseline" in its else its[0] for its in (ours, others))
     if a.kind == ENGINE:
         return f"; compare across both, as {one}@{a.name} {other}@{b.name}"
     return f"; compare across both, as {a.name}@{one} {b.name}@{other}" if a.kind == RECIPE else ""
@@ -168,15 +164,7 @@ def _pair_hint(a: Selection, b: Selection, names: Sequence[str], others: Sequenc
 
 def _names(selection: Selection, field: str) -> list[str]:
     ran = [r for r in selection.records if r.status == "ok" and r.cell.measurement]
-    names = {
-        "device": [r.hardware.slug for r in ran],
-        "suite": [r.suite for r in ran],
-        "model": [r.cell.model.display_name for r in ran],
-        "recipe": [r.cell.recipe.name for r in ran],
-        "engine": [r.cell.engine.title for r in ran],
-        "what": [r.cell.measurement for r in ran],
-    }
-    return sorted(set(names[field]))
+    return sorted({names(r)[FIELDS.index(field)] for r in ran})
 
 
 def _varying(comparison: Comparison) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -17,15 +17,8 @@ from bench.store import Store, is_record
 RECIPE, ENGINE, DEVICE, MODEL, PAIR = "recipe", "engine", "device", "model", "recipe@engine"
 COMMIT, FOLDER = "commit", "folder"
 # The fields in which two selections of a kind differ by their nature; cells are matched on the others.
-AXES = {
-    RECIPE: (RECIPE,),
-    ENGINE: (ENGINE,),
-    DEVICE: (DEVICE,),
-    MODEL: (MODEL,),
-    PAIR: (RECIPE, ENGINE),
-    COMMIT: (),
-    FOLDER: (),
-}
+AXES: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in (RECIPE, ENGINE, DEVICE, MODEL)}
+AXES |= {PAIR: (RECIPE, ENGINE), COMMIT: (), FOLDER: ()}
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,7 @@ class _Catalogue:
 
     root: Path
     records: Sequence[Result]
-    problems: tuple[str, ...]
+    problems: Sequence[str]
     names: Mapping[str, Sequence[str]]
 
 
@@ -77,9 +70,10 @@ def selections(first: str, second: str, results: Path, filters: Filter) -> tuple
     UserError for a selector that names nothing or several kinds of thing, and for two kinds.
     """
     store = Store(results)
-    records = tuple(store.all())
-    names = {kind: sorted({n for r in records for n in _names(kind, r)}) for kind in (RECIPE, ENGINE, DEVICE, MODEL)}
-    catalogue = _Catalogue(results, records, tuple(store.problems), names)
+    records = list(store.all())
+    names = {kind: sorted({n for r in records for n in _names(r)[kind]}) for kind in (RECIPE, ENGINE, DEVICE, MODEL)}
+    names[PAIR] = [f"{recipe}@{engine}" for recipe in names[RECIPE] for engine in names[ENGINE]]
+    catalogue = _Catalogue(results, records, store.problems, names)
     a, b = (_resolve(selector, catalogue) for selector in (first, second))
     if AXES[a[0]] != AXES[b[0]]:
         recipe = next((name for kind, name in (a, b) if kind == RECIPE), "")
@@ -87,43 +81,36 @@ def selections(first: str, second: str, results: Path, filters: Filter) -> tuple
         raise UserError(f"{a[1]} is {_a(a[0])} and {b[1]} is {_a(b[0])}, but only two of one kind compare{hint}")
     if a == b:
         raise UserError(f"both are the {a[0]} {a[1]}: name another to compare it with")
-    one, two = (_select(kind, name, catalogue) for kind, name in (a, b))
-    return _filtered(one, filters), _filtered(two, filters)
+    one, two = (_select(kind, name, catalogue, filters) for kind, name in (a, b))
+    return one, two
 
 
-def _filtered(selection: Selection, filters: Filter) -> Selection:
-    return replace(selection, records=tuple(filter(filters.matches, selection.records)))
-
-
-def _select(kind: str, name: str, catalogue: _Catalogue) -> Selection:
+def _select(kind: str, name: str, catalogue: _Catalogue, filters: Filter) -> Selection:
+    label, records, problems = f"{kind} {name}", catalogue.records, catalogue.problems
     if kind == COMMIT:
         full = git.commit(catalogue.root, name) or ""
         records, problems = git.records(catalogue.root, full)
-        label = name if full.startswith(name) else f"{name} ({full[:9]})"
-        return Selection(name, kind, f"commit {label}", tuple(records), tuple(problems))
-    if kind == FOLDER:
+        label += "" if full.startswith(name) else f" ({full[:9]})"
+    elif kind == FOLDER:
         store = Store(Path(name))
-        return Selection(name, kind, f"folder {name}", tuple(store.all()), tuple(store.problems))
-    matching = tuple(r for r in catalogue.records if _matches(kind, name, r))
-    return Selection(name, kind, f"{kind} {name}", matching, catalogue.problems)
+        records, problems = list(store.all()), store.problems
+    elif kind == PAIR:
+        recipe, _, engine = name.rpartition("@")
+        records = [r for r in records if r.cell.recipe.name == recipe and _names(r)[ENGINE] in ((), (engine,))]
+    else:
+        records = [r for r in records if name in _names(r)[kind]]
+    return Selection(name, kind, label, tuple(filter(filters.matches, records)), tuple(problems))
 
 
-def _matches(kind: str, name: str, result: Result) -> bool:
-    if kind != PAIR:
-        return name in _names(kind, result)
-    recipe, _, engine = name.rpartition("@")
-    return result.cell.recipe.name == recipe and _names(ENGINE, result) in ((), (engine,))
-
-
-def _names(kind: str, result: Result) -> tuple[str, ...]:
-    """A record's own of a kind; no engine ran an artifact."""
+def _names(result: Result) -> dict[str, tuple[str, ...]]:
+    """A record's name of each kind; no engine ran an artifact."""
     cell = result.cell
     return {
         RECIPE: (cell.recipe.name,),
         ENGINE: (cell.engine.title,) if cell.measurement else (),
         DEVICE: (result.hardware.slug,),
         MODEL: (cell.model.label,),
-    }[kind]
+    }
 
 
 def _resolve(selector: str, catalogue: _Catalogue) -> tuple[str, str]:
@@ -131,7 +118,13 @@ def _resolve(selector: str, catalogue: _Catalogue) -> tuple[str, str]:
     prefix, _, rest = selector.partition(":")
     if prefix in AXES and rest:
         if not _exists(prefix, rest, catalogue):
-            raise UserError(_unknown(prefix, rest, catalogue))
+            root = catalogue.root
+            problems = {
+                COMMIT: f"unknown commit '{rest}' in the repository of {root}: `git log --oneline` lists them",
+                FOLDER: f"no records in the folder {rest}",
+            }
+            known = tuple(catalogue.names.get(prefix, ()))
+            raise UserError(problems.get(prefix) or plugins.unknown(prefix, rest, known))
         return prefix, rest
     kinds, hint = [], "nor a commit or a folder with records"
     for kind in AXES:
@@ -145,7 +138,8 @@ def _resolve(selector: str, catalogue: _Catalogue) -> tuple[str, str]:
     if not kinds and not catalogue.records:
         raise UserError(f"no records in {catalogue.root} to find '{selector}' in ({hint})")
     if not kinds:
-        near = difflib.get_close_matches(selector, [name for names in catalogue.names.values() for name in names])
+        single = [name for kind, names in catalogue.names.items() if kind != PAIR for name in names]
+        near = difflib.get_close_matches(selector, single)
         advice = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "`python -m bench table` lists them"
         raise UserError(f"'{selector}' is not a recipe, engine, device or model of {catalogue.root}: {advice} ({hint})")
     return kinds[0], selector
@@ -156,20 +150,7 @@ def _exists(kind: str, name: str, catalogue: _Catalogue) -> bool:
         return git.commit(catalogue.root, name) is not None
     if kind == FOLDER:
         return Path(name).is_dir() and any(map(is_record, Path(name).rglob("r*.json")))
-    if kind == PAIR:
-        recipe, _, engine = name.rpartition("@")
-        return recipe in catalogue.names[RECIPE] and engine in catalogue.names[ENGINE]
     return name in catalogue.names[kind]
-
-
-def _unknown(kind: str, name: str, catalogue: _Catalogue) -> str:
-    if kind == COMMIT:
-        return f"unknown commit '{name}' in the repository of {catalogue.root}: `git log --oneline` lists them"
-    if kind == FOLDER:
-        return f"no records in the folder {name}"
-    names = catalogue.names
-    pairs = [f"{recipe}@{engine}" for recipe in names[RECIPE] for engine in names[ENGINE]]
-    return plugins.unknown(kind, name, tuple(pairs if kind == PAIR else names[kind]))
 
 
 def _a(kind: str) -> str:

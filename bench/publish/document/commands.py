@@ -1,7 +1,6 @@
 """What a document's commands write: a number with its unit, a name, a table, a list of reasons.
 
 value NUMBER (see query.value)          figure PATH KEY: with its range over rounds, or its interval
-who least|most PATH KEY                 the recipe, on its engine, that has it
 table SUITE/RECIPE/ENGINE KEY[@WORKLOAD-OR-TASK]... [by=KEY[@...]]
 reasons SUITE                           pick SUITE WORKLOAD [objective=] [min-recovery=] [ttft-p95=] [memory=]
 suites                                  machines                versions
@@ -20,6 +19,7 @@ from bench.publish.document import query, table
 from bench.publish.records import Records
 from bench.publish.tables import render, sections
 from bench.publish.tables.columns import format_percent, number, quotable
+from bench.publish.tables.model import Section
 
 
 def write(command: str, records: Records) -> str:
@@ -52,15 +52,6 @@ def _figure(records: Records, args: Sequence[str]) -> str:
     match.require(column.key)
     text = table.cell(match, column, sections.Notes()).removesuffix(f" {sections.STAR}")
     return f"{text} {column.unit}".strip()
-
-
-def _who(records: Records, args: Sequence[str]) -> str:
-    """The recipe, on its engine, that has the least or most of a metric."""
-    if len(args) != 3 or args[0] not in ("least", "most"):
-        raise UserError("expected: who least PATH KEY, or: who most PATH KEY")
-    best = min if args[0] == "least" else max
-    row = best(query.with_metric(records, args[1], args[2]), key=lambda pair: pair[1])[0].row
-    return f"{row.recipe} on {row.engine}"
 
 
 def _table(records: Records, args: Sequence[str]) -> str:
@@ -102,9 +93,8 @@ def _limit(limits: Mapping[str, str], key: str) -> float | None:
         raise UserError(f"invalid {key}={limits[key]}: expected a number") from None
 
 
-def _suites(records: Records, args: Sequence[str]) -> str:
+def _suites(records: Records, _: Sequence[str]) -> str:
     """The command that runs each suite, how many rounds its records are of, what they took."""
-    del args
     heads = ("device", "suite", "made by", "rounds ok", "unsupported", "failed", "minutes measured")
     lines = [f"| {' | '.join(heads)} |", "| --- | --- | --- | ---: | ---: | ---: | ---: |"]
     for (device, suite), results in records.results.items():
@@ -117,25 +107,21 @@ def _suites(records: Records, args: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _machines(records: Records, args: Sequence[str]) -> str:
+def _machines(records: Records, _: Sequence[str]) -> str:
     """The machines that the records come from, and the suites that each ran."""
-    del args
     return "\n".join(line for device in records.devices for line in machines.lines(records.results_of(device)))
 
 
-def _versions(records: Records, args: Sequence[str]) -> str:
+def _versions(records: Records, _: Sequence[str]) -> str:
     """The libraries that each engine's rounds ran on."""
-    del args
-    pairs = machines.versions(records.all_results())
-    lines = [f"| {' | '.join(map(render.escaped, pair))} |" for pair in pairs]
-    return "\n".join(["| engine | libraries |", "| --- | --- |", *lines])
+    pairs = tuple(machines.versions(records.all_results()))
+    return "\n".join(render.piped(Section("", ("engine", "libraries"), pairs)))
 
 
 _LIMITS = {"objective", "min-recovery", "ttft-p95", "memory"}
 _VERBS: Mapping[str, Callable[[Records, Sequence[str]], str]] = {
     "value": _value,
     "figure": _figure,
-    "who": _who,
     "table": _table,
     "reasons": _reasons,
     "pick": _pick,

@@ -25,35 +25,32 @@ def filled(path: Path, records: Records) -> str:
     UserError, with the line, for an invalid command, an unclosed passage and a claim that does not hold.
     """
     text = _read(path)
-    marks = _MARK.finditer(text)
-    parts, at = [], 0
-    for mark in marks:
-        if mark[1] is None:
-            raise UserError(f"{_location(path, text, mark)}: {_END} without a passage before it")
-        parts.append(text[at : mark.start()])
-        passage, at = _passage(path, text, mark, marks, records)
-        parts.append(passage)
-    return "".join([*parts, text[at:]])
+    return _filled(path, text, _MARK.finditer(text), records)[0]
 
 
-def _passage(
-    path: Path, text: str, mark: re.Match[str], marks: Iterator[re.Match[str]], records: Records
+def _filled(
+    path: Path, text: str, marks: Iterator[re.Match[str]], records: Records, opening: re.Match[str] | None = None
 ) -> tuple[str, int]:
-    """The passage that begins with a mark, with its marks, and where it ends in the text."""
-    command, parts, at = mark[1], [], mark.end()
-    for inner in marks:
-        parts.append(text[at : inner.start()])
-        if inner[1] is None:
+    """The passage that begins with a mark, or else the whole text, filled; and where it ends in the text."""
+    command, parts, at = opening[1] if opening else "", [], opening.end() if opening else 0
+    for mark in marks:
+        parts.append(text[at : mark.start()])
+        if mark[1] is not None:
+            if opening and not command.startswith(_CLAIM):
+                break
+            passage, at = _filled(path, text, marks, records, mark)
+            parts.append(passage)
+        elif opening is None:
+            raise UserError(f"{_location(path, text, mark)}: {_END} without a passage before it")
+        else:
             try:
                 body = _body(command, "".join(parts), records)
             except UserError as error:
-                raise UserError(f"{_location(path, text, mark)}: {command}: {error}") from None
-            return f"{mark[0]}{body}{_END}", inner.end()
-        if not command.startswith(_CLAIM):
-            break
-        passage, at = _passage(path, text, inner, marks, records)
-        parts.append(passage)
-    raise UserError(f"{_location(path, text, mark)}: {command}: unclosed passage: end it with {_END}")
+                raise UserError(f"{_location(path, text, opening)}: {command}: {error}") from None
+            return f"{opening[0]}{body}{_END}", mark.end()
+    if opening is not None:
+        raise UserError(f"{_location(path, text, opening)}: {command}: unclosed passage: end it with {_END}")
+    return "".join([*parts, text[at:]]), len(text)
 
 
 def _body(command: str, body: str, records: Records) -> str:
@@ -71,7 +68,6 @@ def _location(path: Path, text: str, mark: re.Match[str]) -> str:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        problem = "does not exist" if isinstance(error, FileNotFoundError) else "is not UTF-8 text"
+        raise UserError(f"{path} {problem}") from None

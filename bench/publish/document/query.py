@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -20,13 +21,8 @@ from bench.publish.tables.columns import quotable
 from bench.publish.tables.model import CellSummary, Row
 
 _OVER_CELLS: Mapping[str, Callable[[Sequence[float]], float]] = {"least": min, "most": max, "middle": statistics.median}
-_OVER_ROUNDS: Mapping[str, Callable[[Spread], float]] = {"low": lambda s: s.low, "high": lambda s: s.high}
-_COMPARED: Mapping[str, Callable[[float, float], bool]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
+_COMPARED: Mapping[str, Callable[[float, float], bool]]
+_COMPARED = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 @dataclass(frozen=True)
@@ -39,10 +35,10 @@ class Match:
 
     def spread(self, key: str) -> Spread | None:
         """Of a metric of the entry, of its change against the baseline, else of the artifact."""
-        if self.entry is not None and key in self.entry.figures:
-            return self.entry.figures[key]
-        change = self.entry.change.get(key) if self.entry is not None else None
-        value = self.row.size(key) if change is None else change
+        figures, changes = (self.entry.figures, self.entry.change) if self.entry is not None else ({}, {})
+        if key in figures:
+            return figures[key]
+        value = changes.get(key, self.row.size(key))
         return None if value is None else Spread(value, value, value, 0.0, 1)
 
     def require(self, key: str) -> Spread:
@@ -99,28 +95,25 @@ def only(records: Records, path: str) -> Match:
     return matches[0]
 
 
-def with_metric(records: Records, path: str, key: str) -> list[tuple[Match, float]]:
-    """The cells that have a metric, with its median."""
-    medians = [(match, spread.median) for match in cells(records, path) if (spread := match.spread(key)) is not None]
-    if not medians:
-        raise UserError(f"no cell of {path} has a value of {key}")
-    return medians
-
-
 def value(records: Records, args: Sequence[str]) -> float:
     """A number: itself; [low|high|least|most|middle] PATH KEY; ratio PATH PATH KEY; count PATH [STATUS]."""
+    if len(args) == 1:
+        with suppress(ValueError):
+            return float(args[0])
     match args:
-        case [text] if _is_number(text):
-            return float(text)
         case ["ratio", above, below, key]:
             return only(records, above).require(key).median / only(records, below).require(key).median
         case ["count", path, *status] if len(status) < 2:
             statuses = [match.entry.status if match.entry is not None else "ok" for match in cells(records, path)]
             return float(sum(not status or one in status for one in statuses))
-        case [which, path, key] if which in _OVER_ROUNDS:
-            return _OVER_ROUNDS[which](only(records, path).require(key))
+        case ["low" | "high" as end, path, key]:
+            spread = only(records, path).require(key)
+            return spread.low if end == "low" else spread.high
         case [which, path, key] if which in _OVER_CELLS:
-            return _OVER_CELLS[which]([median for _, median in with_metric(records, path, key)])
+            medians = [s.median for match in cells(records, path) if (s := match.spread(key))]
+            if not medians:
+                raise UserError(f"no cell of {path} has a value of {key}")
+            return _OVER_CELLS[which](medians)
         case [path, key]:
             return only(records, path).require(key).median
         case _:
@@ -139,11 +132,3 @@ def check(records: Records, args: Sequence[str]) -> None:
 
 def _matches(name: str, patterns: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns.split(","))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -47,8 +47,7 @@ def cell(match: Match, column: Column, notes: sections.Notes, *, first: bool = T
         return sections.void(entry, notes, first=first)
     if not is_change or column.key not in entry.change:
         return sections.format_cell(column, entry, notes)
-    text = format_change(column, entry)
-    return sections.starred(text, entry, notes)
+    return sections.starred(format_change(column, entry), entry, notes)
 
 
 def _line(row: Row, matches: Sequence[Match], columns: Sequence[Column], notes: sections.Notes) -> tuple[str, ...]:

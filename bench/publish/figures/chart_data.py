@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 from bench.contract.columns import RECOVERY
 from bench.contract.workload import Closed, Open, Workload
+from bench.measure.stats import Spread
 from bench.publish.recommend import recovery
-from bench.publish.records import Records
+from bench.publish.records import Choice, Records
 from bench.publish.tables.columns import MBU, X_AXES, metric_columns
-from bench.publish.tables.model import CellSummary, Row
+from bench.publish.tables.model import CellSummary, Row, names
 
 UNQUANTIZED, CHANGED, UNKNOWN = "unquantized", "pruned, retrained", "unknown"  # families that are no format
 Quality = Mapping[tuple[str, str], float]  # (metric, task) -> value; recovery spans all tasks: its task is ""
@@ -31,20 +32,14 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Point:
-    """A recipe on an engine under a workload; `workload` is "" where a suite measures quality alone.
+class Point(Choice):
+    """`workload` is "" where a suite measures quality alone.
 
     `metrics` and `quality` are medians over rounds, SI units. `family`: the format its weights are quantized
     in, or what else was done to them. `quality_from`: task -> the suite its quality was taken from, where that
     is not `suite`. `slo`: limits of TTFT and TPOT in seconds, where the load states any.
     """
 
-    device: str
-    suite: str
-    model: str
-    recipe: str
-    engine: str
-    workload: str
     family: str
     baseline: bool
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -53,22 +48,17 @@ class Point:
     levels: tuple[Level, ...] = ()
     slo: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def choice(self) -> str:
-        """What one would deploy."""
-        return f"{self.recipe} on {self.engine}"
-
 
 def build(records: Records) -> list[Point]:
     """Every point, in the order of the tables."""
     digests: dict[tuple[str, ...], str] = {}
     workloads: dict[tuple[str, ...], Workload] = {}
     for result in records.all_results():
-        suite, cell = (result.hardware.slug, result.suite), result.cell
+        device, suite, model, recipe, _, title = names(result)
         if result.artifact is not None:
-            digests[*suite, cell.model.display_name, cell.recipe.name] = result.artifact.digest
-        if cell.workload is not None:
-            workloads[*suite, cell.measurement] = cell.workload
+            digests[device, suite, model, recipe] = result.artifact.digest
+        if result.cell.workload is not None:
+            workloads[device, suite, title] = result.cell.workload
     artifacts = [(row, digests.get((row.device, row.suite, row.model, row.recipe), "")) for row in records.rows()]
     same_artifact: dict[tuple[str, ...], list[Row]] = {}
     for row, digest in artifacts:
@@ -76,11 +66,9 @@ def build(records: Records) -> list[Point]:
     has_quality = {(row.device, row.suite) for row in records.rows() if _quality(row)}
     points: list[Point] = []
     for row, digest in artifacts:
-        quality: Quality = _quality(row)
-        sources: Mapping[str, str] = {}
-        if digest and (row.device, row.suite) not in has_quality:
-            quality, sources = _borrowed(row, same_artifact[row.device, row.model, digest, row.engine])
-        points += _points(row, workloads, quality, sources)
+        borrows = digest and (row.device, row.suite) not in has_quality
+        others = same_artifact[row.device, row.model, digest, row.engine]
+        points += _points(row, workloads, *(_borrowed(row, others) if borrows else (_quality(row), {})))
     return points
 
 
@@ -98,21 +86,23 @@ def _points(
 ) -> Iterator[Point]:
     sizes = {c.key: value for c in X_AXES if (value := row.size(c.key)) is not None}
     measured = {title: entry for title, entry in row.workloads.items() if entry.status == "ok"}
-    names = (row.device, row.suite, row.model, row.recipe, row.engine)
+    row_names = (row.device, row.suite, row.model, row.recipe, row.engine)
     for title, entry in measured.items():
         load, metrics = workloads[row.device, row.suite, title], {**sizes, **_metrics(entry)}
         levels, limits = tuple(_levels(load, entry)), load.slo.limits
-        yield Point(*names, title, family(row), row.baseline, metrics, quality, sources, levels, limits)
+        yield Point(*row_names, title, family(row), row.baseline, metrics, quality, sources, levels, limits)
     if not measured and quality:
-        yield Point(*names, "", family(row), row.baseline, sizes, quality, sources)
+        yield Point(*row_names, "", family(row), row.baseline, sizes, quality, sources)
 
 
 def _metrics(entry: CellSummary) -> dict[str, float]:
-    medians = {key: spread.median for key, spread in entry.figures.items()}
-    keys = [c.key for c in (*X_AXES, MBU) if c.key in medians]
-    if not medians.get("energy_valid"):
-        keys = [key for key in keys if not key.startswith("energy_")]
-    return {key: medians[key] for key in keys}
+    medians = _medians(entry.figures)
+    keys = [c.key for c in (*X_AXES, MBU) if medians.get("energy_valid") or not c.key.startswith("energy_")]
+    return {key: medians[key] for key in keys if key in medians}
+
+
+def _medians(figures: Mapping[str, Spread]) -> dict[str, float]:
+    return {key: spread.median for key, spread in figures.items()}
 
 
 def _levels(load: Workload, entry: CellSummary) -> Iterator[Level]:
@@ -120,10 +110,10 @@ def _levels(load: Workload, entry: CellSummary) -> Iterator[Level]:
     if entry.curve:
         over = load.over if load.kind == "sweep" else "rate"
         for stage in entry.curve:
-            yield Level(over, stage.level, {key: spread.median for key, spread in stage.figures.items()})
+            yield Level(over, stage.level, _medians(stage.figures))
     elif isinstance(load, Closed | Open):
         over, level = ("concurrency", float(load.concurrency)) if load.kind == "closed" else ("rate", load.rate_per_s)
-        yield Level(over, level, {key: spread.median for key, spread in entry.figures.items()})
+        yield Level(over, level, _medians(entry.figures))
 
 
 def _quality(row: Row) -> dict[tuple[str, str], float]:

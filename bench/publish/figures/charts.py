@@ -85,7 +85,7 @@ def _pareto(points: Sequence[Point], x: Column, y: Column, task: str, load: str,
     best = frontier(list(zip(xs, ys, strict=True)), more)
     baselines = [i for i, p in enumerate(points) if p.baseline]
     names = _names(points)
-    texts = {i: names[i] for i in dict.fromkeys([*baselines, *best])}
+    texts = {i: names[i] for i in (*baselines, *best)}
     free = (1 if more[0] else -1, -1 if more[1] else 1)
     at = [{"x": xv, "y": yv} for xv, yv in zip(xs, ys, strict=True)]
     rows = [
@@ -116,13 +116,15 @@ def _fix_axes(
     """Title both axes and fix their ends and ticks, so that each point's pixels are known; return these."""
     pixels = []
     for axis, column, values, length in ((encoding["x"], x, xs, WIDTH), (encoding["y"], y, ys, HEIGHT)):
-        specs.set_axis(axis, column, task if column is y else "", values)
-        log = axis["scale"].get("type") == "log"
+        axis["title"] = specs.axis_title(column, task if column is y else "")
+        if column.axis_min and min(values) <= column.axis_min:
+            axis["axis"] |= specs.edge_label(column)
+        log = specs.is_log(column) or max(values) > 5 * min(values) > 0
         ends = labels.domain(values, log=log)
         pixels.append(labels.positions(values, ends, length, log=log))
         axis["scale"] = {**({"type": "log"} if log else {}), "domain": list(ends), "nice": False, "zero": False}
         if log:
-            axis["axis"] = {**axis["axis"], "values": specs.ticks(*ends)}
+            axis["axis"] |= {"values": specs.ticks(*ends)}
     return [(left, HEIGHT - up) for left, up in zip(*pixels, strict=True)]
 
 
@@ -144,32 +146,25 @@ def _ecdfs(distributions: Sequence[Distribution]) -> Iterator[tuple[str, Spec]]:
         if len(drawn) < 2:
             continue
         rows: list[dict[str, Any]] = [
-            {
-                "choice": d.choice,
-                "load": d.workload,
-                "share": share,
-                "value": max(value * column.scale, column.axis_min),
-            }
+            {"choice": d.choice, "load": d.workload, "share": share, "value": max(s * column.scale, column.axis_min)}
             for d in sorted(drawn, key=lambda d: _natural(d.workload))
-            for share, value in d.curves[column.key]
+            for share, s in d.curves[column.key]
         ]
         panel = {**specs.ecdf(colours, column), "width": 265, "height": 140}
         specs.set_ticks(panel["encoding"]["x"], [row["value"] for row in rows])
         loads = list(dict.fromkeys(row["load"] for row in rows))
         partial = "" if all(d.traced for d in drawn) else "; some from percentiles alone"
         subtitle = f"{_subtitle(drawn[0])}. A panel for each load; medians over the rounds{partial}"
-        yield (
-            f"spread-{column.key.removesuffix('_s')}",
-            {
-                "$schema": specs.SCHEMA,
-                "data": {"values": rows},
-                "columns": 2,
-                "spec": panel,
-                "title": {"text": f"Distribution of {column.header}", "subtitle": subtitle},
-                "facet": {"field": "load", "title": None, "type": "nominal", "sort": loads},
-                "resolve": {"axis": {"x": "independent"}},
-            },
-        )
+        spec = {
+            "$schema": specs.SCHEMA,
+            "data": {"values": rows},
+            "columns": 2,
+            "spec": panel,
+            "title": {"text": f"Distribution of {column.header}", "subtitle": subtitle},
+            "facet": {"field": "load", "title": None, "type": "nominal", "sort": loads},
+            "resolve": {"axis": {"x": "independent"}},
+        }
+        yield f"spread-{column.key.removesuffix('_s')}", spec
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -211,7 +206,7 @@ def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
     if len(measured) < 2:
         return
     choices = list(dict.fromkeys(p.choice for p in sorted(measured, key=lambda p: -p.metrics[MBU.key])))
-    drawn = [p for p in measured if p.choice in set(choices[:_MAX_ROOFLINE_ROWS])]
+    drawn = [p for p in measured if p.choice in choices[:_MAX_ROOFLINE_ROWS]]
     cut = f". The {_MAX_ROOFLINE_ROWS} nearest to it of {len(choices)}" if len(choices) > _MAX_ROOFLINE_ROWS else ""
     loads = [p.workload for p in drawn]
     encoding = {
@@ -231,15 +226,11 @@ def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
         "subtitle": f"{_subtitle(drawn[0])}. 100 %: a step's bytes at the ceiling{cut}",
     }
     rows = [{"choice": p.choice, "load": p.workload, "value": p.metrics[MBU.key] * MBU.scale} for p in drawn]
-    yield (
-        "roofline",
-        {
-            "$schema": specs.SCHEMA,
-            "data": {"values": rows},
-            "width": 400,
-            "height": {"step": 26},
-            "mark": {"type": "point", "filled": True, "size": 95, "opacity": 1},
-            "encoding": encoding,
-            "title": title,
-        },
-    )
+    spec = {
+        "$schema": specs.SCHEMA,
+        "data": {"values": rows},
+        "width": 400,
+        "height": {"step": 26},
+        "mark": {"type": "point", "filled": True, "size": 95, "opacity": 1},
+    }
+    yield "roofline", {**spec, "encoding": encoding, "title": title}

@@ -15,7 +15,9 @@ import numpy as np
 from bench.contract.record import RequestTrace, Result
 from bench.measure.latency import itl_s, observations, tpot_s, ttft_s
 from bench.measure.online_load import measured
+from bench.publish.records import Choice
 from bench.publish.tables.columns import DISTRIBUTIONS
+from bench.publish.tables.model import names
 from bench.store import Store
 
 SHARES = (*(i / 50 for i in range(50)), 0.99, 1.0)
@@ -24,43 +26,24 @@ Curve = tuple[tuple[float, float], ...]  # share of requests (or gaps) at or bel
 
 
 @dataclass(frozen=True)
-class Distribution:
-    """The latencies of one cell. `curves`: metric (ttft_s, itl_s, tpot_s) -> its quantiles, where there are any.
+class Distribution(Choice):
+    """Latencies of one cell. `curves`: metric (ttft_s, itl_s, tpot_s) -> its quantiles.
 
     `traced`: from every request, not from a few recorded percentiles.
     """
 
-    device: str
-    suite: str
-    model: str
-    recipe: str
-    engine: str
-    workload: str
     curves: dict[str, Curve]
     traced: bool
-
-    @property
-    def choice(self) -> str:
-        """What one would deploy."""
-        return f"{self.recipe} on {self.engine}"
 
 
 def build(results: Iterable[Result], store: Store) -> list[Distribution]:
     """One for each cell of a closed, open or replayed load, in the order of the records."""
-    cells: dict[tuple[str, ...], list[Result]] = {}
+    cells: dict[tuple[str, str, str, str, str, str], list[Result]] = {}
     for result in results:
-        cell, load = result.cell, result.cell.workload
+        load = result.cell.workload
         if load is not None and load.kind in ("closed", "open", "trace") and result.status == "ok":
-            key = (
-                result.hardware.slug,
-                result.suite,
-                cell.model.display_name,
-                cell.recipe.name,
-                cell.engine.title,
-                cell.measurement,
-            )
-            cells.setdefault(key, []).append(result)
-    return [_distribution(key, rounds, store) for key, rounds in cells.items()]
+            cells.setdefault(names(result), []).append(result)
+    return [Distribution(*cell, *_curves(rounds, store)) for cell, rounds in cells.items()]
 
 
 def quantiles(traces: Sequence[RequestTrace]) -> dict[str, list[float]]:
@@ -74,7 +57,8 @@ def quantiles(traces: Sequence[RequestTrace]) -> dict[str, list[float]]:
     return {key: np.quantile(seconds, SHARES).tolist() for key, seconds in values.items() if seconds}
 
 
-def _distribution(key: tuple[str, ...], rounds: Sequence[Result], store: Store) -> Distribution:
+def _curves(rounds: Sequence[Result], store: Store) -> tuple[dict[str, Curve], bool]:
+    """Quantiles by metric, and whether they are from traces."""
     traces = [measured(store.traces(store.path(r)), r.facts) for r in rounds]
     traced = [quantiles(its) for its in traces if its]
     curves: dict[str, Curve] = {}
@@ -84,8 +68,7 @@ def _distribution(key: tuple[str, ...], rounds: Sequence[Result], store: Store) 
             curves[metric] = tuple(zip(SHARES, medians, strict=True))
         elif not traced and (curve := _recorded(metric.removesuffix("_s"), rounds)):
             curves[metric] = curve
-    device, suite, model, recipe, engine, workload = key
-    return Distribution(device, suite, model, recipe, engine, workload, curves, bool(traced))
+    return curves, bool(traced)
 
 
 def _recorded(name: str, rounds: Sequence[Result]) -> Curve:

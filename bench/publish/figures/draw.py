@@ -18,20 +18,26 @@ _STAMP = re.compile(rb"<!-- spec ([0-9a-f]{16}) -->\n?\Z")
 
 
 def stale(root: Path, charts: Mapping[Path, Spec]) -> list[Path]:
-    """Figures below `root` that are missing, of another specification than their chart's, or of no chart."""
-    return [*_outdated(root, charts), *_orphans(root, charts)]
+    """Figures below `root` that are missing, of another specification than their chart's, or of no chart.
+
+    Pictures that `write` did not draw are none of these.
+    """
+    outdated = [path for path, spec in charts.items() if _stamp(root / path) != wire.digest(spec)]
+    present = (path.relative_to(root) for path in sorted(root.glob("*/figures/*.svg")))
+    return [*outdated, *(path for path in present if path not in charts and _stamp(root / path))]
 
 
 def write(root: Path, charts: Mapping[Path, Spec]) -> list[Path]:
     """Draw and delete what is stale; the paths that changed."""
-    outdated, orphans = _outdated(root, charts), _orphans(root, charts)
-    for path in orphans:
+    changed = stale(root, charts)
+    outdated = [path for path in changed if path in charts]
+    for path in changed[len(outdated) :]:
         (root / path).unlink()
     with ThreadPoolExecutor() as pool:  # drawing releases the GIL
         for path, text in zip(outdated, pool.map(svg, (charts[path] for path in outdated)), strict=True):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             wire.write(root / path, text)
-    return [*outdated, *orphans]
+    return changed
 
 
 def svg(spec: Spec) -> str:
@@ -45,16 +51,6 @@ def svg(spec: Spec) -> str:
     text = vl_convert.vegalite_to_svg(spec).rstrip()
     text = re.sub(r"(?<=[\"#])clip\d+(?=[\")])", lambda m: ids.setdefault(m[0], f"clip{len(ids)}"), text)
     return f"{text}\n<!-- spec {wire.digest(spec)} -->\n"
-
-
-def _outdated(root: Path, charts: Mapping[Path, Spec]) -> list[Path]:
-    return [path for path, spec in charts.items() if _stamp(root / path) != wire.digest(spec)]
-
-
-def _orphans(root: Path, charts: Mapping[Path, Spec]) -> list[Path]:
-    """Figures that `write` drew and no chart has; other people's pictures are not among them."""
-    paths = [path for path in sorted(root.glob("*/figures/*.svg")) if path.relative_to(root) not in charts]
-    return [path.relative_to(root) for path in paths if _stamp(path)]
 
 
 def _stamp(path: Path) -> str:

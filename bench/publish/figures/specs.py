@@ -7,6 +7,7 @@ darkened on a light background, for a contrast of three to one.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,8 +29,9 @@ NUMBER = ",.6~f"
 _INK = {False: ("#1a1a1a", "#555555", "#dddddd"), True: ("#f0f0f0", "#b5b5b5", "#3a3a3a")}
 
 
-def config(*, dark: bool, font: str = "sans-serif", size: int = 13) -> Spec:
-    """Fonts, colours and legend of every chart; `size` of the text in pixels."""
+def config(*, dark: bool, font: str = "sans-serif") -> Spec:
+    """Fonts, colours and legend of every chart."""
+    size = 13  # of the text, in pixels
     ink, faint, rule = _INK[dark]
     text = {
         "labelFont": font,
@@ -86,19 +88,22 @@ def config(*, dark: bool, font: str = "sans-serif", size: int = 13) -> Spec:
 
 def family_colours(families: Iterable[str], *, dark: bool = False) -> dict[str, str]:
     """A colour for each family, the same ones for the same families; UNQUANTIZED has the first."""
-    palette = DARK if dark else LIGHT
-    others = sorted({family for family in families if family != UNQUANTIZED})
-    return {UNQUANTIZED: palette[0], **{name: palette[1 + i % (len(palette) - 1)] for i, name in enumerate(others)}}
+    first, *others = DARK if dark else LIGHT
+    return {UNQUANTIZED: first, **_cycled(others, {*families} - {UNQUANTIZED})}
+
+
+def _cycled(marks: Sequence[str], names: Iterable[str]) -> dict[str, str]:
+    return dict(zip(sorted(set(names)), itertools.cycle(marks), strict=False))
 
 
 def line_colours(names: Iterable[str]) -> dict[str, str]:
     """A colour of a light page for each line of a chart."""
-    return {name: LIGHT[i % len(LIGHT)] for i, name in enumerate(sorted(set(names)))}
+    return _cycled(LIGHT, names)
 
 
 def shapes(names: Iterable[str]) -> dict[str, str]:
     """A shape of its points for each engine, or each load."""
-    return {name: SHAPES[i % len(SHAPES)] for i, name in enumerate(sorted(set(names)))}
+    return _cycled(SHAPES, names)
 
 
 def axis_columns(points: Sequence[Point]) -> tuple[list[Column], list[tuple[Column, str]]]:
@@ -125,17 +130,9 @@ def edge_label(column: Column) -> Spec:
     return {"labelExpr": f"({prefix}) + format(datum.value, '{NUMBER}')"}
 
 
-def scale_of(column: Column, values: Sequence[float]) -> Spec:
-    """The scale of an axis over its values, in the column's unit: logarithmic where they lie far apart."""
-    wide = bool(values) and min(values) > 0 and max(values) > 5 * min(values)
-    if is_log(column) or wide:
-        return {"type": "log", "nice": False, "padding": 18}
-    return {"zero": False, "nice": True, "padding": 18}
-
-
 def set_ticks(encoding: Spec, values: Sequence[float]) -> None:
-    """Give an axis round ticks over these values, if it is logarithmic to base ten."""
-    if encoding["scale"].get("type") == "log" and "base" not in encoding["scale"] and min(values) > 0:
+    """Give an axis round ticks over these values, if it is logarithmic."""
+    if encoding["scale"].get("type") == "log" and min(values) > 0:
         encoding["axis"] = {**encoding["axis"], "values": ticks(min(values) / 1.3, max(values) * 1.3)}
 
 
@@ -152,22 +149,17 @@ def pareto(colours: Mapping[str, str], shapes: Mapping[str, str]) -> Spec:
 
     Its data sets are empty and its axes have no titles: figures and the page set them.
     """
-    label_mark = {
-        "type": "text",
-        "align": {"expr": "datum.align"},
-        "baseline": "middle",
-        "dx": {"expr": "datum.dx"},
-        "dy": {"expr": "datum.dy"},
-    }
+    offsets = {name: {"expr": f"datum.{name}"} for name in ("align", "dx", "dy")}
+    legend = {"symbolStrokeWidth": 0}
     point_encoding = {
-        "color": nominal("family", "weights", colours, {"symbolStrokeWidth": 0}),
-        "shape": nominal("engine", "engine", shapes, {"symbolStrokeWidth": 0}),
+        "color": nominal("family", "weights", colours, legend),
+        "shape": nominal("engine", "engine", shapes, legend),
     }
     layers: list[tuple[str, Spec, Spec]] = [
         ("frontier", {"type": "line", "strokeDash": [5, 4], "strokeWidth": 1.5, "color": "#808080"}, {}),
         ("baseline", {"type": "point", "shape": "circle", "size": 330, "strokeWidth": 1.5, "color": "#808080"}, {}),
         ("points", {"type": "point", "filled": True, "size": 95, "opacity": 0.9, "cursor": "pointer"}, point_encoding),
-        ("labels", label_mark, {"text": {"field": "label"}}),
+        ("labels", {"type": "text", "baseline": "middle", **offsets}, {"text": {"field": "label"}}),
     ]
     return {
         "$schema": SCHEMA,
@@ -179,23 +171,11 @@ def pareto(colours: Mapping[str, str], shapes: Mapping[str, str]) -> Spec:
     }
 
 
-def set_axis(encoding: Spec, column: Column, task: str, values: Sequence[float]) -> None:
-    """Title and scale an axis of `pareto` for these values, in the column's unit."""
-    encoding |= {"title": axis_title(column, task), "scale": scale_of(column, values)}
-    if column.axis_min and any(value <= column.axis_min for value in values):
-        encoding["axis"] = {**encoding["axis"], **edge_label(column)}
-
-
 def ecdf(colours: Mapping[str, str], column: Column) -> Spec:
     """The share of requests at or below a time: rows {choice, share (0..1), value (ms)}."""
     edge = edge_label(column) if column.axis_min else {}
-    y = {
-        "field": "share",
-        "type": "quantitative",
-        "title": "share at or below",
-        "axis": {"format": "%", "values": [0, 0.25, 0.5, 0.75, 0.95]},
-        "scale": {"domain": [0, 1]},
-    }
+    y_axis = {"format": "%", "values": [0, 0.25, 0.5, 0.75, 0.95]}
+    y = quantitative("share", "share at or below", {"domain": [0, 1]}, **y_axis)
     return {
         "mark": {"type": "line", "strokeWidth": 2, "interpolate": "linear", "clip": True},
         "encoding": {
@@ -252,8 +232,6 @@ def nominal(field: str, title: str, values: Mapping[str, Any], legend: Spec | No
 
 def _lines(colours: Mapping[str, str]) -> Spec:
     """Choices as lines of their own colour and dash."""
-    dashes = {name: list(DASHES[i % len(DASHES)]) for i, name in enumerate(colours)}
-    return {
-        "color": nominal("choice", "", colours, _LINE_LEGEND),
-        "strokeDash": nominal("choice", "", dashes, _LINE_LEGEND),
-    }
+    dashes = dict(zip(colours, map(list, itertools.cycle(DASHES)), strict=False))
+    encodings = {"color": colours, "strokeDash": dashes}
+    return {name: nominal("choice", "", values, _LINE_LEGEND) for name, values in encodings.items()}

@@ -10,9 +10,9 @@ import base64
 import dataclasses
 import gzip
 import hashlib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from bench.publish.figures.distributions import Distribution
 from bench.publish.page import tables
 from bench.publish.records import Records
 from bench.publish.tables.columns import DISTRIBUTIONS, MBU, MORE, ONLINE, SCALING, SERVING, SIZE, group, quality_axes
-from bench.publish.tables.model import LEGEND
+from bench.publish.tables.model import LEGEND, names
 from bench.store import Store
 
 NAME = "report.html"
@@ -36,7 +36,6 @@ _FOLDER = Path(__file__).parent
 _SCRIPTS = ("table.js", "charts.js", "record.js", "page.js")
 _CHUNK = 100
 _LONG = 24  # lists of more numbers are left to the record's file
-_FINGERPRINT = re.compile(rb'<meta name="fingerprint" content="([0-9a-f]{64})">')
 
 
 def write(path: Path, data: Mapping[str, Any], chunks: Sequence[str], library: str) -> bool:
@@ -44,7 +43,7 @@ def write(path: Path, data: Mapping[str, Any], chunks: Sequence[str], library: s
     parts = {name: (_FOLDER / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)}
     json = _script_safe(data)
     fingerprint = hashlib.sha256("\0".join((*parts.values(), json, *chunks)).encode()).hexdigest()
-    if _fingerprint(path) == fingerprint:
+    if path.is_file() and f'<meta name="fingerprint" content="{fingerprint}">'.encode() in path.read_bytes():
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     wire.write(path, _html(parts, json, chunks, fingerprint, library))
@@ -55,9 +54,8 @@ def content(
     records: Records, points: Sequence[Point], distributions: Sequence[Distribution], store: Store
 ) -> tuple[dict[str, Any], list[str]]:
     """What the page shows, and its records, which lie in `store`, in chunks."""
-    paths = ((store.path(result).relative_to(store.root).as_posix(), result) for result in records.all_results())
-    entries = sorted(paths, key=itemgetter(0))
-    results = [result for _, result in entries]
+    results = sorted(records.all_results(), key=lambda result: str(store.path(result)))
+    units = itertools.chain(SERVING, ONLINE, SCALING, *map(group, MORE.values()))
     costs, qualities = specs.axis_columns(points)
     families = [p.family for p in points]
     hardware: dict[str, str] = {}
@@ -67,21 +65,21 @@ def content(
         "machines": hardware,
         "chunk": _CHUNK,
         "records": [_key(result) for result in results],
-        "speed": vars(tables.speed(records.rows())),
-        "quality": vars(tables.quality(records.rows())),
+        "speed": tables.speed(records.rows()),
+        "quality": tables.quality(records.rows()),
         "legend": LEGEND,
         "notes": list(dict.fromkeys(note for table in records.tables.values() for note in table.notes)),
         "points": [_point(p, costs) for p in points],
         "spread": [_distribution(d) for d in distributions],
         "axes": {"x": [_axis(c) for c in costs], "y": [_axis(c, task) for c, task in qualities]},
-        "units": {c.key: [c.header, c.unit, c.scale, c.digits] for c in _metric_columns()},
+        "units": {c.key: [c.header, c.unit, c.scale, c.digits] for c in units},
         "charts": _templates(),
         "colours": [specs.family_colours(families), specs.family_colours(families, dark=True)],
         "palettes": [specs.LIGHT, specs.DARK],
         "dashes": specs.DASHES,
         "shapes": specs.shapes(p.engine for p in points),
     }
-    return data, [_chunk(entries[i : i + _CHUNK]) for i in range(0, len(entries), _CHUNK)]
+    return data, [_chunk(results[i : i + _CHUNK], store) for i in range(0, len(results), _CHUNK)]
 
 
 def _html(parts: Mapping[str, str], json: str, chunks: Sequence[str], fingerprint: str, library: str) -> str:
@@ -112,30 +110,21 @@ def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _fingerprint(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        match = _FINGERPRINT.search(file.read(4000))
-    return match[1].decode() if match else ""
-
-
 def _script_safe(value: Any) -> str:
     """JSON in which nothing can end a script element: it has no <."""
     text = orjson.dumps(value).decode()
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _chunk(results: Sequence[tuple[str, Result]]) -> str:
-    records = [{"path": path, **vars(_shortened(result))} for path, result in results]
+def _chunk(results: Sequence[Result], store: Store) -> str:
+    paths = (store.path(result).relative_to(store.root).as_posix() for result in results)
+    records = []
+    for path, result in zip(paths, results, strict=True):
+        # Without the long lists of its facts, which its file has.
+        artifact = result.artifact and dataclasses.replace(result.artifact, facts=_short(result.artifact.facts))
+        records.append({"path": path, **vars(result), "facts": _short(result.facts), "artifact": artifact})
     text = orjson.dumps(records, option=orjson.OPT_NON_STR_KEYS)
     return base64.b64encode(gzip.compress(text, 6, mtime=0)).decode()
-
-
-def _shortened(result: Result) -> Result:
-    """The record without the long lists of its facts, which its file has."""
-    artifact = result.artifact and dataclasses.replace(result.artifact, facts=_short(result.artifact.facts))
-    return dataclasses.replace(result, facts=_short(result.facts), artifact=artifact)
 
 
 def _short(value: Any) -> Any:
@@ -150,28 +139,26 @@ def _short(value: Any) -> Any:
 
 def _key(result: Result) -> list[str]:
     """What page.js finds the records of a line or a point by."""
-    cell = result.cell
-    kind = "load" if cell.workload else "task" if cell.task else "artifact"
-    engine = "" if kind == "artifact" else cell.engine.title
-    names = (result.hardware.slug, result.suite, cell.model.display_name, cell.recipe.name, engine)
-    return [*names, kind, cell.measurement, result.status, str(result.round)]
+    *choice, engine, title = names(result)
+    kind = "load" if result.cell.workload else "task" if result.cell.task else "artifact"
+    return [*choice, engine if title else "", kind, title, result.status, str(result.round)]
 
 
 def _point(point: Point, costs: Sequence[Column]) -> dict[str, Any]:
-    names = ("device", "suite", "model", "recipe", "engine", "family", "baseline", "slo")
+    fields = ("device", "suite", "model", "recipe", "engine", "family", "baseline", "slo")
     scales = {c.key: c.scale for c in quality_axes()}
+    levels = [
+        [level.over, level.level, {c.key: level.metrics[c.key] * c.scale for c in SCALING if c.key in level.metrics}]
+        for level in point.levels
+    ]
     return {
-        **{name: getattr(point, name) for name in names},
+        **{name: getattr(point, name) for name in fields},
         "load": point.workload,
         "x": {c.key: point.metrics[c.key] * c.scale for c in (*costs, MBU) if c.key in point.metrics},
         "y": {f"{metric}|{task}": value * scales[metric] for (metric, task), value in point.quality.items()},
         "from": dict(point.quality_from),
-        "levels": [_level(level.over, level.level, level.metrics) for level in point.levels],
+        "levels": levels,
     }
-
-
-def _level(over: str, level: float, metrics: Mapping[str, float]) -> list[Any]:
-    return [over, level, {c.key: metrics[c.key] * c.scale for c in SCALING if c.key in metrics}]
 
 
 def _distribution(distribution: Distribution) -> dict[str, Any]:
@@ -212,8 +199,3 @@ def _templates() -> dict[str, Any]:
         "slo": {c.key: c.key.replace("_p95", "") for c in SCALING if c.better == "lower"},
         "limit": specs.limit_line(1.0),
     }
-
-
-def _metric_columns() -> list[Column]:
-    more = [column for its in MORE.values() for column in group(its)]
-    return list(dict.fromkeys((*SERVING, *ONLINE, *SCALING, *more)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from bench.contract.columns import RECOVERY, Column, Group
@@ -28,38 +27,30 @@ Cell = tuple[str, float | None]  # its text, the value it is sorted by
 _SPEED = tuple(dict.fromkeys((*SERVING, *ONLINE, *SEARCH, MBU, RECOMMENDED_BY["energy"])))
 
 
-@dataclass
-class PageTable:
-    """One table: `heads` are id -> heading, in order; the lines are JSON objects that the page reads."""
-
-    heads: dict[str, str] = field(default_factory=dict)
-    lines: list[dict[str, Any]] = field(default_factory=list)
-
-
-def speed(rows: Iterable[Row]) -> PageTable:
-    """A line for each row and workload; the reason where one has no metrics."""
-    table = PageTable({c.key: c.heading() for c in _SPEED})
-    for row in rows:
-        for title, entry in _planned(row.workloads).items():
-            cells = {c.key: _cell(c, entry) for c in _SPEED if c.key in entry.figures}
-            table.lines.append(_line(row, title, cells, {title: entry}))
-    return table
+def speed(rows: Iterable[Row]) -> dict[str, Any]:
+    """A line for each row and workload; the reason where one has no metrics. `heads`: id -> heading."""
+    lines = [
+        _line(row, title, {c.key: _cell(c, entry) for c in _SPEED if c.key in entry.figures}, {title: entry})
+        for row in rows
+        for title, entry in _planned(row.workloads).items()
+    ]
+    return {"heads": {c.key: c.heading() for c in _SPEED}, "lines": lines}
 
 
-def quality(rows: Iterable[Row]) -> PageTable:
+def quality(rows: Iterable[Row]) -> dict[str, Any]:
     """A line for each row that has an artifact or a task, with columns for each task as in TABLES.md."""
-    table = PageTable({c.key: c.heading() for c in (*SIZE, *MORE_SIZE)})
+    heads, lines = {c.key: c.heading() for c in (*SIZE, *MORE_SIZE)}, []
     for row in rows:
         entries = _planned(row.tasks)
         cells = {c.key: cell for c in (*SIZE, *MORE_SIZE) if (cell := _size(row, c))}
         for title, entry in entries.items():
             for column, cell in _scores(row, entry):
                 key = f"{column.key}|{title}"
-                table.heads.setdefault(key, _head(column, title))
+                heads.setdefault(key, _head(column, title))
                 cells[key] = cell
         if cells or entries:
-            table.lines.append(_line(row, "", cells, entries))
-    return table
+            lines.append(_line(row, "", cells, entries))
+    return {"heads": heads, "lines": lines}
 
 
 def _planned(entries: Mapping[str, CellSummary]) -> dict[str, CellSummary]:
@@ -111,6 +102,5 @@ def _scores(row: Row, entry: CellSummary) -> Sequence[tuple[Column, Cell]]:
 
 
 def _head(column: Column, title: str) -> str:
-    """The heading with the task it is of."""
     heading = column.heading(task_name(title))
     return heading if "{title}" in column.header else f"{heading} · {task_name(title)}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bench.contract.record import Audit
+from bench.contract.record import Audit, Result
 from bench.measure.sanity import MARKS
 from bench.measure.stats import Spread
 
@@ -94,3 +94,10 @@ class Section:
     lines: tuple[tuple[str, ...], ...]
     below: bool = False
     best: frozenset[tuple[int, int]] = frozenset()
+
+
+def names(result: Result) -> tuple[str, str, str, str, str, str]:
+    """Device, suite, model, recipe, engine, and load or task ("" for an artifact)."""
+    cell = result.cell
+    choice = (cell.model.display_name, cell.recipe.name, cell.engine.title)
+    return (result.hardware.slug, result.suite, *choice, cell.measurement)

@@ -46,7 +46,6 @@ def _filled(tmp_path: Path, text: str) -> str:
         ("value high s/nf4/hf/offline* tpot_s", "2.50 ms"),
         ("value middle s/baseline,nf?/hf/offline* tpot_s", "3.00 ms"),
         ("value count s/*/*/* unsupported", "1"),
-        ("who most s/*/*/offline* tpot_s", "baseline on hf"),
         ("reasons s", "- fp8 on hf: unsupported: no \\| GPU"),
     ],
 )
