@@ -1,4 +1,4 @@
-"""A round in one figure, for those who watch the run: the tables have the rest."""
+"""The one figure of a round that a running benchmark prints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bench.contract.columns import Column
 from bench.contract.record import Result
-from bench.publish.tables.columns import metric_columns, number, quotable
+from bench.publish.tables.columns import format_value, metric_columns, quotable
 
 _LATENCY = (quotable("ttft_p95_s"), quotable("ttft_s"))
 _RATE = (replace(quotable("slo_rate_per_s"), header="within SLO"), replace(quotable("output_tok_per_s"), header=""))
@@ -16,19 +16,19 @@ _RATE = (replace(quotable("slo_rate_per_s"), header="within SLO"), replace(quota
 def figure(result: Result) -> str:
     """As "63.1 tok/s", "TTFT p95 82.4 ms", "ppl 12.35", "KL 0.012 nats", "acc 61.2 %"; "" where it has none.
 
-    Of a load at a given rate it is the time to the first token: its throughput is what was asked.
+    A load at a given rate has its time to the first token: its throughput is given.
     """
     column = next((column for column in _columns(result) if column.key in result.metrics), None)
     if column is None:
         return ""
-    metric = result.facts.get("metric", "") if column.word == "{title}" else ""
-    value = number(result.metrics[column.key] * column.scale, column.digits)
-    name = column.header.format(title=metric).strip()
-    return " ".join(filter(None, (name, value, column.unit or column.text_unit)))
+    name = column.header.format(title=result.facts.get("metric", "") if column.word == "{title}" else "").strip()
+    return " ".join(
+        filter(None, (name, format_value(column, result.metrics[column.key]), column.unit or column.text_unit))
+    )
 
 
 def _columns(result: Result) -> Sequence[Column]:
-    """Those that may stand for the round, the best first."""
+    """The candidates, by preference."""
     load, task = result.cell.workload, result.cell.task
     if load is None:
         return metric_columns(task.kind) if task else ()

@@ -1,4 +1,4 @@
-"""What the records of a device come from: its machines, and the versions of the libraries that ran."""
+"""The machines and the library versions that records come from."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ _GIB = 2.0**30
 
 
 def lines(suites: Mapping[str, Sequence[Result]]) -> list[str]:
-    """A line for each machine that the records come from, with the suites it ran."""
-    seen: dict[str, dict[str, None]] = {}
-    for suite in sorted(suites):
-        for result in suites[suite]:
-            seen.setdefault(_machine(result.hardware), {}).setdefault(suite)
-    return [f"- {words}: {', '.join(its)}" for words, its in seen.items()]
+    """A line for each machine, with the suites that it ran."""
+    machines: dict[str, dict[str, None]] = {}
+    for suite, results in sorted(suites.items()):
+        for result in results:
+            machines.setdefault(_description(result.hardware), {}).setdefault(suite)
+    return [f"- {description}: {', '.join(names)}" for description, names in machines.items()]
 
 
 def versions(results: Iterable[Result]) -> list[tuple[str, str]]:
-    """For each engine the libraries that its finished rounds ran on; versions that changed side by side."""
-    seen: dict[str, dict[str, dict[str, None]]] = {}
+    """Each engine with the libraries that its finished rounds ran on, and every version of them."""
+    engines: dict[str, dict[str, dict[str, None]]] = {}
     for result in results:
         if result.status == "ok" and result.cell.engine.name:
-            libraries = seen.setdefault(result.cell.engine.name, {})
+            libraries = engines.setdefault(result.cell.engine.name, {})
             for name, version in result.environment.items():
                 libraries.setdefault(name, {})[version] = None
     return [
         (engine, ", ".join(f"{name} {' / '.join(its)}" for name, its in sorted(libraries.items())))
-        for engine, libraries in sorted(seen.items())
+        for engine, libraries in sorted(engines.items())
     ]
 
 
 def named(hardware: Hardware) -> str:
-    """In a few words."""
+    """CPU, cores, memory and GPUs."""
     gpus = "".join(f", {gpu.name}" for gpu in hardware.gpus)
     return f"{hardware.cpu}, {hardware.physical_cores} cores, {hardware.ram_bytes / _GIB:.0f} GiB{gpus}"
 
 
-def _machine(hardware: Hardware) -> str:
-    """With what else may make two of one name differ."""
+def _description(hardware: Hardware) -> str:
+    """Its name, and where machines of the same name may differ."""
     drivers = "".join(f", driver {gpu.driver}" for gpu in hardware.gpus)
     return f"{named(hardware)} ({' '.join(hardware.isa)}), {hardware.system}{drivers}"

@@ -1,4 +1,4 @@
-"""A plan as lines a person reads: one per cell, with what is recorded, what is to run, and what cannot."""
+"""A plan as text: a line per cell, with the rounds recorded and to run, or the reason why it cannot."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Literal
 from bench.contract import wire
 from bench.run.planned import PlannedRound, SkippedPair
 
+_Status = Literal["recorded", "to run", "unsupported"]
+
 
 @dataclass(frozen=True)
 class PlannedCell:
@@ -17,7 +19,7 @@ class PlannedCell:
 
     title: str
     device: str
-    status: Literal["recorded", "to run", "unsupported"]
+    status: _Status
     reason: str
     rounds: int
     to_run: int
@@ -29,10 +31,8 @@ def cells(items: Sequence[PlannedRound], todo: Sequence[PlannedRound]) -> list[P
     to_run = Counter(item.order for item in todo if not item.reason)
     result = []
     for order, item in sorted({item.order: item for item in items}.items()):
-        status: Literal["recorded", "to run", "unsupported"] = "to run" if to_run[order] else "recorded"
-        status = "unsupported" if item.reason else status
-        title, device = item.cell.title, item.cell.device
-        result.append(PlannedCell(title, device, status, item.reason, rounds[order], to_run[order]))
+        status: _Status = "unsupported" if item.reason else "to run" if to_run[order] else "recorded"
+        result.append(PlannedCell(item.cell.title, item.cell.device, status, item.reason, rounds[order], to_run[order]))
     return result
 
 
@@ -61,5 +61,5 @@ def lines(
 def as_json(
     suite: str, items: Sequence[PlannedRound], todo: Sequence[PlannedRound], skipped: Sequence[SkippedPair] = ()
 ) -> str:
-    """The same for a program."""
+    """The plan as JSON."""
     return wire.dumps({"suite": suite, "cells": cells(items, todo), "not_paired": list(map(asdict, skipped))}, indent=1)

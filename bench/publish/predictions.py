@@ -1,4 +1,4 @@
-"""Predictions as text, apart from every table of what was measured."""
+"""Predictions as text and JSON."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from bench.contract import wire
-from bench.contract.columns import Column
-from bench.publish.tables.columns import DASH, GIB, number, quotable
+from bench.publish.tables.columns import DASH, GIB, format_value, quotable
 from bench.publish.tables.model import Section
 from bench.run.predict import CalibrationSet, Prediction
 
@@ -16,6 +15,7 @@ PREDICTED = (
     *map(quotable, ("ttft_s", "tpot_s", "output_tok_per_s")),
     replace(quotable("output_tok_per_s"), header="at most"),
 )
+_RATES = ("output_tok_per_s", "at_most_tok_per_s")
 _HEADS = ("recipe", "engine", "fits?", *(column.named for column in PREDICTED), "by")
 
 
@@ -26,7 +26,7 @@ def sections(predictions: Sequence[Prediction]) -> tuple[list[Section], list[str
     for workload in dict.fromkeys(p.cell.measurement for p in predictions):
         lines = tuple(_line(p, reasons) for p in predictions if p.cell.measurement == workload)
         result.append(Section(f"predicted, not measured: {workload}", _HEADS, lines))
-    return result, [f"[{number_}] {reason}" for reason, number_ in reasons.items()]
+    return result, [f"[{number}] {reason}" for reason, number in reasons.items()]
 
 
 def caveats(measured: CalibrationSet, gpu: str) -> Iterator[str]:
@@ -53,17 +53,10 @@ def caveats(measured: CalibrationSet, gpu: str) -> Iterator[str]:
 
 
 def as_json(predictions: Sequence[Prediction], measured: CalibrationSet, gpu: str) -> str:
-    """Everything, for a program."""
+    """The predictions and their calibration as JSON."""
     plain = {
         "gpu": gpu,
-        "predicted": [
-            {
-                **wire.plain(p),
-                "output_tok_per_s": p.output_tok_per_s(),
-                "at_most_tok_per_s": p.output_tok_per_s(least=True),
-            }
-            for p in predictions
-        ],
+        "predicted": [{**wire.plain(p), **dict(zip(_RATES, _rates(p), strict=True))} for p in predictions],
         "measured_on": measured.devices,
         "cells": len(measured.steps),
         "tpot_error_fraction": measured.step_error,
@@ -74,20 +67,19 @@ def as_json(predictions: Sequence[Prediction], measured: CalibrationSet, gpu: st
 
 def _line(p: Prediction, reasons: dict[str, int]) -> tuple[str, ...]:
     names, need = (p.cell.recipe.name, p.cell.engine.title), p.need.total_bytes if p.need else None
-    rates = (p.output_tok_per_s(least=least) for least in (False, True))
-    values = (need, p.ttft_s, p.tpot_s, *rates)
-    texts = [_format(column, value) for column, value in zip(PREDICTED, values, strict=True)]
+    values = (need, p.ttft_s, p.tpot_s, *_rates(p))
+    texts = map(format_value, PREDICTED, values)
     if p.reason:
         return (*names, f"no [{reasons.setdefault(p.reason, len(reasons) + 1)}]", *texts, DASH)
     return (*names, "yes", *texts, _by(p))
 
 
+def _rates(p: Prediction) -> tuple[float | None, float | None]:
+    return p.output_tok_per_s(), p.output_tok_per_s(least=True)
+
+
 def _by(p: Prediction) -> str:
-    """Whose overheads the times are by: those of steps, and of prompts where these are from other cells."""
+    """The cells that the overheads of steps come from, and those of prompts where they are others."""
     step, prompt = (f"{model.of} ({model.cells})" if model else "" for model in (p.law, p.prompt_law))
     differ = p.law and p.prompt_law and p.law.of != p.prompt_law.of
     return f"{step}; TTFT {prompt}" if differ else step or prompt or DASH
-
-
-def _format(column: Column, value: float | None) -> str:
-    return DASH if value is None else number(value * column.scale, column.digits)

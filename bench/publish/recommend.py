@@ -1,7 +1,7 @@
-"""Which recipe and engine to deploy, of those that were measured: what is feasible, what is best, and why.
+"""Which of the measured recipes and engines to deploy: what is feasible, what is best, and why.
 
 The recovery of a row is its worst over the tasks: a score over the baseline's, or for perplexity the
-baseline's over its own. Nothing is assumed of what was not measured: it is within no limit.
+baseline's over its own. A figure that was not measured is within no limit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench.contract.columns import RECOVERY, Group
 from bench.contract.errors import UserError
 from bench.measure.frontier import dominates
 from bench.measure.sanity import DUMMY
-from bench.publish.tables.columns import DASH, RECOMMENDED_BY, number, task_columns
+from bench.publish.tables.columns import RECOMMENDED_BY, format_value, task_columns
 from bench.publish.tables.model import CellSummary, Row, Section
 
 Objective = Literal["tok_per_s", "energy", "memory"]
@@ -26,7 +26,7 @@ LEGEND = "frontier: dominated by nothing; dominated: in no figure better than th
 
 @dataclass(frozen=True)
 class Wish:
-    """Limits, None being no limit, and what is to be best among what is within them."""
+    """Limits (None: no limit), and the objective among the candidates that keep them."""
 
     objective: Objective = "tok_per_s"
     min_recovery: float | None = None
@@ -64,24 +64,27 @@ def recommend(rows: Sequence[Row], workload: str, wish: Wish) -> list[Candidate]
 
 
 def _ranked(one: Candidate, pick: Candidate, feasible: Sequence[Candidate], objective: Objective) -> Candidate:
-    """A feasible candidate, with what it is among the feasible ones."""
+    """A feasible candidate with its rank among the feasible ones."""
     measured = [key for key in RECOMMENDED_BY if all(key in c.figures for c in feasible)]
     dominating = [other for other in feasible if dominates([_gain(key, other, one) for key in measured])]
     ranked = replace(one, feasible=True, frontier=not dominating, picked=one is pick)
-    if one is pick:
-        return replace(ranked, reason=_why_picked(pick, feasible, objective))
-    if dominating:
-        return replace(ranked, reason=f"dominated by {_name(min(dominating, key=_order(objective)), feasible)}")
     better = [RECOMMENDED_BY[key].header for key in measured if _gain(key, one, pick) > 0]
-    return replace(ranked, reason=f"better than the pick in {', '.join(better)}" if better else "as good as the pick")
+    if one is pick:
+        equal = [_name(c, feasible) for c in feasible if c is not pick and not _gain(objective, c, pick)]
+        reason = f"best {RECOMMENDED_BY[objective].named} of {len(feasible)} that keep the limits"
+        reason += f"; as good: {', '.join(equal)}" if equal else ""
+    elif dominating:
+        reason = f"dominated by {_name(min(dominating, key=_order(objective)), feasible)}"
+    else:
+        reason = f"better than the pick in {', '.join(better)}" if better else "as good as the pick"
+    return replace(ranked, reason=reason)
 
 
 def objective(name: str) -> Objective:
     """The objective of that name; UserError for another."""
-    for known in get_args(Objective):
-        if name == known:
-            return cast("Objective", known)
-    raise UserError(plugins.unknown("objective", name, get_args(Objective)))
+    if name not in get_args(Objective):
+        raise UserError(plugins.unknown("objective", name, get_args(Objective)))
+    return cast("Objective", name)
 
 
 def of_device(rows: Sequence[Row], suite: str, device: str) -> list[Row]:
@@ -106,7 +109,7 @@ def size_bytes(text: str) -> float:
 
 
 def workload_of(rows: Sequence[Row], name: str, wish: Wish) -> str:
-    """The workload to judge by: the one of that name, else the only one that has what is wished for.
+    """The workload to judge by: the one of that name, else the only one that measures what the wish needs.
 
     UserError where there is none or are several.
     """
@@ -142,21 +145,19 @@ def without_quality(rows: Sequence[Row], suite: str, wish: Wish) -> str:
 
 
 def section(candidates: Sequence[Candidate], workload: str) -> Section:
-    """For a person: a line per candidate, the reasons last."""
+    """A line per candidate, with its reason in the last column."""
     keys = [key for key in RECOMMENDED_BY if any(key in c.figures for c in candidates)]
-    lines = tuple(
-        (c.recipe, c.engine, *(_format(k, c.figures.get(k)) for k in keys), _verdict(c), c.reason) for c in candidates
-    )
+    lines = []
+    for c in candidates:
+        figures = (format_value(RECOMMENDED_BY[key], c.figures.get(key), 3) for key in keys)
+        verdict = "pick" if c.picked else "frontier" if c.frontier else "feasible" if c.feasible else "no"
+        lines.append((c.recipe, c.engine, *figures, verdict, c.reason))
     heads = ("recipe", "engine", *(RECOMMENDED_BY[k].named for k in keys), "verdict", "why")
-    return Section(workload, heads, lines)
-
-
-def _verdict(c: Candidate) -> str:
-    return "pick" if c.picked else "frontier" if c.frontier else "feasible" if c.feasible else "no"
+    return Section(workload, heads, tuple(lines))
 
 
 def as_json(candidates: Sequence[Candidate], workload: str, wish: Wish) -> str:
-    """Everything, for a program; `pick` is null where nothing is feasible."""
+    """The candidates as JSON; `pick` is null if none is feasible."""
     pick = next(({"recipe": c.recipe, "engine": c.engine} for c in candidates if c.picked), None)
     plain = {"pick": pick, "workload": workload, "wish": asdict(wish), "candidates": list(map(asdict, candidates))}
     return wire.dumps(plain, indent=1) + "\n"
@@ -177,8 +178,7 @@ def _figures(row: Row, workload: str) -> dict[str, float]:
 
 def recovery(row: Row) -> float | None:
     """The worst over the tasks; None where no task has one."""
-    known = [value for cell in row.tasks.values() if (value := _recovery(row, cell)) is not None]
-    return min(known, default=None)
+    return min((value for cell in row.tasks.values() if (value := _recovery(row, cell)) is not None), default=None)
 
 
 def _recovery(row: Row, cell: CellSummary) -> float | None:
@@ -194,7 +194,7 @@ def _recovery(row: Row, cell: CellSummary) -> float | None:
 
 
 def _violated_limits(candidate: Candidate, wish: Wish) -> str:
-    """The limits that it is not within, in words; nothing where it is within all."""
+    """The limits that the candidate violates, as text; empty if it keeps all."""
     figures, violated = candidate.figures, []
     if wish.objective not in figures:
         violated.append(f"{RECOMMENDED_BY[wish.objective].named} was not measured")
@@ -206,7 +206,7 @@ def _violated_limits(candidate: Candidate, wish: Wish) -> str:
         if key not in figures:
             violated.append(f"{column.named} was not measured")
         elif figures[key] != limit and (figures[key] < limit) == (column.better == "higher"):
-            figure, bound = (_format(key, value, digits=4) for value in (figures[key], limit))
+            figure, bound = (format_value(column, value, 4) for value in (figures[key], limit))
             sign = "<" if column.better == "higher" else ">"
             violated.append(f"{column.header} {figure} {sign} {bound} {column.unit}".strip())
     return "; ".join(violated)
@@ -227,17 +227,7 @@ def _order(objective: Objective) -> Callable[[Candidate], tuple[float, float, fl
     return key
 
 
-def _why_picked(pick: Candidate, feasible: Sequence[Candidate], objective: Objective) -> str:
-    equal = [c for c in feasible if c is not pick and c.figures[objective] == pick.figures[objective]]
-    why = f"best {RECOMMENDED_BY[objective].named} of {len(feasible)} that keep the limits"
-    return f"{why}; as good: {', '.join(_name(c, feasible) for c in equal)}" if equal else why
-
-
-def _format(key: str, value: float | None, *, digits: int = 3) -> str:
-    return DASH if value is None else number(value * RECOMMENDED_BY[key].scale, digits)
-
-
 def _name(candidate: Candidate, among: Sequence[Candidate]) -> str:
     """The recipe, with its engine where it ran on several."""
-    alone = [c.recipe for c in among].count(candidate.recipe) == 1
-    return candidate.recipe if alone else f"{candidate.recipe} on {candidate.engine}"
+    unique = [c.recipe for c in among].count(candidate.recipe) == 1
+    return candidate.recipe if unique else f"{candidate.recipe} on {candidate.engine}"

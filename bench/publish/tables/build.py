@@ -208,8 +208,7 @@ def _note(result: Result) -> str:
     cell, facts, parts = result.cell, result.facts, []
     if cell.workload is None:
         cut = facts.get("truncated", 0)
-        parts += [f"{cut} of {facts['requests']} requests cut to max_length"] if cut else []
-        return f"{task_name(cell.measurement)}: {parts[0]}" if parts else ""
+        return f"{task_name(cell.measurement)}: {cut} of {facts['requests']} requests cut to max_length" if cut else ""
     if isinstance(cell.workload, Trace) and facts.get("capped"):
         context = result.artifact.audit.context if result.artifact else 0
         parts.append(f"{facts['capped']} of {cell.workload.requests} requests cut to a context of {context}")

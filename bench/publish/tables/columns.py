@@ -21,6 +21,7 @@ GAINED, AT_ROOFLINE = "tpot_gain", "tpot_gain_at_roofline"  # changes against th
 DASH = "\N{EN DASH}"  # between the ends of a range; alone: there is no figure
 LEVEL = 0.05
 _HTTP, _AXIS, _TAIL = Group.ONLINE | Group.CURVE, Group.X_AXIS, Group.TAIL | Group.CSV_ONLY
+_THROUGHPUT = Group.SERVING | Group.SEARCH | Group.SCALING | _HTTP | _AXIS
 
 
 def _ms(key: str, header: str, groups: Group = _TAIL, axis_min: float = 0.0) -> Column:
@@ -50,13 +51,7 @@ COLUMNS = (
     *(_ms(f"e2el_{tail}s", f"E2EL {tail[:-1]}".strip()) for tail in ("", "p90_", "p95_", "p99_")),
     *(_ms(f"itl_{tail}_s", f"ITL {tail}") for tail in ("p50", "p90", "p95")),
     _ms("itl_p99_s", "ITL p99", Group.TAIL | Group.ONLINE),
-    Column(
-        "output_tok_per_s",
-        "output",
-        "tok/s",
-        better="higher",
-        groups=Group.SERVING | Group.SEARCH | Group.SCALING | _HTTP | _AXIS,
-    ),
+    Column("output_tok_per_s", "output", "tok/s", better="higher", groups=_THROUGHPUT),
     Column("request_per_s", "requests", "/s", better="higher", groups=_HTTP),
     Column("goodput_per_s", "goodput", "/s", better="higher", groups=_HTTP),
     Column("concurrency", "in flight", groups=Group.ONLINE),
@@ -114,14 +109,14 @@ _BY_KEY: Mapping[str, Column] = {column.key: column for column in COLUMNS}
 
 
 @cache
-def group(wanted: Group, *, csv: bool = False) -> tuple[Column, ...]:
-    """The columns in any of the groups, with those of spreadsheets alone where `csv`."""
-    return tuple(c for c in COLUMNS if wanted & c.groups and (csv or Group.CSV_ONLY not in c.groups))
+def group(groups: Group, *, csv: bool = False) -> tuple[Column, ...]:
+    """The columns in any of the groups; `csv` adds those that only a spreadsheet has."""
+    return tuple(c for c in COLUMNS if groups & c.groups and (csv or Group.CSV_ONLY not in c.groups))
 
 
-def _axes(wanted: Group) -> tuple[Column, ...]:
-    """Of charts: what is better the more there is of it comes first."""
-    return tuple(sorted(group(wanted), key=lambda column: column.better != "higher"))
+def _axes(axes: Group) -> tuple[Column, ...]:
+    """The axes of a chart, those that are better when higher first."""
+    return tuple(sorted(group(axes), key=lambda column: column.better != "higher"))
 
 
 SIZE, MORE_SIZE = group(Group.SIZE), group(Group.MORE_SIZE)
@@ -141,7 +136,7 @@ RECOMMENDED_BY: Mapping[str, Column] = {
 
 
 def task_columns(kind: str) -> tuple[Column, ...]:
-    """What a task declares; nothing for a task that is not there any more."""
+    """The columns that a task declares; none for a task that no longer exists."""
     try:
         columns: tuple[Column, ...] = plugins.load(plugins.TASKS, kind).COLUMNS
     except UserError:
@@ -171,7 +166,7 @@ def quotable(key: str) -> Column:
 
 
 def task_name(title: str) -> str:
-    """A task's title as a column head: the metric is named beside it already."""
+    """A task's title without its kind, as a column head that names the metric has it."""
     kind = next((k for k in plugins.names(plugins.TASKS) if title.startswith(f"{k}-")), "")
     return title.removeprefix(f"{kind}-")
 
@@ -188,6 +183,11 @@ def number(value: float, digits: int, *, like: float | None = None) -> str:
         return f"{value:.2e}" if math.isfinite(value) else "not finite"
     decimals = digits - 1 - math.floor(math.log10(measure)) if measure else 0
     return f"{value:.{min(max(decimals, 0), 6)}f}"
+
+
+def format_value(column: Column, value: float | None, digits: int = 0) -> str:
+    """A value as its column shows it, to `digits` significant digits instead of the column's if given."""
+    return DASH if value is None else number(value * column.scale, digits or column.digits)
 
 
 def format_figure(column: Column, figure: Spread) -> str:

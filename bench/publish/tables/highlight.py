@@ -14,13 +14,13 @@ LEGEND = (
     "bold: best in its column (in quality, of the compressed), its range over rounds or 95 % interval apart "
     "from every other's"
 )
-# Marks that leave it open whether a figure is the row's own; of a task only that its weights are dummies.
+# Marks that make a load's figure doubtful; a task's is so only with dummy weights.
 _DOUBTFUL = {BUSY, CLIENT, ERRORS, REMOTE, ROUND, SHORT, THROTTLED}
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a row's figure may lie. `noise_known`: so that it may be the best; else it only stands against others."""
+    """The range of a row's figure; it may be the best only if its `noise_known`."""
 
     low: float
     high: float
@@ -29,22 +29,22 @@ class Interval:
 
 @dataclass(frozen=True)
 class ColumnRanking:
-    """A column of a section: its better side, and an interval for each row, None where it does not take part."""
+    """A column of a section: which direction is better, and an interval per row, None if it is not ranked."""
 
     better: Literal["lower", "higher"] | None
     intervals: Sequence[Interval | None]
 
 
-def best_cells(rankings: Sequence[ColumnRanking], lines: Sequence[Sequence[str]]) -> frozenset[tuple[int, int]]:
-    """Row and column of each best cell; `lines` are the cells as shown: what reads the same is no best."""
+def best_cells(
+    rankings: Sequence[ColumnRanking], lines: Sequence[Sequence[str]], offset: int
+) -> frozenset[tuple[int, int]]:
+    """Row and column (plus `offset`) of each best cell, unless another one in `lines` has the same text."""
     best = set()
     for column, ranking in enumerate(rankings):
         row = _best_row(ranking)
-        if row is None:
-            continue
         others = (lines[i][column] for i, interval in enumerate(ranking.intervals) if interval and i != row)
-        if lines[row][column] not in others:
-            best.add((row, column))
+        if row is not None and lines[row][column] not in others:
+            best.add((row, column + offset))
     return frozenset(best)
 
 
@@ -68,28 +68,22 @@ def of_load(column: Column, cells: Sequence[CellSummary]) -> ColumnRanking:
 
 
 def of_task(column: Column, rows: Sequence[Row], cells: Sequence[CellSummary]) -> ColumnRanking:
-    """Figures of a task, of compressed models: a baseline, or a copy in floats, is as near itself as can be.
+    """Figures of a task, without the baseline and copies in floats, which nothing can be nearer to.
 
-    A metric without an interval of its own is known no better than its change against the baseline.
+    A metric without an interval of its own is ranked by that of its change against the baseline.
     """
-    if Group.CHANGE in column.groups:
-        return _of_change(column, column, rows, cells)
-    if column.change is not None and column.interval is None:
-        return _of_change(column, column.change, rows, cells)
-    pairs = zip(rows, cells, strict=True)
-    return ColumnRanking(column.better, [_of_figures(column, c) if _compressed(r) else None for r, c in pairs])
+    change = column if Group.CHANGE in column.groups else column.change if column.interval is None else None
+    intervals = [_of_figures(column, cell) if change is None else _of_change(change, cell) for cell in cells]
+    pairs = zip(rows, intervals, strict=True)
+    return ColumnRanking(column.better, [None if row.baseline or row.whole else interval for row, interval in pairs])
 
 
-def _of_change(column: Column, change: Column, rows: Sequence[Row], cells: Sequence[CellSummary]) -> ColumnRanking:
-    intervals: list[Interval | None] = []
-    for row, cell in zip(rows, cells, strict=True):
-        if not _compressed(row) or change.key not in cell.change:
-            intervals.append(None)
-            continue
-        ends = change.interval or (change.key, change.key)
-        low, high = (cell.change.get(end, cell.change[change.key]) for end in ends)
-        intervals.append(Interval(low, high, low < high and DUMMY not in cell.marks))
-    return ColumnRanking(column.better, intervals)
+def _of_change(change: Column, cell: CellSummary) -> Interval | None:
+    if change.key not in cell.change:
+        return None
+    ends = change.interval or (change.key, change.key)
+    low, high = (cell.change.get(end, cell.change[change.key]) for end in ends)
+    return Interval(low, high, low < high and DUMMY not in cell.marks)
 
 
 def of_size(column: Column, rows: Sequence[Row]) -> ColumnRanking:
@@ -97,10 +91,6 @@ def of_size(column: Column, rows: Sequence[Row]) -> ColumnRanking:
     values = [row.size(column.key) for row in rows]
     exact = Group.SIZE in column.groups
     return ColumnRanking(column.better, [None if v is None else Interval(v, v, exact) for v in values])
-
-
-def _compressed(row: Row) -> bool:
-    return not (row.baseline or row.whole)
 
 
 def _of_figures(column: Column, cell: CellSummary) -> Interval | None:
@@ -113,8 +103,7 @@ def _of_figures(column: Column, cell: CellSummary) -> Interval | None:
 
 
 def _doubtful(column: Column, cell: CellSummary) -> bool:
-    marks = {mark.partition(":")[0] for mark in cell.marks}
     if column.interval is not None:
-        return DUMMY in marks
+        return DUMMY in cell.marks
     own = {ENERGY} if column.key.startswith("energy_") else {NVML} if column.key == "peak_memory_bytes" else set()
-    return bool(marks & (_DOUBTFUL | own))
+    return not (_DOUBTFUL | own).isdisjoint(mark.partition(":")[0] for mark in cell.marks)

@@ -1,4 +1,4 @@
-"""The table without a shape: rows of device, suite, model, recipe, engine; an entry per task and load."""
+"""A table before it is laid out: rows of device, suite, model, recipe, engine; an entry per task and load."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ LEGEND = {**MARKS, OTHER_ENGINE: "the change is against the baseline on another 
 
 @dataclass(frozen=True)
 class CellSummary:
-    """What one row has for one task or workload. `rounds` counts those the figures come from.
+    """What one row has for one task or workload; `rounds` counts those that ran.
 
-    `missing` was asked for and has not run; `unplanned` was never asked for. `change` is against the
-    baseline: of a task a fraction and its interval, as its `compare` gives them; of a load how many times as
-    fast its steps are. `figures`: metric -> spread over rounds, SI units. `metric`: which one the score is,
-    where a task has several. `curve`: the figures at each level of a sweep or a search, in ascending order.
-    `note`: what a reader must know of the load. `words`: what is known of it and is no number, by name.
-    `sizes`: batch, prompt tokens and new tokens of an offline load. `kind`: of a task, its plugin.
+    A `missing` cell is planned and has not run, an `unplanned` one is not part of the suite. `figures`: metric ->
+    spread over rounds, SI units. `change`: against the baseline, of a task as its comparison returns it, of a load
+    the speedup of its steps. `metric`: the name of the score if the task has several. `curve`: the levels of a
+    sweep or a search, ascending. `note`: a caveat for the reader. `words`: text values by name. `sizes`: batch,
+    prompt tokens and new tokens of an offline load. `kind`: the plugin of a task.
     """
 
     status: Literal["ok", "failed", "unsupported", "missing", "unplanned"]
@@ -42,7 +41,7 @@ class CellSummary:
 
 @dataclass(frozen=True)
 class Point:
-    """One level of a sweep or a search (requests in flight, or per second), and what was measured there."""
+    """One level of a sweep or a search (requests in flight, or per second), and its figures."""
 
     level: float
     figures: Mapping[str, Spread]
@@ -52,7 +51,7 @@ class Point:
 class Row:
     """`tasks` and `workloads` have an entry for each of the table's titles.
 
-    `made_s`: what all steps of the artifact took; 0 is not known. `whole`: its weights are the model's own.
+    `made_s`: the time of all steps of the artifact, 0 if unknown. `whole`: its weights are not quantized.
     """
 
     device: str
@@ -68,9 +67,9 @@ class Row:
     whole: bool = False
 
     def size(self, key: str) -> float | None:
-        """A figure of the artifact itself, where it is known."""
-        found = self.made_s if key == "made_s" else getattr(self.audit, key, None)
-        return None if found is None or (key == "made_s" and not found) else float(found)
+        """A figure of the artifact itself, None if unknown."""
+        value = (self.made_s or None) if key == "made_s" else getattr(self.audit, key, None)
+        return None if value is None else float(value)
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Table:
 class Section:
     """A part of a page: `heads` and the cells of each line, as text; the first two columns are names.
 
-    `below`: more of the section before it, as its memory. `best`: line and column of what is set in bold.
+    `below`: continues the section before it, e.g. with its memory. `best`: line and column of each bold cell.
     """
 
     title: str

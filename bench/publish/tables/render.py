@@ -20,7 +20,7 @@ from bench.contract.columns import Group
 from bench.contract.errors import UserError
 from bench.publish.tables.columns import CEILING, MORE, SIZE, group, task_columns
 from bench.publish.tables.model import LEGEND, CellSummary, Row, Section, Table
-from bench.publish.tables.sections import NAMES, Notes, Page, columns, load_columns, pages, summary
+from bench.publish.tables.sections import NAMES, Notes, columns, load_columns, pages, summary
 
 Format = Literal["terminal", "md", "csv", "json"]
 # A task's metrics with their spread over rounds, its single values, whether it has several metrics.
@@ -55,11 +55,11 @@ def terminal(table: Table, width: int, *, bold: bool = False) -> str:
     """Plain text of at most `width` columns; wide cells break at spaces. `bold` sets the best cells in bold."""
     notes, cut = Notes(), False
     parts: list[str] = []
-    for page in pages(table, notes):
-        sections = _joined(page, width)
-        fitted = [fitting(section, width) for section in sections]
-        cut = cut or fitted != [*sections]
-        parts += [wrapped([page.title], width), "\n", text(fitted, width, bold=bold)]
+    for title, sections in pages(table, notes):
+        joined = _joined(sections, width)
+        fitted = [fitting(section, width) for section in joined]
+        cut = cut or fitted != joined
+        parts += [wrapped([title], width), "\n", text(fitted, width, bold=bold)]
     return "".join([*parts, wrapped([summary(table), *notes.lines(bold=bold), *([_CUT] if cut else [])], width)])
 
 
@@ -80,9 +80,9 @@ def markdown(table: Table) -> str:
     """A heading for each device and model, a pipe table for each section; outside text is escaped."""
     notes = Notes()
     lines: list[str] = []
-    for page in pages(table, notes):
-        lines += [f"### {escaped(page.title)}", ""]
-        for section in page.sections:
+    for title, sections in pages(table, notes):
+        lines += [f"### {escaped(title)}", ""]
+        for section in sections:
             lines += [f"**{escaped(section.title)}**", "", *piped(section), ""]
     ends = [escaped(line) for line in (summary(table), *notes.lines(bold=True))]
     return "\n".join(lines) + "\n" + "  \n".join(ends) + "\n"
@@ -167,18 +167,16 @@ def _is_text(column: int, head: str) -> bool:
     return column < NAMES or head in _WORDS
 
 
-def _joined(page: Page, width: int) -> Sequence[Section]:
+def _joined(sections: list[Section], width: int) -> list[Section]:
     """Quality and the only workload next to each other if the terminal is wide enough."""
-    first = [section for section in page.sections if not section.below]
+    first = [section for section in sections if not section.below]
     if len(first) != 2 or len(first[0].lines) != len(first[1].lines):
-        return page.sections
+        return sections
     one, two = first
     lines = tuple((*a, *b[NAMES:]) for a, b in zip(one.lines, two.lines, strict=True))
     best = one.best | {(line, len(one.heads) + column - NAMES) for line, column in two.best}
-    heads = (*one.heads, *two.heads[NAMES:])
-    both = Section(f"{one.title}; {two.title}", heads, lines, best=best)
-    rest = [section for section in page.sections if section.below]
-    return (both, *rest) if _needed(both) <= width else page.sections
+    both = Section(f"{one.title}; {two.title}", (*one.heads, *two.heads[NAMES:]), lines, best=best)
+    return [both, *(section for section in sections if section.below)] if _needed(both) <= width else sections
 
 
 def _needed(section: Section, *, broken: bool = False) -> int:

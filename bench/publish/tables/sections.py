@@ -20,6 +20,7 @@ from bench.publish.tables.columns import (
     SIZE,
     format_change,
     format_interval,
+    format_value,
     group,
     number,
     task_columns,
@@ -66,22 +67,14 @@ class Notes:
         return [*footnotes, *legend, *self.sentences, *([highlight.LEGEND] if bold and self.bold else [])]
 
 
-@dataclass(frozen=True)
-class Page:
-    """One device, suite and model."""
-
-    title: str
-    sections: tuple[Section, ...]
-
-
-def pages(table: Table, notes: Notes) -> list[Page]:
-    """Every page; `notes` collects what its cells refer to, numbered through all of them."""
+def pages(table: Table, notes: Notes) -> list[tuple[str, list[Section]]]:
+    """Title and sections of each device, suite and model; `notes` collects what their cells refer to."""
     notes.add(*table.notes)
     result = []
     for names, rows in groupby(table.rows, key=lambda r: (r.device, r.suite, r.model)):
         sections = _page(list(rows), table, notes)
         notes.bold = notes.bold or any(section.best for section in sections)
-        result.append(Page(" / ".join(filter(None, names)), tuple(sections)))
+        result.append((" / ".join(filter(None, names)), sections))
     return result
 
 
@@ -112,14 +105,10 @@ def columns(rows: Sequence[Row], title: str) -> tuple[Column, ...]:
     """A task's columns: its metrics that were measured, and their changes; one for its state while there are none."""
     cells = [row.tasks[title] for row in rows]
     measured = {key for cell in cells for key in cell.figures}
-    declared = [c for c in task_columns(next((cell.kind for cell in cells if cell.kind), "")) if _is_shown(c)]
-    metrics = [c for c in declared if c.key in measured]
-    changes = [c for c in declared if Group.CHANGE in c.groups]
+    declared = task_columns(next((cell.kind for cell in cells if cell.kind), ""))
+    metrics = [c for c in declared if c.key in measured and Group.CSV_ONLY not in c.groups]
+    changes = [c for c in declared if Group.CHANGE in c.groups and Group.CSV_ONLY not in c.groups]
     return (*metrics, *changes) if metrics else (Column("", "{title}"),)
-
-
-def _is_shown(column: Column) -> bool:
-    return Group.CSV_ONLY not in column.groups
 
 
 def load_columns(cells: Sequence[CellSummary]) -> tuple[Column, ...]:
@@ -135,10 +124,8 @@ def _floor(rows: Sequence[Row], title: str, column: Column) -> str:
     scored = [(row, row.tasks[title].figures) for row in rows if column.floor in row.tasks[title].figures]
     if not scored:
         return ""
-    parts = [f"{number(scored[0][1][column.floor].median, 2)} stored"]
-    parts += [
-        f"{row.recipe} on {row.engine} {number(figures[column.key].median, 2)}" for row, figures in scored if row.whole
-    ]
+    whole = [(f"{row.recipe} on {row.engine}", figures[column.key].median) for row, figures in scored if row.whole]
+    parts = [f"{number(scored[0][1][column.floor].median, 2)} stored", *(f"{n} {number(v, 2)}" for n, v in whole)]
     return f"noise floor of {column.word} {task_name(title)}, {column.text_unit} per token: {'; '.join(parts)}"
 
 
@@ -156,16 +143,15 @@ def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section
         cells = [row.tasks[title] for row in rows]
         rankings += [highlight.of_task(c, rows, cells) for c in its]
     above = ", ".join(f"{shown[t][0].word} over {task_name(t)}" for t in alone)
-    lines = [
-        [*(size(row, c) for c in sizes), *(text for t, its in shown.items() for text in _task(row, t, its, notes))]
-        for row in rows
-    ]
+    lines = [[size(row, c) for c in sizes] for row in rows]
+    for line, row in zip(lines, rows, strict=True):
+        line += [text for t, its in shown.items() for text in _texts(its, row.tasks[t], notes, row)]
     title = f"size and quality{f': {above}' if above else ''}" if tasks else "size"
     return _section(title, heads, rows, lines, [[row.tasks[t] for t in tasks] for row in rows], notes, rankings)
 
 
 def _accuracy(rows: Sequence[Row], title: str, notes: Notes) -> Section:
-    """A score on items, with what the same items say of its change against the baseline."""
+    """A score on items, and its change against the baseline paired over the same items."""
     rows = [row for row in rows if row.tasks[title].status != "unplanned"]
     column = columns(rows, title)[0]
     cells = [row.tasks[title] for row in rows]
@@ -183,28 +169,25 @@ def _accuracy(rows: Sequence[Row], title: str, notes: Notes) -> Section:
 def _score(row: Row, cell: CellSummary, column: Column, notes: Notes) -> list[str]:
     if cell.status != "ok":
         return [void(cell, notes, first=not i) for i in range(5)]
-    texts = [format_interval(column, cell.figures)]
+    texts = _texts((column, SCORE_CHANGE), cell, notes, row)
     if row.baseline:
-        return [*texts, "baseline", DASH, DASH, DASH]
-    texts.append(starred(format_change(SCORE_CHANGE, cell), cell, notes))
-    texts.append(format_recovery(cell.change))
-    if TESTED not in cell.change:
-        return [*texts, DASH, DASH]
-    lost, won = (f"{cell.change[f'flips_{way}']:.0f}" for way in ("worse", "better"))
-    return [*texts, f"{lost} / {won}", number(cell.change[ADJUSTED], 2)]
+        return [*texts, DASH, DASH, DASH]
+    test = [DASH, DASH]
+    if TESTED in cell.change:
+        flips = "{flips_worse:.0f} / {flips_better:.0f}".format_map(cell.change)
+        test = [flips, number(cell.change[ADJUSTED], 2)]
+    return [*texts, format_recovery(cell.change), *test]
 
 
 def format_recovery(changes: Mapping[str, float]) -> str:
-    """With one digit more than other figures: 99.1 and 99.9 are told apart by it."""
-    if RECOVERY.key not in changes:
-        return DASH
-    return number(changes[RECOVERY.key] * RECOVERY.scale, RECOVERY.digits + 1)
+    """With one digit more than other figures, to distinguish 99.91 from 99.99."""
+    return format_value(RECOVERY, changes.get(RECOVERY.key), RECOVERY.digits + 1)
 
 
 def _serving(rows: Sequence[Row], title: str, notes: Notes) -> Section:
     cells = [row.workloads[title] for row in rows]
     shown = load_columns(cells)
-    lines = [_figures(shown, cell, notes) for cell in cells]
+    lines = [_texts(shown, cell, notes, row) for row, cell in zip(rows, cells, strict=True)]
     rankings = [highlight.of_load(c, cells) for c in shown]
     return _section(title, [c.heading() for c in shown], rows, lines, [[cell] for cell in cells], notes, rankings)
 
@@ -220,7 +203,7 @@ def _more(rows: Sequence[Row], title: str, notes: Notes) -> list[Section]:
         if measured:
             heads = ("recipe", "engine", *(c.heading() for c in shown))
             lines = tuple((row.recipe, row.engine, *line) for row, line in zip(measured, texts, strict=True))
-            best = _best([highlight.of_load(c, cells) for c in shown], texts)
+            best = highlight.best_cells([highlight.of_load(c, cells) for c in shown], texts, NAMES)
             sections.append(Section(f"{title}: {name}", heads, lines, below=True, best=best))
         sources = (cell.words.get(CEILING, "") for cell in cells)
         notes.add(*(_CEILINGS.format(source) for source in sources if source))
@@ -229,11 +212,9 @@ def _more(rows: Sequence[Row], title: str, notes: Notes) -> list[Section]:
 
 def format_cell(column: Column, cell: CellSummary, notes: Notes) -> str:
     """A figure, a text, or a change against the baseline, with a star where that ran on another engine."""
-    if column.key in cell.words:
-        return cell.words[column.key]
-    if column.key not in cell.change:
-        return format_interval(column, cell.figures)
-    return starred(number(cell.change[column.key] * column.scale, column.digits), cell, notes)
+    if column.key in cell.change and column.key not in cell.words:
+        return starred(format_value(column, cell.change[column.key]), cell, notes)
+    return cell.words.get(column.key) or format_interval(column, cell.figures)
 
 
 def starred(text: str, cell: CellSummary, notes: Notes) -> str:
@@ -265,57 +246,44 @@ def _section(
     notes: Notes,
     rankings: Sequence[highlight.ColumnRanking],
 ) -> Section:
-    """Names before, marks after where there are any; n in the title, or in a column where lines differ."""
+    """Adds the names in front, the marks behind if any; n in the title, or in a column where lines differ."""
     counts = [list(dict.fromkeys(str(c.rounds) for c in its if c.rounds)) for its in cells]
     marks = [marked(its, notes) for its in cells]
-    extra = []
-    if len(different := {n for line in counts for n in line}) == 1:
+    different = {n for line in counts for n in line}
+    extra: dict[str, list[str]] = {}
+    if len(different) == 1:
         title = f"{title} (n={different.pop()})"
     elif different:
-        extra.append(["n", *("/".join(line) or DASH for line in counts)])
+        extra["n"] = ["/".join(line) or DASH for line in counts]
     if any(marks):
-        extra.append(["marks", *marks])
-    body = [[row.recipe, row.engine, *line] for row, line in zip(rows, lines, strict=True)]
-    full = [["recipe", "engine", *heads], *body]
-    for column in extra:
-        full = [[*line, text] for line, text in zip(full, column, strict=True)]
-    return Section(title, tuple(full[0]), tuple(map(tuple, full[1:])), best=_best(rankings, lines))
-
-
-def _best(rankings: Sequence[highlight.ColumnRanking], lines: Sequence[Sequence[str]]) -> frozenset[tuple[int, int]]:
-    """The best cells among the lines without names, by their column with names."""
-    return frozenset((line, column + NAMES) for line, column in highlight.best_cells(rankings, lines))
+        extra["marks"] = marks
+    body: list[tuple[str, ...]] = [(row.recipe, row.engine, *line) for row, line in zip(rows, lines, strict=True)]
+    body = [(*line, *ends) for line, *ends in zip(body, *extra.values(), strict=True)]
+    best = highlight.best_cells(rankings, lines, NAMES)
+    return Section(title, ("recipe", "engine", *heads, *extra), tuple(body), best=best)
 
 
 def size(row: Row, column: Column) -> str:
-    """A figure of the artifact; a model that nobody pruned has none of its weights at zero to speak of."""
+    """A figure of the artifact; the few zeros of a model that nobody pruned count as none."""
     value = row.size(column.key)
-    if value is not None and column in MORE_SIZE and value < _SHOWN:
-        value = 0.0
-    return DASH if value is None else number(value * column.scale, column.digits)
+    return format_value(column, 0.0 if value is not None and column in MORE_SIZE and value < _SHOWN else value)
 
 
-def _task(row: Row, title: str, shown: Sequence[Column], notes: Notes) -> list[str]:
-    """A task's metrics and their changes against the baseline."""
-    cell = row.tasks[title]
-    metrics = [c for c in shown if Group.CHANGE not in c.groups]
-    texts = _figures(metrics, cell, notes)
-    for change in (c for c in shown if Group.CHANGE in c.groups):
-        if cell.status != "ok":
-            texts.append(void(cell, notes, first=False))
-        else:
-            texts.append("baseline" if row.baseline else starred(format_change(change, cell), cell, notes))
-    return texts
-
-
-def _figures(shown: Sequence[Column], cell: CellSummary, notes: Notes) -> list[str]:
+def _texts(shown: Sequence[Column], cell: CellSummary, notes: Notes, row: Row) -> list[str]:
+    """A cell's metrics and their changes against the baseline."""
     if cell.status != "ok":
         return [void(cell, notes, first=not i) for i in range(len(shown))]
-    return [format_interval(c, cell.figures) for c in shown]
+    changes = {c for c in shown if Group.CHANGE in c.groups}
+    return [
+        format_interval(c, cell.figures)
+        if c not in changes
+        else ("baseline" if row.baseline else starred(format_change(c, cell), cell, notes))
+        for c in shown
+    ]
 
 
 def void(cell: CellSummary, notes: Notes, *, first: bool) -> str:
-    """In place of a figure: the word in the first cell, its footnote in the others. Never a blank."""
+    """In place of a figure: the status in the first cell, its footnote in the others. Never a blank."""
     if cell.status == "unplanned":
         return DASH
     if cell.status == "missing":
@@ -324,7 +292,7 @@ def void(cell: CellSummary, notes: Notes, *, first: bool) -> str:
 
 
 def marked(cells: Sequence[CellSummary], notes: Notes) -> str:
-    """Marks by name, without the metric: the spread beside a figure shows it, JSON names it."""
+    """Marks by name, without the metric, which the spread shows and JSON names."""
     names = dict.fromkeys(mark.partition(":")[0] for cell in cells for mark in cell.marks)
     marks = [name for name in names if name != OTHER_ENGINE]  # which a star stands for
     for mark in marks:
