@@ -21,6 +21,7 @@ from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.engines._batch import check_context
 from bench.engines._logits import rows_per_block
+from bench.engines._receipts import counts, shares
 from bench.formats import folder as model_folder
 
 ENV = "openvino"
@@ -111,17 +112,16 @@ class _Session(Session):
             self._start("generate")
         nodes = [node.get_rt_info() for node in self.compiled.get_runtime_model().get_ops()]
         kinds = [_rt_info(node, "layerType") for node in nodes]
-        products = Counter(
+        products = counts(
             f"{_rt_info(node, 'primitiveType')} on {_rt_info(node, 'runtimePrecision')}"
             for node, kind in zip(nodes, kinds, strict=True)
             if kind == "FullyConnected"
         )
-        weights = _weight_bytes(self.model)
         cache = {self._property(f"{tensor}_CACHE_PRECISION") for tensor in ("KEY", "VALUE")}
         return {
-            "kernel": ", ".join(f"{kind} x{count}" for kind, count in products.most_common()),
+            "kernel": products,
             "attention": f"ScaledDotProductAttention x{kinds.count('ScaledDotProductAttention')}",
-            "weight_dtype": ", ".join(f"{k} {v / weights.total():.0%}" for k, v in weights.most_common()),
+            "weight_dtype": shares(_weight_bytes(self.model)),
             "compute_dtype": self._property("INFERENCE_PRECISION_HINT"),
             "kv_dtype": ", ".join(sorted(cache)),
             "dynamic_quantization_group": self._property("DYNAMIC_QUANTIZATION_GROUP_SIZE"),

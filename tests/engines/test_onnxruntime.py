@@ -93,8 +93,8 @@ def test_the_size_of_the_thread_pool_is_read_from_the_log() -> None:
     """The library's own words; 0, and not what was asked for, where it does not say."""
     said = "[I:onnxruntime] intra_op_param:OrtThreadPoolParams { thread_pool_size: 3 auto_set_affinity: 0 }"
 
-    assert receipts.Log(said).threads == 3
-    assert receipts.Log("nothing").threads == 0
+    assert receipts.pool_threads(said) == 3
+    assert receipts.pool_threads("nothing") == 0
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Session
 from bench.engines._batch import check_context
+from bench.engines._choices import longest
 from bench.engines._loading import load_error
 from bench.engines._logits import rows_per_block
 from bench.engines.hf import receipts, scoring, torchao
@@ -58,7 +59,7 @@ class HfSession(Session):
 
     def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
         """In batches, each context fed once."""
-        check_context(max((len(q.context) + len(c) - 1 for q in questions for c in q.choices), default=0), self.context)
+        check_context(longest(questions), self.context)
         self.choice_scorer = scoring.ChoiceScorer(self.model, self.device)
         return self.choice_scorer.scores(questions)
 
@@ -76,14 +77,14 @@ class HfSession(Session):
         return {
             "architecture": type(self.model).__name__,
             "kernel": receipts.kernels(linears),
-            "weight_dtype": receipts.shares([(t.dtype, t.nbytes) for t in receipts.tensors(self.model)]),
+            "weight_dtype": receipts.dtype_shares((t.dtype, t.nbytes) for t in receipts.tensors(self.model)),
             "compute_dtype": receipts.compute_dtypes(self.model, linears),
             **({"activations": activations} if activations else {}),
             **receipts.product_dtype(linears, activations),
             "attention": str(self.model.config._attn_implementation),  # noqa: SLF001  (the only place that tells)
             "cache": self.options.cache,
             "decode": "compiled" if hasattr(self.model, "_compiled_call") else "eager",
-            "kv_dtype": receipts.shares(self.kv_cache) or "none yet",
+            "kv_dtype": receipts.dtype_shares(self.kv_cache) or "none yet",
             **({"choices": self.choice_scorer.receipt} if self.choice_scorer else {}),
             "threads": str(torch.get_num_threads()),
             "device": self.device if self._on_cpu() else f"{self.device} {torch.cuda.get_device_name(self.device)}",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from bench.contract.errors import UserError
+from bench.engines._receipts import counts, dtype_name
 from bench.engines.hf import receipts
 
 _STATIC = ("act_quant_scale", "act_quant_zero_point")
@@ -42,7 +42,7 @@ def check_dtype(model: Any) -> None:
     compute = model.get_input_embeddings().weight.dtype
     for tensor in model.parameters():
         if receipts.is_composed(tensor) and tensor.dtype != compute:
-            stored, dtype = receipts.dtype_name(tensor.dtype), receipts.dtype_name(compute)
+            stored, dtype = dtype_name(tensor.dtype), dtype_name(compute)
             raise UserError(
                 f"this torchao artifact computes in {stored} only, not in {dtype}: set the engine's dtype to "
                 f"{stored}, or the method's to {dtype}"
@@ -51,9 +51,8 @@ def check_dtype(model: Any) -> None:
 
 def activations(modules: Sequence[Any]) -> str:
     """'int8 per token, dynamic x35': how the layers that quantize their inputs do it; '' where none does."""
-    counts = Counter(_activation(module.weight) for module in modules if hasattr(module, "weight"))
-    del counts[""]
-    return ", ".join(f"{scheme} x{n}" for scheme, n in counts.most_common())
+    schemes = (_activation(module.weight) for module in modules if hasattr(module, "weight"))
+    return counts(scheme for scheme in schemes if scheme)
 
 
 def _activation(weight: Any) -> str:
@@ -63,7 +62,7 @@ def _activation(weight: Any) -> str:
     arguments = getattr(weight, "act_quant_kwargs", None)
     if arguments is None:
         return ""
-    kind = receipts.dtype_name(getattr(arguments, "float8_dtype", "int8"))
+    kind = dtype_name(getattr(arguments, "float8_dtype", "int8"))
     unit = {"PerRow": "token", "PerTensor": "layer"}.get(type(arguments.granularity).__name__, "block")
     is_static = getattr(weight, "act_quant_scale", None) is not None
     return f"{kind} per {unit}, {'static' if is_static else 'dynamic'}"

@@ -13,6 +13,7 @@ from typing import Any
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, LogitBlock, Question, Session
 from bench.engines._batch import check_context
+from bench.engines._choices import longest
 from bench.engines._logits import rows_per_block
 from bench.engines.llamacpp import receipts
 from bench.engines.llamacpp.choices import ChoiceScorer
@@ -55,8 +56,7 @@ class LlamaSession(Session):
 
         Where a model keeps a state instead of keys and values, a context cannot be shared, and is not.
         """
-        longest = max((len(q.context) + len(c) - 1 for q in questions for c in q.choices), default=0)
-        check_context(longest, self.options.context or self.trained_context)
+        check_context(longest(questions), self.options.context or self.trained_context)
         has_state = self.lib.llama_model_is_recurrent(self.model) or self.lib.llama_model_is_hybrid(self.model)
         self.close()
         self.log.text = self.load_log

@@ -52,7 +52,7 @@ def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Ite
             if file.name != CONFIG:
                 (Path(scratch) / file.name).symlink_to(file.resolve())
         (Path(scratch) / CONFIG).write_text(json.dumps(config))
-        model, log = load(Path(scratch), folder, device)
+        model, threads = load(Path(scratch), folder, device)
         weights = receipts.stored_weights(folder / config["model"]["decoder"]["filename"])
         provider = _PROVIDERS[options.provider_on(device)]
-        yield OnnxSession(model, config, device, log.threads, provider, weights)
+        yield OnnxSession(model, config, device, threads, provider, weights)

@@ -1,0 +1,65 @@
+"""Receipts in words, for engines: counts and shares, and what a library says of itself in its log."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from re import Pattern
+from typing import Any
+
+_GIB = 1 << 30
+
+
+def counts(names: Iterable[str]) -> str:
+    """'Linear4bit x35, Linear x1'."""
+    return ", ".join(f"{name} x{count}" for name, count in Counter(names).most_common())
+
+
+def shares(sizes: Counter[str], *, least: int = 0) -> str:
+    """'int32 74%, float32 26%' by bytes, those of fewer than `least` thousandths left out."""
+    total = sizes.total()
+    return ", ".join(f"{k} {size / total:.0%}" for k, size in sizes.most_common() if size * 1000 >= least * total)
+
+
+def dtype_name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def last_matches(patterns: Mapping[str, Pattern[str]], log: str) -> dict[str, str]:
+    """The group of each pattern where it matched last, by the pattern's name; without those that match nowhere."""
+    return {name: groups[-1] for name, pattern in patterns.items() if (groups := pattern.findall(log))}
+
+
+def gib_sizes(patterns: Mapping[str, Pattern[str]], log: str) -> dict[str, int]:
+    """Bytes, of patterns whose group is a number of GiB."""
+    return {name: int(float(gib) * _GIB) for name, gib in last_matches(patterns, log).items()}
+
+
+@contextmanager
+def captured_output(*descriptors: int, quiet: Pattern[str] | None = None) -> Iterator[list[str]]:
+    """What native code and child processes write to 1 or 2 meanwhile: one text, in the list once it is over.
+
+    Then it is written to stderr, but for the lines that `quiet` matches.
+    """
+    log: list[str] = []
+    sys.stdout.flush()
+    sys.stderr.flush()
+    originals = [os.dup(descriptor) for descriptor in descriptors]
+    with tempfile.TemporaryFile() as file:
+        try:
+            for descriptor in descriptors:
+                os.dup2(file.fileno(), descriptor)
+            yield log
+        finally:
+            sys.stdout.flush()
+            for descriptor, original in zip(descriptors, originals, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
+            file.seek(0)
+            log.append(file.read().decode(errors="replace"))
+            lines = log[0].splitlines(keepends=True)
+            sys.stderr.writelines(line for line in lines if not (quiet and quiet.search(line)))
