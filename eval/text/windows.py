@@ -34,13 +34,17 @@ _ROWS = 64  # of logits in one piece: a few hundred KiB to a few MiB, which fit 
 
 @dataclass(frozen=True)
 class Scope:
-    """What is scored. `stride` 0 means `context`; `tokens` 0 the whole text, else its first tokens only."""
+    """Of every task over a text: what is scored of it. `tokens` 0 means the whole text, else its first tokens only."""
 
-    corpus: str
-    convention: Convention
-    context: int
-    stride: int = 0
+    corpus: str = "stdlib"
+    context: int = 512
     tokens: int = 0
+    convention: Convention = "hf"
+
+    @property
+    def stride(self) -> int:
+        """Tokens between the starts of two windows; 0 means `context`."""
+        return 0
 
     @property
     def title(self) -> str:
