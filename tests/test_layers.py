@@ -43,7 +43,6 @@ _SHARED: dict[str, tuple[str, ...]] = {
         "bench.formats.gguf_reader",
         "bench.engines._batch",
         "bench.engines._choices",
-        "bench.engines._loading",
         "bench.engines._logits",
         "bench.engines._receipts",
     ),

@@ -1,4 +1,4 @@
-"""Receipts in words, for engines: counts and shares, and what a library says of itself in its log."""
+"""What libraries say, for engines: receipts in words, logs, and why a load failed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from re import Pattern
 from typing import Any
+
+from bench.contract.errors import UserError
 
 _GIB = 1 << 30
 
@@ -37,6 +40,17 @@ def last_matches(patterns: Mapping[str, Pattern[str]], log: str) -> dict[str, st
 def gib_sizes(patterns: Mapping[str, Pattern[str]], log: str) -> dict[str, int]:
     """Bytes, of patterns whose group is a number of GiB."""
     return {name: int(float(gib) * _GIB) for name, gib in last_matches(patterns, log).items()}
+
+
+def load_error(library: str, error: Exception, *folders: Path) -> UserError:
+    """The first sentence of a library's error, without pydantic's headline and this machine's paths."""
+    text = str(error)
+    for folder in folders:
+        text = text.replace(str(folder), "its folder")
+    lines = [line.strip().removeprefix("Value error, ") for line in text.splitlines()]
+    lines = [line for line in lines if line and " validation error" not in line]
+    reason = (lines[0].split(". ")[0] if lines else type(error).__name__)[:200]
+    return UserError(f"{library} cannot load the artifact: {reason}")
 
 
 @contextmanager

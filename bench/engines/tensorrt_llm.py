@@ -25,9 +25,8 @@ from bench.contract.hooks import DecodeStep, LogitBlock, Server, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.engines._batch import check_context, check_kv_cache, check_sequences, decode_steps
-from bench.engines._loading import load_error
 from bench.engines._logits import blocks
-from bench.engines._receipts import captured_output, gib_sizes, last_matches
+from bench.engines._receipts import captured_output, gib_sizes, last_matches, load_error
 from bench.formats import folder as model_folder
 
 ENV = "tensorrt_llm"

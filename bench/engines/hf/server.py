@@ -10,7 +10,7 @@ from bench.contract.errors import UserError
 from bench.contract.hooks import Server
 from bench.contract.record import Artifact
 from bench.engines.hf import torchao
-from bench.engines.hf.options import Options
+from bench.engines.hf.session import Options
 from bench.formats import folder as model_folder
 
 STATIC_CACHE = "continuous batching has a cache of its own: turn it off, or leave cache dynamic"

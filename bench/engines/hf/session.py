@@ -6,18 +6,39 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Session
 from bench.engines._batch import check_context
 from bench.engines._choices import longest
-from bench.engines._loading import load_error
 from bench.engines._logits import rows_per_block
+from bench.engines._receipts import load_error
 from bench.engines.hf import receipts, scoring, torchao
-from bench.engines.hf.options import Options
 from bench.formats import folder as model_folder
+
+
+@dataclass(frozen=True)
+class Options:
+    """`dtype`: of activations and unquantized weights. `threads` 0: one per physical core.
+
+    Of the server alone: `continuous_batching` computes requests together over a paged cache, else one waits
+    for the other; auto is on unless `cache` is static. On a CPU it makes the same tokens. `kv_blocks`: that
+    cache's size in blocks of 256 tokens; 0 is 128 on a CPU, on a GPU what the memory leaves.
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    cache: Literal["dynamic", "static"] = "dynamic"
+    threads: int = 0
+    continuous_batching: Literal["auto", "on", "off"] = "auto"
+    kv_blocks: int = 0
+
+    def dtype_on(self, device: str) -> str:
+        """A CPU computes in float32 unless told otherwise."""
+        return "float32" if self.dtype == "auto" and device == "cpu" else self.dtype
 
 
 class HfSession(Session):

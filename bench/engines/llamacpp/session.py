@@ -7,8 +7,9 @@ import importlib.metadata
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, LogitBlock, Question, Session
@@ -19,7 +20,23 @@ from bench.engines.llamacpp import receipts
 from bench.engines.llamacpp.choices import ChoiceScorer
 from bench.engines.llamacpp.context import PAD, Context
 from bench.engines.llamacpp.log import Log
-from bench.engines.llamacpp.options import Options
+
+
+@dataclass(frozen=True)
+class Options:
+    """`n_gpu_layers` -1: every layer, on a CUDA device. `threads` 0: one per physical core.
+
+    `context`: tokens per sequence; 0: what the workload needs. `batch`, `ubatch`: the most tokens of one
+    call, and of one pass over the weights.
+    """
+
+    n_gpu_layers: int = -1
+    threads: int = 0
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    kv_dtype: Literal["f16", "f32", "q8_0"] = "f16"
+    context: int = 0
+    batch: int = 2048
+    ubatch: int = 512
 
 
 class LlamaSession(Session):

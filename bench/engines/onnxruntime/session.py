@@ -12,9 +12,8 @@ from typing import Any
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, LogitBlock, Question, Session
 from bench.engines._batch import check_context
-from bench.engines._loading import load_error
 from bench.engines._logits import LogSoftmax, rows_per_block
-from bench.engines._receipts import captured_output
+from bench.engines._receipts import captured_output, load_error
 from bench.engines.onnxruntime import receipts
 from bench.engines.onnxruntime.receipts import Node, StoredWeights
 

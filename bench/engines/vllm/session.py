@@ -11,7 +11,7 @@ from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Session
 from bench.engines._batch import check_context, check_kv_cache, check_sequences, decode_steps
 from bench.engines._choices import longest
-from bench.engines._loading import load_error
+from bench.engines._receipts import load_error
 from bench.engines.vllm import receipts, scoring
 from bench.engines.vllm.options import Options, engine_arguments
 
