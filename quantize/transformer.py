@@ -100,10 +100,7 @@ def watched(layers: Mapping[str, Any], watch: Callable[[str, Any], None]) -> Ite
 
 
 def block_by_block(model: Any, ids: Sequence[Sequence[int]], device: str) -> Iterator[tuple[str, Any, Any]]:
-    """Each layer's name, the layer, and a function that runs the calibration text through it.
-
-    A layer's input is what the layers before it compute after the caller has changed them.
-    """
+    """Each layer's name, the layer, and a run of the text through it, after what the caller changed before it."""
     import torch
 
     name, layers = blocks(model)

@@ -40,7 +40,6 @@ _SHARED: dict[str, tuple[str, ...]] = {
     "bench.engines": (
         "bench.contract",
         "bench.formats.folder",
-        "bench.formats.gguf_reader",
         "bench.engines._batch",
         "bench.engines._choices",
         "bench.engines._logits",

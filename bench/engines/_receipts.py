@@ -55,10 +55,7 @@ def load_error(library: str, error: Exception, *folders: Path) -> UserError:
 
 @contextmanager
 def captured_output(*descriptors: int, quiet: Pattern[str] | None = None) -> Iterator[list[str]]:
-    """What native code and child processes write to 1 or 2 meanwhile: one text, in the list once it is over.
-
-    Then it is written to stderr, but for the lines that `quiet` matches.
-    """
+    """What native code and children write to 1 or 2, in the list afterwards, and on stderr but for `quiet` lines."""
     log: list[str] = []
     sys.stdout.flush()
     sys.stderr.flush()

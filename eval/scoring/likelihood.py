@@ -1,8 +1,4 @@
-"""Choices scored and prompts continued by a session, as token ids.
-
-By a session's own `loglikelihood` and `generate_until`; without them by its logits, a choice at a time, and a
-prompt at a time.
-"""
+"""Choices scored and prompts continued by a session's own methods, or else from its logits, one at a time."""
 
 from __future__ import annotations
 
@@ -27,10 +23,7 @@ _STOP_TOKENS = 64  # the last tokens, decoded to look for a stop: longer than an
 
 
 def grouped(pairs: Iterable[tuple[list[int], list[int]]]) -> tuple[list[Any], list[tuple[int, int]]]:
-    """(context, continuation) pairs to [context, choices], and each pair's (question, choice) there.
-
-    Equal contexts become one question, and equal continuations one choice of it.
-    """
+    """(context, continuation) pairs as [context, choices], equal ones once; each pair's (question, choice) there."""
     numbers: dict[tuple[int, ...], int] = {}
     questions: list[tuple[list[int], dict[tuple[int, ...], int]]] = []
     positions = []

@@ -70,11 +70,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Cut:
-    """A text in windows.
-
-    `ids` are its tokens, `sha256` is that of the whole text, `overlap` the share of the scored text's
-    paragraphs that the artifact was calibrated on.
-    """
+    """A text in windows. `sha256`: of all of it; `overlap`: the share of it that the artifact was calibrated on."""
 
     ids: Sequence[int]
     sha256: str

@@ -1,7 +1,4 @@
-"""AutoAWQ 0.2.9 and AutoGPTQ 0.7.1, archived, each in its own environment: most AWQ and GPTQ checkpoints are by them.
-
-Source: github.com/casper-hansen/AutoAWQ, github.com/AutoGPTQ/AutoGPTQ.
-"""
+"""AutoAWQ 0.2.9 (github.com/casper-hansen/AutoAWQ), AutoGPTQ 0.7.1 (AutoGPTQ/AutoGPTQ): archived, in their own envs."""
 
 from __future__ import annotations
 
@@ -39,10 +36,7 @@ def gptq_unsupported(hardware: Hardware, *, act_group_aware: bool) -> str | None
 def awq(
     folder: Path, out: Path, device: str, calibration: Calibration, settings: Mapping[str, Any], batch_size: int
 ) -> Mapping[str, Any]:
-    """Quantize, save, and return what is worth recording. Computes in float32 on a CPU.
-
-    RuntimeError when the library did not use every calibration token.
-    """
+    """Quantize and save; facts to record. In float32 on a CPU. RuntimeError unless every calibration token was used."""
     import torch
     from awq import AutoAWQForCausalLM
 

@@ -1,7 +1,4 @@
-"""torchao for methods torchao and qat, which write the same kind of artifact: schemes, layers, saving.
-
-Source: github.com/pytorch/ao, at the version the hf environment pins.
-"""
+"""torchao (github.com/pytorch/ao) for methods torchao and qat, which write the same kind of artifact."""
 
 from __future__ import annotations
 

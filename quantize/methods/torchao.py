@@ -129,10 +129,7 @@ def _quantized(folder: Path, options: Options, device: str) -> tuple[Any, Any, C
 
 
 def _input_scales(model: Any, layers: Mapping[str, Any], text: Calibration, batch_size: int) -> dict[str, Any]:
-    """For each layer the scale at which its largest input is 127.
-
-    In as many dimensions as the inputs have: the library requires that of a static scale.
-    """
+    """The scale at which each layer's largest input is 127, in as many dimensions as the inputs, as is required."""
     import torch
 
     largest: dict[str, Any] = {}

@@ -11,10 +11,7 @@ from bench.engines._receipts import counts, dtype_name, shares
 
 
 def tensors(model: Any) -> Iterator[Any]:
-    """Each tensor of the model once, with the scales that bitsandbytes hangs on its weights.
-
-    A tensor subclass of torchao gives the tensors that it is composed of.
-    """
+    """Each tensor once, with the scales bitsandbytes hangs on weights, and those torchao's subclasses consist of."""
     import torch
 
     addresses: set[int] = set()

@@ -15,10 +15,7 @@ _STATIC = ("act_quant_scale", "act_quant_zero_point")
 
 @contextmanager
 def static_scales() -> Iterator[None]:
-    """Let Transformers load static activation scales.
-
-    It saves them, but its list of the parts of a stored weight (5.23) lacks them.
-    """
+    """Let Transformers (5.23) load static activation scales, which it saves but does not list among the parts."""
     from transformers.quantizers.quantizer_torchao import TorchAoHfQuantizer
 
     original = TorchAoHfQuantizer.serialized_names
@@ -35,10 +32,7 @@ def static_scales() -> Iterator[None]:
 
 
 def check_dtype(model: Any) -> None:
-    """UserError when quantized weights unpack to another type than activations have.
-
-    Some kernels would fail at the first token, others would compute in a mixture.
-    """
+    """UserError when weights unpack to another type than activations have: kernels would fail, or mix the two."""
     compute = model.get_input_embeddings().weight.dtype
     for tensor in model.parameters():
         if receipts.is_composed(tensor) and tensor.dtype != compute:

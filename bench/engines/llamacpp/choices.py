@@ -1,7 +1,4 @@
-"""Scores of choices in llama.cpp: each context is fed once for all its choices.
-
-Its tokens belong to the sequences of all its choices, in one unified KV cache, as in llama-perplexity.
-"""
+"""Scores of choices in llama.cpp: a context is fed once, to the sequences of all its choices in one KV cache."""
 
 from __future__ import annotations
 

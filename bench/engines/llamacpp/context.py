@@ -87,10 +87,7 @@ class Context:
         return self._rows(n).copy()
 
     def put(self, at: int, ids: Sequence[int], position: int, sequence: int, count: int) -> int:
-        """Write ids from `position` on, of `count` sequences from `sequence` on, into the batch from index `at`.
-
-        Returns the index after them.
-        """
+        """Write ids, from `position`, of `count` sequences from `sequence`, into the batch at `at`; the next index."""
         import numpy as np
 
         end = at + len(ids)

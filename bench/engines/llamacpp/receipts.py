@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.formats import gguf_reader
-
 _FLOAT = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+
+
+class _GgufInitParams(ctypes.Structure):
+    """`struct gguf_init_params`: without a context the tensors' data stay in the file."""
+
+    _fields_ = (("no_alloc", ctypes.c_bool), ("context", ctypes.c_void_p))
 
 
 def unread_bytes(lib: Any, model: Any, file: Path, memory: Mapping[str, int], *, on_gpu: bool) -> dict[str, int]:
@@ -18,10 +23,10 @@ def unread_bytes(lib: Any, model: Any, file: Path, memory: Mapping[str, int], *,
     """
     if on_gpu:
         return {"unread_bytes": 0}
-    tensors = gguf_reader.read(file).tensors
-    if "token_embd.weight" not in tensors:
+    sizes = _tensor_sizes(lib, file)
+    if "token_embd.weight" not in sizes:
         return {}
-    looked_up = tensors["token_embd.weight"].size if "output.weight" in tensors else 0
+    looked_up = sizes["token_embd.weight"] if "output.weight" in sizes else 0
     return {"unread_bytes": max(0, memory["weights_bytes"] - int(lib.llama_model_size(model)) + looked_up)}
 
 
@@ -39,3 +44,22 @@ def product_dtype(types: Iterable[str], system: str, *, on_gpu: bool) -> str:
     if on_gpu:
         return "float16_acc16" if "f16" in kinds else "tf32"
     return "float16" if "f16" in kinds and "FP16_VA = 1" in system else "float32"
+
+
+def _tensor_sizes(lib: Any, file: Path) -> dict[str, int]:
+    """Bytes of the embedding and of the head in the file, by ggml's own reader."""
+    native = lib._lib  # noqa: SLF001  (the binding lacks these)
+    native.gguf_init_from_file.restype = ctypes.c_void_p
+    native.gguf_init_from_file.argtypes = (ctypes.c_char_p, _GgufInitParams)
+    native.gguf_find_tensor.restype = ctypes.c_int64
+    native.gguf_find_tensor.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
+    native.gguf_get_tensor_size.restype = ctypes.c_size_t
+    native.gguf_get_tensor_size.argtypes = (ctypes.c_void_p, ctypes.c_int64)
+    native.gguf_free.argtypes = (ctypes.c_void_p,)
+    header = native.gguf_init_from_file(str(file).encode(), _GgufInitParams(no_alloc=True, context=None))
+    if not header:
+        return {}
+    indices = {name: native.gguf_find_tensor(header, name.encode()) for name in ("token_embd.weight", "output.weight")}
+    sizes = {name: int(native.gguf_get_tensor_size(header, i)) for name, i in indices.items() if i >= 0}
+    native.gguf_free(header)
+    return sizes

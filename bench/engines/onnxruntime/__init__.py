@@ -75,7 +75,7 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
 @contextmanager
 def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[OnnxSession]:  # noqa: A001
     """Load the model; UserError for files it cannot load, and for a GPU that this build cannot use."""
-    config = genai_config(folder, options, device)
+    config = _genai_config(folder, options, device)
     with tempfile.TemporaryDirectory() as scratch:
         for file in folder.iterdir():
             if file.name != _CONFIG:
@@ -87,7 +87,7 @@ def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Ite
         yield OnnxSession(model, config, device, threads, provider, weights)
 
 
-def genai_config(folder: Path, options: Options, device: str) -> dict[str, Any]:
+def _genai_config(folder: Path, options: Options, device: str) -> dict[str, Any]:
     """The model's genai_config.json as it is run here: greedy, without end tokens, on this provider."""
     try:
         config: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))

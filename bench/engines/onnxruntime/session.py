@@ -72,10 +72,7 @@ class OnnxSession(Session):
             yield index, scores
 
     def receipts(self) -> Mapping[str, str]:
-        """From the log of the load, the file, and the profile of a run of two tokens, made here.
-
-        UserError where a node ran on another provider than the one asked for.
-        """
+        """From the load's log, the file and a short run's profile; UserError where a node ran on another provider."""
         nodes = self._profile()
         receipts.check_provider(nodes, self.provider)
         profiled = receipts.of_nodes(nodes)

@@ -1,7 +1,4 @@
-"""The vllm engine's receipts, from the loaded model and from vLLM's log, the worker's or the server's.
-
-Attention, kernels, KV cache and compilation are in the log alone.
-"""
+"""The vllm engine's receipts: by the loaded model, and by vLLM's log, which alone has attention and kernels."""
 
 from __future__ import annotations
 

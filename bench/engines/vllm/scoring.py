@@ -22,10 +22,7 @@ _QUEUED = 1024  # requests the engine has at a time, of which it runs as many as
 
 
 def greedy_deltas(new_tokens: int) -> Any:
-    """SamplingParams of greedy decoding to exactly `new_tokens`, whose outputs are the tokens of each step.
-
-    No min_tokens: it forbids the end token where ignore_eos only goes on after it.
-    """
+    """Greedy decoding of `new_tokens`, each step's given out. No min_tokens: it would forbid the end token."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
