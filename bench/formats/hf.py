@@ -38,7 +38,7 @@ def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | No
     model = checkpoint.read(folder)
     linears = checkpoint.linears(model, {}, reference)
     counted = checkpoint.audit(name, model, linears, reference, quantized=False)
-    fractions = zero_fractions(folder, linears) if zeros else None
+    fractions = _zero_fractions(folder, linears) if zeros else None
     if fractions is None:
         return counted
     return replace(counted, zero_fraction=fractions[0], two_of_four_fraction=fractions[1])
@@ -49,7 +49,7 @@ def parameters(folder: Path) -> Parameters:
     return checkpoint.count_parameters(model, checkpoint.linear_shapes(model))
 
 
-def zero_fractions(folder: Path, layers: Iterable[str]) -> tuple[float, float] | None:
+def _zero_fractions(folder: Path, layers: Iterable[str]) -> tuple[float, float] | None:
     """Of the weights of these layers the fraction that is zero, and of their groups of four that half is.
 
     A group is four inputs next to each other, of which sparse tensor cores skip two (2:4, NVIDIA Ampere and
