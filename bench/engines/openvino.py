@@ -206,27 +206,24 @@ def _slice_last_position(model: Any) -> None:
         head.input(0).replace_source_output(hidden.output(0))
 
 
-def _weights(model: Any) -> list[Any]:
-    """The constants of a graph, without those that only give a shape or an index."""
+def _weights(model: Any) -> list[tuple[Any, str]]:
+    """The constants of a graph with their element types, without those that only give a shape or an index."""
     constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
-    return [node for node in constants if _element_type(node) not in _INDEX_TYPES]
-
-
-def _element_type(node: Any) -> str:
-    return str(node.get_element_type().get_type_name())
+    typed = [(node, str(node.get_element_type().get_type_name())) for node in constants]
+    return [(node, dtype) for node, dtype in typed if dtype not in _INDEX_TYPES]
 
 
 def _weight_bytes(model: Any) -> Counter[str]:
     """Bytes of weights by element type."""
     sizes: Counter[str] = Counter()
-    for node in _weights(model):
-        sizes[_element_type(node)] += node.get_byte_size()
+    for node, dtype in _weights(model):
+        sizes[dtype] += node.get_byte_size()
     return sizes
 
 
 def _unread_bytes(model: Any) -> int:
     """Bytes of the weights that only rows are taken of: an embedding that is not the head as well."""
-    return sum(node.get_byte_size() for node in _weights(model) if _users(node) == {"Gather"})
+    return sum(node.get_byte_size() for node, _ in _weights(model) if _users(node) == {"Gather"})
 
 
 def _users(node: Any) -> set[str]:

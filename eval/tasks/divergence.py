@@ -19,7 +19,7 @@ from bench.contract.columns import Column, Group, csv_only
 from bench.contract.errors import UserError
 from bench.contract.hooks import Session
 from eval.scoring import logprobs
-from eval.stats import bootstrap, paired
+from eval.stats import paired
 from eval.text import windows
 
 VERSION = 1
@@ -137,20 +137,16 @@ def compare_by_reference(facts: Mapping[str, Any], other: Mapping[str, Any]) -> 
     UserError where the two were not measured over the same text, or not against the same reference.
     """
     paired.require_same_items(facts, other, _SAME, ("window_kl", "window_top1"))
-    counts, change = facts["window_tokens"], {}
+    change = {}
     for name, unit, key in (("kl_change", "", "window_kl"), ("top1_change", "_fraction", "window_top1")):
-        changes = [a - b for a, b in zip(facts[key], other[key], strict=True)]
-        mean, half = paired.per_token(changes, counts)
-        change[f"{name}{unit}"] = mean
-        if len(counts) > 1:
-            change[f"{name}_low{unit}"], change[f"{name}_high{unit}"] = mean - half, mean + half
+        change |= {f"{name}{end}{unit}": value for end, value in paired.window_changes(facts, other, key).items()}
     return change
 
 
 def _mean(name: str, unit: str, sums: list[float], counts: list[int]) -> dict[str, float]:
     mean = {f"{name}{unit}": math.fsum(sums) / sum(counts)}
     if len(sums) > 1:
-        mean[f"{name}_low{unit}"], mean[f"{name}_high{unit}"] = bootstrap.interval(sums, counts)
+        mean[f"{name}_low{unit}"], mean[f"{name}_high{unit}"] = paired.ratio_interval(sums, counts)
     return mean
 
 

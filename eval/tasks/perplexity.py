@@ -77,13 +77,7 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
 
 
 def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
-    """The relative change of perplexity and, from two windows on, its 95 % interval (`paired.per_token`)."""
+    """The relative change of perplexity and, from two windows on, its 95 % interval (`paired.window_changes`)."""
     paired.require_same_items(facts, baseline, _SAME, ("window_nll",))
-    counts = facts["window_tokens"]
-    changes = [a - b for a, b in zip(facts["window_nll"], baseline["window_nll"], strict=True)]
-    mean, half = paired.per_token(changes, counts)
-    change = {"perplexity_change_fraction": math.expm1(mean)}
-    if len(counts) > 1:
-        change["perplexity_change_low_fraction"] = math.expm1(mean - half)
-        change["perplexity_change_high_fraction"] = math.expm1(mean + half)
-    return change
+    changes = paired.window_changes(facts, baseline, "window_nll")
+    return {f"perplexity_change{end}_fraction": math.expm1(change) for end, change in changes.items()}

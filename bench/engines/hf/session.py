@@ -108,7 +108,9 @@ class HfSession(Session):
             "kv_dtype": receipts.dtype_shares(self.kv_cache) or "none yet",
             **({"choices": self.choice_scorer.receipt} if self.choice_scorer else {}),
             "threads": str(torch.get_num_threads()),
-            "device": self.device if self._on_cpu() else f"{self.device} {torch.cuda.get_device_name(self.device)}",
+            "device": self.device
+            if self.device == "cpu"
+            else f"{self.device} {torch.cuda.get_device_name(self.device)}",
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
@@ -121,13 +123,10 @@ class HfSession(Session):
         sizes |= receipts.unread_bytes(self.model)
         if self.kv_cache:
             sizes["kv_bytes"] = sum(size for _, size in self.kv_cache)
-        if not self._on_cpu():
+        if self.device != "cpu":
             sizes["peak_bytes"] = torch.cuda.max_memory_allocated(self.device)
             sizes["reserved_bytes"] = torch.cuda.max_memory_reserved(self.device)
         return sizes
-
-    def _on_cpu(self) -> bool:
-        return self.device == "cpu"
 
     def _forward(self, ids: Sequence[int], cache: Any, *, cached: bool) -> tuple[Any, Any]:
         """float32 NumPy logits [len(ids), vocab] and the cache that now holds these ids too."""

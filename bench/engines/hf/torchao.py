@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,13 +60,3 @@ def _activation(weight: Any) -> str:
     unit = {"PerRow": "token", "PerTensor": "layer"}.get(type(arguments.granularity).__name__, "block")
     is_static = getattr(weight, "act_quant_scale", None) is not None
     return f"{kind} per {unit}, {'static' if is_static else 'dynamic'}"
-
-
-def check_servable(config: Mapping[str, Any], quantization: Mapping[str, Any], dtype: str) -> None:
-    """UserError for what `transformers serve` would load otherwise than `open`, by the artifact's config.json."""
-    kind = ((quantization.get("quant_type") or {}).get("default") or {}).get("_type", "")
-    if kind == "Int8StaticActivationInt8WeightConfig":
-        raise UserError("transformers serve cannot load static activation scales: measure this artifact offline")
-    stored = str(config.get("dtype") or config.get("torch_dtype") or dtype)
-    if dtype not in {"auto", stored}:
-        raise UserError(f"transformers serve computes this artifact in {stored} only, not in {dtype}")

@@ -93,7 +93,7 @@ def _prompt_outputs(engine: Any, prompts: Mapping[str, list[int]]) -> dict[str, 
 def _captured_logits(llm: Any) -> Iterator[list[Any]]:
     """Copies of what the model's `compute_logits` returns, call by call: float32 NumPy arrays [rows, vocab]."""
     calls: list[Any] = []
-    (model,) = llm.apply_model(_itself)
+    (model,) = llm.apply_model(lambda model: model)
     compute_logits = model.compute_logits
 
     def capture(*arguments: Any, **options: Any) -> Any:
@@ -113,7 +113,3 @@ def _prompt_rows(calls: Sequence[Any]) -> list[Any]:
     if any(len(rows) != 1 for rows in calls[::2]):
         raise UserError("vLLM computes logits in another order than is expected: score this on another engine")
     return [*calls[1::2], calls[-2 if len(calls) % 2 == 0 else -1]]
-
-
-def _itself(model: Any) -> Any:
-    return model
