@@ -54,10 +54,7 @@ def load(folder: Path, device: str) -> Any:
 
 
 def save(model: Any, folder: Path, out: Path, dtype: str, changes: Mapping[str, Any] | None = None) -> None:
-    """Write the weights as `dtype` (auto: as `folder` stores them) with the files of `folder` around them.
-
-    `changes` are laid over its config.json. UserError where a weight does not fit the type.
-    """
+    """Write the weights as `dtype` (auto: as stored), `changes` to the config; UserError where they do not fit."""
     import torch
 
     dtype = model_folder.stored_dtype(model_folder.read_config(folder)) if dtype == "auto" else dtype

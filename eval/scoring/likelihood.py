@@ -48,10 +48,7 @@ def scores(session: Session, requests: Sequence[Any]) -> list[list[ChoiceScore]]
 
 
 def generated(session: Session, requests: Sequence[Any], eos: int | None, folder: Path) -> list[list[int]]:
-    """For each [prompt, new tokens, stops] the ids that follow it greedily, up to a stop or `eos`.
-
-    `folder` has the tokenizer.json that tokens are decoded with to look for stops.
-    """
+    """For each [prompt, new tokens, stops] its greedy ids up to a stop or `eos`, by the tokenizer.json of `folder`."""
     if not requests:
         return []
     from tokenizers import Tokenizer

@@ -137,7 +137,7 @@ def compare_by_reference(facts: Mapping[str, Any], other: Mapping[str, Any]) -> 
     UserError where the two were not measured over the same text, or not against the same reference.
     """
     paired.require_same_items(facts, other, _SAME, ("window_kl", "window_top1"))
-    change = {}
+    change: dict[str, float] = {}
     for name, unit, key in (("kl_change", "", "window_kl"), ("top1_change", "_fraction", "window_top1")):
         change |= {f"{name}{end}{unit}": value for end, value in paired.window_changes(facts, other, key).items()}
     return change

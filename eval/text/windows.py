@@ -99,11 +99,7 @@ class Cut:
 
 
 def cut(session: Session, scope: Scope, folder: Path) -> Cut:
-    """The windows of the text, encoded for the artifact in `folder` that `session` runs.
-
-    UserError when the context is longer than the model's or than the text, or when the artifact was calibrated on
-    the text.
-    """
+    """The text's windows for this artifact; UserError for too long a context, or text it was calibrated on."""
     _check(scope, folder)
     corpus = corpora.load(scope.corpus)
     encoded = tokens.encode(session, corpus.text, folder, scope.tokens)

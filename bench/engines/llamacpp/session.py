@@ -69,10 +69,7 @@ class LlamaSession(Session):
             yield LogitBlock(start, context.score(ids[start : start + rows], start))
 
     def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
-        """Some questions a call, each context fed once for all its choices, in an empty KV cache.
-
-        Where a model keeps a state instead of keys and values, a context cannot be shared, and is not.
-        """
+        """Each context fed once for all its choices, or for each where the model keeps a state, which is not shared."""
         check_context(longest(questions), self.options.context or self.trained_context)
         has_state = self.lib.llama_model_is_recurrent(self.model) or self.lib.llama_model_is_hybrid(self.model)
         self.close()
