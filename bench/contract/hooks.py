@@ -32,22 +32,17 @@ from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.spec import Cell, Step
 
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
-_CONDITIONS: dict[str, Callable[[Any], bool]] = {}
+CONDITIONS: dict[str, Callable[[Any], bool]] = {}  # by the name of a hook marked `@required_if`
 
 
 def required_if(condition: Callable[[Any], bool]) -> Callable[[_Hook], _Hook]:
     """Mark a hook that a plugin has exactly where `condition(plugin)` holds."""
 
     def mark(hook: _Hook) -> _Hook:
-        _CONDITIONS[hook.__qualname__] = condition
+        CONDITIONS[hook.__qualname__] = condition
         return hook
 
     return mark
-
-
-def condition_of(hook: Callable[..., Any]) -> Callable[[Any], bool] | None:
-    """The condition of a hook marked `@required_if`; None for any other."""
-    return _CONDITIONS.get(hook.__qualname__)
 
 
 @dataclass(frozen=True)
@@ -135,10 +130,7 @@ class LoglikelihoodSession(Session, Protocol):
     """A session that scores choices faster than by the logits of each: by batches, and contexts fed once."""
 
     def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
-        """Each question once, in any order: its index, and the scores of its choices in order.
-
-        Log-softmax in float32 or wider over the full vocabulary.
-        """
+        """Each question's index and scores, in any order; log-softmax in float32 or wider, full vocabulary."""
 
 
 @runtime_checkable
@@ -309,10 +301,7 @@ class Task(Protocol):
 
     @required_if(lambda task: task.REFERENCE)
     def compare_by_reference(self, facts: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, float]:
-        """The paired difference of two artifacts' distances to the reference. A pure function.
-
-        UserError where the two were not measured over the same items and reference.
-        """
+        """Pure: the paired difference of two artifacts' distances; UserError for other items or references."""
 
     @required_if(lambda task: bool(task.ENV))
     def depends(self, options: Any) -> Any:

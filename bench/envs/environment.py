@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
 from bench import paths
 from bench.contract import plugins, wire
@@ -60,6 +61,7 @@ class EnvSpec:
     no_deps: tuple[str, ...] = ()
     least_capability: str = ""
     varies: bool = False
+    __pydantic_config__ = {"coerce_numbers_to_str": True}  # noqa: RUF012  (pydantic's attribute)
 
     @property
     def digest(self) -> str:
@@ -98,17 +100,8 @@ def spec(name: str) -> EnvSpec:
     variants = data.get("variants", {})
     data |= variants.get("cuda" if nvml.gpus() else "cpu", {})
     pins = file.with_name(data.get("pins", f"{name}.txt"))
-    return EnvSpec(
-        name=name,
-        requirements=tuple(data["requirements"]),
-        variables={k: str(v) for k, v in data["variables"].items()},
-        records=tuple(data["records"]),
-        pins=pins.read_text() if pins.exists() else "",
-        source=source_build.parse(data["source"]) if "source" in data else None,
-        no_deps=tuple(data.get("no_deps", ())),
-        least_capability=str(data.get("least_capability", "")),
-        varies="cuda" in variants,
-    )
+    data |= {"name": name, "pins": pins.read_text() if pins.exists() else "", "varies": "cuda" in variants}
+    return TypeAdapter(EnvSpec).validate_python(data)
 
 
 def _folders() -> list[Path]:

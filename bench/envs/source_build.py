@@ -13,12 +13,11 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from bench import paths
 from bench.contract import wire
@@ -57,10 +56,6 @@ class SourceSpec:
         return (*self.cmake, *_cuda(self.cuda))
 
     @property
-    def variables(self) -> dict[str, str]:
-        return {"CMAKE_ARGS": " ".join(self.arguments)}
-
-    @property
     def target(self) -> str:
         """A digest of all that the binary depends on: source, arguments, Python's platform, the CPU."""
         kind = (platform.system(), platform.machine(), _cpu_flags())
@@ -69,12 +64,6 @@ class SourceSpec:
     @property
     def folder(self) -> Path:
         return paths.cache() / "built" / f"{self.name}-{self.target}"
-
-
-def parse(data: Mapping[str, Any]) -> SourceSpec:
-    """The `source:` of an environment's file, whose keys are the fields of SourceSpec."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    return SourceSpec(**fields)
 
 
 def wheel(source: SourceSpec, build: Build) -> Path:
@@ -100,7 +89,8 @@ def _compile(source: SourceSpec, build: Build, out: Path) -> None:
     """Build the wheel into `out`, and copy the kept files into `share` beside it."""
     _require_compiler(build.name)
     with _unpacked(source, build) as tree:
-        build.step([*_PIP, "wheel", "--no-deps", "--verbose", "-w", str(out), str(tree)], source.variables)
+        variables = {"CMAKE_ARGS": " ".join(source.arguments)}
+        build.step([*_PIP, "wheel", "--no-deps", "--verbose", "-w", str(out), str(tree)], variables)
         shutil.rmtree(share := source.folder / "share", ignore_errors=True)
         share.mkdir()
         for path in map(tree.joinpath, source.keeps):

@@ -78,10 +78,7 @@ def cuda_dtype(compute_capability: str) -> str:
 
 
 def slug_of(name: str) -> str:
-    """A device's name as part of a folder name: "Intel(R) Xeon(R) CPU @ 2.20GHz" is "intel-xeon".
-
-    A MIG profile is never cut off.
-    """
+    """For folder names: "Intel(R) Xeon(R) CPU @ 2.20GHz" is "intel-xeon". A MIG profile is never cut off."""
     name, mig, profile = name.partition(" MIG")
     name = re.sub(r"\((?:r|tm|c)\)", " ", name, flags=re.IGNORECASE)
     name = re.sub(r"@.*|\b\d+-core\b|\bwith .* graphics\b|\b(?:cpu|processor)\b", " ", name, flags=re.IGNORECASE)

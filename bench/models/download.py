@@ -14,10 +14,7 @@ _MIB = 2**20
 
 
 def snapshot(source: str, revision: str | None, patterns: list[str], total: int, report: Report) -> Path:
-    """The folder of a Hub model's files, downloaded; `total` bytes of them are expected, 0 if not known.
-
-    Raises whatever huggingface_hub does.
-    """
+    """A Hub model's files, downloaded: `total` bytes, 0 if not known. Raises whatever huggingface_hub does."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 

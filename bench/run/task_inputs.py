@@ -16,10 +16,11 @@ from bench.contract import plugins, wire
 from bench.contract.job import Answer, Job, JobKind
 from bench.contract.spec import Cell, Suite, Task
 from bench.envs import environment
+from bench.models.download import Report
 from bench.models.resolve import Resolved
 from bench.process import cache, supervisor
 from bench.run import artifacts
-from bench.run.artifacts import BuiltArtifact, Report
+from bench.run.artifacts import BuiltArtifact
 from bench.run.planned import PlannedArtifact, Reference, Requests
 
 
@@ -38,10 +39,7 @@ def reference(
     unsupported_reason: Callable[[Cell], str],
     task_key: object,
 ) -> Reference:
-    """On the engine of the first of the baseline's `cells`, in the suite's order, that can run.
-
-    `task_key` is the task's part of a digest.
-    """
+    """On the engine of the first of `cells` that can run; `task_key` is the task's part of a digest."""
     reason = artifact.reason
     for cell in cells:
         if reason := artifact.reason or unsupported_reason(cell):

@@ -24,7 +24,8 @@ def lines(what: str) -> Iterator[str]:
             yield f"{entry['name']:<{width}} {entry['about']}"
             yield f"{'':<{width}} options: {options or 'none'}"
         elif "steps" in entry:
-            yield f"{entry['name']:<{width}} {'; then '.join(map(_flat, entry['steps'])) or 'no steps'}"
+            steps = (", ".join(f"{key}: {value}" for key, value in step.items()) for step in entry["steps"])
+            yield f"{entry['name']:<{width}} {'; then '.join(steps) or 'no steps'}"
         else:
             yield f"{entry['name']}  {entry['about']}"
 
@@ -44,7 +45,3 @@ def listed(what: str) -> list[dict[str, Any]]:
         options = {f.name: f.default for f in dataclasses.fields(module.Options)}
         entries.append({"name": name, "about": (module.__doc__ or "").splitlines()[0], "options": options})
     return entries
-
-
-def _flat(step: dict[str, object]) -> str:
-    return ", ".join(f"{k}: {v}" for k, v in step.items())
