@@ -105,7 +105,7 @@ def test_only_what_kept_its_weights_is_a_noise_floor(rows: Any) -> None:
 
 def test_a_training_step_that_was_killed_goes_on_where_it_was(tmp_path: Path, hf_python: Path) -> None:
     """What it had trained is in the cache: the second run goes on from there, and leaves nothing."""
-    words = ["models/demo", "--method", "distill", "--tokens", "65536", "-o", str(tmp_path / "out")]
+    words = ["models/demo", "--method", "distill", "--tokens", "131072", "-o", str(tmp_path / "out")]
     variables = {"LLM_BENCH_CACHE": str(tmp_path / "cache"), "LLM_BENCH_PYTHON_HF": str(hf_python)}
     started = [sys.executable, "-m", "quantize", *words]
     with subprocess.Popen(started, env={**os.environ, **variables}, stderr=subprocess.PIPE, text=True) as first:
@@ -121,6 +121,6 @@ def test_a_training_step_that_was_killed_goes_on_where_it_was(tmp_path: Path, hf
     assert done.returncode == 0, done.stderr
     made = json.loads((tmp_path / "out" / "llm-bench.json").read_text())
     assert made["facts"]["resumed_at_steps"][0] > 0
-    assert made["facts"]["train_steps"] == 32
+    assert made["facts"]["train_steps"] == 64
     assert "distill: step" in done.stderr
     assert not list(tmp_path.glob("cache/artifacts/*.work"))

@@ -15,6 +15,8 @@ from bench.contract.record import Artifact, Audit
 from bench.contract.workload import Offline
 from bench.engines import fake
 from bench.envs import environment
+from bench.machine import probes
+from bench.measure import memory
 from bench.process import supervisor
 
 _AUDIT = Audit("hf", 0, 0, 1, 1, 2, 16.0, 0.0, tied_head=True, vocab_size=4096, context=1024)
@@ -74,6 +76,16 @@ def test_a_worker_over_its_memory_limit_is_stopped(tmp_path: Path) -> None:
 
     assert outcome.answer.error.startswith("out of memory: it used 0.")
     assert outcome.observed["peak_rss_bytes"] > 500 << 20
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_peak_of_a_worker_that_ends_before_the_second_sample_is_its_own_mark(tmp_path: Path) -> None:
+    """The first sample is taken while the interpreter starts: a few hundred kilobytes, of a process of 10 MiB."""
+    outcome = _run(tmp_path, "noise")
+    first_sample_only = probes.observe(outcome.probe.samples[:1])
+
+    assert outcome.answer.error == ""
+    assert memory.host_peak_bytes({**outcome.answer.facts, **first_sample_only}) > 10 << 20
 
 
 @pytest.mark.usefixtures("cache")
