@@ -17,7 +17,7 @@ from bench.contract.record import Ceiling
 
 _MIB = 1 << 20
 _CPU_SETS = (1 * _MIB, 4 * _MIB, 16 * _MIB, 64 * _MIB, 256 * _MIB)
-_GPU_SETS = (8 * _MIB, 64 * _MIB, 1024 * _MIB)
+_GPU_SETS: tuple[int, ...] = (8 * _MIB, 64 * _MIB, 1024 * _MIB)
 _CPU_SHAPES = ((256, 768, 256), (512, 512, 512), (1024, 1024, 1024), (1024, 256, 768), (2048, 2048, 2048))
 _GPU_SHAPES = ((4096, 4096, 4096), (8192, 8192, 8192))
 _GPU_DTYPES = {  # and the compute capability from which a GPU multiplies in it
