@@ -9,11 +9,10 @@ hooks, `self` being the module:
   leaves it out, and `plugins.load` adds it;
 - a method marked `@required_if(condition)` is required where the condition holds, and refused elsewhere.
 
-`plugins.load` refuses whatever else is public, and parameters of other names: helpers begin with an
-underscore, or live in another module. `Options` is a frozen standard-library dataclass whose fields are the
-options a user may give, typed and with defaults; the parent validates against it, the worker builds one from
-the job. Nothing at the top level of a plugin may import its engine or library: the core environment loads
-every plugin to ask what it is.
+`plugins.load` refuses whatever else is public, and parameters of other names: helpers begin with an underscore, or live
+in another module. `Options` is a frozen standard-library dataclass whose fields are the options a user may give, typed
+and with defaults; the parent validates against it, the worker builds one from the job. Nothing at the top level of a
+plugin may import its engine or library: the core environment loads every plugin to ask what it is.
 """
 
 from __future__ import annotations
@@ -113,8 +112,7 @@ class Session(Protocol):
     def receipts(self) -> Mapping[str, str]:
         """Kernel, weight dtype, compute dtype, attention implementation, threads, device: as they really are.
 
-        `product_dtype`: the type that matrices are multiplied in, where that is not the
-        activations' own.
+        `product_dtype`: the type that matrices are multiplied in, where that is not the activations' own.
         """
 
     def memory(self) -> Mapping[str, int]:
@@ -148,10 +146,9 @@ class GenerateUntilSession(Session, Protocol):
 class Server:
     """An engine's own HTTP server, OpenAI-compatible, as its command line; or one at `url` that runs already.
 
-    `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200
-    once it can serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request
-    over the client's own; null removes one. `api`, `exact_length` and `key_variable` as in the client's
-    Endpoint.
+    `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200 once it can
+    serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request over the client's own;
+    null removes one. `api`, `exact_length` and `key_variable` as in the client's Endpoint.
     """
 
     argv: tuple[str, ...]

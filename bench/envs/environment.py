@@ -1,8 +1,4 @@
-"""The environments workers run in: pinned and built once with pip, or interpreters that exist already.
-
-`LLM_BENCH_PYTHON_<NAME>` names such an interpreter (a vendor container, a cluster image). A build that was
-interrupted left no READY.json and is therefore no environment: it is removed and built again.
-"""
+"""The environments of workers: built once with pip, or the interpreters that LLM_BENCH_PYTHON_<NAME> name."""
 
 from __future__ import annotations
 
@@ -46,10 +42,9 @@ print(json.dumps({"python": platform.python_version(), **{n: version(n) for n in
 class EnvSpec:
     """configs/envs/<name>.yaml with its pins, as it is on this machine.
 
-    `source` is a package that is compiled here. `no_deps`: packages installed after the others, without what
-    they ask for. `digest` names the build by requirements, pins, Python, platform, and what was compiled.
-    `least_capability`: of a GPU whose kernels it has, "" where that is not known. `varies`: other packages
-    are installed where there is a GPU.
+    `source` is a package that is compiled here. `no_deps`: packages installed after the others, without what they ask
+    for. `digest` names the build by requirements, pins, Python, platform, and what was compiled. `least_capability`: of
+    a GPU whose kernels it has, "" where that is not known. `varies`: other packages are installed where there is a GPU.
     """
 
     name: str

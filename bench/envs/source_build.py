@@ -1,8 +1,4 @@
-"""A package that is compiled from its source distribution for this machine.
-
-The wheel, the source files that the environment's file `keeps`, and on request the command-line tools are cached in
-a folder named after all they depend on, for every environment that needs them.
-"""
+"""A package compiled here from its source distribution: the wheel, kept files and, on request, tools are cached."""
 
 from __future__ import annotations
 
@@ -87,7 +83,6 @@ def copy_kept(source: SourceSpec, environment: Path) -> None:
 
 def _compile(source: SourceSpec, build: Build, out: Path) -> None:
     """Build the wheel into `out`, and copy the kept files into `share` beside it."""
-    _require_compiler(build.name)
     with _unpacked(source, build) as tree:
         variables = {"CMAKE_ARGS": " ".join(source.arguments)}
         build.step([*_PIP, "wheel", "--no-deps", "--verbose", "-w", str(out), str(tree)], variables)
@@ -99,7 +94,6 @@ def _compile(source: SourceSpec, build: Build, out: Path) -> None:
 
 
 def _compile_tools(source: SourceSpec, build: Build, out: Path) -> None:
-    _require_compiler(build.name)
     if missing := [tool for tool in ("cmake", "ninja") if shutil.which(tool) is None]:
         raise UserError(f"the tools are built with {missing[0]}, which is not installed: install it")
     with _unpacked(source, build) as tree:
@@ -113,7 +107,12 @@ def _compile_tools(source: SourceSpec, build: Build, out: Path) -> None:
 
 @contextmanager
 def _unpacked(source: SourceSpec, build: Build) -> Iterator[Path]:
-    """The source distribution in a temporary folder."""
+    """The source distribution in a temporary folder; UserError where nothing here could compile it."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if name):
+        raise UserError(
+            f"environment '{build.name}' is compiled on this machine, which has no C++ compiler: install one "
+            f"(Debian: apt install g++) or name an interpreter with LLM_BENCH_PYTHON_{build.name.upper()}"
+        )
     with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=paths.cache_folder("scratch")) as folder:
         build.say(f"fetching the source of {source.package}")
         download = ["download", "--no-deps", "--no-binary", source.name, "--progress-bar", "off"]
@@ -147,12 +146,3 @@ def _cpu_flags() -> str:
         return platform.processor()
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     return hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()[:12]
-
-
-def _require_compiler(environment: str) -> None:
-    chosen = os.environ.get("CXX", "")
-    if not any(shutil.which(name) for name in (chosen, "c++", "g++", "clang++") if name):
-        raise UserError(
-            f"environment '{environment}' is compiled on this machine, which has no C++ compiler: install one "
-            f"(Debian: apt install g++) or name an interpreter with LLM_BENCH_PYTHON_{environment.upper()}"
-        )

@@ -1,8 +1,4 @@
-"""How fast this device reads memory and multiplies matrices, measured: what no cell on it can exceed.
-
-Runs in a worker that has PyTorch. Each figure is the best of several kernels and of many trials, since a
-ceiling is what the device can do, not what it does on average.
-"""
+"""How fast this device reads memory and multiplies matrices in PyTorch: the best of several kernels and trials."""
 
 from __future__ import annotations
 

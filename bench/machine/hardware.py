@@ -65,9 +65,8 @@ def resolve(device: str, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
 def cpu_dtype(isa: tuple[str, ...]) -> str:
     """bfloat16 with AMX, else float32.
 
-    PyTorch emulates bfloat16 without AVX512_BF16 or AMX: measured 25 times slower than float32 in training a
-    5.8M model with AVX2. AVX512_BF16 alone stays at float32: it has a dot product, not the kernels that make
-    it pay.
+    PyTorch emulates bfloat16 without AVX512_BF16 or AMX: measured 25 times slower than float32 in training a 5.8M model
+    with AVX2. AVX512_BF16 alone stays at float32: it has a dot product, not the kernels that make it pay.
     """
     return "bfloat16" if "amx_bf16" in isa else "float32"
 

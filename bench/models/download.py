@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 Report = Callable[[str], None]
@@ -51,8 +51,6 @@ def reported(
 def _bytes(folder: Path) -> int:
     size = 0
     for file in folder.glob("*"):
-        try:
+        with suppress(OSError):  # a partial file that is whole by now has another name
             size += file.stat().st_size
-        except OSError:  # a partial file that is whole by now has another name
-            continue
     return size

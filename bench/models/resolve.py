@@ -62,9 +62,7 @@ def resolve(model: Model, *, fetch: bool, report: Report = lambda _: None) -> Re
         raise UserError(f"model file {model.source} does not exist; name {_a_file()}, a folder or a Hub id")
     if _is_path(model.source):
         raise UserError(f"model folder {model.source} does not exist; name a local folder or a Hub id (owner/name)")
-    snapshot = _snapshot(model, None)
-    if snapshot is None and fetch:
-        snapshot = _snapshot(model, report)
+    snapshot = _snapshot(model, None) or (_snapshot(model, report) if fetch else None)
     if snapshot is None:
         return Resolved(None, f"hub:{model.source}@{model.revision or 'main'}", formats.CHECKPOINT)
     return _read(snapshot, f"hub:{model.source}@{snapshot.name}")

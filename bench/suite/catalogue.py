@@ -33,7 +33,8 @@ def lines(what: str) -> Iterator[str]:
 def listed(what: str) -> list[dict[str, Any]]:
     """The same for a program: an object per `name`."""
     if what == "shapes":
-        return [{"name": name, "about": about} for name, about in dummy.descriptions().items()]
+        sizes = {f"{dummy.PREFIX}{name}": dummy.parameters(dummy.settings(name)) for name in dummy.names()}
+        return [{"name": source, "about": f"{size / 1e9:.3g} B parameters"} for source, size in sizes.items()]
     if what == "suites":
         comments = {file: file.read_text().partition("\n")[0].removeprefix("# ") for file in config.suites()}
         return [{"name": str(file.relative_to(paths.ROOT)), "about": about} for file, about in comments.items()]

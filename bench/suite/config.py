@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -113,12 +112,9 @@ def workload(value: Any, where: str = "workload") -> Workload:
 def body_fields(text: str) -> dict[str, Any]:
     """Fields of a request's body from their JSON."""
     try:
-        fields = json.loads(text)
-    except ValueError as error:
-        raise UserError(f'{text!r} is not JSON ({error}): expected {{"field": value}}') from None
-    if not isinstance(fields, dict):
-        raise UserError(f'{text!r} is not a JSON object: expected {{"field": value}}')
-    return fields
+        return TypeAdapter(dict[str, Any]).validate_json(text)
+    except ValidationError:
+        raise UserError(f'{text!r} is not a JSON object: expected {{"field": value}}') from None
 
 
 def _items(data: Mapping[str, Any], key: str) -> list[tuple[int, Any]]:
