@@ -45,7 +45,6 @@ def _encoder(ids: Sequence[int]) -> Any:
     return (embedded + embedded.mean(axis=0) / 2) @ _HEAD
 
 
-
 @pytest.mark.parametrize("rows", [1, 3, 100])
 def test_a_decoder_is_one_wherever_its_blocks_end(rows: int) -> None:
     """Nothing moves before the token that is another, and ids that are masked out everywhere count for nothing."""

@@ -59,7 +59,13 @@ class ChoiceScorer:
             (packed,) = self._score([Row(0, 0, question.context, question.choices)])
         except torch.OutOfMemoryError:
             raise
-        except (ValueError, TypeError, RuntimeError, IndexError, AttributeError):  # BLOOM reads a mask of two dimensions
+        except (
+            ValueError,
+            TypeError,
+            RuntimeError,
+            IndexError,
+            AttributeError,
+        ):  # BLOOM reads a mask of two dimensions
             return False
         alone = [self._score([Row(0, 0, question.context, (choice,))])[0][0] for choice in question.choices]
         is_exact = self.model.dtype.itemsize >= 4 and not getattr(self.model.config, "quantization_config", None)
