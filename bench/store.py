@@ -16,6 +16,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -50,30 +51,35 @@ class Store:
         return self.root.joinpath(*map(safe_name, parts), f"r{result.round}.json")
 
     def put(self, result: Result, traces: Sequence[RequestTrace] = (), items: Sequence[Sequence[Any]] = ()) -> Path:
-        """Write a record, replacing the one at its path; its traces and items are on disk before it is."""
+        """Write a record, replacing the one at its path; its traces and items are on disk before it is.
+
+        UserError, which names the folder, where it cannot be written.
+        """
         path = self.path(result)
-        path.parent.mkdir(parents=True, exist_ok=True)
         attached = {
             "traces": [wire.dumps(_microseconds(trace)) for trace in traces],
             "items": [wire.dumps(wire.rounded(wire.plain(item))) for item in items],
         }
-        for name, lines in attached.items():
-            if lines:
-                wire.write(_attachment(path, name), _packed(result, lines))
-        wire.write(path, wire.dumps(wire.rounded(wire.plain(result)), indent=1) + "\n")
-        for name, lines in attached.items():
-            if not lines:
-                _attachment(path, name).unlink(missing_ok=True)
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for name, lines in attached.items():
+                if lines:
+                    wire.write(_attachment(path, name), _packed(result, lines))
+                else:  # of the record before: no record may have another's
+                    _attachment(path, name).unlink(missing_ok=True)
+            wire.write(path, wire.dumps(wire.rounded(wire.plain(result)), indent=1) + "\n")
         self.put_machine(result.hardware)
         return path
 
     def put_machine(self, hardware: Hardware) -> None:
         """Describe the device in its folder."""
-        _update(self.root / safe_name(hardware.slug) / "machine.json", wire.dumps(hardware, indent=1) + "\n")
+        with self._writing():
+            _update(self.root / safe_name(hardware.slug) / "machine.json", wire.dumps(hardware, indent=1) + "\n")
 
     def put_ceiling(self, hardware: Hardware, ceiling: Ceiling) -> None:
         """Record the measured ceiling of the device in its folder."""
-        _update(self._ceiling(hardware), wire.dumps(wire.rounded(wire.plain(ceiling)), indent=1) + "\n")
+        with self._writing():
+            _update(self._ceiling(hardware), wire.dumps(wire.rounded(wire.plain(ceiling)), indent=1) + "\n")
 
     def ceiling(self, hardware: Hardware) -> Ceiling | None:
         """The measured ceiling of the device; None where there is none, or no valid one."""
@@ -123,6 +129,16 @@ class Store:
         """The items of a task's record, as `traces` has requests: columns by name."""
         heads, *rows = self._lines(path, "items") or [[]]
         return tuple(dict(zip(heads, row, strict=True)) for row in rows)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"the results folder {self.root} cannot be written ({error.strerror}): free some space or choose "
+                "another folder (--results; LLM_BENCH_CACHE where it is the cache's); what was recorded is kept"
+            ) from error
 
     def _ceiling(self, hardware: Hardware) -> Path:
         return self.root / safe_name(hardware.slug) / "ceiling.json"

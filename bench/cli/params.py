@@ -36,10 +36,6 @@ def bold() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def say(text: str) -> None:
-    typer.echo(text, err=True)
-
-
 def output(result: Iterator[str] | Mapping[str, Any] | Sequence[Any]) -> None:
     """Lines as they come, anything else as JSON."""
     from bench.contract import wire

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, say, width
+from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, width
 from bench.contract.errors import UserError
+from bench.progress import stderr
 
 app = typer.Typer()
 
@@ -71,7 +72,7 @@ def recommend(
         for line in filter(None, (judge.LEGEND if placed else "", unjudged)):
             typer.echo(line)
     if not any(candidate.picked for candidate in candidates):
-        say("nothing that was measured keeps all limits")
+        stderr.line("nothing that was measured keeps all limits")
         raise typer.Exit(1)
 
 
@@ -96,7 +97,7 @@ def compare(
     comparison = compare_selections(*selectors.selections(a, b, results, filters))
     comparison_report.require_common_cells(comparison)
     for problem in dict.fromkeys((*comparison.baseline.problems, *comparison.candidate.problems)):
-        say(f"warning: {problem}")
+        stderr.line(f"warning: {problem}")
     if as_json:
         typer.echo(comparison_report.as_json(comparison), nl=False)
     else:

@@ -23,10 +23,10 @@ from bench.cli.params import (
     SuiteFile,
     TableFormat,
     bold,
-    say,
     width,
 )
 from bench.contract.errors import UserError
+from bench.progress import stderr
 
 if TYPE_CHECKING:
     from bench.run.planned import Plan
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 _CODES = (
     "Exit codes: 0 the suite ran to its end, failed rounds being records too; 2 something has to be mended "
-    "first, as one sentence says; 130 interrupted (Ctrl-C, SIGTERM), what is finished is kept."
+    "first, as one sentence says; 130 interrupted (Ctrl-C, SIGTERM, SIGHUP), what is finished is kept."
 )
 
 
@@ -83,10 +83,11 @@ def run(
     _table(store, planned, "json" if as_json else format, summary if as_json else None)
     if not quiet:
         ran = ", ".join(f"{n} {status}" for status, n in sorted(tally.done.items())) or "nothing left to run"
-        say(f"Rounds: {ran}; {tally.recorded} recorded before. Time: {progress.elapsed}. Records: {', '.join(folders)}")
+        rounds = f"{ran}; {tally.recorded} recorded before"
+        stderr.line(f"Rounds: {rounds}. Time: {progress.elapsed}. Records: {', '.join(folders)}")
     if tally.done["failed"]:
         log = paths.cache() / "logs" / "last-worker.log"
-        say(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {log}")
+        stderr.line(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {log}")
 
 
 @app.command()
@@ -174,4 +175,4 @@ def _table(store: Store, planned: Plan | None, format: TableFormat, summary: Map
     text = render.render(build.build(results, expected), format, width(), bold=bold())
     typer.echo(text if summary is None else json.dumps({**summary, "table": json.loads(text)}, indent=1))
     for problem in store.problems:
-        say(f"warning: {problem}")
+        stderr.line(f"warning: {problem}")
