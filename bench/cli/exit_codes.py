@@ -60,8 +60,9 @@ def _run(command: Callable[[], Any]) -> int:
     except UserError as error:
         return _refused(str(error))
     except OSError as error:
-        is_of_output = error.filename is None and _flushed(0) != 0
-        return _MENDED if is_of_output else _refused(_sentence(error))
+        if error.filename is None and (fault := _fault_of_output()):
+            return _refused(f"the output cannot be written ({fault}); send it elsewhere")
+        return _refused(_sentence(error))
     return _flushed(0)
 
 
@@ -100,9 +101,18 @@ def _flushed(code: int) -> int:
         _discard_output()
     except OSError as error:
         _discard_output()
-        stderr.line(f"error: the output cannot be written ({error.strerror}); send it elsewhere")
-        return _MENDED
+        return _refused(f"the output cannot be written ({error.strerror}); send it elsewhere")
     return code
+
+
+def _fault_of_output() -> str:
+    """Why stdout takes nothing more, if it does not: a write that failed has emptied its buffer."""
+    try:
+        os.write(1, b"\n")
+    except OSError as error:
+        _discard_output()
+        return error.strerror
+    return ""
 
 
 def _discard_output() -> None:
