@@ -134,7 +134,7 @@ def orphans() -> list[Orphan]:
                 note = json.load(opened)
                 if bound.is_elsewhere(note["machine"]):
                     continue
-                if _same(note["pid"], note["started"]):
+                if note["machine"] == bound.machine() and _same(note["pid"], note["started"]):
                     alive.append(Orphan(note["pid"], note["name"], file))
                     continue
             except (ValueError, KeyError, TypeError):
