@@ -17,6 +17,7 @@ from bench.publish.tables.columns import (
     SIZE,
     format_change,
     format_interval,
+    format_value,
     metric_columns,
     task_columns,
     task_name,
@@ -97,7 +98,7 @@ def _scores(row: Row, entry: CellSummary) -> Sequence[tuple[Column, Cell]]:
     changes = [c for c in task_columns(entry.kind) if Group.CHANGE in c.groups and c.key in entry.change]
     cells += [(c, (format_change(c, entry) + star, entry.change[c.key])) for c in changes]
     if RECOVERY.key in entry.change:
-        cells.append((RECOVERY, (sections.format_recovery(entry.change), entry.change[RECOVERY.key])))
+        cells.append((RECOVERY, (format_value(RECOVERY, entry.change[RECOVERY.key]), entry.change[RECOVERY.key])))
     return cells
 
 

@@ -155,7 +155,7 @@ def _is_whole(artifact: Artifact) -> bool:
     """Whether every step kept the weights as they are but for their floating type."""
     try:
         lossless = all(method.is_lossless(options) for method, options in map(plugins.method_of, artifact.steps))
-    except (UserError, TypeError):  # a method or an option that this version does not have
+    except UserError:  # a method or an option that this version does not have
         return False
     return lossless and artifact.audit.quantized_fraction == 0
 

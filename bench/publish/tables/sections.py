@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -145,7 +145,7 @@ def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section
     above = ", ".join(f"{shown[t][0].word} over {task_name(t)}" for t in alone)
     lines = [[size(row, c) for c in sizes] for row in rows]
     for line, row in zip(lines, rows, strict=True):
-        line += [text for t, its in shown.items() for text in _texts(its, row.tasks[t], notes, row)]
+        line += [text for t, its in shown.items() for text in _texts(its, row, row.tasks[t], notes)]
     title = f"size and quality{f': {above}' if above else ''}" if tasks else "size"
     return _section(title, heads, rows, lines, [[row.tasks[t] for t in tasks] for row in rows], notes, rankings)
 
@@ -169,25 +169,17 @@ def _accuracy(rows: Sequence[Row], title: str, notes: Notes) -> Section:
 def _score(row: Row, cell: CellSummary, column: Column, notes: Notes) -> list[str]:
     if cell.status != "ok":
         return [void(cell, notes, first=not i) for i in range(5)]
-    texts = _texts((column, SCORE_CHANGE), cell, notes, row)
-    if row.baseline:
-        return [*texts, DASH, DASH, DASH]
-    test = [DASH, DASH]
-    if TESTED in cell.change:
-        flips = "{flips_worse:.0f} / {flips_better:.0f}".format_map(cell.change)
-        test = [flips, number(cell.change[ADJUSTED], 2)]
-    return [*texts, format_recovery(cell.change), *test]
-
-
-def format_recovery(changes: Mapping[str, float]) -> str:
-    """With one digit more than other figures, to distinguish 99.91 from 99.99."""
-    return format_value(RECOVERY, changes.get(RECOVERY.key), RECOVERY.digits + 1)
+    texts = [format_cell(c, row, cell, notes) for c in (column, SCORE_CHANGE)]
+    texts.append(format_value(RECOVERY, cell.change.get(RECOVERY.key)))
+    if TESTED not in cell.change:
+        return [*texts, DASH, DASH]
+    return [*texts, "{flips_worse:.0f} / {flips_better:.0f}".format_map(cell.change), number(cell.change[ADJUSTED], 2)]
 
 
 def _serving(rows: Sequence[Row], title: str, notes: Notes) -> Section:
     cells = [row.workloads[title] for row in rows]
     shown = load_columns(cells)
-    lines = [_texts(shown, cell, notes, row) for row, cell in zip(rows, cells, strict=True)]
+    lines = [_texts(shown, row, cell, notes) for row, cell in zip(rows, cells, strict=True)]
     rankings = [highlight.of_load(c, cells) for c in shown]
     return _section(title, [c.heading() for c in shown], rows, lines, [[cell] for cell in cells], notes, rankings)
 
@@ -198,27 +190,32 @@ def _more(rows: Sequence[Row], title: str, notes: Notes) -> list[Section]:
     for name, its in MORE.items():
         measured = [row for row in rows if any(c.key in row.workloads[title].figures for c in group(its))]
         cells = [row.workloads[title] for row in measured]
-        shown = [c for c in group(its) if any(format_cell(c, cell, notes) != DASH for cell in cells)]
-        texts = [[format_cell(c, cell, notes) for c in shown] for cell in cells]
-        if measured:
+        texts = [[format_cell(c, row, row.workloads[title], notes) for row in measured] for c in group(its)]
+        if shown := {c: column for c, column in zip(group(its), texts, strict=True) if {*column} - {DASH}}:
             heads = ("recipe", "engine", *(c.heading() for c in shown))
-            lines = tuple((row.recipe, row.engine, *line) for row, line in zip(measured, texts, strict=True))
-            best = highlight.best_cells([highlight.of_load(c, cells) for c in shown], texts, NAMES)
-            sections.append(Section(f"{title}: {name}", heads, lines, below=True, best=best))
-        sources = (cell.words.get(CEILING, "") for cell in cells)
-        notes.add(*(_CEILINGS.format(source) for source in sources if source))
+            lines = list(zip(*shown.values(), strict=True))
+            best = highlight.best_cells([highlight.of_load(c, cells) for c in shown], lines, NAMES)
+            body = tuple((row.recipe, row.engine, *line) for row, line in zip(measured, lines, strict=True))
+            sections.append(Section(f"{title}: {name}", heads, body, below=True, best=best))
+        notes.add(*(_CEILINGS.format(cell.words[CEILING]) for cell in cells if CEILING in cell.words))
     return sections
 
 
-def format_cell(column: Column, cell: CellSummary, notes: Notes) -> str:
-    """A figure, a text, or a change against the baseline, with a star where that ran on another engine."""
-    if column.key in cell.change and column.key not in cell.words:
-        return starred(format_value(column, cell.change[column.key]), cell, notes)
-    return cell.words.get(column.key) or format_interval(column, cell.figures)
+def format_cell(column: Column, row: Row, cell: CellSummary | None, notes: Notes, *, first: bool = True) -> str:
+    """A metric, a text, a change against the baseline, or the status of a cell that has none; without one, a size.
 
-
-def starred(text: str, cell: CellSummary, notes: Notes) -> str:
-    """A change with a star where the baseline ran on another engine."""
+    A change has a star where the baseline ran on another engine; the status is in the `first` of a cell's columns.
+    """
+    is_change = Group.CHANGE in column.groups
+    if is_change and row.baseline and (cell is None or cell.status == "ok"):
+        return "baseline"
+    if cell is None:
+        return size(row, column)
+    if cell.status != "ok":
+        return void(cell, notes, first=first)
+    if column.key not in cell.change or column.key in cell.words:
+        return cell.words.get(column.key) or format_interval(column, cell.figures)
+    text = format_change(column, cell) if is_change else format_value(column, cell.change[column.key])
     if OTHER_ENGINE not in cell.marks:
         return text
     notes.marks.setdefault(OTHER_ENGINE)
@@ -269,17 +266,8 @@ def size(row: Row, column: Column) -> str:
     return format_value(column, 0.0 if value is not None and column in MORE_SIZE and value < _SHOWN else value)
 
 
-def _texts(shown: Sequence[Column], cell: CellSummary, notes: Notes, row: Row) -> list[str]:
-    """A cell's metrics and their changes against the baseline."""
-    if cell.status != "ok":
-        return [void(cell, notes, first=not i) for i in range(len(shown))]
-    changes = {c for c in shown if Group.CHANGE in c.groups}
-    return [
-        format_interval(c, cell.figures)
-        if c not in changes
-        else ("baseline" if row.baseline else starred(format_change(c, cell), cell, notes))
-        for c in shown
-    ]
+def _texts(shown: Sequence[Column], row: Row, cell: CellSummary, notes: Notes) -> list[str]:
+    return [format_cell(c, row, cell, notes, first=not i) for i, c in enumerate(shown)]
 
 
 def void(cell: CellSummary, notes: Notes, *, first: bool) -> str:
