@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
+from typing import Any
 
-from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.measure.ratio import EQUAL, SINGLE, WELCH, ZERO
 from bench.measure.sanity import MARKS
@@ -77,10 +77,10 @@ def page(comparison: Comparison, columns: int) -> str:
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
-def as_json(comparison: Comparison) -> str:
+def as_json(comparison: Comparison) -> dict[str, Any]:
     """Everything, for a program, in stored units."""
     a, b = comparison.baseline, comparison.candidate
-    plain = {
+    return {
         **{key: {"kind": s.kind, "word": s.name, "name": s.label} for key, s in (("a", a), ("b", b))},
         "totals": [
             {"metric": t.column.key, "ratio": t.ratio, "cells": t.cells, "verdicts": t.verdicts}
@@ -94,7 +94,6 @@ def as_json(comparison: Comparison) -> str:
         "differences": differences(comparison.pairs, AXES[a.kind]),
         "rules": RULES,
     }
-    return wire.dumps(plain, indent=1) + "\n"
 
 
 def require_common_cells(comparison: Comparison) -> None:

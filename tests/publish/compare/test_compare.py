@@ -207,7 +207,7 @@ def test_cells_of_one_selection_alone_are_listed() -> None:
     assert "A ran 1 cell that B could not: failed: out of?[2J memory (1 cell)" in text
     assert "1 cells" not in text
     assert "\x1b" not in text
-    assert [p["what"] for p in json.loads(as_json(found))["only_a"]] == ["two", "three"]
+    assert [p["what"] for p in as_json(found)["only_a"]] == ["two", "three"]
 
 
 def test_what_else_differs_is_said_below() -> None:
