@@ -22,7 +22,13 @@ from bench.publish.tables.columns import LEVEL, MORE, SIZE, group, quotable
 from bench.publish.tables.model import CellSummary, names
 from bench.publish.tables.sections import load_columns
 
-BETTER, WORSE, SAME, NO_DIFFERENCE, UNTESTED = ("better", "worse", "same", "no difference shown", "not tested")
+VERDICTS = BETTER, WORSE, SAME, NO_DIFFERENCE, UNTESTED = (
+    "better",
+    "worse",
+    "same",
+    "no difference shown",
+    "not tested",
+)
 Rounds = Sequence[Result]
 Pair = tuple[Rounds, Rounds]  # baseline, candidate
 FIELDS = ("device", "suite", "model", "recipe", "engine", "what")  # of a cell, in the order of `names`

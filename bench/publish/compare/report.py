@@ -11,17 +11,7 @@ from typing import Any
 from bench.contract.errors import UserError
 from bench.measure.ratio import EQUAL, SINGLE, WELCH, ZERO
 from bench.measure.sanity import MARKS
-from bench.publish.compare.compare import (
-    BETTER,
-    FIELDS,
-    NO_DIFFERENCE,
-    SAME,
-    UNTESTED,
-    WORSE,
-    CellKey,
-    Comparison,
-    MetricComparison,
-)
+from bench.publish.compare.compare import FIELDS, VERDICTS, CellKey, Comparison, MetricComparison
 from bench.publish.compare.differences import differences
 from bench.publish.compare.paired import EXACT, MCNEMAR, OTHER, UNPAIRED, WINDOWS
 from bench.publish.compare.selectors import AXES, ENGINE, MODEL, RECIPE, Selection
@@ -207,8 +197,7 @@ def _p(value: float | None) -> str:
 
 
 def _counts(verdicts: Mapping[str, int]) -> str:
-    order = (BETTER, WORSE, SAME, NO_DIFFERENCE, UNTESTED)
-    return ", ".join(f"{verdict} in {verdicts[verdict]}" for verdict in order if verdict in verdicts)
+    return ", ".join(f"{verdict} in {verdicts[verdict]}" for verdict in VERDICTS if verdict in verdicts)
 
 
 def _marks(metrics: Iterable[MetricComparison]) -> Counter[str]:

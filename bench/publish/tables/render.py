@@ -20,7 +20,7 @@ from bench.contract.columns import Group
 from bench.contract.errors import UserError
 from bench.publish.tables.columns import CEILING, MORE, SIZE, group, task_columns
 from bench.publish.tables.model import LEGEND, CellSummary, Row, Section, Table
-from bench.publish.tables.sections import NAMES, Notes, columns, load_columns, pages, summary
+from bench.publish.tables.sections import NAMES, Notes, load_columns, measured_columns, pages, summary
 
 Format = Literal["terminal", "md", "csv", "json"]
 # A task's metrics with their spread over rounds, its single values, whether it has several metrics.
@@ -227,7 +227,7 @@ def _flat(row: Row, tasks: Mapping[str, _TaskKeys]) -> dict[str, object]:
 
 
 def _task_keys(rows: Sequence[Row], title: str) -> _TaskKeys:
-    cells, shown = [row.tasks[title] for row in rows], columns(rows, title)
+    cells, shown = [row.tasks[title] for row in rows], measured_columns(rows, title)
     metrics = [c.key for c in shown if c.key and Group.CHANGE not in c.groups]
     changes = [key for c in shown if Group.CHANGE in c.groups for key in (c.key, *(c.interval or ()))]
     kind = next((cell.kind for cell in cells if cell.kind), "")
