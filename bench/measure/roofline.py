@@ -46,10 +46,7 @@ _DTYPES = ("float32", "tf32", "float16", "float16_acc16", "bfloat16", "fp8", "in
 
 @dataclass(frozen=True)
 class Load:
-    """`batch` sequences decode together, `prompt_tokens` each; `context`: what a step attends to, on average.
-
-    Means, where requests differ or come and go.
-    """
+    """`batch` sequences decode together, each of `prompt_tokens`, a step attending to `context`: means if they vary."""
 
     batch: float
     prompt_tokens: float

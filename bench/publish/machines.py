@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from bench.contract.record import Hardware, Result
-
-_GIB = 2.0**30
+from bench.publish.tables.columns import GIB
 
 
 def lines(suites: Mapping[str, Sequence[Result]]) -> list[str]:
@@ -35,7 +34,7 @@ def versions(results: Iterable[Result]) -> list[tuple[str, str]]:
 def named(hardware: Hardware) -> str:
     """CPU, cores, memory and GPUs."""
     gpus = "".join(f", {gpu.name}" for gpu in hardware.gpus)
-    return f"{hardware.cpu}, {hardware.physical_cores} cores, {hardware.ram_bytes / _GIB:.0f} GiB{gpus}"
+    return f"{hardware.cpu}, {hardware.physical_cores} cores, {hardware.ram_bytes / GIB:.0f} GiB{gpus}"
 
 
 def _description(hardware: Hardware) -> str:

@@ -49,11 +49,7 @@ class Candidate:
 
 
 def recommend(rows: Sequence[Row], workload: str, wish: Wish) -> list[Candidate]:
-    """Every row that has figures of the workload: the pick, then the frontier, then the rest, the best first.
-
-    Of equals in the objective the one with more recovery is taken, then the one in less memory, then the
-    first by name.
-    """
+    """Every row that ran the workload: the pick, the frontier, the rest, best first; ties by recovery, memory, name."""
     order = partial(_order, wish.objective)
     candidates = [Candidate(r.recipe, r.engine, _figures(r, workload)) for r in rows if _ran(r, workload)]
     candidates = [replace(candidate, reason=_violated_limits(candidate, wish)) for candidate in candidates]
@@ -110,10 +106,7 @@ def size_bytes(text: str) -> float:
 
 
 def workload_of(rows: Sequence[Row], name: str, wish: Wish) -> str:
-    """The workload to judge by: the one of that name, else the only one that measures what the wish needs.
-
-    UserError where there is none or are several.
-    """
+    """The workload of that name, else the only one that measures what the wish needs; UserError for none or several."""
     titles = dict.fromkeys(t for row in rows for t in row.workloads if _ran(row, t))
     if name and name not in titles:
         raise UserError(f"no records of the workload {name}: choose of {', '.join(titles) or 'none'}")

@@ -79,8 +79,7 @@ class Total:
     column: Column
     heading: str
     ratio: float | None
-    cells: int
-    verdicts: Mapping[str, int]
+    verdicts: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -250,6 +249,5 @@ def _totals(metrics: Sequence[MetricComparison]) -> Iterator[Total]:
             its[0].column,
             headings.pop() if len(headings) == 1 else its[0].column.heading("score"),
             statistics.geometric_mean(ratios) if ratios else None,
-            len(its),
             Counter(metric.verdict for metric in its),
         )

@@ -41,7 +41,7 @@ _NAMES = FIELDS[:-1]
 def sections(comparison: Comparison) -> list[Section]:
     """First the totals; then for artifacts, each task and each load the metrics of its cells."""
     totals = [
-        (t.heading, _counts(t.verdicts), DASH if t.ratio is None else number(t.ratio, 4), str(t.cells))
+        (t.heading, _counts(t.verdicts), DASH if t.ratio is None else number(t.ratio, 4), str(t.verdicts.total()))
         for t in comparison.totals
     ]
     heads = ("figure", "B is", "B/A", "cells")
@@ -73,7 +73,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     return {
         **{key: {"kind": s.kind, "word": s.name, "name": s.label} for key, s in (("a", a), ("b", b))},
         "totals": [
-            {"metric": t.column.key, "ratio": t.ratio, "cells": t.cells, "verdicts": t.verdicts}
+            {"metric": t.column.key, "ratio": t.ratio, "cells": t.verdicts.total(), "verdicts": t.verdicts}
             for t in comparison.totals
         ],
         "figures": [_plain(metric) for metric in comparison.metrics],

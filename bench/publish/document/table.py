@@ -14,10 +14,7 @@ from bench.publish.tables.model import Row, Section
 
 
 def table(rows: Sequence[Row], keys: Sequence[str], order: str = "") -> str:
-    """A pipe table with its footnotes. A key is KEY or KEY@WORKLOAD-OR-TASK, a pattern.
-
-    `order` is a key too: the least first, and rows without it last.
-    """
+    """A pipe table with its footnotes, by `order`: the least first, rows without it last. A key: KEY or KEY@PATTERN."""
     if order:
         rows = sorted(rows, key=lambda row: _rank(row, order))
     notes, columns = sections.Notes(), [quotable(key.partition("@")[0]) for key in keys]

@@ -110,10 +110,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def pareto(colours: Mapping[str, str], shapes: Mapping[str, str]) -> Spec:
-    """Quality against cost: points {x, y, choice, family, engine, baseline}, their frontier and labels.
-
-    Its data sets are empty and its axes have no titles: figures and the page set them.
-    """
+    """Quality against cost: points {x, y, family, engine, baseline}; figures and the page set data and axes' titles."""
     return template("pareto", colours=scale(colours), shapes=scale(shapes))
 
 

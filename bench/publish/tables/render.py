@@ -134,20 +134,14 @@ def fitting(section: Section, width: int) -> Section:
 def _unbroken(section: Section, *, bold: bool) -> list[str]:
     """The lines that rich makes of `_grid` if nothing has to be broken, in a fiftieth of its time."""
     widths = [max(map(len, column)) for column in zip(section.heads, *section.lines, strict=True)]
-    left = [_is_text(i, head) for i, head in enumerate(section.heads)]
-    rows = [
-        [
-            cell.ljust(size) if is_left else cell.rjust(size)
-            for cell, size, is_left in zip(line, widths, left, strict=True)
-        ]
-        for line in (section.heads, *section.lines)
-    ]
+    formats = [f"{'<' if _is_text(i, head) else '>'}{widths[i]}" for i, head in enumerate(section.heads)]
+    lines = (section.heads, *section.lines)
+    rows = [[format(cell, spec) for cell, spec in zip(line, formats, strict=True)] for line in lines]
     for line, i in section.best if bold else ():
-        rows[line + 1][i] = rows[line + 1][i].replace(
-            section.lines[line][i], f"{_BOLD}{section.lines[line][i]}{_PLAIN}"
-        )
-    heads, *lines = ("   ".join(row) for row in rows)
-    return [heads, "─" * len(heads), *lines]
+        cell = section.lines[line][i]
+        rows[line + 1][i] = rows[line + 1][i].replace(cell, f"{_BOLD}{cell}{_PLAIN}")
+    heads, *body = ("   ".join(row) for row in rows)
+    return [heads, "─" * len(heads), *body]
 
 
 def _grid(section: Section) -> Grid:
