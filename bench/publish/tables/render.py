@@ -44,7 +44,7 @@ def render(
         "terminal": lambda: terminal(table, width, bold=bold),
         "md": lambda: markdown(table),
         "csv": lambda: csv_text(table),
-        "json": lambda: json_text(table),
+        "json": lambda: wire.dumps({**wire.plain(table), "legend": LEGEND}, indent=1) + "\n",
     }
     if format not in forms:
         raise UserError(plugins.unknown("format", format, tuple(forms)))
@@ -102,11 +102,6 @@ def csv_text(*tables: Table) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return out.getvalue()
-
-
-def json_text(table: Table) -> str:
-    """Everything the table knows, every metric included, with the legend of its marks."""
-    return wire.dumps({**wire.plain(table), "legend": LEGEND}, indent=1) + "\n"
 
 
 def wrapped(lines: Sequence[str], width: int) -> str:
