@@ -51,10 +51,7 @@ _ROUNDING_S = 5e-6  # traces are kept to the microsecond
 
 
 def check(result: Result, traces: Sequence[RequestTrace], baseline_bits: float | None) -> list[str]:
-    """Sentences for what contradicts itself in an ok record.
-
-    `baseline_bits`: bits per weight of the baseline; None for an artifact that is not to be quantized.
-    """
+    """Sentences for what contradicts itself; `baseline_bits`: bits per weight, None for what is not to be quantized."""
     if result.status != "ok":
         return [] if result.reason else [f"a record with status {result.status} gives no reason"]
     traces = measured(traces, result.facts)

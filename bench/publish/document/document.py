@@ -19,10 +19,7 @@ _MARK = re.compile(rf"{_OPEN}(.*?) -->|{_END}", re.DOTALL)
 
 
 def filled(path: Path, records: Records) -> str:
-    """The document's text with every passage written anew.
-
-    UserError, with the line, for an invalid command, an unclosed passage and a claim that does not hold.
-    """
+    """The document, every passage written anew; UserError, with the line, for what is invalid, unclosed or untrue."""
     text, at = _read(path), 0
     unclosed: list[re.Match[str]] = []
     parts: list[list[str]] = [[]]  # of the document, then of each unclosed passage

@@ -38,10 +38,7 @@ def write(root: Path, charts: Mapping[Path, Spec]) -> list[Path]:
 
 
 def svg(spec: Spec) -> str:
-    """The chart as SVG, with the digest of its specification; its clip paths numbered from 0.
-
-    (vl-convert numbers them on through all that a process draws.)
-    """
+    """The chart as SVG with its specification's digest; clip paths from 0, as vl-convert numbers them on and on."""
     import vl_convert
 
     ids: dict[str, str] = {}
