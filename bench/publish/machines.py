@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from bench.contract.record import Hardware, Result
-from bench.publish.tables.columns import GIB
+
+_GIB = 2.0**30
 
 
 def lines(suites: Mapping[str, Sequence[Result]]) -> list[str]:
@@ -34,7 +35,7 @@ def versions(results: Iterable[Result]) -> list[tuple[str, str]]:
 def named(hardware: Hardware) -> str:
     """CPU, cores, memory and GPUs."""
     gpus = "".join(f", {gpu.name}" for gpu in hardware.gpus)
-    return f"{hardware.cpu}, {hardware.physical_cores} cores, {hardware.ram_bytes / GIB:.0f} GiB{gpus}"
+    return f"{hardware.cpu}, {hardware.physical_cores} cores, {hardware.ram_bytes / _GIB:.0f} GiB{gpus}"
 
 
 def _description(hardware: Hardware) -> str:
