@@ -47,6 +47,7 @@ _SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signa
 _MOMENTS = ("its first 0.5 s", "first 0.5 s of a child", "any", "any, two runs")
 _CHILD = {"offline": b"bench.process.worker_main", "served": b"bench.engines.fake"}
 _GONE_S, _MOST_S, _LATEST_S = 1.0, 180.0, 8.0
+_MOST_RUNS = 100  # of one suite: soon complete, or broken
 _FINISHED = re.compile(r"^\[ *\d+/\d+\] \S+ (\S+ round \d+) ok", re.MULTILINE)
 _FAULTS = ("lost", "changed", "broken", "doubled", "orphans", "left", "codes")
 
@@ -140,11 +141,13 @@ def main() -> int:
 def _campaign(load: str, kills: int, chance: random.Random) -> Iterator[Row]:
     """Kill runs of one load, over and over, from an empty cache to the suite's end."""
     rows = [Row(load, moment) for moment in _MOMENTS]
-    while sum(row.kills for row in rows) < kills:
+    while sum(row.kills for row in rows) < kills and not any(row.faults["lost"] for row in rows):
         with tempfile.TemporaryDirectory(prefix="killed-") as folder:
             place = Place(Path(folder), load)
             row = rows[0]
-            while not place.is_complete() and sum(row.kills for row in rows) < kills:
+            for _ in range(_MOST_RUNS):
+                if place.is_complete() or sum(row.kills for row in rows) >= kills:
+                    break
                 row = min(rows, key=lambda row: row.kills)
                 _kill(place, row, chance)
             _finish(place, row)

@@ -1,7 +1,4 @@
-"""The verbs as one command.
-
-Rooms are imported inside the verbs, so that --help answers at once.
-"""
+"""The verbs as one command: each calls a room, imported inside it so that --help answers at once."""
 
 from __future__ import annotations
 

@@ -36,11 +36,13 @@ def bold() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def output(result: Iterator[str] | Mapping[str, Any] | Sequence[Any]) -> None:
-    """Lines as they come, anything else as JSON."""
+def output(result: str | Iterator[str] | Mapping[str, Any] | Sequence[Any]) -> None:
+    """A text as it is, lines as they come, anything else as JSON."""
     from bench.contract import wire
 
-    if isinstance(result, Iterator):
+    if isinstance(result, str):
+        typer.echo(result, nl=False)
+    elif isinstance(result, Iterator):
         for line in result:
             typer.echo(line)
     else:

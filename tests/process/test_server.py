@@ -154,7 +154,7 @@ def test_an_orphan_is_found_named_and_ended() -> None:
 
 @pytest.mark.usefixtures("cache")
 def test_a_server_of_another_container_is_left_alone() -> None:
-    """Its processes are not seen from here, where its id is another's: no orphan, and its note stays until a restart."""
+    """Its processes are not seen from here, where its id is another's: no orphan; its note stays until a restart."""
     other, boot = psutil.Process(), bound.machine().partition("/")[0]  # would end these tests
     note = {"name": "hf", "pid": other.pid, "started": other.create_time()}
     file = paths.cache_folder("servers") / "one.json"
