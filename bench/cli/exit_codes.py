@@ -111,7 +111,7 @@ def _fault_of_output() -> str:
         os.write(1, b"\n")
     except OSError as error:
         _discard_output()
-        return error.strerror
+        return str(error.strerror)
     return ""
 
 

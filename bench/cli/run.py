@@ -69,8 +69,8 @@ def run(
     _table(store, planned, "json" if as_json else format, summary if as_json else None)
     if not quiet:
         ran = ", ".join(f"{n} {status}" for status, n in sorted(tally.done.items())) or "nothing left to run"
-        rounds = f"{ran}; {tally.recorded} recorded before"
-        stderr.line(f"Rounds: {rounds}. Time: {progress.elapsed}. Records: {', '.join(folders)}")
+        counts = f"{ran}; {tally.recorded} recorded before"
+        stderr.line(f"Rounds: {counts}. Time: {progress.elapsed}. Records: {', '.join(folders)}")
     if tally.done["failed"]:
         log = paths.cache() / "logs" / "last-worker.log"
         stderr.line(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {log}")

@@ -280,7 +280,8 @@ def _still_pending(
     """The rounds, each with its record as it was, less those that another run has recorded since."""
     before = [record for _, record in rounds]
     now = list(records.stored(replace(plan, items=tuple(item for item, _ in rounds)), store))
-    pending, others = [], []
+    pending: list[PlannedRound] = []
+    others: list[PlannedRound] = []
     for (item, record), earlier in zip(now, before, strict=True):
         is_left = record == earlier or records.is_pending(item, record, retry_failed=False)
         (pending if is_left else others).append(item)

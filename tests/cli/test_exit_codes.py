@@ -87,21 +87,23 @@ def test_a_run_goes_on_without_a_reader(cache: Path, tmp_path: Path, stream: str
     words = [sys.executable, "-m", "bench", "run", suite_file(tmp_path), "--results", str(tmp_path / "results")]
     read, write = os.pipe()
     os.close(read)
-    other = {"stdout": "stderr", "stderr": "stdout"}[stream]
+    out, err = (write, subprocess.PIPE) if stream == "stdout" else (subprocess.PIPE, write)
     run = subprocess.run(
         words,
         cwd=ROOT,
         env={**os.environ, "LLM_BENCH_CACHE": str(cache)},
         check=False,
-        **{stream: write, other: subprocess.PIPE},
+        stdout=out,
+        stderr=err,
+        text=True,
     )
     os.close(write)
-    rest = getattr(run, other).decode()
 
     assert run.returncode == 0
     assert len(list(tmp_path.rglob("serving/**/r*.json"))) == 2
+    rest = run.stderr if stream == "stdout" else run.stdout
     assert "Traceback" not in rest
-    assert "2 ok" in rest if other == "stderr" else "TTFT" in rest
+    assert ("2 ok" if stream == "stdout" else "TTFT") in rest
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
