@@ -147,7 +147,8 @@ def test_nobody_listens() -> None:
     answer = client.run(LoadJob(endpoint, (Request(4, text="x"),) * 6, closed=ClosedSchedule(2, 0)))
 
     assert answer.failures == {"refused": 6}
-    assert answer.measured[0].trace.error == "no connection: Connection refused"
+    asked = f"http://127.0.0.1:{port}/v1/completions"
+    assert answer.measured[0].trace.error == f"no connection: Connection refused (asked {asked})"
 
 
 @contextmanager
