@@ -92,8 +92,9 @@ def read(events: Iterable[Event], scrub: Scrub = str) -> Reply:
             finish = str(choice.get("finish_reason") or finish)[:_WORD_LENGTH]
     times, tokens, surplus = _counted(chunks, count(usage, "completion_tokens"))
     kinds = {chunk.kind for chunk in chunks}
-    answer_s = next((chunk.time for chunk in chunks if chunk.kind in ("answer", "call")), None)
-    thoughts = (n for time, n in zip(times, tokens, strict=True) if answer_s is None or time < answer_s)
+    bearing = [chunk for chunk in chunks if chunk.text]
+    thoughts = next((i for i, chunk in enumerate(bearing) if chunk.kind != "reasoning"), len(bearing))
+    answer_s = bearing[thoughts].time if thoughts < len(bearing) else None
     return Reply(
         times,
         tokens,
@@ -104,7 +105,7 @@ def read(events: Iterable[Event], scrub: Scrub = str) -> Reply:
         _counts(usage),
         failure,
         message,
-        reasoning=sum(thoughts) if "reasoning" in kinds else 0,
+        reasoning=sum(tokens[:thoughts]),
         answer_s=answer_s,
         calls_only="call" in kinds and "answer" not in kinds,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http.client import responses
 
 from bench.contract.outside import printable
 from bench.contract.record import RequestTrace
@@ -22,7 +23,7 @@ def decode(exchange: Exchange, scrub: Scrub = str) -> Reply:
     if exchange.failure == "malformed":
         return Reply()
     if exchange.status != 200:
-        message = error_message(b"".join(exchange.parts), scrub)
+        message = error_message(b"".join(exchange.parts), scrub) or responses.get(exchange.status, "no message")
         return Reply(failure="status", message=f"HTTP {exchange.status}: {message}")
     if not _is_event_stream(exchange):
         message = error_message(b"".join(exchange.parts), scrub)
