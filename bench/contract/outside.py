@@ -56,7 +56,7 @@ def scrubber(*variables: str) -> Callable[[str], str]:
             text = text.replace(value, f"<{name}>")
         if "://" in text:
             text = _URL_PASSWORD.sub("<password>", text)
-        return _BEARER.sub("<token>", text)
+        return _BEARER.sub("<token>", text) if "bearer" in text.lower() else text
 
     return scrub
 
