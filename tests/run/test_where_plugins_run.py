@@ -12,7 +12,7 @@ from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
 from bench.contract.workload import Offline
 from bench.envs import environment
 from bench.models import resolve
-from bench.run import artifacts, plan, planned
+from bench.run import artifacts, plan, planned, task_inputs
 from bench.suite import config
 
 CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
@@ -22,7 +22,7 @@ CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
 def _anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a digest takes from the machine, held still: the environments' builds and the Python release."""
     monkeypatch.setattr(environment, "identity", lambda name: f"env-{name}")
-    monkeypatch.setattr(plan, "_identity", lambda name: f"env-{name}")
+    monkeypatch.setattr(task_inputs, "_identity", lambda name: f"env-{name}")
     monkeypatch.setattr(platform, "python_version", lambda: "3.11.7")
 
 
@@ -43,10 +43,10 @@ def test_a_recipe_has_the_digest_it_had_before_methods_had_backends(recipe: str,
 def test_a_cell_has_the_digest_it_had_before_engines_had_environments(engine: str, digest: str) -> None:
     """A format that an engine runs in its own environment, as before."""
     resolved = resolve.Resolved(None, "model", "hf")
-    made = planned.PlannedArtifact(Model("m"), resolved, Recipe("r"), CPU, (), "artifact", "gptq", 0, "")
+    output = planned.PlannedArtifact(Model("m"), resolved, Recipe("r"), CPU, (), "artifact", "gptq", 0, "")
     cell = Cell(Model("m"), Recipe("r"), EngineSpec(engine, {}), "cpu", workload=Offline(name="w"))
 
-    assert plan._digest(cell, made, 0, None) == digest
+    assert plan._digest(cell, output, 0, None) == digest
 
 
 def test_another_backend_is_another_artifact() -> None:
