@@ -74,7 +74,7 @@ def test_a_length_goes_by_the_servers_name_for_it() -> None:
         assert fields["max_completion_tokens"] == tokens
         assert "max_tokens" not in fields
     fixed = Endpoint("http://h", "m", extra={"max_tokens": None, "max_completion_tokens": 64})
-    with pytest.raises(ValueError, match="extra asks for 64 tokens .* and the load for 9.*--length-field"):
+    with pytest.raises(ValueError, match=r"extra asks for 64 tokens .* and the load for 9.*--length-field"):
         body(fixed, Request(9, text="hi"))
 
 
