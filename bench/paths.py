@@ -8,6 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from bench.contract import outside
 from bench.contract.errors import UserError
 
 _PACKAGES = ("bench", "quantize", "eval")
@@ -48,7 +49,10 @@ def cache() -> Path:
 
 
 def scrubbed(text: str) -> str:
-    """A reason as a record may show it: without the folders of this machine."""
+    """A reason as a record may show it: without the folders of this machine, and without secrets."""
+    if not text:
+        return text
+    text = outside.scrubbed(text)
     places = {str(cache()): "<cache>", str(ROOT): ".", tempfile.gettempdir(): "<tmp>"}
     with contextlib.suppress(RuntimeError):  # a user without a home
         places[str(Path.home())] = "~"

@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -24,13 +25,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench.contract import wire
+from bench.contract import outside, wire
 from bench.contract.errors import UserError
 from bench.contract.record import SCHEMA, Ceiling, Hardware, RequestTrace, Result
 
 _RECORD = re.compile(r"r\d+\.json")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]")
 _LONGEST = 100
+_OUTSIDE = ("reason", "receipts", "facts", "environment", "marks")  # may hold what servers and libraries wrote
 _DAMAGED = "is damaged; delete it and run the cell again"
 
 
@@ -53,13 +55,19 @@ class Store:
     def put(self, result: Result, traces: Sequence[RequestTrace] = (), items: Sequence[Sequence[Any]] = ()) -> Path:
         """Write a record, replacing the one at its path; its traces and items are on disk before it is.
 
-        UserError, which names the folder, where it cannot be written.
+        No secret of this process's variables gets in, whoever wrote it into a reason or a fact. UserError, which names
+        the folder, where it cannot be written.
         """
         path = self.path(result)
+        scrub = outside.scrubber(*_key_variables(result))
         attached = {
-            "traces": [wire.dumps(_microseconds(trace)) for trace in traces],
-            "items": [wire.dumps(wire.rounded(wire.plain(item))) for item in items],
+            "traces": [wire.dumps(_microseconds(replace(trace, error=scrub(trace.error)))) for trace in traces],
+            "items": [wire.dumps(outside.each_text(wire.rounded(wire.plain(item)), scrub)) for item in items],
         }
+        record = wire.rounded(wire.plain(result))
+        record |= {name: outside.each_text(record[name], scrub) for name in _OUTSIDE}
+        if record["artifact"]:
+            record["artifact"]["facts"] = outside.each_text(record["artifact"]["facts"], scrub)
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             for name, lines in attached.items():
@@ -67,7 +75,7 @@ class Store:
                     wire.write(_attachment(path, name), _packed(result, lines))
                 else:  # of the record before: no record may have another's
                     _attachment(path, name).unlink(missing_ok=True)
-            wire.write(path, wire.dumps(wire.rounded(wire.plain(result)), indent=1) + "\n")
+            wire.write(path, wire.dumps(record, indent=1) + "\n")
         self.put_machine(result.hardware)
         return path
 
@@ -156,6 +164,11 @@ class Store:
         if record is None or record.digest != digest:
             raise UserError(f"{attachment} belongs to another record; delete it and run the cell again")
         return lines
+
+
+def _key_variables(result: Result) -> list[str]:
+    """The variables that hold the keys of the record's engine: options that end in _variable name them."""
+    return [str(value) for name, value in result.cell.engine.options.items() if name.endswith("_variable") and value]
 
 
 def safe_name(name: str) -> str:

@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, output, width
+from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, output, put, say, width
 from bench.contract.errors import UserError
-from bench.progress import stderr
 
 app = typer.Typer()
 
@@ -34,7 +33,7 @@ def report(
                 raise UserError(f"not what the records say: {stale}; write them with: python -m bench report")
         else:
             for path in reports.write(results, document or ()):
-                typer.echo(str(path))
+                put(str(path))
     finally:
         gc.enable()
 
@@ -71,7 +70,7 @@ def recommend(
         placed = any(candidate.feasible and not candidate.picked for candidate in candidates)
         output(filter(None, (judge.LEGEND if placed else "", unjudged)))
     if not any(candidate.picked for candidate in candidates):
-        stderr.line("nothing that was measured keeps all limits")
+        say("nothing that was measured keeps all limits")
         raise typer.Exit(1)
 
 
@@ -96,7 +95,7 @@ def compare(
     comparison = compare_selections(*selectors.selections(a, b, results, filters))
     comparison_report.require_common_cells(comparison)
     for problem in dict.fromkeys((*comparison.baseline.problems, *comparison.candidate.problems)):
-        stderr.line(f"warning: {problem}")
+        say(f"warning: {problem}")
     output(comparison_report.as_json(comparison) if as_json else comparison_report.page(comparison, width()))
 
 

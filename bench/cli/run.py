@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bench.cli import params
-from bench.cli.params import bold, output, width
+from bench.cli.params import bold, output, say, width
 from bench.contract.errors import UserError
-from bench.progress import stderr
 
 if TYPE_CHECKING:
     from bench.run.planned import Plan
@@ -51,7 +50,7 @@ def run(
     from bench.progress.progress import Progress
     from bench.publish import headline
     from bench.run import runner
-    from bench.store import Store
+    from bench.store import Store, safe_name
 
     if as_json and format not in ("terminal", "json"):
         raise UserError(f"--json prints the table as JSON and --format {format} does not: use one of them")
@@ -60,7 +59,7 @@ def run(
         store = Store(results)
         tally = runner.run(planned, store, progress, retry_failed=retry == "failed")
     slugs = dict.fromkeys(artifact.hardware.slug for artifact in planned.artifacts)
-    folders = [str(results / slug / planned.suite.name) for slug in slugs]
+    folders = [str(results / safe_name(slug) / safe_name(planned.suite.name)) for slug in slugs]
     summary = {
         "rounds": {"ok": 0, "failed": 0, "unsupported": 0, **tally.done, "kept": tally.recorded},
         "time_s": round(progress.elapsed_s, 1),
@@ -69,11 +68,10 @@ def run(
     _table(store, planned, "json" if as_json else format, summary if as_json else None)
     if not quiet:
         ran = ", ".join(f"{n} {status}" for status, n in sorted(tally.done.items())) or "nothing left to run"
-        counts = f"{ran}; {tally.recorded} recorded before"
-        stderr.line(f"Rounds: {counts}. Time: {progress.elapsed}. Records: {', '.join(folders)}")
+        say(f"Rounds: {ran}; {tally.recorded} recorded before. Time: {progress.elapsed}. Records: {', '.join(folders)}")
     if tally.done["failed"]:
         log = paths.cache() / "logs" / "last-worker.log"
-        stderr.line(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {log}")
+        say(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {log}")
 
 
 @app.command()
@@ -160,4 +158,4 @@ def _table(
     text = render.render(build.build(results, expected), format, width(), bold=bold())
     typer.echo(text if summary is None else json.dumps({**summary, "table": json.loads(text)}, indent=1))
     for problem in store.problems:
-        stderr.line(f"warning: {problem}")
+        say(f"warning: {problem}")

@@ -7,6 +7,8 @@ import sys
 
 
 def line(text: str) -> None:
-    """Print it; in silence where nobody reads it any more, or the disk it goes to is full."""
+    """Print it as text from outside may be shown; in silence where nobody reads it, or the disk it goes to is full."""
+    from bench.contract import outside  # only now: a command's signals are heard before this is imported
+
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)  # noqa: T201  (this is the terminal)
+        print(outside.printable_lines(outside.scrubbed(text)), file=sys.stderr, flush=True)  # noqa: T201  (this is the terminal)
