@@ -136,6 +136,11 @@ class _Arrivals(_Named):
         if not self.burstiness > 0:
             yield "burstiness must be above zero; 1 is Poisson's"
 
+    @property
+    def ramps(self) -> bool:
+        """Whether the rate rises over the whole load."""
+        return self.rate_per_s > 0 and self.arrivals == "ramp"
+
     def _level(self) -> str:
         bursts = f"-b{self.burstiness:g}" if self.arrivals == "gamma" else ""
         return f"{self.arrivals}{self.rate_per_s:g}{bursts}"
@@ -143,11 +148,20 @@ class _Arrivals(_Named):
 
 @dataclass(frozen=True, kw_only=True)
 class _Served(_Named):
-    """Requests to the engine's server, `requests` of them measured after warm-up. `slo` makes goodput a metric."""
+    """Requests to the engine's server, `requests` of them measured within a load that is steady.
+
+    `slo` makes goodput a metric. `VERSION` of how loads are applied and measured is part of records' digests.
+    """
 
     requests: int = 100
     slo: Slo = Slo()
     online: ClassVar[bool] = True
+    VERSION: ClassVar[int] = 2
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next request waits for an answer: a closed loop."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +194,10 @@ class Closed(_Served, _Lengths):
     at_most_s: float = 0.0
 
     @property
+    def waits(self) -> bool:
+        return True
+
+    @property
     def exact(self) -> bool:
         return super().exact and self.turns == 1
 
@@ -198,7 +216,10 @@ class Closed(_Served, _Lengths):
 
 @dataclass(frozen=True, kw_only=True)
 class Open(_Served, _Arrivals, _Lengths):
-    """Requests at a rate: as many as fill `window_s`, if that is more than `requests`."""
+    """Requests at a rate: as many as fill `window_s`, if that is more than `requests`.
+
+    The rate is held before and after them, except by a ramp, which begins with nothing.
+    """
 
     kind: Literal["open"] = "open"
     window_s: float = 0.0
@@ -241,6 +262,10 @@ class Sweep(_Served, _Arrivals, _Lengths):
     most: float = 256.0
     at_most_s: float = 0.0
     window_s: float = 0.0
+
+    @property
+    def waits(self) -> bool:
+        return self.over == "concurrency"
 
     def at(self, level: float, requests: int) -> Closed | Open:
         """The load of one level: of that concurrency or rate, `requests` long."""

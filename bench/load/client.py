@@ -63,7 +63,7 @@ async def _run(job: LoadJob, requests: list[bytes]) -> LoadAnswer:
     if job.closed is not None:
         connections, load = job.closed.concurrency, ClosedLoop(pool, requests, job.closed, meter, exchanges.add)
     elif job.opened is not None:
-        connections = job.opened.warmup_concurrency
+        connections = job.opened.connections
         load = OpenLoop(pool, requests, job.opened, meter, exchanges.add)
     else:
         raise ValueError(_ONE_SCHEDULE)
@@ -139,12 +139,13 @@ def _check(job: LoadJob) -> None:
     if job.closed is not None:
         if job.closed.concurrency < 1:
             raise ValueError(f"concurrency {job.closed.concurrency}: must be at least 1")
-        if len(job.requests) <= job.closed.warmups:
-            raise ValueError(f"{len(job.requests)} requests, all of them warm-up: give more than {job.closed.warmups}")
+        unmeasured = job.closed.warmups + job.closed.after
+        if len(job.requests) <= unmeasured:
+            raise ValueError(f"{len(job.requests)} requests, all of them warm-up: give more than {unmeasured}")
     if job.opened is not None:
         due = list(job.opened.due_s)
-        if len(due) != len(job.requests) - job.opened.warmup or not due:
-            raise ValueError(f"{len(due)} due times for {len(job.requests)} requests, {job.opened.warmup} warm-up")
+        if len(due) != len(job.requests) or not due:
+            raise ValueError(f"{len(due)} due times for {len(job.requests)} requests")
         if due != sorted(due) or due[0] < 0:
             raise ValueError("due times must ascend from zero")
 

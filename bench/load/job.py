@@ -65,17 +65,19 @@ class Endpoint:
 class ClosedSchedule:
     """`concurrency` requests in flight, each followed by the next.
 
-    The first `warmup` requests are not measured; -1 means twice the concurrency. The window opens when the first
-    measured request is sent and closes when the last is, or after `duration_s` where that is above zero: it
-    holds neither ramp-up nor drain. The first requests of a run are spread over `ramp_s`.
+    The first `warmup` requests are not measured; -1 means twice the concurrency. Nor are the last `after`, which
+    keep the concurrency up until every measured one is over, and are not sent after that. The window opens when
+    the first measured request is sent and closes when the last is, or after `duration_s` where that is above
+    zero: it holds neither ramp-up nor drain. The first requests of a run are spread over `ramp_s`.
 
     With `turns` above 1 the requests are conversations of so many each, one after the other: of the `concurrency`
     under way each sends its next turn `think_s` after the last one's answer, and ends with one that failed.
-    `warmup` counts requests all the same.
+    `warmup` and `after` count requests all the same.
     """
 
     concurrency: int
     warmup: int = -1
+    after: int = 0
     duration_s: float = 0.0
     ramp_s: float = 0.0
     turns: int = 1
@@ -90,18 +92,18 @@ class ClosedSchedule:
 class OpenSchedule:
     """Requests at their due times, whatever is in flight.
 
-    `due_s` ascends, in seconds from the schedule's start, one for each request after the first `warmup`, which
-    run before it as a closed loop of `warmup_concurrency` and are waited for. The window opens `ramp_s` into
+    `due_s` ascends, in seconds from the schedule's start, one for each request. The window opens `lead_s` into
     the schedule; what is due earlier is not measured. It closes at `window_end_s`, 0 meaning the last due
-    time. `max_in_flight` above zero makes requests wait in the client: then sent and due differ.
+    time. What is due later is not measured either, and not sent once every measured request is over.
+    `connections` are opened beforehand. `max_in_flight` above zero makes requests wait in the client: then sent
+    and due differ.
     """
 
     due_s: Sequence[float]
-    ramp_s: float = 0.0
+    lead_s: float = 0.0
     window_end_s: float = 0.0
     max_in_flight: int = 0
-    warmup: int = 0
-    warmup_concurrency: int = 1
+    connections: int = 1
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,8 @@ class InFlight:
 class LoadAnswer:
     """What the load process saw. `error` is set where it could not begin.
 
-    `measured` and `warmup`: the requests of the window and those before it, in the order in which they were sent.
+    `measured` and `warmup`: the requests of the window and those before and after it, in the order in which they
+    were sent.
     `zero_s` is CLOCK_MONOTONIC at the window's opening, which all processes of a machine share; `window_s`
     is how long the window was. `failures` counts the measured ones by kind. `reconnects` counts connections
     that the server dropped while idle and that a request could not use. `ended` says what closed the window.

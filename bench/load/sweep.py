@@ -72,7 +72,7 @@ def _knee(stages: list[StageResult]) -> int:
 def _result(stage: SingleLoad, load: Online, k: int, answer: LoadAnswer, facts: dict[str, Any]) -> StageResult:
     warmup = [replace(request.trace, window=-1 - k) for request in answer.warmup]
     traces = (*warmup, *(replace(request.trace, window=k) for request in answer.measured))
-    return StageResult(stage, answer, traces, facts, online_load.online_metrics(traces, facts, load.slo.limits))
+    return StageResult(stage, answer, traces, facts, online_load.online_metrics(traces, facts, load))
 
 
 def _facts(stages: list[StageResult]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from bench.contract.errors import CellError, UserError
 from bench.contract.hooks import Server
 from bench.contract.job import Answer
 from bench.contract.spec import Suite
-from bench.contract.workload import Online, Search, SingleLoad, Sweep
+from bench.contract.workload import Closed, Online, Search, SingleLoad, Sweep
 from bench.envs.environment import Environment
 from bench.load import build, sweep
 from bench.load.client import read_answer
@@ -93,11 +93,23 @@ def loaded(
 
     def apply_stage(stage: SingleLoad, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
         report(f"under load {k + 1} ({stage.title})" if isinstance(load, Sweep | Search) else "under load")
-        job, facts = build.job(stage, target, seed, f"{round_}/{k}")
-        answer = apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
+        facts: dict[str, Any] = {}
+        if isinstance(stage, Closed):
+            answer = within_time(build.closed(stage, target, f"{seed}/{round_}/{k}"))
+        else:
+            requests, facts = build.opened(stage, target, seed, f"{round_}/{k}")
+            answer = within_time(requests.warmup)
+            if answer.error:
+                answer = replace(answer, measured=(), warmup=answer.measured)
+            else:
+                facts["lead_s"] = min(requests.lead_s(answer), max(0.0, deadline - time.monotonic()))
+                answer = within_time(requests.job(facts["lead_s"]))
         if not answer.error and answer.measured and all(r.failure == "refused" for r in answer.measured):
             answer = replace(answer, error=_none_completed(answer))
-        return answer, {**_client_facts(answer), **facts}
+        return answer, {**_client_facts(answer), **build.prompt_facts(target), **facts}
+
+    def within_time(job: LoadJob) -> LoadAnswer:
+        return apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
 
     return sweep.run(load, apply_stage)
 

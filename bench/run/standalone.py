@@ -25,7 +25,7 @@ def measure(load: Workload, target: build.Target, *, seed: int, timeout_s: float
     if error := online.without_figures(load, stages, facts):
         raise UserError(f"{target.endpoint.url}: {error}")
     traces = [trace for stage in stages for trace in stage.traces]
-    return {"metrics": online_load.load_metrics(traces, facts, load.slo.limits), "facts": facts}
+    return {"metrics": online_load.load_metrics(traces, facts, load), "facts": facts}
 
 
 def lines(title: str, result: Mapping[str, Any]) -> list[str]:

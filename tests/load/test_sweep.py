@@ -81,7 +81,7 @@ def test_a_search_brackets_the_highest_rate_that_keeps_the_limit() -> None:
 
     load = Search(requests=100, rate_per_s=20, slo=Slo(ttft_s=0.05), prompt_tokens=16, new_tokens=4)
     stages, facts = sweep.run(load, apply)
-    metrics = load_metrics([trace for stage in stages for trace in stage.traces], facts, load.slo.limits)
+    metrics = load_metrics([trace for stage in stages for trace in stage.traces], facts, load)
 
     low, high = metrics["slo_rate_per_s"], metrics["slo_rate_high_per_s"]
     assert 25 < low < high < 80
