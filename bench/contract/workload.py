@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 _CLOSED = {"extra": "forbid"}  # read by pydantic in the parent; an unknown key is an error
 # Older records have the fields of all kinds; bench.suite checks those of a suite file.
 _OLD_RECORDS = {"extra": "ignore"}
-_SHOWS_SLO = 59  # requests at one rate: fewer cannot show that 95 % keep a limit
+AT_A_RATE = 2  # how requests at a rate are sent and measured, a part of their records' digests
+_SHOWS_SLO = 59  # requests at one rate: with fewer it takes too many loads to show that 95 % keep a limit
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,12 @@ class _Arrivals(_Named):
 class _Served(_Named):
     """Requests to the engine's server, `requests` of them measured within a load that is steady.
 
-    `slo` makes goodput a metric. `VERSION` of how loads are applied and measured is part of records' digests.
+    `slo` makes goodput a metric.
     """
 
     requests: int = 100
     slo: Slo = Slo()
     online: ClassVar[bool] = True
-    VERSION: ClassVar[int] = 2
 
     @property
     def waits(self) -> bool:
@@ -298,7 +298,7 @@ class Search(_Served, _Arrivals, _Lengths):
         if not self.slo.limits:
             yield "a search needs a limit to keep, as slo: {ttft_s: 0.5, tpot_s: 0.05}"
         if self.requests < _SHOWS_SLO:
-            yield f"a search needs {_SHOWS_SLO} requests at each rate: fewer cannot show that 95 % keep a limit"
+            yield f"a search needs {_SHOWS_SLO} requests at each rate, to show that 95 % of them keep a limit"
 
     def _level(self) -> str:
         return "-".join(f"{k.removesuffix('_s')}{v:g}" for k, v in self.slo.limits.items())

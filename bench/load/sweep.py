@@ -136,13 +136,13 @@ def _judge(load: Open, k: int) -> Generator[SingleLoad, StageResult, tuple[bool,
     """
     within = dict.fromkeys(load.slo.limits, 0)
     total = 0
-    for _ in range(_BATCHES):
+    for look in range(1, _BATCHES + 1):
         stage = yield load
         k += 1
         total += len(stage.answer.measured)
         for name, count in _within_limits(stage).items():
             within[name] += count
-        verdicts = [slo.verdict(count, total) for count in within.values()]
+        verdicts = [slo.verdict(count, total, look) for count in within.values()]
         if all(verdicts):
             return True, k
         if False in verdicts:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
+from typing import NamedTuple
 
 _ENOUGH = 3  # cells to fit two numbers to
+_TAIL = 10  # cells below which a 90th percentile is but the largest
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,21 @@ def hold_out(samples: Sequence[Sample]) -> list[HeldOut]:
     return [HeldOut(s, m.time_s(s.least_s, s.layers)) for s, m in zip(samples, models, strict=True) if m]
 
 
-def error(predictions: Sequence[HeldOut]) -> tuple[float, float] | None:
-    """(median, 90th percentile) of the relative errors, signs dropped; None without any."""
-    errors = sorted(abs(each.error_fraction) for each in predictions)
+class Error(NamedTuple):
+    """Relative errors, signs dropped. `p90`: None below ten of them, where it would be but the largest."""
+
+    median: float
+    p90: float | None
+    largest: float
+
+
+def error(predictions: Sequence[HeldOut]) -> Error | None:
+    """Of cells that were left out; None without any. Percentiles as in `latency`: Hyndman and Fan's definition 7."""
+    errors = [abs(each.error_fraction) for each in predictions]
     if not errors:
         return None
-    return median(errors), errors[min(len(errors) - 1, int(0.9 * len(errors)))]
+    p90 = quantiles(errors, n=10, method="inclusive")[-1] if len(errors) >= _TAIL else None
+    return Error(median(errors), p90, max(errors))
 
 
 def _least_squares(samples: Sequence[Sample]) -> tuple[float, float]:

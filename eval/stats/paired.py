@@ -82,10 +82,13 @@ def per_token(changes: Sequence[float], counts: Sequence[int]) -> tuple[float, f
 
     With d the difference of a window's sums and n its tokens, the change of the mean is m = sum d / sum n,
     its standard error that of a ratio estimator over W windows, sqrt(W / (W - 1) * sum (d - m n)^2) / sum n,
-    and the interval is normal in m.
+    and the interval is Student's t of W - 1 degrees of freedom (Cochran 1977, ch. 6.5).
     """
     mean = math.fsum(changes) / sum(counts)
     if len(counts) < 2:
         return mean, 0.0
+    from scipy import special  # slow to import, and needed by comparisons alone
+
     spread = math.fsum((d - mean * n) ** 2 for d, n in zip(changes, counts, strict=True))
-    return mean, Z95 * math.sqrt(spread * len(counts) / (len(counts) - 1)) / sum(counts)
+    t95 = float(special.stdtrit(len(counts) - 1, 0.975))
+    return mean, t95 * math.sqrt(spread * len(counts) / (len(counts) - 1)) / sum(counts)

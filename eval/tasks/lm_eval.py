@@ -21,7 +21,7 @@ from bench.contract.columns import PAIRED_CHANGES, SCORE_CHANGE, Column, Group
 from bench.contract.errors import UserError
 from bench.contract.hooks import ScoredReplies, Session
 from eval.scoring import likelihood
-from eval.stats import paired
+from eval.stats import paired, proportion
 
 ENV = "lm_eval"
 VERSION = 1
@@ -45,6 +45,7 @@ COLUMNS = (
 )
 _REQUESTS = "requests.json"
 _RECORDED = ("max_length", "truncated", "requests", "texts_sha256", "tokens_sha256")
+_SHARES = ("acc", "acc_norm", "exact_match", "em")  # metrics that are shares, of groups too
 # Facts that two comparable records share.
 _SAME = ("texts_sha256", "metric", "items", "max_length")
 
@@ -170,15 +171,17 @@ def score_replies(options: Options, folder: Path, requests: Path, replies: Mappi
 
 
 def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
-    """lm-eval's own; the compared one also as `accuracy_fraction` where items have scores, else as `score`."""
+    """lm-eval's own; the compared one also as `accuracy_fraction` where items have scores, else as `score`.
+
+    With a 95 % interval: Wilson's for an accuracy, 1.96 standard errors for any other score.
+    """
     scores: Mapping[str, float] = facts["scores"]
     value, stderr = scores[facts["metric"]], scores.get(f"{facts['metric']}_stderr")
     stem, unit = ("accuracy", "_fraction") if facts["item_scores"] else ("score", "")
     values = {**scores, f"{stem}{unit}": value, "scored_items": float(facts["items"])}
     if stderr is not None:
         values[f"{stem}_stderr{unit}"] = stderr
-        values[f"{stem}_low{unit}"] = value - paired.Z95 * stderr
-        values[f"{stem}_high{unit}"] = value + paired.Z95 * stderr
+        values[f"{stem}_low{unit}"], values[f"{stem}_high{unit}"] = _interval(facts, value, stderr)
     return values
 
 
@@ -189,6 +192,16 @@ def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -
     recovery = {"score_recovery_fraction": score / base} if base else {}
     items = [[float(item) for item in part["item_scores"]] for part in (facts, baseline)]
     return {**recovery, **(paired.compare(*items) if all(items) else {"score_change": score - base})}
+
+
+def _interval(facts: Mapping[str, Any], value: float, stderr: float) -> tuple[float, float]:
+    """Of items that are right or wrong by their number, of other shares by their standard error."""
+    is_share = bool(facts["item_scores"]) or facts["metric"].partition("-")[0] in _SHARES
+    if not is_share or not 0 <= value <= 1:
+        return value - paired.Z95 * stderr, value + paired.Z95 * stderr
+    right_or_wrong = isinstance(facts["item_scores"], str) and facts["item_scores"]
+    items = facts["items"] if right_or_wrong else proportion.effective_items(value, stderr)
+    return proportion.wilson(value, max(1, items or facts["items"]))
 
 
 def _max_length(options: Options, context: int) -> int:

@@ -192,14 +192,14 @@ def _constant(rate: float, slow: int) -> LoadAnswer:
 
 
 def test_a_search_asks_again_where_it_is_not_clear() -> None:
-    """Two of a hundred late is not clear at first and is after two batches; six of a hundred never is."""
+    """One of a hundred late is not clear at first and is after two batches; six of a hundred never is."""
     rates: list[float] = []
 
     def apply(load: SingleLoad, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
         del k
         assert isinstance(load, Open)
         rates.append(load.rate_per_s)
-        slow = 2 if load.rate_per_s <= 8 else 6 if load.rate_per_s < 16 else 50
+        slow = 1 if load.rate_per_s <= 8 else 6 if load.rate_per_s < 16 else 50
         return _constant(load.rate_per_s, slow), {"window_s": 100 / load.rate_per_s}
 
     load = Search(rate_per_s=8.0, slo=Slo(ttft_s=0.5))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from bench.measure.predict import Sample, error, fit, hold_out
+from bench.measure.predict import HeldOut, Sample, error, fit, hold_out
 
 
 def cells(per_layer_s: float, factor: float, engine: str = "hf", format_: str = "hf") -> list[Sample]:
@@ -60,7 +61,22 @@ def test_the_error_is_of_cells_the_fit_has_not_seen() -> None:
     exact = cells(20e-6, 2.0)
     slow = Sample("hf", "hf", 16, 0.004, 2 * exact[1].took_s, "slow")
 
-    assert error(hold_out(exact)) == pytest.approx((0.0, 0.0), abs=1e-9)
+    assert error(hold_out(exact)) == (pytest.approx(0.0, abs=1e-9), None, pytest.approx(0.0, abs=1e-9))
     off = {each.sample.name: each.error_fraction for each in hold_out([*exact, slow])}
     assert off["slow"] == pytest.approx(-0.5)
     assert error(hold_out(exact[:2])) is None
+
+
+@pytest.mark.parametrize("count", [3, 9, 10, 11, 40])
+def test_a_90th_percentile_needs_ten_cells(count: int) -> None:
+    """Below them it would be the largest; from them on it is NumPy's, and never the largest."""
+    sample = Sample("e", "hf", 4, 0.01, 1.0)
+    predictions = [HeldOut(sample, 1.0 + (-1) ** i * 0.01 * (i + 1)) for i in range(count)]
+    errors = [0.01 * (i + 1) for i in range(count)]
+
+    found = error(predictions)
+
+    assert found is not None
+    assert (found.median, found.largest) == (pytest.approx(np.median(errors)), pytest.approx(errors[-1]))
+    assert found.p90 == (pytest.approx(np.percentile(errors, 90)) if count >= 10 else None)
+    assert found.p90 is None or found.p90 < found.largest
