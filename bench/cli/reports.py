@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, say, width
+from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, put, say, width
 from bench.contract.errors import UserError
 
 app = typer.Typer()
@@ -33,7 +33,7 @@ def report(
                 raise UserError(f"not what the records say: {stale}; write them with: python -m bench report")
         else:
             for path in reports.write(results, document or ()):
-                typer.echo(str(path))
+                put(str(path))
     finally:
         gc.enable()
 
@@ -69,7 +69,7 @@ def recommend(
         typer.echo(render.text([judge.section(candidates, title)], width()), nl=False)
         placed = any(candidate.feasible and not candidate.picked for candidate in candidates)
         for line in filter(None, (judge.LEGEND if placed else "", unjudged)):
-            typer.echo(line)
+            put(line)
     if not any(candidate.picked for candidate in candidates):
         say("nothing that was measured keeps all limits")
         raise typer.Exit(1)
@@ -128,4 +128,4 @@ def predict(
     sections, reasons = predictions.sections(cells)
     typer.echo(render.text(sections, width()), nl=False)
     for line in (*reasons, *predictions.caveats(measured, gpu)):
-        typer.echo(line)
+        put(line)

@@ -23,6 +23,7 @@ from bench.cli.params import (
     SuiteFile,
     TableFormat,
     bold,
+    put,
     say,
     width,
 )
@@ -112,7 +113,7 @@ def plan(
         typer.echo(plans.as_json(planned.suite.name, planned.items, todo, planned.unpaired))
         return
     for line in plans.lines(planned.items, todo, planned.unpaired):
-        typer.echo(line)
+        put(line)
 
 
 @app.command()

@@ -196,7 +196,7 @@ def _digest(cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Refere
         SCHEMA,
         artifact.digest,
         cell.engine.name,
-        wire.plain(cell.engine.options),
+        artifacts.digest_options(cell.engine.options, engine),
         engine.VERSION,
         _identity(plugins.engine_env(engine, artifact.format)),
         measurement,
