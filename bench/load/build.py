@@ -33,7 +33,8 @@ class Target:
     """Where a load goes, and what its prompts can consist of.
 
     Token ids below `vocab_size`; 0: the server takes text only. `tokenizer`: a tokenizer.json by which texts
-    get their exact length; without it they are as many short words. `context` 0: not known.
+    get their exact length; without it they are as many short words. It also counts the tokens of answers where the
+    server does not. `context` 0: not known.
     """
 
     endpoint: Endpoint
@@ -51,6 +52,11 @@ class Target:
         if self.endpoint.api == "chat":
             return "chat"
         return "ids" if self.takes_ids else "text" if self.tokenizer else "words"
+
+    def job(
+        self, requests: tuple[Request, ...], closed: ClosedSchedule | None = None, opened: OpenSchedule | None = None
+    ) -> LoadJob:
+        return LoadJob(self.endpoint, requests, closed, opened, tokenizer=str(self.tokenizer or ""))
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class OpenRequests:
         ordered = sorted(self.sizes, key=lambda size: (size.new_tokens, size.prompt_tokens))
         sizes = [_unrelated(ordered[i * (len(ordered) - 1) // (count - 1)]) for i in range(count)]
         requests = _requests(sizes, self.target, f"{self.seed}/warm-up")
-        return LoadJob(self.target.endpoint, requests, ClosedSchedule(concurrency, 0))
+        return self.target.job(requests, closed=ClosedSchedule(concurrency, 0))
 
     def lead_s(self, warmup: LoadAnswer) -> float:
         """How long the load goes on before the window by the answers of a warm-up's later half.
@@ -98,14 +104,14 @@ class OpenRequests:
                     sizes.append(_unrelated(size) if period else size)
         connections = math.ceil(len(self.sizes) / self.window_s) if self.window_s > 0 else 1
         schedule = OpenSchedule(due_s, lead_s, lead_s + self.window_s, connections=connections)
-        return LoadJob(self.target.endpoint, _requests(sizes, self.target, self.seed), opened=schedule)
+        return self.target.job(_requests(sizes, self.target, self.seed), opened=schedule)
 
 
 def closed(load: Closed, target: Target, seed: str) -> LoadJob:
     """The job of a closed load; `seed` draws the lengths and the prompts."""
     requests, warmup, after = _conversations(load, target, seed)
     schedule = ClosedSchedule(load.concurrency, warmup, after, load.at_most_s, turns=load.turns, think_s=load.think_s)
-    return LoadJob(target.endpoint, requests, schedule)
+    return target.job(requests, closed=schedule)
 
 
 def opened(load: Open | Trace, target: Target, seed: str, round_: str) -> tuple[OpenRequests, dict[str, Any]]:

@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ import uvloop
 
 from bench.contract import wire
 from bench.contract.outside import scrubber
+from bench.load import prompts
 from bench.load.connection import Exchange
 from bench.load.health import Meter, in_flight
 from bench.load.job import LoadAnswer, LoadJob, RequestResult
 from bench.load.loops import ClosedLoop, OpenLoop
 from bench.load.pool import Pool
-from bench.load.reply import Reply
+from bench.load.reply import Reply, recounted
 from bench.load.request import address, encode, most_bytes
 from bench.load.result import decode, request_result
 
@@ -90,10 +92,12 @@ def _answer(
     job: LoadJob, load: ClosedLoop | OpenLoop, meter: Meter, exchanges: _Exchanges, reconnects: int
 ) -> LoadAnswer:
     zero_s, closed = load.zero_s, job.closed is not None
+    starts_of = partial(prompts.starts, tokenizer=Path(job.tokenizer))
     results: dict[bool, list[RequestResult]] = {True: [], False: []}
     for exchange in sorted(exchanges.over, key=lambda e: e.index):
         measured = load.measured(exchange)
-        reply, request, window = exchanges.reply(exchange), job.requests[exchange.index], 0 if measured else -1
+        request, window = job.requests[exchange.index], 0 if measured else -1
+        reply = recounted(exchanges.reply(exchange), starts_of) if job.tokenizer else exchanges.reply(exchange)
         result = request_result(
             exchange, reply, request, job.endpoint, exchanges.scrub, zero_s=zero_s, window=window, closed=closed
         )

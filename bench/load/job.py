@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.contract.record import RequestTrace
+from bench.load.counting import CountedBy
 
 BEARER = "Authorization"  # the header whose key is a bearer token; any other has the key alone
 Failure = Literal[
@@ -118,7 +119,8 @@ class LoadJob:
     """Exactly one of `closed` and `opened` is set.
 
     The bodies of answers are decoded after the load; once more than `hold_bytes` of them are in memory, each is
-    decoded as it ends, and LoadAnswer.decoded_inside says how many were.
+    decoded as it ends, and LoadAnswer.decoded_inside says how many were. `tokenizer`: the path of a tokenizer.json
+    that counts the tokens of answers where the server does not; none where empty.
     """
 
     endpoint: Endpoint
@@ -126,6 +128,7 @@ class LoadJob:
     closed: ClosedSchedule | None = None
     opened: OpenSchedule | None = None
     hold_bytes: int = 1 << 29
+    tokenizer: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,9 +140,10 @@ class RequestResult:
     reconnect); `first_byte_s` is the first read of the answer, headers included; `end_s` the last read, or
     the failure.
 
-    Tokens: `usage_tokens` is what the server counted, null where it did not; `trace.event_tokens` then adds
-    up to it, else it is one per event that bore text. `surplus_tokens` is what usage counts beyond the events
-    (below zero: fewer); they stand in the last event, for nobody knows where they belong. `chunk_gaps` is
+    Tokens (bench/load/counting.py): `usage_tokens` is what the server counted, null where it did not;
+    `trace.event_tokens` then adds up to it. Else they are what a tokenizer counts, or one per event that bore
+    text: `counted_by` says which. `new_tokens` were asked for. `surplus_tokens` is what usage counts beyond the
+    events (below zero: fewer); they stand in the last event, for nobody knows where they belong. `chunk_gaps` is
     true where an event bore several tokens or the surplus is not zero: the gaps are between chunks, not
     tokens. `empty_events` bore a choice without text (a role, a flush, a withheld half of a character).
     `reasoning_tokens` came before the answer, which began at `answer_s`; `calls_only`: it calls functions and has no
@@ -165,6 +169,8 @@ class RequestResult:
     reasoning_tokens: int = 0
     answer_s: float | None = None
     calls_only: bool = False
+    counted_by: CountedBy = "usage"
+    new_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ def _facts(stages: list[StageResult]) -> list[dict[str, Any]]:
             "client_cpu_fraction": stage.facts.get("client_cpu_fraction", 0.0),
             "client_lag_p99_s": stage.facts.get("client_lag_p99_s", 0.0),
             "requests": len(stage.answer.measured),
+            "counted_by": stage.facts.get("counted_by", "usage"),
             "kept": _within_limits(stage),
             "metrics": stage.metrics,
         }

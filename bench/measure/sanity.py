@@ -16,7 +16,8 @@ from bench.measure.memory import allocator_peak, widths_bytes
 from bench.measure.online_load import measured
 
 VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "errors", "nvml", "round"
-CLIENT, SHORT, REMOTE, DUMMY, ENERGY, WIDE, CALLS = "client", "short", "remote", "dummy", "energy", "wide", "calls"
+CLIENT, SHORT, REMOTE, DUMMY, ENERGY, WIDE = "client", "short", "remote", "dummy", "energy", "wide"
+CALLS, EVENTS = "calls", "events"
 MARKS = {
     VARIES: "the coefficient of variation over rounds is above 5 %",
     BUSY: "the device was not idle and empty before a round",
@@ -30,6 +31,7 @@ MARKS = {
     WIDE: "the quantized weights take over 1.2 x their stored bytes once loaded: the engine unpacked them",
     REMOTE: "the server was not started here: what it runs, how and on which device is its owner's word",
     CALLS: "answers called functions and had no text: their tokens are the calls'",
+    EVENTS: "the server counts no tokens and there is no tokenizer to: tokens/s, TPOT and ITL are of its events",
     ENERGY: "the joules of a round do not hold, for the reasons in its record (energy_faults)",
 }
 CV_LIMIT = 0.05
@@ -96,6 +98,7 @@ def load_marks(facts: Mapping[str, Any]) -> set[str]:
         SHORT: 0 < facts.get("window_s", 0.0) < WINDOW_S,
         REMOTE: bool(facts.get("remote")),
         CALLS: bool(facts.get("calls_only")),
+        EVENTS: any(of.get("counted_by") == "events" for of in (facts, *stages)),
     }
     return {code for code, it_does in applies.items() if it_does}
 
@@ -103,8 +106,9 @@ def load_marks(facts: Mapping[str, Any]) -> set[str]:
 def _request(trace: RequestTrace, result: Result) -> Iterator[str]:
     name = f"request {trace.request} of window {trace.window}"
     times, load, facts = stamps(trace), result.cell.workload, result.facts
+    by_usage = facts.get("counted_by", "usage") == "usage"  # what events and tokenizers count is no exact length
     if load is not None and not isinstance(load, Trace) and load.exact:  # else the client compares
-        if osl(trace) != load.new_tokens and facts.get("exact_length", True):
+        if osl(trace) != load.new_tokens and facts.get("exact_length", True) and by_usage:
             yield f"{name} produced {osl(trace)} tokens, expected {load.new_tokens}"
         if trace.prompt_tokens != load.prompt_tokens and facts.get("prompts", "ids") in ("ids", "text"):
             yield f"{name} had a prompt of {trace.prompt_tokens} tokens, expected {load.prompt_tokens}"

@@ -171,6 +171,7 @@ def _none_completed(answer: LoadAnswer) -> str:
 def _client_facts(answer: LoadAnswer) -> dict[str, Any]:
     """The client's facts of the window and of itself."""
     health = answer.health
+    ways = {result.counted_by for result in answer.measured if not result.failure}
     return {
         "window_s": answer.window_s,
         "in_flight_mean": answer.in_flight.mean,
@@ -186,11 +187,25 @@ def _client_facts(answer: LoadAnswer) -> dict[str, Any]:
         ],
         "reconnects": answer.reconnects,
         "chunk_gaps": any(request.chunk_gaps for request in answer.measured),
-        "counted_by": "usage"
-        if all(s.usage_tokens is not None for s in answer.measured if not s.failure)
-        else "events",
+        "counted_by": next((by for by in ("events", "tokenizer") if by in ways), "usage"),
         "cached_tokens": sum(request.cached_tokens or 0 for request in answer.measured),
         **_answers(answer),
+        **_uncounted(answer),
+    }
+
+
+def _uncounted(answer: LoadAnswer) -> dict[str, Any]:
+    """What speaks against counting events: answers that ended at the length asked for, in fewer or more of them."""
+    cut = [r for r in answer.measured if not r.failure and r.counted_by == "events" and r.finish == "length"]
+    other = [r for r in cut if len(r.trace.token_s) != r.new_tokens]
+    if not other:
+        return {}
+    events, asked = (
+        statistics.median(n) for n in zip(*((len(r.trace.token_s), r.new_tokens) for r in other), strict=True)
+    )
+    return {
+        "events_against_length": f"{len(other)} answers ended with finish_reason length at the {asked:g} tokens that "
+        f"were asked for, but in {events:g} events: these are not tokens"
     }
 
 

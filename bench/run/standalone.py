@@ -42,6 +42,8 @@ def lines(title: str, result: Mapping[str, Any]) -> list[str]:
     if facts.get("capped"):
         text.append(f"  {facts['capped']} requests were cut to the model's context")
     text += _answers(facts)
+    if contradiction := facts.get("events_against_length"):
+        text.append(f"  {contradiction}; give --tokenizer FILE to count them")
     text += [f"  {mark}: {sanity.MARKS[mark]}" for mark in sorted(sanity.load_marks(facts))]
     text += [f"  failed                 {kind} x{count}" for kind, count in facts["failures"].items()]
     return text + [f"    {reason}" for reason in facts["failure_reasons"]]
