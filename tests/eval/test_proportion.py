@@ -42,7 +42,8 @@ def test_an_accuracys_interval_stays_within_what_an_accuracy_can_be() -> None:
 
     assert found["accuracy_low_fraction"] == pytest.approx(0.0889, abs=1e-4)
     assert found["accuracy_high_fraction"] == pytest.approx(0.5323, abs=1e-4)
-    assert (none["accuracy_low_fraction"], none["accuracy_high_fraction"]) == (0.0, pytest.approx(0.2775, abs=1e-4))
+    assert none["accuracy_low_fraction"] == 0.0
+    assert none["accuracy_high_fraction"] == pytest.approx(0.2775, abs=1e-4)
 
 
 def test_scores_between_right_and_wrong_have_the_interval_of_their_error() -> None:
