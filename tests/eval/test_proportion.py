@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from bench.contract.record import Hardware, Result
+from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Task
+from eval import format as evaluation
 from eval.stats import proportion
 from eval.tasks import lm_eval
 
@@ -64,3 +67,18 @@ def test_a_groups_accuracy_is_a_share_too_and_a_perplexity_is_none() -> None:
 
     assert 0 < group["score_low"] < group["score"] < group["score_high"] < 0.25
     assert unbounded["score_low"] == pytest.approx(0.9 - 1.96 * 0.5, abs=1e-3)
+
+
+def test_python_m_eval_prints_the_same_intervals() -> None:
+    """Three of twelve by each of lm-eval's names, and none of ten."""
+    facts = _facts([1.0] * 3 + [0.0] * 9)
+    facts["scores"] |= {"acc_norm": 0.0, "acc_norm_stderr": 0.0}
+    cell = Cell(Model("m"), Recipe("r"), EngineSpec("hf"), "cpu", task=Task("lm_eval"))
+    hardware = Hardware("cpu", "cpu-x", "X", 1, "X", 1, 1, (), "float32", "Linux")
+    result = Result("d", "s", cell, 0, "ok", hardware, metrics=lm_eval.metrics(facts))
+
+    text = evaluation.one(result)
+
+    assert "0.08894 … 0.5323" in text
+    assert "0 … 0.2425" in text
+    assert "-0." not in text
