@@ -61,15 +61,15 @@ class Store:
         scrub = outside.scrubber(*_key_variables(result))
         attached = {
             "traces": [wire.dumps(_microseconds(replace(trace, error=scrub(trace.error)))) for trace in traces],
-            "items": [wire.dumps(outside.scrubbed_values(wire.rounded(wire.plain(item)), scrub)) for item in items],
+            "items": [wire.dumps(outside.each_text(wire.rounded(wire.plain(item)), scrub)) for item in items],
         }
         for name, lines in attached.items():
             if lines:
                 wire.write(_attachment(path, name), _packed(result, lines))
         record = wire.rounded(wire.plain(result))
-        record |= {name: outside.scrubbed_values(record[name], scrub) for name in _OUTSIDE}
+        record |= {name: outside.each_text(record[name], scrub) for name in _OUTSIDE}
         if record["artifact"]:
-            record["artifact"]["facts"] = outside.scrubbed_values(record["artifact"]["facts"], scrub)
+            record["artifact"]["facts"] = outside.each_text(record["artifact"]["facts"], scrub)
         wire.write(path, wire.dumps(record, indent=1) + "\n")
         for name, lines in attached.items():
             if not lines:

@@ -28,7 +28,7 @@ _URL_PASSWORD = re.compile(r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)")
 _BEARER = re.compile(r"(?<=\bbearer )\s*(?=\S*\d)[\w.~+/-]{16,}=*", re.IGNORECASE)
 _MARKDOWN = re.compile(r"([\\|<>*_`\[\]])")
 _PROSE = re.compile(r"([\\|<>*`\[\]]|(?<!\w)_|_(?!\w))")  # an underscore within a word is one
-_UNCODED = str.maketrans({"`": "'", "|": "/"})
+_UNCODED = str.maketrans("`|<>", "'/()")
 _WIDE = "\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}"
 _FORMULA = tuple(f"=+-@{_WIDE}")
 
@@ -56,18 +56,18 @@ def scrubber(*variables: str) -> Callable[[str], str]:
             text = text.replace(value, f"<{name}>")
         if "://" in text:
             text = _URL_PASSWORD.sub("<password>", text)
-        return _BEARER.sub("<token>", text)
+        return _BEARER.sub("<token>", text) if "bearer" in text.lower() else text
 
     return scrub
 
 
-def scrubbed_values(value: Any, scrub: Callable[[str], str]) -> Any:
-    """A JSON form with every text in it scrubbed, keys too."""
+def each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON form with every text in it changed, keys too."""
     if isinstance(value, str):
-        return scrub(value)
+        return change(value)
     if isinstance(value, dict):
-        return {scrub(key): scrubbed_values(nested, scrub) for key, nested in value.items()}
-    return [scrubbed_values(nested, scrub) for nested in value] if isinstance(value, list) else value
+        return {change(key): each_text(nested, change) for key, nested in value.items()}
+    return [each_text(nested, change) for nested in value] if isinstance(value, list | tuple) else value
 
 
 def _secrets(named: Collection[str]) -> list[tuple[str, str]]:
@@ -94,7 +94,7 @@ def printable(text: str) -> str:
     """On one line, without what steers a terminal, reorders or hides what is beside it: each such is a space."""
     if text.isprintable():
         return text
-    return "".join(character if character.isprintable() else " " for character in text)
+    return text.translate({ord(character): " " for character in set(text) if not character.isprintable()})
 
 
 def printable_lines(text: str) -> str:
@@ -117,7 +117,7 @@ def markdown_prose(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """Within a code span in a table of Markdown: nothing that would end either."""
+    """Within a code span in a table of Markdown: nothing that would end either, or is a tag where it is no span."""
     return " ".join(printable(text).split()).translate(_UNCODED)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from bench import paths
 from bench.contract import plugins, wire
@@ -96,7 +96,11 @@ def spec(name: str) -> EnvSpec:
     data |= variants.get("cuda" if nvml.gpus() else "cpu", {})
     pins = file.with_name(data.get("pins", f"{name}.txt"))
     data |= {"name": name, "pins": pins.read_text() if pins.exists() else "", "varies": "cuda" in variants}
-    return TypeAdapter(EnvSpec).validate_python(data)
+    try:
+        return TypeAdapter(EnvSpec).validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def _folders() -> list[Path]:

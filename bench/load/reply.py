@@ -20,6 +20,7 @@ from bench.load.sse import Event
 Scrub = Callable[[str], str]
 
 _MESSAGE_LENGTH, _WORD_LENGTH = 200, 40  # characters of a server's message, of a finish reason, that are kept
+_READ = 1 << 14  # bytes of a message that are looked at
 _KINDS: Mapping[str, Kind] = {  # by the field of a delta, the first that is there
     **dict.fromkeys(("content", "refusal"), "answer"),
     **dict.fromkeys(("tool_calls", "function_call"), "call"),
@@ -147,7 +148,7 @@ def count(usage: Mapping[str, Any], name: str) -> int | None:
 
 def one_line(text: bytes, scrub: Scrub = str) -> str:
     """A server's bytes as one short line, without secrets: they are taken out before it is cut."""
-    return " ".join(printable(scrub(text.decode(errors="replace"))).split())[:_MESSAGE_LENGTH]
+    return " ".join(printable(scrub(text[:_READ].decode(errors="replace"))).split())[:_MESSAGE_LENGTH]
 
 
 def error_message(body: bytes, scrub: Scrub = str) -> str:

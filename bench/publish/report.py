@@ -41,9 +41,9 @@ def write(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
         points, latencies = chart_data.build(records), distributions.build(records.all_results(), store)
         drawn = pool.submit(draw.write, root, figures(records, points, latencies))
         texts = _texts(root, records.committed(), documents)
-        root.mkdir(parents=True, exist_ok=True)
         changed = stale_texts(texts)
         for path in changed:
+            path.parent.mkdir(parents=True, exist_ok=True)  # records may lie in a folder of another name
             wire.write(path, texts[path])
         if page.write(root / page.NAME, *page.content(records, points, latencies, store), library.result()):
             changed.append(root / page.NAME)

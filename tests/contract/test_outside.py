@@ -9,13 +9,13 @@ import pytest
 from bench.contract.outside import (
     code,
     csv_cell,
+    each_text,
     is_secret_field,
     markdown_prose,
     markdown_text,
     printable,
     printable_lines,
     scrubbed,
-    scrubbed_values,
     scrubber,
 )
 
@@ -57,7 +57,7 @@ def test_all_texts_of_a_json_form_are_scrubbed() -> None:
     """Names of fields too; numbers stay what they are."""
     form = {"a": [KEY, 1.5, None, {KEY: True}]}
 
-    assert scrubbed_values(form, scrubber()) == {"a": ["<ACME_API_KEY>", 1.5, None, {"<ACME_API_KEY>": True}]}
+    assert each_text(form, scrubber()) == {"a": ["<ACME_API_KEY>", 1.5, None, {"<ACME_API_KEY>": True}]}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,13 +29,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Response:
-    """What goes back. A `endless` response repeats its body until the client hangs up."""
+    """What goes back: events `gap_s` apart where that is above zero, the body again and again where it is `endless`."""
 
     status: int = 200
     body: bytes = b""
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     endless: bool = False
+    gap_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,11 @@ class Running:
 Answer = Callable[[Asked], Response]
 
 
-def streamed(*chunks: Any, content_type: str = STREAM, done: bool = True) -> Response:
+def streamed(*chunks: Any, content_type: str = STREAM, gap_s: float = 0.0) -> Response:
     """Each chunk an event; a chunk that is no payload yet is the delta of a choice."""
     payloads = [chunk if "choices" in chunk else {"choices": [{"index": 0, "delta": chunk}]} for chunk in chunks]
     events = [f"data: {json.dumps(payload)}\n\n" for payload in payloads]
-    return Response(body="".join([*events, "data: [DONE]\n\n" * done]).encode(), content_type=content_type)
+    return Response(body="".join([*events, "data: [DONE]\n\n"]).encode(), content_type=content_type, gap_s=gap_s)
 
 
 def usage(tokens: int, **details: Any) -> dict[str, Any]:
@@ -76,6 +78,7 @@ def endpoint(answer: Answer, certificate: Path | None = None) -> Iterator[Runnin
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def _respond(self) -> None:
             sent = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -89,7 +92,10 @@ def endpoint(answer: Answer, certificate: Path | None = None) -> Iterator[Runnin
                 self.send_header(name, value)
             self.end_headers()
             try:
-                self.wfile.write(response.body)
+                for event in response.body.split(b"\n\n") if response.gap_s else ():
+                    self.wfile.write(event + b"\n\n" * bool(event))
+                    time.sleep(response.gap_s)
+                self.wfile.write(b"" if response.gap_s else response.body)
                 while response.endless:
                     self.wfile.write(response.body)
             except OSError:  # the client hung up

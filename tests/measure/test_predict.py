@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.measure.predict import HeldOut, Sample, error, fit, hold_out
+from bench.measure.predict import Sample, error, fit, hold_out
 
 
 def cells(per_layer_s: float, factor: float, engine: str = "hf", format_: str = "hf") -> list[Sample]:
@@ -65,7 +65,7 @@ def test_the_error_is_of_cells_the_fit_has_not_seen() -> None:
     assert found is not None
     assert found.p90 is None
     assert (found.median, found.largest) == pytest.approx((0.0, 0.0), abs=1e-9)
-    off = {each.sample.name: each.error_fraction for each in hold_out([*exact, slow])}
+    off = {sample.name: fraction for sample, fraction in hold_out([*exact, slow])}
     assert off["slow"] == pytest.approx(-0.5)
     assert error(hold_out(exact[:2])) is None
 
@@ -74,10 +74,9 @@ def test_the_error_is_of_cells_the_fit_has_not_seen() -> None:
 def test_a_90th_percentile_needs_ten_cells(count: int) -> None:
     """Below them it would be the largest; from them on it is NumPy's, and never the largest."""
     sample = Sample("e", "hf", 4, 0.01, 1.0)
-    predictions = [HeldOut(sample, 1.0 + (-1) ** i * 0.01 * (i + 1)) for i in range(count)]
     errors = [0.01 * (i + 1) for i in range(count)]
 
-    found = error(predictions)
+    found = error([(sample, (-1) ** i * size) for i, size in enumerate(errors)])
 
     assert found is not None
     assert (found.median, found.largest) == pytest.approx((np.median(errors), errors[-1]))
