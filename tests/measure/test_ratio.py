@@ -80,4 +80,4 @@ def test_p_of_an_interval_is_that_of_its_t_test(degrees: float) -> None:
     values = [0.3, 1.0, 0.6, 0.7, 0.2]
     test = scipy_stats.ttest_1samp(values, 0.0)
     ends = test.confidence_interval(0.95)
-    assert t_p(ends.low, ends.high, len(values) - 1) == pytest.approx(test.pvalue)
+    assert t_p(float(ends.low), float(ends.high), len(values) - 1) == pytest.approx(test.pvalue)
