@@ -46,6 +46,8 @@ def cache() -> Path:
 
 def scrubbed(text: str) -> str:
     """A reason as a record may show it: without the folders of this machine, and without secrets."""
+    if not text:
+        return text
     text = outside.scrubbed(text)
     places = {str(cache()): "<cache>", str(ROOT): ".", tempfile.gettempdir(): "<tmp>", str(Path.home()): "~"}
     for place, word in places.items():

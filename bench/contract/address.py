@@ -75,7 +75,8 @@ def _split(url: str) -> SplitResult:
         split = urlsplit(url)
         _ = split.port
     except ValueError as error:
-        raise ValueError(f"invalid server URL {url!r} ({error}): expected http://HOST:PORT") from None
+        shown = url.rpartition("@")[2]  # without a password
+        raise ValueError(f"invalid server URL {shown!r} ({error}): expected http://HOST:PORT") from None
     if split.scheme not in ("http", "https") or not split.hostname:
         raise ValueError(f"invalid server URL {_without_user(split)!r}: expected http://HOST:PORT")
     if split.username or split.password:

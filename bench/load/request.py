@@ -12,6 +12,7 @@ from bench.contract.address import Address, of_api, of_models
 from bench.contract.outside import is_secret_field
 from bench.load.job import BEARER, Endpoint, Request
 
+_LENGTHS = ("max_tokens", "max_completion_tokens", "max_new_tokens", "n_predict")
 _HEADER = re.compile(r"[\w!#$%&'*+.^`|~-]+: [\x20-\x7e]*", re.ASCII)
 _LEAST_BYTES, _TOKEN_BYTES = 1 << 20, 1 << 12  # of an answer: with its head, its prompt's ids, log-probabilities
 
@@ -53,6 +54,11 @@ def body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
         **endpoint.extra,
         **request.extra,
     }
+    if other := next((name for name in _LENGTHS if fields.get(name) not in (None, request.new_tokens)), ""):
+        raise ValueError(
+            f"extra asks for {fields[other]} tokens ({other}) and the load for {request.new_tokens}: leave it out of "
+            f"extra, and where the server wants that name give it by --length-field (length_field in a suite)"
+        )
     return {name: value for name, value in fields.items() if value is not None}
 
 

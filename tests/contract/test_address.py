@@ -45,6 +45,8 @@ def test_the_whole_address_says_which_api_it_is() -> None:
         ("http://h:99999", "Port out of range"),
         ("http://h:abc", "http://HOST:PORT"),
         ("http://[::1", "Invalid IPv6 URL"),
+        ("http://me:pa55word@[::1", "Invalid IPv6 URL"),
+        ("ftp://me:pa55word@h", "http://HOST:PORT"),
         ("h:8000", "http://HOST:PORT"),
         ("http://me:pa55word@h", "use key_variable"),
         ("http://h/v1?api_key=pa55word", "query holds a secret.*key_header"),

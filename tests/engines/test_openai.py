@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from bench import paths
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Result
@@ -18,7 +18,7 @@ from bench.progress.progress import Progress
 from bench.run import artifacts, plan, records, runner
 from bench.store import Store
 from bench.suite import config
-from tests.load.endpoints import Asked, Response, endpoint, streamed, usage
+from tests.load.endpoints import Asked, Response, endpoint, self_signed, streamed, usage
 
 KEY = "sk-echoed/0123456789+abcdef"
 MODELS = Response(body=b'{"data": [{"id": "m", "owned_by": "acme", "max_model_len": 512}]}')
@@ -207,8 +207,17 @@ def test_options_that_are_younger_than_records_leave_digests_as_they_were() -> N
 
 
 @pytest.mark.usefixtures("cache")
-def test_a_certificate_is_named_as_a_file(tmp_path: Path) -> None:
-    """One that is not there is told before anything runs."""
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_file_of_certificates_is_trusted_and_its_folder_recorded_nowhere(tmp_path: Path) -> None:
+    """The list of models and the load go over TLS; one that is not there is told before anything runs."""
+    certificate = self_signed(tmp_path)
+    with endpoint(answering(lambda body: int(body["max_tokens"])), certificate) as running:
+        stranger = measured(tmp_path / "stranger", running.url)
+        result = measured(tmp_path / "trusted", running.url, ca=str(certificate))
+
+    assert "certificate verify failed" in stranger.reason
+    assert "ca of a suite's engine" in stranger.reason
+    assert (result.status, result.receipts["owned_by"]) == ("ok", "acme"), result.reason
+    assert result.cell.engine.options["ca"] == f"path:{certificate.name}"
     with pytest.raises(UserError, match="no such file"):
         plan.plan(suite("https://h", ca=str(tmp_path / "none.pem")), fetch=False)
-    assert paths.cache().is_dir()
