@@ -20,8 +20,8 @@ _OURS = ("bench", "quantize", "eval")
 # strangers to each other. Plugins stand apart: what they may import is below.
 _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.contract",),
-    ("bench.paths", "bench.store", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
-    ("bench.process.bound", "bench.process.keeper"),
+    ("bench.paths", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
+    ("bench.store", "bench.process.bound", "bench.process.keeper"),
     # environments and models are built by processes, once
     ("bench.process.child", "bench.process.cache", "bench.process.scratch"),
     ("bench.envs", "bench.models", "bench.load"),
