@@ -48,8 +48,8 @@ _MOMENTS = ("its first 0.5 s", "first 0.5 s of a child", "any", "any, two runs")
 _CHILD = {"offline": b"bench.process.worker_main", "served": b"bench.engines.fake"}
 _GONE_S, _MOST_S, _LATEST_S = 1.0, 180.0, 8.0
 _MOST_RUNS = 100  # of one suite: soon complete, or broken
-_FINISHED = re.compile(r"^\[ *\d+/\d+\] \S+ (\S+ round \d+) ok", re.MULTILINE)
-_FAULTS = ("lost", "changed", "broken", "doubled", "orphans", "left", "codes")
+_FINISHED = re.compile(r"^\[ *\d+/\d+\] \S+ (\S+ round \d+) (?:ok|failed)", re.MULTILINE)
+_FAULTS = ("lost", "changed", "broken", "doubled", "failed", "orphans", "left", "codes")
 
 
 @dataclass
@@ -131,6 +131,8 @@ class Place:
 def main() -> int:
     arguments = script.parser(__doc__, offline=50, served=20, seed=0)
     given = arguments.parse_args()
+    for number in set(_SIGNALS) - {signal.SIGKILL}:  # what is ignored here, as behind nohup, would be so in the runs
+        signal.signal(number, signal.SIG_DFL)
     began = time.monotonic()
     chance = random.Random(given.seed)  # noqa: S311  (reproducible, not secret)
     rows = [row for load in ("offline", "served") for row in _campaign(load, getattr(given, load), chance)]
@@ -223,6 +225,8 @@ def _judge(place: Place, before: dict[Path, bytes], runs: list[Run], row: Row, *
             row.fault("broken", 1, str(error))
     finished = [title for run in runs for title in _FINISHED.findall(run.stderr)]
     new = sum("serving" in file.parts for file in after.keys() - before.keys())
+    failed = [line for run in runs for line in run.stderr.splitlines() if " failed " in line]
+    row.fault("failed", len(failed), "; ".join(failed))
     row.fault("doubled", max(0, len(finished) - new), f"{len(finished)} rounds run for {new} records: {finished}")
     silent = new - len(finished)  # a killed run may not have come to say that it had recorded a round
     row.fault("doubled", int(silent > int(is_killed)), f"{new} records of {len(finished)} rounds: {finished}")
