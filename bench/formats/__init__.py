@@ -17,7 +17,7 @@ from bench.formats import folder as model_folder
 
 __path__.extend(map(str, plugins.user_folders("formats")))
 CHECKPOINT = "hf"  # weights as they are published: plain floats in safetensors
-_SHARED = frozenset({"architecture", "checkpoint", "counting", "folder", "gguf_reader", "sparsity"})
+_SHARED = frozenset({"architecture", "checkpoint", "classes", "counting", "folder", "gguf_reader", "sparsity"})
 
 
 def detect(folder: Path) -> str:

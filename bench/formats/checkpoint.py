@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,13 @@ from bench.formats.folder import Tensor
 
 Shapes = Mapping[str, tuple[int, int]]
 
+_EMBEDDING = re.compile(r"(embed|wte$)", re.IGNORECASE)
 _NOT_LINEAR = re.compile(r"(embed|wte$|wpe$|norm|^ln_|position|relative_attention_bias)", re.IGNORECASE)
 # These architectures store linear weights as (in, out): transformers' Conv1D.
 _TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt", "decision_transformer"})
 _TRANSPOSED_LAYERS = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
+# Stored by older versions and computed by today's: masks, and tables of positions.
+_BUFFERS = frozenset({"inv_freq", "masked_bias", "position_ids"})
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,31 @@ class Checkpoint:
     metadata: Mapping[str, str]
     modules: Mapping[str, Mapping[str, Tensor]]
 
-    @property
+    @cached_property
     def tied_head(self) -> bool:
-        return model_folder.ties_head(self.config) or not any(map(model_folder.is_head, self.modules))
+        """Whether the head is the embedding: it is not stored, or as a copy where config or class ties the two.
+
+        As transformers does, which ties no stored head that differs from the embedding.
+        """
+        head = next(filter(model_folder.is_head, self.modules), None)
+        return head is None or (bool(model_folder.ties_head(self.config)) and self._copies_embedding(head))
+
+    def _copies_embedding(self, head: str) -> bool:
+        weight = self.modules[head].get("weight")
+        return weight is not None and any(
+            (other.dtype, other.shape) == (weight.dtype, weight.shape)
+            and model_folder.have_equal_bytes(self.folder, f"{head}.weight", f"{module}.weight")
+            for module, parts in self.modules.items()
+            if _EMBEDDING.search(_last(module)) and (other := parts.get("weight"))
+        )
+
+    def parameters(self) -> Iterator[tuple[str, str, Tensor]]:
+        """(module, part, tensor) of what is stored, without buffers and a tied head's own copy of the embedding."""
+        for module, parts in self.modules.items():
+            if not (self.tied_head and model_folder.is_head(module)):
+                for part, tensor in parts.items():
+                    if part not in _BUFFERS and not (part == "bias" and len(tensor.shape) > 2):  # a causal mask
+                        yield module, part, tensor
 
     def may_be_linear(self, module: str) -> bool:
         """Whether the weight of a module of this name multiplies; a tied head is no weight of its own."""
@@ -120,12 +146,7 @@ def audit(
 ) -> Audit:
     """The account of a checkpoint with these linear layers; of a quantized one with a note of those left wide."""
     wide = sorted(layer for layer, linear in layers.items() if quantized and not linear.is_quantized)
-    others = sum(
-        tensor.elements
-        for module, parts in model.modules.items()
-        for part, tensor in parts.items()
-        if module not in layers or part == "bias"
-    )
+    others = sum(t.elements for module, part, t in model.parameters() if module not in layers or part == "bias")
     experts = sorted(name for name, tensor in model.tensors.items() if "expert" in name and len(tensor.shape) == 3)
     return counting.audit(
         name,
@@ -152,8 +173,8 @@ def parameters(folder: Path) -> Parameters:
 def count_parameters(model: Checkpoint, shapes: Shapes) -> Parameters:
     """Those of the linear layers with these shapes, without the head, and the rest."""
     linear = sum(out * inputs for name, (out, inputs) in shapes.items() if not model_folder.is_head(name))
-    elements = sum(tensor.elements for tensor in model.tensors.values())
-    stored_bytes = sum(tensor.size for tensor in model.tensors.values())
+    stored = [tensor for _, _, tensor in model.parameters()]
+    elements, stored_bytes = sum(tensor.elements for tensor in stored), sum(tensor.size for tensor in stored)
     return Parameters(linear, max(0, elements - linear), stored_bytes, _architecture(model))
 
 
@@ -167,8 +188,8 @@ def architecture(folder: Path) -> Architecture | None:
 
 
 def _architecture(model: Checkpoint) -> Architecture | None:
-    """By the config, but for the head: GPT-2's says nothing of it, and is tied."""
-    described = decoder.of_config(model.config)
+    shapes = {} if model_folder.quantization(model.config) else linear_shapes(model)
+    described = decoder.of_config(model.config, shapes)
     return described and replace(described, tied_head=model.tied_head)
 
 

@@ -78,6 +78,6 @@ def _check_dtype(folder: Path, dtype: str) -> None:
     quantization = model_folder.quantization(config)
     if quantization.get("quant_method") == "torchao":
         torchao.check_servable(config, quantization, dtype)
-    stored = quantization.get("bnb_4bit_compute_dtype", dtype) if quantization.get("load_in_4bit") else dtype
+    stored = quantization.get("bnb_4bit_compute_dtype", "float32") if quantization.get("load_in_4bit") else dtype
     if dtype not in {"auto", stored}:
         raise UserError(f"transformers serve computes this artifact in {stored} only, not in {dtype}")
