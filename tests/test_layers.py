@@ -20,6 +20,7 @@ _OURS = ("bench", "quantize", "eval")
 # strangers to each other. Plugins stand apart: what they may import is below.
 _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.contract",),
+    ("bench.yaml",),
     ("bench.paths", "bench.store", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
     ("bench.process.child", "bench.process.cache"),  # environments and models are built by processes, once
     ("bench.envs", "bench.models", "bench.load"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
 import os
+import stat
 import types
 import typing
 from collections.abc import Hashable, Mapping
@@ -58,6 +60,35 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
 def digest(value: Any) -> str:
     """The first 16 hex digits of the SHA-256 of the canonical JSON."""
     return hashlib.sha256(dumps(value).encode()).hexdigest()[:16]
+
+
+def read_bytes(path: Path, limit_bytes: int) -> bytes:
+    """A regular file's bytes, at once and never more than `limit_bytes`.
+
+    OSError for a pipe, a device or a folder, which might not end, and for a longer file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:  # noqa: PTH123  (a descriptor has no path)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise OSError(errno.EFBIG, f"longer than {limit_bytes} bytes", str(path))
+    return data
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text; ValueError for what is no JSON, or nested too deep to be any of ours."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def read_json(path: Path, limit_bytes: int = 1 << 26) -> Any:
+    """The value of a JSON file; OSError and ValueError as of `read_bytes` and `parse`."""
+    return parse(read_bytes(path, limit_bytes))
 
 
 def write(path: Path, data: str | bytes) -> None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import yaml
-
+from bench import yaml
 from bench.contract import plugins
 from bench.contract.errors import UserError
 from bench.contract.record import Ceiling
@@ -54,7 +53,7 @@ def peak(gpu_name: str, memory_bytes: int) -> Ceiling | None:
 @cache
 def boards() -> dict[str, Board]:
     """Every entry by its short name."""
-    entries = yaml.safe_load(TABLE.read_text(encoding="utf-8"))["gpus"]
+    entries = yaml.load_file(TABLE)["gpus"]
     return {
         key: Board(
             tuple(entry["names"]),

@@ -12,18 +12,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from bench import paths
+from bench import paths, yaml
 from bench.contract import plugins
 from bench.contract.errors import UserError
 from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task
 from bench.contract.workload import KINDS, Trace, Workload
-from bench.suite import yaml as plain_yaml
 
 T = TypeVar("T")
+_NAME_KEYS = {"model": "source", "engines": "name", "tasks": "task"}  # of short forms
+_MAX_DIGITS = 9
 
 
 def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
@@ -191,40 +191,54 @@ def _checked(suite: Suite) -> Suite:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        data = plain_yaml.load(path.read_text(encoding="utf-8"))
+        return yaml.load_file(path)
     except FileNotFoundError:
         shipped = ", ".join(str(f.relative_to(paths.ROOT)) for f in suites())
         raise UserError(f"{path} does not exist; suites that ship: {shipped}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: expected 'key: value' lines at the top")
-    return data
 
 
 def _override(data: dict[str, Any], override: str) -> None:
+    """Lay `key=value` over the suite; a bare name on the way becomes the mapping that it stands for."""
     key, equals, value = override.partition("=")
     if not equals:
         raise UserError(f"--set {override}: write key=value, for example --set rounds=5")
+    try:
+        parsed = yaml.load(value)
+    except UserError as error:
+        raise UserError(f"--set {key}: {value!r} is {str(error).partition(': ')[2]}") from None
     *parents, last = key.split(".")
     node: Any = data
-    for part in parents:
-        if isinstance(node, dict) and isinstance(node.get(part), str):
-            node[part] = {"source": node[part]} if part == "model" else {"name": node[part]}
-        node = node[int(part)] if isinstance(node, list) and part.isdigit() else node.get(part)
+    for depth, part in enumerate(parents):
+        at = _position(node, part, key)
+        if isinstance(node[at], str) and depth == (parents[0] != "model"):
+            node[at] = _spelled_out(parents[0], node[at])
+        node = node[at]
         if not isinstance(node, dict | list):
-            raise UserError(f"--set {key}: the suite has no '{part}'")
-    parsed = plain_yaml.load(value)
-    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
-        node[int(last)] = parsed
-    elif isinstance(node, dict):
-        node[last] = parsed
+            raise UserError(f"--set {key}: '{part}' has no parts: it is {node!r} in the suite")
+    if isinstance(node, list):
+        node[_position(node, last, key)] = parsed
     else:
-        raise UserError(f"--set {key}: the suite has no '{last}' there")
+        node[last] = parsed
+
+
+def _spelled_out(kind: str, name: str) -> Any:
+    """What a bare name in the suite's `kind` stands for; the name itself where it stands for nothing."""
+    if kind == "recipes":
+        return {"name": name, "steps": named_recipes()[name]} if name in named_recipes() else name
+    return {_NAME_KEYS[kind]: name} if kind in _NAME_KEYS else name
+
+
+def _position(node: dict[str, Any] | list[Any], part: str, key: str) -> Any:
+    """The key or the index in `node` that `part` names; UserError where there is none."""
+    if isinstance(node, list):
+        if part.isascii() and part.isdigit() and int(part[:_MAX_DIGITS]) < len(node):
+            return int(part)
+        places = f"0 to {len(node) - 1}" if len(node) > 1 else "0 alone" if node else "nowhere, as it is empty"
+        raise UserError(f"--set {key}: a place in a list is a number, here {places}, and not '{part}'")
+    if part not in node:
+        near = difflib.get_close_matches(part, map(str, node), n=1)
+        raise UserError(f"--set {key}: the suite has no '{part}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+    return part
 
 
 def _validated(kind: type[T], fields: Mapping[str, Any], where: str) -> T:
