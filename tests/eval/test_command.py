@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT, Command
 
 _SHORT = ("--engine", "fake", "--corpus", "stdlib", "--context", "64")
@@ -22,6 +24,7 @@ def test_a_measurement_is_a_table(command: Command) -> None:
     assert json.loads(whole.stdout)["metrics"]["scored_tokens"] == 504
 
 
+@pytest.mark.slow
 def test_two_artifacts_are_compared_on_the_same_items(command: Command, tmp_path: Path) -> None:
     """Perplexity: both figures and the paired change. Divergence: the other against the base."""
     copy = tmp_path / "copy"

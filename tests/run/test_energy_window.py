@@ -48,6 +48,7 @@ def _short_idle_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(energy_window, "IDLE_S", _IDLE_S)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cache")
 def test_a_round_beside_a_counter_has_joules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Idle power before, seconds of the same shape after, joules per token; no other figure moves."""

@@ -27,6 +27,7 @@ def _written(cache: Path) -> dict[str, int]:
     return {f.parent.name: f.stat().st_mtime_ns for f in cache.glob("references/*/reference.json")}
 
 
+@pytest.mark.slow
 def test_one_reference_serves_every_recipe_and_engine(cache: Path, tmp_path: Path) -> None:
     """It is made once; what equals the baseline is as far from it as keeping it cost."""
     store = Store(tmp_path / "results")
@@ -57,6 +58,7 @@ def _harm(folder: Path, how: str) -> None:
         folder.rename(folder.with_suffix(".part"))
 
 
+@pytest.mark.slow
 def test_a_damaged_reference_is_made_again(cache: Path, tmp_path: Path) -> None:
     """A file cut short or missing, an unreadable description, or a half-built folder is no reference."""
     made = plan.plan(_suite(recipes=["fp32"]), fetch=False)

@@ -21,6 +21,8 @@ from bench.store import Store
 
 from .conftest import Opened, Scheme
 
+pytestmark = pytest.mark.slow  # a browser of its own
+
 RESULTS = Path(__file__).resolve().parents[3] / "results"
 
 
