@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ _SCALARS = {
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, with the scalars of YAML 1.2's core schema and those limits."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {"<": [(f"{_TAG}merge", re.compile("<<$"))]}  # noqa: RUF012
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
     yaml_constructors: dict[Any, Any] = {}  # noqa: RUF012  (PyYAML's attributes)
     depth = 0
 
@@ -51,24 +50,31 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
         given = set()
-        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            is_plain = isinstance(key_node, yaml.ScalarNode) and key_node.tag != f"{_TAG}merge"
-            key = (key_node.tag, self.construct_object(key_node) if is_plain else id(key_node))
-            if key in given:
-                raise _error(key_node, f"the key '{key_node.value}' is given twice")
-            given.add(key)
-        return super().construct_mapping(node, deep=deep)
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode):
+                key = (key_node.tag, _scalar(self, key_node) if _kind(key_node) in _SCALARS else key_node.value)
+                if key_node.value == "<<":
+                    raise _error(key_node, "'<<' merges keys in YAML 1.1 alone: write the keys out")
+                if key in given:
+                    raise _error(key_node, f"the key '{key_node.value}' is given twice")
+                given.add(key)
+        return node
 
 
 def _error(node: Any, problem: str) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
+def _kind(node: Any) -> str:
+    return str(node.tag).removeprefix(_TAG)
+
+
 def _scalar(loader: Any, node: Any) -> Any:
     """A scalar by the type that its form, or its tag, says."""
-    text, kind = loader.construct_scalar(node), node.tag.removeprefix(_TAG)
+    text, kind = loader.construct_scalar(node), _kind(node)
     if not _SCALARS[kind][0].match(text):
         raise _error(node, f"'{text[:40]}' is no {kind}")
     if len(text) > _MAX_DIGITS:
@@ -83,11 +89,11 @@ def _scalar(loader: Any, node: Any) -> Any:
     return math.nan if lower == ".nan" else float(lower.replace(".inf", "inf"))
 
 
-for _kind, (_pattern, _first) in _SCALARS.items():
-    _Loader.add_implicit_resolver(f"{_TAG}{_kind}", _pattern, [*_first, *([""] if _kind == "null" else [])])
-    _Loader.add_constructor(f"{_TAG}{_kind}", _scalar)
-for _kind in ("str", "seq", "map"):
-    _Loader.add_constructor(f"{_TAG}{_kind}", getattr(yaml.SafeLoader, f"construct_yaml_{_kind}"))
+for _name, (_pattern, _first) in _SCALARS.items():
+    _Loader.add_implicit_resolver(f"{_TAG}{_name}", _pattern, [*_first, *([""] if _name == "null" else [])])
+    _Loader.add_constructor(f"{_TAG}{_name}", _scalar)
+for _name in ("str", "seq", "map"):
+    _Loader.add_constructor(f"{_TAG}{_name}", getattr(yaml.SafeLoader, f"construct_yaml_{_name}"))
 _Loader.add_constructor(None, yaml.SafeLoader.construct_undefined)
 
 

@@ -24,6 +24,9 @@ from bench.contract.workload import KINDS, Trace, Workload
 T = TypeVar("T")
 _NAME_KEYS = {"model": "source", "engines": "name", "tasks": "task"}  # of short forms
 _MAX_DIGITS = 9
+_MOST_ROUNDS = 10_000
+_LARGEST = 10**15  # of any number: what is multiplied with it stays finite
+_SHOWN = 80  # characters of a wrong value
 
 
 def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
@@ -158,7 +161,7 @@ def _plugin(where: str, package: str, rule: str, entry: dict[str, Any], key: str
 
 def _mapping(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{where}: expected 'key: value' lines, got {value!r}")
+        raise UserError(f"{where}: expected 'key: value' lines, got {repr(value)[:_SHOWN]}")
     return dict(value)
 
 
@@ -177,8 +180,8 @@ def _checked(suite: Suite) -> Suite:
     if not suite.workloads and not suite.tasks:
         raise UserError("a suite needs at least one workload or task, otherwise there is nothing to measure")
     for key, count in {"rounds": suite.rounds, "task_rounds": suite.task_rounds}.items():
-        if count < 1:
-            raise UserError(f"{key}: must be at least 1, got {count}")
+        if not 1 <= count <= _MOST_ROUNDS:
+            raise UserError(f"{key}: must be at least 1 and at most {_MOST_ROUNDS}, got {count}")
     for kind, titles in {
         "recipe": [r.name for r in suite.recipes],
         "engine": [e.title for e in suite.engines],
@@ -214,7 +217,7 @@ def _override(data: dict[str, Any], override: str) -> None:
             node[at] = _spelled_out(parents[0], node[at])
         node = node[at]
         if not isinstance(node, dict | list):
-            raise UserError(f"--set {key}: '{part}' has no parts: it is {node!r} in the suite")
+            raise UserError(f"--set {key}: '{part}' has no parts: it is {repr(node)[:_SHOWN]} in the suite")
     if isinstance(node, list):
         node[_position(node, last, key)] = parsed
     else:
@@ -244,9 +247,24 @@ def _position(node: dict[str, Any] | list[Any], part: str, key: str) -> Any:
 def _validated(kind: type[T], fields: Mapping[str, Any], where: str) -> T:
     """`fields` as a dataclass; UserError with the first problem, as path: message (got value)."""
     try:
-        return TypeAdapter(kind).validate_python(fields)
+        built = TypeAdapter(kind).validate_python(fields)
     except ValidationError as error:
         raise UserError(_sentence(error.errors()[0], where)) from None
+    for name, value in fields.items():
+        _check_kind(f"{where}.{name}" if where else name, value, getattr(built, name))
+    return built
+
+
+def _check_kind(where: str, given: Any, read: Any) -> None:
+    """UserError where a truth value would be read as a number, or the reverse, and for numbers out of bounds."""
+    if isinstance(given, list) and isinstance(read, tuple):
+        for position, pair in enumerate(zip(given, read, strict=False)):
+            _check_kind(f"{where}[{position}]", *pair)
+    elif isinstance(given, bool) != isinstance(read, bool) and isinstance(given, int | float):
+        expected = "true or false" if isinstance(read, bool) else "a number"
+        raise UserError(f"{where}: expected {expected}, got {str(given).lower()}")
+    elif isinstance(read, int | float) and not abs(read) <= _LARGEST:
+        raise UserError(f"{where}: expected a number of at most {_LARGEST:.0e}, got {str(read)[:_SHOWN]}")
 
 
 def _sentence(first: ErrorDetails, where: str) -> str:
@@ -257,5 +275,7 @@ def _sentence(first: ErrorDetails, where: str) -> str:
         message = str(first["ctx"]["error"])
         return f"{path}: {message}" if first["loc"] else message
     message = first["msg"][:1].lower() + first["msg"][1:]
-    got = "" if first["type"] == "missing" else f" (got {first['input']!r})"
+    shown = repr(first["input"])
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    got = "" if first["type"] == "missing" else f" (got {shown})"
     return f"{path}: {message}{got}"
