@@ -73,8 +73,8 @@ def test_a_round_beside_a_counter_has_joules(tmp_path: Path, monkeypatch: pytest
     assert facts["watched_s"] < window["duration_s"]
     assert result.marks in ((), (sanity.BUSY,))
     _shown(result)
-    made = plan.plan(_suite(energy_window_s=0), fetch=False)
-    assert records.pending(made, store) == []  # the window is no part of what a record is
+    planned = plan.plan(_suite(energy_window_s=0), fetch=False)
+    assert records.pending(planned, store) == []  # the window is no part of what a record is
 
 
 def _shown(result: Result) -> None:
