@@ -14,7 +14,7 @@ import typing
 from collections.abc import Hashable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
 _ATOMS = frozenset({str, int, bool, type(None)})
@@ -62,19 +62,21 @@ def digest(value: Any) -> str:
     return hashlib.sha256(dumps(value).encode()).hexdigest()[:16]
 
 
-def read_bytes(path: Path, limit_bytes: int) -> bytes:
-    """A regular file's bytes, at once and never more than `limit_bytes`.
-
-    OSError for a pipe, a device or a folder, which might not end, and for a longer file.
-    """
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened for reading; OSError for a pipe, a device or a folder, which might not end."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:  # noqa: PTH123  (a descriptor has no path)
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "no regular file", str(path))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return open(descriptor, "rb")  # noqa: PTH123  (a descriptor has no path, and the caller closes it)
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def read_bytes(path: Path, limit_bytes: int) -> bytes:
+    """A regular file's bytes, at once; OSError as of `open_regular`, and for a file of over `limit_bytes`."""
+    with open_regular(path) as file:
         data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
-        raise OSError(errno.EFBIG, f"longer than {limit_bytes} bytes", str(path))
+        raise OSError(errno.EFBIG, f"it is longer than {limit_bytes} bytes", str(path))
     return data
 
 
@@ -83,7 +85,7 @@ def parse(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise ValueError("it is nested too deep") from None
 
 
 def read_json(path: Path, limit_bytes: int = 1 << 26) -> Any:

@@ -8,14 +8,15 @@ tensors without holes.
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.formats import classes
 
@@ -31,8 +32,10 @@ _OLDER_NAMES = {  # of models whose class is not known here
     "num_hidden_layers": ("n_layer", "n_layers"),
 }
 _SAMPLE_BYTES = 1 << 16
+_MAX_DIMENSIONS = 64
 _LARGEST = 2**48  # of any size a config can give: more is no size, and floats stay exact below
 _HEADS = ("lm_head", "embed_out")
+_CONFIG_MAX_BYTES = 16_000_000
 _HEADER_MAX_BYTES = 100_000_000  # the reference implementation's own limit
 _BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
@@ -71,7 +74,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"model folder {folder.name} does not exist")
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = wire.read_json(folder / CONFIG, _CONFIG_MAX_BYTES)
     except FileNotFoundError:
         raise UserError(f"{folder.name} has no config.json: it is not a Hugging Face model folder") from None
     except (OSError, ValueError) as error:
@@ -242,8 +245,12 @@ def _sample(file: Path, tensor: Tensor) -> list[bytes]:
 
 def read_header(file: Path) -> Header:
     """The header of one safetensors file, whose size is checked against what it describes."""
-    length = file.stat().st_size
-    with file.open("rb") as opened:
+    try:
+        opened_file = wire.open_regular(file)
+    except OSError as error:
+        raise UserError(f"weight file {file.name} cannot be read: {error.strerror}") from None
+    with opened_file as opened:
+        length = os.fstat(opened.fileno()).st_size
         first = opened.read(8)
         if _LFS.startswith(first) and first:
             raise UserError(f"{file.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
@@ -257,7 +264,7 @@ def read_header(file: Path) -> Header:
             )
         text = opened.read(size)
     try:
-        entries = json.loads(text)
+        entries = wire.parse(text)
     except ValueError as error:
         raise UserError(f"{file.name} is corrupt: its header is not JSON ({error})") from None
     if not isinstance(entries, dict):
@@ -265,19 +272,25 @@ def read_header(file: Path) -> Header:
     metadata = entries.pop("__metadata__", None)
     tensors = _tensors(entries, 8 + size, file.name)
     _check_layout(tensors, 8 + size, length, file.name)
-    return Header(tensors, metadata if isinstance(metadata, dict) else {})
+    texts = metadata.items() if isinstance(metadata, dict) else ()
+    return Header(tensors, {key: text for key, text in texts if isinstance(text, str)})
 
 
 def _tensors(entries: Mapping[str, Any], data_start: int, name: str) -> dict[str, Tensor]:
     tensors = {}
     for tensor, entry in entries.items():
         try:
-            start, end = map(int, entry["data_offsets"])
-            shape = tuple(map(int, entry["shape"]))
-            tensors[tensor] = Tensor(str(entry["dtype"]), shape, end - start, data_start + start)
-        except (KeyError, TypeError, ValueError):
+            tensors[tensor] = _tensor(entry, data_start)
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise UserError(f"{name} is corrupt: its header does not describe tensor {tensor}") from None
     return tensors
+
+
+def _tensor(entry: Any, data_start: int) -> Tensor:
+    (start, end), shape = map(int, entry["data_offsets"]), tuple(map(int, entry["shape"]))
+    if len(shape) > _MAX_DIMENSIONS or not all(0 <= each <= _LARGEST for each in (start, end, *shape)):
+        raise ValueError
+    return Tensor(str(entry["dtype"]), shape, end - start, data_start + start)
 
 
 def _check_layout(tensors: Mapping[str, Tensor], data_start: int, length: int, name: str) -> None:
@@ -301,7 +314,7 @@ def _check_layout(tensors: Mapping[str, Tensor], data_start: int, length: int, n
 def _weight_map(index: Path) -> dict[str, str]:
     """Tensor name -> file name, without folders."""
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = wire.read_json(index, _HEADER_MAX_BYTES)["weight_map"]
         return {str(tensor): Path(file).name for tensor, file in weight_map.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{index.parent.name}/{index.name} is corrupt: it has no readable weight_map") from None

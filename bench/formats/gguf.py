@@ -103,7 +103,7 @@ def _linears(model: Gguf) -> dict[str, Tensor]:
     for name, tensor in model.tensors.items():
         layer = name.removesuffix(".weight")
         stacked = len(tensor.shape) == 3 and layer.endswith("_exps")
-        if layer != name and (len(tensor.shape) == 2 or stacked) and not _NOT_LINEAR.search(layer):
+        if layer != name and (len(tensor.shape) == 2 or stacked) and tensor.elements and not _NOT_LINEAR.search(layer):
             linears[layer] = tensor
     if not linears:
         raise UserError(f"{model.files[0].name} stores no linear layer: it is not a language model's GGUF file")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.formats.folder import Tensor
 
@@ -26,6 +28,10 @@ _LFS = b"version https://git-lfs"
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
 _LENGTH = struct.Struct("<Q")
 _NAMED_AT_MOST = 3
+_MAX_ITEMS = 10_000_000  # keys, tensors, and the texts in arrays: a vocabulary and its merges are under a million
+_LARGEST = 2**48  # of any size
+_MAX_KEYS, _MAX_TENSORS = 10_000, 200_000
+_MAX_TEXT_BYTES = 1 << 26  # of all texts that are not in arrays
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,10 @@ class _CutShortError(Exception):
     """The header goes on where the file ends."""
 
 
+class _TooLargeError(Exception):
+    """The header is larger than any model's."""
+
+
 @dataclass
 class _Cursor:
     """A position in the header, which advances with each value read; `where` names the part of it for errors."""
@@ -57,6 +67,8 @@ class _Cursor:
     size: int
     at: int = 0
     where: str = field(default="its metadata", init=False)
+    items: int = field(default=_MAX_ITEMS, init=False)
+    text_bytes: int = field(default=_MAX_TEXT_BYTES, init=False)
 
     def number(self, code: str) -> Any:
         return struct.unpack("<" + code, self.bytes(struct.calcsize("<" + code)))[0]
@@ -71,10 +83,21 @@ class _Cursor:
             raise _CutShortError
         self.at += count
 
+    def count(self, items: int) -> None:
+        """Take so many items of those that a file may have."""
+        self.items -= items
+        if self.items < 0:
+            raise _TooLargeError(f"its header has more than {_MAX_ITEMS} entries, and no model's has so many")
+
     def text(self) -> str:
-        return self.bytes(self.number("Q")).decode("utf-8", errors="replace")
+        size = self.number("Q")
+        self.text_bytes -= min(size, self.size - self.at)
+        if self.text_bytes < 0:
+            raise _TooLargeError(f"its header has over {_MAX_TEXT_BYTES} bytes of text, and no model's has so many")
+        return self.bytes(size).decode("utf-8", errors="replace")
 
     def skip_strings(self, count: int) -> None:
+        self.count(min(count, self.size - self.at))
         at, read, data, last = self.at, _LENGTH.unpack_from, self.data, self.size - _LENGTH.size
         for _ in range(count):
             if at > last:
@@ -156,7 +179,7 @@ def _read(stamped: tuple[tuple[Path, int, int], ...]) -> Gguf:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST else 0
 
 
 def _file_type(code: object) -> str:
@@ -169,8 +192,12 @@ def _file_type(code: object) -> str:
 
 def _part(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """One file: its metadata, an array by its length, and its tensors."""
-    size = path.stat().st_size
-    with path.open("rb") as opened:
+    try:
+        opened_file = wire.open_regular(path)
+    except OSError as error:
+        raise UserError(f"model file {path.name} cannot be read: {error.strerror}") from None
+    with opened_file as opened:
+        size = os.fstat(opened.fileno()).st_size
         first = opened.read(len(_LFS))
         if first == _LFS:
             raise UserError(f"{path.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
@@ -182,6 +209,8 @@ def _part(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             cursor = _Cursor(data, size, len(_MAGIC))
             try:
                 return _header(cursor, path.name)
+            except _TooLargeError as error:
+                raise UserError(f"{path.name} is corrupt: {error}") from None
             except _CutShortError:
                 raise UserError(f"{path.name} is cut short: {cursor.where} goes on after its {size} bytes") from None
 
@@ -192,6 +221,8 @@ def _header(cursor: _Cursor, name: str) -> tuple[dict[str, Any], dict[str, Tenso
         order = "big-endian GGUF" if version & 0xFFFF == 0 else f"GGUF of version {version}"
         raise UserError(f"{name} is {order}; little-endian versions 2 and 3 are read: convert the model again")
     tensors, pairs = cursor.number("Q"), cursor.number("Q")
+    if pairs > _MAX_KEYS or tensors > _MAX_TENSORS:
+        raise _TooLargeError(f"its header has {pairs} keys and {tensors} tensors, and no model's has so many")
     values: dict[str, Any] = {}
     for _ in range(pairs):
         key = cursor.text()
@@ -219,6 +250,7 @@ def _value(cursor: _Cursor, code: int, complaint: str, depth: int = 0) -> Any:
     elif kind == _STRING:
         cursor.skip_strings(count)
     else:
+        cursor.count(min(count, cursor.size))
         for _ in range(count):
             _value(cursor, kind, complaint, depth + 1)
     return count
