@@ -17,7 +17,7 @@ from typing import Any
 from bench.contract.errors import UserError
 from bench.contract.record import Architecture, Audit, Parameters, Source
 from bench.formats import architecture as decoder
-from bench.formats import counting
+from bench.formats import counting, packing
 from bench.formats import folder as model_folder
 from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
@@ -30,6 +30,7 @@ _NOT_LINEAR = re.compile(r"(embed|wte$|wpe$|norm|^ln_|position|relative_attentio
 _TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt", "decision_transformer"})
 _TRANSPOSED_LAYERS = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
 # Stored by older versions and computed by today's: masks, and tables of positions.
+_WIDEST = 32
 _BUFFERS = frozenset({"inv_freq", "masked_bias", "position_ids"})
 
 
@@ -80,7 +81,9 @@ def quant_method(folder: Path) -> str | None:
     """The quant_method of a folder with safetensors, "" of one that is not quantized; None for other folders."""
     if not (folder / model_folder.CONFIG).is_file() or not any(folder.glob("*.safetensors")):
         return None
-    return str(model_folder.quantization(model_folder.read_config(folder)).get("quant_method") or "")
+    settings = model_folder.quantization(model_folder.read_config(folder))
+    by_flag = "bitsandbytes" if settings.get("load_in_4bit") or settings.get("load_in_8bit") else ""
+    return str(settings.get("quant_method") or by_flag)
 
 
 def read(folder: Path) -> Checkpoint:
@@ -99,9 +102,9 @@ def linear_shapes(model: Checkpoint) -> dict[str, tuple[int, int]]:
     shapes = {}
     for name, parts in model.modules.items():
         weight = parts.get("weight")
-        if weight is not None and len(weight.shape) == 2 and model.may_be_linear(name):
+        if weight is not None and len(weight.shape) == 2 and weight.elements and model.may_be_linear(name):
             first, second = weight.shape
-            swapped = model.config.get("model_type") in _TRANSPOSED and _last(name) in _TRANSPOSED_LAYERS
+            swapped = str(model.config.get("model_type")) in _TRANSPOSED and _last(name) in _TRANSPOSED_LAYERS
             shapes[name] = (second, first) if swapped else (first, second)
     return shapes
 
@@ -110,8 +113,8 @@ def packed_parameters(model: Checkpoint) -> dict[str, int]:
     """Parameters of the layers whose values are packed into integers, by name."""
     bits, counts = _bits(model_folder.quantization(model.config)), {}
     for name, parts in model.modules.items():
-        if packed := parts.get("qweight") or parts.get("weight_packed"):
-            counts[name] = 8 * packed.size // bits
+        if values := packing.unpacked(parts, bits):
+            counts[name] = values
         elif "weight" in parts and "weight.absmax" in parts and model.may_be_linear(name):
             # bitsandbytes: two 4-bit values in a byte, whatever the type is called
             counts[name] = 2 * parts["weight"].size
@@ -194,9 +197,13 @@ def _architecture(model: Checkpoint) -> Architecture | None:
 
 
 def _bits(quantization: Mapping[str, Any]) -> int:
-    groups: list[dict[str, Any]] = list((quantization.get("config_groups") or {}).values())
-    weights = (groups[0].get("weights") if groups else None) or {}
-    return int(quantization.get("bits") or quantization.get("w_bit") or weights.get("num_bits") or 4)
+    """Bits of the packed values, for layers whose shapes do not tell; 4, the usual number, where nothing says."""
+    groups = quantization.get("config_groups")
+    first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
+    weights = first.get("weights") if isinstance(first, Mapping) else None
+    inner = weights.get("num_bits") if isinstance(weights, Mapping) else None
+    given = (quantization.get("bits"), quantization.get("w_bit"), inner)
+    return next((bits for bits in given if isinstance(bits, int) and 0 < bits <= _WIDEST), 4)
 
 
 def _last(name: str) -> str:

@@ -25,7 +25,8 @@ _MAGIC, _VERSIONS, _ALIGNMENT, _MAX_DIMENSIONS = b"GGUF", (2, 3), 32, 4
 _STRING, _ARRAY, _MAX_NESTING = 8, 9, 4
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _LFS = b"version https://git-lfs"
-_SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
+_SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.(?P<suffix>gguf|GGUF)")
+_PROJECTOR = re.compile(r"(^|[-_.])mmproj([-_.]|$)", re.IGNORECASE)
 _LENGTH = struct.Struct("<Q")
 _NAMED_AT_MOST = 3
 _MAX_ITEMS = 10_000_000  # keys, tensors, and the texts in arrays: a vocabulary and its merges are under a million
@@ -118,7 +119,9 @@ def files(path: Path) -> tuple[Path, ...]:
     count = int(split["parts"]) if split else 0
     if split is None or count == 0:
         return (file,)
-    parts = tuple(file.with_name(f"{split['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1))
+    parts = tuple(
+        file.with_name(f"{split['stem']}-{n:05d}-of-{count:05d}.{split['suffix']}") for n in range(1, count + 1)
+    )
     if missing := [part.name for part in parts if not part.is_file()]:
         raise UserError(f"{missing[0]} is missing: {file.name} is one of the {count} parts of a split model")
     if file != parts[0]:
@@ -135,16 +138,26 @@ def read(path: Path) -> Gguf:
 
 
 def several_models(names: Sequence[str]) -> str:
-    """A phrase for these files where they are more than one model, else ""; a split's parts are one model."""
+    """A phrase for these files where they are more than one model, else "".
+
+    A split's parts are one model, and a vision projector belongs to the model beside it.
+    """
+    names = [name for name in names if not is_projector(name)]
     if len({(m["stem"], m["parts"]) if (m := _SPLIT.fullmatch(n)) else (n, "") for n in names}) < 2:
         return ""
     more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
     return f"several GGUF models ({', '.join(names[:_NAMED_AT_MOST])}{more})"
 
 
+def is_projector(name: str) -> bool:
+    """Whether a file of this name turns pictures into a language model's embeddings, as llama.cpp's tools name it."""
+    return _PROJECTOR.search(name) is not None
+
+
 def _only(folder: Path) -> Path:
     """The folder's GGUF file, or the first present part of the one split it holds."""
-    candidates = sorted(folder.glob("*.gguf"))
+    files = sorted(folder.glob("*.gguf"))
+    candidates = [file for file in files if not is_projector(file.name)] or files
     if not candidates:
         raise UserError(f"{folder.name} has no GGUF file")
     if several := several_models([file.name for file in candidates]):

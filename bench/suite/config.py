@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from bench import paths, yaml
-from bench.contract import plugins
+from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task
 from bench.contract.workload import KINDS, Trace, Workload
@@ -35,10 +34,26 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
     for override in overrides:
         _override(data, override)
     data.setdefault("name", path.stem)
+    _beside(data, path.parent)
     try:
         return suite(data)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _beside(data: dict[str, Any], folder: Path) -> None:
+    """A relative path of a model that is not in the folder you run in, and is in the suite's own, is that one."""
+    model = data.get("model")
+    source = model.get("source") if isinstance(model, dict) else model
+    if not isinstance(source, str) or not source or Path(source).is_absolute():
+        return
+    try:
+        missing = not paths.shipped(Path(source)).exists()
+        beside = (folder / source).resolve() if missing and (folder / source).exists() else None
+    except (OSError, ValueError):
+        return
+    if beside is not None:
+        data["model"] = {**model, "source": str(beside)} if isinstance(model, dict) else str(beside)
 
 
 def suite(data: Mapping[str, Any]) -> Suite:
@@ -93,7 +108,8 @@ def workload(value: Any, where: str = "workload") -> Workload:
     load = _validated(KINDS[kind], fields, where)
     if isinstance(load, Trace) and not Path(load.path).expanduser().is_file():
         raise UserError(
-            f"workload {load.title}: {load.path} does not exist; a path is relative to the folder you run in"
+            f"workload {load.title}: {load.path} does not exist; a path is relative to the folder you run in, and no "
+            "variable in it is filled in"
         )
     return load
 
@@ -101,7 +117,7 @@ def workload(value: Any, where: str = "workload") -> Workload:
 def body_fields(text: str) -> dict[str, Any]:
     """Fields of a request's body from their JSON."""
     try:
-        fields = json.loads(text)
+        fields = wire.parse(text)
     except ValueError as error:
         raise UserError(f'{text!r} is not JSON ({error}): expected {{"field": value}}') from None
     if not isinstance(fields, dict):

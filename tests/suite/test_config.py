@@ -136,6 +136,22 @@ def test_a_value_is_what_it_says_or_is_refused(tmp_path: Path, change: str, sent
     assert len(str(caught.value)) < 300
 
 
+def test_a_model_beside_its_suite_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path that is nothing in the folder you run in is one in the suite's; a Hub id stays one."""
+    (folder := tmp_path / "suites").mkdir()
+    (folder / "models" / "own").mkdir(parents=True)
+    (file := folder / "mine.yaml").write_text(_FILE)
+    monkeypatch.chdir(tmp_path)
+
+    def source(model: str) -> str:
+        return config.load_suite(file, [f"model={model}"]).model.source
+
+    assert source("models/own") == source("{source: models/own}") == str(folder / "models" / "own")
+    assert (source("owner/name"), source("models/demo")) == ("owner/name", "models/demo")
+    monkeypatch.chdir(folder)
+    assert source("models/own") == "models/own"
+
+
 def test_numbers_with_a_zero_before_them_are_decimal(tmp_path: Path) -> None:
     """010 is ten, as in YAML 1.2, and not eight."""
     (file := tmp_path / "mine.yaml").write_text(f"{_FILE}rounds: 010\n")
