@@ -40,11 +40,13 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def output(result: Iterator[str] | Mapping[str, Any] | Sequence[Any]) -> None:
-    """Lines as they come, anything else as JSON."""
+def output(result: str | Iterator[str] | Mapping[str, Any] | Sequence[Any]) -> None:
+    """A text as it is, lines as they come, anything else as JSON."""
     from bench.contract import wire
 
-    if isinstance(result, Iterator):
+    if isinstance(result, str):
+        typer.echo(result, nl=False)
+    elif isinstance(result, Iterator):
         for line in result:
             typer.echo(line)
     else:

@@ -15,10 +15,7 @@ _SHOWS_SLO = 59  # requests at one rate: fewer cannot show that 95 % keep a limi
 
 @dataclass(frozen=True)
 class Slo:
-    """What a request must keep to count as good: seconds at most, 0 being no limit.
-
-    TTFT, TPOT and E2EL as the latency metrics define them.
-    """
+    """Seconds at most for a request to count as good (0: no limit), as the latency metrics define them."""
 
     ttft_s: float = 0.0
     tpot_s: float = 0.0

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from xml.parsers import expat
+from xml.etree import ElementTree as ET
 
 from bench.contract import wire
 from bench.contract.errors import UserError
@@ -143,34 +143,27 @@ def _size(text: str) -> int:
     raise ValueError(f"{size} is no size")
 
 
+class _Builder(ET.TreeBuilder):
+    def doctype(self, *_: object) -> None:
+        raise UserError(f"{_GRAPH} has a document type of its own, which OpenVINO models do not have")
+
+
 def _parse(file: Path) -> _Graph:
     """The graph's own layers and edges; those inside a layer (the body of a loop) have ids of their own."""
-    graph, inside = _Graph(), list[str]()
-    layer = ""
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal layer
-        inside.append(tag)
-        if inside == ["net", "layers", "layer"]:
-            layer = attributes["id"]
-            graph.kinds[layer], graph.names[layer] = attributes["type"], attributes["name"]
-        elif inside == ["net", "layers", "layer", "data"] and graph.kinds[layer] == "Const":
-            shape = tuple(_size(size) for size in attributes["shape"].split(",") if size.strip())
-            graph.constants[layer] = Tensor(attributes["element_type"], shape, _size(attributes["size"]))
-            graph.ends = max(graph.ends, _size(attributes["offset"]) + _size(attributes["size"]))
-        elif inside == ["net", "edges", "edge"]:
-            graph.inputs.setdefault(attributes["to-layer"], {})[attributes["to-port"]] = attributes["from-layer"]
-
-    def refuse(*_: object) -> None:
-        raise UserError(f"{file.name} has a document type of its own, which OpenVINO models do not have")
-
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = start
-    parser.EndElementHandler = lambda _: inside.pop()
-    parser.StartDoctypeDeclHandler = refuse
+    graph = _Graph()
     try:
         with wire.open_regular(file) as opened:
-            parser.ParseFile(opened)
-    except (OSError, expat.ExpatError, KeyError, ValueError) as error:
+            net = ET.parse(opened, ET.XMLParser(target=_Builder())).getroot()  # noqa: S314  (no DTD)
+        for layer in net.iterfind("layers/layer"):
+            number, kind = layer.attrib["id"], layer.attrib["type"]
+            graph.kinds[number], graph.names[number] = kind, layer.attrib["name"]
+            for data in layer.iterfind("data") if kind == "Const" else ():
+                shape = tuple(_size(size) for size in data.attrib["shape"].split(",") if size.strip())
+                size = _size(data.attrib["size"])
+                graph.constants[number] = Tensor(data.attrib["element_type"], shape, size)
+                graph.ends = max(graph.ends, _size(data.attrib["offset"]) + size)
+        for edge in net.iterfind("edges/edge"):
+            graph.inputs.setdefault(edge.attrib["to-layer"], {})[edge.attrib["to-port"]] = edge.attrib["from-layer"]
+    except (OSError, ET.ParseError, KeyError, ValueError) as error:
         raise UserError(f"{file.name} cannot be read as a graph of OpenVINO: {error}") from None
     return graph

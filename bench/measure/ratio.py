@@ -1,8 +1,4 @@
-"""The ratio of two cells' figures, and whether their rounds can distinguish the two.
-
-Times, rates and bytes are compared as ratios, so on a logarithmic scale: a ratio of 2 and one of 1/2 are as
-far from 1.
-"""
+"""The ratio of two cells' figures, by their logarithms, and whether their rounds can distinguish the two."""
 
 from __future__ import annotations
 
@@ -16,11 +12,7 @@ WELCH, SINGLE, EQUAL, ZERO = "Welch", "n=1", "equal rounds", "a zero"
 
 @dataclass(frozen=True)
 class Ratio:
-    """B over A, its 95 % interval and two-sided p-value; None where there is none. `rule` says what gave it.
-
-    WELCH: Welch's t. SINGLE: a side has one round, whose noise nobody knows. EQUAL: the rounds of each side
-    are all the same, so they show no noise to judge by. ZERO: a figure is zero or less, and has no ratio.
-    """
+    """B over A, its 95 % interval and two-sided p-value, each None where there is none; `rule`: what gave it."""
 
     value: float | None
     low: float | None

@@ -51,10 +51,7 @@ _ROUNDING_S = 5e-6  # traces are kept to the microsecond
 
 
 def check(result: Result, traces: Sequence[RequestTrace], baseline_bits: float | None) -> list[str]:
-    """Sentences for what contradicts itself in an ok record.
-
-    `baseline_bits`: bits per weight of the baseline; None for an artifact that is not to be quantized.
-    """
+    """Sentences for what contradicts itself; `baseline_bits`: bits per weight, None for what is not to be quantized."""
     if result.status != "ok":
         return [] if result.reason else [f"a record with status {result.status} gives no reason"]
     traces = measured(traces, result.facts)
@@ -97,10 +94,7 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
 
 
 def load_marks(facts: Mapping[str, Any]) -> set[str]:
-    """Codes of MARKS for a load over HTTP.
-
-    A busy client or a failed request counts in any stage: by every one of them the next was chosen.
-    """
+    """Codes of MARKS of a load over HTTP; a busy client or a failed request counts in any stage: it sets the next."""
     stages: Sequence[Mapping[str, Any]] = facts.get("stages", ())
     applies = {
         CLIENT: any(map(_client_bound, (facts, *stages))),
@@ -186,10 +180,7 @@ def _beyond(metrics: Mapping[str, float]) -> Iterator[str]:
 
 
 def _by_name_only(result: Result, baseline_bits: float | None) -> float | None:
-    """The bits per weight if steps were taken and they are still the baseline's within 1 %.
-
-    A step that asks for 16 or 32 bits is left out.
-    """
+    """The bits per weight if steps left the baseline's within 1 %, and the last one asks for none of 16 or 32 bits."""
     artifact = result.artifact
     if artifact is None or baseline_bits is None or not artifact.steps:
         return None

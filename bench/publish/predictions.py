@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from bench.contract import wire
 from bench.publish.tables.columns import DASH, GIB, format_value, quotable
@@ -52,9 +53,9 @@ def caveats(measured: CalibrationSet, gpu: str) -> Iterator[str]:
         )
 
 
-def as_json(predictions: Sequence[Prediction], measured: CalibrationSet, gpu: str) -> str:
-    """The predictions and their calibration as JSON."""
-    plain = {
+def as_json(predictions: Sequence[Prediction], measured: CalibrationSet, gpu: str) -> dict[str, Any]:
+    """The predictions and their calibration."""
+    return {
         "gpu": gpu,
         "predicted": [{**wire.plain(p), **dict(zip(_RATES, _rates(p), strict=True))} for p in predictions],
         "measured_on": measured.devices,
@@ -62,7 +63,6 @@ def as_json(predictions: Sequence[Prediction], measured: CalibrationSet, gpu: st
         "tpot_error_fraction": measured.step_error,
         "ttft_error_fraction": measured.prompt_error,
     }
-    return wire.dumps(plain, indent=1) + "\n"
 
 
 def _line(p: Prediction, reasons: dict[str, int]) -> tuple[str, ...]:

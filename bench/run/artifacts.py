@@ -8,7 +8,6 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,10 @@ from bench.contract.record import Artifact, Audit, Hardware, Source
 from bench.contract.spec import Options, Recipe, Step
 from bench.envs import environment
 from bench.measure.memory import host_peak_bytes
+from bench.models.download import Report
 from bench.models.resolve import Resolved
 from bench.process import cache, supervisor
 from bench.suite import config
-
-Report = Callable[[str], None]
 
 _TIMEOUT_S = 7200.0  # of one step
 _MOST_NESTED = 8  # prerequisites of prerequisites: more than any method needs, and soon reached
@@ -146,10 +144,7 @@ def _take(
     report: Report,
     part: Path,
 ) -> None:
-    """Run the last of `steps` in its method's environment, and audit the files it wrote into `part`.
-
-    A method's work folder outlives an interruption, and is deleted on success.
-    """
+    """Run the last of `steps` and audit what it wrote into `part`; its work folder outlives an interruption."""
     step = steps[-1]
     report(f"{step.method}: making the artifact")
     method = plugins.load(plugins.METHODS, step.method)

@@ -91,7 +91,7 @@ def calibration_set(results: Iterable[Result]) -> CalibrationSet:
 def predict(suite: Suite, gpu: str, measured: CalibrationSet, *, only: str = "", engine: str = "") -> list[Prediction]:
     """Every offline cell of the suite on that GPU, in the suite's order; UserError where it has none."""
     board = gpus.named(gpu)
-    device = Gpu(0, board.names[0], int(board.memory_bytes), board.capability, DRIVER)
+    device = Gpu(0, board.names[0], int(board.memory_gb * 1e9), board.capability, DRIVER)
     (there,) = machine.describe(("cuda:0",), (device,))
     planned = plan.plan(suite, fetch=False, only=only, engine=engine, on=(there,))
     first = sorted((i for i in planned.items if i.round == 0), key=lambda i: i.order)

@@ -1,7 +1,4 @@
-"""A suite file to a Suite: short forms spelled out, plugins' options checked.
-
-Every mistake is one sentence that names its path in the file.
-"""
+"""A suite file to a Suite: short forms spelled out, options checked, a mistake as one sentence with its path."""
 
 from __future__ import annotations
 

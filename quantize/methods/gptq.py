@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from quantize import calibration, option_checks
-from quantize.backends import autogptq, gptqmodel
+from quantize.backends import archived, gptqmodel
 
 ENV = "hf"
 VERSION = 1
@@ -50,7 +50,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return "desc_act and act_group_aware are two orders of the same columns: choose one"
     reason = option_checks.damp_percent(options.damp_percent) or option_checks.batch_size(options.batch_size)
     if not reason and options.backend == "auto-gptq":
-        reason = autogptq.unsupported_reason(hardware, act_group_aware=options.act_group_aware)
+        reason = archived.gptq_unsupported(hardware, act_group_aware=options.act_group_aware)
     return reason or gptqmodel.unsupported_reason(source, hardware, options)
 
 
@@ -65,6 +65,6 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
         "damp_percent": options.damp_percent,
     }
     if options.backend == "auto-gptq":
-        return autogptq.run(folder, out, text, settings, options.batch_size)
+        return archived.gptq(folder, out, text, settings, options.batch_size)
     settings["act_group_aware"] = options.act_group_aware
     return gptqmodel.run(folder, out, device, text, "GPTQ", settings, options.batch_size)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.engines._loading import load_error
+from bench.engines._receipts import load_error
 
 FOLDER = Path("/home/a/.cache/llm-bench/artifacts/ab/model")
 

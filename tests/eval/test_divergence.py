@@ -50,7 +50,7 @@ def _moved(seed: int = 1, by: float = 0.5) -> Given:
 def _dense(this: Given, options: Options, folder: Path) -> tuple[Any, Any, Any, Any]:
     """Per scored token, from whole windows: KL, agreement, nll of this and of the baseline."""
     rows = []
-    for window in windows.cut(_BASE, divergence._scope(options), folder).windows:
+    for window in windows.cut(_BASE, options, folder).windows:
         at = slice(window.first - 1, len(window.ids) - 1)
         p, q = (softmax(np.float32(s.table(window.ids)[at]).astype(float), axis=1) for s in (_BASE, this))
         wanted = np.arange(len(p)), np.array(window.ids[window.first :])

@@ -61,6 +61,6 @@ def test_the_error_is_of_cells_the_fit_has_not_seen() -> None:
     slow = Sample("hf", "hf", 16, 0.004, 2 * exact[1].took_s, "slow")
 
     assert error(hold_out(exact)) == pytest.approx((0.0, 0.0), abs=1e-9)
-    off = {each.sample.name: each.error_fraction for each in hold_out([*exact, slow])}
+    off = {sample.name: fraction for sample, fraction in hold_out([*exact, slow])}
     assert off["slow"] == pytest.approx(-0.5)
     assert error(hold_out(exact[:2])) is None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
+from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.publish import predictions
 from bench.run import predict
@@ -91,7 +91,7 @@ def test_a_prediction_is_no_faster_than_its_bound_and_says_whose_law_it_is_by(me
     """In the text and for programs; a word in each heading keeps it apart from what was measured."""
     result = _cells("h100-sxm", measured)
     sections, reasons = predictions.sections(list(result.values()))
-    plain = json.loads(predictions.as_json(list(result.values()), measured, "h100-sxm"))
+    plain = wire.plain(predictions.as_json(list(result.values()), measured, "h100-sxm"))
 
     assert reasons == []
     for one in result.values():

@@ -50,7 +50,7 @@ def _figure(records: Records, args: Sequence[str]) -> str:
         raise UserError("expected: figure PATH KEY")
     match, column = query.only(records, args[0]), quotable(args[1])
     match.require(column.key)
-    text = table.cell(match, column, sections.Notes()).removesuffix(f" {sections.STAR}")
+    text = sections.format_cell(column, match.row, match.entry, sections.Notes()).removesuffix(f" {sections.STAR}")
     return f"{text} {column.unit}".strip()
 
 

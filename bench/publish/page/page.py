@@ -77,7 +77,7 @@ def content(
         "colours": [specs.family_colours(families), specs.family_colours(families, dark=True)],
         "palettes": [specs.LIGHT, specs.DARK],
         "dashes": specs.DASHES,
-        "shapes": specs.shapes(p.engine for p in points),
+        "shapes": specs.cycled(specs.SHAPES, (p.engine for p in points)),
     }
     return data, [_chunk(results[i : i + _CHUNK], store) for i in range(0, len(results), _CHUNK)]
 

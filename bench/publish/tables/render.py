@@ -20,7 +20,7 @@ from bench.contract.columns import Group
 from bench.contract.errors import UserError
 from bench.publish.tables.columns import CEILING, MORE, SIZE, group, task_columns
 from bench.publish.tables.model import LEGEND, CellSummary, Row, Section, Table
-from bench.publish.tables.sections import NAMES, Notes, columns, load_columns, pages, summary
+from bench.publish.tables.sections import NAMES, Notes, load_columns, measured_columns, pages, summary
 
 Format = Literal["terminal", "md", "csv", "json"]
 # A task's metrics with their spread over rounds, its single values, whether it has several metrics.
@@ -44,7 +44,7 @@ def render(
         "terminal": lambda: terminal(table, width, bold=bold),
         "md": lambda: markdown(table),
         "csv": lambda: csv_text(table),
-        "json": lambda: json_text(table),
+        "json": lambda: wire.dumps({**wire.plain(table), "legend": LEGEND}, indent=1) + "\n",
     }
     if format not in forms:
         raise UserError(plugins.unknown("format", format, tuple(forms)))
@@ -104,11 +104,6 @@ def csv_text(*tables: Table) -> str:
     return out.getvalue()
 
 
-def json_text(table: Table) -> str:
-    """Everything the table knows, every metric included, with the legend of its marks."""
-    return wire.dumps({**wire.plain(table), "legend": LEGEND}, indent=1) + "\n"
-
-
 def wrapped(lines: Sequence[str], width: int) -> str:
     """Sentences, each on lines of its own of at most `width` columns."""
     out = io.StringIO()
@@ -134,20 +129,14 @@ def fitting(section: Section, width: int) -> Section:
 def _unbroken(section: Section, *, bold: bool) -> list[str]:
     """The lines that rich makes of `_grid` if nothing has to be broken, in a fiftieth of its time."""
     widths = [max(map(len, column)) for column in zip(section.heads, *section.lines, strict=True)]
-    left = [_is_text(i, head) for i, head in enumerate(section.heads)]
-    rows = [
-        [
-            cell.ljust(size) if is_left else cell.rjust(size)
-            for cell, size, is_left in zip(line, widths, left, strict=True)
-        ]
-        for line in (section.heads, *section.lines)
-    ]
+    formats = [f"{'<' if _is_text(i, head) else '>'}{widths[i]}" for i, head in enumerate(section.heads)]
+    lines = (section.heads, *section.lines)
+    rows = [[format(cell, spec) for cell, spec in zip(line, formats, strict=True)] for line in lines]
     for line, i in section.best if bold else ():
-        rows[line + 1][i] = rows[line + 1][i].replace(
-            section.lines[line][i], f"{_BOLD}{section.lines[line][i]}{_PLAIN}"
-        )
-    heads, *lines = ("   ".join(row) for row in rows)
-    return [heads, "─" * len(heads), *lines]
+        cell = section.lines[line][i]
+        rows[line + 1][i] = rows[line + 1][i].replace(cell, f"{_BOLD}{cell}{_PLAIN}")
+    heads, *body = ("   ".join(row) for row in rows)
+    return [heads, "─" * len(heads), *body]
 
 
 def _grid(section: Section) -> Grid:
@@ -227,7 +216,7 @@ def _flat(row: Row, tasks: Mapping[str, _TaskKeys]) -> dict[str, object]:
 
 
 def _task_keys(rows: Sequence[Row], title: str) -> _TaskKeys:
-    cells, shown = [row.tasks[title] for row in rows], columns(rows, title)
+    cells, shown = [row.tasks[title] for row in rows], measured_columns(rows, title)
     metrics = [c.key for c in shown if c.key and Group.CHANGE not in c.groups]
     changes = [key for c in shown if Group.CHANGE in c.groups for key in (c.key, *(c.interval or ()))]
     kind = next((cell.kind for cell in cells if cell.kind), "")
