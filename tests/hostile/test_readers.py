@@ -146,3 +146,120 @@ def test_gguf(tmp_path: Path, data: Any) -> None:
     (file := tmp_path / "m.gguf").write_bytes(data.draw(spliced(whole[:2_500])) + whole[2_500:])
     gguf_reader._read.cache_clear()
     only_user_errors(lambda: _read_folder(file))
+
+
+@pytest.mark.usefixtures("cache")
+@given(data=st.data())
+@examples(30)
+def test_an_onnx_graph(tmp_path: Path, data: Any) -> None:
+    """Any bytes in any place of the graph, and any value in genai_config.json."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    matrix = helper.make_tensor("w", kinds.FLOAT, [4, 8], [0.0] * 32)
+    table = helper.make_tensor("e", kinds.FLOAT, [8, 4], [0.0] * 32)
+    nodes = [
+        helper.make_node("Gather", ["e", "ids"], ["x"], name="/model/embed/Gather"),
+        helper.make_node("Identity", ["w"], ["v"]),
+        helper.make_node("DequantizeLinear", ["v", "v", "v"], ["u"]),
+        helper.make_node("MatMul", ["x", "u"], ["y"], name="/model/layers.0/attn/o_proj/MatMul"),
+        helper.make_node("MatMulNBits", ["x", "w"], ["z"], name="/lm_head/MatMulNBits", K=4, N=8, bits=4),
+    ]
+    inputs = [helper.make_tensor_value_info("ids", kinds.INT64, [None])]
+    graph = helper.make_graph(nodes, "g", inputs, [helper.make_tensor_value_info("y", kinds.FLOAT, [None, 8])], [matrix, table])
+    whole = helper.make_model(graph).SerializeToString()
+    settings = {"model": {"vocab_size": 8, "context_length": 64, "decoder": {"filename": "model.onnx"}}}
+    folder = tmp_path / "m"
+    folder.mkdir(exist_ok=True)
+    (folder / "model.onnx").write_bytes(data.draw(spliced(whole)) if data.draw(st.booleans()) else whole)
+    (folder / "genai_config.json").write_text(dumps(data.draw(changed(settings))))
+    only_user_errors(lambda: _read_folder(folder))
+
+
+_OPENVINO = b"""<net name="m" version="11"><layers>
+<layer id="0" name="e" type="Const"><data element_type="f16" shape="8, 4" offset="0" size="64"/></layer>
+<layer id="1" name="w" type="Const"><data element_type="i8" shape="8, 4" offset="64" size="32"/></layer>
+<layer id="2" name="c" type="Convert"/><layer id="3" name="x" type="Gather"/>
+<layer id="4" name="__module.model.o_proj/aten::linear/MatMul" type="MatMul"/></layers><edges>
+<edge from-layer="0" from-port="0" to-layer="3" to-port="0"/><edge from-layer="1" from-port="0" to-layer="2" to-port="0"/>
+<edge from-layer="3" from-port="0" to-layer="4" to-port="0"/><edge from-layer="2" from-port="0" to-layer="4" to-port="1"/>
+</edges></net>"""
+
+
+@pytest.mark.usefixtures("cache")
+@given(data=st.data())
+@examples(40)
+def test_an_openvino_graph(tmp_path: Path, data: Any) -> None:
+    """Any bytes, and any number for another, in any place of the XML."""
+    text = data.draw(spliced(_OPENVINO))
+    for _ in range(data.draw(st.integers(0, 2))):
+        digit = data.draw(st.sampled_from([b"0", b"4", b"8", b"64", b"32"]))
+        text = text.replace(b'"' + digit + b'"', b'"' + data.draw(st.sampled_from([b"-1", b"9" * 30, b"0", b"x", b""])) + b'"')
+    folder = tmp_path / "m"
+    folder.mkdir(exist_ok=True)
+    (folder / "openvino_model.xml").write_bytes(text)
+    (folder / "openvino_model.bin").write_bytes(bytes(96))
+    (folder / "config.json").write_text("{}")
+    only_user_errors(lambda: _read_folder(folder))
+
+
+def _read_record(store: Store, path: Path) -> None:
+    list(store.all())
+    store.get(path)
+    store.traces(path)
+    store.items(path)
+
+
+@given(data=st.data())
+@examples(60)
+def test_a_record(tmp_path: Path, data: Any) -> None:
+    """Any value in any place of it, or any bytes."""
+    store = Store(tmp_path)
+    path = store.put(served(), TRACES)
+    if data.draw(st.booleans()):
+        path.write_text(dumps(data.draw(changed(json.loads(path.read_text())))))
+    else:
+        path.write_bytes(data.draw(spliced(path.read_bytes())))
+    only_user_errors(lambda: _read_record(store, path))
+
+
+@given(data=st.data())
+@examples(40)
+def test_the_requests_and_items_of_a_record(tmp_path: Path, data: Any) -> None:
+    """Any value in any line, or any bytes, packed or not."""
+    store = Store(tmp_path)
+    path = store.put(served(), TRACES, [("item", "acc"), (0, 1.0)])
+    for name in ("traces", "items"):
+        file = path.with_name(f"r0.{name}.jsonl.gz")
+        whole = file.read_bytes()
+        if data.draw(st.booleans()):
+            lines = data.draw(changed(list(map(json.loads, gzip.decompress(whole).splitlines()))))
+            whole = gzip.compress("\n".join(map(dumps, lines)).encode())
+        else:
+            whole = data.draw(spliced(whole))
+        file.write_bytes(whole)
+    only_user_errors(lambda: store.traces(path))
+    only_user_errors(lambda: store.items(path))
+
+
+EVENTS = [
+    {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+    {"choices": [{"index": 0, "delta": {"content": "a"}, "token_ids": [5]}], "usage": {"completion_tokens": 1}},
+    {"choices": [{"index": 0, "text": "b", "finish_reason": "length"}], "usage": None},
+    {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 0}}},
+]
+
+
+@given(data=st.data())
+@examples(80)
+def test_an_event_stream(data: Any) -> None:
+    """Any value in any event, any bytes in any place, in reads of any size: times, counts, or what was wrong."""
+    values = data.draw(changed(EVENTS))
+    body = b"".join(b"data: " + dumps(value).encode() + b"\n\n" for value in values) + b"data: [DONE]\n\n"
+    body = data.draw(spliced(body)) if data.draw(st.booleans()) else body
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=5)))
+    parts = [body[low:high] for low, high in zip([0, *cuts], [*cuts, len(body)], strict=True)]
+    decoded = reply.read(sse.events(parts, [float(i) for i in range(len(parts))], list(range(1, len(parts) + 1))))
+
+    assert len(decoded.times) == len(decoded.tokens)
+    assert all(isinstance(count, int) and 0 <= count < 2**53 for count in decoded.tokens)
+    assert list(decoded.times) == sorted(decoded.times)
+    assert decoded.usage_tokens is None or 0 <= decoded.usage_tokens < 2**53
