@@ -57,6 +57,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(dumps(value).encode()).hexdigest()[:16]
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no file system can have is of none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def open_regular(path: Path) -> BinaryIO:
     """A regular file, opened for reading; OSError for a pipe, a device or a folder, which might not end."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

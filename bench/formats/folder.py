@@ -212,7 +212,7 @@ def read_headers(folder: Path) -> Header:
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for file in weight_files(folder):
-        if not file.is_file():
+        if not wire.is_file(file):
             raise UserError(f"weight file {file.name} is missing: the index of {folder.name} names it")
         header = read_header(file)
         indexed = (tensor for tensor, shard in weight_map.items() if shard == file.name)

@@ -198,7 +198,7 @@ def _files(folder: Path) -> list[Path]:
     decoder = model.get("decoder")
     named = decoder.get("filename") if isinstance(decoder, dict) else ""
     files = [folder / Path(named).name] if named and isinstance(named, str) else sorted(folder.glob("*.onnx"))
-    if missing := [file.name for file in files if not file.is_file()] or ([] if files else ["*.onnx"]):
+    if missing := [file.name for file in files if not wire.is_file(file)] or ([] if files else ["*.onnx"]):
         raise UserError(f"{folder.name} lacks {missing[0]}, the model that its {_CONFIG} names")
     return files
 
@@ -217,7 +217,7 @@ def _tensor(constant: Any, file: Path) -> Tensor:
         data = file.with_name(Path(location.get("location", "")).name or "(no file)")
         offset = location.get("offset", "0")
         ends = (int(offset[:_MAX_DIGITS]) if offset.isascii() and offset.isdigit() else 0) + size
-        if not data.is_file() or data.stat().st_size < ends:
+        if not wire.is_file(data) or data.stat().st_size < ends:
             raise UserError(f"{data.name} is missing or cut short: tensor {constant.name} ends at byte {ends}")
     elif size > file.stat().st_size:
         raise UserError(f"{file.name} is cut short: tensor {constant.name} has {size} bytes")

@@ -89,8 +89,8 @@ def _bits(tensors: Mapping[str, Tensor], stored: str) -> Iterator[int]:
         if name.endswith(".qweight"):
             stem = name.removesuffix("qweight")
             parts = {part: tensors[stem + part] for part in ("qweight", "scales", "g_idx") if stem + part in tensors}
-            if values := unpacked(parts, 0 if stored == "gptq" and "g_idx" not in parts else 4):
-                yield 8 * tensor.size // values
+            values = unpacked(parts, 4)
+            yield max(1, 8 * tensor.size // values) if values else 4
     yield 4
 
 

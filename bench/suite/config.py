@@ -96,7 +96,7 @@ def workload(value: Any, where: str = "workload") -> Workload:
     fields = _mapping(where, value)
     names = {kind: {f.name for f in dataclasses.fields(load)} for kind, load in KINDS.items()}
     kind = fields.get("kind", "offline")
-    if kind not in names:
+    if not isinstance(kind, str) or kind not in names:
         raise UserError(f"{where}.kind: {plugins.unknown('kind', str(kind), tuple(names))}")
     _known(where, fields, [*dict.fromkeys(name for kinds in names.values() for name in sorted(kinds))])
     for field in fields.keys() - names[kind]:

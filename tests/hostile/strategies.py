@@ -53,7 +53,7 @@ ODD = _ODD | _ANY
 
 
 def dumps(value: Any) -> str:
-    """The JSON of a value, as Python's own library writes it (NaN and Infinity too), with DEEP as what it stands for."""
+    """The JSON of a value, as Python's own library writes it (NaN too), with DEEP as what it stands for."""
     return json.dumps(value).replace(f'"{DEEP}"', "[" * 50_000 + "]" * 50_000)
 
 

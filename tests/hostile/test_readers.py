@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import struct
-import sys
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +16,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from bench import formats, yaml
-from bench.contract import wire
-from bench.contract.errors import UserError
 from bench.contract.spec import Model
-from bench.formats import gguf_reader, language_model
+from bench.formats import gguf_reader
 from bench.load import reply, sse
 from bench.models import resolve
 from bench.store import Store
 from bench.suite import config
 from tests.formats import gguf_models
-from tests.hostile.strategies import ODD, changed, dumps, examples, only_user_errors, spliced
+from tests.hostile.strategies import changed, dumps, examples, only_user_errors, spliced
 from tests.test_store import TRACES, served
 
 SUITE = {
@@ -164,7 +159,9 @@ def test_an_onnx_graph(tmp_path: Path, data: Any) -> None:
         helper.make_node("MatMulNBits", ["x", "w"], ["z"], name="/lm_head/MatMulNBits", K=4, N=8, bits=4),
     ]
     inputs = [helper.make_tensor_value_info("ids", kinds.INT64, [None])]
-    graph = helper.make_graph(nodes, "g", inputs, [helper.make_tensor_value_info("y", kinds.FLOAT, [None, 8])], [matrix, table])
+    graph = helper.make_graph(
+        nodes, "g", inputs, [helper.make_tensor_value_info("y", kinds.FLOAT, [None, 8])], [matrix, table]
+    )
     whole = helper.make_model(graph).SerializeToString()
     settings = {"model": {"vocab_size": 8, "context_length": 64, "decoder": {"filename": "model.onnx"}}}
     folder = tmp_path / "m"
@@ -179,8 +176,10 @@ _OPENVINO = b"""<net name="m" version="11"><layers>
 <layer id="1" name="w" type="Const"><data element_type="i8" shape="8, 4" offset="64" size="32"/></layer>
 <layer id="2" name="c" type="Convert"/><layer id="3" name="x" type="Gather"/>
 <layer id="4" name="__module.model.o_proj/aten::linear/MatMul" type="MatMul"/></layers><edges>
-<edge from-layer="0" from-port="0" to-layer="3" to-port="0"/><edge from-layer="1" from-port="0" to-layer="2" to-port="0"/>
-<edge from-layer="3" from-port="0" to-layer="4" to-port="0"/><edge from-layer="2" from-port="0" to-layer="4" to-port="1"/>
+<edge from-layer="0" from-port="0" to-layer="3" to-port="0"/>
+<edge from-layer="1" from-port="0" to-layer="2" to-port="0"/>
+<edge from-layer="3" from-port="0" to-layer="4" to-port="0"/>
+<edge from-layer="2" from-port="0" to-layer="4" to-port="1"/>
 </edges></net>"""
 
 
@@ -191,8 +190,9 @@ def test_an_openvino_graph(tmp_path: Path, data: Any) -> None:
     """Any bytes, and any number for another, in any place of the XML."""
     text = data.draw(spliced(_OPENVINO))
     for _ in range(data.draw(st.integers(0, 2))):
-        digit = data.draw(st.sampled_from([b"0", b"4", b"8", b"64", b"32"]))
-        text = text.replace(b'"' + digit + b'"', b'"' + data.draw(st.sampled_from([b"-1", b"9" * 30, b"0", b"x", b""])) + b'"')
+        digit = data.draw(st.sampled_from([b'"0"', b'"4"', b'"8"', b'"64"', b'"32"']))
+        other = data.draw(st.sampled_from([b'"-1"', b'"' + b"9" * 30 + b'"', b'"0"', b'"x"', b'""']))
+        text = text.replace(digit, other)
     folder = tmp_path / "m"
     folder.mkdir(exist_ok=True)
     (folder / "openvino_model.xml").write_bytes(text)
@@ -244,7 +244,7 @@ EVENTS = [
     {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
     {"choices": [{"index": 0, "delta": {"content": "a"}, "token_ids": [5]}], "usage": {"completion_tokens": 1}},
     {"choices": [{"index": 0, "text": "b", "finish_reason": "length"}], "usage": None},
-    {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 0}}},
+    {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": {}}},
 ]
 
 
@@ -262,4 +262,3 @@ def test_an_event_stream(data: Any) -> None:
     assert len(decoded.times) == len(decoded.tokens)
     assert all(isinstance(count, int) and 0 <= count < 2**53 for count in decoded.tokens)
     assert list(decoded.times) == sorted(decoded.times)
-    assert decoded.usage_tokens is None or 0 <= decoded.usage_tokens < 2**53
