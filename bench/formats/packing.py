@@ -5,7 +5,7 @@ A library that does not find the settings in config.json takes packed weights fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def completed(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     if stored == "awq":
         settings["version"] = str(settings.get("version", "gemm")).lower()
     if not isinstance(settings.get("bits"), int):
-        settings["bits"] = next(_bits(tensors, stored))
+        settings["bits"] = _bits(tensors)
     return {**settings, "quant_method": stored}
 
 
@@ -83,15 +83,15 @@ def unpacked(parts: Mapping[str, Tensor], bits: int) -> int:
     return 8 * packed.size // bits
 
 
-def _bits(tensors: Mapping[str, Tensor], stored: str) -> Iterator[int]:
-    """Bits of the first packed layer; 4, AutoAWQ's only choice, where shapes do not tell."""
+def _bits(tensors: Mapping[str, Tensor]) -> int:
+    """Bits of the first packed layer whose shapes tell; 4, AutoAWQ's only choice, where none does."""
     for name, tensor in tensors.items():
         if name.endswith(".qweight"):
             stem = name.removesuffix("qweight")
             parts = {part: tensors[stem + part] for part in ("qweight", "scales", "g_idx") if stem + part in tensors}
-            values = unpacked(parts, 4)
-            yield max(1, 8 * tensor.size // values) if values else 4
-    yield 4
+            if values := unpacked(parts, 4):
+                return max(1, 8 * tensor.size // values)
+    return 4
 
 
 def _beside(folder: Path, stored: str) -> dict[str, Any]:
