@@ -156,4 +156,4 @@ def test_a_gguf_header_without_end_is_refused_soon(
 
     with pytest.raises(UserError, match=sentence):
         gguf_reader.read(file)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 3
