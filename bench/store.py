@@ -211,10 +211,10 @@ def _is_huge(value: Any) -> bool:
 def _wrong_fact(facts: Mapping[str, Any]) -> str:
     """What is wrong with the types of the facts that tables and figures compute from; "" where nothing is."""
     for name in _NUMBERS:
-        if not isinstance(facts.get(name), int | float | None):
+        if not isinstance(facts.get(name, 0), int | float):
             return f"facts.{name}: expected a number"
     for name in _OBJECTS:
-        if not isinstance(facts.get(name), dict | None):
+        if not isinstance(facts.get(name, {}), dict):
             return f"facts.{name}: expected an object"
     stages = facts.get("stages", [])
     if not isinstance(stages, list) or not all(map(_is_stage, stages)):
@@ -237,8 +237,8 @@ def _is_stage(stage: Any) -> bool:
         isinstance(stage, dict)
         and isinstance(stage.get("level"), int | float)
         and isinstance(metrics := stage.get("metrics"), dict)
-        and all(isinstance(value, int | float | None) for value in metrics.values())
-        and all(isinstance(stage.get(name), int | float | None) for name in _NUMBERS)
+        and all(isinstance(value, int | float) for value in metrics.values())
+        and all(isinstance(stage.get(name, 0), int | float) for name in _NUMBERS)
     )
 
 

@@ -78,6 +78,7 @@ def test_a_record_that_is_one_is_named_and_skipped(tmp_path: Path, kind: str) ->
         ("facts", '{"a": ' + "9" * 400 + "}", "a number in it is beyond 1e100|JSON"),
         ("facts", '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "recursion|nested"),
         ("facts", '{"window_s": "long"}', "facts.window_s: expected a number"),
+        ("facts", '{"window_s": null}', "facts.window_s: expected a number"),
         ("facts", '{"stages": [{"level": 1}]}', "facts.stages: expected a list of objects"),
         (
             "facts",
