@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -37,8 +37,8 @@ _SCALARS = {
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, with the scalars of YAML 1.2's core schema and those limits."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
-    yaml_constructors: dict[Any, Any] = {}  # noqa: RUF012  (PyYAML's attributes)
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_constructors: ClassVar[dict[Any, Any]] = {None: yaml.SafeLoader.construct_undefined}
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -91,10 +91,9 @@ def _scalar(loader: Any, node: Any) -> Any:
 
 for _name, (_pattern, _first) in _SCALARS.items():
     _Loader.add_implicit_resolver(f"{_TAG}{_name}", _pattern, [*_first, *([""] if _name == "null" else [])])
-    _Loader.add_constructor(f"{_TAG}{_name}", _scalar)
+    _Loader.yaml_constructors[f"{_TAG}{_name}"] = _scalar
 for _name in ("str", "seq", "map"):
-    _Loader.add_constructor(f"{_TAG}{_name}", getattr(yaml.SafeLoader, f"construct_yaml_{_name}"))
-_Loader.add_constructor(None, yaml.SafeLoader.construct_undefined)
+    _Loader.yaml_constructors[f"{_TAG}{_name}"] = getattr(yaml.SafeLoader, f"construct_yaml_{_name}")
 
 
 def load(text: str) -> Any:

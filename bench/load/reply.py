@@ -62,9 +62,10 @@ def read(events: Iterable[Event]) -> Reply:
         payload, failure, message = _decode(event)
         if failure:
             break
-        usage = payload.get("usage") or usage
+        given = payload.get("usage")
+        usage = given if isinstance(given, dict) and given else usage
         for choice in (payload.get("choices") or ())[:1]:
-            chunks.append(_chunk(event.time, choice, payload.get("usage")))
+            chunks.append(_chunk(event.time, choice, given if isinstance(given, dict) else {}))
             finish = choice.get("finish_reason") or finish
     times, tokens, surplus = _counted(chunks, count(usage, "completion_tokens"))
     empty = sum(not chunk.text for chunk in chunks)
@@ -110,7 +111,7 @@ def error_message(body: bytes) -> str:
 
 def _chunk(time: float, choice: Mapping[str, Any], usage: Mapping[str, Any] | None) -> Chunk:
     delta = choice.get("delta")
-    if delta is None:
+    if not isinstance(delta, dict):
         text = bool(choice.get("text"))
     else:  # a reasoning model's thoughts are tokens too, whatever the server calls them
         names = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal")

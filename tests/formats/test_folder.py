@@ -67,7 +67,7 @@ def test_a_tied_head_is_read_nested_too_and_the_outer_setting_decides(config: Ma
 
 def test_quantization_and_dtype_are_read_nested_too(tmp_path: Path) -> None:
     """quantization_config, compression_config of older files, dtype and torch_dtype; a type of our four only."""
-    tensors = {"a": np.zeros(3, np.float32), "b": np.zeros(4, np.float16), "c": np.zeros(9, np.int8)}
+    tensors: dict[str, Any] = {"a": np.zeros(3, np.float32), "b": np.zeros(4, np.float16), "c": np.zeros(9, np.int8)}
     save_file(tensors, tmp_path / "model.safetensors")
 
     def dtype(config: Mapping[str, Any]) -> str:

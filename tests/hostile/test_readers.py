@@ -62,7 +62,7 @@ TOKENIZER = {"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 1, "content":
 
 
 @given(changed(SUITE))
-@examples(60)
+@examples(25)
 def test_a_suite(value: Any) -> None:
     """Any value in any place of it."""
     only_user_errors(lambda: config.suite(value if isinstance(value, dict) else {}))
@@ -209,7 +209,7 @@ def _read_record(store: Store, path: Path) -> None:
 
 
 @given(data=st.data())
-@examples(60)
+@examples(30)
 def test_a_record(tmp_path: Path, data: Any) -> None:
     """Any value in any place of it, or any bytes."""
     store = Store(tmp_path)
@@ -222,7 +222,7 @@ def test_a_record(tmp_path: Path, data: Any) -> None:
 
 
 @given(data=st.data())
-@examples(40)
+@examples(20)
 def test_the_requests_and_items_of_a_record(tmp_path: Path, data: Any) -> None:
     """Any value in any line, or any bytes, packed or not."""
     store = Store(tmp_path)
@@ -249,7 +249,7 @@ EVENTS = [
 
 
 @given(data=st.data())
-@examples(80)
+@examples(60)
 def test_an_event_stream(data: Any) -> None:
     """Any value in any event, any bytes in any place, in reads of any size: times, counts, or what was wrong."""
     values = data.draw(changed(EVENTS))
