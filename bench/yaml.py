@@ -37,7 +37,6 @@ _SCALARS = {
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, with the scalars of YAML 1.2's core schema and those limits."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
     yaml_constructors: ClassVar[dict[Any, Any]] = {None: yaml.SafeLoader.construct_undefined}
     depth = 0
 
@@ -89,6 +88,7 @@ def _scalar(loader: Any, node: Any) -> Any:
     return math.nan if lower == ".nan" else float(lower.replace(".inf", "inf"))
 
 
+_Loader.yaml_implicit_resolvers = {}
 for _name, (_pattern, _first) in _SCALARS.items():
     _Loader.add_implicit_resolver(f"{_TAG}{_name}", _pattern, [*_first, *([""] if _name == "null" else [])])
     _Loader.yaml_constructors[f"{_TAG}{_name}"] = _scalar

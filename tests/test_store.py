@@ -201,3 +201,34 @@ def test_items_come_back_by_the_names_of_their_columns(tmp_path: Path) -> None:
     path.with_name("r0.items.jsonl.gz").write_bytes(gzip.compress(b'{"digest":"d1"}\n["item"]\n[0]\n'))
     with pytest.raises(UserError, match="belongs to another record"):
         store.items(path)
+
+
+def test_no_secret_is_put_into_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wrote it where: a reason, a receipt, a fact's name, an artifact, a trace, an item."""
+    secret, named = "tok-0123456789", "no-name-says-so"
+    monkeypatch.setenv("ACME_TOKEN", secret)
+    monkeypatch.setenv("WHATEVER", named)
+    result = served()
+    assert result.artifact is not None
+    leaky = replace(
+        result,
+        cell=replace(result.cell, engine=EngineSpec("openai", {"key_variable": "WHATEVER"})),
+        reason=f"refused: {named}",
+        receipts={"owned_by": secret},
+        facts={f"from {secret}": [{"deep": named}]},
+        artifact=replace(result.artifact, facts={"log": secret}),
+    )
+    store = Store(tmp_path)
+    path = store.put(leaky, (replace(TRACES[1], error=named),), (("text",), (secret,)))
+
+    assert secret.encode() not in path.read_bytes()
+    assert named.encode() not in path.read_bytes()
+    assert store.get(path) == replace(
+        leaky,
+        reason="refused: <WHATEVER>",
+        receipts={"owned_by": "<ACME_TOKEN>"},
+        facts={"from <ACME_TOKEN>": [{"deep": "<WHATEVER>"}]},
+        artifact=replace(result.artifact, facts={"log": "<ACME_TOKEN>"}),
+    )
+    assert store.traces(path)[0].error == "<WHATEVER>"
+    assert store.items(path) == ({"text": "<ACME_TOKEN>"},)

@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from bench.contract.record import RequestTrace
 
+BEARER = "Authorization"  # the header whose key is a bearer token; any other has the key alone
 Failure = Literal[
     "refused",  # no server listens there, or the name or the TLS handshake failed
     "reset",  # the connection was lost before a byte of the answer, or by force
     "timeout",  # not complete within Endpoint.timeout_s
     "status",  # an HTTP status that is not 200
     "truncated",  # the stream ended without its end: no [DONE] and no finish reason
-    "malformed",  # not HTTP, not an event stream, not JSON
+    "malformed",  # not HTTP, not an event stream, not JSON, longer than what was asked can be
     "server",  # an error event in a stream that began with 200
     "empty",  # the usage counts tokens, and no event bore one
     "length",  # complete, but not of the requested length
@@ -45,10 +46,12 @@ class Request:
 class Endpoint:
     """Where the requests go.
 
-    `url` is the server's root or its `/v1`. `extra` are body fields over the defaults; null removes one
-    (`{"ignore_eos": null}` for a server that refuses it; then `exact_length` must be off as well). The key
-    is read from the environment variable `key_variable`, and is in no file. `timeout_s` bounds one
-    request, connecting included.
+    `url` is the server's root, its `/v1`, or the whole address (contract/address.py). `extra` are body fields over
+    the defaults; null removes one (`{"ignore_eos": null}` for a server that refuses it; then `exact_length` must
+    be off as well). `length_field` is what the server calls the number of tokens to generate. The key is read
+    from the environment variable `key_variable`, goes into the header `key_header`, and is in no file. `ca`: a
+    file of certificates to trust besides the system's. `timeout_s` bounds one request, connecting included.
+    `remote` off: errors name the path alone, as the port of a server that a run starts is another in each round.
     """
 
     url: str
@@ -59,6 +62,10 @@ class Endpoint:
     key_variable: str = ""
     exact_length: bool = True
     timeout_s: float = 600.0
+    length_field: str = "max_tokens"
+    key_header: str = BEARER
+    ca: str = ""
+    remote: bool = True
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,8 @@ class RequestResult:
     (below zero: fewer); they stand in the last event, for nobody knows where they belong. `chunk_gaps` is
     true where an event bore several tokens or the surplus is not zero: the gaps are between chunks, not
     tokens. `empty_events` bore a choice without text (a role, a flush, a withheld half of a character).
+    `reasoning_tokens` came before the answer, which began at `answer_s`; `calls_only`: it calls functions and has no
+    text.
     """
 
     trace: RequestTrace
@@ -151,6 +160,9 @@ class RequestResult:
     chunk_gaps: bool = False
     reconnects: int = 0
     fresh_connection: bool = False
+    reasoning_tokens: int = 0
+    answer_s: float | None = None
+    calls_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from bench.measure.online_load import measured
 from bench.measure.roofline import FRACTIONS
 
 VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "errors", "nvml", "round"
-CLIENT, SHORT, REMOTE, DUMMY, ENERGY, WIDE = "client", "short", "remote", "dummy", "energy", "wide"
+CLIENT, SHORT, REMOTE, DUMMY, ENERGY, WIDE, CALLS = "client", "short", "remote", "dummy", "energy", "wide", "calls"
 MARKS = {
     VARIES: "the coefficient of variation over rounds is above 5 %",
     BUSY: "the device was not idle and empty before a round",
@@ -29,6 +29,7 @@ MARKS = {
     DUMMY: "dummy weights of a real model's shape: speed, memory and energy mean something, tokens do not",
     WIDE: "the quantized weights take over 1.2 x their stored bytes once loaded: the engine unpacked them",
     REMOTE: "the server was not started here: what it runs, how and on which device is its owner's word",
+    CALLS: "answers called functions and had no text: their tokens are the calls'",
     ENERGY: "the joules of a round do not hold, for the reasons in its record (energy_faults)",
 }
 CV_LIMIT = 0.05
@@ -101,6 +102,7 @@ def load_marks(facts: Mapping[str, Any]) -> set[str]:
         ERRORS: any(stage["metrics"].get("failed_requests", 0.0) > 0 for stage in stages),
         SHORT: 0 < facts.get("window_s", 0.0) < WINDOW_S,
         REMOTE: bool(facts.get("remote")),
+        CALLS: bool(facts.get("calls_only")),
     }
     return {code for code, it_does in applies.items() if it_does}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from bench.contract.workload import Online, Search, SingleLoad, Sweep
 from bench.envs.environment import Environment
 from bench.load import build, sweep
 from bench.load.client import read_answer
-from bench.load.job import Endpoint, LoadAnswer, LoadJob
+from bench.load.job import LoadAnswer, LoadJob
 from bench.machine import counters, probes
 from bench.process import child, supervisor
 from bench.process import server as serving
@@ -131,14 +132,7 @@ def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
 
 
 def _target(server: Server, live: serving.Live, built: BuiltArtifact) -> build.Target:
-    endpoint = Endpoint(
-        live.url,
-        server.model,
-        api=server.api,
-        extra=server.extra,
-        key_variable=server.key_variable,
-        exact_length=server.exact_length,
-    )
+    endpoint = serving.endpoint(server, live.url)
     audit, tokenizer = built.artifact.audit, built.folder / "tokenizer.json"
     file = tokenizer if tokenizer.is_file() else None
     return build.Target(endpoint, audit.vocab_size if server.takes_ids else 0, file, audit.context)
@@ -184,4 +178,18 @@ def _client_facts(answer: LoadAnswer) -> dict[str, Any]:
         if all(s.usage_tokens is not None for s in answer.measured if not s.failure)
         else "events",
         "cached_tokens": sum(request.cached_tokens or 0 for request in answer.measured),
+        **_answers(answer),
     }
+
+
+def _answers(answer: LoadAnswer) -> dict[str, Any]:
+    """What answers were besides text: reasoning before it, calls of functions instead; nothing where all were text."""
+    done = [request for request in answer.measured if not request.failure]
+    facts: dict[str, Any] = {}
+    if reasoning := sum(request.reasoning_tokens for request in done):
+        answered = [r.answer_s - r.trace.due_s for r in done if r.answer_s is not None]
+        facts = {"reasoning_tokens": reasoning, "answered": len(answered)}
+        facts |= {"answer_ttft_s": statistics.median(answered)} if answered else {}
+    if calls := sum(request.calls_only for request in done):
+        facts["calls_only"] = calls
+    return facts

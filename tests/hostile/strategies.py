@@ -60,8 +60,8 @@ def dumps(value: Any) -> str:
 def examples(count: int) -> Callable[[T], T]:
     """The same inputs in every run, so many of them, and none kept on disk."""
     return settings(
-        max_examples=count * int(__import__("os").environ.get("MORE", "1")),
-        derandomize="MORE" not in __import__("os").environ,
+        max_examples=count,
+        derandomize=True,
         deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -62,9 +62,7 @@ def page(comparison: Comparison, columns: int) -> str:
     fitting = [render.fitting(section, columns) for section in parts]
     footer = [*_footer(comparison), *([_CUT] if fitting != parts else [])]
     head, below = (render.wrapped(lines, columns) for lines in (_head(comparison), footer))
-    text = "\n".join(filter(None, (head, render.text(fitting, columns), below)))
-    # Names and reasons come from records: nothing in them may steer a terminal.
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+    return "\n".join(filter(None, (head, render.text(fitting, columns), below)))
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:

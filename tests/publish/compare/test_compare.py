@@ -204,7 +204,7 @@ def test_cells_of_one_selection_alone_are_listed() -> None:
     text = page(comparison, 120)
 
     assert "only A has 1 cell: demo/demo/hf/three" in text
-    assert "A ran 1 cell that B could not: failed: out of?[2J memory (1 cell)" in text
+    assert "A ran 1 cell that B could not: failed: out of [2J memory (1 cell)" in text
     assert "1 cells" not in text
     assert "\x1b" not in text
     assert [p["what"] for p in as_json(comparison)["only_a"]] == ["two", "three"]
