@@ -198,13 +198,17 @@ def is_record(path: Path) -> bool:
 
 
 def parsed(path: Path, text: bytes) -> Result:
-    """The record in the bytes; UserError, which names the path, where there is none."""
+    """The record in the bytes; UserError, which names the path, where there is none, or its figures cannot be."""
     try:
         record = _adapter().validate_json(text)
     except ValidationError as error:
         raise UserError(f"{path} is not a record: {_fault(text, error)}; move it away") from error
     if record.schema != SCHEMA:
         raise UserError(f"{path} is not a record: {_other_schema(record.schema)}; move it away")
+    from bench.measure import bounds  # slow to import
+
+    if faults := bounds.impossible(record):
+        raise UserError(f"{path} has figures that cannot be: {faults[0]}; move it away and run the cell again")
     huge = _HUGE.search(text) and _is_huge(wire.parse(text))
     if fault := "a number in it is beyond 1e100" if huge else _wrong_fact(record.facts):
         raise UserError(f"{path} is not a record: {fault}; move it away")

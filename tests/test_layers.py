@@ -21,7 +21,8 @@ _OURS = ("bench", "quantize", "eval")
 _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.contract",),
     ("bench.yaml",),
-    ("bench.paths", "bench.store", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
+    ("bench.paths", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
+    ("bench.store",),
     ("bench.process.child", "bench.process.cache"),  # environments and models are built by processes, once
     ("bench.envs", "bench.models", "bench.load"),
     ("bench.process", "bench.suite", "bench.rows"),

@@ -151,7 +151,7 @@ def _tls(ca: str) -> ssl.SSLContext:
 
 def _reason(error: OSError) -> str:
     """Why there is no connection, and what to do where TLS is the reason."""
-    text = str(error.strerror or error).removesuffix(")").partition(" (_ssl.c")[0]
+    text = str(error.strerror or error).partition(" (_ssl.c")[0]
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{text}; to trust its certificate, give the file by --ca (ca of a suite's engine) or SSL_CERT_FILE"
     if isinstance(error, ssl.SSLError):

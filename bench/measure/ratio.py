@@ -49,9 +49,11 @@ def ratio(first: Sequence[float], second: Sequence[float], level: float = 0.95) 
     return Ratio(math.exp(change), math.exp(change - half), math.exp(change + half), p, WELCH)
 
 
-def normal_p(low: float, high: float, level: float = 0.95) -> float | None:
-    """The two-sided p-value of "zero" that goes with a normal interval; None where it has no width."""
+def t_p(low: float, high: float, degrees: float, level: float = 0.95) -> float | None:
+    """The two-sided p-value of "zero" that goes with an interval of Student's t; None where it has no width."""
     if not high > low:
         return None
-    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
-    return math.erfc(abs(low + high) / (high - low) * z / math.sqrt(2))
+    from scipy import special
+
+    errors = abs(low + high) / (high - low) * float(special.stdtrit(degrees, (1 + level) / 2))
+    return 2 * float(special.stdtr(degrees, -errors))
