@@ -194,7 +194,8 @@ def _checked(suite: Suite) -> Suite:
         raise UserError("a suite needs at least one workload or task, otherwise there is nothing to measure")
     for key, count in {"rounds": suite.rounds, "task_rounds": suite.task_rounds}.items():
         if not 1 <= count <= _MOST_ROUNDS:
-            raise UserError(f"{key}: must be at least 1 and at most {_MOST_ROUNDS}, got {count}")
+            limit = "least 1" if count < 1 else f"most {_MOST_ROUNDS}"
+            raise UserError(f"{key}: must be at {limit}, got {count}")
     for kind, titles in {
         "recipe": [r.name for r in suite.recipes],
         "engine": [e.title for e in suite.engines],
