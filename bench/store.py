@@ -106,9 +106,11 @@ class Store:
     def ceiling(self, hardware: Hardware) -> Ceiling | None:
         """The measured ceiling of the device; None where there is none, or no valid one."""
         try:
-            return TypeAdapter(Ceiling).validate_json(wire.read_bytes(self._ceiling(hardware), _MAX_BYTES))
+            ceiling = TypeAdapter(Ceiling).validate_json(wire.read_bytes(self._ceiling(hardware), _MAX_BYTES))
         except (OSError, ValidationError):
             return None
+        rates = (*ceiling.bandwidth.values(), *ceiling.flop_per_s.values())
+        return ceiling if all(0 < rate < math.inf for rate in rates) else None
 
     def get(self, path: Path) -> Result | None:
         """The record at a path; None where there is no file. UserError for a file that is no record."""
@@ -143,11 +145,17 @@ class Store:
 
     def traces(self, path: Path) -> tuple[RequestTrace, ...]:
         """The traces of the record at `path`, if any; UserError for a damaged file, or one of another record."""
+        from bench.measure import bounds  # slow to import
+
         lines = self._lines(path, "traces")
         try:
-            return tuple(map(_trace, lines))
+            traces = tuple(map(_trace, lines))
+            ordered = all(map(bounds.is_ordered, traces))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{_attachment(path, 'traces')} {_DAMAGED}") from error
+        if not ordered:
+            raise UserError(f"{_attachment(path, 'traces')} has times that cannot be, and {_DAMAGED}")
+        return traces
 
     def items(self, path: Path) -> tuple[dict[str, Any], ...]:
         """The items of a task's record, as `traces` has requests: columns by name."""
