@@ -122,6 +122,8 @@ class Store:
             text = wire.read_bytes(path, _MAX_BYTES)
         except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            raise UserError(f"{path} would lie below a file: choose another results folder (--results)") from None
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}; move it away") from None
         return parsed(path, text)
