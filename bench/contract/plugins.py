@@ -75,8 +75,10 @@ def load(package: str, name: str) -> Any:
 
 
 def method_of(step: Step) -> tuple[hooks.Method, Any]:
-    """A step's method, and its options as the method's Options."""
+    """A step's method, and its options as the method's Options; UserError for an option that it does not have."""
     method = load(METHODS, step.method)
+    if unknown_options := step.options.keys() - inspect.signature(method.Options).parameters:
+        raise UserError(f"{step.method} has no option {', '.join(sorted(unknown_options))}")
     return method, method.Options(**step.options)
 
 

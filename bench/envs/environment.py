@@ -16,10 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from bench import paths
+from bench import paths, yaml
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware
@@ -91,12 +90,16 @@ def spec(name: str) -> EnvSpec:
     file = next((f for folder in _folders() if (f := folder / f"{name}.yaml").exists()), None)
     if file is None:
         raise UserError(f"unknown environment '{name}' (known: {', '.join(names())})")
-    data: dict[str, Any] = yaml.safe_load(file.read_text())
+    data: dict[str, Any] = yaml.load_file(file)
     variants = data.get("variants", {})
     data |= variants.get("cuda" if nvml.gpus() else "cpu", {})
     pins = file.with_name(data.get("pins", f"{name}.txt"))
     data |= {"name": name, "pins": pins.read_text() if pins.exists() else "", "varies": "cuda" in variants}
-    return TypeAdapter(EnvSpec).validate_python(data)
+    try:
+        return TypeAdapter(EnvSpec).validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def _folders() -> list[Path]:

@@ -1,7 +1,4 @@
-"""How long a round will take, and how long a run still will: from the rounds that were run before.
-
-Pure arithmetic over seconds; no clock is read here.
-"""
+"""How long a round will take, and a run still will: arithmetic over the seconds of rounds before, without a clock."""
 
 from __future__ import annotations
 
@@ -33,6 +30,10 @@ class EtaEstimator:
         """One of the rounds ahead was run. A failed one says nothing of other engines, nor of other loads."""
         self._ahead[keys] -= 1
         self.add_recorded(keys[:_KEYS_OF_FAILED] if failed else keys, seconds)
+
+    def drop(self, keys: SimilarityKeys) -> None:
+        """One of the rounds ahead is not to be run."""
+        self._ahead[keys] -= 1
 
     def expected_s(self, keys: SimilarityKeys) -> float | None:
         """None where no similar round was run."""

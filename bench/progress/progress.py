@@ -6,19 +6,23 @@ without any. Quiet prints failures only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from bench.contract.errors import Interrupted
+from bench.contract.outside import printable, scrubbed
 from bench.contract.record import Result
-from bench.progress import snapshot
+from bench.progress import snapshot, stderr
 from bench.progress.eta import EtaEstimator, SimilarityKeys, clock
-from bench.progress.snapshot import Finished, RoundLabel, Snapshot, printable
+from bench.progress.snapshot import Finished, RoundLabel, Snapshot
 
 if TYPE_CHECKING:
     from typing import Self
@@ -71,14 +75,17 @@ class Progress:
     ) -> None:
         self._ended.set()
         try:
-            if kind is KeyboardInterrupt:
+            if isinstance(error, KeyboardInterrupt):
                 done = self._recorded + self._done
                 count = f" ({done} round{'s' if done != 1 else ''})" if self._rounds else ""
                 self.warn(f"stopped; what is finished is kept{count}, run the same command to go on")
+                if isinstance(error, Interrupted):
+                    error.is_reported = True
         finally:
             if self._view is not None:
                 view, self._view = self._view, None
-                view.stop()
+                with contextlib.suppress(OSError):
+                    view.stop()
 
     @property
     def elapsed_s(self) -> float:
@@ -98,7 +105,7 @@ class Progress:
 
     def doing(self, text: str) -> None:
         """In a pipe a new subject is printed at once; within a round only with the next line that breaks a silence."""
-        text, subject = printable(text), text.partition(": ")[0]
+        text, subject = _shown(text), text.partition(": ")[0]
         if text == self._activity:
             return
         self._activity, self._activity_began = text, time.monotonic()
@@ -117,17 +124,24 @@ class Progress:
             self._eta.add_recorded(keys, seconds)
         self._remaining_s = self._eta.remaining_s()
 
+    def recorded(self, labels: Sequence[RoundLabel]) -> None:
+        """Rounds that were to run, and that another run has recorded."""
+        self._rounds, self._recorded = self._rounds - len(labels), self._recorded + len(labels)
+        for label in labels:
+            self._eta.drop(label.similarity_keys)
+        self._remaining_s = self._eta.remaining_s()
+
     def start_round(self, label: RoundLabel) -> None:
         self._activity, self._subject = "", ""
-        self._round, self._round_began = label, time.monotonic()
+        self._round, self._round_began = replace(label, title=_shown(label.title)), time.monotonic()
 
     def end_round(self, label: RoundLabel, result: Result) -> None:
         seconds = time.monotonic() - self._round_began
         self._eta.finish(label.similarity_keys, seconds, failed=result.status == "failed")
         self._counts[result.status] += 1
         self._round, self._activity, self._remaining_s = None, "", self._eta.remaining_s()
-        detail = printable(self._figure(result) if result.status == "ok" else result.reason)
-        cell = printable(f"{label.title}{f' on {label.device}' if self._several_devices else ''}")
+        detail = _shown(self._figure(result) if result.status == "ok" else result.reason)
+        cell = _shown(f"{label.title}{f' on {label.device}' if self._several_devices else ''}")
         ended = Finished(cell, label.number, self._done, result.status, seconds, detail)
         text = snapshot.finished(ended, self._rounds, self.elapsed_s)
         if ended.status == "failed":
@@ -167,13 +181,14 @@ class Progress:
         )
 
     def _print(self, text: str, style: str = "") -> None:
-        text = printable(text)
+        text = _shown(text)
         with self._lock:
             self._printed = time.monotonic()
             if self._view is not None:
-                self._view.line(text, style)
+                with contextlib.suppress(OSError):  # the terminal is gone
+                    self._view.line(text, style)
             else:
-                print(text, file=sys.stderr, flush=True)  # noqa: T201  (this is the terminal)
+                stderr.line(text)
 
     def _tick(self) -> None:
         """In a pipe: break the silence."""
@@ -184,6 +199,11 @@ class Progress:
                 wait_s = self._silence_s
                 if self._activity or self._round:
                     self.line(snapshot.now(self.snapshot()))
+
+
+def _shown(text: str) -> str:
+    """As a terminal may have it: no secret, and nothing that moves the cursor or rings a bell."""
+    return printable(scrubbed(text))
 
 
 def _drawable() -> bool:

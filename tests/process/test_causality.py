@@ -59,7 +59,7 @@ def test_a_decoder_is_one_wherever_its_blocks_end(rows: int) -> None:
 @pytest.mark.parametrize("types", ["float32", "bfloat16"])
 def test_an_encoder_is_refused(types: str) -> None:
     """It would give finite scores of tokens that it has read."""
-    with pytest.raises(UserError, match="no causal language model: .* by [1-9][0-9]*% of their spread"):
+    with pytest.raises(UserError, match=r"no causal language model: .* by [1-9][0-9]*% of their spread"):
         causality.check(_Engine(_encoder, types={"compute_dtype": types}), _VOCAB, 512)
 
 
