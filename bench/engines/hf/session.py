@@ -16,13 +16,16 @@ from bench.engines._batch import check_context
 from bench.engines._choices import longest
 from bench.engines._logits import blocks, rows_per_block
 from bench.engines._receipts import load_error
-from bench.engines.hf import receipts, scoring, torchao
+from bench.engines.hf import packed, receipts, scoring, torchao
 from bench.formats import folder as model_folder
 
 
 @dataclass(frozen=True)
 class Options:
     """`dtype`: of activations and unquantized weights. `threads` 0: one per physical core.
+
+    `attention` sdpa is eager where the architecture has no scaled dot products. `exact`: multiply by GPTQ and AWQ
+    weights in float32 as they are stored, where a CPU's kernel rounds to bfloat16; slow, for scores.
 
     Of the server alone: `continuous_batching` computes requests together over a paged cache, else one waits
     for the other; auto is on unless `cache` is static. On a CPU it makes the same tokens. `kv_blocks`: that
@@ -35,6 +38,7 @@ class Options:
     threads: int = 0
     continuous_batching: Literal["auto", "on", "off"] = "auto"
     kv_blocks: int = 0
+    exact: bool = False
 
     def dtype_on(self, device: str) -> str:
         """A CPU computes in float32 unless told otherwise."""
@@ -107,7 +111,7 @@ class HfSession(Session):
             "weight_dtype": receipts.dtype_shares((t.dtype, t.nbytes) for t in receipts.tensors(self.model)),
             "compute_dtype": receipts.compute_dtypes(self.model, linears),
             **({"activations": activations} if activations else {}),
-            **receipts.product_dtype(linears, activations),
+            **receipts.product_dtype(self.model, linears, activations),
             "attention": str(self.model.config._attn_implementation),  # noqa: SLF001  (the only place that tells)
             "cache": self.options.cache,
             "decode": "compiled" if hasattr(self.model, "_compiled_call") else "eager",
@@ -177,6 +181,8 @@ def load(folder: Path, options: Options, device: str) -> Any:
         raise load_error("Transformers", error, folder) from error
     _check_complete(loading_info)
     torchao.check_dtype(model)
+    if options.exact:
+        packed.make_exact(model)
     # What the checkpoint suggests (sampling, repetition penalty, end tokens) is not what is measured.
     cache = "static" if options.cache == "static" else None
     model.generation_config = GenerationConfig(do_sample=False, cache_implementation=cache)
