@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bench.cli import params
-from bench.cli.params import bold, output, say, width
+from bench.cli.params import bold, output, reading, say, width
 from bench.contract.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def plan(
     from bench.store import Store
 
     planned = _plan(suite, only, engine, device, rounds, overrides, fetch=None)
-    todo = records.pending(planned, Store(results), retry_failed=retry == "failed")
+    with reading():
+        todo = records.pending(planned, Store(results), retry_failed=retry == "failed")
     cells = (planned.items, todo, planned.unpaired)
     output(plans.as_json(planned.suite.name, *cells) if as_json else plans.lines(*cells))
 
