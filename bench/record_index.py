@@ -202,7 +202,8 @@ def _seal(body: bytes) -> bytes:
 @cache
 def _sources() -> bytes:
     here = Path(__file__).parent
-    files = (Path(__file__), here / "store.py", *sorted((here / "contract").glob("*.py")))
+    rooms = (file for room in ("contract", "measure") for file in sorted((here / room).glob("*.py")))
+    files = (Path(__file__), here / "store.py", *rooms)
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).digest()
 
 

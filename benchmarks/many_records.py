@@ -24,12 +24,11 @@ from typing import Any, NamedTuple
 import orjson
 import yaml
 
-from bench.contract import wire
 from bench.contract.record import Artifact, Audit, Hardware, Result
 from bench.contract.spec import Cell, EngineSpec
 from bench.run import plan as planner
 from bench.run import records
-from bench.run.planned import Plan, PlannedArtifact, PlannedRound
+from bench.run.planned import Plan, PlannedArtifact
 from bench.store import Store
 from bench.suite import config
 from benchmarks import script
@@ -87,13 +86,13 @@ def measure(folder: Path, count: int, cells: int, verbs: Sequence[str]) -> dict[
     made = make(results, folder, count) if reading else 0
     suite = folder / "cells.yaml"
     planned = make_cells(wide, suite, cells) if len(reading) < len(verbs) else 0
+    recommended = ["--suite", "suite-0", "--device", "device-0", "--workload", "offline-b1-p128-n64"]
     commands = {
         "table": ["table", "--results", results],
-        "json": ["table", "--results", results, "--format", "json"],
+        "json": ["table", "--format", "json", "--results", results],
         "report": ["report", "--results", results],
         "compare": ["compare", "baseline", "sparse-001", "--results", results],
-        "recommend": ["recommend", "--suite", "suite-0", "--workload", "offline-b1-p128-n64", "--device", "device-0"]
-        + ["--results", results],
+        "recommend": ["recommend", *recommended, "--results", results],
         "run": ["run", suite, "--results", wide],
         "plan": ["plan", suite, "--results", wide],
     }

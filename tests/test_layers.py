@@ -20,9 +20,9 @@ _OURS = ("bench", "quantize", "eval")
 # strangers to each other. Plugins stand apart: what they may import is below.
 _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.contract",),
-    ("bench.paths",),
+    ("bench.paths", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
     ("bench.record_index",),
-    ("bench.store", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
+    ("bench.store",),
     ("bench.process.child", "bench.process.cache"),  # environments and models are built by processes, once
     ("bench.envs", "bench.models", "bench.load"),
     ("bench.process", "bench.suite", "bench.rows"),

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from bench.contract import outside
+
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, for example configs/demo.yaml.")]
 Only = Annotated[str, typer.Option(metavar="GLOB", help="Only cells whose title, recipe or workload matches.")]
 EngineName = Annotated[str, typer.Option("--engine", metavar="NAME", help="Only this engine.")]
@@ -49,7 +51,18 @@ def reading() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    typer.echo(text, err=True)
+    """Print on stderr."""
+    typer.echo(_shown(text), err=True)
+
+
+def put(text: str) -> None:
+    """Print the result."""
+    typer.echo(_shown(text))
+
+
+def _shown(text: str) -> str:
+    """Whatever came from outside with it: no secret, and nothing that steers the terminal."""
+    return outside.printable_lines(outside.scrubbed(text))
 
 
 def output(result: str | Iterator[str] | Mapping[str, Any] | Sequence[Any]) -> None:
@@ -60,6 +73,6 @@ def output(result: str | Iterator[str] | Mapping[str, Any] | Sequence[Any]) -> N
         typer.echo(result, nl=False)
     elif isinstance(result, Iterator):
         for line in result:
-            typer.echo(line)
+            put(line)
     else:
         typer.echo(wire.dumps(result, indent=1))

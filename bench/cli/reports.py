@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, output, reading, say, width
+from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, output, put, reading, say, width
 from bench.contract.errors import UserError
 
 app = typer.Typer()
@@ -31,7 +31,7 @@ def report(
                 raise UserError(f"not what the records say: {stale}; write them with: python -m bench report")
         else:
             for path in reports.write(results, document or ()):
-                typer.echo(str(path))
+                put(str(path))
 
 
 @app.command()

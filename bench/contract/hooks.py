@@ -148,7 +148,7 @@ class Server:
 
     `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200 once it can
     serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request over the client's own;
-    null removes one. `api`, `exact_length` and `key_variable` as in the client's Endpoint.
+    null removes one. The rest as in the client's Endpoint.
     """
 
     argv: tuple[str, ...]
@@ -161,6 +161,10 @@ class Server:
     api: Literal["completions", "chat"] = "completions"
     exact_length: bool = True
     key_variable: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    key_header: str = "Authorization"
+    length_field: str = "max_tokens"
+    ca: str = ""
 
 
 class Engine(Protocol):
@@ -168,7 +172,8 @@ class Engine(Protocol):
 
     ENV: the environment it runs in, a file of configs/envs. VERSION is part of its records' digests. LOADS:
     artifact formats. MODES: of "offline", "online" and "score". PATHS: options that name files or folders.
-    ENV_BY_FORMAT: the environments of formats that need a package ENV lacks.
+    OPTIONS_SINCE: options younger than records, which at their defaults are no part of a digest. ENV_BY_FORMAT: the
+    environments of formats that need a package ENV lacks.
     """
 
     ENV: str
@@ -177,6 +182,7 @@ class Engine(Protocol):
     MODES: frozenset[str]
     Options: type[Any]
     PATHS: tuple[str, ...] = ()
+    OPTIONS_SINCE: frozenset[str] = frozenset()
     ENV_BY_FORMAT: Mapping[str, str] = {}
 
     def unsupported(self, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:  # noqa: ARG002

@@ -55,9 +55,11 @@ def _variance(values: Sequence[float]) -> float:
     return math.fsum([(value - mean) ** 2 for value in values]) / (len(values) - 1)
 
 
-def normal_p(low: float, high: float, level: float = 0.95) -> float | None:
-    """The two-sided p-value of "zero" that goes with a normal interval; None where it has no width."""
+def t_p(low: float, high: float, degrees: float, level: float = 0.95) -> float | None:
+    """The two-sided p-value of "zero" that goes with an interval of Student's t; None where it has no width."""
     if not high > low:
         return None
-    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
-    return math.erfc(abs(low + high) / (high - low) * z / math.sqrt(2))
+    from scipy import special
+
+    errors = abs(low + high) / (high - low) * float(special.stdtrit(degrees, (1 + level) / 2))
+    return 2 * float(special.stdtr(degrees, -errors))

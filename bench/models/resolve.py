@@ -20,6 +20,7 @@ from bench.formats import folder as model_folder
 from bench.models import download, dummy
 from bench.models.download import Report
 
+_MESSAGE_LENGTH = 400  # characters of the Hub's words
 _SETTINGS = ["*.json", "*.model", "*.txt", "*.jinja"]  # config, tokenizer and generation settings
 
 
@@ -110,7 +111,7 @@ def _snapshot(model: Model, report: Report | None) -> Path | None:
             ) from None
         return None
     except Exception as error:  # noqa: BLE001  (no such repository, gated, no such revision: each has its own class)
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:_MESSAGE_LENGTH]
         raise UserError(f"model '{model.source}' cannot be downloaded from the Hugging Face Hub: {first}") from None
 
 

@@ -71,16 +71,15 @@ def digests(identity: str, steps: tuple[Step, ...]) -> tuple[str, ...]:
     chain = [wire.digest(identity)]
     for step in steps:
         method = plugins.load(plugins.METHODS, step.method)
-        options, env = file_options(_digest_options(step)), environment.identity(plugins.step_env(step))
+        options, env = digest_options(step.options, method), environment.identity(plugins.step_env(step))
         chain.append(wire.digest([chain[-1], step.method, options, method.VERSION, env]))
     return tuple(chain[1:]) or (chain[0],)
 
 
-def _digest_options(step: Step) -> Options:
-    """Options but those of OPTIONS_SINCE at their defaults: artifacts of before have those, and keep their digest."""
-    method, _ = plugins.method_of(step)
-    default = dataclasses.asdict(method.Options())
-    return {k: v for k, v in step.options.items() if k not in method.OPTIONS_SINCE or v != default[k]}
+def digest_options(options: Options, plugin: hooks.Method | hooks.Engine) -> dict[str, object]:
+    """Options for a digest, but those of OPTIONS_SINCE at their defaults: what was made before has those."""
+    default = dataclasses.asdict(plugin.Options()) if plugin.OPTIONS_SINCE else {}
+    return file_options({k: v for k, v in options.items() if k not in plugin.OPTIONS_SINCE or v != default[k]})
 
 
 def file_options(options: object) -> dict[str, object]:

@@ -25,7 +25,7 @@ def engine_key(engine: EngineSpec, artifact_format: str) -> list[object]:
     """The engine's part of a digest."""
     plugin = plugins.load(plugins.ENGINES, engine.name)
     identity = _identity(plugins.engine_env(plugin, artifact_format))
-    return [engine.name, wire.plain(engine.options), plugin.VERSION, identity]
+    return [engine.name, artifacts.digest_options(engine.options, plugin), plugin.VERSION, identity]
 
 
 def task_key(task: Task) -> list[object]:

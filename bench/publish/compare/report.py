@@ -25,7 +25,7 @@ RULES = {
     EQUAL: "the rounds of each are all equal: there is no noise to make an interval or a p of",
     ZERO: "a figure is zero: no ratio",
     EXACT: "bits and bytes on disk, the same in every run",
-    WINDOWS: "paired by windows of the text; interval and p are normal",
+    WINDOWS: "paired by windows of the text; interval and p by Student's t",
     MCNEMAR: "paired by items; interval of the change by bootstrap, p by McNemar's exact test",
     UNPAIRED: "the task has no score for each item: no interval and no p",
     OTHER: "over other items, against another reference, or by another version of the task: not comparable",
@@ -62,9 +62,7 @@ def page(comparison: Comparison, columns: int) -> str:
     fitting = [render.fitting(section, columns) for section in parts]
     footer = [*_footer(comparison), *([_CUT] if fitting != parts else [])]
     head, below = (render.wrapped(lines, columns) for lines in (_head(comparison), footer))
-    text = "\n".join(filter(None, (head, render.text(fitting, columns), below)))
-    # Names and reasons come from records: nothing in them may steer a terminal.
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+    return "\n".join(filter(None, (head, render.text(fitting, columns), below)))
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from bench.contract import outside
 from bench.contract.columns import Column
 from bench.publish.document import query
 from bench.publish.document.query import Match
@@ -29,7 +30,7 @@ def table(rows: Sequence[Row], keys: Sequence[str], order: str = "") -> str:
         heads.append("marks")
         lines = [(*line, mark) for line, mark in zip(lines, marks, strict=True)]
     piped = render.piped(Section("", ("recipe", "engine", *heads), tuple(lines)))
-    footnotes = "  \n".join(map(render.escaped, notes.lines(bold=False)))
+    footnotes = "  \n".join(map(outside.markdown_text, notes.lines(bold=False)))
     return "\n".join([*piped, *(["", footnotes] if footnotes else [])])
 
 

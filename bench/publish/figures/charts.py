@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.columns import Column
+from bench.contract.outside import each_text, printable
 from bench.measure.frontier import frontier
 from bench.publish.figures import labels, specs
 from bench.publish.figures.chart_data import Point
@@ -29,7 +30,10 @@ _COSTS: Mapping[str, Column] = {
 
 
 def build(points: Sequence[Point], distributions: Sequence[Distribution]) -> dict[Path, Spec]:
-    """Every chart that has something to show, by the path of its figure below the results folder."""
+    """Every chart that has something to show, by the path of its figure below the results folder.
+
+    Its texts are printable: a control character ends the process that draws it.
+    """
     charts: dict[Path, Spec] = {}
     colours = specs.family_colours(p.family for p in points)  # a family has one colour in all figures
     groups: dict[tuple[str, str], dict[str, list[Point]]] = {}
@@ -41,7 +45,7 @@ def build(points: Sequence[Point], distributions: Sequence[Distribution]) -> dic
             stem = f"{suite}-{model}" if len(models) > 1 else suite
             for name, spec in (*_paretos(group, colours), *_ecdfs(curves), *_scalings(group), *_rooflines(group)):
                 path = Path(safe_name(device)) / "figures" / f"{safe_name(f'{stem}-{name}')}.svg"
-                charts[path] = {**spec, "config": specs.config(dark=False), "padding": 12}
+                charts[path] = {**each_text(spec, printable), "config": specs.config(dark=False), "padding": 12}
     return charts
 
 
