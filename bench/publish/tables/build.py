@@ -26,6 +26,7 @@ from bench.publish.tables.model import OTHER_ENGINE, CellSummary, Point, Row, Ta
 
 RowKey = tuple[str, str, str, str, str]  # device slug, suite, model, recipe, engine
 ColumnKey = tuple[bool, str]  # is a task, title
+_MISSING, _UNPLANNED = CellSummary("missing"), CellSummary("unplanned")  # of most cells of a large table
 
 
 @dataclass
@@ -178,7 +179,7 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
         for status in ("failed", "unsupported"):
             if reasons := [r.reason for r in rounds if r.status == status]:
                 return CellSummary(status, reasons[-1] or "no reason was recorded")
-        return CellSummary("missing" if planned else "unplanned")
+        return _MISSING if planned else _UNPLANNED
     cell, figures, names = done[0].cell, _medians(done), marks(rounds)
     load = cell.workload
     return CellSummary(
