@@ -46,7 +46,16 @@ class Store:
 
     def path(self, result: Result) -> Path:
         """Where a record belongs, whether or not it is there."""
-        return self.root / _name(result)
+        return self.root / self.name(result)
+
+    def name(self, result: Result) -> str:
+        """The path of a record below the root."""
+        cell = result.cell
+        kind = "serving" if cell.workload else "quality" if cell.task else "artifacts"
+        parts = [result.hardware.slug, result.suite, kind, cell.model.label, cell.recipe.name]
+        if kind != "artifacts":
+            parts += [cell.engine.title, cell.measurement]
+        return "/".join((*map(safe_name, parts), f"r{result.round}.json"))
 
     def put(self, result: Result, traces: Sequence[RequestTrace] = (), items: Sequence[Sequence[Any]] = ()) -> Path:
         """Write a record, replacing the one at its path; its traces and items are on disk before it is.
@@ -105,7 +114,7 @@ class Store:
         """The record at the path of each of these, in their order; quicker than one after the other."""
         try:
             for like in alike:
-                yield self._indexed(_name(like))
+                yield self._indexed(self.name(like))
         finally:
             self._index.close()
 
@@ -163,16 +172,6 @@ class Store:
         if record is None or record.digest != digest:
             raise UserError(f"{attachment} belongs to another record; delete it and run the cell again")
         return lines
-
-
-def _name(result: Result) -> str:
-    """The path of a record below the root."""
-    cell = result.cell
-    kind = "serving" if cell.workload else "quality" if cell.task else "artifacts"
-    parts = [result.hardware.slug, result.suite, kind, cell.model.label, cell.recipe.name]
-    if kind != "artifacts":
-        parts += [cell.engine.title, cell.measurement]
-    return "/".join((*map(safe_name, parts), f"r{result.round}.json"))
 
 
 def _key_variables(result: Result) -> list[str]:
