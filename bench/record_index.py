@@ -61,13 +61,13 @@ class Index:
     def get(self, name: str, read: Callable[[], Result | None]) -> Result | None:
         """The record in the file `name`, a path below the root, by `read` if the index does not have it.
 
-        None where there is no file; what `read` raises passes through.
+        None where `read` finds no file; what it raises passes through.
         """
         now = time.time_ns()
         try:
             state = _state(f"{self._root}/{name}")
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        except (OSError, ValueError):
+            return read()
         if (shard := self._shards.get(shard_of(name))) is None:
             shard = self._shards[shard_of(name)] = _Shard(self._file(shard_of(name)))
         result = shard.get(name, state)

@@ -20,6 +20,7 @@ _OURS = ("bench", "quantize", "eval")
 # strangers to each other. Plugins stand apart: what they may import is below.
 _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.contract",),
+    ("bench.yaml",),
     ("bench.paths", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
     ("bench.record_index",),
     ("bench.store",),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
 import os
+import stat
 import types
 import typing
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
 _ATOMS = frozenset({str, int, bool, type(None)})
@@ -53,6 +55,45 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
 def digest(value: Any) -> str:
     """The first 16 hex digits of the SHA-256 of the canonical JSON."""
     return hashlib.sha256(dumps(value).encode()).hexdigest()[:16]
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no file system can have is of none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened for reading; OSError for a pipe, a device or a folder, which might not end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return open(descriptor, "rb")  # noqa: PTH123  (a descriptor has no path, and the caller closes it)
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def read_bytes(path: Path, limit_bytes: int) -> bytes:
+    """A regular file's bytes, at once; OSError as of `open_regular`, and for a file of over `limit_bytes`."""
+    with open_regular(path) as file:
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise OSError(errno.EFBIG, f"it is longer than {limit_bytes} bytes", str(path))
+    return data
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text; ValueError for what is no JSON, or nested too deep to be any of ours."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def read_json(path: Path, limit_bytes: int = 1 << 26) -> Any:
+    """The value of a JSON file; OSError and ValueError as of `read_bytes` and `parse`."""
+    return parse(read_bytes(path, limit_bytes))
 
 
 def write(path: Path, data: str | bytes) -> None:
