@@ -155,7 +155,7 @@ class _Encoder:
         self._numbers: dict[str, dict[bytes, int | None]] = {name: {} for name in _PARTS}
 
     def add(self, name: str, state: State, result: Result) -> None:
-        """Add a record; not one that JSON would change, as one with an infinite number."""
+        """Add a record; not one that JSON would change, as one with a number of more than 64 bits."""
         own = [getattr(result, field) for field in _OWN]
         own[_OWN.index("marks")] = list(result.marks)
         try:

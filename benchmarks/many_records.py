@@ -1,9 +1,10 @@
 """What records cost as they grow: user CPU seconds and peak memory of the verbs that read them.
 
 Run from the repository's root: `python -m benchmarks.many_records`. Makes `--records` (4,000 at the least) of the
-fake engine in a temporary folder, of several suites, devices, recipes, engines, loads and tasks, and a suite of `--cells` cells
-with all its records; then runs each verb in a process of its own, once with no index of the records and once with
-the one that the first run left. Seconds are user CPU: a busy machine changes them little. The last line is JSON.
+fake engine in a temporary folder, of several suites, devices, recipes, engines, loads and tasks, and a suite of
+`--cells` cells with all its records; then runs each verb in a process of its own, once with no index of the records
+and once with the one that the first run left. Seconds are user CPU: a busy machine changes them little. The last
+line is JSON.
 """
 
 from __future__ import annotations
@@ -122,13 +123,13 @@ def run(cache: Path, words: Sequence[object]) -> Cost:
         return Cost(usage.ru_utime, usage.ru_maxrss / 1e3, out.tell() or os.fstat(out.fileno()).st_size)
 
 
-def make(results: Path, folder: Path, count: int) -> int:
+def make(results: Path, folder: Path, count: int, *, suites: int = SUITES) -> int:
     """About so many records of several suites on two devices: with their number grows that of the recipes."""
     rows = max(1, round(count / _PER_ROW))
-    recipes = max(1, round(rows / (SUITES * 2 * ENGINES)))
+    recipes = max(1, round(rows / (suites * 2 * ENGINES)))
     devices = [_hardware(f"device-{i}") for i in range(2)]
     written = 0
-    for number in range(SUITES):
+    for number in range(suites):
         file = folder / f"suite-{number}.yaml"
         _suite(file, recipes, ENGINES, LOADS, TASKS, ROUNDS)
         suite = replace(config.load_suite(file), seed=number)
