@@ -11,19 +11,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 from pydantic import TypeAdapter
 
 from bench import paths
 from bench.contract import wire
-from bench.contract.record import Artifact, Hardware, Result
+from bench.contract.record import Artifact, Hardware, Result, Status
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Task
 from bench.contract.workload import Workload
 
@@ -47,6 +46,7 @@ _OF_RECORD: Mapping[str, Any] = {
 }
 _PARTS = {**_OF_CELL, **_OF_RECORD}
 _OWN = ("digest", "round", "status", "reason", "facts", "metrics", "marks", "started", "duration_s")
+_STATUSES: Mapping[str, Status] = {status: status for status in get_args(Status)}
 State = list[int]  # of a file: size, times in ns when it was modified and changed, inode, device
 _STATE, _CELL, _SHARED = 5, 5 + len(_OF_CELL), 5 + len(_PARTS)  # where the parts of an entry end
 
@@ -120,7 +120,7 @@ class _Shard:
             suite,
             cell,
             number,
-            sys.intern(status),
+            _STATUSES[status],
             hardware,
             reason,
             artifact,
