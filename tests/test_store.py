@@ -2,14 +2,16 @@ import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.contract.errors import UserError
-from bench.contract.record import Artifact, Audit, Hardware, RequestTrace, Result
+from bench.contract.record import Artifact, Audit, Ceiling, Hardware, RequestTrace, Result
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task
 from bench.contract.workload import Offline
 from bench.store import Store, safe_name
+from tests.conftest import Command
 
 HARDWARE = Hardware("cpu", "cpu-x-2c-8gib", "X", 2**33, "X", 2, 2**33, ("avx2",), "float32", "Linux")
 AUDIT = Audit(
@@ -144,6 +146,76 @@ def test_what_is_no_record_is_named_and_skipped(tmp_path: Path, text: str, messa
     assert message in store.problems[0]
     with pytest.raises(UserError, match="is not a record"):
         store.get(bad)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (('"ttft_s": 0.25', '"ttft_s": -500'), "ttft_s is -500, and must be positive"),
+        (('"ttft_s": 0.25', '"request_per_s": -1'), "request_per_s is -1, and cannot be negative"),
+        (('"ttft_s": 0.25', '"ttft_s": 1e300'), "ttft_s is 1e+300 s, longer than the whole round of 9 s"),
+        (('"ttft_s": 0.25', '"mbu_fraction": 7'), "mbu_fraction is 7, more than the device can do"),
+        (('"ttft_s": 0.25', '"peak_memory_bytes": 1'), "peak memory of 1 bytes is less than the 900 bytes of weights"),
+        (('"facts": {', '"facts": {"stages": [{"metrics": {"tpot_s": -3}}],'), "tpot_s of load 1 is -3"),
+        (('"facts": {', '"facts": {"stages": [{"metrics": {"tpot_s": "x"}}, 4],'), "tpot_s of load 1 is not a finite"),
+        (('"facts": {', '"facts": {"stages": [7],'), "its metrics of load 1 is not a finite"),
+        (('"bits_per_weight": 4.25', '"bits_per_weight": -4'), "bits_per_weight of the artifact is -4, and cannot be"),
+        (('"quantized_fraction": 1.0', '"quantized_fraction": 3'), "quantized_fraction of the artifact is 3, and must"),
+    ],
+)
+def test_a_figure_that_cannot_be_is_not_read(tmp_path: Path, edit: tuple[str, str], said: str) -> None:
+    """Edited into a record that was sound: one sentence names the file and the figure, and no table has it."""
+    store = Store(tmp_path / "results")
+    good, bad = store.put(served()), store.put(replace(served(1), duration_s=9.0))
+    text = bad.read_text()
+    at = text.rindex(edit[0])  # of facts the record's, not its artifact's
+    bad.write_text(text[:at] + edit[1] + text[at + len(edit[0]) :])
+
+    assert list(store.all()) == [store.get(good)]
+    (problem,) = store.problems
+    assert problem.startswith(f"{bad} has figures that cannot be: {said}")
+    assert problem.endswith("; move it away and run the cell again")
+    with pytest.raises(UserError, match="figures that cannot be"):
+        store.get(bad)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"token_s": (-9.0, 0.5)}, {"token_s": (0.5, 0.4)}, {"token_s": (0.5,)}, {"event_tokens": (1, -1)}]
+)
+def test_times_that_cannot_be_are_not_read(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """Tokens before the request was sent, or one before the other: no figure is drawn of them."""
+    store = Store(tmp_path)
+    path = store.put(served(), [replace(TRACES[0], token_s=(0.5, 0.6))])
+    assert len(store.traces(path)) == 1
+    store.put(served(), [replace(TRACES[0], **{"token_s": (0.5, 0.6), **wrong})])
+
+    with pytest.raises(UserError, match=r"has times that cannot be, and is damaged; delete it"):
+        store.traces(path)
+
+
+def test_a_ceiling_that_cannot_be_is_none(tmp_path: Path) -> None:
+    """A bandwidth of nothing, or below it: nothing is put beside it."""
+    store = Store(tmp_path)
+    for rate, there in ((1e10, True), (0.0, False), (-1.0, False)):
+        store.put_ceiling(HARDWARE, Ceiling("measured here", {"0": rate}, {"float32": 1e11}))
+        assert (store.ceiling(HARDWARE) is not None) is there
+
+
+def test_an_impossible_figure_is_in_no_output(tmp_path: Path, command: Command) -> None:
+    """A table leaves the record out and says so; the public face and a report refuse."""
+    store = Store(tmp_path / "results")
+    store.put(served())
+    bad = store.put(replace(served(1), metrics={"tpot_s": 0.5}))
+    bad.write_text(bad.read_text().replace('"tpot_s": 0.5', '"tpot_s": -500'))
+    table = command("bench", "table", "--results", str(tmp_path / "results"))
+    report = command("bench", "report", "--results", str(tmp_path / "results"))
+
+    assert table.returncode == 0
+    assert "-500" not in table.stdout
+    assert "r1.json has figures that cannot be: tpot_s is -500" in table.stderr
+    assert report.returncode == 2
+    assert "r1.json has figures that cannot be: tpot_s is -500" in report.stderr
+    assert "Traceback" not in report.stderr
 
 
 def test_another_schema_is_refused_even_when_it_fits(tmp_path: Path) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from bench.contract import outside
+from bench.progress import stderr
 
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, for example configs/demo.yaml.")]
 Only = Annotated[str, typer.Option(metavar="GLOB", help="Only cells whose title, recipe or workload matches.")]
@@ -38,9 +41,19 @@ def bold() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """Without the search for cycles: thousands of records are millions of objects, and that is a third of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def say(text: str) -> None:
     """Print on stderr."""
-    typer.echo(_shown(text), err=True)
+    stderr.line(text)
 
 
 def put(text: str) -> None:

@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ import uvloop
 
 from bench.contract import wire
 from bench.contract.outside import scrubber
+from bench.load import prompts
 from bench.load.connection import Exchange
 from bench.load.health import Meter, in_flight
 from bench.load.job import LoadAnswer, LoadJob, RequestResult
 from bench.load.loops import ClosedLoop, OpenLoop
 from bench.load.pool import Pool
-from bench.load.reply import Reply
+from bench.load.reply import Reply, recounted
 from bench.load.request import address, encode, most_bytes
 from bench.load.result import decode, request_result
 
@@ -66,7 +68,7 @@ async def _run(job: LoadJob, requests: list[bytes]) -> LoadAnswer:
     if job.closed is not None:
         connections, load = job.closed.concurrency, ClosedLoop(pool, requests, job.closed, meter, exchanges.add)
     elif job.opened is not None:
-        connections = job.opened.warmup_concurrency
+        connections = job.opened.connections
         load = OpenLoop(pool, requests, job.opened, meter, exchanges.add)
     else:
         raise ValueError(_ONE_SCHEDULE)
@@ -90,10 +92,12 @@ def _answer(
     job: LoadJob, load: ClosedLoop | OpenLoop, meter: Meter, exchanges: _Exchanges, reconnects: int
 ) -> LoadAnswer:
     zero_s, closed = load.zero_s, job.closed is not None
+    starts_of = partial(prompts.starts, tokenizer=Path(job.tokenizer))
     results: dict[bool, list[RequestResult]] = {True: [], False: []}
     for exchange in sorted(exchanges.over, key=lambda e: e.index):
         measured = load.measured(exchange)
-        reply, request, window = exchanges.reply(exchange), job.requests[exchange.index], 0 if measured else -1
+        request, window = job.requests[exchange.index], 0 if measured else -1
+        reply = recounted(exchanges.reply(exchange), starts_of) if job.tokenizer else exchanges.reply(exchange)
         result = request_result(
             exchange, reply, request, job.endpoint, exchanges.scrub, zero_s=zero_s, window=window, closed=closed
         )
@@ -144,12 +148,13 @@ def _check(job: LoadJob) -> None:
     if job.closed is not None:
         if job.closed.concurrency < 1:
             raise ValueError(f"concurrency {job.closed.concurrency}: must be at least 1")
-        if len(job.requests) <= job.closed.warmups:
-            raise ValueError(f"{len(job.requests)} requests, all of them warm-up: give more than {job.closed.warmups}")
+        unmeasured = job.closed.warmups + job.closed.after
+        if len(job.requests) <= unmeasured:
+            raise ValueError(f"{len(job.requests)} requests, all of them warm-up: give more than {unmeasured}")
     if job.opened is not None:
         due = list(job.opened.due_s)
-        if len(due) != len(job.requests) - job.opened.warmup or not due:
-            raise ValueError(f"{len(due)} due times for {len(job.requests)} requests, {job.opened.warmup} warm-up")
+        if len(due) != len(job.requests) or not due:
+            raise ValueError(f"{len(due)} due times for {len(job.requests)} requests")
         if due != sorted(due) or due[0] < 0:
             raise ValueError("due times must ascend from zero")
 

@@ -1,25 +1,23 @@
 """What the events of a streamed completion say: when tokens came and how many, usage, finish, errors.
 
-A role-only or empty chunk is not a token. How many tokens an event bore is known where the server says so:
-by `token_ids` in each choice (vLLM's `return_token_ids`), or by a usage in each event
-(`continuous_usage_stats`). Elsewhere an event with text counts as one, and what the final usage has beyond
-that is a surplus whose place nobody knows.
+A role-only or empty chunk is not a token; `counting` says how many tokens the others bore.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import orjson
 
 from bench.contract.outside import printable
+from bench.load import counting
+from bench.load.counting import Chunk, CountedBy, Kind
 from bench.load.job import Failure
 from bench.load.sse import Event
 
 Scrub = Callable[[str], str]
-Kind = Literal["", "answer", "reasoning", "call"]
 
 _MESSAGE_LENGTH, _WORD_LENGTH = 200, 40  # characters of a server's message, of a finish reason, that are kept
 _READ = 1 << 14  # bytes of a message that are looked at
@@ -30,23 +28,11 @@ _KINDS: Mapping[str, Kind] = {  # by the field of a delta, the first that is the
 }
 
 
-class Chunk(NamedTuple):
-    """One event with a choice. `ids` and `total` are None where the server does not count; `kind` is that of its text.
-
-    A reasoning model's thoughts are tokens as its answer is, whatever the server calls them; so is a call.
-    """
-
-    time: float
-    text: bool
-    ids: int | None  # tokens of this event
-    total: int | None  # tokens generated so far
-    kind: Kind = ""
-
-
 @dataclass(frozen=True)
 class Reply:
     """One answer, decoded. `ended` is true where the stream ended with [DONE].
 
+    `texts` are those of the events at `times`, kept where the server did not count tokens: a tokenizer may.
     `reasoning` are the tokens before the answer, which began at `answer_s`; None where it did not begin. `calls_only`:
     it calls functions and says nothing.
     """
@@ -63,6 +49,8 @@ class Reply:
     reasoning: int = 0
     answer_s: float | None = None
     calls_only: bool = False
+    counted_by: CountedBy = "usage"
+    texts: tuple[str, ...] = ()
 
     @property
     def usage_tokens(self) -> int | None:
@@ -91,24 +79,42 @@ def read(events: Iterable[Event], scrub: Scrub = str) -> Reply:
         for choice in (payload.get("choices") or ())[:1]:
             chunks.append(_chunk(event.time, choice, given if isinstance(given, dict) else {}))
             finish = str(choice.get("finish_reason") or finish)[:_WORD_LENGTH]
-    times, tokens, surplus = _counted(chunks, count(usage, "completion_tokens"))
+    tokens, total, surplus = counting.counted(chunks, count(usage, "completion_tokens"))
+    bore = [(chunk, n) for chunk, n in zip(chunks, tokens, strict=True) if n > 0]
+    answer = next((i for i, (chunk, _) in enumerate(bore) if chunk.kind not in ("", "reasoning")), len(bore))
     kinds = {chunk.kind for chunk in chunks}
-    bearing = [chunk for chunk in chunks if chunk.text]
-    thoughts = next((i for i, chunk in enumerate(bearing) if chunk.kind != "reasoning"), len(bearing))
-    answer_s = bearing[thoughts].time if thoughts < len(bearing) else None
     return Reply(
-        times,
-        tokens,
+        tuple(chunk.time for chunk, _ in bore),
+        tuple(n for _, n in bore),
         surplus,
-        sum(not chunk.text for chunk in chunks),
+        sum(not chunk.bears for chunk in chunks),
         finish,
         ended,
-        _counts(usage),
+        _counts({**usage, "completion_tokens": total}),
         failure,
         message,
-        reasoning=sum(tokens[:thoughts]),
-        answer_s=answer_s,
+        reasoning=sum(n for _, n in bore[:answer]) if "reasoning" in kinds else 0,
+        answer_s=bore[answer][0].time if answer < len(bore) else None,
         calls_only="call" in kinds and "answer" not in kinds,
+        counted_by="events" if total is None else "usage",
+        texts=tuple(chunk.text for chunk, _ in bore) if total is None else (),
+    )
+
+
+def recounted(reply: Reply, starts_of: Callable[[str], Sequence[int]]) -> Reply:
+    """The same answer with the tokens that a tokenizer counts in its texts; unchanged where those are not known."""
+    if reply.counted_by != "events" or not all(reply.texts):
+        return reply
+    tokens = counting.by_tokenizer(reply.texts, starts_of)
+    bore = [(time, n) for time, n in zip(reply.times, tokens, strict=True) if n > 0]
+    reasoning = sum(tokens[: len([t for t in reply.times if reply.answer_s is None or t < reply.answer_s])])
+    return replace(
+        reply,
+        times=tuple(time for time, _ in bore),
+        tokens=tuple(n for _, n in bore),
+        reasoning=reasoning if reply.reasoning else 0,
+        counted_by="tokenizer",
+        texts=(),
     )
 
 
@@ -166,43 +172,18 @@ def _chunk(time: float, choice: Mapping[str, Any], usage: Mapping[str, Any]) -> 
             kind = _kind_of_parts(delta["content"])
     elif choice.get("text"):
         kind = "answer"
-    ids = choice.get("token_ids")
-    return Chunk(time, bool(kind), len(ids) if isinstance(ids, list) else None, count(usage, "completion_tokens"), kind)
+    ids, text = choice.get("token_ids"), choice.get("text") if delta is None else _text(delta, kind)
+    counts = (len(ids) if isinstance(ids, list) else None, count(usage, "completion_tokens"))
+    return Chunk(time, text if isinstance(text, str) else "", *counts, kind)
+
+
+def _text(delta: Mapping[str, Any], kind: Kind) -> Any:
+    """The text of an answer or a thought; of a call nobody knows how it was written."""
+    fields = (name for name, other in _KINDS.items() if other == kind and kind != "call")
+    return next((delta[name] for name in fields if delta.get(name)), "")
 
 
 def _kind_of_parts(parts: Sequence[Any]) -> Kind:
     """Of a content in parts, which may be thoughts alone."""
     types = {part.get("type") for part in parts if isinstance(part, dict)}
     return "reasoning" if types and types <= {"thinking", "reasoning"} else "answer"
-
-
-def _counted(chunks: Sequence[Chunk], total: int | None) -> tuple[tuple[float, ...], tuple[int, ...], int]:
-    """(times, tokens, surplus) of the chunks that count as bearing tokens, or that carry text."""
-    bearing = [chunk for chunk in chunks if chunk.text]
-    if any(chunk.ids for chunk in chunks) and all(chunk.ids is not None for chunk in bearing):
-        tokens = [chunk.ids or 0 for chunk in chunks]
-    elif bearing and all(chunk.total is not None for chunk in bearing):
-        tokens, before = [], 0
-        for chunk in chunks:
-            now = before if chunk.total is None else chunk.total
-            tokens.append(max(0, now - before))
-            before = max(before, now)
-    else:
-        tokens = [int(chunk.text) for chunk in chunks]
-    bore = [(chunk.time, n) for chunk, n in zip(chunks, tokens, strict=True) if n > 0]
-    counts = [n for _, n in bore]
-    surplus = 0 if total is None else total - sum(counts)
-    return tuple(time for time, _ in bore), tuple(_with_surplus(counts, surplus)), surplus
-
-
-def _with_surplus(counts: list[int], surplus: int) -> list[int]:
-    """The same counts with the surplus in the last event; a lack is taken from the end, never below zero."""
-    if counts and surplus > 0:
-        counts[-1] += surplus
-    for i in range(len(counts) - 1, -1, -1):
-        if surplus >= 0:
-            break
-        removed = min(counts[i], -surplus)
-        counts[i] -= removed
-        surplus += removed
-    return counts

@@ -90,6 +90,8 @@ def request_result(
         reasoning_tokens=reply.reasoning,
         answer_s=None if reply.answer_s is None else reply.answer_s - zero_s,
         calls_only=reply.calls_only,
+        counted_by=reply.counted_by,
+        new_tokens=request.new_tokens,
     )
 
 

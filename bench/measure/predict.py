@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
+from typing import NamedTuple
 
 _ENOUGH = 3  # cells to fit two numbers to
+_TAIL = 10  # cells below which a 90th percentile is but the largest
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,21 @@ def hold_out(samples: Sequence[Sample]) -> list[tuple[Sample, float]]:
     return [(s, model.time_s(s.least_s, s.layers) / s.took_s - 1.0) for s, model in pairs if model]
 
 
-def error(errors: Sequence[tuple[Sample, float]]) -> tuple[float, float] | None:
-    """(median, 90th percentile) of the relative errors, signs dropped; None without any."""
-    sizes = sorted(abs(fraction) for _, fraction in errors)
-    return (median(sizes), sizes[min(len(sizes) - 1, int(0.9 * len(sizes)))]) if sizes else None
+class Error(NamedTuple):
+    """Relative errors, signs dropped. `p90`: None below ten of them, where it would be but the largest."""
+
+    median: float
+    p90: float | None
+    largest: float
+
+
+def error(errors: Sequence[tuple[Sample, float]]) -> Error | None:
+    """Of cells that were left out; None without any. Percentiles as in `latency`: Hyndman and Fan's definition 7."""
+    sizes = [abs(fraction) for _, fraction in errors]
+    if not sizes:
+        return None
+    p90 = quantiles(sizes, n=10, method="inclusive")[-1] if len(sizes) >= _TAIL else None
+    return Error(median(sizes), p90, max(sizes))
 
 
 def _least_squares(samples: Sequence[Sample]) -> tuple[float, float]:

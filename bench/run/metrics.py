@@ -21,7 +21,7 @@ def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -
     if task is not None:
         return {**task.metrics(facts), **memory_metrics}
     if isinstance(cell.workload, Online):
-        speed = online_load.load_metrics(traces, facts, cell.workload.slo.limits)
+        speed = online_load.load_metrics(traces, facts, cell.workload)
         start: dict[str, float] = {}
         traces = online_load.measured(traces, facts)
     else:

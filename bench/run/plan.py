@@ -12,7 +12,7 @@ from typing import Any
 from bench.contract import plugins, wire
 from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite
-from bench.contract.workload import Closed, Trace, Workload
+from bench.contract.workload import AT_A_RATE, Closed, Offline, Trace, Workload
 from bench.envs import environment
 from bench.formats import folder as model_folder
 from bench.machine import hardware as machine
@@ -193,6 +193,8 @@ def _digest(cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Refere
 
 
 def _load_key(load: Workload) -> dict[str, Any]:
-    """A load's fields; a trace's file counts by its content."""
+    """A load's fields; a trace's file counts by its content, and a load at a rate by how it is measured."""
     key: dict[str, Any] = wire.plain(load)
+    if not isinstance(load, Offline) and not load.waits:
+        key["version"] = AT_A_RATE
     return {**key, **artifacts.file_options({"path": f"path:{load.path}"})} if isinstance(load, Trace) else key

@@ -19,7 +19,7 @@ from bench.contract.workload import Offline
 from bench.machine import gpus
 from bench.machine import hardware as machine
 from bench.measure import roofline
-from bench.measure.predict import LatencyModel, Sample, error, fit, hold_out
+from bench.measure.predict import Error, LatencyModel, Sample, error, fit, hold_out
 from bench.run import memory_fit, plan
 from bench.run.planned import PlannedRound
 
@@ -36,12 +36,12 @@ class CalibrationSet:
     on_gpu: bool
 
     @property
-    def step_error(self) -> tuple[float, float] | None:
+    def step_error(self) -> Error | None:
         """Of TPOT, each cell predicted from the others: median and 90th percentile."""
         return error(hold_out(self.steps))
 
     @property
-    def prompt_error(self) -> tuple[float, float] | None:
+    def prompt_error(self) -> Error | None:
         return error(hold_out(self.prompts))
 
 

@@ -25,7 +25,7 @@ def measure(load: Workload, target: build.Target, *, seed: int, timeout_s: float
     if error := online.without_figures(load, stages, facts):
         raise UserError(f"{target.endpoint.url}: {error}")
     traces = [trace for stage in stages for trace in stage.traces]
-    return {"metrics": online_load.load_metrics(traces, facts, load.slo.limits), "facts": facts}
+    return {"metrics": online_load.load_metrics(traces, facts, load), "facts": facts}
 
 
 def lines(title: str, result: Mapping[str, Any]) -> list[str]:
@@ -42,6 +42,8 @@ def lines(title: str, result: Mapping[str, Any]) -> list[str]:
     if facts.get("capped"):
         text.append(f"  {facts['capped']} requests were cut to the model's context")
     text += _answers(facts)
+    if contradiction := facts.get("events_against_length"):
+        text.append(f"  {contradiction}; give --tokenizer FILE to count them")
     text += [f"  {mark}: {sanity.MARKS[mark]}" for mark in sorted(sanity.load_marks(facts))]
     text += [f"  failed                 {kind} x{count}" for kind, count in facts["failures"].items()]
     return text + [f"    {reason}" for reason in facts["failure_reasons"]]

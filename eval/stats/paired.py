@@ -13,7 +13,6 @@ from typing import Any
 from bench.contract.errors import UserError
 
 _RESAMPLES = 10_000
-_RATIO_RESAMPLES, _CHUNK = 2000, 250
 Z95 = 1.959963984540054  # of the normal distribution, for intervals of 95 %
 
 
@@ -78,30 +77,6 @@ def interval(changes: Sequence[float], *, level: float = 0.95, seed: int = 0) ->
     return float(low), float(high)
 
 
-def ratio_interval(
-    sums: Sequence[float], counts: Sequence[float], *, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of sum(sums) / sum(counts), repeatable by `seed` (2,000 resamples).
-
-    A block (a window of text) is drawn whole, with its sum and its count: tokens of one window depend on each
-    other, windows hardly do. Efron and Tibshirani 1993, ch. 13. It is too narrow for few blocks: simulated
-    coverage at 0.95, unequal blocks of skewed (gamma) sums, is 0.80 at 5 blocks, 0.84 at 10, 0.90 at 30 and
-    0.93 at 60. ValueError below two blocks.
-    """
-    import numpy as np
-
-    if len(sums) < 2:
-        raise ValueError(f"an interval needs at least 2 blocks, not {len(sums)}")
-    table = np.array([sums, counts], dtype=np.float64).T
-    random, even = np.random.default_rng(seed), np.full(len(sums), 1 / len(sums))
-    ratios = []
-    for _ in range(_RATIO_RESAMPLES // _CHUNK):
-        drawn = random.multinomial(len(sums), even, size=_CHUNK) @ table
-        ratios.append(drawn[:, 0] / drawn[:, 1])
-    low, high = np.quantile(np.concatenate(ratios), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def window_changes(facts: Mapping[str, Any], other: Mapping[str, Any], key: str) -> dict[str, float]:
     """The change per token of sums by window; from two windows on also `_low` and `_high`, by `per_token`."""
     mean, half = per_token([a - b for a, b in zip(facts[key], other[key], strict=True)], facts["window_tokens"])
@@ -113,10 +88,15 @@ def per_token(changes: Sequence[float], counts: Sequence[int]) -> tuple[float, f
 
     With d the difference of a window's sums and n its tokens, the change of the mean is m = sum d / sum n,
     its standard error that of a ratio estimator over W windows, sqrt(W / (W - 1) * sum (d - m n)^2) / sum n,
-    and the interval is normal in m.
+    and the interval is Student's t of W - 1 degrees of freedom (Cochran 1977, ch. 6.5). Tokens of one window depend
+    on each other, windows hardly do. Simulated coverage of means of unequal windows with skewed (gamma) sums: 0.93
+    at 2 windows, 0.90 at 5, 0.92 at 10, 0.93 at 60, where a bootstrap over windows has 0.45, 0.79, 0.88 and 0.93.
     """
     mean = math.fsum(changes) / sum(counts)
     if len(counts) < 2:
         return mean, 0.0
+    from scipy import special  # slow to import, and needed by comparisons alone
+
     spread = math.fsum((d - mean * n) ** 2 for d, n in zip(changes, counts, strict=True))
-    return mean, Z95 * math.sqrt(spread * len(counts) / (len(counts) - 1)) / sum(counts)
+    t95 = float(special.stdtrit(len(counts) - 1, 0.975))
+    return mean, t95 * math.sqrt(spread * len(counts) / (len(counts) - 1)) / sum(counts)

@@ -119,13 +119,13 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
     tokens, quantiles = facts["window_tokens"], facts["kl_quantiles"]
     bits = [change / math.log(2) for change in facts["window_nll_change"]]
     return {
-        **_mean("kl_mean", "", facts["window_kl"], tokens),
+        **_mean("kl_mean", "", facts["window_kl"], tokens, 0.0, math.inf),
         "kl_median": quantiles["p50"],
         "kl_p99": quantiles["p99"],
         "kl_max": quantiles["max"],
         "kl_floor": facts["kl_floor_mean"],
-        **_mean("top1_agreement", "_fraction", facts["window_top1"], tokens),
-        **_mean("bits_per_byte_change", "", bits, facts["window_bytes"]),
+        **_mean("top1_agreement", "_fraction", facts["window_top1"], tokens, 0.0, 1.0),
+        **_mean("bits_per_byte_change", "", bits, facts["window_bytes"], -math.inf, math.inf),
         "scored_tokens": float(sum(tokens)),
     }
 
@@ -143,10 +143,13 @@ def compare_by_reference(facts: Mapping[str, Any], other: Mapping[str, Any]) -> 
     return change
 
 
-def _mean(name: str, unit: str, sums: list[float], counts: list[int]) -> dict[str, float]:
-    mean = {f"{name}{unit}": math.fsum(sums) / sum(counts)}
+def _mean(name: str, unit: str, sums: list[float], counts: list[int], low: float, high: float) -> dict[str, float]:
+    """A mean over tokens, with its interval as far as it lies within what the figure can be."""
+    value, half = paired.per_token(sums, counts)
+    mean = {f"{name}{unit}": value}
     if len(sums) > 1:
-        mean[f"{name}_low{unit}"], mean[f"{name}_high{unit}"] = paired.ratio_interval(sums, counts)
+        mean[f"{name}_low{unit}"] = min(value, max(low, value - half))
+        mean[f"{name}_high{unit}"] = max(value, min(high, value + half))
     return mean
 
 

@@ -82,7 +82,7 @@ def test_cpu_cells_that_were_left_out_are_predicted_from_the_others(measured: Ca
     assert len(measured.steps) >= 8
     assert not measured.on_gpu
     assert measured.step_error is not None
-    assert 0 < measured.step_error[0] < 0.5
+    assert 0 < measured.step_error.median < 0.5
     assert any(line.startswith("Error of TPOT") for line in message)
     assert any(line.startswith("No GPU was measured") for line in message)
 
@@ -107,4 +107,4 @@ def test_a_prediction_is_no_faster_than_its_bound_and_says_whose_law_it_is_by(me
         "all engines",
     }
     assert len(plain["predicted"]) == 2
-    assert plain["tpot_error_fraction"] == list(measured.step_error or ())
+    assert plain["tpot_error_fraction"] == list((measured.step_error or ())[:2])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.contract.columns import Column, Group
-from bench.measure.sanity import BUSY, CLIENT, DUMMY, ENERGY, ERRORS, NVML, REMOTE, ROUND, SHORT, THROTTLED
+from bench.measure.sanity import BUSY, CLIENT, DUMMY, ENERGY, ERRORS, EVENTS, NVML, REMOTE, ROUND, SHORT, THROTTLED
 from bench.publish.tables.model import CellSummary, Row
 
 LEGEND = (
@@ -15,7 +15,7 @@ LEGEND = (
     "from every other's"
 )
 # Marks that make a load's figure doubtful; a task's is so only with dummy weights.
-_DOUBTFUL = {BUSY, CLIENT, ERRORS, REMOTE, ROUND, SHORT, THROTTLED}
+_DOUBTFUL = {BUSY, CLIENT, ERRORS, EVENTS, REMOTE, ROUND, SHORT, THROTTLED}
 
 
 @dataclass(frozen=True)
