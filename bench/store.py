@@ -18,6 +18,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -72,36 +73,39 @@ class Store:
     def put(self, result: Result, traces: Sequence[RequestTrace] = (), items: Sequence[Sequence[Any]] = ()) -> Path:
         """Write a record, replacing the one at its path; its traces and items are on disk before it is.
 
-        No secret of this process's variables gets in, whoever wrote it into a reason or a fact.
+        No secret of this process's variables gets in, whoever wrote it into a reason or a fact. UserError, which names
+        the folder, where it cannot be written.
         """
         path = self.path(result)
-        path.parent.mkdir(parents=True, exist_ok=True)
         scrub = outside.scrubber(*_key_variables(result))
         attached = {
             "traces": [wire.dumps(_microseconds(replace(trace, error=scrub(trace.error)))) for trace in traces],
             "items": [wire.dumps(outside.each_text(wire.rounded(wire.plain(item)), scrub)) for item in items],
         }
-        for name, lines in attached.items():
-            if lines:
-                wire.write(_attachment(path, name), _packed(result, lines))
         record = wire.rounded(wire.plain(result))
         record |= {name: outside.each_text(record[name], scrub) for name in _OUTSIDE}
         if record["artifact"]:
             record["artifact"]["facts"] = outside.each_text(record["artifact"]["facts"], scrub)
-        wire.write(path, wire.dumps(record, indent=1) + "\n")
-        for name, lines in attached.items():
-            if not lines:
-                _attachment(path, name).unlink(missing_ok=True)
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for name, lines in attached.items():
+                if lines:
+                    wire.write(_attachment(path, name), _packed(result, lines))
+                else:  # of the record before: no record may have another's
+                    _attachment(path, name).unlink(missing_ok=True)
+            wire.write(path, wire.dumps(record, indent=1) + "\n")
         self.put_machine(result.hardware)
         return path
 
     def put_machine(self, hardware: Hardware) -> None:
         """Describe the device in its folder."""
-        _update(self.root / safe_name(hardware.slug) / "machine.json", wire.dumps(hardware, indent=1) + "\n")
+        with self._writing():
+            _update(self.root / safe_name(hardware.slug) / "machine.json", wire.dumps(hardware, indent=1) + "\n")
 
     def put_ceiling(self, hardware: Hardware, ceiling: Ceiling) -> None:
         """Record the measured ceiling of the device in its folder."""
-        _update(self._ceiling(hardware), wire.dumps(wire.rounded(wire.plain(ceiling)), indent=1) + "\n")
+        with self._writing():
+            _update(self._ceiling(hardware), wire.dumps(wire.rounded(wire.plain(ceiling)), indent=1) + "\n")
 
     def ceiling(self, hardware: Hardware) -> Ceiling | None:
         """The measured ceiling of the device; None where there is none, or no valid one."""
@@ -118,6 +122,8 @@ class Store:
             text = wire.read_bytes(path, _MAX_BYTES)
         except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            raise UserError(f"{path} would lie below a file: choose another results folder (--results)") from None
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}; move it away") from None
         return parsed(path, text)
@@ -164,6 +170,16 @@ class Store:
             return tuple(dict(zip(heads, row, strict=True)) for row in rows)
         except (TypeError, ValueError) as error:
             raise UserError(f"{_attachment(path, 'items')} {_DAMAGED}") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"the results folder {self.root} cannot be written ({error.strerror}): free some space or choose "
+                "another folder (--results; LLM_BENCH_CACHE where it is the cache's); what was recorded is kept"
+            ) from error
 
     def _ceiling(self, hardware: Hardware) -> Path:
         return self.root / safe_name(hardware.slug) / "ceiling.json"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -14,7 +16,7 @@ import typing
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
 _ATOMS = frozenset({str, int, bool, type(None)})
@@ -97,16 +99,37 @@ def read_json(path: Path, limit_bytes: int = 1 << 26) -> Any:
 
 
 def write(path: Path, data: str | bytes) -> None:
-    """Write to a temporary file, flush, rename: a reader sees the old file or the whole new one. Text is UTF-8."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write to a file beside it, flush, rename: a reader sees the old file or the whole new one. Text is UTF-8.
+
+    Writers of one path wait for each other, and what one that was killed left is written over. OSError with the path.
+    """
+    partial = path.with_name(f".{path.name}.part")
     try:
-        with partial.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        with _locked(partial) as file:
+            try:
+                file.truncate(0)
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+                partial.replace(path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """The file at the path, made if it is not there, under a lock that the kernel frees when its holder ends."""
+    while True:
+        file = path.open("ab")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+        file.close()  # the one who had it has renamed it
 
 
 def build(kind: type[T], data: Any) -> T:
