@@ -39,6 +39,7 @@ def load_stored(folder: Path, dtype: str, device: str, quantization: Any = None)
         device_map={"": device},
         quantization_config=quantization,
         local_files_only=True,
+        trust_remote_code=False,
         use_safetensors=True,
     )
 

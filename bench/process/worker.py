@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import os
 import json
 import shutil
 import time
@@ -25,7 +26,16 @@ from bench.machine.resident import hwm_bytes
 from bench.process import causality
 
 
+def refuse_code() -> None:
+    """Let no library run what a model's folder brings, whatever it trusts: gptqmodel does, for a tokenizer.
+
+    Transformers copies such code to this folder before it imports it, and there can be none.
+    """
+    os.environ["HF_MODULES_CACHE"] = f"{os.devnull}/code"
+
+
 def _compress(job: Job) -> Answer:
+    refuse_code()
     method = plugins.load(plugins.METHODS, job.plugin)
     began = time.perf_counter()
     folder, out, options = Path(job.folder), Path(job.out), method.Options(**job.options)
@@ -108,6 +118,7 @@ def _generate(session: Session, prompts: Any, new_tokens: int) -> tuple[float, l
 def _session(job: Job) -> AbstractContextManager[Session]:
     """What loads the artifact in the job's engine, once it is entered."""
     _report(job, "loading")
+    refuse_code()
     engine = plugins.load(plugins.ENGINES, job.plugin)
     return engine.open(Path(job.folder), _artifact(job), engine.Options(**job.options), job.device)
 

@@ -1,5 +1,7 @@
 """llama.cpp's converter, with the settings that it misses in what Transformers 5 makes of a config.
 
+It would also run code that a model's folder brings (`trust_remote_code`), for its tokenizer: here nothing does.
+
 `python -m quantize.backends.gguf_converter [--no-vocabulary] SCRIPT ARGUMENTS...` runs the converter's script. It reads
 a config through Transformers, whose release 5 keeps what belongs to rotary positions in `rope_parameters`, drops the
 names of before and writes GPT-2 without `n_ctx`; some of the converter's classes know the old names alone.
@@ -32,6 +34,9 @@ def main(arguments: list[str]) -> None:
     sys.path[:0] = [folder, f"{folder}/gguf-py"]
     import conversion
     from conversion.base import ModelBase
+    from transformers import dynamic_module_utils
+
+    dynamic_module_utils.get_class_in_module = _refuse
 
     load, classes = ModelBase.load_hparams, conversion.get_model_class
 
@@ -44,6 +49,11 @@ def main(arguments: list[str]) -> None:
     ModelBase.load_hparams, conversion.get_model_class = staticmethod(load_hparams), get_model_class
     sys.argv = [script, *rest]
     runpy.run_path(script, run_name="__main__")
+
+
+def _refuse(name: str, *_: Any, **__: Any) -> Any:
+    """In place of what Transformers imports a class of a model's own code with."""
+    raise ValueError(f"the model brings code of its own ({name}), which is not run: it needs a tokenizer without")
 
 
 def _completed(model: Any, *, has_vocabulary: bool) -> Any:

@@ -75,7 +75,7 @@ def run(
     config_class = {"GPTQ": configs.GPTQConfig, "AWQ": configs.AWQConfig}[algorithm]
     config = config_class(**settings, offload_to_disk=False, device="cuda:0" if on_gpu else "cpu")
     torch.manual_seed(0)
-    model = GPTQModel.load(str(folder), config, dtype=getattr(torch, compute))
+    model = GPTQModel.load(str(folder), config, dtype=getattr(torch, compute), trust_remote_code=False)
     loaded = time.perf_counter()
     model.quantize(calibration.encodings(), batch_size=batch_size, calibration_sort=None, backend=BACKEND[backend])
     quantized = time.perf_counter()

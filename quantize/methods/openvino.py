@@ -73,7 +73,7 @@ def _export(folder: Path, out: Path) -> dict[str, Any]:
 
     model_folder.weight_files(folder)
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
     began = time.perf_counter()
     export_from_model(

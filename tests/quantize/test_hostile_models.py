@@ -1,0 +1,121 @@
+"""Model folders that bring code: every library that reads one here is started on it, and none runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.envs import environment
+
+ROOT = Path(__file__).resolve().parents[2]
+_CODE = """
+import pathlib
+pathlib.Path({marker!r}).write_text("ran")
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+class HostileConfig(LlamaConfig):
+    model_type = "{model_type}"
+class HostileModel(LlamaForCausalLM):
+    config_class = HostileConfig
+class HostileTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+# What starts each library, as a worker would, on the folder `sys.argv[1]` with the free folder `sys.argv[2]`.
+_STARTS = {
+    "hf": "from bench.engines import hf\nwith hf.open(folder, artifact, hf.Options(threads=1), 'cpu') as s: pass",
+    "gptqmodel": "from quantize.methods import gptq\n"
+    "gptq.apply(folder, gptq.Options(samples=2, length=64), out, 'cpu')",
+    "bnb": "from quantize.methods import bnb\nbnb.apply(folder, bnb.Options(), out, 'cpu')",
+    "llamacpp": "from quantize.methods import gguf\ngguf.apply(folder, gguf.Options(type='f16'), out, 'cpu')",
+    "onnx": "from quantize.methods import onnx\nonnx.apply(folder, onnx.Options(), out, 'cpu')",
+    "openvino": "from quantize.methods import openvino\n"
+    "openvino.apply(folder, openvino.Options(type='float32'), out, 'cpu')",
+    "autoawq": "from quantize.methods import awq\n"
+    "awq.apply(folder, awq.Options(backend='autoawq', samples=2, length=64, group_size=32), out, 'cpu')",
+    "lm_eval": "from eval.lm_eval import harness\nharness.run(lm_eval.Options(limit=1), folder, 500, None)",
+}
+_ENVS = {"gptqmodel": "hf", "bnb": "hf"}
+_START = """
+import sys
+from pathlib import Path
+from bench.contract.record import Artifact, Audit
+from bench.process import worker
+from eval.tasks import lm_eval
+if sys.argv[4]:  # as the worker's jobs that load or compress a model begin
+    worker.refuse_code()
+folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+audit = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=4096, context=512)
+artifact = Artifact("", "hf", "", (), audit)
+try:
+    exec(sys.argv[3])
+except Exception as error:
+    print(type(error).__name__, error)
+print("ended")
+"""
+
+
+class _Pickled:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("model_type", ["llama", "hostile"])
+@pytest.mark.parametrize("library", sorted(_STARTS))
+def test_no_library_runs_what_a_model_brings(library: str, model_type: str, tmp_path: Path) -> None:
+    """Code that config and tokenizer name for themselves, and a pickle beside the weights, leave no trace."""
+    env = environment.ensure(_ENVS.get(library, library), lambda _: None)
+    folder, out, marker = tmp_path / "model", tmp_path / "out", tmp_path / "ran"
+    _hostile(folder, marker, model_type)
+    if library == "llamacpp":  # for which llama.cpp's converter trusts the tokenizer
+        _edit(folder / "config.json", architectures=["LLaDAModelLM"])
+    out.mkdir()
+    done = subprocess.run(
+        [env.python, "-c", _START, folder, out, _STARTS[library], "" if library == "lm_eval" else "model"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            **env.variables,
+            "PYTHONPATH": str(ROOT),
+            "HF_HUB_OFFLINE": "1",
+            "HF_MODULES_CACHE": str(tmp_path / "modules"),
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.stdout.splitlines()[-1:] == ["ended"], done.stderr[-2000:]
+    assert not marker.exists(), done.stdout + done.stderr[-2000:]
+
+
+def _hostile(folder: Path, marker: Path, model_type: str) -> None:
+    """The demo model with code of its own; of a type that Transformers knows, or not."""
+    shutil.copytree(ROOT / "models/demo", folder, ignore=shutil.ignore_patterns("*.py", "*.csv", "tokenizer.model"))
+    (folder / "hostile.py").write_text(_CODE.format(marker=str(marker), model_type=model_type))
+    (folder / "tokenization_hostile.py").write_text(_CODE.format(marker=str(marker), model_type=model_type))
+    names = {"AutoConfig": "HostileConfig", "AutoModelForCausalLM": "HostileModel", "AutoModel": "HostileModel"}
+    _edit(folder / "config.json", model_type=model_type, auto_map={k: f"hostile.{v}" for k, v in names.items()})
+    _edit(
+        folder / "tokenizer_config.json",
+        tokenizer_class="HostileTokenizer",
+        auto_map={"AutoTokenizer": ["hostile.HostileTokenizer", "hostile.HostileTokenizer"]},
+    )
+    for name in ("pytorch_model.bin", "training_args.bin", "tokenizer.pkl"):
+        (folder / name).write_bytes(pickle.dumps(_Pickled(marker)))
+
+
+def _edit(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
