@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import os
 import json
+import os
 import shutil
 import time
 import traceback
