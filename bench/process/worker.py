@@ -29,9 +29,12 @@ from bench.process import causality
 def refuse_code() -> None:
     """Let no library run what a model's folder brings, whatever it trusts: gptqmodel does, for a tokenizer.
 
-    Transformers copies such code to this folder before it imports it, and there can be none.
+    Transformers copies such code to a folder of this name before it imports it, and here a file is in its place.
     """
-    os.environ["HF_MODULES_CACHE"] = f"{os.devnull}/code"
+    modules = Path.cwd() / "hf_modules"
+    modules.mkdir(exist_ok=True)
+    (modules / "transformers_modules").touch()
+    os.environ["HF_MODULES_CACHE"] = str(modules)
 
 
 def _compress(job: Job) -> Answer:
