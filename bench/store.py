@@ -175,7 +175,7 @@ class Store:
         try:
             traces = tuple(map(_trace, lines))
             ordered = all(map(bounds.is_ordered, traces))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{_attachment(path, 'traces')} {_DAMAGED}") from error
         if not ordered:
             raise UserError(f"{_attachment(path, 'traces')} has times that cannot be, and {_DAMAGED}")
@@ -365,7 +365,11 @@ def _microseconds(trace: RequestTrace) -> Any:
 
 def _update(path: Path, text: str) -> None:
     """Write the text unless the file has it already."""
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    try:
+        stored = wire.read_bytes(path, _MAX_BYTES)
+    except OSError:
+        stored = b""
+    if stored != text.encode():
         path.parent.mkdir(parents=True, exist_ok=True)
         wire.write(path, text)
 

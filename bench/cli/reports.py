@@ -1,4 +1,4 @@
-"""Verbs that read records and run nothing: report, recommend, compare, predict."""
+"""Verbs that read records and run nothing: report, recommend, compare, predict, recompute."""
 
 from __future__ import annotations
 
@@ -123,3 +123,30 @@ def predict(
     sections, reasons = predictions.sections(cells)
     output(render.text(sections, width()))
     output(iter((*reasons, *predictions.caveats(measured, gpu))))
+
+
+@app.command()
+def recompute(
+    metrics: Annotated[
+        list[str], typer.Argument(metavar="METRIC...", help="Names or globs, as 'accuracy_*_fraction'.")
+    ],
+    results: Results = RESULTS,
+    as_json: Json = False,
+) -> None:
+    """Compute metrics of recorded rounds anew from their facts and traces, after a definition changed."""
+    from bench.run import recompute as recomputed
+    from bench.store import Store
+
+    store = Store(results)
+    records = list(recomputed.recompute(store, metrics))
+    for problem in store.problems:
+        say(f"warning: {problem}")
+    rows = recomputed.summary(records)
+    if as_json:
+        output({"records": len(records), "metrics": rows})
+        return
+    for row in rows:
+        share = row["change_max_fraction"]
+        most = "from zero" if share is None else f"by {share:.2%} at the most"
+        put(f"{row['metric']}: {row['records']} of {len(records)} records, {most}")
+    put(f"records written: {len(records)}")

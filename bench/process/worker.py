@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.hooks import Session
 from bench.contract.job import PHASE, Answer, Job, JobKind
-from bench.contract.record import RequestTrace
+from bench.contract.record import Artifact, RequestTrace
 from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
 from bench.contract.workload import Offline
 from bench.machine.resident import hwm_bytes
+from bench.process import causality
 
 
 def _compress(job: Job) -> Answer:
@@ -30,7 +30,7 @@ def _compress(job: Job) -> Answer:
     began = time.perf_counter()
     folder, out, options = Path(job.folder), Path(job.out), method.Options(**job.options)
     facts = method.train(folder, Path(job.teacher), options, out, job.device, Path(job.work))
-    return Answer(facts={**facts, "apply_s": time.perf_counter() - began})
+    return Answer(facts={**facts, **_own_peak(), "apply_s": time.perf_counter() - began})
 
 
 def _offline(job: Job) -> Answer:
@@ -63,7 +63,7 @@ def _offline(job: Job) -> Answer:
                 traces.append(
                     RequestTrace(len(traces), window, len(prompt), sent - zero, sent - zero, at, (1,) * len(at))
                 )
-        facts.update(**session.memory(), **own_peak())
+        facts.update(**session.memory(), **_own_peak())
         receipts = session.receipts()
         if job.energy_window_s > 0:
             _report(job, f"energy window of {job.energy_window_s:g} s")
@@ -108,10 +108,8 @@ def _generate(session: Session, prompts: Any, new_tokens: int) -> tuple[float, l
 def _session(job: Job) -> AbstractContextManager[Session]:
     """What loads the artifact in the job's engine, once it is entered."""
     _report(job, "loading")
-    if job.artifact is None:
-        raise UserError(f"a job of kind {job.kind} needs an artifact")
     engine = plugins.load(plugins.ENGINES, job.plugin)
-    return engine.open(Path(job.folder), job.artifact, engine.Options(**job.options), job.device)
+    return engine.open(Path(job.folder), _artifact(job), engine.Options(**job.options), job.device)
 
 
 def _score(job: Job) -> Answer:
@@ -121,17 +119,31 @@ def _score(job: Job) -> Answer:
     with loading as session:
         loaded = time.perf_counter()
         _report(job, "scoring")
-        facts = task.evaluate(session, options, Path(job.folder), reference)
+        shift = _causal_shift(job, session)
+        facts = {**task.evaluate(session, options, Path(job.folder), reference), "causal_shift": shift}
         spent = {"load_s": loaded - began, "evaluate_s": time.perf_counter() - loaded}
-        return Answer(facts={**facts, **spent, **session.memory()}, receipts=session.receipts())
+        return Answer(facts={**facts, **spent, **session.memory(), **_own_peak()}, receipts=session.receipts())
 
 
 def _reference(job: Job) -> Answer:
     task = plugins.load(plugins.TASKS, job.task)
     with _session(job) as session:
         _report(job, "scoring")
+        _causal_shift(job, session)
         facts = task.prepare(session, task.Options(**job.task_options), Path(job.folder), Path(job.out))
         return Answer(facts=facts, receipts=session.receipts())
+
+
+def _causal_shift(job: Job, session: Session) -> float:
+    """Checked once a session: a task takes the model's logits for those of a causal language model."""
+    audit = _artifact(job).audit
+    return causality.check(session, audit.vocab_size, audit.context)
+
+
+def _artifact(job: Job) -> Artifact:
+    if job.artifact is None:
+        raise UserError(f"a job of kind {job.kind} needs an artifact")
+    return job.artifact
 
 
 def _tokenizer(job: Job) -> Answer:
@@ -161,7 +173,7 @@ def _ceiling(job: Job) -> Answer:
     return Answer(facts=wire.plain(ceiling.measure(job.device, int(job.options["threads"] or 1))))
 
 
-def own_peak() -> dict[str, int]:
+def _own_peak() -> dict[str, int]:
     """The most memory of this process so far, where the system tells: a short life falls between two samples."""
     mark = hwm_bytes()
     return {"worker_hwm_bytes": mark} if mark else {}
@@ -190,7 +202,6 @@ def run(job_file: str) -> int:
     job = wire.build(Job, json.loads(Path(job_file).read_text()))
     try:
         answer = JOBS[job.kind](job)
-        answer = replace(answer, facts={**own_peak(), **answer.facts})
     except UserError as error:
         answer = Answer(error=str(error))
     except MemoryError:
