@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.contract.record import Hardware
 from bench.formats import folder as model_folder
-from quantize import checkpoint, option_checks, transformer
+from quantize import checkpoint, first_token, option_checks, transformer
 from quantize.calibration import Calibration
 
 _NEWEST = (9, 0)  # the compute capability that its torch 2.6 has kernels for, at most
@@ -36,6 +36,7 @@ def run(
     """
     import torch
     from awq import AutoAWQForCausalLM
+    from awq.quantize.quantizer import AwqQuantizer
 
     began = time.perf_counter()
     model_folder.weight_files(folder)
@@ -46,15 +47,17 @@ def run(
         str(folder), torch_dtype=getattr(torch, compute), device_map="cpu", trust_remote_code=False
     )
     loaded = time.perf_counter()
-    # A sample longer than max_calib_seq_len would be dropped without a word.
-    model.quantize(
-        quant_config=dict(settings),
-        calib_data=[list(ids) for ids in calibration.ids],
-        max_calib_samples=len(calibration.ids),
-        max_calib_seq_len=len(calibration.ids[0]),
-        n_parallel_calib_samples=batch_size,
-        quantizer_cls=_copying_quantizer(),
-    )
+    clip, outputs = (AwqQuantizer, "_compute_best_clip", 2), (AwqQuantizer, "_module_forward")
+    with first_token.weighted(calibration, [clip], [outputs]):
+        # A sample longer than max_calib_seq_len would be dropped without a word.
+        model.quantize(
+            quant_config=dict(settings),
+            calib_data=[list(ids) for ids in calibration.ids],
+            max_calib_samples=len(calibration.ids),
+            max_calib_seq_len=len(calibration.ids[0]),
+            n_parallel_calib_samples=batch_size,
+            quantizer_cls=_copying_quantizer(),
+        )
     samples, length, _ = model.quantizer.inps.shape
     if samples * length != calibration.tokens:
         raise RuntimeError(f"autoawq used {samples * length} of the {calibration.tokens} calibration tokens")

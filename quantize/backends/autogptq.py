@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.contract.record import Hardware
 from bench.formats import folder as model_folder
-from quantize import checkpoint, option_checks, transformer
+from quantize import checkpoint, first_token, option_checks, transformer
 from quantize.calibration import Calibration
 
 _NEWEST = (9, 0)  # the compute capability that its torch 2.2 has kernels for, at most
@@ -33,6 +33,7 @@ def run(
     """Quantize on the first GPU, save, and return what is worth recording."""
     import torch
     from auto_gptq import AutoGPTQForCausalLM, BaseQuantizeConfig
+    from auto_gptq.quantization.gptq import GPTQ
 
     began = time.perf_counter()
     model_folder.weight_files(folder)
@@ -43,7 +44,8 @@ def run(
         str(folder), config, torch_dtype=getattr(torch, half), use_safetensors=True
     )
     loaded = time.perf_counter()
-    model.quantize(calibration.encodings(), batch_size=batch_size)
+    with first_token.weighted(calibration, [(GPTQ, "add_batch", 1)]):
+        model.quantize(calibration.encodings(), batch_size=batch_size)
     quantized = time.perf_counter()
     model.save_quantized(str(out), use_safetensors=True)
     written = dict(model_folder.quantization(model_folder.read_config(out)))

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
-from quantize import checkpoint, option_checks, transformer
+from quantize import checkpoint, first_token, option_checks, transformer
 from quantize.calibration import Calibration
 
 _CPU_GROUPS = (32, 64, 128, 256)
@@ -77,7 +78,8 @@ def run(
     torch.manual_seed(0)
     model = GPTQModel.load(str(folder), config, dtype=getattr(torch, compute))
     loaded = time.perf_counter()
-    model.quantize(calibration.encodings(), batch_size=batch_size, calibration_sort=None, backend=BACKEND[backend])
+    with _first_tokens(calibration, algorithm):
+        model.quantize(calibration.encodings(), batch_size=batch_size, calibration_sort=None, backend=BACKEND[backend])
     quantized = time.perf_counter()
     model.save(str(out))
     recorded = _finish(folder, out, half)
@@ -92,6 +94,17 @@ def run(
         "packing_backend": backend,
         "settings": recorded,
     }
+
+
+def _first_tokens(text: Calibration, algorithm: Literal["GPTQ", "AWQ"]) -> AbstractContextManager[None]:
+    """Let first tokens weigh: in GPTQ's Hessian; in AWQ's search for scales and for clipping."""
+    from gptqmodel.looper.awq_processor import AWQProcessor
+    from gptqmodel.quantization.gptq import GPTQ
+
+    if algorithm == "GPTQ":
+        return first_token.weighted(text, [(GPTQ, "process_batch", 1)])
+    clip = (AWQProcessor, "_compute_best_clip", 2)
+    return first_token.weighted(text, [clip], [(AWQProcessor, "_iter_module_forward_outputs")])
 
 
 def _finish(folder: Path, out: Path, half: str) -> dict[str, Any]:

@@ -1,0 +1,129 @@
+"""`first_token_weight`: what it changes in each library, and that it changes nothing where it is 1."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.contract import plugins
+from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
+from bench.envs import environment
+from bench.run import artifacts
+from quantize import calibration
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "models" / "demo"
+CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
+WEIGHTED = sorted(
+    name
+    for name in plugins.names(plugins.METHODS)
+    if issubclass(plugins.load(plugins.METHODS, name).Options, calibration.WeightedOptions)
+)
+
+# Method and options of one library each; the environment is the one these options choose.
+_SMALL = {"samples": 8, "length": 64}
+LIBRARIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gptqmodel": ("gptq", _SMALL),
+    "gptqmodel-awq": ("awq", _SMALL),
+    "autoawq": ("awq", {**_SMALL, "backend": "autoawq"}),
+    "llm-compressor": ("llmcompressor", _SMALL),
+    "llm-compressor-sparsegpt": ("sparsegpt", _SMALL),
+    "wanda": ("wanda", _SMALL),
+}
+# The change of v_proj's outputs in the first layer, relative to them: at first tokens, and at all others.
+_ERRORS = """
+import importlib, json, sys
+from pathlib import Path
+import torch
+from transformers import AutoModelForCausalLM
+from quantize import calibration
+name, given, demo, out = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
+method = importlib.import_module(f"quantize.methods.{name}")
+ids = torch.tensor(calibration.samples(demo, "stdlib", 8, 64, 0).ids)
+
+def outputs(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    seen = []
+    layer = model.get_submodule("model.layers.0.self_attn.v_proj")
+    layer.register_forward_hook(lambda _, inputs, output: seen.append(output.detach().float()))
+    with torch.no_grad():
+        model(input_ids=ids, use_cache=False)
+    return seen[0]
+
+base, errors = outputs(demo), {}
+for weight in (1.0, 1000.0):
+    folder = out / str(weight)
+    folder.mkdir()
+    facts = method.apply(demo, method.Options(**given, first_token_weight=weight), folder, "cpu")
+    change = outputs(folder) - base
+    first, others = (float((c.square().sum() / b.square().sum()).sqrt())
+                     for c, b in ((change[:, 0], base[:, 0]), (change[:, 1:], base[:, 1:])))
+    errors[weight] = {"first": first, "others": others, "recorded": facts.get("first_token_weight")}
+print("FOUND" + json.dumps(errors))
+"""
+
+
+@dataclass(frozen=True)
+class _Error:
+    first: float
+    others: float
+    recorded: float | None
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_token_that_counts_more_is_changed_less(tmp_path: Path, library: str) -> None:
+    """With weight 1000 the first tokens' outputs are nearer to the unquantized ones than with 1, in every library."""
+    method, options = LIBRARIES[library]
+    ready = environment.ensure(plugins.step_env(Step(method, options)), print)
+    done = subprocess.run(
+        [ready.python, "-c", _ERRORS, method, json.dumps(options), str(DEMO), str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+        env={**os.environ, **ready.variables, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    plain, weighted = (_Error(**its) for its in json.loads(done.stdout.partition("FOUND")[2]).values())
+
+    assert (plain.recorded, weighted.recorded) == (None, 1000)
+    assert weighted.first < plain.first
+    assert weighted.first / weighted.others < plain.first / plain.others
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_a_weight_of_one_is_the_artifact_of_before(name: str) -> None:
+    """Naming the option at its default leaves an artifact's digest, and no other weight has it."""
+    one, named, other = (
+        artifacts.digests("model", (Step(name, options),))
+        for options in ({}, {"first_token_weight": 1.0}, {"first_token_weight": 100.0})
+    )
+    assert one == named
+    assert other != one
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_weight_that_weighs_nothing_is_refused(name: str, weight: float) -> None:
+    """Zero, negative and infinite weights are refused before anything is made."""
+    method = plugins.load(plugins.METHODS, name)
+    given = {"imatrix": True} if name == "gguf" else {}
+    reason = method.unsupported(method.Options(**given, first_token_weight=weight), Source("hf", {}, {}), CPU)
+
+    assert reason is not None
+    assert "first_token_weight" in reason
+
+
+def test_methods_that_count_errors_over_text_have_it() -> None:
+    """Those that minimize an error over calibration text, and no others."""
+    assert WEIGHTED == ["awq", "gguf", "gptq", "llmcompressor", "sparsegpt", "wanda"]
