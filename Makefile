@@ -1,6 +1,8 @@
 # The core environment lives in .venv; engines' environments are built by the suite, in a cache outside the checkout.
 PYTHON ?= python3
 CORE := .venv/.ready
+# Tests start hundreds of interpreters: without bytecode each compiles every module again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test fast check docs format clean
 

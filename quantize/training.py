@@ -154,7 +154,8 @@ class _State:
         self.step, self._losses, self._earlier_s = 0, list[float](), 0.0
         self._resumed: list[int] = []
         self._resume()
-        self._began = self._saved_at = self._progress_at = time.monotonic()
+        self._began = self._saved_at = time.monotonic()
+        self._progress_at = -math.inf  # the first step reports too
         self._first, self._save_s = self.step, 0.0  # how long the last save took
 
     def add(self, loss: float) -> None:

@@ -32,17 +32,17 @@ def suite(tmp_path: Path) -> str:
 def test_a_run_is_one_json_text(command: Command, tmp_path: Path, suite: str) -> None:
     """The rounds by status, the time, where the records are, and the table as `bench table` gives it."""
     ran = command("bench", "run", suite, "--json", "--quiet")
-    found = json.loads(ran.stdout)
+    document = json.loads(ran.stdout)
     again = json.loads(command("bench", "run", suite, "--json").stdout)
     table = json.loads(command("bench", "table", suite, "--format", "json").stdout)
 
-    assert found["rounds"] == {"ok": 2, "failed": 2, "unsupported": 2, "kept": 0}
+    assert document["rounds"] == {"ok": 2, "failed": 2, "unsupported": 2, "kept": 0}
     assert again["rounds"] == {"ok": 0, "failed": 0, "unsupported": 0, "kept": 6}
-    assert found["time_s"] > 0
-    (folder,) = found["records"]
+    assert document["time_s"] > 0
+    (folder,) = document["records"]
     assert len(list(Path(folder).rglob("serving/**/r*.json"))) == 6
     assert Path(folder).is_relative_to(tmp_path / "results")
-    assert found["table"] == table
+    assert document["table"] == table
     assert len(ran.stderr.splitlines()) == 3  # two failures, and how to run them again
 
 
@@ -85,13 +85,13 @@ def _state(cell: dict[str, Any]) -> tuple[str, str, int, int]:
 @pytest.mark.parametrize("what", ["engines", "methods", "tasks", "suites", "recipes", "shapes"])
 def test_every_list_is_also_data(command: Command, what: str) -> None:
     """As many names as the lines have, each with what is known of it."""
-    found = json.loads(command("bench", "list", what, "--json").stdout)
+    outcome = json.loads(command("bench", "list", what, "--json").stdout)
     lines = command("bench", "list", what).stdout.splitlines()
 
-    assert [each["name"] for each in found] == [line.split()[0] for line in lines if line[0] != " "]
-    assert all(each.keys() - {"name"} for each in found)
+    assert [each["name"] for each in outcome] == [line.split()[0] for line in lines if line[0] != " "]
+    assert all(each.keys() - {"name"} for each in outcome)
     if what == "engines":
-        (fake,) = [each for each in found if each["name"] == "fake"]
+        (fake,) = [each for each in outcome if each["name"] == "fake"]
         assert fake["options"]["itl_s"] == 0.002
 
 
@@ -110,7 +110,7 @@ def test_environments_and_the_machine_are_also_data(command: Command) -> None:
 
 def test_help_says_what_the_exit_codes_mean(command: Command) -> None:
     """A script that runs suites needs no more than that."""
-    said = " ".join(command("bench", "run", "--help").stdout.split())
+    outcome = " ".join(command("bench", "run", "--help").stdout.split())
 
-    assert "0 the suite ran to its end" in said
-    assert "130 interrupted" in said
+    assert "0 the suite ran to its end" in outcome
+    assert "130 interrupted" in outcome

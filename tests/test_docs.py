@@ -48,10 +48,10 @@ def _run(argv: list[str]) -> str:
 def test_a_console_example_prints_what_the_page_shows(page: str, command: str, text: str) -> None:
     """Line by line; `…` stands for anything."""
     printed = _run([sys.executable if word == "python" else word for word in shlex.split(command)])
-    shown = "\n".join(line.rstrip() for line in text.splitlines())
+    expected = "\n".join(line.rstrip() for line in text.splitlines())
 
-    pattern = ".*?".join(re.escape(part) for part in shown.split("…"))
-    assert re.fullmatch(pattern, printed, re.DOTALL), f"{page} shows\n{shown}\nand {command} prints\n{printed}"
+    pattern = ".*?".join(re.escape(part) for part in expected.split("…"))
+    assert re.fullmatch(pattern, printed, re.DOTALL), f"{page} shows\n{expected}\nand {command} prints\n{printed}"
 
 
 @pytest.mark.parametrize(("page", "command", "code"), [_marked(*e) for e in _examples() if not e[1]])

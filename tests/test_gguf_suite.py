@@ -55,16 +55,16 @@ def ran(pythons: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> di
     assert done.returncode == 0, done.stderr
     assert "Rounds: 24 ok" in done.stderr
     records = [json.loads(f.read_text()) for f in (home / "results").rglob("r0.json")]
-    found = {f"{r['cell']['recipe']['name']}/{_what(r['cell'])}": r for r in records}
-    return {**found, "home": home, "table": done.stdout}
+    result = {f"{r['cell']['recipe']['name']}/{_what(r['cell'])}": r for r in records}
+    return {**result, "home": home, "table": done.stdout}
 
 
 def test_the_two_engines_read_one_model(ran: dict[str, Any]) -> None:
     """llama.cpp's f16 against Transformers' float32: KL below 1e-4, the same top token in 99.5 %."""
-    found = ran["gguf-f16/divergence"]["metrics"]
+    metrics = ran["gguf-f16/divergence"]["metrics"]
 
-    assert 0 <= found["kl_mean"] < 1e-4
-    assert found["top1_agreement_fraction"] > 0.995
+    assert 0 <= metrics["kl_mean"] < 1e-4
+    assert metrics["top1_agreement_fraction"] > 0.995
 
 
 def test_fewer_bits_diverge_more(ran: dict[str, Any]) -> None:
@@ -91,8 +91,8 @@ def test_an_importance_matrix_helps_two_bits(ran: dict[str, Any]) -> None:
 
 def test_all_types_are_made_from_one_f16_file(ran: dict[str, Any]) -> None:
     """The cache holds the f16 file once; every quantized artifact names it as its first step."""
-    made = [json.loads(f.read_text()) for f in (ran["home"] / "cache").glob("artifacts/*/artifact.json")]
-    steps = [[step["options"].get("type") for step in artifact["steps"]] for artifact in made]
+    document = [json.loads(f.read_text()) for f in (ran["home"] / "cache").glob("artifacts/*/artifact.json")]
+    steps = [[step["options"].get("type") for step in artifact["steps"]] for artifact in document]
 
     assert steps.count(["f16"]) == 1
     assert ["f16", "q4_k_m"] in steps
@@ -109,13 +109,13 @@ def test_perplexity_has_both_conventions_on_both_engines(ran: dict[str, Any]) ->
 
 def test_receipts_say_what_llama_cpp_did(ran: dict[str, Any]) -> None:
     """Tensor types, threads, flash attention, context, batch and the build's own features are recorded."""
-    found = ran["gguf-q4_k_m/offline"]["receipts"]
+    receipts = ran["gguf-q4_k_m/offline"]["receipts"]
 
-    assert "q4_K" in found["kernel"]
-    assert (found["threads"], found["offloaded_layers"]) == ("1", "0: no GPU in use")
-    assert found["flash_attention"].startswith(("on", "off"))
-    assert found["context"] == "256 tokens x 2"
-    assert "SSE3" in found["system"] or "NEON" in found["system"]
+    assert "q4_K" in receipts["kernel"]
+    assert (receipts["threads"], receipts["offloaded_layers"]) == ("1", "0: no GPU in use")
+    assert receipts["flash_attention"].startswith(("on", "off"))
+    assert receipts["context"] == "256 tokens x 2"
+    assert "SSE3" in receipts["system"] or "NEON" in receipts["system"]
     assert ran["gguf-q4_k_m/offline"]["facts"]["compute_bytes"] > 0
 
 
@@ -154,15 +154,15 @@ def test_what_is_wrong_with_a_file_is_one_sentence(
     files = {"cut": whole[:-100_000], "head": whole[:500], "text": b"hello\n" * 100, "whole": whole}
     for name, data in files.items():
         (tmp_path / f"{name}.gguf").write_bytes(data)
-    said = {}
+    results = {}
     for name in files:
         longer = ["--context", "4096"] if name == "whole" else []
-        said[name] = command("eval", str(tmp_path / f"{name}.gguf"), *longer, **pythons)
+        results[name] = command("eval", str(tmp_path / f"{name}.gguf"), *longer, **pythons)
     typo = ["--method", "gguf", "--type", "q4_k_x", "-o", str(tmp_path / "out")]
-    said["type"] = command("quantize", "models/demo", *typo)
+    results["type"] = command("quantize", "models/demo", *typo)
 
     words = {"cut": "cut short", "head": "cut short", "text": "not a GGUF file", "whole": "context", "type": "q4_k_x"}
-    for name, done in said.items():
+    for name, done in results.items():
         assert done.returncode == 2, (name, done.stderr)
         lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
         assert len(lines) == 1, done.stderr

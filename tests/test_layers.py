@@ -50,7 +50,7 @@ _SHARED: dict[str, tuple[str, ...]] = {
 # Plugins import these in every environment. (A room is held by its own __init__ too.)
 _STANDARD_LIBRARY_ONLY = ("bench.contract", "bench.formats")
 _ALONE = {  # they run in every environment
-    "bench.process.worker": ("bench.contract", "bench.formats", "bench.machine.ceiling"),
+    "bench.process.worker": ("bench.contract", "bench.formats", "bench.machine.ceiling", "bench.machine.resident"),
     "bench.process.worker_main": ("bench.contract", "bench.process.worker"),
 }
 _ROOMS_REFUSED = {"utils", "common", "helpers", "core", "base"}
@@ -99,12 +99,12 @@ def _allowed(name: str) -> tuple[str, ...]:
 
 def violations(root: Path) -> list[str]:
     """Each forbidden import of the tree below `root`, as 'module imports name'."""
-    found = []
+    rows = []
     for name, file in _modules(root):
         tree = ast.parse(file.read_text())
         allowed, plugin = _allowed(name), _within(name, _PLUGINS)
         ours = [imported for imported in _imports(tree) if _within(imported, _OURS)]
-        found += [
+        rows += [
             f"{name} imports {imported}"
             for imported in ours
             if not _within(imported, allowed) or (plugin and _other_plugin(name, imported))
@@ -113,8 +113,8 @@ def violations(root: Path) -> list[str]:
         if _within(name, (*_STANDARD_LIBRARY_ONLY, *_ALONE, *_PLUGINS)):
             first = {imported.partition(".")[0] for imported in _imports(top)}
             outside = sorted(first - {*_OURS} - sys.stdlib_module_names)
-            found += [f"{name} imports {library} at its top level" for library in outside]
-    return found
+            rows += [f"{name} imports {library} at its top level" for library in outside]
+    return rows
 
 
 def _other_plugin(name: str, imported: str) -> bool:

@@ -52,10 +52,10 @@ def test_quantize_then_eval_without_a_suite(command: Command, hf_python: Path, t
     python = {"LLM_BENCH_PYTHON_HF": str(hf_python)}
     out = tmp_path / "demo-gptq"
     words = ["models/demo", "--method", "gptq", "--bits", "4", "--group-size", "128", "--samples", "8"]
-    made = command("quantize", *words, "--length", "256", "-o", str(out), **python)
+    outcome = command("quantize", *words, "--length", "256", "-o", str(out), **python)
 
-    assert made.returncode == 0, made.stderr
-    assert "bits/weight    4.2" in made.stdout
+    assert outcome.returncode == 0, outcome.stderr
+    assert "bits/weight    4.2" in outcome.stdout
     assert {"model.safetensors", "tokenizer.model", "llm-bench.json"} <= {f.name for f in out.iterdir()}
     task = ["--task", "perplexity", "--corpus", "stdlib", "--context", "256", "--tokens", "4096"]
     scored = command("eval", str(out), *task, **python)

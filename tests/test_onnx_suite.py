@@ -53,11 +53,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_fp32_is_the_model_that_transformers_runs(ran: dict[str, Any]) -> None:
     """Perplexity to 1e-3 and better, KL nearly nothing, the same top token everywhere."""
     ours, theirs = (ran[f"{name}/perplexity"]["metrics"]["perplexity"] for name in ("onnx-fp32", "baseline"))
-    found = ran["onnx-fp32/divergence"]["metrics"]
+    metrics = ran["onnx-fp32/divergence"]["metrics"]
 
     assert ours == pytest.approx(theirs, rel=1e-5)
-    assert abs(found["kl_mean"]) < 1e-6
-    assert found["top1_agreement_fraction"] > 0.999
+    assert abs(metrics["kl_mean"]) < 1e-6
+    assert metrics["top1_agreement_fraction"] > 0.999
 
 
 @pytest.mark.parametrize(
@@ -74,20 +74,20 @@ def test_weights_are_stored_and_multiplied_as_asked(
 ) -> None:
     """The files by the audit, and the operators that ran by ONNX Runtime's own profile."""
     record = ran[f"{recipe}/offline"]
-    found = record["artifact"]["audit"]
+    result = record["artifact"]["audit"]
 
-    assert found["bits_per_weight"] == pytest.approx(bits, abs=1e-3)
-    assert (found["quantized_fraction"], found["tied_head"]) == (fraction, head == "tied")
+    assert result["bits_per_weight"] == pytest.approx(bits, abs=1e-3)
+    assert (result["quantized_fraction"], result["tied_head"]) == (fraction, head == "tied")
     assert record["receipts"]["kernel"] == kernel
 
 
 def test_every_node_ran_where_it_was_asked_to(ran: dict[str, Any]) -> None:
     """On the CPU, by the profile; attention is one operator, and the thread the one that was asked for."""
     for recipe in ("onnx-fp32", "onnx-int8", "onnx-int8-dynamic", "onnx-int4"):
-        said = ran[f"{recipe}/offline"]["receipts"]
-        assert "CPUExecutionProvider" in said["execution_provider"]
-        assert "," not in said["execution_provider"]
-        assert (said["threads"], said["attention"]) == ("1", "GroupQueryAttention x5")
+        receipts = ran[f"{recipe}/offline"]["receipts"]
+        assert "CPUExecutionProvider" in receipts["execution_provider"]
+        assert "," not in receipts["execution_provider"]
+        assert (receipts["threads"], receipts["attention"]) == ("1", "GroupQueryAttention x5")
 
 
 def test_fewer_bits_diverge_more(ran: dict[str, Any]) -> None:

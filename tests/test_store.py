@@ -56,8 +56,8 @@ def test_paths_tell_what_a_record_is(tmp_path: Path) -> None:
     assert path == "cpu-x-2c-8gib/demo/serving/demo/gptq-4/hf/offline-b1-p128-n64/r2.json"
     scored = replace(result, cell=replace(result.cell, workload=None, task=Task("perplexity")))
     assert store.path(scored).parts[-7:] == ("demo", "quality", "demo", "gptq-4", "hf", "perplexity", "r2.json")
-    made = replace(result, cell=replace(result.cell, workload=None), round=0)
-    assert store.path(made).parts[-5:] == ("demo", "artifacts", "demo", "gptq-4", "r0.json")
+    output = replace(result, cell=replace(result.cell, workload=None), round=0)
+    assert store.path(output).parts[-5:] == ("demo", "artifacts", "demo", "gptq-4", "r0.json")
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "", ".hidden", "Größe 1", "x" * 101, "a b", "c:d", "a\nb", "~"])
@@ -118,13 +118,13 @@ def test_a_record_without_traces_takes_the_old_ones_away(tmp_path: Path) -> None
     path = store.put(served(), TRACES)
     store.put(replace(served(), status="failed", reason="killed"))
     assert store.traces(path) == ()
-    found = store.get(path)
-    assert found is not None
-    assert found.reason == "killed"
+    result = store.get(path)
+    assert result is not None
+    assert result.reason == "killed"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "EOF"),
         ('{"digest": "x"', "EOF"),
@@ -133,7 +133,7 @@ def test_a_record_without_traces_takes_the_old_ones_away(tmp_path: Path) -> None
         ('{"schema": 1}', "digest"),
     ],
 )
-def test_what_is_no_record_is_named_and_skipped(tmp_path: Path, text: str, said: str) -> None:
+def test_what_is_no_record_is_named_and_skipped(tmp_path: Path, text: str, message: str) -> None:
     """One bad file is a sentence with its name; the others are read."""
     store = Store(tmp_path)
     good, bad = store.put(served()), store.path(served(1))
@@ -141,7 +141,7 @@ def test_what_is_no_record_is_named_and_skipped(tmp_path: Path, text: str, said:
     assert list(store.all()) == [store.get(good)]
     assert len(store.problems) == 1
     assert str(bad) in store.problems[0]
-    assert said in store.problems[0]
+    assert message in store.problems[0]
     with pytest.raises(UserError, match="is not a record"):
         store.get(bad)
 
@@ -159,11 +159,11 @@ def test_damaged_traces_are_named(tmp_path: Path) -> None:
     """Half a gzip, or something else by that name, is a sentence."""
     store = Store(tmp_path)
     path = store.put(served(), TRACES)
-    beside = path.with_name("r0.traces.jsonl.gz")
-    head = gzip.decompress(beside.read_bytes()).splitlines()[0]
+    traces = path.with_name("r0.traces.jsonl.gz")
+    head = gzip.decompress(traces.read_bytes()).splitlines()[0]
     other = gzip.compress(head + b'\n{"requests": 1}\n[1]\n')
-    for data in (beside.read_bytes()[:40], b"text", gzip.compress(b"{}\n"), gzip.compress(b""), other):
-        beside.write_bytes(data)
+    for data in (traces.read_bytes()[:40], b"text", gzip.compress(b"{}\n"), gzip.compress(b""), other):
+        traces.write_bytes(data)
         with pytest.raises(UserError, match=r"r0\.traces\.jsonl\.gz is damaged"):
             store.traces(path)
 

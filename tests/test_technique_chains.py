@@ -52,7 +52,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory, hf_python: Path, llamacpp_pyt
 def _table(home: Path, python: dict[str, str]) -> Any:
     suite = home / "chains.yaml"
     suite.write_text(yaml.safe_dump(_SUITE))
-    said = {}
+    results = {}
     for verb in (["run", str(suite)], ["table", str(suite), "--format", "json"]):
         done = subprocess.run(
             [sys.executable, "-m", "bench", *verb, "--results", str(home / "results")],
@@ -63,14 +63,14 @@ def _table(home: Path, python: dict[str, str]) -> Any:
             env={**os.environ, "LLM_BENCH_CACHE": str(home / "cache"), **python},
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        said = {"text": done.stdout}
-    return {row["recipe"]: row for row in json.loads(said["text"])["rows"]}
+        results = {"text": done.stdout}
+    return {row["recipe"]: row for row in json.loads(results["text"])["rows"]}
 
 
 def _read(row: dict[str, Any], metric: str) -> float:
     tasks = row["tasks"]
-    found = [entry["figures"][metric]["median"] for entry in tasks.values() if metric in entry["figures"]]
-    return float(found[0])
+    result = [entry["figures"][metric]["median"] for entry in tasks.values() if metric in entry["figures"]]
+    return float(result[0])
 
 
 def test_llama_cpp_runs_a_pruned_model_unchanged(rows: Any) -> None:
@@ -105,22 +105,22 @@ def test_only_what_kept_its_weights_is_a_noise_floor(rows: Any) -> None:
 
 def test_a_training_step_that_was_killed_goes_on_where_it_was(tmp_path: Path, hf_python: Path) -> None:
     """What it had trained is in the cache: the second run goes on from there, and leaves nothing."""
-    words = ["models/demo", "--method", "distill", "--tokens", "65536", "-o", str(tmp_path / "out")]
+    words = ["models/demo", "--method", "distill", "--tokens", "131072", "-o", str(tmp_path / "out")]
     variables = {"LLM_BENCH_CACHE": str(tmp_path / "cache"), "LLM_BENCH_PYTHON_HF": str(hf_python)}
     started = [sys.executable, "-m", "quantize", *words]
     with subprocess.Popen(started, env={**os.environ, **variables}, stderr=subprocess.PIPE, text=True) as first:
         deadline = time.monotonic() + 240
-        while not (kept := list(tmp_path.glob("cache/artifacts/*.work/last.pt"))) and time.monotonic() < deadline:
+        while not (files := list(tmp_path.glob("cache/artifacts/*.work/last.pt"))) and time.monotonic() < deadline:
             time.sleep(0.2)
         first.kill()
-    assert kept
+    assert files
     done = subprocess.run(
         started, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=300
     )
 
     assert done.returncode == 0, done.stderr
-    made = json.loads((tmp_path / "out" / "llm-bench.json").read_text())
-    assert made["facts"]["resumed_at_steps"][0] > 0
-    assert made["facts"]["train_steps"] == 32
+    document = json.loads((tmp_path / "out" / "llm-bench.json").read_text())
+    assert document["facts"]["resumed_at_steps"][0] > 0
+    assert document["facts"]["train_steps"] == 64
     assert "distill: step" in done.stderr
     assert not list(tmp_path.glob("cache/artifacts/*.work"))

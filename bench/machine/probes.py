@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from bench.contract import wire
-from bench.machine import counters, nvml
+from bench.machine import counters, nvml, resident
 
 _RESCAN_EVERY = 5  # samples between two scans for new child processes
 
@@ -123,7 +123,7 @@ class _Tree:
         return Sample(
             time_s=time.monotonic(),
             tree_rss_bytes=rss,
-            hwm_bytes=hwm_bytes(self._root),
+            hwm_bytes=resident.hwm_bytes(self._root),
             cpu_s=sum(self._cpu_s.values()),
             available_bytes=psutil.virtual_memory().available,
             pids=frozenset(self._processes),
@@ -165,15 +165,6 @@ def children(pid: int) -> list[int]:
     if lists:
         return [int(child) for text in lists for child in text.split()]
     return [child.pid for child in psutil.Process(pid).children()]
-
-
-def hwm_bytes(pid: int) -> int | None:
-    """VmHWM: the most resident memory a process has had; None outside Linux and for one that has ended."""
-    with suppress(OSError, ValueError), Path(f"/proc/{pid}/status").open("rb") as file:
-        for line in file:
-            if line.startswith(b"VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return None
 
 
 def window_samples(samples: Sequence[Sample], start_s: float, duration_s: float) -> dict[str, list[float | None]]:

@@ -11,7 +11,7 @@ Facts read, all in bytes and all optional:
 | reserved_bytes | the most that this allocator took from the driver, used or not | Session.memory |
 | nvml_process_peak_bytes | NVML's sampled peak over the process tree, CUDA context included | probe |
 | peak_rss_bytes | largest sampled sum of RSS over the tree; shared pages count in each process | probe |
-| hwm_bytes | VmHWM of the worker: no sampling gap, but one process only | probe or worker |
+| hwm_bytes, worker_hwm_bytes | VmHWM of the main process: no gap between samples | probe; worker at its end |
 
 `architecture` (bench.contract.record) and the receipt `kv_dtype` give what a token's keys and values take.
 """
@@ -40,7 +40,7 @@ _SHARE = "gpu_memory_utilization"  # the option by which one does
 def memory_metrics(facts: Mapping[str, Any], device: str = "") -> dict[str, float]:
     """`peak_memory_bytes`, and the parts that are known: weights, KV, workspace; on CUDA also the context.
 
-    CPU: the peak is max(peak_rss_bytes, hwm_bytes). CUDA: the allocator's; where the engine has none, NVML's
+    CPU: the peak is host_peak_bytes(facts). CUDA: the allocator's; where the engine has none, NVML's
     process figure, which holds more (sanity.marks says so). `workspace_bytes` = peak - weights - KV: on a CPU
     the rest of RSS, the interpreter and its libraries included. `context_bytes` = NVML's figure - what the
     allocator took from the driver: CUDA context, loaded kernels. `graphs_bytes` lie within the others.
@@ -50,8 +50,8 @@ def memory_metrics(facts: Mapping[str, Any], device: str = "") -> dict[str, floa
     on_gpu = device.startswith("cuda") if device else any(k in facts for k in _GPU_ONLY)
     parts, graphs = _known(facts, "weights_bytes", "kv_bytes"), _known(facts, "graphs_bytes")
     if not on_gpu:
-        sizes = _known(facts, "peak_rss_bytes", "hwm_bytes")
-        peak = {"peak_memory_bytes": max(sizes.values())} if sizes else {}
+        host_peak = host_peak_bytes(facts)
+        peak = {"peak_memory_bytes": host_peak} if host_peak else {}
         return {**peak, **parts, **_rest("workspace_bytes", peak.get("peak_memory_bytes"), parts)}
     allocator, nvml = allocator_peak(facts), _known(facts, "nvml_process_peak_bytes")
     process_peak = next(iter(nvml.values()), None)
@@ -81,6 +81,15 @@ def kv_metrics(result: Result) -> dict[str, float]:
         metrics["memory_budget_bytes"] = budget
         metrics["kv_tokens_fit"] = float(max(0, int((budget - used) // token_bytes)))
     return metrics
+
+
+def host_peak_bytes(facts: Mapping[str, Any]) -> float:
+    """The most that is known of a worker's host memory, 0 where nothing is.
+
+    The samples count children too; the marks count what comes and goes between samples, and the worker's own
+    also what a worker did that ended before the second sample.
+    """
+    return max(_known(facts, "peak_rss_bytes", "hwm_bytes", "worker_hwm_bytes").values(), default=0.0)
 
 
 def allocator_peak(facts: Mapping[str, Any]) -> float | None:

@@ -17,6 +17,7 @@ from bench.contract.job import PHASE, Answer, Job, JobKind
 from bench.contract.record import RequestTrace
 from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
 from bench.contract.workload import Offline
+from bench.machine.resident import hwm_bytes
 
 
 def _compress(job: Job) -> Answer:
@@ -60,7 +61,7 @@ def _offline(job: Job) -> Answer:
                 traces.append(
                     RequestTrace(len(traces), window, len(prompt), sent - zero, sent - zero, at, (1,) * len(at))
                 )
-        facts.update(session.memory())
+        facts.update(**session.memory(), **own_peak())
         receipts = session.receipts()
         if job.energy_window_s > 0:
             _report(job, f"energy window of {job.energy_window_s:g} s")
@@ -156,6 +157,12 @@ def _ceiling(job: Job) -> Answer:
     from bench.machine import ceiling
 
     return Answer(facts=wire.plain(ceiling.measure(job.device, int(job.options["threads"] or 1))))
+
+
+def own_peak() -> dict[str, int]:
+    """The most memory of this process so far, where the system tells: a short life falls between two samples."""
+    mark = hwm_bytes()
+    return {"worker_hwm_bytes": mark} if mark else {}
 
 
 def _report(job: Job, phase: str) -> None:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 from bench.contract import wire
@@ -28,6 +29,7 @@ def main(job_file: str) -> int:
     job = wire.build(Job, json.loads(Path(job_file).read_text()))
     try:
         answer = worker.JOBS[job.kind](job)
+        answer = replace(answer, facts={**worker.own_peak(), **answer.facts})
     except UserError as error:
         answer = Answer(error=str(error))
     except MemoryError:

@@ -20,6 +20,7 @@ from bench.contract.job import Job
 from bench.contract.record import Artifact, Audit, Hardware, Source
 from bench.contract.spec import Options, Recipe, Step
 from bench.envs import environment
+from bench.measure.memory import host_peak_bytes
 from bench.models.resolve import Resolved
 from bench.process import cache, supervisor
 from bench.suite import config
@@ -180,7 +181,7 @@ def _take(
             audit=written,
             make_s=outcome.wall_s,
             make_total_s=outcome.wall_s + source.artifact.make_total_s,
-            make_peak_bytes=int(outcome.observed.get("peak_rss_bytes", 0)),
+            make_peak_bytes=int(host_peak_bytes({**outcome.answer.facts, **outcome.observed})),
             facts=outcome.answer.facts,
             environments={env.name: env.identity, **env.versions},
         )

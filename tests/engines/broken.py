@@ -10,10 +10,10 @@ from typing import Any
 
 def folder(model: Path, how: str) -> Path:
     """A copy called `how` in the working folder: cut, lacking, misshapen, alien, bare; else a whole one."""
-    made = Path(shutil.copytree(model, how, ignore=shutil.ignore_patterns("*.py", "*.csv")))
-    config = made / "config.json"
+    output = Path(shutil.copytree(model, how, ignore=shutil.ignore_patterns("*.py", "*.csv")))
+    config = output / "config.json"
     if how == "cut":
-        with (made / "model.safetensors").open("r+b") as file:
+        with (output / "model.safetensors").open("r+b") as file:
             file.truncate(1_000_000)
     elif how == "lacking":
         edit(config, num_hidden_layers=7)
@@ -23,7 +23,7 @@ def folder(model: Path, how: str) -> Path:
         edit(config, model_type="zorgon", architectures=["Zorgon"])
     elif how == "bare":
         config.unlink()
-    return made
+    return output
 
 
 def edit(file: Path, **changes: Any) -> None:

@@ -49,7 +49,7 @@ def _scored(session: Any, alone: list[tuple[list[list[int]], list[float]]]) -> d
     """What the logits are, and what they say was most likely where `alone` was made."""
     blocks = list(session.logits(_PROMPTS[0]))
     return {
-        "greedy": [_greedy(session, p, made[0]) for p, (made, _) in zip(_PROMPTS, alone, strict=True)],
+        "greedy": [_greedy(session, p, output[0]) for p, (output, _) in zip(_PROMPTS, alone, strict=True)],
         "starts": [block.start for block in blocks],
         "rows": [len(block.logits) for block in blocks],
         "dtypes": sorted({str(block.logits.dtype) for block in blocks}),
@@ -85,23 +85,23 @@ def _generate(session: Any, prompts: list[list[int]]) -> tuple[list[list[int]], 
     return [[step.tokens[row] for step in steps] for row in range(len(prompts))], [s.time_s for s in steps]
 
 
-def _greedy(session: Any, prompt: list[int], made: list[int]) -> list[int]:
-    """The most likely next token of each position that `made` was made at, by the engine's own logits."""
-    logits = np.concatenate([block.logits for block in session.logits(prompt + made)])
+def _greedy(session: Any, prompt: list[int], output: list[int]) -> list[int]:
+    """The most likely next token of each position that `output` was output at, by the engine's own logits."""
+    logits = np.concatenate([block.logits for block in session.logits(prompt + output)])
     return [int(token) for token in logits[len(prompt) - 1 : -1].argmax(axis=1)]
 
 
 def _refused(session: Any, context: int, modes: frozenset[str]) -> list[str]:
     """The sentences for a prompt that leaves no room, and for a text longer than the context."""
-    said = []
+    rows = []
     attempts: list[tuple[Any, tuple[Any, ...]]] = [(session.generate, ([[5] * (context - 4)], 8))]
     attempts += [(session.logits, ([5] * (context + 1),))] if "score" in modes else []
     for attempt, words in attempts:
         try:
             list(attempt(*words))
         except UserError as error:
-            said.append(str(error))
-    return said
+            rows.append(str(error))
+    return rows
 
 
 if __name__ == "__main__":

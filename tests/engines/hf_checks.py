@@ -101,10 +101,10 @@ def _eos(plain: Any, model: Path, prompt: list[int]) -> Any:
     for name in ("config.json", "generation_config.json"):
         broken.edit(folder / name, eos_token_id=tokens[1], repetition_penalty=1.3)
     stopping = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    made = stopping.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=_NEW)
+    output = stopping.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=_NEW)
     with _open(folder) as session:
         ours = [step.tokens[0] for step in session.generate([prompt], _NEW)]
-    return {"plain": tokens, "ours": ours, "stopping_steps": made.shape[1] - len(prompt)}
+    return {"plain": tokens, "ours": ours, "stopping_steps": output.shape[1] - len(prompt)}
 
 
 def _served(plain: Any, model: Path) -> Any:
@@ -127,20 +127,20 @@ def _blocks(plain: Any, model: Path, ids: list[int]) -> Any:
     """The largest difference of any logit from one whole pass, in one block and in blocks of 64 rows."""
     with torch.no_grad():
         expected = plain(torch.tensor([ids])).logits[0].numpy()
-    found = {}
+    results = {}
     with _open(model) as session:
         for rows in (session.rows, 64):
             session.rows = rows
             blocks = list(session.logits(ids))
             worst = max(abs(b.logits - expected[b.start : b.start + len(b.logits)]).max() for b in blocks)
-            found[str(len(blocks))] = float(worst)
-    return found
+            results[str(len(blocks))] = float(worst)
+    return results
 
 
 def _nf4(model: Path, prompts: list[list[int]]) -> Any:
     """An artifact whose own config asks for bfloat16 arithmetic, opened for float32."""
-    asked = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
-    quantized = AutoModelForCausalLM.from_pretrained(model, quantization_config=asked, dtype=torch.float32)
+    request = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+    quantized = AutoModelForCausalLM.from_pretrained(model, quantization_config=request, dtype=torch.float32)
     folder = Path("nf4")
     quantized.save_pretrained(folder)
     with _open(folder, dtype="float32") as session:

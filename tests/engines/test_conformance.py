@@ -42,16 +42,16 @@ def _report(text: str) -> None:
 
 
 @pytest.fixture(scope="module", params=sorted(_RECIPES))
-def seen(request: pytest.FixtureRequest) -> Any:
+def outputs(request: pytest.FixtureRequest) -> Any:
     """What conformance.py saw in the engine's environment, which is built where it is not there yet."""
     name: str = request.param
     hardware = machine.detect("cpu")
     resolved = resolve.resolve(Model(str(_ROOT / "models/demo")), fetch=False)
     steps = artifacts.steps_for(config.recipe_named(_RECIPES[name]), hardware, resolved.format)
-    made = artifacts.make(steps, resolved, hardware, _report)
+    artifact = artifacts.make(steps, resolved, hardware, _report)
     env = environment.ensure(plugins.load(plugins.ENGINES, name).ENV, _report)
     done = subprocess.run(
-        [env.python, _ROOT / "tests/engines/conformance.py", name, made.folder, str(_CONTEXT)],
+        [env.python, _ROOT / "tests/engines/conformance.py", name, artifact.folder, str(_CONTEXT)],
         env={**os.environ, **env.variables, "PYTHONPATH": str(_ROOT)},
         capture_output=True,
         text=True,
@@ -63,11 +63,11 @@ def seen(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def scored(seen: Any) -> Any:
+def scored(outputs: Any) -> Any:
     """The same, of an engine that scores."""
-    if "greedy" not in seen:
+    if "greedy" not in outputs:
         pytest.skip("the engine has no score mode")
-    return seen
+    return outputs
 
 
 def test_every_engine_that_loads_a_model_is_here() -> None:
@@ -77,23 +77,23 @@ def test_every_engine_that_loads_a_model_is_here() -> None:
 
 def test_generation_is_greedy_by_the_engines_own_logits(scored: Any) -> None:
     """Each token made is the most likely one by the logits that score mode gives for the same text."""
-    assert [made[0] for made in scored["alone"]] == scored["greedy"]
+    assert [output[0] for output in scored["alone"]] == scored["greedy"]
 
 
-def test_a_static_batch_makes_what_its_prompts_make_alone(seen: Any) -> None:
+def test_a_static_batch_makes_what_its_prompts_make_alone(outputs: Any) -> None:
     """Sequences of a batch do not see each other."""
-    assert seen["together"] == [made[0] for made in seen["alone"]]
+    assert outputs["together"] == [output[0] for output in outputs["alone"]]
 
 
-def test_nothing_is_left_from_the_request_before(seen: Any) -> None:
+def test_nothing_is_left_from_the_request_before(outputs: Any) -> None:
     """The same prompts again make the same tokens."""
-    assert seen["again"] == seen["together"]
+    assert outputs["again"] == outputs["together"]
 
 
-def test_every_step_is_stamped_in_order(seen: Any) -> None:
+def test_every_step_is_stamped_in_order(outputs: Any) -> None:
     """Exactly the steps asked for, each later than the one before."""
-    assert len(seen["times"]) == _NEW
-    assert all(a < b for a, b in pairwise(seen["times"]))
+    assert len(outputs["times"]) == _NEW
+    assert all(a < b for a, b in pairwise(outputs["times"]))
 
 
 def test_logits_cover_every_position_once(scored: Any) -> None:
@@ -121,19 +121,19 @@ def test_prompts_continued_together_become_what_they_become_alone(scored: Any) -
     assert scored["written"] == [first, second, third[:4]]
 
 
-def test_receipts_and_memory_say_what_ran(seen: Any) -> None:
+def test_receipts_and_memory_say_what_ran(outputs: Any) -> None:
     """Kernel, dtypes, threads and device are named; the weights have a size, and a tied head is read."""
     keys = ("kernel", "weight_dtype", "compute_dtype", "kv_dtype", "threads", "device")
 
-    assert all(seen["receipts"].get(key) for key in keys)
-    assert seen["receipts"]["threads"] == "1"
-    assert seen["receipts"]["device"] == "cpu"
-    assert seen["memory"]["weights_bytes"] > 5_000_000
-    assert seen["memory"]["kv_bytes"] > 0
-    assert seen["memory"]["weights_bytes"] - seen["memory"]["unread_bytes"] >= _READ_LEAST
+    assert all(outputs["receipts"].get(key) for key in keys)
+    assert outputs["receipts"]["threads"] == "1"
+    assert outputs["receipts"]["device"] == "cpu"
+    assert outputs["memory"]["weights_bytes"] > 5_000_000
+    assert outputs["memory"]["kv_bytes"] > 0
+    assert outputs["memory"]["weights_bytes"] - outputs["memory"]["unread_bytes"] >= _READ_LEAST
 
 
-def test_what_exceeds_the_models_context_is_refused(seen: Any) -> None:
+def test_what_exceeds_the_models_context_is_refused(outputs: Any) -> None:
     """Generation and scoring, where there is any, say so in one sentence that names the context."""
-    assert len(seen["too_long"]) == (2 if "greedy" in seen else 1)
-    assert all(f"context of {_CONTEXT}" in sentence for sentence in seen["too_long"])
+    assert len(outputs["too_long"]) == (2 if "greedy" in outputs else 1)
+    assert all(f"context of {_CONTEXT}" in sentence for sentence in outputs["too_long"])

@@ -51,38 +51,38 @@ def checks(hf_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize("which", [0, 1], ids=["512", "1024"])
 def test_perplexity_is_that_of_a_plain_loop(checks: Any, which: int) -> None:
     """Ours equals exp of the mean loss of `model(ids, labels=ids)` over the same windows, to 1e-5 of it."""
-    found = checks["perplexity"][which]
+    check = checks["perplexity"][which]
 
-    assert found["ours"] == pytest.approx(found["plain"], rel=1e-5)
+    assert check["ours"] == pytest.approx(check["plain"], rel=1e-5)
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("which", [0, 1], ids=["batch1", "batch3"])
 def test_generate_makes_the_greedy_tokens_one_step_at_a_time(checks: Any, which: int) -> None:
     """Exactly the asked steps, stamped in order, with the tokens of a plain loop without a cache."""
-    found = checks["generate"][which]
+    check = checks["generate"][which]
 
-    assert found["tokens"] == found["plain"]
-    assert len(found["times"]) == _NEW
-    assert all(a < b for a, b in pairwise(found["times"]))
+    assert check["tokens"] == check["plain"]
+    assert len(check["times"]) == _NEW
+    assert all(a < b for a, b in pairwise(check["times"]))
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("which", [0, 1], ids=["batch1", "batch3"])
 def test_memory_is_the_tensors_own(checks: Any, which: int) -> None:
     """Weights count a tied head once; the cache holds every token but the last one made."""
-    found = checks["generate"][which]
+    check = checks["generate"][which]
 
-    assert found["memory"] == {"unread_bytes": 0, **{k: found[k] for k in ("kv_bytes", "weights_bytes")}}
+    assert check["memory"] == {"unread_bytes": 0, **{k: check[k] for k in ("kv_bytes", "weights_bytes")}}
 
 
 @pytest.mark.engine
 def test_no_end_token_and_no_penalty_of_the_checkpoint_applies(checks: Any) -> None:
     """A checkpoint that would stop after two tokens and penalize repetition makes all tokens all the same."""
-    found = checks["eos"]
+    check = checks["eos"]
 
-    assert found["stopping_steps"] < _NEW
-    assert found["ours"] == found["plain"]
+    assert check["stopping_steps"] < _NEW
+    assert check["ours"] == check["plain"]
 
 
 @pytest.mark.engine
@@ -122,14 +122,14 @@ def test_a_table_that_is_not_the_head_is_not_read(checks: Any) -> None:
 @pytest.mark.engine
 def test_nf4_computes_in_the_dtype_asked_for(checks: Any) -> None:
     """The artifact's config says bfloat16, the option float32: float32 it is, on 4-bit weights."""
-    found = checks["nf4"]
+    check = checks["nf4"]
 
-    assert found["steps"] == 4
-    assert found["receipts"]["kernel"] == "Linear4bit x35, Linear x1"
-    assert found["receipts"]["compute_dtype"] == "float32"
-    assert "uint8" in found["receipts"]["weight_dtype"]
+    assert check["steps"] == 4
+    assert check["receipts"]["kernel"] == "Linear4bit x35, Linear x1"
+    assert check["receipts"]["compute_dtype"] == "float32"
+    assert "uint8" in check["receipts"]["weight_dtype"]
     whole = checks["generate"][0]["memory"]["weights_bytes"]
-    assert found["memory"]["weights_bytes"] < 0.4 * whole
+    assert check["memory"]["weights_bytes"] < 0.4 * whole
 
 
 @pytest.mark.engine
@@ -174,9 +174,9 @@ def test_flash_attention_is_refused_where_it_cannot_run(
     """Known before anything is tried: no GPU, an old one, 32 bits."""
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("hf", options), hardware.device)
 
-    found = hf.unsupported(cell, "hf", hardware)
+    refusal = hf.unsupported(cell, "hf", hardware)
 
-    assert (found is None) if reason is None else (reason in (found or ""))
+    assert (refusal is None) if reason is None else (reason in (refusal or ""))
 
 
 def test_packed_weights_on_a_gpu_are_computed_in_16_bits() -> None:
@@ -206,11 +206,11 @@ def _serve(folder: Path, device: str = "cpu", **options: Any) -> Server:
 
 def test_the_server_is_told_everything(tmp_path: Path) -> None:
     """One model, loopback, float32 and a bounded cache on a CPU; nothing is looked up elsewhere."""
-    found = _serve(_model(tmp_path), threads=2)
+    launch = _serve(_model(tmp_path), threads=2)
 
     start = ("/env/bin/python", "-m", "transformers.cli.transformers", "serve", str(tmp_path))
-    assert found.argv[:5] == start
-    pairs = dict(pairwise(found.argv))
+    assert launch.argv[:5] == start
+    pairs = dict(pairwise(launch.argv))
     expected = {
         "--host": "127.0.0.1",
         "--port": "8123",
@@ -220,9 +220,9 @@ def test_the_server_is_told_everything(tmp_path: Path) -> None:
         "--cb-num-blocks": "128",
     }
     assert {key: pairs[key] for key in expected} == expected
-    assert "--continuous-batching" in found.argv
-    assert found.variables == {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "2"}
-    assert (found.model, found.takes_ids) == (str(tmp_path), False)
+    assert "--continuous-batching" in launch.argv
+    assert launch.variables == {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "2"}
+    assert (launch.model, launch.takes_ids) == (str(tmp_path), False)
     on_gpu = _serve(tmp_path, "cuda:0")
     assert "--continuous-batching" in on_gpu.argv
     assert not {"--cb-num-blocks", "--cb-max-batch-tokens"} & set(on_gpu.argv)
@@ -234,16 +234,16 @@ def test_a_request_to_the_server_has_no_end_token(tmp_path: Path) -> None:
     extra = _serve(_model(tmp_path)).extra
 
     assert extra["ignore_eos"] is None
-    asked = json.loads(extra["generation_config"])
-    assert (asked["eos_token_id"], asked["do_sample"], asked["repetition_penalty"]) == (-1, False, 1.0)
+    document = json.loads(extra["generation_config"])
+    assert (document["eos_token_id"], document["do_sample"], document["repetition_penalty"]) == (-1, False, 1.0)
 
 
 def test_a_static_cache_is_served_one_by_one(tmp_path: Path) -> None:
     """Continuous batching has a cache of its own: together they are refused, alone it gives way."""
-    found = _serve(_model(tmp_path), cache="static")
+    launch = _serve(_model(tmp_path), cache="static")
 
-    assert "--continuous-batching" not in found.argv
-    assert json.loads(found.extra["generation_config"])["cache_implementation"] == "static"
+    assert "--continuous-batching" not in launch.argv
+    assert json.loads(launch.extra["generation_config"])["cache_implementation"] == "static"
     with pytest.raises(UserError, match="a cache of its own"):
         _serve(tmp_path, cache="static", continuous_batching="on")
 
@@ -261,10 +261,10 @@ def test_the_server_is_not_asked_for_another_arithmetic(tmp_path: Path) -> None:
 
 def test_the_servers_log_is_read() -> None:
     """Whether requests were computed together; made-up weights, which are a line of its log, are an error."""
-    asked = "[transformers] [Request received] Model: /m@main, CB: {}\n"
+    request = "[transformers] [Request received] Model: /m@main, CB: {}\n"
 
-    assert hf.read_log(asked.format("True")) == ({"continuous_batching": "on"}, {})
-    assert hf.read_log(asked.format("False")) == ({"continuous_batching": "off"}, {})
+    assert hf.read_log(request.format("True")) == ({"continuous_batching": "on"}, {})
+    assert hf.read_log(request.format("False")) == ({"continuous_batching": "off"}, {})
     assert hf.read_log("INFO:     Started server process [1]\n") == ({}, {})
     with pytest.raises(UserError, match=r"first model\.layers\.0\.q\.weight"):
         hf.read_log("model.layers.0.q.weight | MISSING | \n")
@@ -274,11 +274,11 @@ def test_the_servers_log_is_read() -> None:
 @pytest.mark.parametrize("batching", ["on", "off"])
 def test_the_server_makes_the_greedy_tokens(checks: Any, hf_python: Path, batching: Any) -> None:
     """Exactly as many as asked, an event each, whatever end token and penalty the checkpoint suggests."""
-    seen, port = checks["served"], serving.free_port()
+    check, port = checks["served"], serving.free_port()
     options = hf.Options(threads=1, continuous_batching=batching, kv_blocks=8)
-    server = hf.serve(Path(seen["folder"]), _ARTIFACT, options, str(hf_python), port, "cpu")
+    server = hf.serve(Path(check["folder"]), _ARTIFACT, options, str(hf_python), port, "cpu")
     endpoint = Endpoint(f"http://127.0.0.1:{port}", server.model, extra=server.extra)
-    asks = tuple(Request(_NEW, text=seen["prompt"]) for _ in range(12))
+    asks = tuple(Request(_NEW, text=check["prompt"]) for _ in range(12))
     env = environment.ensure("hf", print)
 
     with serving.running(server, port, env, "cpu", timeout_s=120) as live:
@@ -286,7 +286,7 @@ def test_the_server_makes_the_greedy_tokens(checks: Any, hf_python: Path, batchi
         answer = client.run(LoadJob(endpoint, asks, closed=ClosedSchedule(2)))
         receipts, _ = hf.read_log(live.log.text if live.log else "")
 
-    assert text == seen["text"]
+    assert text == check["text"]
     assert receipts == {"continuous_batching": batching}
     assert [(s.failure, s.usage_tokens, s.trace.event_tokens) for s in answer.measured] == [
         (None, _NEW, (1,) * _NEW)

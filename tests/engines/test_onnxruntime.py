@@ -91,9 +91,9 @@ def test_a_model_is_run_greedily_and_without_an_end(tmp_path: Path) -> None:
 
 def test_the_size_of_the_thread_pool_is_read_from_the_log() -> None:
     """The library's own words; 0, and not what was asked for, where it does not say."""
-    said = "[I:onnxruntime] intra_op_param:OrtThreadPoolParams { thread_pool_size: 3 auto_set_affinity: 0 }"
+    message = "[I:onnxruntime] intra_op_param:OrtThreadPoolParams { thread_pool_size: 3 auto_set_affinity: 0 }"
 
-    assert receipts.Log(said).threads == 3
+    assert receipts.Log(message).threads == 3
     assert receipts.Log("nothing").threads == 0
 
 
@@ -110,10 +110,10 @@ def test_the_size_of_the_thread_pool_is_read_from_the_log() -> None:
 def test_what_cannot_run_is_said_beforehand(options: dict[str, str], device: str, stored: str, reason: str) -> None:
     """Formats, providers and devices that do not fit each other."""
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("onnxruntime", options), device)
-    found = onnxruntime.unsupported(cell, stored, _HARDWARE)
+    refusal = onnxruntime.unsupported(cell, stored, _HARDWARE)
 
-    assert reason in (found or "")
-    assert bool(found) == bool(reason)
+    assert reason in (refusal or "")
+    assert bool(refusal) == bool(reason)
 
 
 def test_a_folder_without_settings_is_refused(tmp_path: Path) -> None:

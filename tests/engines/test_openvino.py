@@ -47,12 +47,12 @@ def _hardware(device: str = "cpu", isa: tuple[str, ...] = ()) -> Hardware:
 def built() -> dict[str, BuiltArtifact]:
     """An artifact of each kind, from the cache where it is there."""
     hardware, resolved = machine.detect("cpu"), resolve.resolve(Model(str(_DEMO)), fetch=False)
-    found = {}
+    results = {}
     for name in _BITS:
         step = Step("openvino", _whole(_OPTIONS.get(name, {"type": name})))
         steps = artifacts.steps_for(Recipe(name, (step,)), hardware, resolved.format)
-        found[name] = artifacts.make(steps, resolved, hardware, _quiet)
-    return found
+        results[name] = artifacts.make(steps, resolved, hardware, _quiet)
+    return results
 
 
 def _whole(options: dict[str, Any]) -> dict[str, Any]:
@@ -91,9 +91,9 @@ def test_what_cannot_run_is_known_beforehand(options: dict[str, str], hardware: 
     """GPUs, and types this CPU would compute in another: the library would fall back without a word."""
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("openvino", options), hardware.device)
 
-    found = openvino.unsupported(cell, "openvino", hardware)
+    refusal = openvino.unsupported(cell, "openvino", hardware)
 
-    assert (found is None) if reason is None else (reason in (found or ""))
+    assert (refusal is None) if reason is None else (reason in (refusal or ""))
 
 
 def test_a_group_that_does_not_divide_is_unsupported() -> None:
@@ -120,14 +120,14 @@ def test_every_type_is_made_from_one_graph() -> None:
 @pytest.mark.parametrize("name", _BITS)
 def test_every_linear_layer_is_stored_in_so_many_bits(built: dict[str, BuiltArtifact], name: str) -> None:
     """By the audit of the files, under the names of the model it was made from, the head being tied."""
-    found = built[name].artifact.audit
+    audit = built[name].artifact.audit
     least, most = _BITS[name]
 
-    assert least <= found.bits_per_weight <= most
-    assert found.quantized_fraction == (0.0 if name.startswith("float") else 1.0)
-    assert found.linear_parameters == built["float32"].artifact.audit.linear_parameters == 3932160
-    assert found.tied_head
-    assert found.notes == ()
+    assert least <= audit.bits_per_weight <= most
+    assert audit.quantized_fraction == (0.0 if name.startswith("float") else 1.0)
+    assert audit.linear_parameters == built["float32"].artifact.audit.linear_parameters == 3932160
+    assert audit.tied_head
+    assert audit.notes == ()
 
 
 @pytest.mark.engine

@@ -44,10 +44,10 @@ def rounds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             "settle_s": 0,
         }
     )
-    store, made = Store(tmp_path_factory.mktemp(engine)), plan.plan(suite, fetch=False)
+    store, planned = Store(tmp_path_factory.mktemp(engine)), plan.plan(suite, fetch=False)
     with Progress() as progress:
-        runner.run(made, store, progress)
-    return {result.cell.workload.kind: result for result in records.current(made, store) if result.cell.workload}
+        runner.run(planned, store, progress)
+    return {result.cell.workload.kind: result for result in records.current(planned, store) if result.cell.workload}
 
 
 def test_a_server_serves_what_was_asked(rounds: dict[str, Result]) -> None:

@@ -72,24 +72,24 @@ def test_what_cannot_run_is_known_beforehand(
     """Without a GPU, on too old a one, in 32 bits, and for formats its backend would misread."""
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("tensorrt_llm", options), hardware.device)
 
-    found = tensorrt_llm.unsupported(cell, stored, hardware)
+    refusal = tensorrt_llm.unsupported(cell, stored, hardware)
 
-    assert (found is None) if reason is None else (reason in (found or ""))
+    assert (refusal is None) if reason is None else (reason in (refusal or ""))
 
 
 def test_the_server_reads_its_settings_from_a_file_it_writes_itself(tmp_path: Path) -> None:
     """Loopback, no reuse of blocks, prompts whole, a token an event; flags by its source, not measured."""
     options = tensorrt_llm.Options(dtype="bfloat16", context=512, gpu_memory_fraction=0.5, sequences=64)
-    found = tensorrt_llm.serve(_folder(tmp_path), _ARTIFACT, options, "/env/bin/python", 8123, "cuda:0")
+    launch = tensorrt_llm.serve(_folder(tmp_path), _ARTIFACT, options, "/env/bin/python", 8123, "cuda:0")
 
-    assert found.argv[:2] == ("/env/bin/python", "-c")
-    assert found.argv[4:6] == ("serve", str(tmp_path))
-    assert found.model == tmp_path.name
+    assert launch.argv[:2] == ("/env/bin/python", "-c")
+    assert launch.argv[4:6] == ("serve", str(tmp_path))
+    assert launch.model == tmp_path.name
     assert {"--host": "127.0.0.1", "--port": "8123", "--backend": "pytorch"}.items() <= dict(
-        pairwise(found.argv)
+        pairwise(launch.argv)
     ).items()
-    assert dict(pairwise(found.argv))["--extra_llm_api_options"] in found.argv[2]
-    assert json.loads(found.argv[3]) == {
+    assert dict(pairwise(launch.argv))["--extra_llm_api_options"] in launch.argv[2]
+    assert json.loads(launch.argv[3]) == {
         "dtype": "bfloat16",
         "max_batch_size": 64,
         "max_num_tokens": 8192,
@@ -138,10 +138,10 @@ def test_logits_cover_every_position_or_are_refused() -> None:
     """Blocks of at most 512 rows in float32; a library that left positions out is not scored."""
     given = np.ones((600, 8), np.float16)
 
-    found = list(tensorrt_llm._blocks(given, 600))
+    result = list(tensorrt_llm._blocks(given, 600))
 
-    assert [(block.start, len(block.logits)) for block in found] == [(0, 512), (512, 88)]
-    assert {str(block.logits.dtype) for block in found} == {"float32"}
+    assert [(block.start, len(block.logits)) for block in result] == [(0, 512), (512, 88)]
+    assert {str(block.logits.dtype) for block in result} == {"float32"}
     with pytest.raises(UserError, match="logits for 600 of 601 positions"):
         list(tensorrt_llm._blocks(given, 601))
     with pytest.raises(UserError, match="logits for 0 of 2 positions"):

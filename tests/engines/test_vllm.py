@@ -95,9 +95,9 @@ def test_what_cannot_run_is_known_beforehand(
     recipe = Recipe("r", (Step(stored, {"bits": bits}),) if bits else ())
     cell = Cell(Model("m"), recipe, EngineSpec("vllm", options), hardware.device)
 
-    found = vllm.unsupported(cell, stored, hardware)
+    refusal = vllm.unsupported(cell, stored, hardware)
 
-    assert (found is None) if reason is None else (reason in (found or ""))
+    assert (refusal is None) if reason is None else (reason in (refusal or ""))
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ def test_gptq_that_marlin_cannot_hold(options: dict[str, int], device: str, reas
     recipe = Recipe("r", (Step("gptq", {"bits": 4, **options}),))
     hardware = _hardware(device, dtype)
     cell = Cell(Model("m"), recipe, EngineSpec("vllm", {"dtype": dtype}), hardware.device)
-    found = vllm.unsupported(cell, "gptq", hardware)
+    refusal = vllm.unsupported(cell, "gptq", hardware)
 
-    assert (found is None) if reason is None else (reason in (found or ""))
+    assert (refusal is None) if reason is None else (reason in (refusal or ""))
 
 
 @pytest.mark.parametrize(("scheme", "reason"), [("fp8-dynamic", None), ("w8a8", None), ("w4a16", None)])
@@ -127,8 +127,8 @@ def test_compressed_tensors_from_turing_on(scheme: str, reason: str | None) -> N
     recipe = Recipe("r", (Step("llmcompressor", {"scheme": scheme}),))
     for capability, expected in {"7.5": reason, "7.0": "7.5 or newer for compressed-tensors"}.items():
         cell = Cell(Model("m"), recipe, EngineSpec("vllm", {"dtype": "float16"}), "cuda:0")
-        found = vllm.unsupported(cell, "compressed-tensors", _hardware(capability, "float16"))
-        assert (found is None) if expected is None else (expected in (found or ""))
+        refusal = vllm.unsupported(cell, "compressed-tensors", _hardware(capability, "float16"))
+        assert (refusal is None) if expected is None else (expected in (refusal or ""))
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_of_compressed_tensors_the_cpu_lacks_4_bit_kernels_alone(
     """8-bit integers and floats run on any x86 CPU it runs on; 4 bits where GPTQ's kernel is."""
     recipe = Recipe("r", (Step("llmcompressor", {"scheme": scheme}),))
     cell = Cell(Model("m"), recipe, EngineSpec("vllm", {}), "cpu")
-    found = vllm.unsupported(cell, "compressed-tensors", _hardware(isa=isa))
+    refusal = vllm.unsupported(cell, "compressed-tensors", _hardware(isa=isa))
 
-    assert (found is None) if reason is None else (reason in (found or ""))
+    assert (refusal is None) if reason is None else (reason in (refusal or ""))
 
 
 def test_the_log_of_a_gpu_is_read() -> None:
@@ -209,15 +209,15 @@ def test_the_server_is_told_everything(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"max_position_embeddings": 1024}')
     (tmp_path / "model.safetensors").touch()
     options = vllm.Options(dtype="float32", threads=2, context=512, kv_cache_gib=0.5)
-    found = vllm.serve(tmp_path, _ARTIFACT, options, "/env/bin/python", 8123, "cpu")
+    launch = vllm.serve(tmp_path, _ARTIFACT, options, "/env/bin/python", 8123, "cpu")
 
-    assert found.argv[:3] == ("/env/bin/python", "-m", "vllm.entrypoints.openai.api_server")
-    pairs = dict(pairwise(found.argv))
+    assert launch.argv[:3] == ("/env/bin/python", "-m", "vllm.entrypoints.openai.api_server")
+    pairs = dict(pairwise(launch.argv))
     expected = {
         "--model": str(tmp_path),
         "--host": "127.0.0.1",
         "--port": "8123",
-        "--served-model-name": found.model,
+        "--served-model-name": launch.model,
         "--dtype": "float32",
         "--max-model-len": "512",
         "--kv-cache-memory-bytes": str(2**29),
@@ -225,8 +225,8 @@ def test_the_server_is_told_everything(tmp_path: Path) -> None:
         "--load-format": "safetensors",
     }
     assert {key: pairs[key] for key in expected} == expected
-    assert {"--no-enable-prefix-caching", "--enforce-eager", "--no-enable-log-requests"} <= set(found.argv)
-    assert found.variables == {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "2"}
+    assert {"--no-enable-prefix-caching", "--enforce-eager", "--no-enable-log-requests"} <= set(launch.argv)
+    assert launch.variables == {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "2"}
     on_gpu = vllm.serve(tmp_path, _ARTIFACT, vllm.Options(), "python", 1, "cuda:0")
     assert "--no-enforce-eager" in on_gpu.argv
     assert "--kv-cache-memory-bytes" not in on_gpu.argv

@@ -28,7 +28,7 @@ _PROMPTS = [[(17 * i + 101 * row) % 4000 + 5 for i in range(40)] for row in rang
 def main(model: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "plain": _greedy(plain, _PROMPTS),
         "weights_bytes": sum(p.nbytes for p in plain.parameters()),
         "broken": {name: _broken(model, name) for name in ("bare", "alien", "cut", "lacking")},
@@ -36,17 +36,17 @@ def main(model: Path) -> dict[str, Any]:
     # What the checkpoint suggests must not matter: an end token that the model makes, a penalty.
     folder = broken.folder(model, "eos")
     for name in ("config.json", "generation_config.json"):
-        broken.edit(folder / name, eos_token_id=found["plain"][1][0], repetition_penalty=1.3)
+        broken.edit(folder / name, eos_token_id=result["plain"][1][0], repetition_penalty=1.3)
     options = vllm.Options(threads=1, sequences=4, context=512, kv_cache_gib=1 / 128)
     with vllm.open(folder, _ARTIFACT, options, "cpu") as session:
         steps = list(session.generate(_PROMPTS, _NEW))
-        found["tokens"] = [list(step.tokens) for step in steps]
-        found["times"] = [step.time_s for step in steps]
-        found["refused"] = [_refused(session, *shape) for shape in ((1, 600), (5, 40), (4, 500))]
-        found["again"] = [list(step.tokens) for step in session.generate(_PROMPTS, _NEW)]
-        found["receipts"], found["memory"] = session.receipts(), session.memory()
-        found["log"] = session.log.text
-    return found
+        result["tokens"] = [list(step.tokens) for step in steps]
+        result["times"] = [step.time_s for step in steps]
+        result["refused"] = [_refused(session, *shape) for shape in ((1, 600), (5, 40), (4, 500))]
+        result["again"] = [list(step.tokens) for step in session.generate(_PROMPTS, _NEW)]
+        result["receipts"], result["memory"] = session.receipts(), session.memory()
+        result["log"] = session.log.text
+    return result
 
 
 def _greedy(plain: Any, prompts: list[list[int]]) -> list[list[int]]:

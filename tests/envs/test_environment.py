@@ -43,17 +43,17 @@ def _configured(
 @pytest.mark.slow  # venv and pip
 def test_an_environment_is_built_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A venv is made in the cache and marked ready last; asked again, nothing is built."""
-    said: list[str] = []
+    rows: list[str] = []
     what = _configured(tmp_path, monkeypatch, "pip")
-    first = environment.ensure("tiny", said.append)
-    built = list(said)
-    again = environment.ensure("tiny", said.append)
+    first = environment.ensure("tiny", rows.append)
+    built = list(rows)
+    again = environment.ensure("tiny", rows.append)
 
     assert Path(first.python).is_relative_to(cache)
     assert first == again
     assert first.versions["pip"][0].isdigit()
     assert "ready in" in built[-1]
-    assert said == built
+    assert rows == built
     (what.folder / "READY.json").unlink()
     assert environment.find("tiny") is None
     assert environment.remove("tiny") == [what.folder]
@@ -100,12 +100,12 @@ def test_a_variant_is_what_the_machine_calls_for(tmp_path: Path, monkeypatch: py
     (tmp_path / "configs" / "envs" / "gpu.txt").write_text("d==4\n")
     monkeypatch.setattr(nvml, "gpus", lambda: (Gpu(0, "GPU", 1, "9.0", "1"),))
     environment.spec.cache_clear()
-    found = environment.spec("tiny")
+    result = environment.spec("tiny")
 
     assert (without.requirements, without.no_deps, without.pins) == (("a==1",), ("c==3",), "")
-    assert (found.requirements, found.no_deps, found.pins) == (("b==2",), (), "d==4\n")
-    assert found.variables == without.variables
-    assert found.digest != without.digest
+    assert (result.requirements, result.no_deps, result.pins) == (("b==2",), (), "d==4\n")
+    assert result.variables == without.variables
+    assert result.digest != without.digest
     assert without.digest != _spec("a==1").digest
 
 
@@ -140,8 +140,8 @@ def test_a_gpu_older_than_the_kernels_is_known_beforehand(
 ) -> None:
     """As the environment's file says; one that does not tell is tried, as is one's own build."""
     _configured(tmp_path, monkeypatch, "pip", "least_capability: '7.5'\n")
-    assert words in (found := environment.too_old("tiny", _gpu(capability)))
-    assert bool(found) == bool(words)
+    assert words in (refusal := environment.too_old("tiny", _gpu(capability)))
+    assert bool(refusal) == bool(words)
     monkeypatch.setenv("LLM_BENCH_PYTHON_TINY", sys.executable)
     assert environment.too_old("tiny", _gpu(capability)) == ""
 

@@ -18,7 +18,7 @@ def main(site: str, model: str, length: int, include: str, limit: int, tasks: li
 
     manager = TaskManager(include_path=[include, "configs/tasks"], include_defaults=False)
     theirs = HFLM(pretrained=model, dtype="float32", device="cpu", max_length=length, batch_size=4)
-    found = {}
+    results = {}
     for task in tasks:
         result = simple_evaluate(
             theirs,
@@ -31,14 +31,14 @@ def main(site: str, model: str, length: int, include: str, limit: int, tasks: li
             fewshot_random_seed=1234,
         )
         assert result is not None
-        found[task] = {
+        results[task] = {
             "scores": {k.partition(",")[0]: v for k, v in result["results"][task].items() if "," in k},
             "items": [
                 {**{m: s[m] for m in s["metrics"]}, "replies": [r[0] for r in s["resps"]]}
                 for s in result["samples"][task]
             ],
         }
-    sys.stdout.write("\n" + json.dumps(found, default=str) + "\n")
+    sys.stdout.write("\n" + json.dumps(results, default=str) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from eval.stats import bootstrap
 @pytest.mark.slow
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     """200 simulations of 60 unequal blocks of skewed sums: 89 to 99 % of the 95 % intervals hold it."""
-    random, held = np.random.default_rng(5), 0
+    random, covered = np.random.default_rng(5), 0
     for _ in range(200):
         counts = random.integers(100, 500, size=60)
         sums = counts * random.gamma(2.0, 0.01, size=60)
         low, high = bootstrap.interval(sums.tolist(), counts.tolist())
-        held += low <= 0.02 <= high
+        covered += low <= 0.02 <= high
 
-    assert 178 <= held <= 198
+    assert 178 <= covered <= 198
 
 
 def test_it_is_repeatable_and_holds_the_ratio() -> None:

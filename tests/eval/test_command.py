@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT, Command
 
 _SHORT = ("--engine", "fake", "--corpus", "stdlib", "--context", "64")
@@ -13,20 +15,21 @@ _SHORT = ("--engine", "fake", "--corpus", "stdlib", "--context", "64")
 def test_a_measurement_is_a_table(command: Command) -> None:
     """What was measured where, then a metric a line with its unit; --json is the record."""
     words = ("models/demo", "--task", "perplexity", *_SHORT, "--tokens", "512")
-    shown, whole = command("eval", *words), command("eval", *words, "--json")
+    outcome, whole = command("eval", *words), command("eval", *words, "--json")
 
-    assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.startswith("perplexity-stdlib-hf-64-512t of demo in fake on ")
-    lines = [line.split() for line in shown.stdout.splitlines() if line]
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.startswith("perplexity-stdlib-hf-64-512t of demo in fake on ")
+    lines = [line.split() for line in outcome.stdout.splitlines() if line]
     assert ["scored", "tokens", "504"] in lines
     assert json.loads(whole.stdout)["metrics"]["scored_tokens"] == 504
 
 
+@pytest.mark.slow
 def test_two_artifacts_are_compared_on_the_same_items(command: Command, tmp_path: Path) -> None:
     """Perplexity: both figures and the paired change. Divergence: the other against the base."""
     copy = tmp_path / "copy"
-    made = command("quantize", "models/demo", "--recipe", "fp32", "-o", str(copy))
-    assert made.returncode == 0, made.stderr
+    outcome = command("quantize", "models/demo", "--recipe", "fp32", "-o", str(copy))
+    assert outcome.returncode == 0, outcome.stderr
     pair = ("compare", "models/demo", str(copy))
     perplexity = command("eval", *pair, "--task", "perplexity", *_SHORT, "--tokens", "512")
     divergence = command("eval", *pair, "--task", "divergence", *_SHORT, "--tokens", "512")
@@ -41,16 +44,16 @@ def test_two_artifacts_are_compared_on_the_same_items(command: Command, tmp_path
 
 def test_what_cannot_be_measured_is_one_sentence(command: Command, tmp_path: Path) -> None:
     """A divergence of one artifact, a folder that is not there, a task's option that does not exist."""
-    said = [
+    comparison = [
         command("eval", "models/demo", "--task", "divergence", *_SHORT),
         command("eval", "compare", "models/demo", str(tmp_path / "gone"), "--task", "perplexity", *_SHORT),
         command("eval", "models/demo", "--task", "lm_eval", "--num-fewshots", "5"),
     ]
 
-    assert [done.returncode for done in said] == [2, 2, 2]
-    assert "python -m eval compare BASE OTHER --task divergence" in said[0].stderr
-    assert "gone does not exist" in said[1].stderr
-    assert "did you mean 'num_fewshot'" in said[2].stderr
-    assert not [done for done in said if len(done.stderr.strip().splitlines()) != 1]
+    assert [done.returncode for done in comparison] == [2, 2, 2]
+    assert "python -m eval compare BASE OTHER --task divergence" in comparison[0].stderr
+    assert "gone does not exist" in comparison[1].stderr
+    assert "did you mean 'num_fewshot'" in comparison[2].stderr
+    assert not [done for done in comparison if len(done.stderr.strip().splitlines()) != 1]
     assert "compare" in command("eval", "--help").stdout
     assert str(ROOT) not in command("eval", "compare", "--help").stdout

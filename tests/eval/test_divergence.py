@@ -49,13 +49,13 @@ def _moved(seed: int = 1, by: float = 0.5) -> Given:
 
 def _dense(this: Given, options: Options, folder: Path) -> tuple[Any, Any, Any, Any]:
     """Per scored token, from whole windows: KL, agreement, nll of this and of the baseline."""
-    found = []
+    rows = []
     for window in windows.cut(_BASE, divergence._scope(options), folder).windows:
         at = slice(window.first - 1, len(window.ids) - 1)
         p, q = (softmax(np.float32(s.table(window.ids)[at]).astype(float), axis=1) for s in (_BASE, this))
         wanted = np.arange(len(p)), np.array(window.ids[window.first :])
-        found.append([rel_entr(p, q).sum(1), p.argmax(1) == q.argmax(1), -np.log(q[wanted]), -np.log(p[wanted])])
-    kl, agree, nll, base = (np.concatenate(column) for column in zip(*found, strict=True))
+        rows.append([rel_entr(p, q).sum(1), p.argmax(1) == q.argmax(1), -np.log(q[wanted]), -np.log(p[wanted])])
+    kl, agree, nll, base = (np.concatenate(column) for column in zip(*rows, strict=True))
     return kl, agree, nll, base
 
 
@@ -69,16 +69,16 @@ def test_the_metrics_are_those_of_whole_distributions(
 
     facts = divergence.evaluate(_moved(), options, tmp_path, _prepared(_BASE, options, tmp_path))
 
-    found = divergence.metrics(facts)
-    assert found["scored_tokens"] == len(kl)
-    assert found["kl_mean"] == pytest.approx(kl.mean(), rel=1e-5)
-    assert found["kl_median"] == pytest.approx(np.median(kl), rel=1e-3)
-    assert found["kl_p99"] == pytest.approx(np.quantile(kl, 0.99), rel=1e-3)
-    assert found["kl_max"] == pytest.approx(kl.max(), rel=1e-3)
+    metrics = divergence.metrics(facts)
+    assert metrics["scored_tokens"] == len(kl)
+    assert metrics["kl_mean"] == pytest.approx(kl.mean(), rel=1e-5)
+    assert metrics["kl_median"] == pytest.approx(np.median(kl), rel=1e-3)
+    assert metrics["kl_p99"] == pytest.approx(np.quantile(kl, 0.99), rel=1e-3)
+    assert metrics["kl_max"] == pytest.approx(kl.max(), rel=1e-3)
     assert facts["kl_quantiles"]["p99.9"] == pytest.approx(np.quantile(kl, 0.999), rel=1e-3)
-    assert found["top1_agreement_fraction"] == agree.mean()
+    assert metrics["top1_agreement_fraction"] == agree.mean()
     bits = (nll - base).sum() / math.log(2) / sum(facts["window_bytes"])
-    assert found["bits_per_byte_change"] == pytest.approx(bits, rel=1e-6)
+    assert metrics["bits_per_byte_change"] == pytest.approx(bits, rel=1e-6)
     assert facts["perplexity"] == pytest.approx(math.exp(nll.mean()), rel=1e-6)
     assert facts["baseline_perplexity"] == pytest.approx(math.exp(base.mean()), rel=1e-6)
 
@@ -86,21 +86,21 @@ def test_the_metrics_are_those_of_whole_distributions(
 def test_each_mean_lies_in_its_interval(options: Options, reference: Path, tmp_path: Path) -> None:
     """The intervals are over windows; a text of one window has none."""
     facts = divergence.evaluate(_moved(), options, tmp_path, reference)
-    found = divergence.metrics(facts)
+    metrics = divergence.metrics(facts)
 
     for name, unit in (("kl_mean", ""), ("top1_agreement", "_fraction"), ("bits_per_byte_change", "")):
-        assert found[f"{name}_low{unit}"] < found[f"{name}{unit}"] < found[f"{name}_high{unit}"]
+        assert metrics[f"{name}_low{unit}"] < metrics[f"{name}{unit}"] < metrics[f"{name}_high{unit}"]
     one = {k: v[:1] if k.startswith("window_") else v for k, v in facts.items()}
     assert not [key for key in divergence.metrics(one) if "_low" in key]
 
 
 def test_the_baseline_against_itself_is_the_storage_floor(options: Options, reference: Path, tmp_path: Path) -> None:
     """All predictions agree, bits per byte do not change, and KL is what keeping it cost."""
-    found = divergence.metrics(divergence.evaluate(_BASE, options, tmp_path, reference))
+    metrics = divergence.metrics(divergence.evaluate(_BASE, options, tmp_path, reference))
 
-    assert found["top1_agreement_fraction"] == 1.0
-    assert found["bits_per_byte_change"] == pytest.approx(0, abs=1e-12)
-    assert 0 <= found["kl_mean"] <= 2 * found["kl_floor"] < 1e-7
+    assert metrics["top1_agreement_fraction"] == 1.0
+    assert metrics["bits_per_byte_change"] == pytest.approx(0, abs=1e-12)
+    assert 0 <= metrics["kl_mean"] <= 2 * metrics["kl_floor"] < 1e-7
 
 
 def test_ids_masked_in_both_add_nothing(options: Options, tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_ids_masked_in_both_add_nothing(options: Options, tmp_path: Path) -> Non
         return Given(lambda ids: session.table(ids) + tail, words=letters)
 
     out = _prepared(masked(_BASE), options, tmp_path)
-    found = divergence.metrics(divergence.evaluate(masked(_moved()), options, tmp_path, out))
+    metrics = divergence.metrics(divergence.evaluate(masked(_moved()), options, tmp_path, out))
 
-    assert 0 < found["kl_mean"] < 1
+    assert 0 < metrics["kl_mean"] < 1
     with pytest.raises(UserError, match="not finite"):
         divergence.evaluate(masked(_moved()), options, tmp_path, _prepared_elsewhere(options, tmp_path))
 
@@ -173,13 +173,13 @@ def _scored(kl: list[float], top1: list[int], **changed: object) -> dict[str, An
 
 def test_two_artifacts_are_compared_by_paired_windows() -> None:
     """Changes of 1 and 3 nats in 100 tokens each: 0.02 a token, standard error sqrt(2 x 2) / 200 = 0.01."""
-    found = divergence.compare_by_reference(_scored([3.0, 7.0], [90, 80]), _scored([2.0, 4.0], [90, 90]))
+    comparison = divergence.compare_by_reference(_scored([3.0, 7.0], [90, 80]), _scored([2.0, 4.0], [90, 90]))
 
-    assert found["kl_change"] == pytest.approx(0.02)
-    assert found["kl_change_low"] == pytest.approx(0.02 - 1.959964 * 0.01)
-    assert found["kl_change_high"] == pytest.approx(0.02 + 1.959964 * 0.01)
-    assert found["top1_change_fraction"] == pytest.approx(-0.05)
-    assert found["top1_change_low_fraction"] == pytest.approx(-0.05 - 1.959964 * 0.05)
+    assert comparison["kl_change"] == pytest.approx(0.02)
+    assert comparison["kl_change_low"] == pytest.approx(0.02 - 1.959964 * 0.01)
+    assert comparison["kl_change_high"] == pytest.approx(0.02 + 1.959964 * 0.01)
+    assert comparison["top1_change_fraction"] == pytest.approx(-0.05)
+    assert comparison["top1_change_low_fraction"] == pytest.approx(-0.05 - 1.959964 * 0.05)
     alone = divergence.compare_by_reference(_scored([3.0], [90]), _scored([2.0], [90]))
     assert alone == {"kl_change": pytest.approx(0.01), "top1_change_fraction": 0.0}
 

@@ -96,12 +96,12 @@ def _run(
             "settle_s": 0,
         }
     )
-    made = plan.plan(suite, fetch=False)
+    planned = plan.plan(suite, fetch=False)
     with Progress() as progress:
-        runner.run(made, store, progress, retry_failed=True)
-    found = records.current(made, store)
+        runner.run(planned, store, progress, retry_failed=True)
+    results = records.current(planned, store)
     return {
-        (r.cell.recipe.name, (r.cell.task.options.get("tasks") or r.cell.task.kind)): r for r in found if r.cell.task
+        (r.cell.recipe.name, (r.cell.task.options.get("tasks") or r.cell.task.kind)): r for r in results if r.cell.task
     }
 
 
@@ -109,9 +109,9 @@ def _run(
 def ran(tasks: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[Any, Result]]:
     """The shipped tasks and two free ones on HF in float32 and on llama.cpp."""
     store = Store(tmp_path_factory.mktemp("results"))
-    asked = [{"task": "lm_eval", "tasks": name, "limit": _LIMIT} for name in _SHIPPED]
-    asked += [{"task": "lm_eval", "tasks": name, "include_path": str(tasks), "limit": _LIMIT} for name in _FREE]
-    return store, _run(store, asked, ["fp32", "gguf-f16"], ["hf", "llamacpp"])
+    request = [{"task": "lm_eval", "tasks": name, "limit": _LIMIT} for name in _SHIPPED]
+    request += [{"task": "lm_eval", "tasks": name, "include_path": str(tasks), "limit": _LIMIT} for name in _FREE]
+    return store, _run(store, request, ["fp32", "gguf-f16"], ["hf", "llamacpp"])
 
 
 def _made(recipe: str) -> Path:
@@ -196,24 +196,24 @@ def test_a_gguf_file_alone_is_asked_the_same(ran: Any, tmp_path: Path) -> None:
     _, records = ran
     alone = tmp_path / "alone.gguf"
     alone.write_bytes((_made("gguf-f16") / "model.gguf").read_bytes())
-    asked = [{"task": "lm_eval", "tasks": "stdlib_argument", "limit": _LIMIT}]
-    (found,) = _run(Store(tmp_path / "results"), asked, ["as-is"], ["llamacpp"], str(alone)).values()
+    request = [{"task": "lm_eval", "tasks": "stdlib_argument", "limit": _LIMIT}]
+    (results,) = _run(Store(tmp_path / "results"), request, ["as-is"], ["llamacpp"], str(alone)).values()
 
-    assert found.status == "ok", found.reason
-    assert found.facts["tokens_sha256"] == records["gguf-f16", "stdlib_argument"].facts["tokens_sha256"]
-    assert found.facts["item_scores"] == records["gguf-f16", "stdlib_argument"].facts["item_scores"]
+    assert results.status == "ok", results.reason
+    assert results.facts["tokens_sha256"] == records["gguf-f16", "stdlib_argument"].facts["tokens_sha256"]
+    assert results.facts["item_scores"] == records["gguf-f16", "stdlib_argument"].facts["item_scores"]
 
 
 def test_vllm_scores_what_it_serves(tasks: Path, tmp_path: Path) -> None:
     """Choices, perplexity and full-vocabulary divergence by vLLM's own kernels, beside HF's."""
     del tasks
     store, short = Store(tmp_path), {"context": 128, "tokens": 1024}
-    asked = [
+    request = [
         {"task": "lm_eval", "tasks": "stdlib_argument", "limit": 40},
         {"task": "perplexity", **short},
         {"task": "divergence", **short},
     ]
-    hf, vllm = (_run(store, asked, ["fp32"], engines) for engines in (["hf"], ["vllm"]))
+    hf, vllm = (_run(store, request, ["fp32"], engines) for engines in (["hf"], ["vllm"]))
 
     for key, record in vllm.items():
         assert record.status == "ok", record.reason
@@ -227,22 +227,22 @@ def test_vllm_scores_what_it_serves(tasks: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_asked_fails_its_cell_and_no_other(tasks: Path, tmp_path: Path) -> None:
     """No such task, a broken line, a choice longer than the context, an engine that cannot score."""
     here = {"task": "lm_eval", "include_path": str(tasks), "data": str(tasks)}
-    asked: list[dict[str, Any]] = [
+    request: list[dict[str, Any]] = [
         {"task": "lm_eval", "tasks": "stdlib_next_lime"},
         {**here, "tasks": "broken"},
         {**here, "tasks": "long"},
         {"task": "lm_eval", "tasks": "stdlib_argument", "limit": 8},
     ]
-    found = _run(Store(tmp_path), asked, ["fp32"], ["hf"])
+    results = _run(Store(tmp_path), request, ["fp32"], ["hf"])
     remote = _run(
-        Store(tmp_path), asked[-1:], ["fp32"], [{"name": "openai", "url": "http://127.0.0.1:9", "model": "m"}]
+        Store(tmp_path), request[-1:], ["fp32"], [{"name": "openai", "url": "http://127.0.0.1:9", "model": "m"}]
     )
 
-    reasons = {task: record.reason for (_, task), record in found.items() if record.status == "failed"}
+    reasons = {task: record.reason for (_, task), record in results.items() if record.status == "failed"}
     assert "did you mean 'stdlib_next_line'" in reasons["stdlib_next_lime"]
     assert "broken.jsonl, line 2 is not JSON" in reasons["broken"]
     assert "a choice of " in reasons["long"]
-    assert found["fp32", "stdlib_argument"].status == "ok"
+    assert results["fp32", "stdlib_argument"].status == "ok"
     (other,) = remote.values()
     assert (other.status, other.reason) == ("unsupported", "engine openai has no score mode")
     assert not [r for r in reasons.values() if "Traceback" in r or str(sys.prefix) in r]

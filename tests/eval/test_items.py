@@ -75,7 +75,7 @@ def test_one_line_gives_one_argument_item() -> None:
 @pytest.mark.slow
 def test_items_do_not_depend_on_the_process() -> None:
     """Another hash seed, the same items; with Python 3.11.7, these."""
-    found = [
+    result = [
         subprocess.run(
             [sys.executable, "-c", _DIGESTS],
             cwd=ROOT,
@@ -87,8 +87,8 @@ def test_items_do_not_depend_on_the_process() -> None:
         for seed in ("1", "2")
     ]
 
-    assert found[0] == found[1]
-    assert tuple(found[0]) == _MADE.get(sys.version_info[:3], tuple(found[0]))
+    assert result[0] == result[1]
+    assert tuple(result[0]) == _MADE.get(sys.version_info[:3], tuple(result[0]))
 
 
 def _broken(tmp_path: Path, line: str) -> Callable[[], Any]:
@@ -99,7 +99,7 @@ def _broken(tmp_path: Path, line: str) -> Callable[[], Any]:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('{"query": "q", "choices": ["a", ', "items.jsonl, line 2 is not JSON"),
         ('{"query": "q", "choices": ["a"]}', "items.jsonl, line 2: gold missing"),
@@ -108,12 +108,12 @@ def _broken(tmp_path: Path, line: str) -> Callable[[], Any]:
         ("[1, 2]", "line 2: query, choices, gold missing"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, line: str, said: str) -> None:
+def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     """By file and number, with what is wrong in it."""
     with pytest.raises(UserError, match=r"items\.jsonl") as caught:
         _broken(tmp_path, line)()
 
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_whole_files_are_read_and_missing_ones_named(tmp_path: Path) -> None:

@@ -32,10 +32,10 @@ def _expected(ids: Sequence[int], first: int, vocab: int) -> tuple[float, bool]:
 def test_a_choice_is_the_sum_of_its_tokens_wherever_blocks_end(rows: int) -> None:
     """Blocks of any size give the sum of log-probabilities of the choice's tokens, and of no other."""
     contexts, choices_of = [[3, 1, 4], [2]], [[[1, 5], [9]], [[6, 5, 3, 5]]]
-    asked = list(zip(contexts, choices_of, strict=True))
-    found = likelihood.scores(Given(random_logits(11), rows=rows), asked)
+    request = list(zip(contexts, choices_of, strict=True))
+    result = likelihood.scores(Given(random_logits(11), rows=rows), request)
 
-    for context, choices, scores in zip(contexts, choices_of, found, strict=True):
+    for context, choices, scores in zip(contexts, choices_of, result, strict=True):
         for choice, (logprob, greedy) in zip(choices, scores, strict=True):
             expected = _expected([*context, *choice], len(context), 11)
 

@@ -19,14 +19,14 @@ def test_what_is_stored_is_close_to_what_was_there(tmp_path: Path) -> None:
     """KL(original || stored) is below 1e-7 nats, is what `store` returns, and each row adds up to 1."""
     logits, targets = _logits(), np.arange(200)
     stored = logprobs.store([(logits[:64], targets[:64]), (logits[64:], targets[64:])], 200, tmp_path)
-    found, top, nll = logprobs.load(tmp_path).rows(0, 200)
+    result, top, nll = logprobs.load(tmp_path).rows(0, 200)
     original = logprobs.log_softmax(logits)
-    lost = (np.exp(original) * (original - found)).sum(axis=1)
+    lost = (np.exp(original) * (original - result)).sum(axis=1)
 
     assert (stored.rows, stored.vocab) == (200, 1000)
     assert 0 <= lost.mean() < lost.max() < 1e-7
     assert (stored.kl_floor_mean, stored.kl_floor_max) == pytest.approx((lost.mean(), lost.max()), rel=1e-6)
-    assert np.exp(found).sum(axis=1) == pytest.approx(np.ones(200), abs=1e-12)
+    assert np.exp(result).sum(axis=1) == pytest.approx(np.ones(200), abs=1e-12)
     assert list(top) == list(logits.argmax(axis=1))
     assert nll == pytest.approx(-original[targets, targets], rel=1e-12)
     assert (tmp_path / "logprobs.npy").stat().st_size < 200 * 1000 * 2 + 200
@@ -37,9 +37,9 @@ def test_the_tail_is_not_clamped(tmp_path: Path) -> None:
     logits = _logits(4)
     logits[:, 3] = -100
     logprobs.store([(logits, np.zeros(4, int))], 4, tmp_path)
-    found, _, _ = logprobs.load(tmp_path).rows(0, 4)
+    result, _, _ = logprobs.load(tmp_path).rows(0, 4)
 
-    assert found[:, 3] == pytest.approx(logprobs.log_softmax(logits)[:, 3], abs=0.002)
+    assert result[:, 3] == pytest.approx(logprobs.log_softmax(logits)[:, 3], abs=0.002)
 
 
 @pytest.mark.parametrize("mask", [-np.inf, np.finfo(np.float32).min])
@@ -48,11 +48,11 @@ def test_a_masked_id_costs_no_precision(tmp_path: Path, mask: float) -> None:
     logits = _logits(20)
     logits[:, -5:] = mask
     stored = logprobs.store([(logits, np.zeros(20, int))], 20, tmp_path)
-    found, _, _ = logprobs.load(tmp_path).rows(0, 20)
+    result, _, _ = logprobs.load(tmp_path).rows(0, 20)
 
-    assert np.isneginf(found[:, -5:]).all()
+    assert np.isneginf(result[:, -5:]).all()
     assert stored.kl_floor_max < 1e-7
-    assert (logprobs.kl(found, logprobs.log_softmax(logits)) < 1e-7).all()
+    assert (logprobs.kl(result, logprobs.log_softmax(logits)) < 1e-7).all()
 
 
 def test_a_row_of_one_certain_id_is_kept(tmp_path: Path) -> None:

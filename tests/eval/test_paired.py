@@ -37,11 +37,11 @@ def test_holm_gives_what_r_does() -> None:
 def test_the_interval_is_the_percentile_bootstrap() -> None:
     """SciPy's, over the same changes with one item more in each direction, within resampling noise."""
     changes = [-1.0] * 60 + [1.0] * 30 + [0.0] * 910
-    found = scipy_stats.bootstrap(
+    result = scipy_stats.bootstrap(
         ([*changes, -1.0, 1.0],), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(1)
     ).confidence_interval
 
-    assert paired.interval(changes) == pytest.approx((found.low, found.high), abs=0.002)
+    assert paired.interval(changes) == pytest.approx((result.low, result.high), abs=0.002)
     assert paired.interval(changes) == paired.interval(changes)
 
 
@@ -70,12 +70,12 @@ def test_no_flip_is_no_proof_of_no_difference() -> None:
 def test_an_artifact_is_compared_item_by_item() -> None:
     """Difference, flips each way and p of the same items; recovery is the task's to say."""
     mine, theirs = [1.0, 0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 1.0, 1.0]
-    found = paired.compare(mine, theirs)
+    comparison = paired.compare(mine, theirs)
 
-    assert found["score_change"] == pytest.approx(-0.2)
-    assert (found["flips_worse"], found["flips_better"]) == (2.0, 1.0)
-    assert found["mcnemar_p"] == 1.0
-    assert found["score_change_low"] < -0.2 < found["score_change_high"]
+    assert comparison["score_change"] == pytest.approx(-0.2)
+    assert (comparison["flips_worse"], comparison["flips_better"]) == (2.0, 1.0)
+    assert comparison["mcnemar_p"] == 1.0
+    assert comparison["score_change_low"] < -0.2 < comparison["score_change_high"]
 
 
 def test_other_items_are_refused() -> None:

@@ -152,12 +152,12 @@ def test_spaces_that_offsets_leave_out_are_counted(tmp_path: Path) -> None:
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
 
-    found = tokens.encode(Bigram(), _TEXT, tmp_path)
+    encoded = tokens.encode(Bigram(), _TEXT, tmp_path)
 
-    assert sum(found.sizes) == len(_TEXT.encode())
-    assert found.end == len(_TEXT)
-    assert len(found.ids) == len(found.sizes)
-    assert found.bos is None
+    assert sum(encoded.sizes) == len(_TEXT.encode())
+    assert encoded.end == len(_TEXT)
+    assert len(encoded.ids) == len(encoded.sizes)
+    assert encoded.bos is None
 
 
 def test_a_cut_text_is_its_first_tokens(folder: Path, options: Options) -> None:
@@ -235,14 +235,14 @@ def test_the_change_of_perplexity_is_exact_and_paired(folder: Path, options: Opt
     baseline = perplexity.evaluate(Bigram(), options, folder)
     moved = [n + 0.01 * c for n, c in zip(baseline["window_nll"], baseline["window_tokens"], strict=True)]
 
-    found = perplexity.compare_to_baseline({**baseline, "window_nll": moved}, baseline)
+    comparison = perplexity.compare_to_baseline({**baseline, "window_nll": moved}, baseline)
 
-    assert set(found) == {f"perplexity_change{part}_fraction" for part in ("", "_low", "_high")}
-    assert list(found.values()) == pytest.approx([math.expm1(0.01)] * 3, rel=1e-9)
+    assert set(comparison) == {f"perplexity_change{part}_fraction" for part in ("", "_low", "_high")}
+    assert list(comparison.values()) == pytest.approx([math.expm1(0.01)] * 3, rel=1e-9)
     ratio = (
         perplexity.metrics({**baseline, "window_nll": moved})["perplexity"] / perplexity.metrics(baseline)["perplexity"]
     )
-    assert found["perplexity_change_fraction"] == pytest.approx(ratio - 1, rel=1e-9)
+    assert comparison["perplexity_change_fraction"] == pytest.approx(ratio - 1, rel=1e-9)
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
@@ -251,14 +251,14 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     counts = random.integers(100, 500, size=60)
     facts: dict[str, Any] = dict.fromkeys(["sha256", "context", "stride", "tokens", "first_ids", "windows"], 0)
     facts["window_tokens"] = counts.tolist()
-    base, held = {**facts, "window_nll": [0.0] * 60}, 0
+    base, covered = {**facts, "window_nll": [0.0] * 60}, 0
     for _ in range(1000):
         noise = random.normal(0.02, 0.05, size=60) * counts
-        found = perplexity.compare_to_baseline({**facts, "window_nll": noise.tolist()}, base)
-        low, high = found["perplexity_change_low_fraction"], found["perplexity_change_high_fraction"]
-        held += low <= math.expm1(0.02) <= high
+        comparison = perplexity.compare_to_baseline({**facts, "window_nll": noise.tolist()}, base)
+        low, high = comparison["perplexity_change_low_fraction"], comparison["perplexity_change_high_fraction"]
+        covered += low <= math.expm1(0.02) <= high
 
-    assert 930 <= held <= 970
+    assert 930 <= covered <= 970
 
 
 @pytest.mark.parametrize("key", ["sha256", "context", "stride", "windows", "first_ids"])

@@ -28,29 +28,29 @@ def _session(bos: int | None = 0) -> Given:
 
 def test_llama_cpp_scores_the_second_half_of_each_chunk_after_bos(text: str, tmp_path: Path) -> None:
     """Context 8 over BOS a..t: two chunks, the tail dropped; each begins with BOS, tokens 5, 6, 7 count."""
-    found = windows.cut(_session(), Scope(text, "llama.cpp", 8), tmp_path / "model.gguf")
+    spans = windows.cut(_session(), Scope(text, "llama.cpp", 8), tmp_path / "model.gguf")
 
-    assert [list(w.ids) for w in found.windows] == [
+    assert [list(w.ids) for w in spans.windows] == [
         [0, 1, 2, 3, 4, 5, 6, 7],  # BOS a b c d e f g
         [0, 9, 10, 11, 12, 13, 14, 15],  # BOS instead of h, i j k l m n o
     ]
-    assert [(w.start, w.first, w.scored, w.size) for w in found.windows] == [(0, 5, 3, 3), (8, 5, 3, 3)]
+    assert [(w.start, w.first, w.scored, w.size) for w in spans.windows] == [(0, 5, 3, 3), (8, 5, 3, 3)]
 
 
 def test_a_model_without_bos_keeps_the_first_token_of_each_chunk(text: str, tmp_path: Path) -> None:
     """Nothing is replaced where the empty text has no token."""
-    found = windows.cut(_session(bos=None), Scope(text, "llama.cpp", 7), tmp_path / "model.gguf")
+    spans = windows.cut(_session(bos=None), Scope(text, "llama.cpp", 7), tmp_path / "model.gguf")
 
-    assert [list(w.ids) for w in found.windows] == [[1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11, 12, 13, 14]]
-    assert {(w.first, w.scored) for w in found.windows} == {(4, 3)}  # 7 // 2 = 3: predictions at 3, 4, 5
+    assert [list(w.ids) for w in spans.windows] == [[1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11, 12, 13, 14]]
+    assert {(w.first, w.scored) for w in spans.windows} == {(4, 3)}  # 7 // 2 = 3: predictions at 3, 4, 5
 
 
 def test_hf_scores_all_but_the_first_token(text: str, tmp_path: Path) -> None:
     """The other convention on the same text: BOS at the start of the text only."""
-    found = windows.cut(_session(), Scope(text, "hf", 8), tmp_path / "model.gguf")
+    spans = windows.cut(_session(), Scope(text, "hf", 8), tmp_path / "model.gguf")
 
-    assert [w.ids[0] for w in found.windows] == [0, 8]
-    assert [(w.first, w.scored) for w in found.windows] == [(1, 7), (1, 7)]
+    assert [w.ids[0] for w in spans.windows] == [0, 8]
+    assert [(w.first, w.scored) for w in spans.windows] == [(1, 7), (1, 7)]
 
 
 def test_llama_cpp_perplexity_is_summed_over_those_positions(text: str, tmp_path: Path) -> None:
@@ -81,9 +81,9 @@ def test_the_tokenizer_beside_a_single_file_is_not_its_own(text: str, tmp_path: 
 
 def test_an_engines_own_tokens_cover_the_text_they_cover(tmp_path: Path) -> None:
     """A cut by tokens ends at the last whole character."""
-    found = tokens.encode(Given(random_logits(8), words=letters), "aé", tmp_path, 3)
+    encoded = tokens.encode(Given(random_logits(8), words=letters), "aé", tmp_path, 3)
 
-    assert (found.ids, found.sizes, found.end, found.bos) == ([0, 1, 99], [0, 1, 1], 1, 0)
+    assert (encoded.ids, encoded.sizes, encoded.end, encoded.bos) == ([0, 1, 99], [0, 1, 1], 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_what_the_convention_does_not_have_is_refused(scope: Scope, words: str, 
 def test_the_items_are_the_same_only_for_the_same_tokens(text: str, tmp_path: Path) -> None:
     """Another tokenization, context or convention has another digest."""
     scopes = [Scope(text, "hf", 8), Scope(text, "hf", 9), Scope(text, "llama.cpp", 8)]
-    found = [windows.cut(_session(), scope, tmp_path).items for scope in scopes]
-    found.append(windows.cut(_session(bos=None), scopes[0], tmp_path).items)
+    spans = [windows.cut(_session(), scope, tmp_path).items for scope in scopes]
+    spans.append(windows.cut(_session(bos=None), scopes[0], tmp_path).items)
 
-    assert len(set(found)) == 4
-    assert found[0] == windows.cut(_session(), scopes[0], tmp_path).items
+    assert len(set(spans)) == 4
+    assert spans[0] == windows.cut(_session(), scopes[0], tmp_path).items

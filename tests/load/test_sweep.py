@@ -50,6 +50,7 @@ def _fake(**options: Any) -> dict[str, Any]:
     return {"name": "fake", "ttft_s": 0.02, "itl_s": 0.01, **options}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cache")
 def test_a_sweep_finds_where_the_server_is_full(tmp_path: Path) -> None:
     """Four slots of 30 ms: 133 requests a second are all there is, and four in flight reach them."""

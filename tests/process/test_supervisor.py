@@ -15,6 +15,8 @@ from bench.contract.record import Artifact, Audit
 from bench.contract.workload import Offline
 from bench.engines import fake
 from bench.envs import environment
+from bench.machine import probes
+from bench.measure import memory
 from bench.process import supervisor
 
 _AUDIT = Audit("hf", 0, 0, 1, 1, 2, 16.0, 0.0, tied_head=True, vocab_size=4096, context=1024)
@@ -77,6 +79,16 @@ def test_a_worker_over_its_memory_limit_is_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("cache")
+def test_the_peak_of_a_worker_that_ends_before_the_second_sample_is_its_own_mark(tmp_path: Path) -> None:
+    """The first sample is taken while the interpreter starts: a few hundred kilobytes, of a process of 10 MiB."""
+    outcome = _run(tmp_path, "noise")
+    first_sample_only = probes.observe(outcome.probe.samples[:1])
+
+    assert outcome.answer.error == ""
+    assert memory.host_peak_bytes({**outcome.answer.facts, **first_sample_only}) > 10 << 20
+
+
+@pytest.mark.usefixtures("cache")
 def test_a_flood_of_output_neither_blocks_nor_fills_the_disk(tmp_path: Path, cache: Path) -> None:
     """256 MiB on stdout: the worker still answers, and the log that is kept stays small."""
     assert _run(tmp_path, "noise").answer.error == ""
@@ -88,11 +100,11 @@ def test_a_worker_sees_a_named_list_of_variables(cache: Path, monkeypatch: pytes
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     env = environment.Environment("x", sys.executable, "id", variables={"MINE": "1"})
-    seen = supervisor.variables(env, "cpu")
+    outputs = supervisor.variables(env, "cpu")
 
-    assert "OPENAI_API_KEY" not in seen
-    assert "OMP_NUM_THREADS" not in seen
-    assert (seen["MINE"], seen["CUDA_VISIBLE_DEVICES"], seen["LLM_BENCH_CACHE"]) == ("1", "", str(cache))
+    assert "OPENAI_API_KEY" not in outputs
+    assert "OMP_NUM_THREADS" not in outputs
+    assert (outputs["MINE"], outputs["CUDA_VISIBLE_DEVICES"], outputs["LLM_BENCH_CACHE"]) == ("1", "", str(cache))
 
 
 @pytest.mark.usefixtures("cache")
@@ -114,11 +126,11 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
 
 def _parents_among(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that have children; what asks the machine for its facts has ended by the time it is asked."""
-    found = []
+    rows = []
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            found += [process] if process.children() else []
-    return found
+            rows += [process] if process.children() else []
+    return rows
 
 
 def _until(ready: Callable[[], list[psutil.Process]], limit_s: float = 20.0) -> list[psutil.Process]:

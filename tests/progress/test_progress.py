@@ -126,8 +126,8 @@ def test_no_line_is_wrapped(tmp_path: Path, columns: int) -> None:
 
     assert max(map(cell_len, output.live)) <= columns
     assert [line for line in output.live if "of 2 rounds done" in line]
-    said = " ".join(output.live)
-    assert "RuntimeError: the fake engine was asked to raise" in re.sub(r"\s+", " ", said)
+    message = " ".join(output.live)
+    assert "RuntimeError: the fake engine was asked to raise" in re.sub(r"\s+", " ", message)
 
 
 def test_a_terminal_that_gets_smaller_is_drawn_to_its_new_width(tmp_path: Path) -> None:
@@ -235,9 +235,9 @@ def test_silence_in_a_pipe_is_broken(capsys: pytest.CaptureFixture[str]) -> None
         progress.doing("scoring")
         time.sleep(0.5)
 
-    said = capsys.readouterr().err.splitlines()
-    assert 2 <= len(said) <= 3
-    assert all(line.endswith(" scoring") for line in said)
+    drawn_lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(drawn_lines) <= 3
+    assert all(line.endswith(" scoring") for line in drawn_lines)
 
 
 def test_of_several_devices_each_line_names_its_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,31 +54,31 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
 @pytest.mark.parametrize("height", [30, 6, 5, 3, 1])
 def test_no_more_lines_than_the_terminal_has(height: int) -> None:
     """The rounds that are over make room first, the oldest before the others."""
-    found = _plain(FULL, 119, height)
+    drawn_lines = _plain(FULL, 119, height)
 
-    assert len(found) == min(height, 6)
-    assert [line.split(",")[0] for line in found if line.startswith("Qwen3")] == [CELL]
-    over = [line.split()[-3].split("/")[-1] for line in found if line.startswith("ok")]
+    assert len(drawn_lines) == min(height, 6)
+    assert [line.split(",")[0] for line in drawn_lines if line.startswith("Qwen3")] == [CELL]
+    over = [line.split()[-3].split("/")[-1] for line in drawn_lines if line.startswith("ok")]
     assert over == ["offline-b1-p128-n64", "ppl-wikitext"][6 - max(4, min(height, 6)) :]
 
 
 def test_a_narrow_terminal_shows_both_ends_of_a_name_and_all_totals() -> None:
     """At 40 columns the model and the load are still told."""
-    found = _plain(FULL, 39)
+    drawn_lines = _plain(FULL, 39)
 
-    assert "Qwen3-8B/gptq-w4g12…offline-b1-p128-n64" in found
+    assert "Qwen3-8B/gptq-w4g12…offline-b1-p128-n64" in drawn_lines
     assert {"11 ok", "1 failed", "3 recorded before", "4:12 so far", "about 18:30 left"} <= {
-        part for line in found for part in line.split(", ")
+        part for line in drawn_lines for part in line.split(", ")
     }
 
 
 def test_where_nothing_was_foretold_nothing_is_said() -> None:
     """No expected time, no time left: the view says so."""
     snapshot = Snapshot(9.0, "loading", 2.0, RoundLabel(CELL, "cpu", 1, 1), 3.0, None, total=2)
-    found = _plain(snapshot, 119)
+    drawn_lines = _plain(snapshot, 119)
 
-    assert "loading 0:02, round 0:03" in found
-    assert "0:09 so far, time left not known yet" in found
+    assert "loading 0:02, round 0:03" in drawn_lines
+    assert "0:09 so far, time left not known yet" in drawn_lines
 
 
 def test_work_without_rounds_has_no_bar() -> None:
@@ -88,10 +88,10 @@ def test_work_without_rounds_has_no_bar() -> None:
 
 def test_a_terminal_without_unicode_gets_ascii() -> None:
     """The bar and the mark of what is left out."""
-    found = [line.plain for line in lines(FULL, 39, 30, ("#", "-", "~"))]
+    drawn_lines = [line.plain for line in lines(FULL, 39, 30, ("#", "-", "~"))]
 
-    assert all(line.isascii() for line in found)
-    assert any(line.startswith("###") for line in found)
+    assert all(line.isascii() for line in drawn_lines)
+    assert any(line.startswith("###") for line in drawn_lines)
 
 
 def test_a_name_is_cut_in_its_middle() -> None:

@@ -24,7 +24,7 @@ def _first(pattern: str, kind: str) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("kind", "metrics", "shown"),
+    ("kind", "metrics", "headline"),
     [
         ("offline", {"output_tok_per_s": 63.14, "ttft_s": 0.1}, "63.1 tok/s"),
         ("closed", {"output_tok_per_s": 2142.4, "ttft_s": 0.1}, "2142 tok/s"),
@@ -36,13 +36,13 @@ def _first(pattern: str, kind: str) -> Result:
         ("offline", {}, ""),
     ],
 )
-def test_each_kind_of_round_has_its_figure(kind: str, metrics: dict[str, float], shown: str) -> None:
+def test_each_kind_of_round_has_its_figure(kind: str, metrics: dict[str, float], headline: str) -> None:
     """The unit is the column's; of a load at a given rate the throughput says nothing."""
-    assert figure(replace(_first("*/*/*", kind), metrics=metrics)) == shown
+    assert figure(replace(_first("*/*/*", kind), metrics=metrics)) == headline
 
 
 def test_a_score_is_named_by_its_own_metric() -> None:
     """As the task calls it: acc, exact_match."""
-    found = _first("*/*/quality/*", "lm_eval")
+    result = _first("*/*/quality/*", "lm_eval")
 
-    assert figure(replace(found, metrics={"accuracy_fraction": 0.873}, facts={"metric": "acc"})) == "acc 87.3 %"
+    assert figure(replace(result, metrics={"accuracy_fraction": 0.873}, facts={"metric": "acc"})) == "acc 87.3 %"

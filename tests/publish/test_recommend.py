@@ -51,12 +51,12 @@ def judged(wish: Wish) -> dict[str, Candidate]:
 
 def test_the_fastest_that_keeps_its_quality_is_picked_and_a_tie_goes_to_less_memory() -> None:
     """Both a and c make 150 tokens/s and recover 99.5 %; c takes less memory. b and d are refused."""
-    found = judged(Wish(min_recovery=0.99))
+    result = judged(Wish(min_recovery=0.99))
 
-    assert [name for name, c in found.items() if c.picked] == ["c"]
-    assert [name for name, c in found.items() if c.feasible] == ["c", "baseline", "a", "e"]
-    assert [name for name, c in found.items() if c.frontier] == ["c", "baseline"]
-    assert {name: c.reason for name, c in found.items()} == {
+    assert [name for name, c in result.items() if c.picked] == ["c"]
+    assert [name for name, c in result.items() if c.feasible] == ["c", "baseline", "a", "e"]
+    assert [name for name, c in result.items() if c.frontier] == ["c", "baseline"]
+    assert {name: c.reason for name, c in result.items()} == {
         "c": "best output tok/s of 4 that keep the limits; as good: a",
         "baseline": "better than the pick in recovery, TTFT p95",
         "a": "dominated by c",
@@ -83,11 +83,11 @@ def test_limits_and_objectives_change_the_pick(wish: Wish, pick: str) -> None:
 def test_where_nothing_is_feasible_nothing_is_picked() -> None:
     """Each says which limits it breaks; the JSON's pick is null."""
     wish = Wish(min_recovery=0.99, memory_bytes=400)
-    found = list(judged(wish).values())
-    plain = json.loads(as_json(found, _LOAD, wish))
+    result = list(judged(wish).values())
+    plain = json.loads(as_json(result, _LOAD, wish))
 
-    assert not any(c.feasible or c.frontier or c.picked for c in found)
-    assert all(c.reason for c in found)
+    assert not any(c.feasible or c.frontier or c.picked for c in result)
+    assert all(c.reason for c in result)
     assert judged(wish)["b"].reason == "recovery 95.00 < 99.00 %"
     assert plain["pick"] is None
     assert len(plain["candidates"]) == 6
@@ -109,10 +109,10 @@ def test_quality_that_nobody_measured_is_no_limit() -> None:
 
 def test_the_table_has_a_line_for_each() -> None:
     """The pick first."""
-    shown = section(list(judged(Wish(min_recovery=0.99)).values()), _LOAD)
+    printed = section(list(judged(Wish(min_recovery=0.99)).values()), _LOAD)
 
-    assert shown.lines[0][:2] == ("c", "vllm")
-    assert [line[-2] for line in shown.lines] == ["pick", "frontier", "feasible", "feasible", "no", "no"]
+    assert printed.lines[0][:2] == ("c", "vllm")
+    assert [line[-2] for line in printed.lines] == ["pick", "frontier", "feasible", "feasible", "no", "no"]
 
 
 def test_what_cannot_be_judged_is_one_sentence() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from bench.cli.reports import app
@@ -17,6 +18,7 @@ def report(folder: Path, *words: str) -> Result:
     return CliRunner().invoke(app, ["report", "--results", str(folder), *words])
 
 
+@pytest.mark.slow
 def test_it_writes_tables_figures_and_the_page_once(tmp_path: Path) -> None:
     """All of them at first, nothing the second time; the page is no part of what --check compares."""
     device = next(folder for folder in RESULTS.iterdir() if folder.is_dir())

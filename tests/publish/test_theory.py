@@ -21,9 +21,9 @@ _ENGINES = {"hf": "", "vllm": "", "llamacpp": "-gguf-f16", "onnxruntime": "-onnx
 
 
 def _rows(suite: str) -> dict[tuple[str, str], Row]:
-    found = [result for result in Store(RESULTS).all() if result.suite == suite]
-    assert found, f"no records of {suite} are committed"
-    return {(row.recipe, row.engine): row for row in build.build(found).rows}
+    results = [result for result in Store(RESULTS).all() if result.suite == suite]
+    assert results, f"no records of {suite} are committed"
+    return {(row.recipe, row.engine): row for row in build.build(results).rows}
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ TRAINED = distill.Options(tokens=8 * 4 * 64, length=64, batch=4, learning_rate=3
 
 def main(demo: Path, out: Path) -> dict[str, Any]:
     """`perplexity` of each artifact, and the facts the tests name."""
-    made: dict[str, Path] = {"demo": demo}
+    output: dict[str, Path] = {"demo": demo}
     for name, method, options in (
         ("magnitude", "magnitude", {}),
         ("global", "magnitude", {"scope": "global"}),
@@ -39,13 +39,13 @@ def main(demo: Path, out: Path) -> dict[str, Any]:
         ("layers", "structured", {**SMALL, "what": "layers"}),
         ("layers-by-loss", "structured", {**SMALL, "what": "layers", "importance": "loss"}),
     ):
-        made[name] = out / name
-        _applied(method, options, demo, made[name])
+        output[name] = out / name
+        _applied(method, options, demo, output[name])
     return {
-        "perplexity": {name: _perplexity(folder) for name, folder in made.items()},
-        "mask": _mask(demo, made["wanda"]),
+        "perplexity": {name: _perplexity(folder) for name, folder in output.items()},
+        "mask": _mask(demo, output["wanda"]),
         "cut": {what: _cut(demo, what, units) for what, units in _UNITS.items()},
-        "trained": _trained(demo, made["wanda"], out),
+        "trained": _trained(demo, output["wanda"], out),
     }
 
 
@@ -136,10 +136,10 @@ def _trained(demo: Path, pruned: Path, out: Path) -> dict[str, Any]:
     _, tuned = run("tuned", replace(TRAINED, alpha=0.0), None)
     ids = _ids(demo)[:8]
     with torch.no_grad():
-        apart = [float(training._loss(m, guide, ids, TRAINED)) for m in (transformer.load(pruned, "cpu"), straight)]
+        separate = [float(training._loss(m, guide, ids, TRAINED)) for m in (transformer.load(pruned, "cpu"), straight)]
     return {
         "curve": [loss for _, loss in facts["loss_curve"]],
-        "divergence": apart,
+        "divergence": separate,
         "steps": facts["train_steps"],
         "sparsity": min(pruning.sparsities(straight).values()),
         "moved": (_flat(straight) - _flat(transformer.load(pruned, "cpu"))).abs().max().item(),
@@ -161,8 +161,8 @@ class _BrokenError(Exception):
 class _Breaking:
     """A teacher that fails when it is asked for the last time."""
 
-    def __init__(self, teacher: Any, asked: int) -> None:
-        self.teacher, self.left = teacher, asked
+    def __init__(self, teacher: Any, calls: int) -> None:
+        self.teacher, self.left = teacher, calls
 
     def __call__(self, **words: Any) -> Any:
         self.left -= 1

@@ -80,9 +80,9 @@ def test_an_unknown_tokenizer_is_named(llamacpp_python: Path, tmp_path: Path) ->
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
 
-    said = _said(llamacpp_python, folder, "f16")
-    assert said.startswith("llama.cpp's converter does not know this BPE tokenizer (its pre-tokenizer hash is ")
-    assert len(said.splitlines()) == 1
+    reason = _said(llamacpp_python, folder, "f16")
+    assert reason.startswith("llama.cpp's converter does not know this BPE tokenizer (its pre-tokenizer hash is ")
+    assert len(reason.splitlines()) == 1
 
 
 @pytest.mark.engine

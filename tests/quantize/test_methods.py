@@ -76,7 +76,7 @@ print("FOUND" + json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, hf_python: Path) -> Path:
+def artifacts(tmp_path_factory: pytest.TempPathFactory, hf_python: Path) -> Path:
     """A folder with an artifact, and the facts its method returned, for each of RECIPES."""
     home = tmp_path_factory.mktemp("methods")
     for recipe, (method, options) in RECIPES.items():
@@ -86,10 +86,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, hf_python: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reloaded(made: Path, hf_python: Path) -> dict[str, dict[str, Any]]:
+def reloaded(artifacts: Path, hf_python: Path) -> dict[str, dict[str, Any]]:
     """What transformers computes from each artifact, against the unquantized model, in one process."""
-    said = _run(hf_python, made, _COMPARE, str(DEMO), *(str(made / recipe) for recipe in RECIPES))
-    return dict(json.loads(said.partition("FOUND")[2]))
+    message = _run(hf_python, artifacts, _COMPARE, str(DEMO), *(str(artifacts / recipe) for recipe in RECIPES))
+    return dict(json.loads(message.partition("FOUND")[2]))
 
 
 def _run(python: Path, home: Path, code: str, *words: str) -> str:
@@ -110,32 +110,32 @@ def _run(python: Path, home: Path, code: str, *words: str) -> str:
     return done.stdout
 
 
-def _audit(made: Path, recipe: str) -> Audit:
-    return formats.audit(made / recipe, formats.source(DEMO).linears)
+def _audit(artifacts: Path, recipe: str) -> Audit:
+    return formats.audit(artifacts / recipe, formats.source(DEMO).linears)
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_linear_layer_is_stored_in_so_many_bits(made: Path, recipe: str) -> None:
+def test_every_linear_layer_is_stored_in_so_many_bits(artifacts: Path, recipe: str) -> None:
     """Bits per weight are the method's arithmetic, all block linears quantized, the format as promised."""
-    found = _audit(made, recipe)
+    audit = _audit(artifacts, recipe)
     least, most = BITS[recipe]
 
-    assert least <= found.bits_per_weight <= most
-    assert found.quantized_fraction == 1.0
-    assert found.tied_head
-    assert found.notes == ()
-    assert found.format == plugins.load(plugins.METHODS, RECIPES[recipe][0]).WRITES
+    assert least <= audit.bits_per_weight <= most
+    assert audit.quantized_fraction == 1.0
+    assert audit.tied_head
+    assert audit.notes == ()
+    assert audit.format == plugins.load(plugins.METHODS, RECIPES[recipe][0]).WRITES
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_format_alone_tells_the_same(made: Path, recipe: str) -> None:
+def test_the_format_alone_tells_the_same(artifacts: Path, recipe: str) -> None:
     """Without the source's shapes the audit comes to the same parameters and bits."""
-    told, derived = _audit(made, recipe), formats.audit(made / recipe, None)
+    audit, derived = _audit(artifacts, recipe), formats.audit(artifacts / recipe, None)
 
-    assert derived.linear_parameters == told.linear_parameters
-    assert derived.bits_per_weight == told.bits_per_weight
+    assert derived.linear_parameters == audit.linear_parameters
+    assert derived.bits_per_weight == audit.bits_per_weight
 
 
 @pytest.mark.engine
@@ -149,11 +149,11 @@ def test_the_reloaded_model_is_near_the_baseline(reloaded: dict[str, dict[str, A
 
 @pytest.mark.engine
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_what_is_not_weights_is_the_source_s(made: Path, recipe: str) -> None:
+def test_what_is_not_weights_is_the_source_s(artifacts: Path, recipe: str) -> None:
     """Tokenizer files are copied, config.json differs by type and quantization alone."""
     for file in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "generation_config.json"):
-        assert (made / recipe / file).read_bytes() == (DEMO / file).read_bytes()
-    config, source = (json.loads((f / "config.json").read_text()) for f in (made / recipe, DEMO))
+        assert (artifacts / recipe / file).read_bytes() == (DEMO / file).read_bytes()
+    config, source = (json.loads((f / "config.json").read_text()) for f in (artifacts / recipe, DEMO))
     changed = {key for key in config if config[key] != source.get(key, "absent")}
     assert changed <= {"quantization_config", "dtype"}
     assert set(config) - set(source) == {"quantization_config"}
@@ -161,24 +161,24 @@ def test_what_is_not_weights_is_the_source_s(made: Path, recipe: str) -> None:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("recipe", ["gptq", "gptq-actorder", "awq"])
-def test_every_calibration_token_is_used_and_on_record(made: Path, recipe: str) -> None:
+def test_every_calibration_token_is_used_and_on_record(artifacts: Path, recipe: str) -> None:
     """The library saw all samples, none dropped or padded; the text's hash is beside the weights."""
-    facts = json.loads((made / f"{recipe}.json").read_text())
+    facts = json.loads((artifacts / f"{recipe}.json").read_text())
     options = RECIPES[recipe][1]
-    seen = json.loads((made / recipe / "calibration.json").read_text())
+    document = json.loads((artifacts / recipe / "calibration.json").read_text())
 
     assert facts["calibration_tokens"] == options["samples"] * options["length"]
     assert facts["calibration_tokens_least_seen"] == facts["calibration_tokens"]
     assert facts["modules_quantized"] == 35
     assert facts["modules_by_fallback"] == []
     assert facts["loss_mean"] > 0
-    assert seen["sha256"] == facts["calibration_sha256"]
+    assert document["sha256"] == facts["calibration_sha256"]
 
 
 @pytest.mark.engine
-def test_gptq_is_the_paper_s_unless_asked(made: Path) -> None:
+def test_gptq_is_the_paper_s_unless_asked(artifacts: Path) -> None:
     """The library's own reordering is off, and act-order is what the option says."""
-    plain, ordered = (json.loads((made / f"{r}.json").read_text())["settings"] for r in ("gptq", "gptq-actorder"))
+    plain, ordered = (json.loads((artifacts / f"{r}.json").read_text())["settings"] for r in ("gptq", "gptq-actorder"))
 
     assert (plain["act_group_aware"], plain["desc_act"]) == (False, False)
     assert (ordered["act_group_aware"], ordered["desc_act"]) == (False, True)
@@ -213,10 +213,10 @@ def test_a_method_is_a_plugin(name: str) -> None:
 def test_what_cannot_work_is_said_beforehand(name: str, options: dict[str, Any], reason: str) -> None:
     """Options that this model has no room for are refused with the layer and the number."""
     method = plugins.load(plugins.METHODS, name)
-    said = method.unsupported(method.Options(**options), formats.source(DEMO), CPU)
+    refusal = method.unsupported(method.Options(**options), formats.source(DEMO), CPU)
 
-    assert said is not None
-    assert re.search(reason, said)
+    assert refusal is not None
+    assert re.search(reason, refusal)
 
 
 def test_a_layer_with_odd_outputs_does_not_fit_the_gemm_layout() -> None:

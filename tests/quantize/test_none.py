@@ -44,13 +44,13 @@ def test_values_are_what_numpy_casts_them_to(tmp_path: Path, dtype: str) -> None
         "steps": np.arange(4, dtype=np.int64),
         "empty": np.zeros((0, 4), dtype=np.float32),
     }
-    made = load_file(_apply(_model(tmp_path / "in", tensors), dtype, tmp_path / "out") / "model.safetensors")
+    output = load_file(_apply(_model(tmp_path / "in", tensors), dtype, tmp_path / "out") / "model.safetensors")
 
-    assert set(made) == set(tensors)
+    assert set(output) == set(tensors)
     for name, before in tensors.items():
         wanted = before if name == "steps" else before.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-        assert made[name].dtype == wanted.dtype
-        np.testing.assert_array_equal(made[name], wanted)
+        assert output[name].dtype == wanted.dtype
+        np.testing.assert_array_equal(output[name], wanted)
 
 
 def test_the_demo_model_comes_back_bit_for_bit(tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ def test_the_demo_model_comes_back_bit_for_bit(tmp_path: Path) -> None:
 def test_bits_per_weight_are_the_type_s(tmp_path: Path) -> None:
     """The audit of the baseline reads 32 and 16 bits, and nothing quantized."""
     for dtype, bits in (("float32", 32.0), ("bfloat16", 16.0)):
-        found = formats.audit(_apply(DEMO, dtype, tmp_path / dtype), formats.source(DEMO).linears)
-        assert (found.bits_per_weight, found.quantized_fraction) == (bits, 0.0)
+        audit = formats.audit(_apply(DEMO, dtype, tmp_path / dtype), formats.source(DEMO).linears)
+        assert (audit.bits_per_weight, audit.quantized_fraction) == (bits, 0.0)
 
 
 def test_shards_stay_shards(tmp_path: Path) -> None:
@@ -102,9 +102,9 @@ def test_a_number_too_large_is_refused_by_name(tmp_path: Path) -> None:
 def test_infinities_and_nan_pass_through(tmp_path: Path) -> None:
     """What is not finite in the source is the source's own affair."""
     odd = np.array([np.inf, -np.inf, np.nan, 1.0], np.float32)
-    made = load_file(_apply(_model(tmp_path / "in", {"w": odd}), "float16", tmp_path / "out") / "model.safetensors")
+    output = load_file(_apply(_model(tmp_path / "in", {"w": odd}), "float16", tmp_path / "out") / "model.safetensors")
 
-    np.testing.assert_array_equal(made["w"], odd.astype(np.float16))
+    np.testing.assert_array_equal(output["w"], odd.astype(np.float16))
 
 
 def test_a_pickle_is_refused(tmp_path: Path) -> None:

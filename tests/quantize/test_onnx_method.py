@@ -30,10 +30,10 @@ _CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
 def test_what_cannot_be_made_is_said_beforehand(options: dict[str, Any], reason: str) -> None:
     """Precisions without a provider, and names that the builder takes for one precision only."""
     method = plugins.load(plugins.METHODS, "onnx")
-    said = method.unsupported(method.Options(**options), formats.source(_DEMO), _CPU)
+    refusal = method.unsupported(method.Options(**options), formats.source(_DEMO), _CPU)
 
-    assert reason in (said or "")
-    assert bool(said) == bool(reason)
+    assert reason in (refusal or "")
+    assert bool(refusal) == bool(reason)
 
 
 def test_blocks_that_do_not_divide_the_model_are_named() -> None:

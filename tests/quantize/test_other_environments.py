@@ -76,7 +76,7 @@ def _run(env: str, home: Path, code: str, *words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an artifact, and the facts its method returned, for each of STEPS."""
     home = tmp_path_factory.mktemp("others")
     for name, step in STEPS.items():
@@ -87,15 +87,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def errors(made: Path) -> dict[str, float]:
+def errors(artifacts: Path) -> dict[str, float]:
     """What the engine hf computes from each, in the environment that the suite runs the format in."""
     engine = plugins.load(plugins.ENGINES, "hf")
-    found: dict[str, float] = {}
+    results: dict[str, float] = {}
     for env in ("hf", "llmcompressor"):
         wanted = [n for n, step in STEPS.items() if plugins.engine_env(engine, _writes(step)) == env]
-        said = _run(env, made, _COMPARE, str(DEMO), *(str(made / name) for name in wanted))
-        found |= json.loads(said.partition("FOUND")[2])
-    return found
+        message = _run(env, artifacts, _COMPARE, str(DEMO), *(str(artifacts / name) for name in wanted))
+        results |= json.loads(message.partition("FOUND")[2])
+    return results
 
 
 def _writes(step: Step) -> str:
@@ -104,15 +104,15 @@ def _writes(step: Step) -> str:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("name", STEPS)
-def test_every_linear_layer_is_stored_in_so_many_bits(made: Path, name: str) -> None:
+def test_every_linear_layer_is_stored_in_so_many_bits(artifacts: Path, name: str) -> None:
     """Bits per weight are the scheme's arithmetic, with the source's shapes or without them."""
-    found, derived = (formats.audit(made / name, known) for known in (formats.source(DEMO).linears, None))
+    audit, derived = (formats.audit(artifacts / name, known) for known in (formats.source(DEMO).linears, None))
     least, most = BITS[name]
 
-    assert least <= found.bits_per_weight <= most
-    assert (found.quantized_fraction, found.notes, found.format) == (1.0, (), _writes(STEPS[name]))
-    assert derived.linear_parameters == found.linear_parameters
-    assert derived.bits_per_weight == found.bits_per_weight
+    assert least <= audit.bits_per_weight <= most
+    assert (audit.quantized_fraction, audit.notes, audit.format) == (1.0, (), _writes(STEPS[name]))
+    assert derived.linear_parameters == audit.linear_parameters
+    assert derived.bits_per_weight == audit.bits_per_weight
 
 
 @pytest.mark.engine
@@ -124,26 +124,26 @@ def test_the_engine_hf_computes_near_the_baseline(errors: dict[str, float], name
 
 @pytest.mark.engine
 @pytest.mark.parametrize("name", STEPS)
-def test_what_is_not_weights_is_the_source_s(made: Path, name: str) -> None:
+def test_what_is_not_weights_is_the_source_s(artifacts: Path, name: str) -> None:
     """Tokenizer files are copied, config.json differs by quantization alone, no code and no path is left."""
     for file in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "generation_config.json"):
-        assert (made / name / file).read_bytes() == (DEMO / file).read_bytes()
-    config, source = (json.loads((f / "config.json").read_text()) for f in (made / name, DEMO))
+        assert (artifacts / name / file).read_bytes() == (DEMO / file).read_bytes()
+    config, source = (json.loads((f / "config.json").read_text()) for f in (artifacts / name, DEMO))
     assert {key for key in config if config[key] != source.get(key)} == {"quantization_config"}
-    assert not list((made / name).glob("*.py"))
-    assert str(made) not in (made / name / "config.json").read_text()
+    assert not list((artifacts / name).glob("*.py"))
+    assert str(artifacts) not in (artifacts / name / "config.json").read_text()
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("name", STEPS)
-def test_every_layer_and_calibration_token_is_accounted_for(made: Path, name: str) -> None:
+def test_every_layer_and_calibration_token_is_accounted_for(artifacts: Path, name: str) -> None:
     """35 layers; the library saw all samples; a scheme that looks at no text has none on record."""
-    facts, options = json.loads((made / f"{name}.json").read_text()), STEPS[name].options
+    facts, options = json.loads((artifacts / f"{name}.json").read_text()), STEPS[name].options
 
     assert facts["modules_quantized"] == 35
-    seen = int(options.get("samples") or 0) * int(options.get("length") or 0)
-    assert facts.get("calibration_tokens", 0) == seen
-    assert (made / name / "calibration.json").exists() == (seen > 0)
+    outputs = int(options.get("samples") or 0) * int(options.get("length") or 0)
+    assert facts.get("calibration_tokens", 0) == outputs
+    assert (artifacts / name / "calibration.json").exists() == (outputs > 0)
 
 
 _OLD_GPU = Gpu(0, "gpu", 0, "8.6", "")
@@ -176,6 +176,6 @@ def test_what_cannot_work_is_said_beforehand(
     """Before an environment is built: which library, which option, and what to use instead."""
     method = plugins.load(plugins.METHODS, name)
     here = CPU if gpu is None else Hardware("cuda:0", "g", "g", 0, "c", 2, 0, (), "float16", "linux", (gpu,))
-    said = method.unsupported(method.Options(**options), formats.source(DEMO), here)
+    refusal = method.unsupported(method.Options(**options), formats.source(DEMO), here)
 
-    assert said is None if reason is None else reason in str(said)
+    assert refusal is None if reason is None else reason in str(refusal)

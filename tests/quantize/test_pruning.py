@@ -23,7 +23,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(out: Path, hf_python: Path) -> Any:
+def checks(out: Path, hf_python: Path) -> Any:
     """What pruning_checks.py saw."""
     done = subprocess.run(
         [str(hf_python), str(ROOT / "tests/quantize/pruning_checks.py"), str(DEMO), str(out)],
@@ -48,39 +48,39 @@ def found(out: Path, hf_python: Path) -> Any:
     ],
 )
 def test_the_files_hold_the_sparsity_that_was_asked_for(
-    found: Any,
+    checks: Any,
     out: Path,
     name: str,
     zero: float,
     pattern: bool,  # noqa: FBT001
 ) -> None:
     """Counted in what was written: half of the weights, and two of each four where that is the pattern."""
-    held = formats.audit(out / name, None, zeros=True)
+    audit = formats.audit(out / name, None, zeros=True)
 
-    assert found["perplexity"][name] > 0
-    assert held.zero_fraction == pytest.approx(zero, abs=1e-4)
-    assert held.two_of_four_fraction is not None
-    assert (held.two_of_four_fraction == 1.0) == pattern
+    assert checks["perplexity"][name] > 0
+    assert audit.zero_fraction == pytest.approx(zero, abs=1e-4)
+    assert audit.two_of_four_fraction is not None
+    assert (audit.two_of_four_fraction == 1.0) == pattern
 
 
-def test_global_pruning_takes_more_of_some_layers(found: Any, out: Path) -> None:
+def test_global_pruning_takes_more_of_some_layers(checks: Any, out: Path) -> None:
     """Per layer the least sparse one has half of its weights zero, over all of them one has fewer."""
-    del found
+    del checks
     least = {n: json.loads((out / f"{n}.json").read_text())["least_layer_sparsity"] for n in ("magnitude", "global")}
 
     assert least["magnitude"] == pytest.approx(0.5, abs=1e-4)
     assert least["global"] < 0.49
 
 
-def test_wanda_zeroes_what_its_definition_names(found: Any) -> None:
+def test_wanda_zeroes_what_its_definition_names(checks: Any) -> None:
     """Worked out densely for the first layer: the same zeros, but for ties, and no other weight changed."""
-    assert found["mask"]["same"] > 0.9999
-    assert found["mask"]["rest"] == 0.0
+    assert checks["mask"]["same"] > 0.9999
+    assert checks["mask"]["rest"] == 0.0
 
 
-def test_wanda_loses_no_more_than_magnitude(found: Any) -> None:
+def test_wanda_loses_no_more_than_magnitude(checks: Any) -> None:
     """At half of the weights, by perplexity; the whole model is better, and 2:4 worse than free choice."""
-    read = found["perplexity"]
+    read = checks["perplexity"]
 
     assert read["demo"] < read["wanda"] <= read["magnitude"]
     assert read["wanda"] < read["wanda-2of4"]
@@ -88,9 +88,9 @@ def test_wanda_loses_no_more_than_magnitude(found: Any) -> None:
 
 
 @pytest.mark.parametrize("what", ["heads", "neurons", "layers"])
-def test_a_model_that_was_cut_computes_what_the_whole_one_does_without_them(found: Any, what: str) -> None:
+def test_a_model_that_was_cut_computes_what_the_whole_one_does_without_them(checks: Any, what: str) -> None:
     """The units' contribution is gone and nothing else: equal logits, to float32's rounding."""
-    assert found["cut"][what] < 2e-4
+    assert checks["cut"][what] < 2e-4
 
 
 @pytest.mark.parametrize(
@@ -103,19 +103,19 @@ def test_a_model_that_was_cut_computes_what_the_whole_one_does_without_them(foun
     ],
 )
 def test_a_pruned_model_has_its_new_shape(
-    found: Any, out: Path, name: str, linears: int, config: dict[str, int]
+    checks: Any, out: Path, name: str, linears: int, config: dict[str, int]
 ) -> None:
     """In config.json and in the files, and transformers has loaded it to a finite perplexity."""
-    said = json.loads((out / name / "config.json").read_text())
+    document = json.loads((out / name / "config.json").read_text())
 
-    assert {key: said[key] for key in config} == config
+    assert {key: document[key] for key in config} == config
     assert formats.audit(out / name, None).linear_parameters == linears
-    assert found["perplexity"]["demo"] < found["perplexity"][name] < 200
+    assert checks["perplexity"]["demo"] < checks["perplexity"][name] < 200
 
 
-def test_training_brings_a_student_nearer_and_keeps_its_zeros(found: Any) -> None:
+def test_training_brings_a_student_nearer_and_keeps_its_zeros(checks: Any) -> None:
     """Less divergence on text it did not train on, and every zero is one still."""
-    trained = found["trained"]
+    trained = checks["trained"]
 
     assert trained["steps"] == len(trained["curve"]) == 8
     assert trained["divergence"][1] < 0.95 * trained["divergence"][0]
@@ -123,17 +123,17 @@ def test_training_brings_a_student_nearer_and_keeps_its_zeros(found: Any) -> Non
     assert trained["moved"] > 1e-4
 
 
-def test_an_interrupted_run_ends_where_an_unbroken_one_does(found: Any) -> None:
+def test_an_interrupted_run_ends_where_an_unbroken_one_does(checks: Any) -> None:
     """Broken off after five steps and taken again: the same weights to the last bit."""
-    assert found["trained"]["resumed_at"] == [5]
-    assert found["trained"]["apart"] == 0.0
+    assert checks["trained"]["resumed_at"] == [5]
+    assert checks["trained"]["apart"] == 0.0
 
 
-def test_without_a_teacher_it_is_fine_tuning(found: Any) -> None:
+def test_without_a_teacher_it_is_fine_tuning(checks: Any) -> None:
     """Alpha 0 asks no teacher; the loss is the text's own."""
-    assert found["trained"]["tuned"][0] > found["trained"]["curve"][0]
+    assert checks["trained"]["tuned"][0] > checks["trained"]["curve"][0]
 
 
-def test_importance_has_a_score_for_each_unit(found: Any) -> None:
+def test_importance_has_a_score_for_each_unit(checks: Any) -> None:
     """Of neurons by loss: five layers of 768."""
-    assert found["trained"]["scores"] == [5, 768]
+    assert checks["trained"]["scores"] == [5, 768]

@@ -71,7 +71,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def seen(home: Path, hf_python: Path) -> dict[str, Any]:
+def outputs(home: Path, hf_python: Path) -> dict[str, Any]:
     """What torchao_checks.py saw in the hf environment."""
     done = subprocess.run(
         [str(hf_python), str(ROOT / "tests/quantize/torchao_checks.py"), DEMO, home, json.dumps(RECIPES)],
@@ -88,21 +88,21 @@ def seen(home: Path, hf_python: Path) -> dict[str, Any]:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_it_loads_to_the_logits_it_had_when_it_was_made(seen: dict[str, Any], recipe: str) -> None:
+def test_it_loads_to_the_logits_it_had_when_it_was_made(outputs: dict[str, Any], recipe: str) -> None:
     """Bit for bit, in the engine; and in Transformers alone, which forgets static scales and says so."""
-    found = seen[recipe]
+    result = outputs[recipe]
 
-    assert found["equal"]
-    assert found["plain"] == ("refused" if recipe == "int8static" else "equal")
-    assert 0.001 < found["error"] < ERROR[recipe]
-    assert len(found["tokens"]) == 4
+    assert result["equal"]
+    assert result["plain"] == ("refused" if recipe == "int8static" else "equal")
+    assert 0.001 < result["error"] < ERROR[recipe]
+    assert len(result["tokens"]) == 4
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("recipe", WEIGHTS)
-def test_receipts_tell_the_tensors_and_the_activations(seen: dict[str, Any], recipe: str) -> None:
+def test_receipts_tell_the_tensors_and_the_activations(outputs: dict[str, Any], recipe: str) -> None:
     """The class of each weight and its inner dtype, and how activations are quantized."""
-    receipts = seen[recipe]["receipts"]
+    receipts = outputs[recipe]["receipts"]
 
     assert receipts["kernel"] == f"Linear[{WEIGHTS[recipe]}] x35, Linear x1"
     assert receipts.get("activations") == ACTIVATIONS.get(recipe)
@@ -113,28 +113,28 @@ def test_receipts_tell_the_tensors_and_the_activations(seen: dict[str, Any], rec
 
 @pytest.mark.engine
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_audit_counts_what_is_stored(seen: dict[str, Any], home: Path, recipe: str) -> None:
+def test_the_audit_counts_what_is_stored(outputs: dict[str, Any], home: Path, recipe: str) -> None:
     """With the source's shapes and without; weights in memory are those of the file."""
-    told, derived = formats.audit(home / recipe, formats.source(DEMO).linears), formats.audit(home / recipe, None)
+    audit, derived = formats.audit(home / recipe, formats.source(DEMO).linears), formats.audit(home / recipe, None)
 
-    assert told.format == "torchao"
-    assert told.bits_per_weight == pytest.approx(BITS[recipe], abs=0.001)
-    assert told.quantized_fraction == (0.25 if recipe == "intx4g96" else 1.0)
+    assert audit.format == "torchao"
+    assert audit.bits_per_weight == pytest.approx(BITS[recipe], abs=0.001)
+    assert audit.quantized_fraction == (0.25 if recipe == "intx4g96" else 1.0)
     assert (derived.linear_parameters, derived.bits_per_weight, derived.notes) == (
-        told.linear_parameters,
-        told.bits_per_weight,
-        told.notes,
+        audit.linear_parameters,
+        audit.bits_per_weight,
+        audit.notes,
     )
-    assert seen[recipe]["memory"]["weights_bytes"] == pytest.approx(told.weight_bytes, rel=1e-3)
+    assert outputs[recipe]["memory"]["weights_bytes"] == pytest.approx(audit.weight_bytes, rel=1e-3)
     narrow = {"intx4": 4, "8da4w": 4, "intx3row": 3}
     if recipe in narrow:
-        assert told.notes == (f"{narrow[recipe]}-bit values stored in 8 bits each, scales apart: 35 layers",)
+        assert audit.notes == (f"{narrow[recipe]}-bit values stored in 8 bits each, scales apart: 35 layers",)
 
 
 @pytest.mark.engine
-def test_a_layer_that_is_left_whole_is_named(seen: dict[str, Any], home: Path) -> None:
+def test_a_layer_that_is_left_whole_is_named(outputs: dict[str, Any], home: Path) -> None:
     """Groups of 96 divide the inputs of down_proj alone: facts, config and audit name the others."""
-    facts = seen["intx4g96"]["facts"]
+    facts = outputs["intx4g96"]["facts"]
     config = json.loads((home / "intx4g96" / "config.json").read_text())["quantization_config"]
     notes = formats.audit(home / "intx4g96", formats.source(DEMO).linears).notes
 
@@ -143,34 +143,34 @@ def test_a_layer_that_is_left_whole_is_named(seen: dict[str, Any], home: Path) -
     assert config["modules_to_not_convert"] == facts["modules_skipped"]
     assert notes[0].startswith("not quantized: model.layers.0.mlp.gate_proj, ")
     assert notes[0].endswith(" and 26 more")
-    assert seen["intx4g96"]["receipts"]["kernel"] == "Linear x31, Linear[IntxUnpackedToInt8Tensor int4] x5"
+    assert outputs["intx4g96"]["receipts"]["kernel"] == "Linear x31, Linear[IntxUnpackedToInt8Tensor int4] x5"
 
 
 @pytest.mark.engine
-def test_what_was_calibrated_on_is_on_record(seen: dict[str, Any], home: Path) -> None:
+def test_what_was_calibrated_on_is_on_record(outputs: dict[str, Any], home: Path) -> None:
     """Static scales come from as many tokens as asked; the text's hash is beside the weights."""
-    facts = seen["int8static"]["facts"]
+    facts = outputs["int8static"]["facts"]
 
     assert facts["calibration_tokens"] == 12 * 64
-    beside = json.loads((home / "int8static" / "calibration.json").read_text())
-    assert beside["sha256"] == facts["calibration_sha256"]
+    document = json.loads((home / "int8static" / "calibration.json").read_text())
+    assert document["sha256"] == facts["calibration_sha256"]
     assert not (home / "int8dyn" / "calibration.json").exists()
 
 
 @pytest.mark.engine
-def test_another_arithmetic_than_the_artifact_s_is_refused(seen: dict[str, Any]) -> None:
+def test_another_arithmetic_than_the_artifact_s_is_refused(outputs: dict[str, Any]) -> None:
     """Quantized weights unpack to the type they were made in; a kernel would fail at the first token."""
-    assert "computes in float32 only, not in bfloat16: set the engine's dtype to float32" in seen["narrow"]
+    assert "computes in float32 only, not in bfloat16: set the engine's dtype to float32" in outputs["narrow"]
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("recipe", ["intx4", "8da4w"])
-def test_a_trained_model_becomes_the_same_artifact(seen: dict[str, Any], home: Path, recipe: str) -> None:
+def test_a_trained_model_becomes_the_same_artifact(outputs: dict[str, Any], home: Path, recipe: str) -> None:
     """Rounded in training as when made; converted and loaded again, its logits are what they were."""
-    found, trained = seen["trained"][recipe], home / f"{recipe}-trained"
+    result, trained = outputs["trained"][recipe], home / f"{recipe}-trained"
 
-    assert (found["as_rounded"], found["learned"], found["kept"]) == (True, True, True)
-    assert found["facts"]["settings"] == seen[recipe]["facts"]["settings"]
+    assert (result["as_rounded"], result["learned"], result["kept"]) == (True, True, True)
+    assert result["facts"]["settings"] == outputs[recipe]["facts"]["settings"]
     assert formats.audit(trained, None) == formats.audit(home / recipe, None)
 
 
@@ -205,6 +205,6 @@ def _hardware(capability: str = "") -> Hardware:
 def test_what_cannot_be_made_is_said_beforehand(options: dict[str, Any], capability: str, reason: str | None) -> None:
     """By the hardware's capability and arithmetic, and by the model's shapes."""
     method = plugins.load(plugins.METHODS, "torchao")
-    said = method.unsupported(method.Options(**options), formats.source(DEMO), _hardware(capability))
+    refusal = method.unsupported(method.Options(**options), formats.source(DEMO), _hardware(capability))
 
-    assert (said is None) if reason is None else (reason in (said or ""))
+    assert (refusal is None) if reason is None else (reason in (refusal or ""))

@@ -30,26 +30,26 @@ def main(model: Path, out: Path, recipes: dict[str, dict[str, Any]]) -> dict[str
     ids = list(calibration.samples(model, "stdlib", 1, 128, seed=7).ids[0])
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa").eval()
     plain = _logits(base, ids)
-    found = {name: _recipe(model, out / name, o, ids, plain) for name, o in recipes.items()}
+    result = {name: _recipe(model, out / name, o, ids, plain) for name, o in recipes.items()}
     trained = {name: _trained(model, out / f"{name}-trained", name, ids) for name in _TRAINED}
-    return {**found, "narrow": _narrow(out / "intx4"), "trained": trained}
+    return {**result, "narrow": _narrow(out / "intx4"), "trained": trained}
 
 
 def _recipe(model: Path, out: Path, options: dict[str, Any], ids: list[int], plain: Any) -> dict[str, Any]:
     """The artifact's facts, and its logits in memory, in Transformers alone and in the engine."""
     out.mkdir(parents=True)
-    asked = torchao.Options(**options)
-    facts = torchao.apply(model, asked, out, "cpu")
-    made = _logits(torchao._quantized(model, asked, "cpu")[0].eval(), ids)
+    request = torchao.Options(**options)
+    facts = torchao.apply(model, request, out, "cpu")
+    output = _logits(torchao._quantized(model, request, "cpu")[0].eval(), ids)
     with hf.open(out, _ARTIFACT, hf.Options(threads=1), "cpu") as session:
         loaded = torch.tensor(next(iter(session.logits(ids))).logits)
         tokens = [step.tokens[0] for step in session.generate([ids[:40]], 4)]
         receipts, memory = session.receipts(), session.memory()
     return {
         "facts": facts,
-        "equal": torch.equal(loaded, made),
-        "plain": _plainly(out, ids, made),
-        "error": ((made - plain).pow(2).mean() / plain.var()).sqrt().item(),
+        "equal": torch.equal(loaded, output),
+        "plain": _plainly(out, ids, output),
+        "error": ((output - plain).pow(2).mean() / plain.var()).sqrt().item(),
         "tokens": tokens,
         "receipts": receipts,
         "memory": memory,
@@ -86,13 +86,13 @@ def _logits(model: Any, ids: list[int]) -> Any:
         return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
 
 
-def _plainly(folder: Path, ids: list[int], made: Any) -> str:
+def _plainly(folder: Path, ids: list[int], logits: Any) -> str:
     """Whether Transformers without the engine loads the same, or what it says."""
     try:
         model = _plain(folder)
     except RuntimeError:
         return "refused"
-    return "equal" if torch.equal(_logits(model, ids), made) else "different"
+    return "equal" if torch.equal(_logits(model, ids), logits) else "different"
 
 
 def _narrow(folder: Path) -> str:

@@ -65,11 +65,11 @@ def test_a_record_keeps_what_it_is_held_to(cache: Path) -> None:
     """The vendor's figures with their source, what was measured apart; nothing where there is neither."""
     assert cache.is_dir()
     assert ceilings.facts(CPU, None) == {}
-    found = ceilings.facts(L4, KNOWN)["ceiling"]
+    result = ceilings.facts(L4, KNOWN)["ceiling"]
 
-    assert found["vendor"]["bandwidth"] == {"0": 3e11}
-    assert found["vendor"]["source"] == "https://www.nvidia.com/en-us/data-center/l4/"
-    assert found["measured"]["bandwidth"] == KNOWN.bandwidth
+    assert result["vendor"]["bandwidth"] == {"0": 3e11}
+    assert result["vendor"]["source"] == "https://www.nvidia.com/en-us/data-center/l4/"
+    assert result["measured"]["bandwidth"] == KNOWN.bandwidth
     assert "300 GB/s" in next(ceilings.lines(L4))
 
 
@@ -83,7 +83,7 @@ def test_what_computes_nothing_is_held_to_no_ceiling(command: Command, tmp_path:
     """A load on the fake engine measures no device, and its records keep nothing of one that was measured."""
     suite, store = suite_file(tmp_path, rounds=1), Store(tmp_path / "results")
     done = command("bench", "run", suite, LLM_BENCH_PYTHON_HF=sys.executable, **{ceilings.OFF: "on"})
-    (record,) = [found for found in store.all() if found.cell.workload]
+    (record,) = [results for results in store.all() if results.cell.workload]
 
     assert done.returncode == 0, done.stderr
     assert "ceiling" not in done.stderr

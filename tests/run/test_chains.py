@@ -57,10 +57,10 @@ def _against(*steps: dict[str, Any], model: Path = DEMO) -> str:
 )
 def test_what_cannot_be_is_one_sentence(step: dict[str, Any], sentence: str) -> None:
     """A share, count or pattern that the model cannot have is refused by its numbers."""
-    said = _against(step)
+    reason = _against(step)
 
-    assert sentence in said
-    assert "\n" not in said
+    assert sentence in reason
+    assert "\n" not in reason
 
 
 def test_a_step_that_cannot_read_the_step_before_says_which(tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_a_student_deeper_than_its_teacher_is_refused(tmp_path: Path) -> None:
         ({}, ""),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**teacher, **changed}))
-        said = _against({"method": "distill", "teacher": str(tmp_path)})
-        assert sentence in said if sentence else said == ""
+        reason = _against({"method": "distill", "teacher": str(tmp_path)})
+        assert sentence in reason if sentence else reason == ""
 
 
 def test_later_steps_are_planned_by_the_shapes_that_are_left() -> None:

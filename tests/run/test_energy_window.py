@@ -48,6 +48,7 @@ def _short_idle_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(energy_window, "IDLE_S", _IDLE_S)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cache")
 def test_a_round_beside_a_counter_has_joules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Idle power before, seconds of the same shape after, joules per token; no other figure moves."""
@@ -72,8 +73,8 @@ def test_a_round_beside_a_counter_has_joules(tmp_path: Path, monkeypatch: pytest
     assert facts["watched_s"] < window["duration_s"]
     assert result.marks in ((), (sanity.BUSY,))
     _shown(result)
-    made = plan.plan(_suite(energy_window_s=0), fetch=False)
-    assert records.pending(made, store) == []  # the window is no part of what a record is
+    planned = plan.plan(_suite(energy_window_s=0), fetch=False)
+    assert records.pending(planned, store) == []  # the window is no part of what a record is
 
 
 def _shown(result: Result) -> None:

@@ -61,9 +61,9 @@ def _llama(folder: Path, layers: int, hidden: int, wide: int, vocab: int) -> Pat
 
 
 def _held(folder: Path, *steps: Step) -> Footprint:
-    found = memory_fit.footprint_of(steps, resolve.Resolved(folder, "here", "hf"))  # resolving reads every byte
-    assert found is not None
-    return found
+    footprint = memory_fit.footprint_of(steps, resolve.Resolved(folder, "here", "hf"))  # resolving reads every byte
+    assert footprint is not None
+    return footprint
 
 
 @pytest.mark.parametrize(
@@ -81,30 +81,30 @@ def _held(folder: Path, *steps: Step) -> Footprint:
 )
 def test_linear_weights_take_the_bits_their_method_writes(tmp_path: Path, step: Step, bits: float) -> None:
     """Scales included; embedding and head stay in the type that is computed in."""
-    held = _held(_llama(tmp_path / "m", 2, 1024, 4096, 32000), step)
+    footprint = _held(_llama(tmp_path / "m", 2, 1024, 4096, 32000), step)
     linear, rest = 2 * 1024 * 4096, 2 * 32000 * 1024
-    found = memory_fit.estimate(held, {"dtype": "bfloat16"}, None, _gpu(), "bfloat16")
+    estimate = memory_fit.estimate(footprint, {"dtype": "bfloat16"}, None, _gpu(), "bfloat16")
 
-    assert found.weights_bytes == int(linear * bits / 8 + rest * 2)
+    assert estimate.weights_bytes == int(linear * bits / 8 + rest * 2)
 
 
 def test_whole_weights_take_the_type_they_are_computed_in(tmp_path: Path) -> None:
     """A CPU computes in 32 bits what is stored in 16."""
-    held = _held(_llama(tmp_path / "m", 2, 1024, 4096, 32000))
+    footprint = _held(_llama(tmp_path / "m", 2, 1024, 4096, 32000))
     stored = 2 * (2 * 1024 * 4096 + 2 * 32000 * 1024)
 
-    assert memory_fit.estimate(held, {}, None, _cpu(1), "bfloat16").weights_bytes == stored
-    assert memory_fit.estimate(held, {}, None, _cpu(1), "float32").weights_bytes == 2 * stored
-    assert memory_fit.estimate(held, {}, None, _cpu(1), "").weights_bytes == stored
+    assert memory_fit.estimate(footprint, {}, None, _cpu(1), "bfloat16").weights_bytes == stored
+    assert memory_fit.estimate(footprint, {}, None, _cpu(1), "float32").weights_bytes == 2 * stored
+    assert memory_fit.estimate(footprint, {}, None, _cpu(1), "").weights_bytes == stored
 
 
 def test_the_cache_is_what_the_workload_fills(tmp_path: Path) -> None:
     """2 x layers x KV heads x head size x bytes x batch x tokens; of a server one request, of a task none."""
-    held = _held(_llama(tmp_path / "m", 4, 1024, 2048, 1000))
+    footprint = _held(_llama(tmp_path / "m", 4, 1024, 2048, 1000))
     each = 2 * 4 * 8 * (1024 // 32)
 
     def kv(load: Workload | None, **options: str) -> float:
-        return memory_fit.estimate(held, options, load, _gpu(), options.get("dtype", "bfloat16")).kv_bytes
+        return memory_fit.estimate(footprint, options, load, _gpu(), options.get("dtype", "bfloat16")).kv_bytes
 
     load = Offline(batch=3, prompt_tokens=100, new_tokens=20)
     assert kv(load) == each * 2 * 3 * 120
@@ -112,9 +112,9 @@ def test_the_cache_is_what_the_workload_fills(tmp_path: Path) -> None:
     assert kv(load, kv_dtype="q8_0") == int(each * 34 / 32 * 3 * 120)
     assert kv(Closed(concurrency=9, prompt_tokens=100, new_tokens=20)) == each * 2 * 120
     assert kv(None) == 0
-    assert held.parameters.architecture is not None
-    windowed = replace(held.parameters, architecture=replace(held.parameters.architecture, window=50))
-    held = replace(held, parameters=windowed)
+    assert footprint.parameters.architecture is not None
+    windowed = replace(footprint.parameters, architecture=replace(footprint.parameters.architecture, window=50))
+    footprint = replace(footprint, parameters=windowed)
     assert kv(load) == each * 2 * 3 * 50
 
 
@@ -125,36 +125,36 @@ def _cell(engine: str, load: Workload, **options: object) -> Cell:
 
 def test_what_cannot_fit_is_told_with_its_numbers(tmp_path: Path) -> None:
     """8 billion parameters in 16 bits fit an L4 with one sequence, and not with 64 of them."""
-    held = _held(_llama(tmp_path / "m", 32, 4096, 55000, 128256))
+    footprint = _held(_llama(tmp_path / "m", 32, 4096, 55000, 128256))
     one, many = (Offline(batch=n, prompt_tokens=2048, new_tokens=64) for n in (1, 64))
     dtype = {"dtype": "bfloat16"}
 
-    assert memory_fit.why_too_large(_cell("hf", one, **dtype), held, _gpu()) == ""
-    assert memory_fit.why_too_large(_cell("hf", many, **dtype), held, _gpu()) == (
+    assert memory_fit.why_too_large(_cell("hf", one, **dtype), footprint, _gpu()) == ""
+    assert memory_fit.why_too_large(_cell("hf", many, **dtype), footprint, _gpu()) == (
         "needs about 32.0 GiB (weights 15.4, KV cache 16.5, workspace 0.2), NVIDIA L4 has 22.5"
     )
-    half = memory_fit.why_too_large(_cell("vllm", one, **dtype, gpu_memory_utilization=0.5), held, _gpu())
+    half = memory_fit.why_too_large(_cell("vllm", one, **dtype, gpu_memory_utilization=0.5), footprint, _gpu())
     assert half.endswith("NVIDIA L4 has 22.5, of which the engine takes 50%")
 
 
 def test_a_cpu_refuses_only_weights_that_exceed_its_memory(tmp_path: Path) -> None:
     """The rest may be swapped, or run as slowly as it does."""
-    held = _held(_llama(tmp_path / "m", 32, 4096, 55000, 128256))
+    footprint = _held(_llama(tmp_path / "m", 32, 4096, 55000, 128256))
     load = Offline(batch=64, prompt_tokens=2048, new_tokens=64)
     cell = _cell("hf", load, dtype="float32")
 
-    assert memory_fit.why_too_large(cell, held, _cpu(40 * _GIB)) == ""
-    assert "this machine has 24.0 of memory" in memory_fit.why_too_large(cell, held, _cpu(24 * _GIB))
+    assert memory_fit.why_too_large(cell, footprint, _cpu(40 * _GIB)) == ""
+    assert "this machine has 24.0 of memory" in memory_fit.why_too_large(cell, footprint, _cpu(24 * _GIB))
 
 
 def test_weights_that_may_lie_elsewhere_refuse_nothing(tmp_path: Path) -> None:
     """Layers in the host's memory, a server of one's own, the fake."""
-    held = _held(_llama(tmp_path / "m", 32, 4096, 55000, 128256), _step("gguf", type="q8_0"))
+    footprint = _held(_llama(tmp_path / "m", 32, 4096, 55000, 128256), _step("gguf", type="q8_0"))
     load, small = Offline(), _gpu(replace(L4, memory_bytes=4 * _GIB))
 
-    assert "weights 7.7" in memory_fit.why_too_large(_cell("llamacpp", load), held, small)
-    assert memory_fit.why_too_large(_cell("llamacpp", load, n_gpu_layers=8), held, small) == ""
-    assert memory_fit.why_too_large(_cell("fake", load), held, small) == ""
+    assert "weights 7.7" in memory_fit.why_too_large(_cell("llamacpp", load), footprint, small)
+    assert memory_fit.why_too_large(_cell("llamacpp", load, n_gpu_layers=8), footprint, small) == ""
+    assert memory_fit.why_too_large(_cell("fake", load), footprint, small) == ""
 
 
 def test_every_estimate_is_below_what_the_demo_model_really_holds() -> None:
@@ -162,9 +162,9 @@ def test_every_estimate_is_below_what_the_demo_model_really_holds() -> None:
     whole = _held(DEMO)
     most = memory_fit.estimate(whole, {}, None, _cpu(1), "float32").weights_bytes
     for method in plugins.names(plugins.METHODS):
-        held = memory_fit.footprint_of((_step(method),), resolve.resolve(Model(str(DEMO)), fetch=False))
-        if held is not None:
-            assert 0 < memory_fit.estimate(held, {}, None, _cpu(1), "float32").weights_bytes <= most, method
+        footprint = memory_fit.footprint_of((_step(method),), resolve.resolve(Model(str(DEMO)), fetch=False))
+        if footprint is not None:
+            assert 0 < memory_fit.estimate(footprint, {}, None, _cpu(1), "float32").weights_bytes <= most, method
     stored = formats.audit(DEMO, None)
     assert whole.parameters.linear + whole.parameters.rest == stored.parameters
     assert whole.parameters.stored_bytes == stored.weight_bytes
@@ -182,10 +182,10 @@ def test_a_cut_model_is_smaller_and_has_less_to_keep() -> None:
 def test_a_gguf_file_is_what_it_holds(tmp_path: Path) -> None:
     """No more than its tensors: the embedding beside a head of its own stays in the host's memory."""
     file = write(tmp_path / "m.gguf")
-    held = memory_fit.footprint_of((), resolve.resolve(Model(str(file)), fetch=False))
-    assert held is not None
-    assert held.bits is None
-    assert 0 < memory_fit.estimate(held, {}, None, _cpu(1), "").weights_bytes <= file.stat().st_size
+    footprint = memory_fit.footprint_of((), resolve.resolve(Model(str(file)), fetch=False))
+    assert footprint is not None
+    assert footprint.bits is None
+    assert 0 < memory_fit.estimate(footprint, {}, None, _cpu(1), "").weights_bytes <= file.stat().st_size
 
 
 def test_what_is_not_known_refuses_nothing() -> None:
@@ -197,7 +197,7 @@ def test_what_is_not_known_refuses_nothing() -> None:
 
 def test_an_estimate_costs_little() -> None:
     """5,000 cells on an engine that holds weights: below 0.3 s of CPU."""
-    held, cell = _held(DEMO), _cell("hf", Offline(), dtype="float32")
+    footprint, cell = _held(DEMO), _cell("hf", Offline(), dtype="float32")
     began = time.process_time()
-    assert not any(memory_fit.why_too_large(cell, held, _gpu()) for _ in range(5000))
+    assert not any(memory_fit.why_too_large(cell, footprint, _gpu()) for _ in range(5000))
     assert time.process_time() - began < 0.3

@@ -106,11 +106,11 @@ def test_a_load_that_cannot_be_is_refused(change: dict[str, Any], words: str) ->
 def test_a_running_server_can_be_loaded(command: Command, endpoint: str) -> None:
     """`bench load URL`: figures in the terminal, and all of it as JSON."""
     words = [endpoint, "--model", "fake", "--requests", "20", "--prompt-tokens", "8", "--new-tokens", "8"]
-    said = command("bench", "load", *words, "--concurrency", "4")
+    outcome = command("bench", "load", *words, "--concurrency", "4")
     data = json.loads(command("bench", "load", *words, "--rate", "50", "--json").stdout)
 
-    assert said.returncode == 0, said.stderr
-    assert "output_tok_per_s" in said.stdout
+    assert outcome.returncode == 0, outcome.stderr
+    assert "output_tok_per_s" in outcome.stdout
     assert data["metrics"]["ttft_s"] == pytest.approx(0.02, abs=0.02)
     assert data["facts"]["failures"] == {}
 

@@ -56,9 +56,9 @@ def test_tasks_have_rounds_of_their_own() -> None:
 )
 def test_what_a_recipe_cannot_do_is_known_beforehand(steps: list[object], reason: str) -> None:
     """A group that does not fit the layers, or a step that cannot read what the one before writes."""
-    made = plan.plan(_suite(recipes=[{"name": "x", "steps": steps}]), fetch=False)
+    planned = plan.plan(_suite(recipes=[{"name": "x", "steps": steps}]), fetch=False)
 
-    assert reason in made.items[0].reason
+    assert reason in planned.items[0].reason
 
 
 @pytest.mark.usefixtures("cache")
@@ -86,10 +86,10 @@ def test_five_thousand_cells_are_planned_in_three_seconds(tmp_path: Path) -> Non
     recipes = [{"name": f"r{n}", "steps": each} for n, each in enumerate(steps)]
     suite = _suite(recipes=recipes, workloads=[{"batch": n} for n in range(1, 101)])
     began = time.process_time()
-    made = plan.plan(suite, fetch=False)
-    todo = records.pending(made, Store(tmp_path))
+    planned = plan.plan(suite, fetch=False)
+    todo = records.pending(planned, Store(tmp_path))
 
-    assert (len(made.cells), len(todo)) == (5000, 15000)
+    assert (len(planned.cells), len(todo)) == (5000, 15000)
     assert time.process_time() - began < 3
 
 
@@ -100,41 +100,41 @@ def test_an_engine_is_paired_with_what_it_loads(tmp_path: Path) -> None:
     work = [{"batch": 1, "prompt_tokens": 8, "new_tokens": 8}]
     recipes = ["as-is", {"name": "again", "steps": []}]
     suite = _suite(model=model, recipes=recipes, engines=["hf", "fake"], workloads=work)
-    made = plan.plan(suite, fetch=False)
+    planned = plan.plan(suite, fetch=False)
 
-    assert [c.title for c in made.cells] == [f"m.gguf/{r}/fake/offline-b1-p8-n8" for r in ("as-is", "again")]
-    assert not [i.reason for i in made.items if i.reason]
-    lines = list(plans.lines(made.items, made.items, made.unpaired))
+    assert [c.title for c in planned.cells] == [f"m.gguf/{r}/fake/offline-b1-p8-n8" for r in ("as-is", "again")]
+    assert not [i.reason for i in planned.items if i.reason]
+    lines = list(plans.lines(planned.items, planned.items, planned.unpaired))
     assert lines[2:] == [
         "not paired: hf does not load gguf (as-is, again)",
         "2 cells, 6 rounds: 6 to run, 0 cells unsupported",
     ]
-    assert plan.plan(suite, fetch=False, only="again").unpaired == made.unpaired[1:]
+    assert plan.plan(suite, fetch=False, only="again").unpaired == planned.unpaired[1:]
     assert plan.plan(suite, fetch=False, engine="fake").unpaired == ()
 
 
 @pytest.mark.usefixtures("cache")
 def test_a_format_no_engine_loads_is_a_cell_with_its_reason(tmp_path: Path) -> None:
     """Left out is only what another engine of the suite does."""
-    made = plan.plan(_suite(model=str(write(tmp_path / "m.gguf")), engines=["hf"]), fetch=False)
+    planned = plan.plan(_suite(model=str(write(tmp_path / "m.gguf")), engines=["hf"]), fetch=False)
 
-    assert {i.reason for i in made.items} == {"engine hf does not load gguf"}
-    assert made.unpaired == ()
+    assert {i.reason for i in planned.items} == {"engine hf does not load gguf"}
+    assert planned.unpaired == ()
 
 
 @pytest.mark.usefixtures("cache")
 def test_a_recipe_that_cannot_be_made_is_paired_by_what_it_would_be(tmp_path: Path) -> None:
     """GPTQ does not read GGUF; the reason is told for the engines that load GPTQ."""
     suite = _suite(model=str(write(tmp_path / "m.gguf")), recipes=["gptq-w4g128"], engines=["hf", "fake"])
-    made = plan.plan(suite, fetch=False)
+    planned = plan.plan(suite, fetch=False)
 
-    assert {i.cell.engine.name for i in made.items} == {"hf", "fake"}
-    assert {i.reason for i in made.items} == {"gptq reads hf, and is given gguf: start from weights in that form"}
+    assert {i.cell.engine.name for i in planned.items} == {"hf", "fake"}
+    assert {i.reason for i in planned.items} == {"gptq reads hf, and is given gguf: start from weights in that form"}
 
 
 @pytest.mark.usefixtures("cache")
 def test_the_context_of_a_gguf_file_is_known(tmp_path: Path) -> None:
     """Its metadata bounds prompt and answer."""
-    made = plan.plan(_suite(model=str(write(tmp_path / "m.gguf"))), fetch=False)
+    planned = plan.plan(_suite(model=str(write(tmp_path / "m.gguf"))), fetch=False)
 
-    assert {i.reason for i in made.items} == {"128 + 64 tokens exceed the model's context of 128"}
+    assert {i.reason for i in planned.items} == {"128 + 64 tokens exceed the model's context of 128"}

@@ -110,11 +110,11 @@ def test_kill_9_loses_only_the_cell_in_flight(command: Command, cache: Path, tmp
     running = _started(suite, tmp_path, cache)
     running.send_signal(signal.SIGKILL)
     running.communicate()
-    kept = len(list(tmp_path.rglob("serving/**/r*.json")))
+    completed = len(list(tmp_path.rglob("serving/**/r*.json")))
 
-    assert 1 <= kept < 4
+    assert 1 <= completed < 4
     done = command("bench", "run", suite)
-    assert f"{4 - kept} ok; {kept} recorded before" in done.stderr
+    assert f"{4 - completed} ok; {completed} recorded before" in done.stderr
     assert list(tmp_path.rglob("*.part")) == []
     assert list((cache / "scratch").iterdir()) == []
 
@@ -127,11 +127,11 @@ def test_a_stopped_run_says_how_to_go_on(cache: Path, tmp_path: Path, number: si
     suite = suite_file(tmp_path, "[{name: fake, load_s: 1.0}]", rounds=4)
     running = _started(suite, tmp_path, cache)
     running.send_signal(number)
-    _, said = running.communicate(timeout=20)
+    _, output = running.communicate(timeout=20)
 
     assert running.returncode == 130
-    assert "stopped; what is finished is kept" in said
-    assert "Traceback" not in said
+    assert "stopped; what is finished is kept" in output
+    assert "Traceback" not in output
     assert list((cache / "scratch").iterdir()) == []
 
 

@@ -27,6 +27,7 @@ def _written(cache: Path) -> dict[str, int]:
     return {f.parent.name: f.stat().st_mtime_ns for f in cache.glob("references/*/reference.json")}
 
 
+@pytest.mark.slow
 def test_one_reference_serves_every_recipe_and_engine(cache: Path, tmp_path: Path) -> None:
     """It is made once; what equals the baseline is as far from it as keeping it cost."""
     store = Store(tmp_path / "results")
@@ -57,19 +58,20 @@ def _harm(folder: Path, how: str) -> None:
         folder.rename(folder.with_suffix(".part"))
 
 
+@pytest.mark.slow
 def test_a_damaged_reference_is_made_again(cache: Path, tmp_path: Path) -> None:
     """A file cut short or missing, an unreadable description, or a half-built folder is no reference."""
-    made = plan.plan(_suite(recipes=["fp32"]), fetch=False)
-    (result,) = fake_runs.run(made.suite, Store(tmp_path / "results"))
+    planned = plan.plan(_suite(recipes=["fp32"]), fetch=False)
+    (result,) = fake_runs.run(planned.suite, Store(tmp_path / "results"))
     (folder,) = (cache / "references").glob("*/")
     whole = (folder / "logprobs.npy").read_bytes()
-    item = made.items[0]
-    artifact = artifacts.make(item.artifact.steps, made.resolved, item.artifact.hardware, print)
+    item = planned.items[0]
+    artifact = artifacts.make(item.artifact.steps, planned.resolved, item.artifact.hardware, print)
     for how in ("cut", "gone", "about", "part"):
         _harm(folder, how)
         assert not folders.find("references", folder.name, "reference.json")
         assert isinstance(item.task_input, Reference)
-        assert task_inputs.reference_folder(item.task_input, artifact, made.suite, print) == folder
+        assert task_inputs.reference_folder(item.task_input, artifact, planned.suite, print) == folder
         assert (folder / "logprobs.npy").read_bytes() == whole
         assert not list((cache / "references").glob("*.part"))
     assert result.status == "ok"
@@ -125,14 +127,14 @@ def test_a_baseline_that_fails_fails_the_cells_that_need_it(cache: Path, tmp_pat
     """The reason is in each record, the engine that would do is not blamed, other tasks run."""
     engines = [{"name": "fake", "label": "dies", "fail": "exception"}, {"name": "fake", "label": "lives"}]
     tasks = [_TASK, {"task": "perplexity", "context": 64, "tokens": 300}]
-    found = {
+    results = {
         (r.cell.engine.label, r.cell.measurement.partition("-")[0]): r
         for r in fake_runs.run(_suite(recipes=["fp32"], engines=engines, tasks=tasks), Store(tmp_path / "results"))
     }
 
-    assert found["lives", "perplexity"].status == "ok"
-    assert found["lives", "divergence"].status == "failed"
-    assert found["lives", "divergence"].reason == (
+    assert results["lives", "perplexity"].status == "ok"
+    assert results["lives", "divergence"].status == "failed"
+    assert results["lives", "divergence"].reason == (
         "its reference (fp32 on dies) could not be made: RuntimeError: the fake engine was asked to raise"
     )
     assert [f.name for f in (cache / "references").iterdir() if f.suffix != ".lock"] == []
@@ -141,21 +143,21 @@ def test_a_baseline_that_fails_fails_the_cells_that_need_it(cache: Path, tmp_pat
 @pytest.mark.usefixtures("cache")
 def test_a_baseline_no_engine_can_score_is_unsupported() -> None:
     """Known beforehand, with the baseline's own reason."""
-    made = plan.plan(_suite(recipes=[_IMPOSSIBLE, "fp32"]), fetch=False)
-    reason = next(i.reason for i in made.items if i.cell.recipe.name == "fp32")
+    planned = plan.plan(_suite(recipes=[_IMPOSSIBLE, "fp32"]), fetch=False)
+    reason = next(i.reason for i in planned.items if i.cell.recipe.name == "fp32")
 
     assert reason.startswith("no engine of the suite can score the baseline (baseline): group_size 512")
 
 
 def test_only_one_recipe_still_has_its_baseline(cache: Path, tmp_path: Path) -> None:
     """With --only on another recipe, the baseline's artifact is made for the reference, and not scored."""
-    made = plan.plan(_suite(), fetch=False, only="fp16")
+    planned = plan.plan(_suite(), fetch=False, only="fp16")
     with Progress() as progress:
-        runner.run(made, Store(tmp_path / "results"), progress)
+        runner.run(planned, Store(tmp_path / "results"), progress)
     (about,) = [json.loads(f.read_text()) for f in cache.glob("references/*/reference.json")]
 
     assert about["recipe"] == "fp32"
-    assert [r.status for r in records.current(made, Store(tmp_path / "results"))] == ["ok"]
+    assert [r.status for r in records.current(planned, Store(tmp_path / "results"))] == ["ok"]
 
 
 @pytest.mark.engine
@@ -173,13 +175,13 @@ def test_real_engines_divergence_is_above_the_floor_only_when_quantized(
     done = command("bench", "run", str(suite), LLM_BENCH_PYTHON_HF=str(hf_python))
 
     assert done.returncode == 0, done.stderr
-    found = {
+    metrics = {
         data["cell"]["recipe"]["name"]: data["metrics"]
         for f in (tmp_path / "results").rglob("quality/**/r0.json")
         for data in [json.loads(f.read_text())]
     }
-    assert found["fp32"]["kl_mean"] <= 10 * found["fp32"]["kl_floor"] < 1e-7
-    assert found["fp32"]["top1_agreement_fraction"] == 1.0
-    assert found["nf4"]["kl_mean"] > 1e4 * found["fp32"]["kl_mean"]
-    assert found["nf4"]["top1_agreement_fraction"] < 0.99
-    assert found["nf4"]["kl_mean_low"] < found["nf4"]["kl_mean"] < found["nf4"]["kl_mean_high"]
+    assert metrics["fp32"]["kl_mean"] <= 10 * metrics["fp32"]["kl_floor"] < 1e-7
+    assert metrics["fp32"]["top1_agreement_fraction"] == 1.0
+    assert metrics["nf4"]["kl_mean"] > 1e4 * metrics["fp32"]["kl_mean"]
+    assert metrics["nf4"]["top1_agreement_fraction"] < 0.99
+    assert metrics["nf4"]["kl_mean_low"] < metrics["nf4"]["kl_mean"] < metrics["nf4"]["kl_mean_high"]

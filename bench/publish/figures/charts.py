@@ -155,15 +155,8 @@ def _ecdfs(distributions: Sequence[Distribution]) -> Iterator[tuple[str, Spec]]:
         loads = list(dict.fromkeys(row["load"] for row in rows))
         partial = "" if all(d.traced for d in drawn) else "; some from percentiles alone"
         subtitle = f"{_subtitle(drawn[0])}. A panel for each load; medians over the rounds{partial}"
-        spec = {
-            "$schema": specs.SCHEMA,
-            "data": {"values": rows},
-            "columns": 2,
-            "spec": panel,
-            "title": {"text": f"Distribution of {column.header}", "subtitle": subtitle},
-            "facet": {"field": "load", "title": None, "type": "nominal", "sort": loads},
-            "resolve": {"axis": {"x": "independent"}},
-        }
+        title = f"Distribution of {column.header}"
+        spec = specs.template("spread", title=title, subtitle=subtitle, rows=rows, loads=loads, panel=panel)
         yield f"spread-{column.key.removesuffix('_s')}", spec
 
 
@@ -209,28 +202,14 @@ def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
     drawn = [p for p in measured if p.choice in choices[:_MAX_ROOFLINE_ROWS]]
     cut = f". The {_MAX_ROOFLINE_ROWS} nearest to it of {len(choices)}" if len(choices) > _MAX_ROOFLINE_ROWS else ""
     loads = [p.workload for p in drawn]
-    encoding = {
-        "x": {"field": "value", "type": "quantitative", "title": MBU.heading(), "scale": {"domain": [0, 100]}},
-        "y": {
-            "field": "choice",
-            "type": "nominal",
-            "title": None,
-            "sort": {"field": "value", "op": "max", "order": "descending"},
-            "axis": {"grid": True, "labelLimit": 260},
-        },
-        "color": specs.nominal("load", "load", specs.line_colours(loads)),
-        "shape": specs.nominal("load", "load", specs.shapes(loads)),
-    }
-    title = {
-        "text": "Decoding against the memory's bandwidth",
-        "subtitle": f"{_subtitle(drawn[0])}. 100 %: a step's bytes at the ceiling{cut}",
-    }
-    rows = [{"choice": p.choice, "load": p.workload, "value": p.metrics[MBU.key] * MBU.scale} for p in drawn]
-    spec = {
-        "$schema": specs.SCHEMA,
-        "data": {"values": rows},
-        "width": 400,
-        "height": {"step": 26},
-        "mark": {"type": "point", "filled": True, "size": 95, "opacity": 1},
-    }
-    yield "roofline", {**spec, "encoding": encoding, "title": title}
+    yield (
+        "roofline",
+        specs.template(
+            "roofline",
+            title=MBU.heading(),
+            subtitle=f"{_subtitle(drawn[0])}. 100 %: a step's bytes at the ceiling{cut}",
+            colours=specs.scale(specs.line_colours(loads)),
+            shapes=specs.scale(specs.shapes(loads)),
+            rows=[{"choice": p.choice, "load": p.workload, "value": p.metrics[MBU.key] * MBU.scale} for p in drawn],
+        ),
+    )

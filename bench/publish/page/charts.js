@@ -1,4 +1,4 @@
-// Charts: the specifications of bench/publish/figures/specs.py, filled with the data that the filters leave.
+// Charts: the specifications of bench/publish/figures/templates, filled with the data that the filters leave.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const views = new Map();

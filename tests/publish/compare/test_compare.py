@@ -75,15 +75,15 @@ P = 1 - X * (3 - X**2) / 2
 
 def test_the_ratio_of_geometric_means_and_its_p() -> None:
     """2 beside 16: eight times as slow, p as worked out above; the better side of a TPOT is down."""
-    found = metric(compared(rounds("a", FIRST), rounds("b", SECOND)), "tpot_s")
+    comparison = metric(compared(rounds("a", FIRST), rounds("b", SECOND)), "tpot_s")
 
-    assert [found.baseline, found.candidate] == pytest.approx([2.0, 16.0])
-    assert found.ratio.value == pytest.approx(8.0)
-    assert found.ratio.p == pytest.approx(P, rel=1e-9)
+    assert [comparison.baseline, comparison.candidate] == pytest.approx([2.0, 16.0])
+    assert comparison.ratio.value == pytest.approx(8.0)
+    assert comparison.ratio.p == pytest.approx(P, rel=1e-9)
     assert 0.02 < P < 0.025
-    assert found.ratio.low is not None
-    assert found.ratio.low > 1
-    assert found.verdict == WORSE
+    assert comparison.ratio.low is not None
+    assert comparison.ratio.low > 1
+    assert comparison.verdict == WORSE
     back = compared(rounds("a", SECOND, key="output_tok_per_s"), rounds("b", FIRST, key="output_tok_per_s"))
     assert metric(back, "output_tok_per_s").verdict == WORSE
     assert metric(compared(rounds("a", SECOND), rounds("b", FIRST)), "tpot_s").verdict == BETTER
@@ -97,11 +97,11 @@ def test_p_is_adjusted_over_the_cells_of_one_figure(cells: int, verdict: str) ->
         + [replace(r, metrics={"ttft_s": r.metrics["tpot_s"]}) for r in rounds(name, values, LONG)]
         for name, values in (("a", FIRST), ("b", SECOND))
     )
-    found = compared(mine, theirs)
+    comparison = compared(mine, theirs)
 
-    assert [f.verdict for f in found.metrics if f.column.key == "tpot_s"] == [verdict] * cells
-    assert metric(found, "ttft_s").p_holm == pytest.approx(P)
-    total = next(total for total in found.totals if total.column.key == "tpot_s")
+    assert [f.verdict for f in comparison.metrics if f.column.key == "tpot_s"] == [verdict] * cells
+    assert metric(comparison, "ttft_s").p_holm == pytest.approx(P)
+    total = next(total for total in comparison.totals if total.column.key == "tpot_s")
     assert total.ratio == pytest.approx(8.0)
     assert (total.cells, total.verdicts) == (cells, {verdict: cells})
 
@@ -113,10 +113,10 @@ def test_what_rounds_cannot_tell_is_not_tested() -> None:
     same = compared(rounds("a", [3.0, 3.0]), rounds("b", [3.0, 3.0]))
     zero = compared(rounds("a", [0.0], key="failed_requests"), rounds("b", [0.0], key="failed_requests"))
 
-    for found, verdict, text in ((single, UNTESTED, "n=1"), (flat, UNTESTED, "equal"), (same, SAME, "equal")):
-        one = metric(found, "tpot_s")
+    for result, verdict, text in ((single, UNTESTED, "n=1"), (flat, UNTESTED, "equal"), (same, SAME, "equal")):
+        one = metric(result, "tpot_s")
         assert (one.verdict, one.p_holm, one.ratio.low) == (verdict, None, None)
-        assert text in page(found, 120)
+        assert text in page(result, 120)
     assert [f for f in zero.metrics if f.cell.kind == "load"] == []
 
 
@@ -127,8 +127,8 @@ def test_records_against_themselves_are_called_different_one_time_in_twenty() ->
     loads = [Offline(name=str(i)) for i in range(10)]
     for trial in range(1000):
         mine, theirs = random.lognormal(1.0, 0.03, (2, 3)).tolist()
-        found = compared(rounds("a", mine), rounds("b", theirs))
-        alarms += metric(found, "tpot_s").verdict != NO_DIFFERENCE
+        comparison = compared(rounds("a", mine), rounds("b", theirs))
+        alarms += metric(comparison, "tpot_s").verdict != NO_DIFFERENCE
         if trial < 200:
             many = [
                 [r for load in loads for r in rounds(name, random.lognormal(1.0, 0.03, 3).tolist(), load)]
@@ -150,37 +150,37 @@ def test_joules_that_do_not_hold_are_no_figure() -> None:
         return [replace(r, metrics={key: j, "energy_valid": v}) for r, j, v in both]
 
     mine, theirs = measured("a", [1, 9, 4], [1, 0, 1]), measured("b", [4, 16, 99], [1, 1, 0])
-    found = metric(compared(mine, theirs), key)
-    assert found.rounds == (2, 2)
-    assert [found.baseline, found.candidate] == pytest.approx([2.0, 8.0])
+    comparison = metric(compared(mine, theirs), key)
+    assert comparison.rounds == (2, 2)
+    assert [comparison.baseline, comparison.candidate] == pytest.approx([2.0, 8.0])
     none = compared(mine, measured("b", [4, 16], [0, 0]))
     assert key not in {f.column.key for f in none.metrics}
 
 
 def test_tasks_are_paired_by_their_items() -> None:
     """Ten items lost of a thousand, none won: McNemar's 2 / 2^10; the change is -1 point."""
-    found = compared([_answered("a", _answers(600))], [_answered("b", _answers(600, 10))])
-    one = metric(found, "accuracy_fraction")
+    comparison = compared([_answered("a", _answers(600))], [_answered("b", _answers(600, 10))])
+    one = metric(comparison, "accuracy_fraction")
 
     assert one.ratio.p == pytest.approx(2 / 2**10)
     assert one.ratio.value == pytest.approx(590 / 600)
     assert one.difference is not None
     assert one.difference.change == pytest.approx(-0.01)
     assert (one.verdict, one.ratio.rule) == (WORSE, "McNemar")
-    assert "points)" in page(found, 120)
-    apart = [_answered("a", _answers(600)), _answered("b", _answers(600), texts_sha256="u")]
-    assert metric(compared(apart[:1], apart[1:]), "accuracy_fraction").verdict == UNTESTED
+    assert "points)" in page(comparison, 120)
+    separate = [_answered("a", _answers(600)), _answered("b", _answers(600), texts_sha256="u")]
+    assert metric(compared(separate[:1], separate[1:]), "accuracy_fraction").verdict == UNTESTED
 
 
 def test_perplexity_and_divergence_are_paired_by_windows() -> None:
     """E to the power of the mean change per token; equal windows are the same; KL needs windows too."""
-    found = metric(compared([scored("a", [1000.0, 1010.0])], [scored("b", [1002.0, 1011.0])]), "perplexity")
+    comparison = metric(compared([scored("a", [1000.0, 1010.0])], [scored("b", [1002.0, 1011.0])]), "perplexity")
     kl = compared([diverged("a", 0.1, 0.9)], [diverged("b", 0.2, 0.8)])
 
-    assert found.ratio.value == pytest.approx(math.exp(3 / 1022))
+    assert comparison.ratio.value == pytest.approx(math.exp(3 / 1022))
     # Changes of 2 and 1 in 511 tokens each, 0.5 off their mean: the error is sqrt(2 * 0.5) / 1022, z = 3.
-    assert found.ratio.p == pytest.approx(math.erfc(3 / math.sqrt(2)), rel=1e-6)
-    assert found.verdict == WORSE
+    assert comparison.ratio.p == pytest.approx(math.erfc(3 / math.sqrt(2)), rel=1e-6)
+    assert comparison.verdict == WORSE
     equal = metric(compared([scored("a", [9.0, 8.0])], [scored("b", [9.0, 8.0])]), "perplexity")
     assert (equal.verdict, equal.ratio.value) == (SAME, 1.0)
     assert metric(kl, "kl_mean").ratio.value == pytest.approx(2.0)
@@ -191,23 +191,23 @@ def test_artifacts_are_compared_once_and_exactly() -> None:
     """16 and 4.25 bits: better, without a p; a second suite with the same two artifacts adds no line."""
     mine, theirs = rounds("baseline", FIRST), rounds("gptq-4", SECOND)
     twice = [[*its, *(replace(r, suite="more") for r in its)] for its in (mine, theirs)]
-    found = metric(compared(twice[0], twice[1]), "bits_per_weight")
+    comparison = metric(compared(twice[0], twice[1]), "bits_per_weight")
 
-    assert (found.ratio.value, found.verdict, found.p_holm) == (4.25 / 16, BETTER, None)
+    assert (comparison.ratio.value, comparison.verdict, comparison.p_holm) == (4.25 / 16, BETTER, None)
 
 
 def test_cells_of_one_selection_alone_are_listed() -> None:
     """A cell that B never ran, one that failed there with its reason, and figures of both that stay."""
     failed = replace(bad("b", "failed", "out of\x1b[2J memory"), cell=cell("b", what=LOADS[1]))
     a = [*rounds("a", FIRST), *rounds("a", FIRST, LOADS[1]), *rounds("a", FIRST, LOADS[2])]
-    found = compared(a, [*rounds("b", SECOND), failed])
-    text = page(found, 120)
+    comparison = compared(a, [*rounds("b", SECOND), failed])
+    text = page(comparison, 120)
 
     assert "only A has 1 cell: demo/demo/hf/three" in text
     assert "A ran 1 cell that B could not: failed: out of?[2J memory (1 cell)" in text
     assert "1 cells" not in text
     assert "\x1b" not in text
-    assert [p["what"] for p in json.loads(as_json(found))["only_a"]] == ["two", "three"]
+    assert [p["what"] for p in json.loads(as_json(comparison))["only_a"]] == ["two", "three"]
 
 
 def test_what_else_differs_is_said_below() -> None:
@@ -226,8 +226,13 @@ def test_what_else_differs_is_said_below() -> None:
     ]
     text = page(compared(mine, theirs), 120)
 
-    told = ("driver: 550.1 / 560.2", "vllm: 0.9 / 0.10", "load repeats: 5 / 9", "instruction sets: \N{EN DASH} / avx2")
-    for line in (*told, "mean SM clock, MHz: 1500 to 1500 / 1530 to 1530"):
+    stated = (
+        "driver: 550.1 / 560.2",
+        "vllm: 0.9 / 0.10",
+        "load repeats: 5 / 9",
+        "instruction sets: \N{EN DASH} / avx2",
+    )
+    for line in (*stated, "mean SM clock, MHz: 1500 to 1500 / 1530 to 1530"):
         assert f"{line} (1 of 1 cells)" in text
     assert "What else is not the same" not in page(compared(rounds("a", FIRST), rounds("b", SECOND)), 120)
 
@@ -266,7 +271,7 @@ def test_globs_leave_cells_out(tmp_path: Path) -> None:
     root = stored(tmp_path, records)
 
     def kept(filters: Filter) -> list[int]:
-        return [len(found.records) for found in selections("nf4", "gguf", root, filters)]
+        return [len(selected.records) for selected in selections("nf4", "gguf", root, filters)]
 
     assert kept(Filter()) == [6, 3]
     assert kept(Filter(only="on*")) == [3, 3]
@@ -281,9 +286,9 @@ def test_engines_that_load_other_recipes_are_compared_as_pairs() -> None:
     with pytest.raises(UserError, match=r"of a are baseline; those of b gguf; compare .* baseline@a gguf@b"):
         require_common_cells(compared(a, b, "engine"))
 
-    found = compared(a, b, "recipe@engine")
-    require_common_cells(found)
-    assert metric(found, "tpot_s").ratio.value == pytest.approx(8.0)
+    comparison = compared(a, b, "recipe@engine")
+    require_common_cells(comparison)
+    assert metric(comparison, "tpot_s").ratio.value == pytest.approx(8.0)
 
 
 def test_models_of_other_suites_are_compared() -> None:
@@ -393,7 +398,7 @@ def test_unquantized_divergences_have_no_ratio() -> None:
         )
         for name, kl, more in (("a", 1.6e-9, 1.0), ("b", 0.02, 1.1))
     ]
-    found = metric(compared(both[:1], both[1:]), "kl_mean")
+    comparison = metric(compared(both[:1], both[1:]), "kl_mean")
 
-    assert (found.ratio.value, found.verdict) == (None, WORSE)
+    assert (comparison.ratio.value, comparison.verdict) == (None, WORSE)
     assert "nats)" in page(compared(both[:1], both[1:]), 120)

@@ -39,8 +39,8 @@ def made(recipe: str) -> Artifact:
 
 
 def stored(bits: int) -> Artifact:
-    found = made("baseline")
-    return replace(found, audit=replace(found.audit, bits_per_weight=float(bits)))
+    result = made("baseline")
+    return replace(result, audit=replace(result.audit, bits_per_weight=float(bits)))
 
 
 def served(recipe: str, ttft_s: float, round_: int = 0, engine: str = "hf", what: Workload = LOAD) -> Result:
@@ -94,8 +94,8 @@ RECORDS = [
 
 def test_numbers_as_people_read_them() -> None:
     """Significant digits without exponents, whole numbers whole; a wrecked model's perplexity fits."""
-    shown = [number(v, 3) for v in (0.0123456, 1.2345, 12.345, 1234.5, 0.0, 3.2e9, math.inf)]
-    assert shown == ["0.0123", "1.23", "12.3", "1234", "0", "3.20e+09", "not finite"]
+    printed = [number(v, 3) for v in (0.0123456, 1.2345, 12.345, 1234.5, 0.0, 3.2e9, math.inf)]
+    assert printed == ["0.0123", "1.23", "12.3", "1234", "0", "3.20e+09", "not finite"]
     assert format_figure(SERVING[0], spread([0.0123, 0.0121, 0.0129])) == f"12.3 (12.1{DASH}12.9)"
     assert format_figure(SERVING[0], spread([0.01230, 0.01231])) == "12.3"
     assert format_percent(0.0123, 0.009, 0.0155) == "+1.23 ± 0.33"
@@ -105,9 +105,9 @@ def test_numbers_as_people_read_them() -> None:
 def test_a_figure_is_the_median_over_rounds_with_its_range() -> None:
     """Rounds of one cell become one entry; nothing is pooled across recipes."""
     rows = {row.recipe: row for row in build(RECORDS).rows}
-    found = rows["gptq-4"].workloads["short"]
-    assert (found.rounds, found.figures["ttft_s"].median) == (3, 0.0123)
-    assert found.marks == ()
+    result = rows["gptq-4"].workloads["short"]
+    assert (result.rounds, result.figures["ttft_s"].median) == (3, 0.0123)
+    assert result.marks == ()
     assert f"12.3 (12.1{DASH}12.9)" in render(build(RECORDS), "md")
 
 
@@ -116,9 +116,9 @@ def test_the_baseline_comes_first_and_changes_are_against_it() -> None:
     table = build(RECORDS)
     assert table.rows[0].recipe == "baseline"
     assert [row.recipe for row in table.rows if row.baseline] == ["baseline"]
-    found = next(row for row in table.rows if row.recipe == "gptq-4").tasks[PPL.name].change
-    assert found["perplexity_change_fraction"] == pytest.approx(math.expm1(30 / 1022))
-    assert found["perplexity_change_low_fraction"] < found["perplexity_change_fraction"]
+    result = next(row for row in table.rows if row.recipe == "gptq-4").tasks[PPL.name].change
+    assert result["perplexity_change_fraction"] == pytest.approx(math.expm1(30 / 1022))
+    assert result["perplexity_change_low_fraction"] < result["perplexity_change_fraction"]
     text = render(table, "md")
     assert "**size and quality: ppl over stdlib-hf-512 (n=" in text
     assert f"+{100 * math.expm1(30 / 1022):.2f} ±" in text
@@ -127,8 +127,8 @@ def test_the_baseline_comes_first_and_changes_are_against_it() -> None:
 def test_a_baseline_on_another_engine_is_said() -> None:
     """An engine that cannot run the baseline is compared to it elsewhere, and marked."""
     table = build([*RECORDS, scored("gguf-4", [1090.0, 1000.0], "llamacpp")])
-    found = next(r for r in table.rows if r.engine == "llamacpp").tasks[PPL.name]
-    assert found.marks == ("reference",)
+    result = next(r for r in table.rows if r.engine == "llamacpp").tasks[PPL.name]
+    assert result.marks == ("reference",)
     text = render(table, "terminal")
     assert "*: the change is against the baseline on another engine" in text
 
@@ -205,10 +205,10 @@ def test_rounds_are_told_once_or_per_row() -> None:
 def test_csv_has_stored_values() -> None:
     """One line per row, seconds and bytes, median, min, max and n apart; a failure keeps its reason."""
     rows = list(csv.DictReader(io.StringIO(render(build(RECORDS), "csv"))))
-    found = next(row for row in rows if row["recipe"] == "gptq-4")
+    result = next(row for row in rows if row["recipe"] == "gptq-4")
     keys = [f"short/ttft_s{end}" for end in ("", "_min", "_max", "_n")]
-    assert [float(found[k]) for k in keys] == [0.0123, 0.0121, 0.0129, 3]
-    assert found["bits_per_weight"] == "4.25"
+    assert [float(result[k]) for k in keys] == [0.0123, 0.0121, 0.0129, 3]
+    assert result["bits_per_weight"] == "4.25"
     failed = next(row for row in rows if row["recipe"] == "awq-4")
     assert failed["short/status"] == "failed"
     assert failed["short/reason"] == "crashed in native code (SIGSEGV)"
@@ -218,8 +218,8 @@ def test_csv_has_stored_values() -> None:
 def test_json_has_everything() -> None:
     """Every metric with its spread, and the legend."""
     data = json.loads(render(build(RECORDS), "json"))
-    found = next(row for row in data["rows"] if row["recipe"] == "gptq-4")
-    assert found["workloads"]["short"]["figures"]["tpot_s"]["n"] == 3
+    result = next(row for row in data["rows"] if row["recipe"] == "gptq-4")
+    assert result["workloads"]["short"]["figures"]["tpot_s"]["n"] == 3
     assert "busy" in data["legend"]
 
 
@@ -241,13 +241,13 @@ def test_no_records_and_no_such_format() -> None:
 
 def many(count: int) -> list[Result]:
     """`count` records: half served, half scored over 64 windows; five engines, three rounds."""
-    found: list[Result] = []
+    rows: list[Result] = []
     nll = [1000.0 + window for window in range(64)]
     for i in range(count // 6):
         recipe, engine = "baseline" if i < 5 else f"gptq-{i // 5}", f"engine{i % 5}"
         for result in (served(recipe, 0.0123, 0, engine), scored(recipe, nll, engine)):
-            found += [replace(result, round=round_) for round_ in range(3)]
-    return found
+            rows += [replace(result, round=round_) for round_ in range(3)]
+    return rows
 
 
 def test_records_are_read_in_milliseconds(tmp_path: Path) -> None:
@@ -296,16 +296,16 @@ def test_memory_has_a_section_of_its_own_where_its_parts_are_known() -> None:
     """Below the workload's own, a column for each part that some row has; CSV has them in bytes."""
     parts = {"weights_bytes": 2**21, "kv_needed_bytes": 2**20, "kv_tokens_fit": 123456.0}
     first = served("baseline", 0.01)
-    found = build([replace(first, metrics={**first.metrics, **parts}), served("gptq-4", 0.02)])
-    shown = render(found, "md").split("**short: memory**")[1].splitlines()
+    result = build([replace(first, metrics={**first.metrics, **parts}), served("gptq-4", 0.02)])
+    drawn_lines = render(result, "md").split("**short: memory**")[1].splitlines()
 
-    assert shown[2] == "| recipe | engine | weights MiB ↓ | KV needed MiB ↓ | KV tokens that fit ↑ |"
-    assert shown[4] == "| baseline | hf | 2.00 | 1.00 | 123456 |"
-    assert len(shown[5]) == 0
-    wide = render(found, "terminal", 200)
+    assert drawn_lines[2] == "| recipe | engine | weights MiB ↓ | KV needed MiB ↓ | KV tokens that fit ↑ |"
+    assert drawn_lines[4] == "| baseline | hf | 2.00 | 1.00 | 123456 |"
+    assert len(drawn_lines[5]) == 0
+    wide = render(result, "terminal", 200)
     assert next(line for line in wide.splitlines() if line.startswith("recipe")).count("TTFT") == 1
     assert wide.index("size; short (n=1)") < wide.index("short: memory")
-    lines = list(csv.DictReader(io.StringIO(render(found, "csv"))))
+    lines = list(csv.DictReader(io.StringIO(render(result, "csv"))))
     assert float(lines[0]["short/weights_bytes"]) == 2**21
     assert lines[1]["short/weights_bytes"] == ""
 

@@ -82,14 +82,14 @@ def folder(tmp_path: Path) -> Path:
 def test_a_tasks_own_columns_are_in_its_table(command: Command, folder: Path) -> None:
     """The metric with its unit and better side, and its change in points after it."""
     words = ("bench", "table", "--results", str(folder / "results"))
-    shown = command(*words, "--format", "md", LLM_BENCH_PLUGINS=str(folder))
+    outcome = command(*words, "--format", "md", LLM_BENCH_PLUGINS=str(folder))
     sheet = command(*words, "--format", "csv", LLM_BENCH_PLUGINS=str(folder))
     line = next(row for row in csv.DictReader(io.StringIO(sheet.stdout)) if row["recipe"] == "gptq-4")
 
-    assert shown.returncode == 0, shown.stderr
-    assert "size and quality: vowels over short" in shown.stdout
-    assert "| vowels % ↑ | vs baseline, points ↑ |" in shown.stdout
-    assert "| 75.0 | +25 |" in shown.stdout
+    assert outcome.returncode == 0, outcome.stderr
+    assert "size and quality: vowels over short" in outcome.stdout
+    assert "| vowels % ↑ | vs baseline, points ↑ |" in outcome.stdout
+    assert "| 75.0 | +25 |" in outcome.stdout
     assert [
         line[f"vowels-short/{key}"] for key in ("vowels_fraction", "vowels_fraction_n", "vowels_change_fraction")
     ] == ["0.75", "1", "0.25"]

@@ -91,11 +91,11 @@ def test_the_noise_floor_is_told_below() -> None:
 def test_csv_and_json_hold_what_the_table_leaves_out() -> None:
     """Quantiles, intervals, floor and the change of bits per byte, as stored."""
     rows = {row["recipe"]: row for row in csv.DictReader(io.StringIO(render(build(RECORDS), "csv")))}
-    found = {k.rpartition("/")[2]: v for k, v in rows["gptq-4"].items() if k.startswith(TASK.name)}
+    result = {k.rpartition("/")[2]: v for k, v in rows["gptq-4"].items() if k.startswith(TASK.name)}
 
-    assert (found["kl_mean"], found["kl_mean_n"], found["kl_p99"]) == ("0.0312", "1", str(9 * 0.0312))
-    assert (found["kl_floor"], found["bits_per_byte_change"]) == ("1.6e-09", "0.01")
-    assert found["top1_agreement_low_fraction"] == str(0.9123 - 0.004)
+    assert (result["kl_mean"], result["kl_mean_n"], result["kl_p99"]) == ("0.0312", "1", str(9 * 0.0312))
+    assert (result["kl_floor"], result["bits_per_byte_change"]) == ("1.6e-09", "0.01")
+    assert result["top1_agreement_low_fraction"] == str(0.9123 - 0.004)
     data = json.loads(render(build(RECORDS), "json"))
     assert data["rows"][0]["tasks"][TASK.name]["figures"]["kl_mean"]["median"] == 1.6e-9
 

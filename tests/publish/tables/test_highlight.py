@@ -39,11 +39,11 @@ def timed(recipe: str, values: Sequence[float], what: Workload = LOAD) -> list[R
 
 def bold(records: Sequence[Result]) -> set[tuple[str, str]]:
     """Recipe and cell of what Markdown has in bold."""
-    found = set()
+    result = set()
     for line in render(build(records), "md").splitlines():
         cells = [cell.strip() for cell in line.replace("\\", "").strip("|").split(" | ")]
-        found |= {(cells[0].strip(), cell.strip("*")) for cell in cells if cell.startswith("**")}
-    return {(recipe, cell) for recipe, cell in found if not recipe.startswith("**")}
+        result |= {(cells[0].strip(), cell.strip("*")) for cell in cells if cell.startswith("**")}
+    return {(recipe, cell) for recipe, cell in result if not recipe.startswith("**")}
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def bold(records: Sequence[Result]) -> set[tuple[str, str]]:
 )
 def test_the_best_is_bold_where_ranges_are_apart(first: Sequence[float], second: Sequence[float], won: str) -> None:
     """Apart: bold. Touching, overlapping, a single round, a tie, or a tie as shown: nothing is."""
-    found = bold([*timed("a", first), *timed("b", second)])
+    result = bold([*timed("a", first), *timed("b", second)])
 
-    assert found == ({("a", won)} if won else set())
+    assert result == ({("a", won)} if won else set())
 
 
 def test_alone_or_doubtful_nothing_wins() -> None:
@@ -106,10 +106,10 @@ def test_quality_is_a_contest_of_the_compressed() -> None:
 def test_scores_are_bold_where_items_tell_them_apart() -> None:
     """One that lost 2 of 1,000 items beside one that lost 300: accuracy and the paired change."""
     records = [_answered(name, _answers(600, lost)) for name, lost in (("baseline", 0), ("a", 2), ("b", 300))]
-    found = {cell for recipe, cell in bold(records) if recipe == "a"}
+    result = {cell for recipe, cell in bold(records) if recipe == "a"}
 
-    assert "59.8 ± 3.0" in found
-    assert any("noise" in cell for cell in found)
+    assert "59.8 ± 3.0" in result
+    assert any("noise" in cell for cell in result)
     assert not {recipe for recipe, _ in bold(records)} - {"a"}
     close = [_answered(name, _answers(600, lost)) for name, lost in (("baseline", 0), ("a", 2), ("b", 4))]
     assert bold(close) == set()
@@ -117,18 +117,18 @@ def test_scores_are_bold_where_items_tell_them_apart() -> None:
 
 def test_the_legend_is_there_where_something_is_bold() -> None:
     """In Markdown and for a terminal that can; a pipe has neither bold nor its legend, csv and json never."""
-    apart = build([*timed("a", (0.010, 0.011)), *timed("b", (0.020, 0.021))])
+    separate = build([*timed("a", (0.010, 0.011)), *timed("b", (0.020, 0.021))])
     close = build([*timed("a", (0.010, 0.021)), *timed("b", (0.020, 0.021))])
 
-    assert highlight.LEGEND[:30] in render(apart, "md")
+    assert highlight.LEGEND[:30] in render(separate, "md")
     assert "bold:" not in render(close, "md")
-    assert "bold:" in render(apart, "terminal", 120, bold=True)
-    assert "bold:" not in render(apart, "terminal", 120)
-    for text in (render(apart, "csv", bold=True), render(apart, "json", bold=True)):
+    assert "bold:" in render(separate, "terminal", 120, bold=True)
+    assert "bold:" not in render(separate, "terminal", 120)
+    for text in (render(separate, "csv", bold=True), render(separate, "json", bold=True)):
         assert "**" not in text
         assert "\x1b" not in text
-    assert json.loads(render(apart, "json"))["rows"][0]["workloads"]
-    assert next(csv.DictReader(io.StringIO(render(apart, "csv"))))["short/ttft_s"].startswith("0.010")
+    assert json.loads(render(separate, "json"))["rows"][0]["workloads"]
+    assert next(csv.DictReader(io.StringIO(render(separate, "csv"))))["short/ttft_s"].startswith("0.010")
 
 
 @pytest.mark.parametrize("width", [40, 60, 120])
@@ -143,10 +143,10 @@ def test_bold_moves_nothing_in_a_terminal(width: int) -> None:
         replace(r, metrics={**r.metrics, "tpot_s": r.metrics["ttft_s"]}, artifact=made("baseline")) for r in records
     ]
     table = build(records)
-    shown, plain = (render(table, "terminal", width, bold=bold_) for bold_ in (True, False))
-    tables = shown.partition("Figures are")[0]
+    printed, plain = (render(table, "terminal", width, bold=bold_) for bold_ in (True, False))
+    tables = printed.partition("Figures are")[0]
 
-    assert "\x1b[1m" in shown
+    assert "\x1b[1m" in printed
     assert tables.replace("\x1b[1m", "").replace("\x1b[0m", "") == plain.partition("Figures are")[0]
     assert tables.count("\x1b[1m") == tables.count("\x1b[0m")
 
@@ -163,13 +163,13 @@ def test_the_command_sets_bold_for_a_terminal_alone(tmp_path: Path) -> None:
         environment = {**os.environ, "TERM": term, "COLUMNS": "120"}
         with subprocess.Popen(words, cwd=ROOT, stdout=child, stderr=child, env=environment) as running:
             os.close(child)
-            found = b""
+            drawn = b""
             with contextlib.suppress(OSError):  # how Linux says that the other end is closed
                 while block := os.read(parent, 65536):
-                    found += block
+                    drawn += block
             running.wait()
         os.close(parent)
-        return found.decode()
+        return drawn.decode()
 
     piped = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "\x1b[1m10.5 (10.0" in shown("xterm")

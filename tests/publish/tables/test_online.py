@@ -21,7 +21,7 @@ TRACE = Trace(path="conv.csv", requests=500)
 
 def _online(what: Workload, round_: int, metrics: dict[str, float], **facts: Any) -> Result:
     base = served("baseline", 0.02 + 0.001 * round_, round_, what=what)
-    found = {
+    result = {
         "ttft_s": 0.02 + 0.001 * round_,
         "ttft_p95_s": 0.0512 + 0.001 * round_,
         "tpot_s": 0.004321,
@@ -33,7 +33,7 @@ def _online(what: Workload, round_: int, metrics: dict[str, float], **facts: Any
         "concurrency": 4.0,
         "failed_requests": 0.0,
     }
-    return replace(base, metrics={**found, **metrics}, facts={"window_s": 12.0, **facts})
+    return replace(base, metrics={**result, **metrics}, facts={"window_s": 12.0, **facts})
 
 
 def _stage(level: float, output: float) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tests.publish.tables.test_build import served
 
 def _timed(recipe: str, tpot_s: float, roofline_s: float, engine: str = "hf", **facts: Any) -> Result:
     base = served(recipe, 0.02, engine=engine)
-    found = {
+    result = {
         "tpot_s": tpot_s,
         "roofline_s": roofline_s,
         "roofline_fraction": roofline_s / tpot_s,
@@ -24,7 +24,7 @@ def _timed(recipe: str, tpot_s: float, roofline_s: float, engine: str = "hf", **
         "mfu_fraction": 0.25,
         "decode_mfu_fraction": 0.01,
     }
-    return replace(base, metrics={**base.metrics, **found}, facts=facts)
+    return replace(base, metrics={**base.metrics, **result}, facts=facts)
 
 
 ROWS = [

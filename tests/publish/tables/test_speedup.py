@@ -46,8 +46,8 @@ def test_each_engine_has_its_own_unquantized_model() -> None:
 
     def row(recipe: str, engine: str, rate: float, *, baseline: bool = False, whole: bool = False) -> Row:
         loads = {
-            f"b{b}": CellSummary("ok", rounds=3, figures={"output_tok_per_s": found}, sizes=(b, 512, 128))
-            for b, found in rates(rate, 8 * rate).items()
+            f"b{b}": CellSummary("ok", rounds=3, figures={"output_tok_per_s": result}, sizes=(b, 512, 128))
+            for b, result in rates(rate, 8 * rate).items()
         }
         return Row("gpu", "s", "m", recipe, engine, baseline, None, {}, loads, whole=whole)
 
@@ -57,10 +57,10 @@ def test_each_engine_has_its_own_unquantized_model() -> None:
         row("gguf-f16", "llamacpp", 200, whole=True),
         row("gguf-q4_k_m", "llamacpp", 500),
     ]
-    (found,) = sections(rows)
+    (result,) = sections(rows)
 
-    assert found.heads == ("recipe", "engine", "batch 1", "batch 8", "faster?")
-    assert found.lines == (
+    assert result.heads == ("recipe", "engine", "batch 1", "batch 8", "faster?")
+    assert result.lines == (
         ("nf4", "hf", "0.500", "0.500", "slower at every batch"),
         ("gguf-q4_k_m", "llamacpp", "2.50", "2.50", "faster at every batch"),
     )
