@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
-from quantize import checkpoint, first_token, option_checks, transformer
+from quantize import checkpoint, first_token, option_checks, output_errors, transformer
 from quantize.calibration import Calibration
 
 _CPU_GROUPS = (32, 64, 128, 256)
@@ -78,7 +78,8 @@ def run(
     torch.manual_seed(0)
     model = GPTQModel.load(str(folder), config, dtype=getattr(torch, compute))
     loaded = time.perf_counter()
-    with _first_tokens(calibration, algorithm):
+    # What is entered last is called first: errors are of the inputs as they are.
+    with _first_tokens(calibration, algorithm), output_errors.of_gptqmodel(calibration) as errors:
         model.quantize(calibration.encodings(), batch_size=batch_size, calibration_sort=None, backend=BACKEND[backend])
     quantized = time.perf_counter()
     model.save(str(out))
@@ -87,6 +88,7 @@ def run(
     return {
         **calibration.facts(),
         **_module_facts(model.quant_log, calibration.tokens),
+        **errors.facts(),
         "load_s": loaded - began,
         "quantize_s": quantized - loaded,
         "save_s": time.perf_counter() - quantized,

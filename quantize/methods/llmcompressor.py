@@ -17,7 +17,7 @@ from typing import Any, Literal
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
 from bench.formats import folder as model_folder
-from quantize import calibration, checkpoint, first_token, option_checks, transformer
+from quantize import calibration, checkpoint, first_token, option_checks, output_errors, transformer
 from quantize.calibration import Calibration
 
 ENV = "llmcompressor"
@@ -123,9 +123,12 @@ def _quantize(model: Any, options: Options, text: Calibration | None) -> dict[st
     if text is not None:
         batches = calibration.batches(text, options.batch_size)
         data = {"dataset": batches, "num_calibration_samples": len(text.ids), "pipeline": "sequential"}
-    with ExitStack() as weighted:
+    errors = None
+    with ExitStack() as observed:
         if text is not None and options.algorithm == "gptq":
-            weighted.enter_context(first_token.weighted(text, [(base, "accumulate_hessian", 0)]))
+            names = {module: name for name, module in model.named_modules()}
+            observed.enter_context(first_token.weighted(text, [(base, "accumulate_hessian", 0)]))
+            errors = observed.enter_context(output_errors.of_llmcompressor(text, base.GPTQModifier, base, names))
         oneshot(model=model, recipe=_modifiers(options), shuffle_calibration_samples=False, **data)
     hook.remove()
     schemes = [module.quantization_scheme for module in model.modules() if hasattr(module, "quantization_scheme")]
@@ -134,7 +137,8 @@ def _quantize(model: Any, options: Options, text: Calibration | None) -> dict[st
         return {"modules_quantized": quantized}
     if not sum(tokens) or sum(tokens) % text.tokens:
         raise RuntimeError(f"llm-compressor used {sum(tokens)} tokens, no multiple of the calibration's {text.tokens}")
-    return {**text.facts(), "modules_quantized": quantized, "calibration_passes": sum(tokens) // text.tokens}
+    moved = errors.facts() if errors else {}
+    return {**text.facts(), **moved, "modules_quantized": quantized, "calibration_passes": sum(tokens) // text.tokens}
 
 
 def _modifiers(options: Options) -> list[Any]:

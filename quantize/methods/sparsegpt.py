@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from quantize import calibration, first_token, option_checks, pruning, transformer
+from quantize import calibration, first_token, option_checks, output_errors, pruning, transformer
 
 ENV = "llmcompressor"
 VERSION = 1
@@ -64,7 +64,9 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
         ignore=["re:.*lm_head"],
         dampening_frac=options.damp_percent,
     )
-    with first_token.weighted(text, [(base, "accumulate_hessian", 0)]):
+    names = {module: name for name, module in model.named_modules()}
+    observed = output_errors.of_llmcompressor(text, SparseGPTModifier, base, names)
+    with first_token.weighted(text, [(base, "accumulate_hessian", 0)]), observed as errors:
         oneshot(
             model=model,
             recipe=[modifier],
@@ -77,4 +79,4 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     least = min(pruning.sparsities(model).values())
     transformer.save(model, folder, out, options.dtype)
     text.write(out)
-    return {**text.facts(), "least_layer_sparsity": least, "prune_s": pruned - began}
+    return {**text.facts(), **errors.facts(), "least_layer_sparsity": least, "prune_s": pruned - began}

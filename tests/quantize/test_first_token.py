@@ -37,6 +37,9 @@ LIBRARIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llm-compressor-sparsegpt": ("sparsegpt", _SMALL),
     "wanda": ("wanda", _SMALL),
 }
+# Those whose layers' errors are observed while they are made.
+OBSERVED = ("gptqmodel", "llm-compressor", "llm-compressor-sparsegpt")
+_KINDS = {f"{kind}_proj" for kind in ("q", "k", "v", "o", "gate", "up", "down")}
 # The change of v_proj's outputs in the first layer, relative to them: at first tokens, and at all others.
 _ERRORS = """
 import importlib, json, sys
@@ -65,7 +68,8 @@ for weight in (1.0, 1000.0):
     change = outputs(folder) - base
     first, others = (float((c.square().sum() / b.square().sum()).sqrt())
                      for c, b in ((change[:, 0], base[:, 0]), (change[:, 1:], base[:, 1:])))
-    errors[weight] = {"first": first, "others": others, "recorded": facts.get("first_token_weight")}
+    errors[weight] = {"first": first, "others": others, "recorded": facts.get("first_token_weight"),
+                      "kinds": facts.get("output_errors_by_kind", {})}
 print("FOUND" + json.dumps(errors))
 """
 
@@ -75,13 +79,17 @@ class _Error:
     first: float
     others: float
     recorded: float | None
+    kinds: dict[str, list[float]]
 
 
 @pytest.mark.engine
 @pytest.mark.slow
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_token_that_counts_more_is_changed_less(tmp_path: Path, library: str) -> None:
-    """With weight 1000 the first tokens' outputs are nearer to the unquantized ones than with 1, in every library."""
+    """With weight 1000 the first tokens' outputs are nearer to the unquantized ones than with 1, in every library.
+
+    What is recorded of all layers, where it is, says the same of each kind.
+    """
     method, options = LIBRARIES[library]
     ready = environment.ensure(plugins.step_env(Step(method, options)), print)
     done = subprocess.run(
@@ -99,6 +107,10 @@ def test_a_token_that_counts_more_is_changed_less(tmp_path: Path, library: str) 
     assert (plain.recorded, weighted.recorded) == (None, 1000)
     assert weighted.first < plain.first
     assert weighted.first / weighted.others < plain.first / plain.others
+    for recorded in (plain.kinds, weighted.kinds):
+        assert set(recorded) == (_KINDS if library in OBSERVED else set())
+    for kind in plain.kinds:
+        assert weighted.kinds[kind][0] < plain.kinds[kind][0]
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
