@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +39,29 @@ LIBRARIES: dict[str, tuple[str, dict[str, Any]]] = {
 # Those whose layers' errors are observed while they are made.
 OBSERVED = ("gptqmodel", "llm-compressor", "llm-compressor-sparsegpt")
 _KINDS = {f"{kind}_proj" for kind in ("q", "k", "v", "o", "gate", "up", "down")}
+_MAKE = """
+import importlib, json, sys
+from pathlib import Path
+name, given, demo, out = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
+method = importlib.import_module(f"quantize.methods.{name}")
+for weight in (1.0, 1000.0):
+    folder = out / f"weight-{weight:.0f}"
+    folder.mkdir()
+    facts = method.apply(demo, method.Options(**given, first_token_weight=weight), folder, "cpu")
+    folder.with_suffix(".json").write_text(json.dumps(facts))
+"""
 # The change of v_proj's outputs in the first layer, relative to them: at first tokens, and at all others.
 _ERRORS = """
-import importlib, json, sys
+import json, sys
 from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 from quantize import calibration
-name, given, demo, out = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
-method = importlib.import_module(f"quantize.methods.{name}")
+demo, *folders = map(Path, sys.argv[1:])
 ids = torch.tensor(calibration.samples(demo, "stdlib", 8, 64, 0).ids)
 
 def outputs(folder):
-    model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     seen = []
     layer = model.get_submodule("model.layers.0.self_attn.v_proj")
     layer.register_forward_hook(lambda _, inputs, output: seen.append(output.detach().float()))
@@ -60,26 +69,44 @@ def outputs(folder):
         model(input_ids=ids, use_cache=False)
     return seen[0]
 
-base, errors = outputs(demo), {}
-for weight in (1.0, 1000.0):
-    folder = out / str(weight)
-    folder.mkdir()
-    facts = method.apply(demo, method.Options(**given, first_token_weight=weight), folder, "cpu")
+base, errors = outputs(demo), []
+for folder in folders:
     change = outputs(folder) - base
-    first, others = (float((c.square().sum() / b.square().sum()).sqrt())
-                     for c, b in ((change[:, 0], base[:, 0]), (change[:, 1:], base[:, 1:])))
-    errors[weight] = {"first": first, "others": others, "recorded": facts.get("first_token_weight"),
-                      "kinds": facts.get("output_errors_by_kind", {})}
+    parts = ((change[:, 0], base[:, 0]), (change[:, 1:], base[:, 1:]))
+    errors.append([float((c.square().sum() / b.square().sum()).sqrt()) for c, b in parts])
 print("FOUND" + json.dumps(errors))
+"""
+# The importance of one tensor's columns with first tokens that count 1, 3 and a billion times; its tokens.
+_IMPORTANCE = """
+import json, sys
+from pathlib import Path
+from quantize import calibration
+from quantize.backends import imatrix
+from quantize.methods import gguf
+demo, out = map(Path, sys.argv[1:])
+gguf.apply(demo, gguf.Options(type="f16"), out, "cpu")
+ids = calibration.samples(demo, "stdlib", 3, 48, 0).ids
+kinds = [imatrix.collect(out / "model.gguf", ids, "cpu", weight)["blk.1.attn_v.weight"] for weight in (1.0, 3.0, 1e9)]
+print("FOUND" + json.dumps([kind.tolist() for kind in kinds]))
 """
 
 
-@dataclass(frozen=True)
-class _Error:
-    first: float
-    others: float
-    recorded: float | None
-    kinds: dict[str, list[float]]
+def _run(env: str, home: Path, code: str, *words: str) -> str:
+    """As the suite's worker runs: another interpreter, an empty working folder, the checkout on its path."""
+    ready = environment.ensure(env, print)
+    scratch = home / "scratch"
+    scratch.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [ready.python, "-c", code, *words],
+        cwd=scratch,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+        env={**os.environ, **ready.variables, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout.partition("FOUND")[2]
 
 
 @pytest.mark.engine
@@ -91,26 +118,34 @@ def test_a_token_that_counts_more_is_changed_less(tmp_path: Path, library: str) 
     What is recorded of all layers, where it is, says the same of each kind.
     """
     method, options = LIBRARIES[library]
-    ready = environment.ensure(plugins.step_env(Step(method, options)), print)
-    done = subprocess.run(
-        [ready.python, "-c", _ERRORS, method, json.dumps(options), str(DEMO), str(tmp_path)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-        env={**os.environ, **ready.variables, "PYTHONPATH": str(ROOT)},
+    _run(
+        plugins.step_env(Step(method, options)), tmp_path, _MAKE, method, json.dumps(options), str(DEMO), str(tmp_path)
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    plain, weighted = (_Error(**its) for its in json.loads(done.stdout.partition("FOUND")[2]).values())
+    folders = [tmp_path / "weight-1", tmp_path / "weight-1000"]
+    reader = "llmcompressor" if method == "llmcompressor" else "hf"
+    (plain, plain_others), (weighted, others) = json.loads(
+        _run(reader, tmp_path, _ERRORS, str(DEMO), *map(str, folders))
+    )
 
-    assert (plain.recorded, weighted.recorded) == (None, 1000)
-    assert weighted.first < plain.first
-    assert weighted.first / weighted.others < plain.first / plain.others
-    for recorded in (plain.kinds, weighted.kinds):
-        assert set(recorded) == (_KINDS if library in OBSERVED else set())
-    for kind in plain.kinds:
-        assert weighted.kinds[kind][0] < plain.kinds[kind][0]
+    assert weighted < plain
+    assert weighted / others < plain / plain_others
+
+    one, many = (json.loads(folder.with_suffix(".json").read_text()) for folder in folders)
+    assert (one.get("first_token_weight"), many["first_token_weight"]) == (None, 1000)
+    for facts in (one, many):
+        assert set(facts.get("output_errors_by_kind", {})) == (_KINDS if library in OBSERVED else set())
+    for kind, (first, _) in one.get("output_errors_by_kind", {}).items():
+        assert many["output_errors_by_kind"][kind][0] < first
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_an_importance_matrix_counts_first_tokens_as_often_as_asked(tmp_path: Path) -> None:
+    """The mean over 3 windows of 48 tokens, with each first one three times, is that of the two means it is made of."""
+    every, thrice, first = json.loads(_run("llamacpp", tmp_path, _IMPORTANCE, str(DEMO), str(tmp_path)))
+
+    assert thrice == pytest.approx([(48 * a + 2 * b) / 50 for a, b in zip(every, first, strict=True)], rel=1e-4)
+    assert first != pytest.approx(every, rel=0.1)
 
 
 @pytest.mark.parametrize("name", WEIGHTED)

@@ -42,11 +42,12 @@ def is_worse(columns: Sequence[Column], change: Mapping[str, float]) -> bool:
 
 def _is(steps: Sequence[Step], expected: Sequence[Step]) -> bool:
     """Whether the steps are those expected, the last of which names only what matters of its options."""
-    if len(steps) != len(expected) or list(steps[:-1]) != list(expected[:-1]):
+    if [step.method for step in steps] != [step.method for step in expected]:
         return False
-    last, wanted = steps[-1], expected[-1]
     try:
-        options = vars(plugins.method_of(last)[1])
+        given, wanted = ([plugins.method_of(step)[1] for step in chain] for chain in (steps, expected))
     except _METHOD_GONE:
         return False
-    return last.method == wanted.method and all(options.get(key) == value for key, value in wanted.options.items())
+    return given[:-1] == wanted[:-1] and all(
+        vars(given[-1])[key] == expected[-1].options[key] for key in expected[-1].options
+    )
