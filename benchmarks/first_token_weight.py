@@ -46,11 +46,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Score:
-    """Means over scored tokens, in nats; `at_first` is KL of what is predicted from a window's first token alone."""
+    """Means over scored tokens; KL in nats."""
 
     perplexity: float
     kl: float
-    at_first: float
 
 
 def main() -> None:
@@ -58,12 +57,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--calibration", required=True, type=Path)
     parser.add_argument("--evaluation", required=True, type=Path)
-    parser.add_argument("--weights", type=float, nargs="+", default=[1.0, 11.0, 101.0, 1001.0])
+    parser.add_argument(
+        "--weights", type=float, nargs="*", default=[1.0, 11.0, 101.0, 1001.0], help="none: artifacts alone"
+    )
     parser.add_argument("--damp", type=float, default=0.05, help="share of the Hessian's mean diagonal added to it")
     parser.add_argument("--bos", action="store_true", help="calibration windows begin with BOS, too")
-    parser.add_argument(
-        "--kinds", nargs="*", help="only these kinds of layer, for example v_proj; none: only the whole"
-    )
+    parser.add_argument("--kinds", nargs="*", help="only these, for example v_proj")
     parser.add_argument("--artifact", action="append", default=[], metavar="NAME=FOLDER")
     given = parser.parse_args()
     import torch
@@ -72,53 +71,65 @@ def main() -> None:
     torch.set_grad_enabled(False)
     model = transformer.load(given.folder, "cpu")
     reference = _Reference(model, _windows(given.folder, given.evaluation, given.length, given.windows))
-    _row("unquantized", reference.score(model))
+    whole = {"unquantized": _row("unquantized", reference.score(model))}
     for artifact in given.artifact:
         name, _, folder = artifact.partition("=")
-        _row(name, reference.score(_load_artifact(Path(folder))))
-    if given.kinds is not None and not given.kinds and not given.weights:
-        return
+        whole[name] = _row(name, reference.score(_load_artifact(Path(folder))))
+    if given.weights:
+        by_kind, every = _by_plain_gptq(model, reference, given)
+        whole |= every
+        print(f"\nKL by kind of layer, {reference.title}")
+        _table({kind: {title: f"{its.kl:.4f}" for title, its in scores.items()} for kind, scores in by_kind.items()})
+    print(f"\nall layers, {reference.title}")
+    _table({title: {"perplexity": f"{its.perplexity:.2f}", "KL": f"{its.kl:.4f}"} for title, its in whole.items()})
+
+
+def _by_plain_gptq(
+    model: Any, reference: _Reference, given: argparse.Namespace
+) -> tuple[dict[str, dict[str, Score]], dict[str, Score]]:
+    """Scores by kind of layer and rounding, and by rounding of all kinds, for which NF4 is one too."""
     text = calibration.samples(given.folder, f"path:{given.calibration}", given.samples, given.length, seed=0)
     ids = [_with_bos(given.folder, window) for window in text.ids] if given.bos else text.ids
     began = time.perf_counter()
     inputs = _collect(model, ids)
     print(f"inputs of {len(inputs)} layers over {text.tokens} tokens: {time.perf_counter() - began:.0f} s", flush=True)
-    roundings = _roundings(inputs, given)
-    kinds = _kinds(inputs)
-    for kind in kinds if given.kinds is None else given.kinds:
-        for title, rounding in roundings.items():
-            with _rounded(model, kinds[kind], rounding) as errors:
-                _row(f"{kind} {title}", reference.score(model), errors(inputs))
-    everything = [name for names in kinds.values() for name in names]
-    for title, rounding in {**roundings, "nf4": lambda _, weight: _nf4(weight)}.items():
-        with _rounded(model, everything, rounding) as errors:
-            _row(f"all {title}", reference.score(model), errors(inputs))
+    roundings, kinds = _roundings(inputs, given), _kinds(inputs)
+    chosen = {kind: kinds[kind] for kind in given.kinds or kinds}
+
+    def scores(name: str, layers: Sequence[str], choices: Mapping[str, _Rounding]) -> dict[str, Score]:
+        found = {}
+        for title, rounding in choices.items():
+            with _rounded(model, layers, rounding) as errors:
+                found[title] = _row(f"{name} {title}", reference.score(model), errors(inputs))
+        return found
+
+    by_kind = {kind: scores(kind, names, roundings) for kind, names in chosen.items()}
+    nf4: _Rounding = lambda _, weight: _nf4(weight)  # noqa: E731
+    return by_kind, scores("all", [name for names in kinds.values() for name in names], {**roundings, "nf4": nf4})
 
 
 class _Reference:
-    """The unquantized model's log-probabilities at the scored tokens of each window, and at its first."""
+    """The unquantized model's log-probabilities at the scored tokens of each window."""
 
     def __init__(self, model: Any, windows: Sequence[Sequence[int]]) -> None:
         self.windows = windows
         self.expected = [self._logprobs(model, window) for window in windows]
+        self.title = f"{sum(map(len, self.expected))} tokens in {len(windows)} windows of {len(windows[0])}"
 
     def score(self, model: Any) -> Score:
-        nll, kl, first = [], [], []
+        nll, kl = [], []
         for window, expected in zip(self.windows, self.expected, strict=True):
             actual = self._logprobs(model, window)
-            divergence = (expected.exp() * (expected - actual)).sum(dim=1)
-            targets = window[len(window) // 2 + 1 :]
-            nll += [-float(actual[row + 1, token]) for row, token in enumerate(targets)]
-            first.append(float(divergence[0]))
-            kl += divergence[1:].tolist()
-        return Score(math.exp(sum(nll) / len(nll)), sum(kl) / len(kl), sum(first) / len(first))
+            kl += (expected.exp() * (expected - actual)).sum(dim=1).tolist()
+            nll += [-float(actual[row, token]) for row, token in enumerate(window[len(window) // 2 + 1 :])]
+        return Score(math.exp(sum(nll) / len(nll)), sum(kl) / len(kl))
 
     @staticmethod
     def _logprobs(model: Any, window: Sequence[int]) -> Any:
-        """Float32 [1 + scored, vocab]: what is predicted from the first token, then what predicts the scored ones."""
+        """Float32 [scored, vocab]."""
         import torch
 
-        rows = torch.tensor([0, *range(len(window) // 2, len(window) - 1)])
+        rows = torch.arange(len(window) // 2, len(window) - 1)
         logits = model(input_ids=torch.tensor([window]), use_cache=False, logits_to_keep=rows).logits[0]
         return logits.float().log_softmax(dim=1)
 
@@ -279,12 +290,18 @@ def _gptq(weight: Any, hessian: Any, group: int, damp: float) -> Any:
     return columns.T.contiguous()
 
 
-def _row(title: str, score: Score, errors: tuple[float, float] | None = None) -> None:
+def _row(title: str, score: Score, errors: tuple[float, float] | None = None) -> Score:
     at = "" if errors is None else f"   error {errors[0]:.4f} first, {errors[1]:.4f} others"
-    print(
-        f"{title:24} ppl {score.perplexity:8.3f}   KL {score.kl:.4f}, at the first token {score.at_first:.4f}{at}",
-        flush=True,
-    )
+    print(f"{title:24} ppl {score.perplexity:8.3f}   KL {score.kl:.4f}{at}", flush=True)
+    return score
+
+
+def _table(rows: Mapping[str, Mapping[str, str]]) -> None:
+    """As Markdown."""
+    heads = list(dict.fromkeys(head for row in rows.values() for head in row))
+    print(f"| | {' | '.join(heads)} |\n| --- |{' ---: |' * len(heads)}")
+    for name, row in rows.items():
+        print(f"| {name} | {' | '.join(row.get(head, '') for head in heads)} |")
 
 
 if __name__ == "__main__":
