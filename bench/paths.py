@@ -8,6 +8,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from bench.contract import outside
+
 _PACKAGES = ("bench", "quantize", "eval")
 _INSTALLED = Path(__file__).resolve().parent / "data"  # configs and the demo model in a wheel; none in a checkout
 _SOURCE = Path(__file__).resolve().parents[1]
@@ -43,7 +45,10 @@ def cache() -> Path:
 
 
 def scrubbed(text: str) -> str:
-    """A reason as a record may show it: without the folders of this machine."""
+    """A reason as a record may show it: without the folders of this machine, and without secrets."""
+    if not text:
+        return text
+    text = outside.scrubbed(text)
     places = {str(cache()): "<cache>", str(ROOT): ".", tempfile.gettempdir(): "<tmp>", str(Path.home()): "~"}
     for place, word in places.items():
         text = text.replace(place, word)

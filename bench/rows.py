@@ -46,10 +46,7 @@ class Rows(list[dict[str, Any]]):
 
 
 def load_results(folder: str | Path = "results") -> Rows:
-    """Every record under a results folder, as rows.
-
-    UserError where there is no such folder, or a record in it cannot be read.
-    """
+    """Every record under a results folder, as rows; UserError without such a folder, or for an unreadable record."""
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise UserError(f"no results folder at {root}: run a suite first, as bench.run('configs/smoke.yaml')")

@@ -16,6 +16,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -23,13 +24,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench.contract import wire
+from bench.contract import outside, wire
 from bench.contract.errors import UserError
 from bench.contract.record import SCHEMA, Ceiling, Hardware, RequestTrace, Result
 
 _RECORD = re.compile(r"r\d+\.json")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]")
 _LONGEST = 100
+_OUTSIDE = ("reason", "receipts", "facts", "environment", "marks")  # may hold what servers and libraries wrote
 _DAMAGED = "is damaged; delete it and run the cell again"
 
 
@@ -50,17 +52,25 @@ class Store:
         return self.root.joinpath(*map(safe_name, parts), f"r{result.round}.json")
 
     def put(self, result: Result, traces: Sequence[RequestTrace] = (), items: Sequence[Sequence[Any]] = ()) -> Path:
-        """Write a record, replacing the one at its path; its traces and items are on disk before it is."""
+        """Write a record, replacing the one at its path; its traces and items are on disk before it is.
+
+        No secret of this process's variables gets in, whoever wrote it into a reason or a fact.
+        """
         path = self.path(result)
         path.parent.mkdir(parents=True, exist_ok=True)
+        scrub = outside.scrubber(*_key_variables(result))
         attached = {
-            "traces": [wire.dumps(_microseconds(trace)) for trace in traces],
-            "items": [wire.dumps(wire.rounded(wire.plain(item))) for item in items],
+            "traces": [wire.dumps(_microseconds(replace(trace, error=scrub(trace.error)))) for trace in traces],
+            "items": [wire.dumps(outside.each_text(wire.rounded(wire.plain(item)), scrub)) for item in items],
         }
         for name, lines in attached.items():
             if lines:
                 wire.write(_attachment(path, name), _packed(result, lines))
-        wire.write(path, wire.dumps(wire.rounded(wire.plain(result)), indent=1) + "\n")
+        record = wire.rounded(wire.plain(result))
+        record |= {name: outside.each_text(record[name], scrub) for name in _OUTSIDE}
+        if record["artifact"]:
+            record["artifact"]["facts"] = outside.each_text(record["artifact"]["facts"], scrub)
+        wire.write(path, wire.dumps(record, indent=1) + "\n")
         for name, lines in attached.items():
             if not lines:
                 _attachment(path, name).unlink(missing_ok=True)
@@ -142,6 +152,11 @@ class Store:
         return lines
 
 
+def _key_variables(result: Result) -> list[str]:
+    """The variables that hold the keys of the record's engine: options that end in _variable name them."""
+    return [str(value) for name, value in result.cell.engine.options.items() if name.endswith("_variable") and value]
+
+
 def safe_name(name: str) -> str:
     """A name as one path component; different names stay different.
 
@@ -160,13 +175,17 @@ def is_record(path: Path) -> bool:
 
 
 def parsed(path: Path, text: bytes) -> Result:
-    """The record in the bytes; UserError, which names the path, where there is none."""
+    """The record in the bytes; UserError, which names the path, where there is none, or its figures cannot be."""
     try:
         record = _adapter().validate_json(text)
     except ValidationError as error:
         raise UserError(f"{path} is not a record: {_fault(text, error)}; move it away") from error
     if record.schema != SCHEMA:
         raise UserError(f"{path} is not a record: {_other_schema(record.schema)}; move it away")
+    from bench.measure import bounds  # slow to import
+
+    if faults := bounds.impossible(record):
+        raise UserError(f"{path} has figures that cannot be: {faults[0]}; move it away and run the cell again")
     return record
 
 

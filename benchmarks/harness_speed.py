@@ -28,8 +28,14 @@ Answers = list[tuple[float, bool]]
 
 
 def main() -> int:
-    given = _arguments()
-    sys.path.append(_site(given.lm_eval))  # behind this environment's own packages
+    parser = script.parser(__doc__, limit=0, rounds=3, threads=2)
+    parser.add_argument("--lm-eval", required=True, help="the lm_eval environment's Python")
+    parser.add_argument("--data", default="", help="the folder with arc_easy.jsonl, for arc_easy_local")
+    parser.add_argument("--tasks", default=_TASKS)
+    parser.add_argument("--batches", type=lambda text: [int(n) for n in text.split(",")], default=[1, 4, 16, 64])
+    given = parser.parse_args()
+    site = script.run([given.lm_eval, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).stdout.strip()
+    sys.path.append(site)  # behind this environment's own packages
     import torch
     from lm_eval.models.huggingface import HFLM
 
@@ -109,19 +115,6 @@ def _timed(work: Callable[[], Answers]) -> tuple[float, Answers]:
     began = time.perf_counter()
     answers = work()
     return time.perf_counter() - began, answers
-
-
-def _site(python: str) -> str:
-    return script.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).stdout.strip()
-
-
-def _arguments() -> argparse.Namespace:
-    parser = script.parser(__doc__, limit=0, rounds=3, threads=2)
-    parser.add_argument("--lm-eval", required=True, help="the lm_eval environment's Python")
-    parser.add_argument("--data", default="", help="the folder with arc_easy.jsonl, for arc_easy_local")
-    parser.add_argument("--tasks", default=_TASKS)
-    parser.add_argument("--batches", type=lambda text: [int(n) for n in text.split(",")], default=[1, 4, 16, 64])
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

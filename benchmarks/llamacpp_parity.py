@@ -33,6 +33,7 @@ from eval import corpora
 from eval.tasks import divergence, perplexity
 from quantize.methods import gguf
 
+_CHARACTERS = 60_000  # that are scored
 _TYPES = ("f16", "q8_0", "q4_k_m")
 _SHAPE = {
     "hidden_size": 768,
@@ -50,8 +51,6 @@ def main() -> None:
     parser = script.parser(__doc__, threads=2, rounds=15, new=128)
     parser.add_argument("--tools", type=Path, required=True, help="folder of llama-bench and llama-perplexity")
     parser.add_argument("--prompt", type=int, default=256, help="tokens of a prompt, and depth of decoding")
-    parser.add_argument("--text", type=Path, help="a text file; default: part of the standard library")
-    parser.add_argument("--characters", type=int, default=60_000, help="of the text, to be scored")
     parser.add_argument("--only", choices=["quality", "speed"])
     given = parser.parse_args()
     results: dict[str, Any] = {}
@@ -69,9 +68,8 @@ def main() -> None:
 
 def quality(files: dict[str, Path], scratch: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Per type: perplexity of both, the ratio; mean KL and same top-1 from f16 of both, with their errors."""
-    text = given.text.read_text(encoding="utf-8") if given.text else corpora.load("stdlib").text
     file = scratch / "text.txt"
-    file.write_text(text[: given.characters].rstrip() + ".", encoding="utf-8")
+    file.write_text(corpora.load("stdlib").text[:_CHARACTERS].rstrip() + ".", encoding="utf-8")
     theirs = dict(_llama_perplexity(files, file, scratch, given))
     task = divergence.Options(corpus=f"path:{file}", context=512, convention="llama.cpp")
     reference, results = scratch / "reference", {}

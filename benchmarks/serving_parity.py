@@ -21,10 +21,9 @@ The server's own log of the same requests is the reference: the second table has
 it add. With more than one in flight a request first waits, unlogged, for the batch under way: there the log
 cannot judge TTFT, and a difference stands as `differs`, without a verdict.
 
-Verdicts: within noise, where two clients' ranges over rounds overlap, or where the ratio of their medians is
-off 1 by at most twice the larger coefficient of variation. Else `both right`, where each TPOT or tok/s is
-within 1 % of the server's of its own requests: what differs is the service. Else the server agrees with the
-nearer one.
+Verdicts: within noise, where two clients' ranges over rounds overlap, or where the ratio of their medians is off 1 by
+at most twice the larger coefficient of variation. Else `both right`, where each TPOT or tok/s is within 1 % of the
+server's of its own requests: what differs is the service. Else the server agrees with the nearer one.
 
 Exit code 1: where the server agrees with another client; where our TPOT or tok/s is more than 2 % off the
 server's, or our TTFT at one in flight more than 2 ms; where the server or we count other tokens than were

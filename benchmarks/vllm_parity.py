@@ -4,12 +4,11 @@ Run from the repository's root by the vllm environment's interpreter (`python -m
 
     python -m benchmarks.vllm_parity --model models/demo
 
-A round is one fresh process of each, ours and theirs by turns (ABBA): load, one batch to warm up, then one
-batch of random prompts from its first request to its last token. Theirs runs its engine in a process of its
-own unless --together puts it into the caller's, as ours is; it samples at temperature 1, tokenizes its
-prompts and yields each request at its end. Ours is greedy and yields every token at its step. The medians of
-output tokens/s and of the rounds' ratios; the last line of the output is the result as JSON, with the load
-of the machine before and after each round.
+A round is one fresh process of each, ours and theirs by turns (ABBA): load, one batch to warm up, then one batch of
+random prompts from its first request to its last token. Theirs runs its engine in a process of its own unless
+--together puts it into the caller's, as ours is; it samples at temperature 1, tokenizes its prompts and yields each
+request at its end. Ours is greedy and yields every token at its step. The medians of output tokens/s and of the rounds'
+ratios; the last line of the output is the result as JSON, with the load of the machine before and after each round.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.exit_codes import guarded
-from bench.cli.params import Json, Quiet
+from bench.cli.params import Json, Quiet, put
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Result
@@ -57,7 +57,7 @@ def evaluate(
     with Progress(quiet=quiet) as progress:
         plan = partial(_plan, progress, scored, engine, dtype, device)
         result = _measured(plan(Model(artifact, revision or None), "as-is"), progress)
-    typer.echo(wire.dumps(result, indent=1) if json else score_format.one(result))
+    put(wire.dumps(result, indent=1) if json else score_format.one(result))
 
 
 @compare_app.command(name="compare", context_settings=_EXTRA, epilog=_OPTIONS)
@@ -85,7 +85,7 @@ def compare(
     if json:
         typer.echo(wire.dumps({"base": base_result, "other": result, "change": change}, indent=1))
     else:
-        typer.echo(score_format.two(base, base_result, result, change))
+        put(score_format.two(base, base_result, result, change))
 
 
 def _task(kind: str, extra: list[str]) -> Task:

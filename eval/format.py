@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bench.contract.record import Result
 from bench.publish.tables.columns import number
-from eval.stats.paired import Z95
+from eval.stats.proportion import SHARES, interval
 
 _UNITS = {"_fraction": (100.0, " %"), "_bytes": (2.0**-20, " MiB")}
 _COUNTS = ("scored_tokens", "scored_items")
@@ -56,7 +56,8 @@ def _rows(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
         scale, suffix = _UNITS.get(unit, (1.0, ""))
         low, high = metrics.get(f"{stem}_low{unit}"), metrics.get(f"{stem}_high{unit}")
         if low is None and (stderr := metrics.get(f"{stem}_stderr{unit}")) is not None:
-            low, high = value - Z95 * stderr, value + Z95 * stderr
+            is_share = key.partition("-")[0] in SHARES or value == metrics.get("accuracy_fraction")
+            low, high = interval(value, stderr, metrics.get("scored_items", 1.0), is_share=is_share)
         text = f"{value:,.0f}" if key in _COUNTS else number(value * scale, 4) + suffix
         rows.append((stem.replace("_", " "), text, _interval(low, high, scale)))
     return sorted(rows)

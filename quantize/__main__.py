@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.exit_codes import guarded
-from bench.cli.params import Quiet
+from bench.cli.params import Quiet, put
 from bench.contract import plugins, wire
 from bench.contract.errors import CellError, UserError
 from bench.contract.record import Artifact
@@ -59,8 +59,8 @@ def quantize(
             raise UserError(str(failure)) from None
         _copy(built.folder, built.artifact, out)
     for line in _summary(built.artifact):
-        typer.echo(line)
-    typer.echo(f"written to     {out}")
+        put(line)
+    put(f"written to     {out}")
 
 
 def _summary(artifact: Artifact) -> list[str]:

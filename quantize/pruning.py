@@ -18,6 +18,7 @@ from quantize import calibration, transformer
 
 _WINDOWS = 3  # dimensions of a layer's inputs: windows, tokens, width
 Pattern = Literal["unstructured", "2:4", "4:8"]
+_PATTERNS = {"2:4": (2, 4), "4:8": (4, 8)}  # how many are zero, and of how many neighbours
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def unsupported_reason(source: Source, options: Options) -> str | None:
         return f"sparsity {sparsity:g} is the share of weights that become zero: more than 0 and less than 1"
     if pattern == "unstructured":
         return None
-    zeros, of = _pattern_counts(pattern)
+    zeros, of = _PATTERNS[pattern]
     if sparsity != zeros / of:
         return f"pattern {pattern} makes a sparsity of {zeros / of:g}, not {sparsity:g}: set that"
     for name, (_, inputs) in source.linears.items():
@@ -51,18 +52,12 @@ def by_magnitude(options: Options) -> Step:
     return Step("magnitude", {**sparsity, "scope": "layer"})
 
 
-def _pattern_counts(pattern: str) -> tuple[int, int]:
-    """How many are zero, and of how many neighbours."""
-    zeros, _, of = pattern.partition(":")
-    return int(zeros), int(of)
-
-
 def smallest(score: Any, sparsity: float, pattern: Pattern) -> Any:
     """A mask [out, in] of the smallest scores: the share `sparsity` of each row, or by the pattern."""
     import torch
 
     if pattern != "unstructured":
-        zeros, of = _pattern_counts(pattern)
+        zeros, of = _PATTERNS[pattern]
         grouped = score.reshape(score.shape[0], -1, of)
         mask = torch.zeros_like(grouped, dtype=torch.bool)
         return mask.scatter_(2, grouped.argsort(dim=2)[..., :zeros], value=True).reshape(score.shape)

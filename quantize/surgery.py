@@ -7,6 +7,7 @@ out leaves the config's per-layer lists too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal
 
@@ -178,17 +179,15 @@ def _gradients(model: Any, ids: Sequence[Sequence[int]], device: str, readers: M
         activations[name] = inputs[0]
         inputs[0].retain_grad()
 
-    handles = [layer.register_forward_pre_hook(partial(store, name)) for name, layer in readers.items()]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in readers.items():
+            hooks.enter_context(layer.register_forward_pre_hook(partial(store, name)))
         for batch in _batches(ids, device):
             model.zero_grad()
             model(input_ids=batch, labels=batch, use_cache=False).loss.backward()
             for name, inputs in activations.items():
                 totals[name] += (inputs * inputs.grad).detach().flatten(0, -2).abs().sum(dim=0)
-    finally:
-        for handle in handles:
-            handle.remove()
-        model.zero_grad()
+    model.zero_grad()
     return torch.stack(list(totals.values()))
 
 
@@ -204,11 +203,10 @@ def _block_influence(model: Any, ids: Sequence[Sequence[int]], device: str) -> A
         output = output[0] if isinstance(output, tuple) else output
         totals[i] += (1 - cosine_similarity(inputs[0], output, dim=-1)).sum()
 
-    handles = [block.register_forward_hook(partial(add, i)) for i, block in enumerate(blocks)]
-    with torch.no_grad():
+    with torch.no_grad(), ExitStack() as hooks:
+        for i, block in enumerate(blocks):
+            hooks.enter_context(block.register_forward_hook(partial(add, i)))
         _loss(model, ids, device)
-    for handle in handles:
-        handle.remove()
     return totals.unsqueeze(0) / sum(map(len, ids))
 
 
@@ -222,9 +220,8 @@ def _losses_without(model: Any, ids: Sequence[Sequence[int]], device: str) -> An
     losses = []
     with torch.no_grad():
         for block in transformer.blocks(model)[1]:
-            handle = block.register_forward_hook(skip)
-            losses.append(_loss(model, ids, device))
-            handle.remove()
+            with block.register_forward_hook(skip):
+                losses.append(_loss(model, ids, device))
     return torch.tensor([losses], device=device)
 
 

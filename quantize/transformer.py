@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +45,16 @@ def load_stored(folder: Path, dtype: str, device: str, quantization: Any = None)
 
 def load(folder: Path, device: str) -> Any:
     """The causal language model, float32 on `device`, in eval mode."""
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="float32", attn_implementation="sdpa", local_files_only=True, trust_remote_code=False
-    )
+    model = load_stored(folder, "float32", device)
     model.config.use_cache = False
-    return model.to(device).eval()
+    return model.eval()
 
 
 def save(model: Any, folder: Path, out: Path, dtype: str, changes: Mapping[str, Any] | None = None) -> None:
-    """Write the weights as `dtype` (auto: as `folder` stores them) with the files of `folder` around them.
-
-    `changes` are laid over its config.json. UserError where a weight does not fit the type.
-    """
+    """Write the weights as `dtype` (auto: as stored), `changes` to the config; UserError where they do not fit."""
     import torch
 
     dtype = model_folder.stored_dtype(model_folder.read_config(folder)) if dtype == "auto" else dtype
@@ -96,19 +90,14 @@ def watched(layers: Mapping[str, Any], watch: Callable[[str, Any], None]) -> Ite
     def hook(name: str) -> Callable[[Any, Any], None]:
         return lambda _, inputs: watch(name, inputs[0].detach())
 
-    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.enter_context(layer.register_forward_pre_hook(hook(name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def block_by_block(model: Any, ids: Sequence[Sequence[int]], device: str) -> Iterator[tuple[str, Any, Any]]:
-    """Each layer's name, the layer, and a function that runs the calibration text through it.
-
-    A layer's input is what the layers before it compute after the caller has changed them.
-    """
+    """Each layer's name, the layer, and a run of the text through it, after what the caller changed before it."""
     import torch
 
     name, layers = blocks(model)
@@ -121,14 +110,12 @@ def block_by_block(model: Any, ids: Sequence[Sequence[int]], device: str) -> Ite
         arguments.append({k: v for k, v in kwargs.items() if k != "hidden_states"})
         raise _FirstLayerReachedError
 
-    handle = layers[0].register_forward_pre_hook(stop, with_kwargs=True)
-    with torch.no_grad():
+    with torch.no_grad(), layers[0].register_forward_pre_hook(stop, with_kwargs=True):
         for batch in batches:
             try:
                 model(input_ids=torch.tensor(batch, device=device), use_cache=False)
             except _FirstLayerReachedError:
                 continue
-    handle.remove()
 
     for i, layer in enumerate(layers):
 

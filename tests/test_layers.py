@@ -20,7 +20,8 @@ _OURS = ("bench", "quantize", "eval")
 # strangers to each other. Plugins stand apart: what they may import is below.
 _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.contract",),
-    ("bench.paths", "bench.store", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
+    ("bench.paths", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
+    ("bench.store",),
     ("bench.process.child", "bench.process.cache"),  # environments and models are built by processes, once
     ("bench.envs", "bench.models", "bench.load"),
     ("bench.process", "bench.suite", "bench.rows"),
@@ -41,8 +42,9 @@ _SHARED: dict[str, tuple[str, ...]] = {
         "bench.contract",
         "bench.formats.folder",
         "bench.engines._batch",
-        "bench.engines._loading",
+        "bench.engines._choices",
         "bench.engines._logits",
+        "bench.engines._receipts",
     ),
     "quantize": ("bench.contract", "bench.formats.folder", "eval.corpora", "quantize"),
     "eval": ("bench.contract", "bench.formats.folder", "bench.paths", "eval"),

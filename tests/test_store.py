@@ -10,6 +10,7 @@ from bench.contract.record import Artifact, Audit, Hardware, RequestTrace, Resul
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task
 from bench.contract.workload import Offline
 from bench.store import Store, safe_name
+from tests.conftest import Command
 
 HARDWARE = Hardware("cpu", "cpu-x-2c-8gib", "X", 2**33, "X", 2, 2**33, ("avx2",), "float32", "Linux")
 AUDIT = Audit(
@@ -146,6 +147,52 @@ def test_what_is_no_record_is_named_and_skipped(tmp_path: Path, text: str, messa
         store.get(bad)
 
 
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (('"ttft_s": 0.25', '"ttft_s": -500'), "ttft_s is -500, and must be positive"),
+        (('"ttft_s": 0.25', '"request_per_s": -1'), "request_per_s is -1, and cannot be negative"),
+        (('"ttft_s": 0.25', '"ttft_s": 1e300'), "ttft_s is 1e+300 s, longer than the whole round of 9 s"),
+        (('"ttft_s": 0.25', '"mbu_fraction": 7'), "mbu_fraction is 7, more than the device can do"),
+        (('"ttft_s": 0.25', '"peak_memory_bytes": 1'), "peak memory of 1 bytes is less than the 900 bytes of weights"),
+        (('"facts": {', '"facts": {"stages": [{"metrics": {"tpot_s": -3}}],'), "tpot_s of load 1 is -3"),
+        (('"facts": {', '"facts": {"stages": [{"metrics": {"tpot_s": "x"}}, 4],'), "tpot_s of load 1 is not a finite"),
+        (('"facts": {', '"facts": {"stages": [7],'), "its metrics of load 1 is not a finite"),
+    ],
+)
+def test_a_figure_that_cannot_be_is_not_read(tmp_path: Path, edit: tuple[str, str], said: str) -> None:
+    """Edited into a record that was sound: one sentence names the file and the figure, and no table has it."""
+    store = Store(tmp_path / "results")
+    good, bad = store.put(served()), store.put(replace(served(1), duration_s=9.0))
+    text = bad.read_text()
+    at = text.rindex(edit[0])  # of facts the record's, not its artifact's
+    bad.write_text(text[:at] + edit[1] + text[at + len(edit[0]) :])
+
+    assert list(store.all()) == [store.get(good)]
+    (problem,) = store.problems
+    assert problem.startswith(f"{bad} has figures that cannot be: {said}")
+    assert problem.endswith("; move it away and run the cell again")
+    with pytest.raises(UserError, match="figures that cannot be"):
+        store.get(bad)
+
+
+def test_an_impossible_figure_is_in_no_output(tmp_path: Path, command: Command) -> None:
+    """A table leaves the record out and says so; the public face and a report refuse."""
+    store = Store(tmp_path / "results")
+    store.put(served())
+    bad = store.put(replace(served(1), metrics={"tpot_s": 0.5}))
+    bad.write_text(bad.read_text().replace('"tpot_s": 0.5', '"tpot_s": -500'))
+    table = command("bench", "table", "--results", str(tmp_path / "results"))
+    report = command("bench", "report", "--results", str(tmp_path / "results"))
+
+    assert table.returncode == 0
+    assert "-500" not in table.stdout
+    assert "r1.json has figures that cannot be: tpot_s is -500" in table.stderr
+    assert report.returncode == 2
+    assert "r1.json has figures that cannot be: tpot_s is -500" in report.stderr
+    assert "Traceback" not in report.stderr
+
+
 def test_another_schema_is_refused_even_when_it_fits(tmp_path: Path) -> None:
     """A record whose fields still parse but whose schema is another's is not read as ours."""
     store = Store(tmp_path)
@@ -201,3 +248,34 @@ def test_items_come_back_by_the_names_of_their_columns(tmp_path: Path) -> None:
     path.with_name("r0.items.jsonl.gz").write_bytes(gzip.compress(b'{"digest":"d1"}\n["item"]\n[0]\n'))
     with pytest.raises(UserError, match="belongs to another record"):
         store.items(path)
+
+
+def test_no_secret_is_put_into_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wrote it where: a reason, a receipt, a fact's name, an artifact, a trace, an item."""
+    secret, named = "tok-0123456789", "no-name-says-so"
+    monkeypatch.setenv("ACME_TOKEN", secret)
+    monkeypatch.setenv("WHATEVER", named)
+    result = served()
+    assert result.artifact is not None
+    leaky = replace(
+        result,
+        cell=replace(result.cell, engine=EngineSpec("openai", {"key_variable": "WHATEVER"})),
+        reason=f"refused: {named}",
+        receipts={"owned_by": secret},
+        facts={f"from {secret}": [{"deep": named}]},
+        artifact=replace(result.artifact, facts={"log": secret}),
+    )
+    store = Store(tmp_path)
+    path = store.put(leaky, (replace(TRACES[1], error=named),), (("text",), (secret,)))
+
+    assert secret.encode() not in path.read_bytes()
+    assert named.encode() not in path.read_bytes()
+    assert store.get(path) == replace(
+        leaky,
+        reason="refused: <WHATEVER>",
+        receipts={"owned_by": "<ACME_TOKEN>"},
+        facts={"from <ACME_TOKEN>": [{"deep": "<WHATEVER>"}]},
+        artifact=replace(result.artifact, facts={"log": "<ACME_TOKEN>"}),
+    )
+    assert store.traces(path)[0].error == "<WHATEVER>"
+    assert store.items(path) == ({"text": "<ACME_TOKEN>"},)

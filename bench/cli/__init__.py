@@ -1,7 +1,4 @@
-"""The command line: each verb calls a room.
-
-Rooms are imported inside the verbs, so that --help answers at once.
-"""
+"""The command line: each verb calls a room, imported inside it so that --help answers at once."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.params import Json, Quiet, Tools, output
+from bench.cli.params import Json, Quiet, Tools, output, put
 
 app = typer.Typer()
 envs_app = typer.Typer(help="The environments that engines and methods run in.", no_args_is_help=True)
@@ -52,4 +52,4 @@ def envs_remove(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) 
 
     for name in names:
         builds = environment.remove(name)
-        typer.echo(f"{name}: {f'removed {len(builds)} build(s)' if builds else 'was not built'}")
+        put(f"{name}: {f'removed {len(builds)} build(s)' if builds else 'was not built'}")

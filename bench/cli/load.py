@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from bench.cli.params import Json
+from bench.cli.params import Json, put
+from bench.contract.address import Api, api_of
+from bench.contract.errors import UserError
 
 app = typer.Typer()
 
 
 @app.command()
 def load(
-    url: Annotated[str, typer.Argument(help="A server's root, as http://127.0.0.1:8000.")],
+    url: Annotated[str, typer.Argument(help="A server's root, as http://127.0.0.1:8000, or the whole address.")],
     model: Annotated[str, typer.Option(help="The model's name there.")],
     concurrency: Annotated[int | None, typer.Option(help="Requests in flight (1 unless given).")] = None,
     rate: Annotated[float | None, typer.Option(help="Requests per second, whatever is in flight.")] = None,
@@ -47,7 +49,11 @@ def load(
     chat: Annotated[bool, typer.Option("--chat", help="The chat API instead of completions.")] = False,
     stop: Annotated[bool, typer.Option("--allow-stop", help="The model may end early.")] = False,
     extra: Annotated[str, typer.Option(metavar="JSON", help="Body fields; null removes one.")] = "{}",
+    header: Annotated[list[str] | None, typer.Option(metavar="NAME:VALUE", help="One more header.")] = None,
+    length_field: Annotated[str, typer.Option(help="The server's name of the tokens to generate.")] = "max_tokens",
     key_variable: Annotated[str, typer.Option(help="Environment variable that holds the API key.")] = "",
+    key_header: Annotated[str, typer.Option(help="The header it goes into, as api-key.")] = "Authorization",
+    ca: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificates to trust, for TLS.")] = None,
     seed: Annotated[int, typer.Option(help="Of prompts, lengths and arrivals.")] = 0,
     timeout: Annotated[float, typer.Option(help="Seconds for the whole load.")] = 3600.0,
     as_json: Json = False,
@@ -60,35 +66,44 @@ def load(
 
     kind = "open" if rate is not None else "closed"
     kind = "search" if search else "sweep" if sweep else "trace" if trace is not None else kind
-    fields = {
+    fields: dict[str, Any] = {
         "kind": kind,
         "concurrency": concurrency,
         "rate_per_s": rate,
         "path": trace,
         "over": sweep,
-        "arrivals": arrivals,
-        "burstiness": burstiness,
-        "speed": speed,
-        "turns": turns,
-        "requests": requests,
-        "window_s": window,
-        "at_most_s": at_most,
-        "prompt_tokens": prompt_tokens,
-        "new_tokens": new_tokens,
-        "lengths": lengths,
-        "spread": spread,
-        "slo": {"ttft_s": slo_ttft, "tpot_s": slo_tpot},
     }
+    fields |= {"arrivals": arrivals, "burstiness": burstiness, "speed": speed, "turns": turns, "requests": requests}
+    fields |= {"window_s": window, "at_most_s": at_most, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
+    fields |= {"lengths": lengths, "spread": spread, "slo": {"ttft_s": slo_ttft, "tpot_s": slo_tpot}}
     workload = config.workload({key: value for key, value in fields.items() if value is not None})
-    body = {"ignore_eos": None} if stop else {}
+    fixed: dict[str, Any] = {"ignore_eos": None} if stop else {}
     endpoint = Endpoint(
         url,
         model,
-        api="chat" if chat else "completions",
-        key_variable=key_variable,
-        extra={**body, **config.body_fields(extra)},
+        _api(url, "chat" if chat else "completions"),
+        {**fixed, **config.body_fields(extra)},
+        dict(map(_header, header or ())),
+        key_variable,
         exact_length=not stop,
+        length_field=length_field,
+        key_header=key_header,
+        ca=str(ca or ""),
     )
     target = build.Target(endpoint, vocab_size, tokenizer, context)
     result = standalone.measure(workload, target, seed=seed, timeout_s=timeout)
-    typer.echo(json.dumps(result, indent=1) if as_json else "\n".join(standalone.lines(workload.title, result)))
+    put(json.dumps(result, indent=1) if as_json else "\n".join(standalone.lines(workload.title, result)))
+
+
+def _api(url: str, api: Api) -> Api:
+    try:
+        return api_of(url, api)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise UserError(f"--header {text}: write NAME:VALUE, for example --header X-Team:blue")
+    return name.strip(), value.strip()

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from bench.contract import outside
+
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, for example configs/demo.yaml.")]
 Only = Annotated[str, typer.Option(metavar="GLOB", help="Only cells whose title, recipe or workload matches.")]
 EngineName = Annotated[str, typer.Option("--engine", metavar="NAME", help="Only this engine.")]
@@ -37,15 +39,28 @@ def bold() -> bool:
 
 
 def say(text: str) -> None:
-    typer.echo(text, err=True)
+    """Print on stderr."""
+    typer.echo(_shown(text), err=True)
 
 
-def output(result: Iterator[str] | Mapping[str, Any] | Sequence[Any]) -> None:
-    """Lines as they come, anything else as JSON."""
+def put(text: str) -> None:
+    """Print the result."""
+    typer.echo(_shown(text))
+
+
+def _shown(text: str) -> str:
+    """Whatever came from outside with it: no secret, and nothing that steers the terminal."""
+    return outside.printable_lines(outside.scrubbed(text))
+
+
+def output(result: str | Iterator[str] | Mapping[str, Any] | Sequence[Any]) -> None:
+    """A text as it is, lines as they come, anything else as JSON."""
     from bench.contract import wire
 
-    if isinstance(result, Iterator):
+    if isinstance(result, str):
+        typer.echo(result, nl=False)
+    elif isinstance(result, Iterator):
         for line in result:
-            typer.echo(line)
+            put(line)
     else:
         typer.echo(wire.dumps(result, indent=1))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, say, width
+from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, output, put, say, width
 from bench.contract.errors import UserError
 
 app = typer.Typer()
@@ -33,7 +33,7 @@ def report(
                 raise UserError(f"not what the records say: {stale}; write them with: python -m bench report")
         else:
             for path in reports.write(results, document or ()):
-                typer.echo(str(path))
+                put(str(path))
     finally:
         gc.enable()
 
@@ -64,12 +64,11 @@ def recommend(
     unjudged = judge.without_quality(rows, Path(suite).stem, wish)
     candidates = judge.recommend(rows, title, wish)
     if as_json:
-        typer.echo(judge.as_json(candidates, title, wish), nl=False)
+        output(judge.as_json(candidates, title, wish))
     else:
-        typer.echo(render.text([judge.section(candidates, title)], width()), nl=False)
+        output(render.text([judge.section(candidates, title)], width()))
         placed = any(candidate.feasible and not candidate.picked for candidate in candidates)
-        for line in filter(None, (judge.LEGEND if placed else "", unjudged)):
-            typer.echo(line)
+        output(filter(None, (judge.LEGEND if placed else "", unjudged)))
     if not any(candidate.picked for candidate in candidates):
         say("nothing that was measured keeps all limits")
         raise typer.Exit(1)
@@ -97,10 +96,7 @@ def compare(
     comparison_report.require_common_cells(comparison)
     for problem in dict.fromkeys((*comparison.baseline.problems, *comparison.candidate.problems)):
         say(f"warning: {problem}")
-    if as_json:
-        typer.echo(comparison_report.as_json(comparison), nl=False)
-    else:
-        typer.echo(comparison_report.page(comparison, width()), nl=False)
+    output(comparison_report.as_json(comparison) if as_json else comparison_report.page(comparison, width()))
 
 
 @app.command()
@@ -123,9 +119,8 @@ def predict(
     measured = predictor.calibration_set(Store(results).all())
     cells = predictor.predict(config.load_suite(suite, overrides or ()), gpu, measured, only=only, engine=engine)
     if as_json:
-        typer.echo(predictions.as_json(cells, measured, gpu), nl=False)
+        output(predictions.as_json(cells, measured, gpu))
         return
     sections, reasons = predictions.sections(cells)
-    typer.echo(render.text(sections, width()), nl=False)
-    for line in (*reasons, *predictions.caveats(measured, gpu)):
-        typer.echo(line)
+    output(render.text(sections, width()))
+    output(iter((*reasons, *predictions.caveats(measured, gpu))))

@@ -9,23 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bench.cli.params import (
-    RESULTS,
-    Device,
-    EngineName,
-    Format,
-    Json,
-    Only,
-    Quiet,
-    Results,
-    Rounds,
-    Set,
-    SuiteFile,
-    TableFormat,
-    bold,
-    say,
-    width,
-)
+from bench.cli import params
+from bench.cli.params import bold, output, say, width
 from bench.contract.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,18 +26,18 @@ _CODES = (
 
 @app.command(epilog=_CODES)
 def run(
-    suite: SuiteFile,
-    only: Only = "",
-    engine: EngineName = "",
-    device: Device = "",
-    rounds: Rounds = 0,
+    suite: params.SuiteFile,
+    only: params.Only = "",
+    engine: params.EngineName = "",
+    device: params.Device = "",
+    rounds: params.Rounds = 0,
     retry: Annotated[Literal["", "failed"], typer.Option(help="Run cells again that failed before.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,
-    overrides: Set = None,
-    results: Results = RESULTS,
-    format: Format = "terminal",
-    as_json: Json = False,
-    quiet: Quiet = False,
+    overrides: params.Set = None,
+    results: params.Results = params.RESULTS,
+    format: params.Format = "terminal",
+    as_json: params.Json = False,
+    quiet: params.Quiet = False,
 ) -> None:
     """Run what a suite still lacks, then print its table. Running it again does nothing twice.
 
@@ -65,7 +50,7 @@ def run(
     from bench.progress.progress import Progress
     from bench.publish import headline
     from bench.run import runner
-    from bench.store import Store
+    from bench.store import Store, safe_name
 
     if as_json and format not in ("terminal", "json"):
         raise UserError(f"--json prints the table as JSON and --format {format} does not: use one of them")
@@ -74,7 +59,7 @@ def run(
         store = Store(results)
         tally = runner.run(planned, store, progress, retry_failed=retry == "failed")
     slugs = dict.fromkeys(artifact.hardware.slug for artifact in planned.artifacts)
-    folders = [str(results / slug / planned.suite.name) for slug in slugs]
+    folders = [str(results / safe_name(slug) / safe_name(planned.suite.name)) for slug in slugs]
     summary = {
         "rounds": {"ok": 0, "failed": 0, "unsupported": 0, **tally.done, "kept": tally.recorded},
         "time_s": round(progress.elapsed_s, 1),
@@ -91,15 +76,15 @@ def run(
 
 @app.command()
 def plan(
-    suite: SuiteFile,
-    only: Only = "",
-    engine: EngineName = "",
-    device: Device = "",
-    rounds: Rounds = 0,
-    overrides: Set = None,
-    results: Results = RESULTS,
+    suite: params.SuiteFile,
+    only: params.Only = "",
+    engine: params.EngineName = "",
+    device: params.Device = "",
+    rounds: params.Rounds = 0,
+    overrides: params.Set = None,
+    results: params.Results = params.RESULTS,
     retry: Annotated[Literal["", "failed"], typer.Option(help="Count failed rounds as to run.")] = "",
-    as_json: Json = False,
+    as_json: params.Json = False,
 ) -> None:
     """Show each cell of a suite: recorded, to run, or why it cannot run. Nothing is built, fetched or run."""
     from bench.publish import plans
@@ -108,20 +93,17 @@ def plan(
 
     planned = _plan(suite, only, engine, device, rounds, overrides, fetch=None)
     todo = records.pending(planned, Store(results), retry_failed=retry == "failed")
-    if as_json:
-        typer.echo(plans.as_json(planned.suite.name, planned.items, todo, planned.unpaired))
-        return
-    for line in plans.lines(planned.items, todo, planned.unpaired):
-        typer.echo(line)
+    cells = (planned.items, todo, planned.unpaired)
+    output(plans.as_json(planned.suite.name, *cells) if as_json else plans.lines(*cells))
 
 
 @app.command()
 def table(
     suite: Annotated[Path | None, typer.Argument(metavar="[SUITE]", help="Only this suite's cells.")] = None,
-    format: Format = "terminal",
-    results: Results = RESULTS,
-    overrides: Set = None,
-    device: Device = "",
+    format: params.Format = "terminal",
+    results: params.Results = params.RESULTS,
+    overrides: params.Set = None,
+    device: params.Device = "",
 ) -> None:
     """Print the table of a suite, or of all records."""
     from bench.store import Store
@@ -161,7 +143,9 @@ def _plan(
     return planned
 
 
-def _table(store: Store, planned: Plan | None, format: TableFormat, summary: Mapping[str, Any] | None = None) -> None:
+def _table(
+    store: Store, planned: Plan | None, format: params.TableFormat, summary: Mapping[str, Any] | None = None
+) -> None:
     """Print the table, or one JSON object with it and the `summary` of a run."""
     from bench.publish.tables import build, render
     from bench.run import records

@@ -2,10 +2,7 @@
 
 
 class UserError(Exception):
-    """One sentence, complete without a traceback, that says what is wrong and what to do.
-
-    The commands print it and exit with 2.
-    """
+    """One sentence that says what is wrong and what to do. The commands print it and exit with 2."""
 
 
 class CellError(Exception):

@@ -9,11 +9,10 @@ hooks, `self` being the module:
   leaves it out, and `plugins.load` adds it;
 - a method marked `@required_if(condition)` is required where the condition holds, and refused elsewhere.
 
-`plugins.load` refuses whatever else is public, and parameters of other names: helpers begin with an
-underscore, or live in another module. `Options` is a frozen standard-library dataclass whose fields are the
-options a user may give, typed and with defaults; the parent validates against it, the worker builds one from
-the job. Nothing at the top level of a plugin may import its engine or library: the core environment loads
-every plugin to ask what it is.
+`plugins.load` refuses whatever else is public, and parameters of other names: helpers begin with an underscore, or live
+in another module. `Options` is a frozen standard-library dataclass whose fields are the options a user may give, typed
+and with defaults; the parent validates against it, the worker builds one from the job. Nothing at the top level of a
+plugin may import its engine or library: the core environment loads every plugin to ask what it is.
 """
 
 from __future__ import annotations
@@ -32,22 +31,17 @@ from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.spec import Cell, Step
 
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
-_CONDITIONS: dict[str, Callable[[Any], bool]] = {}
+CONDITIONS: dict[str, Callable[[Any], bool]] = {}  # by the name of a hook marked `@required_if`
 
 
 def required_if(condition: Callable[[Any], bool]) -> Callable[[_Hook], _Hook]:
     """Mark a hook that a plugin has exactly where `condition(plugin)` holds."""
 
     def mark(hook: _Hook) -> _Hook:
-        _CONDITIONS[hook.__qualname__] = condition
+        CONDITIONS[hook.__qualname__] = condition
         return hook
 
     return mark
-
-
-def condition_of(hook: Callable[..., Any]) -> Callable[[Any], bool] | None:
-    """The condition of a hook marked `@required_if`; None for any other."""
-    return _CONDITIONS.get(hook.__qualname__)
 
 
 @dataclass(frozen=True)
@@ -118,8 +112,7 @@ class Session(Protocol):
     def receipts(self) -> Mapping[str, str]:
         """Kernel, weight dtype, compute dtype, attention implementation, threads, device: as they really are.
 
-        `product_dtype`: the type that matrices are multiplied in, where that is not the
-        activations' own.
+        `product_dtype`: the type that matrices are multiplied in, where that is not the activations' own.
         """
 
     def memory(self) -> Mapping[str, int]:
@@ -135,10 +128,7 @@ class LoglikelihoodSession(Session, Protocol):
     """A session that scores choices faster than by the logits of each: by batches, and contexts fed once."""
 
     def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
-        """Each question once, in any order: its index, and the scores of its choices in order.
-
-        Log-softmax in float32 or wider over the full vocabulary.
-        """
+        """Each question's index and scores, in any order; log-softmax in float32 or wider, full vocabulary."""
 
 
 @runtime_checkable
@@ -156,10 +146,9 @@ class GenerateUntilSession(Session, Protocol):
 class Server:
     """An engine's own HTTP server, OpenAI-compatible, as its command line; or one at `url` that runs already.
 
-    `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200
-    once it can serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request
-    over the client's own; null removes one. `api`, `exact_length` and `key_variable` as in the client's
-    Endpoint.
+    `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200 once it can
+    serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request over the client's own;
+    null removes one. The rest as in the client's Endpoint.
     """
 
     argv: tuple[str, ...]
@@ -172,6 +161,10 @@ class Server:
     api: Literal["completions", "chat"] = "completions"
     exact_length: bool = True
     key_variable: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    key_header: str = "Authorization"
+    length_field: str = "max_tokens"
+    ca: str = ""
 
 
 class Engine(Protocol):
@@ -179,7 +172,8 @@ class Engine(Protocol):
 
     ENV: the environment it runs in, a file of configs/envs. VERSION is part of its records' digests. LOADS:
     artifact formats. MODES: of "offline", "online" and "score". PATHS: options that name files or folders.
-    ENV_BY_FORMAT: the environments of formats that need a package ENV lacks.
+    OPTIONS_SINCE: options younger than records, which at their defaults are no part of a digest. ENV_BY_FORMAT: the
+    environments of formats that need a package ENV lacks.
     """
 
     ENV: str
@@ -188,6 +182,7 @@ class Engine(Protocol):
     MODES: frozenset[str]
     Options: type[Any]
     PATHS: tuple[str, ...] = ()
+    OPTIONS_SINCE: frozenset[str] = frozenset()
     ENV_BY_FORMAT: Mapping[str, str] = {}
 
     def unsupported(self, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:  # noqa: ARG002
@@ -317,10 +312,7 @@ class Task(Protocol):
 
     @required_if(lambda task: task.REFERENCE)
     def compare_by_reference(self, facts: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, float]:
-        """The paired difference of two artifacts' distances to the reference. A pure function.
-
-        UserError where the two were not measured over the same items and reference.
-        """
+        """Pure: the paired difference of two artifacts' distances; UserError for other items or references."""
 
     @required_if(lambda task: bool(task.ENV))
     def depends(self, options: Any) -> Any:

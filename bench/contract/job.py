@@ -52,10 +52,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker observed. `error` is one sentence; the traceback, if any, is in the log.
-
-    `items`: names of columns, then a row per item of a task.
-    """
+    """What a worker observed. `error`: one sentence; `items`: names of columns, then a row per item of a task."""
 
     error: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)

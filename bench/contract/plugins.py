@@ -63,10 +63,7 @@ def load(package: Literal["bench.formats"], name: str) -> Format: ...
 def load(package: str, name: str) -> Any: ...
 @cache  # the planner asks thousands of times
 def load(package: str, name: str) -> Any:
-    """The plugin module, with every hook of its role (bench.contract.hooks).
-
-    UserError for an unknown plugin, an unknown hook or a missing one.
-    """
+    """The plugin module with every hook of its role; UserError for an unknown plugin or hook, or a missing one."""
     kind, role = _ROLES[package]
     known = names(package)
     if name not in known:
@@ -78,8 +75,10 @@ def load(package: str, name: str) -> Any:
 
 
 def method_of(step: Step) -> tuple[hooks.Method, Any]:
-    """A step's method, and its options as the method's Options."""
+    """A step's method, and its options as the method's Options; UserError for an option that it does not have."""
     method = load(METHODS, step.method)
+    if unknown_options := step.options.keys() - inspect.signature(method.Options).parameters:
+        raise UserError(f"{step.method} has no option {', '.join(sorted(unknown_options))}")
     return method, method.Options(**step.options)
 
 
@@ -120,7 +119,7 @@ def _complete(plugin: Any, role: type) -> Iterator[str]:
 
 
 def _fault(plugin: Any, name: str, hook: Callable[..., Any], *, abstract: bool) -> Iterator[str]:
-    condition, has = hooks.condition_of(hook), hooks.plugin_has(plugin, name)
+    condition, has = hooks.CONDITIONS.get(hook.__qualname__), hooks.plugin_has(plugin, name)
     required = condition(plugin) if condition else abstract
     signature = ", ".join(list(inspect.signature(hook).parameters)[1:])
     if has and condition and not required:

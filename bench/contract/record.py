@@ -148,10 +148,7 @@ class Source:
 
 @dataclass(frozen=True)
 class RequestTrace:
-    """One request, its times in seconds from the first window's start.
-
-    `token_s[i]` is when event i arrived, `event_tokens[i]` its tokens.
-    """
+    """One request, in seconds from the first window's start; event i came at `token_s[i]`."""
 
     request: int
     window: int

@@ -83,12 +83,11 @@ class Task:
 class Suite:
     """One YAML file: a model, recipes, engines, workloads, tasks, devices and rounds.
 
-    Workloads run `rounds` times and tasks `task_rounds`: a score does not depend on the clock, and more
-    rounds of it show only that it repeats.
-    `timeout_s` bounds one round; `memory_limit_gib` bounds a worker's process tree (0: the machine's own
-    memory); `settle_s` is how long a run waits for an idle device before its first round; an offline round
-    goes on for `energy_window_s` after its measured batches where the device counts its energy (0: no energy
-    is measured). None of these is part of a digest: they change no figure that is there without them.
+    Workloads run `rounds` times and tasks `task_rounds`: a score does not depend on the clock, and more rounds of it
+    show only that it repeats. `timeout_s` bounds one round; `memory_limit_gib` bounds a worker's process tree (0: the
+    machine's own memory); `settle_s` is how long a run waits for an idle device before its first round; an offline
+    round goes on for `energy_window_s` after its measured batches where the device counts its energy (0: no energy is
+    measured). None of these is part of a digest: they change no figure that is there without them.
     """
 
     name: str

@@ -9,7 +9,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,13 +31,8 @@ def plain(value: Any) -> Any:
         items = [plain(v) for v in value]
         return sorted(items) if isinstance(value, set | frozenset) else items
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: plain(getattr(value, name)) for name in _fields(value.__class__)}
+        return {name: plain(field) for name, field in vars(value).items()}
     return str(value) if isinstance(value, Path) else value
-
-
-@cache
-def _fields(kind: Hashable) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(typing.cast("type[Any]", kind)))
 
 
 def rounded(value: Any) -> Any:

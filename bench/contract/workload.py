@@ -10,15 +10,13 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 _CLOSED = {"extra": "forbid"}  # read by pydantic in the parent; an unknown key is an error
 # Older records have the fields of all kinds; bench.suite checks those of a suite file.
 _OLD_RECORDS = {"extra": "ignore"}
-_SHOWS_SLO = 59  # requests at one rate: fewer cannot show that 95 % keep a limit
+AT_A_RATE = 2  # how requests at a rate are sent and measured, a part of their records' digests
+_SHOWS_SLO = 59  # requests at one rate: with fewer it takes too many loads to show that 95 % keep a limit
 
 
 @dataclass(frozen=True)
 class Slo:
-    """What a request must keep to count as good: seconds at most, 0 being no limit.
-
-    TTFT, TPOT and E2EL as the latency metrics define them.
-    """
+    """Seconds at most for a request to count as good (0: no limit), as the latency metrics define them."""
 
     ttft_s: float = 0.0
     tpot_s: float = 0.0
@@ -136,6 +134,11 @@ class _Arrivals(_Named):
         if not self.burstiness > 0:
             yield "burstiness must be above zero; 1 is Poisson's"
 
+    @property
+    def ramps(self) -> bool:
+        """Whether the rate rises over the whole load."""
+        return self.rate_per_s > 0 and self.arrivals == "ramp"
+
     def _level(self) -> str:
         bursts = f"-b{self.burstiness:g}" if self.arrivals == "gamma" else ""
         return f"{self.arrivals}{self.rate_per_s:g}{bursts}"
@@ -143,11 +146,19 @@ class _Arrivals(_Named):
 
 @dataclass(frozen=True, kw_only=True)
 class _Served(_Named):
-    """Requests to the engine's server, `requests` of them measured after warm-up. `slo` makes goodput a metric."""
+    """Requests to the engine's server, `requests` of them measured within a load that is steady.
+
+    `slo` makes goodput a metric.
+    """
 
     requests: int = 100
     slo: Slo = Slo()
     online: ClassVar[bool] = True
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next request waits for an answer: a closed loop."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +191,10 @@ class Closed(_Served, _Lengths):
     at_most_s: float = 0.0
 
     @property
+    def waits(self) -> bool:
+        return True
+
+    @property
     def exact(self) -> bool:
         return super().exact and self.turns == 1
 
@@ -198,7 +213,10 @@ class Closed(_Served, _Lengths):
 
 @dataclass(frozen=True, kw_only=True)
 class Open(_Served, _Arrivals, _Lengths):
-    """Requests at a rate: as many as fill `window_s`, if that is more than `requests`."""
+    """Requests at a rate: as many as fill `window_s`, if that is more than `requests`.
+
+    The rate is held before and after them, except by a ramp, which begins with nothing.
+    """
 
     kind: Literal["open"] = "open"
     window_s: float = 0.0
@@ -242,6 +260,10 @@ class Sweep(_Served, _Arrivals, _Lengths):
     at_most_s: float = 0.0
     window_s: float = 0.0
 
+    @property
+    def waits(self) -> bool:
+        return self.over == "concurrency"
+
     def at(self, level: float, requests: int) -> Closed | Open:
         """The load of one level: of that concurrency or rate, `requests` long."""
         if self.over == "concurrency":
@@ -273,7 +295,7 @@ class Search(_Served, _Arrivals, _Lengths):
         if not self.slo.limits:
             yield "a search needs a limit to keep, as slo: {ttft_s: 0.5, tpot_s: 0.05}"
         if self.requests < _SHOWS_SLO:
-            yield f"a search needs {_SHOWS_SLO} requests at each rate: fewer cannot show that 95 % keep a limit"
+            yield f"a search needs {_SHOWS_SLO} requests at each rate, to show that 95 % of them keep a limit"
 
     def _level(self) -> str:
         return "-".join(f"{k.removesuffix('_s')}{v:g}" for k, v in self.slo.limits.items())

@@ -1,18 +1,33 @@
-"""Logits in NumPy, for engines: how many rows make a block, and the scores of choices by their rows."""
+"""Logits in NumPy, for engines: blocks of them, and the scores of choices by their rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bench.contract.hooks import ChoiceScore
+from bench.contract.errors import UserError
+from bench.contract.hooks import ChoiceScore, LogitBlock
 
 _BLOCK_BYTES = 64 << 20
+_BLOCK_ROWS = 512
 
 
 def rows_per_block(vocab_size: int) -> int:
     """Rows of float32 logits in a LogitBlock of at most 64 MiB."""
     return max(1, _BLOCK_BYTES // (4 * vocab_size))
+
+
+def blocks(library: str, logits: Any, positions: int) -> Iterator[LogitBlock]:
+    """float32 blocks of logits [positions, vocab], a tensor or an array; UserError where a position is missing."""
+    import numpy as np
+
+    rows = 0 if logits is None else len(logits)
+    if rows != positions:
+        raise UserError(f"{library} computed logits for {rows} of {positions} positions: score this on another engine")
+    for start in range(0, rows, _BLOCK_ROWS):
+        part = logits[start : start + _BLOCK_ROWS]
+        part = part.float().cpu().numpy() if hasattr(part, "cpu") else part
+        yield LogitBlock(start, np.asarray(part, dtype=np.float32))
 
 
 class LogSoftmax:

@@ -21,6 +21,7 @@ from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.engines._batch import check_context
 from bench.engines._logits import rows_per_block
+from bench.engines._receipts import counts, shares
 from bench.formats import folder as model_folder
 
 ENV = "openvino"
@@ -111,17 +112,16 @@ class _Session(Session):
             self._start("generate")
         nodes = [node.get_rt_info() for node in self.compiled.get_runtime_model().get_ops()]
         kinds = [_rt_info(node, "layerType") for node in nodes]
-        products = Counter(
+        products = counts(
             f"{_rt_info(node, 'primitiveType')} on {_rt_info(node, 'runtimePrecision')}"
             for node, kind in zip(nodes, kinds, strict=True)
             if kind == "FullyConnected"
         )
-        weights = _weight_bytes(self.model)
         cache = {self._property(f"{tensor}_CACHE_PRECISION") for tensor in ("KEY", "VALUE")}
         return {
-            "kernel": ", ".join(f"{kind} x{count}" for kind, count in products.most_common()),
+            "kernel": products,
             "attention": f"ScaledDotProductAttention x{kinds.count('ScaledDotProductAttention')}",
-            "weight_dtype": ", ".join(f"{k} {v / weights.total():.0%}" for k, v in weights.most_common()),
+            "weight_dtype": shares(_weight_bytes(self.model)),
             "compute_dtype": self._property("INFERENCE_PRECISION_HINT"),
             "kv_dtype": ", ".join(sorted(cache)),
             "dynamic_quantization_group": self._property("DYNAMIC_QUANTIZATION_GROUP_SIZE"),
@@ -206,27 +206,24 @@ def _slice_last_position(model: Any) -> None:
         head.input(0).replace_source_output(hidden.output(0))
 
 
-def _weights(model: Any) -> list[Any]:
-    """The constants of a graph, without those that only give a shape or an index."""
+def _weights(model: Any) -> list[tuple[Any, str]]:
+    """The constants of a graph with their element types, without those that only give a shape or an index."""
     constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
-    return [node for node in constants if _element_type(node) not in _INDEX_TYPES]
-
-
-def _element_type(node: Any) -> str:
-    return str(node.get_element_type().get_type_name())
+    typed = [(node, str(node.get_element_type().get_type_name())) for node in constants]
+    return [(node, dtype) for node, dtype in typed if dtype not in _INDEX_TYPES]
 
 
 def _weight_bytes(model: Any) -> Counter[str]:
     """Bytes of weights by element type."""
     sizes: Counter[str] = Counter()
-    for node in _weights(model):
-        sizes[_element_type(node)] += node.get_byte_size()
+    for node, dtype in _weights(model):
+        sizes[dtype] += node.get_byte_size()
     return sizes
 
 
 def _unread_bytes(model: Any) -> int:
     """Bytes of the weights that only rows are taken of: an embedding that is not the head as well."""
-    return sum(node.get_byte_size() for node in _weights(model) if _users(node) == {"Gather"})
+    return sum(node.get_byte_size() for node, _ in _weights(model) if _users(node) == {"Gather"})
 
 
 def _users(node: Any) -> set[str]:

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,15 +25,14 @@ from bench.contract.hooks import DecodeStep, LogitBlock, Server, Session
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.engines._batch import check_context, check_kv_cache, check_sequences, decode_steps
-from bench.engines._loading import load_error
+from bench.engines._logits import blocks
+from bench.engines._receipts import captured_output, gib_sizes, last_matches, load_error
 from bench.formats import folder as model_folder
 
 ENV = "tensorrt_llm"
 VERSION = 1
 LOADS = frozenset({"hf"})
 MODES = frozenset({"offline", "online", "score"})
-_GIB = 1 << 30
-_BLOCK_ROWS = 512
 _BATCHED_TOKENS = 8192  # of one forward pass: the library's default
 _NEEDS = "TensorRT-LLM needs an NVIDIA GPU of compute capability 8.0 or newer"
 _GREEDY = {"temperature": 0.0, "ignore_eos": True, "detokenize": False}
@@ -94,7 +90,7 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
 def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[_Session]:  # noqa: A001
     """Load the model on the first GPU the process sees; UserError for files TensorRT-LLM cannot load."""
     model_folder.require_weights(folder)
-    with _captured_output() as log:
+    with captured_output(1, 2) as log:
         llm = _load(folder, options)
     session = _Session(llm, options, device, log[0], _context(folder, options))
     try:
@@ -144,7 +140,7 @@ class _Session(Session):
         fed = list(ids) if len(ids) < self.context else list(ids[:-1])
         params = SamplingParams(max_tokens=1, return_context_logits=True, **_GREEDY)
         output = self.llm.generate({"prompt_token_ids": fed}, params, use_tqdm=False)
-        yield from _blocks(output.context_logits, len(fed))
+        yield from blocks("TensorRT-LLM", output.context_logits, len(fed))
 
     def receipts(self) -> Mapping[str, str]:
         """From its log, and from its arguments as it settled them where the log is silent."""
@@ -170,19 +166,6 @@ class _Session(Session):
         return self.sizes
 
 
-def _blocks(logits: Any, expected: int) -> Iterator[LogitBlock]:
-    """Float32 blocks of a tensor [positions, vocabulary]; UserError where a position is missing."""
-    import numpy as np
-
-    rows = 0 if logits is None else len(logits)
-    if rows != expected:
-        raise UserError(f"TensorRT-LLM gave logits for {rows} of {expected} positions: score this on another engine")
-    for start in range(0, rows, _BLOCK_ROWS):
-        part = logits[start : start + _BLOCK_ROWS]
-        part = part.float().cpu().numpy() if hasattr(part, "cpu") else part
-        yield LogitBlock(start, np.asarray(part, dtype=np.float32))
-
-
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
     """trtllm-serve with the settings that `open` gives the engine; its model's name is that of the folder."""
     model_folder.require_weights(folder)
@@ -194,9 +177,7 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
 
 def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:
     """(receipts, bytes) that the log names; of the KV cache's two allocations the last, the first is a trial."""
-    receipts = {key: last[-1] for key, pattern in _RECEIPTS.items() if (last := pattern.findall(text))}
-    sizes = {key: last[-1] for key, pattern in _SIZES.items() if (last := pattern.findall(text))}
-    return receipts, {key: int(float(gib) * _GIB) for key, gib in sizes.items()}
+    return last_matches(_RECEIPTS, text), gib_sizes(_SIZES, text)
 
 
 def _settings(folder: Path, options: Options) -> dict[str, Any]:
@@ -231,26 +212,6 @@ def _load(folder: Path, options: Options) -> Any:
         raise
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError) as error:
         raise load_error("TensorRT-LLM", error, folder) from error
-
-
-@contextmanager
-def _captured_output() -> Iterator[list[str]]:
-    """What this process, the library's C++ part and its worker process write meanwhile; then on stderr."""
-    log: list[str] = []
-    originals = [os.dup(number) for number in (1, 2)]
-    with tempfile.TemporaryFile() as file:
-        try:
-            for number in (1, 2):
-                os.dup2(file.fileno(), number)
-            yield log
-        finally:
-            sys.stdout.flush()
-            for number, original in zip((1, 2), originals, strict=True):
-                os.dup2(original, number)
-                os.close(original)
-            file.seek(0)
-            log.append(file.read().decode(errors="replace"))
-            sys.stderr.write(log[0])
 
 
 def _context(folder: Path, options: Options) -> int:

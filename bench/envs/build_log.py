@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from bench.contract import outside
 from bench.contract.errors import UserError
 from bench.process import child
 
 Report = Callable[[str], None]
 
 _PIP = ("Collecting ", "Downloading ", "Building wheel for ", "Installing collected packages")
+_LINE, _LAST_LINES = 1 << 16, 3  # characters that are read at once, lines that an error shows
 _NINJA = re.compile(r"^\[(\d+)/(\d+)\] ")
 
 
@@ -32,18 +35,21 @@ class Build:
 
     def step(self, argv: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
         """Run one command with its output appended to the log; UserError with its last lines if it fails."""
+        last: deque[str] = deque(maxlen=_LAST_LINES)
+        scrub = outside.scrubber()
         with (
             self.log.open("a") as log,
             child.running(argv, variables={**os.environ, **(variables or {})}) as process,
             io.TextIOWrapper(cast("IO[bytes]", process.stdout), errors="replace") as output,
         ):
-            for line in output:
-                log.write(line)
-                if text := milestone(line.strip()):
-                    self.say(text)
+            while line := output.readline(_LINE):
+                text = outside.printable_lines(scrub(line))
+                log.write(text)
+                last.extend(filter(None, [text.strip()]))
+                if progress := milestone(text.strip()):
+                    self.say(progress)
             code = process.wait()
         if code:
-            last = [text for text in self.log.read_text().splitlines() if text.strip()][-3:]
             raise UserError(
                 f"environment '{self.name}' could not be built ({' | '.join(last)[-400:]}); the whole log is {self.log}"
             )

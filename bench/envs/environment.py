@@ -1,8 +1,4 @@
-"""The environments workers run in: pinned and built once with pip, or interpreters that exist already.
-
-`LLM_BENCH_PYTHON_<NAME>` names such an interpreter (a vendor container, a cluster image). A build that was
-interrupted left no READY.json and is therefore no environment: it is removed and built again.
-"""
+"""The environments of workers: built once with pip, or the interpreters that LLM_BENCH_PYTHON_<NAME> name."""
 
 from __future__ import annotations
 
@@ -21,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from bench import paths
 from bench.contract import plugins, wire
@@ -45,10 +42,9 @@ print(json.dumps({"python": platform.python_version(), **{n: version(n) for n in
 class EnvSpec:
     """configs/envs/<name>.yaml with its pins, as it is on this machine.
 
-    `source` is a package that is compiled here. `no_deps`: packages installed after the others, without what
-    they ask for. `digest` names the build by requirements, pins, Python, platform, and what was compiled.
-    `least_capability`: of a GPU whose kernels it has, "" where that is not known. `varies`: other packages
-    are installed where there is a GPU.
+    `source` is a package that is compiled here. `no_deps`: packages installed after the others, without what they ask
+    for. `digest` names the build by requirements, pins, Python, platform, and what was compiled. `least_capability`: of
+    a GPU whose kernels it has, "" where that is not known. `varies`: other packages are installed where there is a GPU.
     """
 
     name: str
@@ -60,6 +56,7 @@ class EnvSpec:
     no_deps: tuple[str, ...] = ()
     least_capability: str = ""
     varies: bool = False
+    __pydantic_config__ = {"coerce_numbers_to_str": True}  # noqa: RUF012  (pydantic's attribute)
 
     @property
     def digest(self) -> str:
@@ -98,17 +95,12 @@ def spec(name: str) -> EnvSpec:
     variants = data.get("variants", {})
     data |= variants.get("cuda" if nvml.gpus() else "cpu", {})
     pins = file.with_name(data.get("pins", f"{name}.txt"))
-    return EnvSpec(
-        name=name,
-        requirements=tuple(data["requirements"]),
-        variables={k: str(v) for k, v in data["variables"].items()},
-        records=tuple(data["records"]),
-        pins=pins.read_text() if pins.exists() else "",
-        source=source_build.parse(data["source"]) if "source" in data else None,
-        no_deps=tuple(data.get("no_deps", ())),
-        least_capability=str(data.get("least_capability", "")),
-        varies="cuda" in variants,
-    )
+    data |= {"name": name, "pins": pins.read_text() if pins.exists() else "", "varies": "cuda" in variants}
+    try:
+        return TypeAdapter(EnvSpec).validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def _folders() -> list[Path]:

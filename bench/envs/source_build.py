@@ -1,8 +1,4 @@
-"""A package that is compiled from its source distribution for this machine.
-
-The wheel, the source files that the environment's file `keeps`, and on request the command-line tools are cached in
-a folder named after all they depend on, for every environment that needs them.
-"""
+"""A package compiled here from its source distribution: the wheel, kept files and, on request, tools are cached."""
 
 from __future__ import annotations
 
@@ -13,12 +9,11 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from bench import paths
 from bench.contract import wire
@@ -57,10 +52,6 @@ class SourceSpec:
         return (*self.cmake, *_cuda(self.cuda))
 
     @property
-    def variables(self) -> dict[str, str]:
-        return {"CMAKE_ARGS": " ".join(self.arguments)}
-
-    @property
     def target(self) -> str:
         """A digest of all that the binary depends on: source, arguments, Python's platform, the CPU."""
         kind = (platform.system(), platform.machine(), _cpu_flags())
@@ -69,12 +60,6 @@ class SourceSpec:
     @property
     def folder(self) -> Path:
         return paths.cache() / "built" / f"{self.name}-{self.target}"
-
-
-def parse(data: Mapping[str, Any]) -> SourceSpec:
-    """The `source:` of an environment's file, whose keys are the fields of SourceSpec."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    return SourceSpec(**fields)
 
 
 def wheel(source: SourceSpec, build: Build) -> Path:
@@ -98,9 +83,9 @@ def copy_kept(source: SourceSpec, environment: Path) -> None:
 
 def _compile(source: SourceSpec, build: Build, out: Path) -> None:
     """Build the wheel into `out`, and copy the kept files into `share` beside it."""
-    _require_compiler(build.name)
     with _unpacked(source, build) as tree:
-        build.step([*_PIP, "wheel", "--no-deps", "--verbose", "-w", str(out), str(tree)], source.variables)
+        variables = {"CMAKE_ARGS": " ".join(source.arguments)}
+        build.step([*_PIP, "wheel", "--no-deps", "--verbose", "-w", str(out), str(tree)], variables)
         shutil.rmtree(share := source.folder / "share", ignore_errors=True)
         share.mkdir()
         for path in map(tree.joinpath, source.keeps):
@@ -109,7 +94,6 @@ def _compile(source: SourceSpec, build: Build, out: Path) -> None:
 
 
 def _compile_tools(source: SourceSpec, build: Build, out: Path) -> None:
-    _require_compiler(build.name)
     if missing := [tool for tool in ("cmake", "ninja") if shutil.which(tool) is None]:
         raise UserError(f"the tools are built with {missing[0]}, which is not installed: install it")
     with _unpacked(source, build) as tree:
@@ -123,7 +107,12 @@ def _compile_tools(source: SourceSpec, build: Build, out: Path) -> None:
 
 @contextmanager
 def _unpacked(source: SourceSpec, build: Build) -> Iterator[Path]:
-    """The source distribution in a temporary folder."""
+    """The source distribution in a temporary folder; UserError where nothing here could compile it."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if name):
+        raise UserError(
+            f"environment '{build.name}' is compiled on this machine, which has no C++ compiler: install one "
+            f"(Debian: apt install g++) or name an interpreter with LLM_BENCH_PYTHON_{build.name.upper()}"
+        )
     with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=paths.cache_folder("scratch")) as folder:
         build.say(f"fetching the source of {source.package}")
         download = ["download", "--no-deps", "--no-binary", source.name, "--progress-bar", "off"]
@@ -157,12 +146,3 @@ def _cpu_flags() -> str:
         return platform.processor()
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     return hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()[:12]
-
-
-def _require_compiler(environment: str) -> None:
-    chosen = os.environ.get("CXX", "")
-    if not any(shutil.which(name) for name in (chosen, "c++", "g++", "clang++") if name):
-        raise UserError(
-            f"environment '{environment}' is compiled on this machine, which has no C++ compiler: install one "
-            f"(Debian: apt install g++) or name an interpreter with LLM_BENCH_PYTHON_{environment.upper()}"
-        )

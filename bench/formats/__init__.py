@@ -17,7 +17,7 @@ from bench.formats import folder as model_folder
 
 __path__.extend(map(str, plugins.user_folders("formats")))
 CHECKPOINT = "hf"  # weights as they are published: plain floats in safetensors
-_SHARED = frozenset({"architecture", "checkpoint", "counting", "folder", "gguf_reader", "sparsity"})
+_SHARED = frozenset({"architecture", "checkpoint", "counting", "folder", "gguf_reader"})
 
 
 def detect(folder: Path) -> str:
@@ -90,21 +90,16 @@ def write_tokenizer(folder: Path, out: Path) -> None:
 
 def holds_floats(name: str) -> bool:
     """Whether all weights of this format are plain floats, which engines convert to the type they compute in."""
-    return _floats(name) == "all"
+    return name in _by_name() and _by_name()[name].FLOATS == "all"
 
 
 def converts_floats(name: str) -> bool:
     """Whether engines convert at least what is not quantized, as embeddings, to the type they compute in."""
-    return _floats(name) != "none"
+    return name in _by_name() and _by_name()[name].FLOATS != "none"
 
 
 def _single_file() -> list[Format]:
     return [plugin for plugin in _plugins() if plugin.SUFFIX]
-
-
-def _floats(name: str) -> str:
-    plugin = _by_name().get(name)
-    return plugin.FLOATS if plugin else "none"
 
 
 def _plugin(name: str) -> Format:

@@ -39,10 +39,7 @@ def audit(
     tied_head: bool,
     notes: Iterable[str] = (),
 ) -> Audit:
-    """The record of a model in the format `name`; `tensors` are the stored weights, linear or not.
-
-    `files`: all that belongs to it. `other_parameters`: those outside linear layers.
-    """
+    """The record of a model of these files and stored weights; `other_parameters` are those outside linear layers."""
     count = sum(linear.parameters for linear in linears.values())
     size = sum(linear.size for linear in linears.values())
     return Audit(

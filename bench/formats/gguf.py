@@ -111,10 +111,7 @@ def _linears(model: Gguf) -> dict[str, Tensor]:
 
 
 def _fallbacks(model: Gguf, linears: Mapping[str, Tensor]) -> list[str]:
-    """Notes of layers whose rows blocks of 256 do not divide, which the quantizer only logs.
-
-    What is f32 was never meant to be quantized (a router of experts).
-    """
+    """Notes of layers whose rows 256 does not divide, which the quantizer only logs; f32 ones (routers) are meant."""
     if not _WIDE_FILE.match(model.file_type):
         return []
     layers: dict[tuple[int, str], list[str]] = defaultdict(list)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from xml.parsers import expat
+from xml.etree import ElementTree as ET
 
 from bench.contract.errors import UserError
 from bench.contract.record import Audit, Source
@@ -131,33 +131,26 @@ def _others(graph: _Graph, within: set[str], embedded: set[str]) -> int:
     return values + sum(tensor.elements for tensor in rest if tensor.elements > 1)
 
 
+class _Builder(ET.TreeBuilder):
+    def doctype(self, *_: object) -> None:
+        raise UserError(f"{_GRAPH} has a document type of its own, which OpenVINO models do not have")
+
+
 def _parse(file: Path) -> _Graph:
     """The graph's own layers and edges; those inside a layer (the body of a loop) have ids of their own."""
-    graph, inside = _Graph(), list[str]()
-    layer = ""
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal layer
-        inside.append(tag)
-        if inside == ["net", "layers", "layer"]:
-            layer = attributes["id"]
-            graph.kinds[layer], graph.names[layer] = attributes["type"], attributes["name"]
-        elif inside == ["net", "layers", "layer", "data"] and graph.kinds[layer] == "Const":
-            shape = tuple(int(size) for size in attributes["shape"].split(",") if size.strip())
-            graph.constants[layer] = Tensor(attributes["element_type"], shape, int(attributes["size"]))
-            graph.ends = max(graph.ends, int(attributes["offset"]) + int(attributes["size"]))
-        elif inside == ["net", "edges", "edge"]:
-            graph.inputs.setdefault(attributes["to-layer"], {})[attributes["to-port"]] = attributes["from-layer"]
-
-    def refuse(*_: object) -> None:
-        raise UserError(f"{file.name} has a document type of its own, which OpenVINO models do not have")
-
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = start
-    parser.EndElementHandler = lambda _: inside.pop()
-    parser.StartDoctypeDeclHandler = refuse
+    graph = _Graph()
     try:
-        parser.Parse(file.read_bytes(), True)  # noqa: FBT003  (expat: this is all of it)
-    except (OSError, expat.ExpatError, KeyError, ValueError) as error:
+        net = ET.parse(file, ET.XMLParser(target=_Builder())).getroot()  # noqa: S314  (no DTD)
+        for layer in net.iterfind("layers/layer"):
+            number, kind = layer.attrib["id"], layer.attrib["type"]
+            graph.kinds[number], graph.names[number] = kind, layer.attrib["name"]
+            for data in layer.iterfind("data") if kind == "Const" else ():
+                shape = tuple(int(size) for size in data.attrib["shape"].split(",") if size.strip())
+                size = int(data.attrib["size"])
+                graph.constants[number] = Tensor(data.attrib["element_type"], shape, size)
+                graph.ends = max(graph.ends, int(data.attrib["offset"]) + size)
+        for edge in net.iterfind("edges/edge"):
+            graph.inputs.setdefault(edge.attrib["to-layer"], {})[edge.attrib["to-port"]] = edge.attrib["from-layer"]
+    except (OSError, ET.ParseError, KeyError, ValueError) as error:
         raise UserError(f"{file.name} cannot be read as a graph of OpenVINO: {error}") from None
     return graph

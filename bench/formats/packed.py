@@ -1,28 +1,87 @@
-"""Checkpoints whose linear weights are packed: GPTQ, AWQ, bitsandbytes, and compressed-tensors (llm-compressor)."""
+"""Checkpoints whose linear weights are packed: GPTQ, AWQ, bitsandbytes, torchao, compressed-tensors (llm-compressor).
+
+torchao stores a weight in parts (`_weight_qdata`, `_weight_scale`, …) that the file's metadata describes. Values of
+fewer bits may be stored one in a byte: the audit counts the byte, with a note.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bench.contract.record import Audit
 from bench.formats import checkpoint
-from bench.formats.checkpoint import architecture, parameters, source
+from bench.formats.checkpoint import Checkpoint, architecture, parameters, source
+from bench.formats.counting import Linear
 
 __all__ = ["architecture", "parameters", "source"]  # hooks that are shared
 
-FORMATS = ("awq", "bnb", "compressed-tensors", "gptq")
+FORMATS = ("awq", "bnb", "compressed-tensors", "gptq", "torchao")
 FLOATS = "unquantized"
 FILES = ("*.safetensors",)
-_BY_QUANT_METHOD = {**{name: name for name in FORMATS if name != "bnb"}, "bitsandbytes": "bnb"}
+_DATA = "_weight_qdata"
 
 
 def detect(folder: Path) -> str | None:
-    return _BY_QUANT_METHOD.get(checkpoint.quant_method(folder) or "")
+    method = checkpoint.quant_method(folder)
+    method = "bnb" if method == "bitsandbytes" else method
+    return method if method in FORMATS else None
 
 
 def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | None, *, zeros: bool) -> Audit:
     del zeros
     model = checkpoint.read(folder)
-    linears = checkpoint.linears(model, checkpoint.packed_parameters(model), reference)
-    return checkpoint.audit(name, model, linears, reference)
+    weights = _torchao_weights(model.metadata)
+    quantized = {
+        layer: elements or model.modules[layer][_DATA].elements
+        for layer, (_, elements) in weights.items()
+        if _DATA in model.modules.get(layer, {})
+    }
+    linears = checkpoint.linears(model, {**checkpoint.packed_parameters(model), **quantized}, reference)
+    return checkpoint.audit(name, model, linears, reference, notes=_wide_values(weights, linears, model))
+
+
+def _torchao_weights(metadata: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """Of the weights that torchao quantized, by module: the bits of their values, and how many values there are.
+
+    0 for bits that it does not state, and for the number where the class packs no other shape than it stores.
+    """
+    weights = {}
+    for name, text in metadata.items():
+        module, _, part = name.rpartition(".")
+        described = _json(text) if part == "weight" else {}
+        kind = str(described.get("_type") or "Tensor")
+        if kind == "Tensor":
+            continue
+        data = described.get("_data") or {}
+        target = str((data.get("target_dtype") or {}).get("_data") or kind).lower()
+        bits = next((n for n in range(8, 0, -1) if target.startswith((f"int{n}", f"float{n}"))), 0)
+        weights[module] = (bits, math.prod(map(int, data.get("shape") or (0,))))
+    return weights
+
+
+def _wide_values(weights: Mapping[str, tuple[int, int]], linears: Mapping[str, Linear], model: Checkpoint) -> list[str]:
+    """Notes of values that take more room than their bits, by the bytes stored for them."""
+    layers: Counter[tuple[int, float]] = Counter()
+    for name, (bits, _) in weights.items():
+        data = model.modules.get(name, {}).get(_DATA)
+        if name in linears and data is not None and bits:
+            stored_bits = 8 * data.size / linears[name].parameters
+            layers[bits, round(stored_bits, 2)] += stored_bits > bits
+    return [
+        f"{bits}-bit values stored in {stored_bits:g} bits each, scales apart: {count} layers"
+        for (bits, stored_bits), count in sorted(layers.items())
+        if count
+    ]
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

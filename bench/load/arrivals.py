@@ -1,13 +1,15 @@
-"""When requests arrive, as due times in seconds from the schedule's start: pure functions of their seed.
+"""When requests arrive, as due times in seconds from the window's opening: pure functions of their seed.
 
 Open-loop load: independent users do not wait for one another, so that a slow server meets the same arrivals
-as a fast one.
+as a fast one. All are due within a window of `count` / rate seconds, the last gap included: what is offered in
+it is the rate that was asked for, and the schedule can be repeated end to end.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from itertools import accumulate
 
 
@@ -18,35 +20,42 @@ def constant(count: int, rate_per_s: float) -> tuple[float, ...]:
 
 
 def poisson(count: int, rate_per_s: float, seed: str) -> tuple[float, ...]:
-    """Independent arrivals: exponential gaps with mean 1 / rate, the first gap included."""
+    """Independent arrivals, as a Poisson process has them in a window that holds just `count` of them.
+
+    Exponential gaps, the one before the first and the one after the last included, over their sum: the order
+    statistics of uniform times (Devroye 1986, ch. V.2).
+    """
     _check(count, rate_per_s)
     draw = random.Random(seed)  # noqa: S311  (reproducible, not secret)
-    return tuple(accumulate(draw.expovariate(rate_per_s) for _ in range(count)))
+    return _filling(count / rate_per_s, [draw.expovariate(1.0) for _ in range(count + 1)])
 
 
 def gamma(count: int, rate_per_s: float, burstiness: float, seed: str) -> tuple[float, ...]:
     """Gaps of a gamma distribution with mean 1 / rate and shape `burstiness`, as vLLM's bench names it.
 
     The gaps' coefficient of variation is 1 / sqrt(burstiness): below 1 burstier than Poisson, above 1 more
-    regular.
+    regular. Fitted to the window as Poisson's are.
     """
     _check(count, rate_per_s)
     if not (math.isfinite(burstiness) and burstiness > 0):
         raise ValueError(f"burstiness {burstiness}: must be above zero; 1 is Poisson")
     draw = random.Random(seed)  # noqa: S311  (reproducible, not secret)
-    scale = 1.0 / (rate_per_s * burstiness)
-    return tuple(accumulate(draw.gammavariate(burstiness, scale) for _ in range(count)))
+    return _filling(count / rate_per_s, [draw.gammavariate(burstiness, 1.0) for _ in range(count + 1)])
 
 
 def ramp(count: int, rate_per_s: float, seed: str) -> tuple[float, ...]:
     """Independent arrivals whose rate rises evenly from nothing to `rate_per_s` at 2 * count / rate seconds.
 
-    A Poisson process of rate 1 on the scale of the rate's integral R t^2 / 2T, whose inverse gives the times.
+    A Poisson process on the scale of the rate's integral R t^2 / 2T, whose inverse gives the times.
     """
-    _check(count, rate_per_s)
-    draw = random.Random(seed)  # noqa: S311  (reproducible, not secret)
-    end = 2 * count / rate_per_s
-    return tuple(math.sqrt(2 * end * s / rate_per_s) for s in accumulate(draw.expovariate(1.0) for _ in range(count)))
+    end_s = 2 * count / rate_per_s if rate_per_s > 0 else 0.0
+    return tuple(math.sqrt(end_s * s) for s in poisson(count, count / end_s if end_s else rate_per_s, seed))
+
+
+def _filling(window_s: float, gaps: Sequence[float]) -> tuple[float, ...]:
+    """The times between the gaps, of which all together are the window."""
+    scale = window_s / math.fsum(gaps)
+    return tuple(time * scale for time in accumulate(gaps[:-1]))
 
 
 def _check(count: int, rate_per_s: float) -> None:

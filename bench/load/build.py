@@ -1,4 +1,11 @@
-"""A workload as a job of the load process: prompts of its lengths, a schedule, a warm-up before."""
+"""A workload as jobs of the load process: prompts of its lengths, a schedule, and what goes before and after.
+
+What is measured lies within a load that is steady. A closed loop begins with a warm-up, and goes on until the last
+measured request is over. So does an open load, whose schedule is repeated end to end: before the window come the
+last requests of it, as long as answers take, and after it the first ones. The part of their answers that falls
+into the window is then that of the window's own which falls behind it, whatever the gaps and lengths are: a server
+that keeps up puts out in the window just what was due in it.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.workload import Closed, Open, SingleLoad, Trace
+from bench.contract.workload import Closed, Open, Trace
 from bench.load import arrivals, lengths, prompts, traces
-from bench.load.job import ClosedSchedule, Endpoint, LoadJob, OpenSchedule, Request
+from bench.load.job import ClosedSchedule, Endpoint, LoadAnswer, LoadJob, OpenSchedule, Request
 from bench.load.traces import TraceRequest
 
 _WARMUPS = 8  # of an open load at least, or twice what arrives in a second
@@ -26,7 +33,8 @@ class Target:
     """Where a load goes, and what its prompts can consist of.
 
     Token ids below `vocab_size`; 0: the server takes text only. `tokenizer`: a tokenizer.json by which texts
-    get their exact length; without it they are as many short words. `context` 0: not known.
+    get their exact length; without it they are as many short words. It also counts the tokens of answers where the
+    server does not. `context` 0: not known.
     """
 
     endpoint: Endpoint
@@ -45,45 +53,105 @@ class Target:
             return "chat"
         return "ids" if self.takes_ids else "text" if self.tokenizer else "words"
 
+    def job(
+        self, requests: tuple[Request, ...], closed: ClosedSchedule | None = None, opened: OpenSchedule | None = None
+    ) -> LoadJob:
+        return LoadJob(self.endpoint, requests, closed, opened, tokenizer=str(self.tokenizer or ""))
 
-def job(load: SingleLoad, target: Target, seed: str, round_: str) -> tuple[LoadJob, dict[str, Any]]:
-    """The job of a closed, open or trace load, and what a record should know of its prompts.
 
-    `seed` chooses the requests, and together with `round_` their prompts and times: every round of a trace
-    replays the same requests. UserError for a trace or a length that cannot be had.
+@dataclass(frozen=True)
+class OpenRequests:
+    """The requests of an open load or a trace and when they are due in a window of `window_s`, from its opening.
+
+    `lasting`: whether the load goes on before and after it; a ramp does not. `seed` draws the prompts.
     """
-    round_seed = f"{seed}/{round_}"
-    facts: dict[str, Any] = {"prompts": target.prompts, "exact_length": target.endpoint.exact_length}
-    if isinstance(load, Closed):
-        requests, warmup = _conversations(load, target, round_seed)
-        closed = ClosedSchedule(load.concurrency, warmup, load.at_most_s, turns=load.turns, think_s=load.think_s)
-        return LoadJob(target.endpoint, requests, closed), facts
+
+    target: Target
+    sizes: tuple[TraceRequest, ...]
+    due_s: tuple[float, ...]
+    window_s: float
+    lasting: bool
+    seed: str
+
+    @property
+    def warmup(self) -> LoadJob:
+        """A closed loop before the load, of lengths from the shortest to the longest, as many as a second brings."""
+        concurrency = math.ceil(len(self.sizes) / self.window_s) if self.window_s > 0 else 1
+        count = max(_WARMUPS, 2 * concurrency)
+        ordered = sorted(self.sizes, key=lambda size: (size.new_tokens, size.prompt_tokens))
+        sizes = [_unrelated(ordered[i * (len(ordered) - 1) // (count - 1)]) for i in range(count)]
+        requests = _requests(sizes, self.target, f"{self.seed}/warm-up")
+        return self.target.job(requests, closed=ClosedSchedule(concurrency, 0))
+
+    def lead_s(self, warmup: LoadAnswer) -> float:
+        """How long the load goes on before the window by the answers of a warm-up's later half.
+
+        Twice as long as they take, since they may take longer under the load, and as long as the longest.
+        """
+        later = warmup.measured[len(warmup.measured) // 2 :]
+        took_s = sorted(result.end_s - result.trace.sent_s for result in later if not result.failure)
+        return max(took_s[-1], 2 * took_s[len(took_s) // 2]) if took_s and self.lasting else 0.0
+
+    def job(self, lead_s: float) -> LoadJob:
+        """The load, from `lead_s` before the window to as long after it at the most."""
+        periods = math.ceil(lead_s / self.window_s) if self.window_s > 0 else 0
+        due_s, sizes = [], []
+        for period in range(-periods, periods + 1):
+            for due, size in zip(self.due_s, self.sizes, strict=True):
+                at = period * self.window_s + due
+                if period == 0 or -lead_s <= at < self.window_s + lead_s:
+                    due_s.append(lead_s + at)
+                    sizes.append(_unrelated(size) if period else size)
+        connections = math.ceil(len(self.sizes) / self.window_s) if self.window_s > 0 else 1
+        schedule = OpenSchedule(due_s, lead_s, lead_s + self.window_s, connections=connections)
+        return self.target.job(_requests(sizes, self.target, self.seed), opened=schedule)
+
+
+def closed(load: Closed, target: Target, seed: str) -> LoadJob:
+    """The job of a closed load; `seed` draws the lengths and the prompts."""
+    requests, warmup, after = _conversations(load, target, seed)
+    schedule = ClosedSchedule(load.concurrency, warmup, after, load.at_most_s, turns=load.turns, think_s=load.think_s)
+    return target.job(requests, closed=schedule)
+
+
+def opened(load: Open | Trace, target: Target, seed: str, round_: str) -> tuple[OpenRequests, dict[str, Any]]:
+    """The requests of an open load or a trace, and what a record should know of the trace.
+
+    `seed` chooses them, and together with `round_` their prompts and times: every round of a trace replays the
+    same requests. UserError for a trace or a length that cannot be had.
+    """
+    round_seed, facts = f"{seed}/{round_}", dict[str, Any]()
     if isinstance(load, Trace):
-        sizes, trace_facts = _trace(load, target, seed)
-        facts |= trace_facts
+        sizes, facts = _trace(load, target, seed)
     else:
         count = max(load.requests, math.ceil(load.rate_per_s * load.window_s))
         sizes = tuple(TraceRequest(0.0, *pair) for pair in _draw_lengths(load, target, count, round_seed))
-    due_s = _due_s(load, sizes, round_seed)
-    rate = len(due_s) / max(due_s[-1], 1e-9) if isinstance(load, Trace) else load.rate_per_s
-    concurrency = max(1, math.ceil(rate))
-    warmup = max(_WARMUPS, 2 * concurrency)
-    first = [replace(sizes[i % len(sizes)], text="", blocks=()) for i in range(warmup)]
-    schedule = OpenSchedule(due_s, warmup=warmup, warmup_concurrency=concurrency)
-    return LoadJob(target.endpoint, _requests([*first, *sizes], target, round_seed), opened=schedule), facts
+    due_s, window_s = _due_s(load, sizes, round_seed)
+    return OpenRequests(target, sizes, due_s, window_s, not load.ramps, round_seed), facts
 
 
-def _due_s(load: Open | Trace, sizes: Sequence[TraceRequest], seed: str) -> tuple[float, ...]:
+def prompt_facts(target: Target) -> dict[str, Any]:
+    """What a record should know of the prompts of any load."""
+    return {"prompts": target.prompts, "exact_length": target.endpoint.exact_length}
+
+
+def _due_s(load: Open | Trace, sizes: Sequence[TraceRequest], seed: str) -> tuple[tuple[float, ...], float]:
+    """When requests are due, and the window that they fill: a trace's gaps in the mean once more after its last."""
     count, rate = len(sizes), load.rate_per_s
     if isinstance(load, Trace) and rate <= 0:
-        return tuple(request.time_s for request in sizes)
+        return tuple(request.time_s for request in sizes), sizes[-1].time_s * count / max(1, count - 1)
     schedules: Mapping[str, Callable[[], tuple[float, ...]]] = {
         "poisson": lambda: arrivals.poisson(count, rate, seed),
         "constant": lambda: arrivals.constant(count, rate),
         "gamma": lambda: arrivals.gamma(count, rate, load.burstiness, seed),
         "ramp": lambda: arrivals.ramp(count, rate, seed),
     }
-    return schedules[load.arrivals]()
+    return schedules[load.arrivals](), (2 if load.ramps else 1) * count / rate
+
+
+def _unrelated(size: TraceRequest) -> TraceRequest:
+    """A request of the same lengths with a prompt of its own: the window's must not be in a cache already."""
+    return replace(size, text="", blocks=())
 
 
 def _trace(load: Trace, target: Target, seed: str) -> tuple[tuple[TraceRequest, ...], dict[str, Any]]:
@@ -111,18 +179,20 @@ def _draw_lengths(load: Closed | Open, target: Target, count: int, seed: str) ->
     return list(zip(draw(load.prompt_tokens, context - max(new), "prompt"), new, strict=True))
 
 
-def _conversations(load: Closed, target: Target, seed: str) -> tuple[tuple[Request, ...], int]:
-    """The requests of a closed load, the turns of a conversation one after the other; how many warm up.
+def _conversations(load: Closed, target: Target, seed: str) -> tuple[tuple[Request, ...], int, int]:
+    """The requests of a closed load, the turns of a conversation one after the other.
+
+    Also how many of them warm up, and how many are for the time after the window.
 
     The answers in a conversation's history are drawn, not the model's: every engine gets the same prompts, and
     every length is exact.
     """
     turns, concurrency = load.turns, load.concurrency
     warmup = max(concurrency, math.ceil(2 * concurrency / turns))
-    count = warmup + math.ceil(load.requests / turns)
+    count = warmup + math.ceil(load.requests / turns) + concurrency
     sizes = _draw_lengths(load, target, count * turns, seed)
     if turns == 1:
-        return _requests([TraceRequest(0.0, *pair) for pair in sizes], target, seed), warmup
+        return _requests([TraceRequest(0.0, *pair) for pair in sizes], target, seed), warmup, concurrency
     conversations = [sizes[i : i + turns] for i in range(0, len(sizes), turns)]
     requests: list[Request] = []
     if target.takes_ids:
@@ -134,7 +204,7 @@ def _conversations(load: Closed, target: Target, seed: str) -> tuple[tuple[Reque
         texts = iter(_texts([length for pair in sizes for length in pair], target, seed))
         for conversation in conversations:
             requests += _turns_as_text(target, conversation, list(islice(texts, 2 * turns)))
-    return tuple(requests), warmup * turns
+    return tuple(requests), warmup * turns, concurrency * turns
 
 
 def _turns_as_text(target: Target, conversation: Sequence[tuple[int, int]], texts: list[str]) -> Iterator[Request]:

@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,15 @@ import orjson
 import uvloop
 
 from bench.contract import wire
+from bench.contract.outside import scrubber
+from bench.load import prompts
 from bench.load.connection import Exchange
 from bench.load.health import Meter, in_flight
 from bench.load.job import LoadAnswer, LoadJob, RequestResult
 from bench.load.loops import ClosedLoop, OpenLoop
 from bench.load.pool import Pool
-from bench.load.reply import Reply
-from bench.load.request import address, encode
+from bench.load.reply import Reply, recounted
+from bench.load.request import address, encode, most_bytes
 from bench.load.result import decode, request_result
 
 _ONE_SCHEDULE = "a load job has one schedule: either `closed` or `opened`"
@@ -57,13 +60,15 @@ def run(job: LoadJob) -> LoadAnswer:
 
 
 async def _run(job: LoadJob, requests: list[bytes]) -> LoadAnswer:
-    pool = Pool(address(job.endpoint), job.endpoint.timeout_s)
-    meter, exchanges = Meter(), _Exchanges(job.hold_bytes)
+    most = [most_bytes(request, data) for request, data in zip(job.requests, requests, strict=True)]
+    pool = Pool(address(job.endpoint), job.endpoint.timeout_s, most_bytes=most, ca=job.endpoint.ca)
+    scrub = scrubber(job.endpoint.key_variable)
+    meter, exchanges = Meter(), _Exchanges(job.hold_bytes, scrub)
     load: ClosedLoop | OpenLoop
     if job.closed is not None:
         connections, load = job.closed.concurrency, ClosedLoop(pool, requests, job.closed, meter, exchanges.add)
     elif job.opened is not None:
-        connections = job.opened.warmup_concurrency
+        connections = job.opened.connections
         load = OpenLoop(pool, requests, job.opened, meter, exchanges.add)
     else:
         raise ValueError(_ONE_SCHEDULE)
@@ -87,11 +92,15 @@ def _answer(
     job: LoadJob, load: ClosedLoop | OpenLoop, meter: Meter, exchanges: _Exchanges, reconnects: int
 ) -> LoadAnswer:
     zero_s, closed = load.zero_s, job.closed is not None
+    starts_of = partial(prompts.starts, tokenizer=Path(job.tokenizer))
     results: dict[bool, list[RequestResult]] = {True: [], False: []}
     for exchange in sorted(exchanges.over, key=lambda e: e.index):
         measured = load.measured(exchange)
-        reply, request, window = exchanges.reply(exchange), job.requests[exchange.index], 0 if measured else -1
-        result = request_result(exchange, reply, request, job.endpoint, zero_s=zero_s, window=window, closed=closed)
+        request, window = job.requests[exchange.index], 0 if measured else -1
+        reply = recounted(exchanges.reply(exchange), starts_of) if job.tokenizer else exchanges.reply(exchange)
+        result = request_result(
+            exchange, reply, request, job.endpoint, exchanges.scrub, zero_s=zero_s, window=window, closed=closed
+        )
         results[measured].append(result)
     spans = [(r.trace.sent_s, r.end_s) for group in results.values() for r in group]
     return LoadAnswer(
@@ -111,10 +120,11 @@ def _answer(
 class _Exchanges:
     """Exchanges that are over. Bodies are decoded after the load, or at once when they take too much memory."""
 
-    def __init__(self, hold_bytes: int) -> None:
+    def __init__(self, hold_bytes: int, scrub: Callable[[str], str]) -> None:
         self.over: list[Exchange] = []
         self.decoded_inside = 0
         self._free_bytes = hold_bytes
+        self.scrub = scrub
         self._replies: dict[Exchange, Reply] = {}
 
     def add(self, exchange: Exchange) -> None:
@@ -123,13 +133,12 @@ class _Exchanges:
         if size <= self._free_bytes:
             self._free_bytes -= size
         else:
-            self._replies[exchange] = reply = decode(exchange)
+            self._replies[exchange] = decode(exchange, self.scrub)
             self.decoded_inside += 1
-            if reply.times:  # else the body is an error's text
-                exchange.parts = []
+            exchange.parts = []
 
     def reply(self, exchange: Exchange) -> Reply:
-        return self._replies.get(exchange) or decode(exchange)
+        return self._replies.get(exchange) or decode(exchange, self.scrub)
 
 
 def _check(job: LoadJob) -> None:
@@ -139,12 +148,13 @@ def _check(job: LoadJob) -> None:
     if job.closed is not None:
         if job.closed.concurrency < 1:
             raise ValueError(f"concurrency {job.closed.concurrency}: must be at least 1")
-        if len(job.requests) <= job.closed.warmups:
-            raise ValueError(f"{len(job.requests)} requests, all of them warm-up: give more than {job.closed.warmups}")
+        unmeasured = job.closed.warmups + job.closed.after
+        if len(job.requests) <= unmeasured:
+            raise ValueError(f"{len(job.requests)} requests, all of them warm-up: give more than {unmeasured}")
     if job.opened is not None:
         due = list(job.opened.due_s)
-        if len(due) != len(job.requests) - job.opened.warmup or not due:
-            raise ValueError(f"{len(due)} due times for {len(job.requests)} requests, {job.opened.warmup} warm-up")
+        if len(due) != len(job.requests) or not due:
+            raise ValueError(f"{len(due)} due times for {len(job.requests)} requests")
         if due != sorted(due) or due[0] < 0:
             raise ValueError("due times must ascend from zero")
 

@@ -17,6 +17,8 @@ import httptools
 
 from bench.load.job import Failure
 
+_HEADER_BYTES = 1024  # that are kept of a value
+
 
 @dataclass(slots=True, eq=False)
 class Exchange:
@@ -29,6 +31,7 @@ class Exchange:
     data: bytes
     due_s: float
     queued_s: float
+    most_bytes: int = 1 << 20  # of its answer, with the head
     sent_s: float = 0.0
     end_s: float = 0.0
     read_s: list[float] = field(default_factory=list)
@@ -37,6 +40,7 @@ class Exchange:
     status: int = 0
     content_type: str = ""
     retry_after: str = ""
+    location: str = ""
     complete: bool = False  # the response's last byte is here, as HTTP counts
     over: bool = False
     failure: Failure | None = None
@@ -63,7 +67,8 @@ class Connection(asyncio.Protocol):
         self._read_end: list[int] = []
         self._parts: list[bytes] = []
         self._complete = self._keep_alive = False
-        self._content_type = self._retry_after = ""
+        self._content_type = self._retry_after = self._location = ""
+        self._left = 0  # bytes that the answer may still have
         self.on_body = self._parts.append  # httptools calls it: a C function, no frame
         self._parser = httptools.HttpResponseParser(self)
         self._feed = self._parser.feed_data
@@ -79,6 +84,7 @@ class Connection(asyncio.Protocol):
     def begin(self, exchange: Exchange) -> None:
         """Send an exchange's request; only while idle and `usable`."""
         self._exchange = exchange
+        self._left = exchange.most_bytes
         exchange.connection = self
         exchange.fresh = self.carried == 0
         self.carried += 1
@@ -97,19 +103,24 @@ class Connection(asyncio.Protocol):
             parser_error = error
         self._read_s.append(now)
         self._read_end.append(len(self._parts))
+        self._left -= len(data)
         if parser_error is not None:
             self.fail("malformed", f"the answer is not HTTP: {parser_error}")
         elif self._complete:
             self._end(now, keep_alive=self._keep_alive)
+        elif self._left < 0 and self._exchange is not None:
+            self.fail("malformed", f"the answer is longer than {self._exchange.most_bytes:,} bytes and does not end")
         elif self._exchange is None:  # a server that speaks unasked is about to hang up
             self.close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         lowered = name.lower()
         if lowered == b"content-type":
-            self._content_type = value.decode("latin-1")
+            self._content_type = value[:_HEADER_BYTES].decode("latin-1")
         elif lowered == b"retry-after":
-            self._retry_after = value.decode("latin-1")
+            self._retry_after = value[:_HEADER_BYTES].decode("latin-1")
+        elif lowered == b"location":
+            self._location = value[:_HEADER_BYTES].decode("latin-1")
 
     def on_message_complete(self) -> None:
         self._complete = self._parser.get_status_code() >= 200  # 1xx announces the answer, and is none
@@ -165,7 +176,8 @@ class Connection(asyncio.Protocol):
         self._parts.clear()
         exchange.status = self._parser.get_status_code() if exchange.read_s else 0
         exchange.content_type, exchange.retry_after = self._content_type, self._retry_after
-        self._complete, self._content_type, self._retry_after = False, "", ""
+        exchange.location = self._location
+        self._complete, self._content_type, self._retry_after, self._location = False, "", "", ""
         if not keep_alive:
             self.close()
         self._done(self, exchange)

@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.contract.record import RequestTrace
+from bench.load.counting import CountedBy
 
+BEARER = "Authorization"  # the header whose key is a bearer token; any other has the key alone
 Failure = Literal[
     "refused",  # no server listens there, or the name or the TLS handshake failed
     "reset",  # the connection was lost before a byte of the answer, or by force
     "timeout",  # not complete within Endpoint.timeout_s
     "status",  # an HTTP status that is not 200
     "truncated",  # the stream ended without its end: no [DONE] and no finish reason
-    "malformed",  # not HTTP, not an event stream, not JSON
+    "malformed",  # not HTTP, not an event stream, not JSON, longer than what was asked can be
     "server",  # an error event in a stream that began with 200
     "empty",  # the usage counts tokens, and no event bore one
     "length",  # complete, but not of the requested length
@@ -45,10 +47,12 @@ class Request:
 class Endpoint:
     """Where the requests go.
 
-    `url` is the server's root or its `/v1`. `extra` are body fields over the defaults; null removes one
-    (`{"ignore_eos": null}` for a server that refuses it; then `exact_length` must be off as well). The key
-    is read from the environment variable `key_variable`, and is in no file. `timeout_s` bounds one
-    request, connecting included.
+    `url` is the server's root, its `/v1`, or the whole address (contract/address.py). `extra` are body fields over
+    the defaults; null removes one (`{"ignore_eos": null}` for a server that refuses it; then `exact_length` must
+    be off as well). `length_field` is what the server calls the number of tokens to generate. The key is read
+    from the environment variable `key_variable`, goes into the header `key_header`, and is in no file. `ca`: a
+    file of certificates to trust besides the system's. `timeout_s` bounds one request, connecting included.
+    `remote` off: errors name the path alone, as the port of a server that a run starts is another in each round.
     """
 
     url: str
@@ -59,23 +63,29 @@ class Endpoint:
     key_variable: str = ""
     exact_length: bool = True
     timeout_s: float = 600.0
+    length_field: str = "max_tokens"
+    key_header: str = BEARER
+    ca: str = ""
+    remote: bool = True
 
 
 @dataclass(frozen=True)
 class ClosedSchedule:
     """`concurrency` requests in flight, each followed by the next.
 
-    The first `warmup` requests are not measured; -1 means twice the concurrency. The window opens when the first
-    measured request is sent and closes when the last is, or after `duration_s` where that is above zero: it
-    holds neither ramp-up nor drain. The first requests of a run are spread over `ramp_s`.
+    The first `warmup` requests are not measured; -1 means twice the concurrency. Nor are the last `after`, which
+    keep the concurrency up until every measured one is over, and are not sent after that. The window opens when
+    the first measured request is sent and closes when the last is, or after `duration_s` where that is above
+    zero: it holds neither ramp-up nor drain. The first requests of a run are spread over `ramp_s`.
 
     With `turns` above 1 the requests are conversations of so many each, one after the other: of the `concurrency`
     under way each sends its next turn `think_s` after the last one's answer, and ends with one that failed.
-    `warmup` counts requests all the same.
+    `warmup` and `after` count requests all the same.
     """
 
     concurrency: int
     warmup: int = -1
+    after: int = 0
     duration_s: float = 0.0
     ramp_s: float = 0.0
     turns: int = 1
@@ -90,18 +100,18 @@ class ClosedSchedule:
 class OpenSchedule:
     """Requests at their due times, whatever is in flight.
 
-    `due_s` ascends, in seconds from the schedule's start, one for each request after the first `warmup`, which
-    run before it as a closed loop of `warmup_concurrency` and are waited for. The window opens `ramp_s` into
+    `due_s` ascends, in seconds from the schedule's start, one for each request. The window opens `lead_s` into
     the schedule; what is due earlier is not measured. It closes at `window_end_s`, 0 meaning the last due
-    time. `max_in_flight` above zero makes requests wait in the client: then sent and due differ.
+    time. What is due later is not measured either, and not sent once every measured request is over.
+    `connections` are opened beforehand. `max_in_flight` above zero makes requests wait in the client: then sent
+    and due differ.
     """
 
     due_s: Sequence[float]
-    ramp_s: float = 0.0
+    lead_s: float = 0.0
     window_end_s: float = 0.0
     max_in_flight: int = 0
-    warmup: int = 0
-    warmup_concurrency: int = 1
+    connections: int = 1
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,8 @@ class LoadJob:
     """Exactly one of `closed` and `opened` is set.
 
     The bodies of answers are decoded after the load; once more than `hold_bytes` of them are in memory, each is
-    decoded as it ends, and LoadAnswer.decoded_inside says how many were.
+    decoded as it ends, and LoadAnswer.decoded_inside says how many were. `tokenizer`: the path of a tokenizer.json
+    that counts the tokens of answers where the server does not; none where empty.
     """
 
     endpoint: Endpoint
@@ -117,6 +128,7 @@ class LoadJob:
     closed: ClosedSchedule | None = None
     opened: OpenSchedule | None = None
     hold_bytes: int = 1 << 29
+    tokenizer: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,11 +140,14 @@ class RequestResult:
     reconnect); `first_byte_s` is the first read of the answer, headers included; `end_s` the last read, or
     the failure.
 
-    Tokens: `usage_tokens` is what the server counted, null where it did not; `trace.event_tokens` then adds
-    up to it, else it is one per event that bore text. `surplus_tokens` is what usage counts beyond the events
-    (below zero: fewer); they stand in the last event, for nobody knows where they belong. `chunk_gaps` is
+    Tokens (bench/load/counting.py): `usage_tokens` is what the server counted, null where it did not;
+    `trace.event_tokens` then adds up to it. Else they are what a tokenizer counts, or one per event that bore
+    text: `counted_by` says which. `new_tokens` were asked for. `surplus_tokens` is what usage counts beyond the
+    events (below zero: fewer); they stand in the last event, for nobody knows where they belong. `chunk_gaps` is
     true where an event bore several tokens or the surplus is not zero: the gaps are between chunks, not
     tokens. `empty_events` bore a choice without text (a role, a flush, a withheld half of a character).
+    `reasoning_tokens` came before the answer, which began at `answer_s`; `calls_only`: it calls functions and has no
+    text.
     """
 
     trace: RequestTrace
@@ -151,6 +166,11 @@ class RequestResult:
     chunk_gaps: bool = False
     reconnects: int = 0
     fresh_connection: bool = False
+    reasoning_tokens: int = 0
+    answer_s: float | None = None
+    calls_only: bool = False
+    counted_by: CountedBy = "usage"
+    new_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -182,7 +202,8 @@ class InFlight:
 class LoadAnswer:
     """What the load process saw. `error` is set where it could not begin.
 
-    `measured` and `warmup`: the requests of the window and those before it, in the order in which they were sent.
+    `measured` and `warmup`: the requests of the window and those before and after it, in the order in which they
+    were sent.
     `zero_s` is CLOCK_MONOTONIC at the window's opening, which all processes of a machine share; `window_s`
     is how long the window was. `failures` counts the measured ones by kind. `reconnects` counts connections
     that the server dropped while idle and that a request could not use. `ended` says what closed the window.

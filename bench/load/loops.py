@@ -6,6 +6,7 @@ Both send the next request first and do their bookkeeping afterwards.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,13 +26,13 @@ Ended = Literal["requests", "duration", "stopped"]
 class ClosedLoop:
     """Keeps `schedule.concurrency` requests in flight until they are used up or the time is over.
 
-    `meter` is null where nothing is measured, as in a warm-up. `collect` gets every exchange that is over.
+    `collect` gets every exchange that is over.
     """
 
     pool: Pool
     requests: Sequence[bytes]
     schedule: ClosedSchedule
-    meter: Meter | None
+    meter: Meter
     collect: Callable[[Exchange], None]
     ended: Ended = field(default="requests", init=False)
 
@@ -39,21 +40,22 @@ class ClosedLoop:
         self._loop = asyncio.get_running_loop()
         self._next = self._in_flight = self._thinking = 0
         self._sending = True
+        self._measured_in_flight: set[int] = set()
+        self._end = len(self.requests) - self.schedule.after  # of the requests that are measured
         self._finished = self._loop.create_future()
 
     @property
     def zero_s(self) -> float:
         """When the window opened; the time is now where it never did."""
-        return self.meter.began_s if self.meter is not None and self.meter.began_s else perf_counter()
+        return self.meter.began_s or perf_counter()
 
     @property
     def window_s(self) -> float:
-        return 0.0 if self.meter is None else self.meter.ended_s - self.meter.began_s
+        return self.meter.ended_s - self.meter.began_s
 
     def measured(self, exchange: Exchange) -> bool:
-        """Not a warm-up, and sent while the window was open: the last conversations go on after it."""
-        ended_s = self.meter.ended_s if self.meter is not None else 0.0
-        return exchange.index >= self.schedule.warmups and exchange.queued_s <= ended_s
+        """Not a warm-up, and sent while the window was open: the load goes on after it."""
+        return self.schedule.warmups <= exchange.index < self._end and exchange.queued_s <= self.meter.ended_s
 
     async def run(self) -> None:
         """Send them all; returns when the last one in flight is over."""
@@ -67,17 +69,20 @@ class ClosedLoop:
         self._finish_if_over()
         await self._finished
 
-    def stop(self, ended: Ended = "stopped") -> None:
-        """Send nothing more. Stopped: end what is in flight. At the end of the duration: wait for it."""
-        if not self._sending:
-            return
-        self._sending = False
-        self.ended = ended
-        if self.meter is not None:
+    def stop(self) -> None:
+        """Send nothing more, and end what is in flight."""
+        if self._sending:
+            self._sending = False
+            self.ended = "stopped"
             self.meter.end()
-        if ended == "stopped":
             self.pool.stop()
         self._finish_if_over()
+
+    def _end_duration(self) -> None:
+        if self._sending and not self.meter.ended_s:
+            self.ended = "duration"
+            self.meter.end()
+            self._finish_if_over()
 
     def _send(self) -> None:
         """Begin the next conversation, which may be of one request."""
@@ -85,16 +90,18 @@ class ClosedLoop:
         if not self._sending or index >= len(self.requests):
             return
         self._next += self.schedule.turns
-        if index == self.schedule.warmups and self.meter is not None:
+        if index == self.schedule.warmups:
             self.meter.begin()
             if self.schedule.duration_s > 0:
-                self._loop.call_later(self.schedule.duration_s, self.stop, "duration")
+                self._loop.call_later(self.schedule.duration_s, self._end_duration)
         self._start(index)
-        if self._next >= len(self.requests) and self.meter is not None:
+        if self._next >= self._end:
             self.meter.end()
 
     def _start(self, index: int) -> None:
         self._in_flight += 1
+        if self.schedule.warmups <= index < self._end and not self.meter.ended_s:
+            self._measured_in_flight.add(index)
         now = perf_counter()
         self.pool.start(Exchange(index, self.requests[index], now, now))
 
@@ -106,6 +113,8 @@ class ClosedLoop:
 
     def _on_over(self, exchange: Exchange) -> None:
         self._in_flight -= 1
+        self._measured_in_flight.discard(exchange.index)
+        self._sending = self._sending and not self._all_measured
         turn = exchange.index + 1
         failed = exchange.failure or exchange.status != 200
         if turn % self.schedule.turns == 0 or failed or not self._sending:
@@ -118,7 +127,12 @@ class ClosedLoop:
         self.collect(exchange)
         self._finish_if_over()
 
+    @property
+    def _all_measured(self) -> bool:
+        return self.meter.ended_s > 0 and not self._measured_in_flight
+
     def _finish_if_over(self) -> None:
+        self._sending = self._sending and not self._all_measured
         used_up = self._next >= len(self.requests) or not self._sending
         waiting = self._in_flight or (self._thinking and self._sending)
         if used_up and not waiting and not self._finished.done():
@@ -128,7 +142,7 @@ class ClosedLoop:
 
 @dataclass(eq=False)
 class OpenLoop:
-    """Sends each request when it is due, whatever is in flight; `schedule.warmup` requests warm up before it.
+    """Sends each request when it is due, whatever is in flight.
 
     A request due while `max_in_flight` are under way waits its turn: it is sent when one of them is over.
     """
@@ -148,37 +162,32 @@ class OpenLoop:
         self._waiting: deque[Exchange] = deque()
         self._finished = self._loop.create_future()
         self._wake_at: Callable[[float], None] = lambda _: None
-        warm, schedule = self.requests[: self.schedule.warmup], ClosedSchedule(self.schedule.warmup_concurrency)
-        self._warm = ClosedLoop(self.pool, warm, schedule, None, self.collect)
+        self._end_s = self.schedule.window_end_s or math.nextafter(self.schedule.due_s[-1], math.inf)
+        self._measured_left = sum(self.schedule.lead_s <= due < self._end_s for due in self.schedule.due_s)
 
     @property
     def zero_s(self) -> float:
         """When the window opens by the schedule."""
-        return self.start_s + self.schedule.ramp_s
+        return self.start_s + self.schedule.lead_s
 
     @property
     def window_s(self) -> float:
         """How long the window is by the schedule, or how long it was until it was stopped."""
         if self.ended == "stopped":
             return max(0.0, self.meter.ended_s - self.zero_s)
-        return (self.schedule.window_end_s or self.schedule.due_s[-1]) - self.schedule.ramp_s
+        return (self.schedule.window_end_s or self.schedule.due_s[-1]) - self.schedule.lead_s
 
     def measured(self, exchange: Exchange) -> bool:
-        own = exchange.index - self.schedule.warmup
-        if own < 0:
-            return False
-        due = self.schedule.due_s[own]
-        return self.schedule.ramp_s <= due <= (self.schedule.window_end_s or due)
+        return self.schedule.lead_s <= self.schedule.due_s[exchange.index] < self._end_s
 
     async def run(self) -> None:
-        """Warm up, follow the schedule, and return when its last request is over."""
-        await self._warm.run()
+        """Follow the schedule, and return when the window and its last request are over."""
         self.pool.on_over = self._on_over
         timer = PreciseTimer(self._send_due)
         self._wake_at = timer.set
         self.start_s = perf_counter()
-        opens = self._loop.call_later(self.schedule.ramp_s, self.meter.begin)
-        closes = self._loop.call_later(self.schedule.ramp_s + self.window_s, self.meter.end)
+        opens = self._loop.call_later(self.schedule.lead_s, self.meter.begin)
+        closes = self._loop.call_later(self._end_s, self._close)
         try:
             self._send_due()
             self._finish_if_over()
@@ -193,7 +202,6 @@ class OpenLoop:
         """Send nothing more and end what is in flight."""
         self._sending = False
         self.ended = "stopped"
-        self._warm.stop()
         while self._waiting:
             exchange = self._waiting.popleft()
             exchange.end_s = perf_counter()
@@ -209,8 +217,7 @@ class OpenLoop:
             if due > now:
                 self._wake_at(due)
                 return
-            index = self.schedule.warmup + self._next
-            self._next += 1
+            index, self._next = self._next, self._next + 1
             self._start_or_queue(Exchange(index, self.requests[index], due, now))
 
     def _start_or_queue(self, exchange: Exchange) -> None:
@@ -222,13 +229,20 @@ class OpenLoop:
 
     def _on_over(self, exchange: Exchange) -> None:
         self._in_flight -= 1
+        self._measured_left -= self.measured(exchange)
         if self._waiting:
             self._in_flight += 1
             self.pool.start(self._waiting.popleft())
         self.collect(exchange)
         self._finish_if_over()
 
+    def _close(self) -> None:
+        self.meter.begin()  # a window of no length is closed before it is opened
+        self.meter.end()
+        self._finish_if_over()
+
     def _finish_if_over(self) -> None:
-        used_up = self._next == len(self.schedule.due_s) or not self._sending
-        if used_up and not self._in_flight and not self._finished.done():
+        if self.meter.ended_s and not self._measured_left:
+            self._sending = False
+        if not self._sending and not self._in_flight and not self._finished.done():
             self._finished.set_result(None)

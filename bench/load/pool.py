@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
+from bench.contract.address import Address
 from bench.load.connection import Connection, Exchange
 from bench.load.job import Failure
-from bench.load.request import Address
 
 
 class Pool:
@@ -20,12 +20,14 @@ class Pool:
     new one. Nothing else is sent twice.
     """
 
-    def __init__(self, address: Address, timeout_s: float) -> None:
+    def __init__(self, address: Address, timeout_s: float, *, most_bytes: Sequence[int] = (), ca: str = "") -> None:
+        """`most_bytes`: of the answer to each request; `ca`: a file of certificates to trust besides the system's."""
         self._loop = asyncio.get_running_loop()
         self._address = address
         self._timeout_s = timeout_s
+        self._most_bytes = most_bytes
         self.on_over: Callable[[Exchange], None] = lambda _: None
-        self._tls = ssl.create_default_context() if address.tls else None
+        self._tls = _tls(ca) if address.tls else None
         self._idle: list[Connection] = []
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
@@ -39,6 +41,8 @@ class Pool:
 
     def start(self, exchange: Exchange) -> None:
         """Send on the connection that was used last, or on a new one."""
+        if self._most_bytes:
+            exchange.most_bytes = self._most_bytes[exchange.index]
         while self._idle:
             connection = self._idle.pop()
             if connection.usable:
@@ -74,7 +78,7 @@ class Pool:
             connection = await self._connect()
         except OSError as error:  # ssl.SSLError and socket.gaierror are among them
             if not exchange.over:
-                self._end(exchange, "refused", f"no connection: {error.strerror or error}")
+                self._end(exchange, "refused", f"no connection: {_reason(error)}")
             return
         if exchange.over:
             self._idle.append(connection)
@@ -131,3 +135,25 @@ class Pool:
         if timer is not None:
             timer.cancel()
         self.on_over(exchange)
+
+
+def _tls(ca: str) -> ssl.SSLContext:
+    """What certificates are checked by; ValueError where `ca` has none."""
+    context = ssl.create_default_context()
+    if ca:
+        try:
+            context.load_verify_locations(ca)
+        except (OSError, ssl.SSLError) as error:  # the second is one of the first, with another text
+            reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ValueError(f"certificates cannot be read from {ca} ({reason}): expected a PEM file") from None
+    return context
+
+
+def _reason(error: OSError) -> str:
+    """Why there is no connection, and what to do where TLS is the reason."""
+    text = str(error.strerror or error).partition(" (_ssl.c")[0]
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"{text}; to trust its certificate, give the file by --ca (ca of a suite's engine) or SSL_CERT_FILE"
+    if isinstance(error, ssl.SSLError):
+        return f"{text}; if the server speaks no TLS, its URL begins with http://"
+    return text

@@ -174,6 +174,11 @@ def encode(text: str, tokenizer: Path) -> tuple[int, ...]:
     return tuple(tokenizer_of(tokenizer).encode(text).ids)
 
 
+def starts(text: str, tokenizer: Path) -> list[int]:
+    """Where the tokens of a text begin in it, in characters; special tokens left out."""
+    return [start for start, _ in tokenizer_of(tokenizer).encode(text, add_special_tokens=False).offsets]
+
+
 def _impossible(tokenizer: Path, length: int) -> UserError:
     return UserError(
         f"no text of exactly {length} tokens can be built for {tokenizer}: give the server token ids instead"

@@ -2,25 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from http.client import responses
+
+from bench.contract.outside import printable
 from bench.contract.record import RequestTrace
 from bench.load.connection import Exchange
 from bench.load.job import Endpoint, Failure, Request, RequestResult
-from bench.load.reply import Reply, count, error_message, read
+from bench.load.reply import Reply, Scrub, count, error_message, read
+from bench.load.request import address
 from bench.load.sse import events
 
+_EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_HEAD = 64  # bytes and pieces of a body that are looked at
+_WORD_LENGTH = 200  # characters that are kept of a header
 
-def decode(exchange: Exchange) -> Reply:
-    """The answer's events; empty where it is not an event stream."""
-    if exchange.status != 200 or exchange.content_type.startswith("application/json"):
+
+def decode(exchange: Exchange, scrub: Scrub = str) -> Reply:
+    """The answer's events, or why it has none; `scrub` takes secrets out of what is kept of the server's words."""
+    if exchange.failure == "malformed":
         return Reply()
-    return read(events(exchange.parts, exchange.read_s, exchange.read_end))
+    if exchange.status != 200:
+        message = error_message(b"".join(exchange.parts), scrub) or responses.get(exchange.status, "no message")
+        return Reply(failure="status", message=f"HTTP {exchange.status}: {message}")
+    if not _is_event_stream(exchange):
+        message = error_message(b"".join(exchange.parts), scrub)
+        kind = scrub(exchange.content_type)[:_WORD_LENGTH] or "no content type"
+        return Reply(failure="malformed", message=f"the answer is not an event stream ({kind}): {message}")
+    return read(events(exchange.parts, exchange.read_s, exchange.read_end), scrub)
+
+
+def _is_event_stream(exchange: Exchange) -> bool:
+    """By its beginning, whatever the server calls it."""
+    head = b"".join(exchange.parts[:_HEAD])[:_HEAD].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if exchange.content_type.lower().startswith("text/event-stream"):
+        return not head.startswith((b"{", b"[", b"<"))
+    return head.startswith(_EVENT_FIELDS)
 
 
 def request_result(
-    exchange: Exchange, reply: Reply, request: Request, endpoint: Endpoint, *, zero_s: float, window: int, closed: bool
+    exchange: Exchange,
+    reply: Reply,
+    request: Request,
+    endpoint: Endpoint,
+    scrub: Scrub = str,
+    *,
+    zero_s: float,
+    window: int,
+    closed: bool,
 ) -> RequestResult:
     """The record of one request, its times from `zero_s`; in a closed loop it is due when it is sent."""
     failure, message = verdict(exchange, reply, request, exact=endpoint.exact_length)
+    if failure and failure != "cancelled":
+        to = address(endpoint)
+        asked = f"(asked {to.url if endpoint.remote else to.path})"
+        message = printable(scrub("; ".join([f"{message} {asked}", *_advice(exchange, failure, message, endpoint)])))
     details = reply.usage.get("prompt_tokens_details")
     sent = exchange.sent_s or exchange.end_s  # never sent: as late as its end
     due = sent if closed and not exchange.reconnects else exchange.due_s
@@ -41,8 +77,8 @@ def request_result(
         first_byte_s=exchange.read_s[0] - zero_s if exchange.read_s else None,
         end_s=exchange.end_s - zero_s,
         status=exchange.status,
-        retry_after=exchange.retry_after,
-        finish=reply.finish,
+        retry_after=scrub(exchange.retry_after)[:_WORD_LENGTH],
+        finish=scrub(reply.finish),
         usage_prompt_tokens=count(reply.usage, "prompt_tokens"),
         usage_tokens=reply.usage_tokens,
         cached_tokens=count(details, "cached_tokens") if isinstance(details, dict) else None,
@@ -51,17 +87,33 @@ def request_result(
         chunk_gaps=reply.surplus != 0 or any(n > 1 for n in reply.tokens),
         reconnects=exchange.reconnects,
         fresh_connection=exchange.fresh,
+        reasoning_tokens=reply.reasoning,
+        answer_s=None if reply.answer_s is None else reply.answer_s - zero_s,
+        calls_only=reply.calls_only,
+        counted_by=reply.counted_by,
+        new_tokens=request.new_tokens,
     )
+
+
+def _advice(exchange: Exchange, failure: Failure, message: str, endpoint: Endpoint) -> Iterator[str]:
+    """What to do, where the failure is a well-known one."""
+    status = exchange.status if failure == "status" else 0
+    if 300 <= status < 400 and exchange.location:
+        yield f"it points to {exchange.location[:_WORD_LENGTH]}: give that as the URL, since no redirect is followed"
+    if status in (404, 405) and endpoint.api == "completions":
+        yield "if it has the chat API alone: --chat (api: chat in a suite)"
+    if status == 401 and not endpoint.key_variable:
+        yield "--key-variable (key_variable in a suite) names the environment variable with its API key"
+    if "max_completion_tokens" in message and endpoint.length_field != "max_completion_tokens":
+        yield "--length-field max_completion_tokens (length_field in a suite)"
+    if "ignore_eos" in message and endpoint.exact_length:
+        yield "--allow-stop (exact: false in a suite) leaves ignore_eos out"
 
 
 def verdict(exchange: Exchange, reply: Reply, request: Request, *, exact: bool) -> tuple[Failure | None, str]:
     """The first thing that went wrong, with a sentence for it; None where nothing did."""
     if exchange.failure and not (exchange.failure == "reset" and reply.ended):
         return exchange.failure, exchange.message
-    if exchange.status != 200:
-        return "status", f"HTTP {exchange.status}: {error_message(b''.join(exchange.parts))}"
-    if exchange.content_type.startswith("application/json"):
-        return "malformed", f"the answer is not an event stream: {error_message(b''.join(exchange.parts))}"
     if reply.failure:
         return reply.failure, reply.message
     return _incomplete(exchange, reply, request, exact=exact)

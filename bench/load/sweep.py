@@ -72,7 +72,7 @@ def _knee(stages: list[StageResult]) -> int:
 def _result(stage: SingleLoad, load: Online, k: int, answer: LoadAnswer, facts: dict[str, Any]) -> StageResult:
     warmup = [replace(request.trace, window=-1 - k) for request in answer.warmup]
     traces = (*warmup, *(replace(request.trace, window=k) for request in answer.measured))
-    return StageResult(stage, answer, traces, facts, online_load.online_metrics(traces, facts, load.slo.limits))
+    return StageResult(stage, answer, traces, facts, online_load.online_metrics(traces, facts, load))
 
 
 def _facts(stages: list[StageResult]) -> list[dict[str, Any]]:
@@ -84,6 +84,7 @@ def _facts(stages: list[StageResult]) -> list[dict[str, Any]]:
             "client_cpu_fraction": stage.facts.get("client_cpu_fraction", 0.0),
             "client_lag_p99_s": stage.facts.get("client_lag_p99_s", 0.0),
             "requests": len(stage.answer.measured),
+            "counted_by": stage.facts.get("counted_by", "usage"),
             "kept": _within_limits(stage),
             "metrics": stage.metrics,
         }
@@ -136,13 +137,13 @@ def _judge(load: Open, k: int) -> Generator[SingleLoad, StageResult, tuple[bool,
     """
     within = dict.fromkeys(load.slo.limits, 0)
     total = 0
-    for _ in range(_BATCHES):
+    for look in range(1, _BATCHES + 1):
         stage = yield load
         k += 1
         total += len(stage.answer.measured)
         for name, count in _within_limits(stage).items():
             within[name] += count
-        verdicts = [slo.verdict(count, total) for count in within.values()]
+        verdicts = [slo.verdict(count, total, look) for count in within.values()]
         if all(verdicts):
             return True, k
         if False in verdicts:

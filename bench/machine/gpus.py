@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import yaml
+from pydantic import TypeAdapter
 
 from bench.contract import plugins
 from bench.contract.errors import UserError
@@ -23,7 +24,7 @@ class Board:
 
     names: tuple[str, ...]
     capability: str
-    memory_bytes: float
+    memory_gb: float
     bandwidth_per_s: float
     flop_per_s: Mapping[str, float]
     source: str
@@ -47,7 +48,7 @@ def peak(gpu_name: str, memory_bytes: int) -> Ceiling | None:
     """By the name NVML gives; None for a GPU that is not in the table, and for a slice of one (MIG)."""
     for board in boards().values():
         if gpu_name.casefold() in (name.casefold() for name in board.names):
-            return board.ceiling if memory_bytes >= _WHOLE * board.memory_bytes else None
+            return board.ceiling if memory_bytes >= _WHOLE * 1e9 * board.memory_gb else None
     return None
 
 
@@ -55,15 +56,4 @@ def peak(gpu_name: str, memory_bytes: int) -> Ceiling | None:
 def boards() -> dict[str, Board]:
     """Every entry by its short name."""
     entries = yaml.safe_load(TABLE.read_text(encoding="utf-8"))["gpus"]
-    return {
-        key: Board(
-            tuple(entry["names"]),
-            str(entry["capability"]),
-            entry["memory_gb"] * 1e9,
-            float(entry["bandwidth"]),
-            {dtype: float(rate) for dtype, rate in entry["flop_per_s"].items()},
-            entry["source"],
-            entry["quote"],
-        )
-        for key, entry in entries.items()
-    }
+    return TypeAdapter(dict[str, Board]).validate_python(entries)

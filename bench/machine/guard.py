@@ -28,12 +28,7 @@ class Readiness:
 
 
 def inspect(device: str, *, interval_s: float = 0.3) -> Readiness:
-    """Watch the CPU for `interval_s` and, for "cuda:N", at that GPU; our own process tree is left out.
-
-    Facts: before_foreign_cpu_fraction (0..1 of the cores we may use), before_top_process,
-    before_available_bytes, before_device_used_bytes, before_gpu_processes, before_temperature_c. A GPU cell
-    needs an idle CPU too: the CPU launches its kernels.
-    """
+    """Watch the CPU for `interval_s` and the GPU of "cuda:N", which needs an idle CPU too; leaves us out."""
     facts = _cpu_load(interval_s)
     reasons: list[str] = []
     if facts["before_foreign_cpu_fraction"] > FOREIGN_CPU_LIMIT:

@@ -65,9 +65,8 @@ def resolve(device: str, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
 def cpu_dtype(isa: tuple[str, ...]) -> str:
     """bfloat16 with AMX, else float32.
 
-    PyTorch emulates bfloat16 without AVX512_BF16 or AMX: measured 25 times slower than float32 in training a
-    5.8M model with AVX2. AVX512_BF16 alone stays at float32: it has a dot product, not the kernels that make
-    it pay.
+    PyTorch emulates bfloat16 without AVX512_BF16 or AMX: measured 25 times slower than float32 in training a 5.8M model
+    with AVX2. AVX512_BF16 alone stays at float32: it has a dot product, not the kernels that make it pay.
     """
     return "bfloat16" if "amx_bf16" in isa else "float32"
 
@@ -78,10 +77,7 @@ def cuda_dtype(compute_capability: str) -> str:
 
 
 def slug_of(name: str) -> str:
-    """A device's name as part of a folder name: "Intel(R) Xeon(R) CPU @ 2.20GHz" is "intel-xeon".
-
-    A MIG profile is never cut off.
-    """
+    """For folder names: "Intel(R) Xeon(R) CPU @ 2.20GHz" is "intel-xeon". A MIG profile is never cut off."""
     name, mig, profile = name.partition(" MIG")
     name = re.sub(r"\((?:r|tm|c)\)", " ", name, flags=re.IGNORECASE)
     name = re.sub(r"@.*|\b\d+-core\b|\bwith .* graphics\b|\b(?:cpu|processor)\b", " ", name, flags=re.IGNORECASE)

@@ -54,11 +54,7 @@ Reader = Callable[[], Reading]
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """The GPUs and MIG slices this process may use, as `cuda:N` counts them.
-
-    CUDA_VISIBLE_DEVICES is honoured. Its numbers are taken as NVML indices, which is what they are under
-    CUDA_DEVICE_ORDER=PCI_BUS_ID.
-    """
+    """The GPUs and MIG slices as `cuda:N` counts them, by CUDA_VISIBLE_DEVICES, whose numbers are NVML indices."""
     return tuple(device.gpu for device in _visible())
 
 
@@ -97,11 +93,7 @@ def query_gpus() -> tuple[GpuReport, ...]:
 
 @contextmanager
 def reader(index: int | str | None) -> Iterator[Reader | None]:
-    """A function that reads the GPU of an NVML index while the context lasts; None where there is none.
-
-    Of a MIG slice, by its UUID, what the driver reports for the whole GPU only (power, energy,
-    clocks) is None.
-    """
+    """What reads a GPU by NVML index or a MIG slice by UUID (no power, energy, clocks); None where there is none."""
     with _driver() as ready:
         by_uuid, by_index = pynvml.nvmlDeviceGetHandleByUUID, pynvml.nvmlDeviceGetHandleByIndex
         handle = _query(by_uuid if isinstance(index, str) else by_index, index) if ready and index is not None else None

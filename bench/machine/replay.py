@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from bisect import bisect_right
@@ -13,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from bench.contract import wire
 from bench.machine import counters
@@ -31,14 +32,11 @@ def save(path: Path, samples: Sequence[Sample]) -> None:
 
 def load(path: Path) -> tuple[Sample, ...]:
     """The samples of a file that `save` wrote."""
-    return tuple(map(_sample, path.read_text(encoding="utf-8").splitlines()))
+    return tuple(map(TypeAdapter(Sample).validate_json, path.read_text(encoding="utf-8").splitlines()))
 
 
 def open_reader(samples: Sequence[Sample], began_s: float) -> OpenReader:
-    """Opens readers of a device that repeats the samples from `began_s` on (time.monotonic).
-
-    Each reading is the last one due; the last of all stands for whatever comes after.
-    """
+    """Opens readers of a device that repeats the samples from `began_s` on (time.monotonic), the last for good."""
     times_s = [sample.time_s - samples[0].time_s for sample in samples]
 
     def read() -> Reading:
@@ -49,13 +47,6 @@ def open_reader(samples: Sequence[Sample], began_s: float) -> OpenReader:
         yield read
 
     return reader
-
-
-def _sample(line: str) -> Sample:
-    """Processes by number again: JSON has names for keys only."""
-    sample = wire.build(Sample, json.loads(line))
-    processes = {int(pid): used for pid, used in sample.reading.processes.items()}
-    return replace(sample, reading=replace(sample.reading, processes=processes))
 
 
 def main(device: str, duration_s: float, path: Path, open_reader: OpenReader = counters.reader) -> int:

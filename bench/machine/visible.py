@@ -1,8 +1,4 @@
-"""Which GPUs this process may use, from what the driver reports: pure, so that recorded reports can stand in.
-
-A GPU in MIG mode is represented by its slices, each a device of its own: CUDA cannot use the whole, and two
-slices share neither memory nor cores.
-"""
+"""Which GPUs this process may use, by what the driver reports: pure, so that recorded reports can stand in."""
 
 from __future__ import annotations
 

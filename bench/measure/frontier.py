@@ -6,10 +6,7 @@ from collections.abc import Sequence
 
 
 def dominates(gains: Sequence[float]) -> bool:
-    """Whether one choice beats another, by how much better it is in each figure (negative: worse).
-
-    It does where it is no worse in anything and better in something.
-    """
+    """Whether a choice that is better by these gains (negative: worse) is worse in nothing and better in something."""
     return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
 
 

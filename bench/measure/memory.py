@@ -25,7 +25,6 @@ from bench.contract import wire
 from bench.contract.record import Architecture, Result
 from bench.contract.workload import Closed, Offline, Workload
 
-_GPU_ONLY = ("peak_device_bytes", "nvml_process_peak_bytes", "device_used_peak_bytes")
 # Bytes of one number, scales included, by the first of these that an engine's name of its type begins with.
 _WIDTHS = {
     **dict.fromkeys(("float32", "f32"), 4.0),
@@ -37,19 +36,17 @@ BUDGET = 0.9  # of a device's memory, where the engine states no share of its ow
 _SHARE = "gpu_memory_utilization"  # the option by which one does
 
 
-def memory_metrics(facts: Mapping[str, Any], device: str = "") -> dict[str, float]:
+def memory_metrics(facts: Mapping[str, Any], device: str) -> dict[str, float]:
     """`peak_memory_bytes`, and the parts that are known: weights, KV, workspace; on CUDA also the context.
 
     CPU: the peak is host_peak_bytes(facts). CUDA: the allocator's; where the engine has none, NVML's
     process figure, which holds more (sanity.marks says so). `workspace_bytes` = peak - weights - KV: on a CPU
     the rest of RSS, the interpreter and its libraries included. `context_bytes` = NVML's figure - what the
     allocator took from the driver: CUDA context, loaded kernels. `graphs_bytes` lie within the others.
-    Unknown is absent, as is a part that would be negative. Without `device` the facts decide: only a GPU's
-    have an NVML figure.
+    Unknown is absent, as is a part that would be negative.
     """
-    on_gpu = device.startswith("cuda") if device else any(k in facts for k in _GPU_ONLY)
     parts, graphs = _known(facts, "weights_bytes", "kv_bytes"), _known(facts, "graphs_bytes")
-    if not on_gpu:
+    if not device.startswith("cuda"):
         host_peak = host_peak_bytes(facts)
         peak = {"peak_memory_bytes": host_peak} if host_peak else {}
         return {**peak, **parts, **_rest("workspace_bytes", peak.get("peak_memory_bytes"), parts)}

@@ -1,19 +1,22 @@
 """What a server did under a load over HTTP, from the requests of the steady window and those around it.
 
 A load may have several stages, each with a window of its own: the requests measured in stage k have window k,
-those of its warm-up -1 - k. The latter enter no percentile, but the tokens they got while the window was open
-are part of what the server put out then. Facts of the stages are in `facts["stages"]`, `facts["chosen"]` says
-which of them a record's metrics are of.
+those before and after it -1 - k. The latter enter no percentile, but the tokens they got while the window was
+open are part of what the server put out then, as the measured ones' later tokens are not. Facts of the stages are
+in `facts["stages"]`, `facts["chosen"]` says which of them a record's metrics are of.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from bench.contract.record import RequestTrace
+from bench.contract.workload import Closed, Online
 from bench.measure import slo
-from bench.measure.latency import completed, latency_metrics, stamps
+from bench.measure.latency import completed, e2el_s, latency_metrics, osl, stamps
 
 
 def measured(traces: Sequence[RequestTrace], facts: Mapping[str, Any]) -> list[RequestTrace]:
@@ -24,52 +27,72 @@ def measured(traces: Sequence[RequestTrace], facts: Mapping[str, Any]) -> list[R
 
 
 def stage(traces: Sequence[RequestTrace], k: int) -> list[RequestTrace]:
-    """The traces of one stage, its warm-up included."""
+    """The traces of one stage, those before and after its window included."""
     return [t for t in traces if t.window in (k, -1 - k)]
 
 
 def tokens(traces: Sequence[RequestTrace], window_s: float) -> tuple[int, int]:
     """Those read and those written in the window: prompts whose first token came in it, tokens that did."""
     prompts = sum(t.prompt_tokens for t in traces if (times := stamps(t)) and 0 <= times[0] <= window_s)
-    came = (n for t in traces for at, n in zip(t.token_s, t.event_tokens, strict=True) if 0 <= at <= window_s)
-    return prompts, sum(came)
+    return prompts, sum(_tokens_within(t, window_s) for t in traces)
 
 
 def online_metrics(
-    traces: Sequence[RequestTrace], facts: Mapping[str, Any], limits: Mapping[str, float] | None = None
+    traces: Sequence[RequestTrace], facts: Mapping[str, Any], load: Online | None = None
 ) -> dict[str, float]:
     """Metrics of one stage; `facts` has `window_s` and, from the client, `in_flight_mean`.
 
     Latencies as in `latency_metrics`, from the requests of the window. `output_tok_per_s`: tokens that came
-    within the window / its length. `request_per_s`: requests whose last token came within it / its length.
-    `goodput_per_s`: those of them that kept every limit of `limits` (seconds by metric) / its length.
+    within the window / its length. `request_per_s`: completed requests / its length, each by the share of its
+    tokens that came within it: one that straddles an end of the window is not wholly of it. `goodput_per_s`, of a
+    `load` with limits: requests that kept every limit / its length; in an open load those that were due in the
+    window, in a closed loop each by its share. A ramp has no steady window: see `_of_ramp`.
     """
+    limits = load.slo.limits if load is not None else {}
     window_s = float(facts.get("window_s") or 0.0)
     metrics = latency_metrics([t for t in traces if t.window >= 0])
     if "in_flight_mean" in facts:
         metrics["concurrency"] = float(facts["in_flight_mean"])
     if window_s <= 0 or not completed(traces):
         return metrics
-    _, output_tokens = tokens(traces, window_s)
-    ended = [t for t in completed(traces) if 0 <= stamps(t)[-1] <= window_s]
-    metrics |= {
-        "measured_s": window_s,
-        "output_tok_per_s": output_tokens / window_s,
-        "request_per_s": len(ended) / window_s,
+    due = [t for t in completed(traces) if t.window >= 0]
+    shares = [(t, _tokens_within(t, window_s) / osl(t)) for t in completed(traces)]
+    rates = {
+        "output_tok_per_s": tokens(traces, window_s)[1] / window_s,
+        "request_per_s": math.fsum(share for _, share in shares) / window_s,
     }
+    if load is not None and not isinstance(load, Closed) and load.ramps and due:
+        rates = _of_ramp(due, window_s)
     if limits:
-        metrics["goodput_per_s"] = sum(slo.within_limits(t, limits) for t in ended) / window_s
-    return metrics
+        counted = [(t, 1.0) for t in due] if load is not None and not load.waits else shares
+        good = math.fsum(share for t, share in counted if slo.within_limits(t, limits))
+        rates["goodput_per_s"] = good / window_s
+    return {**metrics, "measured_s": window_s, **rates}
 
 
-def load_metrics(
-    traces: Sequence[RequestTrace], facts: Mapping[str, Any], limits: Mapping[str, float]
-) -> dict[str, float]:
+def _tokens_within(trace: RequestTrace, window_s: float) -> int:
+    return sum(n for at, n in zip(trace.token_s, trace.event_tokens, strict=True) if 0 <= at <= window_s)
+
+
+def _of_ramp(due: Sequence[RequestTrace], window_s: float) -> dict[str, float]:
+    """Rates of a ramp, which begins with nothing in flight and ends with the most.
+
+    Those of all its requests, over its length and the time by which the answers of its last tenth took longer than
+    those of its first: what a server that keeps up was offered, and less for one that falls behind.
+    """
+    by_time = sorted(due, key=lambda t: t.due_s)
+    tenth = math.ceil(len(by_time) / 10)
+    longer_s = median(map(e2el_s, by_time[-tenth:])) - median(map(e2el_s, by_time[:tenth]))
+    took_s = window_s + max(0.0, longer_s)
+    return {"output_tok_per_s": sum(map(osl, due)) / took_s, "request_per_s": len(due) / took_s}
+
+
+def load_metrics(traces: Sequence[RequestTrace], facts: Mapping[str, Any], load: Online) -> dict[str, float]:
     """Metrics of a round: those of its only stage, or of the chosen one.
 
     A search adds `slo_rate_per_s` and `slo_rate_high_per_s`: the highest rate that kept the limits, the lowest not.
     """
     if "chosen" not in facts:
-        return online_metrics(traces, facts, limits)
+        return online_metrics(traces, facts, load)
     rates = {name: float(facts[name]) for name in ("slo_rate_per_s", "slo_rate_high_per_s") if facts.get(name)}
-    return {**online_metrics(stage(traces, facts["chosen"]), facts, limits), **rates}
+    return {**online_metrics(stage(traces, facts["chosen"]), facts, load), **rates}

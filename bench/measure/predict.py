@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
+from typing import NamedTuple
 
 _ENOUGH = 3  # cells to fit two numbers to
+_TAIL = 10  # cells below which a 90th percentile is but the largest
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,6 @@ class LatencyModel:
         return self.per_layer_s * layers + self.factor * least_s
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """A cell that was left out of the fit, and its time by a model of the others."""
-
-    sample: Sample
-    predicted_s: float
-
-    @property
-    def error_fraction(self) -> float:
-        return self.predicted_s / self.sample.took_s - 1.0
-
-
 def fit(samples: Sequence[Sample], engine: str, format_: str) -> LatencyModel | None:
     """The model of an engine and format, of the engine, or of all; None where there are too few cells."""
     groups: tuple[tuple[str, Callable[[Sample], bool]], ...] = (
@@ -68,18 +58,28 @@ def fit(samples: Sequence[Sample], engine: str, format_: str) -> LatencyModel | 
     return None
 
 
-def hold_out(samples: Sequence[Sample]) -> list[HeldOut]:
-    """Each cell as the others predict it; cells that the others are too few for are left out."""
+def hold_out(samples: Sequence[Sample]) -> list[tuple[Sample, float]]:
+    """Each cell with the relative error of its time as the others predict it; none that these are too few for."""
     models = [fit([*samples[:i], *samples[i + 1 :]], s.engine, s.format) for i, s in enumerate(samples)]
-    return [HeldOut(s, m.time_s(s.least_s, s.layers)) for s, m in zip(samples, models, strict=True) if m]
+    pairs = zip(samples, models, strict=True)
+    return [(s, model.time_s(s.least_s, s.layers) / s.took_s - 1.0) for s, model in pairs if model]
 
 
-def error(predictions: Sequence[HeldOut]) -> tuple[float, float] | None:
-    """(median, 90th percentile) of the relative errors, signs dropped; None without any."""
-    errors = sorted(abs(each.error_fraction) for each in predictions)
-    if not errors:
+class Error(NamedTuple):
+    """Relative errors, signs dropped. `p90`: None below ten of them, where it would be but the largest."""
+
+    median: float
+    p90: float | None
+    largest: float
+
+
+def error(errors: Sequence[tuple[Sample, float]]) -> Error | None:
+    """Of cells that were left out; None without any. Percentiles as in `latency`: Hyndman and Fan's definition 7."""
+    sizes = [abs(fraction) for _, fraction in errors]
+    if not sizes:
         return None
-    return median(errors), errors[min(len(errors) - 1, int(0.9 * len(errors)))]
+    p90 = quantiles(sizes, n=10, method="inclusive")[-1] if len(sizes) >= _TAIL else None
+    return Error(median(sizes), p90, max(sizes))
 
 
 def _least_squares(samples: Sequence[Sample]) -> tuple[float, float]:

@@ -1,8 +1,4 @@
-"""The ratio of two cells' figures, and whether their rounds can distinguish the two.
-
-Times, rates and bytes are compared as ratios, so on a logarithmic scale: a ratio of 2 and one of 1/2 are as
-far from 1.
-"""
+"""The ratio of two cells' figures, by their logarithms, and whether their rounds can distinguish the two."""
 
 from __future__ import annotations
 
@@ -16,11 +12,7 @@ WELCH, SINGLE, EQUAL, ZERO = "Welch", "n=1", "equal rounds", "a zero"
 
 @dataclass(frozen=True)
 class Ratio:
-    """B over A, its 95 % interval and two-sided p-value; None where there is none. `rule` says what gave it.
-
-    WELCH: Welch's t. SINGLE: a side has one round, whose noise nobody knows. EQUAL: the rounds of each side
-    are all the same, so they show no noise to judge by. ZERO: a figure is zero or less, and has no ratio.
-    """
+    """B over A, its 95 % interval and two-sided p-value, each None where there is none; `rule`: what gave it."""
 
     value: float | None
     low: float | None
@@ -57,9 +49,11 @@ def ratio(first: Sequence[float], second: Sequence[float], level: float = 0.95) 
     return Ratio(math.exp(change), math.exp(change - half), math.exp(change + half), p, WELCH)
 
 
-def normal_p(low: float, high: float, level: float = 0.95) -> float | None:
-    """The two-sided p-value of "zero" that goes with a normal interval; None where it has no width."""
+def t_p(low: float, high: float, degrees: float, level: float = 0.95) -> float | None:
+    """The two-sided p-value of "zero" that goes with an interval of Student's t; None where it has no width."""
     if not high > low:
         return None
-    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
-    return math.erfc(abs(low + high) / (high - low) * z / math.sqrt(2))
+    from scipy import special
+
+    errors = abs(low + high) / (high - low) * float(special.stdtrit(degrees, (1 + level) / 2))
+    return 2 * float(special.stdtr(degrees, -errors))

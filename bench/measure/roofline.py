@@ -46,10 +46,7 @@ _DTYPES = ("float32", "tf32", "float16", "float16_acc16", "bfloat16", "fp8", "in
 
 @dataclass(frozen=True)
 class Load:
-    """`batch` sequences decode together, `prompt_tokens` each; `context`: what a step attends to, on average.
-
-    Means, where requests differ or come and go.
-    """
+    """`batch` sequences decode together, each of `prompt_tokens`, a step attending to `context`: means if they vary."""
 
     batch: float
     prompt_tokens: float
@@ -121,17 +118,14 @@ def _peak(ceilings: Mapping[str, Any], dtype: str) -> float | None:
 
 def product_dtypes(receipts: Mapping[str, str]) -> tuple[str, ...]:
     """What matrices are multiplied in: the receipt `product_dtype`, else every type `compute_dtype` names."""
-    return _named(receipts.get("product_dtype") or receipts.get("compute_dtype", ""))
+    text = receipts.get("product_dtype") or receipts.get("compute_dtype", "")
+    names = (_ALIASES.get(name, name) for name in re.findall(r"[a-z]+[a-z0-9_]*", text.lower()))
+    return tuple(dict.fromkeys(name for name in names if name in _DTYPES))
 
 
 def kv_bits(receipts: Mapping[str, str]) -> float | None:
     """Bits of one cached number, of several types the narrowest; None where the receipt does not say."""
     return min((8 * width for width in widths_bytes(receipts.get("kv_dtype", ""))), default=None)
-
-
-def _named(text: str) -> tuple[str, ...]:
-    names = (_ALIASES.get(name, name) for name in re.findall(r"[a-z]+[a-z0-9_]*", text.lower()))
-    return tuple(dict.fromkeys(name for name in names if name in _DTYPES))
 
 
 def roofline_metrics(result: Result, traces: Sequence[RequestTrace], metrics: Mapping[str, float]) -> dict[str, float]:

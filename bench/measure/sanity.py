@@ -10,13 +10,14 @@ from typing import Any
 from bench.contract.record import RequestTrace, Result
 from bench.contract.variation import coefficient_of_variation
 from bench.contract.workload import Trace
+from bench.measure.bounds import SCORES, WATCHED, impossible
 from bench.measure.latency import completed, e2el_s, itl_s, latency_metrics, osl, stamps, ttft_s
 from bench.measure.memory import allocator_peak, widths_bytes
 from bench.measure.online_load import measured
-from bench.measure.roofline import FRACTIONS
 
 VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "errors", "nvml", "round"
 CLIENT, SHORT, REMOTE, DUMMY, ENERGY, WIDE = "client", "short", "remote", "dummy", "energy", "wide"
+CALLS, EVENTS = "calls", "events"
 MARKS = {
     VARIES: "the coefficient of variation over rounds is above 5 %",
     BUSY: "the device was not idle and empty before a round",
@@ -29,37 +30,23 @@ MARKS = {
     DUMMY: "dummy weights of a real model's shape: speed, memory and energy mean something, tokens do not",
     WIDE: "the quantized weights take over 1.2 x their stored bytes once loaded: the engine unpacked them",
     REMOTE: "the server was not started here: what it runs, how and on which device is its owner's word",
+    CALLS: "answers called functions and had no text: their tokens are the calls'",
+    EVENTS: "the server counts no tokens and there is no tokenizer to: tokens/s, TPOT and ITL are of its events",
     ENERGY: "the joules of a round do not hold, for the reasons in its record (energy_faults)",
 }
 CV_LIMIT = 0.05
 WINDOW_S, CLIENT_CPU, CLIENT_LAG_S = 10.0, 0.8, 0.005
-SCORES = ("perplexity",)
-_DIVERGENCE = "kl_"  # what the names of divergences begin with: zero at the least, up to rounding
-_KL_MIN = -1e-6
-_AGREEMENT = "top1_agreement"  # and of shares of tokens
-WATCHED = (
-    "ttft_s",
-    "tpot_s",
-    "e2el_s",
-    "output_tok_per_s",
-    "prefill_tok_per_s",
-    "decode_tok_per_s",
-    "peak_memory_bytes",
-)
 _WIDER = 1.2
 _ROUNDING_S = 5e-6  # traces are kept to the microsecond
 
 
 def check(result: Result, traces: Sequence[RequestTrace], baseline_bits: float | None) -> list[str]:
-    """Sentences for what contradicts itself in an ok record.
-
-    `baseline_bits`: bits per weight of the baseline; None for an artifact that is not to be quantized.
-    """
+    """Sentences for what contradicts itself; `baseline_bits`: bits per weight, None for what is not to be quantized."""
     if result.status != "ok":
         return [] if result.reason else [f"a record with status {result.status} gives no reason"]
     traces = measured(traces, result.facts)
     problems = [problem for trace in traces if not trace.error for problem in _request(trace, result)]
-    problems += [*_agreement(result, traces), *_metrics(result), *_beyond(result.metrics)]
+    problems += [*_agreement(result, traces), *impossible(result)]
     if (bits := _by_name_only(result, baseline_bits)) is not None:
         problems.append(
             f"recipe {result.cell.recipe.name} quantizes by name only: {bits:.2f} bits per weight, "
@@ -97,16 +84,15 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
 
 
 def load_marks(facts: Mapping[str, Any]) -> set[str]:
-    """Codes of MARKS for a load over HTTP.
-
-    A busy client or a failed request counts in any stage: by every one of them the next was chosen.
-    """
+    """Codes of MARKS of a load over HTTP; a busy client or a failed request counts in any stage: it sets the next."""
     stages: Sequence[Mapping[str, Any]] = facts.get("stages", ())
     applies = {
         CLIENT: any(map(_client_bound, (facts, *stages))),
         ERRORS: any(stage["metrics"].get("failed_requests", 0.0) > 0 for stage in stages),
         SHORT: 0 < facts.get("window_s", 0.0) < WINDOW_S,
         REMOTE: bool(facts.get("remote")),
+        CALLS: bool(facts.get("calls_only")),
+        EVENTS: any(of.get("counted_by") == "events" for of in (facts, *stages)),
     }
     return {code for code, it_does in applies.items() if it_does}
 
@@ -114,8 +100,9 @@ def load_marks(facts: Mapping[str, Any]) -> set[str]:
 def _request(trace: RequestTrace, result: Result) -> Iterator[str]:
     name = f"request {trace.request} of window {trace.window}"
     times, load, facts = stamps(trace), result.cell.workload, result.facts
+    by_usage = facts.get("counted_by", "usage") == "usage"  # what events and tokenizers count is no exact length
     if load is not None and not isinstance(load, Trace) and load.exact:  # else the client compares
-        if osl(trace) != load.new_tokens and facts.get("exact_length", True):
+        if osl(trace) != load.new_tokens and facts.get("exact_length", True) and by_usage:
             yield f"{name} produced {osl(trace)} tokens, expected {load.new_tokens}"
         if trace.prompt_tokens != load.prompt_tokens and facts.get("prompts", "ids") in ("ids", "text"):
             yield f"{name} had a prompt of {trace.prompt_tokens} tokens, expected {load.prompt_tokens}"
@@ -141,55 +128,8 @@ def _agreement(result: Result, traces: Sequence[RequestTrace]) -> Iterator[str]:
             yield f"{key} is recorded as {recorded:g}, its traces give {value:g}"
 
 
-def _metrics(result: Result) -> Iterator[str]:
-    metrics = result.metrics
-    for key, value in metrics.items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            yield f"{key} is not a finite number"
-        elif value <= 0 and key in (*WATCHED, *SCORES):
-            yield f"{key} is {value:g}, and must be positive"
-        elif key.startswith(_DIVERGENCE) and value < _KL_MIN:
-            yield f"{key} is {value:g}, and a KL divergence cannot be negative"
-        elif (key.startswith(_AGREEMENT) or key == "accuracy_fraction") and not 0 <= value <= 1:
-            yield f"{key} is {value:g}, and must be within 0 .. 1"
-        elif key == "perplexity" and value < 1:
-            yield f"perplexity is {value:g}, and cannot be below 1"
-    peak, weights = metrics.get("peak_memory_bytes"), result.facts.get("weights_bytes")
-    if weights is None and result.artifact is not None:
-        weights = result.artifact.audit.weight_bytes
-    if peak is not None and weights is not None and peak < weights:
-        yield f"peak memory of {peak:.0f} bytes is less than the {weights:.0f} bytes of weights"
-    yield from _energy(metrics)
-    ttft, e2el = metrics.get("ttft_s"), metrics.get("e2el_s")
-    if ttft is not None and e2el is not None and ttft > e2el:
-        yield f"the median TTFT {ttft:g} s is longer than the median E2EL {e2el:g} s"
-
-
-def _energy(metrics: Mapping[str, float]) -> Iterator[str]:
-    """Joules that are marked as valid are positive; net ones are never above gross ones."""
-    for kind in ("gross", "net") if metrics.get("energy_valid") else ():
-        if (joules := metrics.get(f"energy_{kind}_j", 1.0)) <= 0:
-            yield f"energy_{kind}_j is marked as valid, but is {joules:g}: it must be positive"
-    gross, net = metrics.get("energy_gross_j", math.inf), metrics.get("energy_net_j", -math.inf)
-    if net > gross:
-        yield f"the net energy of {net:g} J is more than the gross {gross:g} J"
-
-
-def _beyond(metrics: Mapping[str, float]) -> Iterator[str]:
-    for key in FRACTIONS:
-        if metrics.get(key, 0.0) > 1:
-            yield (
-                f"{key} is {metrics[key]:.3g}, more than the device can do: its ceiling was measured while "
-                "it was busy (delete ceilings in the cache, and ceiling.json), or bytes or operations are "
-                "miscounted"
-            )
-
-
 def _by_name_only(result: Result, baseline_bits: float | None) -> float | None:
-    """The bits per weight if steps were taken and they are still the baseline's within 1 %.
-
-    A step that asks for 16 or 32 bits is left out.
-    """
+    """The bits per weight if steps left the baseline's within 1 %, and the last one asks for none of 16 or 32 bits."""
     artifact = result.artifact
     if artifact is None or baseline_bits is None or not artifact.steps:
         return None

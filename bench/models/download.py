@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 Report = Callable[[str], None]
@@ -14,10 +14,7 @@ _MIB = 2**20
 
 
 def snapshot(source: str, revision: str | None, patterns: list[str], total: int, report: Report) -> Path:
-    """The folder of a Hub model's files, downloaded; `total` bytes of them are expected, 0 if not known.
-
-    Raises whatever huggingface_hub does.
-    """
+    """A Hub model's files, downloaded: `total` bytes, 0 if not known. Raises whatever huggingface_hub does."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -54,8 +51,6 @@ def reported(
 def _bytes(folder: Path) -> int:
     size = 0
     for file in folder.glob("*"):
-        try:
+        with suppress(OSError):  # a partial file that is whole by now has another name
             size += file.stat().st_size
-        except OSError:  # a partial file that is whole by now has another name
-            continue
     return size

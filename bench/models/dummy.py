@@ -163,9 +163,3 @@ def _cache_folder(source: str) -> Path:
 
 def _shapes_folder() -> Path:
     return paths.CONFIGS / "shapes"
-
-
-def descriptions() -> dict[str, str]:
-    """Each shape's size in a phrase, by `shape:NAME`."""
-    sources = [PREFIX + name for name in names()]
-    return {source: f"{parameters(settings(source)) / 1e9:.3g} B parameters" for source in sources}

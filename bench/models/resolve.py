@@ -20,6 +20,7 @@ from bench.formats import folder as model_folder
 from bench.models import download, dummy
 from bench.models.download import Report
 
+_MESSAGE_LENGTH = 400  # characters of the Hub's words
 _SETTINGS = ["*.json", "*.model", "*.txt", "*.jinja"]  # config, tokenizer and generation settings
 
 
@@ -62,9 +63,7 @@ def resolve(model: Model, *, fetch: bool, report: Report = lambda _: None) -> Re
         raise UserError(f"model file {model.source} does not exist; name {_a_file()}, a folder or a Hub id")
     if _is_path(model.source):
         raise UserError(f"model folder {model.source} does not exist; name a local folder or a Hub id (owner/name)")
-    snapshot = _snapshot(model, None)
-    if snapshot is None and fetch:
-        snapshot = _snapshot(model, report)
+    snapshot = _snapshot(model, None) or (_snapshot(model, report) if fetch else None)
     if snapshot is None:
         return Resolved(None, f"hub:{model.source}@{model.revision or 'main'}", formats.CHECKPOINT)
     return _read(snapshot, f"hub:{model.source}@{snapshot.name}")
@@ -112,7 +111,7 @@ def _snapshot(model: Model, report: Report | None) -> Path | None:
             ) from None
         return None
     except Exception as error:  # noqa: BLE001  (no such repository, gated, no such revision: each has its own class)
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:_MESSAGE_LENGTH]
         raise UserError(f"model '{model.source}' cannot be downloaded from the Hugging Face Hub: {first}") from None
 
 
@@ -135,40 +134,31 @@ def content_hash(path: Path) -> str:
 
     Of a file, or of the parts it was split into, the contents alone: it may be called anything.
     """
-    hashes = _Hashes()
+    file = paths.cache() / "hashes.json"
+    try:
+        cached: dict[str, str] = json.loads(file.read_text())
+    except (OSError, ValueError):
+        cached = {}
+    hashes = dict(cached)
     if path.is_file():
-        parts = [("", hashes.of(file)) for file in formats.files(path)]
+        parts = [("", _hash(part, hashes)) for part in formats.files(path)]
     else:
         patterns = (*_SETTINGS, *formats.weight_files(downloaded=False))
-        files = {file for pattern in patterns for file in path.glob(pattern)}
-        parts = sorted((f.name, hashes.of(f)) for f in files if f.is_file() and not f.name.startswith("."))
-    hashes.save()
+        files = {f for pattern in patterns for f in path.glob(pattern)}
+        parts = sorted((f.name, _hash(f, hashes)) for f in files if f.is_file() and not f.name.startswith("."))
+    if hashes != cached and os.access(paths.cache_folder(), os.W_OK):
+        wire.write(file, json.dumps(hashes))
     return wire.digest(parts)
 
 
-class _Hashes:
-    """File hashes by path, size and time of change, so that a large model is read once."""
-
-    def __init__(self) -> None:
-        self._file = paths.cache() / "hashes.json"
-        try:
-            self._by_file: dict[str, str] = json.loads(self._file.read_text())
-        except (OSError, ValueError):
-            self._by_file = {}
-        self._is_new = False
-
-    def of(self, file: Path) -> str:
-        stat = file.stat()
-        key = f"{file}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
-        if key not in self._by_file:
-            with file.open("rb") as opened:
-                self._by_file[key] = hashlib.file_digest(opened, "sha256").hexdigest()
-            self._is_new = True
-        return self._by_file[key]
-
-    def save(self) -> None:
-        if self._is_new and os.access(paths.cache_folder(), os.W_OK):
-            wire.write(self._file, json.dumps(self._by_file))
+def _hash(file: Path, hashes: dict[str, str]) -> str:
+    """Of a file, which is read only if `hashes` lacks it: they are by path, size and time of change."""
+    stat = file.stat()
+    key = f"{file}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
+    if key not in hashes:
+        with file.open("rb") as opened:
+            hashes[key] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return hashes[key]
 
 
 def public(source: str) -> str:

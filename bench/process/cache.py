@@ -47,10 +47,7 @@ def build_once(
 
 
 def find(kind: str, digest: str, about: str) -> Path | None:
-    """The folder of this digest under the cache's `kind` if it is there and whole.
-
-    Its JSON file `about` has the digest and the size of every other file: one cut short is no match.
-    """
+    """The folder of this digest if it is whole: `about` in it has the digest and the size of every other file."""
     folder = paths.cache() / kind / digest
     try:
         description = json.loads((folder / about).read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ from typing import IO, cast
 import psutil
 
 from bench import paths
+from bench.contract import outside
 
 # Runs a command that the kernel kills with this process (Linux).
 _DIE_WITH_PARENT = """
@@ -23,7 +24,8 @@ import ctypes, os, sys
 if sys.platform == "linux": ctypes.CDLL(None).prctl(1, 9)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
-_LOG_HEAD, _LOG_LINES = 1 << 20, 2000
+_LOG_HEAD, _LOG_TAIL, _LOG_LINES = 1 << 20, 4 << 20, 2000
+_LAST = 200  # characters
 
 
 @contextlib.contextmanager
@@ -82,11 +84,11 @@ def end_group(pid: int) -> None:
 
 
 class Log:
-    """A process's output: its first MiB and last 2,000 lines are kept, however much it prints."""
+    """A process's output: its first MiB and last 2,000 lines, 4 MiB at most, are kept, however much it prints."""
 
     def __init__(self) -> None:
         self._head: list[bytes] = []
-        self._tail: deque[bytes] = deque(maxlen=_LOG_LINES)
+        self._tail: deque[bytes] = deque()
         self._reader: threading.Thread | None = None
 
     def read(self, stream: IO[bytes]) -> None:
@@ -96,10 +98,10 @@ class Log:
 
     @property
     def last(self) -> str:
-        """The last line that is not blank, shortened."""
+        """The last line that is not blank, without secrets, shortened."""
         lines = [*self._head[-20:], *self._tail]
-        texts = [line.decode(errors="replace").strip() for line in lines]
-        return next((text[:200] for text in reversed(texts) if text), "")
+        texts = (line.decode(errors="replace").strip() for line in reversed(lines))
+        return outside.printable(outside.scrubbed(next(filter(None, texts), "")))[:_LAST]
 
     @property
     def last_clause(self) -> str:
@@ -116,14 +118,18 @@ class Log:
         if self._reader is not None:
             self._reader.join(timeout=5)
         with contextlib.suppress(OSError):  # a full disk must not hide why the process ended
-            (paths.cache_folder("logs") / f"last-{name}.log").write_bytes(self.text.encode())
+            text = outside.printable_lines(outside.scrubbed(self.text))
+            (paths.cache_folder("logs") / f"last-{name}.log").write_bytes(text.encode())
 
     def _drain(self, stream: IO[bytes]) -> None:
-        size = 0
+        head = tail = 0
         with stream:
             while line := stream.readline(1 << 16):
-                if size < _LOG_HEAD:
+                if head < _LOG_HEAD:
                     self._head.append(line)
-                    size += len(line)
-                else:
-                    self._tail.append(line)
+                    head += len(line)
+                    continue
+                self._tail.append(line)
+                tail += len(line)
+                while tail > _LOG_TAIL or len(self._tail) > _LOG_LINES:
+                    tail -= len(self._tail.popleft())

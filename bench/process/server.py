@@ -9,12 +9,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +24,8 @@ from bench.contract import wire
 from bench.contract.errors import CellError
 from bench.contract.hooks import Server
 from bench.envs.environment import Environment
+from bench.load import fetch
+from bench.load.job import Endpoint
 from bench.process import child, supervisor
 
 _POLL_S, _ANSWER_S, _GREETING_S = 0.05, 2.0, 10.0
@@ -73,6 +72,23 @@ class Orphan:
     file: Path
 
 
+def endpoint(server: Server, url: str) -> Endpoint:
+    """Where the load of a server goes that answers at `url`."""
+    return Endpoint(
+        url,
+        server.model,
+        api=server.api,
+        extra=server.extra,
+        headers=server.headers,
+        key_variable=server.key_variable,
+        key_header=server.key_header,
+        length_field=server.length_field,
+        exact_length=server.exact_length,
+        ca=server.ca,
+        remote=bool(server.url),
+    )
+
+
 def free_port() -> int:
     """A port on loopback that was free just now."""
     with socket.socket() as listener:
@@ -104,22 +120,13 @@ def running(server: Server, port: int, env: Environment, device: str, *, timeout
 
 
 def _greeting(server: Server) -> str:
-    """The response to /v1/models; CellError where no server answers."""
-    root = server.url.rstrip("/").removesuffix("/v1")
-    request = urllib.request.Request(f"{root}/v1/models")  # noqa: S310  (the client refuses other schemes)
-    if server.key_variable:
-        request.add_header("Authorization", f"Bearer {os.environ.get(server.key_variable, '')}")
+    """The response to /v1/models, "" where there is none; CellError where no server answers."""
     try:
-        with urllib.request.urlopen(request, timeout=_GREETING_S) as answer:  # noqa: S310
-            text: str = answer.read().decode(errors="replace")
-            return text
-    except urllib.error.HTTPError:
-        return ""  # the server runs; the load shows what it refuses
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise CellError(
-            f"no server answers at {server.url} ({reason}): start it there, or correct the engine's url"
-        ) from None
+        return fetch.models(endpoint(server, server.url), timeout_s=_GREETING_S)
+    except ConnectionError as error:
+        raise CellError(f"no server answers at {error}: start it there, or correct the engine's url") from None
+    except ValueError as error:
+        raise CellError(str(error)) from None
 
 
 def orphans() -> list[Orphan]:

@@ -29,10 +29,7 @@ def _compress(job: Job) -> Answer:
 
 
 def _offline(job: Job) -> Answer:
-    """Warm the shape up until it settles, then measure each group of prompts.
-
-    The first token ever is the cold start. What is asked for the sake of energy comes after all the rest.
-    """
+    """Warm the shape up until it settles, then measure each group of prompts; the energy window comes last."""
     if not isinstance(load := job.workload, Offline):
         raise UserError(f"an {job.kind} job needs an offline workload")
     groups = [job.prompts[i : i + load.batch] for i in range(0, len(job.prompts), load.batch)]

@@ -1,7 +1,4 @@
-"""How long a round will take, and how long a run still will: from the rounds that were run before.
-
-Pure arithmetic over seconds; no clock is read here.
-"""
+"""How long a round will take, and a run still will: arithmetic over the seconds of rounds before, without a clock."""
 
 from __future__ import annotations
 

@@ -12,13 +12,15 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from bench.contract.outside import printable, scrubbed
 from bench.contract.record import Result
 from bench.progress import snapshot
 from bench.progress.eta import EtaEstimator, SimilarityKeys, clock
-from bench.progress.snapshot import Finished, RoundLabel, Snapshot, printable
+from bench.progress.snapshot import Finished, RoundLabel, Snapshot
 
 if TYPE_CHECKING:
     from typing import Self
@@ -98,7 +100,7 @@ class Progress:
 
     def doing(self, text: str) -> None:
         """In a pipe a new subject is printed at once; within a round only with the next line that breaks a silence."""
-        text, subject = printable(text), text.partition(": ")[0]
+        text, subject = _shown(text), text.partition(": ")[0]
         if text == self._activity:
             return
         self._activity, self._activity_began = text, time.monotonic()
@@ -119,15 +121,15 @@ class Progress:
 
     def start_round(self, label: RoundLabel) -> None:
         self._activity, self._subject = "", ""
-        self._round, self._round_began = label, time.monotonic()
+        self._round, self._round_began = replace(label, title=_shown(label.title)), time.monotonic()
 
     def end_round(self, label: RoundLabel, result: Result) -> None:
         seconds = time.monotonic() - self._round_began
         self._eta.finish(label.similarity_keys, seconds, failed=result.status == "failed")
         self._counts[result.status] += 1
         self._round, self._activity, self._remaining_s = None, "", self._eta.remaining_s()
-        detail = printable(self._figure(result) if result.status == "ok" else result.reason)
-        cell = printable(f"{label.title}{f' on {label.device}' if self._several_devices else ''}")
+        detail = _shown(self._figure(result) if result.status == "ok" else result.reason)
+        cell = _shown(f"{label.title}{f' on {label.device}' if self._several_devices else ''}")
         ended = Finished(cell, label.number, self._done, result.status, seconds, detail)
         text = snapshot.finished(ended, self._rounds, self.elapsed_s)
         if ended.status == "failed":
@@ -167,7 +169,7 @@ class Progress:
         )
 
     def _print(self, text: str, style: str = "") -> None:
-        text = printable(text)
+        text = _shown(text)
         with self._lock:
             self._printed = time.monotonic()
             if self._view is not None:
@@ -184,6 +186,11 @@ class Progress:
                 wait_s = self._silence_s
                 if self._activity or self._round:
                     self.line(snapshot.now(self.snapshot()))
+
+
+def _shown(text: str) -> str:
+    """As a terminal may have it: no secret, and nothing that moves the cursor or rings a bell."""
+    return printable(scrubbed(text))
 
 
 def _drawable() -> bool:

@@ -84,10 +84,5 @@ def of_expected(snapshot: Snapshot) -> str:
     return f"{clock(snapshot.round_s)}{expected}"
 
 
-def printable(text: str) -> str:
-    """Text from outside without what moves a cursor or rings a bell."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 def _count(count: int, total: int) -> str:
     return f"[{count:>{len(str(total))}}/{total}]"

@@ -14,10 +14,7 @@ _RATE = (replace(quotable("slo_rate_per_s"), header="within SLO"), replace(quota
 
 
 def figure(result: Result) -> str:
-    """As "63.1 tok/s", "TTFT p95 82.4 ms", "ppl 12.35", "KL 0.012 nats", "acc 61.2 %"; "" where it has none.
-
-    A load at a given rate has its time to the first token: its throughput is given.
-    """
+    """As "63.1 tok/s", "TTFT p95 82.4 ms", "ppl 12.35", "KL 0.012 nats" or "acc 61.2 %"; "" where it has none."""
     column = next((column for column in _columns(result) if column.key in result.metrics), None)
     if column is None:
         return ""
@@ -28,7 +25,7 @@ def figure(result: Result) -> str:
 
 
 def _columns(result: Result) -> Sequence[Column]:
-    """The candidates, by preference."""
+    """The candidates, by preference. A load at a given rate has its TTFT: its throughput is given."""
     load, task = result.cell.workload, result.cell.task
     if load is None:
         return metric_columns(task.kind) if task else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from bench.contract import outside
 from bench.contract.record import Hardware, Result
 
 _GIB = 2.0**30
@@ -15,7 +16,8 @@ def lines(suites: Mapping[str, Sequence[Result]]) -> list[str]:
     for suite, results in sorted(suites.items()):
         for result in results:
             machines.setdefault(_description(result.hardware), {}).setdefault(suite)
-    return [f"- {description}: {', '.join(names)}" for description, names in machines.items()]
+    texts = (f"{description}: {', '.join(names)}" for description, names in machines.items())
+    return [f"- {outside.markdown_prose(text)}" for text in texts]
 
 
 def versions(results: Iterable[Result]) -> list[tuple[str, str]]:

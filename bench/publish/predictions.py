@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from bench.contract import wire
 from bench.publish.tables.columns import DASH, GIB, format_value, quotable
@@ -41,10 +42,9 @@ def caveats(measured: CalibrationSet, gpu: str) -> Iterator[str]:
     yield f"From {len(measured.steps)} cells measured on {', '.join(measured.devices)}."
     for metric, error in (("TPOT", measured.step_error), ("TTFT", measured.prompt_error)):
         if error is not None:
-            yield (
-                f"Error of {metric}, each of those cells predicted from the others: median {error[0]:.0%}, "
-                f"nine in ten within {error[1]:.0%}."
-            )
+            tail = f"at most {error.largest:.0%}" if error.p90 is None else f"nine in ten within {error.p90:.0%}"
+            each = f"Error of {metric}, each of those cells predicted from the others"
+            yield f"{each}: median {error.median:.0%}, {tail}."
     if not measured.on_gpu:
         yield (
             "No GPU was measured: overheads and efficiencies are a CPU's, the error is that of predicting "
@@ -52,17 +52,16 @@ def caveats(measured: CalibrationSet, gpu: str) -> Iterator[str]:
         )
 
 
-def as_json(predictions: Sequence[Prediction], measured: CalibrationSet, gpu: str) -> str:
-    """The predictions and their calibration as JSON."""
-    plain = {
+def as_json(predictions: Sequence[Prediction], measured: CalibrationSet, gpu: str) -> dict[str, Any]:
+    """The predictions and their calibration."""
+    return {
         "gpu": gpu,
         "predicted": [{**wire.plain(p), **dict(zip(_RATES, _rates(p), strict=True))} for p in predictions],
         "measured_on": measured.devices,
         "cells": len(measured.steps),
-        "tpot_error_fraction": measured.step_error,
-        "ttft_error_fraction": measured.prompt_error,
+        "tpot_error_fraction": measured.step_error and measured.step_error[:2],
+        "ttft_error_fraction": measured.prompt_error and measured.prompt_error[:2],
     }
-    return wire.dumps(plain, indent=1) + "\n"
 
 
 def _line(p: Prediction, reasons: dict[str, int]) -> tuple[str, ...]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Literal, cast, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, cast, get_args
 
-from bench.contract import plugins, wire
+from bench.contract import plugins
 from bench.contract.columns import RECOVERY, Group
 from bench.contract.errors import UserError
 from bench.measure.frontier import dominates
@@ -48,12 +49,8 @@ class Candidate:
 
 
 def recommend(rows: Sequence[Row], workload: str, wish: Wish) -> list[Candidate]:
-    """Every row that has figures of the workload: the pick, then the frontier, then the rest, the best first.
-
-    Of equals in the objective the one with more recovery is taken, then the one in less memory, then the
-    first by name.
-    """
-    order = _order(wish.objective)
+    """Every row that ran the workload: the pick, the frontier, the rest, best first; ties by recovery, memory, name."""
+    order = partial(_order, wish.objective)
     candidates = [Candidate(r.recipe, r.engine, _figures(r, workload)) for r in rows if _ran(r, workload)]
     candidates = [replace(candidate, reason=_violated_limits(candidate, wish)) for candidate in candidates]
     feasible = [candidate for candidate in candidates if not candidate.reason]
@@ -74,7 +71,7 @@ def _ranked(one: Candidate, pick: Candidate, feasible: Sequence[Candidate], obje
         reason = f"best {RECOMMENDED_BY[objective].named} of {len(feasible)} that keep the limits"
         reason += f"; as good: {', '.join(equal)}" if equal else ""
     elif dominating:
-        reason = f"dominated by {_name(min(dominating, key=_order(objective)), feasible)}"
+        reason = f"dominated by {_name(min(dominating, key=partial(_order, objective)), feasible)}"
     else:
         reason = f"better than the pick in {', '.join(better)}" if better else "as good as the pick"
     return replace(ranked, reason=reason)
@@ -109,10 +106,7 @@ def size_bytes(text: str) -> float:
 
 
 def workload_of(rows: Sequence[Row], name: str, wish: Wish) -> str:
-    """The workload to judge by: the one of that name, else the only one that measures what the wish needs.
-
-    UserError where there is none or are several.
-    """
+    """The workload of that name, else the only one that measures what the wish needs; UserError for none or several."""
     titles = dict.fromkeys(t for row in rows for t in row.workloads if _ran(row, t))
     if name and name not in titles:
         raise UserError(f"no records of the workload {name}: choose of {', '.join(titles) or 'none'}")
@@ -156,11 +150,10 @@ def section(candidates: Sequence[Candidate], workload: str) -> Section:
     return Section(workload, heads, tuple(lines))
 
 
-def as_json(candidates: Sequence[Candidate], workload: str, wish: Wish) -> str:
-    """The candidates as JSON; `pick` is null if none is feasible."""
+def as_json(candidates: Sequence[Candidate], workload: str, wish: Wish) -> dict[str, Any]:
+    """`pick` is None if none is feasible."""
     pick = next(({"recipe": c.recipe, "engine": c.engine} for c in candidates if c.picked), None)
-    plain = {"pick": pick, "workload": workload, "wish": asdict(wish), "candidates": list(map(asdict, candidates))}
-    return wire.dumps(plain, indent=1) + "\n"
+    return {"pick": pick, "workload": workload, "wish": wish, "candidates": candidates}
 
 
 def _ran(row: Row, workload: str) -> bool:
@@ -213,18 +206,17 @@ def _violated_limits(candidate: Candidate, wish: Wish) -> str:
 
 
 def _gain(key: str, one: Candidate, other: Candidate) -> float:
-    gain = one.figures[key] - other.figures[key]
-    return gain if RECOMMENDED_BY[key].better == "higher" else -gain
+    return _goodness(key, one) - _goodness(key, other)
 
 
-def _order(objective: Objective) -> Callable[[Candidate], tuple[float, float, float, str, str]]:
-    sign = -1 if RECOMMENDED_BY[objective].better == "higher" else 1
+def _goodness(key: str, candidate: Candidate) -> float:
+    """The figure, negative where less of it is better."""
+    return candidate.figures[key] if RECOMMENDED_BY[key].better == "higher" else -candidate.figures[key]
 
-    def key(c: Candidate) -> tuple[float, float, float, str, str]:
-        best = sign * c.figures[objective] if objective in c.figures else math.inf
-        return (best, -c.figures.get("recovery", 0.0), c.figures.get("memory", math.inf), c.recipe, c.engine)
 
-    return key
+def _order(objective: Objective, c: Candidate) -> tuple[float, float, float, str, str]:
+    best = -_goodness(objective, c) if objective in c.figures else math.inf
+    return (best, -c.figures.get("recovery", 0.0), c.figures.get("memory", math.inf), c.recipe, c.engine)
 
 
 def _name(candidate: Candidate, among: Sequence[Candidate]) -> str:

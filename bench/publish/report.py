@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from bench.contract import wire
+from bench.contract import outside, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Result
 from bench.contract.workload import flat
@@ -23,7 +23,7 @@ from bench.publish.figures.specs import Spec
 from bench.publish.page import page
 from bench.publish.records import Records, gather
 from bench.publish.tables import render
-from bench.store import Store
+from bench.store import Store, safe_name
 
 _NOTICE = "Written by `python -m bench report` from the records beside it; what is changed by hand is lost."
 _DOCUMENTS = ("REPORT.md", "README.md", "docs/*.md")  # beside the folder of results
@@ -41,9 +41,9 @@ def write(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
         points, latencies = chart_data.build(records), distributions.build(records.all_results(), store)
         drawn = pool.submit(draw.write, root, figures(records, points, latencies))
         texts = _texts(root, records.committed(), documents)
-        root.mkdir(parents=True, exist_ok=True)
         changed = stale_texts(texts)
         for path in changed:
+            path.parent.mkdir(parents=True, exist_ok=True)  # records may lie in a folder of another name
             wire.write(path, texts[path])
         if page.write(root / page.NAME, *page.content(records, points, latencies, store), library.result()):
             changed.append(root / page.NAME)
@@ -69,8 +69,9 @@ def tables(root: Path, committed: Records) -> dict[Path, str]:
     """File -> text: README.md in the folder of results, TABLES.md and tables.csv in each device's."""
     texts = {root / "README.md": _index(committed)}
     for device in committed.devices:
-        texts[root / device / "TABLES.md"] = _device_page(device, committed)
-        texts[root / device / "tables.csv"] = render.csv_text(*committed.tables_of(device).values())
+        folder = root / safe_name(device)
+        texts[folder / "TABLES.md"] = _device_page(device, committed)
+        texts[folder / "tables.csv"] = render.csv_text(*committed.tables_of(device).values())
     return texts
 
 
@@ -92,9 +93,9 @@ def _texts(root: Path, committed: Records, documents: Sequence[Path]) -> dict[Pa
 
 
 def _device_page(device: str, committed: Records) -> str:
-    parts = [f"# {device}", _NOTICE, "\n".join(machines.lines(committed.results_of(device)))]
+    parts = [f"# {outside.markdown_prose(device)}", _NOTICE, "\n".join(machines.lines(committed.results_of(device)))]
     for suite, table in committed.tables_of(device).items():
-        parts += [f"## {suite}", render.render(table, "md").strip()]
+        parts += [f"## {outside.markdown_prose(suite)}", render.render(table, "md").strip()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -104,7 +105,8 @@ def _index(committed: Records) -> str:
     for device in committed.devices:
         suites = committed.results_of(device)
         results = [result for group in suites.values() for result in group]
-        cells = (f"[{device}]({device}/TABLES.md)", ", ".join(suites), str(len(results)), _fingerprint(results))
+        link = f"[{outside.markdown_prose(device)}]({safe_name(device)}/TABLES.md)"
+        cells = (link, outside.markdown_prose(", ".join(suites)), str(len(results)), _fingerprint(results))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,10 @@ from bench.contract.record import Artifact, Audit, Hardware, Source
 from bench.contract.spec import Options, Recipe, Step
 from bench.envs import environment
 from bench.measure.memory import host_peak_bytes
+from bench.models.download import Report
 from bench.models.resolve import Resolved
 from bench.process import cache, supervisor
 from bench.suite import config
-
-Report = Callable[[str], None]
 
 _TIMEOUT_S = 7200.0  # of one step
 _MOST_NESTED = 8  # prerequisites of prerequisites: more than any method needs, and soon reached
@@ -73,16 +71,15 @@ def digests(identity: str, steps: tuple[Step, ...]) -> tuple[str, ...]:
     chain = [wire.digest(identity)]
     for step in steps:
         method = plugins.load(plugins.METHODS, step.method)
-        options, env = file_options(_digest_options(step)), environment.identity(plugins.step_env(step))
+        options, env = digest_options(step.options, method), environment.identity(plugins.step_env(step))
         chain.append(wire.digest([chain[-1], step.method, options, method.VERSION, env]))
     return tuple(chain[1:]) or (chain[0],)
 
 
-def _digest_options(step: Step) -> Options:
-    """Options but those of OPTIONS_SINCE at their defaults: artifacts of before have those, and keep their digest."""
-    method, _ = plugins.method_of(step)
-    default = dataclasses.asdict(method.Options())
-    return {k: v for k, v in step.options.items() if k not in method.OPTIONS_SINCE or v != default[k]}
+def digest_options(options: Options, plugin: hooks.Method | hooks.Engine) -> dict[str, object]:
+    """Options for a digest, but those of OPTIONS_SINCE at their defaults: what was made before has those."""
+    default = dataclasses.asdict(plugin.Options()) if plugin.OPTIONS_SINCE else {}
+    return file_options({k: v for k, v in options.items() if k not in plugin.OPTIONS_SINCE or v != default[k]})
 
 
 def file_options(options: object) -> dict[str, object]:
@@ -146,10 +143,7 @@ def _take(
     report: Report,
     part: Path,
 ) -> None:
-    """Run the last of `steps` in its method's environment, and audit the files it wrote into `part`.
-
-    A method's work folder outlives an interruption, and is deleted on success.
-    """
+    """Run the last of `steps` and audit what it wrote into `part`; its work folder outlives an interruption."""
     step = steps[-1]
     report(f"{step.method}: making the artifact")
     method = plugins.load(plugins.METHODS, step.method)

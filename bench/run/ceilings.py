@@ -1,8 +1,4 @@
-"""A device's peak bandwidth and FLOP/s: by its vendor's data sheet, and as measured here, once.
-
-A measured ceiling is stored in the cache and with the device's records, for one device, instruction sets, threads
-and driver. It is measured on an idle device only: on a busy one it would be too low.
-"""
+"""A device's peak bandwidth and FLOP/s: by its vendor's data sheet, and as measured here, once and while idle."""
 
 from __future__ import annotations
 
@@ -26,11 +22,6 @@ OFF = "LLM_BENCH_CEILING"  # off: measure none
 ENV = "hf"
 _TIMEOUT_S = 300.0
 _GIGA, _MIB = 1e9, 2**20
-
-
-def vendor(hardware: Hardware) -> Ceiling | None:
-    """The data sheet's, of a GPU that the table knows."""
-    return next((gpus.peak(gpu.name, hardware.memory_bytes) for gpu in hardware.gpus), None)
 
 
 def find(hardware: Hardware, store: Store | None = None) -> Ceiling | None:
@@ -77,20 +68,23 @@ def facts(hardware: Hardware, measured: Ceiling | None) -> dict[str, Any]:
     """`ceiling` of a record: the vendor's and the measured one; empty where there is neither."""
     ceilings = {
         source: {"source": one.source, "bandwidth": dict(one.bandwidth), "flop_per_s": dict(one.flop_per_s)}
-        for source, one in (("vendor", vendor(hardware)), ("measured", measured))
-        if one is not None
+        for source, one in _by_source(hardware, measured).items()
     }
     return {"ceiling": ceilings} if ceilings else {}
 
 
 def lines(hardware: Hardware) -> Iterator[str]:
     """The device's ceilings for a person, or how to get them measured."""
-    ceilings = {"vendor": vendor(hardware), "measured": find(hardware)}
-    for source, ceiling in ceilings.items():
-        if ceiling is not None:
-            yield f"{source}: {_line(ceiling)}"
-    if not any(ceilings.values()):
+    ceilings = _by_source(hardware, find(hardware))
+    yield from (f"{source}: {_line(ceiling)}" for source, ceiling in ceilings.items())
+    if not ceilings:
         yield f"none: a run measures it on an idle device with the environment {ENV} (bench envs build {ENV})"
+
+
+def _by_source(hardware: Hardware, measured: Ceiling | None) -> dict[str, Ceiling]:
+    """That of the data sheet, of a GPU that the table knows, and the measured one; each where there is one."""
+    vendor = next((gpus.peak(gpu.name, hardware.memory_bytes) for gpu in hardware.gpus), None)
+    return {name: one for name, one in (("vendor", vendor), ("measured", measured)) if one is not None}
 
 
 def _line(ceiling: Ceiling) -> str:

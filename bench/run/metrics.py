@@ -21,7 +21,7 @@ def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -
     if task is not None:
         return {**task.metrics(facts), **memory_metrics}
     if isinstance(cell.workload, Online):
-        speed = online_load.load_metrics(traces, facts, cell.workload.slo.limits)
+        speed = online_load.load_metrics(traces, facts, cell.workload)
         start: dict[str, float] = {}
         traces = online_load.measured(traces, facts)
     else:
@@ -32,9 +32,6 @@ def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -
 
 
 def roofline_facts(folder: Path, ceiling: Mapping[str, Any]) -> dict[str, Any]:
-    """`architecture` of the artifact in `folder`, and the device's `ceiling` where it is given.
-
-    Nothing for a model that is no plain decoder.
-    """
+    """The artifact's `architecture`, and the device's `ceiling` if given; nothing for other than plain decoders."""
     shape = formats.read_architecture(folder)
     return {} if shape is None else {"architecture": dataclasses.asdict(shape), **ceiling}

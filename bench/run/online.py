@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -18,11 +19,11 @@ from bench.contract.errors import CellError, UserError
 from bench.contract.hooks import Server
 from bench.contract.job import Answer
 from bench.contract.spec import Suite
-from bench.contract.workload import Online, Search, SingleLoad, Sweep
+from bench.contract.workload import Closed, Online, Search, SingleLoad, Sweep
 from bench.envs.environment import Environment
 from bench.load import build, sweep
 from bench.load.client import read_answer
-from bench.load.job import Endpoint, LoadAnswer, LoadJob
+from bench.load.job import LoadAnswer, LoadJob
 from bench.machine import counters, probes
 from bench.process import child, supervisor
 from bench.process import server as serving
@@ -93,11 +94,23 @@ def loaded(
 
     def apply_stage(stage: SingleLoad, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
         report(f"under load {k + 1} ({stage.title})" if isinstance(load, Sweep | Search) else "under load")
-        job, facts = build.job(stage, target, seed, f"{round_}/{k}")
-        answer = apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
+        facts: dict[str, Any] = {}
+        if isinstance(stage, Closed):
+            answer = within_time(build.closed(stage, target, f"{seed}/{round_}/{k}"))
+        else:
+            requests, facts = build.opened(stage, target, seed, f"{round_}/{k}")
+            answer = within_time(requests.warmup)
+            if answer.error:
+                answer = replace(answer, measured=(), warmup=answer.measured)
+            else:
+                facts["lead_s"] = min(requests.lead_s(answer), max(0.0, deadline - time.monotonic()))
+                answer = within_time(requests.job(facts["lead_s"]))
         if not answer.error and answer.measured and all(r.failure == "refused" for r in answer.measured):
             answer = replace(answer, error=_none_completed(answer))
-        return answer, {**_client_facts(answer), **facts}
+        return answer, {**_client_facts(answer), **build.prompt_facts(target), **facts}
+
+    def within_time(job: LoadJob) -> LoadAnswer:
+        return apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
 
     return sweep.run(load, apply_stage)
 
@@ -131,14 +144,7 @@ def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
 
 
 def _target(server: Server, live: serving.Live, built: BuiltArtifact) -> build.Target:
-    endpoint = Endpoint(
-        live.url,
-        server.model,
-        api=server.api,
-        extra=server.extra,
-        key_variable=server.key_variable,
-        exact_length=server.exact_length,
-    )
+    endpoint = serving.endpoint(server, live.url)
     audit, tokenizer = built.artifact.audit, built.folder / "tokenizer.json"
     file = tokenizer if tokenizer.is_file() else None
     return build.Target(endpoint, audit.vocab_size if server.takes_ids else 0, file, audit.context)
@@ -165,6 +171,7 @@ def _none_completed(answer: LoadAnswer) -> str:
 def _client_facts(answer: LoadAnswer) -> dict[str, Any]:
     """The client's facts of the window and of itself."""
     health = answer.health
+    ways = {result.counted_by for result in answer.measured if not result.failure}
     return {
         "window_s": answer.window_s,
         "in_flight_mean": answer.in_flight.mean,
@@ -180,8 +187,36 @@ def _client_facts(answer: LoadAnswer) -> dict[str, Any]:
         ],
         "reconnects": answer.reconnects,
         "chunk_gaps": any(request.chunk_gaps for request in answer.measured),
-        "counted_by": "usage"
-        if all(s.usage_tokens is not None for s in answer.measured if not s.failure)
-        else "events",
+        "counted_by": next((by for by in ("events", "tokenizer") if by in ways), "usage"),
         "cached_tokens": sum(request.cached_tokens or 0 for request in answer.measured),
+        **_answers(answer),
+        **_uncounted(answer),
     }
+
+
+def _uncounted(answer: LoadAnswer) -> dict[str, Any]:
+    """What speaks against counting events: answers that ended at the length asked for, in fewer or more of them."""
+    cut = [r for r in answer.measured if not r.failure and r.counted_by == "events" and r.finish == "length"]
+    other = [r for r in cut if len(r.trace.token_s) != r.new_tokens]
+    if not other:
+        return {}
+    events, asked = (
+        statistics.median(n) for n in zip(*((len(r.trace.token_s), r.new_tokens) for r in other), strict=True)
+    )
+    return {
+        "events_against_length": f"{len(other)} answers ended with finish_reason length at the {asked:g} tokens that "
+        f"were asked for, but in {events:g} events: these are not tokens"
+    }
+
+
+def _answers(answer: LoadAnswer) -> dict[str, Any]:
+    """What answers were besides text: reasoning before it, calls of functions instead; nothing where all were text."""
+    done = [request for request in answer.measured if not request.failure]
+    facts: dict[str, Any] = {}
+    if reasoning := sum(request.reasoning_tokens for request in done):
+        answered = [r.answer_s - r.trace.due_s for r in done if r.answer_s is not None]
+        facts = {"reasoning_tokens": reasoning, "answered": len(answered)}
+        facts |= {"answer_ttft_s": statistics.median(answered)} if answered else {}
+    if calls := sum(request.calls_only for request in done):
+        facts["calls_only"] = calls
+    return facts

@@ -6,13 +6,13 @@ import fnmatch
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from bench.contract import plugins, wire
 from bench.contract.record import SCHEMA, Hardware
-from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite, Task
-from bench.contract.workload import Closed, Trace, Workload
+from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite
+from bench.contract.workload import AT_A_RATE, Closed, Offline, Trace, Workload
 from bench.envs import environment
 from bench.formats import folder as model_folder
 from bench.machine import hardware as machine
@@ -55,11 +55,8 @@ def plan(
                 if cell.engine.title not in paired:
                     skipped[SkippedPair(cell.engine.title, artifact.format, artifact.recipe.name)] = None
                     continue
-                cells.append(
-                    _first_round(
-                        len(cells), cell, artifact, suite.seed, inputs.get(cell.measurement) if cell.task else None
-                    )
-                )
+                task_input = inputs.get(cell.measurement) if cell.task else None
+                cells.append(_first_round(len(cells), cell, artifact, suite.seed, task_input))
     return Plan(suite, resolved, tuple(_rounds(suite, cells)), tuple(skipped))
 
 
@@ -176,7 +173,7 @@ def _references(suite: Suite, planned: Sequence[PlannedArtifact], hardware: Hard
         if plugins.load(plugins.TASKS, task.kind).REFERENCE:
             cells = [c for c in _cells(suite, baseline.recipe, hardware) if c.task == task]
             reason = partial(_unsupported_reason, artifact=baseline)
-            references[task.title] = task_inputs.reference(task, cells, baseline, reason, _task_key(task))
+            references[task.title] = task_inputs.reference(task, cells, baseline, reason)
     return references
 
 
@@ -184,39 +181,20 @@ def _requests(suite: Suite, resolved: Resolved) -> dict[str, Requests]:
     """By task title: the requests of each task whose library builds them."""
     context = model_folder.context_length(resolved.source.config)
     tasks = [t for t in suite.tasks if plugins.load(plugins.TASKS, t.kind).ENV]
-    return {t.title: task_inputs.requests(t, resolved, context, _task_key(t)) for t in tasks}
+    return {t.title: task_inputs.requests(t, resolved, context) for t in tasks}
 
 
 def _digest(cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Reference | Requests | None) -> str:
-    engine = plugins.load(plugins.ENGINES, cell.engine.name)
-    measurement: Any = _task_key(cell.task) if cell.task else cell.workload and _load_key(cell.workload)
+    measurement: Any = task_inputs.task_key(cell.task) if cell.task else cell.workload and _load_key(cell.workload)
     if task_input:
         measurement = [measurement, task_input.digest]
-    key = [
-        SCHEMA,
-        artifact.digest,
-        cell.engine.name,
-        wire.plain(cell.engine.options),
-        engine.VERSION,
-        _identity(plugins.engine_env(engine, artifact.format)),
-        measurement,
-        artifact.hardware.slug,
-        seed,
-    ]
-    return wire.digest(key)
+    engine = task_inputs.engine_key(cell.engine, artifact.format)
+    return wire.digest([SCHEMA, artifact.digest, *engine, measurement, artifact.hardware.slug, seed])
 
 
 def _load_key(load: Workload) -> dict[str, Any]:
-    """A load's fields; a trace's file counts by its content."""
+    """A load's fields; a trace's file counts by its content, and a load at a rate by how it is measured."""
     key: dict[str, Any] = wire.plain(load)
+    if not isinstance(load, Offline) and not load.waits:
+        key["version"] = AT_A_RATE
     return {**key, **artifacts.file_options({"path": f"path:{load.path}"})} if isinstance(load, Trace) else key
-
-
-def _task_key(task: Task) -> list[object]:
-    version = plugins.load(plugins.TASKS, task.kind).VERSION
-    return [task.kind, artifacts.file_options(task.options), version]
-
-
-@cache
-def _identity(env: str) -> str:
-    return environment.identity(env)

@@ -50,10 +50,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Requests:
-    """The requests of a task whose library builds them in an environment of its own, one set per model.
-
-    `context` is the model's, in tokens; `task_module` the task's plugin.
-    """
+    """The requests of a task whose library builds them, one set per model; `context`: the model's, in tokens."""
 
     task: Task
     task_module: hooks.Task

@@ -19,7 +19,7 @@ from bench.contract.workload import Offline
 from bench.machine import gpus
 from bench.machine import hardware as machine
 from bench.measure import roofline
-from bench.measure.predict import LatencyModel, Sample, error, fit, hold_out
+from bench.measure.predict import Error, LatencyModel, Sample, error, fit, hold_out
 from bench.run import memory_fit, plan
 from bench.run.planned import PlannedRound
 
@@ -36,12 +36,12 @@ class CalibrationSet:
     on_gpu: bool
 
     @property
-    def step_error(self) -> tuple[float, float] | None:
+    def step_error(self) -> Error | None:
         """Of TPOT, each cell predicted from the others: median and 90th percentile."""
         return error(hold_out(self.steps))
 
     @property
-    def prompt_error(self) -> tuple[float, float] | None:
+    def prompt_error(self) -> Error | None:
         return error(hold_out(self.prompts))
 
 
@@ -91,7 +91,7 @@ def calibration_set(results: Iterable[Result]) -> CalibrationSet:
 def predict(suite: Suite, gpu: str, measured: CalibrationSet, *, only: str = "", engine: str = "") -> list[Prediction]:
     """Every offline cell of the suite on that GPU, in the suite's order; UserError where it has none."""
     board = gpus.named(gpu)
-    device = Gpu(0, board.names[0], int(board.memory_bytes), board.capability, DRIVER)
+    device = Gpu(0, board.names[0], int(board.memory_gb * 1e9), board.capability, DRIVER)
     (there,) = machine.describe(("cuda:0",), (device,))
     planned = plan.plan(suite, fetch=False, only=only, engine=engine, on=(there,))
     first = sorted((i for i in planned.items if i.round == 0), key=lambda i: i.order)

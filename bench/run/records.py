@@ -59,7 +59,8 @@ def public_cell(cell: Cell) -> Cell:
     load = cell.workload
     load = replace(load, path=Path(load.path).name) if isinstance(load, Trace) else load
     recipe = Recipe(cell.recipe.name, _public_steps(cell.recipe.steps))
-    return replace(cell, model=model, recipe=recipe, task=task, workload=load)
+    engine = replace(cell.engine, options=_public(cell.engine.options))
+    return replace(cell, model=model, recipe=recipe, engine=engine, task=task, workload=load)
 
 
 def public_artifact(artifact: Artifact) -> Artifact:

@@ -25,7 +25,7 @@ def measure(load: Workload, target: build.Target, *, seed: int, timeout_s: float
     if error := online.without_figures(load, stages, facts):
         raise UserError(f"{target.endpoint.url}: {error}")
     traces = [trace for stage in stages for trace in stage.traces]
-    return {"metrics": online_load.load_metrics(traces, facts, load.slo.limits), "facts": facts}
+    return {"metrics": online_load.load_metrics(traces, facts, load), "facts": facts}
 
 
 def lines(title: str, result: Mapping[str, Any]) -> list[str]:
@@ -41,9 +41,24 @@ def lines(title: str, result: Mapping[str, Any]) -> list[str]:
     text.append(f"  {'client lag p99':<22} {1e3 * facts['client_lag_p99_s']:>10.3g} ms")
     if facts.get("capped"):
         text.append(f"  {facts['capped']} requests were cut to the model's context")
+    text += _answers(facts)
+    if contradiction := facts.get("events_against_length"):
+        text.append(f"  {contradiction}; give --tokenizer FILE to count them")
     text += [f"  {mark}: {sanity.MARKS[mark]}" for mark in sorted(sanity.load_marks(facts))]
     text += [f"  failed                 {kind} x{count}" for kind, count in facts["failures"].items()]
     return text + [f"    {reason}" for reason in facts["failure_reasons"]]
+
+
+def _answers(facts: Mapping[str, Any]) -> list[str]:
+    """Reasoning apart from the answer, and calls of functions, where there were any."""
+    text = []
+    if reasoning := facts.get("reasoning_tokens"):
+        text.append(f"  {'reasoning tokens':<22} {reasoning:>10,}, in the figures above as the answer's are")
+        after = f"{1e3 * facts['answer_ttft_s']:.4g} ms" if "answer_ttft_s" in facts else "-"
+        text.append(f"  {'first of the answer':<22} {after:>10} (median of {facts['answered']} that came to it)")
+    if calls := facts.get("calls_only"):
+        text.append(f"  {calls} of the answers called functions and had no text")
+    return text
 
 
 def _curve(stages: list[dict[str, Any]]) -> list[str]:

@@ -1,11 +1,8 @@
-"""Inputs that a task needs before it scores an artifact, built once and cached by their digest.
-
-A reference is the baseline's predictions; its digest covers the baseline's artifact, the engine with its environment,
-and the task with its text. Requests are built by a task's own library, of the model and the task's texts.
-"""
+"""Inputs a task needs before it scores an artifact, built once and cached: references, and its library's requests."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +11,29 @@ from typing import Any
 from bench import formats
 from bench.contract import plugins, wire
 from bench.contract.job import Answer, Job, JobKind
-from bench.contract.spec import Cell, Suite, Task
+from bench.contract.spec import Cell, EngineSpec, Suite, Task
 from bench.envs import environment
+from bench.models.download import Report
 from bench.models.resolve import Resolved
 from bench.process import cache, supervisor
 from bench.run import artifacts
-from bench.run.artifacts import BuiltArtifact, Report
+from bench.run.artifacts import BuiltArtifact
 from bench.run.planned import PlannedArtifact, Reference, Requests
+
+
+def engine_key(engine: EngineSpec, artifact_format: str) -> list[object]:
+    """The engine's part of a digest."""
+    plugin = plugins.load(plugins.ENGINES, engine.name)
+    identity = _identity(plugins.engine_env(plugin, artifact_format))
+    return [engine.name, artifacts.digest_options(engine.options, plugin), plugin.VERSION, identity]
+
+
+def task_key(task: Task) -> list[object]:
+    """The task's part of a digest."""
+    return [task.kind, artifacts.file_options(task.options), plugins.load(plugins.TASKS, task.kind).VERSION]
+
+
+_identity = functools.cache(environment.identity)
 
 
 def baseline(planned: Sequence[PlannedArtifact]) -> PlannedArtifact:
@@ -32,42 +45,26 @@ def baseline(planned: Sequence[PlannedArtifact]) -> PlannedArtifact:
 
 
 def reference(
-    task: Task,
-    cells: Sequence[Cell],
-    artifact: PlannedArtifact,
-    unsupported_reason: Callable[[Cell], str],
-    task_key: object,
+    task: Task, cells: Sequence[Cell], artifact: PlannedArtifact, unsupported_reason: Callable[[Cell], str]
 ) -> Reference:
-    """On the engine of the first of the baseline's `cells`, in the suite's order, that can run.
-
-    `task_key` is the task's part of a digest.
-    """
+    """On the engine of the first of `cells` that can run."""
     reason = artifact.reason
     for cell in cells:
         if reason := artifact.reason or unsupported_reason(cell):
             continue
-        engine = plugins.load(plugins.ENGINES, cell.engine.name)
-        env = plugins.engine_env(engine, artifact.format)
-        key = [
-            "reference",
-            artifact.digest,
-            cell.engine.name,
-            wire.plain(cell.engine.options),
-            engine.VERSION,
-            environment.identity(env),
-            task_key,
-            artifact.hardware.slug,
-        ]
+        env = plugins.engine_env(plugins.load(plugins.ENGINES, cell.engine.name), artifact.format)
+        engine = engine_key(cell.engine, artifact.format)
+        key = ["reference", artifact.digest, *engine, task_key(task), artifact.hardware.slug]
         return Reference(task, artifact, cell.engine, env, wire.digest(key))
     sentence = f"no engine of the suite can score the baseline ({artifact.recipe.name}): {reason}"
     return Reference(task, artifact, cells[0].engine, "", "", sentence)
 
 
-def requests(task: Task, resolved: Resolved, context: int, task_key: object) -> Requests:
-    """The requests of a task that has an environment of its own; `task_key` as of a reference."""
+def requests(task: Task, resolved: Resolved, context: int) -> Requests:
+    """The requests of a task that has an environment of its own."""
     module = plugins.load(plugins.TASKS, task.kind)
     depends = module.depends(module.Options(**task.options))
-    key = ["questions", resolved.identity, context, task_key, depends, environment.identity(module.ENV)]
+    key = ["questions", resolved.identity, context, task_key(task), depends, environment.identity(module.ENV)]
     return Requests(task, module, resolved, context, wire.digest(key))
 
 

@@ -24,7 +24,8 @@ def lines(what: str) -> Iterator[str]:
             yield f"{entry['name']:<{width}} {entry['about']}"
             yield f"{'':<{width}} options: {options or 'none'}"
         elif "steps" in entry:
-            yield f"{entry['name']:<{width}} {'; then '.join(map(_flat, entry['steps'])) or 'no steps'}"
+            steps = (", ".join(f"{key}: {value}" for key, value in step.items()) for step in entry["steps"])
+            yield f"{entry['name']:<{width}} {'; then '.join(steps) or 'no steps'}"
         else:
             yield f"{entry['name']}  {entry['about']}"
 
@@ -32,7 +33,8 @@ def lines(what: str) -> Iterator[str]:
 def listed(what: str) -> list[dict[str, Any]]:
     """The same for a program: an object per `name`."""
     if what == "shapes":
-        return [{"name": name, "about": about} for name, about in dummy.descriptions().items()]
+        sizes = {f"{dummy.PREFIX}{name}": dummy.parameters(dummy.settings(name)) for name in dummy.names()}
+        return [{"name": source, "about": f"{size / 1e9:.3g} B parameters"} for source, size in sizes.items()]
     if what == "suites":
         comments = {file: file.read_text().partition("\n")[0].removeprefix("# ") for file in config.suites()}
         return [{"name": str(file.relative_to(paths.ROOT)), "about": about} for file, about in comments.items()]
@@ -44,7 +46,3 @@ def listed(what: str) -> list[dict[str, Any]]:
         options = {f.name: f.default for f in dataclasses.fields(module.Options)}
         entries.append({"name": name, "about": (module.__doc__ or "").splitlines()[0], "options": options})
     return entries
-
-
-def _flat(step: dict[str, object]) -> str:
-    return ", ".join(f"{k}: {v}" for k, v in step.items())

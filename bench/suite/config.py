@@ -1,13 +1,10 @@
-"""A suite file to a Suite: short forms spelled out, plugins' options checked.
-
-Every mistake is one sentence that names its path in the file.
-"""
+"""A suite file to a Suite: short forms spelled out, options checked, a mistake as one sentence with its path."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,9 +18,21 @@ from bench.contract import plugins
 from bench.contract.errors import UserError
 from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task
 from bench.contract.workload import KINDS, Trace, Workload
-from bench.suite import yaml as plain_yaml
 
 T = TypeVar("T")
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader without the base-60 numbers of YAML 1.1: `2:4` is a string, not 124."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's attribute)
+        first: [
+            (tag, re.compile(f"(?!.*:){resolver.pattern}", resolver.flags)) if tag in _NUMBERS else (tag, resolver)
+            for tag, resolver in resolvers
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
@@ -54,6 +63,11 @@ def suite(data: Mapping[str, Any]) -> Suite:
 def named_recipes() -> dict[str, Any]:
     """The recipes that have a name: configs/recipes.yaml."""
     return _yaml(paths.CONFIGS / "recipes.yaml")
+
+
+def yaml_value(text: str) -> Any:
+    """The value of a YAML text; yaml.YAMLError for an invalid one."""
+    return yaml.load(text, Loader=_Loader)  # noqa: S506  (a subclass of the safe one)
 
 
 def suites() -> list[Path]:
@@ -98,12 +112,9 @@ def workload(value: Any, where: str = "workload") -> Workload:
 def body_fields(text: str) -> dict[str, Any]:
     """Fields of a request's body from their JSON."""
     try:
-        fields = json.loads(text)
-    except ValueError as error:
-        raise UserError(f'{text!r} is not JSON ({error}): expected {{"field": value}}') from None
-    if not isinstance(fields, dict):
-        raise UserError(f'{text!r} is not a JSON object: expected {{"field": value}}')
-    return fields
+        return TypeAdapter(dict[str, Any]).validate_json(text)
+    except ValidationError:
+        raise UserError(f'{text!r} is not a JSON object: expected {{"field": value}}') from None
 
 
 def _items(data: Mapping[str, Any], key: str) -> list[tuple[int, Any]]:
@@ -191,7 +202,7 @@ def _checked(suite: Suite) -> Suite:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        data = plain_yaml.load(path.read_text(encoding="utf-8"))
+        data = yaml_value(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         shipped = ", ".join(str(f.relative_to(paths.ROOT)) for f in suites())
         raise UserError(f"{path} does not exist; suites that ship: {shipped}") from None
@@ -218,7 +229,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         node = node[int(part)] if isinstance(node, list) and part.isdigit() else node.get(part)
         if not isinstance(node, dict | list):
             raise UserError(f"--set {key}: the suite has no '{part}'")
-    parsed = plain_yaml.load(value)
+    parsed = yaml_value(value)
     if isinstance(node, list) and last.isdigit() and int(last) < len(node):
         node[int(last)] = parsed
     elif isinstance(node, dict):

@@ -8,7 +8,7 @@ import yaml
 
 from bench.contract.errors import UserError
 from bench.contract.spec import Scalar
-from bench.suite import yaml as plain_yaml
+from bench.suite import config
 
 
 def options(arguments: Sequence[str]) -> dict[str, Scalar]:
@@ -33,7 +33,7 @@ def options(arguments: Sequence[str]) -> dict[str, Scalar]:
 def _typed(text: str) -> Scalar:
     """The value as a suite file has it: 4 is a number, true a boolean, stdlib a string."""
     try:
-        value = plain_yaml.load(text)
+        value = config.yaml_value(text)
     except yaml.YAMLError:
         return text
     return value if isinstance(value, str | int | float | bool) else text

@@ -22,10 +22,7 @@ _CACHED_TEXTS = 64  # more than an item has choices
 
 @dataclass
 class Requests:
-    """lm-eval's requests: (context, continuation) pairs and (prompt, new tokens, stops), as token ids.
-
-    `texts` is a digest of all requests as texts, whatever the tokenizer.
-    """
+    """As token ids: (context, continuation), and (prompt, new tokens, stops); `texts` digests them as texts."""
 
     pairs: list[tuple[list[int], list[int]]] = field(default_factory=list)
     prompts: list[tuple[list[int], int, list[str]]] = field(default_factory=list)

@@ -1,8 +1,4 @@
-"""Choices scored and prompts continued by a session, as token ids.
-
-By a session's own `loglikelihood` and `generate_until`; without them by its logits, a choice at a time, and a
-prompt at a time.
-"""
+"""Choices scored and prompts continued by a session's own methods, or else from its logits, one at a time."""
 
 from __future__ import annotations
 
@@ -27,10 +23,7 @@ _STOP_TOKENS = 64  # the last tokens, decoded to look for a stop: longer than an
 
 
 def grouped(pairs: Iterable[tuple[list[int], list[int]]]) -> tuple[list[Any], list[tuple[int, int]]]:
-    """(context, continuation) pairs to [context, choices], and each pair's (question, choice) there.
-
-    Equal contexts become one question, and equal continuations one choice of it.
-    """
+    """(context, continuation) pairs as [context, choices], equal ones once; each pair's (question, choice) there."""
     numbers: dict[tuple[int, ...], int] = {}
     questions: list[tuple[list[int], dict[tuple[int, ...], int]]] = []
     positions = []
@@ -55,10 +48,7 @@ def scores(session: Session, requests: Sequence[Any]) -> list[list[ChoiceScore]]
 
 
 def generated(session: Session, requests: Sequence[Any], eos: int | None, folder: Path) -> list[list[int]]:
-    """For each [prompt, new tokens, stops] the ids that follow it greedily, up to a stop or `eos`.
-
-    `folder` has the tokenizer.json that tokens are decoded with to look for stops.
-    """
+    """For each [prompt, new tokens, stops] its greedy ids up to a stop or `eos`, by the tokenizer.json of `folder`."""
     if not requests:
         return []
     from tokenizers import Tokenizer

@@ -98,10 +98,7 @@ def unpack(codes: Any, low: Any, step: Any) -> Any:
 
 
 def store(blocks: Iterable[tuple[Any, Any]], rows: int, out: Path) -> Stored:
-    """Write the log-probabilities of blocks of logits and target ids, `rows` in all, into the folder `out`.
-
-    UserError when logits are not finite, or when the disk has no space for them.
-    """
+    """Write log-probabilities of `rows` rows of (logits, targets) to `out`; UserError if not finite, or no space."""
     import numpy as np
 
     exact, floors, vocab = [], [], 0

@@ -19,7 +19,7 @@ from bench.contract.columns import Column, Group, csv_only
 from bench.contract.errors import UserError
 from bench.contract.hooks import Session
 from eval.scoring import logprobs
-from eval.stats import bootstrap, paired
+from eval.stats import paired
 from eval.text import windows
 
 VERSION = 1
@@ -60,23 +60,19 @@ _SAME = ("sha256", "context", "convention", "tokens", "windows", "window_tokens"
 
 
 @dataclass(frozen=True)
-class Options:
-    """`tokens` 0 means the whole text, else its first tokens only; one takes 2 bytes per vocabulary entry."""
+class Options(windows.Scope):
+    """As of windows.Scope; a token takes 2 bytes per vocabulary entry."""
 
-    corpus: str = "stdlib"
-    context: int = 512
-    tokens: int = 0
     convention: windows.Convention = "llama.cpp"
 
 
 def title(options: Options) -> str:
-    """As divergence-stdlib-llama.cpp-512, with -32768t for a cut text."""
-    return f"divergence-{_scope(options).title}"
+    return f"divergence-{options.title}"
 
 
 def prepare(session: Session, options: Options, folder: Path, out: Path) -> Mapping[str, Any]:
     """Store the baseline's log-probabilities in `out`."""
-    text = windows.cut(session, _scope(options), folder)
+    text = windows.cut(session, options, folder)
     blocks = (block for window in text.windows for block in windows.scored(session, window))
     stored = logprobs.store(blocks, sum(window.scored for window in text.windows), out)
     return {"items_sha256": text.items, **asdict(stored)}
@@ -92,7 +88,7 @@ def evaluate(session: Session, options: Options, folder: Path, reference: Path |
     if reference is None:
         raise UserError("divergence is measured against a baseline: run it from a suite, or by python -m eval compare")
     stored = json.loads((reference / "reference.json").read_text(encoding="utf-8"))
-    text = windows.cut(session, _scope(options), folder)
+    text = windows.cut(session, options, folder)
     if text.items != stored["items_sha256"]:
         raise UserError(
             "this artifact's tokenizer splits the text into other tokens than the baseline's: "
@@ -102,7 +98,7 @@ def evaluate(session: Session, options: Options, folder: Path, reference: Path |
     sums = np.array([table.sum(axis=0) for table in tables]).T.tolist()
     kl = np.concatenate(tables)[:, 0]
     return {
-        **text.facts(_scope(options)),
+        **text.facts(options),
         "convention": options.convention,
         "vocab": stored["vocab"],
         "window_kl": sums[0],
@@ -123,13 +119,13 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
     tokens, quantiles = facts["window_tokens"], facts["kl_quantiles"]
     bits = [change / math.log(2) for change in facts["window_nll_change"]]
     return {
-        **_mean("kl_mean", "", facts["window_kl"], tokens),
+        **_mean("kl_mean", "", facts["window_kl"], tokens, 0.0, math.inf),
         "kl_median": quantiles["p50"],
         "kl_p99": quantiles["p99"],
         "kl_max": quantiles["max"],
         "kl_floor": facts["kl_floor_mean"],
-        **_mean("top1_agreement", "_fraction", facts["window_top1"], tokens),
-        **_mean("bits_per_byte_change", "", bits, facts["window_bytes"]),
+        **_mean("top1_agreement", "_fraction", facts["window_top1"], tokens, 0.0, 1.0),
+        **_mean("bits_per_byte_change", "", bits, facts["window_bytes"], -math.inf, math.inf),
         "scored_tokens": float(sum(tokens)),
     }
 
@@ -141,25 +137,20 @@ def compare_by_reference(facts: Mapping[str, Any], other: Mapping[str, Any]) -> 
     UserError where the two were not measured over the same text, or not against the same reference.
     """
     paired.require_same_items(facts, other, _SAME, ("window_kl", "window_top1"))
-    counts, change = facts["window_tokens"], {}
+    change: dict[str, float] = {}
     for name, unit, key in (("kl_change", "", "window_kl"), ("top1_change", "_fraction", "window_top1")):
-        changes = [a - b for a, b in zip(facts[key], other[key], strict=True)]
-        mean, half = paired.per_token(changes, counts)
-        change[f"{name}{unit}"] = mean
-        if len(counts) > 1:
-            change[f"{name}_low{unit}"], change[f"{name}_high{unit}"] = mean - half, mean + half
+        change |= {f"{name}{end}{unit}": value for end, value in paired.window_changes(facts, other, key).items()}
     return change
 
 
-def _mean(name: str, unit: str, sums: list[float], counts: list[int]) -> dict[str, float]:
-    mean = {f"{name}{unit}": math.fsum(sums) / sum(counts)}
+def _mean(name: str, unit: str, sums: list[float], counts: list[int], low: float, high: float) -> dict[str, float]:
+    """A mean over tokens, with its interval as far as it lies within what the figure can be."""
+    value, half = paired.per_token(sums, counts)
+    mean = {f"{name}{unit}": value}
     if len(sums) > 1:
-        mean[f"{name}_low{unit}"], mean[f"{name}_high{unit}"] = bootstrap.interval(sums, counts)
+        mean[f"{name}_low{unit}"] = min(value, max(low, value - half))
+        mean[f"{name}_high{unit}"] = max(value, min(high, value + half))
     return mean
-
-
-def _scope(options: Options) -> windows.Scope:
-    return windows.Scope(options.corpus, options.convention, options.context, tokens=options.tokens)
 
 
 def _window_tables(session: Session, text: windows.Cut, baseline: logprobs.Baseline) -> list[Any]:

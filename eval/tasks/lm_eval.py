@@ -21,7 +21,7 @@ from bench.contract.columns import PAIRED_CHANGES, SCORE_CHANGE, Column, Group
 from bench.contract.errors import UserError
 from bench.contract.hooks import ScoredReplies, Session
 from eval.scoring import likelihood
-from eval.stats import paired
+from eval.stats import paired, proportion
 
 ENV = "lm_eval"
 VERSION = 1
@@ -170,15 +170,19 @@ def score_replies(options: Options, folder: Path, requests: Path, replies: Mappi
 
 
 def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
-    """lm-eval's own; the compared one also as `accuracy_fraction` where items have scores, else as `score`."""
+    """lm-eval's own; the compared one also as `accuracy_fraction` where items have scores, else as `score`.
+
+    With a 95 % interval: Wilson's for an accuracy, 1.96 standard errors for any other score.
+    """
     scores: Mapping[str, float] = facts["scores"]
     value, stderr = scores[facts["metric"]], scores.get(f"{facts['metric']}_stderr")
     stem, unit = ("accuracy", "_fraction") if facts["item_scores"] else ("score", "")
     values = {**scores, f"{stem}{unit}": value, "scored_items": float(facts["items"])}
     if stderr is not None:
         values[f"{stem}_stderr{unit}"] = stderr
-        values[f"{stem}_low{unit}"] = value - paired.Z95 * stderr
-        values[f"{stem}_high{unit}"] = value + paired.Z95 * stderr
+        is_share = bool(facts["item_scores"]) or facts["metric"].partition("-")[0] in proportion.SHARES
+        interval = proportion.interval(value, stderr, facts["items"], is_share=is_share)
+        values[f"{stem}_low{unit}"], values[f"{stem}_high{unit}"] = interval
     return values
 
 

@@ -40,19 +40,14 @@ _SAME = ("sha256", "context", "stride", "tokens", "first_ids", "windows", "windo
 
 
 @dataclass(frozen=True)
-class Options:
-    """`stride` 0 means `context`; `tokens` 0 means the whole text, else its first tokens only."""
+class Options(windows.Scope):
+    """`stride` 0 means `context`; the rest as of windows.Scope."""
 
-    corpus: str = "stdlib"
-    context: int = 512
     stride: int = 0
-    tokens: int = 0
-    convention: windows.Convention = "hf"
 
 
 def title(options: Options) -> str:
-    """As perplexity-stdlib-hf-512, with -s256 for another stride and -32768t for a cut text."""
-    return f"perplexity-{_scope(options).title}"
+    return f"perplexity-{options.title}"
 
 
 def evaluate(session: Session, options: Options, folder: Path, reference: Path | None = None) -> Mapping[str, Any]:
@@ -61,14 +56,14 @@ def evaluate(session: Session, options: Options, folder: Path, reference: Path |
     UserError when the context is longer than the model's or than the text, when the artifact was calibrated on
     the text, or when logits are not finite.
     """
-    text = windows.cut(session, _scope(options), folder)
+    text = windows.cut(session, options, folder)
     nlls = []
     for window in text.windows:
         blocks = windows.scored(session, window)
         nlls.append(math.fsum(float(logprobs.target_nll(rows, targets).sum()) for rows, targets in blocks))
         if not math.isfinite(nlls[-1]):
             raise UserError(f"logits of the window at token {window.start} are not finite: use a wider compute dtype")
-    return {**text.facts(_scope(options)), "stride": options.stride or options.context, "window_nll": nlls}
+    return {**text.facts(options), "stride": options.stride or options.context, "window_nll": nlls}
 
 
 def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
@@ -82,17 +77,7 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
 
 
 def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
-    """The relative change of perplexity and, from two windows on, its 95 % interval (`paired.per_token`)."""
+    """The relative change of perplexity and, from two windows on, its 95 % interval (`paired.window_changes`)."""
     paired.require_same_items(facts, baseline, _SAME, ("window_nll",))
-    counts = facts["window_tokens"]
-    changes = [a - b for a, b in zip(facts["window_nll"], baseline["window_nll"], strict=True)]
-    mean, half = paired.per_token(changes, counts)
-    change = {"perplexity_change_fraction": math.expm1(mean)}
-    if len(counts) > 1:
-        change["perplexity_change_low_fraction"] = math.expm1(mean - half)
-        change["perplexity_change_high_fraction"] = math.expm1(mean + half)
-    return change
-
-
-def _scope(options: Options) -> windows.Scope:
-    return windows.Scope(options.corpus, options.convention, options.context, options.stride, options.tokens)
+    changes = paired.window_changes(facts, baseline, "window_nll")
+    return {f"perplexity_change{end}_fraction": math.expm1(change) for end, change in changes.items()}

@@ -12,10 +12,7 @@ from bench.contract.hooks import Session
 
 @dataclass(frozen=True)
 class Encoded:
-    """A text's first tokens: ids, the UTF-8 bytes each adds, and how many characters they cover together.
-
-    `bos` is the id that the model adds before every text, or None.
-    """
+    """A text's first tokens, the UTF-8 bytes each adds, the characters they cover, and the id put before every text."""
 
     ids: list[int]
     sizes: list[int]

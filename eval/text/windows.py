@@ -34,13 +34,17 @@ _ROWS = 64  # of logits in one piece: a few hundred KiB to a few MiB, which fit 
 
 @dataclass(frozen=True)
 class Scope:
-    """What is scored. `stride` 0 means `context`; `tokens` 0 the whole text, else its first tokens only."""
+    """Of every task over a text: what is scored of it. `tokens` 0 means the whole text, else its first tokens only."""
 
-    corpus: str
-    convention: Convention
-    context: int
-    stride: int = 0
+    corpus: str = "stdlib"
+    context: int = 512
     tokens: int = 0
+    convention: Convention = "hf"
+
+    @property
+    def stride(self) -> int:
+        """Tokens between the starts of two windows; 0 means `context`."""
+        return 0
 
     @property
     def title(self) -> str:
@@ -66,11 +70,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Cut:
-    """A text in windows.
-
-    `ids` are its tokens, `sha256` is that of the whole text, `overlap` the share of the scored text's
-    paragraphs that the artifact was calibrated on.
-    """
+    """A text in windows. `sha256`: of all of it; `overlap`: the share of it that the artifact was calibrated on."""
 
     ids: Sequence[int]
     sha256: str
@@ -99,11 +99,7 @@ class Cut:
 
 
 def cut(session: Session, scope: Scope, folder: Path) -> Cut:
-    """The windows of the text, encoded for the artifact in `folder` that `session` runs.
-
-    UserError when the context is longer than the model's or than the text, or when the artifact was calibrated on
-    the text.
-    """
+    """The text's windows for this artifact; UserError for too long a context, or text it was calibrated on."""
     _check(scope, folder)
     corpus = corpora.load(scope.corpus)
     encoded = tokens.encode(session, corpus.text, folder, scope.tokens)

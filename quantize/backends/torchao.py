@@ -1,7 +1,4 @@
-"""torchao for methods torchao and qat, which write the same kind of artifact: schemes, layers, saving.
-
-Source: github.com/pytorch/ao, at the version the hf environment pins.
-"""
+"""torchao (github.com/pytorch/ao) for methods torchao and qat, which write the same kind of artifact."""
 
 from __future__ import annotations
 
@@ -79,24 +76,17 @@ def layer_filter(model: Any, scheme: Scheme, group_size: int = 64) -> Callable[[
     return applies
 
 
-def prepare(model: Any, config: Any, applies: Callable[[Any, str], bool]) -> None:
-    """Round in every forward pass as `config` would, with gradients passed straight through the rounding.
+def qat(
+    model: Any, config: Any, step: Literal["prepare", "convert"], applies: Callable[[Any, str], bool] | None = None
+) -> None:
+    """Prepare a model, to round in each forward pass as intx `config` would (2 bits and more); convert it thereafter.
 
-    For the intx schemes of 2 bits and more. The modules are replaced by others over the same parameters: create
-    the optimizer afterwards.
+    Gradients pass straight through the rounding. Modules are replaced: create the optimizer afterwards.
     """
     from torchao.quantization import quantize_
     from torchao.quantization.qat import QATConfig
 
-    quantize_(model, QATConfig(config, step="prepare"), filter_fn=applies)
-
-
-def convert(model: Any, config: Any) -> None:
-    """Quantize a prepared model, as `quantize_` would; its logits stay what they were in eval mode."""
-    from torchao.quantization import quantize_
-    from torchao.quantization.qat import QATConfig
-
-    quantize_(model, QATConfig(config, step="convert"))
+    quantize_(model, QATConfig(config, step=step), filter_fn=applies)
 
 
 def save(model: Any, config: Any, folder: Path, out: Path) -> Mapping[str, Any]:

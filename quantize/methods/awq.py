@@ -14,7 +14,7 @@ from typing import Any, Literal
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
 from quantize import calibration, option_checks
-from quantize.backends import autoawq, gptqmodel
+from quantize.backends import archived, gptqmodel
 
 ENV = "hf"
 VERSION = 1
@@ -52,7 +52,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         if outputs % 8 and not model_folder.is_head(name):
             return f"the GEMM layout packs 8 outputs in a word, and {name} has {outputs}"
     if options.backend == "autoawq":
-        reason = autoawq.unsupported_reason(hardware, options.group_size, symmetric=options.symmetric)
+        reason = archived.awq_unsupported(hardware, options.group_size, symmetric=options.symmetric)
     return reason or gptqmodel.unsupported_reason(source, hardware, options)
 
 
@@ -61,7 +61,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     text = calibration.from_options(folder, options)
     if options.backend == "autoawq":
         settings = {"w_bit": options.bits, "q_group_size": options.group_size, "zero_point": True, "version": "GEMM"}
-        return autoawq.run(folder, out, device, text, settings, options.batch_size)
+        return archived.awq(folder, out, device, text, settings, options.batch_size)
     settings = {"bits": options.bits, "group_size": options.group_size, "sym": options.symmetric}
     with _float32_search():
         return gptqmodel.run(folder, out, device, text, "AWQ", settings, options.batch_size)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
 from quantize import calibration, option_checks
-from quantize.backends import autogptq, gptqmodel
+from quantize.backends import archived, gptqmodel
 
 ENV = "hf"
 VERSION = 1
@@ -53,7 +53,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     reason = option_checks.damp_percent(options.damp_percent) or option_checks.batch_size(options.batch_size)
     reason = reason or option_checks.first_token_weight(options.first_token_weight)
     if not reason and options.backend == "auto-gptq":
-        reason = autogptq.unsupported_reason(hardware, act_group_aware=options.act_group_aware)
+        reason = archived.gptq_unsupported(hardware, act_group_aware=options.act_group_aware)
     return reason or gptqmodel.unsupported_reason(source, hardware, options)
 
 
@@ -75,6 +75,6 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
         "damp_percent": options.damp_percent,
     }
     if options.backend == "auto-gptq":
-        return autogptq.run(folder, out, text, settings, options.batch_size)
+        return archived.gptq(folder, out, text, settings, options.batch_size)
     settings["act_group_aware"] = options.act_group_aware
     return gptqmodel.run(folder, out, device, text, "GPTQ", settings, options.batch_size)

@@ -72,10 +72,7 @@ def without_data(options: Options) -> Step | None:
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
-    """Quantize every linear layer but the head. On a CPU it computes in float32.
-
-    RuntimeError when the library did not use every calibration token.
-    """
+    """Quantize every linear layer but the head, on a CPU in float32. RuntimeError unless all tokens were used."""
     import torch
 
     began = time.perf_counter()

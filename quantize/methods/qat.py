@@ -52,12 +52,12 @@ def train(folder: Path, teacher: Path, options: Options, out: Path, device: str,
     model = transformer.load(folder, device)
     guide = transformer.load(teacher, device) if options.alpha > 0 else None
     config = torchao.base_config(options.scheme, options.bits, options.group_size)
-    torchao.prepare(model, config, torchao.layer_filter(model, options.scheme, options.group_size))
+    torchao.qat(model, config, "prepare", torchao.layer_filter(model, options.scheme, options.group_size))
     facts = training.run(model, guide, options, windows, device, work)
     began = time.perf_counter()
     if options.dtype != "auto":
         model = model.to(getattr(torch, options.dtype))
-    torchao.convert(model, config)
+    torchao.qat(model, config, "convert")
     saved = torchao.save(model, config, folder, out)
     windows.write(out)
     return {**windows.facts(), **facts, **saved, "convert_s": time.perf_counter() - began}

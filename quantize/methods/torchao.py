@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -128,10 +129,7 @@ def _quantized(folder: Path, options: Options, device: str) -> tuple[Any, Any, C
 
 
 def _input_scales(model: Any, layers: Mapping[str, Any], text: Calibration, batch_size: int) -> dict[str, Any]:
-    """For each layer the scale at which its largest input is 127.
-
-    In as many dimensions as the inputs have: the library requires that of a static scale.
-    """
+    """The scale at which each layer's largest input is 127, in as many dimensions as the inputs, as is required."""
     import torch
 
     largest: dict[str, Any] = {}
@@ -141,13 +139,12 @@ def _input_scales(model: Any, layers: Mapping[str, Any], text: Calibration, batc
         peak = torch.maximum(peak, largest[name].amax()) if name in largest else peak
         largest[name] = peak.reshape([1] * inputs[0].dim())
 
-    hooks = [layer.register_forward_pre_hook(partial(update, name)) for name, layer in layers.items()]
-    with torch.no_grad():
+    with torch.no_grad(), ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.enter_context(layer.register_forward_pre_hook(partial(update, name)))
         for start in range(0, len(text.ids), batch_size):
             ids = torch.tensor(text.ids[start : start + batch_size], device=model.device)
             model(input_ids=ids, use_cache=False, logits_to_keep=1)
-    for handle in hooks:
-        handle.remove()
     if missing := sorted(set(layers) - set(largest)):
         raise RuntimeError(f"the calibration text never reached {missing[0]}")
     eps = torch.finfo(torch.float32).eps

@@ -13,7 +13,6 @@ from bench.contract.record import Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe
 from bench.engines import onnxruntime
 from bench.engines.onnxruntime import receipts
-from bench.engines.onnxruntime.options import genai_config
 from bench.engines.onnxruntime.receipts import Node
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -77,7 +76,7 @@ def test_a_model_is_run_greedily_and_without_an_end(tmp_path: Path) -> None:
     model = {"eos_token_id": [2, 7], "pad_token_id": 2, "decoder": {"session_options": session}}
     search = {"do_sample": True, "repetition_penalty": 1.3, "past_present_share_buffer": True}
     (tmp_path / "genai_config.json").write_text(json.dumps({"model": model, "search": search}))
-    config = genai_config(tmp_path, onnxruntime.Options(threads=3), "cuda:1")
+    config = onnxruntime._genai_config(tmp_path, onnxruntime.Options(threads=3), "cuda:1")
     decoder = config["model"]["decoder"]["session_options"]
 
     assert "eos_token_id" not in config["model"]
@@ -85,7 +84,7 @@ def test_a_model_is_run_greedily_and_without_an_end(tmp_path: Path) -> None:
     assert config["search"]["past_present_share_buffer"]
     assert decoder["provider_options"] == [{"cuda": {"enable_cuda_graph": "0", "device_id": "1"}}]
     assert decoder["intra_op_num_threads"] == 3
-    on_cpu = genai_config(tmp_path, onnxruntime.Options(), "cpu")
+    on_cpu = onnxruntime._genai_config(tmp_path, onnxruntime.Options(), "cpu")
     assert on_cpu["model"]["decoder"]["session_options"]["provider_options"] == []
 
 
@@ -93,8 +92,8 @@ def test_the_size_of_the_thread_pool_is_read_from_the_log() -> None:
     """The library's own words; 0, and not what was asked for, where it does not say."""
     message = "[I:onnxruntime] intra_op_param:OrtThreadPoolParams { thread_pool_size: 3 auto_set_affinity: 0 }"
 
-    assert receipts.Log(message).threads == 3
-    assert receipts.Log("nothing").threads == 0
+    assert receipts.pool_threads(message) == 3
+    assert receipts.pool_threads("nothing") == 0
 
 
 @pytest.mark.parametrize(
@@ -119,4 +118,4 @@ def test_what_cannot_run_is_said_beforehand(options: dict[str, str], device: str
 def test_a_folder_without_settings_is_refused(tmp_path: Path) -> None:
     """A bare export has no genai_config.json to run by."""
     with pytest.raises(UserError, match=r"no readable genai_config\.json"):
-        genai_config(tmp_path, onnxruntime.Options(), "cpu")
+        onnxruntime._genai_config(tmp_path, onnxruntime.Options(), "cpu")

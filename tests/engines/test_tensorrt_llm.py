@@ -17,7 +17,8 @@ import pytest
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Audit, Gpu, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe
-from bench.engines import tensorrt_llm
+from bench.engines import _logits, tensorrt_llm
+from bench.engines._receipts import captured_output
 
 _AUDIT = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
 _ARTIFACT = Artifact("", "hf", "", (), _AUDIT)
@@ -138,19 +139,19 @@ def test_logits_cover_every_position_or_are_refused() -> None:
     """Blocks of at most 512 rows in float32; a library that left positions out is not scored."""
     given = np.ones((600, 8), np.float16)
 
-    result = list(tensorrt_llm._blocks(given, 600))
+    result = list(_logits.blocks("TensorRT-LLM", given, 600))
 
     assert [(block.start, len(block.logits)) for block in result] == [(0, 512), (512, 88)]
     assert {str(block.logits.dtype) for block in result} == {"float32"}
     with pytest.raises(UserError, match="logits for 600 of 601 positions"):
-        list(tensorrt_llm._blocks(given, 601))
+        list(_logits.blocks("TensorRT-LLM", given, 601))
     with pytest.raises(UserError, match="logits for 0 of 2 positions"):
-        list(tensorrt_llm._blocks(None, 2))
+        list(_logits.blocks("TensorRT-LLM", None, 2))
 
 
 def test_what_the_library_writes_past_python_is_caught(capfd: pytest.CaptureFixture[str]) -> None:
     """Its receipts are lines of its C++ part: caught by file descriptor, and shown on stderr afterwards."""
-    with tensorrt_llm._captured_output() as log:
+    with captured_output(1, 2) as log:
         os.write(1, b"[TensorRT-LLM][INFO] out\n")
         os.write(2, b"[TensorRT-LLM][INFO] error\n")
 

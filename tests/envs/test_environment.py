@@ -111,6 +111,12 @@ def test_a_variant_is_what_the_machine_calls_for(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.slow  # venv and pip
 @pytest.mark.usefixtures("cache")
+def test_an_invalid_file_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file, the key and what it expects."""
+    with pytest.raises(UserError, match=r"tiny\.yaml: no_deps.*: Input should be"):
+        _configured(tmp_path, monkeypatch, "pip", "no_deps: 3\n")
+
+
 def test_a_package_can_do_without_what_it_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel that asks for something that cannot be had is installed, under `no_deps`, all the same."""
     wheel, about = tmp_path / "lone-1.0-py3-none-any.whl", "lone-1.0.dist-info"

@@ -87,3 +87,41 @@ def test_other_items_are_refused() -> None:
 
 def _changes(won: int, lost: int, items: int) -> list[float]:
     return [1.0] * won + [-1.0] * lost + [0.0] * (items - won - lost)
+
+
+@pytest.mark.parametrize("windows", [2, 3, 5, 20])
+def test_the_interval_per_token_covers_the_truth_at_few_windows_too(windows: int) -> None:
+    """Of 2,000 simulated pairs of texts, 93 to 97 % of the intervals hold the true change.
+
+    With the normal distribution's 1.96 for Student's t it is 70 % at two windows, and 88 % at five.
+    """
+    random, hits, counts = np.random.default_rng(3), 0, [512] * windows
+    for _ in range(2000):
+        mean, half = paired.per_token(list(random.normal(512 * 0.01, 20.0, windows)), counts)
+        hits += abs(mean - 0.01) <= half
+
+    assert 0.93 <= hits / 2000 <= 0.97
+
+
+def test_the_interval_per_token_is_that_of_scipys_t_test() -> None:
+    """Of windows of equal length."""
+    changes = [1.0, -2.0, 4.0, 3.5]
+    interval = scipy_stats.ttest_1samp(changes, 0.0).confidence_interval(0.95)
+    mean, half = paired.per_token(changes, [10] * 4)
+
+    assert (mean - half, mean + half) == pytest.approx((interval.low / 10, interval.high / 10))
+
+
+@pytest.mark.parametrize("windows", [2, 5, 30])
+def test_a_mean_of_skewed_windows_is_covered_at_few_of_them_too(windows: int) -> None:
+    """2,000 simulations of unequal windows of skewed sums: nine in ten intervals hold the mean per token.
+
+    Of a bootstrap over two windows it is 45 %, over five 79 %.
+    """
+    random, hits = np.random.default_rng(5), 0
+    for _ in range(2000):
+        counts = random.integers(100, 500, size=windows)
+        mean, half = paired.per_token((counts * random.gamma(2.0, 0.01, size=windows)).tolist(), counts.tolist())
+        hits += abs(mean - 0.02) <= half
+
+    assert hits / 2000 >= 0.89

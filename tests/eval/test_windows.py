@@ -28,7 +28,7 @@ def _session(bos: int | None = 0) -> Given:
 
 def test_llama_cpp_scores_the_second_half_of_each_chunk_after_bos(text: str, tmp_path: Path) -> None:
     """Context 8 over BOS a..t: two chunks, the tail dropped; each begins with BOS, tokens 5, 6, 7 count."""
-    spans = windows.cut(_session(), Scope(text, "llama.cpp", 8), tmp_path / "model.gguf")
+    spans = windows.cut(_session(), Scope(text, 8, convention="llama.cpp"), tmp_path / "model.gguf")
 
     assert [list(w.ids) for w in spans.windows] == [
         [0, 1, 2, 3, 4, 5, 6, 7],  # BOS a b c d e f g
@@ -39,7 +39,7 @@ def test_llama_cpp_scores_the_second_half_of_each_chunk_after_bos(text: str, tmp
 
 def test_a_model_without_bos_keeps_the_first_token_of_each_chunk(text: str, tmp_path: Path) -> None:
     """Nothing is replaced where the empty text has no token."""
-    spans = windows.cut(_session(bos=None), Scope(text, "llama.cpp", 7), tmp_path / "model.gguf")
+    spans = windows.cut(_session(bos=None), Scope(text, 7, convention="llama.cpp"), tmp_path / "model.gguf")
 
     assert [list(w.ids) for w in spans.windows] == [[1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11, 12, 13, 14]]
     assert {(w.first, w.scored) for w in spans.windows} == {(4, 3)}  # 7 // 2 = 3: predictions at 3, 4, 5
@@ -47,7 +47,7 @@ def test_a_model_without_bos_keeps_the_first_token_of_each_chunk(text: str, tmp_
 
 def test_hf_scores_all_but_the_first_token(text: str, tmp_path: Path) -> None:
     """The other convention on the same text: BOS at the start of the text only."""
-    spans = windows.cut(_session(), Scope(text, "hf", 8), tmp_path / "model.gguf")
+    spans = windows.cut(_session(), Scope(text, 8, convention="hf"), tmp_path / "model.gguf")
 
     assert [w.ids[0] for w in spans.windows] == [0, 8]
     assert [(w.first, w.scored) for w in spans.windows] == [(1, 7), (1, 7)]
@@ -76,7 +76,7 @@ def test_the_tokenizer_beside_a_single_file_is_not_its_own(text: str, tmp_path: 
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF")
 
-    assert len(windows.cut(_session(), Scope(text, "hf", 8), file).ids) == 21
+    assert len(windows.cut(_session(), Scope(text, 8, convention="hf"), file).ids) == 21
 
 
 def test_an_engines_own_tokens_cover_the_text_they_cover(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_an_engines_own_tokens_cover_the_text_they_cover(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("scope", "words"),
     [
-        (Scope("stdlib", "llama.cpp", 8, stride=8), "llama.cpp has no stride"),
-        (Scope("stdlib", "llama.cpp", 2), "at least 3 tokens"),
+        (perplexity.Options(context=8, convention="llama.cpp", stride=8), "llama.cpp has no stride"),
+        (Scope(context=2, convention="llama.cpp"), "at least 3 tokens"),
     ],
 )
 def test_what_the_convention_does_not_have_is_refused(scope: Scope, words: str, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_what_the_convention_does_not_have_is_refused(scope: Scope, words: str, 
 
 def test_the_items_are_the_same_only_for_the_same_tokens(text: str, tmp_path: Path) -> None:
     """Another tokenization, context or convention has another digest."""
-    scopes = [Scope(text, "hf", 8), Scope(text, "hf", 9), Scope(text, "llama.cpp", 8)]
+    scopes = [Scope(text, 8, convention="hf"), Scope(text, 9, convention="hf"), Scope(text, 8, convention="llama.cpp")]
     spans = [windows.cut(_session(), scope, tmp_path).items for scope in scopes]
     spans.append(windows.cut(_session(bos=None), scopes[0], tmp_path).items)
 

@@ -3,8 +3,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
-import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from bench.load import client
 from bench.load.job import ClosedSchedule, Endpoint, LoadAnswer, LoadJob, Request
 from bench.measure.latency import completed, latency_metrics
 from tests.instrument.scripted_server import Scripted
+from tests.load.endpoints import STREAM, Response, endpoint, self_signed, streamed, usage
 from tests.load.loads import closed, one
 
 FINE: dict[str, Any] = {"itl_s": 0.001}
@@ -142,16 +141,17 @@ def test_nobody_listens() -> None:
     """Every request is counted as refused, and the run ends."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    endpoint = Endpoint(f"http://127.0.0.1:{port}", "m", timeout_s=2.0)
+    where = Endpoint(f"http://127.0.0.1:{port}", "m", timeout_s=2.0)
 
-    answer = client.run(LoadJob(endpoint, (Request(4, text="x"),) * 6, closed=ClosedSchedule(2, 0)))
+    answer = client.run(LoadJob(where, (Request(4, text="x"),) * 6, closed=ClosedSchedule(2, 0)))
 
     assert answer.failures == {"refused": 6}
-    assert answer.measured[0].trace.error == "no connection: Connection refused"
+    asked = f"http://127.0.0.1:{port}/v1/completions"
+    assert answer.measured[0].trace.error == f"no connection: Connection refused (asked {asked})"
 
 
 @contextmanager
-def _answering(data: bytes, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+def _answering(data: bytes) -> Iterator[str]:
     """A server that answers anything with these bytes and hangs up."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -161,23 +161,20 @@ def _answering(data: bytes, tls: ssl.SSLContext | None = None) -> Iterator[str]:
                     client, _ = listener.accept()
                 except OSError:
                     return
-                with (
-                    contextlib.suppress(OSError),
-                    client if tls is None else tls.wrap_socket(client, server_side=True) as link,
-                ):
-                    if link.recv(1 << 16):
-                        link.sendall(data)
+                with contextlib.suppress(OSError), client:
+                    if client.recv(1 << 16):
+                        client.sendall(data)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         listener.shutdown(socket.SHUT_RDWR)
         thread.join(2)
 
 
-def _asked(url: str) -> LoadAnswer:
-    endpoint = Endpoint(url, "m", timeout_s=2.0, exact_length=False)
-    return client.run(LoadJob(endpoint, (Request(2, text="x"),), closed=ClosedSchedule(1, 0)))
+def _asked(url: str, **fields: Any) -> LoadAnswer:
+    where = Endpoint(url, "m", timeout_s=2.0, exact_length=False, **fields)
+    return client.run(LoadJob(where, (Request(2, text="x"),), closed=ClosedSchedule(1, 0)))
 
 
 @pytest.mark.parametrize(
@@ -214,40 +211,109 @@ def test_a_body_that_ends_with_its_connection_is_whole() -> None:
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_an_https_endpoint_is_asked_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its certificate trusted the tokens come; without, the request is counted as refused."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-            "-keyout",
-            str(key),
-            "-out",
-            str(certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate, key)
-    data = b'data: {"choices": [{"text": "a"}]}\n\ndata: [DONE]\n\n'
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(data)
-    with _answering(head + data, tls) as url:
-        stranger = _asked(url).measured[0]
+    """With its certificate trusted by SSL_CERT_FILE or `ca` the tokens come; without, the sentence names both."""
+    certificate = self_signed(tmp_path)
+    with endpoint(lambda _: streamed({"content": "a"}), certificate) as running:
+        stranger = _asked(running.url).measured[0]
+        by_ca = _asked(running.url, ca=str(certificate)).measured[0]
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        result = _asked(url).measured[0]
+        result = _asked(running.url).measured[0]
 
-    assert (stranger.failure, "certificate" in stranger.trace.error) == ("refused", True), stranger
-    assert (result.failure, result.trace.event_tokens) == (None, (1,))
+    assert stranger.failure == "refused"
+    for words in ("self-signed certificate", "--ca", "SSL_CERT_FILE", f"{running.url}/v1/completions"):
+        assert words in stranger.trace.error
+    assert [(r.failure, r.trace.event_tokens) for r in (by_ca, result)] == [(None, (1,))] * 2
+
+
+@pytest.mark.parametrize(("text", "words"), [(None, "No such file"), ("no certificate", "holds no certificate")])
+def test_a_file_of_certificates_that_is_none_is_refused(tmp_path: Path, text: str | None, words: str) -> None:
+    """Before anything is asked, with what was expected."""
+    file = tmp_path / "ca.pem"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ValueError, match=f"{words}.*expected a PEM file"):
+        _asked("https://127.0.0.1:9", ca=str(file))
+
+
+def test_a_plain_server_behind_an_https_url_is_told() -> None:
+    """The handshake's failure says what the URL should begin with."""
+    with endpoint(lambda _: streamed({"content": "a"})) as running:
+        result = _asked(running.url.replace("http:", "https:")).measured[0]
+
+    assert result.failure == "refused"
+    assert "its URL begins with http://" in result.trace.error
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain; charset=utf-8", "Application/X-Stream"])
+def test_an_event_stream_is_read_whatever_its_type(content_type: str) -> None:
+    """A proxy that calls it something else changes no token."""
+    with endpoint(lambda _: streamed({"content": "a"}, {"content": "b"}, content_type=content_type)) as running:
+        result = _asked(running.url).measured[0]
+
+    assert (result.failure, result.trace.event_tokens) == (None, (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("response", "failure", "words"),
+    [
+        (Response(302, headers={"Location": "https://login.example/?next=%2F"}), "status", ["https://login.example/"]),
+        (Response(404, b'{"detail": "Not Found"}'), "status", ["HTTP 404: Not Found", "--chat"]),
+        (Response(401, b'{"error": {"message": "no key"}}'), "status", ["HTTP 401: no key", "--key-variable"]),
+        (
+            Response(400, b'{"error": {"message": "use max_completion_tokens, not max_tokens"}}'),
+            "status",
+            ["--length-field max_completion_tokens"],
+        ),
+        (Response(503), "status", ["HTTP 503: Service Unavailable"]),
+        (
+            Response(200, b"<html>Sign in", "text/html"),
+            "malformed",
+            ["not an event stream (text/html)", "<html>Sign in"],
+        ),
+        (Response(200, b'{"error": "overloaded"}', STREAM), "malformed", ["not an event stream", "overloaded"]),
+    ],
+)
+def test_every_error_names_the_address_and_what_to_do(response: Response, failure: str, words: list[str]) -> None:
+    """A redirect shows where it points to, and nothing follows it."""
+    with endpoint(lambda _: response) as running:
+        result = _asked(running.url).measured[0]
+
+    assert result.failure == failure
+    for word in (*words, f"(asked {running.url}/v1/completions)"):
+        assert word in result.trace.error
+    assert len(running.asked) == 1
+
+
+def test_answer_and_reasoning_are_apart() -> None:
+    """Thoughts count as tokens; how many there were, and when the answer began, is known of each request."""
+    thoughts = [{name: "hm"} for name in ("thinking", "reasoning", "reasoning_content")]
+    with endpoint(lambda _: streamed({"role": "assistant"}, *thoughts, {"content": "yes"}, usage(4))) as running:
+        result = _asked(running.url).measured[0]
+
+    assert (result.failure, result.trace.event_tokens, result.reasoning_tokens) == (None, (1,) * 4, 3)
+    assert result.answer_s == result.trace.token_s[3]
+    assert not result.calls_only
+
+
+@pytest.mark.parametrize("field", ["function_call", "tool_calls"])
+def test_an_answer_that_only_calls_a_function_is_told_as_such(field: str) -> None:
+    """Its tokens are the call's; one that also speaks is none."""
+    call = {field: {"name": "f", "arguments": "{"}}
+    with endpoint(lambda _: streamed(call, call, usage(2))) as running:
+        alone = _asked(running.url).measured[0]
+    with endpoint(lambda _: streamed({"content": "I call"}, call, usage(2))) as running:
+        both = _asked(running.url).measured[0]
+
+    assert [(r.failure, r.calls_only, sum(r.trace.event_tokens)) for r in (alone, both)] == [
+        (None, True, 2),
+        (None, False, 2),
+    ]
+
+
+@pytest.mark.parametrize("chunk", [{"choices": [{"delta": "x"}]}, {"choices": [{"delta": [1]}], "usage": "none"}])
+def test_a_chunk_of_odd_types_is_no_token(chunk: dict[str, Any]) -> None:
+    """It counts as nothing, and the request is told as empty: no other request is lost."""
+    with endpoint(lambda _: streamed(chunk)) as running:
+        result = _asked(running.url).measured[0]
+
+    assert (result.failure, result.trace.event_tokens) == ("empty", ())

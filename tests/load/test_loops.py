@@ -68,7 +68,7 @@ def test_an_open_loop_sends_when_due(server: Scripted) -> None:
     due = arrivals.poisson(60, 120.0, "due")
     slow = {"ttft_s": 0.2, "itl_s": 0.0}
 
-    answer = opened(server, OpenSchedule(due, warmup=4, warmup_concurrency=4), *[QUICK] * 4, *[slow] * 60)
+    answer = opened(server, OpenSchedule(due, connections=4), *[slow] * 60)
 
     late = [s.trace.sent_s - s.trace.due_s for s in answer.measured]
     assert [s.trace.due_s for s in answer.measured] == pytest.approx(list(due))
@@ -93,10 +93,10 @@ def test_a_conversation_sends_its_turns_in_order(server: Scripted) -> None:
     answer = client.run(LoadJob(endpoint(server), requests(*[QUICK] * 18), closed=shape))
 
     results = {s.trace.request: s for s in (*answer.warmup, *answer.measured)}
-    assert len(results) == 18
+    assert set(range(12)) < set(results)
     assert answer.in_flight.high <= 2
-    for first in range(0, 18, 3):
-        for turn in (first, first + 1):
+    for turn in set(results) - {2, 5, 8, 11, 14, 17}:
+        if turn + 1 in results:
             assert 0.048 <= results[turn + 1].trace.sent_s - results[turn].end_s < 0.15
     assert all(s.trace.sent_s <= answer.window_s for s in answer.measured)
 
@@ -125,13 +125,16 @@ def test_a_limit_in_flight_makes_requests_wait_here(server: Scripted) -> None:
     assert ttft_s(answer.measured[3].trace) > 0.19
 
 
-def test_a_schedules_ramp_is_not_measured(server: Scripted) -> None:
-    """What is due before the window opens or after it closes is kept apart; zero is the opening."""
-    shape = OpenSchedule(arrivals.constant(10, 50.0), ramp_s=0.1, window_end_s=0.15)
+def test_what_is_due_before_and_after_the_window_is_not_measured(server: Scripted) -> None:
+    """It is kept apart; zero is the opening. The load ends with the window's last answer, which takes 24 ms."""
+    shape = OpenSchedule(arrivals.constant(40, 50.0), lead_s=0.1, window_end_s=0.15)
 
-    answer = opened(server, shape, *[QUICK] * 10)
+    answer = opened(server, shape, *[QUICK] * 40)
 
     assert [s.trace.request for s in answer.measured] == [5, 6, 7]
+    others = [s.trace.request for s in answer.warmup]
+    assert others[:6] == [0, 1, 2, 3, 4, 8]
+    assert len(others) < 12
     assert answer.measured[0].trace.due_s == pytest.approx(0.0, abs=1e-6)
     assert answer.window_s == pytest.approx(0.05)
 

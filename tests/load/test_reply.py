@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 
-from bench.load.reply import error_message, read
+from bench.load import prompts
+from bench.load.reply import Reply, error_message, read, recounted
 from bench.load.sse import Event
+from tests.conftest import ROOT
 
 
 def choice(text: str = "", **fields: Any) -> dict[str, Any]:
@@ -56,11 +59,11 @@ def test_tokens_are_those_the_usage_counts_and_their_place_is_not_invented() -> 
     assert (reply.tokens, reply.surplus) == ((1, 1, 3), 2)
 
 
-def test_fewer_tokens_than_events_are_taken_from_the_end() -> None:
-    """An event that only flushed text is not a token more."""
-    reply = read(stream(choice("a"), choice("b"), choice("c"), usage(2), "[DONE]"))
+def test_more_events_than_tokens_are_thinned_evenly() -> None:
+    """A server that sends characters: the first and the last arrival stay, so that no time is lost."""
+    reply = read(stream(*map(choice, "abcdefg"), usage(3), "[DONE]"))
 
-    assert (reply.tokens, reply.surplus) == ((1, 1, 0), -1)
+    assert (reply.times, reply.tokens, reply.surplus) == ((1.0, 4.0, 7.0), (1, 1, 1), -4)
 
 
 def test_token_ids_say_how_many_tokens_an_event_bore() -> None:
@@ -81,11 +84,108 @@ def test_a_usage_in_each_event_says_it_too() -> None:
     assert (reply.tokens, reply.surplus) == ((2, 1), 0)
 
 
+def _each(*counted: int | None, total: int | None = None, text: str = "tok ") -> Reply:
+    """A stream with a usage in each event that has text, then one without a choice where there is a total."""
+    rows = [{**choice(text), **({} if n is None else {"usage": {"completion_tokens": n}})} for n in counted]
+    closing = [] if total is None else [usage(total)]
+    return read(stream(*rows, choice(finish_reason="length"), *closing, "[DONE]"))
+
+
+@pytest.mark.parametrize(
+    ("counted", "why"),
+    [
+        ((0,) * 8, "zeros"),
+        ((1,) * 8, "each event's own count"),
+        ((0, 1, 2, 3, 4, 5, 6, 7), "one behind"),
+        ((8,) * 8, "the total, over and over"),
+        ((None, None, None, 4, None, None, None, 8), "every fourth"),
+        ((4, 4, 4, 4, 8, 8, 8, 8), "every fourth, and repeated"),
+        ((1, 2, 3, 4, 5, 6, 7, 8), "counting up, as it should"),
+        ((1, 2, 3, 3, 5, 6, 7, 8), "counting up, one late"),
+    ],
+)
+def test_an_event_with_text_is_an_arrival_whatever_its_usage_says(counted: tuple[int | None, ...], why: str) -> None:
+    """The first token is the first text, the last the last, and all are the total."""
+    reply = _each(*counted, total=8)
+
+    assert (reply.times[0], reply.times[-1], sum(reply.tokens), reply.usage_tokens) == (1.0, 8.0, 8, 8), why
+    assert len(reply.times) >= 7
+
+
+@pytest.mark.parametrize(
+    ("counted", "tokens", "usage_tokens"),
+    [
+        ((0,) * 4, (1,) * 4, None),  # a usage of zero beside text is none
+        ((1,) * 4, (1,) * 4, 4),
+        ((2,) * 4, (2,) * 4, 8),
+        ((3, 1, 2, 2), (3, 1, 2, 2), 8),
+        ((1, 3, 6, 8), (1, 2, 3, 2), 8),
+        ((8,) * 4, (1, 1, 1, 5), 8),
+    ],
+)
+def test_without_a_closing_usage_the_events_own_are_read_for_what_they_are(
+    counted: tuple[int, ...], tokens: tuple[int, ...], usage_tokens: int | None
+) -> None:
+    """Counts of each event add up; counts that rise end at the total; the same high one everywhere is the total."""
+    reply = _each(*counted)
+
+    assert (reply.tokens, reply.usage_tokens) == (tokens, usage_tokens)
+    assert reply.counted_by == ("events" if usage_tokens is None else "usage")
+
+
+def test_events_own_counts_place_the_tokens_of_a_total() -> None:
+    """Each says four, and the total is their sum."""
+    reply = _each(4, 4, 2, total=10)
+
+    assert (reply.tokens, reply.surplus) == ((4, 4, 2), 0)
+
+
+def test_the_same_total_of_characters_is_not_added_up() -> None:
+    """Sixteen events of a character, each with the total of four: nobody writes 64 tokens in 16 characters."""
+    reply = _each(*(4,) * 16, text="x")
+
+    assert (sum(reply.tokens), reply.times[0], reply.times[-1]) == (4, 1.0, 16.0)
+
+
+def test_token_ids_that_are_not_the_events_are_left_aside() -> None:
+    """A server that sends all ids so far in each event: their sum is no total."""
+    rows = [choice("a", token_ids=list(range(n))) for n in (1, 2, 3)]
+
+    assert read(stream(*rows, usage(3), "[DONE]")).tokens == (1, 1, 1)
+
+
 def test_without_usage_events_are_counted_and_it_shows() -> None:
     """No usage: one token per event, and usage_tokens is null."""
     reply = read(stream(choice("a"), choice("b", finish_reason="stop")))
 
     assert (reply.tokens, reply.usage_tokens, reply.ended, reply.finish) == ((1, 1), None, False, "stop")
+    assert (reply.counted_by, reply.texts) == ("events", ("a", "b"))
+
+
+def test_a_tokenizer_counts_what_the_server_does_not() -> None:
+    """Each token where it begins; the first and the last event have one each."""
+    starts = partial(prompts.starts, tokenizer=ROOT / "models" / "demo" / "tokenizer.json")
+    texts = ["def read(self, ", "si", "ze):\n    return", " self.size"]
+    whole = starts("".join(texts))
+
+    reply = recounted(read(stream(*map(choice, texts))), starts)
+    split = recounted(read(stream(choice("retu"), choice("r"), choice("n"))), starts)
+    by_server = read(stream(*map(choice, texts), usage(9)))
+
+    assert (sum(reply.tokens), reply.counted_by, reply.usage_tokens) == (len(whole), "tokenizer", None)
+    assert (reply.times[0], reply.times[-1]) == (1.0, 4.0)
+    assert reply.tokens[0] == sum(start < len(texts[0]) for start in whole) > 1
+    assert split.times[0] == 1.0
+    assert recounted(by_server, starts) is by_server
+
+
+def test_a_calls_tokens_are_events_even_with_a_tokenizer() -> None:
+    """Nobody knows how the call was written."""
+    call = {"choices": [{"delta": {"tool_calls": [{"function": {"arguments": "{"}}]}}]}
+    reply = read(stream(call, call))
+
+    assert recounted(reply, lambda _: [0] * 9) is reply
+    assert (reply.tokens, reply.counted_by, reply.calls_only) == ((1, 1), "events", True)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,19 @@ def test_extra_fields_are_added_replaced_or_removed() -> None:
     assert (fields["top_k"], fields["seed"], fields["prompt"]) == (1, 2, "hi")
 
 
+def test_a_length_goes_by_the_servers_name_for_it() -> None:
+    """Each request's own; a fixed one among the extra fields, which would replace them all, is refused."""
+    endpoint = Endpoint("http://h", "m", api="chat", length_field="max_completion_tokens")
+
+    for tokens in (5, 9):
+        fields = body(endpoint, Request(tokens, text="hi"))
+        assert fields["max_completion_tokens"] == tokens
+        assert "max_tokens" not in fields
+    fixed = Endpoint("http://h", "m", extra={"max_tokens": None, "max_completion_tokens": 64})
+    with pytest.raises(ValueError, match=r"extra asks for 64 tokens .* and the load for 9.*--length-field"):
+        body(fixed, Request(9, text="hi"))
+
+
 def test_chat_takes_text_or_messages() -> None:
     """A text is the user's one message."""
     assert body(CHAT, Request(5, text="hi"))["messages"] == [{"role": "user", "content": "hi"}]

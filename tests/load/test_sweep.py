@@ -82,7 +82,7 @@ def test_a_search_brackets_the_highest_rate_that_keeps_the_limit() -> None:
 
     load = Search(requests=100, rate_per_s=20, slo=Slo(ttft_s=0.05), prompt_tokens=16, new_tokens=4)
     stages, facts = sweep.run(load, apply)
-    metrics = load_metrics([trace for stage in stages for trace in stage.traces], facts, load.slo.limits)
+    metrics = load_metrics([trace for stage in stages for trace in stage.traces], facts, load)
 
     low, high = metrics["slo_rate_per_s"], metrics["slo_rate_high_per_s"]
     assert 25 < low < high < 80
@@ -193,14 +193,14 @@ def _constant(rate: float, slow: int) -> LoadAnswer:
 
 
 def test_a_search_asks_again_where_it_is_not_clear() -> None:
-    """Two of a hundred late is not clear at first and is after two batches; six of a hundred never is."""
+    """One of a hundred late is not clear at first and is after two batches; six of a hundred never is."""
     rates: list[float] = []
 
     def apply(load: SingleLoad, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
         del k
         assert isinstance(load, Open)
         rates.append(load.rate_per_s)
-        slow = 2 if load.rate_per_s <= 8 else 6 if load.rate_per_s < 16 else 50
+        slow = 1 if load.rate_per_s <= 8 else 6 if load.rate_per_s < 16 else 50
         return _constant(load.rate_per_s, slow), {"window_s": 100 / load.rate_per_s}
 
     load = Search(rate_per_s=8.0, slo=Slo(ttft_s=0.5))
@@ -239,6 +239,6 @@ def test_an_endpoint_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     unsaid = _run(Store(tmp_path / "results"), {"name": "openai"}, _CLOSED)
 
     assert gone.status == "failed"
-    assert gone.reason.startswith(f"no server answers at {url} (")
+    assert gone.reason.startswith(f"no server answers at {url}/v1/models (")
     assert gone.reason.endswith("start it there, or correct the engine's url")
     assert (unsaid.status, unsaid.reason.partition(",")[0]) == ("unsupported", "the openai engine needs a url")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from bench.measure.ratio import EQUAL, SINGLE, WELCH, ZERO, Ratio, normal_p, ratio
+from bench.measure.ratio import EQUAL, SINGLE, WELCH, ZERO, Ratio, ratio, t_p
 
 
 @pytest.mark.parametrize(("n1", "n2"), [(2, 2), (3, 3), (2, 5), (10, 3)])
@@ -70,9 +70,14 @@ def test_the_interval_covers_as_stated(spreads: tuple[float, float]) -> None:
     assert 935 <= covered <= 985
 
 
-def test_p_of_a_normal_interval() -> None:
-    """An interval that ends at zero has p 0.05, about zero p 1, without width none."""
-    assert normal_p(0.0, 1.0) == pytest.approx(0.05)
-    assert normal_p(-2.0, 0.0) == pytest.approx(0.05)
-    assert normal_p(-1.0, 1.0) == 1.0
-    assert normal_p(1.0, 1.0) is None
+@pytest.mark.parametrize("degrees", [1, 4, 1e9])
+def test_p_of_an_interval_is_that_of_its_t_test(degrees: float) -> None:
+    """An interval that ends at zero has p 0.05, about zero p 1, without width none; else SciPy's."""
+    assert t_p(0.0, 1.0, degrees) == pytest.approx(0.05)
+    assert t_p(-2.0, 0.0, degrees) == pytest.approx(0.05)
+    assert t_p(-1.0, 1.0, degrees) == pytest.approx(1.0)
+    assert t_p(1.0, 1.0, degrees) is None
+    values = [0.3, 1.0, 0.6, 0.7, 0.2]
+    test = scipy_stats.ttest_1samp(values, 0.0)
+    ends = test.confidence_interval(0.95)
+    assert t_p(float(ends.low), float(ends.high), len(values) - 1) == pytest.approx(test.pvalue)

@@ -136,3 +136,15 @@ def test_a_score_does_not_care_for_the_clock() -> None:
 def test_a_divergence_of_nothing_is_possible() -> None:
     """Zero, and rounding below it, is what a model has against itself."""
     assert check(result({"kl_mean": -1e-9, "kl_median": 0.0, "top1_agreement_fraction": 1.0}), [], None) == []
+
+
+def test_events_are_marked_and_no_exact_length_is_asked_of_them() -> None:
+    """What a server does not count, a tokenizer or its events do: neither is a promise of length."""
+    short = replace(GOOD, token_s=(0.5, 0.7), event_tokens=(1, 1))
+    by_events, by_tokenizer = ({"counted_by": by} for by in ("events", "tokenizer"))
+
+    assert "events" in marks([result({}, by_events)])
+    assert "events" in marks([result({}, {"stages": [{"metrics": {}, "counted_by": "events"}]})])
+    assert "events" not in marks([result({}, by_tokenizer)])
+    assert check(result({}, by_events), [short], None) == []
+    assert check(result({}, {"counted_by": "usage"}), [short], None) != []

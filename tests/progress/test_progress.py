@@ -220,6 +220,18 @@ def test_a_control_character_of_a_record_reaches_no_terminal(capsys: pytest.Capt
     assert capsys.readouterr().err == "failed:  [2Jgone  forged line\n"
 
 
+def test_a_secret_reaches_no_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In what went wrong and in what is being done."""
+    monkeypatch.setenv("INDEX_PASSWORD", "correct horse")
+    with Progress() as progress:
+        progress.warn("failed: no such user: correct horse")
+        progress.doing("environment hf: looking in https://me:correct@index/simple")
+
+    shown = capsys.readouterr().err
+    assert "failed: no such user: <INDEX_PASSWORD>" in shown
+    assert "correct" not in shown
+
+
 def test_a_pipe_hears_of_each_subject_once(capsys: pytest.CaptureFixture[str]) -> None:
     """The details of what goes on are many, its subject is told when it changes."""
     with Progress() as progress:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
 
+from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.measure.stats import Spread
 from bench.publish.recommend import (
@@ -84,7 +84,7 @@ def test_where_nothing_is_feasible_nothing_is_picked() -> None:
     """Each says which limits it breaks; the JSON's pick is null."""
     wish = Wish(min_recovery=0.99, memory_bytes=400)
     result = list(judged(wish).values())
-    plain = json.loads(as_json(result, _LOAD, wish))
+    plain = wire.plain(as_json(result, _LOAD, wish))
 
     assert not any(c.feasible or c.frontier or c.picked for c in result)
     assert all(c.reason for c in result)

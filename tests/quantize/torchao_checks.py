@@ -61,13 +61,13 @@ def _trained(model: Path, out: Path, recipe: str, ids: list[int]) -> dict[str, A
     out.mkdir(parents=True)
     config = backend.base_config(_TRAINED[recipe])
     student = transformer.load_stored(model, "float32", "cpu").eval()
-    backend.prepare(student, config, backend.layer_filter(student, _TRAINED[recipe]))
+    backend.qat(student, config, "prepare", backend.layer_filter(student, _TRAINED[recipe]))
     before = _logits(student, ids)
     fed = torch.tensor([ids])
     student.train()(input_ids=fed, labels=fed, use_cache=False).loss.backward()
     torch.optim.AdamW(student.parameters(), lr=1e-3).step()
     rounded = _logits(student.eval(), ids)
-    backend.convert(student, config)
+    backend.qat(student, config, "convert")
     facts = backend.save(student, config, model, out)
     return {
         "as_rounded": torch.equal(before, _logits(_plain(out.parent / recipe), ids)),

@@ -17,7 +17,8 @@ from bench.process import server
 from bench.run import plan
 from bench.store import Store
 from bench.suite import config
-from tests.conftest import Command
+from tests.conftest import ROOT, Command
+from tests.instrument import scripted_server
 from tests.run import fake_runs
 
 _WORKLOAD: TypeAdapter[Workload] = TypeAdapter(Workload)
@@ -123,3 +124,30 @@ def test_a_server_that_is_not_there_is_one_sentence(command: Command) -> None:
     assert done.stderr.startswith("error: http://127.0.0.1:")
     assert "none of 3 requests was completed; the first: no connection: Connection refused" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_events_that_are_counted_as_tokens_are_marked(command: Command) -> None:
+    """No usage, four tokens a chunk: the terminal says what was counted, and what speaks against it.
+
+    With a tokenizer the answers' own tokens are counted, and nothing is marked. The text is four words that are a
+    token each.
+    """
+    with scripted_server.running(usage="none", per_event=4, text=" self", itl_s=0.01) as scripted:
+        words = [scripted.url, "--model", "m", "--requests", "5", "--prompt-tokens", "8", "--new-tokens", "32"]
+        events = command("bench", "load", *words)
+        counted = command("bench", "load", *words, "--tokenizer", str(ROOT / "models" / "demo" / "tokenizer.json"))
+        rates = [
+            json.loads(command("bench", "load", *words, "--json", *more).stdout)
+            for more in ([], ["--tokenizer", str(ROOT / "models" / "demo" / "tokenizer.json")])
+        ]
+
+    assert events.returncode == counted.returncode == 0, events.stderr + counted.stderr
+    assert "  events: the server counts no tokens and there is no tokenizer to" in events.stdout
+    assert "5 answers ended with finish_reason length at the 32 tokens that were asked for" in events.stdout
+    assert "but in 8 events: these are not tokens; give --tokenizer FILE to count them" in events.stdout
+    assert "events" not in counted.stdout
+    assert [rate["facts"]["counted_by"] for rate in rates] == ["events", "tokenizer"]
+    ratio = rates[1]["metrics"]["output_tok_per_s"] / rates[0]["metrics"]["output_tok_per_s"]
+    assert ratio == pytest.approx(4.0, rel=0.2)
+    assert rates[0]["metrics"]["tpot_s"] == pytest.approx(0.010, rel=0.2)
+    assert rates[1]["metrics"]["tpot_s"] == pytest.approx(0.070 / 31, rel=0.2)

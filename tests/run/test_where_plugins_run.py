@@ -12,7 +12,7 @@ from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
 from bench.contract.workload import Offline
 from bench.envs import environment
 from bench.models import resolve
-from bench.run import artifacts, plan, planned
+from bench.run import artifacts, plan, planned, task_inputs
 from bench.suite import config
 
 CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
@@ -22,7 +22,7 @@ CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
 def _anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a digest takes from the machine, held still: the environments' builds and the Python release."""
     monkeypatch.setattr(environment, "identity", lambda name: f"env-{name}")
-    monkeypatch.setattr(plan, "_identity", lambda name: f"env-{name}")
+    monkeypatch.setattr(task_inputs, "_identity", lambda name: f"env-{name}")
     monkeypatch.setattr(platform, "python_version", lambda: "3.11.7")
 
 

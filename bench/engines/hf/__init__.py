@@ -13,9 +13,8 @@ from pathlib import Path
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
-from bench.engines.hf.options import Options
 from bench.engines.hf.server import STATIC_CACHE, read_log, serve
-from bench.engines.hf.session import HfSession, load
+from bench.engines.hf.session import HfSession, Options, load
 
 __all__ = ["ENV", "ENV_BY_FORMAT", "LOADS", "MODES", "VERSION", "Options", "open", "read_log", "serve", "unsupported"]
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+from bench.engines._receipts import counts, dtype_name, shares
 
 
 def tensors(model: Any) -> Iterator[Any]:
-    """Each tensor of the model once, with the scales that bitsandbytes hangs on its weights.
-
-    A tensor subclass of torchao gives the tensors that it is composed of.
-    """
+    """Each tensor once, with the scales bitsandbytes hangs on weights, and those torchao's subclasses consist of."""
     import torch
 
     addresses: set[int] = set()
@@ -61,8 +60,7 @@ def linears(model: Any) -> list[Any]:
 
 def kernels(modules: Sequence[Any]) -> str:
     """'Linear4bit x35, Linear x1'; of torchao 'Linear[IntxUnpackedToInt8Tensor int4] x35, Linear x1'."""
-    counts = Counter(type(module).__name__ + _weight_class(getattr(module, "weight", None)) for module in modules)
-    return ", ".join(f"{name} x{n}" for name, n in counts.most_common())
+    return counts(type(module).__name__ + _weight_class(getattr(module, "weight", None)) for module in modules)
 
 
 def _weight_class(weight: Any) -> str:
@@ -92,14 +90,9 @@ def cache_tensors(cache: Any) -> list[Any]:
     return [value for layer in layers for value in vars(layer).values() if hasattr(value, "nbytes")]
 
 
-def shares(sizes: Sequence[tuple[Any, int]]) -> str:
-    """'int32 74%, float32 26%': dtypes by their bytes, those under a thousandth left out."""
+def dtype_shares(sizes: Iterable[tuple[Any, int]]) -> str:
+    """Of (dtype, bytes), those under a thousandth left out."""
     totals: Counter[str] = Counter()
     for dtype, size in sizes:
         totals[dtype_name(dtype)] += size
-    whole = totals.total()
-    return ", ".join(f"{name} {size / whole:.0%}" for name, size in totals.most_common() if size * 1000 >= whole)
-
-
-def dtype_name(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")
+    return shares(totals, least=1)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any
 
 from bench.contract.hooks import ChoiceScore, Ended, Prompt, Question
+from bench.engines import _choices
+from bench.engines._choices import Row
 
 _PASS_TOKENS = {"cpu": 1024, "cuda": 16384}  # of one pass: what keeps it busy, and little padding
 _UNPACKING = 4  # times as many where every pass unpacks the weights
@@ -22,48 +23,6 @@ _MASK_BYTES = 256 << 20
 _BUCKET = 16  # tokens by which rows that are sorted as equally long may differ
 _EXACT_NATS, _ROUNDED_NATS = 0.01, 0.1  # a token, in 32 bits and in fewer; another mask is off by far more
 _PROMPTS = 16  # continued together
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Choices `first`, first + 1, … of a question, in one row behind its context."""
-
-    index: int  # of the question
-    first: int
-    context: tuple[int, ...]
-    choices: tuple[tuple[int, ...], ...]
-
-    @property
-    def length(self) -> int:
-        return len(self.context) + self.tail - 1
-
-    @property
-    def ids(self) -> list[int]:
-        return [*self.context, *(token for choice in self.choices for token in choice[:-1])]
-
-    @property
-    def tail(self) -> int:
-        """Positions at the end of the row whose logits are needed: the context's last one and all behind."""
-        return 1 + sum(len(choice) - 1 for choice in self.choices)
-
-    @property
-    def predictors(self) -> Iterator[int]:
-        """Where in the tail each token of each choice is predicted: the first one by the context's last."""
-        start = 1
-        for choice in self.choices:
-            yield from (0, *range(start, start + len(choice) - 1))
-            start += len(choice) - 1
-
-    @property
-    def branches(self) -> list[int]:
-        """Of each token, 0 for the context, k for the k-th choice."""
-        return [0] * len(self.context) + [k for k, choice in enumerate(self.choices, 1) for _ in choice[:-1]]
-
-    @property
-    def positions(self) -> list[int]:
-        """Of each token, its position as if its choice stood alone."""
-        length = len(self.context)
-        return [*range(length), *(length + k for choice in self.choices for k in range(len(choice) - 1))]
 
 
 class ChoiceScorer:
@@ -89,16 +48,13 @@ class ChoiceScorer:
         several = [q for q in questions if len(q.choices) > 1]
         self.packs = self.packs and all(self._packing_is_exact(question) for question in several[:1])
         rows = [row for index, question in enumerate(questions) for row in self._rows(index, question)]
-        scores: list[list[Any]] = [[None] * len(question.choices) for question in questions]
-        for batch in self._batches(sorted(rows, key=lambda r: (-(r.length // _BUCKET), -r.tail))):
-            for row, row_scores in zip(batch, self._score(batch), strict=True):
-                scores[row.index][row.first : row.first + len(row_scores)] = row_scores
-        yield from enumerate(scores)
+        rows.sort(key=lambda row: (-(row.length // _BUCKET), -row.tail))
+        return _choices.scores(questions, self._batches(rows), self._score)
 
     def _packing_is_exact(self, question: Question) -> bool:
         """Whether the model scores choices in one row as it scores them alone."""
-        (packed,) = self._score([_Row(0, 0, question.context, question.choices)])
-        alone = [self._score([_Row(0, 0, question.context, (choice,))])[0][0] for choice in question.choices]
+        (packed,) = self._score([Row(0, 0, question.context, question.choices)])
+        alone = [self._score([Row(0, 0, question.context, (choice,))])[0][0] for choice in question.choices]
         is_exact = self.model.dtype.itemsize >= 4 and not getattr(self.model.config, "quantization_config", None)
         nats = _EXACT_NATS if is_exact else _ROUNDED_NATS  # LLM.int8 rounds by what else is in the batch
         return all(
@@ -106,24 +62,18 @@ class ChoiceScorer:
             for a, b, choice in zip(packed, alone, question.choices, strict=True)
         )
 
-    def _rows(self, index: int, question: Question) -> list[_Row]:
-        whole = _Row(index, 0, question.context, question.choices)
+    def _rows(self, index: int, question: Question) -> list[Row]:
+        whole = Row(index, 0, question.context, question.choices)
         if self.packs and 4 * whole.length**2 <= _MASK_BYTES and whole.tail <= self.max_logits:
             return [whole]
-        return [_Row(index, k, question.context, (choice,)) for k, choice in enumerate(question.choices)]
+        return _choices.rows(index, question, 1)
 
-    def _batches(self, rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+    def _batches(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
         """Neighbours for as long as memory allows; rows with several choices apart from those with one."""
         for _, group in groupby(rows, key=lambda row: len(row.choices) > 1):
-            batch: list[_Row] = []
-            for row in group:
-                if batch and not self._fits([*batch, row]):
-                    yield batch
-                    batch = []
-                batch.append(row)
-            yield batch
+            yield from _choices.batches(group, self._fits)
 
-    def _fits(self, batch: Sequence[_Row]) -> bool:
+    def _fits(self, batch: Sequence[Row]) -> bool:
         width, tail = max(row.length for row in batch), max(row.tail for row in batch)
         return (
             len(batch) * width <= self.max_tokens
@@ -131,7 +81,7 @@ class ChoiceScorer:
             and 4 * len(batch) * width**2 <= _MASK_BYTES
         )
 
-    def _score(self, batch: Sequence[_Row]) -> list[list[ChoiceScore]]:
+    def _score(self, batch: Sequence[Row]) -> list[list[ChoiceScore]]:
         """float32 log-softmax over the full vocabulary at the positions before each choice's tokens."""
         import torch
 
@@ -152,10 +102,10 @@ class ChoiceScorer:
         tokens = iter(zip(logprobs, greedy, strict=True))
         return [[_choice_score(islice(tokens, len(choice))) for choice in row.choices] for row in batch]
 
-    def _inputs(self, batch: Sequence[_Row], width: int) -> dict[str, Any]:
+    def _inputs(self, batch: Sequence[Row], width: int) -> dict[str, Any]:
         return {"input_ids": self._tensor([[*row.ids, *([0] * (width - row.length))] for row in batch])}
 
-    def _packed_inputs(self, batch: Sequence[_Row], width: int) -> dict[str, Any]:
+    def _packed_inputs(self, batch: Sequence[Row], width: int) -> dict[str, Any]:
         import torch
 
         ids, positions, branches = (

@@ -9,8 +9,7 @@ from pathlib import Path
 from bench.contract.errors import UserError
 from bench.contract.hooks import Server
 from bench.contract.record import Artifact
-from bench.engines.hf import torchao
-from bench.engines.hf.options import Options
+from bench.engines.hf.session import Options
 from bench.formats import folder as model_folder
 
 STATIC_CACHE = "continuous batching has a cache of its own: turn it off, or leave cache dynamic"
@@ -75,9 +74,13 @@ def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:
 def _check_dtype(folder: Path, dtype: str) -> None:
     """UserError when the server would compute in the artifact's own dtype, which `open` can override."""
     config = model_folder.read_config(folder)
-    quantization = model_folder.quantization(config)
+    quantization, stored = model_folder.quantization(config), dtype
     if quantization.get("quant_method") == "torchao":
-        torchao.check_servable(config, quantization, dtype)
-    stored = quantization.get("bnb_4bit_compute_dtype", dtype) if quantization.get("load_in_4bit") else dtype
+        kind = ((quantization.get("quant_type") or {}).get("default") or {}).get("_type", "")
+        if kind == "Int8StaticActivationInt8WeightConfig":
+            raise UserError("transformers serve cannot load static activation scales: measure this artifact offline")
+        stored = str(config.get("dtype") or config.get("torch_dtype") or dtype)
+    elif quantization.get("load_in_4bit"):
+        stored = quantization.get("bnb_4bit_compute_dtype", dtype)
     if dtype not in {"auto", stored}:
         raise UserError(f"transformers serve computes this artifact in {stored} only, not in {dtype}")

@@ -6,17 +6,39 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Session
 from bench.engines._batch import check_context
-from bench.engines._loading import load_error
+from bench.engines._choices import longest
 from bench.engines._logits import rows_per_block
+from bench.engines._receipts import load_error
 from bench.engines.hf import receipts, scoring, torchao
-from bench.engines.hf.options import Options
 from bench.formats import folder as model_folder
+
+
+@dataclass(frozen=True)
+class Options:
+    """`dtype`: of activations and unquantized weights. `threads` 0: one per physical core.
+
+    Of the server alone: `continuous_batching` computes requests together over a paged cache, else one waits
+    for the other; auto is on unless `cache` is static. On a CPU it makes the same tokens. `kv_blocks`: that
+    cache's size in blocks of 256 tokens; 0 is 128 on a CPU, on a GPU what the memory leaves.
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    cache: Literal["dynamic", "static"] = "dynamic"
+    threads: int = 0
+    continuous_batching: Literal["auto", "on", "off"] = "auto"
+    kv_blocks: int = 0
+
+    def dtype_on(self, device: str) -> str:
+        """A CPU computes in float32 unless told otherwise."""
+        return "float32" if self.dtype == "auto" and device == "cpu" else self.dtype
 
 
 class HfSession(Session):
@@ -58,7 +80,7 @@ class HfSession(Session):
 
     def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
         """In batches, each context fed once."""
-        check_context(max((len(q.context) + len(c) - 1 for q in questions for c in q.choices), default=0), self.context)
+        check_context(longest(questions), self.context)
         self.choice_scorer = scoring.ChoiceScorer(self.model, self.device)
         return self.choice_scorer.scores(questions)
 
@@ -76,17 +98,19 @@ class HfSession(Session):
         return {
             "architecture": type(self.model).__name__,
             "kernel": receipts.kernels(linears),
-            "weight_dtype": receipts.shares([(t.dtype, t.nbytes) for t in receipts.tensors(self.model)]),
+            "weight_dtype": receipts.dtype_shares((t.dtype, t.nbytes) for t in receipts.tensors(self.model)),
             "compute_dtype": receipts.compute_dtypes(self.model, linears),
             **({"activations": activations} if activations else {}),
             **receipts.product_dtype(linears, activations),
             "attention": str(self.model.config._attn_implementation),  # noqa: SLF001  (the only place that tells)
             "cache": self.options.cache,
             "decode": "compiled" if hasattr(self.model, "_compiled_call") else "eager",
-            "kv_dtype": receipts.shares(self.kv_cache) or "none yet",
+            "kv_dtype": receipts.dtype_shares(self.kv_cache) or "none yet",
             **({"choices": self.choice_scorer.receipt} if self.choice_scorer else {}),
             "threads": str(torch.get_num_threads()),
-            "device": self.device if self._on_cpu() else f"{self.device} {torch.cuda.get_device_name(self.device)}",
+            "device": self.device
+            if self.device == "cpu"
+            else f"{self.device} {torch.cuda.get_device_name(self.device)}",
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
@@ -99,13 +123,10 @@ class HfSession(Session):
         sizes |= receipts.unread_bytes(self.model)
         if self.kv_cache:
             sizes["kv_bytes"] = sum(size for _, size in self.kv_cache)
-        if not self._on_cpu():
+        if self.device != "cpu":
             sizes["peak_bytes"] = torch.cuda.max_memory_allocated(self.device)
             sizes["reserved_bytes"] = torch.cuda.max_memory_reserved(self.device)
         return sizes
-
-    def _on_cpu(self) -> bool:
-        return self.device == "cpu"
 
     def _forward(self, ids: Sequence[int], cache: Any, *, cached: bool) -> tuple[Any, Any]:
         """float32 NumPy logits [len(ids), vocab] and the cache that now holds these ids too."""

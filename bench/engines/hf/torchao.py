@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from bench.contract.errors import UserError
+from bench.engines._receipts import counts, dtype_name
 from bench.engines.hf import receipts
 
 _STATIC = ("act_quant_scale", "act_quant_zero_point")
@@ -15,10 +15,7 @@ _STATIC = ("act_quant_scale", "act_quant_zero_point")
 
 @contextmanager
 def static_scales() -> Iterator[None]:
-    """Let Transformers load static activation scales.
-
-    It saves them, but its list of the parts of a stored weight (5.23) lacks them.
-    """
+    """Let Transformers (5.23) load static activation scales, which it saves but does not list among the parts."""
     from transformers.quantizers.quantizer_torchao import TorchAoHfQuantizer
 
     original = TorchAoHfQuantizer.serialized_names
@@ -35,14 +32,11 @@ def static_scales() -> Iterator[None]:
 
 
 def check_dtype(model: Any) -> None:
-    """UserError when quantized weights unpack to another type than activations have.
-
-    Some kernels would fail at the first token, others would compute in a mixture.
-    """
+    """UserError when weights unpack to another type than activations have: kernels would fail, or mix the two."""
     compute = model.get_input_embeddings().weight.dtype
     for tensor in model.parameters():
         if receipts.is_composed(tensor) and tensor.dtype != compute:
-            stored, dtype = receipts.dtype_name(tensor.dtype), receipts.dtype_name(compute)
+            stored, dtype = dtype_name(tensor.dtype), dtype_name(compute)
             raise UserError(
                 f"this torchao artifact computes in {stored} only, not in {dtype}: set the engine's dtype to "
                 f"{stored}, or the method's to {dtype}"
@@ -51,9 +45,8 @@ def check_dtype(model: Any) -> None:
 
 def activations(modules: Sequence[Any]) -> str:
     """'int8 per token, dynamic x35': how the layers that quantize their inputs do it; '' where none does."""
-    counts = Counter(_activation(module.weight) for module in modules if hasattr(module, "weight"))
-    del counts[""]
-    return ", ".join(f"{scheme} x{n}" for scheme, n in counts.most_common())
+    schemes = (_activation(module.weight) for module in modules if hasattr(module, "weight"))
+    return counts(scheme for scheme in schemes if scheme)
 
 
 def _activation(weight: Any) -> str:
@@ -63,17 +56,7 @@ def _activation(weight: Any) -> str:
     arguments = getattr(weight, "act_quant_kwargs", None)
     if arguments is None:
         return ""
-    kind = receipts.dtype_name(getattr(arguments, "float8_dtype", "int8"))
+    kind = dtype_name(getattr(arguments, "float8_dtype", "int8"))
     unit = {"PerRow": "token", "PerTensor": "layer"}.get(type(arguments.granularity).__name__, "block")
     is_static = getattr(weight, "act_quant_scale", None) is not None
     return f"{kind} per {unit}, {'static' if is_static else 'dynamic'}"
-
-
-def check_servable(config: Mapping[str, Any], quantization: Mapping[str, Any], dtype: str) -> None:
-    """UserError for what `transformers serve` would load otherwise than `open`, by the artifact's config.json."""
-    kind = ((quantization.get("quant_type") or {}).get("default") or {}).get("_type", "")
-    if kind == "Int8StaticActivationInt8WeightConfig":
-        raise UserError("transformers serve cannot load static activation scales: measure this artifact offline")
-    stored = str(config.get("dtype") or config.get("torch_dtype") or dtype)
-    if dtype not in {"auto", stored}:
-        raise UserError(f"transformers serve computes this artifact in {stored} only, not in {dtype}")

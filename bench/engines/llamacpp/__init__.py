@@ -15,8 +15,7 @@ from bench.contract.hooks import Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.engines.llamacpp.log import Log, is_on_gpu
-from bench.engines.llamacpp.options import Options
-from bench.engines.llamacpp.session import LlamaSession
+from bench.engines.llamacpp.session import LlamaSession, Options
 
 __all__ = ["ENV", "LOADS", "MODES", "VERSION", "Options", "may_offload", "open", "read_log", "serve", "unsupported"]
 

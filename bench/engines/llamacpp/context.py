@@ -87,10 +87,7 @@ class Context:
         return self._rows(n).copy()
 
     def put(self, at: int, ids: Sequence[int], position: int, sequence: int, count: int) -> int:
-        """Write ids from `position` on, of `count` sequences from `sequence` on, into the batch from index `at`.
-
-        Returns the index after them.
-        """
+        """Write ids, from `position`, of `count` sequences from `sequence`, into the batch at `at`; the next index."""
         import numpy as np
 
         end = at + len(ids)
@@ -133,12 +130,7 @@ def _batch(lib: Any, context: Context) -> Any:
     """A llama_batch over a context's arrays."""
     batch = lib.llama_batch()
     types = dict(lib.llama_batch._fields_)
-    for name, array in (
-        ("token", context.token),
-        ("pos", context.pos),
-        ("n_seq_id", context.n_seq_id),
-        ("seq_id", context.seq_id),
-        ("logits", context.outputs),
-    ):
-        setattr(batch, name, ctypes.cast(array.ctypes.data, types[name]))
+    for field in ("token", "pos", "n_seq_id", "seq_id", "logits"):
+        array = context.outputs if field == "logits" else getattr(context, field)
+        setattr(batch, field, ctypes.cast(array.ctypes.data, types[field]))
     return batch

@@ -55,10 +55,7 @@ class Log:
         return [(device, use, int(float(mib) * 2**20)) for device, use, mib in _BUFFER.findall(self.text)]
 
     def memory(self, *, on_gpu: bool) -> dict[str, int]:
-        """Bytes by use. On CUDA what lies there, and its peak: all of it is allocated at the start.
-
-        Empty where the log says nothing of buffers, as a server's may.
-        """
+        """Bytes by use, {} where the log names no buffers; on CUDA those there, and their peak, taken at the start."""
         if not self.buffers():
             return {}
         uses: Counter[str] = Counter()

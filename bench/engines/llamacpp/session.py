@@ -7,18 +7,36 @@ import importlib.metadata
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, LogitBlock, Question, Session
 from bench.engines._batch import check_context
+from bench.engines._choices import longest
 from bench.engines._logits import rows_per_block
 from bench.engines.llamacpp import receipts
 from bench.engines.llamacpp.choices import ChoiceScorer
 from bench.engines.llamacpp.context import PAD, Context
 from bench.engines.llamacpp.log import Log
-from bench.engines.llamacpp.options import Options
+
+
+@dataclass(frozen=True)
+class Options:
+    """`n_gpu_layers` -1: every layer, on a CUDA device. `threads` 0: one per physical core.
+
+    `context`: tokens per sequence; 0: what the workload needs. `batch`, `ubatch`: the most tokens of one
+    call, and of one pass over the weights.
+    """
+
+    n_gpu_layers: int = -1
+    threads: int = 0
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    kv_dtype: Literal["f16", "f32", "q8_0"] = "f16"
+    context: int = 0
+    batch: int = 2048
+    ubatch: int = 512
 
 
 class LlamaSession(Session):
@@ -51,12 +69,8 @@ class LlamaSession(Session):
             yield LogitBlock(start, context.score(ids[start : start + rows], start))
 
     def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
-        """Some questions a call, each context fed once for all its choices, in an empty KV cache.
-
-        Where a model keeps a state instead of keys and values, a context cannot be shared, and is not.
-        """
-        longest = max((len(q.context) + len(c) - 1 for q in questions for c in q.choices), default=0)
-        check_context(longest, self.options.context or self.trained_context)
+        """Each context fed once for all its choices, or for each where the model keeps a state, which is not shared."""
+        check_context(longest(questions), self.options.context or self.trained_context)
         has_state = self.lib.llama_model_is_recurrent(self.model) or self.lib.llama_model_is_hybrid(self.model)
         self.close()
         self.log.text = self.load_log

@@ -7,15 +7,18 @@ makes the generator continue after one (`min_length` would forbid them), nor the
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
+from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.engines.onnxruntime import receipts
-from bench.engines.onnxruntime.options import CONFIG, Options, genai_config
 from bench.engines.onnxruntime.session import OnnxSession, load
 
 __all__ = ["ENV", "LOADS", "MODES", "VERSION", "Options", "open", "unsupported"]
@@ -24,11 +27,37 @@ ENV = "onnx"
 VERSION = 1
 LOADS = frozenset({"onnx"})
 MODES = frozenset({"offline", "score"})
+_CONFIG = "genai_config.json"
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "NvTensorRtRtx": "NvTensorRTRTXExecutionProvider",
 }
+_GREEDY = {
+    "do_sample": False,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "min_length": 0,
+    "top_k": 1,
+    "top_p": 1.0,
+    "temperature": 1.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """`threads` 0: one per physical core. `provider` auto: cuda for a CUDA device, else cpu."""
+
+    threads: int = 0
+    provider: Literal["auto", "cpu", "cuda", "NvTensorRtRtx"] = "auto"
+
+    def provider_on(self, device: str) -> str:
+        """The provider by its name in genai_config.json."""
+        if self.provider != "auto":
+            return self.provider
+        return "cuda" if device.startswith("cuda") else "cpu"
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
@@ -46,13 +75,36 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
 @contextmanager
 def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Iterator[OnnxSession]:  # noqa: A001
     """Load the model; UserError for files it cannot load, and for a GPU that this build cannot use."""
-    config = genai_config(folder, options, device)
+    config = _genai_config(folder, options, device)
     with tempfile.TemporaryDirectory() as scratch:
         for file in folder.iterdir():
-            if file.name != CONFIG:
+            if file.name != _CONFIG:
                 (Path(scratch) / file.name).symlink_to(file.resolve())
-        (Path(scratch) / CONFIG).write_text(json.dumps(config))
-        model, log = load(Path(scratch), folder, device)
+        (Path(scratch) / _CONFIG).write_text(json.dumps(config))
+        model, threads = load(Path(scratch), folder, device)
         weights = receipts.stored_weights(folder / config["model"]["decoder"]["filename"])
         provider = _PROVIDERS[options.provider_on(device)]
-        yield OnnxSession(model, config, device, log.threads, provider, weights)
+        yield OnnxSession(model, config, device, threads, provider, weights)
+
+
+def _genai_config(folder: Path, options: Options, device: str) -> dict[str, Any]:
+    """The model's genai_config.json as it is run here: greedy, without end tokens, on this provider."""
+    try:
+        config: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        model, session = config["model"], config["model"]["decoder"]["session_options"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"the artifact has no readable {_CONFIG}: ONNX Runtime GenAI runs what its model builder made"
+        ) from None
+    model.pop("eos_token_id", None)
+    config["search"] = {**config.get("search", {}), **_GREEDY}
+    provider = options.provider_on(device)
+    stored = {name: value for each in session.get("provider_options", []) for name, value in each.items()}
+    own = {**stored.get(provider, {}), "device_id": device.partition(":")[2] or "0"}
+    session |= {
+        "intra_op_num_threads": options.threads or os.cpu_count() or 1,
+        "inter_op_num_threads": 1,
+        "log_severity_level": 1,  # tells the size of the thread pool, and nothing while it runs
+        "provider_options": [] if provider == "cpu" else [{provider: own}],
+    }
+    return config

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
+from bench.engines._receipts import counts, shares
 
 # What ONNX Runtime keeps on the CPU by itself, wherever the rest runs: the arithmetic of shapes and lengths.
 _BOOKKEEPING = re.compile(
@@ -24,7 +21,7 @@ _BOOKKEEPING = re.compile(
 )
 _COMPUTES = re.compile(r"layers\.\d|embed|lm_head")  # in the name of a node: it works on activations
 _POOL = re.compile(r"intra_op_param:OrtThreadPoolParams \{ thread_pool_size: (\d+)")
-_VERBOSE = re.compile(r"\[[VI]:onnxruntime")
+VERBOSE = re.compile(r"\[[VI]:onnxruntime")
 _CPU = "CPUExecutionProvider"
 _KERNEL_TIME = "_kernel_time"
 # Operators that take rows of their constants: embeddings, and the rotations that attention is given.
@@ -42,35 +39,9 @@ class Node:
     dtype: str = ""
 
 
-@dataclass
-class Log:
-    """What was written to stderr during a load, once it is over."""
-
-    text: str = ""
-
-    @property
-    def threads(self) -> int:
-        """Of the pool that computes; 0 where the log does not say."""
-        return int(match[1]) if (match := _POOL.search(self.text)) else 0
-
-
-@contextmanager
-def captured_log() -> Iterator[Log]:
-    """Catch what native code writes to stderr; warnings and errors are written there afterwards."""
-    log = Log()
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield log
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            file.seek(0)
-            log.text = file.read().decode(errors="replace")
-            rest = [line for line in log.text.splitlines(keepends=True) if not _VERBOSE.search(line)]
-            sys.stderr.write("".join(rest))
+def pool_threads(log: str) -> int:
+    """Of the pool that computes; 0 where the log does not say."""
+    return int(match[1]) if (match := _POOL.search(log)) else 0
 
 
 def profiled_nodes(folder: Path) -> list[Node]:
@@ -86,8 +57,8 @@ def profiled_nodes(folder: Path) -> list[Node]:
 
 
 def nodes_by_provider(nodes: Sequence[Node]) -> str:
-    counts = Counter(node.provider for node in nodes)
-    return ", ".join(f"{name} {count} of {len(nodes)} nodes" for name, count in counts.most_common())
+    providers = Counter(node.provider for node in nodes)
+    return ", ".join(f"{name} {count} of {len(nodes)} nodes" for name, count in providers.most_common())
 
 
 def check_provider(nodes: Sequence[Node], provider: str) -> None:
@@ -109,8 +80,8 @@ def of_nodes(nodes: Sequence[Node]) -> dict[str, str]:
     products = [node for node in nodes if re.search(r"MatMul|Gemm|MoE", node.operator)]
     dtypes = {"float32" if node.dtype == "float" else node.dtype for node in products}
     return {
-        "kernel": _counts(node.operator for node in products),
-        "attention": _counts(node.operator for node in nodes if "Attention" in node.operator),
+        "kernel": counts(node.operator for node in products),
+        "attention": counts(node.operator for node in nodes if "Attention" in node.operator),
         "compute_dtype": ", ".join(sorted(dtypes)),
         "execution_provider": nodes_by_provider(nodes),
     }
@@ -149,12 +120,6 @@ def stored_weights(file: Path) -> StoredWeights:
     products: list[Mapping[str, Any]] = [
         {a.name: a.i for a in node.attribute} for node in graph.node if node.op_type == "MatMulNBits"
     ]
-    whole = sizes.total()
-    shares = [f"{name} {size / whole:.0%}" for name, size in sizes.most_common() if size * 1000 >= whole]
-    packed = _counts(f"{product['bits']} bits in blocks of {product['block_size']}" for product in products)
+    packed = counts(f"{product['bits']} bits in blocks of {product['block_size']}" for product in products)
     levels = tuple(sorted({int(product.get("accuracy_level", 0)) for product in products}))
-    return StoredWeights(whole, looked_up, ", ".join(shares), packed, levels)
-
-
-def _counts(names: Iterable[str]) -> str:
-    return ", ".join(f"{name} x{n}" for name, n in Counter(names).most_common())
+    return StoredWeights(sizes.total(), looked_up, shares(sizes, least=1), packed, levels)

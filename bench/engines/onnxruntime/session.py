@@ -12,8 +12,8 @@ from typing import Any
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, LogitBlock, Question, Session
 from bench.engines._batch import check_context
-from bench.engines._loading import load_error
 from bench.engines._logits import LogSoftmax, rows_per_block
+from bench.engines._receipts import captured_output, load_error
 from bench.engines.onnxruntime import receipts
 from bench.engines.onnxruntime.receipts import Node, StoredWeights
 
@@ -72,10 +72,7 @@ class OnnxSession(Session):
             yield index, scores
 
     def receipts(self) -> Mapping[str, str]:
-        """From the log of the load, the file, and the profile of a run of two tokens, made here.
-
-        UserError where a node ran on another provider than the one asked for.
-        """
+        """From the load's log, the file and a short run's profile; UserError where a node ran on another provider."""
         nodes = self._profile()
         receipts.check_provider(nodes, self.provider)
         profiled = receipts.of_nodes(nodes)
@@ -132,8 +129,8 @@ class OnnxSession(Session):
             return receipts.profiled_nodes(Path(scratch))
 
 
-def load(scratch: Path, folder: Path, device: str) -> tuple[Any, receipts.Log]:
-    """The model of the settings and links in `scratch`, and the log of its load; UserError where it cannot."""
+def load(scratch: Path, folder: Path, device: str) -> tuple[Any, int]:
+    """The model of the settings and links in `scratch`, and the threads of its pool; UserError where it cannot."""
     import onnxruntime
     import onnxruntime_genai as og
 
@@ -145,11 +142,11 @@ def load(scratch: Path, folder: Path, device: str) -> tuple[Any, receipts.Log]:
             )
         onnxruntime.preload_dlls()
     try:
-        with receipts.captured_log() as log:
+        with captured_output(2, quiet=receipts.VERBOSE) as log:
             model = og.Model(og.Config(str(scratch)))
     except RuntimeError as error:
         raise load_error("ONNX Runtime", error, scratch, folder) from error
-    return model, log
+    return model, receipts.pool_threads(log[0])
 
 
 def _version(*packages: str) -> str:

@@ -1,7 +1,4 @@
-"""The vllm engine's receipts, from the loaded model and from vLLM's log, the worker's or the server's.
-
-Attention, kernels, KV cache and compilation are in the log alone.
-"""
+"""The vllm engine's receipts: by the loaded model, and by vLLM's log, which alone has attention and kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-_GIB = 1 << 30
+from bench.engines._receipts import counts, dtype_name, gib_sizes, last_matches, shares
+
 _KERNEL = re.compile(r"Using (\w+Kernel) for (\w+)$", re.MULTILINE)
 _RECEIPTS = {
     "vllm": re.compile(r"Initializing a V1 LLM engine \(v([^)]+)\)"),
@@ -43,13 +41,12 @@ def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:
 
     Sizes come in hundredths of a GiB. `compile_s` and `graph_capture_s` are spent before the first request.
     """
-    receipts = {key: last[-1].replace(",", "") for key, pattern in _RECEIPTS.items() if (last := pattern.findall(text))}
+    receipts = {name: value.replace(",", "") for name, value in last_matches(_RECEIPTS, text).items()}
     if receipts.get("kv_dtype") == "auto":
         receipts["kv_dtype"] = receipts.get("compute_dtype", "auto")
     if kernels := Counter(_KERNEL.findall(text)):
         receipts["kernel"] = ", ".join(f"{name} for {layer}" for name, layer in kernels)
-    sizes = {key: last[-1] for key, pattern in _SIZES.items() if (last := pattern.findall(text))}
-    return receipts, {key: int(float(gib) * _GIB) for key, gib in sizes.items()}
+    return receipts, gib_sizes(_SIZES, text)
 
 
 class Log(logging.StreamHandler[Any]):
@@ -83,16 +80,15 @@ def read_model(model: Any) -> tuple[dict[str, str], dict[str, int]]:
     attention = [m for m in modules if hasattr(m, "attn_backend") and hasattr(m, "kv_cache")]
     caches = {m.kv_cache.data_ptr(): m.kv_cache for m in attention if getattr(m.kv_cache, "nbytes", 0)}
     weights = _weights(model)
-    weight_bytes = weights.total()
     receipts = {
         "architecture": type(model).__name__,
-        "layers": _counts(type(method).__name__ for method in methods),
-        "weight_dtype": ", ".join(f"{name} {size / weight_bytes:.0%}" for name, size in weights.most_common()),
-        "attention": _counts(m.attn_backend.get_name() for m in attention),
-        "kv_dtype": ", ".join(sorted({_dtype_name(cache.dtype) for cache in caches.values()})),
+        "layers": counts(type(method).__name__ for method in methods),
+        "weight_dtype": shares(weights),
+        "attention": counts(m.attn_backend.get_name() for m in attention),
+        "kv_dtype": ", ".join(sorted({dtype_name(cache.dtype) for cache in caches.values()})),
         **_product_dtype(modules),
     }
-    sizes = {"weights_bytes": weight_bytes, "kv_bytes": sum(cache.nbytes for cache in caches.values())}
+    sizes = {"weights_bytes": weights.total(), "kv_bytes": sum(cache.nbytes for cache in caches.values())}
     return receipts, {**sizes, **_unread_bytes(model, modules)}
 
 
@@ -119,22 +115,14 @@ def _weights(model: Any) -> Counter[str]:
     """Bytes by dtype, each tensor once; a linear layer that the CPU build packed away counts as it was."""
     sizes: Counter[str] = Counter()
     for tensor in {t.data_ptr(): t for t in (*model.parameters(), *model.buffers()) if t.nbytes}.values():
-        sizes[_dtype_name(tensor.dtype)] += tensor.nbytes
+        sizes[dtype_name(tensor.dtype)] += tensor.nbytes
     for module in model.modules():
         if not hasattr(module, "input_size_per_partition"):
             continue
         weight = getattr(module, "weight", None)
         count = int(module.input_size_per_partition * module.output_size_per_partition)
         if weight is not None and not weight.nbytes:
-            sizes[_dtype_name(weight.dtype)] += count * weight.element_size()
+            sizes[dtype_name(weight.dtype)] += count * weight.element_size()
         elif weight is None and hasattr(module, "azp_adj"):  # 8-bit integers, which oneDNN keeps to itself
             sizes["int8"] += count
     return sizes
-
-
-def _counts(names: Iterable[str]) -> str:
-    return ", ".join(f"{name} x{count}" for name, count in Counter(names).most_common())
-
-
-def _dtype_name(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")

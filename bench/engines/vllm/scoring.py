@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, Ended, LogitBlock, Prompt, Question
+from bench.engines import _choices
+from bench.engines._choices import Row
+from bench.engines._logits import blocks
 
-_BLOCK_ROWS = 512
 _QUEUED = 1024  # requests the engine has at a time, of which it runs as many as it can
 
 
 def greedy_deltas(new_tokens: int) -> Any:
-    """SamplingParams of greedy decoding to exactly `new_tokens`, whose outputs are the tokens of each step.
-
-    No min_tokens: it forbids the end token where ignore_eos only goes on after it.
-    """
+    """Greedy decoding of `new_tokens`, each step's given out. No min_tokens: it would forbid the end token."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -38,27 +38,24 @@ def logits(llm: Any, ids: Sequence[int], context: int) -> Iterator[LogitBlock]:
     fed = list(ids) if len(ids) < context else list(ids[:-1])
     with _captured_logits(llm) as calls:
         _prompt_outputs(llm.llm_engine, {"logits": fed})
-    rows = np.concatenate(_prompt_rows(calls)) if calls else np.zeros((0, 0), np.float32)
-    if len(rows) != len(fed):
-        raise UserError(f"vLLM computed logits for {len(rows)} of {len(fed)} positions: score this on another engine")
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        yield LogitBlock(start, rows[start : start + _BLOCK_ROWS])
+    rows = np.concatenate(_prompt_rows(calls)) if calls else None
+    yield from blocks("vLLM", rows, len(fed))
 
 
 def loglikelihood(engine: Any, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
-    pairs = [(index, k) for index, question in enumerate(questions) for k in range(len(question.choices))]
-    scores: list[list[Any]] = [[None] * len(question.choices) for question in questions]
-    for start in range(0, len(pairs), _QUEUED):
-        names = {f"{index}-{k}": (index, k) for index, k in pairs[start : start + _QUEUED]}
-        prompts = {name: [*questions[i].context, *questions[i].choices[k]] for name, (i, k) in names.items()}
-        for name, output in _prompt_outputs(engine, prompts).items():
-            index, k = names[name]
-            choice = questions[index].choices[k]
-            candidates = output.prompt_logprobs[-len(choice) :]
-            tokens = [by_token[token] for by_token, token in zip(candidates, choice, strict=True)]
-            logprob, is_greedy = sum(token.logprob for token in tokens), all(token.rank == 1 for token in tokens)
-            scores[index][k] = ChoiceScore(logprob, is_greedy)
-    yield from enumerate(scores)
+    rows = [row for index, question in enumerate(questions) for row in _choices.rows(index, question, 1)]
+    batches = (rows[start : start + _QUEUED] for start in range(0, len(rows), _QUEUED))
+    return _choices.scores(questions, batches, partial(_score, engine))
+
+
+def _score(engine: Any, rows: Sequence[Row]) -> Iterator[list[ChoiceScore]]:
+    prompts = {f"{row.index}-{row.first}": [*row.context, *row.choices[0]] for row in rows}
+    outputs = _prompt_outputs(engine, prompts)
+    for name, row in zip(prompts, rows, strict=True):
+        (choice,) = row.choices
+        candidates = outputs[name].prompt_logprobs[-len(choice) :]
+        tokens = [by_token[token] for by_token, token in zip(candidates, choice, strict=True)]
+        yield [ChoiceScore(sum(token.logprob for token in tokens), all(token.rank == 1 for token in tokens))]
 
 
 def generate_until(engine: Any, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:
@@ -96,7 +93,7 @@ def _prompt_outputs(engine: Any, prompts: Mapping[str, list[int]]) -> dict[str, 
 def _captured_logits(llm: Any) -> Iterator[list[Any]]:
     """Copies of what the model's `compute_logits` returns, call by call: float32 NumPy arrays [rows, vocab]."""
     calls: list[Any] = []
-    (model,) = llm.apply_model(_itself)
+    (model,) = llm.apply_model(lambda model: model)
     compute_logits = model.compute_logits
 
     def capture(*arguments: Any, **options: Any) -> Any:
@@ -116,7 +113,3 @@ def _prompt_rows(calls: Sequence[Any]) -> list[Any]:
     if any(len(rows) != 1 for rows in calls[::2]):
         raise UserError("vLLM computes logits in another order than is expected: score this on another engine")
     return [*calls[1::2], calls[-2 if len(calls) % 2 == 0 else -1]]
-
-
-def _itself(model: Any) -> Any:
-    return model

@@ -10,7 +10,8 @@ from typing import Any
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Session
 from bench.engines._batch import check_context, check_kv_cache, check_sequences, decode_steps
-from bench.engines._loading import load_error
+from bench.engines._choices import longest
+from bench.engines._receipts import load_error
 from bench.engines.vllm import receipts, scoring
 from bench.engines.vllm.options import Options, engine_arguments
 
@@ -48,8 +49,7 @@ class VllmSession(Session):
 
     def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
         """By the engine's own log-probabilities of prompt tokens, a request a choice."""
-        longest = max((len(q.context) + len(c) for q in questions for c in q.choices), default=0)
-        check_context(longest + 1, self.context)  # the engine makes a token of each request
+        check_context(longest(questions) + 2, self.context)  # it is fed the last token too, and makes one more
         return scoring.loglikelihood(self.engine, questions)
 
     def generate_until(self, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:

@@ -22,7 +22,13 @@ from bench.publish.tables.columns import LEVEL, MORE, SIZE, group, quotable
 from bench.publish.tables.model import CellSummary, names
 from bench.publish.tables.sections import load_columns
 
-BETTER, WORSE, SAME, NO_DIFFERENCE, UNTESTED = ("better", "worse", "same", "no difference shown", "not tested")
+VERDICTS = BETTER, WORSE, SAME, NO_DIFFERENCE, UNTESTED = (
+    "better",
+    "worse",
+    "same",
+    "no difference shown",
+    "not tested",
+)
 Rounds = Sequence[Result]
 Pair = tuple[Rounds, Rounds]  # baseline, candidate
 FIELDS = ("device", "suite", "model", "recipe", "engine", "what")  # of a cell, in the order of `names`
@@ -73,8 +79,7 @@ class Total:
     column: Column
     heading: str
     ratio: float | None
-    cells: int
-    verdicts: Mapping[str, int]
+    verdicts: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -244,6 +249,5 @@ def _totals(metrics: Sequence[MetricComparison]) -> Iterator[Total]:
             its[0].column,
             headings.pop() if len(headings) == 1 else its[0].column.heading("score"),
             statistics.geometric_mean(ratios) if ratios else None,
-            len(its),
             Counter(metric.verdict for metric in its),
         )

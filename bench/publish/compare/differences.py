@@ -9,11 +9,11 @@ from statistics import fmean
 
 from bench.contract import wire
 from bench.contract.record import Result
+from bench.publish.tables.columns import DASH
 
 Pair = tuple[Sequence[Result], Sequence[Result]]
 _RECEIPTS = ("compute_dtype", "threads", "attention", "kv_dtype")
 _CLOCK, _CLOCK_TOLERANCE = "energy_sm_clock_mean_mhz", 0.01
-_ABSENT = "\N{EN DASH}"
 _LONGEST = 60
 
 
@@ -27,8 +27,8 @@ def differences(pairs: Sequence[Pair], axes: Collection[str]) -> list[str]:
     for one, two in pairs:
         facts, others = dict(_facts(one[-1], axes)), dict(_facts(two[-1], axes))
         for name in dict.fromkeys((*facts, *others)):
-            a, b = _shortened(facts.get(name, _ABSENT), others.get(name, _ABSENT))
-            if a != b and not ("engine" in axes and _ABSENT in (a, b)):
+            a, b = _shortened(facts.get(name, DASH), others.get(name, DASH))
+            if a != b and not ("engine" in axes and DASH in (a, b)):
                 counts[name, a, b] += 1
     counts.update(_clocks(pairs))
     return [f"{name}: {a} / {b} ({count} of {len(pairs)} cells)" for (name, a, b), count in counts.most_common()]
@@ -38,7 +38,7 @@ def _facts(result: Result, axes: Collection[str]) -> Iterator[tuple[str, str]]:
     """What should be the same on both sides, by name."""
     hardware, cell = result.hardware, result.cell
     yield "CPU", f"{hardware.cpu}, {hardware.physical_cores} cores"
-    yield "instruction sets", " ".join(sorted(hardware.isa)) or _ABSENT
+    yield "instruction sets", " ".join(sorted(hardware.isa)) or DASH
     yield "system", hardware.system
     if hardware.gpus:
         yield "GPU", ", ".join(gpu.name for gpu in hardware.gpus)
@@ -67,7 +67,7 @@ def _shortened(a: str, b: str) -> tuple[str, str]:
     if a == b or max(len(a), len(b)) <= _LONGEST:
         return a, b
     words, others = a.split(), b.split()
-    a, b = (" ".join(w for w in its if w not in rest) or _ABSENT for its, rest in ((words, others), (others, words)))
+    a, b = (" ".join(w for w in its if w not in rest) or DASH for its, rest in ((words, others), (others, words)))
     one, two = (text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…" for text in (a, b))
     return one, two
 

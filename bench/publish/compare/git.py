@@ -12,10 +12,7 @@ from bench.store import is_record, parsed
 
 
 def commit(results: Path, name: str) -> str | None:
-    """The hash of a commit, tag or branch of the repository that `results` is in; None where it has none.
-
-    UserError without git, and where `results` is in no repository.
-    """
+    """The hash of a commit, tag or branch of the repository of `results`, or None; UserError without a repository."""
     _root(results)
     done = _git(results, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     return done.stdout.decode().strip() if done.returncode == 0 else None

@@ -11,12 +11,13 @@ from typing import Literal
 from bench.contract.columns import TESTED, Column, Group
 from bench.contract.errors import UserError
 from bench.contract.record import Result
-from bench.measure.ratio import Ratio, normal_p, ratio
+from bench.measure.ratio import Ratio, ratio, t_p
 from bench.publish.tables.build import task_change
 from bench.publish.tables.columns import metric_columns
 
 EXACT, WINDOWS, MCNEMAR, UNPAIRED, OTHER = "exact", "windows", "McNemar", "no items", "other items"
 _NEAR_FLOOR = 2.0
+_MANY = 1e9  # degrees of freedom where a task has no windows: Student's t is normal then
 
 
 @dataclass(frozen=True)
@@ -61,21 +62,23 @@ def _compared(
     if change is None or change.key not in changes:
         return plain, None
     low, high = (changes.get(end) for end in change.interval or ("", ""))
+    windows = len(results[0].facts.get("window_tokens", ()))
+    degrees = windows - 1 if windows > 1 else _MANY
     if Group.RELATIVE in change.groups:
-        return _relative(1 + changes[change.key], low, high), None
+        return _relative(1 + changes[change.key], low, high, degrees), None
     difference = Difference(changes[change.key], low, high)
     if Group.PAIRED in column.groups:
         rule = MCNEMAR if TESTED in changes else UNPAIRED
         return Ratio(plain.value, None, None, changes.get(TESTED), rule), difference
-    p = None if low is None or high is None else normal_p(low, high)
+    p = None if low is None or high is None else t_p(low, high, degrees)
     # A metric at its noise floor, as the baseline's own, is no measure of another: no ratio to it.
     floors = [_NEAR_FLOOR * r.metrics.get(column.floor, 0.0) for r in results]
     near = any(r.metrics[column.key] <= floor for r, floor in zip(results, floors, strict=True))
     return Ratio(None if column.floor and near else plain.value, None, None, p, WINDOWS), difference
 
 
-def _relative(value: float, low: float | None, high: float | None) -> Ratio:
-    """The interval is normal in the logarithm of the ratio, and so is its p-value."""
+def _relative(value: float, low: float | None, high: float | None, degrees: float) -> Ratio:
+    """The interval is Student's t of the logarithm of the ratio, and so is its p-value."""
     if low is None or high is None or not -1 < low < high:
         return Ratio(value, None, None, None, WINDOWS)
-    return Ratio(value, 1 + low, 1 + high, normal_p(math.log1p(low), math.log1p(high)), WINDOWS)
+    return Ratio(value, 1 + low, 1 + high, t_p(math.log1p(low), math.log1p(high), degrees), WINDOWS)

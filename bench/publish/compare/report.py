@@ -6,22 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
+from typing import Any
 
-from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.measure.ratio import EQUAL, SINGLE, WELCH, ZERO
 from bench.measure.sanity import MARKS
-from bench.publish.compare.compare import (
-    BETTER,
-    FIELDS,
-    NO_DIFFERENCE,
-    SAME,
-    UNTESTED,
-    WORSE,
-    CellKey,
-    Comparison,
-    MetricComparison,
-)
+from bench.publish.compare.compare import FIELDS, VERDICTS, CellKey, Comparison, MetricComparison
 from bench.publish.compare.differences import differences
 from bench.publish.compare.paired import EXACT, MCNEMAR, OTHER, UNPAIRED, WINDOWS
 from bench.publish.compare.selectors import AXES, ENGINE, MODEL, RECIPE, Selection
@@ -35,7 +25,7 @@ RULES = {
     EQUAL: "the rounds of each are all equal: there is no noise to make an interval or a p of",
     ZERO: "a figure is zero: no ratio",
     EXACT: "bits and bytes on disk, the same in every run",
-    WINDOWS: "paired by windows of the text; interval and p are normal",
+    WINDOWS: "paired by windows of the text; interval and p by Student's t",
     MCNEMAR: "paired by items; interval of the change by bootstrap, p by McNemar's exact test",
     UNPAIRED: "the task has no score for each item: no interval and no p",
     OTHER: "over other items, against another reference, or by another version of the task: not comparable",
@@ -51,7 +41,7 @@ _NAMES = FIELDS[:-1]
 def sections(comparison: Comparison) -> list[Section]:
     """First the totals; then for artifacts, each task and each load the metrics of its cells."""
     totals = [
-        (t.heading, _counts(t.verdicts), DASH if t.ratio is None else number(t.ratio, 4), str(t.cells))
+        (t.heading, _counts(t.verdicts), DASH if t.ratio is None else number(t.ratio, 4), str(t.verdicts.total()))
         for t in comparison.totals
     ]
     heads = ("figure", "B is", "B/A", "cells")
@@ -72,18 +62,16 @@ def page(comparison: Comparison, columns: int) -> str:
     fitting = [render.fitting(section, columns) for section in parts]
     footer = [*_footer(comparison), *([_CUT] if fitting != parts else [])]
     head, below = (render.wrapped(lines, columns) for lines in (_head(comparison), footer))
-    text = "\n".join(filter(None, (head, render.text(fitting, columns), below)))
-    # Names and reasons come from records: nothing in them may steer a terminal.
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+    return "\n".join(filter(None, (head, render.text(fitting, columns), below)))
 
 
-def as_json(comparison: Comparison) -> str:
+def as_json(comparison: Comparison) -> dict[str, Any]:
     """Everything, for a program, in stored units."""
     a, b = comparison.baseline, comparison.candidate
-    plain = {
+    return {
         **{key: {"kind": s.kind, "word": s.name, "name": s.label} for key, s in (("a", a), ("b", b))},
         "totals": [
-            {"metric": t.column.key, "ratio": t.ratio, "cells": t.cells, "verdicts": t.verdicts}
+            {"metric": t.column.key, "ratio": t.ratio, "cells": t.verdicts.total(), "verdicts": t.verdicts}
             for t in comparison.totals
         ],
         "figures": [_plain(metric) for metric in comparison.metrics],
@@ -94,7 +82,6 @@ def as_json(comparison: Comparison) -> str:
         "differences": differences(comparison.pairs, AXES[a.kind]),
         "rules": RULES,
     }
-    return wire.dumps(plain, indent=1) + "\n"
 
 
 def require_common_cells(comparison: Comparison) -> None:
@@ -208,8 +195,7 @@ def _p(value: float | None) -> str:
 
 
 def _counts(verdicts: Mapping[str, int]) -> str:
-    order = (BETTER, WORSE, SAME, NO_DIFFERENCE, UNTESTED)
-    return ", ".join(f"{verdict} in {verdicts[verdict]}" for verdict in order if verdict in verdicts)
+    return ", ".join(f"{verdict} in {verdicts[verdict]}" for verdict in VERDICTS if verdict in verdicts)
 
 
 def _marks(metrics: Iterable[MetricComparison]) -> Counter[str]:

@@ -65,10 +65,7 @@ class _Catalogue:
 
 
 def selections(first: str, second: str, results: Path, filters: Filter) -> tuple[Selection, Selection]:
-    """Both, of one kind; a commit and a folder are of one, records of different days.
-
-    UserError for a selector that names nothing or several kinds of thing, and for two kinds.
-    """
+    """Both, of one kind. UserError for a selector that names nothing or several kinds of thing, and for two kinds."""
     store = Store(results)
     records = list(store.all())
     names = {kind: sorted({n for r in records for n in _names(r)[kind]}) for kind in (RECIPE, ENGINE, DEVICE, MODEL)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 
-from bench.contract import plugins
+from bench.contract import outside, plugins
 from bench.contract.columns import Group
 from bench.contract.errors import UserError
 from bench.publish import machines, recommend
@@ -50,8 +50,8 @@ def _figure(records: Records, args: Sequence[str]) -> str:
         raise UserError("expected: figure PATH KEY")
     match, column = query.only(records, args[0]), quotable(args[1])
     match.require(column.key)
-    text = table.cell(match, column, sections.Notes()).removesuffix(f" {sections.STAR}")
-    return f"{text} {column.unit}".strip()
+    text = sections.format_cell(column, match.row, match.entry, sections.Notes()).removesuffix(f" {sections.STAR}")
+    return f"{outside.markdown_prose(text)} {column.unit}".strip()
 
 
 def _table(records: Records, args: Sequence[str]) -> str:
@@ -70,7 +70,10 @@ def _reasons(records: Records, args: Sequence[str]) -> str:
         for _, entry in query.entries(row, "*"):
             if entry.status in ("unsupported", "failed"):
                 reasons.setdefault(f"{entry.status}: {entry.reason}", {})[f"{row.recipe} on {row.engine}"] = None
-    return "\n".join(f"- {', '.join(who)}: {render.escaped(why)}" for why, who in reasons.items()) or "- none"
+    lines = (
+        f"- {outside.markdown_prose(', '.join(who))}: {outside.markdown_text(why)}" for why, who in reasons.items()
+    )
+    return "\n".join(lines) or "- none"
 
 
 def _pick(records: Records, args: Sequence[str]) -> str:
@@ -101,8 +104,9 @@ def _suites(records: Records, _: Sequence[str]) -> str:
         rounds = [r for r in results if r.cell.workload is not None or r.cell.task is not None]
         counts = [sum(r.status == status for r in rounds) for status in ("ok", "unsupported", "failed")]
         minutes = sum(r.duration_s for r in rounds) / 60
-        names = map(render.escaped, (device, suite))
-        cells = (*names, f"`python -m bench run configs/{suite}.yaml`", *map(str, counts), f"{minutes:.0f}")
+        names = map(outside.markdown_text, (device, suite))
+        command = f"`python -m bench run configs/{outside.code(suite)}.yaml`"
+        cells = (*names, command, *map(str, counts), f"{minutes:.0f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

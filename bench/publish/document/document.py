@@ -8,7 +8,6 @@ filled, and fails where the records contradict it (document/query.py defines the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from bench.contract.errors import UserError
@@ -20,37 +19,30 @@ _MARK = re.compile(rf"{_OPEN}(.*?) -->|{_END}", re.DOTALL)
 
 
 def filled(path: Path, records: Records) -> str:
-    """The document's text with every passage written anew.
-
-    UserError, with the line, for an invalid command, an unclosed passage and a claim that does not hold.
-    """
-    text = _read(path)
-    return _filled(path, text, _MARK.finditer(text), records)[0]
-
-
-def _filled(
-    path: Path, text: str, marks: Iterator[re.Match[str]], records: Records, opening: re.Match[str] | None = None
-) -> tuple[str, int]:
-    """The passage that begins with a mark, or else the whole text, filled; and where it ends in the text."""
-    command, parts, at = opening[1] if opening else "", [], opening.end() if opening else 0
-    for mark in marks:
-        parts.append(text[at : mark.start()])
+    """The document, every passage written anew; UserError, with the line, for what is invalid, unclosed or untrue."""
+    text, at = _read(path), 0
+    unclosed: list[re.Match[str]] = []
+    parts: list[list[str]] = [[]]  # of the document, then of each unclosed passage
+    for mark in _MARK.finditer(text):
+        parts[-1].append(text[at : mark.start()])
+        at = mark.end()
         if mark[1] is not None:
-            if opening and not command.startswith(_CLAIM):
+            if unclosed and not unclosed[-1][1].startswith(_CLAIM):
                 break
-            passage, at = _filled(path, text, marks, records, mark)
-            parts.append(passage)
-        elif opening is None:
+            unclosed.append(mark)
+            parts.append([])
+        elif not unclosed:
             raise UserError(f"{_location(path, text, mark)}: {_END} without a passage before it")
         else:
+            opening, body = unclosed.pop(), "".join(parts.pop())
             try:
-                body = _body(command, "".join(parts), records)
+                parts[-1].append(f"{opening[0]}{_body(opening[1], body, records)}{_END}")
             except UserError as error:
-                raise UserError(f"{_location(path, text, opening)}: {command}: {error}") from None
-            return f"{opening[0]}{body}{_END}", mark.end()
-    if opening is not None:
-        raise UserError(f"{_location(path, text, opening)}: {command}: unclosed passage: end it with {_END}")
-    return "".join([*parts, text[at:]]), len(text)
+                raise UserError(f"{_location(path, text, opening)}: {opening[1]}: {error}") from None
+    if unclosed:
+        opening = unclosed[-1]
+        raise UserError(f"{_location(path, text, opening)}: {opening[1]}: unclosed passage: end it with {_END}")
+    return "".join([*parts[0], text[at:]])
 
 
 def _body(command: str, body: str, records: Records) -> str:

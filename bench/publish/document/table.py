@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from bench.contract.columns import Column, Group
+from bench.contract import outside
+from bench.contract.columns import Column
 from bench.publish.document import query
 from bench.publish.document.query import Match
 from bench.publish.tables import render, sections
-from bench.publish.tables.columns import format_change, quotable, task_name
+from bench.publish.tables.columns import quotable, task_name
 from bench.publish.tables.model import Row, Section
 
 
 def table(rows: Sequence[Row], keys: Sequence[str], order: str = "") -> str:
-    """A pipe table with its footnotes. A key is KEY or KEY@WORKLOAD-OR-TASK, a pattern.
-
-    `order` is a key too: the least first, and rows without it last.
-    """
+    """A pipe table with its footnotes, by `order`: the least first, rows without it last. A key: KEY or KEY@PATTERN."""
     if order:
         rows = sorted(rows, key=lambda row: _rank(row, order))
     notes, columns = sections.Notes(), [quotable(key.partition("@")[0]) for key in keys]
@@ -32,22 +30,8 @@ def table(rows: Sequence[Row], keys: Sequence[str], order: str = "") -> str:
         heads.append("marks")
         lines = [(*line, mark) for line, mark in zip(lines, marks, strict=True)]
     piped = render.piped(Section("", ("recipe", "engine", *heads), tuple(lines)))
-    footnotes = "  \n".join(map(render.escaped, notes.lines(bold=False)))
+    footnotes = "  \n".join(map(outside.markdown_text, notes.lines(bold=False)))
     return "\n".join([*piped, *(["", footnotes] if footnotes else [])])
-
-
-def cell(match: Match, column: Column, notes: sections.Notes, *, first: bool = True) -> str:
-    """A metric as tables show it, or the status in its place; a star where the baseline ran on another engine."""
-    row, entry, is_change = match.row, match.entry, Group.CHANGE in column.groups
-    if is_change and row.baseline:
-        return "baseline"
-    if entry is None:
-        return sections.size(row, column)
-    if entry.status != "ok":
-        return sections.void(entry, notes, first=first)
-    if not is_change or column.key not in entry.change:
-        return sections.format_cell(column, entry, notes)
-    return sections.starred(format_change(column, entry), entry, notes)
 
 
 def _line(row: Row, matches: Sequence[Match], columns: Sequence[Column], notes: sections.Notes) -> tuple[str, ...]:
@@ -55,7 +39,8 @@ def _line(row: Row, matches: Sequence[Match], columns: Sequence[Column], notes: 
     line, last_reason = [row.recipe, row.engine], ""
     for match, column in zip(matches, columns, strict=True):
         reason = match.entry.reason if match.entry is not None and match.entry.status != "ok" else ""
-        line.append(cell(match, column, notes, first=not reason or reason != last_reason))
+        first = not reason or reason != last_reason
+        line.append(sections.format_cell(column, row, match.entry, notes, first=first))
         last_reason = reason
     return tuple(line)
 

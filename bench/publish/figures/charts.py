@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.columns import Column
+from bench.contract.outside import each_text, printable
 from bench.measure.frontier import frontier
 from bench.publish.figures import labels, specs
 from bench.publish.figures.chart_data import Point
@@ -29,7 +30,10 @@ _COSTS: Mapping[str, Column] = {
 
 
 def build(points: Sequence[Point], distributions: Sequence[Distribution]) -> dict[Path, Spec]:
-    """Every chart that has something to show, by the path of its figure below the results folder."""
+    """Every chart that has something to show, by the path of its figure below the results folder.
+
+    Its texts are printable: a control character ends the process that draws it.
+    """
     charts: dict[Path, Spec] = {}
     colours = specs.family_colours(p.family for p in points)  # a family has one colour in all figures
     groups: dict[tuple[str, str], dict[str, list[Point]]] = {}
@@ -41,7 +45,7 @@ def build(points: Sequence[Point], distributions: Sequence[Distribution]) -> dic
             stem = f"{suite}-{model}" if len(models) > 1 else suite
             for name, spec in (*_paretos(group, colours), *_ecdfs(curves), *_scalings(group), *_rooflines(group)):
                 path = Path(safe_name(device)) / "figures" / f"{safe_name(f'{stem}-{name}')}.svg"
-                charts[path] = {**spec, "config": specs.config(dark=False), "padding": 12}
+                charts[path] = {**each_text(spec, printable), "config": specs.config(dark=False), "padding": 12}
     return charts
 
 
@@ -79,7 +83,7 @@ def _pareto(points: Sequence[Point], x: Column, y: Column, task: str, load: str,
     ys = [max(p.quality[y.key, task] * y.scale, y.axis_min) for p in points]
     families = {p.family for p in points}
     drawn_colours = {family: colour for family, colour in colours.items() if family in families}
-    spec = specs.pareto(drawn_colours, specs.shapes(p.engine for p in points))
+    spec = specs.pareto(drawn_colours, specs.cycled(specs.SHAPES, (p.engine for p in points)))
     pixels = _fix_axes(spec["encoding"], x, y, task, xs, ys)
     more = (x.better == "higher", y.better == "higher")
     best = frontier(list(zip(xs, ys, strict=True)), more)
@@ -140,7 +144,7 @@ def _subtitle(of: Point | Distribution, load: str = "") -> str:
 
 def _ecdfs(distributions: Sequence[Distribution]) -> Iterator[tuple[str, Spec]]:
     """For TTFT and for ITL the share of requests at or below a time, a panel for each load."""
-    colours = specs.line_colours(d.choice for d in distributions)
+    colours = specs.cycled(specs.LIGHT, (d.choice for d in distributions))
     for column in DISTRIBUTIONS[:2]:  # TPOT is a mean of ITL: its tails are in the charts of load
         drawn = [d for d in distributions if column.key in d.curves]
         if len(drawn) < 2:
@@ -172,7 +176,7 @@ def _scalings(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
         if len({level.level for _, level in levels}) < 2 or len({p.choice for p, _ in levels}) < 2:
             continue
         levels.sort(key=lambda pair: (pair[0].choice, pair[1].level))
-        colours = specs.line_colours(p.choice for p, _ in levels)
+        colours = specs.cycled(specs.LIGHT, (p.choice for p, _ in levels))
         panels = []
         for column in SCALING:
             rows: list[dict[str, Any]] = [
@@ -208,8 +212,8 @@ def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
             "roofline",
             title=MBU.heading(),
             subtitle=f"{_subtitle(drawn[0])}. 100 %: a step's bytes at the ceiling{cut}",
-            colours=specs.scale(specs.line_colours(loads)),
-            shapes=specs.scale(specs.shapes(loads)),
+            colours=specs.scale(specs.cycled(specs.LIGHT, loads)),
+            shapes=specs.scale(specs.cycled(specs.SHAPES, loads)),
             rows=[{"choice": p.choice, "load": p.workload, "value": p.metrics[MBU.key] * MBU.scale} for p in drawn],
         ),
     )

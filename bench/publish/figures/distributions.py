@@ -27,10 +27,7 @@ Curve = tuple[tuple[float, float], ...]  # share of requests (or gaps) at or bel
 
 @dataclass(frozen=True)
 class Distribution(Choice):
-    """Latencies of one cell. `curves`: metric (ttft_s, itl_s, tpot_s) -> its quantiles.
-
-    `traced`: from every request, not from a few recorded percentiles.
-    """
+    """Latencies of one cell, quantiles by metric (ttft_s, itl_s, tpot_s); `traced`: of requests, not percentiles."""
 
     curves: dict[str, Curve]
     traced: bool

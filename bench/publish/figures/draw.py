@@ -18,10 +18,7 @@ _STAMP = re.compile(rb"<!-- spec ([0-9a-f]{16}) -->\n?\Z")
 
 
 def stale(root: Path, charts: Mapping[Path, Spec]) -> list[Path]:
-    """Figures below `root` that are missing, of another specification than their chart's, or of no chart.
-
-    Pictures that `write` did not draw are none of these.
-    """
+    """Figures below `root` that are missing, outdated, or of no chart; but no pictures that `write` did not draw."""
     outdated = [path for path, spec in charts.items() if _stamp(root / path) != wire.digest(spec)]
     present = (path.relative_to(root) for path in sorted(root.glob("*/figures/*.svg")))
     return [*outdated, *(path for path in present if path not in charts and _stamp(root / path))]
@@ -41,10 +38,7 @@ def write(root: Path, charts: Mapping[Path, Spec]) -> list[Path]:
 
 
 def svg(spec: Spec) -> str:
-    """The chart as SVG, with the digest of its specification; its clip paths numbered from 0.
-
-    (vl-convert numbers them on through all that a process draws.)
-    """
+    """The chart as SVG with its specification's digest; clip paths from 0, as vl-convert numbers them on and on."""
     import vl_convert
 
     ids: dict[str, str] = {}

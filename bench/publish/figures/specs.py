@@ -54,21 +54,12 @@ def config(*, dark: bool, font: str = "sans-serif") -> Spec:
 def family_colours(families: Iterable[str], *, dark: bool = False) -> dict[str, str]:
     """A colour for each family, the same ones for the same families; UNQUANTIZED has the first."""
     first, *others = DARK if dark else LIGHT
-    return {UNQUANTIZED: first, **_cycled(others, {*families} - {UNQUANTIZED})}
+    return {UNQUANTIZED: first, **cycled(others, {*families} - {UNQUANTIZED})}
 
 
-def _cycled(marks: Sequence[str], names: Iterable[str]) -> dict[str, str]:
+def cycled(marks: Sequence[str], names: Iterable[str]) -> dict[str, str]:
+    """A mark (a colour, a shape) for each name, the same ones for the same names; over again where they run out."""
     return dict(zip(sorted(set(names)), itertools.cycle(marks), strict=False))
-
-
-def line_colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour of a light page for each line of a chart."""
-    return _cycled(LIGHT, names)
-
-
-def shapes(names: Iterable[str]) -> dict[str, str]:
-    """A shape of its points for each engine, or each load."""
-    return _cycled(SHAPES, names)
 
 
 def axis_columns(points: Sequence[Point]) -> tuple[list[Column], list[tuple[Column, str]]]:
@@ -110,10 +101,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def pareto(colours: Mapping[str, str], shapes: Mapping[str, str]) -> Spec:
-    """Quality against cost: points {x, y, choice, family, engine, baseline}, their frontier and labels.
-
-    Its data sets are empty and its axes have no titles: figures and the page set them.
-    """
+    """Quality against cost: points {x, y, family, engine, baseline}; figures and the page set data and axes' titles."""
     return template("pareto", colours=scale(colours), shapes=scale(shapes))
 
 

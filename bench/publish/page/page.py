@@ -20,6 +20,7 @@ import orjson
 
 from bench.contract import wire
 from bench.contract.columns import Column
+from bench.contract.outside import printable
 from bench.contract.record import Result
 from bench.publish import machines
 from bench.publish.figures import specs
@@ -77,7 +78,7 @@ def content(
         "colours": [specs.family_colours(families), specs.family_colours(families, dark=True)],
         "palettes": [specs.LIGHT, specs.DARK],
         "dashes": specs.DASHES,
-        "shapes": specs.shapes(p.engine for p in points),
+        "shapes": specs.cycled(specs.SHAPES, (p.engine for p in points)),
     }
     return data, [_chunk(results[i : i + _CHUNK], store) for i in range(0, len(results), _CHUNK)]
 
@@ -111,9 +112,8 @@ def _sha256(text: str) -> str:
 
 
 def _script_safe(value: Any) -> str:
-    """JSON in which nothing can end a script element: it has no <."""
-    text = orjson.dumps(value).decode()
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    """JSON in which nothing can end a script element, as it has no <, or turn the text beside it around."""
+    return printable(orjson.dumps(value).decode()).replace("<", "\\u003c")
 
 
 def _chunk(results: Sequence[Result], store: Store) -> str:
@@ -123,8 +123,8 @@ def _chunk(results: Sequence[Result], store: Store) -> str:
         # Without the long lists of its facts, which its file has.
         artifact = result.artifact and dataclasses.replace(result.artifact, facts=_short(result.artifact.facts))
         records.append({"path": path, **vars(result), "facts": _short(result.facts), "artifact": artifact})
-    text = orjson.dumps(records, option=orjson.OPT_NON_STR_KEYS)
-    return base64.b64encode(gzip.compress(text, 6, mtime=0)).decode()
+    text = printable(orjson.dumps(records, option=orjson.OPT_NON_STR_KEYS).decode())
+    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
 
 
 def _short(value: Any) -> Any:

@@ -6,25 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.contract.columns import RECOVERY, Column, Group
-from bench.publish.tables import sections
-from bench.publish.tables.columns import (
-    MBU,
-    MORE_SIZE,
-    ONLINE,
-    RECOMMENDED_BY,
-    SEARCH,
-    SERVING,
-    SIZE,
-    format_change,
-    format_interval,
-    metric_columns,
-    task_columns,
-    task_name,
-)
+from bench.publish.tables import columns, sections
+from bench.publish.tables.columns import MORE_SIZE, SIZE, format_value, task_name
 from bench.publish.tables.model import OTHER_ENGINE, CellSummary, Row
 
 Cell = tuple[str, float | None]  # its text, the value it is sorted by
-_SPEED = tuple(dict.fromkeys((*SERVING, *ONLINE, *SEARCH, MBU, RECOMMENDED_BY["energy"])))
+_SPEED = tuple(
+    dict.fromkeys((*columns.SERVING, *columns.ONLINE, *columns.SEARCH, columns.MBU, columns.RECOMMENDED_BY["energy"]))
+)
 
 
 def speed(rows: Iterable[Row]) -> dict[str, Any]:
@@ -79,7 +68,7 @@ def _line(row: Row, load: str, cells: Mapping[str, Cell], entries: Mapping[str, 
 
 
 def _cell(column: Column, entry: CellSummary) -> Cell:
-    return format_interval(column, entry.figures), entry.figures[column.key].median
+    return columns.format_interval(column, entry.figures), entry.figures[column.key].median
 
 
 def _size(row: Row, column: Column) -> Cell | None:
@@ -90,14 +79,14 @@ def _size(row: Row, column: Column) -> Cell | None:
 
 def _scores(row: Row, entry: CellSummary) -> Sequence[tuple[Column, Cell]]:
     """The metrics of a task and its changes against the baseline, those that it has."""
-    cells = [(c, _cell(c, entry)) for c in metric_columns(entry.kind) if c.key in entry.figures]
+    cells = [(c, _cell(c, entry)) for c in columns.metric_columns(entry.kind) if c.key in entry.figures]
     if row.baseline:
         return cells
     star = " *" if OTHER_ENGINE in entry.marks else ""
-    changes = [c for c in task_columns(entry.kind) if Group.CHANGE in c.groups and c.key in entry.change]
-    cells += [(c, (format_change(c, entry) + star, entry.change[c.key])) for c in changes]
+    changes = [c for c in columns.task_columns(entry.kind) if Group.CHANGE in c.groups and c.key in entry.change]
+    cells += [(c, (columns.format_change(c, entry) + star, entry.change[c.key])) for c in changes]
     if RECOVERY.key in entry.change:
-        cells.append((RECOVERY, (sections.format_recovery(entry.change), entry.change[RECOVERY.key])))
+        cells.append((RECOVERY, (format_value(RECOVERY, entry.change[RECOVERY.key]), entry.change[RECOVERY.key])))
     return cells
 
 

@@ -7,6 +7,7 @@ first whose artifact is in the original format; the task's own comparison comput
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from bench import formats
@@ -172,7 +173,7 @@ def _is_whole(artifact: Artifact) -> bool:
     """Whether every step kept the weights as they are but for their floating type."""
     try:
         lossless = all(method.is_lossless(options) for method, options in map(plugins.method_of, artifact.steps))
-    except (UserError, TypeError):  # a method or an option that this version does not have
+    except UserError:  # a method or an option that this version does not have
         return False
     return lossless and artifact.audit.quantized_fraction == 0
 
@@ -268,10 +269,9 @@ def _speedup(entry: CellSummary, baseline: Mapping[str, Spread]) -> dict[str, fl
 def _task_change(rounds: Sequence[Result], baseline: Sequence[Result]) -> Mapping[str, float]:
     """Empty where the two cannot be compared, or where the metrics are against the baseline already."""
     first, reference = (min(its, key=lambda r: r.round) for its in (rounds, baseline))
-    try:
+    with suppress(UserError):
         return {} if _task(first).REFERENCE else task_change(first, reference)
-    except UserError:
-        return {}
+    return {}
 
 
 def task_change(result: Result, baseline: Result) -> Mapping[str, float]:

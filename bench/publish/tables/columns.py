@@ -172,10 +172,7 @@ def task_name(title: str) -> str:
 
 
 def number(value: float, digits: int, *, like: float | None = None) -> str:
-    """`digits` significant digits, with as many decimals as `like` would get.
-
-    An exponent from ten million on, and below 0.0001.
-    """
+    """`digits` significant ones, decimals as `like` gets; an exponent from ten million on and below 0.0001."""
     measure = abs(value if like is None else like)
     if 0 < measure < 1e-4:
         return f"{value:.1e}".replace("e-0", "e-")

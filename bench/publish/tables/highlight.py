@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.contract.columns import Column, Group
-from bench.measure.sanity import BUSY, CLIENT, DUMMY, ENERGY, ERRORS, NVML, REMOTE, ROUND, SHORT, THROTTLED
+from bench.measure.sanity import BUSY, CLIENT, DUMMY, ENERGY, ERRORS, EVENTS, NVML, REMOTE, ROUND, SHORT, THROTTLED
 from bench.publish.tables.model import CellSummary, Row
 
 LEGEND = (
@@ -15,7 +15,7 @@ LEGEND = (
     "from every other's"
 )
 # Marks that make a load's figure doubtful; a task's is so only with dummy weights.
-_DOUBTFUL = {BUSY, CLIENT, ERRORS, REMOTE, ROUND, SHORT, THROTTLED}
+_DOUBTFUL = {BUSY, CLIENT, ERRORS, EVENTS, REMOTE, ROUND, SHORT, THROTTLED}
 
 
 @dataclass(frozen=True)
@@ -27,47 +27,41 @@ class Interval:
     noise_known: bool
 
 
-@dataclass(frozen=True)
-class ColumnRanking:
-    """A column of a section: which direction is better, and an interval per row, None if it is not ranked."""
-
-    better: Literal["lower", "higher"] | None
-    intervals: Sequence[Interval | None]
+# Of a column: which direction is better, and an interval per row, None if that is not ranked.
+Ranking = tuple[Literal["lower", "higher"] | None, Sequence[Interval | None]]
 
 
-def best_cells(
-    rankings: Sequence[ColumnRanking], lines: Sequence[Sequence[str]], offset: int
-) -> frozenset[tuple[int, int]]:
+def best_cells(rankings: Sequence[Ranking], lines: Sequence[Sequence[str]], offset: int) -> frozenset[tuple[int, int]]:
     """Row and column (plus `offset`) of each best cell, unless another one in `lines` has the same text."""
     best = set()
-    for column, ranking in enumerate(rankings):
-        row = _best_row(ranking)
-        others = (lines[i][column] for i, interval in enumerate(ranking.intervals) if interval and i != row)
+    for column, (better, intervals) in enumerate(rankings):
+        row = _best_row(better, intervals)
+        others = (lines[i][column] for i, interval in enumerate(intervals) if interval and i != row)
         if row is not None and lines[row][column] not in others:
             best.add((row, column + offset))
     return frozenset(best)
 
 
-def _best_row(ranking: ColumnRanking) -> int | None:
+def _best_row(better: str | None, intervals: Sequence[Interval | None]) -> int | None:
     """The row whose whole interval is better than that of any other."""
-    sign = 1 if ranking.better == "lower" else -1
+    sign = 1 if better == "lower" else -1
     ordered = sorted(
         (sorted((sign * interval.low, sign * interval.high)), row, interval.noise_known)
-        for row, interval in enumerate(ranking.intervals)
+        for row, interval in enumerate(intervals)
         if interval is not None
     )
-    if ranking.better is None or len(ordered) < 2:
+    if better is None or len(ordered) < 2:
         return None
     (best, row, noise_known), (second, _, _) = ordered[:2]
     return row if noise_known and best[1] < second[0] else None
 
 
-def of_load(column: Column, cells: Sequence[CellSummary]) -> ColumnRanking:
+def of_load(column: Column, cells: Sequence[CellSummary]) -> Ranking:
     """Figures of a load, each with its range over rounds."""
-    return ColumnRanking(column.better, [_of_figures(column, cell) for cell in cells])
+    return column.better, [_of_figures(column, cell) for cell in cells]
 
 
-def of_task(column: Column, rows: Sequence[Row], cells: Sequence[CellSummary]) -> ColumnRanking:
+def of_task(column: Column, rows: Sequence[Row], cells: Sequence[CellSummary]) -> Ranking:
     """Figures of a task, without the baseline and copies in floats, which nothing can be nearer to.
 
     A metric without an interval of its own is ranked by that of its change against the baseline.
@@ -75,7 +69,7 @@ def of_task(column: Column, rows: Sequence[Row], cells: Sequence[CellSummary]) -
     change = column if Group.CHANGE in column.groups else column.change if column.interval is None else None
     intervals = [_of_figures(column, cell) if change is None else _of_change(change, cell) for cell in cells]
     pairs = zip(rows, intervals, strict=True)
-    return ColumnRanking(column.better, [None if row.baseline or row.whole else interval for row, interval in pairs])
+    return column.better, [None if row.baseline or row.whole else interval for row, interval in pairs]
 
 
 def _of_change(change: Column, cell: CellSummary) -> Interval | None:
@@ -86,11 +80,11 @@ def _of_change(change: Column, cell: CellSummary) -> Interval | None:
     return Interval(low, high, low < high and DUMMY not in cell.marks)
 
 
-def of_size(column: Column, rows: Sequence[Row]) -> ColumnRanking:
+def of_size(column: Column, rows: Sequence[Row]) -> Ranking:
     """What an artifact takes is exact; how long it took to make was measured once."""
     values = [row.size(column.key) for row in rows]
     exact = Group.SIZE in column.groups
-    return ColumnRanking(column.better, [None if v is None else Interval(v, v, exact) for v in values])
+    return column.better, [None if v is None else Interval(v, v, exact) for v in values]
 
 
 def _of_figures(column: Column, cell: CellSummary) -> Interval | None:

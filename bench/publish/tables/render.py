@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,12 +14,12 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from bench.contract import plugins, wire
+from bench.contract import outside, plugins, wire
 from bench.contract.columns import Group
 from bench.contract.errors import UserError
 from bench.publish.tables.columns import CEILING, MORE, SIZE, group, task_columns
 from bench.publish.tables.model import LEGEND, CellSummary, Row, Section, Table
-from bench.publish.tables.sections import NAMES, Notes, columns, load_columns, pages, summary
+from bench.publish.tables.sections import NAMES, Notes, load_columns, measured_columns, pages, summary
 
 Format = Literal["terminal", "md", "csv", "json"]
 # A task's metrics with their spread over rounds, its single values, whether it has several metrics.
@@ -44,7 +43,7 @@ def render(
         "terminal": lambda: terminal(table, width, bold=bold),
         "md": lambda: markdown(table),
         "csv": lambda: csv_text(table),
-        "json": lambda: json_text(table),
+        "json": lambda: wire.dumps({**wire.plain(table), "legend": LEGEND}, indent=1) + "\n",
     }
     if format not in forms:
         raise UserError(plugins.unknown("format", format, tuple(forms)))
@@ -67,7 +66,7 @@ def text(sections: Sequence[Section], width: int, *, bold: bool = False) -> str:
     """The sections one below the other, each under its title; `bold` sets the best cells in bold."""
     out = io.StringIO()
     console = _console(out, width, bold=bold)
-    for number, section in enumerate(sections):
+    for number, section in enumerate(map(_printable, sections)):
         console.print(Text(("\n" if number else "") + section.title))
         if _needed(section) <= width:
             out.writelines(f"{line}\n" for line in _unbroken(section, bold=bold))
@@ -81,10 +80,10 @@ def markdown(table: Table) -> str:
     notes = Notes()
     lines: list[str] = []
     for title, sections in pages(table, notes):
-        lines += [f"### {escaped(title)}", ""]
+        lines += [f"### {outside.markdown_text(title)}", ""]
         for section in sections:
-            lines += [f"**{escaped(section.title)}**", "", *piped(section), ""]
-    ends = [escaped(line) for line in (summary(table), *notes.lines(bold=True))]
+            lines += [f"**{outside.markdown_text(section.title)}**", "", *piped(section), ""]
+    ends = [outside.markdown_text(line) for line in (summary(table), *notes.lines(bold=True))]
     return "\n".join(lines) + "\n" + "  \n".join(ends) + "\n"
 
 
@@ -98,22 +97,18 @@ def csv_text(*tables: Table) -> str:
     for table in tables:
         tasks = {title: _task_keys(table.rows, title) for title in table.tasks}
         lines += [_flat(row, tasks) for row in table.rows]
-    writer = csv.DictWriter(out, dict.fromkeys(key for line in lines for key in line), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
+    heads = dict.fromkeys(key for line in lines for key in line)
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(outside.csv_cell, heads))
+    writer.writerows([outside.csv_cell(line.get(key, "")) for key in heads] for line in lines)
     return out.getvalue()
-
-
-def json_text(table: Table) -> str:
-    """Everything the table knows, every metric included, with the legend of its marks."""
-    return wire.dumps({**wire.plain(table), "legend": LEGEND}, indent=1) + "\n"
 
 
 def wrapped(lines: Sequence[str], width: int) -> str:
     """Sentences, each on lines of its own of at most `width` columns."""
     out = io.StringIO()
     for line in lines:
-        _console(out, width).print(Text(line))
+        _console(out, width).print(Text(outside.printable(line)))
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
@@ -121,6 +116,14 @@ def _console(out: io.StringIO, width: int, *, bold: bool = False) -> Console:
     """`color_system` None writes no style at all, whatever the terminal."""
     kind: Literal["standard"] | None = "standard" if bold else None
     return Console(file=out, width=width, color_system=kind, force_terminal=bold, legacy_windows=False)
+
+
+def _printable(section: Section) -> Section:
+    """The section, with nothing in its names and reasons that steers a terminal."""
+    lines = tuple(tuple(map(outside.printable, line)) for line in section.lines)
+    return replace(
+        section, title=outside.printable(section.title), heads=tuple(map(outside.printable, section.heads)), lines=lines
+    )
 
 
 def fitting(section: Section, width: int) -> Section:
@@ -134,20 +137,14 @@ def fitting(section: Section, width: int) -> Section:
 def _unbroken(section: Section, *, bold: bool) -> list[str]:
     """The lines that rich makes of `_grid` if nothing has to be broken, in a fiftieth of its time."""
     widths = [max(map(len, column)) for column in zip(section.heads, *section.lines, strict=True)]
-    left = [_is_text(i, head) for i, head in enumerate(section.heads)]
-    rows = [
-        [
-            cell.ljust(size) if is_left else cell.rjust(size)
-            for cell, size, is_left in zip(line, widths, left, strict=True)
-        ]
-        for line in (section.heads, *section.lines)
-    ]
+    formats = [f"{'<' if _is_text(i, head) else '>'}{widths[i]}" for i, head in enumerate(section.heads)]
+    lines = (section.heads, *section.lines)
+    rows = [[format(cell, spec) for cell, spec in zip(line, formats, strict=True)] for line in lines]
     for line, i in section.best if bold else ():
-        rows[line + 1][i] = rows[line + 1][i].replace(
-            section.lines[line][i], f"{_BOLD}{section.lines[line][i]}{_PLAIN}"
-        )
-    heads, *lines = ("   ".join(row) for row in rows)
-    return [heads, "─" * len(heads), *lines]
+        cell = section.lines[line][i]
+        rows[line + 1][i] = rows[line + 1][i].replace(cell, f"{_BOLD}{cell}{_PLAIN}")
+    heads, *body = ("   ".join(row) for row in rows)
+    return [heads, "─" * len(heads), *body]
 
 
 def _grid(section: Section) -> Grid:
@@ -195,15 +192,10 @@ def _broken(head: str) -> str:
 def piped(section: Section) -> list[str]:
     """The lines of a pipe table."""
     rule = ["---" if _is_text(i, head) else "---:" for i, head in enumerate(section.heads)]
-    rows = [[*map(escaped, line)] for line in (section.heads, rule, *section.lines)]
+    rows = [[*map(outside.markdown_text, line)] for line in (section.heads, rule, *section.lines)]
     for line, column in section.best:
         rows[line + 2][column] = f"**{rows[line + 2][column]}**"
     return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def escaped(text: str) -> str:
-    """Text from outside as Markdown text: no table cell, tag or line of its own."""
-    return re.sub(r"([\\|<>*_`\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def _flat(row: Row, tasks: Mapping[str, _TaskKeys]) -> dict[str, object]:
@@ -227,7 +219,7 @@ def _flat(row: Row, tasks: Mapping[str, _TaskKeys]) -> dict[str, object]:
 
 
 def _task_keys(rows: Sequence[Row], title: str) -> _TaskKeys:
-    cells, shown = [row.tasks[title] for row in rows], columns(rows, title)
+    cells, shown = [row.tasks[title] for row in rows], measured_columns(rows, title)
     metrics = [c.key for c in shown if c.key and Group.CHANGE not in c.groups]
     changes = [key for c in shown if Group.CHANGE in c.groups for key in (c.key, *(c.interval or ()))]
     kind = next((cell.kind for cell in cells if cell.kind), "")

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from bench.contract.columns import ADJUSTED, RECOVERY, SCORE_CHANGE, TESTED, Column, Group
-from bench.publish.tables import highlight, speedup
-from bench.publish.tables.columns import (
-    CEILING,
-    CURVE,
-    DASH,
-    MORE,
-    MORE_SIZE,
-    ONLINE,
-    SEARCH,
-    SERVING,
-    SIZE,
-    format_change,
-    format_interval,
-    format_value,
-    group,
-    number,
-    task_columns,
-    task_name,
-)
+from bench.publish.tables import columns, highlight, speedup
+from bench.publish.tables.columns import DASH, format_interval, format_value, group, number, task_name
 from bench.publish.tables.model import LEGEND, OTHER_ENGINE, CellSummary, Point, Row, Section, Table
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -80,10 +63,12 @@ def pages(table: Table, notes: Notes) -> list[tuple[str, list[Section]]]:
 
 def _page(rows: Sequence[Row], table: Table, notes: Notes) -> list[Section]:
     tasks = [t for t in table.tasks if any(r.tasks[t].status != "unplanned" for r in rows)]
-    paired = [t for t in tasks if Group.PAIRED in columns(rows, t)[0].groups]
+    paired = [t for t in tasks if Group.PAIRED in measured_columns(rows, t)[0].groups]
     sections = [_quality(rows, [t for t in tasks if t not in paired], notes)]
     sections += [_accuracy(rows, title, notes) for title in paired]
-    notes.add(*(_floor(rows, title, column) for title in tasks for column in columns(rows, title) if column.floor))
+    notes.add(
+        *(_floor(rows, title, column) for title in tasks for column in measured_columns(rows, title) if column.floor)
+    )
     notes.add(*(cell.note for row in rows for cell in (*row.tasks.values(), *row.workloads.values())))
     for title in table.workloads:
         planned = [row for row in rows if row.workloads[title].status != "unplanned"]
@@ -101,11 +86,11 @@ def summary(table: Table) -> str:
     return f"Figures are medians over n rounds, with (min{DASH}max) where they differ; ± is a 95 % interval."
 
 
-def columns(rows: Sequence[Row], title: str) -> tuple[Column, ...]:
+def measured_columns(rows: Sequence[Row], title: str) -> tuple[Column, ...]:
     """A task's columns: its metrics that were measured, and their changes; one for its state while there are none."""
     cells = [row.tasks[title] for row in rows]
     measured = {key for cell in cells for key in cell.figures}
-    declared = task_columns(next((cell.kind for cell in cells if cell.kind), ""))
+    declared = columns.task_columns(next((cell.kind for cell in cells if cell.kind), ""))
     metrics = [c for c in declared if c.key in measured and Group.CSV_ONLY not in c.groups]
     changes = [c for c in declared if Group.CHANGE in c.groups and Group.CSV_ONLY not in c.groups]
     return (*metrics, *changes) if metrics else (Column("", "{title}"),)
@@ -115,8 +100,8 @@ def load_columns(cells: Sequence[CellSummary]) -> tuple[Column, ...]:
     """A workload's columns: those of a server where requests in flight were counted; no empty ones."""
     measured = {key for cell in cells for key in cell.figures}
     if "concurrency" not in measured:
-        return SERVING
-    return tuple(c for c in (SEARCH if "slo_rate_per_s" in measured else ONLINE) if c.key in measured)
+        return columns.SERVING
+    return tuple(c for c in (columns.SEARCH if "slo_rate_per_s" in measured else columns.ONLINE) if c.key in measured)
 
 
 def _floor(rows: Sequence[Row], title: str, column: Column) -> str:
@@ -131,10 +116,10 @@ def _floor(rows: Sequence[Row], title: str, column: Column) -> str:
 
 def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section:
     """A kind's only task is named above the columns, several are named in them."""
-    shown = {t: columns(rows, t) for t in tasks}
+    shown = {t: measured_columns(rows, t) for t in tasks}
     kinds = list(shown.values())
     alone = [t for t, its in shown.items() if its[0].key and kinds.count(its) == 1]
-    sizes = [*SIZE, *(c for c in MORE_SIZE if any((row.size(c.key) or 0) > _SHOWN for row in rows))]
+    sizes = [*columns.SIZE, *(c for c in columns.MORE_SIZE if any((row.size(c.key) or 0) > _SHOWN for row in rows))]
     heads = [c.heading() for c in sizes]
     rankings = [highlight.of_size(c, rows) for c in sizes]
     for title, its in shown.items():
@@ -145,7 +130,7 @@ def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section
     above = ", ".join(f"{shown[t][0].word} over {task_name(t)}" for t in alone)
     lines = [[size(row, c) for c in sizes] for row in rows]
     for line, row in zip(lines, rows, strict=True):
-        line += [text for t, its in shown.items() for text in _texts(its, row.tasks[t], notes, row)]
+        line += [text for t, its in shown.items() for text in _texts(its, row, row.tasks[t], notes)]
     title = f"size and quality{f': {above}' if above else ''}" if tasks else "size"
     return _section(title, heads, rows, lines, [[row.tasks[t] for t in tasks] for row in rows], notes, rankings)
 
@@ -153,7 +138,7 @@ def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section
 def _accuracy(rows: Sequence[Row], title: str, notes: Notes) -> Section:
     """A score on items, and its change against the baseline paired over the same items."""
     rows = [row for row in rows if row.tasks[title].status != "unplanned"]
-    column = columns(rows, title)[0]
+    column = measured_columns(rows, title)[0]
     cells = [row.tasks[title] for row in rows]
     metric = next((cell.metric for cell in cells if cell.metric), "")
     items = next((c.figures["scored_items"].median for c in cells if "scored_items" in c.figures), 0.0)
@@ -169,25 +154,17 @@ def _accuracy(rows: Sequence[Row], title: str, notes: Notes) -> Section:
 def _score(row: Row, cell: CellSummary, column: Column, notes: Notes) -> list[str]:
     if cell.status != "ok":
         return [void(cell, notes, first=not i) for i in range(5)]
-    texts = _texts((column, SCORE_CHANGE), cell, notes, row)
-    if row.baseline:
-        return [*texts, DASH, DASH, DASH]
-    test = [DASH, DASH]
-    if TESTED in cell.change:
-        flips = "{flips_worse:.0f} / {flips_better:.0f}".format_map(cell.change)
-        test = [flips, number(cell.change[ADJUSTED], 2)]
-    return [*texts, format_recovery(cell.change), *test]
-
-
-def format_recovery(changes: Mapping[str, float]) -> str:
-    """With one digit more than other figures, to distinguish 99.91 from 99.99."""
-    return format_value(RECOVERY, changes.get(RECOVERY.key), RECOVERY.digits + 1)
+    texts = [format_cell(c, row, cell, notes) for c in (column, SCORE_CHANGE)]
+    texts.append(format_value(RECOVERY, cell.change.get(RECOVERY.key)))
+    if TESTED not in cell.change:
+        return [*texts, DASH, DASH]
+    return [*texts, "{flips_worse:.0f} / {flips_better:.0f}".format_map(cell.change), number(cell.change[ADJUSTED], 2)]
 
 
 def _serving(rows: Sequence[Row], title: str, notes: Notes) -> Section:
     cells = [row.workloads[title] for row in rows]
     shown = load_columns(cells)
-    lines = [_texts(shown, cell, notes, row) for row, cell in zip(rows, cells, strict=True)]
+    lines = [_texts(shown, row, cell, notes) for row, cell in zip(rows, cells, strict=True)]
     rankings = [highlight.of_load(c, cells) for c in shown]
     return _section(title, [c.heading() for c in shown], rows, lines, [[cell] for cell in cells], notes, rankings)
 
@@ -195,30 +172,35 @@ def _serving(rows: Sequence[Row], title: str, notes: Notes) -> Section:
 def _more(rows: Sequence[Row], title: str, notes: Notes) -> list[Section]:
     """What else is measured of a workload's rows: memory, the roofline, energy."""
     sections = []
-    for name, its in MORE.items():
+    for name, its in columns.MORE.items():
         measured = [row for row in rows if any(c.key in row.workloads[title].figures for c in group(its))]
         cells = [row.workloads[title] for row in measured]
-        shown = [c for c in group(its) if any(format_cell(c, cell, notes) != DASH for cell in cells)]
-        texts = [[format_cell(c, cell, notes) for c in shown] for cell in cells]
-        if measured:
+        texts = [[format_cell(c, row, row.workloads[title], notes) for row in measured] for c in group(its)]
+        if shown := {c: column for c, column in zip(group(its), texts, strict=True) if {*column} - {DASH}}:
             heads = ("recipe", "engine", *(c.heading() for c in shown))
-            lines = tuple((row.recipe, row.engine, *line) for row, line in zip(measured, texts, strict=True))
-            best = highlight.best_cells([highlight.of_load(c, cells) for c in shown], texts, NAMES)
-            sections.append(Section(f"{title}: {name}", heads, lines, below=True, best=best))
-        sources = (cell.words.get(CEILING, "") for cell in cells)
-        notes.add(*(_CEILINGS.format(source) for source in sources if source))
+            lines = list(zip(*shown.values(), strict=True))
+            best = highlight.best_cells([highlight.of_load(c, cells) for c in shown], lines, NAMES)
+            body = tuple((row.recipe, row.engine, *line) for row, line in zip(measured, lines, strict=True))
+            sections.append(Section(f"{title}: {name}", heads, body, below=True, best=best))
+        notes.add(*(_CEILINGS.format(cell.words[columns.CEILING]) for cell in cells if columns.CEILING in cell.words))
     return sections
 
 
-def format_cell(column: Column, cell: CellSummary, notes: Notes) -> str:
-    """A figure, a text, or a change against the baseline, with a star where that ran on another engine."""
-    if column.key in cell.change and column.key not in cell.words:
-        return starred(format_value(column, cell.change[column.key]), cell, notes)
-    return cell.words.get(column.key) or format_interval(column, cell.figures)
+def format_cell(column: Column, row: Row, cell: CellSummary | None, notes: Notes, *, first: bool = True) -> str:
+    """A metric, a text, a change against the baseline, or the status of a cell that has none; without one, a size.
 
-
-def starred(text: str, cell: CellSummary, notes: Notes) -> str:
-    """A change with a star where the baseline ran on another engine."""
+    A change has a star where the baseline ran on another engine; the status is in the `first` of a cell's columns.
+    """
+    is_change = Group.CHANGE in column.groups
+    if is_change and row.baseline and (cell is None or cell.status == "ok"):
+        return "baseline"
+    if cell is None:
+        return size(row, column)
+    if cell.status != "ok":
+        return void(cell, notes, first=first)
+    if column.key not in cell.change or column.key in cell.words:
+        return cell.words.get(column.key) or format_interval(column, cell.figures)
+    text = columns.format_change(column, cell) if is_change else format_value(column, cell.change[column.key])
     if OTHER_ENGINE not in cell.marks:
         return text
     notes.marks.setdefault(OTHER_ENGINE)
@@ -228,7 +210,7 @@ def starred(text: str, cell: CellSummary, notes: Notes) -> str:
 def _curves(title: str, curves: Sequence[tuple[Row, Sequence[Point]]]) -> Section:
     """Throughput against latency, a line for each level that an engine was tried at."""
     measured = {key for _, curve in curves for point in curve for key in point.figures}
-    shown = [c for c in CURVE if c.key in measured]
+    shown = [c for c in columns.CURVE if c.key in measured]
     lines = [
         (row.recipe, row.engine, f"{point.level:.4g}", *(format_interval(c, point.figures) for c in shown))
         for row, curve in curves
@@ -244,7 +226,7 @@ def _section(
     lines: Sequence[Sequence[str]],
     cells: Sequence[Sequence[CellSummary]],
     notes: Notes,
-    rankings: Sequence[highlight.ColumnRanking],
+    rankings: Sequence[highlight.Ranking],
 ) -> Section:
     """Adds the names in front, the marks behind if any; n in the title, or in a column where lines differ."""
     counts = [list(dict.fromkeys(str(c.rounds) for c in its if c.rounds)) for its in cells]
@@ -266,20 +248,11 @@ def _section(
 def size(row: Row, column: Column) -> str:
     """A figure of the artifact; the few zeros of a model that nobody pruned count as none."""
     value = row.size(column.key)
-    return format_value(column, 0.0 if value is not None and column in MORE_SIZE and value < _SHOWN else value)
+    return format_value(column, 0.0 if value is not None and column in columns.MORE_SIZE and value < _SHOWN else value)
 
 
-def _texts(shown: Sequence[Column], cell: CellSummary, notes: Notes, row: Row) -> list[str]:
-    """A cell's metrics and their changes against the baseline."""
-    if cell.status != "ok":
-        return [void(cell, notes, first=not i) for i in range(len(shown))]
-    changes = {c for c in shown if Group.CHANGE in c.groups}
-    return [
-        format_interval(c, cell.figures)
-        if c not in changes
-        else ("baseline" if row.baseline else starred(format_change(c, cell), cell, notes))
-        for c in shown
-    ]
+def _texts(shown: Sequence[Column], row: Row, cell: CellSummary, notes: Notes) -> list[str]:
+    return [format_cell(c, row, cell, notes, first=not i) for i, c in enumerate(shown)]
 
 
 def void(cell: CellSummary, notes: Notes, *, first: bool) -> str:

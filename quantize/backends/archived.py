@@ -1,7 +1,4 @@
-"""AutoAWQ, archived, in its own environment: most AWQ checkpoints in use are by it.
-
-Source: github.com/casper-hansen/AutoAWQ 0.2.9.
-"""
+"""AutoAWQ 0.2.9 (github.com/casper-hansen/AutoAWQ), AutoGPTQ 0.7.1 (AutoGPTQ/AutoGPTQ): archived, in their own envs."""
 
 from __future__ import annotations
 
@@ -15,10 +12,10 @@ from bench.formats import folder as model_folder
 from quantize import checkpoint, first_token, option_checks, transformer
 from quantize.calibration import Calibration
 
-_NEWEST = (9, 0)  # the compute capability that its torch 2.6 has kernels for, at most
+_NEWEST = (9, 0)  # the compute capability that their torch, 2.6 and 2.2, has kernels for, at most
 
 
-def unsupported_reason(hardware: Hardware, group_size: int, *, symmetric: bool) -> str | None:
+def awq_unsupported(hardware: Hardware, group_size: int, *, symmetric: bool) -> str | None:
     """What AutoAWQ cannot do beyond what gptqmodel cannot."""
     if symmetric:
         return "autoawq packs weights with zero points only: leave symmetric false, or use backend: gptqmodel"
@@ -27,21 +24,26 @@ def unsupported_reason(hardware: Hardware, group_size: int, *, symmetric: bool) 
     return None if hardware.device == "cpu" else option_checks.compute_capability(hardware, "autoawq", _NEWEST)
 
 
-def run(
+def gptq_unsupported(hardware: Hardware, *, act_group_aware: bool) -> str | None:
+    """What AutoGPTQ cannot do beyond what gptqmodel cannot."""
+    if hardware.device == "cpu":
+        return "auto-gptq needs CUDA to quantize: use backend: gptqmodel, which runs on a CPU too"
+    if act_group_aware:
+        return "act_group_aware is gptqmodel's own order: leave it out with backend: auto-gptq"
+    return option_checks.compute_capability(hardware, "auto-gptq", _NEWEST)
+
+
+def awq(
     folder: Path, out: Path, device: str, calibration: Calibration, settings: Mapping[str, Any], batch_size: int
 ) -> Mapping[str, Any]:
-    """Quantize, save, and return what is worth recording. Computes in float32 on a CPU.
-
-    RuntimeError when the library did not use every calibration token.
-    """
+    """Quantize and save; facts to record. In float32 on a CPU. RuntimeError unless every calibration token was used."""
     import torch
     from awq import AutoAWQForCausalLM
     from awq.quantize.quantizer import AwqQuantizer
 
     began = time.perf_counter()
     model_folder.weight_files(folder)
-    half = transformer.half_dtype(folder)
-    compute = half if device.startswith("cuda") else "float32"
+    compute = transformer.half_dtype(folder) if device.startswith("cuda") else "float32"
     torch.manual_seed(0)
     model = AutoAWQForCausalLM.from_pretrained(
         str(folder), torch_dtype=getattr(torch, compute), device_map="cpu", trust_remote_code=False
@@ -63,20 +65,56 @@ def run(
         raise RuntimeError(f"autoawq used {samples * length} of the {calibration.tokens} calibration tokens")
     quantized = time.perf_counter()
     model.save_quantized(str(out))
+    return {
+        **_finish(folder, out, calibration, model.model, (began, loaded, quantized)),
+        "compute_dtype": compute,
+        "duo_scaling": True,
+        "apply_clip": True,
+    }
+
+
+def gptq(
+    folder: Path, out: Path, calibration: Calibration, settings: Mapping[str, Any], batch_size: int
+) -> Mapping[str, Any]:
+    """Quantize on the first GPU, save, and return what is worth recording."""
+    import torch
+    from auto_gptq import AutoGPTQForCausalLM, BaseQuantizeConfig
+    from auto_gptq.quantization.gptq import GPTQ
+
+    began = time.perf_counter()
+    model_folder.weight_files(folder)
+    half = transformer.half_dtype(folder)
+    torch.manual_seed(0)
+    config = BaseQuantizeConfig(**settings, model_file_base_name="model")
+    model = AutoGPTQForCausalLM.from_pretrained(
+        str(folder), config, torch_dtype=getattr(torch, half), use_safetensors=True
+    )
+    loaded = time.perf_counter()
+    with first_token.weighted(calibration, [(GPTQ, "add_batch", 1)]):
+        model.quantize(calibration.encodings(), batch_size=batch_size)
+    quantized = time.perf_counter()
+    model.save_quantized(str(out), use_safetensors=True)
+    (out / "quantize_config.json").unlink(missing_ok=True)
+    return {**_finish(folder, out, calibration, model.model, (began, loaded, quantized)), "compute_dtype": half}
+
+
+def _finish(
+    folder: Path, out: Path, calibration: Calibration, model: Any, times_s: tuple[float, float, float]
+) -> dict[str, Any]:
+    """Complete the folder; facts of its layers and settings, and of the times: begun, loaded, quantized."""
     written = model_folder.quantization(model_folder.read_config(out))
-    checkpoint.finish(folder, out, half, written)
+    for key in ("model_name_or_path", "model_file_base_name"):  # a path of this machine, a name of the library's own
+        written.pop(key, None)
+    checkpoint.finish(folder, out, transformer.half_dtype(folder), written)
     calibration.write(out)
-    kinds = [type(module).__name__ for module in model.model.modules()]
+    began, loaded, quantized = times_s
     return {
         **calibration.facts(),
         "calibration_tokens_least_seen": calibration.tokens,
         "load_s": loaded - began,
         "quantize_s": quantized - loaded,
         "save_s": time.perf_counter() - quantized,
-        "modules_quantized": kinds.count("WQLinear_GEMM"),
-        "compute_dtype": compute,
-        "duo_scaling": True,
-        "apply_clip": True,
+        "modules_quantized": sum(hasattr(module, "qweight") for module in model.modules()),
         "settings": written,
     }
 
