@@ -39,7 +39,7 @@ def weighted(
             stack.enter_context(replaced(owner, name, _with_outputs(getattr(owner, name), weigh)))
         yield
     if not counts[0]:
-        names = ", ".join(name for _, name, *_ in [*inputs_of, *outputs_of])
+        names = ", ".join([name for _, name, _ in inputs_of] + [name for _, name in outputs_of])
         raise RuntimeError(f"first_token_weight had no effect: {names} never got whole calibration windows")
 
 
