@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -88,9 +89,11 @@ class Store:
     def ceiling(self, hardware: Hardware) -> Ceiling | None:
         """The measured ceiling of the device; None where there is none, or no valid one."""
         try:
-            return TypeAdapter(Ceiling).validate_json(self._ceiling(hardware).read_bytes())
+            ceiling = TypeAdapter(Ceiling).validate_json(self._ceiling(hardware).read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
+        rates = (*ceiling.bandwidth.values(), *ceiling.flop_per_s.values())
+        return ceiling if all(0 < rate < math.inf for rate in rates) else None
 
     def get(self, path: Path) -> Result | None:
         """The record at a path; None where there is no file. UserError for a file that is no record."""
@@ -123,11 +126,17 @@ class Store:
 
     def traces(self, path: Path) -> tuple[RequestTrace, ...]:
         """The traces of the record at `path`, if any; UserError for a damaged file, or one of another record."""
+        from bench.measure import bounds  # slow to import
+
         lines = self._lines(path, "traces")
         try:
-            return tuple(map(_trace, lines))
+            traces = tuple(map(_trace, lines))
+            ordered = all(map(bounds.is_ordered, traces))
         except (KeyError, TypeError) as error:
             raise UserError(f"{_attachment(path, 'traces')} {_DAMAGED}") from error
+        if not ordered:
+            raise UserError(f"{_attachment(path, 'traces')} has times that cannot be, and {_DAMAGED}")
+        return traces
 
     def items(self, path: Path) -> tuple[dict[str, Any], ...]:
         """The items of a task's record, as `traces` has requests: columns by name."""

@@ -2,11 +2,12 @@ import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.contract.errors import UserError
-from bench.contract.record import Artifact, Audit, Hardware, RequestTrace, Result
+from bench.contract.record import Artifact, Audit, Ceiling, Hardware, RequestTrace, Result
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task
 from bench.contract.workload import Offline
 from bench.store import Store, safe_name
@@ -158,6 +159,8 @@ def test_what_is_no_record_is_named_and_skipped(tmp_path: Path, text: str, messa
         (('"facts": {', '"facts": {"stages": [{"metrics": {"tpot_s": -3}}],'), "tpot_s of load 1 is -3"),
         (('"facts": {', '"facts": {"stages": [{"metrics": {"tpot_s": "x"}}, 4],'), "tpot_s of load 1 is not a finite"),
         (('"facts": {', '"facts": {"stages": [7],'), "its metrics of load 1 is not a finite"),
+        (('"bits_per_weight": 4.25', '"bits_per_weight": -4'), "bits_per_weight of the artifact is -4, and cannot be"),
+        (('"quantized_fraction": 1.0', '"quantized_fraction": 3'), "quantized_fraction of the artifact is 3, and must"),
     ],
 )
 def test_a_figure_that_cannot_be_is_not_read(tmp_path: Path, edit: tuple[str, str], said: str) -> None:
@@ -174,6 +177,28 @@ def test_a_figure_that_cannot_be_is_not_read(tmp_path: Path, edit: tuple[str, st
     assert problem.endswith("; move it away and run the cell again")
     with pytest.raises(UserError, match="figures that cannot be"):
         store.get(bad)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"token_s": (-9.0, 0.5)}, {"token_s": (0.5, 0.4)}, {"token_s": (0.5,)}, {"event_tokens": (1, -1)}]
+)
+def test_times_that_cannot_be_are_not_read(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """Tokens before the request was sent, or one before the other: no figure is drawn of them."""
+    store = Store(tmp_path)
+    path = store.put(served(), [replace(TRACES[0], token_s=(0.5, 0.6))])
+    assert len(store.traces(path)) == 1
+    store.put(served(), [replace(TRACES[0], **{"token_s": (0.5, 0.6), **wrong})])
+
+    with pytest.raises(UserError, match=r"has times that cannot be, and is damaged; delete it"):
+        store.traces(path)
+
+
+def test_a_ceiling_that_cannot_be_is_none(tmp_path: Path) -> None:
+    """A bandwidth of nothing, or below it: nothing is put beside it."""
+    store = Store(tmp_path)
+    for rate, there in ((1e10, True), (0.0, False), (-1.0, False)):
+        store.put_ceiling(HARDWARE, Ceiling("measured here", {"0": rate}, {"float32": 1e11}))
+        assert (store.ceiling(HARDWARE) is not None) is there
 
 
 def test_an_impossible_figure_is_in_no_output(tmp_path: Path, command: Command) -> None:

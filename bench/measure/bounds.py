@@ -5,11 +5,13 @@ A record is a text file: what was edited into it by hand, or damaged, must not b
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
-from bench.contract.record import Result
+from bench.contract.record import RequestTrace, Result
 from bench.measure.roofline import FRACTIONS
 
 SCORES = ("perplexity",)
@@ -33,7 +35,19 @@ def impossible(result: Result) -> list[str]:
     """Sentences for the figures of an ok record that cannot be, whatever was measured."""
     if result.status != "ok":
         return []
-    return [*_metrics(result), *_measured(result), *_beyond(result.metrics)]
+    return [*_metrics(result), *_measured(result), *_beyond(result.metrics), *_artifact(result)]
+
+
+def is_ordered(trace: RequestTrace) -> bool:
+    """Whether a request's tokens came one after the other, after it was sent, and none bore fewer than none."""
+    times, tokens = trace.token_s, trace.event_tokens
+    if len(times) != len(tokens) or not all(map(math.isfinite, (trace.due_s, trace.sent_s, *times))):
+        return False
+    return (
+        (not times or trace.sent_s <= times[0])
+        and all(a <= b for a, b in pairwise(times))
+        and min(tokens, default=0) >= 0
+    )
 
 
 def _metrics(result: Result) -> Iterator[str]:
@@ -85,6 +99,25 @@ def _stages(facts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _is_time(key: str) -> bool:
     return key.endswith("_s") and not key.endswith("_per_s")
+
+
+def _artifact(result: Result) -> Iterator[str]:
+    """Sizes and times of what was built are not below zero, shares are within 0 .. 1."""
+    artifact = result.artifact
+    if artifact is None:
+        return
+    audit = dataclasses.asdict(artifact.audit)
+    made = {
+        "make_s": artifact.make_s,
+        "make_total_s": artifact.make_total_s,
+        "make_peak_bytes": artifact.make_peak_bytes,
+    }
+    for key, value in {**audit, **made}.items():
+        if isinstance(value, int | float):
+            if not math.isfinite(value) or value < 0:
+                yield f"{key} of the artifact is {value:g}, and cannot be negative or infinite"
+            elif key.endswith("_fraction") and value > 1:
+                yield f"{key} of the artifact is {value:g}, and must be within 0 .. 1"
 
 
 def _energy(metrics: Mapping[str, float]) -> Iterator[str]:

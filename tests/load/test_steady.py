@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
-from bench.contract.workload import Closed, Online, Open, Slo
+from bench.contract.workload import Closed, Online, Open, Slo, Sweep, Trace
 from bench.load import build
 from bench.load.job import Endpoint
 from bench.measure.online_load import load_metrics
@@ -85,6 +86,35 @@ def test_lengths_that_are_drawn_are_offered_exactly_too() -> None:
         metrics = _metrics(url, load)
 
     assert metrics["output_tok_per_s"] == pytest.approx(offered, rel=0.01)
+
+
+def test_a_trace_reads_what_its_file_offers(tmp_path: Path) -> None:
+    """Bursts of four every fifth of a second, at their own times: two seconds of 20 requests a second."""
+    file = tmp_path / "trace.csv"
+    rows = [f"2023-11-16 18:15:{i // 20:02d}.{2 * (i // 4 % 5)}000000,8,20" for i in range(40)]
+    file.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]))
+    load = Trace(path=str(file), requests=40, slo=Slo(ttft_s=0.6))
+    with _server(ttft_s=0.4, itl_s=0.02) as url:
+        metrics = _metrics(url, load)
+
+    window_s = 1.8 * 40 / 39  # the mean gap once more
+    assert metrics["output_tok_per_s"] == pytest.approx(800 / window_s, rel=0.01)
+    assert metrics["goodput_per_s"] == pytest.approx(40 / window_s, rel=1e-6)
+
+
+def test_a_sweep_over_rates_reads_each_rate_until_the_server_is_full() -> None:
+    """Two slots of 0.1 s are 20 answers a second: 5 and 10 are kept up with, 40 is not."""
+    load = Sweep(
+        over="rate", rate_per_s=5.0, most=40.0, requests=20, arrivals="constant", prompt_tokens=8, new_tokens=10
+    )
+    with _server(ttft_s=0.01, itl_s=0.01, slots=2) as url:
+        target = build.Target(Endpoint(url, "fake"), vocab_size=4096)
+        stages, _ = online.loaded(load, target, "seed", 0, time.monotonic() + 120)
+    rates = {stage.load.rate_per_s: stage.metrics["request_per_s"] for stage in stages if isinstance(stage.load, Open)}
+
+    assert rates[5.0] == pytest.approx(5.0, rel=0.02)
+    assert rates[10.0] == pytest.approx(10.0, rel=0.02)
+    assert rates[40.0] == pytest.approx(2 / 0.1, rel=0.1)
 
 
 def test_a_server_that_does_not_keep_up_reads_its_capacity() -> None:
