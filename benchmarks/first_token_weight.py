@@ -39,9 +39,14 @@ class Inputs:
 
     first: Any
     others: Any
+    length: int
 
     def hessian(self, weight: float) -> Any:
-        return self.others + weight * self.first
+        """The first tokens with the energy of `weight` other tokens each; with 1 all as they are."""
+        if weight == 1:
+            return self.others + self.first
+        energies = [float(self.others.trace()), float(self.first.trace())]
+        return self.others + self.first * (weight / self.length * energies[0] / energies[1])
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,7 @@ def _collect(model: Any, ids: Sequence[Sequence[int]]) -> dict[str, Inputs]:
 def _add(sums: dict[str, Inputs], layer: str, inputs: Any) -> None:
     width = inputs.shape[-1]
     if layer not in sums:
-        sums[layer] = Inputs(inputs.new_zeros(width, width), inputs.new_zeros(width, width))
+        sums[layer] = Inputs(inputs.new_zeros(width, width), inputs.new_zeros(width, width), inputs.shape[1] - 1)
     for total, rows in ((sums[layer].first, inputs[:, 0]), (sums[layer].others, inputs[:, 1:].flatten(0, 1))):
         total.addmm_(rows.T, rows)
 

@@ -28,10 +28,10 @@ class Options:
 
 @dataclass(frozen=True)
 class WeightedOptions(Options):
-    """Of methods that minimize an error over the text. `first_token_weight`: how often each sample's first counts.
+    """Of methods that minimize an error over the text. `first_token_weight`: of each sample's first token.
 
-    Later tokens all attend to the first, which some models make an attention sink: there 100 is right, and 1,
-    as libraries count, can lose to rounding without data.
+    1: every token counts by its own size, as libraries have it. Else the first weighs as much as so many others
+    of average size. All later tokens attend to it, and some models make it an attention sink: docs/attention-sinks.md.
     """
 
     first_token_weight: float = 1.0
@@ -41,8 +41,8 @@ class WeightedOptions(Options):
 class Calibration:
     """`ids`: windows of equally many token ids, cut from one text without overlap and without special tokens.
 
-    `sha256` and `paragraphs` (see eval.corpora.fingerprint) are of the whole text. Each window's first token counts
-    `first_token_weight` times in methods that minimize an error over it.
+    `sha256` and `paragraphs` (see eval.corpora.fingerprint) are of the whole text. Each window's first token
+    weighs `first_token_weight` in methods that minimize an error over it.
     """
 
     corpus: str

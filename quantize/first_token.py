@@ -1,11 +1,13 @@
 """A weight for the first token of each calibration window, in methods whose libraries count all tokens alike.
 
 Every later token attends to the first. Where a model made it an attention sink, an error at that token moves
-all outputs, and yet it is one token in a window's length of what a method minimizes. Squared errors are linear
-in the squares of a layer's inputs, so that a token counts w times where its inputs (or the outputs compared)
-are multiplied by the square root of w.
+all outputs, and yet it is one token in a window's length of what a method minimizes. Its size does not help:
+the inputs of a layer there may have a hundredth of the others' squares, or, where the sink is made, a hundred
+thousand times as much, beside which the others count for nothing. So it is given the size of its weight.
 
-See Xiao et al., 2023 (arXiv:2309.17453) for sinks, and docs/attention-sinks.md for what the weight changes.
+Squared errors are linear in the squares of a layer's inputs: a token counts w times where its inputs (or the
+outputs compared) are multiplied by the square root of w. See Xiao et al., 2023 (arXiv:2309.17453) for sinks, and
+docs/attention-sinks.md for what the weight changes.
 """
 
 from __future__ import annotations
@@ -17,28 +19,44 @@ from typing import Any
 from quantize.calibration import Calibration
 
 
+def count(weight: float, first: Any, others: Any) -> Any:
+    """How often first tokens have to count to weigh as much as `weight` others each; once where `weight` is 1.
+
+    `first`, `others`: mean squares of a layer's inputs there.
+    """
+    return weight * others / first if weight != 1 and first > 0 else 1.0
+
+
 @contextmanager
 def weighted(
     text: Calibration, inputs_of: Sequence[tuple[Any, str, int]], outputs_of: Sequence[tuple[Any, str]] = ()
 ) -> Iterator[None]:
-    """While it is entered, these functions of a library see first tokens that count `text.first_token_weight` times.
+    """While it is entered, these functions of a library see first tokens that weigh `text.first_token_weight`.
 
     `inputs_of`: (class or module, name, index of the argument with a layer's inputs). `outputs_of`: (class, name)
-    of functions or generators of outputs that are compared. Both are [windows, tokens, width]; tensors of other
-    shapes, as experts get them, pass as they are. RuntimeError where no call had that shape.
+    of functions or generators of outputs that are compared, whose first argument but `self` are the inputs.
+    Inputs are [windows, tokens, width]; others, as experts get them, pass as they are. RuntimeError where none was.
     """
     if text.first_token_weight == 1:
         yield
         return
-    counts = [0]
-    weigh = _weigher(text, counts)
+    seen = [0]
+
+    def factor(inputs: Any) -> Any:
+        """What first tokens are multiplied by; None where these are no whole windows."""
+        if inputs.ndim != 3 or inputs.shape[1] != len(text.ids[0]):  # windows, tokens, width
+            return None
+        seen[0] += 1
+        first, others = (part.float().square().mean() for part in (inputs[:, 0], inputs[:, 1:]))
+        return count(text.first_token_weight, first, others) ** 0.5
+
     with ExitStack() as stack:
         for owner, name, index in inputs_of:
-            stack.enter_context(replaced(owner, name, _with_inputs(getattr(owner, name), index, weigh)))
+            stack.enter_context(replaced(owner, name, _with_inputs(getattr(owner, name), index, factor)))
         for owner, name in outputs_of:
-            stack.enter_context(replaced(owner, name, _with_outputs(getattr(owner, name), weigh)))
+            stack.enter_context(replaced(owner, name, _with_outputs(getattr(owner, name), factor)))
         yield
-    if not counts[0]:
+    if not seen[0]:
         names = ", ".join([name for _, name, _ in inputs_of] + [name for _, name in outputs_of])
         raise RuntimeError(f"first_token_weight had no effect: {names} never got whole calibration windows")
 
@@ -54,30 +72,25 @@ def replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[No
         setattr(owner, name, original)
 
 
-def _weigher(text: Calibration, counts: list[int]) -> Callable[[Any], Any]:
-    length, factor = len(text.ids[0]), text.first_token_weight**0.5
-
-    def weigh(tensor: Any) -> Any:
-        if tensor.ndim != 3 or tensor.shape[1] != length:  # windows, tokens, width
-            return tensor
-        counts[0] += 1
-        tensor = tensor.clone()
-        tensor[:, 0] *= factor
+def _scaled(tensor: Any, factor: Any) -> Any:
+    if factor is None:
         return tensor
+    tensor = tensor.clone()
+    tensor[:, 0] *= factor
+    return tensor
 
-    return weigh
 
-
-def _with_inputs(function: Callable[..., Any], index: int, weigh: Callable[[Any], Any]) -> Callable[..., Any]:
+def _with_inputs(function: Callable[..., Any], index: int, factor: Callable[[Any], Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        return function(*args[:index], weigh(args[index]), *args[index + 1 :], **kwargs)
+        inputs = _scaled(args[index], factor(args[index]))
+        return function(*args[:index], inputs, *args[index + 1 :], **kwargs)
 
     return call
 
 
-def _with_outputs(function: Callable[..., Any], weigh: Callable[[Any], Any]) -> Callable[..., Any]:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        outputs = function(*args, **kwargs)
-        return map(weigh, outputs) if isinstance(outputs, Iterator) else weigh(outputs)
+def _with_outputs(function: Callable[..., Any], factor: Callable[[Any], Any]) -> Callable[..., Any]:
+    def call(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs, times = function(self, inputs, *args, **kwargs), factor(inputs)
+        return (_scaled(its, times) for its in outputs) if isinstance(outputs, Iterator) else _scaled(outputs, times)
 
     return call

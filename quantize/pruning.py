@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from bench.contract.record import Source
 from bench.contract.spec import Step
-from quantize import calibration, transformer
+from quantize import calibration, first_token, transformer
 
 _WINDOWS = 3  # dimensions of a layer's inputs: windows, tokens, width
 Pattern = Literal["unstructured", "2:4", "4:8"]
@@ -98,14 +98,16 @@ def squared_inputs(
 ) -> dict[str, Any]:
     """For each linear layer the sums of its inputs' squares over all tokens of `run`, float32 [in].
 
-    The first token of each window counts `first_token_weight` times, but where experts get tokens one by one.
+    First tokens of windows weigh `first_token_weight`, but where experts get tokens one by one.
     """
     squares = {name: layer.weight.new_zeros(layer.weight.shape[1]) for name, layer in layers.items()}
 
     def add(name: str, inputs: Any) -> None:
         squares[name] += inputs.flatten(0, -2).square().sum(dim=0)
         if inputs.ndim == _WINDOWS and first_token_weight != 1:
-            squares[name] += (first_token_weight - 1) * inputs[:, 0].square().sum(dim=0)
+            first, others = inputs[:, 0].square(), inputs[:, 1:].square()
+            more = first_token.count(first_token_weight, first.mean(), others.mean()) - 1
+            squares[name] += more * first.sum(dim=0)
 
     with transformer.watched(layers, add):
         run()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
+from quantize import first_token
 
 _MIN_ROWS = 16  # the imatrix tool leaves smaller products out
 
@@ -20,7 +21,7 @@ def collect(
     """Mean square of each weight's input columns, float32 [in] by tensor name.
 
     Each window starts with BOS where the model adds one, and is computed in one pass from an empty cache.
-    Its first token counts `first_token_weight` times. Weights of stacked experts are left out.
+    Its first token weighs `first_token_weight`. Weights of stacked experts are left out.
     """
     import llama_cpp.llama_cpp as lib
     import numpy as np
@@ -100,7 +101,8 @@ class _Collector:
         self.ggml.ggml_backend_tensor_get(source[1], raw.ctypes.data, 0, size)
         rows = np.lib.stride_tricks.as_strided(raw, tuple(inputs.ne)[::-1], tuple(inputs.nb)[::-1])
         squares = np.square(rows.reshape(-1, inputs.ne[0]).astype(np.float64))
-        more = self.first_token_weight - 1  # each pass is one window, from its first token on
+        # Each pass is one window, from its first token on.
+        more = first_token.count(self.first_token_weight, squares[0].mean(), squares[1:].mean()) - 1
         self.sums[name] = self.sums.get(name, 0.0) + squares.sum(axis=0) + more * squares[0]
         self.rows[name] = self.rows.get(name, 0.0) + len(squares) + more
         return True
