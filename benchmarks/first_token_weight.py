@@ -8,7 +8,9 @@ a model's folder, a text to calibrate on and another to score:
 Every later token attends to the first one of its window. Where a model made it an attention sink, an error in
 its value moves every output; but it is one token in `--length` of the Hessian. Here a plain GPTQ (groups with
 their own scale, symmetric, columns in order; inputs from the unquantized model) rounds one kind of layer at a
-time (all layers' v_proj, and so on), then all of them, with that token counted once, 11, 101 or 1001 times.
+time (all layers' v_proj, and so on), then all of them. A weight is what the methods' option first_token_weight
+is: 1 leaves tokens as they are, else the first counts so many times, as if it were no larger than others; with
+`--by-count` whatever its size.
 KL is the mean of KL(unquantized || rounded) over the scored tokens, in nats. `error` is the mean over layers of
 |(W - Q) x|^2 / |W x|^2, at the first tokens and at the others. Scored tokens are those of the second half of
 each window, as llama.cpp's perplexity has it, and windows begin with BOS where the model adds one; calibration
@@ -27,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import script
-from quantize import calibration, transformer
+from quantize import calibration, first_token, transformer
 
 _LEVELS = 15  # of 4 bits, symmetric: -8 .. 7
 _BLOCK = 64  # columns whose errors are carried to the later ones together
@@ -41,12 +43,12 @@ class Inputs:
     others: Any
     length: int
 
-    def hessian(self, weight: float) -> Any:
-        """The first tokens with the energy of `weight` other tokens each; with 1 all as they are."""
-        if weight == 1:
-            return self.others + self.first
-        energies = [float(self.others.trace()), float(self.first.trace())]
-        return self.others + self.first * (weight / self.length * energies[0] / energies[1])
+    def hessian(self, weight: float, *, by_count: bool) -> Any:
+        """First tokens count `weight` times, as if no larger than others or as they are."""
+        if by_count or weight == 1:
+            return self.others + weight * self.first
+        others, first = float(self.others.trace()) / self.length, float(self.first.trace())
+        return self.others + first_token.count(weight, first, others) * self.first
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def main() -> None:
     )
     parser.add_argument("--damp", type=float, default=0.05, help="share of the Hessian's mean diagonal added to it")
     parser.add_argument("--bos", action="store_true", help="calibration windows begin with BOS, too")
+    parser.add_argument("--by-count", action="store_true", help="first tokens keep their size")
     parser.add_argument("--kinds", nargs="*", help="only these, for example v_proj")
     parser.add_argument("--artifact", action="append", default=[], metavar="NAME=FOLDER")
     given = parser.parse_args()
@@ -210,7 +213,11 @@ _Rounding = Callable[[str, Any], Any]  # a layer's name and weight to the weight
 
 def _roundings(inputs: Mapping[str, Inputs], given: argparse.Namespace) -> dict[str, _Rounding]:
     def by_gptq(times: float) -> _Rounding:
-        return cache(lambda name, weight: _gptq(weight, inputs[name].hessian(times), given.group, given.damp))
+        return cache(
+            lambda name, weight: _gptq(
+                weight, inputs[name].hessian(times, by_count=given.by_count), given.group, given.damp
+            )
+        )
 
     return {
         "rounding": lambda _, weight: _nearest(weight, given.group),

@@ -30,8 +30,8 @@ class Options:
 class WeightedOptions(Options):
     """Of methods that minimize an error over the text. `first_token_weight`: of each sample's first token.
 
-    1: every token counts by its own size, as libraries have it. Else the first weighs as much as so many others
-    of average size. All later tokens attend to it, and some models make it an attention sink: docs/attention-sinks.md.
+    1: it counts as any other, as libraries have it. Else it counts so many times, as if it were no larger than
+    others are. All later tokens attend to it, and some models make it an attention sink: docs/attention-sinks.md.
     """
 
     first_token_weight: float = 1.0

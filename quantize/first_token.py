@@ -1,9 +1,9 @@
 """A weight for the first token of each calibration window, in methods whose libraries count all tokens alike.
 
 Every later token attends to the first. Where a model made it an attention sink, an error at that token moves
-all outputs, and yet it is one token in a window's length of what a method minimizes. Its size does not help:
-the inputs of a layer there may have a hundredth of the others' squares, or, where the sink is made, a hundred
-thousand times as much, beside which the others count for nothing. So it is given the size of its weight.
+all outputs, and yet it is one token in a window's length of what a method minimizes. But where the sink is made,
+its inputs' squares are a hundred thousand times the others', which then count for nothing: it is taken to be no
+larger than they are.
 
 Squared errors are linear in the squares of a layer's inputs: a token counts w times where its inputs (or the
 outputs compared) are multiplied by the square root of w. See Xiao et al., 2023 (arXiv:2309.17453) for sinks, and
@@ -20,11 +20,11 @@ from quantize.calibration import Calibration
 
 
 def count(weight: float, first: Any, others: Any) -> Any:
-    """How often first tokens have to count to weigh as much as `weight` others each; once where `weight` is 1.
+    """How often first tokens count: `weight` times, as if they were no larger than others; once where it is 1.
 
     `first`, `others`: mean squares of a layer's inputs there.
     """
-    return weight * others / first if weight != 1 and first > 0 else 1.0
+    return weight * min(1.0, others / first) if weight != 1 and first > 0 else weight
 
 
 @contextmanager
