@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from bench.contract import outside
+from bench.contract.errors import UserError
 
 _PACKAGES = ("bench", "quantize", "eval")
 _INSTALLED = Path(__file__).resolve().parent / "data"  # configs and the demo model in a wheel; none in a checkout
@@ -41,7 +42,10 @@ def cache() -> Path:
     """`LLM_BENCH_CACHE`, else `$XDG_CACHE_HOME/llm-bench`, else `~/.cache/llm-bench`."""
     if chosen := os.environ.get("LLM_BENCH_CACHE"):
         return Path(chosen).expanduser().resolve()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "llm-bench"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "llm-bench"
+    except RuntimeError:
+        raise UserError("no home folder for the cache: set LLM_BENCH_CACHE to a folder that can be written") from None
 
 
 def scrubbed(text: str) -> str:
@@ -49,14 +53,22 @@ def scrubbed(text: str) -> str:
     if not text:
         return text
     text = outside.scrubbed(text)
-    places = {str(cache()): "<cache>", str(ROOT): ".", tempfile.gettempdir(): "<tmp>", str(Path.home()): "~"}
+    places = {str(cache()): "<cache>", str(ROOT): ".", tempfile.gettempdir(): "<tmp>"}
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        places[str(Path.home())] = "~"
     for place, word in places.items():
         text = text.replace(place, word)
     return text
 
 
 def cache_folder(*parts: str) -> Path:
-    """A folder of the cache, made if it is not there."""
+    """A folder of the cache, made if it is not there; UserError where it cannot be."""
     folder = cache().joinpath(*parts)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the cache {cache()} cannot be used ({error.strerror}: {error.filename}); "
+            "set LLM_BENCH_CACHE to a folder that can be written"
+        ) from error
     return folder

@@ -16,7 +16,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -27,11 +29,27 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.contract import outside, wire
 from bench.contract.errors import UserError
-from bench.contract.record import SCHEMA, Ceiling, Hardware, RequestTrace, Result
+from bench.contract.record import SCHEMA, Architecture, Ceiling, Hardware, RequestTrace, Result
 
 _RECORD = re.compile(r"r\d+\.json")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]")
 _LONGEST = 100
+_MAX_BYTES, _MAX_UNPACKED = 1 << 28, 1 << 29
+_LARGEST = 1e100
+_HUGE = re.compile(rb"[\[:,\s]-?(?:\d{100}|\d[\d.]*[eE]\+?\d{3}|Infinity|NaN)")
+# Facts that tables and figures compute from, where a record has them.
+_NUMBERS = (
+    "client_cpu_fraction",
+    "client_lag_p99_s",
+    "idle_power_w",
+    "in_flight_mean",
+    "power_limit_w",
+    "unread_bytes",
+    "weights_bytes",
+    "window_s",
+)
+_OBJECTS = ("energy_samples", "energy_window")
+Ceilings = Mapping[str, Ceiling]
 _OUTSIDE = ("reason", "receipts", "facts", "environment", "marks")  # may hold what servers and libraries wrote
 _DAMAGED = "is damaged; delete it and run the cell again"
 
@@ -55,42 +73,45 @@ class Store:
     def put(self, result: Result, traces: Sequence[RequestTrace] = (), items: Sequence[Sequence[Any]] = ()) -> Path:
         """Write a record, replacing the one at its path; its traces and items are on disk before it is.
 
-        No secret of this process's variables gets in, whoever wrote it into a reason or a fact.
+        No secret of this process's variables gets in, whoever wrote it into a reason or a fact. UserError, which names
+        the folder, where it cannot be written.
         """
         path = self.path(result)
-        path.parent.mkdir(parents=True, exist_ok=True)
         scrub = outside.scrubber(*_key_variables(result))
         attached = {
             "traces": [wire.dumps(_microseconds(replace(trace, error=scrub(trace.error)))) for trace in traces],
             "items": [wire.dumps(outside.each_text(wire.rounded(wire.plain(item)), scrub)) for item in items],
         }
-        for name, lines in attached.items():
-            if lines:
-                wire.write(_attachment(path, name), _packed(result, lines))
         record = wire.rounded(wire.plain(result))
         record |= {name: outside.each_text(record[name], scrub) for name in _OUTSIDE}
         if record["artifact"]:
             record["artifact"]["facts"] = outside.each_text(record["artifact"]["facts"], scrub)
-        wire.write(path, wire.dumps(record, indent=1) + "\n")
-        for name, lines in attached.items():
-            if not lines:
-                _attachment(path, name).unlink(missing_ok=True)
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for name, lines in attached.items():
+                if lines:
+                    wire.write(_attachment(path, name), _packed(result, lines))
+                else:  # of the record before: no record may have another's
+                    _attachment(path, name).unlink(missing_ok=True)
+            wire.write(path, wire.dumps(record, indent=1) + "\n")
         self.put_machine(result.hardware)
         return path
 
     def put_machine(self, hardware: Hardware) -> None:
         """Describe the device in its folder."""
-        _update(self.root / safe_name(hardware.slug) / "machine.json", wire.dumps(hardware, indent=1) + "\n")
+        with self._writing():
+            _update(self.root / safe_name(hardware.slug) / "machine.json", wire.dumps(hardware, indent=1) + "\n")
 
     def put_ceiling(self, hardware: Hardware, ceiling: Ceiling) -> None:
         """Record the measured ceiling of the device in its folder."""
-        _update(self._ceiling(hardware), wire.dumps(wire.rounded(wire.plain(ceiling)), indent=1) + "\n")
+        with self._writing():
+            _update(self._ceiling(hardware), wire.dumps(wire.rounded(wire.plain(ceiling)), indent=1) + "\n")
 
     def ceiling(self, hardware: Hardware) -> Ceiling | None:
         """The measured ceiling of the device; None where there is none, or no valid one."""
         try:
-            ceiling = TypeAdapter(Ceiling).validate_json(self._ceiling(hardware).read_bytes())
-        except (FileNotFoundError, ValidationError):
+            ceiling = TypeAdapter(Ceiling).validate_json(wire.read_bytes(self._ceiling(hardware), _MAX_BYTES))
+        except (OSError, ValidationError):
             return None
         rates = (*ceiling.bandwidth.values(), *ceiling.flop_per_s.values())
         return ceiling if all(0 < rate < math.inf for rate in rates) else None
@@ -98,9 +119,13 @@ class Store:
     def get(self, path: Path) -> Result | None:
         """The record at a path; None where there is no file. UserError for a file that is no record."""
         try:
-            text = path.read_bytes()
+            text = wire.read_bytes(path, _MAX_BYTES)
         except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            raise UserError(f"{path} would lie below a file: choose another results folder (--results)") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}; move it away") from None
         return parsed(path, text)
 
     def find(self, like: Result) -> Result | None:
@@ -132,7 +157,7 @@ class Store:
         try:
             traces = tuple(map(_trace, lines))
             ordered = all(map(bounds.is_ordered, traces))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{_attachment(path, 'traces')} {_DAMAGED}") from error
         if not ordered:
             raise UserError(f"{_attachment(path, 'traces')} has times that cannot be, and {_DAMAGED}")
@@ -141,19 +166,32 @@ class Store:
     def items(self, path: Path) -> tuple[dict[str, Any], ...]:
         """The items of a task's record, as `traces` has requests: columns by name."""
         heads, *rows = self._lines(path, "items") or [[]]
-        return tuple(dict(zip(heads, row, strict=True)) for row in rows)
+        try:
+            return tuple(dict(zip(heads, row, strict=True)) for row in rows)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{_attachment(path, 'items')} {_DAMAGED}") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"the results folder {self.root} cannot be written ({error.strerror}): free some space or choose "
+                "another folder (--results; LLM_BENCH_CACHE where it is the cache's); what was recorded is kept"
+            ) from error
 
     def _ceiling(self, hardware: Hardware) -> Path:
         return self.root / safe_name(hardware.slug) / "ceiling.json"
 
     def _lines(self, path: Path, name: str) -> list[Any]:
         attachment = _attachment(path, name)
-        if not attachment.exists():
-            return []
         try:
-            head, *lines = map(json.loads, gzip.decompress(attachment.read_bytes()).decode().splitlines())
+            head, *lines = map(wire.parse, _unpacked(attachment).splitlines())
             digest = head["digest"]
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except FileNotFoundError:
+            return []
+        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{attachment} {_DAMAGED}") from error
         record = self.get(path)
         if record is None or record.digest != digest:
@@ -195,7 +233,61 @@ def parsed(path: Path, text: bytes) -> Result:
 
     if faults := bounds.impossible(record):
         raise UserError(f"{path} has figures that cannot be: {faults[0]}; move it away and run the cell again")
+    huge = _HUGE.search(text) and _is_huge(wire.parse(text))
+    if fault := "a number in it is beyond 1e100" if huge else _wrong_fact(record.facts):
+        raise UserError(f"{path} is not a record: {fault}; move it away")
     return record
+
+
+def _is_huge(value: Any) -> bool:
+    """Whether a number in the JSON form is none that arithmetic goes on with: infinite, or all but."""
+    pending = [value]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, dict | list):
+            pending += each.values() if isinstance(each, dict) else each
+        elif isinstance(each, int | float) and not abs(each) < _LARGEST:
+            return True
+    return False
+
+
+def _wrong_fact(facts: Mapping[str, Any]) -> str:
+    """What is wrong with the types of the facts that tables and figures compute from; "" where nothing is."""
+    for name in _NUMBERS:
+        if not isinstance(facts.get(name, 0), int | float):
+            return f"facts.{name}: expected a number"
+    for name in _OBJECTS:
+        if not isinstance(facts.get(name, {}), dict):
+            return f"facts.{name}: expected an object"
+    stages = facts.get("stages", [])
+    if not isinstance(stages, list) or not all(map(_is_stage, stages)):
+        return "facts.stages: expected a list of objects with a level and metrics"
+    chosen = facts.get("chosen", -1)
+    if stages and not (isinstance(chosen, int) and -len(stages) <= chosen < len(stages)):
+        return "facts.chosen: expected the place of a stage"
+    for name, kind in {"architecture": Architecture, "ceiling": Ceilings}.items():
+        try:
+            if facts.get(name):
+                _of(kind).validate_python(facts[name])
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            return f"facts.{'.'.join(map(str, (name, *first['loc'])))}: {first['msg']}"
+    return ""
+
+
+def _is_stage(stage: Any) -> bool:
+    return (
+        isinstance(stage, dict)
+        and isinstance(stage.get("level"), int | float)
+        and isinstance(metrics := stage.get("metrics"), dict)
+        and all(isinstance(value, int | float) for value in metrics.values())
+        and all(isinstance(stage.get(name, 0), int | float) for name in _NUMBERS)
+    )
+
+
+@cache
+def _of(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 @cache
@@ -216,6 +308,15 @@ def _attachment(path: Path, name: str) -> Path:
     return path.with_name(f"{path.stem}.{name}.jsonl.gz")
 
 
+def _unpacked(attachment: Path) -> str:
+    """The text in a gzipped file; ValueError for one of over _MAX_UNPACKED bytes, which a small file can become."""
+    with gzip.GzipFile(fileobj=io.BytesIO(wire.read_bytes(attachment, _MAX_BYTES))) as file:
+        text = file.read(_MAX_UNPACKED + 1)
+    if len(text) > _MAX_UNPACKED:
+        raise ValueError
+    return text.decode()
+
+
 def _packed(result: Result, lines: Sequence[str]) -> bytes:
     """Gzipped JSON lines below the record's digest, the same bytes for the same lines."""
     lines = [wire.dumps({"digest": result.digest}), *lines]
@@ -228,6 +329,9 @@ def _packed(result: Result, lines: Sequence[str]) -> bytes:
 def _trace(line: dict[str, Any]) -> RequestTrace:
     """As `wire.build`, in a tenth of the time: reports read tens of thousands."""
     stamps = {key: tuple(line[key]) for key in ("token_s", "event_tokens")}
+    numbers = [line[key] for key in ("request", "window", "prompt_tokens", "due_s", "sent_s")]
+    if not math.isfinite(sum(stamps["token_s"]) + sum(stamps["event_tokens"]) + sum(numbers)):
+        raise ValueError
     return RequestTrace(**{**line, **stamps})
 
 
@@ -246,7 +350,7 @@ def _update(path: Path, text: str) -> None:
 def _fault(text: bytes, error: ValidationError) -> str:
     """What is wrong: another schema, else the first invalid field."""
     try:
-        schema = json.loads(text)["schema"]
+        schema = wire.parse(text)["schema"]
     except (ValueError, KeyError, TypeError):
         schema = SCHEMA
     if schema != SCHEMA:

@@ -16,7 +16,7 @@ from bench.envs import environment
 from bench.load.job import ClosedSchedule, Endpoint, LoadJob, Request
 from bench.measure.latency import stamps, ttft_s
 from bench.measure.online_load import online_metrics
-from bench.process import supervisor
+from bench.process import scratch, supervisor
 from bench.run import online
 from benchmarks import script
 
@@ -77,8 +77,8 @@ def ours(load: Load) -> Turn:
 
 def vllm(load: Load) -> Turn:
     """It counts tokens by the tokenizer: usage in an event with a choice, as llama-server's, it skips."""
-    with supervisor.scratch() as scratch:
-        _write(load, scratch / "prompts.jsonl")
+    with scratch.folder() as folder:
+        _write(load, folder / "prompts.jsonl")
         options = {
             "--backend": "openai",
             "--base-url": load.url,
@@ -97,8 +97,8 @@ def vllm(load: Load) -> Turn:
         env = engine_environment("vllm")
         argv = [env.python, "-c", script.vllm_benchmark("serve"), *script.command_line(options), *switches]
         variables = supervisor.variables(env, "cpu") | _OFFLINE
-        script.run(argv, folder=scratch, env=variables, timeout_s=_TIMEOUT_S)
-        result = json.loads((scratch / "out.json").read_text())
+        script.run(argv, folder=folder, env=variables, timeout_s=_TIMEOUT_S)
+        result = json.loads((folder / "out.json").read_text())
     if result["failed"]:
         sys.exit(f"{result['failed']} requests of vllm bench serve failed: {max(result['errors'])[-500:]}")
     fields = ("start_times", "ttfts", "latencies", "input_lens", "output_lens")
@@ -111,8 +111,8 @@ def vllm(load: Load) -> Turn:
 
 def guidellm(load: Load, *, program: str) -> Turn:
     """It sets `ignore_eos` itself where a row has a number of output tokens."""
-    with supervisor.scratch() as scratch:
-        _write(load, scratch / "prompts.jsonl")
+    with scratch.folder() as folder:
+        _write(load, folder / "prompts.jsonl")
         backend = {
             "kind": "openai_http",
             "target": load.url,
@@ -128,8 +128,8 @@ def guidellm(load: Load, *, program: str) -> Turn:
             "--output": "kind=json,path=out.json",
         }
         argv = [program, "run", *script.command_line(options), "--disable-console"]
-        script.run(argv, folder=scratch, env={**os.environ, **_OFFLINE}, timeout_s=_TIMEOUT_S)
-        result = json.loads((scratch / "out.json").read_text())["benchmarks"][0]
+        script.run(argv, folder=folder, env={**os.environ, **_OFFLINE}, timeout_s=_TIMEOUT_S)
+        result = json.loads((folder / "out.json").read_text())["benchmarks"][0]
     rows = result["requests"]["successful"]
     if len(rows) != len(load.texts):
         sys.exit(f"guidellm completed {len(rows)} of {len(load.texts)} requests")

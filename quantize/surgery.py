@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Literal
 
 from bench.contract.record import Source
+from bench.formats import folder as model_folder
 from quantize import pruning, transformer
 
 What = Literal["heads", "neurons", "layers"]
@@ -28,7 +29,7 @@ def unsupported_reason(source: Source, what: What, share: float, multiple_of: in
         return None
     if reason := _wrong_architecture(source, what):
         return reason
-    heads, groups = int(config.get("num_attention_heads") or 0), _groups(config)
+    heads, groups = model_folder.size(config, "num_attention_heads"), _groups(config)
     removed = share * heads
     if what == "heads" and (removed % (heads // groups) or removed != round(removed)):
         return (
@@ -49,8 +50,10 @@ def _wrong_architecture(source: Source, what: What) -> str | None:
             return f"{what} are cut out of models with a linear layer {required}, and this one has none"
     if what == "neurons" and any(key in source.config for key in _EXPERTS):
         return "neurons are cut out of one MLP in each layer, and this model has experts: cut heads or layers"
-    if "num_hidden_layers" not in source.config:
+    if "text_config" in source.config or not _count(source.config, "layers"):
         return "the model's config.json has no num_hidden_layers"
+    if not _count(source.config, what):
+        return f"the model's config.json does not say how many {UNITS[what]} it has"
     return None
 
 
@@ -66,7 +69,7 @@ def cut_source(source: Source, what: What, left: int) -> Source:
     """The linear layers and the config of the model with `left` units in each layer, or so many layers."""
     config, linears = source.config, dict(source.linears)
     if what == "layers":
-        removed = tuple(f".layers.{i}." for i in range(left, int(config["num_hidden_layers"])))
+        removed = tuple(f".layers.{i}." for i in range(left, _count(config, "layers")))
         linears = {name: shape for name, shape in linears.items() if not any(r in f".{name}" for r in removed)}
     else:
         part = left / _count(config, what)
@@ -126,25 +129,25 @@ def _changes(config: Mapping[str, Any], what: What, left: int) -> dict[str, Any]
         return {**lists, "num_hidden_layers": left}
     if what == "neurons":
         return {"intermediate_size": left}
-    heads = int(config["num_attention_heads"])
-    width = config.get("head_dim") or int(config["hidden_size"]) // heads
+    heads = model_folder.size(config, "num_attention_heads")
+    width = model_folder.size(config, "head_dim") or model_folder.hidden_size(config) // heads
     return {"num_attention_heads": left * (heads // _groups(config)), "num_key_value_heads": left, "head_dim": width}
 
 
 def _count(config: Mapping[str, Any], what: What) -> int:
     if what == "heads":
         return _groups(config)
-    return int(config["intermediate_size" if what == "neurons" else "num_hidden_layers"])
+    return model_folder.size(config, "intermediate_size" if what == "neurons" else "num_hidden_layers")
 
 
 def _groups(config: Mapping[str, Any]) -> int:
     """KV heads, each with the query heads that read it."""
-    return int(config.get("num_key_value_heads") or config.get("num_attention_heads") or 1)
+    return model_folder.kv_heads(config) or model_folder.size(config, "num_attention_heads")
 
 
 def _per_layer(value: object, config: Mapping[str, Any]) -> bool:
     """Whether a config's value has an entry for each layer (layer_types and the like)."""
-    return isinstance(value, list) and len(value) == config["num_hidden_layers"] and len(value) > 1
+    return isinstance(value, list) and len(value) == _count(config, "layers") and len(value) > 1
 
 
 def importance(

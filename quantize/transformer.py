@@ -16,7 +16,7 @@ BATCH = 8  # calibration sequences in a forward pass
 
 def half_dtype(folder: Path, default: str = "float16") -> str:
     """The 16-bit type that the model is stored in; `default` for one stored in 32 bits."""
-    stored = model_folder.stored_dtype(model_folder.read_config(folder))
+    stored = model_folder.stored_dtype(folder)
     return stored if stored in model_folder.HALF else default
 
 
@@ -57,7 +57,7 @@ def save(model: Any, folder: Path, out: Path, dtype: str, changes: Mapping[str, 
     """Write the weights as `dtype` (auto: as stored), `changes` to the config; UserError where they do not fit."""
     import torch
 
-    dtype = model_folder.stored_dtype(model_folder.read_config(folder)) if dtype == "auto" else dtype
+    dtype = model_folder.stored_dtype(folder) if dtype == "auto" else dtype
     model = model.to(getattr(torch, dtype))
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():

@@ -20,9 +20,11 @@ _OURS = ("bench", "quantize", "eval")
 # strangers to each other. Plugins stand apart: what they may import is below.
 _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.contract",),
+    ("bench.yaml",),
     ("bench.paths", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
-    ("bench.store",),
-    ("bench.process.child", "bench.process.cache"),  # environments and models are built by processes, once
+    ("bench.store", "bench.process.bound", "bench.process.keeper"),
+    # environments and models are built by processes, once
+    ("bench.process.child", "bench.process.cache", "bench.process.scratch"),
     ("bench.envs", "bench.models", "bench.load"),
     ("bench.process", "bench.suite", "bench.rows"),
     ("bench.run", "bench.publish.tables", "bench.publish.machines"),
@@ -32,7 +34,7 @@ _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.publish.page",),
     ("bench.publish.report",),
     ("bench.cli",),
-    ("bench", "quantize.__main__", "eval.__main__", "eval.format"),
+    ("bench", "quantize.__main__", "quantize.command", "eval.__main__", "eval.command", "eval.format"),
 )
 _PLUGINS = ("bench.engines", "quantize.methods", "eval.tasks")
 # What plugins and the modules that several of them share may import of ours. A module of a plugin package that
@@ -53,7 +55,9 @@ _SHARED: dict[str, tuple[str, ...]] = {
 _STANDARD_LIBRARY_ONLY = ("bench.contract", "bench.formats")
 _ALONE = {  # they run in every environment
     "bench.process.worker": ("bench.contract", "bench.formats", "bench.machine.ceiling", "bench.machine.resident"),
-    "bench.process.worker_main": ("bench.contract", "bench.process.worker"),
+    "bench.process.bound": (),
+    "bench.process.keeper": (),
+    "bench.process.worker_main": ("bench.process.bound", "bench.process.worker"),
 }
 _ROOMS_REFUSED = {"utils", "common", "helpers", "core", "base"}
 _MOST_FILES = 20

@@ -23,7 +23,7 @@ def test_an_installed_suite_runs_in_any_folder(tmp_path: Path) -> None:
     elsewhere.mkdir()
     with zipfile.ZipFile(wheel) as file:
         file.extractall(site)
-    assert "llm-bench = bench.cli:main" in next(site.glob("*.dist-info/entry_points.txt")).read_text()
+    assert "llm-bench = bench.__main__:main" in next(site.glob("*.dist-info/entry_points.txt")).read_text()
 
     done = subprocess.run(
         [sys.executable, "-m", "bench", "run", "configs/smoke.yaml"],

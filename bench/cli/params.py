@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from bench.contract import outside
+from bench.progress import stderr
 
 SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file, for example configs/demo.yaml.")]
 Only = Annotated[str, typer.Option(metavar="GLOB", help="Only cells whose title, recipe or workload matches.")]
@@ -40,7 +41,7 @@ def bold() -> bool:
 
 def say(text: str) -> None:
     """Print on stderr."""
-    typer.echo(_shown(text), err=True)
+    stderr.line(text)
 
 
 def put(text: str) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 _CODES = (
     "Exit codes: 0 the suite ran to its end, failed rounds being records too; 2 something has to be mended "
-    "first, as one sentence says; 130 interrupted (Ctrl-C, SIGTERM), what is finished is kept."
+    "first, as one sentence says; 130 interrupted (Ctrl-C, SIGTERM, SIGHUP), what is finished is kept."
 )
 
 

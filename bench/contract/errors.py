@@ -7,3 +7,13 @@ class UserError(Exception):
 
 class CellError(Exception):
     """A cell, or what it needs, was tried and failed; the text is its record's reason. Other cells go on."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, SIGTERM or SIGHUP. `is_reported`: a person was told already.
+
+    A class of its own, for a plain KeyboardInterrupt that passes through `exec` of a text, with which dataclasses
+    are made, has CPython end by SIGINT in the end, whatever the exit code and whoever caught it.
+    """
+
+    is_reported = False

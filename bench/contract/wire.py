@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
+import stat
 import types
 import typing
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
 _ATOMS = frozenset({str, int, bool, type(None)})
@@ -55,17 +59,77 @@ def digest(value: Any) -> str:
     return hashlib.sha256(dumps(value).encode()).hexdigest()[:16]
 
 
-def write(path: Path, data: str | bytes) -> None:
-    """Write to a temporary file, flush, rename: a reader sees the old file or the whole new one. Text is UTF-8."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no file system can have is of none."""
     try:
-        with partial.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened for reading; OSError for a pipe, a device or a folder, which might not end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return open(descriptor, "rb")  # noqa: PTH123  (a descriptor has no path, and the caller closes it)
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def read_bytes(path: Path, limit_bytes: int) -> bytes:
+    """A regular file's bytes, at once; OSError as of `open_regular`, and for a file of over `limit_bytes`."""
+    with open_regular(path) as file:
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise OSError(errno.EFBIG, f"it is longer than {limit_bytes} bytes", str(path))
+    return data
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text; ValueError for what is no JSON, or nested too deep to be any of ours."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def read_json(path: Path, limit_bytes: int = 1 << 26) -> Any:
+    """The value of a JSON file; OSError and ValueError as of `read_bytes` and `parse`."""
+    return parse(read_bytes(path, limit_bytes))
+
+
+def write(path: Path, data: str | bytes) -> None:
+    """Write to a file beside it, flush, rename: a reader sees the old file or the whole new one. Text is UTF-8.
+
+    Writers of one path wait for each other, and what one that was killed left is written over. OSError with the path.
+    """
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        with _locked(partial) as file:
+            try:
+                file.truncate(0)
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+                partial.replace(path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """The file at the path, made if it is not there, under a lock that the kernel frees when its holder ends."""
+    while True:
+        file = path.open("ab")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+        file.close()  # the one who had it has renamed it
 
 
 def build(kind: type[T], data: Any) -> T:

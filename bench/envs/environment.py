@@ -16,10 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from bench import paths
+from bench import paths, yaml
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware
@@ -91,7 +90,7 @@ def spec(name: str) -> EnvSpec:
     file = next((f for folder in _folders() if (f := folder / f"{name}.yaml").exists()), None)
     if file is None:
         raise UserError(f"unknown environment '{name}' (known: {', '.join(names())})")
-    data: dict[str, Any] = yaml.safe_load(file.read_text())
+    data: dict[str, Any] = yaml.load_file(file)
     variants = data.get("variants", {})
     data |= variants.get("cuda" if nvml.gpus() else "cpu", {})
     pins = file.with_name(data.get("pins", f"{name}.txt"))

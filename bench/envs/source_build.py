@@ -8,7 +8,6 @@ import platform
 import shutil
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.envs.build_log import Build
 from bench.machine import nvml
+from bench.process import scratch
 from bench.process.cache import build_once
 
 _PIP = (sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check")
@@ -113,14 +113,14 @@ def _unpacked(source: SourceSpec, build: Build) -> Iterator[Path]:
             f"environment '{build.name}' is compiled on this machine, which has no C++ compiler: install one "
             f"(Debian: apt install g++) or name an interpreter with LLM_BENCH_PYTHON_{build.name.upper()}"
         )
-    with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=paths.cache_folder("scratch")) as folder:
+    with scratch.folder() as folder:
         build.say(f"fetching the source of {source.package}")
         download = ["download", "--no-deps", "--no-binary", source.name, "--progress-bar", "off"]
-        build.step([*_PIP, *download, "-d", folder, source.package])
-        archive = next(Path(folder).glob("*.tar.gz"))
+        build.step([*_PIP, *download, "-d", str(folder), source.package])
+        archive = next(folder.glob("*.tar.gz"))
         with tarfile.open(archive) as packed:
             packed.extractall(folder, filter="data")
-        yield next(path for path in Path(folder).iterdir() if path.is_dir())
+        yield next(path for path in folder.iterdir() if path.is_dir())
 
 
 def _cuda(arguments: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,7 +17,9 @@ from bench.formats import folder as model_folder
 
 __path__.extend(map(str, plugins.user_folders("formats")))
 CHECKPOINT = "hf"  # weights as they are published: plain floats in safetensors
-_SHARED = frozenset({"architecture", "checkpoint", "counting", "folder", "gguf_reader"})
+_SHARED = frozenset(
+    {"architecture", "checkpoint", "classes", "counting", "folder", "gguf_reader", "language_model", "packing"}
+)
 
 
 def detect(folder: Path) -> str:
@@ -69,13 +71,15 @@ def file_suffixes() -> tuple[str, ...]:
 
 def files(path: Path) -> tuple[Path, ...]:
     """The files of the model that the file `path` stands for: of a split one all parts, in order."""
-    return next(plugin for plugin in _single_file() if path.suffix == plugin.SUFFIX).files(path)
+    return next(plugin for plugin in _single_file() if path.suffix.lower() == plugin.SUFFIX).files(path)
 
 
 def several_models(names: Sequence[str]) -> str:
     """A phrase for the files among `names` that are models by themselves, where they are several; else ""."""
-    phrases = (plugin.several_models([n for n in names if n.endswith(plugin.SUFFIX)]) for plugin in _single_file())
-    return next(filter(None, phrases), "")
+    for plugin in _single_file():
+        if phrase := plugin.several_models([name for name in names if name.lower().endswith(plugin.SUFFIX)]):
+            return phrase
+    return ""
 
 
 def tokenizer_env(name: str) -> str:

@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.record import Architecture, Audit, Parameters, Source
 from bench.formats import architecture as decoder
-from bench.formats import counting
+from bench.formats import counting, packing
 from bench.formats import folder as model_folder
 from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
 
 Shapes = Mapping[str, tuple[int, int]]
 
+_EMBEDDING = re.compile(r"(embed|wte$)", re.IGNORECASE)
 _NOT_LINEAR = re.compile(r"(embed|wte$|wpe$|norm|^ln_|position|relative_attention_bias)", re.IGNORECASE)
 # These architectures store linear weights as (in, out): transformers' Conv1D.
 _TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt", "decision_transformer"})
 _TRANSPOSED_LAYERS = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
+# Stored by older versions and computed by today's: masks, and tables of positions.
+_WIDEST = 32
+_BUFFERS = frozenset({"inv_freq", "masked_bias", "position_ids"})
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,31 @@ class Checkpoint:
     metadata: Mapping[str, str]
     modules: Mapping[str, Mapping[str, Tensor]]
 
-    @property
+    @cached_property
     def tied_head(self) -> bool:
-        return model_folder.ties_head(self.config) or not any(map(model_folder.is_head, self.modules))
+        """Whether the head is the embedding: it is not stored, or as a copy where config or class ties the two.
+
+        As transformers does, which ties no stored head that differs from the embedding.
+        """
+        head = next(filter(model_folder.is_head, self.modules), None)
+        return head is None or (bool(model_folder.ties_head(self.config)) and self._copies_embedding(head))
+
+    def _copies_embedding(self, head: str) -> bool:
+        weight = self.modules[head].get("weight")
+        return weight is not None and any(
+            (other.dtype, other.shape) == (weight.dtype, weight.shape)
+            and model_folder.have_equal_bytes(self.folder, f"{head}.weight", f"{module}.weight")
+            for module, parts in self.modules.items()
+            if _EMBEDDING.search(_last(module)) and (other := parts.get("weight"))
+        )
+
+    def parameters(self) -> Iterator[tuple[str, str, Tensor]]:
+        """(module, part, tensor) of what is stored, without buffers and a tied head's own copy of the embedding."""
+        for module, parts in self.modules.items():
+            if not (self.tied_head and model_folder.is_head(module)):
+                for part, tensor in parts.items():
+                    if part not in _BUFFERS and not (part == "bias" and len(tensor.shape) > 2):  # a causal mask
+                        yield module, part, tensor
 
     def may_be_linear(self, module: str) -> bool:
         """Whether the weight of a module of this name multiplies; a tied head is no weight of its own."""
@@ -54,7 +81,9 @@ def quant_method(folder: Path) -> str | None:
     """The quant_method of a folder with safetensors, "" of one that is not quantized; None for other folders."""
     if not (folder / model_folder.CONFIG).is_file() or not any(folder.glob("*.safetensors")):
         return None
-    return str(model_folder.quantization(model_folder.read_config(folder)).get("quant_method") or "")
+    settings = model_folder.quantization(model_folder.read_config(folder))
+    by_flag = "bitsandbytes" if settings.get("load_in_4bit") or settings.get("load_in_8bit") else ""
+    return str(settings.get("quant_method") or by_flag)
 
 
 def read(folder: Path) -> Checkpoint:
@@ -73,9 +102,9 @@ def linear_shapes(model: Checkpoint) -> dict[str, tuple[int, int]]:
     shapes = {}
     for name, parts in model.modules.items():
         weight = parts.get("weight")
-        if weight is not None and len(weight.shape) == 2 and model.may_be_linear(name):
+        if weight is not None and len(weight.shape) == 2 and weight.elements and model.may_be_linear(name):
             first, second = weight.shape
-            swapped = model.config.get("model_type") in _TRANSPOSED and _last(name) in _TRANSPOSED_LAYERS
+            swapped = str(model.config.get("model_type")) in _TRANSPOSED and _last(name) in _TRANSPOSED_LAYERS
             shapes[name] = (second, first) if swapped else (first, second)
     return shapes
 
@@ -84,8 +113,8 @@ def packed_parameters(model: Checkpoint) -> dict[str, int]:
     """Parameters of the layers whose values are packed into integers, by name."""
     bits, counts = _bits(model_folder.quantization(model.config)), {}
     for name, parts in model.modules.items():
-        if packed := parts.get("qweight") or parts.get("weight_packed"):
-            counts[name] = 8 * packed.size // bits
+        if values := packing.unpacked(parts, bits):
+            counts[name] = values
         elif "weight" in parts and "weight.absmax" in parts and model.may_be_linear(name):
             # bitsandbytes: two 4-bit values in a byte, whatever the type is called
             counts[name] = 2 * parts["weight"].size
@@ -120,12 +149,7 @@ def audit(
 ) -> Audit:
     """The account of a checkpoint with these linear layers; of a quantized one with a note of those left wide."""
     wide = sorted(layer for layer, linear in layers.items() if quantized and not linear.is_quantized)
-    others = sum(
-        tensor.elements
-        for module, parts in model.modules.items()
-        for part, tensor in parts.items()
-        if module not in layers or part == "bias"
-    )
+    others = sum(t.elements for module, part, t in model.parameters() if module not in layers or part == "bias")
     experts = sorted(name for name, tensor in model.tensors.items() if "expert" in name and len(tensor.shape) == 3)
     return counting.audit(
         name,
@@ -152,8 +176,8 @@ def parameters(folder: Path) -> Parameters:
 def count_parameters(model: Checkpoint, shapes: Shapes) -> Parameters:
     """Those of the linear layers with these shapes, without the head, and the rest."""
     linear = sum(out * inputs for name, (out, inputs) in shapes.items() if not model_folder.is_head(name))
-    elements = sum(tensor.elements for tensor in model.tensors.values())
-    stored_bytes = sum(tensor.size for tensor in model.tensors.values())
+    stored = [tensor for _, _, tensor in model.parameters()]
+    elements, stored_bytes = sum(tensor.elements for tensor in stored), sum(tensor.size for tensor in stored)
     return Parameters(linear, max(0, elements - linear), stored_bytes, _architecture(model))
 
 
@@ -167,15 +191,19 @@ def architecture(folder: Path) -> Architecture | None:
 
 
 def _architecture(model: Checkpoint) -> Architecture | None:
-    """By the config, but for the head: GPT-2's says nothing of it, and is tied."""
-    described = decoder.of_config(model.config)
+    shapes = {} if model_folder.quantization(model.config) else linear_shapes(model)
+    described = decoder.of_config(model.config, shapes)
     return described and replace(described, tied_head=model.tied_head)
 
 
 def _bits(quantization: Mapping[str, Any]) -> int:
-    groups: list[dict[str, Any]] = list((quantization.get("config_groups") or {}).values())
-    weights = (groups[0].get("weights") if groups else None) or {}
-    return int(quantization.get("bits") or quantization.get("w_bit") or weights.get("num_bits") or 4)
+    """Bits of the packed values, for layers whose shapes do not tell; 4, the usual number, where nothing says."""
+    groups = quantization.get("config_groups")
+    first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
+    weights = first.get("weights") if isinstance(first, Mapping) else None
+    inner = weights.get("num_bits") if isinstance(weights, Mapping) else None
+    given = (quantization.get("bits"), quantization.get("w_bit"), inner)
+    return next((bits for bits in given if isinstance(bits, int) and 0 < bits <= _WIDEST), 4)
 
 
 def _last(name: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.contract.errors import UserError
 from bench.contract.record import Audit, Parameters
 from bench.formats import folder as model_folder
 from bench.formats.folder import Tensor
@@ -41,6 +42,8 @@ def audit(
 ) -> Audit:
     """The record of a model of these files and stored weights; `other_parameters` are those outside linear layers."""
     count = sum(linear.parameters for linear in linears.values())
+    if not count:
+        raise UserError("the model's linear layers have no weights: it is not a language model, or its files are empty")
     size = sum(linear.size for linear in linears.values())
     return Audit(
         format=name,

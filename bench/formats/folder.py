@@ -8,23 +8,34 @@ tensors without holes.
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.contract import wire
 from bench.contract.errors import UserError
+from bench.formats import classes
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 DUMMY = "dummy_weights"  # the key of a config.json whose weights are random: right in size, without meaning
 DTYPE_KEYS = ("dtype", "torch_dtype")
 HALF = ("float16", "bfloat16")
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # by safetensors' names
-_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
+_OLDER_NAMES = {  # of models whose class is not known here
+    "hidden_size": ("n_embd", "d_model"),
+    "max_position_embeddings": ("n_positions", "n_ctx", "max_sequence_length", "max_seq_len"),
+    "num_attention_heads": ("n_head", "n_heads"),
+    "num_hidden_layers": ("n_layer", "n_layers"),
+}
+_SAMPLE_BYTES = 1 << 16
+_MAX_DIMENSIONS = 64
+_LARGEST = 2**48  # of any size a config can give: more is no size, and floats stay exact below
 _HEADS = ("lm_head", "embed_out")
+_CONFIG_MAX_BYTES = 16_000_000
 _HEADER_MAX_BYTES = 100_000_000  # the reference implementation's own limit
 _BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
@@ -63,7 +74,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"model folder {folder.name} does not exist")
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = wire.read_json(folder / CONFIG, _CONFIG_MAX_BYTES)
     except FileNotFoundError:
         raise UserError(f"{folder.name} has no config.json: it is not a Hugging Face model folder") from None
     except (OSError, ValueError) as error:
@@ -79,29 +90,60 @@ def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **(nested if isinstance(nested, Mapping) else {})}
 
 
+def setting(config: Mapping[str, Any], name: str) -> Any:
+    """A setting of the language model by transformers' name: the config's, else its class's default, else None."""
+    text = text_config(config)
+    model_type = str(text.get("model_type") or "")
+    names = (name, classes.own_name(model_type, name), *_OLDER_NAMES.get(name, ()))
+    given = [text[key] for key in names if key in text]
+    if given:
+        return next((value for value in given if value is not None), None)
+    return classes.default(model_type, name)
+
+
+def size(config: Mapping[str, Any], name: str) -> int:
+    """A setting that is a whole number; 0 where it is none, or neither config nor class says."""
+    value = setting(config, name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST else 0
+
+
 def context_length(config: Mapping[str, Any]) -> int:
-    """The most tokens the model can attend to; 0 when the config does not say."""
-    return integer(text_config(config), *_CONTEXT_KEYS)
+    """The most tokens the model can attend to; 0 when that is not said."""
+    return size(config, "max_position_embeddings")
 
 
 def vocab_size(config: Mapping[str, Any]) -> int:
-    """Rows of the embedding; 0 when the config does not say."""
-    return integer(text_config(config), "vocab_size")
+    """Rows of the embedding; 0 when that is not said."""
+    return size(config, "vocab_size")
 
 
 def layer_count(config: Mapping[str, Any]) -> int:
-    """Transformer layers; 0 when the config does not say."""
-    return integer(text_config(config), "num_hidden_layers", "n_layer")
+    """Transformer layers; 0 when that is not said."""
+    return size(config, "num_hidden_layers")
 
 
 def hidden_size(config: Mapping[str, Any]) -> int:
-    """Width of the residual stream; 0 when the config does not say."""
-    return integer(text_config(config), "hidden_size", "n_embd")
+    """Width of the residual stream; 0 when that is not said."""
+    return size(config, "hidden_size")
 
 
-def ties_head(config: Mapping[str, Any]) -> bool:
-    """Whether the config says that the output head is the input embedding; the outer setting decides."""
-    return bool({**text_config(config), **config}.get("tie_word_embeddings"))
+def kv_heads(config: Mapping[str, Any]) -> int:
+    """Heads of keys and values; 0 where that is not said: as many as there are heads of queries, then."""
+    if setting(config, "new_decoder_architecture"):  # Falcon 40B and later
+        return size(config, "num_kv_heads")
+    return 1 if setting(config, "multi_query") else size(config, "num_key_value_heads")  # Falcon 7B, StarCoder
+
+
+def ties_head(config: Mapping[str, Any]) -> bool | None:
+    """Whether the output head is the input embedding: by the outer setting, the nested one, or the model's class.
+
+    None where none of them says: the stored tensors then decide.
+    """
+    key = "tie_word_embeddings"
+    outer = {**text_config(config), **config}
+    said = outer[key] if key in outer else classes.default(str(outer.get("model_type") or ""), key)
+    said = setting(config, key) if said is None else said
+    return None if said is None else bool(said)
 
 
 def is_head(layer: str) -> bool:
@@ -118,11 +160,22 @@ def quantization(config: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def stored_dtype(config: Mapping[str, Any]) -> str:
-    """The floating type a config says its weights are stored in; float32 where it says nothing."""
+def stored_dtype(folder: Path) -> str:
+    """The floating type the weights are stored in: by the config, else the type of most of the stored numbers.
+
+    float32 where neither is one of FLOATS.
+    """
+    config = read_config(folder)
     settings = (config, text_config(config))
-    dtype = next((str(each[key]) for each in settings for key in DTYPE_KEYS if each.get(key)), "float32")
-    return dtype if dtype in FLOATS.values() else "float32"
+    dtype = next((str(each[key]) for each in settings for key in DTYPE_KEYS if each.get(key)), "")
+    if dtype:
+        return dtype if dtype in FLOATS.values() else "float32"
+    elements = dict.fromkeys(FLOATS, 0)
+    for tensor in read_headers(folder).tensors.values():
+        if tensor.dtype in elements:
+            elements[tensor.dtype] += tensor.elements
+    most = max(elements, key=elements.__getitem__)
+    return FLOATS[most] if elements[most] else "float32"
 
 
 def is_dummy(folder: Path) -> bool:
@@ -159,7 +212,7 @@ def read_headers(folder: Path) -> Header:
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for file in weight_files(folder):
-        if not file.is_file():
+        if not wire.is_file(file):
             raise UserError(f"weight file {file.name} is missing: the index of {folder.name} names it")
         header = read_header(file)
         indexed = (tensor for tensor, shard in weight_map.items() if shard == file.name)
@@ -170,10 +223,34 @@ def read_headers(folder: Path) -> Header:
     return Header(tensors, metadata)
 
 
+def have_equal_bytes(folder: Path, one: str, other: str) -> bool:
+    """Whether two tensors of equal size hold the same bytes, by a piece from each sixteenth of them."""
+    samples: dict[str, list[bytes]] = {}
+    for file in weight_files(folder):
+        tensors = read_header(file).tensors
+        for name in {one, other} & set(tensors):
+            samples[name] = _sample(file, tensors[name])
+    return len(samples) == len({one, other}) and samples[one] == samples[other]
+
+
+def _sample(file: Path, tensor: Tensor) -> list[bytes]:
+    step = max(1, tensor.size // 16)
+    with file.open("rb") as opened:
+        pieces = []
+        for start in range(0, tensor.size, step):
+            opened.seek(tensor.offset + start)
+            pieces.append(opened.read(min(step, _SAMPLE_BYTES)))
+    return pieces
+
+
 def read_header(file: Path) -> Header:
     """The header of one safetensors file, whose size is checked against what it describes."""
-    length = file.stat().st_size
-    with file.open("rb") as opened:
+    try:
+        opened_file = wire.open_regular(file)
+    except OSError as error:
+        raise UserError(f"weight file {file.name} cannot be read: {error.strerror}") from None
+    with opened_file as opened:
+        length = os.fstat(opened.fileno()).st_size
         first = opened.read(8)
         if _LFS.startswith(first) and first:
             raise UserError(f"{file.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
@@ -187,7 +264,7 @@ def read_header(file: Path) -> Header:
             )
         text = opened.read(size)
     try:
-        entries = json.loads(text)
+        entries = wire.parse(text)
     except ValueError as error:
         raise UserError(f"{file.name} is corrupt: its header is not JSON ({error})") from None
     if not isinstance(entries, dict):
@@ -195,19 +272,25 @@ def read_header(file: Path) -> Header:
     metadata = entries.pop("__metadata__", None)
     tensors = _tensors(entries, 8 + size, file.name)
     _check_layout(tensors, 8 + size, length, file.name)
-    return Header(tensors, metadata if isinstance(metadata, dict) else {})
+    texts = metadata.items() if isinstance(metadata, dict) else ()
+    return Header(tensors, {key: text for key, text in texts if isinstance(text, str)})
 
 
 def _tensors(entries: Mapping[str, Any], data_start: int, name: str) -> dict[str, Tensor]:
     tensors = {}
     for tensor, entry in entries.items():
         try:
-            start, end = map(int, entry["data_offsets"])
-            shape = tuple(map(int, entry["shape"]))
-            tensors[tensor] = Tensor(str(entry["dtype"]), shape, end - start, data_start + start)
-        except (KeyError, TypeError, ValueError):
+            tensors[tensor] = _tensor(entry, data_start)
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise UserError(f"{name} is corrupt: its header does not describe tensor {tensor}") from None
     return tensors
+
+
+def _tensor(entry: Any, data_start: int) -> Tensor:
+    (start, end), shape = map(int, entry["data_offsets"]), tuple(map(int, entry["shape"]))
+    if len(shape) > _MAX_DIMENSIONS or not all(0 <= each <= _LARGEST for each in (start, end, *shape)):
+        raise ValueError
+    return Tensor(str(entry["dtype"]), shape, end - start, data_start + start)
 
 
 def _check_layout(tensors: Mapping[str, Tensor], data_start: int, length: int, name: str) -> None:
@@ -231,12 +314,7 @@ def _check_layout(tensors: Mapping[str, Tensor], data_start: int, length: int, n
 def _weight_map(index: Path) -> dict[str, str]:
     """Tensor name -> file name, without folders."""
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = wire.read_json(index, _HEADER_MAX_BYTES)["weight_map"]
         return {str(tensor): Path(file).name for tensor, file in weight_map.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{index.parent.name}/{index.name} is corrupt: it has no readable weight_map") from None
-
-
-def integer(settings: Mapping[str, Any], *keys: str) -> int:
-    """The first of these keys that has an integer; 0 when none has."""
-    return next((value for key in keys if isinstance(value := settings.get(key), int)), 0)

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.contract.errors import UserError
 from bench.contract.record import Architecture, Audit, Parameters, Source
 from bench.formats import architecture as decoder
-from bench.formats import counting, gguf_reader
+from bench.formats import counting, gguf_reader, language_model
 from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
 from bench.formats.gguf_reader import Gguf, files, several_models
@@ -22,7 +22,7 @@ __all__ = ["files", "several_models"]  # hooks that are shared
 
 FORMATS = ("gguf",)
 FLOATS = "none"
-FILES = ("*.gguf",)
+FILES = ("*.gguf", "*.GGUF")
 SUFFIX = ".gguf"
 TOKENIZER_ENV = "llamacpp"  # Transformers reads a GGUF file's only where it has torch
 _NOT_LINEAR = re.compile(r"(embd|embed|norm|conv|rope|rel_b|token_types|lerp)")
@@ -98,12 +98,14 @@ def _config(model: Gguf) -> dict[str, str | int]:
 
 
 def _linears(model: Gguf) -> dict[str, Tensor]:
-    """Linear layers by name, without `.weight`; UserError when the file has none."""
+    """Linear layers by name, without `.weight`; UserError when the file has none, or is no decoder's."""
+    if kind := language_model.other_gguf(model.metadata):
+        raise UserError(f"{model.files[0].name} is {kind}, and no decoder: name a causal language model's own file")
     linears = {}
     for name, tensor in model.tensors.items():
         layer = name.removesuffix(".weight")
         stacked = len(tensor.shape) == 3 and layer.endswith("_exps")
-        if layer != name and (len(tensor.shape) == 2 or stacked) and not _NOT_LINEAR.search(layer):
+        if layer != name and (len(tensor.shape) == 2 or stacked) and tensor.elements and not _NOT_LINEAR.search(layer):
             linears[layer] = tensor
     if not linears:
         raise UserError(f"{model.files[0].name} stores no linear layer: it is not a language model's GGUF file")

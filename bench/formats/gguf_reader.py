@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.formats.folder import Tensor
 
@@ -23,9 +25,14 @@ _MAGIC, _VERSIONS, _ALIGNMENT, _MAX_DIMENSIONS = b"GGUF", (2, 3), 32, 4
 _STRING, _ARRAY, _MAX_NESTING = 8, 9, 4
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _LFS = b"version https://git-lfs"
-_SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
+_SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.(?P<suffix>gguf|GGUF)")
+_PROJECTOR = re.compile(r"(^|[-_.])mmproj([-_.]|$)", re.IGNORECASE)
 _LENGTH = struct.Struct("<Q")
 _NAMED_AT_MOST = 3
+_MAX_ITEMS = 10_000_000  # keys, tensors, and the texts in arrays: a vocabulary and its merges are under a million
+_LARGEST = 2**48  # of any size
+_MAX_KEYS, _MAX_TENSORS = 10_000, 200_000
+_MAX_TEXT_BYTES = 1 << 26  # of all texts that are not in arrays
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,10 @@ class _CutShortError(Exception):
     """The header goes on where the file ends."""
 
 
+class _TooLargeError(Exception):
+    """The header is larger than any model's."""
+
+
 @dataclass
 class _Cursor:
     """A position in the header, which advances with each value read; `where` names the part of it for errors."""
@@ -57,6 +68,8 @@ class _Cursor:
     size: int
     at: int = 0
     where: str = field(default="its metadata", init=False)
+    items: int = field(default=_MAX_ITEMS, init=False)
+    text_bytes: int = field(default=_MAX_TEXT_BYTES, init=False)
 
     def number(self, code: str) -> Any:
         return struct.unpack("<" + code, self.bytes(struct.calcsize("<" + code)))[0]
@@ -71,10 +84,21 @@ class _Cursor:
             raise _CutShortError
         self.at += count
 
+    def count(self, items: int) -> None:
+        """Take so many items of those that a file may have."""
+        self.items -= items
+        if self.items < 0:
+            raise _TooLargeError(f"its header has more than {_MAX_ITEMS} entries, and no model's has so many")
+
     def text(self) -> str:
-        return self.bytes(self.number("Q")).decode("utf-8", errors="replace")
+        size = self.number("Q")
+        self.text_bytes -= min(size, self.size - self.at)
+        if self.text_bytes < 0:
+            raise _TooLargeError(f"its header has over {_MAX_TEXT_BYTES} bytes of text, and no model's has so many")
+        return self.bytes(size).decode("utf-8", errors="replace")
 
     def skip_strings(self, count: int) -> None:
+        self.count(min(count, self.size - self.at))
         at, read, data, last = self.at, _LENGTH.unpack_from, self.data, self.size - _LENGTH.size
         for _ in range(count):
             if at > last:
@@ -95,7 +119,9 @@ def files(path: Path) -> tuple[Path, ...]:
     count = int(split["parts"]) if split else 0
     if split is None or count == 0:
         return (file,)
-    parts = tuple(file.with_name(f"{split['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1))
+    parts = tuple(
+        file.with_name(f"{split['stem']}-{n:05d}-of-{count:05d}.{split['suffix']}") for n in range(1, count + 1)
+    )
     if missing := [part.name for part in parts if not part.is_file()]:
         raise UserError(f"{missing[0]} is missing: {file.name} is one of the {count} parts of a split model")
     if file != parts[0]:
@@ -112,16 +138,26 @@ def read(path: Path) -> Gguf:
 
 
 def several_models(names: Sequence[str]) -> str:
-    """A phrase for these files where they are more than one model, else ""; a split's parts are one model."""
+    """A phrase for these files where they are more than one model, else "".
+
+    A split's parts are one model, and a vision projector belongs to the model beside it.
+    """
+    names = [name for name in names if not is_projector(name)]
     if len({(m["stem"], m["parts"]) if (m := _SPLIT.fullmatch(n)) else (n, "") for n in names}) < 2:
         return ""
     more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
     return f"several GGUF models ({', '.join(names[:_NAMED_AT_MOST])}{more})"
 
 
+def is_projector(name: str) -> bool:
+    """Whether a file of this name turns pictures into a language model's embeddings, as llama.cpp's tools name it."""
+    return _PROJECTOR.search(name) is not None
+
+
 def _only(folder: Path) -> Path:
     """The folder's GGUF file, or the first present part of the one split it holds."""
-    candidates = sorted(folder.glob("*.gguf"))
+    files = sorted(folder.glob("*.gguf"))
+    candidates = [file for file in files if not is_projector(file.name)] or files
     if not candidates:
         raise UserError(f"{folder.name} has no GGUF file")
     if several := several_models([file.name for file in candidates]):
@@ -156,7 +192,7 @@ def _read(stamped: tuple[tuple[Path, int, int], ...]) -> Gguf:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST else 0
 
 
 def _file_type(code: object) -> str:
@@ -169,8 +205,12 @@ def _file_type(code: object) -> str:
 
 def _part(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """One file: its metadata, an array by its length, and its tensors."""
-    size = path.stat().st_size
-    with path.open("rb") as opened:
+    try:
+        opened_file = wire.open_regular(path)
+    except OSError as error:
+        raise UserError(f"model file {path.name} cannot be read: {error.strerror}") from None
+    with opened_file as opened:
+        size = os.fstat(opened.fileno()).st_size
         first = opened.read(len(_LFS))
         if first == _LFS:
             raise UserError(f"{path.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
@@ -182,6 +222,8 @@ def _part(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             cursor = _Cursor(data, size, len(_MAGIC))
             try:
                 return _header(cursor, path.name)
+            except _TooLargeError as error:
+                raise UserError(f"{path.name} is corrupt: {error}") from None
             except _CutShortError:
                 raise UserError(f"{path.name} is cut short: {cursor.where} goes on after its {size} bytes") from None
 
@@ -192,6 +234,8 @@ def _header(cursor: _Cursor, name: str) -> tuple[dict[str, Any], dict[str, Tenso
         order = "big-endian GGUF" if version & 0xFFFF == 0 else f"GGUF of version {version}"
         raise UserError(f"{name} is {order}; little-endian versions 2 and 3 are read: convert the model again")
     tensors, pairs = cursor.number("Q"), cursor.number("Q")
+    if pairs > _MAX_KEYS or tensors > _MAX_TENSORS:
+        raise _TooLargeError(f"its header has {pairs} keys and {tensors} tensors, and no model's has so many")
     values: dict[str, Any] = {}
     for _ in range(pairs):
         key = cursor.text()
@@ -219,6 +263,7 @@ def _value(cursor: _Cursor, code: int, complaint: str, depth: int = 0) -> Any:
     elif kind == _STRING:
         cursor.skip_strings(count)
     else:
+        cursor.count(min(count, cursor.size))
         for _ in range(count):
             _value(cursor, kind, complaint, depth + 1)
     return count

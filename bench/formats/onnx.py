@@ -6,12 +6,12 @@ and its zero points. A head whose matrix the embedding reads too is tied, and no
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Audit, Source
 from bench.formats import counting
@@ -42,6 +42,7 @@ _OPERATORS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "MoE": ((2, 4, 6), ()),
     "QMoE": ((2, 5, 8), (3, 6, 9, 11, 12, 13)),
 }
+_MAX_DIGITS = 18  # of an offset
 _EMBEDDINGS = ("Gather", "GatherBlockQuantized")
 _PASSED_ON = ("Transpose", "Cast", "Reshape", "Identity", "DequantizeLinear")  # the same weights, otherwise
 _TABLES = ("cos_cache", "sin_cache")  # of positions: stored, and no parameters
@@ -76,13 +77,16 @@ class _Graph:
 
     def constants(self, name: str) -> list[str]:
         """The stored tensors behind `name`: itself, or through nodes that only reshape or convert weights."""
-        if name in self.tensors:
-            return [name]
-        maker = self.makers.get(name)
-        if maker is None or maker.op_type not in _PASSED_ON:
-            return []
-        inputs = maker.input if maker.op_type == "DequantizeLinear" else maker.input[:1]
-        return [constant for each in inputs for constant in self.constants(each)]
+        stored: dict[str, None] = {}
+        pending, passed = [name], set[str]()
+        while pending:
+            each = pending.pop()
+            if each in self.tensors:
+                stored[each] = None
+            elif each not in passed and (maker := self.makers.get(each)) is not None and maker.op_type in _PASSED_ON:
+                pending += reversed(maker.input if maker.op_type == "DequantizeLinear" else maker.input[:1])
+            passed.add(each)
+        return list(stored)
 
 
 def detect(folder: Path) -> str | None:
@@ -147,7 +151,8 @@ def _linear(graph: _Graph, node: Any) -> _Matrix | None:
         base = matrices[0][0].removesuffix("_quantized")
         stored |= {f"{base}_scale"} & set(graph.tensors)
     weights = [constants[0] for constants in matrices]
-    return _Matrix(_shape(graph, node, weights), frozenset(stored), frozenset(weights))
+    shape = _shape(graph, node, weights)
+    return _Matrix(shape, frozenset(stored), frozenset(weights)) if min(shape) > 0 else None
 
 
 def _shape(graph: _Graph, node: Any, weights: list[str]) -> tuple[int, int]:
@@ -157,7 +162,7 @@ def _shape(graph: _Graph, node: Any, weights: list[str]) -> tuple[int, int]:
         return attributes["N"], attributes["K"]
     elements = [graph.tensors[weight].elements for weight in weights]
     if node.op_type == "QMoE":
-        return 1, sum(elements) * 8 // attributes.get("expert_weight_bits", 4)
+        return 1, sum(elements) * 8 // max(1, attributes.get("expert_weight_bits", 4))
     shape = graph.tensors[weights[0]].shape
     if node.op_type == "MoE" or len(shape) > 2:
         return 1, sum(elements)
@@ -166,7 +171,7 @@ def _shape(graph: _Graph, node: Any, weights: list[str]) -> tuple[int, int]:
 
 def _layer(node: Any) -> str:
     """The layer's name, near Hugging Face's: of a node /model/layers.0/attn/o_proj/MatMul."""
-    name = str(node.name or node.output[0]).strip("/").replace("/", ".")
+    name = str(node.name or next(iter(node.output), "")).strip("/").replace("/", ".")
     layer = name.rpartition(".")[0] if node.op_type.startswith("MatMul") else name
     return (layer or name).replace(".attn.", ".self_attn.")
 
@@ -178,7 +183,8 @@ def _read(folder: Path) -> _Graph:
     nodes: list[Any] = []
     for file in _files(folder):
         try:
-            graph = onnx.load(str(file), load_external_data=False).graph
+            with wire.open_regular(file) as opened:
+                graph = onnx.load(opened, format="protobuf", load_external_data=False).graph
         except Exception as error:  # noqa: BLE001  (protobuf has classes of its own for each damage)
             raise UserError(f"{file.name} is cut short, or not an ONNX model ({type(error).__name__})") from None
         tensors.update({constant.name: _tensor(constant, file) for constant in graph.initializer})
@@ -189,9 +195,10 @@ def _read(folder: Path) -> _Graph:
 def _files(folder: Path) -> list[Path]:
     """The decoder that genai_config.json names, else every .onnx file."""
     model = _genai(folder)
-    named = (model.get("decoder") or {}).get("filename")
-    files = [folder / Path(named).name] if named else sorted(folder.glob("*.onnx"))
-    if missing := [file.name for file in files if not file.is_file()] or ([] if files else ["*.onnx"]):
+    decoder = model.get("decoder")
+    named = decoder.get("filename") if isinstance(decoder, dict) else ""
+    files = [folder / Path(named).name] if named and isinstance(named, str) else sorted(folder.glob("*.onnx"))
+    if missing := [file.name for file in files if not wire.is_file(file)] or ([] if files else ["*.onnx"]):
         raise UserError(f"{folder.name} lacks {missing[0]}, the model that its {_CONFIG} names")
     return files
 
@@ -200,21 +207,26 @@ def _tensor(constant: Any, file: Path) -> Tensor:
     """One constant; UserError where its data is not all there."""
     import onnx
 
+    if constant.data_type not in onnx.TensorProto.DataType.values() or any(size < 0 for size in constant.dims):
+        raise UserError(f"{file.name} is corrupt: tensor {constant.name} has an unknown type or a negative size")
     dtype = onnx.TensorProto.DataType.Name(constant.data_type)
     shape = tuple(constant.dims)
     size = (Tensor(dtype, shape, 0).elements * _BITS.get(dtype, 8) + 7) // 8
     location = {entry.key: entry.value for entry in constant.external_data}
     if constant.data_location == onnx.TensorProto.EXTERNAL:
-        data = file.with_name(Path(location["location"]).name)
-        ends = int(location.get("offset", 0)) + size
-        if not data.is_file() or data.stat().st_size < ends:
+        data = file.with_name(Path(location.get("location", "")).name or "(no file)")
+        offset = location.get("offset", "0")
+        ends = (int(offset[:_MAX_DIGITS]) if offset.isascii() and offset.isdigit() else 0) + size
+        if not wire.is_file(data) or data.stat().st_size < ends:
             raise UserError(f"{data.name} is missing or cut short: tensor {constant.name} ends at byte {ends}")
+    elif size > file.stat().st_size:
+        raise UserError(f"{file.name} is cut short: tensor {constant.name} has {size} bytes")
     return Tensor(dtype.lower(), shape, size)
 
 
 def _genai(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["model"])
+        return dict(wire.read_json(folder / _CONFIG)["model"])
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError):

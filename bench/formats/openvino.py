@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Audit, Source
 from bench.formats import counting
@@ -28,6 +29,8 @@ FLOATS = "none"
 FILES = ("openvino_model.*",)
 _GRAPH = "openvino_model.xml"
 _WEIGHTS = "openvino_model.bin"
+_MAX_CONSTANTS = 100  # behind one operand: a weight, what unpacks it, and shapes; more are no weight's
+_LARGEST = 2**48  # of any size
 _SHAPES = frozenset({"i64", "i32", "u64", "u32", "boolean", "string"})  # of constants that steer, not weigh
 
 
@@ -49,7 +52,9 @@ class _Graph:
             if layer in self.constants:
                 cones[layer] = frozenset({layer} if self.constants[layer].dtype not in _SHAPES else ())
             elif inputs and all(cone is not None for cone in inputs):
-                cones[layer] = frozenset().union(*(cone for cone in inputs if cone is not None))
+                cone = frozenset().union(*(cone for cone in inputs if cone is not None))
+                if len(cone) <= _MAX_CONSTANTS:
+                    cones[layer] = cone
         return cones
 
 
@@ -110,7 +115,7 @@ def _read(folder: Path) -> tuple[_Graph, dict[str, Tensor], bool, int]:
         if kind != "MatMul" or len(constant) != 1:
             continue
         weight = max((graph.constants[i] for i in constant[0]), key=lambda tensor: tensor.elements)
-        if sum(size > 1 for size in weight.shape) < 2:
+        if sum(size > 1 for size in weight.shape) < 2 or not weight.elements:
             continue
         if constant[0] <= embedded:
             tied = True
@@ -131,6 +136,13 @@ def _others(graph: _Graph, within: set[str], embedded: set[str]) -> int:
     return values + sum(tensor.elements for tensor in rest if tensor.elements > 1)
 
 
+def _size(text: str) -> int:
+    """A size, or an offset; ValueError for what is none."""
+    if 0 <= (size := int(text)) <= _LARGEST:
+        return size
+    raise ValueError(f"{size} is no size")
+
+
 class _Builder(ET.TreeBuilder):
     def doctype(self, *_: object) -> None:
         raise UserError(f"{_GRAPH} has a document type of its own, which OpenVINO models do not have")
@@ -140,15 +152,16 @@ def _parse(file: Path) -> _Graph:
     """The graph's own layers and edges; those inside a layer (the body of a loop) have ids of their own."""
     graph = _Graph()
     try:
-        net = ET.parse(file, ET.XMLParser(target=_Builder())).getroot()  # noqa: S314  (no DTD)
+        with wire.open_regular(file) as opened:
+            net = ET.parse(opened, ET.XMLParser(target=_Builder())).getroot()  # noqa: S314  (no DTD)
         for layer in net.iterfind("layers/layer"):
             number, kind = layer.attrib["id"], layer.attrib["type"]
             graph.kinds[number], graph.names[number] = kind, layer.attrib["name"]
             for data in layer.iterfind("data") if kind == "Const" else ():
-                shape = tuple(int(size) for size in data.attrib["shape"].split(",") if size.strip())
-                size = int(data.attrib["size"])
+                shape = tuple(_size(size) for size in data.attrib["shape"].split(",") if size.strip())
+                size = _size(data.attrib["size"])
                 graph.constants[number] = Tensor(data.attrib["element_type"], shape, size)
-                graph.ends = max(graph.ends, int(data.attrib["offset"]) + size)
+                graph.ends = max(graph.ends, _size(data.attrib["offset"]) + size)
         for edge in net.iterfind("edges/edge"):
             graph.inputs.setdefault(edge.attrib["to-layer"], {})[edge.attrib["to-port"]] = edge.attrib["from-layer"]
     except (OSError, ET.ParseError, KeyError, ValueError) as error:

@@ -6,13 +6,13 @@ fewer bits may be stored one in a byte: the audit counts the byte, with a note.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.contract import wire
 from bench.contract.record import Audit
 from bench.formats import checkpoint
 from bench.formats.checkpoint import Checkpoint, architecture, parameters, source
@@ -24,6 +24,7 @@ FORMATS = ("awq", "bnb", "compressed-tensors", "gptq", "torchao")
 FLOATS = "unquantized"
 FILES = ("*.safetensors",)
 _DATA = "_weight_qdata"
+_MAX_DIMENSIONS = 8
 
 
 def detect(folder: Path) -> str | None:
@@ -57,10 +58,12 @@ def _torchao_weights(metadata: Mapping[str, str]) -> dict[str, tuple[int, int]]:
         kind = str(described.get("_type") or "Tensor")
         if kind == "Tensor":
             continue
-        data = described.get("_data") or {}
-        target = str((data.get("target_dtype") or {}).get("_data") or kind).lower()
+        data = _mapping(described.get("_data"))
+        target = str(_mapping(data.get("target_dtype")).get("_data") or kind).lower()
         bits = next((n for n in range(8, 0, -1) if target.startswith((f"int{n}", f"float{n}"))), 0)
-        weights[module] = (bits, math.prod(map(int, data.get("shape") or (0,))))
+        shape = data.get("shape")
+        sizes = [size for size in shape if isinstance(size, int) and size > 0] if isinstance(shape, list) else [0]
+        weights[module] = (bits, math.prod(sizes[:_MAX_DIMENSIONS]))
     return weights
 
 
@@ -81,7 +84,10 @@ def _wide_values(weights: Mapping[str, tuple[int, int]], linears: Mapping[str, L
 
 def _json(text: str) -> dict[str, Any]:
     try:
-        parsed = json.loads(text)
+        return _mapping(wire.parse(text))
     except ValueError:
         return {}
-    return parsed if isinstance(parsed, dict) else {}
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import yaml
 from pydantic import TypeAdapter
 
+from bench import yaml
 from bench.contract import plugins
 from bench.contract.errors import UserError
 from bench.contract.record import Ceiling
@@ -55,5 +55,4 @@ def peak(gpu_name: str, memory_bytes: int) -> Ceiling | None:
 @cache
 def boards() -> dict[str, Board]:
     """Every entry by its short name."""
-    entries = yaml.safe_load(TABLE.read_text(encoding="utf-8"))["gpus"]
-    return TypeAdapter(dict[str, Board]).validate_python(entries)
+    return TypeAdapter(dict[str, Board]).validate_python(yaml.load_file(TABLE)["gpus"])

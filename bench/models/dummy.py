@@ -17,9 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from bench import formats, paths
+from bench import formats, paths, yaml
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Source
@@ -55,7 +53,7 @@ def settings(source: str) -> dict[str, Any]:
     name = source.removeprefix(PREFIX)
     if name not in names():
         raise UserError(plugins.unknown("shape", name, names()))
-    config: dict[str, Any] = yaml.safe_load((_shapes_folder() / f"{name}.yaml").read_text())
+    config: dict[str, Any] = yaml.load_file(_shapes_folder() / f"{name}.yaml")
     if config.get("model_type") not in _ARCHITECTURES:
         supported = ", ".join(_ARCHITECTURES)
         raise UserError(f"shape {name}: unsupported model_type {config.get('model_type')!r} (supported: {supported})")

@@ -17,7 +17,8 @@ from bench.contract.errors import UserError
 from bench.contract.record import Source
 from bench.contract.spec import Model
 from bench.formats import folder as model_folder
-from bench.models import download, dummy
+from bench.formats import language_model
+from bench.models import download, dummy, standard, vocabulary
 from bench.models.download import Report
 
 _MESSAGE_LENGTH = 400  # characters of the Hub's words
@@ -56,10 +57,12 @@ def resolve(model: Model, *, fetch: bool, report: Report = lambda _: None) -> Re
         folder = dummy.build(model.source) if fetch else dummy.find(model.source)
         planned = dummy.planned(model.source)
         return Resolved(folder, dummy.identity(model.source), formats.CHECKPOINT, dummy=True, planned=planned)
-    path = paths.shipped(Path(model.source).expanduser())
+    path = _path(model.source)
     if path.is_dir() or path.is_file():
         return _local(path)
-    if path.suffix in formats.file_suffixes():
+    if "$" in model.source:
+        raise UserError(f"model {model.source}: no variable is filled in here; write the path out, or ~ for your home")
+    if path.suffix.lower() in formats.file_suffixes():
         raise UserError(f"model file {model.source} does not exist; name {_a_file()}, a folder or a Hub id")
     if _is_path(model.source):
         raise UserError(f"model folder {model.source} does not exist; name a local folder or a Hub id (owner/name)")
@@ -70,19 +73,33 @@ def resolve(model: Model, *, fetch: bool, report: Report = lambda _: None) -> Re
 
 
 def _local(path: Path) -> Resolved:
-    if path.is_file() and path.suffix not in formats.file_suffixes():
+    if path.is_file() and path.suffix.lower() not in formats.file_suffixes():
         raise UserError(f"{path.name} is not a model: name the folder it is in, or {_a_file()}")
     path = path.absolute() if path.is_file() else path.resolve()  # a link to a file may have another name
     return replace(_read(path, ""), identity=f"sha256:{content_hash(path)}")
 
 
-def _read(folder: Path, identity: str) -> Resolved:
+def _read(path: Path, identity: str) -> Resolved:
+    language_model.require(path)
+    folder = standard.standard(path)
     config = formats.source(folder).config  # refuses a folder with no config or broken files, in one sentence
+    vocabulary.require_rows(folder)
     return Resolved(folder, identity, formats.detect(folder), dummy=bool(config.get(model_folder.DUMMY)))
 
 
 def _a_file() -> str:
     return " or ".join(f"a {suffix} file" for suffix in formats.file_suffixes())
+
+
+def _path(source: str) -> Path:
+    """The path that a source may be; UserError for one that no file system can have."""
+    try:
+        path = paths.shipped(Path(source).expanduser())
+        path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a home that is nobody's
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"model {source[:200]!r} is no path and no Hub id: {reason}") from None
+    return path
 
 
 def _is_path(source: str) -> bool:

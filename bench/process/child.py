@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO, cast
 
@@ -17,57 +19,103 @@ import psutil
 
 from bench import paths
 from bench.contract import outside
+from bench.contract.errors import UserError
+from bench.process.bound import identity
 
-# Runs a command that the kernel kills with this process (Linux).
-_DIE_WITH_PARENT = """
-import ctypes, os, sys
-if sys.platform == "linux": ctypes.CDLL(None).prctl(1, 9)
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
+_BOUND, _KEEPER = (str(Path(__file__).with_name(name)) for name in ("bound.py", "keeper.py"))
 _LOG_HEAD, _LOG_TAIL, _LOG_LINES = 1 << 20, 4 << 20, 2000
 _LAST = 200  # characters
 
 
 @contextlib.contextmanager
 def running(
-    argv: Sequence[str],
-    *,
-    cwd: Path | None = None,
-    variables: Mapping[str, str] | None = None,
-    dies_with_parent: bool = True,
+    argv: Sequence[str], *, cwd: Path | None = None, variables: Mapping[str, str] | None = None, bound: bool = True
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command, and end it and whatever it started when the block ends; its output is one pipe.
 
-    `dies_with_parent` costs the start of an interpreter: a worker, whose start is measured, sees to that itself.
+    It ends with this process too, however that ends. `bound` costs the start of an interpreter: a worker, whose
+    start is measured, binds itself.
     """
-    prefix = (sys.executable, "-c", _DIE_WITH_PARENT) if dies_with_parent else ()
-    process = subprocess.Popen(
-        [*prefix, *argv],
-        cwd=cwd,
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
+    prefix = (sys.executable, "-I", "-S", _BOUND, identity()) if bound else ()
+    with contextlib.ExitStack() as stack:
+        with _uninterrupted():
+            process = subprocess.Popen(
+                [*prefix, *argv],
+                cwd=cwd,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            stack.callback(_end, process)
+            _tell_keeper(f"+{process.pid}")
         yield process
-    finally:
-        end_group(process.pid)
-        process.wait()
 
 
 @contextlib.contextmanager
 def logged(
-    argv: Sequence[str], name: str, *, cwd: Path, variables: Mapping[str, str], dies_with_parent: bool = True
+    argv: Sequence[str], name: str, *, cwd: Path, variables: Mapping[str, str], bound: bool = True
 ) -> Iterator[tuple[subprocess.Popen[bytes], Log]]:
     """As `running`, with the output in a log, which is left in the cache as last-<name>.log and whole afterwards."""
     with contextlib.ExitStack() as stack:
         log = Log()
         stack.callback(log.save, name)
-        process = stack.enter_context(running(argv, cwd=cwd, variables=variables, dies_with_parent=dies_with_parent))
+        process = stack.enter_context(running(argv, cwd=cwd, variables=variables, bound=bound))
         log.read(cast("IO[bytes]", process.stdout))
         yield process, log
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    end_group(process.pid)
+    process.wait()
+    _tell_keeper(f"-{process.pid}")
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold signals back that would raise in the block, so that a process is never started and then forgotten."""
+    if threading.current_thread() is not threading.main_thread():  # no other is interrupted
+        yield
+        return
+    held: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {n: handler for n in numbers if callable(handler := signal.getsignal(n))}
+    for number in handlers:
+        signal.signal(number, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
+
+
+def _tell_keeper(word: str) -> None:
+    with contextlib.suppress(OSError):  # it was killed: what is bound still ends with this process
+        _keeper().write(f"{word}\n".encode())
+
+
+@cache
+def _keeper() -> IO[bytes]:
+    """The stdin of the process that ends the groups of this one should it be killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", _KEEPER],
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    words = cast("IO[bytes]", process.stdin)
+
+    def end() -> None:
+        words.close()
+        process.wait()
+
+    atexit.register(end)
+    return words
 
 
 def end_group(pid: int) -> None:
@@ -117,7 +165,7 @@ class Log:
         """Leave it in the cache as last-<name>.log, once the process has ended."""
         if self._reader is not None:
             self._reader.join(timeout=5)
-        with contextlib.suppress(OSError):  # a full disk must not hide why the process ended
+        with contextlib.suppress(OSError, UserError):  # a full disk must not hide why the process ended
             text = outside.printable_lines(outside.scrubbed(self.text))
             (paths.cache_folder("logs") / f"last-{name}.log").write_bytes(text.encode())
 

@@ -7,10 +7,12 @@ Where that fails (a server that forked, another system), the next run ends it by
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import json
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +28,7 @@ from bench.contract.hooks import Server
 from bench.envs.environment import Environment
 from bench.load import fetch
 from bench.load.job import Endpoint
-from bench.process import child, supervisor
+from bench.process import bound, child, scratch, supervisor
 
 _POLL_S, _ANSWER_S, _GREETING_S = 0.05, 2.0, 10.0
 _IDLE_S, _IDLE_SHARE, _SETTLE_S = 0.5, 0.1, 30.0
@@ -107,16 +109,13 @@ def running(server: Server, port: int, env: Environment, device: str, *, timeout
         return
     variables = {**supervisor.variables(env, device), **server.variables}
     began = time.monotonic()
-    with supervisor.scratch() as work, child.logged(server.argv, "server", cwd=work, variables=variables) as started:
+    with scratch.folder() as work, child.logged(server.argv, "server", cwd=work, variables=variables) as started:
         process, log = started
-        note = _write_note(process.pid, env.name)
-        try:
+        with _noted(process.pid, env.name):
             _wait(process, log, port, server.health, began + timeout_s)
             live = Live(f"http://127.0.0.1:{port}", time.monotonic() - began, log, process)
             _settle(process.pid)
             yield live
-        finally:
-            note.unlink(missing_ok=True)
 
 
 def _greeting(server: Server) -> str:
@@ -130,19 +129,24 @@ def _greeting(server: Server) -> str:
 
 
 def orphans() -> list[Orphan]:
-    """Servers that outlived the run that started them; notes of servers that have ended are deleted."""
+    """Servers of this machine that outlived the run that started them; notes of servers that have ended are deleted."""
     alive = []
     for file in sorted(paths.cache_folder("servers").glob("*.json")):
-        try:
-            note = json.loads(file.read_text())
-            if _same(note["owner"], note["owner_started"]):
+        with contextlib.suppress(FileNotFoundError), file.open("r+") as opened:
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:  # the run that holds it lives
                 continue
-            if _same(note["pid"], note["started"]):
-                alive.append(Orphan(note["pid"], note["name"], file))
-                continue
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        file.unlink(missing_ok=True)
+            try:
+                note = json.load(opened)
+                if bound.is_elsewhere(note["machine"]):
+                    continue
+                if note["machine"] == bound.machine() and _same(note["pid"], note["started"]):
+                    alive.append(Orphan(note["pid"], note["name"], file))
+                    continue
+            except (ValueError, KeyError, TypeError):
+                pass
+            file.unlink(missing_ok=True)
     return alive
 
 
@@ -194,19 +198,19 @@ def _settle(pid: int) -> None:
                 return
 
 
-def _write_note(pid: int, name: str) -> Path:
-    """A file in the cache by which a later run finds the server, should this one not end it."""
-    file = paths.cache_folder("servers") / f"{pid}.json"
-    own = psutil.Process()
-    note = {
-        "name": name,
-        "pid": pid,
-        "started": psutil.Process(pid).create_time(),
-        "owner": own.pid,
-        "owner_started": own.create_time(),
-    }
-    wire.write(file, wire.dumps(note))
-    return file
+@contextmanager
+def _noted(pid: int, name: str) -> Iterator[None]:
+    """A file in the cache by which a later run finds the server, should this one not end it: locked while it lives."""
+    note = {"name": name, "pid": pid, "started": psutil.Process(pid).create_time(), "machine": bound.machine()}
+    with tempfile.NamedTemporaryFile("w", dir=paths.cache_folder("servers"), suffix=".new", delete=False) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(wire.dumps(note))
+        file.flush()
+        noted = Path(file.name).rename(Path(file.name).with_suffix(".json"))  # with its lock
+        try:
+            yield
+        finally:
+            noted.unlink(missing_ok=True)
 
 
 def _same(pid: int, started: float) -> bool:

@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sysconfig
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from bench.contract.errors import CellError
 from bench.contract.job import PHASE, Answer, Job
 from bench.envs.environment import Environment
 from bench.machine import counters, nvml, probes
-from bench.process import child
+from bench.process import bound, child, scratch
 
 _PASSED = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
@@ -62,7 +60,7 @@ def run(
 
     `on_poll` is called every 0.2 s while it runs, `report` with the name of each phase that begins.
     """
-    with scratch() as folder:
+    with scratch.folder() as folder:
         device = job.device
         # The worker sees one GPU only, and to it that is the first.
         job = replace(
@@ -75,11 +73,9 @@ def run(
         work = folder / "cwd"
         work.mkdir()
         began = time.monotonic()
-        argv = [env.python, "-m", "bench.process.worker_main", str(folder / "job.json")]
+        argv = [env.python, "-m", "bench.process.worker_main", bound.identity(), str(folder / "job.json")]
         watchers = (on_poll, follow(folder / PHASE, report))
-        with child.logged(
-            argv, "worker", cwd=work, variables=variables(env, device), dies_with_parent=False
-        ) as started:
+        with child.logged(argv, "worker", cwd=work, variables=variables(env, device), bound=False) as started:
             process, log = started
             with probes.watch(process.pid, device, open_reader=open_reader) as probe:
                 stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes, watchers)
@@ -164,15 +160,3 @@ def variables(env: Environment, device: str) -> dict[str, str]:
         "LLM_BENCH_STDLIB": sysconfig.get_path("stdlib"),  # one text for all, whatever Python they run
         **env.variables,
     }
-
-
-@contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """A working folder named after this process; folders of processes that are gone are cleared away."""
-    root = paths.cache_folder("scratch")
-    for folder in root.iterdir():
-        owner = folder.name.partition("-")[0]
-        if not (owner.isdigit() and psutil.pid_exists(int(owner))):
-            shutil.rmtree(folder, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=root, ignore_cleanup_errors=True) as own:
-        yield Path(own)

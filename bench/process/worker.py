@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
+import json
+import shutil
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +183,30 @@ JOBS: Mapping[JobKind, Callable[[Job], Answer]] = {
     "score_replies": _score_replies,
     "ceiling": _ceiling,
 }
+
+
+def run(job_file: str) -> int:
+    """Run the job; its answer is written atomically, while stdout and stderr are only a log. Returns the exit code."""
+    job = wire.build(Job, json.loads(Path(job_file).read_text()))
+    try:
+        answer = JOBS[job.kind](job)
+        answer = replace(answer, facts={**own_peak(), **answer.facts})
+    except UserError as error:
+        answer = Answer(error=str(error))
+    except MemoryError:
+        answer = Answer(error="out of memory: the machine has less than this cell needs; use a smaller model or batch")
+    except Exception as error:  # noqa: BLE001  (an engine may raise anything; the log keeps the traceback)
+        traceback.print_exc()
+        answer = Answer(error=_one_line(error))
+    if answer.error and job.out:
+        shutil.rmtree(job.out, ignore_errors=True)  # half an artifact, in the way of the answer on a full disk
+    wire.write(Path(job.answer), wire.dumps(answer))
+    return 1 if answer.error else 0
+
+
+def _one_line(error: Exception) -> str:
+    """An engine's exception as one sentence: its class and the first line of its message."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no space left on the disk for {error.filename or 'a file'}; free some or move LLM_BENCH_CACHE"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"

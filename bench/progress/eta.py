@@ -31,6 +31,10 @@ class EtaEstimator:
         self._ahead[keys] -= 1
         self.add_recorded(keys[:_KEYS_OF_FAILED] if failed else keys, seconds)
 
+    def drop(self, keys: SimilarityKeys) -> None:
+        """One of the rounds ahead is not to be run."""
+        self._ahead[keys] -= 1
+
     def expected_s(self, keys: SimilarityKeys) -> float | None:
         """None where no similar round was run."""
         if not keys:

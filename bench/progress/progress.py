@@ -6,6 +6,7 @@ without any. Quiet prints failures only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -16,9 +17,10 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from bench.contract.errors import Interrupted
 from bench.contract.outside import printable, scrubbed
 from bench.contract.record import Result
-from bench.progress import snapshot
+from bench.progress import snapshot, stderr
 from bench.progress.eta import EtaEstimator, SimilarityKeys, clock
 from bench.progress.snapshot import Finished, RoundLabel, Snapshot
 
@@ -73,14 +75,17 @@ class Progress:
     ) -> None:
         self._ended.set()
         try:
-            if kind is KeyboardInterrupt:
+            if isinstance(error, KeyboardInterrupt):
                 done = self._recorded + self._done
                 count = f" ({done} round{'s' if done != 1 else ''})" if self._rounds else ""
                 self.warn(f"stopped; what is finished is kept{count}, run the same command to go on")
+                if isinstance(error, Interrupted):
+                    error.is_reported = True
         finally:
             if self._view is not None:
                 view, self._view = self._view, None
-                view.stop()
+                with contextlib.suppress(OSError):
+                    view.stop()
 
     @property
     def elapsed_s(self) -> float:
@@ -117,6 +122,13 @@ class Progress:
         self._eta = EtaEstimator([label.similarity_keys for label in rounds])
         for keys, seconds in durations:
             self._eta.add_recorded(keys, seconds)
+        self._remaining_s = self._eta.remaining_s()
+
+    def recorded(self, labels: Sequence[RoundLabel]) -> None:
+        """Rounds that were to run, and that another run has recorded."""
+        self._rounds, self._recorded = self._rounds - len(labels), self._recorded + len(labels)
+        for label in labels:
+            self._eta.drop(label.similarity_keys)
         self._remaining_s = self._eta.remaining_s()
 
     def start_round(self, label: RoundLabel) -> None:
@@ -173,9 +185,10 @@ class Progress:
         with self._lock:
             self._printed = time.monotonic()
             if self._view is not None:
-                self._view.line(text, style)
+                with contextlib.suppress(OSError):  # the terminal is gone
+                    self._view.line(text, style)
             else:
-                print(text, file=sys.stderr, flush=True)  # noqa: T201  (this is the terminal)
+                stderr.line(text)
 
     def _tick(self) -> None:
         """In a pipe: break the silence."""

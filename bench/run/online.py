@@ -25,7 +25,7 @@ from bench.load import build, sweep
 from bench.load.client import read_answer
 from bench.load.job import LoadAnswer, LoadJob
 from bench.machine import counters, probes
-from bench.process import child, supervisor
+from bench.process import child, scratch, supervisor
 from bench.process import server as serving
 from bench.run import artifacts, energy_window
 from bench.run.artifacts import BuiltArtifact
@@ -117,7 +117,7 @@ def loaded(
 
 def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
     """Run the load process; after `timeout_s` it is stopped, and the answer has the requests finished by then."""
-    with supervisor.scratch() as folder:
+    with scratch.folder() as folder:
         job_file, answer_file = folder / "load.json", folder / "answer.json"
         job_file.write_text(wire.dumps(job))
         argv = [sys.executable, "-m", "bench.load.client", str(job_file), str(answer_file)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -58,16 +58,18 @@ def run(
 ) -> Tally:
     """Run everything pending, one device after the other; `open_reader` opens a device's energy counter."""
     stored = list(records.stored(plan, store))
-    todo = [item for item, record in stored if records.is_pending(item, record, retry_failed=retry_failed)]
+    todo = [(item, record) for item, record in stored if records.is_pending(item, record, retry_failed=retry_failed)]
     durations = [(_similarity_keys(i.cell), r.duration_s) for i, r in stored if r and r.status == "ok"]
-    progress.begin([_label(plan, item) for item in todo], len(stored) - len(todo), durations)
+    progress.begin([_label(plan, item) for item, _ in todo], len(stored) - len(todo), durations)
     for orphan in server.end_orphans():
         progress.line(f"ended a {orphan.name} server that an earlier run left behind (process {orphan.pid})")
     done: Counter[str] = Counter()
-    for device in dict.fromkeys(item.artifact.hardware.device for item in todo):
-        items = [item for item in todo if item.artifact.hardware.device == device]
-        done += Runner(plan, items[0].artifact.hardware, store, progress, open_reader).run(items)
-    return Tally(done, len(stored) - len(todo))
+    for hardware in {item.artifact.hardware.device: item.artifact.hardware for item, _ in todo}.values():
+        rounds = [(item, record) for item, record in todo if item.artifact.hardware.device == hardware.device]
+        with _alone(hardware, progress):
+            items = _still_pending(plan, rounds, store, progress)
+            done += Runner(plan, hardware, store, progress, open_reader).run(items)
+    return Tally(done, len(stored) - done.total())
 
 
 class Runner:
@@ -85,16 +87,15 @@ class Runner:
     def run(self, items: list[PlannedRound]) -> Counter[str]:
         """Run the rounds, each to a record in the store; how many there are of each status."""
         done: Counter[str] = Counter()
-        with _alone(self._hardware, self._progress):
-            self._store.put_machine(self._hardware)
-            self._prepare([item for item in items if not item.reason])
-            for item in items:
-                label = _label(self._plan, item)
-                self._progress.start_round(label)
-                result, answer = self._round(item)
-                self._store.put(result, answer.traces, answer.items)
-                self._progress.end_round(label, result)
-                done[result.status] += 1
+        self._store.put_machine(self._hardware)
+        self._prepare([item for item in items if not item.reason])
+        for item in items:
+            label = _label(self._plan, item)
+            self._progress.start_round(label)
+            result, answer = self._round(item)
+            self._store.put(result, answer.traces, answer.items)
+            self._progress.end_round(label, result)
+            done[result.status] += 1
         return done
 
     def _prepare(self, items: list[PlannedRound]) -> None:
@@ -271,6 +272,23 @@ def _alone(hardware: Hardware, progress: Progress) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _still_pending(
+    plan: Plan, rounds: Sequence[tuple[PlannedRound, Result | None]], store: Store, progress: Progress
+) -> list[PlannedRound]:
+    """The rounds, each with its record as it was, less those that another run has recorded since."""
+    before = [record for _, record in rounds]
+    now = list(records.stored(replace(plan, items=tuple(item for item, _ in rounds)), store))
+    pending: list[PlannedRound] = []
+    others: list[PlannedRound] = []
+    for (item, record), earlier in zip(now, before, strict=True):
+        is_left = record == earlier or records.is_pending(item, record, retry_failed=False)
+        (pending if is_left else others).append(item)
+    if others:
+        progress.recorded([_label(plan, item) for item in others])
+        progress.line(f"{len(others)} rounds were recorded by another run in the meantime")
+    return pending
 
 
 def _now() -> str:

@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from bench import paths
-from bench.contract import plugins
+from bench import paths, yaml
+from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task
 from bench.contract.workload import KINDS, Trace, Workload
 
 T = TypeVar("T")
-_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader without the base-60 numbers of YAML 1.1: `2:4` is a string, not 124."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's attribute)
-        first: [
-            (tag, re.compile(f"(?!.*:){resolver.pattern}", resolver.flags)) if tag in _NUMBERS else (tag, resolver)
-            for tag, resolver in resolvers
-        ]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+_NAME_KEYS = {"model": "source", "engines": "name", "tasks": "task"}  # of short forms
+_MAX_DIGITS = 9
+_MOST_ROUNDS = 10_000
+_LARGEST = 10**15  # of any number: what is multiplied with it stays finite
+_SHOWN = 80  # characters of a wrong value
 
 
 def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
@@ -41,10 +31,26 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
     for override in overrides:
         _override(data, override)
     data.setdefault("name", path.stem)
+    _beside(data, path.parent)
     try:
         return suite(data)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _beside(data: dict[str, Any], folder: Path) -> None:
+    """A relative path of a model that is not in the folder you run in, and is in the suite's own, is that one."""
+    model = data.get("model")
+    source = model.get("source") if isinstance(model, dict) else model
+    if not isinstance(source, str) or not source or Path(source).is_absolute():
+        return
+    try:
+        missing = not paths.shipped(Path(source)).exists()
+        beside = (folder / source).resolve() if missing and (folder / source).exists() else None
+    except (OSError, ValueError):
+        return
+    if beside is not None:
+        data["model"] = {**model, "source": str(beside)} if isinstance(model, dict) else str(beside)
 
 
 def suite(data: Mapping[str, Any]) -> Suite:
@@ -63,11 +69,6 @@ def suite(data: Mapping[str, Any]) -> Suite:
 def named_recipes() -> dict[str, Any]:
     """The recipes that have a name: configs/recipes.yaml."""
     return _yaml(paths.CONFIGS / "recipes.yaml")
-
-
-def yaml_value(text: str) -> Any:
-    """The value of a YAML text; yaml.YAMLError for an invalid one."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506  (a subclass of the safe one)
 
 
 def suites() -> list[Path]:
@@ -95,7 +96,7 @@ def workload(value: Any, where: str = "workload") -> Workload:
     fields = _mapping(where, value)
     names = {kind: {f.name for f in dataclasses.fields(load)} for kind, load in KINDS.items()}
     kind = fields.get("kind", "offline")
-    if kind not in names:
+    if not isinstance(kind, str) or kind not in names:
         raise UserError(f"{where}.kind: {plugins.unknown('kind', str(kind), tuple(names))}")
     _known(where, fields, [*dict.fromkeys(name for kinds in names.values() for name in sorted(kinds))])
     for field in fields.keys() - names[kind]:
@@ -104,7 +105,8 @@ def workload(value: Any, where: str = "workload") -> Workload:
     load = _validated(KINDS[kind], fields, where)
     if isinstance(load, Trace) and not Path(load.path).expanduser().is_file():
         raise UserError(
-            f"workload {load.title}: {load.path} does not exist; a path is relative to the folder you run in"
+            f"workload {load.title}: {load.path} does not exist; a path is relative to the folder you run in, and no "
+            "variable in it is filled in"
         )
     return load
 
@@ -112,9 +114,12 @@ def workload(value: Any, where: str = "workload") -> Workload:
 def body_fields(text: str) -> dict[str, Any]:
     """Fields of a request's body from their JSON."""
     try:
-        return TypeAdapter(dict[str, Any]).validate_json(text)
-    except ValidationError:
-        raise UserError(f'{text!r} is not a JSON object: expected {{"field": value}}') from None
+        fields = wire.parse(text)
+    except ValueError as error:
+        raise UserError(f'{text!r} is not JSON ({error}): expected {{"field": value}}') from None
+    if not isinstance(fields, dict):
+        raise UserError(f'{text!r} is not a JSON object: expected {{"field": value}}')
+    return fields
 
 
 def _items(data: Mapping[str, Any], key: str) -> list[tuple[int, Any]]:
@@ -169,7 +174,7 @@ def _plugin(where: str, package: str, rule: str, entry: dict[str, Any], key: str
 
 def _mapping(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{where}: expected 'key: value' lines, got {value!r}")
+        raise UserError(f"{where}: expected 'key: value' lines, got {repr(value)[:_SHOWN]}")
     return dict(value)
 
 
@@ -188,8 +193,9 @@ def _checked(suite: Suite) -> Suite:
     if not suite.workloads and not suite.tasks:
         raise UserError("a suite needs at least one workload or task, otherwise there is nothing to measure")
     for key, count in {"rounds": suite.rounds, "task_rounds": suite.task_rounds}.items():
-        if count < 1:
-            raise UserError(f"{key}: must be at least 1, got {count}")
+        if not 1 <= count <= _MOST_ROUNDS:
+            limit = "least 1" if count < 1 else f"most {_MOST_ROUNDS}"
+            raise UserError(f"{key}: must be at {limit}, got {count}")
     for kind, titles in {
         "recipe": [r.name for r in suite.recipes],
         "engine": [e.title for e in suite.engines],
@@ -202,48 +208,77 @@ def _checked(suite: Suite) -> Suite:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml_value(path.read_text(encoding="utf-8"))
+        return yaml.load_file(path)
     except FileNotFoundError:
         shipped = ", ".join(str(f.relative_to(paths.ROOT)) for f in suites())
         raise UserError(f"{path} does not exist; suites that ship: {shipped}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: expected 'key: value' lines at the top")
-    return data
 
 
 def _override(data: dict[str, Any], override: str) -> None:
+    """Lay `key=value` over the suite; a bare name on the way becomes the mapping that it stands for."""
     key, equals, value = override.partition("=")
     if not equals:
         raise UserError(f"--set {override}: write key=value, for example --set rounds=5")
+    try:
+        parsed = yaml.load(value)
+    except UserError as error:
+        raise UserError(f"--set {key}: {value!r} is {str(error).partition(': ')[2]}") from None
     *parents, last = key.split(".")
     node: Any = data
-    for part in parents:
-        if isinstance(node, dict) and isinstance(node.get(part), str):
-            node[part] = {"source": node[part]} if part == "model" else {"name": node[part]}
-        node = node[int(part)] if isinstance(node, list) and part.isdigit() else node.get(part)
+    for depth, part in enumerate(parents):
+        at = _position(node, part, key)
+        if isinstance(node[at], str) and depth == (parents[0] != "model"):
+            node[at] = _spelled_out(parents[0], node[at])
+        node = node[at]
         if not isinstance(node, dict | list):
-            raise UserError(f"--set {key}: the suite has no '{part}'")
-    parsed = yaml_value(value)
-    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
-        node[int(last)] = parsed
-    elif isinstance(node, dict):
-        node[last] = parsed
+            raise UserError(f"--set {key}: '{part}' has no parts: it is {repr(node)[:_SHOWN]} in the suite")
+    if isinstance(node, list):
+        node[_position(node, last, key)] = parsed
     else:
-        raise UserError(f"--set {key}: the suite has no '{last}' there")
+        node[last] = parsed
+
+
+def _spelled_out(kind: str, name: str) -> Any:
+    """What a bare name in the suite's `kind` stands for; the name itself where it stands for nothing."""
+    if kind == "recipes":
+        return {"name": name, "steps": named_recipes()[name]} if name in named_recipes() else name
+    return {_NAME_KEYS[kind]: name} if kind in _NAME_KEYS else name
+
+
+def _position(node: dict[str, Any] | list[Any], part: str, key: str) -> Any:
+    """The key or the index in `node` that `part` names; UserError where there is none."""
+    if isinstance(node, list):
+        if part.isascii() and part.isdigit() and int(part[:_MAX_DIGITS]) < len(node):
+            return int(part)
+        places = f"0 to {len(node) - 1}" if len(node) > 1 else "0 alone" if node else "nowhere, as it is empty"
+        raise UserError(f"--set {key}: a place in a list is a number, here {places}, and not '{part}'")
+    if part not in node:
+        near = difflib.get_close_matches(part, map(str, node), n=1)
+        raise UserError(f"--set {key}: the suite has no '{part}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+    return part
 
 
 def _validated(kind: type[T], fields: Mapping[str, Any], where: str) -> T:
     """`fields` as a dataclass; UserError with the first problem, as path: message (got value)."""
     try:
-        return TypeAdapter(kind).validate_python(fields)
+        built = TypeAdapter(kind).validate_python(fields)
     except ValidationError as error:
         raise UserError(_sentence(error.errors()[0], where)) from None
+    for name, value in fields.items():
+        _check_kind(f"{where}.{name}" if where else name, value, getattr(built, name))
+    return built
+
+
+def _check_kind(where: str, given: Any, read: Any) -> None:
+    """UserError where a truth value would be read as a number, or the reverse, and for numbers out of bounds."""
+    if isinstance(given, list) and isinstance(read, tuple):
+        for position, pair in enumerate(zip(given, read, strict=False)):
+            _check_kind(f"{where}[{position}]", *pair)
+    elif isinstance(given, bool) != isinstance(read, bool) and isinstance(given, int | float):
+        expected = "true or false" if isinstance(read, bool) else "a number"
+        raise UserError(f"{where}: expected {expected}, got {str(given).lower()}")
+    elif isinstance(read, int | float) and not abs(read) <= _LARGEST:
+        raise UserError(f"{where}: expected a number of at most {_LARGEST:.0e}, got {str(read)[:_SHOWN]}")
 
 
 def _sentence(first: ErrorDetails, where: str) -> str:
@@ -254,5 +289,7 @@ def _sentence(first: ErrorDetails, where: str) -> str:
         message = str(first["ctx"]["error"])
         return f"{path}: {message}" if first["loc"] else message
     message = first["msg"][:1].lower() + first["msg"][1:]
-    got = "" if first["type"] == "missing" else f" (got {first['input']!r})"
+    shown = repr(first["input"])
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    got = "" if first["type"] == "missing" else f" (got {shown})"
     return f"{path}: {message}{got}"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import yaml
-
+from bench import yaml
 from bench.contract.errors import UserError
 from bench.contract.spec import Scalar
-from bench.suite import config
 
 
 def options(arguments: Sequence[str]) -> dict[str, Scalar]:
@@ -33,7 +31,7 @@ def options(arguments: Sequence[str]) -> dict[str, Scalar]:
 def _typed(text: str) -> Scalar:
     """The value as a suite file has it: 4 is a number, true a boolean, stdlib a string."""
     try:
-        value = config.yaml_value(text)
-    except yaml.YAMLError:
+        value = yaml.load(text)
+    except UserError:
         return text
     return value if isinstance(value, str | int | float | bool) else text

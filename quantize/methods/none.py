@@ -40,7 +40,7 @@ def is_lossless(options: Options) -> bool:
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Rewrite every weight file; UserError for a pickle and for a number that the type cannot hold."""
     config = model_folder.read_config(folder)
-    dtype = model_folder.stored_dtype(config) if options.dtype == "auto" else options.dtype
+    dtype = model_folder.stored_dtype(folder) if options.dtype == "auto" else options.dtype
     types: dict[str, int] = {}
     total = 0
     for file in model_folder.weight_files(folder):

@@ -27,14 +27,15 @@ def write(
     *,
     file_type: int | None = None,
     shapes: Mapping[str, tuple[int, ...]] = SHAPES,
+    architecture: str = "llama",
     **numbers: int,
 ) -> Path:
-    """A one-block llama whose linear layers have these types, one for all or by name (the rest f16).
+    """A one-block model, a llama, whose linear layers have these types, one for all or by name (the rest f16).
 
     What the package cannot quantize gets zero bytes of the right number. `numbers` are more metadata, with
     two underscores for each dot.
     """
-    writer = gguf.GGUFWriter(file, "llama")
+    writer = gguf.GGUFWriter(file, architecture)
     writer.add_name("tiny")
     writer.add_context_length(CONTEXT)
     writer.add_vocab_size(VOCABULARY)

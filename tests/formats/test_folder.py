@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 from bench import formats
 from bench.contract import plugins
 from bench.contract.errors import UserError
-from bench.contract.record import Hardware, Source
+from bench.contract.record import Architecture, Hardware, Source
+from bench.formats import architecture
 from bench.formats import folder as model_folder
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -48,8 +49,7 @@ def test_what_a_config_does_not_say_is_zero_or_empty() -> None:
 
     assert (model_folder.context_length(config), model_folder.vocab_size(config)) == (0, 0)
     assert model_folder.quantization(config) == {}
-    assert not model_folder.ties_head(config)
-    assert model_folder.stored_dtype(config) == "float32"
+    assert model_folder.ties_head(config) is None
 
 
 @pytest.mark.parametrize(
@@ -65,15 +65,23 @@ def test_a_tied_head_is_read_nested_too_and_the_outer_setting_decides(config: Ma
     assert model_folder.ties_head(config) is tied
 
 
-def test_quantization_and_dtype_are_read_nested_too() -> None:
+def test_quantization_and_dtype_are_read_nested_too(tmp_path: Path) -> None:
     """quantization_config, compression_config of older files, dtype and torch_dtype; a type of our four only."""
+    tensors: dict[str, Any] = {"a": np.zeros(3, np.float32), "b": np.zeros(4, np.float16), "c": np.zeros(9, np.int8)}
+    save_file(tensors, tmp_path / "model.safetensors")
+
+    def dtype(config: Mapping[str, Any]) -> str:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        return model_folder.stored_dtype(tmp_path)
+
     inner = {"quantization_config": {"quant_method": "gptq"}, "torch_dtype": "float16"}
 
     assert model_folder.quantization({"text_config": inner}) == {"quant_method": "gptq"}
     assert model_folder.quantization({"compression_config": {"format": "packed"}}) == {"format": "packed"}
-    assert model_folder.stored_dtype({"text_config": inner}) == "float16"
-    assert model_folder.stored_dtype({"dtype": "bfloat16", "text_config": inner}) == "bfloat16"
-    assert model_folder.stored_dtype({"dtype": "float8_e4m3fn"}) == "float32"
+    assert dtype({"text_config": inner}) == "float16"
+    assert dtype({"dtype": "bfloat16", "text_config": inner}) == "bfloat16"
+    assert dtype({"dtype": "float8_e4m3fn"}) == "float32"
+    assert dtype({}) == "float16"  # most of the stored numbers
 
 
 def test_shards_are_one_model(tmp_path: Path) -> None:
@@ -94,20 +102,78 @@ def test_shards_are_one_model(tmp_path: Path) -> None:
     assert header.metadata == {"format": "pt", "kind": "extra"}
 
 
-@pytest.mark.parametrize("stored", [True, False], ids=["of its own", "tied"])
-def test_a_head_is_tied_where_none_is_stored(tmp_path: Path, *, stored: bool) -> None:
-    """GPT-2's config says nothing of it; the tensors do, for the audit and the architecture alike."""
-    head = {"lm_head.weight": np.zeros((64, 8), np.float16)} if stored else {}
-    layer = {"h.0.mlp.c_fc.weight": np.zeros((8, 32), np.float16)}
-    save_file({**layer, **head}, tmp_path / "model.safetensors")
+@pytest.mark.parametrize("head", ["of its own", "a copy", "none"])
+def test_a_head_that_the_config_does_not_mention_is_as_class_and_tensors_say(tmp_path: Path, head: str) -> None:
+    """GPT-2's class ties it: a copy beside the embedding is the embedding, another matrix is a head of its own."""
+    random = np.random.default_rng(0)
+    embedding, other = (random.standard_normal((64, 8)).astype(np.float16) for _ in range(2))
+    stored = {"of its own": {"lm_head.weight": other}, "a copy": {"lm_head.weight": embedding}}.get(head, {})
+    layer = {"h.0.mlp.c_fc.weight": np.zeros((8, 32), np.float16), "wte.weight": embedding}
+    buffers = {"h.0.attn.bias": np.zeros((1, 1, 128, 128), np.float16)}  # a mask, in files of older versions
+    save_file({**layer, **buffers, **stored}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({**GPT2, "n_embd": 8, "n_head": 2}))
+    tied = head != "of its own"
 
-    described = formats.read_architecture(tmp_path)
+    described, counted = formats.read_architecture(tmp_path), formats.parameters(tmp_path)
 
     assert described is not None
-    assert described.tied_head is formats.audit(tmp_path, None).tied_head is not stored
-    assert set(formats.source(tmp_path).linears) == {"h.0.mlp.c_fc", *({"lm_head"} if stored else ())}
+    assert described.tied_head is formats.audit(tmp_path, None).tied_head is tied
+    assert set(formats.source(tmp_path).linears) == {"h.0.mlp.c_fc", *(() if tied else ("lm_head",))}
     assert (described.layers, described.hidden, described.head_dim) == (2, 8, 4)
+    assert counted.linear + counted.rest == 8 * 32 + 64 * 8 * (1 if tied else 2)
+    assert counted.stored_bytes == 2 * (counted.linear + counted.rest)
+    assert formats.audit(tmp_path, None).parameters == counted.linear + counted.rest
+
+
+def _described(config: Mapping[str, Any], **shapes: tuple[int, int]) -> Architecture:
+    described = architecture.of_config(config, shapes)
+    assert described is not None
+    return described
+
+
+def test_what_a_config_leaves_out_is_as_its_class_has_it() -> None:
+    """Tied heads, widths of heads, groups of keys, windows and whole sizes: by transformers' own defaults."""
+    sizes = {"vocab_size": 64, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    gemma, falcon = _described({**sizes, "model_type": "gemma"}), _described({**sizes, "model_type": "falcon"})
+    mistral = _described({**sizes, "model_type": "mistral", "num_attention_heads": 16})
+    qwen = _described({**sizes, "model_type": "qwen2", "sliding_window": 32})
+    llama = _described({**sizes, "model_type": "llama"})
+
+    assert (gemma.tied_head, gemma.head_dim, gemma.kv_heads) == (True, 256, 16)
+    assert (falcon.tied_head, falcon.kv_heads) == (True, 1)
+    assert (mistral.tied_head, mistral.kv_heads, mistral.window) == (False, 8, 4096)
+    assert (qwen.window, _described({**sizes, "model_type": "qwen2", "use_sliding_window": True}).window) == (0, 4096)
+    assert (llama.tied_head, llama.head_dim, llama.kv_heads, llama.window) == (False, 12, 4, 0)
+    assert _described({"model_type": "gpt2"}).vocab_size == 50257
+    assert architecture.of_config({**sizes, "model_type": "mixtral"}) is None  # whose class has eight experts
+    assert model_folder.context_length({"model_type": "falcon"}) == 2048
+
+
+def test_what_neither_config_nor_class_says_is_as_the_tensors_show() -> None:
+    """Of a class that is not known here: heads of keys, and their width, by the rows of the projections."""
+    sizes = {"vocab_size": 64, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    apart = _described(sizes, q_proj=(64, 48), k_proj=(32, 48))
+    fused = _described(sizes, query_key_value=((4 + 2 * 2) * 12, 48))
+
+    assert (apart.head_dim, apart.kv_heads) == (16, 2)
+    assert (fused.head_dim, fused.kv_heads) == (12, 2)
+    assert (_described(sizes).head_dim, _described(sizes).kv_heads) == (12, 4)
+
+
+@pytest.mark.parametrize("value", [10**400, -4, True, "48", [48], 1.5, None])
+def test_a_size_that_is_none_is_not_guessed(value: object) -> None:
+    """Huge, negative, or of another type: unknown, and arithmetic on it cannot overflow."""
+    assert model_folder.hidden_size({"hidden_size": value}) == 0
+    assert architecture.of_config({**PLAIN, "hidden_size": value, "num_attention_heads": 4}) is None
+
+
+@pytest.mark.engine
+def test_the_table_of_classes_is_what_transformers_says(hf_python: Path) -> None:
+    """Printed anew by the library in the hf environment, it is the file beside the reader, byte for byte."""
+    program = Path(__file__).with_name("transformers_classes.py")
+    done = subprocess.run([hf_python, program], capture_output=True, text=True, check=True)
+
+    assert done.stdout == (_ROOT / "bench/formats/transformers_classes.json").read_text()
 
 
 def test_an_engine_is_told_what_a_folder_lacks(tmp_path: Path) -> None:

@@ -221,4 +221,5 @@ def test_how_many_models_the_names_of_files_are() -> None:
 
     assert gguf_reader.several_models([]) == gguf_reader.several_models(parts) == ""
     assert gguf_reader.several_models([*parts, "m-q8.gguf"]).startswith("several GGUF models (q4/m-00001")
+    assert gguf_reader.several_models(["m-q4.gguf", "mmproj-m-f16.gguf"]) == ""
     assert gguf_reader.several_models(list("abcd")) == "several GGUF models (a, b, c and 1 more)"

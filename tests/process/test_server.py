@@ -17,7 +17,7 @@ from bench import paths
 from bench.contract.errors import CellError
 from bench.contract.hooks import Server
 from bench.envs import environment
-from bench.process import server
+from bench.process import bound, server
 from bench.run import doctor
 
 # A server that answers /health after `wait` seconds, has a child, and can be told to die.
@@ -141,7 +141,7 @@ def test_an_orphan_is_found_named_and_ended() -> None:
     """One whose owner is gone and that lives all the same: `doctor` names it, the next start ends it."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as left:
         started = psutil.Process(left.pid).create_time()
-        note = {"name": "hf", "pid": left.pid, "started": started, "owner": left.pid, "owner_started": 1.0}
+        note = {"name": "hf", "pid": left.pid, "started": started, "machine": bound.machine()}
         file = paths.cache_folder("servers") / f"{left.pid}.json"
         file.write_text(json.dumps(note))
         assert [o.pid for o in server.orphans()] == [left.pid]
@@ -150,6 +150,18 @@ def test_an_orphan_is_found_named_and_ended() -> None:
         assert not _lives(left.pid)
     assert server.orphans() == []
     assert not file.exists()
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_server_of_another_container_is_left_alone() -> None:
+    """Its processes are not seen from here, where its id is another's: no orphan; its note stays until a restart."""
+    other, boot = psutil.Process(), bound.machine().partition("/")[0]  # would end these tests
+    note = {"name": "hf", "pid": other.pid, "started": other.create_time()}
+    file = paths.cache_folder("servers") / "one.json"
+    for machine, remains in ((f"{boot}/pid:[1]", True), ("before the last start/pid:[1]", False)):
+        file.write_text(json.dumps({**note, "machine": machine}))
+        assert server.orphans() == []
+        assert file.exists() is remains
 
 
 def _lives(pid: int) -> bool:

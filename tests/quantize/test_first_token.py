@@ -141,7 +141,7 @@ def test_a_token_that_counts_more_is_changed_less(tmp_path: Path, library: str) 
 @pytest.mark.engine
 @pytest.mark.slow
 def test_an_importance_matrix_counts_first_tokens_as_often_as_asked(tmp_path: Path) -> None:
-    """Of one window of 48 tokens: the mean with the first one three times, no larger than others are, of its two parts."""
+    """Of one window of 48 tokens: the mean with the first three times, as large as others at most, of its parts."""
     every, thrice, first = json.loads(_run("llamacpp", tmp_path, _IMPORTANCE, str(DEMO), str(tmp_path)))
 
     others = [(48 * a - b) / 47 for a, b in zip(every, first, strict=True)]

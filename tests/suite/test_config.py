@@ -73,6 +73,92 @@ def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
     assert (suite.model.source, suite.model.revision) == ("m", "abc")
 
 
+_FILE = "model: m\nengines: [{name: fake}, hf]\nrecipes: [fp32]\nworkloads: [{batch: 1}]\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("engines.foo.x=1", "--set engines.foo.x: a place in a list is a number, here 0 to 1, and not 'foo'"),
+        ("engines.9.dtype=float32", "here 0 to 1, and not '9'"),
+        ("engines.-1.dtype=float32", "here 0 to 1, and not '-1'"),
+        ("workloads.1.batch=2", "here 0 alone, and not '1'"),
+        ("workloads.\u00b2.batch=2", "and not '\u00b2'"),
+        ("engines=[{name: hf", "--set engines: '[{name: hf' is not valid YAML"),
+        ("engine.0.dtype=float32", "the suite has no 'engine'; did you mean 'engines'?"),
+        ("engines.0.name.x=1", "'name' has no parts: it is 'fake' in the suite"),
+        ("rounds", "write key=value"),
+        ("rounds.x=1", "the suite has no 'rounds'"),
+        ("=1", "unknown key"),
+        ("engines.0.itl_s={a: 1, a: 2}", "the key 'a' is given twice"),
+        ("recipes.0.steps.0.dtyp=float16", "recipes[0].steps[0].dtyp: unknown key; did you mean 'dtype'?"),
+    ],
+)
+def test_an_override_that_leads_nowhere_is_one_sentence(tmp_path: Path, override: str, sentence: str) -> None:
+    """A place that a list has not, a name that nothing has, a value that is no YAML."""
+    (file := tmp_path / "mine.yaml").write_text(_FILE)
+
+    with pytest.raises(UserError) as caught:
+        config.load_suite(file, [override])
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_override_below_a_bare_name_changes_what_it_stands_for(tmp_path: Path) -> None:
+    """A recipe keeps its steps, an engine its defaults."""
+    (file := tmp_path / "mine.yaml").write_text(_FILE)
+    suite = config.load_suite(file, ["recipes.0.steps.0.dtype=float16", "engines.1.label=mine"])
+
+    assert suite.recipes[0].steps == (Step("none", {"dtype": "float16"}),)
+    assert (suite.engines[1].name, suite.engines[1].title) == ("hf", "mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("rounds: true", "rounds: expected a number, got true"),
+        ("rounds: yes", "rounds: "),
+        ("rounds: 0777777", "rounds: must be at most 10000, got 777777"),
+        ("timeout_s: .inf", "timeout_s: expected a number of at most 1e+15, got inf"),
+        ("memory_limit_gib: 1e308", "memory_limit_gib: expected a number of at most 1e+15, got 1e+308"),
+        ("settle_s: .nan", "settle_s: expected a number of at most 1e+15, got nan"),
+        ("rounds: 2\nrounds: 5", "line 6: not valid YAML: the key 'rounds' is given twice"),
+        ("seed: " + "[" * 20_000, "nested more than 64 deep"),
+    ],
+)
+def test_a_value_is_what_it_says_or_is_refused(tmp_path: Path, change: str, sentence: str) -> None:
+    """No truth value is a number, no number is without end, and no key is silently the last of two."""
+    (file := tmp_path / "mine.yaml").write_text(f"{_FILE}{change}\n")
+
+    with pytest.raises(UserError) as caught:
+        config.load_suite(file)
+    assert sentence in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_model_beside_its_suite_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path that is nothing in the folder you run in is one in the suite's; a Hub id stays one."""
+    (folder := tmp_path / "suites").mkdir()
+    (folder / "models" / "own").mkdir(parents=True)
+    (file := folder / "mine.yaml").write_text(_FILE)
+    monkeypatch.chdir(tmp_path)
+
+    def source(model: str) -> str:
+        return config.load_suite(file, [f"model={model}"]).model.source
+
+    assert source("models/own") == source("{source: models/own}") == str(folder / "models" / "own")
+    assert (source("owner/name"), source("models/demo")) == ("owner/name", "models/demo")
+    monkeypatch.chdir(folder)
+    assert source("models/own") == "models/own"
+
+
+def test_numbers_with_a_zero_before_them_are_decimal(tmp_path: Path) -> None:
+    """010 is ten, as in YAML 1.2, and not eight."""
+    (file := tmp_path / "mine.yaml").write_text(f"{_FILE}rounds: 010\n")
+
+    assert config.load_suite(file).rounds == 10
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [("model: [", "line 2: not valid YAML"), ("- a", "expected 'key: value' lines"), ("", "expected 'key: value'")],

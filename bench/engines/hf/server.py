@@ -73,14 +73,13 @@ def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:
 
 def _check_dtype(folder: Path, dtype: str) -> None:
     """UserError when the server would compute in the artifact's own dtype, which `open` can override."""
-    config = model_folder.read_config(folder)
-    quantization, stored = model_folder.quantization(config), dtype
+    quantization, stored = model_folder.quantization(model_folder.read_config(folder)), dtype
     if quantization.get("quant_method") == "torchao":
         kind = ((quantization.get("quant_type") or {}).get("default") or {}).get("_type", "")
         if kind == "Int8StaticActivationInt8WeightConfig":
             raise UserError("transformers serve cannot load static activation scales: measure this artifact offline")
-        stored = str(config.get("dtype") or config.get("torch_dtype") or dtype)
+        stored = model_folder.stored_dtype(folder)
     elif quantization.get("load_in_4bit"):
-        stored = quantization.get("bnb_4bit_compute_dtype", dtype)
+        stored = quantization.get("bnb_4bit_compute_dtype", "float32")
     if dtype not in {"auto", stored}:
         raise UserError(f"transformers serve computes this artifact in {stored} only, not in {dtype}")

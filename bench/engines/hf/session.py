@@ -188,7 +188,7 @@ def _pretrained(folder: Path, options: Options, device: str) -> Any:
     dtype = options.dtype_on(device)
     config = AutoConfig.from_pretrained(folder, **local)
     quantization = getattr(config, "quantization_config", None)
-    if isinstance(quantization, dict) and "bnb_4bit_compute_dtype" in quantization and dtype != "auto":
+    if isinstance(quantization, dict) and quantization.get("load_in_4bit") and dtype != "auto":
         quantization["bnb_4bit_compute_dtype"] = dtype
     is_torchao = isinstance(quantization, dict) and quantization.get("quant_method") == "torchao"
     with torchao.static_scales() if is_torchao else nullcontext():

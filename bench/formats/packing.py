@@ -1,0 +1,108 @@
+"""Which tool packed a checkpoint's weights, by its tensors and by the settings that its tool left beside them.
+
+A library that does not find the settings in config.json takes packed weights for missing ones and makes up others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.contract import wire
+from bench.contract.errors import UserError
+from bench.formats import folder as model_folder
+from bench.formats.folder import Tensor
+
+KEY = "quantization_config"
+_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}  # of AutoGPTQ and GPTQModel, of AutoAWQ
+_AWQ_NAMES = {"w_bit": "bits", "q_group_size": "group_size"}
+_LARGEST = 1 << 20
+
+
+def completed(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The quantization_config that config.json lacks, or lacks the method of; None where nothing is missing.
+
+    UserError where the tensors are packed and no file says how.
+    """
+    said = model_folder.quantization(config)
+    if said.get("quant_method") or said.get("load_in_4bit") or said.get("load_in_8bit"):
+        return None  # transformers itself takes the last two for bitsandbytes
+    tensors = model_folder.read_headers(folder).tensors
+    stored = method(tensors)
+    if not stored:
+        if said and KEY in config:
+            raise UserError(
+                f"{folder.name}/config.json has a quantization_config without quant_method, and its weights are "
+                "plain: remove quantization_config"
+            )
+        return None
+    written = {**_beside(folder, stored), **said}
+    if stored not in _FILES.values() or not written:
+        raise UserError(
+            f"{folder.name} has weights packed by {stored}, and config.json does not say so: add a quantization_config "
+            f'with "quant_method": "{stored}" and the settings it was made with'
+        )
+    settings = {_AWQ_NAMES.get(key, key) if stored == "awq" else key: value for key, value in written.items()}
+    if stored == "awq":
+        settings["version"] = str(settings.get("version", "gemm")).lower()
+    if not isinstance(settings.get("bits"), int):
+        settings["bits"] = _bits(tensors)
+    return {**settings, "quant_method": stored}
+
+
+def method(tensors: Mapping[str, Tensor]) -> str:
+    """The quant_method whose names and shapes these tensors have; "" where they are plain numbers."""
+    for name, tensor in tensors.items():
+        if name.endswith(".qweight"):
+            scales = tensors.get(f"{name.removesuffix('qweight')}scales")
+            transposed = scales and len(scales.shape) == len(tensor.shape) == 2 and scales.shape[1] != tensor.shape[1]
+            return "awq" if transposed else "gptq"
+        if ".weight.absmax" in name or ".weight.quant_state" in name or name.endswith(".SCB"):
+            return "bitsandbytes"
+        if name.endswith((".weight_packed", ".weight_scale")):
+            return "compressed-tensors"
+        if name.endswith("_weight_qdata"):
+            return "torchao"
+        if name.endswith(".weight") and tensor.dtype.startswith("F8"):
+            return "fp8"
+    return ""
+
+
+def unpacked(parts: Mapping[str, Tensor], bits: int) -> int:
+    """The values packed into a layer's integers: by the shapes of what belongs to it, else at so many bits each."""
+    packed = parts.get("qweight") or parts.get("weight_packed")
+    if packed is None:
+        return 0
+    scales, order = parts.get("scales"), parts.get("g_idx")
+    if "qweight" in parts and scales and len(scales.shape) == len(packed.shape) == 2:
+        if scales.shape[1] != packed.shape[1]:  # AWQ packs outputs
+            return packed.shape[0] * scales.shape[1]
+        if order and order.elements:
+            return order.elements * packed.shape[1]
+    return 8 * packed.size // bits
+
+
+def _bits(tensors: Mapping[str, Tensor]) -> int:
+    """Bits of the first packed layer whose shapes tell; 4, AutoAWQ's only choice, where none does."""
+    for name, tensor in tensors.items():
+        if name.endswith(".qweight"):
+            stem = name.removesuffix("qweight")
+            parts = {part: tensors[stem + part] for part in ("qweight", "scales", "g_idx") if stem + part in tensors}
+            if values := unpacked(parts, 4):
+                return max(1, 8 * tensor.size // values)
+    return 4
+
+
+def _beside(folder: Path, stored: str) -> dict[str, Any]:
+    """The settings in the tool's own file; {} where there is none."""
+    for name, tool in _FILES.items():
+        if tool == stored and (folder / name).is_file():
+            try:
+                settings = wire.read_json(folder / name, _LARGEST)
+            except (OSError, ValueError) as error:
+                raise UserError(f"{folder.name}/{name} cannot be read: {error}") from None
+            if not isinstance(settings, dict):
+                raise UserError(f"{folder.name}/{name} is not a JSON object")
+            return settings
+    return {}

@@ -1,0 +1,264 @@
+"""Readers of what others write: a value, or a sentence for a person, and nothing else, in bounded time."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from bench import formats, yaml
+from bench.contract.spec import Model
+from bench.formats import gguf_reader
+from bench.load import reply, sse
+from bench.models import resolve
+from bench.store import Store
+from bench.suite import config
+from tests.formats import gguf_models
+from tests.hostile.strategies import changed, dumps, examples, only_user_errors, spliced
+from tests.test_store import TRACES, served
+
+SUITE = {
+    "model": {"source": "shape:smollm2-135m"},
+    "recipes": ["fp32", {"name": "g", "steps": [{"method": "gptq", "bits": 4}]}],
+    "engines": ["hf", {"name": "fake", "itl_s": 0.1}],
+    "workloads": [{"batch": 1}, {"kind": "closed", "concurrency": 2, "requests": 4}],
+    "tasks": ["perplexity", {"task": "divergence", "context": 64}],
+    "rounds": 2,
+}
+CONFIG = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": False,
+    "text_config": {"sliding_window": 16, "layer_types": ["full_attention"]},
+    "quantization_config": {
+        "quant_method": "gptq",
+        "bits": 4,
+        "config_groups": {"group_0": {"weights": {"num_bits": 4}}},
+    },
+}
+TENSORS = {
+    "model.embed_tokens.weight": (64, 32),
+    "model.layers.0.self_attn.k_proj.weight": (16, 32),
+    "model.layers.0.mlp.up_proj.qweight": (4, 48),
+    "model.layers.0.mlp.up_proj.scales": (1, 48),
+    "lm_head.weight": (64, 32),
+}
+TOKENIZER = {"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 1, "content": "b", "special": False}]}
+
+
+@given(changed(SUITE))
+@examples(25)
+def test_a_suite(value: Any) -> None:
+    """Any value in any place of it."""
+    only_user_errors(lambda: config.suite(value if isinstance(value, dict) else {}))
+
+
+@given(st.text(alphabet="[]{}:,-&*!|>'\"#%@?\n abc01.~", max_size=200) | st.text(max_size=50))
+@examples(60)
+def test_yaml(text: str) -> None:
+    """Any text, most of it YAML's own signs."""
+    only_user_errors(lambda: yaml.load(text))
+
+
+@given(st.text(alphabet="engistaskmodl.0129=x[]{}:-", max_size=40))
+@examples(60)
+def test_overrides(override: str) -> None:
+    """Any path and value after --set, laid over the demo's suite."""
+    only_user_errors(lambda: config.load_suite(Path("configs/smoke.yaml"), [override]))
+
+
+def _read_folder(folder: Path) -> None:
+    resolved = resolve.resolve(Model(str(folder)), fetch=False)
+    formats.audit(resolved.local_folder, None, zeros=True)
+    formats.audit(resolved.local_folder, dict(resolved.source.linears))
+    formats.parameters(resolved.local_folder)
+    formats.read_architecture(resolved.local_folder)
+
+
+def _folder(folder: Path, config_json: Any, tokenizer: Any = TOKENIZER) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(dumps(config_json))
+    (folder / "tokenizer.json").write_text(dumps(tokenizer))
+    save_file({name: np.zeros(shape, np.float16) for name, shape in TENSORS.items()}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.usefixtures("cache")
+@given(value=changed(CONFIG))
+@examples(40)
+def test_a_config(tmp_path: Path, value: Any) -> None:
+    """Any value in any place of config.json, through all that a plan reads of a model."""
+    only_user_errors(lambda: _read_folder(_folder(tmp_path / "m", value)))
+
+
+@pytest.mark.usefixtures("cache")
+@given(value=changed(TOKENIZER))
+@examples(20)
+def test_a_tokenizer(tmp_path: Path, value: Any) -> None:
+    """Any value in any place of tokenizer.json."""
+    only_user_errors(lambda: _read_folder(_folder(tmp_path / "m", CONFIG, value)))
+
+
+@pytest.mark.usefixtures("cache")
+@given(data=st.data())
+@examples(40)
+def test_safetensors(tmp_path: Path, data: Any) -> None:
+    """Any value in any place of the header, and any bytes in any place of the file."""
+    folder = _folder(tmp_path / "m", {**CONFIG, "quantization_config": None})
+    whole = (folder / "model.safetensors").read_bytes()
+    (size,) = struct.unpack("<Q", whole[:8])
+    if data.draw(st.booleans()):
+        text = dumps(data.draw(changed(json.loads(whole[8 : 8 + size])))).encode()
+        whole = struct.pack("<Q", len(text)) + text + whole[8 + size :]
+    else:
+        whole = data.draw(spliced(whole[: 8 + size])) + whole[8 + size :]
+    (folder / "model.safetensors").write_bytes(whole)
+    only_user_errors(lambda: _read_folder(folder))
+
+
+@pytest.mark.usefixtures("cache")
+@given(data=st.data())
+@examples(40)
+def test_gguf(tmp_path: Path, data: Any) -> None:
+    """Any bytes in any place of the header."""
+    shapes = {"blk.0.attn_q": (32, 32)}
+    whole = gguf_models.write(tmp_path / "sound.gguf", shapes=shapes).read_bytes()
+    (file := tmp_path / "m.gguf").write_bytes(data.draw(spliced(whole[:2_500])) + whole[2_500:])
+    gguf_reader._read.cache_clear()
+    only_user_errors(lambda: _read_folder(file))
+
+
+@pytest.mark.usefixtures("cache")
+@given(data=st.data())
+@examples(30)
+def test_an_onnx_graph(tmp_path: Path, data: Any) -> None:
+    """Any bytes in any place of the graph, and any value in genai_config.json."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    matrix = helper.make_tensor("w", kinds.FLOAT, [4, 8], [0.0] * 32)
+    table = helper.make_tensor("e", kinds.FLOAT, [8, 4], [0.0] * 32)
+    nodes = [
+        helper.make_node("Gather", ["e", "ids"], ["x"], name="/model/embed/Gather"),
+        helper.make_node("Identity", ["w"], ["v"]),
+        helper.make_node("DequantizeLinear", ["v", "v", "v"], ["u"]),
+        helper.make_node("MatMul", ["x", "u"], ["y"], name="/model/layers.0/attn/o_proj/MatMul"),
+        helper.make_node("MatMulNBits", ["x", "w"], ["z"], name="/lm_head/MatMulNBits", K=4, N=8, bits=4),
+    ]
+    inputs = [helper.make_tensor_value_info("ids", kinds.INT64, [None])]
+    graph = helper.make_graph(
+        nodes, "g", inputs, [helper.make_tensor_value_info("y", kinds.FLOAT, [None, 8])], [matrix, table]
+    )
+    whole = helper.make_model(graph).SerializeToString()
+    settings = {"model": {"vocab_size": 8, "context_length": 64, "decoder": {"filename": "model.onnx"}}}
+    folder = tmp_path / "m"
+    folder.mkdir(exist_ok=True)
+    (folder / "model.onnx").write_bytes(data.draw(spliced(whole)) if data.draw(st.booleans()) else whole)
+    (folder / "genai_config.json").write_text(dumps(data.draw(changed(settings))))
+    only_user_errors(lambda: _read_folder(folder))
+
+
+_OPENVINO = b"""<net name="m" version="11"><layers>
+<layer id="0" name="e" type="Const"><data element_type="f16" shape="8, 4" offset="0" size="64"/></layer>
+<layer id="1" name="w" type="Const"><data element_type="i8" shape="8, 4" offset="64" size="32"/></layer>
+<layer id="2" name="c" type="Convert"/><layer id="3" name="x" type="Gather"/>
+<layer id="4" name="__module.model.o_proj/aten::linear/MatMul" type="MatMul"/></layers><edges>
+<edge from-layer="0" from-port="0" to-layer="3" to-port="0"/>
+<edge from-layer="1" from-port="0" to-layer="2" to-port="0"/>
+<edge from-layer="3" from-port="0" to-layer="4" to-port="0"/>
+<edge from-layer="2" from-port="0" to-layer="4" to-port="1"/>
+</edges></net>"""
+
+
+@pytest.mark.usefixtures("cache")
+@given(data=st.data())
+@examples(40)
+def test_an_openvino_graph(tmp_path: Path, data: Any) -> None:
+    """Any bytes, and any number for another, in any place of the XML."""
+    text = data.draw(spliced(_OPENVINO))
+    for _ in range(data.draw(st.integers(0, 2))):
+        digit = data.draw(st.sampled_from([b'"0"', b'"4"', b'"8"', b'"64"', b'"32"']))
+        other = data.draw(st.sampled_from([b'"-1"', b'"' + b"9" * 30 + b'"', b'"0"', b'"x"', b'""']))
+        text = text.replace(digit, other)
+    folder = tmp_path / "m"
+    folder.mkdir(exist_ok=True)
+    (folder / "openvino_model.xml").write_bytes(text)
+    (folder / "openvino_model.bin").write_bytes(bytes(96))
+    (folder / "config.json").write_text("{}")
+    only_user_errors(lambda: _read_folder(folder))
+
+
+def _read_record(store: Store, path: Path) -> None:
+    list(store.all())
+    store.get(path)
+    store.traces(path)
+    store.items(path)
+
+
+@given(data=st.data())
+@examples(30)
+def test_a_record(tmp_path: Path, data: Any) -> None:
+    """Any value in any place of it, or any bytes."""
+    store = Store(tmp_path)
+    path = store.put(served(), TRACES)
+    if data.draw(st.booleans()):
+        path.write_text(dumps(data.draw(changed(json.loads(path.read_text())))))
+    else:
+        path.write_bytes(data.draw(spliced(path.read_bytes())))
+    only_user_errors(lambda: _read_record(store, path))
+
+
+@given(data=st.data())
+@examples(20)
+def test_the_requests_and_items_of_a_record(tmp_path: Path, data: Any) -> None:
+    """Any value in any line, or any bytes, packed or not."""
+    store = Store(tmp_path)
+    path = store.put(served(), TRACES, [("item", "acc"), (0, 1.0)])
+    for name in ("traces", "items"):
+        file = path.with_name(f"r0.{name}.jsonl.gz")
+        whole = file.read_bytes()
+        if data.draw(st.booleans()):
+            lines = data.draw(changed(list(map(json.loads, gzip.decompress(whole).splitlines()))))
+            whole = gzip.compress("\n".join(map(dumps, lines)).encode())
+        else:
+            whole = data.draw(spliced(whole))
+        file.write_bytes(whole)
+    only_user_errors(lambda: store.traces(path))
+    only_user_errors(lambda: store.items(path))
+
+
+EVENTS = [
+    {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+    {"choices": [{"index": 0, "delta": {"content": "a"}, "token_ids": [5]}], "usage": {"completion_tokens": 1}},
+    {"choices": [{"index": 0, "text": "b", "finish_reason": "length"}], "usage": None},
+    {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": {}}},
+]
+
+
+@given(data=st.data())
+@examples(60)
+def test_an_event_stream(data: Any) -> None:
+    """Any value in any event, any bytes in any place, in reads of any size: times, counts, or what was wrong."""
+    values = data.draw(changed(EVENTS))
+    body = b"".join(b"data: " + dumps(value).encode() + b"\n\n" for value in values) + b"data: [DONE]\n\n"
+    body = data.draw(spliced(body)) if data.draw(st.booleans()) else body
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=5)))
+    parts = [body[low:high] for low, high in zip([0, *cuts], [*cuts, len(body)], strict=True)]
+    decoded = reply.read(sse.events(parts, [float(i) for i in range(len(parts))], list(range(1, len(parts) + 1))))
+
+    assert len(decoded.times) == len(decoded.tokens)
+    assert all(isinstance(count, int) and 0 <= count < 2**53 for count in decoded.tokens)
+    assert list(decoded.times) == sorted(decoded.times)
