@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--damp", type=float, default=0.05, help="share of the Hessian's mean diagonal added to it")
     parser.add_argument("--bos", action="store_true", help="calibration windows begin with BOS, too")
     parser.add_argument("--by-count", action="store_true", help="first tokens keep their size")
-    parser.add_argument("--kinds", nargs="*", help="only these, for example v_proj")
+    parser.add_argument("--kinds", nargs="*", help="only these, for example v_proj; none: all at once alone")
     parser.add_argument("--artifact", action="append", default=[], metavar="NAME=FOLDER")
     given = parser.parse_args()
     import torch
@@ -102,7 +102,7 @@ def _by_plain_gptq(
     inputs = _collect(model, ids)
     print(f"inputs of {len(inputs)} layers over {text.tokens} tokens: {time.perf_counter() - began:.0f} s", flush=True)
     roundings, kinds = _roundings(inputs, given), _kinds(inputs)
-    chosen = {kind: kinds[kind] for kind in given.kinds or kinds}
+    chosen = kinds if given.kinds is None else {kind: kinds[kind] for kind in given.kinds}
 
     def scores(name: str, layers: Sequence[str], choices: Mapping[str, _Rounding]) -> dict[str, Score]:
         found = {}

@@ -17,7 +17,7 @@ from bench.contract.spec import Model, Recipe, Step
 from bench.suite import flags
 
 _SINK_RATIO = 10  # of relative squared errors, above which a model relies on its first token and lost it
-_SINK = "note           the first token is an attention sink that lost precision: set first_token_weight 100"
+_SINK = "note           the first token lost far more: if it is an attention sink, first_token_weight: 100 helps"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
