@@ -22,6 +22,7 @@ _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.contract",),
     ("bench.yaml",),
     ("bench.paths", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
+    ("bench.record_index",),
     ("bench.store", "bench.process.bound", "bench.process.keeper"),
     # environments and models are built by processes, once
     ("bench.process.child", "bench.process.cache", "bench.process.scratch"),

@@ -1,14 +1,13 @@
-"""Verbs that read records and run nothing: report, recommend, compare, predict."""
+"""Verbs that read records and run nothing: report, recommend, compare, predict, recompute."""
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, output, put, say, width
+from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, output, put, reading, say, width
 from bench.contract.errors import UserError
 
 app = typer.Typer()
@@ -26,16 +25,13 @@ def report(
     """Write what records give: tables, figures, their index, report.html, the numbers of REPORT.md."""
     from bench.publish import report as reports
 
-    gc.disable()  # thousands of records are millions of objects that live to the end: a fifth of the time
-    try:
+    with reading():
         if check:
             if stale := ", ".join(map(str, reports.stale(results, document or ()))):
                 raise UserError(f"not what the records say: {stale}; write them with: python -m bench report")
         else:
             for path in reports.write(results, document or ()):
                 put(str(path))
-    finally:
-        gc.enable()
 
 
 @app.command()
@@ -58,8 +54,9 @@ def recommend(
     from bench.store import Store
 
     wish = judge.Wish(objective, min_recovery, ttft_p95, judge.size_bytes(memory) if memory else None)
-    records = [r for r in Store(results).all() if r.suite == Path(suite).stem]
-    rows = judge.of_device(build.build(records).rows, suite, device)
+    with reading():
+        records = (r for r in Store(results).all() if r.suite == Path(suite).stem)
+        rows = judge.of_device(build.build(records).rows, suite, device)
     title = judge.workload_of(rows, workload, wish)
     unjudged = judge.without_quality(rows, Path(suite).stem, wish)
     candidates = judge.recommend(rows, title, wish)
@@ -92,7 +89,8 @@ def compare(
     from bench.publish.compare.compare import compare as compare_selections
 
     filters = selectors.Filter(tuple(suite or ()), device, only, engine, recipe)
-    comparison = compare_selections(*selectors.selections(a, b, results, filters))
+    with reading():
+        comparison = compare_selections(*selectors.selections(a, b, results, filters))
     comparison_report.require_common_cells(comparison)
     for problem in dict.fromkeys((*comparison.baseline.problems, *comparison.candidate.problems)):
         say(f"warning: {problem}")
@@ -116,7 +114,8 @@ def predict(
     from bench.store import Store
     from bench.suite import config
 
-    measured = predictor.calibration_set(Store(results).all())
+    with reading():
+        measured = predictor.calibration_set(Store(results).all())
     cells = predictor.predict(config.load_suite(suite, overrides or ()), gpu, measured, only=only, engine=engine)
     if as_json:
         output(predictions.as_json(cells, measured, gpu))
@@ -124,3 +123,30 @@ def predict(
     sections, reasons = predictions.sections(cells)
     output(render.text(sections, width()))
     output(iter((*reasons, *predictions.caveats(measured, gpu))))
+
+
+@app.command()
+def recompute(
+    metrics: Annotated[
+        list[str], typer.Argument(metavar="METRIC...", help="Names or globs, as 'accuracy_*_fraction'.")
+    ],
+    results: Results = RESULTS,
+    as_json: Json = False,
+) -> None:
+    """Compute metrics of recorded rounds anew from their facts and traces, after a definition changed."""
+    from bench.run import recompute as recomputed
+    from bench.store import Store
+
+    store = Store(results)
+    records = list(recomputed.recompute(store, metrics))
+    for problem in store.problems:
+        say(f"warning: {problem}")
+    rows = recomputed.summary(records)
+    if as_json:
+        output({"records": len(records), "metrics": rows})
+        return
+    for row in rows:
+        share = row["change_max_fraction"]
+        most = "from zero" if share is None else f"by {share:.2%} at the most"
+        put(f"{row['metric']}: {row['records']} of {len(records)} records, {most}")
+    put(f"records written: {len(records)}")

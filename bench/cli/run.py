@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bench.cli import params
-from bench.cli.params import bold, output, say, width
+from bench.cli.params import bold, output, reading, say, width
 from bench.contract.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def plan(
     from bench.store import Store
 
     planned = _plan(suite, only, engine, device, rounds, overrides, fetch=None)
-    todo = records.pending(planned, Store(results), retry_failed=retry == "failed")
+    with reading():
+        todo = records.pending(planned, Store(results), retry_failed=retry == "failed")
     cells = (planned.items, todo, planned.unpaired)
     output(plans.as_json(planned.suite.name, *cells) if as_json else plans.lines(*cells))
 
@@ -150,12 +151,20 @@ def _table(
     from bench.publish.tables import build, render
     from bench.run import records
 
-    if planned is None:
-        results, expected = list(store.all()), None
+    with reading():
+        if planned is None:
+            made = build.build(store.all())
+        else:
+            expected = [records.public_cell(cell) for cell in planned.cells]
+            made = build.build(records.current(planned, store), expected)
+    if summary is not None:
+        typer.echo(json.dumps(summary, indent=1).removesuffix("\n}"), nl=False)
+        typer.echo(',\n "table": ', nl=False)
+    if format == "json":
+        for part in render.json_parts(made, level=0 if summary is None else 1):
+            typer.echo(part, nl=False)
+        typer.echo("" if summary is None else "\n}")
     else:
-        expected = [records.public_cell(cell) for cell in planned.cells]
-        results = records.current(planned, store)
-    text = render.render(build.build(results, expected), format, width(), bold=bold())
-    typer.echo(text if summary is None else json.dumps({**summary, "table": json.loads(text)}, indent=1))
+        typer.echo(render.render(made, format, width(), bold=bold()))
     for problem in store.problems:
         say(f"warning: {problem}")

@@ -38,6 +38,6 @@ def models(endpoint: Endpoint, *, timeout_s: float) -> str:
 
     asyncio.run(ask())
     if exchange.failure and not exchange.status:
-        raise ConnectionError(f"{to.url} ({exchange.message})")
+        raise ConnectionError(f"{exchange.message}, asked {to.url}")
     whole = exchange.status == 200 and not exchange.failure
     return scrubber(endpoint.key_variable)(b"".join(exchange.parts).decode(errors="replace")) if whole else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from time import perf_counter
@@ -151,9 +153,11 @@ def _tls(ca: str) -> ssl.SSLContext:
 
 def _reason(error: OSError) -> str:
     """Why there is no connection, and what to do where TLS is the reason."""
-    text = str(error.strerror or error).partition(" (_ssl.c")[0]
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"{text}; to trust its certificate, give the file by --ca (ca of a suite's engine) or SSL_CERT_FILE"
     if isinstance(error, ssl.SSLError):
+        text = str(error.strerror or error).partition(" (_ssl.c")[0]
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"{text}; to trust its certificate, give the file by --ca (ca of a suite's engine) or SSL_CERT_FILE"
         return f"{text}; if the server speaks no TLS, its URL begins with http://"
-    return text
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return str(error.strerror or error)
+    return os.strerror(error.errno)  # the loops' own texts differ

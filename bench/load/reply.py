@@ -20,6 +20,7 @@ from bench.load.sse import Event
 Scrub = Callable[[str], str]
 
 _MESSAGE_LENGTH, _WORD_LENGTH = 200, 40  # characters of a server's message, of a finish reason, that are kept
+_MOST_TOKENS = 10**9  # of an answer: a larger count is none
 _READ = 1 << 14  # bytes of a message that are looked at
 _KINDS: Mapping[str, Kind] = {  # by the field of a delta, the first that is there
     **dict.fromkeys(("content", "refusal"), "answer"),
@@ -143,7 +144,7 @@ def _decode(event: Event, scrub: Scrub) -> tuple[Mapping[str, Any], Failure | No
 def count(usage: Mapping[str, Any], name: str) -> int | None:
     """A count of the usage, or null where the server gave none."""
     value = usage.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None
 
 
 def one_line(text: bytes, scrub: Scrub = str) -> str:

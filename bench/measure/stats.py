@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +21,11 @@ class Spread:
 
 def spread(values: Sequence[float]) -> Spread:
     """Median, minimum, maximum and CV of a metric over the rounds of a cell. ValueError without values."""
-    return Spread(statistics.median(values), min(values), max(values), coefficient_of_variation(values), len(values))
+    if not values:
+        raise ValueError("no values, no spread")
+    ordered, middle = sorted(values), len(values) // 2
+    median = ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    return Spread(median, ordered[0], ordered[-1], coefficient_of_variation(values), len(values))
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -123,7 +123,9 @@ def _greeting(server: Server) -> str:
     try:
         return fetch.models(endpoint(server, server.url), timeout_s=_GREETING_S)
     except ConnectionError as error:
-        raise CellError(f"no server answers at {error}: start it there, or correct the engine's url") from None
+        raise CellError(
+            f"no server answers at {server.url} ({error}): start it there, or correct the engine's url"
+        ) from None
     except ValueError as error:
         raise CellError(str(error)) from None
 

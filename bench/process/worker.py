@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ def _compress(job: Job) -> Answer:
     began = time.perf_counter()
     folder, out, options = Path(job.folder), Path(job.out), method.Options(**job.options)
     facts = method.train(folder, Path(job.teacher), options, out, job.device, Path(job.work))
-    return Answer(facts={**facts, "apply_s": time.perf_counter() - began})
+    return Answer(facts={**facts, **_own_peak(), "apply_s": time.perf_counter() - began})
 
 
 def _offline(job: Job) -> Answer:
@@ -63,7 +62,7 @@ def _offline(job: Job) -> Answer:
                 traces.append(
                     RequestTrace(len(traces), window, len(prompt), sent - zero, sent - zero, at, (1,) * len(at))
                 )
-        facts.update(**session.memory(), **own_peak())
+        facts.update(**session.memory(), **_own_peak())
         receipts = session.receipts()
         if job.energy_window_s > 0:
             _report(job, f"energy window of {job.energy_window_s:g} s")
@@ -123,7 +122,7 @@ def _score(job: Job) -> Answer:
         _report(job, "scoring")
         facts = task.evaluate(session, options, Path(job.folder), reference)
         spent = {"load_s": loaded - began, "evaluate_s": time.perf_counter() - loaded}
-        return Answer(facts={**facts, **spent, **session.memory()}, receipts=session.receipts())
+        return Answer(facts={**facts, **spent, **session.memory(), **_own_peak()}, receipts=session.receipts())
 
 
 def _reference(job: Job) -> Answer:
@@ -161,7 +160,7 @@ def _ceiling(job: Job) -> Answer:
     return Answer(facts=wire.plain(ceiling.measure(job.device, int(job.options["threads"] or 1))))
 
 
-def own_peak() -> dict[str, int]:
+def _own_peak() -> dict[str, int]:
     """The most memory of this process so far, where the system tells: a short life falls between two samples."""
     mark = hwm_bytes()
     return {"worker_hwm_bytes": mark} if mark else {}
@@ -190,7 +189,6 @@ def run(job_file: str) -> int:
     job = wire.build(Job, json.loads(Path(job_file).read_text()))
     try:
         answer = JOBS[job.kind](job)
-        answer = replace(answer, facts={**own_peak(), **answer.facts})
     except UserError as error:
         answer = Answer(error=str(error))
     except MemoryError:

@@ -13,6 +13,7 @@ import orjson
 from bench.contract import outside, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Result
+from bench.contract.spec import Cell
 from bench.contract.workload import flat
 from bench.publish import machines
 from bench.publish.document import document
@@ -113,7 +114,15 @@ def _index(committed: Records) -> str:
 
 def _fingerprint(results: Sequence[Result]) -> str:
     """Of all that the records hold; orjson reads dataclasses itself, in a tenth of wire.plain's time."""
-    loads = ((result, result.cell.workload) for result in results)
-    flattened = [r if load is None else replace(r, cell=replace(r.cell, workload=flat(load))) for r, load in loads]
+    cells: dict[int, Cell] = {}  # the rounds of one may share it
+    flattened = [replace(result, cell=_flat(result.cell, cells)) for result in results]
     text = orjson.dumps(flattened, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     return hashlib.sha256(text).hexdigest()[:16]
+
+
+def _flat(cell: Cell, cells: dict[int, Cell]) -> Cell:
+    if cell.workload is None:
+        return cell
+    if id(cell) not in cells:
+        cells[id(cell)] = replace(cell, workload=flat(cell.workload))
+    return cells[id(cell)]

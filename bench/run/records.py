@@ -30,7 +30,8 @@ def stored(plan: Plan, store: Store) -> Iterator[tuple[PlannedRound, Result | No
     for item in plan.items:
         if id(item.cell) not in cells:
             cells[id(item.cell)] = public_cell(item.cell)
-        yield item, store.find(skeleton(plan, item, cells[id(item.cell)]))
+    alike = (skeleton(plan, item, cells[id(item.cell)]) for item in plan.items)
+    yield from zip(plan.items, store.find_all(alike), strict=True)
 
 
 def is_pending(item: PlannedRound, record: Result | None, *, retry_failed: bool) -> bool:

@@ -114,7 +114,7 @@ class Runner:
         for digest, task_input in inputs.items():
             self._task_inputs[digest] = self._build_task_input(task_input)
         if items:
-            doing("waiting for the device to be idle")
+            doing(f"waiting for the device to be idle, {self._plan.suite.settle_s:g} s at most")
             guard.wait_until_idle(self._hardware.device, self._plan.suite.settle_s)
         if any(item.is_timed for item in items):
             if ceilings.find(self._hardware, self._store) is None:

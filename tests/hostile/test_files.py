@@ -68,6 +68,21 @@ def test_a_record_that_is_one_is_named_and_skipped(tmp_path: Path, kind: str) ->
         store.items(good)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "circle"])
+def test_a_description_of_the_machine_that_is_one_is_replaced(tmp_path: Path, kind: str) -> None:
+    """A record is put, and machine.json is a file again; so it is where its bytes were no text."""
+    store = Store(tmp_path)
+    machine = store.put(served()).parents[6] / "machine.json"
+    whole = machine.read_bytes()
+    machine.write_bytes(b"\xff")
+    store.put(served())
+    assert machine.read_bytes() == whole
+    machine.unlink()
+    _NO_FILES[kind](machine)
+    store.put(served())
+    assert machine.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("place", "text", "sentence"),
     [

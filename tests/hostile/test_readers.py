@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from bench import formats, yaml
+from bench.contract.errors import UserError
 from bench.contract.spec import Model
 from bench.formats import gguf_reader
 from bench.load import reply, sse
@@ -240,6 +241,19 @@ def test_the_requests_and_items_of_a_record(tmp_path: Path, data: Any) -> None:
     only_user_errors(lambda: store.items(path))
 
 
+@pytest.mark.parametrize("number", ["9" * 400, "1e999", '"1"', "[1]", "null"])
+def test_a_time_that_is_none_is_damage(tmp_path: Path, number: str) -> None:
+    """Too large for arithmetic, or no number."""
+    store = Store(tmp_path)
+    path = store.put(served(), TRACES)
+    file = path.with_name("r0.traces.jsonl.gz")
+    text = gzip.decompress(file.read_bytes()).decode().replace("123.456789", number)
+    file.write_bytes(gzip.compress(text.encode()))
+
+    with pytest.raises(UserError, match=r"traces\.jsonl\.gz is damaged"):
+        store.traces(path)
+
+
 EVENTS = [
     {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
     {"choices": [{"index": 0, "delta": {"content": "a"}, "token_ids": [5]}], "usage": {"completion_tokens": 1}},
@@ -262,3 +276,13 @@ def test_an_event_stream(data: Any) -> None:
     assert len(decoded.times) == len(decoded.tokens)
     assert all(isinstance(count, int) and 0 <= count < 2**53 for count in decoded.tokens)
     assert list(decoded.times) == sorted(decoded.times)
+
+
+@pytest.mark.parametrize("count", [2**63, 10**30, -1, True, 1.5, "7", None])
+def test_a_count_of_tokens_that_is_none_counts_nothing(count: object) -> None:
+    """Larger than any answer, negative, or no whole number: the text counts as it came."""
+    event = {"choices": [{"text": "a"}], "usage": {"completion_tokens": count}}
+    body = b"data: " + json.dumps(event).encode() + b"\n\n"
+    decoded = reply.read(sse.events([body], [0.0], [1]))
+
+    assert (decoded.tokens, decoded.usage_tokens) == ((1,), None)

@@ -68,6 +68,13 @@ def test_a_shape_has_as_many_parameters_as_its_models_card_says() -> None:
     assert billions == pytest.approx(_CARDS, rel=5e-3)
 
 
+def test_no_shape_gets_a_window_that_its_model_has_not() -> None:
+    """What a shape's config leaves out is as transformers' class has it: Mistral's has 4,096 tokens, v0.3 has none."""
+    described = {name: architecture.of_config(dummy.settings(f"shape:{name}")) for name in dummy.names()}
+
+    assert {name: shape and shape.window for name, shape in described.items()} == dict.fromkeys(_CARDS, 0)
+
+
 def test_what_a_plan_knows_is_what_is_built(tiny: str) -> None:
     """Linear layers, config and architecture before the weights are generated, and after."""
     before = resolve.resolve(Model(tiny), fetch=False)

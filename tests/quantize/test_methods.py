@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 from bench import formats
 from bench.contract import plugins
 from bench.contract.record import Audit, Hardware, Source
+from bench.contract.spec import Model
+from bench.models import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"
@@ -145,6 +148,35 @@ def test_the_reloaded_model_is_near_the_baseline(reloaded: dict[str, dict[str, A
     assert 0.0005 < reloaded[recipe]["error"] < ERROR[recipe]
     assert reloaded[recipe]["dtypes"] == ["torch.float32"]
     assert reloaded[recipe]["kernel"] != "Linear"
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("cache")
+def test_a_checkpoint_as_older_tools_left_it_computes_the_same(
+    artifacts: Path, reloaded: dict[str, dict[str, Any]], hf_python: Path, tmp_path: Path
+) -> None:
+    """Settings in a file of their own under that tool's names, weights under another name: the same logits."""
+    older = {"bits": "w_bit", "group_size": "q_group_size"}
+    names: dict[str, tuple[str, dict[str, str]]] = {
+        "gptq": ("quantize_config.json", {}),
+        "awq": ("quant_config.json", older),
+    }
+    folders = []
+    for recipe, (file, renamed) in names.items():
+        shutil.copytree(artifacts / recipe, old := tmp_path / recipe)
+        (old / "quantize_config.json").unlink(missing_ok=True)
+        config = json.loads((old / "config.json").read_text())
+        stated = config.pop("quantization_config")
+        settings = {renamed.get(k, k): v for k, v in stated.items() if k in ("bits", "group_size", "desc_act", "sym")}
+        (old / file).write_text(json.dumps(settings))
+        (old / "config.json").write_text(json.dumps(config))
+        (old / "model.safetensors").rename(old / f"{recipe}_model-4bit-128g.safetensors")
+        folders.append(resolve.resolve(Model(str(old)), fetch=False).local_folder)
+    read = json.loads(_run(hf_python, tmp_path, _COMPARE, str(DEMO), *map(str, folders)).partition("FOUND")[2])
+
+    for recipe in names:
+        assert read[recipe]["error"] == pytest.approx(reloaded[recipe]["error"], rel=1e-6)
+        assert read[recipe]["kernel"] == reloaded[recipe]["kernel"]
 
 
 @pytest.mark.engine

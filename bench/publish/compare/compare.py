@@ -107,13 +107,13 @@ def compare(baseline: Selection, candidate: Selection) -> Comparison:
     if baseline.kind == MODEL and not {r.suite for r in baseline.records} & {r.suite for r in candidate.records}:
         ignored.add("suite")  # a suite has one model
     a, b = _cells(baseline.records, ignored), _cells(candidate.records, ignored)
-    several = [key for key in a if key in b and max(len({r.suite for r in its[key]}) for its in (a, b)) > 1]
+    several = {key: None for key in a if key in b and max(len({r.suite for r in its[key]}) for its in (a, b)) > 1}
     pairs = {key: (_ok(a[key]), _ok(b[key])) for key in a if key in b and key not in several}
     pairs = {key: pair for key, pair in pairs.items() if all(pair)}
     # Records of different days can be one record.
     dated = not AXES[baseline.kind]
     records = {key: [[(r.digest, r.started, r.metrics) for r in its] for its in pair] for key, pair in pairs.items()}
-    same = [key for key, (one, two) in records.items() if dated and key.kind != "size" and one == two]
+    same = {key: None for key, (one, two) in records.items() if dated and key.kind != "size" and one == two}
     pairs = {key: pair for key, pair in pairs.items() if key not in same}
     metrics = _with_verdicts([m for key, pair in _distinct_artifacts(pairs).items() for m in _metrics(key, pair)])
     metrics.sort(key=lambda m: (_ORDER.index(m.cell.kind), m.cell.what))
@@ -150,7 +150,8 @@ def _distinct_artifacts(pairs: Mapping[CellKey, Pair]) -> dict[CellKey, Pair]:
     for key, pair in pairs.items():
         if key.kind == "size":
             first.setdefault(tuple(r.artifact.digest for rounds in pair for r in rounds if r.artifact), key)
-    return {key: pair for key, pair in pairs.items() if key.kind != "size" or key in first.values()}
+    kept = set(first.values())
+    return {key: pair for key, pair in pairs.items() if key.kind != "size" or key in kept}
 
 
 def _ok(rounds: Rounds) -> Rounds:
@@ -186,7 +187,8 @@ def _metrics(key: CellKey, pair: Pair) -> Iterator[MetricComparison]:
 
 def _load_columns(pair: Pair) -> list[Column]:
     """The columns that tables have for these records and that have a better side."""
-    cells = [CellSummary("ok", figures={k: spread([1.0]) for r in rounds for k in r.metrics}) for rounds in pair]
+    one = spread([1.0])
+    cells = [CellSummary("ok", figures=dict.fromkeys((k for r in rounds for k in r.metrics), one)) for rounds in pair]
     shown = (*map(load_columns, ([cell] for cell in cells)), *map(group, MORE.values()))
     return list(dict.fromkeys(column for columns in shown for column in columns if column.better))
 

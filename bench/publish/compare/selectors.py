@@ -68,7 +68,7 @@ def selections(first: str, second: str, results: Path, filters: Filter) -> tuple
     """Both, of one kind. UserError for a selector that names nothing or several kinds of thing, and for two kinds."""
     store = Store(results)
     records = list(store.all())
-    names = {kind: sorted({n for r in records for n in _names(r)[kind]}) for kind in (RECIPE, ENGINE, DEVICE, MODEL)}
+    names = {kind: sorted({n for r in records for n in _names(kind, r)}) for kind in (RECIPE, ENGINE, DEVICE, MODEL)}
     names[PAIR] = [f"{recipe}@{engine}" for recipe in names[RECIPE] for engine in names[ENGINE]]
     catalogue = _Catalogue(results, records, store.problems, names)
     a, b = (_resolve(selector, catalogue) for selector in (first, second))
@@ -93,21 +93,18 @@ def _select(kind: str, name: str, catalogue: _Catalogue, filters: Filter) -> Sel
         records, problems = list(store.all()), store.problems
     elif kind == PAIR:
         recipe, _, engine = name.rpartition("@")
-        records = [r for r in records if r.cell.recipe.name == recipe and _names(r)[ENGINE] in ((), (engine,))]
+        records = [r for r in records if r.cell.recipe.name == recipe and _names(ENGINE, r) in ((), (engine,))]
     else:
-        records = [r for r in records if name in _names(r)[kind]]
+        records = [r for r in records if name in _names(kind, r)]
     return Selection(name, kind, label, tuple(filter(filters.matches, records)), tuple(problems))
 
 
-def _names(result: Result) -> dict[str, tuple[str, ...]]:
-    """A record's name of each kind; no engine ran an artifact."""
+def _names(kind: str, result: Result) -> tuple[str, ...]:
+    """A record's name of this kind; no engine ran an artifact."""
     cell = result.cell
-    return {
-        RECIPE: (cell.recipe.name,),
-        ENGINE: (cell.engine.title,) if cell.measurement else (),
-        DEVICE: (result.hardware.slug,),
-        MODEL: (cell.model.label,),
-    }
+    if kind == ENGINE:
+        return () if cell.workload is None and cell.task is None else (cell.engine.title,)
+    return (cell.recipe.name if kind == RECIPE else result.hardware.slug if kind == DEVICE else cell.model.label,)
 
 
 def _resolve(selector: str, catalogue: _Catalogue) -> tuple[str, str]:

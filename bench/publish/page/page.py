@@ -36,6 +36,7 @@ NAME = "report.html"
 _FOLDER = Path(__file__).parent
 _SCRIPTS = ("table.js", "charts.js", "record.js", "page.js")
 _CHUNK = 100
+_ATOMS = frozenset({str, int, float, bool, type(None)})
 _LONG = 24  # lists of more numbers are left to the record's file
 
 
@@ -55,10 +56,11 @@ def content(
     records: Records, points: Sequence[Point], distributions: Sequence[Distribution], store: Store
 ) -> tuple[dict[str, Any], list[str]]:
     """What the page shows, and its records, which lie in `store`, in chunks."""
-    results = sorted(records.all_results(), key=lambda result: str(store.path(result)))
+    named = sorted(((store.name(result), result) for result in records.all_results()), key=lambda pair: pair[0])
+    results = [result for _, result in named]
     units = itertools.chain(SERVING, ONLINE, SCALING, *map(group, MORE.values()))
     costs, qualities = specs.axis_columns(points)
-    families = [p.family for p in points]
+    families, scales = [p.family for p in points], {c.key: c.scale for c in quality_axes()}
     hardware: dict[str, str] = {}
     for result in results:
         hardware.setdefault(result.hardware.slug, machines.named(result.hardware))
@@ -70,7 +72,7 @@ def content(
         "quality": tables.quality(records.rows()),
         "legend": LEGEND,
         "notes": list(dict.fromkeys(note for table in records.tables.values() for note in table.notes)),
-        "points": [_point(p, costs) for p in points],
+        "points": [_point(p, costs, scales) for p in points],
         "spread": [_distribution(d) for d in distributions],
         "axes": {"x": [_axis(c) for c in costs], "y": [_axis(c, task) for c, task in qualities]},
         "units": {c.key: [c.header, c.unit, c.scale, c.digits] for c in units},
@@ -80,7 +82,7 @@ def content(
         "dashes": specs.DASHES,
         "shapes": specs.cycled(specs.SHAPES, (p.engine for p in points)),
     }
-    return data, [_chunk(results[i : i + _CHUNK], store) for i in range(0, len(results), _CHUNK)]
+    return data, [_chunk(named[i : i + _CHUNK]) for i in range(0, len(named), _CHUNK)]
 
 
 def _html(parts: Mapping[str, str], json: str, chunks: Sequence[str], fingerprint: str, library: str) -> str:
@@ -116,10 +118,9 @@ def _script_safe(value: Any) -> str:
     return printable(orjson.dumps(value).decode()).replace("<", "\\u003c")
 
 
-def _chunk(results: Sequence[Result], store: Store) -> str:
-    paths = (store.path(result).relative_to(store.root).as_posix() for result in results)
+def _chunk(named: Sequence[tuple[str, Result]]) -> str:
     records = []
-    for path, result in zip(paths, results, strict=True):
+    for path, result in named:
         # Without the long lists of its facts, which its file has.
         artifact = result.artifact and dataclasses.replace(result.artifact, facts=_short(result.artifact.facts))
         records.append({"path": path, **vars(result), "facts": _short(result.facts), "artifact": artifact})
@@ -129,7 +130,7 @@ def _chunk(results: Sequence[Result], store: Store) -> str:
 
 def _short(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _short(nested) for key, nested in value.items()}
+        return {key: nested if type(nested) in _ATOMS else _short(nested) for key, nested in value.items()}
     if isinstance(value, list | tuple):
         if len(value) > _LONG and not isinstance(value[0], Mapping | list | tuple):
             return f"{len(value)} values, in the record's file"
@@ -144,9 +145,8 @@ def _key(result: Result) -> list[str]:
     return [*choice, engine if title else "", kind, title, result.status, str(result.round)]
 
 
-def _point(point: Point, costs: Sequence[Column]) -> dict[str, Any]:
+def _point(point: Point, costs: Sequence[Column], scales: Mapping[str, float]) -> dict[str, Any]:
     fields = ("device", "suite", "model", "recipe", "engine", "family", "baseline", "slo")
-    scales = {c.key: c.scale for c in quality_axes()}
     levels = [
         [level.over, level.level, {c.key: level.metrics[c.key] * c.scale for c in SCALING if c.key in level.metrics}]
         for level in point.levels

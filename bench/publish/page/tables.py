@@ -35,7 +35,8 @@ def quality(rows: Iterable[Row]) -> dict[str, Any]:
         for title, entry in entries.items():
             for column, cell in _scores(row, entry):
                 key = f"{column.key}|{title}"
-                heads.setdefault(key, _head(column, title))
+                if key not in heads:
+                    heads[key] = _head(column, title)
                 cells[key] = cell
         if cells or entries:
             lines.append(_line(row, "", cells, entries))

@@ -6,6 +6,7 @@ first whose artifact is in the original format; the task's own comparison comput
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, CellSummary, Point
 
 RowKey = tuple[str, str, str, str, str]  # device slug, suite, model, recipe, engine
 ColumnKey = tuple[bool, str]  # is a task, title
+_MISSING, _UNPLANNED = CellSummary("missing"), CellSummary("unplanned")  # of most cells of a large table
 
 
 @dataclass
@@ -194,7 +196,7 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
         for status in ("failed", "unsupported"):
             if reasons := [r.reason for r in rounds if r.status == status]:
                 return CellSummary(status, reasons[-1] or "no reason was recorded")
-        return CellSummary("missing" if planned else "unplanned")
+        return _MISSING if planned else _UNPLANNED
     cell, figures, names = done[0].cell, _medians(done), marks(rounds)
     load = cell.workload
     return CellSummary(
@@ -253,17 +255,18 @@ def _compared(entry: CellSummary, rounds: Sequence[Result], references: Sequence
     done = sorted(filter(None, references), key=lambda its: its[0].cell.engine.title != engine)
     if not done:
         return entry
-    change = _task_change(rounds, done[0]) if rounds[0].cell.task is not None else _speedup(entry, _medians(done[0]))
+    change = _task_change(rounds, done[0]) if rounds[0].cell.task is not None else _speedup(entry, done[0])
     other_engine = bool(change) and done[0][0].cell.engine.title != engine
     return replace(entry, change=change, marks=(*entry.marks, *([OTHER_ENGINE] if other_engine else [])))
 
 
-def _speedup(entry: CellSummary, baseline: Mapping[str, Spread]) -> dict[str, float]:
+def _speedup(entry: CellSummary, baseline: Sequence[Result]) -> dict[str, float]:
     """How many times as fast as the baseline's the steps are, and would be at the roofline."""
     keys = {GAINED: "tpot_s", AT_ROOFLINE: "roofline_s"}
     if not all(key in entry.figures and entry.figures[key].median for key in keys.values()):
         return {}
-    return {n: baseline[key].median / entry.figures[key].median for n, key in keys.items() if key in baseline}
+    medians = {name: [r.metrics[key] for r in baseline if key in r.metrics] for name, key in keys.items()}
+    return {n: statistics.median(its) / entry.figures[keys[n]].median for n, its in medians.items() if its}
 
 
 def _task_change(rounds: Sequence[Result], baseline: Sequence[Result]) -> Mapping[str, float]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -43,11 +43,29 @@ def render(
         "terminal": lambda: terminal(table, width, bold=bold),
         "md": lambda: markdown(table),
         "csv": lambda: csv_text(table),
-        "json": lambda: wire.dumps({**wire.plain(table), "legend": LEGEND}, indent=1) + "\n",
+        "json": lambda: "".join(json_parts(table)),
     }
     if format not in forms:
         raise UserError(plugins.unknown("format", format, tuple(forms)))
     return forms[format]()
+
+
+def json_parts(table: Table, level: int = 0) -> Iterator[str]:
+    """The JSON of a table `level` levels deep in another object, a row at a time: a large one has gigabytes."""
+    ends = "\n" + " " * level
+    for key, value in sorted({"legend": LEGEND, "notes": table.notes, "tasks": table.tasks}.items()):
+        yield f'{"{" if key == "legend" else ","}{ends} "{key}": {_nested(value, level + 1)}'
+        if key == "notes":
+            yield f',{ends} "rows": ['
+            for i, row in enumerate(table.rows):
+                yield f"{',' if i else ''}{ends}  {_nested(row, level + 2)}"
+            yield f"{ends} ]" if table.rows else "]"
+    yield f',{ends} "workloads": {_nested(table.workloads, level + 1)}{ends}}}'
+    yield "" if level else "\n"
+
+
+def _nested(value: Any, level: int) -> str:
+    return wire.dumps(value, indent=1).replace("\n", "\n" + " " * level)
 
 
 def terminal(table: Table, width: int, *, bold: bool = False) -> str:

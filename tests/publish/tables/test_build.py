@@ -18,7 +18,8 @@ from bench.contract.workload import Offline, Workload
 from bench.measure.stats import spread
 from bench.publish.tables.build import build
 from bench.publish.tables.columns import DASH, SERVING, format_figure, format_percent, number
-from bench.publish.tables.render import render
+from bench.publish.tables.model import LEGEND
+from bench.publish.tables.render import json_parts, render
 from bench.store import Store
 
 CPU = Hardware("cpu", "cpu-x-2c-8gib", "X", 2**33, "X", 2, 2**33, (), "float32", "Linux")
@@ -109,6 +110,18 @@ def test_a_figure_is_the_median_over_rounds_with_its_range() -> None:
     assert (result.rounds, result.figures["ttft_s"].median) == (3, 0.0123)
     assert result.marks == ()
     assert f"12.3 (12.1{DASH}12.9)" in render(build(RECORDS), "md")
+
+
+@pytest.mark.parametrize("records", [RECORDS, RECORDS[:1], []], ids=["many", "one", "none"])
+def test_the_json_of_a_table_is_written_a_row_at_a_time(records: Sequence[Result]) -> None:
+    """Its parts are the canonical JSON of the whole, alone and inside another object, none longer than a row."""
+    table = build(records)
+    whole = {**wire.plain(table), "legend": LEGEND}
+    assert "".join(json_parts(table)) == wire.dumps(whole, indent=1) + "\n"
+    inside = json.dumps({"table": json.loads(wire.dumps(whole))}, indent=1)
+    assert '{\n "table": ' + "".join(json_parts(table, level=1)) + "\n}" == inside
+    largest = max((len(wire.dumps(row, indent=1)) for row in table.rows), default=0) * 2
+    assert all(len(part) <= max(largest, 4000) for part in json_parts(table))
 
 
 def test_the_baseline_comes_first_and_changes_are_against_it() -> None:
