@@ -86,8 +86,9 @@ def main() -> None:
     if given.weights:
         by_kind, every = _by_plain_gptq(model, reference, given)
         whole |= every
-        print(f"\nKL by kind of layer, {reference.title}")
-        _table({kind: {title: f"{its.kl:.4f}" for title, its in scores.items()} for kind, scores in by_kind.items()})
+        if by_kind:
+            print(f"\nKL by kind of layer, {reference.title}")
+            _table({kind: {name: f"{its.kl:.4f}" for name, its in scores.items()} for kind, scores in by_kind.items()})
     print(f"\nall layers, {reference.title}")
     _table({title: {"perplexity": f"{its.perplexity:.2f}", "KL": f"{its.kl:.4f}"} for title, its in whole.items()})
 
