@@ -55,7 +55,14 @@ _SHARED: dict[str, tuple[str, ...]] = {
 # Plugins import these in every environment. (A room is held by its own __init__ too.)
 _STANDARD_LIBRARY_ONLY = ("bench.contract", "bench.formats")
 _ALONE = {  # they run in every environment
-    "bench.process.worker": ("bench.contract", "bench.formats", "bench.machine.ceiling", "bench.machine.resident"),
+    "bench.process.causality": ("bench.contract",),
+    "bench.process.worker": (
+        "bench.contract",
+        "bench.formats",
+        "bench.machine.ceiling",
+        "bench.machine.resident",
+        "bench.process.causality",
+    ),
     "bench.process.bound": (),
     "bench.process.keeper": (),
     "bench.process.worker_main": ("bench.process.bound", "bench.process.worker"),

@@ -18,10 +18,11 @@ from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.hooks import Session
 from bench.contract.job import PHASE, Answer, Job, JobKind
-from bench.contract.record import RequestTrace
+from bench.contract.record import Artifact, RequestTrace
 from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
 from bench.contract.workload import Offline
 from bench.machine.resident import hwm_bytes
+from bench.process import causality
 
 
 def _compress(job: Job) -> Answer:
@@ -107,10 +108,8 @@ def _generate(session: Session, prompts: Any, new_tokens: int) -> tuple[float, l
 def _session(job: Job) -> AbstractContextManager[Session]:
     """What loads the artifact in the job's engine, once it is entered."""
     _report(job, "loading")
-    if job.artifact is None:
-        raise UserError(f"a job of kind {job.kind} needs an artifact")
     engine = plugins.load(plugins.ENGINES, job.plugin)
-    return engine.open(Path(job.folder), job.artifact, engine.Options(**job.options), job.device)
+    return engine.open(Path(job.folder), _artifact(job), engine.Options(**job.options), job.device)
 
 
 def _score(job: Job) -> Answer:
@@ -120,7 +119,8 @@ def _score(job: Job) -> Answer:
     with loading as session:
         loaded = time.perf_counter()
         _report(job, "scoring")
-        facts = task.evaluate(session, options, Path(job.folder), reference)
+        shift = _causal_shift(job, session)
+        facts = {**task.evaluate(session, options, Path(job.folder), reference), "causal_shift": shift}
         spent = {"load_s": loaded - began, "evaluate_s": time.perf_counter() - loaded}
         return Answer(facts={**facts, **spent, **session.memory(), **_own_peak()}, receipts=session.receipts())
 
@@ -129,8 +129,21 @@ def _reference(job: Job) -> Answer:
     task = plugins.load(plugins.TASKS, job.task)
     with _session(job) as session:
         _report(job, "scoring")
+        _causal_shift(job, session)
         facts = task.prepare(session, task.Options(**job.task_options), Path(job.folder), Path(job.out))
         return Answer(facts=facts, receipts=session.receipts())
+
+
+def _causal_shift(job: Job, session: Session) -> float:
+    """Checked once a session: a task takes the model's logits for those of a causal language model."""
+    audit = _artifact(job).audit
+    return causality.check(session, audit.vocab_size, audit.context)
+
+
+def _artifact(job: Job) -> Artifact:
+    if job.artifact is None:
+        raise UserError(f"a job of kind {job.kind} needs an artifact")
+    return job.artifact
 
 
 def _tokenizer(job: Job) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,25 +15,7 @@ from bench.contract.errors import UserError
 from bench.formats import folder as model_folder
 
 _CONVERTER = Path("share") / "llama-cpp-python" / "convert_hf_to_gguf.py"
-# Runs the converter on a model without a tokenizer: of the vocabulary only its size is written.
-_WITHOUT_VOCABULARY = """
-import runpy, sys
-from pathlib import Path
-folder = str(Path(sys.argv[1]).parent)
-sys.path[:0] = [folder, folder + "/gguf-py"]
-import conversion
-original = conversion.get_model_class
-def set_vocab(self):
-    self.gguf_writer.add_tokenizer_model("no_vocab")
-    if not any(key.endswith(".vocab_size") for part in self.gguf_writer.kv_data for key in part):
-        self.gguf_writer.add_vocab_size(self.hparams["vocab_size"])
-def get_model_class(*args, **kwargs):
-    model = original(*args, **kwargs)
-    return type(model.__name__, (model,), {"set_vocab": set_vocab, "model_arch": model.model_arch})
-conversion.get_model_class = get_model_class
-sys.argv.pop(0)
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+_UNKNOWN_KEY = re.compile(r"KeyError: '(\w+)'")
 _ERROR, _CONTINUED = 4, 5  # of enum ggml_log_level
 
 
@@ -44,7 +27,7 @@ def convert(folder: Path, file: Path, kind: str) -> None:
             "this interpreter has no convert_hf_to_gguf.py: let the suite build the environment llamacpp, or "
             f"copy the script with its folders conversion and gguf-py to {_CONVERTER.parent} of its prefix"
         )
-    code = ["-c", _WITHOUT_VOCABULARY] if model_folder.is_dummy(folder) else []
+    code = ["-m", "quantize.backends.gguf_converter", *(["--no-vocabulary"] if model_folder.is_dummy(folder) else [])]
     argv = [sys.executable, *code, str(script), str(folder), "--outtype", kind, "--outfile", str(file)]
     process = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False)
     sys.stderr.write(process.stderr)
@@ -64,6 +47,8 @@ def _conversion_error(log: str) -> str:
             "llama.cpp's converter does not know this BPE tokenizer (its pre-tokenizer hash is "
             f"{digest}): use a newer llama.cpp, or put the model's tokenizer.model into its folder"
         )
+    if lines and (key := _UNKNOWN_KEY.fullmatch(lines[-1])):
+        return f"llama.cpp's converter asks for {key[1]}, which the model's config.json does not state: add it there"
     return f"llama.cpp's converter failed: {lines[-1][:300] if lines else 'it gives no reason'}"
 
 

@@ -15,6 +15,7 @@ from tokenizers.models import BPE
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Recipe, Step
 from bench.run import artifacts
+from quantize.backends import gguf_converter, llama_cpp
 from quantize.methods import gguf
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,3 +114,42 @@ def _said(python: Path, folder: Path, kind: str, out: Path | None = None) -> str
         timeout=300,
     )
     return done.stdout.strip()
+
+
+def test_the_converter_gets_the_names_that_it_asks_for() -> None:
+    """From what Transformers 5 states under others; what a config states itself stays."""
+    gpt2 = gguf_converter.with_older_names({"model_type": "gpt2", "n_positions": 1024})
+    neox = gguf_converter.with_older_names({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.25}})
+
+    assert gpt2["n_ctx"] == 1024
+    assert neox["rotary_pct"] == 0.25
+    assert "n_ctx" not in neox
+    assert gguf_converter.with_older_names({"n_ctx": 512, "n_positions": 1024})["n_ctx"] == 512
+    assert gguf_converter.with_older_names({"rope_parameters": None}) == {"rope_parameters": None}
+
+
+def test_a_setting_that_no_one_states_is_named() -> None:
+    """The converter's KeyError is a sentence that says what to add, and where."""
+    log = "INFO:x:Loading\nTraceback (most recent call last):\n  File x\nKeyError: 'rotary_pct'\n"
+
+    assert llama_cpp._conversion_error(log) == (
+        "llama.cpp's converter asks for rotary_pct, which the model's config.json does not state: add it there"
+    )
+
+
+@pytest.mark.engine
+def test_what_transformers_5_saves_computes_the_same_in_llama_cpp(llamacpp_python: Path, tmp_path: Path) -> None:
+    """GPT-2 without n_ctx, and GPT-NeoX with a rotary share and a base of its own: Transformers' logits, to 3 %."""
+    done = subprocess.run(
+        [llamacpp_python, ROOT / "tests/quantize/gguf_checks.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    differences = json.loads(done.stdout.splitlines()[-1])
+    assert set(differences) == {"gpt2", "gpt_neox", "llama"}
+    assert all(difference < 0.03 for difference in differences.values()), differences

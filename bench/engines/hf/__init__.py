@@ -16,13 +16,26 @@ from bench.contract.spec import Cell
 from bench.engines.hf.server import STATIC_CACHE, read_log, serve
 from bench.engines.hf.session import HfSession, Options, load
 
-__all__ = ["ENV", "ENV_BY_FORMAT", "LOADS", "MODES", "VERSION", "Options", "open", "read_log", "serve", "unsupported"]
+__all__ = [
+    "ENV",
+    "ENV_BY_FORMAT",
+    "LOADS",
+    "MODES",
+    "OPTIONS_SINCE",
+    "VERSION",
+    "Options",
+    "open",
+    "read_log",
+    "serve",
+    "unsupported",
+]
 
 ENV = "hf"
 VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "bnb", "torchao", "compressed-tensors"})
 ENV_BY_FORMAT = {"compressed-tensors": "llmcompressor"}  # needs a package that the environment hf does not have
 MODES = frozenset({"offline", "online", "score"})
+OPTIONS_SINCE = frozenset({"exact"})
 _AMPERE = (8, 0)
 _PACKED = frozenset({"gptq", "awq"})  # whose kernels on CUDA are gptqmodel's: all are for 16 bits
 
@@ -34,6 +47,8 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     if options.continuous_batching == "on" and options.cache == "static" and cell.workload and cell.workload.online:
         return STATIC_CACHE
     dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
+    if options.exact and (hardware.gpus or artifact_format not in _PACKED or cell.workload):
+        return "exact is for scores of GPTQ and AWQ models on a CPU: leave it out here"
     if hardware.gpus and artifact_format in _PACKED and dtype == "float32":
         return f"gptqmodel computes {artifact_format} on a GPU in 16 bits only: ask for float16 or bfloat16"
     return _no_flash(hardware, dtype) if options.attention == "flash_attention_2" else None

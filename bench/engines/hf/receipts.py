@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from bench.engines._receipts import counts, dtype_name, shares
+from bench.engines.hf import packed
 
 
 def tensors(model: Any) -> Iterator[Any]:
@@ -70,10 +71,12 @@ def _weight_class(weight: Any) -> str:
     return f"[{type(weight).__name__}{f' {dtype_name(target)}' if target is not None else ''}]"
 
 
-def product_dtype(modules: Sequence[Any], activations: str) -> dict[str, str]:
+def product_dtype(model: Any, modules: Sequence[Any], activations: str) -> dict[str, str]:
     """`product_dtype`, where layers round their inputs and so do not multiply in the activations' type."""
     if any(type(module).__name__ == "Linear8bitLt" for module in modules):
         return {"product_dtype": "int8"}
+    if kernels := packed.rounded(modules):
+        return {"product_dtype": f"bfloat16 in {', '.join(kernels)}, else {compute_dtypes(model, modules)}"}
     return {"product_dtype": activations} if activations else {}
 
 

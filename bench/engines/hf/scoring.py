@@ -37,7 +37,7 @@ class ChoiceScorer:
         layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
         full_attention = layer_types == {"full_attention"} and not getattr(config, "sliding_window", None)
         masked = model.config._attn_implementation in ("sdpa", "eager")  # noqa: SLF001  (the only place that tells)
-        self.packs = full_attention and masked
+        self.packs = full_attention and masked and not keeps_state(model)
 
     @property
     def receipt(self) -> str:
@@ -52,8 +52,21 @@ class ChoiceScorer:
         return _choices.scores(questions, self._batches(rows), self._score)
 
     def _packing_is_exact(self, question: Question) -> bool:
-        """Whether the model scores choices in one row as it scores them alone."""
-        (packed,) = self._score([Row(0, 0, question.context, question.choices)])
+        """Whether the model takes such a mask, and scores choices in one row as it scores them alone."""
+        import torch
+
+        try:
+            (packed,) = self._score([Row(0, 0, question.context, question.choices)])
+        except torch.OutOfMemoryError:
+            raise
+        except (
+            ValueError,
+            TypeError,
+            RuntimeError,
+            IndexError,
+            AttributeError,
+        ):  # BLOOM reads a mask of two dimensions
+            return False
         alone = [self._score([Row(0, 0, question.context, (choice,))])[0][0] for choice in question.choices]
         is_exact = self.model.dtype.itemsize >= 4 and not getattr(self.model.config, "quantization_config", None)
         nats = _EXACT_NATS if is_exact else _ROUNDED_NATS  # LLM.int8 rounds by what else is in the batch
@@ -135,6 +148,11 @@ def _choice_score(tokens: Iterable[tuple[float, bool]]) -> ChoiceScore:
     return ChoiceScore(sum(logprobs), all(greedy))
 
 
+def keeps_state(model: Any) -> bool:
+    """Whether more than keys and values is carried from token to token (Mamba, Jamba, RWKV): padding would enter it."""
+    return bool(model._is_stateful) or "past_key_values" not in inspect.signature(model.forward).parameters  # noqa: SLF001
+
+
 def _unpacks(model: Any) -> bool:
     """Weights of 4 bits are unpacked in each pass; LLM.int8 multiplies as they are."""
     config = getattr(model.config, "quantization_config", None)
@@ -142,9 +160,13 @@ def _unpacks(model: Any) -> bool:
 
 
 def generate_until(model: Any, device: str, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:
-    """By `generate`, prompts of about one length together, padded at the left behind a mask."""
+    """By `generate`, prompts of about one length together, padded at the left behind a mask.
+
+    Of a model that keeps a state, each alone: RWKV's generation of a batch is not that of its prompts.
+    """
+    alone = keeps_state(model)
     order = sorted(range(len(prompts)), key=lambda i: (-prompts[i].new_tokens, -len(prompts[i].ids)))
-    for new_tokens, group in groupby(order, key=lambda i: prompts[i].new_tokens):
+    for (new_tokens, _), group in groupby(order, key=lambda i: (prompts[i].new_tokens, alone and i)):
         indices = list(group)
         for start in range(0, len(indices), _PROMPTS):
             batch = {i: prompts[i] for i in indices[start : start + _PROMPTS]}

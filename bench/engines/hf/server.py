@@ -36,14 +36,9 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     batching = {"on": True, "off": False, "auto": options.cache == "dynamic"}[options.continuous_batching]
     if batching and options.cache == "static":
         raise UserError(STATIC_CACHE)
-    flags = {
-        "--host": "127.0.0.1",
-        "--port": port,
-        "--device": device,
-        "--dtype": dtype,
-        "--attn-implementation": options.attention,
-        "--log-level": "warning",
-    }
+    flags = {"--host": "127.0.0.1", "--port": port, "--device": device, "--dtype": dtype, "--log-level": "warning"}
+    if options.attention != "sdpa":  # which it takes by itself where the architecture has it
+        flags["--attn-implementation"] = options.attention
     if batching and (blocks := options.kv_blocks or (_CPU_KV_BLOCKS if device == "cpu" else 0)):
         flags["--cb-num-blocks"] = blocks
     if batching and device == "cpu":  # the attention mask grows with both, and Transformers would take 60%

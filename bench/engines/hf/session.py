@@ -14,15 +14,18 @@ from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Session
 from bench.engines._batch import check_context
 from bench.engines._choices import longest
-from bench.engines._logits import rows_per_block
+from bench.engines._logits import blocks, rows_per_block
 from bench.engines._receipts import load_error
-from bench.engines.hf import receipts, scoring, torchao
+from bench.engines.hf import packed, receipts, scoring, torchao
 from bench.formats import folder as model_folder
 
 
 @dataclass(frozen=True)
 class Options:
     """`dtype`: of activations and unquantized weights. `threads` 0: one per physical core.
+
+    `attention` sdpa is eager where the architecture has no scaled dot products. `exact`: multiply by GPTQ and AWQ
+    weights in float32 as they are stored, where a CPU's kernel rounds to bfloat16; slow, for scores.
 
     Of the server alone: `continuous_batching` computes requests together over a paged cache, else one waits
     for the other; auto is on unless `cache` is static. On a CPU it makes the same tokens. `kv_blocks`: that
@@ -35,6 +38,7 @@ class Options:
     threads: int = 0
     continuous_batching: Literal["auto", "on", "off"] = "auto"
     kv_blocks: int = 0
+    exact: bool = False
 
     def dtype_on(self, device: str) -> str:
         """A CPU computes in float32 unless told otherwise."""
@@ -71,8 +75,14 @@ class HfSession(Session):
             yield DecodeStep(time_s, tuple(tokens.tolist()))
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
-        """Blocks of at most 64 MiB; several are chunks over a KV cache, equal to one pass up to rounding."""
+        """Blocks of at most 64 MiB; several are chunks over a KV cache, equal to one pass up to rounding.
+
+        A model that keeps a state besides is read in one pass: Jamba and Bamba forget it where a chunk ends.
+        """
         check_context(len(ids), self.context)
+        if scoring.keeps_state(self.model):
+            yield from blocks("Transformers", self._forward(ids, None, cached=False)[0], len(ids))
+            return
         cache = None
         for start in range(0, len(ids), self.rows):
             logits, cache = self._forward(ids[start : start + self.rows], cache, cached=len(ids) > self.rows)
@@ -101,7 +111,7 @@ class HfSession(Session):
             "weight_dtype": receipts.dtype_shares((t.dtype, t.nbytes) for t in receipts.tensors(self.model)),
             "compute_dtype": receipts.compute_dtypes(self.model, linears),
             **({"activations": activations} if activations else {}),
-            **receipts.product_dtype(linears, activations),
+            **receipts.product_dtype(self.model, linears, activations),
             "attention": str(self.model.config._attn_implementation),  # noqa: SLF001  (the only place that tells)
             "cache": self.options.cache,
             "decode": "compiled" if hasattr(self.model, "_compiled_call") else "eager",
@@ -134,7 +144,8 @@ class HfSession(Session):
 
         with torch.no_grad():
             input_ids = torch.tensor([ids], device=self.device)
-            output = self.model(input_ids=input_ids, past_key_values=cache, use_cache=cached)
+            past = {"past_key_values": cache} if cached else {}
+            output = self.model(input_ids=input_ids, use_cache=cached, **past)
             return output.logits[0].float().cpu().numpy(), output.past_key_values if cached else None
 
 
@@ -170,6 +181,8 @@ def load(folder: Path, options: Options, device: str) -> Any:
         raise load_error("Transformers", error, folder) from error
     _check_complete(loading_info)
     torchao.check_dtype(model)
+    if options.exact:
+        packed.make_exact(model)
     # What the checkpoint suggests (sampling, repetition penalty, end tokens) is not what is measured.
     cache = "static" if options.cache == "static" else None
     model.generation_config = GenerationConfig(do_sample=False, cache_implementation=cache)
@@ -196,13 +209,21 @@ def _pretrained(folder: Path, options: Options, device: str) -> Any:
             folder,
             config=config,
             dtype=dtype,
-            attn_implementation=options.attention,
+            attn_implementation=_attention(options, config),
             device_map={"": device},
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # reported in the second result, and refused with a clearer message
             output_loading_info=True,
             **local,
         )
+
+
+def _attention(options: Options, config: Any) -> str:
+    """What is asked for, but eager where sdpa is and the architecture has none (Mamba, Gemma 2, GPT-J, BLOOM)."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return "eager" if options.attention == "sdpa" and not getattr(model, "_supports_sdpa", True) else options.attention
 
 
 def _check_complete(loading_info: Mapping[str, Any]) -> None:
