@@ -48,7 +48,7 @@ _PARTS = {**_OF_CELL, **_OF_RECORD}
 _OWN = ("digest", "round", "status", "reason", "facts", "metrics", "marks", "started", "duration_s")
 _STATUSES: Mapping[str, Status] = {status: status for status in get_args(Status)}
 State = list[int]  # of a file: size, times in ns when it was modified and changed, inode, device
-_STATE, _CELL, _SHARED = 5, 5 + len(_OF_CELL), 5 + len(_PARTS)  # where the parts of an entry end
+_STATE = 5  # of the items of an entry; the numbers of its parts follow, then what it has for itself
 
 
 class Index:
@@ -71,14 +71,14 @@ class Index:
         if (shard := self._shards.get(shard_of(name))) is None:
             shard = self._shards[shard_of(name)] = _Shard(self._file(shard_of(name)))
         result = shard.get(name, state)
-        if result is None and (result := read()) is not None and max(state[1:3]) < now - SETTLED_NS:
-            shard.fresh[name] = state, result
+        if result is None and (result := read()) is not None:
+            result = shard.add(name, state, result, settled=max(state[1:3]) < now - SETTLED_NS)
         return result
 
     def close(self) -> None:
         """Write the shards that are worth it, and forget all of them."""
         for shard in self._shards.values():
-            if len(shard.fresh) >= WORTH:
+            if shard.added >= WORTH:
                 with contextlib.suppress(OSError):  # a cache that is full, or cannot be written
                     shard.write(lambda name: os.path.exists(f"{self._root}/{name}"))  # noqa: PTH110
         self._shards = {}
@@ -95,26 +95,74 @@ def shard_of(name: str) -> str:
 
 
 class _Shard:
-    """Entries by the names of their files, as they are on disk; `fresh`: records that were read from their files."""
+    """Entries by the names of their files, and what they share; `added`: how many are not in the file of the shard."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self.fresh: dict[str, tuple[State, Result]] = {}
+        self.added = 0
         self._entries, self._parts = _read(file)
+        self._numbers: dict[str, dict[bytes, int]] = {}  # of the parts, by their JSON
         self._cells: dict[tuple[int, ...], Cell] = {}
 
     def get(self, name: str, state: State) -> Result | None:
         entry = self._entries.get(name)
-        return self._result(entry) if entry is not None and entry[:_STATE] == state else None
+        return self._result(entry[_STATE:]) if entry is not None and entry[:_STATE] == state else None
+
+    def add(self, name: str, state: State, result: Result, *, settled: bool) -> Result:
+        """The record, which shares with others what it has in common with them; an entry where its file is settled."""
+        own = [getattr(result, field) for field in _OWN]
+        own[_OWN.index("marks")] = list(result.marks)
+        try:
+            values = [
+                *(getattr(result.cell, part) for part in _OF_CELL),
+                *(getattr(result, part) for part in _OF_RECORD),
+            ]
+            numbers = [self._number(part, value) for part, value in zip(_PARTS, values, strict=True)]
+            if orjson.loads(orjson.dumps(own)) != own:
+                return result
+        except (TypeError, ValueError):  # JSON would change it, as a number of more than 64 bits
+            return result
+        if settled:
+            self._entries[name] = [*state, *numbers, *own]
+            self.added += 1
+        return self._result([*numbers, *own])
+
+    def write(self, exists: Callable[[str], bool]) -> None:
+        """Write the entries of files that are there, as far as they read back as they are."""
+        good = {part: [_reads_back(part, value) for value in values] for part, values in self._parts.items()}
+        entries = {
+            name: entry
+            for name, entry in self._entries.items()
+            if all(good[part][i] for part, i in zip(_PARTS, entry[_STATE:], strict=False)) and exists(name)
+        }
+        parts = {
+            part: [value if fits else None for value, fits in zip(values, good[part], strict=True)]
+            for part, values in self._parts.items()
+        }
+        body = orjson.dumps([entries, parts])
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        wire.write(self._file, _seal(body) + b"\n" + body)
+
+    def _number(self, part: str, value: Any) -> int:
+        """The position of a part among those of its kind, the last one if it is new."""
+        values = self._parts[part]
+        if part not in self._numbers:
+            self._numbers[part] = {orjson.dumps(known): i for i, known in enumerate(values)}
+        number = self._numbers[part].setdefault(orjson.dumps(value), len(values))
+        if number == len(values):
+            values.append(value)
+        elif values[number] != value:
+            raise ValueError(f"another {part} has the same JSON")
+        return number
 
     def _result(self, entry: Sequence[Any]) -> Result:
-        key = tuple(entry[_STATE:_CELL])
+        key = tuple(entry[: len(_OF_CELL)])
         if (cell := self._cells.get(key)) is None:
-            cell = self._cells[key] = Cell(*(self._parts[name][i] for name, i in zip(_OF_CELL, key, strict=True)))
+            cell = self._cells[key] = Cell(*(self._parts[part][i] for part, i in zip(_OF_CELL, key, strict=True)))
         suite, hardware, artifact, environment, receipts = (
-            self._parts[name][i] for name, i in zip(_OF_RECORD, entry[_CELL:_SHARED], strict=True)
+            self._parts[part][i] for part, i in zip(_OF_RECORD, entry[len(_OF_CELL) :], strict=False)
         )
-        digest, number, status, reason, facts, metrics, marks, started, duration_s = entry[_SHARED:]
+        digest, number, status, reason, facts, metrics, marks, started, duration_s = entry[len(_PARTS) :]
         return Result(
             digest,
             suite,
@@ -133,49 +181,6 @@ class _Shard:
             duration_s,
         )
 
-    def write(self, exists: Callable[[str], bool]) -> None:
-        """Write the entries that are there and the fresh records, as far as they read back as they are."""
-        encoder = _Encoder()
-        for name, entry in self._entries.items():
-            if name not in self.fresh and exists(name):
-                encoder.add(name, entry[:_STATE], self._result(entry))
-        for name, (state, result) in self.fresh.items():
-            encoder.add(name, state, result)
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        body = orjson.dumps([encoder.entries, encoder.parts])
-        wire.write(self._file, _seal(body) + b"\n" + body)
-
-
-class _Encoder:
-    """The entries of a shard and the parts that they share, in their JSON form."""
-
-    def __init__(self) -> None:
-        self.entries: dict[str, list[Any]] = {}
-        self.parts: dict[str, list[Any]] = {name: [] for name in _PARTS}
-        self._numbers: dict[str, dict[bytes, int | None]] = {name: {} for name in _PARTS}
-
-    def add(self, name: str, state: State, result: Result) -> None:
-        """Add a record; not one that JSON would change, as one with a number of more than 64 bits."""
-        own = [getattr(result, field) for field in _OWN]
-        own[_OWN.index("marks")] = list(result.marks)
-        try:
-            numbers = [self._number(part, getattr(result.cell, part)) for part in _OF_CELL]
-            numbers += [self._number(part, getattr(result, part)) for part in _OF_RECORD]
-            same = orjson.loads(orjson.dumps(own)) == own
-        except (TypeError, ValueError):
-            return
-        if same and None not in numbers:
-            self.entries[name] = [*state, *numbers, *own]
-
-    def _number(self, part: str, value: Any) -> int | None:
-        """The position of a part among those of its kind; None where JSON would change it."""
-        text, known = orjson.dumps(value), self._numbers[part]
-        if text not in known:
-            plain = orjson.loads(text)
-            known[text] = len(self.parts[part]) if _adapter(part).validate_python(plain) == value else None
-            self.parts[part] += [plain] if known[text] is not None else []
-        return known[text]
-
 
 def _read(file: Path) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
     """Entries and parts; none of a file that is missing, damaged or written by other sources."""
@@ -183,10 +188,19 @@ def _read(file: Path) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
         seal, _, body = file.read_bytes().partition(b"\n")
         if seal == _seal(body):
             entries, parts = orjson.loads(body)
-            return entries, {name: [_adapter(name).validate_python(v) for v in its] for name, its in parts.items()}
+            return entries, {
+                name: [v and _adapter(name).validate_python(v) for v in its] for name, its in parts.items()
+            }
     except (OSError, ValueError):
         pass
-    return {}, {}
+    return {}, {name: [] for name in _PARTS}
+
+
+def _reads_back(part: str, value: Any) -> bool:
+    try:
+        return bool(_adapter(part).validate_python(orjson.loads(orjson.dumps(value))) == value)
+    except (TypeError, ValueError):
+        return False
 
 
 def _state(file: str) -> State:

@@ -6,7 +6,7 @@ It is recorded next to the weights: tasks refuse to score a model on the text it
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +27,42 @@ class Options:
 
 
 @dataclass(frozen=True)
+class WeightedOptions(Options):
+    """Of methods that minimize an error over the text. `first_token_weight`: of each sample's first token.
+
+    1: it counts as any other, as libraries have it. Else it counts so many times, as if it were no larger than
+    others are. All later tokens attend to it, and some models make it an attention sink: docs/attention-sinks.md.
+    """
+
+    first_token_weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class Calibration:
     """`ids`: windows of equally many token ids, cut from one text without overlap and without special tokens.
 
-    `sha256` and `paragraphs` (see eval.corpora.fingerprint) are of the whole text.
+    `sha256` and `paragraphs` (see eval.corpora.fingerprint) are of the whole text. Each window's first token
+    weighs `first_token_weight` in methods that minimize an error over it.
     """
 
     corpus: str
     sha256: str
     paragraphs: tuple[str, ...]
     ids: tuple[tuple[int, ...], ...]
+    first_token_weight: float = 1.0
 
     @property
     def tokens(self) -> int:
         return sum(len(window) for window in self.ids)
 
-    def facts(self) -> dict[str, str | int]:
+    def facts(self) -> dict[str, str | float]:
         """For the artifact's record."""
         return {
             "calibration_corpus": self.corpus,
             "calibration_sha256": self.sha256,
             "calibration_samples": len(self.ids),
             "calibration_tokens": self.tokens,
+            **({"first_token_weight": self.first_token_weight} if self.first_token_weight != 1 else {}),
         }
 
     def write(self, out: Path) -> None:
@@ -61,7 +75,8 @@ class Calibration:
 
 
 def from_options(folder: Path, options: Options) -> Calibration:
-    return samples(folder, options.calibration, options.samples, options.length, options.seed)
+    text = samples(folder, options.calibration, options.samples, options.length, options.seed)
+    return replace(text, first_token_weight=getattr(options, "first_token_weight", 1.0))
 
 
 def samples(folder: Path, corpus: str, samples: int, length: int, seed: int) -> Calibration:

@@ -16,6 +16,8 @@ from bench.contract.record import Artifact
 from bench.contract.spec import Model, Recipe, Step
 from bench.suite import flags
 
+_SINK_RATIO = 10  # of relative squared errors, above which a model relies on its first token and lost it
+_SINK = "note           the first token lost far more: if it is an attention sink, first_token_weight: 100 helps"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -68,9 +70,20 @@ def _summary(artifact: Artifact) -> list[str]:
         f"bits/weight    {audit.bits_per_weight:.3f} over {audit.linear_parameters:,} linear parameters",
         f"quantized      {audit.quantized_fraction:.1%} of them",
         *([f"zero           {audit.zero_fraction:.1%} of them"] if (audit.zero_fraction or 0) > 1e-3 else []),
+        *_output_errors(artifact),
         f"made in        {artifact.make_s:.1f} s{peak}",
         *(f"note           {note}" for note in audit.notes),
     ]
+
+
+def _output_errors(artifact: Artifact) -> list[str]:
+    """How far the layers' outputs moved, and what to do where the first token's moved much further."""
+    first, others = (artifact.facts.get(f"output_error_{which}") for which in ("first_token", "other_tokens"))
+    if not isinstance(first, float) or not isinstance(others, float):
+        return []
+    line = f"output error   {first:.3g} at the first token of a window, {others:.3g} at others"
+    unweighted = artifact.facts.get("first_token_weight", 1) == 1
+    return [line, *([_SINK] if unweighted and first > _SINK_RATIO * others else [])]
 
 
 def _recipe(method: str, recipe: str, extra: list[str]) -> Recipe:

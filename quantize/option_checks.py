@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
 
@@ -16,6 +18,14 @@ def sample_length(source: Source, length: int) -> str | None:
 
 def batch_size(size: int) -> str | None:
     return None if size >= 1 else f"batch_size {size} is not at least 1"
+
+
+def first_token_weight(weight: float) -> str | None:
+    return (
+        None
+        if 0 < weight < math.inf
+        else f"first_token_weight {weight:g} is not a number above 0; 1 is as others count"
+    )
 
 
 def damp_percent(share: float) -> str | None:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Source
-from quantize import calibration, transformer
+from bench.contract.spec import Step
+from quantize import calibration, first_token, transformer
 
+_WINDOWS = 3  # dimensions of a layer's inputs: windows, tokens, width
 Pattern = Literal["unstructured", "2:4", "4:8"]
 _PATTERNS = {"2:4": (2, 4), "4:8": (4, 8)}  # how many are zero, and of how many neighbours
 
@@ -42,6 +44,12 @@ def unsupported_reason(source: Source, options: Options) -> str | None:
         if inputs % of:
             return f"pattern {pattern} goes by {of} inputs, and {name} has {inputs}"
     return None
+
+
+def by_magnitude(options: Options) -> Step:
+    """As many zeros in the same pattern, by the size of the weights alone."""
+    sparsity = {"sparsity": options.sparsity, "pattern": options.pattern}
+    return Step("magnitude", {**sparsity, "scope": "layer"})
 
 
 def smallest(score: Any, sparsity: float, pattern: Pattern) -> Any:
@@ -74,7 +82,7 @@ def layerwise(
     count = 0
     for _, block, run in transformer.block_by_block(model, text.ids, device):
         layers = transformer.linears(block)
-        squares = squared_inputs(layers, run)
+        squares = squared_inputs(layers, run, text.first_token_weight)
         with torch.no_grad():
             for name, layer in layers.items():
                 prune(layer.weight, squares[name])
@@ -85,12 +93,21 @@ def layerwise(
     return {**text.facts(), "modules_pruned": count, "prune_s": pruned - began}
 
 
-def squared_inputs(layers: Mapping[str, Any], run: Callable[[], object]) -> dict[str, Any]:
-    """For each linear layer the sums of its inputs' squares over all tokens of `run`, float32 [in]."""
+def squared_inputs(
+    layers: Mapping[str, Any], run: Callable[[], object], first_token_weight: float = 1.0
+) -> dict[str, Any]:
+    """For each linear layer the sums of its inputs' squares over all tokens of `run`, float32 [in].
+
+    First tokens of windows weigh `first_token_weight`, but where experts get tokens one by one.
+    """
     squares = {name: layer.weight.new_zeros(layer.weight.shape[1]) for name, layer in layers.items()}
 
     def add(name: str, inputs: Any) -> None:
-        squares[name] += inputs.square().sum(dim=0)
+        squares[name] += inputs.flatten(0, -2).square().sum(dim=0)
+        if inputs.ndim == _WINDOWS and first_token_weight != 1:
+            first, others = inputs[:, 0].square(), inputs[:, 1:].square()
+            more = first_token.count(first_token_weight, first.mean(), others.mean()) - 1
+            squares[name] += more * first.sum(dim=0)
 
     with transformer.watched(layers, add):
         run()

@@ -86,10 +86,10 @@ def linears(module: Any) -> dict[str, Any]:
 
 @contextmanager
 def watched(layers: Mapping[str, Any], watch: Callable[[str, Any], None]) -> Iterator[None]:
-    """Call `watch(name, inputs)` whenever a layer is computed; inputs as [tokens, in]."""
+    """Call `watch(name, inputs)` when a layer is computed; inputs [windows, tokens, in], of experts [tokens, in]."""
 
     def hook(name: str) -> Callable[[Any, Any], None]:
-        return lambda _, inputs: watch(name, inputs[0].detach().flatten(0, -2))
+        return lambda _, inputs: watch(name, inputs[0].detach())
 
     with ExitStack() as hooks:
         for name, layer in layers.items():

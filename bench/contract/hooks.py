@@ -233,6 +233,14 @@ class Method(Protocol):
         """Steps to be taken first, each cached like any other and so shared; () when there are none."""
         return ()
 
+    def without_data(self, options: Any) -> Step | None:  # noqa: ARG002
+        """The step that ends on the same grid, or with the same zeros, by the weights alone.
+
+        None where these options look at no data, and where no method has such a step. Options that it does not
+        name do not matter.
+        """
+        return None
+
     def weight_bits(self, options: Any) -> float | None:  # noqa: ARG002
         """Bits per linear weight with scales and zeros, never above what is stored; None where not known."""
         return None

@@ -37,6 +37,7 @@ def running(
     start is measured, binds itself.
     """
     prefix = (sys.executable, "-I", "-S", _BOUND, identity()) if bound else ()
+    _tell_keeper("")  # which starts now, not beside a process whose start is measured
     with contextlib.ExitStack() as stack:
         with _uninterrupted():
             process = subprocess.Popen(

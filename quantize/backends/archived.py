@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.contract.record import Hardware
 from bench.formats import folder as model_folder
-from quantize import checkpoint, option_checks, transformer
+from quantize import checkpoint, first_token, option_checks, transformer
 from quantize.calibration import Calibration
 
 _NEWEST = (9, 0)  # the compute capability that their torch, 2.6 and 2.2, has kernels for, at most
@@ -39,6 +39,7 @@ def awq(
     """Quantize and save; facts to record. In float32 on a CPU. RuntimeError unless every calibration token was used."""
     import torch
     from awq import AutoAWQForCausalLM
+    from awq.quantize.quantizer import AwqQuantizer
 
     began = time.perf_counter()
     model_folder.weight_files(folder)
@@ -48,15 +49,17 @@ def awq(
         str(folder), torch_dtype=getattr(torch, compute), device_map="cpu", trust_remote_code=False
     )
     loaded = time.perf_counter()
-    # A sample longer than max_calib_seq_len would be dropped without a word.
-    model.quantize(
-        quant_config=dict(settings),
-        calib_data=[list(ids) for ids in calibration.ids],
-        max_calib_samples=len(calibration.ids),
-        max_calib_seq_len=len(calibration.ids[0]),
-        n_parallel_calib_samples=batch_size,
-        quantizer_cls=_copying_quantizer(),
-    )
+    clip, outputs = (AwqQuantizer, "_compute_best_clip", 2), (AwqQuantizer, "_module_forward")
+    with first_token.weighted(calibration, [clip], [outputs]):
+        # A sample longer than max_calib_seq_len would be dropped without a word.
+        model.quantize(
+            quant_config=dict(settings),
+            calib_data=[list(ids) for ids in calibration.ids],
+            max_calib_samples=len(calibration.ids),
+            max_calib_seq_len=len(calibration.ids[0]),
+            n_parallel_calib_samples=batch_size,
+            quantizer_cls=_copying_quantizer(),
+        )
     samples, length, _ = model.quantizer.inps.shape
     if samples * length != calibration.tokens:
         raise RuntimeError(f"autoawq used {samples * length} of the {calibration.tokens} calibration tokens")
@@ -76,6 +79,7 @@ def gptq(
     """Quantize on the first GPU, save, and return what is worth recording."""
     import torch
     from auto_gptq import AutoGPTQForCausalLM, BaseQuantizeConfig
+    from auto_gptq.quantization.gptq import GPTQ
 
     began = time.perf_counter()
     model_folder.weight_files(folder)
@@ -86,7 +90,8 @@ def gptq(
         str(folder), config, torch_dtype=getattr(torch, half), use_safetensors=True
     )
     loaded = time.perf_counter()
-    model.quantize(calibration.encodings(), batch_size=batch_size)
+    with first_token.weighted(calibration, [(GPTQ, "add_batch", 1)]):
+        model.quantize(calibration.encodings(), batch_size=batch_size)
     quantized = time.perf_counter()
     model.save_quantized(str(out), use_safetensors=True)
     (out / "quantize_config.json").unlink(missing_ok=True)

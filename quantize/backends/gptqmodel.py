@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
-from quantize import checkpoint, option_checks, transformer
+from quantize import checkpoint, first_token, option_checks, output_errors, transformer
 from quantize.calibration import Calibration
 
 _CPU_GROUPS = (32, 64, 128, 256)
@@ -77,7 +78,9 @@ def run(
     torch.manual_seed(0)
     model = GPTQModel.load(str(folder), config, dtype=getattr(torch, compute), trust_remote_code=False)
     loaded = time.perf_counter()
-    model.quantize(calibration.encodings(), batch_size=batch_size, calibration_sort=None, backend=BACKEND[backend])
+    # What is entered last is called first: errors are of the inputs as they are.
+    with _first_tokens(calibration, algorithm), output_errors.of_gptqmodel(calibration) as errors:
+        model.quantize(calibration.encodings(), batch_size=batch_size, calibration_sort=None, backend=BACKEND[backend])
     quantized = time.perf_counter()
     model.save(str(out))
     recorded = _finish(folder, out, half)
@@ -85,6 +88,7 @@ def run(
     return {
         **calibration.facts(),
         **_module_facts(model.quant_log, calibration.tokens),
+        **errors.facts(),
         "load_s": loaded - began,
         "quantize_s": quantized - loaded,
         "save_s": time.perf_counter() - quantized,
@@ -92,6 +96,17 @@ def run(
         "packing_backend": backend,
         "settings": recorded,
     }
+
+
+def _first_tokens(text: Calibration, algorithm: Literal["GPTQ", "AWQ"]) -> AbstractContextManager[None]:
+    """Let first tokens weigh: in GPTQ's Hessian; in AWQ's search for scales and for clipping."""
+    from gptqmodel.looper.awq_processor import AWQProcessor
+    from gptqmodel.quantization.gptq import GPTQ
+
+    if algorithm == "GPTQ":
+        return first_token.weighted(text, [(GPTQ, "process_batch", 1)])
+    clip = (AWQProcessor, "_compute_best_clip", 2)
+    return first_token.weighted(text, [clip], [(AWQProcessor, "_iter_module_forward_outputs")])
 
 
 def _finish(folder: Path, out: Path, half: str) -> dict[str, Any]:

@@ -10,20 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
+from quantize import first_token
 
 _MIN_ROWS = 16  # the imatrix tool leaves smaller products out
 
 
-def collect(file: Path, windows: Sequence[Sequence[int]], device: str) -> dict[str, Any]:
+def collect(
+    file: Path, windows: Sequence[Sequence[int]], device: str, first_token_weight: float = 1.0
+) -> dict[str, Any]:
     """Mean square of each weight's input columns, float32 [in] by tensor name.
 
     Each window starts with BOS where the model adds one, and is computed in one pass from an empty cache.
-    Weights of stacked experts are left out.
+    Its first token weighs `first_token_weight`. Weights of stacked experts are left out.
     """
     import llama_cpp.llama_cpp as lib
     import numpy as np
 
-    collector = _Collector(_ggml(lib))
+    collector = _Collector(_ggml(lib), first_token_weight)
     callback = lib.ggml_backend_sched_eval_callback(collector.evaluated)
     with _context(lib, file, len(windows[0]), device, callback) as (context, vocab):
         bos = [lib.llama_vocab_bos(vocab)] if lib.llama_vocab_get_add_bos(vocab) else []
@@ -65,8 +68,9 @@ class _Collector:
     """Sums of squares by weight, taken from the graph while it is computed. `error` ends it."""
 
     ggml: Any
+    first_token_weight: float
     sums: dict[str, Any] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, float] = field(default_factory=dict)
     error: str = ""
 
     def evaluated(self, address: int, ask: bool, _user: Any) -> bool:  # noqa: FBT001  (the library's signature)
@@ -97,8 +101,10 @@ class _Collector:
         self.ggml.ggml_backend_tensor_get(source[1], raw.ctypes.data, 0, size)
         rows = np.lib.stride_tricks.as_strided(raw, tuple(inputs.ne)[::-1], tuple(inputs.nb)[::-1])
         squares = np.square(rows.reshape(-1, inputs.ne[0]).astype(np.float64))
-        self.sums[name] = self.sums.get(name, 0.0) + squares.sum(axis=0)
-        self.rows[name] = self.rows.get(name, 0) + len(squares)
+        # Each pass is one window, from its first token on.
+        more = first_token.count(self.first_token_weight, squares[0].mean(), squares[1:].mean()) - 1
+        self.sums[name] = self.sums.get(name, 0.0) + squares.sum(axis=0) + more * squares[0]
+        self.rows[name] = self.rows.get(name, 0.0) + len(squares) + more
         return True
 
 

@@ -21,11 +21,11 @@ VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "awq"
 weight_bits = gptqmodel.weight_bits
-OPTIONS_SINCE = frozenset({"backend"})
+OPTIONS_SINCE = frozenset({"backend", "first_token_weight"})
 
 
 @dataclass(frozen=True)
-class Options(calibration.Options):
+class Options(calibration.WeightedOptions):
     """`symmetric` False stores a zero point per group, as AWQ checkpoints usually do.
 
     16 sequences are enough by the paper; the search runs each block some twenty times over all samples.
@@ -45,7 +45,8 @@ def env(options: Options) -> str:
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    if reason := option_checks.batch_size(options.batch_size):
+    reason = option_checks.batch_size(options.batch_size)
+    if reason := reason or option_checks.first_token_weight(options.first_token_weight):
         return reason
     for name, (outputs, _) in source.linears.items():
         if outputs % 8 and not model_folder.is_head(name):

@@ -23,6 +23,7 @@ ENV = "llamacpp"
 VERSION = 1
 READS = frozenset({"hf", "gguf"})
 WRITES = "gguf"
+OPTIONS_SINCE = frozenset({"first_token_weight"})
 
 _Float = Literal["f32", "f16", "bf16"]
 _FiveBitsUp = Literal["q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0"]
@@ -36,7 +37,7 @@ _FILE = "model.gguf"
 
 
 @dataclass(frozen=True)
-class Options(calibration.Options):
+class Options(calibration.WeightedOptions):
     """`imatrix`: weigh by the calibration text, which the other options but `type` name."""
 
     type: _Type = "q4_k_m"
@@ -48,7 +49,10 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return f"an importance matrix has no effect on {options.type}, which rounds no weight: set imatrix: false"
     if not options.imatrix and options.type in _NEEDS_IMATRIX:
         return f"{options.type} is worthless without an importance matrix: set imatrix: true"
-    return option_checks.sample_length(source, options.length) if options.imatrix else None
+    if not options.imatrix:
+        return None
+    reason = option_checks.first_token_weight(options.first_token_weight)
+    return reason or option_checks.sample_length(source, options.length)
 
 
 def weight_bits(options: Options) -> float:
@@ -71,6 +75,11 @@ def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
 
 def is_lossless(options: Options) -> bool:
     return options.type in _FLOATS
+
+
+def without_data(options: Options) -> Step | None:
+    """The same type without an importance matrix."""
+    return Step("gguf", {"type": options.type, "imatrix": False}) if options.imatrix else None
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
@@ -101,7 +110,7 @@ def _quantize(source: Path, folder: Path, out: Path, options: Options, device: s
         if options.imatrix:
             began = time.perf_counter()
             text = calibration.from_options(folder, options)
-            importance = imatrix.collect(source, text.ids, device)
+            importance = imatrix.collect(source, text.ids, device, text.first_token_weight)
             text.write(out)
             facts = {**text.facts(), "imatrix_s": time.perf_counter() - began, "imatrix_tensors": len(importance)}
         began = time.perf_counter()

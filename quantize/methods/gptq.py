@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
 from quantize import calibration, option_checks
 from quantize.backends import archived, gptqmodel
 
@@ -20,10 +21,11 @@ VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "gptq"
 weight_bits = gptqmodel.weight_bits
+OPTIONS_SINCE = frozenset({"first_token_weight"})
 
 
 @dataclass(frozen=True)
-class Options(calibration.Options):
+class Options(calibration.WeightedOptions):
     """`group_size` -1: one scale per output channel. `desc_act`: columns by activation size ("act-order").
 
     `act_group_aware`: the library's own ordering within groups, no cost at run time; not with `desc_act`.
@@ -49,9 +51,17 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     if options.desc_act and options.act_group_aware:
         return "desc_act and act_group_aware are two orders of the same columns: choose one"
     reason = option_checks.damp_percent(options.damp_percent) or option_checks.batch_size(options.batch_size)
+    reason = reason or option_checks.first_token_weight(options.first_token_weight)
     if not reason and options.backend == "auto-gptq":
         reason = archived.gptq_unsupported(hardware, act_group_aware=options.act_group_aware)
     return reason or gptqmodel.unsupported_reason(source, hardware, options)
+
+
+def without_data(options: Options) -> Step | None:
+    """Rounding to the same grid, by llm-compressor, whose own is 4 bits in groups of these sizes, no zero points."""
+    if options.bits != 4 or not options.symmetric or options.group_size not in (-1, 32, 64, 128, 256):
+        return None
+    return Step("llmcompressor", {"scheme": "w4a16", "algorithm": "rtn", "group_size": options.group_size})
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

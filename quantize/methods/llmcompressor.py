@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
 from bench.formats import folder as model_folder
-from quantize import calibration, checkpoint, option_checks, transformer
+from quantize import calibration, checkpoint, first_token, option_checks, output_errors, transformer
 from quantize.calibration import Calibration
 
 ENV = "llmcompressor"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "compressed-tensors"
+OPTIONS_SINCE = frozenset({"first_token_weight"})
 
 
 @dataclass(frozen=True)
-class Options(calibration.Options):
+class Options(calibration.WeightedOptions):
     """`group_size`: of w4a16 alone, -1 is one scale per output channel; the others have a scale per channel.
 
     `algorithm` rtn: to the nearest, without GPTQ; fp8-dynamic is always rounded. `smoothing`: SmoothQuant's
@@ -47,6 +50,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return f"smoothing {options.smoothing} is not between 0 and 1"
     return (
         option_checks.damp_percent(options.damp_percent)
+        or option_checks.first_token_weight(options.first_token_weight)
         or option_checks.batch_size(options.batch_size)
         or (option_checks.sample_length(source, options.length) if _calibrates(options) else None)
         or (option_checks.group_size(source, options.group_size) if options.scheme == "w4a16" else None)
@@ -57,6 +61,14 @@ def weight_bits(options: Options) -> float:
     if options.scheme != "w4a16":
         return 8.0
     return 4 + (16 / options.group_size if options.group_size > 0 else 0.0)
+
+
+def without_data(options: Options) -> Step | None:
+    """The same scheme rounded to the nearest, without smoothing."""
+    if not _calibrates(options):
+        return None
+    group = {"group_size": options.group_size} if options.scheme == "w4a16" else {"smoothing": 0.0}
+    return Step("llmcompressor", {"scheme": options.scheme, "algorithm": "rtn", **group})
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
@@ -98,6 +110,7 @@ def _calibrates(options: Options) -> bool:
 def _quantize(model: Any, options: Options, text: Calibration | None) -> dict[str, Any]:
     """Run the modifiers; return how many layers were quantized, and how often the text passed the first one."""
     from llmcompressor import oneshot
+    from llmcompressor.modifiers.gptq import base
     from torch.nn import Linear
 
     first = next(module for module in model.modules() if isinstance(module, Linear))
@@ -107,7 +120,13 @@ def _quantize(model: Any, options: Options, text: Calibration | None) -> dict[st
     if text is not None:
         batches = calibration.batches(text, options.batch_size)
         data = {"dataset": batches, "num_calibration_samples": len(text.ids), "pipeline": "sequential"}
-    oneshot(model=model, recipe=_modifiers(options), shuffle_calibration_samples=False, **data)
+    errors = None
+    with ExitStack() as observed:
+        if text is not None and options.algorithm == "gptq":
+            names = {module: name for name, module in model.named_modules()}
+            observed.enter_context(first_token.weighted(text, [(base, "accumulate_hessian", 0)]))
+            errors = observed.enter_context(output_errors.of_llmcompressor(text, base.GPTQModifier, base, names))
+        oneshot(model=model, recipe=_modifiers(options), shuffle_calibration_samples=False, **data)
     hook.remove()
     schemes = [module.quantization_scheme for module in model.modules() if hasattr(module, "quantization_scheme")]
     quantized = sum(getattr(scheme, "weights", None) is not None for scheme in schemes)
@@ -115,7 +134,8 @@ def _quantize(model: Any, options: Options, text: Calibration | None) -> dict[st
         return {"modules_quantized": quantized}
     if not sum(tokens) or sum(tokens) % text.tokens:
         raise RuntimeError(f"llm-compressor used {sum(tokens)} tokens, no multiple of the calibration's {text.tokens}")
-    return {**text.facts(), "modules_quantized": quantized, "calibration_passes": sum(tokens) // text.tokens}
+    moved = errors.facts() if errors else {}
+    return {**text.facts(), **moved, "modules_quantized": quantized, "calibration_passes": sum(tokens) // text.tokens}
 
 
 def _modifiers(options: Options) -> list[Any]:

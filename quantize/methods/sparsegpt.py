@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.record import Hardware, Source
-from quantize import calibration, option_checks, pruning, transformer
+from bench.contract.spec import Step
+from quantize import calibration, first_token, option_checks, output_errors, pruning, transformer
 
 ENV = "llmcompressor"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "hf"
+OPTIONS_SINCE = frozenset({"first_token_weight"})
 
 
 @dataclass(frozen=True)
-class Options(pruning.Options, calibration.Options):
+class Options(pruning.Options, calibration.WeightedOptions):
     """`damp_percent`: share of the Hessian's mean diagonal added to it."""
 
     damp_percent: float = 0.01
@@ -33,17 +35,22 @@ class Options(pruning.Options, calibration.Options):
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     return (
         option_checks.damp_percent(options.damp_percent)
+        or option_checks.first_token_weight(options.first_token_weight)
         or option_checks.batch_size(options.batch_size)
         or pruning.unsupported_reason(source, options)
         or option_checks.sample_length(source, options.length)
     )
 
 
+def without_data(options: Options) -> Step:
+    return pruning.by_magnitude(options)
+
+
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Prune the linear layers of the transformer; the head and the embedding stay as they are."""
     import torch
     from llmcompressor import oneshot
-    from llmcompressor.modifiers.pruning.sparsegpt import SparseGPTModifier
+    from llmcompressor.modifiers.pruning.sparsegpt import SparseGPTModifier, base
 
     began = time.perf_counter()
     text = calibration.from_options(folder, options)
@@ -57,16 +64,19 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
         ignore=["re:.*lm_head"],
         dampening_frac=options.damp_percent,
     )
-    oneshot(
-        model=model,
-        recipe=[modifier],
-        dataset=calibration.batches(text, options.batch_size),
-        num_calibration_samples=len(text.ids),
-        shuffle_calibration_samples=False,
-        pipeline="sequential",
-    )
+    names = {module: name for name, module in model.named_modules()}
+    observed = output_errors.of_llmcompressor(text, SparseGPTModifier, base, names)
+    with first_token.weighted(text, [(base, "accumulate_hessian", 0)]), observed as errors:
+        oneshot(
+            model=model,
+            recipe=[modifier],
+            dataset=calibration.batches(text, options.batch_size),
+            num_calibration_samples=len(text.ids),
+            shuffle_calibration_samples=False,
+            pipeline="sequential",
+        )
     pruned = time.perf_counter()
     least = min(pruning.sparsities(model).values())
     transformer.save(model, folder, out, options.dtype)
     text.write(out)
-    return {**text.facts(), "least_layer_sparsity": least, "prune_s": pruned - began}
+    return {**text.facts(), **errors.facts(), "least_layer_sparsity": least, "prune_s": pruned - began}

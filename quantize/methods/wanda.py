@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
 from quantize import calibration, option_checks, pruning
 
 ENV = "hf"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "hf"
+OPTIONS_SINCE = frozenset({"first_token_weight"})
 
 
 @dataclass(frozen=True)
-class Options(pruning.Options, calibration.Options):
+class Options(pruning.Options, calibration.WeightedOptions):
     """`sparsity`: the share of each row of a linear weight that becomes zero."""
 
     samples: int = 64
@@ -28,7 +30,12 @@ class Options(pruning.Options, calibration.Options):
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     reason = pruning.unsupported_reason(source, options)
+    reason = reason or option_checks.first_token_weight(options.first_token_weight)
     return reason or option_checks.sample_length(source, options.length)
+
+
+def without_data(options: Options) -> Step:
+    return pruning.by_magnitude(options)
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:

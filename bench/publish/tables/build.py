@@ -21,8 +21,9 @@ from bench.contract.workload import Offline, Trace
 from bench.measure.roofline import bound
 from bench.measure.sanity import CLIENT, marks
 from bench.measure.stats import Spread, holm, spread
+from bench.publish.tables import without_data
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_name
-from bench.publish.tables.model import OTHER_ENGINE, CellSummary, Point, Row, Table
+from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, CellSummary, Point, Row, Table
 
 RowKey = tuple[str, str, str, str, str]  # device slug, suite, model, recipe, engine
 ColumnKey = tuple[bool, str]  # is a task, title
@@ -141,6 +142,8 @@ def _row(key: RowKey, baseline: str | None, references: Sequence[Mapping[ColumnK
         entry = _entry(rounds, planned=grid.expected is not None and (key, column) in grid.expected)
         if key[3] != baseline and entry.status == "ok":
             entry = _compared(entry, _finished(rounds), [_finished(cells.get(column, [])) for cells in references])
+            if column[0] and _loses_to_no_data(key, column, grid):
+                entry = replace(entry, marks=(*entry.marks, NO_GAIN))
         summaries[column[0]][column[1]] = entry
     artifact = grid.artifacts.get(key[:4])
     return Row(
@@ -152,6 +155,20 @@ def _row(key: RowKey, baseline: str | None, references: Sequence[Mapping[ColumnK
         made_s=artifact.make_total_s if artifact else 0.0,
         whole=artifact is not None and _is_whole(artifact),
     )
+
+
+def _loses_to_no_data(key: RowKey, column: ColumnKey, grid: _Grid) -> bool:
+    """Whether a calibrated recipe scores worse than the same without data, measured on the same engine."""
+    steps = {k[3]: a.steps for k, a in grid.artifacts.items() if k[:3] == key[:3]}
+    name = without_data.counterpart(steps.get(key[3], ()), steps)
+    other = _finished(grid.cells.get((*key[:3], name, key[4]), {}).get(column, [])) if name else []
+    if not other:
+        return False
+    first, reference = (min(its, key=lambda r: r.round) for its in (_finished(grid.cells[key][column]), other))
+    try:
+        return without_data.is_worse(_task(first).COLUMNS, task_change(first, reference))
+    except UserError:
+        return False
 
 
 def _is_whole(artifact: Artifact) -> bool:
@@ -180,7 +197,8 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
             if reasons := [r.reason for r in rounds if r.status == status]:
                 return CellSummary(status, reasons[-1] or "no reason was recorded")
         return _MISSING if planned else _UNPLANNED
-    cell, figures, names = done[0].cell, _medians(done), marks(rounds)
+    cell, figures = done[0].cell, _medians(done)
+    names = marks(rounds, figures)
     load = cell.workload
     return CellSummary(
         "ok",

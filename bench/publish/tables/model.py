@@ -11,7 +11,12 @@ from bench.measure.sanity import MARKS
 from bench.measure.stats import Spread
 
 OTHER_ENGINE = "reference"
-LEGEND = {**MARKS, OTHER_ENGINE: "the change is against the baseline on another engine: it has none on this one"}
+NO_GAIN = "no-gain"
+LEGEND = {
+    **MARKS,
+    OTHER_ENGINE: "the change is against the baseline on another engine: it has none on this one",
+    NO_GAIN: "calibrated, and yet worse than the same grid or zeros without data: see first_token_weight",
+}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,96 @@
+"""A weight for the first token of each calibration window, in methods whose libraries count all tokens alike.
+
+Every later token attends to the first. Where a model made it an attention sink, an error at that token moves
+all outputs, and yet it is one token in a window's length of what a method minimizes. But where the sink is made,
+its inputs' squares are a hundred thousand times the others', which then count for nothing: it is taken to be no
+larger than they are.
+
+Squared errors are linear in the squares of a layer's inputs: a token counts w times where its inputs (or the
+outputs compared) are multiplied by the square root of w. See Xiao et al., 2023 (arXiv:2309.17453) for sinks, and
+docs/attention-sinks.md for what the weight changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from quantize.calibration import Calibration
+
+
+def count(weight: float, first: Any, others: Any) -> Any:
+    """How often first tokens count: `weight` times, as if they were no larger than others; once where it is 1.
+
+    `first`, `others`: mean squares of a layer's inputs there.
+    """
+    return weight * min(1.0, others / first) if weight != 1 and first > 0 else weight
+
+
+@contextmanager
+def weighted(
+    text: Calibration, inputs_of: Sequence[tuple[Any, str, int]], outputs_of: Sequence[tuple[Any, str]] = ()
+) -> Iterator[None]:
+    """While it is entered, these functions of a library see first tokens that weigh `text.first_token_weight`.
+
+    `inputs_of`: (class or module, name, index of the argument with a layer's inputs). `outputs_of`: (class, name)
+    of functions or generators of outputs that are compared, whose first argument but `self` are the inputs.
+    Inputs are [windows, tokens, width]; others, as experts get them, pass as they are. RuntimeError where none was.
+    """
+    if text.first_token_weight == 1:
+        yield
+        return
+    seen = [0]
+
+    def factor(inputs: Any) -> Any:
+        """What first tokens are multiplied by; None where these are no whole windows."""
+        if inputs.ndim != 3 or inputs.shape[1] != len(text.ids[0]):  # windows, tokens, width
+            return None
+        seen[0] += 1
+        first, others = (part.float().square().mean() for part in (inputs[:, 0], inputs[:, 1:]))
+        return count(text.first_token_weight, first, others) ** 0.5
+
+    with ExitStack() as stack:
+        for owner, name, index in inputs_of:
+            stack.enter_context(replaced(owner, name, _with_inputs(getattr(owner, name), index, factor)))
+        for owner, name in outputs_of:
+            stack.enter_context(replaced(owner, name, _with_outputs(getattr(owner, name), factor)))
+        yield
+    if not seen[0]:
+        names = ", ".join([name for _, name, _ in inputs_of] + [name for _, name in outputs_of])
+        raise RuntimeError(f"first_token_weight had no effect: {names} never got whole calibration windows")
+
+
+@contextmanager
+def replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """While it is entered, `owner.name` is another function."""
+    original = getattr(owner, name)
+    setattr(owner, name, function)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _scaled(tensor: Any, factor: Any) -> Any:
+    if factor is None:
+        return tensor
+    tensor = tensor.clone()
+    tensor[:, 0] *= factor
+    return tensor
+
+
+def _with_inputs(function: Callable[..., Any], index: int, factor: Callable[[Any], Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        inputs = _scaled(args[index], factor(args[index]))
+        return function(*args[:index], inputs, *args[index + 1 :], **kwargs)
+
+    return call
+
+
+def _with_outputs(function: Callable[..., Any], factor: Callable[[Any], Any]) -> Callable[..., Any]:
+    def call(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs, times = function(self, inputs, *args, **kwargs), factor(inputs)
+        return (_scaled(its, times) for its in outputs) if isinstance(outputs, Iterator) else _scaled(outputs, times)
+
+    return call

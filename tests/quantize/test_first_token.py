@@ -1,0 +1,179 @@
+"""`first_token_weight`: what it changes in each library, and that it changes nothing where it is 1."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.contract import plugins
+from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
+from bench.envs import environment
+from bench.run import artifacts
+from quantize import calibration
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "models" / "demo"
+CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
+WEIGHTED = sorted(
+    name
+    for name in plugins.names(plugins.METHODS)
+    if issubclass(plugins.load(plugins.METHODS, name).Options, calibration.WeightedOptions)
+)
+
+# Method and options of one library each; the environment is the one these options choose.
+_SMALL = {"samples": 8, "length": 64}
+LIBRARIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gptqmodel": ("gptq", _SMALL),
+    "gptqmodel-awq": ("awq", _SMALL),
+    "autoawq": ("awq", {**_SMALL, "backend": "autoawq"}),
+    "llm-compressor": ("llmcompressor", _SMALL),
+    "llm-compressor-sparsegpt": ("sparsegpt", _SMALL),
+    "wanda": ("wanda", _SMALL),
+}
+# Those whose layers' errors are observed while they are made.
+OBSERVED = ("gptqmodel", "llm-compressor", "llm-compressor-sparsegpt")
+_KINDS = {f"{kind}_proj" for kind in ("q", "k", "v", "o", "gate", "up", "down")}
+_MAKE = """
+import importlib, json, sys
+from pathlib import Path
+name, given, demo, out = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
+method = importlib.import_module(f"quantize.methods.{name}")
+for weight in (1.0, 1000.0):
+    folder = out / f"weight-{weight:.0f}"
+    folder.mkdir()
+    facts = method.apply(demo, method.Options(**given, first_token_weight=weight), folder, "cpu")
+    folder.with_suffix(".json").write_text(json.dumps(facts))
+"""
+# The change of v_proj's outputs in the first layer, relative to them: at first tokens, and at all others.
+_ERRORS = """
+import json, sys
+from pathlib import Path
+import torch
+from transformers import AutoModelForCausalLM
+from quantize import calibration
+demo, *folders = map(Path, sys.argv[1:])
+ids = torch.tensor(calibration.samples(demo, "stdlib", 8, 64, 0).ids)
+
+def outputs(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    seen = []
+    layer = model.get_submodule("model.layers.0.self_attn.v_proj")
+    layer.register_forward_hook(lambda _, inputs, output: seen.append(output.detach().float()))
+    with torch.no_grad():
+        model(input_ids=ids, use_cache=False)
+    return seen[0]
+
+base, errors = outputs(demo), []
+for folder in folders:
+    change = outputs(folder) - base
+    parts = ((change[:, 0], base[:, 0]), (change[:, 1:], base[:, 1:]))
+    errors.append([float((c.square().sum() / b.square().sum()).sqrt()) for c, b in parts])
+print("FOUND" + json.dumps(errors))
+"""
+# The importance of one tensor's columns with first tokens that count 1, 3 and a billion times; its tokens.
+_IMPORTANCE = """
+import json, sys
+from pathlib import Path
+from quantize import calibration
+from quantize.backends import imatrix
+from quantize.methods import gguf
+demo, out = map(Path, sys.argv[1:])
+gguf.apply(demo, gguf.Options(type="f16"), out, "cpu")
+ids = calibration.samples(demo, "stdlib", 1, 48, 0).ids
+kinds = [imatrix.collect(out / "model.gguf", ids, "cpu", weight)["blk.1.attn_v.weight"] for weight in (1.0, 3.0, 1e9)]
+print("FOUND" + json.dumps([kind.tolist() for kind in kinds]))
+"""
+
+
+def _run(env: str, home: Path, code: str, *words: str) -> str:
+    """As the suite's worker runs: another interpreter, an empty working folder, the checkout on its path."""
+    ready = environment.ensure(env, print)
+    scratch = home / "scratch"
+    scratch.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [ready.python, "-c", code, *words],
+        cwd=scratch,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+        env={**os.environ, **ready.variables, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout.partition("FOUND")[2]
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_token_that_counts_more_is_changed_less(tmp_path: Path, library: str) -> None:
+    """With weight 1000 the first tokens' outputs are nearer to the unquantized ones than with 1, in every library.
+
+    What is recorded of all layers, where it is, says the same of each kind.
+    """
+    method, options = LIBRARIES[library]
+    _run(
+        plugins.step_env(Step(method, options)), tmp_path, _MAKE, method, json.dumps(options), str(DEMO), str(tmp_path)
+    )
+    folders = [tmp_path / "weight-1", tmp_path / "weight-1000"]
+    reader = "llmcompressor" if method == "llmcompressor" else "hf"
+    (plain, plain_others), (weighted, others) = json.loads(
+        _run(reader, tmp_path, _ERRORS, str(DEMO), *map(str, folders))
+    )
+
+    assert weighted < plain
+    assert weighted / others < plain / plain_others
+
+    one, many = (json.loads(folder.with_suffix(".json").read_text()) for folder in folders)
+    assert (one.get("first_token_weight"), many["first_token_weight"]) == (None, 1000)
+    for facts in (one, many):
+        assert set(facts.get("output_errors_by_kind", {})) == (_KINDS if library in OBSERVED else set())
+    for kind, (first, _) in one.get("output_errors_by_kind", {}).items():
+        assert many["output_errors_by_kind"][kind][0] < first
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_an_importance_matrix_counts_first_tokens_as_often_as_asked(tmp_path: Path) -> None:
+    """Of one window of 48 tokens: the mean with the first three times, as large as others at most, of its parts."""
+    every, thrice, first = json.loads(_run("llamacpp", tmp_path, _IMPORTANCE, str(DEMO), str(tmp_path)))
+
+    others = [(48 * a - b) / 47 for a, b in zip(every, first, strict=True)]
+    times = 3 * min(1.0, sum(others) / sum(first))
+    expected = [(47 * a + times * b) / (47 + times) for a, b in zip(others, first, strict=True)]
+    assert thrice == pytest.approx(expected, rel=1e-3)
+    assert first != pytest.approx(every, rel=0.1)
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_a_weight_of_one_is_the_artifact_of_before(name: str) -> None:
+    """Naming the option at its default leaves an artifact's digest, and no other weight has it."""
+    one, named, other = (
+        artifacts.digests("model", (Step(name, options),))
+        for options in ({}, {"first_token_weight": 1.0}, {"first_token_weight": 100.0})
+    )
+    assert one == named
+    assert other != one
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_weight_that_weighs_nothing_is_refused(name: str, weight: float) -> None:
+    """Zero, negative and infinite weights are refused before anything is made."""
+    method = plugins.load(plugins.METHODS, name)
+    given = {"imatrix": True} if name == "gguf" else {}
+    reason = method.unsupported(method.Options(**given, first_token_weight=weight), Source("hf", {}, {}), CPU)
+
+    assert reason is not None
+    assert "first_token_weight" in reason
+
+
+def test_methods_that_count_errors_over_text_have_it() -> None:
+    """Those that minimize an error over calibration text, and no others."""
+    assert WEIGHTED == ["awq", "gguf", "gptq", "llmcompressor", "sparsegpt", "wanda"]
