@@ -14,6 +14,7 @@ from bench.measure.bounds import SCORES, WATCHED, impossible
 from bench.measure.latency import completed, e2el_s, itl_s, latency_metrics, osl, stamps, ttft_s
 from bench.measure.memory import allocator_peak, widths_bytes
 from bench.measure.online_load import measured
+from bench.measure.stats import Spread
 
 VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "errors", "nvml", "round"
 CLIENT, SHORT, REMOTE, DUMMY, ENERGY, WIDE = "client", "short", "remote", "dummy", "energy", "wide"
@@ -55,11 +56,12 @@ def check(result: Result, traces: Sequence[RequestTrace], baseline_bits: float |
     return problems
 
 
-def marks(results: Sequence[Result]) -> tuple[str, ...]:
+def marks(results: Sequence[Result], figures: Mapping[str, Spread] | None = None) -> tuple[str, ...]:
     """Codes of MARKS for the rounds of one cell, sorted; `varies:tpot_s` names the metric.
 
     Codes that the rounds recorded themselves (`Result.marks`) are among them. A task's score does not depend on the
-    clock: its time and memory do not count, and neither a busy device nor unpacked weights mark it.
+    clock: its time and memory do not count, and neither a busy device nor unpacked weights mark it. `figures`: the
+    spread of each metric over the rounds that are ok, where it is known.
     """
     done = [r for r in results if r.status == "ok"]
     scores = any(r.cell.task is not None for r in done)
@@ -77,8 +79,11 @@ def marks(results: Sequence[Result]) -> tuple[str, ...]:
     }
     codes |= {code for code, it_does in applies.items() if it_does}
     for key in (*SCORES, "kl_mean", "accuracy_fraction") if scores else WATCHED:
-        values = [r.metrics[key] for r in done if key in r.metrics]
-        if coefficient_of_variation(values) > CV_LIMIT:
+        if figures is None:
+            cv = coefficient_of_variation([r.metrics[key] for r in done if key in r.metrics])
+        else:
+            cv = figures[key].cv if key in figures else math.nan
+        if cv > CV_LIMIT:
             codes.add(f"{VARIES}:{key}")
     return tuple(sorted(codes - {BUSY, THROTTLED, NVML, WIDE} if scores else codes))
 

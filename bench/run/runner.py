@@ -57,10 +57,15 @@ def run(
     open_reader: counters.OpenReader = counters.reader,
 ) -> Tally:
     """Run everything pending, one device after the other; `open_reader` opens a device's energy counter."""
-    stored = list(records.stored(plan, store))
-    todo = [(item, record) for item, record in stored if records.is_pending(item, record, retry_failed=retry_failed)]
-    durations = [(_similarity_keys(i.cell), r.duration_s) for i, r in stored if r and r.status == "ok"]
-    progress.begin([_label(plan, item) for item, _ in todo], len(stored) - len(todo), durations)
+    todo: list[tuple[PlannedRound, Result | None]] = []
+    timed: list[tuple[Cell, float]] = []
+    for item, record in records.stored(plan, store):  # one at a time: there may be tens of thousands
+        if records.is_pending(item, record, retry_failed=retry_failed):
+            todo.append((item, record))
+        if record is not None and record.status == "ok":
+            timed.append((item.cell, record.duration_s))
+    durations = [(_similarity_keys(cell), duration_s) for cell, duration_s in timed] if todo else []
+    progress.begin([_label(plan, item) for item, _ in todo], len(plan.items) - len(todo), durations)
     for orphan in server.end_orphans():
         progress.line(f"ended a {orphan.name} server that an earlier run left behind (process {orphan.pid})")
     done: Counter[str] = Counter()
@@ -69,7 +74,7 @@ def run(
         with _alone(hardware, progress):
             items = _still_pending(plan, rounds, store, progress)
             done += Runner(plan, hardware, store, progress, open_reader).run(items)
-    return Tally(done, len(stored) - done.total())
+    return Tally(done, len(plan.items) - done.total())
 
 
 class Runner:

@@ -197,7 +197,8 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
             if reasons := [r.reason for r in rounds if r.status == status]:
                 return CellSummary(status, reasons[-1] or "no reason was recorded")
         return _MISSING if planned else _UNPLANNED
-    cell, figures, names = done[0].cell, _medians(done), marks(rounds)
+    cell, figures = done[0].cell, _medians(done)
+    names = marks(rounds, figures)
     load = cell.workload
     return CellSummary(
         "ok",
