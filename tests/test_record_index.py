@@ -186,6 +186,7 @@ def test_records_are_read_where_the_cache_cannot_be_written(
     assert len(list(Store(results).all())) == len(_files(results))
 
 
+@pytest.mark.slow
 def test_readers_and_writers_at_once_see_whole_records(results: Path, cache: Path) -> None:
     """Three processes read and index what a fourth replaces: each record they see is one that was written."""
     own = Store(results)

@@ -52,6 +52,7 @@ def test_a_signal_after_the_end_changes_nothing(name: str) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _SIGNALS)
 @pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.1, 0.2, 0.4])
 def test_a_signal_is_heard_from_the_start(cache: Path, tmp_path: Path, name: str, delay_s: float) -> None:
@@ -106,6 +107,7 @@ def test_a_run_goes_on_without_a_reader(cache: Path, tmp_path: Path, stream: str
     assert ("2 ok" if stream == "stdout" else "TTFT") in rest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_closed_stream_is_no_reader(cache: Path, tmp_path: Path, closed: str) -> None:
     """Nor is it the file that was opened next: all is recorded, nothing is printed into it."""
@@ -124,6 +126,7 @@ def test_a_closed_stream_is_no_reader(cache: Path, tmp_path: Path, closed: str) 
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["list", "engines"], ["table"], ["schema"]])
 def test_output_that_nobody_reads_is_no_error(command: Command, tmp_path: Path, words: list[str]) -> None:
     """Exit code 0 and nothing on stderr; a full disk for an output is one sentence and exit code 2."""

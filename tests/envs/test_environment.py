@@ -117,6 +117,7 @@ def test_an_invalid_file_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
         _configured(tmp_path, monkeypatch, "pip", "no_deps: 3\n")
 
 
+@pytest.mark.slow
 def test_a_package_can_do_without_what_it_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel that asks for something that cannot be had is installed, under `no_deps`, all the same."""
     wheel, about = tmp_path / "lone-1.0-py3-none-any.whl", "lone-1.0.dist-info"

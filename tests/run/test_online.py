@@ -126,6 +126,7 @@ def test_a_server_that_is_not_there_is_one_sentence(command: Command) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_events_that_are_counted_as_tokens_are_marked(command: Command) -> None:
     """No usage, four tokens a chunk: the terminal says what was counted, and what speaks against it.
 

@@ -40,6 +40,7 @@ def _wait(run: subprocess.Popen[str]) -> str:
     return head
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retry", [False, True])
 def test_what_another_run_recorded_is_not_run_again(
     command: Command, tmp_path: Path, cache: Path, *, retry: bool

@@ -313,6 +313,7 @@ def _git(folder: Path, *words: str) -> None:
     subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_two_commits_are_read_from_git_and_the_checkout_stays(tmp_path: Path, command: Command) -> None:
     """Records of a tag beside HEAD's: the changed cell is compared, the unchanged one said."""
     repo = tmp_path / "repo"
