@@ -29,8 +29,7 @@ from bench.publish.compare.compare import (
 from bench.publish.compare.report import as_json, page, require_common_cells
 from bench.publish.compare.selectors import Filter, Selection, selections
 from bench.store import Store
-from eval.stats import paired
-from tests.conftest import ROOT, Command
+from tests.conftest import Command
 from tests.publish.tables.test_build import CPU, LONG, bad, cell, made, scored, served
 from tests.publish.tables.test_divergence import diverged
 from tests.publish.tables.test_scores import _answered, _answers
@@ -342,27 +341,6 @@ def test_two_commits_are_read_from_git_and_the_checkout_stays(tmp_path: Path, co
     assert (wrong.returncode, "unknown commit 'HEAD~7'" in wrong.stderr) == (2, True)
     mixed = command("bench", "compare", "HEAD", str(root), "--results", str(root))
     assert "better in 1" in mixed.stdout
-
-
-@pytest.mark.records
-def test_committed_records_give_what_their_items_say(command: Command) -> None:
-    """nf4 beside int8: McNemar's p by the items in the records, and the perplexities' own ratio."""
-    done = command("bench", "compare", "nf4", "int8", "--suite", "quality", "--json")
-    figures = {(f["what"], f["metric"]): f for f in json.loads(done.stdout)["figures"]}
-    store = Store(ROOT / "results")
-    known = {(r.cell.recipe.name, r.cell.measurement): r for r in store.all("*/quality/quality/*")}
-    tasks = [what for what, metric in figures if metric == "accuracy_fraction"]
-
-    assert len(tasks) == 3
-    for what in tasks:
-        mine, base = ([int(s) for s in known[name, what].facts["item_scores"]] for name in ("int8", "nf4"))
-        lost = sum(a < b for a, b in zip(mine, base, strict=True))
-        won = sum(a > b for a, b in zip(mine, base, strict=True))
-        assert figures[what, "accuracy_fraction"]["ratio"]["p"] == pytest.approx(paired.mcnemar(lost, won))
-    ppl = next(what for what, metric in figures if metric == "perplexity")
-    ratio = known["int8", ppl].metrics["perplexity"] / known["nf4", ppl].metrics["perplexity"]
-    assert figures[ppl, "perplexity"]["ratio"]["value"] == pytest.approx(ratio, rel=1e-4)
-    assert figures[ppl, "perplexity"]["verdict"] == BETTER
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
