@@ -115,7 +115,7 @@ def test_a_training_step_that_was_killed_goes_on_where_it_was(tmp_path: Path, hf
         first.kill()
     assert files
     done = subprocess.run(
-        started, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=300
+        started, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=900
     )
 
     assert done.returncode == 0, done.stderr
