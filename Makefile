@@ -12,8 +12,8 @@ demo: $(CORE)  ## compress, score and time the demo model, and print the table
 test: $(CORE)  ## every test, those on the real engines too, one at a time: some read a clock
 	.venv/bin/python -m pytest -m "not records"
 
-fast: $(CORE)  ## the tests that need no engine and no patience, four at a time: most of them wait
-	.venv/bin/python -m pytest -m "not engine and not slow and not records" -n 4
+fast: $(CORE)  ## the tests that need no engine and no patience, six at a time: most of them wait
+	.venv/bin/python -m pytest -m "not engine and not slow and not records" -n 6 --dist worksteal
 
 docs: $(CORE)  ## the pages of docs/ as a site, in build/docs
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet

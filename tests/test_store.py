@@ -201,6 +201,7 @@ def test_a_ceiling_that_cannot_be_is_none(tmp_path: Path) -> None:
         assert (store.ceiling(HARDWARE) is not None) is there
 
 
+@pytest.mark.slow
 def test_an_impossible_figure_is_in_no_output(tmp_path: Path, command: Command) -> None:
     """A table leaves the record out and says so; the public face and a report refuse."""
     store = Store(tmp_path / "results")

@@ -14,6 +14,8 @@ import pytest
 from tests.conftest import ROOT, Command
 from tests.run.fake_runs import suite_file
 
+pytestmark = pytest.mark.slow  # starts the commands many times
+
 _GUARDED = """
 import atexit, os, signal, sys
 from bench.cli.exit_codes import guarded
@@ -52,7 +54,6 @@ def test_a_signal_after_the_end_changes_nothing(name: str) -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", _SIGNALS)
 @pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.1, 0.2, 0.4])
 def test_a_signal_is_heard_from_the_start(cache: Path, tmp_path: Path, name: str, delay_s: float) -> None:
@@ -107,7 +108,6 @@ def test_a_run_goes_on_without_a_reader(cache: Path, tmp_path: Path, stream: str
     assert ("2 ok" if stream == "stdout" else "TTFT") in rest
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_closed_stream_is_no_reader(cache: Path, tmp_path: Path, closed: str) -> None:
     """Nor is it the file that was opened next: all is recorded, nothing is printed into it."""
@@ -126,7 +126,6 @@ def test_a_closed_stream_is_no_reader(cache: Path, tmp_path: Path, closed: str) 
     assert "Traceback" not in run.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("words", [["list", "engines"], ["table"], ["schema"]])
 def test_output_that_nobody_reads_is_no_error(command: Command, tmp_path: Path, words: list[str]) -> None:
     """Exit code 0 and nothing on stderr; a full disk for an output is one sentence and exit code 2."""

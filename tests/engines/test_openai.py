@@ -85,6 +85,7 @@ def test_a_key_goes_to_no_other_host(tmp_path: Path) -> None:
     assert other.url in result.reason
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("status", [200, 401, 503])
 def test_a_key_that_the_server_echoes_is_kept_and_shown_nowhere(
@@ -145,6 +146,7 @@ def test_headers_fields_and_the_name_of_the_length(tmp_path: Path) -> None:
     assert Counter(sum(trace.event_tokens) for trace in traces) <= Counter(lengths)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cache")
 def test_models_without_end_cost_no_memory_and_no_run(tmp_path: Path) -> None:
     """The list of models only gives receipts: without one the load goes on."""
@@ -206,6 +208,7 @@ def test_options_that_are_younger_than_records_leave_digests_as_they_were() -> N
     assert digest(extra={"a": 1, "b": 2}) == digest(extra='{"b": 2, "a": 1}') != digest()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cache")
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_a_file_of_certificates_is_trusted_and_its_folder_recorded_nowhere(tmp_path: Path) -> None:

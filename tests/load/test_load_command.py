@@ -11,6 +11,8 @@ import pytest
 from tests.conftest import Command
 from tests.load.endpoints import Asked, Response, endpoint, self_signed, streamed, usage
 
+pytestmark = pytest.mark.slow  # starts the commands many times
+
 KEY = "sk-typed-by-a-person-0123"
 FEW = ("--model", "m", "--requests", "4", "--new-tokens", "4", "--concurrency", "2")
 

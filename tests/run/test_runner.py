@@ -180,6 +180,7 @@ def test_records_hold_no_path_of_the_machine(command: Command, tmp_path: Path) -
     assert not [t for t in texts if str(tmp_path) in t or os.uname().nodename in t]
 
 
+@pytest.mark.slow
 def test_the_table_is_also_data(command: Command, tmp_path: Path) -> None:
     """--format json and csv are parsed by machines."""
     suite = suite_file(tmp_path)
