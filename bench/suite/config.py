@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
@@ -229,6 +230,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         at = _position(node, part, key)
         if isinstance(node[at], str) and depth == (parents[0] != "model"):
             node[at] = _spelled_out(parents[0], node[at])
+        node[at] = copy.copy(node[at])  # another place may hold the very same, by a YAML alias
         node = node[at]
         if not isinstance(node, dict | list):
             raise UserError(f"--set {key}: '{part}' has no parts: it is {repr(node)[:_SHOWN]} in the suite")
@@ -264,14 +266,16 @@ def _validated(kind: type[T], fields: Mapping[str, Any], where: str) -> T:
         built = TypeAdapter(kind).validate_python(fields)
     except ValidationError as error:
         raise UserError(_sentence(error.errors()[0], where)) from None
-    for name, value in fields.items():
-        _check_kind(f"{where}.{name}" if where else name, value, getattr(built, name))
+    _check_kind(where, fields, built)
     return built
 
 
 def _check_kind(where: str, given: Any, read: Any) -> None:
     """UserError where a truth value would be read as a number, or the reverse, and for numbers out of bounds."""
-    if isinstance(given, list) and isinstance(read, tuple):
+    if isinstance(given, Mapping) and dataclasses.is_dataclass(read):
+        for name, value in given.items():
+            _check_kind(f"{where}.{name}" if where else name, value, getattr(read, name))
+    elif isinstance(given, list) and isinstance(read, tuple):
         for position, pair in enumerate(zip(given, read, strict=False)):
             _check_kind(f"{where}[{position}]", *pair)
     elif isinstance(given, bool) != isinstance(read, bool) and isinstance(given, int | float):

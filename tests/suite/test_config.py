@@ -6,6 +6,7 @@ import pytest
 
 from bench.contract.errors import UserError
 from bench.contract.spec import Step
+from bench.contract.workload import Closed
 from bench.run import artifacts
 from bench.suite import config, schema
 
@@ -111,6 +112,31 @@ def test_an_override_below_a_bare_name_changes_what_it_stands_for(tmp_path: Path
 
     assert suite.recipes[0].steps == (Step("none", {"dtype": "float16"}),)
     assert (suite.engines[1].name, suite.engines[1].title) == ("hf", "mine")
+
+
+def test_an_override_changes_nothing_that_an_alias_shares(tmp_path: Path) -> None:
+    """Two loads with one limit by a YAML alias: the one that is named gets another."""
+    loads = "[{name: a, kind: closed, slo: &slo {ttft_s: 0.5}}, {name: b, kind: closed, slo: *slo}]"
+    lines = [line for line in _FILE.splitlines() if not line.startswith("workloads")]
+    (file := tmp_path / "mine.yaml").write_text("\n".join([*lines, f"workloads: {loads}"]))
+    first, second = config.load_suite(file, ["workloads.0.slo.ttft_s=9"]).workloads
+
+    assert isinstance(first, Closed)
+    assert isinstance(second, Closed)
+    assert (first.slo.ttft_s, second.slo.ttft_s) == (9, 0.5)
+
+
+@pytest.mark.parametrize(("limit", "sentence"), [("true", "expected a number, got true"), (".inf", "at most 1e+15")])
+def test_a_value_within_a_value_is_held_to_the_same(tmp_path: Path, limit: str, sentence: str) -> None:
+    """A limit of a load: true is no second, and without end is no limit that a record could hold."""
+    lines = [line for line in _FILE.splitlines() if not line.startswith("workloads")]
+    loads = f"workloads: [{{kind: closed, slo: {{ttft_s: {limit}}}}}]"
+    (file := tmp_path / "mine.yaml").write_text("\n".join([*lines, loads]))
+
+    with pytest.raises(UserError) as caught:
+        config.load_suite(file)
+    assert "slo.ttft_s: expected a number" in str(caught.value)
+    assert sentence in str(caught.value)
 
 
 @pytest.mark.parametrize(
