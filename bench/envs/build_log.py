@@ -22,6 +22,11 @@ _LINE, _LAST_LINES = 1 << 16, 3  # characters that are read at once, lines that 
 _NINJA = re.compile(r"^\[(\d+)/(\d+)\] ")
 
 
+def python_variable(name: str) -> str:
+    """The variable in which a user names an interpreter of their own for the environment."""
+    return f"LLM_BENCH_PYTHON_{name.upper().replace('-', '_')}"
+
+
 @dataclass(frozen=True)
 class Build:
     """The environment that is being built, its log, and where its progress goes."""

@@ -23,7 +23,7 @@ from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware
 from bench.envs import source_build
-from bench.envs.build_log import Build, Report
+from bench.envs.build_log import Build, Report, python_variable
 from bench.envs.source_build import SourceSpec
 from bench.machine import nvml
 from bench.process.cache import build_once
@@ -116,7 +116,7 @@ def too_old(name: str, hardware: Hardware) -> str:
         if 0.0 < float(gpu.compute_capability) < float(least):
             return (
                 f"environment {name} needs a GPU of compute capability {least} or newer, and {gpu.name} has "
-                f"{gpu.compute_capability}: name a build for it with LLM_BENCH_PYTHON_{name.upper()}"
+                f"{gpu.compute_capability}: name a build for it with {python_variable(name)}"
             )
     return ""
 
@@ -128,7 +128,7 @@ def without_gpu(name: str, hardware: Hardware) -> str:
         return ""
     return (
         f"environment {name} is compiled here, and for a GPU that takes nvcc: install NVIDIA's CUDA toolkit, "
-        f"or name a build for GPUs with LLM_BENCH_PYTHON_{name.upper()}"
+        f"or name a build for GPUs with {python_variable(name)}"
     )
 
 
@@ -200,11 +200,9 @@ def remove(name: str) -> list[Path]:
 
 
 def _user_python(name: str) -> str | None:
-    chosen = os.environ.get(f"LLM_BENCH_PYTHON_{name.upper().replace('-', '_')}")
+    chosen = os.environ.get(python_variable(name))
     if chosen and not os.access(chosen, os.X_OK):
-        raise UserError(
-            f"LLM_BENCH_PYTHON_{name.upper()}: '{chosen}' is not an executable file; name a Python interpreter"
-        )
+        raise UserError(f"{python_variable(name)}: '{chosen}' is not an executable file; name a Python interpreter")
     return chosen or None
 
 

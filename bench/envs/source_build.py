@@ -17,7 +17,7 @@ from pathlib import Path
 from bench import paths
 from bench.contract import wire
 from bench.contract.errors import UserError
-from bench.envs.build_log import Build
+from bench.envs.build_log import Build, python_variable
 from bench.machine import nvml
 from bench.process import scratch
 from bench.process.cache import build_once
@@ -111,7 +111,7 @@ def _unpacked(source: SourceSpec, build: Build) -> Iterator[Path]:
     if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if name):
         raise UserError(
             f"environment '{build.name}' is compiled on this machine, which has no C++ compiler: install one "
-            f"(Debian: apt install g++) or name an interpreter with LLM_BENCH_PYTHON_{build.name.upper()}"
+            f"(Debian: apt install g++) or name an interpreter with {python_variable(build.name)}"
         )
     with scratch.folder() as folder:
         build.say(f"fetching the source of {source.package}")
