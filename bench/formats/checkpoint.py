@@ -29,8 +29,8 @@ _NOT_LINEAR = re.compile(r"(embed|wte$|wpe$|norm|^ln_|position|relative_attentio
 # These architectures store linear weights as (in, out): transformers' Conv1D.
 _TRANSPOSED = frozenset({"gpt2", "imagegpt", "openai-gpt", "decision_transformer"})
 _TRANSPOSED_LAYERS = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
-# Stored by older versions and computed by today's: masks, and tables of positions.
 _WIDEST = 32
+# Stored by older versions and computed by today's: masks, and tables of positions.
 _BUFFERS = frozenset({"inv_freq", "masked_bias", "position_ids"})
 
 
@@ -104,9 +104,13 @@ def linear_shapes(model: Checkpoint) -> dict[str, tuple[int, int]]:
         weight = parts.get("weight")
         if weight is not None and len(weight.shape) == 2 and weight.elements and model.may_be_linear(name):
             first, second = weight.shape
-            swapped = str(model.config.get("model_type")) in _TRANSPOSED and _last(name) in _TRANSPOSED_LAYERS
-            shapes[name] = (second, first) if swapped else (first, second)
+            shapes[name] = (second, first) if is_transposed(model, name) else (first, second)
     return shapes
+
+
+def is_transposed(model: Checkpoint, module: str) -> bool:
+    """Whether the module's weight is stored as (in, out)."""
+    return str(model.config.get("model_type")) in _TRANSPOSED and _last(module) in _TRANSPOSED_LAYERS
 
 
 def packed_parameters(model: Checkpoint) -> dict[str, int]:

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bench.contract import wire
 from bench.contract.errors import UserError
@@ -108,27 +108,27 @@ def size(config: Mapping[str, Any], name: str) -> int:
 
 
 def context_length(config: Mapping[str, Any]) -> int:
-    """The most tokens the model can attend to; 0 when that is not said."""
+    """The most tokens the model can attend to; 0 when it is not stated."""
     return size(config, "max_position_embeddings")
 
 
 def vocab_size(config: Mapping[str, Any]) -> int:
-    """Rows of the embedding; 0 when that is not said."""
+    """Rows of the embedding; 0 when it is not stated."""
     return size(config, "vocab_size")
 
 
 def layer_count(config: Mapping[str, Any]) -> int:
-    """Transformer layers; 0 when that is not said."""
+    """Transformer layers; 0 when it is not stated."""
     return size(config, "num_hidden_layers")
 
 
 def hidden_size(config: Mapping[str, Any]) -> int:
-    """Width of the residual stream; 0 when that is not said."""
+    """Width of the residual stream; 0 when it is not stated."""
     return size(config, "hidden_size")
 
 
 def kv_heads(config: Mapping[str, Any]) -> int:
-    """Heads of keys and values; 0 where that is not said: as many as there are heads of queries, then."""
+    """Heads of keys and values; 0 where it is not stated: as many as there are heads of queries, then."""
     if setting(config, "new_decoder_architecture"):  # Falcon 40B and later
         return size(config, "num_kv_heads")
     return 1 if setting(config, "multi_query") else size(config, "num_key_value_heads")  # Falcon 7B, StarCoder
@@ -141,9 +141,9 @@ def ties_head(config: Mapping[str, Any]) -> bool | None:
     """
     key = "tie_word_embeddings"
     outer = {**text_config(config), **config}
-    said = outer[key] if key in outer else classes.default(str(outer.get("model_type") or ""), key)
-    said = setting(config, key) if said is None else said
-    return None if said is None else bool(said)
+    ties = outer[key] if key in outer else classes.default(str(outer.get("model_type") or ""), key)
+    ties = setting(config, key) if ties is None else ties
+    return None if ties is None else bool(ties)
 
 
 def is_head(layer: str) -> bool:
@@ -243,17 +243,24 @@ def _sample(file: Path, tensor: Tensor) -> list[bytes]:
     return pieces
 
 
-def read_header(file: Path) -> Header:
-    """The header of one safetensors file, whose size is checked against what it describes."""
+def open_weights(file: Path) -> BinaryIO:
+    """A file of weights, open for reading; UserError where it cannot be, and for a pointer of Git LFS."""
     try:
-        opened_file = wire.open_regular(file)
+        opened = wire.open_regular(file)
     except OSError as error:
         raise UserError(f"weight file {file.name} cannot be read: {error.strerror}") from None
-    with opened_file as opened:
+    if opened.read(len(_LFS)) == _LFS:
+        opened.close()
+        raise UserError(f"{file.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
+    opened.seek(0)
+    return opened
+
+
+def read_header(file: Path) -> Header:
+    """The header of one safetensors file, whose size is checked against what it describes."""
+    with open_weights(file) as opened:
         length = os.fstat(opened.fileno()).st_size
         first = opened.read(8)
-        if _LFS.startswith(first) and first:
-            raise UserError(f"{file.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
         if length < 8:
             raise UserError(f"{file.name} is cut short: {length} bytes, and a safetensors file opens with 8")
         (size,) = struct.unpack("<Q", first)

@@ -82,7 +82,7 @@ def tokenizer(folder: Path, out: Path) -> None:
     """As Transformers reads it from the GGUF file that `folder` is or holds."""
     from transformers import AutoTokenizer
 
-    file = folder if folder.is_file() else min(folder.glob("*.gguf"))
+    file = files(folder)[0]
     try:
         loaded = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
         loaded.save_pretrained(out)

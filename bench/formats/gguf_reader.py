@@ -17,14 +17,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.contract import wire
 from bench.contract.errors import UserError
-from bench.formats.folder import Tensor
+from bench.formats.folder import Tensor, open_weights
 
 _MAGIC, _VERSIONS, _ALIGNMENT, _MAX_DIMENSIONS = b"GGUF", (2, 3), 32, 4
 _STRING, _ARRAY, _MAX_NESTING = 8, 9, 4
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_LFS = b"version https://git-lfs"
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.(?P<suffix>gguf|GGUF)")
 _PROJECTOR = re.compile(r"(^|[-_.])mmproj([-_.]|$)", re.IGNORECASE)
 _LENGTH = struct.Struct("<Q")
@@ -205,16 +203,9 @@ def _file_type(code: object) -> str:
 
 def _part(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """One file: its metadata, an array by its length, and its tensors."""
-    try:
-        opened_file = wire.open_regular(path)
-    except OSError as error:
-        raise UserError(f"model file {path.name} cannot be read: {error.strerror}") from None
-    with opened_file as opened:
+    with open_weights(path) as opened:
         size = os.fstat(opened.fileno()).st_size
-        first = opened.read(len(_LFS))
-        if first == _LFS:
-            raise UserError(f"{path.name} is a Git LFS pointer, not the weights: run `git lfs pull`")
-        if not _MAGIC.startswith(first[:4]):
+        if not _MAGIC.startswith(opened.read(len(_MAGIC))):
             raise UserError(f"{path.name} is not a GGUF file: it does not begin with the bytes GGUF")
         if size <= len(_MAGIC):
             raise UserError(f"{path.name} is cut short: a GGUF file has more than {size} bytes")

@@ -10,7 +10,7 @@ from typing import Any
 from bench.contract.record import Audit, Parameters, Source
 from bench.formats import checkpoint
 from bench.formats import folder as model_folder
-from bench.formats.checkpoint import architecture
+from bench.formats.checkpoint import Checkpoint, architecture
 from bench.formats.folder import Tensor
 
 __all__ = ["architecture"]  # hooks that are shared
@@ -38,7 +38,7 @@ def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | No
     model = checkpoint.read(folder)
     linears = checkpoint.linears(model, {}, reference)
     counted = checkpoint.audit(name, model, linears, reference, quantized=False)
-    fractions = _zero_fractions(folder, linears) if zeros else None
+    fractions = _zero_fractions(model, linears) if zeros else None
     if fractions is None:
         return counted
     return replace(counted, zero_fraction=fractions[0], two_of_four_fraction=fractions[1])
@@ -49,7 +49,7 @@ def parameters(folder: Path) -> Parameters:
     return checkpoint.count_parameters(model, checkpoint.linear_shapes(model))
 
 
-def _zero_fractions(folder: Path, layers: Iterable[str]) -> tuple[float, float] | None:
+def _zero_fractions(model: Checkpoint, layers: Iterable[str]) -> tuple[float, float] | None:
     """Of the weights of these layers the fraction that is zero, and of their groups of four that half is.
 
     A group is four inputs next to each other, of which sparse tensor cores skip two (2:4, NVIDIA Ampere and
@@ -57,14 +57,15 @@ def _zero_fractions(folder: Path, layers: Iterable[str]) -> tuple[float, float] 
     """
     remaining = {f"{layer}.weight" for layer in layers}
     zeros = elements = halves = groups = 0
-    for file in model_folder.weight_files(folder):
+    for file in model_folder.weight_files(model.folder):
         for name, tensor in model_folder.read_header(file).tensors.items():
             if name not in remaining:
                 continue
             if tensor.dtype not in _BITS or len(tensor.shape) != 2:
                 return None
             remaining.remove(name)
-            for is_zero in _rows(file, tensor):
+            is_transposed = checkpoint.is_transposed(model, name.removesuffix(".weight"))
+            for is_zero in _rows(file, tensor, transposed=is_transposed):
                 zeros, elements = zeros + int(is_zero.sum()), elements + is_zero.size
                 whole = is_zero[:, : is_zero.shape[1] // _GROUP * _GROUP].reshape(-1, _GROUP)
                 halves, groups = halves + int((whole.sum(axis=1) >= _GROUP // 2).sum()), groups + len(whole)
@@ -73,12 +74,13 @@ def _zero_fractions(folder: Path, layers: Iterable[str]) -> tuple[float, float] 
     return zeros / elements, halves / groups if groups else 0.0
 
 
-def _rows(file: Path, tensor: Tensor) -> Iterator[Any]:
+def _rows(file: Path, tensor: Tensor, *, transposed: bool) -> Iterator[Any]:
     """Which numbers are zero: bool arrays [rows, inputs], some rows at a time."""
     import numpy as np
 
     bits = _BITS[tensor.dtype]
     stored = np.memmap(file, dtype=f"<u{bits // 8}", mode="r", offset=tensor.offset, shape=tensor.shape)
-    step = max(1, _ROWS_BYTES * tensor.shape[0] // max(tensor.size, 1))
-    for start in range(0, tensor.shape[0], step):
+    stored = stored.T if transposed else stored
+    step = max(1, _ROWS_BYTES * stored.shape[0] // max(tensor.size, 1))
+    for start in range(0, stored.shape[0], step):
         yield (stored[start : start + step] & ((1 << (bits - 1)) - 1)) == 0

@@ -134,7 +134,8 @@ def _split(graph: _Graph) -> tuple[dict[str, _Matrix], list[_Matrix]]:
         if linear.weights & read:
             tied.append(linear)
         else:
-            layers[_layer(node)] = linear
+            name = _layer(node)  # of several that share it, the output tells which
+            layers[f"{name}.{node.output[0]}" if name in layers else name] = linear
     return layers, tied
 
 
@@ -182,11 +183,11 @@ def _read(folder: Path) -> _Graph:
     tensors: dict[str, Tensor] = {}
     nodes: list[Any] = []
     for file in _files(folder):
-        try:
-            with wire.open_regular(file) as opened:
+        with model_folder.open_weights(file) as opened:
+            try:
                 graph = onnx.load(opened, format="protobuf", load_external_data=False).graph
-        except Exception as error:  # noqa: BLE001  (protobuf has classes of its own for each damage)
-            raise UserError(f"{file.name} is cut short, or not an ONNX model ({type(error).__name__})") from None
+            except Exception as error:  # noqa: BLE001  (protobuf has classes of its own for each damage)
+                raise UserError(f"{file.name} is cut short, or not an ONNX model ({type(error).__name__})") from None
         tensors.update({constant.name: _tensor(constant, file) for constant in graph.initializer})
         nodes += graph.node
     return _Graph(tensors, tuple(nodes), {output: node for node in nodes for output in node.output})

@@ -15,6 +15,7 @@ from typing import Any
 from bench.contract import wire
 from bench.contract.record import Audit
 from bench.formats import checkpoint
+from bench.formats import folder as model_folder
 from bench.formats.checkpoint import Checkpoint, architecture, parameters, source
 from bench.formats.counting import Linear
 
@@ -43,7 +44,15 @@ def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | No
         if _DATA in model.modules.get(layer, {})
     }
     linears = checkpoint.linears(model, {**checkpoint.packed_parameters(model), **quantized}, reference)
-    return checkpoint.audit(name, model, linears, reference, notes=_wide_values(weights, linears, model))
+    notes = [*_wide_values(weights, linears, model), *([] if reference else _mixed_widths(model))]
+    return checkpoint.audit(name, model, linears, reference, notes=notes)
+
+
+def _mixed_widths(model: Checkpoint) -> list[str]:
+    """A note where groups of layers have several widths: which layer is in which is not worked out."""
+    groups = _mapping(model_folder.quantization(model.config).get("config_groups")).values()
+    widths = {_mapping(_mapping(group).get("weights")).get("num_bits") for group in groups}
+    return ["layers of several bit widths: packed ones are counted at the first group's"] if len(widths) > 1 else []
 
 
 def _torchao_weights(metadata: Mapping[str, str]) -> dict[str, tuple[int, int]]:
@@ -72,7 +81,7 @@ def _wide_values(weights: Mapping[str, tuple[int, int]], linears: Mapping[str, L
     layers: Counter[tuple[int, float]] = Counter()
     for name, (bits, _) in weights.items():
         data = model.modules.get(name, {}).get(_DATA)
-        if name in linears and data is not None and bits:
+        if name in linears and linears[name].parameters and data is not None and bits:
             stored_bits = 8 * data.size / linears[name].parameters
             layers[bits, round(stored_bits, 2)] += stored_bits > bits
     return [

@@ -25,19 +25,19 @@ def completed(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
 
     UserError where the tensors are packed and no file says how.
     """
-    said = model_folder.quantization(config)
-    if said.get("quant_method") or said.get("load_in_4bit") or said.get("load_in_8bit"):
+    stated = model_folder.quantization(config)
+    if stated.get("quant_method") or stated.get("load_in_4bit") or stated.get("load_in_8bit"):
         return None  # transformers itself takes the last two for bitsandbytes
     tensors = model_folder.read_headers(folder).tensors
     stored = method(tensors)
     if not stored:
-        if said and KEY in config:
+        if stated and KEY in config:
             raise UserError(
                 f"{folder.name}/config.json has a quantization_config without quant_method, and its weights are "
                 "plain: remove quantization_config"
             )
         return None
-    written = {**_beside(folder, stored), **said}
+    written = {**_beside(folder, stored), **stated}
     if stored not in _FILES.values() or not written:
         raise UserError(
             f"{folder.name} has weights packed by {stored}, and config.json does not say so: add a quantization_config "
@@ -47,7 +47,9 @@ def completed(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     if stored == "awq":
         settings["version"] = str(settings.get("version", "gemm")).lower()
     if not isinstance(settings.get("bits"), int):
-        settings["bits"] = _bits(tensors)
+        settings["bits"] = _bits(tensors) or (4 if stored == "awq" else 0)  # AutoAWQ has no other
+        if not settings["bits"]:
+            raise UserError(f'{folder.name}: nothing says in how many bits its weights are: add "bits" to its settings')
     return {**settings, "quant_method": stored}
 
 
@@ -65,12 +67,15 @@ def method(tensors: Mapping[str, Tensor]) -> str:
         if name.endswith("_weight_qdata"):
             return "torchao"
         if name.endswith(".weight") and tensor.dtype.startswith("F8"):
-            return "fp8"
+            return "compressed-tensors" if f"{name}_scale" in tensors else "fp8"
     return ""
 
 
 def unpacked(parts: Mapping[str, Tensor], bits: int) -> int:
-    """The values packed into a layer's integers: by the shapes of what belongs to it, else at so many bits each."""
+    """The values packed into a layer's integers: by the shapes of what belongs to it, else at so many bits each.
+
+    With 0 bits by the shapes alone, and 0 where these do not tell.
+    """
     packed = parts.get("qweight") or parts.get("weight_packed")
     if packed is None:
         return 0
@@ -80,18 +85,18 @@ def unpacked(parts: Mapping[str, Tensor], bits: int) -> int:
             return packed.shape[0] * scales.shape[1]
         if order and order.elements:
             return order.elements * packed.shape[1]
-    return 8 * packed.size // bits
+    return 8 * packed.size // bits if bits else 0
 
 
 def _bits(tensors: Mapping[str, Tensor]) -> int:
-    """Bits of the first packed layer whose shapes tell; 4, AutoAWQ's only choice, where none does."""
+    """Bits of the first packed layer whose shapes tell; 0 where none does."""
     for name, tensor in tensors.items():
         if name.endswith(".qweight"):
             stem = name.removesuffix("qweight")
             parts = {part: tensors[stem + part] for part in ("qweight", "scales", "g_idx") if stem + part in tensors}
-            if values := unpacked(parts, 4):
+            if values := unpacked(parts, 0):
                 return max(1, 8 * tensor.size // values)
-    return 4
+    return 0
 
 
 def _beside(folder: Path, stored: str) -> dict[str, Any]:

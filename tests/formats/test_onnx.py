@@ -86,6 +86,28 @@ def test_a_head_that_is_the_embedding_turned_is_tied(tmp_path: Path) -> None:
     assert (audit.bits_per_weight, audit.quantized_fraction, audit.notes) == (32.0, 0.0, ())
 
 
+def test_layers_of_one_name_are_counted_each(tmp_path: Path) -> None:
+    """Two products below one module, as exporters other than the model builder number them."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "first"], ["y"], name="/model/layers.0/mlp/MatMul"),
+        helper.make_node("MatMul", ["y", "second"], ["z"], name="/model/layers.0/mlp/MatMul_1"),
+    ]
+    constants = [_constant("first", (_HIDDEN, _WIDE)), _constant("second", (_WIDE, _HIDDEN))]
+    audit = formats.audit(_write(tmp_path, nodes, constants), None)
+
+    assert audit.linear_parameters == 2 * _HIDDEN * _WIDE
+    assert len(formats.source(tmp_path).linears) == 2
+
+
+def test_a_pointer_of_git_lfs_is_no_model(tmp_path: Path) -> None:
+    """It says what to run, in every format."""
+    _write(tmp_path, [], [])
+    (tmp_path / "model.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+    with pytest.raises(UserError, match=r"model\.onnx is a Git LFS pointer, not the weights: run `git lfs pull`"):
+        formats.audit(tmp_path, None)
+
+
 def test_a_layer_left_wide_is_named(tmp_path: Path) -> None:
     """One of two layers is in 8 bits: half of the weights, and a note with the other's name."""
     small, constants = _packed("/model/layers.0/mlp/up_proj/MatMul_Q8", _HIDDEN, _HIDDEN, 8, 64)

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from bench import formats
+from bench.contract.errors import UserError
 
 LAYER = "model.layers.0.mlp.up_proj"
 SHAPE = {LAYER: (256, 512)}  # 131,072 parameters
@@ -93,3 +94,21 @@ def test_metadata_that_describes_no_weight_is_passed_over(tmp_path: Path) -> Non
 
     assert (audit.bits_per_weight, audit.quantized_fraction) == (16.0, 0.0)
     assert audit.notes == (f"not quantized: {LAYER}",)
+
+
+def test_a_layer_without_values_is_refused_or_counted_and_never_divided_by(tmp_path: Path) -> None:
+    """A damaged file whose quantized weight has no element."""
+    with pytest.raises(UserError):
+        formats.audit(_folder(tmp_path, "Int8Tensor", {"qdata": np.zeros((0,), np.int8)}), {LAYER: (0, 512)})
+
+
+def test_groups_of_several_widths_are_noted(tmp_path: Path) -> None:
+    """compressed-tensors with 4 and 8 bits: which layer has which takes the shapes of the source."""
+    packed = {f"model.layers.{k}.mlp.up_proj.weight_packed": np.zeros((256, 64), np.int32) for k in range(2)}
+    save_file(packed, tmp_path / "model.safetensors")
+    groups = {f"g{bits}": {"weights": {"num_bits": bits}, "targets": ["Linear"]} for bits in (4, 8)}
+    settings = {"quant_method": "compressed-tensors", "config_groups": groups}
+    config = {"vocab_size": 64, "tie_word_embeddings": True, "quantization_config": settings}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    assert any("several bit widths" in note for note in formats.audit(tmp_path, None).notes)

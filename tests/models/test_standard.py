@@ -100,6 +100,11 @@ def test_settings_that_are_elsewhere_are_given_to_the_libraries(
             "packed by bitsandbytes",
         ),
         ({f"{LAYER}.weight_packed": np.zeros((9, 1), np.int32)}, CONFIG, "packed by compressed-tensors"),
+        (
+            {name: tensor for name, tensor in GPTQ.items() if not name.endswith("g_idx")},
+            {**CONFIG, "quantization_config": {"group_size": 128}},
+            "nothing says in how many bits its weights are: add",
+        ),
         (PLAIN, {**CONFIG, "quantization_config": {"bits": 4}}, "without quant_method, and its weights are plain"),
     ],
 )
