@@ -90,6 +90,33 @@ kinds = [imatrix.collect(out / "model.gguf", ids, "cpu", weight)["blk.1.attn_v.w
 print("FOUND" + json.dumps([kind.tolist() for kind in kinds]))
 """
 
+# What the last block of AutoAWQ's model gets and gives, without and with a weight, against plain transformers.
+_CARRIED = """
+import json, sys
+from pathlib import Path
+import torch
+from awq.quantize.quantizer import AwqQuantizer
+from transformers import AutoModelForCausalLM
+from quantize import calibration
+from quantize.methods import awq
+demo, out = map(Path, sys.argv[1:])
+quantize, quantizers = AwqQuantizer.quantize, []
+AwqQuantizer.quantize = lambda self: (quantizers.append(self), quantize(self))[1]
+for weight in (1.0, 1000.0):
+    folder = out / f"weight-{weight:.0f}"
+    folder.mkdir()
+    options = awq.Options(samples=2, length=32, backend="autoawq", first_token_weight=weight)
+    awq.apply(demo, options, folder, "cpu")
+plain, weighted = (quantizer.inps for quantizer in quantizers)
+model = AutoModelForCausalLM.from_pretrained(demo, torch_dtype=torch.float32).eval()
+outputs = []
+model.model.layers[-1].register_forward_hook(lambda _, inputs, output: outputs.append(output))
+with torch.no_grad():
+    model(input_ids=torch.tensor(calibration.samples(demo, "stdlib", 2, 32, 0).ids), use_cache=False)
+expected = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
+print("FOUND" + json.dumps([float((inps - expected).abs().max() / expected.abs().max()) for inps in (plain, weighted)]))
+"""
+
 
 def _run(env: str, home: Path, code: str, *words: str) -> str:
     """As the suite's worker runs: another interpreter, an empty working folder, the checkout on its path."""
@@ -136,6 +163,16 @@ def test_a_token_that_counts_more_is_changed_less(tmp_path: Path, library: str) 
         assert set(facts.get("output_errors_by_kind", {})) == (_KINDS if library in OBSERVED else set())
     for kind, (first, _) in one.get("output_errors_by_kind", {}).items():
         assert many["output_errors_by_kind"][kind][0] < first
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_autoawq_calibrates_every_block_on_what_the_unquantized_ones_before_it_give(tmp_path: Path) -> None:
+    """A weight changes what is compared, not the activations that are carried from block to block."""
+    plain, weighted = json.loads(_run("autoawq", tmp_path, _CARRIED, str(DEMO), str(tmp_path)))
+
+    assert plain < 1e-4
+    assert weighted < 1e-4
 
 
 @pytest.mark.engine
