@@ -51,8 +51,7 @@ def awq(
     )
     loaded = time.perf_counter()
     quantizer = _copying_quantizer()
-    clip, outputs = (AwqQuantizer, "_compute_best_clip", 2), (AwqQuantizer, "_module_forward")
-    with first_token.weighted(calibration, [clip], [outputs]):
+    with first_token.weighted(calibration, [], [(AwqQuantizer, "_module_forward")]):
         # A sample longer than max_calib_seq_len would be dropped without a word.
         model.quantize(
             quant_config=dict(settings),

@@ -116,6 +116,27 @@ with torch.no_grad():
 expected = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
 print("FOUND" + json.dumps([float((inps - expected).abs().max() / expected.abs().max()) for inps in (plain, weighted)]))
 """
+# Whether AWQ's search for clipping gets a layer's inputs as they are, for each layer, with a weight.
+_CLIPPED = """
+import importlib, json, sys
+from pathlib import Path
+from quantize.methods import awq
+demo, out, backend, module, name = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
+owner = getattr(importlib.import_module(module), name)
+search, compute, inputs, unchanged = owner._search_best_clip, owner._compute_best_clip, [], []
+
+def searching(self, layer, named, features):
+    inputs[:] = features.values()
+    return search(self, layer, named, features)
+
+def computing(self, weight, features, *rest):
+    unchanged.append(any(features is given for given in inputs))
+    return compute(self, weight, features, *rest)
+
+owner._search_best_clip, owner._compute_best_clip = searching, computing
+awq.apply(demo, awq.Options(samples=2, length=32, backend=backend, first_token_weight=1000.0), out, "cpu")
+print("FOUND" + json.dumps(unchanged))
+"""
 
 
 def _run(env: str, home: Path, code: str, *words: str) -> str:
@@ -173,6 +194,23 @@ def test_autoawq_calibrates_every_block_on_what_the_unquantized_ones_before_it_g
 
     assert plain < 1e-4
     assert weighted < 1e-4
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("env", "backend", "module", "name"),
+    [
+        ("hf", "gptqmodel", "gptqmodel.looper.awq_processor", "AWQProcessor"),
+        ("autoawq", "autoawq", "awq.quantize.quantizer", "AwqQuantizer"),
+    ],
+)
+def test_clipping_is_searched_without_a_weight(tmp_path: Path, env: str, backend: str, module: str, name: str) -> None:
+    """That search keeps every n-th row of the text, which are all first tokens or none: a weight has no meaning."""
+    unchanged = json.loads(_run(env, tmp_path, _CLIPPED, str(DEMO), str(tmp_path), backend, module, name))
+
+    assert unchanged
+    assert all(unchanged)
 
 
 @pytest.mark.engine
