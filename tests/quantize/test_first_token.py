@@ -137,6 +137,21 @@ owner._search_best_clip, owner._compute_best_clip = searching, computing
 awq.apply(demo, awq.Options(samples=2, length=32, backend=backend, first_token_weight=1000.0), out, "cpu")
 print("FOUND" + json.dumps(unchanged))
 """
+# Wanda with a weight, on a model whose linear layers get tokens one by one, as experts do.
+_FLATTENED = """
+import sys
+from pathlib import Path
+from torch.nn import Linear
+from quantize.methods import wanda
+demo, out = map(Path, sys.argv[1:])
+call = Linear.__call__
+Linear.__call__ = lambda self, x: call(self, x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+wanda.apply(demo, wanda.Options(samples=2, length=32), out, "cpu")
+try:
+    wanda.apply(demo, wanda.Options(samples=2, length=32, first_token_weight=100.0), out, "cpu")
+except RuntimeError as error:
+    print(f"FOUND{error}")
+"""
 
 
 def _run(env: str, home: Path, code: str, *words: str) -> str:
@@ -211,6 +226,15 @@ def test_clipping_is_searched_without_a_weight(tmp_path: Path, env: str, backend
 
     assert unchanged
     assert all(unchanged)
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_pruning_says_where_a_weight_had_no_effect(tmp_path: Path) -> None:
+    """Where no layer gets whole windows, a weight is refused; without one the model is pruned."""
+    reason = _run("hf", tmp_path, _FLATTENED, str(DEMO), str(tmp_path / "out"))
+
+    assert "first_token_weight had no effect" in reason
 
 
 @pytest.mark.engine
