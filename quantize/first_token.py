@@ -12,8 +12,9 @@ docs/attention-sinks.md for what the weight changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from quantize.calibration import Calibration
@@ -25,6 +26,39 @@ def count(weight: float, first: Any, others: Any) -> Any:
     `first`, `others`: mean squares of a layer's inputs there.
     """
     return weight * min(1.0, others / first) if weight != 1 and first > 0 else weight
+
+
+def is_windows(inputs: Any, length: int) -> bool:
+    """Whether a layer's inputs are whole windows, [windows, `length` tokens, width], and not tokens one by one."""
+    return bool(inputs.ndim == 3 and inputs.shape[1] == length)
+
+
+@dataclass
+class Weights:
+    """What first tokens of a text count in each layer's inputs, and how many inputs were whole windows of it."""
+
+    text: Calibration
+    hits: int = 0
+
+    def count(self, inputs: Any) -> Any:
+        """How often they count there; None where these are no whole windows, or all tokens count alike."""
+        if self.text.first_token_weight == 1 or not is_windows(inputs, len(self.text.ids[0])):
+            return None
+        self.hits += 1
+        first, others = (part.float().square().mean() for part in (inputs[:, 0], inputs[:, 1:]))
+        return count(self.text.first_token_weight, first, others)
+
+    def factor(self, inputs: Any) -> Any:
+        """What first tokens are multiplied by, for their squares to count so often; None as `count` has it."""
+        times = self.count(inputs)
+        return None if times is None else times**0.5
+
+    def require_effect(self, names: Iterable[str]) -> None:
+        """RuntimeError where none of the functions or layers of these names got whole windows."""
+        if not self.hits and self.text.first_token_weight != 1:
+            raise RuntimeError(
+                f"first_token_weight had no effect: {', '.join(names)} never got whole calibration windows"
+            )
 
 
 @contextmanager
@@ -40,25 +74,14 @@ def weighted(
     if text.first_token_weight == 1:
         yield
         return
-    seen = [0]
-
-    def factor(inputs: Any) -> Any:
-        """What first tokens are multiplied by; None where these are no whole windows."""
-        if inputs.ndim != 3 or inputs.shape[1] != len(text.ids[0]):  # windows, tokens, width
-            return None
-        seen[0] += 1
-        first, others = (part.float().square().mean() for part in (inputs[:, 0], inputs[:, 1:]))
-        return count(text.first_token_weight, first, others) ** 0.5
-
+    weights = Weights(text)
     with ExitStack() as stack:
         for owner, name, index in inputs_of:
-            stack.enter_context(replaced(owner, name, _with_inputs(getattr(owner, name), index, factor)))
+            stack.enter_context(replaced(owner, name, _with_inputs(getattr(owner, name), index, weights.factor)))
         for owner, name in outputs_of:
-            stack.enter_context(replaced(owner, name, _with_outputs(getattr(owner, name), factor)))
+            stack.enter_context(replaced(owner, name, _with_outputs(getattr(owner, name), weights.factor)))
         yield
-    if not seen[0]:
-        names = ", ".join([name for _, name, _ in inputs_of] + [name for _, name in outputs_of])
-        raise RuntimeError(f"first_token_weight had no effect: {names} never got whole calibration windows")
+    weights.require_effect([name for _, name, _ in inputs_of] + [name for _, name in outputs_of])
 
 
 @contextmanager

@@ -13,10 +13,9 @@ from statistics import fmean
 from typing import Any
 
 from quantize.calibration import Calibration
-from quantize.first_token import replaced
+from quantize.first_token import is_windows, replaced
 
 _WINDOWS = 16  # observed of each layer
-_SHAPE = 3  # dimensions of a layer's inputs: windows, tokens, width
 
 
 @dataclass
@@ -33,7 +32,7 @@ class OutputErrors:
 
     def observe(self, layer: Any, inputs: Any) -> None:
         rows = self.rows.setdefault(layer, [])
-        if inputs.ndim == _SHAPE and inputs.shape[1] == self.length and len(rows) < _WINDOWS:
+        if is_windows(inputs, self.length) and len(rows) < _WINDOWS:
             rows += inputs[: _WINDOWS - len(rows), [0, self.length // 2]].detach().float().cpu()
 
     def compare(self, layer: Any, name: str, before: Any, after: Any) -> None:

@@ -16,7 +16,6 @@ from bench.contract.record import Source
 from bench.contract.spec import Step
 from quantize import calibration, first_token, transformer
 
-_WINDOWS = 3  # dimensions of a layer's inputs: windows, tokens, width
 Pattern = Literal["unstructured", "2:4", "4:8"]
 _PATTERNS = {"2:4": (2, 4), "4:8": (4, 8)}  # how many are zero, and of how many neighbours
 
@@ -72,21 +71,23 @@ def layerwise(
     """Prune each transformer layer by the inputs that its linear layers get from the pruned ones before it.
 
     `prune(weight, squares)` changes the weight in place; `squares` are the sums of its inputs' squares, float32
-    [in]. The head and the embedding stay as they are.
+    [in]. The head and the embedding stay as they are. RuntimeError where a first token's weight had no effect.
     """
     import torch
 
     began = time.perf_counter()
     torch.manual_seed(0)
     model = transformer.load(folder, device)
+    weights = first_token.Weights(text)
     count = 0
     for _, block, run in transformer.block_by_block(model, text.ids, device):
         layers = transformer.linears(block)
-        squares = squared_inputs(layers, run, text.first_token_weight)
+        squares = squared_inputs(layers, run, weights)
         with torch.no_grad():
             for name, layer in layers.items():
                 prune(layer.weight, squares[name])
         count += len(layers)
+    weights.require_effect(["the linear layers"])
     pruned = time.perf_counter()
     transformer.save(model, folder, out, dtype)
     text.write(out)
@@ -94,20 +95,18 @@ def layerwise(
 
 
 def squared_inputs(
-    layers: Mapping[str, Any], run: Callable[[], object], first_token_weight: float = 1.0
+    layers: Mapping[str, Any], run: Callable[[], object], weights: first_token.Weights | None = None
 ) -> dict[str, Any]:
     """For each linear layer the sums of its inputs' squares over all tokens of `run`, float32 [in].
 
-    First tokens of windows weigh `first_token_weight`, but where experts get tokens one by one.
+    First tokens of windows count by `weights`, but where experts get tokens one by one.
     """
     squares = {name: layer.weight.new_zeros(layer.weight.shape[1]) for name, layer in layers.items()}
 
     def add(name: str, inputs: Any) -> None:
         squares[name] += inputs.flatten(0, -2).square().sum(dim=0)
-        if inputs.ndim == _WINDOWS and first_token_weight != 1:
-            first, others = inputs[:, 0].square(), inputs[:, 1:].square()
-            more = first_token.count(first_token_weight, first.mean(), others.mean()) - 1
-            squares[name] += more * first.sum(dim=0)
+        if weights is not None and (times := weights.count(inputs)) is not None:
+            squares[name] += (times - 1) * inputs[:, 0].square().sum(dim=0)
 
     with transformer.watched(layers, add):
         run()

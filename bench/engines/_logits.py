@@ -9,7 +9,6 @@ from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, LogitBlock
 
 _BLOCK_BYTES = 64 << 20
-_BLOCK_ROWS = 512
 
 
 def rows_per_block(vocab_size: int) -> int:
@@ -18,14 +17,18 @@ def rows_per_block(vocab_size: int) -> int:
 
 
 def blocks(library: str, logits: Any, positions: int) -> Iterator[LogitBlock]:
-    """float32 blocks of logits [positions, vocab], a tensor or an array; UserError where a position is missing."""
+    """float32 blocks of at most 64 MiB of logits [positions, vocab], a tensor or an array.
+
+    UserError where a position is missing.
+    """
     import numpy as np
 
     rows = 0 if logits is None else len(logits)
     if rows != positions:
         raise UserError(f"{library} computed logits for {rows} of {positions} positions: score this on another engine")
-    for start in range(0, rows, _BLOCK_ROWS):
-        part = logits[start : start + _BLOCK_ROWS]
+    step = rows_per_block(logits.shape[-1]) if rows else 1
+    for start in range(0, rows, step):
+        part = logits[start : start + step]
         part = part.float().cpu().numpy() if hasattr(part, "cpu") else part
         yield LogitBlock(start, np.asarray(part, dtype=np.float32))
 

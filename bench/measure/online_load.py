@@ -46,7 +46,8 @@ def online_metrics(
     within the window / its length. `request_per_s`: completed requests / its length, each by the share of its
     tokens that came within it: one that straddles an end of the window is not wholly of it. `goodput_per_s`, of a
     `load` with limits: requests that kept every limit / its length; in an open load those that were due in the
-    window, in a closed loop each by its share. A ramp has no steady window: see `_of_ramp`.
+    window, in a closed loop each by its share. A ramp has no steady window: its rates are of all its requests, over
+    `_ramp_s`.
     """
     limits = load.slo.limits if load is not None else {}
     window_s = float(facts.get("window_s") or 0.0)
@@ -57,16 +58,18 @@ def online_metrics(
         return metrics
     due = [t for t in completed(traces) if t.window >= 0]
     shares = [(t, _tokens_within(t, window_s) / osl(t)) for t in completed(traces)]
+    over_s = window_s
     rates = {
         "output_tok_per_s": tokens(traces, window_s)[1] / window_s,
         "request_per_s": math.fsum(share for _, share in shares) / window_s,
     }
     if load is not None and not isinstance(load, Closed) and load.ramps and due:
-        rates = _of_ramp(due, window_s)
+        over_s = _ramp_s(due, window_s)
+        rates = {"output_tok_per_s": sum(map(osl, due)) / over_s, "request_per_s": len(due) / over_s}
     if limits:
         counted = [(t, 1.0) for t in due] if load is not None and not load.waits else shares
         good = math.fsum(share for t, share in counted if slo.within_limits(t, limits))
-        rates["goodput_per_s"] = good / window_s
+        rates["goodput_per_s"] = good / over_s
     return {**metrics, "measured_s": window_s, **rates}
 
 
@@ -74,17 +77,16 @@ def _tokens_within(trace: RequestTrace, window_s: float) -> int:
     return sum(n for at, n in zip(trace.token_s, trace.event_tokens, strict=True) if 0 <= at <= window_s)
 
 
-def _of_ramp(due: Sequence[RequestTrace], window_s: float) -> dict[str, float]:
-    """Rates of a ramp, which begins with nothing in flight and ends with the most.
+def _ramp_s(due: Sequence[RequestTrace], window_s: float) -> float:
+    """Seconds that the rates of a ramp are over, which begins with nothing in flight and ends with the most.
 
-    Those of all its requests, over its length and the time by which the answers of its last tenth took longer than
-    those of its first: what a server that keeps up was offered, and less for one that falls behind.
+    Its length and the time by which the answers of its last tenth took longer than those of its first: the rates
+    of a server that keeps up are what it was offered, and less for one that falls behind.
     """
     by_time = sorted(due, key=lambda t: t.due_s)
     tenth = math.ceil(len(by_time) / 10)
     longer_s = median(map(e2el_s, by_time[-tenth:])) - median(map(e2el_s, by_time[:tenth]))
-    took_s = window_s + max(0.0, longer_s)
-    return {"output_tok_per_s": sum(map(osl, due)) / took_s, "request_per_s": len(due) / took_s}
+    return window_s + max(0.0, longer_s)
 
 
 def load_metrics(traces: Sequence[RequestTrace], facts: Mapping[str, Any], load: Online) -> dict[str, float]:

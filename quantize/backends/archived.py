@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ def awq(
         str(folder), torch_dtype=getattr(torch, compute), device_map="cpu", trust_remote_code=False
     )
     loaded = time.perf_counter()
-    clip, outputs = (AwqQuantizer, "_compute_best_clip", 2), (AwqQuantizer, "_module_forward")
-    with first_token.weighted(calibration, [clip], [outputs]):
+    quantizer = _copying_quantizer()
+    with first_token.weighted(calibration, [], [(AwqQuantizer, "_module_forward")]):
         # A sample longer than max_calib_seq_len would be dropped without a word.
         model.quantize(
             quant_config=dict(settings),
@@ -58,7 +59,7 @@ def awq(
             max_calib_samples=len(calibration.ids),
             max_calib_seq_len=len(calibration.ids[0]),
             n_parallel_calib_samples=batch_size,
-            quantizer_cls=_copying_quantizer(),
+            quantizer_cls=quantizer,
         )
     samples, length, _ = model.quantizer.inps.shape
     if samples * length != calibration.tokens:
@@ -120,12 +121,15 @@ def _finish(
 
 
 def _copying_quantizer() -> type:
-    """AutoAWQ's quantizer, made to search on copies of the weights.
+    """AutoAWQ's quantizer, made to search on copies of the weights, and to carry activations as they are.
 
     It restores each weight from a copy made with `.cpu()`, which is no copy of a weight on a CPU: twenty
-    trials then pile up in the weights.
+    trials then pile up in the weights. And `_module_forward` gives what its search compares, where first tokens may
+    weigh more, as well as the next block's inputs: those are of the function that is there when this is called.
     """
     from awq.quantize.quantizer import AwqQuantizer
+
+    forward = AwqQuantizer._module_forward  # noqa: SLF001
 
     class CopyingQuantizer(AwqQuantizer):  # type: ignore[misc]  # the library has no types
         def _compute_best_scale(self, x: Any, w_mean: Any, x_mean: Any, module: Any, *rest: Any) -> Any:
@@ -135,5 +139,12 @@ def _copying_quantizer() -> type:
                 return super()._compute_best_scale(x, w_mean, x_mean, module, *rest)
             finally:
                 del module.state_dict
+
+        def _get_input_feat(self, layer: Any, named_linears: Any) -> Any:
+            self._module_forward = partial(forward, self)
+            try:
+                return super()._get_input_feat(layer, named_linears)
+            finally:
+                del self._module_forward
 
     return CopyingQuantizer

@@ -99,14 +99,16 @@ def run(
 
 
 def _first_tokens(text: Calibration, algorithm: Literal["GPTQ", "AWQ"]) -> AbstractContextManager[None]:
-    """Let first tokens weigh: in GPTQ's Hessian; in AWQ's search for scales and for clipping."""
+    """Let first tokens weigh: in GPTQ's Hessian; in AWQ's search for scales.
+
+    Its search for clipping keeps every n-th row of all windows end to end: every first token, or none.
+    """
     from gptqmodel.looper.awq_processor import AWQProcessor
     from gptqmodel.quantization.gptq import GPTQ
 
     if algorithm == "GPTQ":
         return first_token.weighted(text, [(GPTQ, "process_batch", 1)])
-    clip = (AWQProcessor, "_compute_best_clip", 2)
-    return first_token.weighted(text, [clip], [(AWQProcessor, "_iter_module_forward_outputs")])
+    return first_token.weighted(text, [], [(AWQProcessor, "_iter_module_forward_outputs")])
 
 
 def _finish(folder: Path, out: Path, half: str) -> dict[str, Any]:

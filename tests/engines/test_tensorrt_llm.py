@@ -136,13 +136,14 @@ def test_a_log_without_facts_has_none() -> None:
 
 
 def test_logits_cover_every_position_or_are_refused() -> None:
-    """Blocks of at most 512 rows in float32; a library that left positions out is not scored."""
-    given = np.ones((600, 8), np.float16)
+    """Blocks of at most 64 MiB in float32; a library that left positions out is not scored."""
+    given = np.ones((600, 65_536), np.float16)
 
     result = list(_logits.blocks("TensorRT-LLM", given, 600))
 
-    assert [(block.start, len(block.logits)) for block in result] == [(0, 512), (512, 88)]
+    assert [(block.start, len(block.logits)) for block in result] == [(0, 256), (256, 256), (512, 88)]
     assert {str(block.logits.dtype) for block in result} == {"float32"}
+    assert max(block.logits.nbytes for block in result) == 64 << 20
     with pytest.raises(UserError, match="logits for 600 of 601 positions"):
         list(_logits.blocks("TensorRT-LLM", given, 601))
     with pytest.raises(UserError, match="logits for 0 of 2 positions"):

@@ -120,6 +120,17 @@ def test_a_ramp_that_the_server_keeps_up_with_reads_what_was_offered() -> None:
     assert 0.5 * 500 / 20.0 < behind["output_tok_per_s"] < 0.6 * 500 / 20.0
 
 
+def test_the_goodput_of_a_ramp_is_no_more_than_its_request_rate() -> None:
+    """Both are over the same seconds: where every request kept its limit, they are one number."""
+    ramp = Open(rate_per_s=4.0, arrivals="ramp", slo=Slo(e2el_s=20.0))
+    traces = [_trace(0.1, 0.025 * (1 + 5 * k), start_s=at) for k, at in enumerate(arrivals.ramp(20, 4.0, "ramp"))]
+
+    metrics = online_metrics(traces, {"window_s": 10.0}, ramp)
+
+    assert metrics["request_per_s"] == pytest.approx(20 / (10.0 + 0.1 * 18 * 5))
+    assert metrics["goodput_per_s"] == metrics["request_per_s"]
+
+
 def test_a_records_metrics_are_those_of_the_chosen_stage() -> None:
     """The other stages' requests are kept and enter nothing; each stage has its own warm-up."""
     traces = [

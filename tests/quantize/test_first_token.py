@@ -90,6 +90,69 @@ kinds = [imatrix.collect(out / "model.gguf", ids, "cpu", weight)["blk.1.attn_v.w
 print("FOUND" + json.dumps([kind.tolist() for kind in kinds]))
 """
 
+# What the last block of AutoAWQ's model gets and gives, without and with a weight, against plain transformers.
+_CARRIED = """
+import json, sys
+from pathlib import Path
+import torch
+from awq.quantize.quantizer import AwqQuantizer
+from transformers import AutoModelForCausalLM
+from quantize import calibration
+from quantize.methods import awq
+demo, out = map(Path, sys.argv[1:])
+quantize, quantizers = AwqQuantizer.quantize, []
+AwqQuantizer.quantize = lambda self: (quantizers.append(self), quantize(self))[1]
+for weight in (1.0, 1000.0):
+    folder = out / f"weight-{weight:.0f}"
+    folder.mkdir()
+    options = awq.Options(samples=2, length=32, backend="autoawq", first_token_weight=weight)
+    awq.apply(demo, options, folder, "cpu")
+plain, weighted = (quantizer.inps for quantizer in quantizers)
+model = AutoModelForCausalLM.from_pretrained(demo, torch_dtype=torch.float32).eval()
+outputs = []
+model.model.layers[-1].register_forward_hook(lambda _, inputs, output: outputs.append(output))
+with torch.no_grad():
+    model(input_ids=torch.tensor(calibration.samples(demo, "stdlib", 2, 32, 0).ids), use_cache=False)
+expected = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
+print("FOUND" + json.dumps([float((inps - expected).abs().max() / expected.abs().max()) for inps in (plain, weighted)]))
+"""
+# Whether AWQ's search for clipping gets a layer's inputs as they are, for each layer, with a weight.
+_CLIPPED = """
+import importlib, json, sys
+from pathlib import Path
+from quantize.methods import awq
+demo, out, backend, module, name = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
+owner = getattr(importlib.import_module(module), name)
+search, compute, inputs, unchanged = owner._search_best_clip, owner._compute_best_clip, [], []
+
+def searching(self, layer, named, features):
+    inputs[:] = features.values()
+    return search(self, layer, named, features)
+
+def computing(self, weight, features, *rest):
+    unchanged.append(any(features is given for given in inputs))
+    return compute(self, weight, features, *rest)
+
+owner._search_best_clip, owner._compute_best_clip = searching, computing
+awq.apply(demo, awq.Options(samples=2, length=32, backend=backend, first_token_weight=1000.0), out, "cpu")
+print("FOUND" + json.dumps(unchanged))
+"""
+# Wanda with a weight, on a model whose linear layers get tokens one by one, as experts do.
+_FLATTENED = """
+import sys
+from pathlib import Path
+from torch.nn import Linear
+from quantize.methods import wanda
+demo, out = map(Path, sys.argv[1:])
+call = Linear.__call__
+Linear.__call__ = lambda self, x: call(self, x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+wanda.apply(demo, wanda.Options(samples=2, length=32), out, "cpu")
+try:
+    wanda.apply(demo, wanda.Options(samples=2, length=32, first_token_weight=100.0), out, "cpu")
+except RuntimeError as error:
+    print(f"FOUND{error}")
+"""
+
 
 def _run(env: str, home: Path, code: str, *words: str) -> str:
     """As the suite's worker runs: another interpreter, an empty working folder, the checkout on its path."""
@@ -136,6 +199,42 @@ def test_a_token_that_counts_more_is_changed_less(tmp_path: Path, library: str) 
         assert set(facts.get("output_errors_by_kind", {})) == (_KINDS if library in OBSERVED else set())
     for kind, (first, _) in one.get("output_errors_by_kind", {}).items():
         assert many["output_errors_by_kind"][kind][0] < first
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_autoawq_calibrates_every_block_on_what_the_unquantized_ones_before_it_give(tmp_path: Path) -> None:
+    """A weight changes what is compared, not the activations that are carried from block to block."""
+    plain, weighted = json.loads(_run("autoawq", tmp_path, _CARRIED, str(DEMO), str(tmp_path)))
+
+    assert plain < 1e-4
+    assert weighted < 1e-4
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("env", "backend", "module", "name"),
+    [
+        ("hf", "gptqmodel", "gptqmodel.looper.awq_processor", "AWQProcessor"),
+        ("autoawq", "autoawq", "awq.quantize.quantizer", "AwqQuantizer"),
+    ],
+)
+def test_clipping_is_searched_without_a_weight(tmp_path: Path, env: str, backend: str, module: str, name: str) -> None:
+    """That search keeps every n-th row of the text, which are all first tokens or none: a weight has no meaning."""
+    unchanged = json.loads(_run(env, tmp_path, _CLIPPED, str(DEMO), str(tmp_path), backend, module, name))
+
+    assert unchanged
+    assert all(unchanged)
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_pruning_says_where_a_weight_had_no_effect(tmp_path: Path) -> None:
+    """Where no layer gets whole windows, a weight is refused; without one the model is pruned."""
+    reason = _run("hf", tmp_path, _FLATTENED, str(DEMO), str(tmp_path / "out"))
+
+    assert "first_token_weight had no effect" in reason
 
 
 @pytest.mark.engine

@@ -111,7 +111,9 @@ def _rows(model: tuple[str, ...], grid: _Grid) -> list[Row]:
     baseline = _baseline(recipes, keys, grid)
     keys.sort(key=lambda k: (k[3] != baseline, recipes.index(k[3]), engines.index(k[4])))
     references = [grid.cells[key] for key in keys if key[3] == baseline]
-    return [_row(key, baseline, references, grid) for key in keys]
+    steps = {key[3]: artifact.steps for key, artifact in grid.artifacts.items() if key[:3] == model}
+    counterparts = {name: without_data.counterpart(its, steps) for name, its in steps.items()}
+    return [_row(key, baseline, references, counterparts.get(key[3]), grid) for key in keys]
 
 
 def _adjusted(rows: Sequence[Row]) -> list[Row]:
@@ -135,14 +137,21 @@ def _baseline(recipes: Sequence[str], keys: Sequence[RowKey], grid: _Grid) -> st
     return next(iter([*(name for name in recipes if name in stepless), *original]), None)
 
 
-def _row(key: RowKey, baseline: str | None, references: Sequence[Mapping[ColumnKey, list[Result]]], grid: _Grid) -> Row:
+def _row(
+    key: RowKey,
+    baseline: str | None,
+    references: Sequence[Mapping[ColumnKey, list[Result]]],
+    counterpart: str | None,
+    grid: _Grid,
+) -> Row:
+    """`references`: the baseline's cells on each engine; `counterpart`: the recipe's like without data."""
     summaries: dict[bool, dict[str, CellSummary]] = {True: {}, False: {}}
     for column in grid.columns:
         rounds = grid.cells[key].get(column, [])
         entry = _entry(rounds, planned=grid.expected is not None and (key, column) in grid.expected)
         if key[3] != baseline and entry.status == "ok":
             entry = _compared(entry, _finished(rounds), [_finished(cells.get(column, [])) for cells in references])
-            if column[0] and _loses_to_no_data(key, column, grid):
+            if column[0] and _loses_to_no_data(key, column, counterpart, grid):
                 entry = replace(entry, marks=(*entry.marks, NO_GAIN))
         summaries[column[0]][column[1]] = entry
     artifact = grid.artifacts.get(key[:4])
@@ -157,11 +166,9 @@ def _row(key: RowKey, baseline: str | None, references: Sequence[Mapping[ColumnK
     )
 
 
-def _loses_to_no_data(key: RowKey, column: ColumnKey, grid: _Grid) -> bool:
+def _loses_to_no_data(key: RowKey, column: ColumnKey, counterpart: str | None, grid: _Grid) -> bool:
     """Whether a calibrated recipe scores worse than the same without data, measured on the same engine."""
-    steps = {k[3]: a.steps for k, a in grid.artifacts.items() if k[:3] == key[:3]}
-    name = without_data.counterpart(steps.get(key[3], ()), steps)
-    other = _finished(grid.cells.get((*key[:3], name, key[4]), {}).get(column, [])) if name else []
+    other = _finished(grid.cells.get((*key[:3], counterpart, key[4]), {}).get(column, [])) if counterpart else []
     if not other:
         return False
     first, reference = (min(its, key=lambda r: r.round) for its in (_finished(grid.cells[key][column]), other))
