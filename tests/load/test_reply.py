@@ -213,6 +213,16 @@ def test_a_tokenizer_counts_what_the_server_does_not() -> None:
     assert recounted(by_server, starts) is by_server
 
 
+def test_a_tokenizer_tells_thoughts_from_an_answer_that_came_in_one_read() -> None:
+    """They share a time; each text has two tokens, and two texts are thoughts."""
+    deltas = [{"reasoning": "aa"}, {"reasoning": "bb"}, {"content": "cc"}]
+    events = [Event(1.0, json.dumps({"choices": [{"delta": delta}]}).encode(), b"") for delta in deltas]
+
+    reply = recounted(read(events), lambda text: range(len(text)))
+
+    assert (reply.tokens, reply.reasoning, reply.counted_by) == ((2, 2, 2), 4, "tokenizer")
+
+
 def test_a_calls_tokens_are_events_even_with_a_tokenizer() -> None:
     """Nobody knows how the call was written."""
     call = {"choices": [{"delta": {"tool_calls": [{"function": {"arguments": "{"}}]}}]}
