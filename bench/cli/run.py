@@ -70,8 +70,8 @@ def run(
         ran = ", ".join(f"{n} {status}" for status, n in sorted(tally.done.items())) or "nothing left to run"
         say(f"Rounds: {ran}; {tally.recorded} recorded before. Time: {progress.elapsed}. Records: {', '.join(folders)}")
     if tally.done["failed"]:
-        log = paths.cache() / "logs" / "last-worker.log"
-        say(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {log}")
+        logs = paths.cache() / "logs"
+        say(f"Failed rounds are kept as records; run them again with: --retry failed. Logs: {logs}")
 
 
 @app.command()
