@@ -50,7 +50,7 @@ def run(
     from bench.progress.progress import Progress
     from bench.publish import headline
     from bench.run import runner
-    from bench.store import Store, safe_name
+    from bench.store import Store
 
     if as_json and format not in ("terminal", "json"):
         raise UserError(f"--json prints the table as JSON and --format {format} does not: use one of them")
@@ -59,7 +59,7 @@ def run(
         store = Store(results)
         tally = runner.run(planned, store, progress, retry_failed=retry == "failed")
     slugs = dict.fromkeys(artifact.hardware.slug for artifact in planned.artifacts)
-    folders = [str(results / safe_name(slug) / safe_name(planned.suite.name)) for slug in slugs]
+    folders = [str(store.folder(slug, planned.suite.name)) for slug in slugs]
     summary = {
         "rounds": {"ok": 0, "failed": 0, "unsupported": 0, **tally.done, "kept": tally.recorded},
         "time_s": round(progress.elapsed_s, 1),

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bench.contract import address
 from bench.contract.hooks import ANY, Server
@@ -43,7 +43,7 @@ class Options:
 
     url: str = ""
     model: str = ""
-    api: Literal["completions", "chat"] = "completions"
+    api: address.Api = "completions"
     key_variable: str = ""
     ids: bool = False
     exact: bool = True
