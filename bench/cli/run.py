@@ -153,18 +153,18 @@ def _table(
 
     with reading():
         if planned is None:
-            made = build.build(store.all())
+            contents = build.build(store.all())
         else:
             expected = [records.public_cell(cell) for cell in planned.cells]
-            made = build.build(records.current(planned, store), expected)
+            contents = build.build(records.current(planned, store), expected)
     if summary is not None:
         typer.echo(json.dumps(summary, indent=1).removesuffix("\n}"), nl=False)
         typer.echo(',\n "table": ', nl=False)
     if format == "json":
-        for part in render.json_parts(made, level=0 if summary is None else 1):
+        for part in render.json_parts(contents, level=0 if summary is None else 1):
             typer.echo(part, nl=False)
         typer.echo("" if summary is None else "\n}")
     else:
-        typer.echo(render.render(made, format, width(), bold=bold()))
+        typer.echo(render.render(contents, format, width(), bold=bold()))
     for problem in store.problems:
         say(f"warning: {problem}")
