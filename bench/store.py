@@ -67,6 +67,10 @@ class Store:
         """Where a record belongs, whether or not it is there."""
         return self.root / self.name(result)
 
+    def folder(self, slug: str, suite: str) -> Path:
+        """Where a suite's records of a device belong, whether or not there are any."""
+        return self.root / safe_name(slug) / safe_name(suite)
+
     def name(self, result: Result) -> str:
         """The path of a record below the root."""
         cell = result.cell

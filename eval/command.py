@@ -77,10 +77,8 @@ def compare(
         result = _measured(plan(Model(other), "as-is", baseline=first), progress)
         base_result = None if module.REFERENCE else _measured(first, progress)
     change = module.compare_to_baseline(result.facts, base_result.facts) if base_result else {}
-    if json:
-        typer.echo(wire.dumps({"base": base_result, "other": result, "change": change}, indent=1))
-    else:
-        put(score_format.two(base, base_result, result, change))
+    pair = {"base": base_result, "other": result, "change": change}
+    put(wire.dumps(pair, indent=1) if json else score_format.two(base, base_result, result, change))
 
 
 def _task(kind: str, extra: list[str]) -> Task:

@@ -44,6 +44,7 @@ def test_a_run_is_one_json_text(command: Command, tmp_path: Path, suite: str) ->
     assert Path(folder).is_relative_to(tmp_path / "results")
     assert document["table"] == table
     assert len(ran.stderr.splitlines()) == 3  # two failures, and how to run them again
+    assert ran.stderr.splitlines()[-1].endswith(f"--retry failed. Logs: {tmp_path / 'cache' / 'logs'}")
 
 
 def test_json_and_another_format_are_refused(command: Command, suite: str) -> None:

@@ -76,4 +76,4 @@ def output(result: str | Iterator[str] | Mapping[str, Any] | Sequence[Any]) -> N
         for line in result:
             put(line)
     else:
-        typer.echo(wire.dumps(result, indent=1))
+        put(wire.dumps(result, indent=1))

@@ -50,7 +50,7 @@ def run(
     from bench.progress.progress import Progress
     from bench.publish import headline
     from bench.run import runner
-    from bench.store import Store, safe_name
+    from bench.store import Store
 
     if as_json and format not in ("terminal", "json"):
         raise UserError(f"--json prints the table as JSON and --format {format} does not: use one of them")
@@ -59,7 +59,7 @@ def run(
         store = Store(results)
         tally = runner.run(planned, store, progress, retry_failed=retry == "failed")
     slugs = dict.fromkeys(artifact.hardware.slug for artifact in planned.artifacts)
-    folders = [str(results / safe_name(slug) / safe_name(planned.suite.name)) for slug in slugs]
+    folders = [str(store.folder(slug, planned.suite.name)) for slug in slugs]
     summary = {
         "rounds": {"ok": 0, "failed": 0, "unsupported": 0, **tally.done, "kept": tally.recorded},
         "time_s": round(progress.elapsed_s, 1),
@@ -70,8 +70,8 @@ def run(
         ran = ", ".join(f"{n} {status}" for status, n in sorted(tally.done.items())) or "nothing left to run"
         say(f"Rounds: {ran}; {tally.recorded} recorded before. Time: {progress.elapsed}. Records: {', '.join(folders)}")
     if tally.done["failed"]:
-        log = paths.cache() / "logs" / "last-worker.log"
-        say(f"Failed rounds are kept as records; run them again with: --retry failed. Log: {log}")
+        logs = paths.cache() / "logs"
+        say(f"Failed rounds are kept as records; run them again with: --retry failed. Logs: {logs}")
 
 
 @app.command()
@@ -153,18 +153,18 @@ def _table(
 
     with reading():
         if planned is None:
-            made = build.build(store.all())
+            contents = build.build(store.all())
         else:
             expected = [records.public_cell(cell) for cell in planned.cells]
-            made = build.build(records.current(planned, store), expected)
+            contents = build.build(records.current(planned, store), expected)
     if summary is not None:
         typer.echo(json.dumps(summary, indent=1).removesuffix("\n}"), nl=False)
         typer.echo(',\n "table": ', nl=False)
     if format == "json":
-        for part in render.json_parts(made, level=0 if summary is None else 1):
+        for part in render.json_parts(contents, level=0 if summary is None else 1):
             typer.echo(part, nl=False)
         typer.echo("" if summary is None else "\n}")
     else:
-        typer.echo(render.render(made, format, width(), bold=bold()))
+        typer.echo(render.render(contents, format, width(), bold=bold()))
     for problem in store.problems:
         say(f"warning: {problem}")

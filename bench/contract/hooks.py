@@ -23,8 +23,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from bench.contract.address import Api
 from bench.contract.columns import Column
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware, Source
@@ -158,7 +159,7 @@ class Server:
     takes_ids: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
     url: str = ""
-    api: Literal["completions", "chat"] = "completions"
+    api: Api = "completions"
     exact_length: bool = True
     key_variable: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)

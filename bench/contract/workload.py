@@ -264,6 +264,10 @@ class Sweep(_Served, _Arrivals, _Lengths):
     def waits(self) -> bool:
         return self.over == "concurrency"
 
+    @property
+    def ramps(self) -> bool:
+        return not self.waits and super().ramps
+
     def at(self, level: float, requests: int) -> Closed | Open:
         """The load of one level: of that concurrency or rate, `requests` long."""
         if self.over == "concurrency":

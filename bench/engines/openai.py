@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bench.contract import address
 from bench.contract.hooks import ANY, Server
@@ -43,7 +43,7 @@ class Options:
 
     url: str = ""
     model: str = ""
-    api: Literal["completions", "chat"] = "completions"
+    api: address.Api = "completions"
     key_variable: str = ""
     ids: bool = False
     exact: bool = True
@@ -113,9 +113,14 @@ def _fields(text: Mapping[str, Any] | str) -> dict[str, Any]:
 
 
 def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
-    """Receipts from its list of models: owner and context length."""
+    """Receipts from its list of models, below the name of the one that is served: owner and context length.
+
+    They are those of the one by that name, or of the only one.
+    """
+    name, _, models = text.partition("\n")
     try:
-        model: Any = json.loads(text or "{}")["data"][0]
+        listed: Any = json.loads(models or "{}")["data"]
+        (model,) = [each for each in listed if isinstance(each, dict) and each.get("id") == name][:1] or listed
         return {receipt: str(model[key])[:_LONGEST] for key, receipt in _RECEIPTS.items() if key in model}, {}
     except (ValueError, LookupError, TypeError, RecursionError):
         return {}, {}

@@ -48,8 +48,8 @@ def ramp(count: int, rate_per_s: float, seed: str) -> tuple[float, ...]:
 
     A Poisson process on the scale of the rate's integral R t^2 / 2T, whose inverse gives the times.
     """
-    end_s = 2 * count / rate_per_s if rate_per_s > 0 else 0.0
-    return tuple(math.sqrt(end_s * s) for s in poisson(count, count / end_s if end_s else rate_per_s, seed))
+    _check(count, rate_per_s)
+    return tuple(math.sqrt(2 * count / rate_per_s * s) for s in poisson(count, rate_per_s / 2, seed))
 
 
 def _filling(window_s: float, gaps: Sequence[float]) -> tuple[float, ...]:

@@ -74,14 +74,18 @@ class OpenRequests:
     seed: str
 
     @property
+    def per_second(self) -> int:
+        """How many are due in a second on average, rounded up; 1 where the window has no length."""
+        return math.ceil(len(self.sizes) / self.window_s) if self.window_s > 0 else 1
+
+    @property
     def warmup(self) -> LoadJob:
         """A closed loop before the load, of lengths from the shortest to the longest, as many as a second brings."""
-        concurrency = math.ceil(len(self.sizes) / self.window_s) if self.window_s > 0 else 1
-        count = max(_WARMUPS, 2 * concurrency)
+        count = max(_WARMUPS, 2 * self.per_second)
         ordered = sorted(self.sizes, key=lambda size: (size.new_tokens, size.prompt_tokens))
         sizes = [_unrelated(ordered[i * (len(ordered) - 1) // (count - 1)]) for i in range(count)]
         requests = _requests(sizes, self.target, f"{self.seed}/warm-up")
-        return self.target.job(requests, closed=ClosedSchedule(concurrency, 0))
+        return self.target.job(requests, closed=ClosedSchedule(self.per_second, 0))
 
     def lead_s(self, warmup: LoadAnswer) -> float:
         """How long the load goes on before the window by the answers of a warm-up's later half.
@@ -102,8 +106,7 @@ class OpenRequests:
                 if period == 0 or -lead_s <= at < self.window_s + lead_s:
                     due_s.append(lead_s + at)
                     sizes.append(_unrelated(size) if period else size)
-        connections = math.ceil(len(self.sizes) / self.window_s) if self.window_s > 0 else 1
-        schedule = OpenSchedule(due_s, lead_s, lead_s + self.window_s, connections=connections)
+        schedule = OpenSchedule(due_s, lead_s, lead_s + self.window_s, connections=self.per_second)
         return self.target.job(_requests(sizes, self.target, self.seed), opened=schedule)
 
 

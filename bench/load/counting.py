@@ -3,7 +3,8 @@
 An event with text is a token's arrival, whatever a usage says. How many tokens it bore is known
 
 - by `token_ids` in nearly every choice (vLLM's `return_token_ids`),
-- by a usage in each event that rises with nearly every text and ends at the total (`continuous_usage_stats`),
+- by a usage in each event that rises with nearly every text and ends at the total (`continuous_usage_stats`), which
+  may come without text, as the last token does,
 - by a usage in each event that counts that event alone.
 
 Elsewhere an event with text counts as one. What the total has beyond that is a surplus whose place nobody knows:
@@ -51,7 +52,8 @@ class Count(NamedTuple):
 def counted(chunks: Sequence[Chunk], usage: int | None) -> Count:
     """The tokens of each chunk; `usage` is the last count of the whole that the server sent, in whatever event."""
     totals = [chunk.total for chunk in chunks if chunk.bears]
-    cumulative = _rises(totals, usage)
+    last = next((chunk.total for chunk in reversed(chunks) if chunk.total is not None), None)
+    cumulative = _rises(totals, last, usage)
     own = [] if cumulative else _own_counts(chunks, usage)
     total = sum(own) if own else (usage or None) if totals else usage
     if ids := _by_ids(chunks, total):
@@ -88,10 +90,15 @@ def _few(misses: int, of: int) -> bool:
     return misses <= max(1, _MISSES * of)
 
 
-def _rises(totals: Sequence[int | None], usage: int | None) -> bool:
-    """Whether the usages of the texts count up: from the first, with nearly every one, to the total."""
+def _rises(totals: Sequence[int | None], last: int | None, usage: int | None) -> bool:
+    """Whether the usages of the texts count up: from the first, with nearly every one, to the total.
+
+    The `last` usage of any event is the total too, unless those of several texts add up to it.
+    """
     known = [total for total in totals if total is not None]
-    if not known or len(known) < len(totals) or not known[0] or known[-1] != usage:
+    if not known or len(known) < len(totals) or not known[0] or usage not in (known[-1], last):
+        return False
+    if len(known) > 1 and sum(known) == usage:
         return False
     before = accumulate(known[:-1], max, initial=0)
     return _few(sum(now <= then for now, then in zip(known, before, strict=True)), len(known))
@@ -101,13 +108,14 @@ def _own_counts(chunks: Sequence[Chunk], usage: int | None) -> list[int]:
     """The usages of the texts if each counts its own event alone; empty if they do not.
 
     They add up to the total; or nobody sent one, the last usage being a zero or such a count: fewer than there are
-    texts, while they are no more than there are characters.
+    texts, while they are no more than there are characters. Counts that change and never fall are a running total then.
     """
     texts = [chunk for chunk in chunks if chunk.bears]
     own = [chunk.total for chunk in texts if chunk.total]
     if len(own) < max(2, len(texts)):
         return []
-    alone = not usage or usage == own[-1] < len(own)
+    running = own == sorted(own) and len(set(own)) > 1
+    alone = not running and (not usage or usage == own[-1] < len(own))
     possible = sum(own) <= sum(len(chunk.text) for chunk in texts)
     return own if usage == sum(own) or (alone and possible) else []
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bench.contract.address import Api
 from bench.contract.record import RequestTrace
 from bench.load.counting import CountedBy
 
@@ -57,7 +58,7 @@ class Endpoint:
 
     url: str
     model: str
-    api: Literal["completions", "chat"] = "completions"
+    api: Api = "completions"
     extra: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     key_variable: str = ""

@@ -72,10 +72,10 @@ class ClosedLoop:
     def stop(self) -> None:
         """Send nothing more, and end what is in flight."""
         if self._sending:
-            self._sending = False
             self.ended = "stopped"
-            self.meter.end()
-            self.pool.stop()
+        self._sending = False
+        self.meter.end()
+        self.pool.stop()
         self._finish_if_over()
 
     def _end_duration(self) -> None:

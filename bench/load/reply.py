@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 import orjson
@@ -108,12 +109,12 @@ def recounted(reply: Reply, starts_of: Callable[[str], Sequence[int]]) -> Reply:
         return reply
     tokens = counting.by_tokenizer(reply.texts, starts_of)
     bore = [(time, n) for time, n in zip(reply.times, tokens, strict=True) if n > 0]
-    reasoning = sum(tokens[: len([t for t in reply.times if reply.answer_s is None or t < reply.answer_s])])
+    thoughts = sum(so_far <= reply.reasoning for so_far in accumulate(reply.tokens))
     return replace(
         reply,
         times=tuple(time for time, _ in bore),
         tokens=tuple(n for _, n in bore),
-        reasoning=reasoning if reply.reasoning else 0,
+        reasoning=sum(tokens[:thoughts]),
         counted_by="tokenizer",
         texts=(),
     )

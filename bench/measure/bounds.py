@@ -107,12 +107,12 @@ def _artifact(result: Result) -> Iterator[str]:
     if artifact is None:
         return
     audit = dataclasses.asdict(artifact.audit)
-    made = {
+    making = {
         "make_s": artifact.make_s,
         "make_total_s": artifact.make_total_s,
         "make_peak_bytes": artifact.make_peak_bytes,
     }
-    for key, value in {**audit, **made}.items():
+    for key, value in {**audit, **making}.items():
         if isinstance(value, int | float):
             if not math.isfinite(value) or value < 0:
                 yield f"{key} of the artifact is {value:g}, and cannot be negative or infinite"

@@ -38,7 +38,8 @@ _IDLE_S, _IDLE_SHARE, _SETTLE_S = 0.5, 0.1, 30.0
 class Live:
     """A server that answers at `url`; `ready_s` is from its start to its first healthy answer.
 
-    A remote one has no process, and its list of models (`greeting`) instead of a log.
+    A remote one has no process. Instead of a log it has a `greeting`: what requests name, and below it the list of
+    models.
     """
 
     url: str
@@ -119,9 +120,9 @@ def running(server: Server, port: int, env: Environment, device: str, *, timeout
 
 
 def _greeting(server: Server) -> str:
-    """The response to /v1/models, "" where there is none; CellError where no server answers."""
+    """The model's name, below it the response to /v1/models, if any; CellError where no server answers."""
     try:
-        return fetch.models(endpoint(server, server.url), timeout_s=_GREETING_S)
+        return f"{server.model}\n{fetch.models(endpoint(server, server.url), timeout_s=_GREETING_S)}"
     except ConnectionError as error:
         raise CellError(
             f"no server answers at {server.url} ({error}): start it there, or correct the engine's url"

@@ -200,12 +200,12 @@ def _uncounted(answer: LoadAnswer) -> dict[str, Any]:
     other = [r for r in cut if len(r.trace.token_s) != r.new_tokens]
     if not other:
         return {}
-    events, asked = (
+    median_events, median_tokens = (
         statistics.median(n) for n in zip(*((len(r.trace.token_s), r.new_tokens) for r in other), strict=True)
     )
     return {
-        "events_against_length": f"{len(other)} answers ended with finish_reason length at the {asked:g} tokens that "
-        f"were asked for, but in {events:g} events: these are not tokens"
+        "events_against_length": f"{len(other)} answers ended with finish_reason length at the {median_tokens:g} tokens that "
+        f"were asked for, but in {median_events:g} events: these are not tokens"
     }
 
 

@@ -162,6 +162,27 @@ def test_models_without_end_cost_no_memory_and_no_run(tmp_path: Path) -> None:
     assert (result.status, result.receipts) == ("ok", {})
 
 
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    ("models", "receipts"),
+    [
+        ([{"id": "other", "owned_by": "x", "max_model_len": 1}, {"id": "m", "owned_by": "acme"}], {"owned_by": "acme"}),
+        ([{"id": "other", "owned_by": "x", "max_model_len": 1}, {"id": "another", "owned_by": "y"}], {}),
+        ([{"id": "m:latest", "owned_by": "acme"}], {"owned_by": "acme"}),
+    ],
+)
+def test_receipts_are_of_the_model_that_is_measured(
+    tmp_path: Path, models: list[dict[str, Any]], receipts: dict[str, str]
+) -> None:
+    """Of several that the server lists the one by that name; of one alone, whatever its name there."""
+    listed = Response(body=json.dumps({"data": models}).encode())
+    answers = {"GET": listed, "POST": streamed(*[{"content": "a"}] * 4, usage(4), gap_s=0.001)}
+    with endpoint(lambda request: answers[request.verb]) as running:
+        result = measured(tmp_path, running.url)
+
+    assert (result.status, result.receipts) == ("ok", receipts), result.reason
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

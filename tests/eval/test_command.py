@@ -42,6 +42,17 @@ def test_two_artifacts_are_compared_on_the_same_items(command: Command, tmp_path
     assert "top1 agreement" in divergence.stdout
 
 
+def test_a_comparison_as_data_is_printed_without_secrets(command: Command) -> None:
+    """Both records and the change; a secret variable's value is its name."""
+    words = ("compare", "models/demo", "models/demo", "--task", "perplexity", *_SHORT, "--tokens", "512", "--json")
+    outcome = command("eval", *words, DEMO_KEY="models/demo")
+
+    assert outcome.returncode == 0, outcome.stderr
+    document = json.loads(outcome.stdout)
+    assert document["other"]["cell"]["model"]["source"] == "<DEMO_KEY>"
+    assert "models/demo" not in outcome.stdout
+
+
 def test_what_cannot_be_measured_is_one_sentence(command: Command, tmp_path: Path) -> None:
     """A divergence of one artifact, a folder that is not there, a task's option that does not exist."""
     comparison = [

@@ -60,6 +60,8 @@ def test_a_seed_gives_the_same_times() -> None:
         lambda: arrivals.constant(-1, 1.0),
         lambda: arrivals.constant(1, float("inf")),
         lambda: arrivals.gamma(3, 1.0, 0.0, ""),
+        lambda: arrivals.ramp(3, -2.0, ""),
+        lambda: arrivals.ramp(-3, 2.0, ""),
     ],
 )
 def test_what_is_no_rate_is_refused(call: Callable[[], object]) -> None:

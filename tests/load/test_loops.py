@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 from typing import Any
 
@@ -8,8 +9,12 @@ import pytest
 from scipy import stats
 
 from bench.load import arrivals, client
-from bench.load.health import in_flight
+from bench.load.connection import Exchange
+from bench.load.health import Meter, in_flight
 from bench.load.job import ClosedSchedule, InFlight, LoadJob, OpenSchedule
+from bench.load.loops import ClosedLoop
+from bench.load.pool import Pool
+from bench.load.request import address, encode
 from bench.measure.latency import e2el_s, latency_metrics, ttft_s
 from tests.instrument.scripted_server import Scripted
 from tests.load.loads import closed, endpoint, opened, requests
@@ -52,6 +57,34 @@ def test_a_duration_ends_the_sending_and_waits_for_the_rest(server: Scripted) ->
     assert all(s.trace.sent_s <= answer.window_s for s in answer.measured)
     assert 8 < len(answer.measured) < 396
     assert answer.failures == {}
+
+
+def test_a_closed_loop_stops_while_a_request_after_its_window_hangs(server: Scripted) -> None:
+    """Every measured request is over: stopping ends the one in flight, and the window is whole."""
+    to, schedule = endpoint(server), ClosedSchedule(2, 0, after=1)
+    bodies = encode(to, requests(QUICK, {"ttft_s": 0.2}, {"never": True}), {})
+    over: list[Exchange] = []
+
+    async def load() -> ClosedLoop:
+        pool = Pool(address(to), timeout_s=60.0)
+        loop = ClosedLoop(pool, bodies, schedule, Meter(), over.append)
+
+        def collect(exchange: Exchange) -> None:
+            over.append(exchange)
+            if len(over) == 2:
+                asyncio.get_running_loop().call_soon(loop.stop)
+
+        loop.collect = collect
+        async with asyncio.timeout(5):
+            await loop.run()
+        await pool.close()
+        return loop
+
+    loop = asyncio.run(load())
+
+    assert [exchange.failure for exchange in over] == [None, None, "cancelled"]
+    assert [loop.measured(exchange) for exchange in over] == [True, True, False]
+    assert loop.ended == "requests"
 
 
 def test_a_ramp_spreads_the_first_requests(server: Scripted) -> None:

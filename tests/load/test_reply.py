@@ -84,6 +84,25 @@ def test_a_usage_in_each_event_says_it_too() -> None:
     assert (reply.tokens, reply.surplus) == ((2, 1), 0)
 
 
+def test_a_last_token_without_text_has_its_count_in_an_event_without_text() -> None:
+    """Counts that rise over the texts and end at the total in the event behind them say what each event bore."""
+    reply = _texts(("ab", 2), ("cd", 4), ("ef", 6), ("", 7))
+
+    assert (reply.tokens, reply.surplus, reply.usage_tokens) == ((2, 2, 2, 1), 0, 7)
+
+
+def test_a_total_in_an_event_without_text_is_no_token_where_each_event_counts_its_own() -> None:
+    """The texts add up to it: nothing is left for the event behind them."""
+    reply = _texts(("ab", 1), ("cd", 1), ("", 2))
+
+    assert (reply.times, reply.tokens, reply.usage_tokens) == ((1.0, 2.0), (1, 1), 2)
+
+
+def _texts(*pairs: tuple[str, int]) -> Reply:
+    """A stream of texts, each with a usage."""
+    return read(stream(*({**choice(text), "usage": {"completion_tokens": n}} for text, n in pairs), "[DONE]"))
+
+
 def _each(*counted: int | None, total: int | None = None, text: str = "tok ") -> Reply:
     """A stream with a usage in each event that has text, then one without a choice where there is a total."""
     rows = [{**choice(text), **({} if n is None else {"usage": {"completion_tokens": n}})} for n in counted]
@@ -147,6 +166,21 @@ def test_the_same_total_of_characters_is_not_added_up() -> None:
     assert (sum(reply.tokens), reply.times[0], reply.times[-1]) == (4, 1.0, 16.0)
 
 
+def test_a_running_total_of_two_events_a_token_is_not_added_up() -> None:
+    """The last count is the total: the twelve events are thinned to it, and it shows."""
+    reply = _each(1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, text="abcd")
+
+    assert (reply.usage_tokens, sum(reply.tokens), reply.surplus) == (6, 6, -6)
+    assert (reply.times[0], reply.times[-1]) == (1.0, 12.0)
+
+
+def test_a_running_total_before_a_total_of_zero_is_not_added_up() -> None:
+    """Nobody knows the total then: events are counted, and it shows."""
+    reply = _each(1, 2, 3, 4, 5, 6, 7, 8, total=0, text="abcdefgh")
+
+    assert (reply.tokens, reply.usage_tokens, reply.counted_by) == ((1,) * 8, None, "events")
+
+
 def test_token_ids_that_are_not_the_events_are_left_aside() -> None:
     """A server that sends all ids so far in each event: their sum is no total."""
     rows = [choice("a", token_ids=list(range(n))) for n in (1, 2, 3)]
@@ -177,6 +211,16 @@ def test_a_tokenizer_counts_what_the_server_does_not() -> None:
     assert reply.tokens[0] == sum(start < len(texts[0]) for start in whole) > 1
     assert split.times[0] == 1.0
     assert recounted(by_server, starts) is by_server
+
+
+def test_a_tokenizer_tells_thoughts_from_an_answer_that_came_in_one_read() -> None:
+    """They share a time; each text has two tokens, and two texts are thoughts."""
+    deltas = [{"reasoning": "aa"}, {"reasoning": "bb"}, {"content": "cc"}]
+    events = [Event(1.0, json.dumps({"choices": [{"delta": delta}]}).encode(), b"") for delta in deltas]
+
+    reply = recounted(read(events), lambda text: range(len(text)))
+
+    assert (reply.tokens, reply.reasoning, reply.counted_by) == ((2, 2, 2), 4, "tokenizer")
 
 
 def test_a_calls_tokens_are_events_even_with_a_tokenizer() -> None:

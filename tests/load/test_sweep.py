@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.contract.record import RequestTrace, Result
-from bench.contract.workload import Open, Search, SingleLoad, Slo
+from bench.contract.workload import Open, Search, SingleLoad, Slo, Sweep
 from bench.load import arrivals, sweep
 from bench.load.job import LoadAnswer, RequestResult
 from bench.measure.online_load import load_metrics
@@ -212,6 +212,19 @@ def test_a_search_asks_again_where_it_is_not_clear() -> None:
     assert facts["slo_rate_high_per_s"] / 8.0 <= 1.05
     assert all(rates.count(rate) == 4 for rate in set(rates) - {8.0, 16.0})
     assert stages[facts["chosen"]].load == load.at(8.0)
+
+
+def test_a_sweep_over_concurrency_is_measured_as_one_whatever_its_arrivals() -> None:
+    """They are of rates: a closed load has no ramp, and its window is steady."""
+
+    def metrics(load: Sweep) -> dict[str, float]:
+        stages, _ = sweep.run(load, lambda _, k: (_constant(10.0, k), {"window_s": 10.0}))
+        return stages[0].metrics
+
+    ramp = Sweep(most=1, rate_per_s=10.0, arrivals="ramp")
+
+    assert metrics(ramp) == metrics(Sweep(most=1))
+    assert Sweep(over="rate", rate_per_s=10.0, arrivals="ramp").ramps
 
 
 def test_any_endpoint_is_an_engine(cache: Path, tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench.cli import params
+
+
+def test_data_is_printed_without_secrets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As text is: a secret variable's value is its name, and the rest is one JSON text."""
+    monkeypatch.setenv("ACME_KEY", "sk-0123456789")
+
+    params.output({"reason": "refused sk-0123456789", "rounds": [1, 2]})
+
+    assert json.loads(capsys.readouterr().out) == {"reason": "refused <ACME_KEY>", "rounds": [1, 2]}
