@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -123,6 +124,8 @@ def test_a_closed_stream_is_no_reader(cache: Path, tmp_path: Path, closed: str) 
 
     assert run.returncode == 0
     assert len(list(tmp_path.rglob("serving/**/r*.json"))) == 2
+    records = [json.loads(path.read_text()) for path in tmp_path.rglob("results/**/r*.json")]
+    assert {record["status"] for record in records} == {"ok"}
     assert "Traceback" not in run.stderr
 
 

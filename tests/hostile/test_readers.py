@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from bench import formats, yaml
+from bench import formats, paths, yaml
 from bench.contract.errors import UserError
 from bench.contract.spec import Model
 from bench.formats import gguf_reader
@@ -28,6 +29,7 @@ from tests.hostile.strategies import changed, dumps, examples, only_user_errors,
 from tests.test_store import TRACES, served
 
 SUITE = {
+    "name": "s",
     "model": {"source": "shape:smollm2-135m"},
     "recipes": ["fp32", {"name": "g", "steps": [{"method": "gptq", "bits": 4}]}],
     "engines": ["hf", {"name": "fake", "itl_s": 0.1}],
@@ -59,6 +61,7 @@ TENSORS = {
     "model.layers.0.mlp.up_proj.scales": (1, 48),
     "lm_head.weight": (64, 32),
 }
+PLAIN = {"config_json": {**CONFIG, "quantization_config": None}, "names": [t for t in TENSORS if ".mlp." not in t]}
 TOKENIZER = {"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 1, "content": "b", "special": False}]}
 
 
@@ -80,22 +83,22 @@ def test_yaml(text: str) -> None:
 @examples(60)
 def test_overrides(override: str) -> None:
     """Any path and value after --set, laid over the demo's suite."""
-    only_user_errors(lambda: config.load_suite(Path("configs/smoke.yaml"), [override]))
+    only_user_errors(lambda: config.load_suite(paths.CONFIGS / "smoke.yaml", [override]))
 
 
 def _read_folder(folder: Path) -> None:
     resolved = resolve.resolve(Model(str(folder)), fetch=False)
     formats.audit(resolved.local_folder, None, zeros=True)
-    formats.audit(resolved.local_folder, dict(resolved.source.linears))
+    formats.audit(resolved.local_folder, dict(resolved.source.linears) or None)
     formats.parameters(resolved.local_folder)
     formats.read_architecture(resolved.local_folder)
 
 
-def _folder(folder: Path, config_json: Any, tokenizer: Any = TOKENIZER) -> Path:
+def _folder(folder: Path, config_json: Any = CONFIG, tokenizer: Any = TOKENIZER, names: Any = tuple(TENSORS)) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(dumps(config_json))
     (folder / "tokenizer.json").write_text(dumps(tokenizer))
-    save_file({name: np.zeros(shape, np.float16) for name, shape in TENSORS.items()}, folder / "model.safetensors")
+    save_file({name: np.zeros(TENSORS[name], np.float16) for name in names}, folder / "model.safetensors")
     return folder
 
 
@@ -120,7 +123,7 @@ def test_a_tokenizer(tmp_path: Path, value: Any) -> None:
 @examples(40)
 def test_safetensors(tmp_path: Path, data: Any) -> None:
     """Any value in any place of the header, and any bytes in any place of the file."""
-    folder = _folder(tmp_path / "m", {**CONFIG, "quantization_config": None})
+    folder = _folder(tmp_path / "m", **PLAIN)
     whole = (folder / "model.safetensors").read_bytes()
     (size,) = struct.unpack("<Q", whole[:8])
     if data.draw(st.booleans()):
@@ -132,23 +135,22 @@ def test_safetensors(tmp_path: Path, data: Any) -> None:
     only_user_errors(lambda: _read_folder(folder))
 
 
+def _gguf(folder: Path) -> Path:
+    return gguf_models.write(folder / "sound.gguf", shapes={"blk.0.attn_q": (32, 32)})
+
+
 @pytest.mark.usefixtures("cache")
 @given(data=st.data())
 @examples(40)
 def test_gguf(tmp_path: Path, data: Any) -> None:
     """Any bytes in any place of the header."""
-    shapes = {"blk.0.attn_q": (32, 32)}
-    whole = gguf_models.write(tmp_path / "sound.gguf", shapes=shapes).read_bytes()
+    whole = _gguf(tmp_path).read_bytes()
     (file := tmp_path / "m.gguf").write_bytes(data.draw(spliced(whole[:2_500])) + whole[2_500:])
     gguf_reader._read.cache_clear()
     only_user_errors(lambda: _read_folder(file))
 
 
-@pytest.mark.usefixtures("cache")
-@given(data=st.data())
-@examples(30)
-def test_an_onnx_graph(tmp_path: Path, data: Any) -> None:
-    """Any bytes in any place of the graph, and any value in genai_config.json."""
+def _onnx() -> bytes:
     helper, kinds = onnx.helper, onnx.TensorProto
     matrix = helper.make_tensor("w", kinds.FLOAT, [4, 8], [0.0] * 32)
     table = helper.make_tensor("e", kinds.FLOAT, [8, 4], [0.0] * 32)
@@ -163,12 +165,28 @@ def test_an_onnx_graph(tmp_path: Path, data: Any) -> None:
     graph = helper.make_graph(
         nodes, "g", inputs, [helper.make_tensor_value_info("y", kinds.FLOAT, [None, 8])], [matrix, table]
     )
-    whole = helper.make_model(graph).SerializeToString()
-    settings = {"model": {"vocab_size": 8, "context_length": 64, "decoder": {"filename": "model.onnx"}}}
-    folder = tmp_path / "m"
+    return bytes(helper.make_model(graph).SerializeToString())
+
+
+GENAI = {"model": {"vocab_size": 8, "context_length": 64, "decoder": {"filename": "model.onnx"}}}
+
+
+def _onnx_folder(folder: Path, graph: bytes, settings: Any = GENAI) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "model.onnx").write_bytes(data.draw(spliced(whole)) if data.draw(st.booleans()) else whole)
-    (folder / "genai_config.json").write_text(dumps(data.draw(changed(settings))))
+    (folder / "model.onnx").write_bytes(graph)
+    (folder / "genai_config.json").write_text(dumps(settings))
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.usefixtures("cache")
+@given(data=st.data())
+@examples(30)
+def test_an_onnx_graph(tmp_path: Path, data: Any) -> None:
+    """Any bytes in any place of the graph, and any value in genai_config.json."""
+    whole = _onnx()
+    graph = data.draw(spliced(whole)) if data.draw(st.booleans()) else whole
+    folder = _onnx_folder(tmp_path / "m", graph, data.draw(changed(GENAI)))
     only_user_errors(lambda: _read_folder(folder))
 
 
@@ -176,12 +194,22 @@ _OPENVINO = b"""<net name="m" version="11"><layers>
 <layer id="0" name="e" type="Const"><data element_type="f16" shape="8, 4" offset="0" size="64"/></layer>
 <layer id="1" name="w" type="Const"><data element_type="i8" shape="8, 4" offset="64" size="32"/></layer>
 <layer id="2" name="c" type="Convert"/><layer id="3" name="x" type="Gather"/>
+<layer id="9" name="ids" type="Parameter"/>
 <layer id="4" name="__module.model.o_proj/aten::linear/MatMul" type="MatMul"/></layers><edges>
 <edge from-layer="0" from-port="0" to-layer="3" to-port="0"/>
+<edge from-layer="9" from-port="0" to-layer="3" to-port="1"/>
 <edge from-layer="1" from-port="0" to-layer="2" to-port="0"/>
 <edge from-layer="3" from-port="0" to-layer="4" to-port="0"/>
 <edge from-layer="2" from-port="0" to-layer="4" to-port="1"/>
 </edges></net>"""
+
+
+def _openvino_folder(folder: Path, graph: bytes = _OPENVINO) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "openvino_model.xml").write_bytes(graph)
+    (folder / "openvino_model.bin").write_bytes(bytes(96))
+    (folder / "config.json").write_text("{}")
+    return folder
 
 
 @pytest.mark.usefixtures("cache")
@@ -189,16 +217,12 @@ _OPENVINO = b"""<net name="m" version="11"><layers>
 @examples(40)
 def test_an_openvino_graph(tmp_path: Path, data: Any) -> None:
     """Any bytes, and any number for another, in any place of the XML."""
-    text = data.draw(spliced(_OPENVINO))
+    text = data.draw(spliced(_OPENVINO)) if data.draw(st.booleans()) else _OPENVINO
     for _ in range(data.draw(st.integers(0, 2))):
         digit = data.draw(st.sampled_from([b'"0"', b'"4"', b'"8"', b'"64"', b'"32"']))
         other = data.draw(st.sampled_from([b'"-1"', b'"' + b"9" * 30 + b'"', b'"0"', b'"x"', b'""']))
         text = text.replace(digit, other)
-    folder = tmp_path / "m"
-    folder.mkdir(exist_ok=True)
-    (folder / "openvino_model.xml").write_bytes(text)
-    (folder / "openvino_model.bin").write_bytes(bytes(96))
-    (folder / "config.json").write_text("{}")
+    folder = _openvino_folder(tmp_path / "m", text)
     only_user_errors(lambda: _read_folder(folder))
 
 
@@ -209,12 +233,16 @@ def _read_record(store: Store, path: Path) -> None:
     store.items(path)
 
 
+def _record(store: Store) -> Path:
+    return store.put(served(), TRACES, [("item", "acc"), (0, 1.0)])
+
+
 @given(data=st.data())
 @examples(30)
 def test_a_record(tmp_path: Path, data: Any) -> None:
     """Any value in any place of it, or any bytes."""
     store = Store(tmp_path)
-    path = store.put(served(), TRACES)
+    path = _record(store)
     if data.draw(st.booleans()):
         path.write_text(dumps(data.draw(changed(json.loads(path.read_text())))))
     else:
@@ -222,12 +250,31 @@ def test_a_record(tmp_path: Path, data: Any) -> None:
     only_user_errors(lambda: _read_record(store, path))
 
 
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param(lambda _: config.suite(SUITE), id="suite"),
+        pytest.param(lambda _: config.load_suite(paths.CONFIGS / "smoke.yaml", ["rounds=1"]), id="overrides"),
+        pytest.param(lambda tmp_path: _read_folder(_folder(tmp_path / "m")), id="config and tokenizer"),
+        pytest.param(lambda tmp_path: _read_folder(_folder(tmp_path / "m", **PLAIN)), id="safetensors"),
+        pytest.param(lambda tmp_path: _read_folder(_gguf(tmp_path)), id="gguf"),
+        pytest.param(lambda tmp_path: _read_folder(_onnx_folder(tmp_path / "m", _onnx())), id="onnx"),
+        pytest.param(lambda tmp_path: _read_folder(_openvino_folder(tmp_path / "m")), id="openvino"),
+        pytest.param(lambda tmp_path: _read_record(Store(tmp_path), _record(Store(tmp_path))), id="record"),
+    ],
+)
+def test_what_is_changed_is_sound_before(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    """Without a change no reader refuses it: what follows a refusal would never be tried."""
+    read(tmp_path)
+
+
 @given(data=st.data())
 @examples(20)
 def test_the_requests_and_items_of_a_record(tmp_path: Path, data: Any) -> None:
     """Any value in any line, or any bytes, packed or not."""
     store = Store(tmp_path)
-    path = store.put(served(), TRACES, [("item", "acc"), (0, 1.0)])
+    path = _record(store)
     for name in ("traces", "items"):
         file = path.with_name(f"r0.{name}.jsonl.gz")
         whole = file.read_bytes()

@@ -57,5 +57,6 @@ def test_a_token_of_the_hub_goes_to_no_other_host(tmp_path: Path) -> None:
 
     assert done.stdout.startswith("model 'org/name'"), done.stderr[-500:]
     assert any(asked.headers.get("authorization") for asked in hub.asked)
+    assert other.asked
     assert not any("authorization" in asked.headers for asked in other.asked)
     assert "hf_0123456789" not in done.stdout

@@ -41,8 +41,7 @@ DOCUMENT = """<!-- bench: machines -->
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The records of a committed suite under hostile names, one of its rounds failed; everything is written."""
     root = tmp_path_factory.mktemp("hostile") / "a" / "b" / "results"
-    device = next(folder for folder in RESULTS.iterdir() if folder.is_dir())
-    shutil.copytree(device / "limits", root / "x" / "limits")
+    shutil.copytree(min(RESULTS.glob("*/limits")), root / "x" / "limits")
     for number, file in enumerate(sorted(root.rglob("r*.json"))):
         record = json.loads(file.read_text())
         record["cell"]["recipe"]["name"] = NAMES["recipe"] + record["cell"]["recipe"]["name"]
@@ -108,17 +107,48 @@ def test_the_page_has_no_script_but_its_own(hostile: Path) -> None:
 def test_figures_are_pictures_without_scripts(hostile: Path) -> None:
     """Well-formed XML whose elements draw."""
     figures = list(hostile.rglob("*.svg"))
+    assert figures
     for figure in figures:
         tree = ET.fromstring(figure.read_bytes())  # noqa: S314  (drawn by this test)
         tags = {element.tag.rpartition("}")[2] for element in tree.iter()}
         assert not tags & {"script", "img", "foreignObject"}
 
 
-@pytest.mark.parametrize("verb", ["table", "compare", "report"])
-def test_a_terminal_gets_no_escape(hostile: Path, command: Command, verb: str) -> None:
-    """On stdout and stderr alike, in tables, comparisons and lists of files."""
-    words = {"table": ["table"], "compare": ["compare", "llamacpp", "hf"], "report": ["report", "--check"]}[verb]
+@pytest.mark.parametrize(
+    ("words", "code", "printed"),
+    [
+        (["table"], 0, ["../../evil [31m<b>", "=cmd|' /C calc'!A0<img", " ]0;owned  [2Jllamacpp | `x`"]),
+        (
+            ["compare", f"{NAMES['recipe']}gguf-q4_k_m", f"{NAMES['recipe']}gguf-f16"],
+            0,
+            ["../../evil [31m<b>", "=cmd|' /C calc'!A0<img", "[click](javascript:alert(3))"],
+        ),
+        (["compare", f"{NAMES['engine']}llamacp", f"{NAMES['engine']}hf"], 2, ["did you mean  ]0;owned  [2Jllamacpp"]),
+    ],
+    ids=["table", "compare", "refused"],
+)
+def test_a_terminal_gets_no_escape(
+    hostile: Path, command: Command, words: list[str], code: int, printed: list[str]
+) -> None:
+    """On stdout and stderr alike, in tables, comparisons and refusals, which show the text without it."""
     done = command("bench", *words, "--results", str(hostile))
+    text = done.stdout + done.stderr
 
-    assert not STEERS.search((done.stdout + done.stderr).replace("\n", ""))
+    assert done.returncode == code, done.stderr
+    assert all(part in text for part in printed), text
+    assert not STEERS.search(text.replace("\n", ""))
     assert "Traceback" not in done.stderr
+
+
+def test_a_list_of_files_has_no_escape(hostile: Path, command: Command) -> None:
+    """Neither of what is to be written, nor of what was."""
+    [sheet] = hostile.rglob("tables.csv")
+    sheet.unlink()
+    checked = command("bench", "report", "--check", "--results", str(hostile))
+    written = command("bench", "report", "--results", str(hostile))
+
+    assert (checked.returncode, written.returncode) == (2, 0)
+    assert "evil" in sheet.parent.name
+    for text in (checked.stderr, written.stdout):
+        assert str(sheet) in text
+        assert not STEERS.search(text.replace("\n", ""))
