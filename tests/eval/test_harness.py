@@ -187,11 +187,11 @@ def test_a_gguf_file_alone_is_asked_the_same(ran: Any, tmp_path: Path) -> None:
     alone = tmp_path / "alone.gguf"
     alone.write_bytes((_made("gguf-f16") / "model.gguf").read_bytes())
     request = [{"task": "lm_eval", "tasks": "stdlib_argument", "limit": _LIMIT}]
-    (results,) = _run(Store(tmp_path / "results"), request, ["as-is"], ["llamacpp"], str(alone)).values()
+    (record,) = _run(Store(tmp_path / "results"), request, ["as-is"], ["llamacpp"], str(alone)).values()
 
-    assert results.status == "ok", results.reason
-    assert results.facts["tokens_sha256"] == records["gguf-f16", "stdlib_argument"].facts["tokens_sha256"]
-    assert results.facts["item_scores"] == records["gguf-f16", "stdlib_argument"].facts["item_scores"]
+    assert record.status == "ok", record.reason
+    assert record.facts["tokens_sha256"] == records["gguf-f16", "stdlib_argument"].facts["tokens_sha256"]
+    assert record.facts["item_scores"] == records["gguf-f16", "stdlib_argument"].facts["item_scores"]
 
 
 def test_vllm_scores_what_it_serves(tasks: Path, tmp_path: Path) -> None:
