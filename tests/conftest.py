@@ -1,4 +1,4 @@
-"""Fixtures that start the suite as a user does, with a cache and results of their own."""
+"""What starts the suite as a user does, with a cache and results of its own, and scripts in other environments."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,28 @@ from bench.process import server
 
 ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def json_of(
+    python: str | Path,
+    script: str,
+    *words: str | Path,
+    cwd: Path = ROOT,
+    timeout: float = 600,
+    variables: Mapping[str, str] = {},
+) -> Any:
+    """The last line that a script below tests/ prints, run by another interpreter."""
+    done = subprocess.run(
+        [python, ROOT / "tests" / script, *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -86,13 +86,13 @@ def _state(cell: dict[str, Any]) -> tuple[str, str, int, int]:
 @pytest.mark.parametrize("what", ["engines", "methods", "tasks", "suites", "recipes", "shapes"])
 def test_every_list_is_also_data(command: Command, what: str) -> None:
     """As many names as the lines have, each with what is known of it."""
-    outcome = json.loads(command("bench", "list", what, "--json").stdout)
+    entries = json.loads(command("bench", "list", what, "--json").stdout)
     lines = command("bench", "list", what).stdout.splitlines()
 
-    assert [each["name"] for each in outcome] == [line.split()[0] for line in lines if line[0] != " "]
-    assert all(each.keys() - {"name"} for each in outcome)
+    assert [each["name"] for each in entries] == [line.split()[0] for line in lines if line[0] != " "]
+    assert all(each.keys() - {"name"} for each in entries)
     if what == "engines":
-        (fake,) = [each for each in outcome if each["name"] == "fake"]
+        (fake,) = [each for each in entries if each["name"] == "fake"]
         assert fake["options"]["itl_s"] == 0.002
 
 
@@ -111,7 +111,7 @@ def test_environments_and_the_machine_are_also_data(command: Command) -> None:
 
 def test_help_says_what_the_exit_codes_mean(command: Command) -> None:
     """A script that runs suites needs no more than that."""
-    outcome = " ".join(command("bench", "run", "--help").stdout.split())
+    help_text = " ".join(command("bench", "run", "--help").stdout.split())
 
-    assert "0 the suite ran to its end" in outcome
-    assert "130 interrupted" in outcome
+    assert "0 the suite ran to its end" in help_text
+    assert "130 interrupted" in help_text

@@ -91,8 +91,8 @@ def test_an_importance_matrix_helps_two_bits(ran: dict[str, Any]) -> None:
 
 def test_all_types_are_made_from_one_f16_file(ran: dict[str, Any]) -> None:
     """The cache holds the f16 file once; every quantized artifact names it as its first step."""
-    document = [json.loads(f.read_text()) for f in (ran["home"] / "cache").glob("artifacts/*/artifact.json")]
-    steps = [[step["options"].get("type") for step in artifact["steps"]] for artifact in document]
+    artifacts = [json.loads(f.read_text()) for f in (ran["home"] / "cache").glob("artifacts/*/artifact.json")]
+    steps = [[step["options"].get("type") for step in artifact["steps"]] for artifact in artifacts]
 
     assert steps.count(["f16"]) == 1
     assert ["f16", "q4_k_m"] in steps

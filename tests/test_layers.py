@@ -113,12 +113,12 @@ def _allowed(name: str) -> tuple[str, ...]:
 
 def violations(root: Path) -> list[str]:
     """Each forbidden import of the tree below `root`, as 'module imports name'."""
-    rows = []
+    forbidden = []
     for name, file in _modules(root):
         tree = ast.parse(file.read_text())
         allowed, plugin = _allowed(name), _within(name, _PLUGINS)
         ours = [imported for imported in _imports(tree) if _within(imported, _OURS)]
-        rows += [
+        forbidden += [
             f"{name} imports {imported}"
             for imported in ours
             if not _within(imported, allowed) or (plugin and _other_plugin(name, imported))
@@ -127,8 +127,8 @@ def violations(root: Path) -> list[str]:
         if _within(name, (*_STANDARD_LIBRARY_ONLY, *_ALONE, *_PLUGINS)):
             first = {imported.partition(".")[0] for imported in _imports(top)}
             outside = sorted(first - {*_OURS} - sys.stdlib_module_names)
-            rows += [f"{name} imports {library} at its top level" for library in outside]
-    return rows
+            forbidden += [f"{name} imports {library} at its top level" for library in outside]
+    return forbidden
 
 
 def _other_plugin(name: str, imported: str) -> bool:

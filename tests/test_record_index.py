@@ -67,7 +67,7 @@ def _from_files(root: Path) -> list[Result]:
     return [result for path in _files(root) if (result := own.get(path)) is not None]
 
 
-def _shown(root: Path) -> Iterator[str]:
+def _tables(root: Path) -> Iterator[str]:
     """A table in all its forms."""
     table = build.build(Store(root).all())
     yield from (render.render(table, form, 120) for form in ("terminal", "md", "csv", "json"))
@@ -75,10 +75,10 @@ def _shown(root: Path) -> Iterator[str]:
 
 def test_tables_are_the_same_with_an_index(results: Path, opened: list[Path]) -> None:
     """Every form of a table is the same, byte for byte, and no record is opened the second time."""
-    first = list(_shown(results))
+    first = list(_tables(results))
     assert len(opened) == len(_files(results))
     opened.clear()
-    assert list(_shown(results)) == first
+    assert list(_tables(results)) == first
     assert opened == []
     by_path = sorted(_from_files(results), key=lambda r: (r.hardware.slug, r.suite, r.started))
     assert sorted(Store(results).all(), key=lambda r: (r.hardware.slug, r.suite, r.started)) == by_path
@@ -107,10 +107,10 @@ def test_an_entry_of_another_file_is_not_used(results: Path, opened: list[Path],
     else:
         (file.parent / "r9.json").write_bytes(other)
     opened.clear()
-    shown = list(Store(results).all())
+    records = list(Store(results).all())
     assert opened == {"deleted": [], "added": [file.parent / "r9.json"]}.get(edit, [file])
-    assert [r.hardware.cpu for r in shown].count("B CPU") == (edit != "deleted")
-    assert {r.digest for r in shown} == {r.digest for r in _from_files(results)}
+    assert [r.hardware.cpu for r in records].count("B CPU") == (edit != "deleted")
+    assert {r.digest for r in records} == {r.digest for r in _from_files(results)}
 
 
 def test_a_file_that_was_just_written_is_not_indexed(
@@ -217,11 +217,11 @@ def test_a_record_costs_the_same_among_many(tmp_path: Path, cache: Path) -> None
     costs: dict[str, list[float]] = {"files": [], "index": []}
     for count in (2000, 8000):
         results = tmp_path / str(count)
-        made = many_records.make(results, tmp_path, count)
+        written_records = many_records.make(results, tmp_path, count)
         time.sleep(record_index.SETTLED_NS / 1e9)
         for source in ("files", "index"):
             began = time.process_time()
-            assert len(list(_shown(results))) == 4
-            costs[source].append((time.process_time() - began) / made)
+            assert len(list(_tables(results))) == 4
+            costs[source].append((time.process_time() - began) / written_records)
     for source, (few, many) in costs.items():
         assert many < 2 * few, f"{source}: {1e6 * few:.0f} and {1e6 * many:.0f} microseconds a record"

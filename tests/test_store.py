@@ -149,7 +149,7 @@ def test_what_is_no_record_is_named_and_skipped(tmp_path: Path, text: str, messa
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "sentence"),
     [
         (('"ttft_s": 0.25', '"ttft_s": -500'), "ttft_s is -500, and must be positive"),
         (('"ttft_s": 0.25', '"request_per_s": -1'), "request_per_s is -1, and cannot be negative"),
@@ -163,7 +163,7 @@ def test_what_is_no_record_is_named_and_skipped(tmp_path: Path, text: str, messa
         (('"quantized_fraction": 1.0', '"quantized_fraction": 3'), "quantized_fraction of the artifact is 3, and must"),
     ],
 )
-def test_a_figure_that_cannot_be_is_not_read(tmp_path: Path, edit: tuple[str, str], said: str) -> None:
+def test_a_figure_that_cannot_be_is_not_read(tmp_path: Path, edit: tuple[str, str], sentence: str) -> None:
     """Edited into a record that was sound: one sentence names the file and the figure, and no table has it."""
     store = Store(tmp_path / "results")
     good, bad = store.put(served()), store.put(replace(served(1), duration_s=9.0))
@@ -173,7 +173,7 @@ def test_a_figure_that_cannot_be_is_not_read(tmp_path: Path, edit: tuple[str, st
 
     assert list(store.all()) == [store.get(good)]
     (problem,) = store.problems
-    assert problem.startswith(f"{bad} has figures that cannot be: {said}")
+    assert problem.startswith(f"{bad} has figures that cannot be: {sentence}")
     assert problem.endswith("; move it away and run the cell again")
     with pytest.raises(UserError, match="figures that cannot be"):
         store.get(bad)

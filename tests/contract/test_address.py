@@ -8,7 +8,7 @@ AZURE = "https://east.example/openai/deployments/gpt"
 
 
 @pytest.mark.parametrize(
-    ("url", "api", "asked", "models"),
+    ("url", "api", "address", "models"),
     [
         ("http://h:8000", "completions", "http://h:8000/v1/completions", "http://h:8000/v1/models"),
         ("http://h/v1/", "chat", "http://h/v1/chat/completions", "http://h/v1/models"),
@@ -25,9 +25,9 @@ AZURE = "https://east.example/openai/deployments/gpt"
         ("http://münchen.example", "chat", "http://xn--mnchen-3ya.example/v1/chat/completions", None),
     ],
 )
-def test_a_path_with_a_version_or_the_whole_address_stays(url: str, api: Api, asked: str, models: str | None) -> None:
+def test_a_path_with_a_version_or_the_whole_address_stays(url: str, api: Api, address: str, models: str | None) -> None:
     """Below any other root it is /v1; a query stays with every address."""
-    assert of_api(url, api_of(url, api)).url == asked
+    assert of_api(url, api_of(url, api)).url == address
     assert models is None or of_models(url).url == models
 
 

@@ -93,15 +93,15 @@ def _greedy(session: Any, prompt: list[int], output: list[int]) -> list[int]:
 
 def _refused(session: Any, context: int, modes: frozenset[str]) -> list[str]:
     """The sentences for a prompt that leaves no room, and for a text longer than the context."""
-    rows = []
+    sentences = []
     attempts: list[tuple[Any, tuple[Any, ...]]] = [(session.generate, ([[5] * (context - 4)], 8))]
     attempts += [(session.logits, ([5] * (context + 1),))] if "score" in modes else []
     for attempt, words in attempts:
         try:
             list(attempt(*words))
         except UserError as error:
-            rows.append(str(error))
-    return rows
+            sentences.append(str(error))
+    return sentences
 
 
 if __name__ == "__main__":

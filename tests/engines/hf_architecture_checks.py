@@ -64,14 +64,14 @@ def main(demo: Path) -> dict[str, Any]:
 
 
 def _checks(name: str, demo: Path) -> dict[str, Any]:
-    folder = _made(name, demo)
+    folder = _model_folder(name, demo)
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     with hf.open(folder, _ARTIFACT, hf.Options(threads=1), "cpu") as session:
         scored = _scored(session, plain) if name != "bert" else {}
         return {**scored, "attention": session.receipts()["attention"], "perplexity": _perplexity(folder)}
 
 
-def _made(name: str, demo: Path) -> Path:
+def _model_folder(name: str, demo: Path) -> Path:
     torch.manual_seed(0)
     config, settings = _MODELS[name]
     folder = Path(name)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +15,9 @@ from bench.machine import hardware as machine
 from bench.models import resolve
 from bench.run import artifacts
 from bench.suite import config
+from tests.conftest import ROOT, json_of
 from tests.engines.conformance import _CHOICES
 
-_ROOT = Path(__file__).resolve().parents[2]
 _NEW, _ROWS, _CONTEXT = 16, 40, 1024
 _READ_LEAST = 9_900_000  # bytes of a step: the demo model in 16 bits, its tied head included
 # The recipe that makes what each engine loads; a new engine is a new line.
@@ -46,20 +42,12 @@ def outputs(request: pytest.FixtureRequest) -> Any:
     """What conformance.py saw in the engine's environment, which is built where it is not there yet."""
     name: str = request.param
     hardware = machine.detect("cpu")
-    resolved = resolve.resolve(Model(str(_ROOT / "models/demo")), fetch=False)
+    resolved = resolve.resolve(Model(str(ROOT / "models/demo")), fetch=False)
     steps = artifacts.steps_for(config.recipe_named(_RECIPES[name]), hardware, resolved.format)
     artifact = artifacts.make(steps, resolved, hardware, _report)
     env = environment.ensure(plugins.load(plugins.ENGINES, name).ENV, _report)
-    done = subprocess.run(
-        [env.python, _ROOT / "tests/engines/conformance.py", name, artifact.folder, str(_CONTEXT)],
-        env={**os.environ, **env.variables, "PYTHONPATH": str(_ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    words = (name, artifact.folder, str(_CONTEXT))
+    return json_of(env.python, "engines/conformance.py", *words, variables=env.variables)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from bench.load import client
 from bench.load.job import ClosedSchedule, Endpoint, LoadJob, Request
 from bench.load.request import body
 from bench.process import server as serving
+from tests.conftest import ROOT, json_of
 
-_ROOT = Path(__file__).resolve().parents[2]
 _NEW = 24
 _AUDIT = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
 _ARTIFACT = Artifact("", "hf", "", (), _AUDIT)
@@ -33,18 +32,15 @@ _ARTIFACT = Artifact("", "hf", "", (), _AUDIT)
 def checks(hf_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What hf_checks.py saw, on 20,000 tokens of the file LLM_BENCH_WIKITEXT names or else of the stdlib."""
     text = os.environ.get("LLM_BENCH_WIKITEXT")
-    corpus = f"path:{text}" if text else "stdlib"
-    done = subprocess.run(
-        [hf_python, _ROOT / "tests/engines/hf_checks.py", _ROOT / "models/demo", corpus, "20000"],
+    words = (ROOT / "models/demo", f"path:{text}" if text else "stdlib", "20000")
+    return json_of(
+        hf_python,
+        "engines/hf_checks.py",
+        *words,
         cwd=tmp_path_factory.mktemp("hf"),
-        env={**os.environ, "PYTHONPATH": str(_ROOT), "GPTQMODEL_CPU_WORKERS": "2", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
         timeout=3600,
+        variables={"GPTQMODEL_CPU_WORKERS": "2", "HF_HUB_OFFLINE": "1"},
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.engine

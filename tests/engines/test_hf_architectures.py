@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-_ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT, json_of
+
 _DECODERS = ("mamba", "rwkv", "jamba", "bamba", "bloom", "gemma2", "gptj", "opt")
 _WITH_SDPA = {"jamba", "bamba", "opt"}
 pytestmark = pytest.mark.engine
@@ -19,17 +17,14 @@ pytestmark = pytest.mark.engine
 @pytest.fixture(scope="module")
 def checks(hf_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What hf_architecture_checks.py saw."""
-    done = subprocess.run(
-        [hf_python, _ROOT / "tests/engines/hf_architecture_checks.py", _ROOT / "models/demo"],
+    return json_of(
+        hf_python,
+        "engines/hf_architecture_checks.py",
+        ROOT / "models/demo",
         cwd=tmp_path_factory.mktemp("architectures"),
-        env={**os.environ, "PYTHONPATH": str(_ROOT), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
-        capture_output=True,
-        text=True,
-        check=False,
         timeout=1200,
+        variables={"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("name", _DECODERS)

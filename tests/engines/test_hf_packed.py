@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,25 +14,16 @@ from bench.contract.workload import Offline
 from bench.engines import hf
 from bench.measure import roofline
 from bench.run import task_inputs
+from tests.conftest import json_of
 
-_ROOT = Path(__file__).resolve().parents[2]
 _CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
 
 
 @pytest.fixture(scope="module")
 def checks(hf_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What hf_packed_checks.py saw."""
-    done = subprocess.run(
-        [hf_python, _ROOT / "tests/engines/hf_packed_checks.py"],
-        cwd=tmp_path_factory.mktemp("packed"),
-        env={**os.environ, "PYTHONPATH": str(_ROOT), "GPTQMODEL_CPU_WORKERS": "2", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    cwd, variables = tmp_path_factory.mktemp("packed"), {"GPTQMODEL_CPU_WORKERS": "2", "HF_HUB_OFFLINE": "1"}
+    return json_of(hf_python, "engines/hf_packed_checks.py", cwd=cwd, variables=variables)
 
 
 @pytest.mark.engine

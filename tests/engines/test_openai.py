@@ -18,7 +18,7 @@ from bench.progress.progress import Progress
 from bench.run import artifacts, plan, records, runner
 from bench.store import Store
 from bench.suite import config
-from tests.load.endpoints import Asked, Response, endpoint, self_signed, streamed, usage
+from tests.load.endpoints import Received, Response, endpoint, self_signed, streamed, usage
 
 KEY = "sk-echoed/0123456789+abcdef"
 MODELS = Response(body=b'{"data": [{"id": "m", "owned_by": "acme", "max_model_len": 512}]}')
@@ -49,13 +49,13 @@ def measured(folder: Path, url: str, load: dict[str, Any] | None = None, **optio
     return result
 
 
-def answering(length: Callable[[dict[str, Any]], int]) -> Callable[[Asked], Response]:
+def answering(length: Callable[[dict[str, Any]], int]) -> Callable[[Received], Response]:
     """A chat API that answers with as many tokens as `length` finds in the body."""
 
-    def answer(asked: Asked) -> Response:
-        if asked.verb == "GET":
+    def answer(request: Received) -> Response:
+        if request.verb == "GET":
             return MODELS
-        count = length(asked.body)
+        count = length(request.body)
         return streamed(*[{"content": "a"}] * count, usage(count), gap_s=0.001)
 
     return answer
@@ -71,15 +71,15 @@ def test_a_key_goes_to_no_other_host(tmp_path: Path) -> None:
     """Every address redirects to another server, which is never asked; the record shows where it would have been."""
     with endpoint(answering(lambda _: 4)) as other:
 
-        def redirect(asked: Asked) -> Response:
-            return Response(307, headers={"Location": f"{other.url}{asked.path}"})
+        def redirect(request: Received) -> Response:
+            return Response(307, headers={"Location": f"{other.url}{request.path}"})
 
         with endpoint(redirect) as running:
             result = measured(tmp_path, running.url)
 
-    assert other.asked == []
-    assert {asked.headers["authorization"] for asked in running.asked} == {f"Bearer {KEY}"}
-    assert running.asked[0].path == "/v1/models"
+    assert other.requests == []
+    assert {request.headers["authorization"] for request in running.requests} == {f"Bearer {KEY}"}
+    assert running.requests[0].path == "/v1/models"
     assert result.status == "failed"
     assert f"HTTP 307: Temporary Redirect (asked {running.url}/v1/chat/completions)" in result.reason
     assert other.url in result.reason
@@ -93,9 +93,9 @@ def test_a_key_that_the_server_echoes_is_kept_and_shown_nowhere(
 ) -> None:
     """In the models, in an error's text up to where it is cut, in headers, in the finish reason."""
 
-    def echo(asked: Asked) -> Response:
-        key = asked.headers["authorization"]
-        if asked.verb == "GET":
+    def echo(request: Received) -> Response:
+        key = request.headers["authorization"]
+        if request.verb == "GET":
             return Response(body=json.dumps({"data": [{"id": "m", "owned_by": f"key {key}"}]}).encode())
         if status == 200:
             finish = {"choices": [{"delta": {"content": "a"}, "finish_reason": key}]}
@@ -107,9 +107,9 @@ def test_a_key_that_the_server_echoes_is_kept_and_shown_nowhere(
         result = measured(tmp_path, running.url)
 
     assert result.status == ("ok" if status == 200 else "failed")
-    shown = capfd.readouterr()
-    kept = b"".join(file.read_bytes() for folder in (tmp_path, cache) for file in folder.rglob("*") if file.is_file())
-    texts = [kept.decode(errors="replace"), shown.out, shown.err]
+    streams = capfd.readouterr()
+    stored = b"".join(file.read_bytes() for folder in (tmp_path, cache) for file in folder.rglob("*") if file.is_file())
+    texts = [stored.decode(errors="replace"), streams.out, streams.err]
     texts += [trace.error for trace in Store(tmp_path).traces(Store(tmp_path).path(result))]
     for text in texts:
         assert KEY not in text
@@ -134,13 +134,15 @@ def test_headers_fields_and_the_name_of_the_length(tmp_path: Path) -> None:
 
     assert result.status == "ok", result.reason
     assert result.receipts == {"owned_by": "acme", "context": "512"}
-    assert running.asked[0].path == "/openai/deployments/d/models?api-version=2024-10-21"
-    asked = running.asked[1:]
-    assert {a.path for a in asked} == {"/openai/deployments/d/chat/completions?api-version=2024-10-21"}
-    assert all(a.headers["api-key"] == KEY and a.headers["x-team"] == "blue" for a in running.asked)
-    assert not any("authorization" in a.headers for a in running.asked)
-    assert all(a.body["reasoning_effort"] == "low" and not {"temperature", "max_tokens"} & set(a.body) for a in asked)
-    lengths = [a.body["max_completion_tokens"] for a in asked]
+    assert running.requests[0].path == "/openai/deployments/d/models?api-version=2024-10-21"
+    completions = running.requests[1:]
+    assert {a.path for a in completions} == {"/openai/deployments/d/chat/completions?api-version=2024-10-21"}
+    assert all(a.headers["api-key"] == KEY and a.headers["x-team"] == "blue" for a in running.requests)
+    assert not any("authorization" in a.headers for a in running.requests)
+    assert all(
+        a.body["reasoning_effort"] == "low" and not {"temperature", "max_tokens"} & set(a.body) for a in completions
+    )
+    lengths = [a.body["max_completion_tokens"] for a in completions]
     assert len(set(lengths)) > 2
     traces = Store(tmp_path).traces(Store(tmp_path).path(result))
     assert Counter(sum(trace.event_tokens) for trace in traces) <= Counter(lengths)
@@ -151,8 +153,8 @@ def test_headers_fields_and_the_name_of_the_length(tmp_path: Path) -> None:
 def test_models_without_end_cost_no_memory_and_no_run(tmp_path: Path) -> None:
     """The list of models only gives receipts: without one the load goes on."""
 
-    def answer(asked: Asked) -> Response:
-        if asked.verb == "GET":
+    def answer(request: Received) -> Response:
+        if request.verb == "GET":
             return Response(body=b"[" * (1 << 16), endless=True)
         return streamed(*[{"content": "a"}] * 4, usage(4), gap_s=0.001)
 
@@ -222,8 +224,8 @@ def test_options_that_are_younger_than_records_leave_digests_as_they_were() -> N
     old = {"url": "http://h", "model": "m", "api": "chat", "key_variable": "", "ids": False, "exact": True}
 
     def digest(**options: Any) -> str:
-        given = {k: v for k, v in old.items() if k != "key_variable"} | options
-        return wire.digest(artifacts.digest_options(config.options(plugins.ENGINES, "openai", given, ""), engine))
+        fields = {k: v for k, v in old.items() if k != "key_variable"} | options
+        return wire.digest(artifacts.digest_options(config.options(plugins.ENGINES, "openai", fields, ""), engine))
 
     assert digest() == wire.digest(old)
     assert digest(extra={"a": 1, "b": 2}) == digest(extra='{"b": 2, "a": 1}') != digest()

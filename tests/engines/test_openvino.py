@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +16,9 @@ from bench.models import resolve
 from bench.run import artifacts
 from bench.run.artifacts import BuiltArtifact
 from quantize.methods import openvino as method
+from tests.conftest import ROOT, json_of
 
-_ROOT = Path(__file__).resolve().parents[2]
-_DEMO = _ROOT / "models/demo"
+_DEMO = ROOT / "models/demo"
 # int8: 16-bit scales and 8-bit zero points per 256 or 768 weights; int4: per 128, zero points of 4 bits.
 _BITS = {
     "float32": (32.0, 32.0),
@@ -63,18 +59,8 @@ def _whole(options: dict[str, Any]) -> dict[str, Any]:
 def checks(built: dict[str, BuiltArtifact], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What openvino_checks.py saw in the environment."""
     env = environment.ensure("openvino", _quiet)
-    script, folders = (_ROOT / "tests/engines/openvino_checks.py", [built[n].folder for n in ("float32", "int4")])
-    done = subprocess.run(
-        [env.python, script, _DEMO, *folders],
-        env={**os.environ, **env.variables, "PYTHONPATH": str(_ROOT)},
-        cwd=tmp_path_factory.mktemp("checks"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    folders, cwd = [built[n].folder for n in ("float32", "int4")], tmp_path_factory.mktemp("checks")
+    return json_of(env.python, "engines/openvino_checks.py", _DEMO, *folders, cwd=cwd, variables=env.variables)
 
 
 @pytest.mark.parametrize(

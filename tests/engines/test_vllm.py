@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -17,8 +14,8 @@ from bench.contract.record import Artifact, Audit, Gpu, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
 from bench.engines import vllm
 from bench.envs import environment
+from tests.conftest import ROOT, json_of
 
-_ROOT = Path(__file__).resolve().parents[2]
 _NEW = 24
 _AVX2, _AVX512 = ("avx2", "fma"), ("avx2", "fma", "avx512f")
 _AUDIT = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
@@ -246,17 +243,14 @@ def test_a_pickled_checkpoint_is_refused(tmp_path: Path) -> None:
 def checks(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What vllm_checks.py saw in the vllm environment, which is built where it is not there yet."""
     env = environment.ensure("vllm", lambda text: print(text, file=sys.stderr))  # noqa: T201
-    done = subprocess.run(
-        [env.python, _ROOT / "tests/engines/vllm_checks.py", _ROOT / "models/demo"],
+    return json_of(
+        env.python,
+        "engines/vllm_checks.py",
+        ROOT / "models/demo",
         cwd=tmp_path_factory.mktemp("vllm"),
-        env={**os.environ, **env.variables, "PYTHONPATH": str(_ROOT), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
         timeout=900,
+        variables={**env.variables, "HF_HUB_OFFLINE": "1"},
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.engine

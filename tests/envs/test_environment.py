@@ -43,17 +43,17 @@ def _configured(
 @pytest.mark.slow  # venv and pip
 def test_an_environment_is_built_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A venv is made in the cache and marked ready last; asked again, nothing is built."""
-    rows: list[str] = []
+    reports: list[str] = []
     what = _configured(tmp_path, monkeypatch, "pip")
-    first = environment.ensure("tiny", rows.append)
-    built = list(rows)
-    again = environment.ensure("tiny", rows.append)
+    first = environment.ensure("tiny", reports.append)
+    built = list(reports)
+    again = environment.ensure("tiny", reports.append)
 
     assert Path(first.python).is_relative_to(cache)
     assert first == again
     assert first.versions["pip"][0].isdigit()
     assert "ready in" in built[-1]
-    assert rows == built
+    assert reports == built
     (what.folder / "READY.json").unlink()
     assert environment.find("tiny") is None
     assert environment.remove("tiny") == [what.folder]

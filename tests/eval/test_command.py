@@ -55,16 +55,16 @@ def test_a_comparison_as_data_is_printed_without_secrets(command: Command) -> No
 
 def test_what_cannot_be_measured_is_one_sentence(command: Command, tmp_path: Path) -> None:
     """A divergence of one artifact, a folder that is not there, a task's option that does not exist."""
-    comparison = [
+    runs = [
         command("eval", "models/demo", "--task", "divergence", *_SHORT),
         command("eval", "compare", "models/demo", str(tmp_path / "gone"), "--task", "perplexity", *_SHORT),
         command("eval", "models/demo", "--task", "lm_eval", "--num-fewshots", "5"),
     ]
 
-    assert [done.returncode for done in comparison] == [2, 2, 2]
-    assert "python -m eval compare BASE OTHER --task divergence" in comparison[0].stderr
-    assert "gone does not exist" in comparison[1].stderr
-    assert "did you mean 'num_fewshot'" in comparison[2].stderr
-    assert not [done for done in comparison if len(done.stderr.strip().splitlines()) != 1]
+    assert [done.returncode for done in runs] == [2, 2, 2]
+    assert "python -m eval compare BASE OTHER --task divergence" in runs[0].stderr
+    assert "gone does not exist" in runs[1].stderr
+    assert "did you mean 'num_fewshot'" in runs[2].stderr
+    assert not [done for done in runs if len(done.stderr.strip().splitlines()) != 1]
     assert "compare" in command("eval", "--help").stdout
     assert str(ROOT) not in command("eval", "compare", "--help").stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ from bench.run import artifacts, plan, records, runner
 from bench.store import Store
 from bench.suite import config
 from eval import stdlib_items
-from tests.conftest import ROOT
+from tests.conftest import ROOT, json_of
 
 pytestmark = pytest.mark.engine
 _LIMIT, _DEMO = 80, str(ROOT / "models/demo")
@@ -133,17 +132,8 @@ def theirs(ran: Any, tasks: Path, hf_python: Path) -> Any:
         text=True,
     ).stdout.strip()
     words = [site, str(_made("fp32")), "1023", str(tasks), str(_LIMIT), *_SHIPPED, *_FREE]
-    done = subprocess.run(
-        [str(hf_python), str(ROOT / "tests/eval/harness_checks.py"), *words],
-        cwd=ROOT,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    variables = {"TOKENIZERS_PARALLELISM": "false"}
+    return json_of(hf_python, "eval/harness_checks.py", *words, timeout=900, variables=variables)
 
 
 @pytest.mark.parametrize("task", _SHIPPED)
@@ -197,11 +187,11 @@ def test_a_gguf_file_alone_is_asked_the_same(ran: Any, tmp_path: Path) -> None:
     alone = tmp_path / "alone.gguf"
     alone.write_bytes((_made("gguf-f16") / "model.gguf").read_bytes())
     request = [{"task": "lm_eval", "tasks": "stdlib_argument", "limit": _LIMIT}]
-    (results,) = _run(Store(tmp_path / "results"), request, ["as-is"], ["llamacpp"], str(alone)).values()
+    (record,) = _run(Store(tmp_path / "results"), request, ["as-is"], ["llamacpp"], str(alone)).values()
 
-    assert results.status == "ok", results.reason
-    assert results.facts["tokens_sha256"] == records["gguf-f16", "stdlib_argument"].facts["tokens_sha256"]
-    assert results.facts["item_scores"] == records["gguf-f16", "stdlib_argument"].facts["item_scores"]
+    assert record.status == "ok", record.reason
+    assert record.facts["tokens_sha256"] == records["gguf-f16", "stdlib_argument"].facts["tokens_sha256"]
+    assert record.facts["item_scores"] == records["gguf-f16", "stdlib_argument"].facts["item_scores"]
 
 
 def test_vllm_scores_what_it_serves(tasks: Path, tmp_path: Path) -> None:

@@ -40,11 +40,11 @@ def _facts(scores: list[float], metric: str = "acc", **changes: Any) -> dict[str
 
 def test_an_accuracys_interval_stays_within_what_an_accuracy_can_be() -> None:
     """Three of twelve: 9 to 53 %, where 1.96 standard errors say -0.6 to 51; none of ten has a width too."""
-    found = lm_eval.metrics(_facts([1.0] * 3 + [0.0] * 9))
+    metrics = lm_eval.metrics(_facts([1.0] * 3 + [0.0] * 9))
     none = lm_eval.metrics(_facts([0.0] * 10))
 
-    assert found["accuracy_low_fraction"] == pytest.approx(0.0889, abs=1e-4)
-    assert found["accuracy_high_fraction"] == pytest.approx(0.5323, abs=1e-4)
+    assert metrics["accuracy_low_fraction"] == pytest.approx(0.0889, abs=1e-4)
+    assert metrics["accuracy_high_fraction"] == pytest.approx(0.5323, abs=1e-4)
     assert none["accuracy_low_fraction"] == 0.0
     assert none["accuracy_high_fraction"] == pytest.approx(0.2775, abs=1e-4)
 
@@ -52,11 +52,11 @@ def test_an_accuracys_interval_stays_within_what_an_accuracy_can_be() -> None:
 def test_scores_between_right_and_wrong_have_the_interval_of_their_error() -> None:
     """F1 of items varies less than right and wrong would: the interval is narrower, and within 0 .. 1."""
     values = [0.9, 0.95, 1.0, 0.85, 0.92, 0.99, 0.88, 0.97]
-    found = lm_eval.metrics(_facts(values, "f1"))
-    share = found["accuracy_fraction"]
+    metrics = lm_eval.metrics(_facts(values, "f1"))
+    share = metrics["accuracy_fraction"]
 
-    assert 0.85 < found["accuracy_low_fraction"] < share < found["accuracy_high_fraction"] < 1.0
-    assert found["accuracy_high_fraction"] - share < 1.3 * 1.96 * found["accuracy_stderr_fraction"]
+    assert 0.85 < metrics["accuracy_low_fraction"] < share < metrics["accuracy_high_fraction"] < 1.0
+    assert metrics["accuracy_high_fraction"] - share < 1.3 * 1.96 * metrics["accuracy_stderr_fraction"]
 
 
 def test_a_groups_accuracy_is_a_share_too_and_a_perplexity_is_none() -> None:

@@ -76,9 +76,9 @@ def _is_plain(value: Any) -> bool:
 
 
 def main() -> None:
-    causal, seen = types("CAUSAL_LM"), types("IMAGE_TEXT_TO_TEXT")
+    causal, multimodal = types("CAUSAL_LM"), types("IMAGE_TEXT_TO_TEXT")
     decoders: dict[str, Any] = {}
-    for name in sorted(causal | seen):
+    for name in sorted(causal | multimodal):
         kind = CONFIG_MAPPING[name]
         text = (getattr(kind, "sub_configs", None) or {}).get("text_config")
         inner = settings(text) if dataclasses.is_dataclass(text) else {}
@@ -91,7 +91,7 @@ def main() -> None:
     }
     others["encoder"] -= others["encoder-decoder"]
     for what in ("vision", "audio"):
-        others[what] -= causal | seen | others["encoder"] | others["encoder-decoder"]
+        others[what] -= causal | multimodal | others["encoder"] | others["encoder-decoder"]
     table = {
         "transformers": sys.modules["transformers"].__version__,
         "decoders": decoders,

@@ -18,7 +18,7 @@ STREAM = "text/event-stream"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Received:
     """One request as it came."""
 
     verb: str
@@ -41,13 +41,13 @@ class Response:
 
 @dataclass(frozen=True)
 class Running:
-    """An endpoint that runs: its root, and what it was asked so far."""
+    """An endpoint that runs: its root, and the requests that came so far."""
 
     url: str
-    asked: list[Asked]
+    requests: list[Received]
 
 
-Answer = Callable[[Asked], Response]
+Answer = Callable[[Received], Response]
 
 
 def streamed(*chunks: Any, content_type: str = STREAM, gap_s: float = 0.0) -> Response:
@@ -74,7 +74,7 @@ def self_signed(folder: Path) -> Path:
 @contextmanager
 def endpoint(answer: Answer, certificate: Path | None = None) -> Iterator[Running]:
     """Serve `answer` on a free port of loopback; with TLS by a file that has a certificate and its key."""
-    asked: list[Asked] = []
+    requests: list[Received] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -83,8 +83,8 @@ def endpoint(answer: Answer, certificate: Path | None = None) -> Iterator[Runnin
         def _respond(self) -> None:
             sent = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            request = Asked(self.command, self.path, headers, json.loads(sent) if sent else {})
-            asked.append(request)
+            request = Received(self.command, self.path, headers, json.loads(sent) if sent else {})
+            requests.append(request)
             response = answer(request)
             length = {} if response.endless else {"Content-Length": str(len(response.body))}
             self.send_response(response.status)
@@ -118,5 +118,5 @@ def endpoint(answer: Answer, certificate: Path | None = None) -> Iterator[Runnin
             tls.load_cert_chain(certificate)
             server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield Running(f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}", asked)
+        yield Running(f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}", requests)
         server.shutdown()

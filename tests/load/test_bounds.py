@@ -15,7 +15,7 @@ from bench import paths
 from bench.contract import wire
 from bench.load.client import read_answer
 from bench.load.job import ClosedSchedule, Endpoint, LoadAnswer, LoadJob, Request
-from tests.load.endpoints import STREAM, Asked, Response, endpoint, streamed, usage
+from tests.load.endpoints import STREAM, Received, Response, endpoint, streamed, usage
 
 _MEMORY = 600 << 20  # bytes of address space: the process takes half of it before the first request
 
@@ -32,9 +32,9 @@ def loaded(url: str, folder: Path, requests: int, **job: Any) -> LoadAnswer:
     """The answer of a load process that may take _MEMORY."""
     shape = ClosedSchedule(4, 0)
     file, answer = folder / "job.json", folder / "answer.json"
-    asked = tuple(Request(4, text=f"request {i}") for i in range(requests))
+    prompts = tuple(Request(4, text=f"request {i}") for i in range(requests))
     where = Endpoint(url, "m", timeout_s=30.0, exact_length=False)
-    file.write_text(wire.dumps(LoadJob(where, asked, closed=shape, **job)))
+    file.write_text(wire.dumps(LoadJob(where, prompts, closed=shape, **job)))
     done = subprocess.run(
         [sys.executable, "-m", "bench.load.client", str(file), str(answer)],
         cwd=paths.import_root(),
@@ -52,8 +52,8 @@ def loaded(url: str, folder: Path, requests: int, **job: Any) -> LoadAnswer:
 def test_an_answer_without_end_is_cut_off(tmp_path: Path, name: str) -> None:
     """It is malformed, which says how much was read; the requests beside it are whole."""
 
-    def answer(asked: Asked) -> Response:
-        return ENDLESS[name] if asked.body["prompt"] == "request 5" else streamed({"content": "a"}, usage(1))
+    def answer(request: Received) -> Response:
+        return ENDLESS[name] if request.body["prompt"] == "request 5" else streamed({"content": "a"}, usage(1))
 
     with endpoint(answer) as running:
         result = loaded(running.url, tmp_path, 12)

@@ -146,8 +146,8 @@ def test_nobody_listens() -> None:
     answer = client.run(LoadJob(where, (Request(4, text="x"),) * 6, closed=ClosedSchedule(2, 0)))
 
     assert answer.failures == {"refused": 6}
-    asked = f"http://127.0.0.1:{port}/v1/completions"
-    assert answer.measured[0].trace.error == f"no connection: Connection refused (asked {asked})"
+    address = f"http://127.0.0.1:{port}/v1/completions"
+    assert answer.measured[0].trace.error == f"no connection: Connection refused (asked {address})"
 
 
 @contextmanager
@@ -172,7 +172,7 @@ def _answering(data: bytes) -> Iterator[str]:
         thread.join(2)
 
 
-def _asked(url: str, **fields: Any) -> LoadAnswer:
+def _load_once(url: str, **fields: Any) -> LoadAnswer:
     where = Endpoint(url, "m", timeout_s=2.0, exact_length=False, **fields)
     return client.run(LoadJob(where, (Request(2, text="x"),), closed=ClosedSchedule(1, 0)))
 
@@ -194,7 +194,7 @@ def _asked(url: str, **fields: Any) -> LoadAnswer:
 def test_what_is_no_event_stream_says_what_it_is(data: bytes, failure: str, words: str) -> None:
     """Another protocol, a plain JSON answer, a redirect, a hang-up."""
     with _answering(data) as url:
-        result = _asked(url).measured[0]
+        result = _load_once(url).measured[0]
 
     assert (result.failure, words in result.trace.error) == (failure, True), result
 
@@ -204,7 +204,7 @@ def test_a_body_that_ends_with_its_connection_is_whole() -> None:
     event = b'data: {"choices": [{"text": "a"}]}\n\n'
     data = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + event * 2 + b"data: [DONE]\n\n"
     with _answering(data) as url:
-        result = _asked(url).measured[0]
+        result = _load_once(url).measured[0]
 
     assert (result.failure, result.trace.event_tokens) == (None, (1, 1))
 
@@ -214,10 +214,10 @@ def test_an_https_endpoint_is_asked_over_tls(tmp_path: Path, monkeypatch: pytest
     """With its certificate trusted by SSL_CERT_FILE or `ca` the tokens come; without, the sentence names both."""
     certificate = self_signed(tmp_path)
     with endpoint(lambda _: streamed({"content": "a"}), certificate) as running:
-        stranger = _asked(running.url).measured[0]
-        by_ca = _asked(running.url, ca=str(certificate)).measured[0]
+        stranger = _load_once(running.url).measured[0]
+        by_ca = _load_once(running.url, ca=str(certificate)).measured[0]
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        result = _asked(running.url).measured[0]
+        result = _load_once(running.url).measured[0]
 
     assert stranger.failure == "refused"
     for words in ("self-signed certificate", "--ca", "SSL_CERT_FILE", f"{running.url}/v1/completions"):
@@ -232,13 +232,13 @@ def test_a_file_of_certificates_that_is_none_is_refused(tmp_path: Path, text: st
     if text is not None:
         file.write_text(text)
     with pytest.raises(ValueError, match=f"{words}.*expected a PEM file"):
-        _asked("https://127.0.0.1:9", ca=str(file))
+        _load_once("https://127.0.0.1:9", ca=str(file))
 
 
 def test_a_plain_server_behind_an_https_url_is_told() -> None:
     """The handshake's failure says what the URL should begin with."""
     with endpoint(lambda _: streamed({"content": "a"})) as running:
-        result = _asked(running.url.replace("http:", "https:")).measured[0]
+        result = _load_once(running.url.replace("http:", "https:")).measured[0]
 
     assert result.failure == "refused"
     assert "its URL begins with http://" in result.trace.error
@@ -248,7 +248,7 @@ def test_a_plain_server_behind_an_https_url_is_told() -> None:
 def test_an_event_stream_is_read_whatever_its_type(content_type: str) -> None:
     """A proxy that calls it something else changes no token."""
     with endpoint(lambda _: streamed({"content": "a"}, {"content": "b"}, content_type=content_type)) as running:
-        result = _asked(running.url).measured[0]
+        result = _load_once(running.url).measured[0]
 
     assert (result.failure, result.trace.event_tokens) == (None, (1, 1))
 
@@ -276,19 +276,19 @@ def test_an_event_stream_is_read_whatever_its_type(content_type: str) -> None:
 def test_every_error_names_the_address_and_what_to_do(response: Response, failure: str, words: list[str]) -> None:
     """A redirect shows where it points to, and nothing follows it."""
     with endpoint(lambda _: response) as running:
-        result = _asked(running.url).measured[0]
+        result = _load_once(running.url).measured[0]
 
     assert result.failure == failure
     for word in (*words, f"(asked {running.url}/v1/completions)"):
         assert word in result.trace.error
-    assert len(running.asked) == 1
+    assert len(running.requests) == 1
 
 
 def test_answer_and_reasoning_are_apart() -> None:
     """Thoughts count as tokens; how many there were, and when the answer began, is known of each request."""
     thoughts = [{name: "hm"} for name in ("thinking", "reasoning", "reasoning_content")]
     with endpoint(lambda _: streamed({"role": "assistant"}, *thoughts, {"content": "yes"}, usage(4))) as running:
-        result = _asked(running.url).measured[0]
+        result = _load_once(running.url).measured[0]
 
     assert (result.failure, result.trace.event_tokens, result.reasoning_tokens) == (None, (1,) * 4, 3)
     assert result.answer_s == result.trace.token_s[3]
@@ -300,9 +300,9 @@ def test_an_answer_that_only_calls_a_function_is_told_as_such(field: str) -> Non
     """Its tokens are the call's; one that also speaks is none."""
     call = {field: {"name": "f", "arguments": "{"}}
     with endpoint(lambda _: streamed(call, call, usage(2))) as running:
-        alone = _asked(running.url).measured[0]
+        alone = _load_once(running.url).measured[0]
     with endpoint(lambda _: streamed({"content": "I call"}, call, usage(2))) as running:
-        both = _asked(running.url).measured[0]
+        both = _load_once(running.url).measured[0]
 
     assert [(r.failure, r.calls_only, sum(r.trace.event_tokens)) for r in (alone, both)] == [
         (None, True, 2),
@@ -314,6 +314,6 @@ def test_an_answer_that_only_calls_a_function_is_told_as_such(field: str) -> Non
 def test_a_chunk_of_odd_types_is_no_token(chunk: dict[str, Any]) -> None:
     """It counts as nothing, and the request is told as empty: no other request is lost."""
     with endpoint(lambda _: streamed(chunk)) as running:
-        result = _asked(running.url).measured[0]
+        result = _load_once(running.url).measured[0]
 
     assert (result.failure, result.trace.event_tokens) == ("empty", ())

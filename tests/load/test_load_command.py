@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
-from tests.load.endpoints import Asked, Response, endpoint, self_signed, streamed, usage
+from tests.load.endpoints import Received, Response, endpoint, self_signed, streamed, usage
 
 pytestmark = pytest.mark.slow  # starts the commands many times
 
@@ -17,9 +17,9 @@ KEY = "sk-typed-by-a-person-0123"
 FEW = ("--model", "m", "--requests", "4", "--new-tokens", "4", "--concurrency", "2")
 
 
-def reasoning(asked: Asked) -> Response:
+def reasoning(request: Received) -> Response:
     """As many thoughts as words of the answer."""
-    half = int(asked.body["max_completion_tokens"]) // 2
+    half = int(request.body["max_completion_tokens"]) // 2
     return streamed(*[{"thinking": "hm"}] * half, *[{"content": "a"}] * half, usage(2 * half), gap_s=0.001)
 
 
@@ -36,9 +36,9 @@ def test_the_whole_address_of_a_reasoning_model_behind_tls(command: Command, tmp
 
     assert (stranger.returncode, "--ca" in stranger.stderr, "SSL_CERT_FILE" in stranger.stderr) == (2, True, True)
     assert done.returncode == 0, done.stderr
-    assert {asked.path for asked in running.asked} == {"/openai/deployments/d/chat/completions?api-version=1"}
-    assert all(a.headers["api-key"] == KEY and a.headers["x-team"] == "blue" for a in running.asked)
-    assert all("messages" in a.body and "max_tokens" not in a.body for a in running.asked)
+    assert {request.path for request in running.requests} == {"/openai/deployments/d/chat/completions?api-version=1"}
+    assert all(a.headers["api-key"] == KEY and a.headers["x-team"] == "blue" for a in running.requests)
+    assert all("messages" in a.body and "max_tokens" not in a.body for a in running.requests)
     assert "reasoning tokens                8," in done.stdout
     assert "median of 4 that came to it" in done.stdout
     assert KEY not in done.stdout + done.stderr + stranger.stdout + stranger.stderr
@@ -48,18 +48,18 @@ def test_calls_of_functions_are_told(command: Command) -> None:
     """In the terminal and as a fact."""
     call = {"function_call": {"name": "f", "arguments": "{"}}
     with endpoint(lambda _: streamed(*[call] * 4, usage(4), gap_s=0.001)) as running:
-        shown = command("bench", "load", running.url, *FEW, "--chat")
+        text_run = command("bench", "load", running.url, *FEW, "--chat")
         data = json.loads(command("bench", "load", running.url, *FEW, "--chat", "--json").stdout)
 
-    assert "4 of the answers called functions and had no text" in shown.stdout
+    assert "4 of the answers called functions and had no text" in text_run.stdout
     assert data["facts"]["calls_only"] == 4
 
 
 def test_what_a_server_says_is_text_without_the_key(command: Command) -> None:
     """An error that echoes the key among escapes: one printable line, and the variable's name in its place."""
 
-    def refuse(asked: Asked) -> Response:
-        message = f"\x1b]0;owned\x07\x1b[31m{asked.headers['authorization']}\u202e\x9b2J"
+    def refuse(request: Received) -> Response:
+        message = f"\x1b]0;owned\x07\x1b[31m{request.headers['authorization']}\u202e\x9b2J"
         return Response(403, json.dumps({"error": {"message": message}}).encode())
 
     with endpoint(refuse) as running:

@@ -252,7 +252,7 @@ def test_an_endpoint_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     unsaid = _run(Store(tmp_path / "results"), {"name": "openai"}, _CLOSED)
 
     assert gone.status == "failed"
-    asked = f"no connection: Connection refused, asked {url}/v1/models"
-    assert gone.reason.startswith(f"no server answers at {url} ({asked})")
+    cause = f"no connection: Connection refused, asked {url}/v1/models"
+    assert gone.reason.startswith(f"no server answers at {url} ({cause})")
     assert gone.reason.endswith("start it there, or correct the engine's url")
     assert (unsaid.status, unsaid.reason.partition(",")[0]) == ("unsupported", "the openai engine needs a url")

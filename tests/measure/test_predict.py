@@ -61,10 +61,10 @@ def test_the_error_is_of_cells_the_fit_has_not_seen() -> None:
     exact = cells(20e-6, 2.0)
     slow = Sample("hf", "hf", 16, 0.004, 2 * exact[1].took_s, "slow")
 
-    found = error(hold_out(exact))
-    assert found is not None
-    assert found.p90 is None
-    assert (found.median, found.largest) == pytest.approx((0.0, 0.0), abs=1e-9)
+    spread = error(hold_out(exact))
+    assert spread is not None
+    assert spread.p90 is None
+    assert (spread.median, spread.largest) == pytest.approx((0.0, 0.0), abs=1e-9)
     off = {sample.name: fraction for sample, fraction in hold_out([*exact, slow])}
     assert off["slow"] == pytest.approx(-0.5)
     assert error(hold_out(exact[:2])) is None
@@ -76,9 +76,9 @@ def test_a_90th_percentile_needs_ten_cells(count: int) -> None:
     sample = Sample("e", "hf", 4, 0.01, 1.0)
     errors = [0.01 * (i + 1) for i in range(count)]
 
-    found = error([(sample, (-1) ** i * size) for i, size in enumerate(errors)])
+    spread = error([(sample, (-1) ** i * size) for i, size in enumerate(errors)])
 
-    assert found is not None
-    assert (found.median, found.largest) == pytest.approx((np.median(errors), errors[-1]))
-    assert found.p90 == (pytest.approx(np.percentile(errors, 90)) if count >= 10 else None)
-    assert found.p90 is None or found.p90 < found.largest
+    assert spread is not None
+    assert (spread.median, spread.largest) == pytest.approx((np.median(errors), errors[-1]))
+    assert spread.p90 == (pytest.approx(np.percentile(errors, 90)) if count >= 10 else None)
+    assert spread.p90 is None or spread.p90 < spread.largest

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from bench.models import download
-from tests.load.endpoints import Asked, Response, endpoint
+from tests.load.endpoints import Received, Response, endpoint
 
 _FETCH = """
 import sys
@@ -42,8 +42,8 @@ def test_a_token_of_the_hub_goes_to_no_other_host(tmp_path: Path) -> None:
     """A Hub that redirects to another host gets the token, and that host does not."""
     with endpoint(lambda _: Response(404)) as other:
 
-        def redirect(asked: Asked) -> Response:
-            return Response(307, headers={"Location": other.url.replace("127.0.0.1", "localhost") + asked.path})
+        def redirect(request: Received) -> Response:
+            return Response(307, headers={"Location": other.url.replace("127.0.0.1", "localhost") + request.path})
 
         with endpoint(redirect) as hub:
             done = subprocess.run(
@@ -56,7 +56,7 @@ def test_a_token_of_the_hub_goes_to_no_other_host(tmp_path: Path) -> None:
             )
 
     assert done.stdout.startswith("model 'org/name'"), done.stderr[-500:]
-    assert any(asked.headers.get("authorization") for asked in hub.asked)
-    assert other.asked
-    assert not any("authorization" in asked.headers for asked in other.asked)
+    assert any(request.headers.get("authorization") for request in hub.requests)
+    assert other.requests
+    assert not any("authorization" in request.headers for request in other.requests)
     assert "hf_0123456789" not in done.stdout

@@ -92,14 +92,14 @@ def test_rounding_by_a_scale_that_tokens_share_is_no_fault() -> None:
 
 def test_a_short_context_and_a_small_vocabulary_are_enough() -> None:
     """All ids are in the vocabulary, and no more of them than the model takes."""
-    asked: list[list[int]] = []
+    sequences: list[list[int]] = []
 
     def table(ids: Sequence[int]) -> Any:
-        asked.append(list(ids))
+        sequences.append(list(ids))
         return np.eye(20)[list(ids)]
 
     assert causality.check(_Engine(table), 20, 4) == 0.0
-    assert [len(ids) for ids in asked] == [4, 4]
-    assert all(0 <= i < 20 for ids in asked for i in ids)
-    assert asked[0][:3] == asked[1][:3]
-    assert asked[0][3] != asked[1][3]
+    assert [len(ids) for ids in sequences] == [4, 4]
+    assert all(0 <= i < 20 for ids in sequences for i in ids)
+    assert sequences[0][:3] == sequences[1][:3]
+    assert sequences[0][3] != sequences[1][3]

@@ -100,11 +100,11 @@ def test_a_worker_sees_a_named_list_of_variables(cache: Path, monkeypatch: pytes
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     env = environment.Environment("x", sys.executable, "id", variables={"MINE": "1"})
-    outputs = supervisor.variables(env, "cpu")
+    variables = supervisor.variables(env, "cpu")
 
-    assert "OPENAI_API_KEY" not in outputs
-    assert "OMP_NUM_THREADS" not in outputs
-    assert (outputs["MINE"], outputs["CUDA_VISIBLE_DEVICES"], outputs["LLM_BENCH_CACHE"]) == ("1", "", str(cache))
+    assert "OPENAI_API_KEY" not in variables
+    assert "OMP_NUM_THREADS" not in variables
+    assert (variables["MINE"], variables["CUDA_VISIBLE_DEVICES"], variables["LLM_BENCH_CACHE"]) == ("1", "", str(cache))
 
 
 @pytest.mark.usefixtures("cache")
@@ -126,11 +126,11 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
 
 def _parents_among(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that have children; what asks the machine for its facts has ended by the time it is asked."""
-    rows = []
+    parents = []
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            rows += [process] if process.children() else []
-    return rows
+            parents += [process] if process.children() else []
+    return parents
 
 
 def _until(ready: Callable[[], list[psutil.Process]], limit_s: float = 20.0) -> list[psutil.Process]:

@@ -227,9 +227,9 @@ def test_a_secret_reaches_no_terminal(capsys: pytest.CaptureFixture[str], monkey
         progress.warn("failed: no such user: correct horse")
         progress.doing("environment hf: looking in https://me:correct@index/simple")
 
-    shown = capsys.readouterr().err
-    assert "failed: no such user: <INDEX_PASSWORD>" in shown
-    assert "correct" not in shown
+    stderr = capsys.readouterr().err
+    assert "failed: no such user: <INDEX_PASSWORD>" in stderr
+    assert "correct" not in stderr
 
 
 def test_a_pipe_hears_of_each_subject_once(capsys: pytest.CaptureFixture[str]) -> None:

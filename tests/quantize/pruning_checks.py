@@ -172,4 +172,4 @@ class _Breaking:
 
 
 if __name__ == "__main__":
-    sys.stdout.write("FOUND" + json.dumps(main(Path(sys.argv[1]), Path(sys.argv[2]))) + "\n")
+    sys.stdout.write("\n" + json.dumps(main(Path(sys.argv[1]), Path(sys.argv[2]))) + "\n")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,11 @@ import pytest
 from bench.contract import plugins
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
-from bench.envs import environment
 from bench.run import artifacts
 from quantize import calibration
+from tests.conftest import ROOT
+from tests.quantize import in_environment
 
-ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"
 CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
 WEIGHTED = sorted(
@@ -42,12 +40,12 @@ _KINDS = {f"{kind}_proj" for kind in ("q", "k", "v", "o", "gate", "up", "down")}
 _MAKE = """
 import importlib, json, sys
 from pathlib import Path
-name, given, demo, out = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
+name, options, demo, out = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
 method = importlib.import_module(f"quantize.methods.{name}")
 for weight in (1.0, 1000.0):
     folder = out / f"weight-{weight:.0f}"
     folder.mkdir()
-    facts = method.apply(demo, method.Options(**given, first_token_weight=weight), folder, "cpu")
+    facts = method.apply(demo, method.Options(**options, first_token_weight=weight), folder, "cpu")
     folder.with_suffix(".json").write_text(json.dumps(facts))
 """
 # The change of v_proj's outputs in the first layer, relative to them: at first tokens, and at all others.
@@ -62,12 +60,12 @@ ids = torch.tensor(calibration.samples(demo, "stdlib", 8, 64, 0).ids)
 
 def outputs(folder):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    seen = []
+    layer_outputs = []
     layer = model.get_submodule("model.layers.0.self_attn.v_proj")
-    layer.register_forward_hook(lambda _, inputs, output: seen.append(output.detach().float()))
+    layer.register_forward_hook(lambda _, inputs, output: layer_outputs.append(output.detach().float()))
     with torch.no_grad():
         model(input_ids=ids, use_cache=False)
-    return seen[0]
+    return layer_outputs[0]
 
 base, errors = outputs(demo), []
 for folder in folders:
@@ -154,24 +152,6 @@ except RuntimeError as error:
 """
 
 
-def _run(env: str, home: Path, code: str, *words: str) -> str:
-    """As the suite's worker runs: another interpreter, an empty working folder, the checkout on its path."""
-    ready = environment.ensure(env, print)
-    scratch = home / "scratch"
-    scratch.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [ready.python, "-c", code, *words],
-        cwd=scratch,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-        env={**os.environ, **ready.variables, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout.partition("FOUND")[2]
-
-
 @pytest.mark.engine
 @pytest.mark.slow
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -181,13 +161,12 @@ def test_a_token_that_counts_more_is_changed_less(tmp_path: Path, library: str) 
     What is recorded of all layers, where it is, says the same of each kind.
     """
     method, options = LIBRARIES[library]
-    _run(
-        plugins.step_env(Step(method, options)), tmp_path, _MAKE, method, json.dumps(options), str(DEMO), str(tmp_path)
-    )
+    env, words = plugins.step_env(Step(method, options)), (method, json.dumps(options), str(DEMO), str(tmp_path))
+    in_environment.run(env, tmp_path, _MAKE, *words)
     folders = [tmp_path / "weight-1", tmp_path / "weight-1000"]
     reader = "llmcompressor" if method == "llmcompressor" else "hf"
     (plain, plain_others), (weighted, others) = json.loads(
-        _run(reader, tmp_path, _ERRORS, str(DEMO), *map(str, folders))
+        in_environment.run(reader, tmp_path, _ERRORS, str(DEMO), *map(str, folders))
     )
 
     assert weighted < plain
@@ -241,7 +220,7 @@ def test_pruning_says_where_a_weight_had_no_effect(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_importance_matrix_counts_first_tokens_as_often_as_asked(tmp_path: Path) -> None:
     """Of one window of 48 tokens: the mean with the first three times, as large as others at most, of its parts."""
-    every, thrice, first = json.loads(_run("llamacpp", tmp_path, _IMPORTANCE, str(DEMO), str(tmp_path)))
+    every, thrice, first = json.loads(in_environment.run("llamacpp", tmp_path, _IMPORTANCE, str(DEMO), str(tmp_path)))
 
     others = [(48 * a - b) / 47 for a, b in zip(every, first, strict=True)]
     times = 3 * min(1.0, sum(others) / sum(first))
@@ -266,8 +245,8 @@ def test_a_weight_of_one_is_the_artifact_of_before(name: str) -> None:
 def test_a_weight_that_weighs_nothing_is_refused(name: str, weight: float) -> None:
     """Zero, negative and infinite weights are refused before anything is made."""
     method = plugins.load(plugins.METHODS, name)
-    given = {"imatrix": True} if name == "gguf" else {}
-    reason = method.unsupported(method.Options(**given, first_token_weight=weight), Source("hf", {}, {}), CPU)
+    options = {"imatrix": True} if name == "gguf" else {}
+    reason = method.unsupported(method.Options(**options, first_token_weight=weight), Source("hf", {}, {}), CPU)
 
     assert reason is not None
     assert "first_token_weight" in reason

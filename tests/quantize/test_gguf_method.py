@@ -17,8 +17,8 @@ from bench.contract.spec import Recipe, Step
 from bench.run import artifacts
 from quantize.backends import gguf_converter, llama_cpp
 from quantize.methods import gguf
+from tests.conftest import ROOT, json_of
 
-ROOT = Path(__file__).resolve().parents[2]
 CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
 _APPLY = """
 import sys
@@ -140,16 +140,6 @@ def test_a_setting_that_no_one_states_is_named() -> None:
 @pytest.mark.engine
 def test_what_transformers_5_saves_computes_the_same_in_llama_cpp(llamacpp_python: Path, tmp_path: Path) -> None:
     """GPT-2 without n_ctx, and GPT-NeoX with a rotary share and a base of its own: Transformers' logits, to 3 %."""
-    done = subprocess.run(
-        [llamacpp_python, ROOT / "tests/quantize/gguf_checks.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    differences = json.loads(done.stdout.splitlines()[-1])
+    differences = json_of(llamacpp_python, "quantize/gguf_checks.py", cwd=tmp_path, variables={"HF_HUB_OFFLINE": "1"})
     assert set(differences) == {"gpt2", "gpt_neox", "llama"}
     assert all(difference < 0.03 for difference in differences.values()), differences

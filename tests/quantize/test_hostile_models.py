@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from bench.envs import environment
+from tests.engines.broken import edit
 
 ROOT = Path(__file__).resolve().parents[2]
 _CODE = """
@@ -79,7 +79,7 @@ def test_no_library_runs_what_a_model_brings(library: str, model_type: str, tmp_
     folder, out, marker = tmp_path / "model", tmp_path / "out", tmp_path / "ran"
     _hostile(folder, marker, model_type)
     if library == "llamacpp":  # for which llama.cpp's converter trusts the tokenizer
-        _edit(folder / "config.json", architectures=["LLaDAModelLM"])
+        edit(folder / "config.json", architectures=["LLaDAModelLM"])
     out.mkdir()
     done = subprocess.run(
         [env.python, "-c", _START, folder, out, _STARTS[library], "" if library == "lm_eval" else "model"],
@@ -107,15 +107,11 @@ def _hostile(folder: Path, marker: Path, model_type: str) -> None:
     (folder / "hostile.py").write_text(_CODE.format(marker=str(marker), model_type=model_type))
     (folder / "tokenization_hostile.py").write_text(_CODE.format(marker=str(marker), model_type=model_type))
     names = {"AutoConfig": "HostileConfig", "AutoModelForCausalLM": "HostileModel", "AutoModel": "HostileModel"}
-    _edit(folder / "config.json", model_type=model_type, auto_map={k: f"hostile.{v}" for k, v in names.items()})
-    _edit(
+    edit(folder / "config.json", model_type=model_type, auto_map={k: f"hostile.{v}" for k, v in names.items()})
+    edit(
         folder / "tokenizer_config.json",
         tokenizer_class="HostileTokenizer",
         auto_map={"AutoTokenizer": ["hostile.HostileTokenizer", "hostile.HostileTokenizer"]},
     )
     for name in ("pytorch_model.bin", "training_args.bin", "tokenizer.pkl"):
         (folder / name).write_bytes(pickle.dumps(_Pickled(marker)))
-
-
-def _edit(file: Path, **changes: Any) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))

@@ -91,8 +91,8 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory, hf_python: Path) -> Path
 @pytest.fixture(scope="module")
 def reloaded(artifacts: Path, hf_python: Path) -> dict[str, dict[str, Any]]:
     """What transformers computes from each artifact, against the unquantized model, in one process."""
-    message = _run(hf_python, artifacts, _COMPARE, str(DEMO), *(str(artifacts / recipe) for recipe in RECIPES))
-    return dict(json.loads(message.partition("FOUND")[2]))
+    stdout = _run(hf_python, artifacts, _COMPARE, str(DEMO), *(str(artifacts / recipe) for recipe in RECIPES))
+    return dict(json.loads(stdout.partition("FOUND")[2]))
 
 
 def _run(python: Path, home: Path, code: str, *words: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ from bench import formats
 from bench.contract import plugins
 from bench.contract.record import Gpu, Hardware
 from bench.contract.spec import Step
-from bench.envs import environment
+from tests.conftest import ROOT
+from tests.quantize import in_environment
 
-ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"
 CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
 
@@ -56,25 +54,6 @@ print("FOUND" + json.dumps(found))
 """
 
 
-def _run(env: str, home: Path, code: str, *words: str) -> str:
-    """As the suite's worker runs: another interpreter, an empty working folder, the checkout on its path."""
-    ready = environment.ensure(env, print)
-    scratch = home / "scratch"
-    scratch.mkdir(exist_ok=True)
-    search = os.pathsep.join([str(Path(ready.python).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        [ready.python, "-c", code, *words],
-        cwd=scratch,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-        env={**os.environ, **ready.variables, "PATH": search, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an artifact, and the facts its method returned, for each of STEPS."""
@@ -82,7 +61,8 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, step in STEPS.items():
         (home / name).mkdir()
         out = str(home / name)
-        _run(plugins.step_env(step), home, _APPLY, step.method, json.dumps(step.options), out, str(DEMO))
+        words = (step.method, json.dumps(step.options), out, str(DEMO))
+        in_environment.run(plugins.step_env(step), home, _APPLY, *words)
     return home
 
 
@@ -93,8 +73,8 @@ def errors(artifacts: Path) -> dict[str, float]:
     results: dict[str, float] = {}
     for env in ("hf", "llmcompressor"):
         wanted = [n for n, step in STEPS.items() if plugins.engine_env(engine, _writes(step)) == env]
-        message = _run(env, artifacts, _COMPARE, str(DEMO), *(str(artifacts / name) for name in wanted))
-        results |= json.loads(message.partition("FOUND")[2])
+        folders = (str(artifacts / name) for name in wanted)
+        results |= json.loads(in_environment.run(env, artifacts, _COMPARE, str(DEMO), *folders))
     return results
 
 
@@ -141,9 +121,9 @@ def test_every_layer_and_calibration_token_is_accounted_for(artifacts: Path, nam
     facts, options = json.loads((artifacts / f"{name}.json").read_text()), STEPS[name].options
 
     assert facts["modules_quantized"] == 35
-    outputs = int(options.get("samples") or 0) * int(options.get("length") or 0)
-    assert facts.get("calibration_tokens", 0) == outputs
-    assert (artifacts / name / "calibration.json").exists() == (outputs > 0)
+    tokens = int(options.get("samples") or 0) * int(options.get("length") or 0)
+    assert facts.get("calibration_tokens", 0) == tokens
+    assert (artifacts / name / "calibration.json").exists() == (tokens > 0)
 
 
 _OLD_GPU = Gpu(0, "gpu", 0, "8.6", "")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench import formats
+from tests.conftest import ROOT, json_of
 
-ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"
 pytestmark = pytest.mark.engine
 
@@ -25,16 +23,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def checks(out: Path, hf_python: Path) -> Any:
     """What pruning_checks.py saw."""
-    done = subprocess.run(
-        [str(hf_python), str(ROOT / "tests/quantize/pruning_checks.py"), str(DEMO), str(out)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.partition("FOUND")[2])
+    return json_of(hf_python, "quantize/pruning_checks.py", DEMO, out, timeout=900)
 
 
 @pytest.mark.parametrize(

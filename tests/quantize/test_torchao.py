@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,8 @@ import pytest
 from bench import formats
 from bench.contract import plugins
 from bench.contract.record import Gpu, Hardware
+from tests.conftest import ROOT, json_of
 
-ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "demo"
 RECIPES: dict[str, dict[str, Any]] = {
     "int8wo": {"scheme": "int8-weight-only"},
@@ -73,17 +71,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def outputs(home: Path, hf_python: Path) -> dict[str, Any]:
     """What torchao_checks.py saw in the hf environment."""
-    done = subprocess.run(
-        [str(hf_python), str(ROOT / "tests/quantize/torchao_checks.py"), DEMO, home, json.dumps(RECIPES)],
-        cwd=home,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return dict(json_of(hf_python, "quantize/torchao_checks.py", DEMO, home, json.dumps(RECIPES), cwd=home))
 
 
 @pytest.mark.engine

@@ -83,7 +83,7 @@ def test_what_computes_nothing_is_held_to_no_ceiling(command: Command, tmp_path:
     """A load on the fake engine measures no device, and its records keep nothing of one that was measured."""
     suite, store = suite_file(tmp_path, rounds=1), Store(tmp_path / "results")
     done = command("bench", "run", suite, LLM_BENCH_PYTHON_HF=sys.executable, **{ceilings.OFF: "on"})
-    (record,) = [results for results in store.all() if results.cell.workload]
+    (record,) = [record for record in store.all() if record.cell.workload]
 
     assert done.returncode == 0, done.stderr
     assert "ceiling" not in done.stderr

@@ -43,10 +43,10 @@ def _plan(*devices: str, engine: str = "fake") -> planned.Plan:
 def test_two_alike_gpus_in_one_run(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records of each in its folder, a lock for each, a row for each; `auto` finds the first one's again."""
     monkeypatch.setattr(nvml, "pynvml", Driver((H100, ALIKE)))
-    output, store = _plan("all"), Store(tmp_path / "results")
+    suite_plan, store = _plan("all"), Store(tmp_path / "results")
     with Progress() as progress:
-        tally = runner.run(output, store, progress)
-    rows = build.build(records.current(output, store), [records.public_cell(c) for c in output.cells]).rows
+        tally = runner.run(suite_plan, store, progress)
+    rows = build.build(records.current(suite_plan, store), [records.public_cell(c) for c in suite_plan.cells]).rows
 
     assert tally.done == {"ok": 2}
     assert sorted(f.name for f in (tmp_path / "results").iterdir()) == [_PLAIN, f"{_PLAIN}-gpu1"]
@@ -63,13 +63,13 @@ def test_two_alike_gpus_in_one_run(tmp_path: Path, cache: Path, monkeypatch: pyt
 def test_two_kinds_of_gpu_are_two_devices_of_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each computes in its own type."""
     monkeypatch.setattr(nvml, "pynvml", Driver((T4, replace(H100, index=1))))
-    output = _plan("auto", engine="hf")
+    suite_plan = _plan("auto", engine="hf")
 
-    assert [(c.device, c.engine.options["dtype"]) for c in output.cells] == [
+    assert [(c.device, c.engine.options["dtype"]) for c in suite_plan.cells] == [
         ("cuda:0", "float16"),
         ("cuda:1", "bfloat16"),
     ]
-    assert {i.reason for i in output.items} == {""}
+    assert {i.reason for i in suite_plan.items} == {""}
 
 
 def test_an_old_gpu_is_told_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:

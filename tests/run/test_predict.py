@@ -40,15 +40,15 @@ def test_the_bound_is_what_the_data_sheet_allows() -> None:
     """Llama-3.2-1B in bfloat16 on an L4, 300 GB/s and 121 TFLOP/s, by hand."""
     result = _cells("l4")["baseline hf"]
     weights = 2 * (16 * (2 * 2048 * 2048 + 2 * 512 * 2048 + 3 * 8192 * 2048) + 128256 * 2048)
-    remaining = 8 * (512 + 64) * 2 * 16 * 8 * 64 * 2
+    kv_bytes = 8 * (512 + 64) * 2 * 16 * 8 * 64 * 2
     prompt = 8 * (2 * ((weights / 2 - 128256 * 2048) * 512 + 128256 * 2048) + 4 * 16 * 32 * 64 * 512 * 513 / 2)
 
     assert result.reason == ""
-    assert result.least_tpot_s == pytest.approx((weights + remaining) / 300e9, rel=1e-3)
+    assert result.least_tpot_s == pytest.approx((weights + kv_bytes) / 300e9, rel=1e-3)
     assert result.least_ttft_s == pytest.approx(prompt / 121e12, rel=1e-3)
     assert (result.ttft_s, result.tpot_s, result.output_tok_per_s()) == (None, None, None)
     rate = result.output_tok_per_s(least=True)
-    assert rate == pytest.approx(8 * 128 / (prompt / 121e12 + 127 * (weights + remaining) / 300e9), rel=1e-3)
+    assert rate == pytest.approx(8 * 128 / (prompt / 121e12 + 127 * (weights + kv_bytes) / 300e9), rel=1e-3)
 
 
 def test_what_does_not_fit_or_run_there_says_so() -> None:
@@ -77,14 +77,14 @@ def measured() -> CalibrationSet:
 
 def test_cpu_cells_that_were_left_out_are_predicted_from_the_others(measured: CalibrationSet) -> None:
     """Within half for most of them; the error is printed beside every prediction."""
-    message = list(predictions.caveats(measured, "l4"))
+    lines = list(predictions.caveats(measured, "l4"))
 
     assert len(measured.steps) >= 8
     assert not measured.on_gpu
     assert measured.step_error is not None
     assert 0 < measured.step_error.median < 0.5
-    assert any(line.startswith("Error of TPOT") for line in message)
-    assert any(line.startswith("No GPU was measured") for line in message)
+    assert any(line.startswith("Error of TPOT") for line in lines)
+    assert any(line.startswith("No GPU was measured") for line in lines)
 
 
 def test_a_prediction_is_no_faster_than_its_bound_and_says_whose_law_it_is_by(measured: CalibrationSet) -> None:

@@ -43,10 +43,10 @@ def test_a_recipe_has_the_digest_it_had_before_methods_had_backends(recipe: str,
 def test_a_cell_has_the_digest_it_had_before_engines_had_environments(engine: str, digest: str) -> None:
     """A format that an engine runs in its own environment, as before."""
     resolved = resolve.Resolved(None, "model", "hf")
-    output = planned.PlannedArtifact(Model("m"), resolved, Recipe("r"), CPU, (), "artifact", "gptq", 0, "")
+    artifact = planned.PlannedArtifact(Model("m"), resolved, Recipe("r"), CPU, (), "artifact", "gptq", 0, "")
     cell = Cell(Model("m"), Recipe("r"), EngineSpec(engine, {}), "cpu", workload=Offline(name="w"))
 
-    assert plan._digest(cell, output, 0, None) == digest
+    assert plan._digest(cell, artifact, 0, None) == digest
 
 
 def test_another_backend_is_another_artifact() -> None:

@@ -179,8 +179,8 @@ def test_the_frontier_is_the_one_that_python_draws(file: Path, opened: Opened) -
     some = [(1.0, 5.0), (2.0, 5.0), (2.0, 5.0), (3.0, 1.0), (0.5, 9.0), (4.0, 1.0), (2.5, 4.0), (1.0, 9.0)]
     with opened(file) as page:
         for more in ((True, False), (True, True), (False, False), (False, True)):
-            printed = [{"x": x, "y": y} for x, y in some]
-            indexes = page.evaluate("([points, x, y]) => frontier(points, x, y)", [printed, *more])
+            coordinates = [{"x": x, "y": y} for x, y in some]
+            indexes = page.evaluate("([points, x, y]) => frontier(points, x, y)", [coordinates, *more])
             assert sorted(indexes) == sorted(frontier(some, more))
 
 

@@ -59,18 +59,23 @@ def served(recipe: str, ttft_s: float, round_: int = 0, engine: str = "hf", what
     )
 
 
-def scored(recipe: str, nll: Sequence[float], engine: str = "hf") -> Result:
-    facts: dict[str, Any] = {
+def perplexity_facts(nll: Sequence[float]) -> dict[str, Any]:
+    """Of windows of 512 tokens with these losses in all."""
+    return {
         "sha256": "t",
         "context": 512,
         "stride": 512,
-        "tokens": 1024,
+        "tokens": 512 * len(nll),
         "first_ids": [1],
         "windows": len(nll),
         "window_nll": list(nll),
         "window_tokens": [511] * len(nll),
         "window_bytes": [2000] * len(nll),
     }
+
+
+def scored(recipe: str, nll: Sequence[float], engine: str = "hf") -> Result:
+    facts = perplexity_facts(nll)
     metrics = {"perplexity": math.exp(sum(nll) / 511 / len(nll))}
     return Result(
         "d", "demo", cell(recipe, engine, PPL), 0, "ok", CPU, artifact=made(recipe), facts=facts, metrics=metrics

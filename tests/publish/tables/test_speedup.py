@@ -46,8 +46,8 @@ def test_each_engine_has_its_own_unquantized_model() -> None:
 
     def row(recipe: str, engine: str, rate: float, *, baseline: bool = False, whole: bool = False) -> Row:
         loads = {
-            f"b{b}": CellSummary("ok", rounds=3, figures={"output_tok_per_s": result}, sizes=(b, 512, 128))
-            for b, result in rates(rate, 8 * rate).items()
+            f"b{b}": CellSummary("ok", rounds=3, figures={"output_tok_per_s": figure}, sizes=(b, 512, 128))
+            for b, figure in rates(rate, 8 * rate).items()
         }
         return Row("gpu", "s", "m", recipe, engine, baseline, None, {}, loads, whole=whole)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -12,6 +11,7 @@ from bench.contract.record import Artifact, Audit, Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Task
 from bench.publish.tables.build import build
 from bench.publish.tables.model import NO_GAIN
+from tests.publish.tables.test_build import perplexity_facts
 
 CPU = Hardware("cpu", "cpu-x-2c-8gib", "X", 2**33, "X", 2, 2**33, (), "float32", "Linux")
 PPL = Task("perplexity", name="perplexity-stdlib-hf-512")
@@ -22,17 +22,6 @@ BASE, WORSE, BETTER = [1000.0, 1200.0, 900.0, 1100.0], [1080.0, 1290.0, 985.0, 1
 
 def scored(recipe: str, steps: Sequence[Step], nll: Sequence[float], engine: str = "hf") -> Result:
     audit = Audit("gptq", 2**20, 900, 100, 90, 800, 4.25, 1.0, tied_head=True, vocab_size=8, context=16)
-    facts: dict[str, Any] = {
-        "sha256": "t",
-        "context": 512,
-        "stride": 512,
-        "tokens": 2048,
-        "first_ids": [1],
-        "windows": len(nll),
-        "window_nll": list(nll),
-        "window_tokens": [511] * len(nll),
-        "window_bytes": [2000] * len(nll),
-    }
     return Result(
         "d",
         "demo",
@@ -41,7 +30,7 @@ def scored(recipe: str, steps: Sequence[Step], nll: Sequence[float], engine: str
         "ok",
         CPU,
         artifact=Artifact(recipe, "gptq", "sha", tuple(steps), audit),
-        facts=facts,
+        facts=perplexity_facts(nll),
         metrics={"perplexity": 9.0},
         started="2026-11-22T00:00:00",
     )
