@@ -56,7 +56,9 @@ def request_result(
     if failure and failure != "cancelled":
         to = address(endpoint)
         address_note = f"(asked {to.url if endpoint.remote else to.path})"
-        message = printable(scrub("; ".join([f"{message} {address_note}", *_advice(exchange, failure, message, endpoint)])))
+        message = printable(
+            scrub("; ".join([f"{message} {address_note}", *_advice(exchange, failure, message, endpoint)]))
+        )
     details = reply.usage.get("prompt_tokens_details")
     sent = exchange.sent_s or exchange.end_s  # never sent: as late as its end
     due = sent if closed and not exchange.reconnects else exchange.due_s

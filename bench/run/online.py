@@ -204,8 +204,8 @@ def _uncounted(answer: LoadAnswer) -> dict[str, Any]:
         statistics.median(n) for n in zip(*((len(r.trace.token_s), r.new_tokens) for r in other), strict=True)
     )
     return {
-        "events_against_length": f"{len(other)} answers ended with finish_reason length at the {median_tokens:g} tokens that "
-        f"were asked for, but in {median_events:g} events: these are not tokens"
+        "events_against_length": f"{len(other)} answers ended with finish_reason length at the {median_tokens:g} "
+        f"tokens that were asked for, but in {median_events:g} events: these are not tokens"
     }
 
 

@@ -184,7 +184,7 @@ def test_a_token_that_counts_more_is_changed_less(tmp_path: Path, library: str) 
 @pytest.mark.slow
 def test_autoawq_calibrates_every_block_on_what_the_unquantized_ones_before_it_give(tmp_path: Path) -> None:
     """A weight changes what is compared, not the activations that are carried from block to block."""
-    plain, weighted = json.loads(_run("autoawq", tmp_path, _CARRIED, str(DEMO), str(tmp_path)))
+    plain, weighted = json.loads(in_environment.run("autoawq", tmp_path, _CARRIED, str(DEMO), str(tmp_path)))
 
     assert plain < 1e-4
     assert weighted < 1e-4
@@ -201,7 +201,7 @@ def test_autoawq_calibrates_every_block_on_what_the_unquantized_ones_before_it_g
 )
 def test_clipping_is_searched_without_a_weight(tmp_path: Path, env: str, backend: str, module: str, name: str) -> None:
     """That search keeps every n-th row of the text, which are all first tokens or none: a weight has no meaning."""
-    unchanged = json.loads(_run(env, tmp_path, _CLIPPED, str(DEMO), str(tmp_path), backend, module, name))
+    unchanged = json.loads(in_environment.run(env, tmp_path, _CLIPPED, str(DEMO), str(tmp_path), backend, module, name))
 
     assert unchanged
     assert all(unchanged)
@@ -211,7 +211,7 @@ def test_clipping_is_searched_without_a_weight(tmp_path: Path, env: str, backend
 @pytest.mark.slow
 def test_pruning_says_where_a_weight_had_no_effect(tmp_path: Path) -> None:
     """Where no layer gets whole windows, a weight is refused; without one the model is pruned."""
-    reason = _run("hf", tmp_path, _FLATTENED, str(DEMO), str(tmp_path / "out"))
+    reason = in_environment.run("hf", tmp_path, _FLATTENED, str(DEMO), str(tmp_path / "out"))
 
     assert "first_token_weight had no effect" in reason
 
