@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bench.cli import params
-from bench.cli.params import bold, output, reading, say, width
+from bench.cli.params import bold, no_gc, output, say, width
 from bench.contract.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def plan(
     from bench.store import Store
 
     planned = _plan(suite, only, engine, device, rounds, overrides, fetch=None)
-    with reading():
+    with no_gc():
         todo = records.pending(planned, Store(results), retry_failed=retry == "failed")
     cells = (planned.items, todo, planned.unpaired)
     output(plans.as_json(planned.suite.name, *cells) if as_json else plans.lines(*cells))
@@ -116,6 +116,7 @@ def table(
     _table(store, planned, format)
 
 
+@no_gc()
 def _plan(
     file: Path,
     only: str,
@@ -144,6 +145,7 @@ def _plan(
     return planned
 
 
+@no_gc()
 def _table(
     store: Store, planned: Plan | None, format: params.TableFormat, summary: Mapping[str, Any] | None = None
 ) -> None:
@@ -151,12 +153,10 @@ def _table(
     from bench.publish.tables import build, render
     from bench.run import records
 
-    with reading():
-        if planned is None:
-            contents = build.build(store.all())
-        else:
-            expected = [records.public_cell(cell) for cell in planned.cells]
-            contents = build.build(records.current(planned, store), expected)
+    if planned is None:
+        contents = build.build(store.all())
+    else:
+        contents = build.build(records.current(planned, store), planned.cells)
     if summary is not None:
         typer.echo(json.dumps(summary, indent=1).removesuffix("\n}"), nl=False)
         typer.echo(',\n "table": ', nl=False)

@@ -179,5 +179,5 @@ def _hash(file: Path, hashes: dict[str, str]) -> str:
 
 
 def public(source: str) -> str:
-    """A model source as a record may show it: a path outside the working directory loses its folders."""
-    return Path(source).name if source.startswith((".", "/", "~")) else source
+    """A model source as a record may show it: a path loses its folders, and what makes another source of its name."""
+    return Path(source).name.removeprefix("shape:") if source.startswith((".", "/", "~")) else source

@@ -26,11 +26,7 @@ def current(plan: Plan, store: Store) -> list[Result]:
 
 def stored(plan: Plan, store: Store) -> Iterator[tuple[PlannedRound, Result | None]]:
     """Each round with the record at its path, whatever the digest of that is."""
-    cells: dict[int, Cell] = {}  # the rounds of a cell share it, and there may be thousands
-    for item in plan.items:
-        if id(item.cell) not in cells:
-            cells[id(item.cell)] = public_cell(item.cell)
-    alike = (skeleton(plan, item, cells[id(item.cell)]) for item in plan.items)
+    alike = (skeleton(plan, item, item.cell) for item in plan.items)
     yield from zip(plan.items, store.find_all(alike), strict=True)
 
 
@@ -41,7 +37,7 @@ def is_pending(item: PlannedRound, record: Result | None, *, retry_failed: bool)
 
 
 def skeleton(plan: Plan, item: PlannedRound, cell: Cell) -> Result:
-    """The record of a round before it has run, which has the record's path; `cell` is its public cell."""
+    """The record of a round before it has run; its path is the record's, whether `cell` is the public one or not."""
     return Result(
         digest=item.digest,
         suite=plan.suite.name,
