@@ -32,6 +32,12 @@ def run(
     device: params.Device = "",
     rounds: params.Rounds = 0,
     retry: Annotated[Literal["", "failed"], typer.Option(help="Run cells again that failed before.")] = "",
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", "-j", min=1, help="Things built or scored at a time; what is timed always has the machine alone."
+        ),
+    ] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,
     overrides: params.Set = None,
     results: params.Results = params.RESULTS,
@@ -57,7 +63,7 @@ def run(
     with Progress(quiet=quiet, figure=headline.figure) as progress:
         planned = _plan(suite, only, engine, device, rounds, overrides, fetch=progress.doing)
         store = Store(results)
-        tally = runner.run(planned, store, progress, retry_failed=retry == "failed")
+        tally = runner.run(planned, store, progress, retry_failed=retry == "failed", at_once=jobs)
     slugs = dict.fromkeys(artifact.hardware.slug for artifact in planned.artifacts)
     folders = [str(store.folder(slug, planned.suite.name)) for slug in slugs]
     summary = {

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from bench.contract import plugins, wire
+from bench.contract.job import Report
 from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite
 from bench.contract.workload import AT_A_RATE, Closed, Offline, Trace, Workload
@@ -17,7 +18,6 @@ from bench.envs import environment
 from bench.formats import folder as model_folder
 from bench.machine import hardware as machine
 from bench.models import resolve
-from bench.models.download import Report
 from bench.models.resolve import Resolved
 from bench.run import artifacts, memory_fit, task_inputs
 from bench.run.planned import Mode, Plan, PlannedArtifact, PlannedRound, Reference, Requests, SkippedPair

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.contract.record import Artifact, Result
@@ -73,3 +74,8 @@ def _public(options: Options) -> Options:
     return {
         k: f"path:{Path(v).name}" if isinstance(v, str) and v.startswith("path:") else v for k, v in options.items()
     }
+
+
+def now() -> str:
+    """The time in UTC, to the second, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
