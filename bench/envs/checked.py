@@ -83,7 +83,7 @@ def builder(build: Build) -> tuple[str, dict[str, str]]:
         _install(str(python), list(locked.by_name), locked, build)
         ready.touch()
 
-    build_once(folder, lambda: python if ready.exists() else None, make, in_place=True)
+    build_once(folder, lambda: python if ready.exists() else None, make, build.say, in_place=True)
     return str(python), {"PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)])}
 
 

@@ -20,8 +20,8 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from bench.contract.errors import UserError
+from bench.contract.job import Report
 from bench.envs import checked, environment, pins
-from bench.envs.build_log import Report
 from bench.envs.checked import BUILD_TOOLS
 from bench.envs.environment import EnvSpec
 from bench.process import scratch
