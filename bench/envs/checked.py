@@ -125,6 +125,7 @@ def _install_build(pip: Sequence[str], pin: Pin, folder: Path, locked: Pins, bui
             _step(pip, [pin.line(version)], folder, locked, build)
         except StepError as error:
             if any(f"No matching distribution found for {pin.name}=={version}" in line for line in error.lines):
+                build.say(f"no index offers {pin.name} {version}: taking {pin.version}")
                 continue
             raise
         return True
