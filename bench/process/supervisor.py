@@ -26,7 +26,7 @@ from bench.contract.errors import CellError
 from bench.contract.job import PHASE, Answer, Job
 from bench.envs.environment import Environment
 from bench.machine import counters, nvml, probes
-from bench.process import bound, child, scratch
+from bench.process import bound, child, model_code, scratch
 
 _PASSED = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
@@ -75,7 +75,8 @@ def run(
         began = time.monotonic()
         argv = [env.python, "-m", "bench.process.worker_main", bound.identity(), str(folder / "job.json")]
         watchers = (on_poll, follow(folder / PHASE, report))
-        with child.logged(argv, "worker", cwd=work, variables=variables(env, device), bound=False) as started:
+        passed = {**variables(env, device), **model_code.blocked(work)}
+        with child.logged(argv, "worker", cwd=work, variables=passed, bound=False) as started:
             process, log = started
             with probes.watch(process.pid, device, open_reader=open_reader) as probe:
                 stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes, watchers)
