@@ -6,16 +6,15 @@ import io
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
 from bench.contract import outside
 from bench.contract.errors import UserError
+from bench.contract.job import Report
 from bench.process import child
-
-Report = Callable[[str], None]
 
 _PIP = ("Collecting ", "Downloading ", "Building wheel for ", "Installing collected packages")
 _LINE, _LAST_LINES = 1 << 16, 3  # characters that are read at once, lines that an error shows

@@ -21,9 +21,10 @@ from pydantic import TypeAdapter, ValidationError
 from bench import paths, yaml
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
+from bench.contract.job import Report
 from bench.contract.record import Hardware
 from bench.envs import source_build
-from bench.envs.build_log import Build, Report, python_variable
+from bench.envs.build_log import Build, python_variable
 from bench.envs.source_build import SourceSpec
 from bench.machine import nvml
 from bench.process.cache import build_once
@@ -161,7 +162,7 @@ def ensure(name: str, report: Report) -> Environment:
         return ready
     env_spec = spec(name)
     return build_once(
-        env_spec.folder, lambda: find(name), lambda folder: _build(env_spec, folder, report), in_place=True
+        env_spec.folder, lambda: find(name), lambda folder: _build(env_spec, folder, report), report, in_place=True
     )
 
 

@@ -65,14 +65,15 @@ class SourceSpec:
 def wheel(source: SourceSpec, build: Build) -> Path:
     """The wheel for this machine, compiled if it is not in the cache; minutes the first time."""
     folder = source.folder / "wheel"
-    return build_once(folder, lambda: next(folder.glob("*.whl"), None), lambda out: _compile(source, build, out))
+    find = lambda: next(folder.glob("*.whl"), None)  # noqa: E731
+    return build_once(folder, find, lambda out: _compile(source, build, out), build.say)
 
 
 def tools(source: SourceSpec, build: Build) -> Path:
     """The folder of the source's own command-line tools, compiled if they are not in the cache."""
     folder = source.folder / "bin"
     return build_once(
-        folder, lambda: folder if folder.is_dir() else None, lambda out: _compile_tools(source, build, out)
+        folder, lambda: folder if folder.is_dir() else None, lambda out: _compile_tools(source, build, out), build.say
     )
 
 
