@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,18 +37,6 @@ def width() -> int:
 def bold() -> bool:
     """Whether what standard output goes to can show bold."""
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-
-
-@contextmanager
-def no_gc() -> Iterator[None]:
-    """Without the search for cycles: thousands of records are millions of objects, and that is a third of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def say(text: str) -> None:

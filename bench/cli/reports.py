@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, no_gc, output, put, say, width
+from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, output, put, say, width
+from bench.contract.cycles import no_gc
 from bench.contract.errors import UserError
 
 app = typer.Typer()

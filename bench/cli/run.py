@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bench.cli import params
-from bench.cli.params import bold, no_gc, output, say, width
+from bench.cli.params import bold, output, say, width
+from bench.contract.cycles import no_gc
 from bench.contract.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ was finished by then is in the answer.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ import orjson
 import uvloop
 
 from bench.contract import wire
+from bench.contract.cycles import no_gc
 from bench.contract.outside import scrubber
 from bench.load import prompts
 from bench.load.connection import Exchange
@@ -55,7 +55,7 @@ def run(job: LoadJob) -> LoadAnswer:
     """Apply the load and record it. ValueError where the job cannot be run; in the main thread only."""
     _check(job)
     requests = encode(job.endpoint, job.requests, os.environ)
-    with _without_gc(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with no_gc(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(job, requests))
 
 
@@ -157,18 +157,6 @@ def _check(job: LoadJob) -> None:
             raise ValueError(f"{len(due)} due times for {len(job.requests)} requests")
         if due != sorted(due) or due[0] < 0:
             raise ValueError("due times must ascend from zero")
-
-
-@contextmanager
-def _without_gc() -> Iterator[None]:
-    """No collection of cycles: a full one takes milliseconds once there are many reads."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextmanager

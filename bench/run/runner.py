@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bench import formats, paths
+from bench.contract.cycles import no_gc
 from bench.contract.errors import CellError, UserError
 from bench.contract.job import Answer, Report
 from bench.contract.record import Hardware, Result
@@ -64,11 +65,12 @@ def run(
     """
     todo: list[tuple[PlannedRound, Result | None]] = []
     timed: list[tuple[Cell, float]] = []
-    for item, record in records.stored(plan, store):  # one at a time: there may be tens of thousands
-        if records.is_pending(item, record, retry_failed=retry_failed):
-            todo.append((item, record))
-        if record is not None and record.status == "ok":
-            timed.append((item.cell, record.duration_s))
+    with no_gc():
+        for item, record in records.stored(plan, store):  # one at a time: there may be tens of thousands
+            if records.is_pending(item, record, retry_failed=retry_failed):
+                todo.append((item, record))
+            if record is not None and record.status == "ok":
+                timed.append((item.cell, record.duration_s))
     durations = [(_similarity_keys(cell), duration_s) for cell, duration_s in timed] if todo else []
     progress.begin([_label(plan, item, at_once) for item, _ in todo], len(plan.items) - len(todo), durations)
     for orphan in server.end_orphans():
