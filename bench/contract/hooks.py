@@ -231,8 +231,8 @@ class Method(Protocol):
         return None
 
     def reads_text(self, options: Any) -> bool:
-        """Whether it needs the model's tokenizer: by default where it has an option `corpus`."""
-        return hasattr(options, "corpus")
+        """Whether it needs the model's tokenizer: by default where it has an option that names a text."""
+        return any(hasattr(options, name) for name in ("calibration", "corpus"))
 
     def prerequisites(self, options: Any, source_format: str) -> tuple[Step, ...]:  # noqa: ARG002
         """Steps to be taken first, each cached like any other and so shared; () when there are none."""
