@@ -94,7 +94,7 @@ def plan(
     planned = _plan(suite, only, engine, device, rounds, overrides, fetch=None)
     with reading():
         todo = records.pending(planned, Store(results), retry_failed=retry == "failed")
-    cells = (planned.items, todo, planned.unpaired, planned.resolved.to_make)
+    cells = (planned.items, todo, planned.unpaired, planned.resolved.preparation)
     output(plans.as_json(planned.suite.name, *cells) if as_json else plans.lines(*cells))
 
 

@@ -30,7 +30,7 @@ class Resolved:
     """`folder` may be a file; it is None for a Hub model or a shape that is not on this machine yet.
 
     `identity`: content hash, Hub id at a commit, or a shape's name with its hash. `planned`: known without `folder`.
-    `to_make`: what a run makes of the model's files before all else, as a sentence.
+    `preparation`: what a run does with the model's files before all else, as a sentence.
     """
 
     folder: Path | None
@@ -38,7 +38,7 @@ class Resolved:
     format: str
     dummy: bool = False
     planned: Source | None = None
-    to_make: str = ""
+    preparation: str = ""
 
     @property
     def local_folder(self) -> Path:

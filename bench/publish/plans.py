@@ -36,11 +36,14 @@ def cells(items: Sequence[PlannedRound], todo: Sequence[PlannedRound]) -> list[P
 
 
 def lines(
-    items: Sequence[PlannedRound], todo: Sequence[PlannedRound], skipped: Sequence[SkippedPair] = (), to_make: str = ""
+    items: Sequence[PlannedRound],
+    todo: Sequence[PlannedRound],
+    skipped: Sequence[SkippedPair] = (),
+    preparation: str = "",
 ) -> Iterator[str]:
     """One line per cell in the suite's order, one per engine and format it does not load, the totals.
 
-    `to_make`: what a run makes of the model first, as a sentence.
+    `preparation`: what a run makes of the model first, as a sentence.
     """
     planned = cells(items, todo)
     width = max(len(cell.title) for cell in planned)
@@ -56,8 +59,8 @@ def lines(
         recipes[pair.engine, pair.format].append(pair.recipe)
     for (engine, artifact_format), names in recipes.items():
         yield f"not paired: {engine} does not load {artifact_format} ({', '.join(names)})"
-    if to_make:
-        yield to_make
+    if preparation:
+        yield preparation
     to_run, unsupported = sum(cell.to_run for cell in planned), sum(bool(cell.reason) for cell in planned)
     yield f"{len(planned)} cells, {len(items)} rounds: {to_run} to run, {unsupported} cells unsupported"
 
@@ -67,8 +70,8 @@ def as_json(
     items: Sequence[PlannedRound],
     todo: Sequence[PlannedRound],
     skipped: Sequence[SkippedPair] = (),
-    to_make: str = "",
+    preparation: str = "",
 ) -> dict[str, Any]:
     """The cells, the pairs that are none, and what a run makes of the model first, where it does."""
-    made = {"to_make": to_make} if to_make else {}
-    return {"suite": suite, "cells": cells(items, todo), "not_paired": skipped, **made}
+    extra = {"preparation": preparation} if preparation else {}
+    return {"suite": suite, "cells": cells(items, todo), "not_paired": skipped, **extra}

@@ -50,7 +50,7 @@ def reads_text(steps: Sequence[Step]) -> bool:
 
 
 def with_tokenizer(resolved: Resolved, need: Need, *, fetch: bool, report: Report = lambda _: None) -> Resolved:
-    """The model with a tokenizer.json where something reads text: made now with `fetch`, else as `to_make` says.
+    """The model with a tokenizer.json where something reads text: made now with `fetch`, else as `preparation` says.
 
     UserError where none can be made and text is read. Its digest is part of the model's identity.
     """
@@ -65,16 +65,16 @@ def with_tokenizer(resolved: Resolved, need: Need, *, fetch: bool, report: Repor
         return resolved
     digest = _digest(folder)
     resolved = replace(resolved, identity=f"{resolved.identity}+{digest}")
-    made = _made(folder, digest, report) if fetch else cache.find("tokenizers", digest, _ABOUT)
-    if made is None:
-        return replace(resolved, to_make=_to_make(folder))
-    files = {file.name: file for file in made.iterdir() if file.name != _ABOUT}
+    converted = _conversion(folder, digest, report) if fetch else cache.find("tokenizers", digest, _ABOUT)
+    if converted is None:
+        return replace(resolved, preparation=_preparation(folder))
+    files = {file.name: file for file in converted.iterdir() if file.name != _ABOUT}
     completed = standard.with_files(folder, files)
     vocabulary.require_rows(completed)
     return replace(resolved, folder=completed)
 
 
-def _made(folder: Path, digest: str, report: Report) -> Path:
+def _conversion(folder: Path, digest: str, report: Report) -> Path:
     def fill(part: Path) -> Mapping[str, str]:
         env = environment.ensure(tokenizer_files.ENV, report)
         report(f"{tokenizer_files.FAST}: from {_files(folder)}")
@@ -108,7 +108,7 @@ def _without_packages(folder: Path) -> str:
     )
 
 
-def _to_make(folder: Path) -> str:
+def _preparation(folder: Path) -> str:
     env = tokenizer_files.ENV
     first = "" if environment.find(env) else f" (built first, or by: python -m bench envs build {env})"
     return (

@@ -46,7 +46,7 @@ def test_a_plan_says_what_will_be_made_and_builds_nothing(tmp_path: Path, cache:
     sentence = "m has no tokenizer.json: a run makes it of tokenizer.model in environment hf (built first, or by: "
     assert done.returncode == 0
     assert done.stdout.splitlines()[-2].startswith(sentence)
-    assert json.loads(as_json.stdout)["to_make"].startswith(sentence)
+    assert json.loads(as_json.stdout)["preparation"].startswith(sentence)
     assert not (cache / "envs").exists()
     assert not (cache / "tokenizers").exists()
 
@@ -143,5 +143,5 @@ def test_a_run_makes_it_once_and_scores_as_with_the_published_file(
     assert {file.read_bytes() for file in artifacts} == {made.read_bytes()}
     assert len(artifacts) == 2
     planned = plan.plan(fake_runs.suite(model=str(folder), **tasks), fetch=False)
-    assert planned.resolved.to_make == ""
+    assert planned.resolved.preparation == ""
     assert planned.resolved.local_folder.name == "m"
