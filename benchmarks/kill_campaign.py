@@ -2,15 +2,16 @@
 
     .venv/bin/python -m benchmarks.kill_campaign
 
-Suites of the fake engine, in its worker and behind its server, are ended by SIGKILL, SIGTERM, SIGINT and SIGHUP: in the
-first half second of the run, in the first half second of a worker or server, at any other moment, and with a second run
-of the same suite beside it. Then the suite is run again, to its end. Exit code 1 where a record was lost, changed or
-not whole, a round was run twice, a process or half a file was left, or a run that was told to stop did not end with 130
-and its last line.
+Suites of the fake engine, scored, in its worker and behind its server, are ended by SIGKILL, SIGTERM, SIGINT and
+SIGHUP: in the first half second of the run, in the first half second of a worker or server, at any other moment, and
+with a second run of the same suite beside it. Then the suite is run again, to its end. Exit code 1 where a record was
+lost, changed or not whole, a round was run twice, a process or half a file was left, or a run that was told to stop did
+not end with 130 and its last line.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -35,6 +36,7 @@ model: {demo}
 recipes: [fp32, fp16]
 engines: [{{name: fake, load_s: 1.2}}]  # longer than a process may be left behind
 workloads: [{load}]
+tasks: [{{task: perplexity, corpus: stdlib, context: 64, tokens: 256}}]
 devices: [cpu]
 rounds: 2
 settle_s: 0
@@ -43,6 +45,7 @@ _LOADS = {
     "offline": "{batch: 1, prompt_tokens: 4, new_tokens: 4, repeats: 2}",
     "served": "{kind: closed, concurrency: 2, requests: 12, prompt_tokens: 4, new_tokens: 4}",
 }
+_ROUNDS = 2 * (2 + 1)  # of each recipe: rounds of its load, and one of its task, which run in threads
 _SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _MOMENTS = ("its first 0.5 s", "first 0.5 s of a child", "any", "any, two runs")
 _CHILD = {"offline": b"bench.process.worker_main", "served": b"bench.engines.fake"}
@@ -113,7 +116,7 @@ class Place:
         return {file: file.read_bytes() for file in sorted(self.results.rglob("r*.json"))}
 
     def is_complete(self) -> bool:
-        return len(list(self.results.rglob("serving/**/r*.json"))) == 2 * 2
+        return sum(map(_is_round, self.results.rglob("r*.json"))) == _ROUNDS
 
     def processes(self) -> list[int]:
         """Those that have this cache among their variables."""
@@ -224,7 +227,7 @@ def _judge(place: Place, before: dict[Path, bytes], runs: list[Run], row: Row, *
         except UserError as error:
             row.fault("broken", 1, str(error))
     finished = [title for run in runs for title in _FINISHED.findall(run.stderr)]
-    new = sum("serving" in file.parts for file in after.keys() - before.keys())
+    new = sum(map(_is_round, after.keys() - before.keys()))
     failed = [line for run in runs for line in run.stderr.splitlines() if " failed " in line]
     row.fault("failed", len(failed), "; ".join(failed))
     row.fault("doubled", max(0, len(finished) - new), f"{len(finished)} rounds run for {new} records: {finished}")
@@ -245,6 +248,11 @@ def _finish(place: Place, row: Row) -> None:
     row.fault("left", len(left), ", ".join(map(str, left)))
 
 
+def _is_round(file: Path) -> bool:
+    """Whether it is a round's record, and not an artifact's."""
+    return "artifacts" not in file.parts
+
+
 def _hears(pid: int, number: int) -> bool:
     """Whether the process has a handler for the signal: it has one a moment after it began to run Python."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -256,7 +264,8 @@ def _hears(pid: int, number: int) -> bool:
 def _children(pid: int, word: bytes) -> Iterator[int]:
     """Children whose command has the word."""
     try:
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        children = [file.read_text().split() for file in Path(f"/proc/{pid}/task").glob("*/children")]  # of each thread
+        for child in itertools.chain(*children):
             if word in Path(f"/proc/{child}/cmdline").read_bytes():
                 yield int(child)
     except OSError:  # gone

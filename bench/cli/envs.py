@@ -1,4 +1,4 @@
-"""This machine and its environments: doctor, envs list, envs build, envs remove."""
+"""This machine and its environments: doctor, envs list, envs build, envs lock, envs remove."""
 
 from __future__ import annotations
 
@@ -43,6 +43,29 @@ def envs_build(
             progress.line(f"{name}: {ready.python}")
             if tools:
                 progress.line(f"{name}: tools in {environment.tools(name, progress.doing)}")
+
+
+@envs_app.command(name="lock")
+def envs_lock(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
+    index: Annotated[str, typer.Option(metavar="URL", help="The index that tells the hashes.")] = "",
+    package: Annotated[
+        str, typer.Option("--add", metavar="PACKAGE", help="Add the hash of the file pip here is offered for it.")
+    ] = "",
+    quiet: Quiet = False,
+) -> None:
+    """Make the files of hashes again: all, or those of the environments named (`build`: of the build tools)."""
+    from bench.envs import lock
+    from bench.progress.progress import Progress
+
+    with Progress(quiet=quiet) as progress:
+        for name in names or lock.locked_names():
+            if package:
+                files = lock.add(name, package, progress.doing)
+            else:
+                files = lock.make(name, index or lock.PYPI, progress.doing)
+            for file in files:
+                progress.line(f"{name}: {file}")
 
 
 @envs_app.command(name="remove")

@@ -42,13 +42,15 @@ def bold() -> bool:
 
 
 @contextmanager
-def reading() -> Iterator[None]:
+def no_gc() -> Iterator[None]:
     """Without the search for cycles: thousands of records are millions of objects, and that is a third of the time."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if enabled:
+            gc.enable()
 
 
 def say(text: str) -> None:

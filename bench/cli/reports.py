@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, output, put, reading, say, width
+from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, no_gc, output, put, say, width
 from bench.contract.errors import UserError
 
 app = typer.Typer()
@@ -25,7 +25,7 @@ def report(
     """Write what records give: tables, figures, their index, report.html, the numbers of REPORT.md."""
     from bench.publish import report as reports
 
-    with reading():
+    with no_gc():
         if check:
             if stale := ", ".join(map(str, reports.stale(results, document or ()))):
                 raise UserError(f"not what the records say: {stale}; write them with: python -m bench report")
@@ -54,7 +54,7 @@ def recommend(
     from bench.store import Store
 
     wish = judge.Wish(objective, min_recovery, ttft_p95, judge.size_bytes(memory) if memory else None)
-    with reading():
+    with no_gc():
         records = (r for r in Store(results).all() if r.suite == Path(suite).stem)
         rows = judge.of_device(build.build(records).rows, suite, device)
     title = judge.workload_of(rows, workload, wish)
@@ -89,7 +89,7 @@ def compare(
     from bench.publish.compare.compare import compare as compare_selections
 
     filters = selectors.Filter(tuple(suite or ()), device, only, engine, recipe)
-    with reading():
+    with no_gc():
         comparison = compare_selections(*selectors.selections(a, b, results, filters))
     comparison_report.require_common_cells(comparison)
     for problem in dict.fromkeys((*comparison.baseline.problems, *comparison.candidate.problems)):
@@ -114,7 +114,7 @@ def predict(
     from bench.store import Store
     from bench.suite import config
 
-    with reading():
+    with no_gc():
         measured = predictor.calibration_set(Store(results).all())
     cells = predictor.predict(config.load_suite(suite, overrides or ()), gpu, measured, only=only, engine=engine)
     if as_json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bench.cli import params
-from bench.cli.params import bold, output, reading, say, width
+from bench.cli.params import bold, no_gc, output, say, width
 from bench.contract.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ def run(
     device: params.Device = "",
     rounds: params.Rounds = 0,
     retry: Annotated[Literal["", "failed"], typer.Option(help="Run cells again that failed before.")] = "",
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", "-j", min=1, help="Things built or scored at a time; what is timed always has the machine alone."
+        ),
+    ] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,
     overrides: params.Set = None,
     results: params.Results = params.RESULTS,
@@ -57,7 +63,7 @@ def run(
     with Progress(quiet=quiet, figure=headline.figure) as progress:
         planned = _plan(suite, only, engine, device, rounds, overrides, fetch=progress.doing)
         store = Store(results)
-        tally = runner.run(planned, store, progress, retry_failed=retry == "failed")
+        tally = runner.run(planned, store, progress, retry_failed=retry == "failed", at_once=jobs)
     slugs = dict.fromkeys(artifact.hardware.slug for artifact in planned.artifacts)
     folders = [str(store.folder(slug, planned.suite.name)) for slug in slugs]
     summary = {
@@ -92,7 +98,7 @@ def plan(
     from bench.store import Store
 
     planned = _plan(suite, only, engine, device, rounds, overrides, fetch=None)
-    with reading():
+    with no_gc():
         todo = records.pending(planned, Store(results), retry_failed=retry == "failed")
     cells = (planned.items, todo, planned.unpaired, planned.resolved.preparation)
     output(plans.as_json(planned.suite.name, *cells) if as_json else plans.lines(*cells))
@@ -116,6 +122,7 @@ def table(
     _table(store, planned, format)
 
 
+@no_gc()
 def _plan(
     file: Path,
     only: str,
@@ -144,6 +151,7 @@ def _plan(
     return planned
 
 
+@no_gc()
 def _table(
     store: Store, planned: Plan | None, format: params.TableFormat, summary: Mapping[str, Any] | None = None
 ) -> None:
@@ -151,12 +159,10 @@ def _table(
     from bench.publish.tables import build, render
     from bench.run import records
 
-    with reading():
-        if planned is None:
-            contents = build.build(store.all())
-        else:
-            expected = [records.public_cell(cell) for cell in planned.cells]
-            contents = build.build(records.current(planned, store), expected)
+    if planned is None:
+        contents = build.build(store.all())
+    else:
+        contents = build.build(records.current(planned, store), planned.cells)
     if summary is not None:
         typer.echo(json.dumps(summary, indent=1).removesuffix("\n}"), nl=False)
         typer.echo(',\n "table": ', nl=False)

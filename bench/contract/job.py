@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from bench.contract.record import Artifact, RequestTrace
 from bench.contract.spec import Options
 from bench.contract.workload import Workload
 
+Report = Callable[[str], None]  # is told what goes on, as "subject: detail"
 PHASE = "phase"  # a file next to the answer with the worker's current phase, for progress display
 JobKind = Literal[
     "compress", "offline", "score", "reference", "tokenizer", "build_requests", "score_replies", "ceiling"

@@ -122,7 +122,8 @@ class Artifact:
     """What a recipe produced.
 
     `source` is the model's identity: a content hash, or a Hub id at a commit. No path is stored. `make_s` and
-    `make_peak_bytes` are of the last step, `make_total_s` is of all of them.
+    `make_peak_bytes` are of the last step, `make_total_s` is of all of them; at most that, where not `make_alone`:
+    other work of the run went on beside it.
     """
 
     digest: str
@@ -135,6 +136,11 @@ class Artifact:
     make_total_s: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
     environments: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def make_alone(self) -> bool:
+        """Whether nothing else of its run went on while it was made, as far as its facts say."""
+        return bool(self.facts.get("make_alone", True))
 
 
 @dataclass(frozen=True)

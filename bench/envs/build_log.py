@@ -6,25 +6,33 @@ import io
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
 from bench.contract import outside
 from bench.contract.errors import UserError
+from bench.contract.job import Report
 from bench.process import child
 
-Report = Callable[[str], None]
-
 _PIP = ("Collecting ", "Downloading ", "Building wheel for ", "Installing collected packages")
-_LINE, _LAST_LINES = 1 << 16, 3  # characters that are read at once, lines that an error shows
+_LINE = 1 << 16  # characters that are read at once
+_LINES, _SHOWN_LINES = 1000, 3  # of what a failed command printed last: what an error keeps, and shows
 _NINJA = re.compile(r"^\[(\d+)/(\d+)\] ")
 
 
 def python_variable(name: str) -> str:
     """The variable in which a user names an interpreter of their own for the environment."""
     return f"LLM_BENCH_PYTHON_{name.upper().replace('-', '_')}"
+
+
+class StepError(UserError):
+    """A command of a build failed; `lines` are the last that it printed, stripped."""
+
+    def __init__(self, message: str, lines: Sequence[str]) -> None:
+        super().__init__(message)
+        self.lines = tuple(lines)
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,8 @@ class Build:
         self.report(f"environment {self.name}: {text}")
 
     def step(self, argv: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
-        """Run one command with its output appended to the log; UserError with its last lines if it fails."""
-        last: deque[str] = deque(maxlen=_LAST_LINES)
+        """Run one command with its output appended to the log; StepError with its last lines if it fails."""
+        last: deque[str] = deque(maxlen=_LINES)
         scrub = outside.scrubber()
         with (
             self.log.open("a") as log,
@@ -55,9 +63,9 @@ class Build:
                     self.say(progress)
             code = process.wait()
         if code:
-            raise UserError(
-                f"environment '{self.name}' could not be built ({' | '.join(last)[-400:]}); the whole log is {self.log}"
-            )
+            shown = " | ".join([*last][-_SHOWN_LINES:])[-400:]
+            message = f"environment '{self.name}' could not be built ({shown}); the whole log is {self.log}"
+            raise StepError(message, last)
 
 
 def milestone(line: str) -> str:

@@ -22,9 +22,11 @@ from pydantic import TypeAdapter, ValidationError
 from bench import paths, yaml
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
+from bench.contract.job import Report
 from bench.contract.record import Hardware
-from bench.envs import source_build
-from bench.envs.build_log import Build, Report, python_variable
+from bench.envs import checked, pins, source_build
+from bench.envs.build_log import Build, python_variable
+from bench.envs.pins import Pins
 from bench.envs.source_build import SourceSpec
 from bench.machine import nvml
 from bench.process.cache import build_once
@@ -45,6 +47,7 @@ class EnvSpec:
     `source` is a package that is compiled here. `no_deps`: packages installed after the others, without what they ask
     for. `digest` names the build by requirements, pins, Python, platform, and what was compiled. `least_capability`: of
     a GPU whose kernels it has, "" where that is not known. `varies`: other packages are installed where there is a GPU.
+    `hashes`: the file of hashes for the pins; where there is none, pip installs what the index serves.
     """
 
     name: str
@@ -56,6 +59,7 @@ class EnvSpec:
     no_deps: tuple[str, ...] = ()
     least_capability: str = ""
     varies: bool = False
+    hashes: Path = Path()
     __pydantic_config__ = {"coerce_numbers_to_str": True}  # noqa: RUF012  (pydantic's attribute)
 
     @property
@@ -88,14 +92,21 @@ def names() -> tuple[str, ...]:
 
 @cache
 def spec(name: str) -> EnvSpec:
+    return variant(name, "cuda" if nvml.gpus() else "cpu")
+
+
+def variant(name: str, kind: str) -> EnvSpec:
+    """The environment as it is on a machine with a GPU (`cuda`) or without (`cpu`)."""
     file = next((f for folder in _folders() if (f := folder / f"{name}.yaml").exists()), None)
     if file is None:
         raise UserError(f"unknown environment '{name}' (known: {', '.join(names())})")
     data: dict[str, Any] = yaml.load_file(file)
     variants = data.get("variants", {})
-    data |= variants.get("cuda" if nvml.gpus() else "cpu", {})
-    pins = file.with_name(data.get("pins", f"{name}.txt"))
-    data |= {"name": name, "pins": pins.read_text() if pins.exists() else "", "varies": "cuda" in variants}
+    data |= variants.get(kind, {})
+    constraints = file.with_name(data.get("pins", f"{name}.txt"))
+    text = constraints.read_text() if constraints.exists() else ""
+    data |= {"name": name, "pins": text, "varies": "cuda" in variants}
+    data |= {"hashes": constraints.parent / "hashes" / constraints.name}
     try:
         return TypeAdapter(EnvSpec).validate_python(data)
     except ValidationError as error:
@@ -173,7 +184,7 @@ def ensure(name: str, report: Report) -> Environment:
         return ready
     env_spec = spec(name)
     return build_once(
-        env_spec.folder, lambda: find(name), lambda folder: _build(env_spec, folder, report), in_place=True
+        env_spec.folder, lambda: find(name), lambda folder: _build(env_spec, folder, report), report, in_place=True
     )
 
 
@@ -185,7 +196,8 @@ def tools(name: str, report: Report) -> Path:
     env_spec = spec(name)
     if env_spec.source is None or not env_spec.source.tools:
         raise UserError(f"environment '{name}' has no tools to build")
-    built = source_build.tools(env_spec.source, Build(name, _log(env_spec.folder), report))
+    build = Build(name, _log(env_spec.folder), report)
+    built = source_build.tools(env_spec.source, _locked(env_spec, build), build)
     if (env_spec.folder / "READY.json").exists():
         for tool in env_spec.source.tools:
             if not (link := env_spec.folder / "bin" / tool).exists():
@@ -233,22 +245,36 @@ def _build(env_spec: EnvSpec, folder: Path, report: Report) -> None:
     began = time.monotonic()
     build = Build(env_spec.name, _log(folder), report)
     build.log.unlink(missing_ok=True)
-    compiled = [str(source_build.wheel(env_spec.source, build))] if env_spec.source else []
+    locked = _locked(env_spec, build)
+    compiled = source_build.wheel(env_spec.source, locked, build) if env_spec.source else None
     python = str(folder / "bin" / "python")
     build.say(f"creating {folder}")
     build.step([sys.executable, "-m", "venv", str(folder)])
-    constraints = folder / "constraints.txt"
-    constraints.write_text(env_spec.pins)
-    pip = [python, "-m", "pip", "install", "--no-input", "--progress-bar", "off", "--disable-pip-version-check"]
-    install = [*pip, "-c", str(constraints)]
-    build.step([*install, *env_spec.requirements, *compiled])
-    if env_spec.no_deps:
-        build.step([*install, "--no-deps", *env_spec.no_deps])
+    requirements, alone = env_spec.requirements, env_spec.no_deps
+    if locked is not None:
+        checked.install(python, requirements, alone, compiled, locked, build)
+    else:
+        build.say("no file of hashes covers it: pip installs what the index serves under these names")
+        constraints = folder / "constraints.txt"
+        constraints.write_text(env_spec.pins)
+        install = [python, "-m", "pip", "install", *checked.PIP_OPTIONS, "-c", str(constraints)]
+        build.step([*install, *requirements, *([str(compiled)] if compiled else [])])
+        if alone:
+            build.step([*install, "--no-deps", *alone])
     if env_spec.source:
         source_build.copy_kept(env_spec.source, folder)
     versions = _versions(python, env_spec.records)
     wire.write(folder / "READY.json", wire.dumps({"versions": versions, "built_s": time.monotonic() - began}))
     build.say(f"ready in {time.monotonic() - began:.0f} s")
+
+
+def _locked(env_spec: EnvSpec, build: Build) -> Pins | None:
+    """The file of hashes that covers the environment, read and compared with its pins; None where there is none."""
+    if not env_spec.hashes.is_file():
+        return None
+    locked = pins.read(env_spec.hashes)
+    checked.check(env_spec.pins, locked, build)
+    return locked
 
 
 def _log(folder: Path) -> Path:

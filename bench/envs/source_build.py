@@ -17,12 +17,12 @@ from pathlib import Path
 from bench import paths
 from bench.contract import wire
 from bench.contract.errors import UserError
+from bench.envs import checked
 from bench.envs.build_log import Build, python_variable
+from bench.envs.pins import Pins
 from bench.machine import nvml
 from bench.process import scratch
 from bench.process.cache import build_once
-
-_PIP = (sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check")
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,21 @@ class SourceSpec:
         return paths.cache() / "built" / f"{self.name}-{self.target}"
 
 
-def wheel(source: SourceSpec, build: Build) -> Path:
+def wheel(source: SourceSpec, locked: Pins | None, build: Build) -> Path:
     """The wheel for this machine, compiled if it is not in the cache; minutes the first time."""
     folder = source.folder / "wheel"
-    return build_once(folder, lambda: next(folder.glob("*.whl"), None), lambda out: _compile(source, build, out))
+    find = lambda: next(folder.glob("*.whl"), None)  # noqa: E731
+    return build_once(folder, find, lambda out: _compile(source, locked, build, out), build.say)
 
 
-def tools(source: SourceSpec, build: Build) -> Path:
+def tools(source: SourceSpec, locked: Pins | None, build: Build) -> Path:
     """The folder of the source's own command-line tools, compiled if they are not in the cache."""
     folder = source.folder / "bin"
     return build_once(
-        folder, lambda: folder if folder.is_dir() else None, lambda out: _compile_tools(source, build, out)
+        folder,
+        lambda: folder if folder.is_dir() else None,
+        lambda out: _compile_tools(source, locked, build, out),
+        build.say,
     )
 
 
@@ -81,11 +85,18 @@ def copy_kept(source: SourceSpec, environment: Path) -> None:
     shutil.copytree(source.folder / "share", environment / "share" / source.name, dirs_exist_ok=True)
 
 
-def _compile(source: SourceSpec, build: Build, out: Path) -> None:
+def _compile(source: SourceSpec, locked: Pins | None, build: Build, out: Path) -> None:
     """Build the wheel into `out`, and copy the kept files into `share` beside it."""
-    with _unpacked(source, build) as tree:
+    with _unpacked(source, locked, build) as tree:
         variables = {"CMAKE_ARGS": " ".join(source.arguments)}
-        build.step([*_PIP, "wheel", "--no-deps", "--verbose", "-w", str(out), str(tree)], variables)
+        python, options = sys.executable, ["--no-deps", "--verbose"]
+        if locked is not None:
+            python, found = checked.builder(build)
+            variables, options = (
+                {**variables, **found},
+                [*options, "--no-build-isolation", "--check-build-dependencies"],
+            )
+        build.step([python, "-m", "pip", "wheel", *checked.PIP_OPTIONS, *options, "-w", str(out), str(tree)], variables)
         shutil.rmtree(share := source.folder / "share", ignore_errors=True)
         share.mkdir()
         for path in map(tree.joinpath, source.keeps):
@@ -93,10 +104,10 @@ def _compile(source: SourceSpec, build: Build, out: Path) -> None:
             copy(path, share / path.name)
 
 
-def _compile_tools(source: SourceSpec, build: Build, out: Path) -> None:
+def _compile_tools(source: SourceSpec, locked: Pins | None, build: Build, out: Path) -> None:
     if missing := [tool for tool in ("cmake", "ninja") if shutil.which(tool) is None]:
         raise UserError(f"the tools are built with {missing[0]}, which is not installed: install it")
-    with _unpacked(source, build) as tree:
+    with _unpacked(source, locked, build) as tree:
         folder = tree.parent / "tools"
         configure = ["cmake", "-G", "Ninja", "-S", str(tree / source.tools_folder), "-B", str(folder)]
         build.step([*configure, "-DCMAKE_BUILD_TYPE=Release", *source.arguments, *source.tools_cmake])
@@ -106,7 +117,7 @@ def _compile_tools(source: SourceSpec, build: Build, out: Path) -> None:
 
 
 @contextmanager
-def _unpacked(source: SourceSpec, build: Build) -> Iterator[Path]:
+def _unpacked(source: SourceSpec, locked: Pins | None, build: Build) -> Iterator[Path]:
     """The source distribution in a temporary folder; UserError where nothing here could compile it."""
     if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if name):
         raise UserError(
@@ -115,8 +126,11 @@ def _unpacked(source: SourceSpec, build: Build) -> Iterator[Path]:
         )
     with scratch.folder() as folder:
         build.say(f"fetching the source of {source.package}")
-        download = ["download", "--no-deps", "--no-binary", source.name, "--progress-bar", "off"]
-        build.step([*_PIP, *download, "-d", str(folder), source.package])
+        if locked is not None:
+            checked.download(source.package, locked, folder, build)
+        else:
+            options = [*checked.PIP_OPTIONS, "--no-deps", "--no-binary", source.name]
+            build.step([sys.executable, "-m", "pip", "download", *options, "-d", str(folder), source.package])
         archive = next(folder.glob("*.tar.gz"))
         with tarfile.open(archive) as packed:
             packed.extractall(folder, filter="data")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-Report = Callable[[str], None]
+from bench.contract.job import Report
 
 _INTERVAL_S = 1.0
 _MIB = 2**20

@@ -14,12 +14,12 @@ from pathlib import Path
 from bench import formats, paths
 from bench.contract import wire
 from bench.contract.errors import UserError
+from bench.contract.job import Report
 from bench.contract.record import Source
 from bench.contract.spec import Model
 from bench.formats import folder as model_folder
 from bench.formats import language_model
 from bench.models import download, dummy, standard, vocabulary
-from bench.models.download import Report
 
 _MESSAGE_LENGTH = 400  # characters of the Hub's words
 _SETTINGS = ["*.json", "*.model", "*.txt", "*.jinja"]  # config, tokenizer and generation settings
@@ -181,5 +181,5 @@ def _hash(file: Path, hashes: dict[str, str]) -> str:
 
 
 def public(source: str) -> str:
-    """A model source as a record may show it: a path outside the working directory loses its folders."""
-    return Path(source).name if source.startswith((".", "/", "~")) else source
+    """A model source as a record may show it: a path loses its folders, and what makes another source of its name."""
+    return Path(source).name.removeprefix("shape:") if source.startswith((".", "/", "~")) else source

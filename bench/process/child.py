@@ -19,12 +19,16 @@ import psutil
 
 from bench import paths
 from bench.contract import outside
-from bench.contract.errors import UserError
+from bench.contract.errors import CellError, UserError
 from bench.process.bound import identity
 
 _BOUND, _KEEPER = (str(Path(__file__).with_name(name)) for name in ("bound.py", "keeper.py"))
 _LOG_HEAD, _LOG_TAIL, _LOG_LINES = 1 << 20, 4 << 20, 2000
 _LAST = 200  # characters
+_running: set[int] = set()
+_telling = threading.Lock()  # one keeper, whichever thread is first
+_ending = threading.Event()
+_STOPPED = "the run was stopped"
 
 
 @contextlib.contextmanager
@@ -50,7 +54,11 @@ def running(
                 start_new_session=True,
             )
             stack.callback(_end, process)
+            _running.add(process.pid)
             _tell_keeper(f"+{process.pid}")
+        if _ending.is_set():
+            stack.callback(cast("IO[bytes]", process.stdout).close)
+            check_not_ending()
         yield process
 
 
@@ -67,7 +75,26 @@ def logged(
         yield process, log
 
 
+@contextlib.contextmanager
+def ending_all() -> Iterator[None]:
+    """End what every thread has started, at once; until the block ends none starts anything: CellError instead."""
+    _ending.set()
+    try:
+        for pid in tuple(_running):
+            end_group(pid)
+        yield
+    finally:
+        _ending.clear()
+
+
+def check_not_ending() -> None:
+    """CellError while `ending_all` is entered: for a thread that waits for something else than its process."""
+    if _ending.is_set():
+        raise CellError(_STOPPED)
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
+    _running.discard(process.pid)
     end_group(process.pid)
     process.wait()
     _tell_keeper(f"-{process.pid}")
@@ -94,7 +121,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _tell_keeper(word: str) -> None:
-    with contextlib.suppress(OSError):  # it was killed: what is bound still ends with this process
+    with contextlib.suppress(OSError), _telling:  # it was killed: what is bound still ends with this process
         _keeper().write(f"{word}\n".encode())
 
 

@@ -23,7 +23,7 @@ import psutil
 from bench import paths
 from bench.contract import plugins, wire
 from bench.contract.errors import CellError
-from bench.contract.job import PHASE, Answer, Job
+from bench.contract.job import PHASE, Answer, Job, JobKind
 from bench.envs.environment import Environment
 from bench.machine import counters, nvml, probes
 from bench.process import bound, child, scratch
@@ -33,6 +33,7 @@ _PASSED = (
     *("XDG_CACHE_HOME", "LLM_BENCH_CACHE", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT"),
     *("CC", "CXX", "CUDA_HOME", "CUDA_PATH"),
 )
+_UNTIMED: tuple[JobKind, ...] = ("compress", "score", "reference")  # and may run beside another
 _POLL_S, _FREE_FRACTION = 0.2, 0.02
 
 
@@ -75,7 +76,11 @@ def run(
         began = time.monotonic()
         argv = [env.python, "-m", "bench.process.worker_main", bound.identity(), str(folder / "job.json")]
         watchers = (on_poll, follow(folder / PHASE, report))
-        with child.logged(argv, "worker", cwd=work, variables=variables(env, device), bound=False) as started:
+        # Idle threads of one would else spin on the cores of the other, and both take twice as long.
+        waits = {"OMP_WAIT_POLICY": "passive"} if job.kind in _UNTIMED else {}
+        with child.logged(
+            argv, "worker", cwd=work, variables={**waits, **variables(env, device)}, bound=False
+        ) as started:
             process, log = started
             with probes.watch(process.pid, device, open_reader=open_reader) as probe:
                 stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes, watchers)
@@ -88,6 +93,11 @@ def succeeded(outcome: Outcome) -> Outcome:
     if outcome.answer.error:
         raise CellError(outcome.answer.error)
     return outcome
+
+
+def lacked_memory(reason: str) -> bool:
+    """Whether a failed job's reason is that memory was short, which it may not be without other work beside it."""
+    return "out of memory" in reason or "for want of memory" in reason
 
 
 def _wait(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
 SimilarityKeys = tuple[str, ...]  # groups of like rounds, the closest first: its cell, its load on its engine, ...
 
@@ -14,11 +14,11 @@ class EtaEstimator:
     """The rounds ahead by their similarity keys, and the seconds that rounds of each key took.
 
     A round is expected to take the mean of the rounds of its closest key that has any. One without keys
-    takes no time.
+    takes no time. `at_once`: of how many at a time rounds run, where that is not one.
     """
 
-    def __init__(self, ahead: Sequence[SimilarityKeys] = ()) -> None:
-        self._ahead = Counter(ahead)
+    def __init__(self, ahead: Iterable[SimilarityKeys] = (), at_once: Mapping[SimilarityKeys, int] = {}) -> None:
+        self._ahead, self._at_once = Counter(ahead), at_once
         self._durations_s: dict[str, list[float]] = defaultdict(list)
 
     def add_recorded(self, keys: SimilarityKeys, seconds: float) -> None:
@@ -44,10 +44,13 @@ class EtaEstimator:
 
     def remaining_s(self) -> float | None:
         """Of all rounds ahead, the one in flight whole; None where the time of one of them is not known."""
-        expected = [(count, self.expected_s(keys)) for keys, count in self._ahead.items() if count > 0]
-        if any(seconds is None for _, seconds in expected):
-            return None
-        return sum(count * (seconds or 0.0) for count, seconds in expected)
+        total_s = 0.0
+        for keys, count in self._ahead.items():
+            if count > 0:
+                if (seconds := self.expected_s(keys)) is None:
+                    return None
+                total_s += count * seconds / self._at_once.get(keys, 1)
+        return total_s
 
 
 def clock(seconds: float) -> str:

@@ -7,13 +7,14 @@ without any. Quiet prints failures only.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from bench.contract.outside import printable, scrubbed
 from bench.contract.record import Result
 from bench.progress import snapshot, stderr
 from bench.progress.eta import EtaEstimator, SimilarityKeys, clock
-from bench.progress.snapshot import Finished, RoundLabel, Snapshot
+from bench.progress.snapshot import Activity, Finished, RoundLabel, Snapshot
 
 if TYPE_CHECKING:
     from typing import Self
@@ -33,20 +34,31 @@ _SILENCE_S = 30.0  # the longest in a pipe: some CI ends what says nothing
 _RECENT = 5
 
 
+@dataclass
+class _Current:
+    """What goes on in one thread, since when (monotonic seconds); `subject` is what a pipe was told of it."""
+
+    text: str = ""
+    subject: str = ""
+    began: float = field(default_factory=time.monotonic)
+    round: RoundLabel | None = None
+    round_began: float = 0.0
+
+
 class Progress:
     """`line` prints a line, `warn` in quiet too; `doing` says what happens now, as "subject: detail".
 
-    `begin`, `start_round` and `end_round` frame the rounds. `figure` gives a finished one's main figure as text,
-    `silence_s` is the longest that a pipe hears nothing.
+    `begin`, `start_round` and `end_round` frame the rounds. What threads do at the same time is told by `beside`.
+    `figure` gives a finished round's main figure as text, `silence_s` is the longest that a pipe hears nothing.
     """
 
     def __init__(
         self, *, quiet: bool = False, figure: Callable[[Result], str] = lambda _: "", silence_s: float = _SILENCE_S
     ) -> None:
         self._quiet, self._figure, self._silence_s = quiet, figure, silence_s
-        self._began = self._activity_began = self._round_began = time.monotonic()
-        self._activity, self._subject = "starting", ""
-        self._round: RoundLabel | None = None
+        self._began = time.monotonic()
+        self._main = _Current("starting")
+        self._beside: dict[int, _Current] = {}  # in the order in which they began
         self._rounds, self._several_devices, self._recorded = 0, False, 0
         self._counts: Counter[str] = Counter()
         self._recent: deque[Finished] = deque(maxlen=_RECENT)
@@ -105,13 +117,29 @@ class Progress:
 
     def doing(self, text: str) -> None:
         """In a pipe a new subject is printed at once; within a round only with the next line that breaks a silence."""
+        self._do(self._main, text)
+
+    @contextlib.contextmanager
+    def beside(self, label: RoundLabel | None = None) -> Iterator[Callable[[str], None]]:
+        """Of a thread: what it is given says what goes on there, until the block ends; in a round where it has one."""
+        current = _Current(round=None if label is None else replace(label, title=_shown(label.title)))
+        current.round_began = current.began
+        with self._lock:
+            self._beside[id(current)] = current
+        try:
+            yield functools.partial(self._do, current)
+        finally:
+            with self._lock:
+                del self._beside[id(current)]
+
+    def _do(self, current: _Current, text: str) -> None:
         text, subject = _shown(text), text.partition(": ")[0]
-        if text == self._activity:
+        if text == current.text:
             return
-        self._activity, self._activity_began = text, time.monotonic()
-        if self._view is None and self._round is None and subject != self._subject:
-            self.line(snapshot.now(self.snapshot()))
-        self._subject = subject
+        current.text, current.began = text, time.monotonic()
+        if text and self._view is None and current.round is None and subject != current.subject:
+            self.line(snapshot.now(self.snapshot(), self._activity(current)))
+        current.subject = subject
 
     def begin(
         self, rounds: Sequence[RoundLabel], recorded: int, durations: Sequence[tuple[SimilarityKeys, float]]
@@ -119,7 +147,8 @@ class Progress:
         """What is to run; `recorded` rounds are recorded already, some of them with their duration in seconds."""
         self._rounds, self._recorded = self._done + len(rounds), self._recorded + recorded
         self._several_devices = len({label.device for label in rounds}) > 1
-        self._eta = EtaEstimator([label.similarity_keys for label in rounds])
+        at_once = {label.similarity_keys: label.at_once for label in rounds}
+        self._eta = EtaEstimator((label.similarity_keys for label in rounds), at_once)
         for keys, seconds in durations:
             self._eta.add_recorded(keys, seconds)
         self._remaining_s = self._eta.remaining_s()
@@ -132,14 +161,16 @@ class Progress:
         self._remaining_s = self._eta.remaining_s()
 
     def start_round(self, label: RoundLabel) -> None:
-        self._activity, self._subject = "", ""
-        self._round, self._round_began = replace(label, title=_shown(label.title)), time.monotonic()
+        self._main = _Current(round=replace(label, title=_shown(label.title)), round_began=time.monotonic())
 
-    def end_round(self, label: RoundLabel, result: Result) -> None:
-        seconds = time.monotonic() - self._round_began
+    def end_round(self, label: RoundLabel, result: Result, seconds: float | None = None) -> None:
+        """A round is over that took so long; without `seconds` the one that was started last."""
+        if seconds is None:
+            seconds = time.monotonic() - self._main.round_began
+            self._main = _Current()
         self._eta.finish(label.similarity_keys, seconds, failed=result.status == "failed")
         self._counts[result.status] += 1
-        self._round, self._activity, self._remaining_s = None, "", self._eta.remaining_s()
+        self._remaining_s = self._eta.remaining_s()
         detail = _shown(self._figure(result) if result.status == "ok" else result.reason)
         cell = _shown(f"{label.title}{f' on {label.device}' if self._several_devices else ''}")
         ended = Finished(cell, label.number, self._done, result.status, seconds, detail)
@@ -160,25 +191,31 @@ class Progress:
 
     def snapshot(self) -> Snapshot:
         """The state now."""
-        now, label = time.monotonic(), self._round
-        round_s = now - self._round_began if label else 0.0
-        expected_s = self._eta.expected_s(label.similarity_keys[:-1]) if label else None  # of any load would be a guess
-        remaining_s = self._remaining_s
-        if remaining_s is not None and label is not None:
-            remaining_s -= min(round_s, self._eta.expected_s(label.similarity_keys) or 0.0)
+        with self._lock:
+            beside = tuple(self._beside.values())
+        current = [*beside, *([self._main] if self._main.text or self._main.round else [])]
+        activities = tuple(map(self._activity, current))
+        passed_s = sum(
+            min(activity.round_s, self._eta.expected_s(label.similarity_keys) or 0.0) / label.at_once
+            for activity in activities
+            if (label := activity.round) is not None
+        )
         return Snapshot(
-            now - self._began,
-            self._activity,
-            now - self._activity_began,
-            label,
-            round_s,
-            expected_s,
+            time.monotonic() - self._began,
+            activities,
             self._rounds,
             self._recorded,
             dict(self._counts),
-            remaining_s,
+            None if self._remaining_s is None else self._remaining_s - passed_s,
             tuple(self._recent),
         )
+
+    def _activity(self, current: _Current) -> Activity:
+        now, label = time.monotonic(), current.round
+        if label is None:
+            return Activity(current.text, now - current.began)
+        expected_s = self._eta.expected_s(label.similarity_keys[:-1])  # of any load would be a guess
+        return Activity(current.text, now - current.began, label, now - current.round_began, expected_s)
 
     def _print(self, text: str, style: str = "") -> None:
         text = _shown(text)
@@ -197,8 +234,9 @@ class Progress:
             wait_s = self._printed + self._silence_s - time.monotonic()
             if wait_s <= 0:
                 wait_s = self._silence_s
-                if self._activity or self._round:
-                    self.line(snapshot.now(self.snapshot()))
+                state = self.snapshot()
+                for activity in state.activities:
+                    self.line(snapshot.now(state, activity))
 
 
 def _shown(text: str) -> str:

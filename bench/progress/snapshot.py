@@ -11,13 +11,17 @@ from bench.progress.eta import SimilarityKeys, clock, duration
 
 @dataclass(frozen=True)
 class RoundLabel:
-    """A round of a cell; `number` counts from 1 to `of`. `similarity_keys` as in eta.py."""
+    """A round of a cell; `number` counts from 1 to `of`. `similarity_keys` as in eta.py.
+
+    `at_once`: how many like it run at a time.
+    """
 
     title: str
     device: str
     number: int
     of: int
     similarity_keys: SimilarityKeys = ()
+    at_once: int = 1
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,25 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Activity:
+    """What is being done, for how long by now, and in which round. `expected_s` is None while it is not known."""
+
+    text: str = ""
+    seconds: float = 0.0
+    round: RoundLabel | None = None
+    round_s: float = 0.0
+    expected_s: float | None = None
+
+
+@dataclass(frozen=True)
 class Snapshot:
-    """The whole state. `expected_s` and `remaining_s` (from now on) are None while they are not known.
+    """The whole state; `remaining_s` (from now on) is None while it is not known.
 
     `recorded` rounds were run before this run. `recent` are rounds that went well: a failure stays on screen.
     """
 
     elapsed_s: float
-    activity: str = ""
-    activity_s: float = 0.0
-    round: RoundLabel | None = None
-    round_s: float = 0.0
-    expected_s: float | None = None
+    activities: tuple[Activity, ...] = ()
     total: int = 0
     recorded: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -65,23 +76,23 @@ def finished(ended: Finished, total: int, elapsed_s: float) -> str:
     return f"{head} {duration(ended.seconds)}{stop if ended.detail else ''}{ended.detail}"
 
 
-def now(snapshot: Snapshot) -> str:
-    """What is being done, as "[ 13/65] 2:05 demo/… round 2 of 3: measuring, 0:42 of about 1:05"."""
-    label = snapshot.round
+def now(snapshot: Snapshot, activity: Activity) -> str:
+    """One of its activities, as "[ 13/65] 2:05 demo/… round 2 of 3: measuring, 0:42 of about 1:05"."""
+    label = activity.round
     if label is None:
-        return f"{clock(snapshot.elapsed_s)} {snapshot.activity}"
+        return f"{clock(snapshot.elapsed_s)} {activity.text}"
     head = f"{_count(snapshot.done + 1, snapshot.total)} {clock(snapshot.elapsed_s)} {label.title} {which(label)}"
-    return f"{head}: {', '.join(filter(None, (snapshot.activity, of_expected(snapshot))))}"
+    return f"{head}: {', '.join(filter(None, (activity.text, of_expected(activity))))}"
 
 
 def which(label: RoundLabel) -> str:
     return f"round {label.number} of {label.of}"
 
 
-def of_expected(snapshot: Snapshot) -> str:
-    """The time of the round in flight, of what it is expected to take."""
-    expected = "" if snapshot.expected_s is None else f" of about {clock(snapshot.expected_s)}"
-    return f"{clock(snapshot.round_s)}{expected}"
+def of_expected(activity: Activity) -> str:
+    """The time of its round, of what that is expected to take."""
+    expected = "" if activity.expected_s is None else f" of about {clock(activity.expected_s)}"
+    return f"{clock(activity.round_s)}{expected}"
 
 
 def _count(count: int, total: int) -> str:

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bench.progress.eta import clock, duration
-from bench.progress.snapshot import Finished, Snapshot, of_expected, which
+from bench.progress.snapshot import Activity, Finished, Snapshot, of_expected, which
 
 _PER_S = 1
 _BAR, _LEAST_BAR = 40, 5  # columns
@@ -61,7 +61,8 @@ class LiveView:
 def lines(snapshot: Snapshot, width: int, height: int, signs: Sequence[str] = _UNICODE) -> list[Text]:
     """In at most `width` columns and `height` lines: rounds that are over, what runs, the totals."""
     cut = signs[2]
-    below = [*_now(snapshot, width, cut), *(_totals(snapshot, width, signs) if snapshot.total else [])][:height]
+    activities = [line for activity in snapshot.activities for line in _now(snapshot, activity, width, cut)]
+    below = [*activities, *(_totals(snapshot, width, signs) if snapshot.total else [])][:height]
     room = height - len(below)
     above = [*_recent(snapshot.recent[-room:], width, cut)] if room > 0 else []
     return [*above, *below]
@@ -80,17 +81,17 @@ def _recent(rounds: Sequence[Finished], width: int, cut: str) -> Iterator[Text]:
         yield line
 
 
-def _now(snapshot: Snapshot, width: int, cut: str) -> Iterator[Text]:
-    label = snapshot.round
+def _now(snapshot: Snapshot, activity: Activity, width: int, cut: str) -> Iterator[Text]:
+    label = activity.round
     if label is None:
-        activity = [snapshot.activity, *([clock(snapshot.activity_s)] if snapshot.activity else [])]
+        parts = [activity.text, *([clock(activity.seconds)] if activity.text else [])]
         if not snapshot.total:
-            activity = [snapshot.activity, clock(snapshot.elapsed_s)]
-        yield from (Text(line) for line in packed(activity, width, cut))
+            parts = [activity.text, clock(snapshot.elapsed_s)]
+        yield from (Text(line) for line in packed(parts, width, cut))
         return
     yield from (Text(line, "bold") for line in packed([label.title, label.device, which(label)], width, cut))
-    phase = f"{snapshot.activity} {clock(snapshot.activity_s)}" if snapshot.activity else ""
-    yield from (Text(line) for line in packed([phase, f"round {of_expected(snapshot)}"], width, cut))
+    phase = f"{activity.text} {clock(activity.seconds)}" if activity.text else ""
+    yield from (Text(line) for line in packed([phase, f"round {of_expected(activity)}"], width, cut))
 
 
 def _totals(snapshot: Snapshot, width: int, signs: Sequence[str]) -> Iterator[Text]:

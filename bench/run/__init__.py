@@ -26,13 +26,15 @@ class _Callable(ModuleType):
         only: str = "",
         engine: str = "",
         retry_failed: bool = False,
+        at_once: int = 2,
         quiet: bool = False,
     ) -> Rows:
         """Run what a suite still lacks, and return the records of its cells as rows.
 
         `suite`: a YAML file, here or one that ships (configs/smoke.yaml). `overrides`: "key=value" with dotted keys
-        and YAML values. `only`: a glob over cell titles, recipes or workloads. `engine`: only this one. Progress
-        goes to stderr unless `quiet`. UserError says what to mend first; failed rounds are rows of that status.
+        and YAML values. `only`: a glob over cell titles, recipes or workloads. `engine`: only this one. `at_once`:
+        things built or scored at a time. Progress goes to stderr unless `quiet`. UserError says what to mend first;
+        failed rounds are rows of that status.
         """
         from bench import rows
         from bench.progress.progress import Progress
@@ -44,7 +46,7 @@ class _Callable(ModuleType):
             loaded = config.load_suite(Path(suite), overrides)
             planned = plan.plan(loaded, fetch=True, only=only, engine=engine, report=progress.doing)
             store = Store(Path(results))
-            runner.run(planned, store, progress, retry_failed=retry_failed)
+            runner.run(planned, store, progress, retry_failed=retry_failed, at_once=at_once)
         return rows.of_records(records.current(planned, store))
 
 

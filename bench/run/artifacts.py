@@ -8,6 +8,7 @@ import hashlib
 import json
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,11 @@ from pathlib import Path
 from bench import formats, paths
 from bench.contract import hooks, plugins, wire
 from bench.contract.errors import CellError, UserError
-from bench.contract.job import Job
+from bench.contract.job import Job, Report
 from bench.contract.record import Artifact, Audit, Hardware, Source
 from bench.contract.spec import Options, Recipe, Step
 from bench.envs import environment
 from bench.measure.memory import host_peak_bytes
-from bench.models.download import Report
 from bench.models.resolve import Resolved
 from bench.process import cache, supervisor
 from bench.suite import config
@@ -117,8 +117,17 @@ def find(digest: str) -> BuiltArtifact | None:
     return BuiltArtifact(folder / "model", artifact)
 
 
-def make(steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware, report: Report) -> BuiltArtifact:
-    """The artifact of these steps, each run only if its output is not in the cache; CellError where one fails."""
+def make(
+    steps: tuple[Step, ...],
+    resolved: Resolved,
+    hardware: Hardware,
+    report: Report,
+    is_alone: Callable[[], bool] = lambda: True,
+) -> BuiltArtifact:
+    """The artifact of these steps, each run only if its output is not in the cache; CellError where one fails.
+
+    `is_alone`: whether nothing else has run beside it until now.
+    """
     source = resolved.local_folder
     linears = dict(formats.source(source).linears)
     original = formats.audit(source, linears or None)
@@ -126,8 +135,8 @@ def make(steps: tuple[Step, ...], resolved: Resolved, hardware: Hardware, report
         source, Artifact(wire.digest(resolved.identity), original.format, resolved.identity, (), original)
     )
     for count, digest in enumerate(digests(resolved.identity, steps)[: len(steps)], start=1):
-        build = partial(_take, steps[:count], built, digest, resolved, linears, hardware, report)
-        built = cache.build_once(_folder(digest), partial(find, digest), build)
+        build = partial(_take, steps[:count], built, digest, resolved, linears, hardware, report, is_alone)
+        built = cache.build_once(_folder(digest), partial(find, digest), build, report)
         if formats.holds_floats(built.artifact.format):  # whose shapes may be others now
             linears = dict(formats.source(built.folder).linears)
     return built
@@ -141,6 +150,7 @@ def _take(
     linears: dict[str, tuple[int, int]],
     hardware: Hardware,
     report: Report,
+    is_alone: Callable[[], bool],
     part: Path,
 ) -> None:
     """Run the last of `steps` and audit what it wrote into `part`; its work folder outlives an interruption."""
@@ -166,7 +176,7 @@ def _take(
         outcome = supervisor.run(job, env, timeout_s=_TIMEOUT_S, on_poll=follow)
         if outcome.answer.error:
             raise CellError(f"{step.method}: {outcome.answer.error}")
-        written = _audited(out, linears, method)
+        written, alone = _audited(out, linears, method), is_alone() and source.artifact.make_alone
         artifact = Artifact(
             digest=digest,
             format=written.format,
@@ -176,7 +186,7 @@ def _take(
             make_s=outcome.wall_s,
             make_total_s=outcome.wall_s + source.artifact.make_total_s,
             make_peak_bytes=int(host_peak_bytes({**outcome.answer.facts, **outcome.observed})),
-            facts=outcome.answer.facts,
+            facts={**outcome.answer.facts, **({} if alone else {"make_alone": False})},
             environments={env.name: env.identity, **env.versions},
         )
         wire.write(part / "artifact.json", wire.dumps(artifact, indent=1))

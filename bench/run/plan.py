@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from bench.contract import plugins, wire
+from bench.contract.job import Report
 from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite
 from bench.contract.workload import AT_A_RATE, Closed, Offline, Trace, Workload
@@ -17,10 +18,11 @@ from bench.envs import environment
 from bench.formats import folder as model_folder
 from bench.machine import hardware as machine
 from bench.models import resolve
-from bench.models.download import Report
 from bench.models.resolve import Resolved
 from bench.run import artifacts, memory_fit, task_inputs, tokenizer
 from bench.run.planned import Mode, Plan, PlannedArtifact, PlannedRound, Reference, Requests, SkippedPair
+
+_Shared = dict[tuple[str, ...], Any]  # parts of digests, by engine and format and by load or task
 
 
 def plan(
@@ -44,6 +46,7 @@ def plan(
     skipped: dict[SkippedPair, None] = {}
     for hardware in on or machine.devices(suite.devices):
         planned = [_artifact(suite.model, recipe, resolved, hardware) for recipe in suite.recipes]
+        shared: _Shared = {}
         inputs: dict[str, Reference | Requests] = {**_requests(suite, resolved)}
         inputs |= _references(
             baseline.suite if baseline else suite, baseline.artifacts if baseline else planned, hardware
@@ -57,7 +60,8 @@ def plan(
                     skipped[SkippedPair(cell.engine.title, artifact.format, artifact.recipe.name)] = None
                     continue
                 task_input = inputs.get(cell.measurement) if cell.task else None
-                cells.append(_first_round(len(cells), cell, artifact, suite.seed, task_input))
+                digest = _digest(cell, artifact, suite.seed, task_input, shared)
+                cells.append(_first_round(len(cells), cell, artifact, digest, task_input))
     return Plan(suite, resolved, tuple(_rounds(suite, cells)), tuple(skipped))
 
 
@@ -65,7 +69,7 @@ def _rounds(suite: Suite, cells: Sequence[PlannedRound]) -> Iterator[PlannedRoun
     """Every round of the cells, round after round, each in a seeded order of its own."""
     for number in range(max(suite.rounds, suite.task_rounds)):
         this_round = [
-            replace(item, round=number)
+            replace(item, round=number) if number else item
             for item in cells
             if number < (suite.task_rounds if item.cell.task else suite.rounds)
         ]
@@ -74,7 +78,7 @@ def _rounds(suite: Suite, cells: Sequence[PlannedRound]) -> Iterator[PlannedRoun
 
 
 def _first_round(
-    order: int, cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Reference | Requests | None
+    order: int, cell: Cell, artifact: PlannedArtifact, digest: str, task_input: Reference | Requests | None
 ) -> PlannedRound:
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
     return PlannedRound(
@@ -82,7 +86,7 @@ def _first_round(
         cell,
         0,
         artifact,
-        _digest(cell, artifact, seed, task_input),
+        digest,
         artifact.reason or _unsupported_reason(cell, artifact) or (task_input.reason if task_input else ""),
         _mode(cell),
         engine,
@@ -163,8 +167,7 @@ def _meaningless(cell: Cell) -> str:
 def _is_selected(cell: Cell, only: str, engine: str) -> bool:
     if engine and engine not in (cell.engine.title, cell.engine.name):
         return False
-    parts = (cell.title, cell.recipe.name, cell.measurement)
-    return not only or any(fnmatch.fnmatchcase(part, only) for part in parts)
+    return not only or any(fnmatch.fnmatchcase(part, only) for part in (cell.title, cell.recipe.name, cell.measurement))
 
 
 def _references(suite: Suite, planned: Sequence[PlannedArtifact], hardware: Hardware) -> dict[str, Reference]:
@@ -185,12 +188,16 @@ def _requests(suite: Suite, resolved: Resolved) -> dict[str, Requests]:
     return {t.title: task_inputs.requests(t, resolved, context) for t in tasks}
 
 
-def _digest(cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Reference | Requests | None) -> str:
-    measurement: Any = task_inputs.task_key(cell.task) if cell.task else cell.workload and _load_key(cell.workload)
-    if task_input:
-        measurement = [measurement, task_input.digest]
-    engine = task_inputs.engine_key(cell.engine, artifact.format)
-    return wire.digest([SCHEMA, artifact.digest, *engine, measurement, artifact.hardware.slug, seed])
+def _digest(
+    cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Reference | Requests | None, shared: _Shared
+) -> str:
+    """Files that an engine or a load names are read once for all its cells on the device, which have `shared`."""
+    if (key := (cell.engine.title, artifact.format)) not in shared:
+        shared[key] = task_inputs.engine_key(cell.engine, artifact.format)
+    if (title := (cell.measurement,)) not in shared:
+        shared[title] = task_inputs.task_key(cell.task) if cell.task else cell.workload and _load_key(cell.workload)
+    measurement = [shared[title], task_input.digest] if task_input else shared[title]
+    return wire.digest([SCHEMA, artifact.digest, *shared[key], measurement, artifact.hardware.slug, seed])
 
 
 def _load_key(load: Workload) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.contract.record import Artifact, Result
@@ -26,11 +27,7 @@ def current(plan: Plan, store: Store) -> list[Result]:
 
 def stored(plan: Plan, store: Store) -> Iterator[tuple[PlannedRound, Result | None]]:
     """Each round with the record at its path, whatever the digest of that is."""
-    cells: dict[int, Cell] = {}  # the rounds of a cell share it, and there may be thousands
-    for item in plan.items:
-        if id(item.cell) not in cells:
-            cells[id(item.cell)] = public_cell(item.cell)
-    alike = (skeleton(plan, item, cells[id(item.cell)]) for item in plan.items)
+    alike = (skeleton(plan, item, item.cell) for item in plan.items)
     yield from zip(plan.items, store.find_all(alike), strict=True)
 
 
@@ -41,7 +38,7 @@ def is_pending(item: PlannedRound, record: Result | None, *, retry_failed: bool)
 
 
 def skeleton(plan: Plan, item: PlannedRound, cell: Cell) -> Result:
-    """The record of a round before it has run, which has the record's path; `cell` is its public cell."""
+    """The record of a round before it has run; its path is the record's, whether `cell` is the public one or not."""
     return Result(
         digest=item.digest,
         suite=plan.suite.name,
@@ -77,3 +74,8 @@ def _public(options: Options) -> Options:
     return {
         k: f"path:{Path(v).name}" if isinstance(v, str) and v.startswith("path:") else v for k, v in options.items()
     }
+
+
+def now() -> str:
+    """The time in UTC, to the second, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,6 +1,6 @@
-"""Run the pending rounds of a plan: environments and artifacts first, then each round to one record.
+"""Run the pending rounds of a plan, each to one record: what no clock reads first, then what has the machine alone.
 
-Only the round in flight can be lost: a record is on disk before the next round starts.
+Only rounds in flight can be lost: a record is on disk before the next round starts.
 """
 
 from __future__ import annotations
@@ -8,21 +8,20 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from bench import formats, paths
-from bench.contract.errors import CellError
-from bench.contract.job import Answer
+from bench.contract.errors import CellError, UserError
+from bench.contract.job import Answer, Report
 from bench.contract.record import Hardware, Result
-from bench.contract.spec import Cell, EngineSpec, Recipe
+from bench.contract.spec import Cell
 from bench.contract.workload import Online
 from bench.envs import environment
 from bench.machine import counters, guard, nvml
@@ -32,12 +31,14 @@ from bench.process import server, supervisor
 from bench.progress.eta import SimilarityKeys
 from bench.progress.progress import Progress
 from bench.progress.snapshot import RoundLabel
-from bench.run import artifacts, ceilings, metrics, offline, online, records, task_inputs
+from bench.run import ceilings, metrics, offline, online, records, stages, task_inputs
 from bench.run.artifacts import BuiltArtifact
-from bench.run.planned import Plan, PlannedArtifact, PlannedRound, Reference, Requests
+from bench.run.builds import Builds
+from bench.run.planned import Plan, PlannedRound, Requests
+from bench.run.stages import Stage
 from bench.store import Store
 
-T = TypeVar("T")
+_DEVICE_LIMIT_S = 24 * 3600.0  # to wait for another run's end
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,13 @@ def run(
     progress: Progress,
     *,
     retry_failed: bool = False,
+    at_once: int = stages.AT_ONCE,
     open_reader: counters.OpenReader = counters.reader,
 ) -> Tally:
-    """Run everything pending, one device after the other; `open_reader` opens a device's energy counter."""
+    """Run everything pending, one device after the other; `open_reader` opens a device's energy counter.
+
+    `at_once`: how many things are built or scored at a time; 1 gives the time that each artifact takes to make.
+    """
     todo: list[tuple[PlannedRound, Result | None]] = []
     timed: list[tuple[Cell, float]] = []
     for item, record in records.stored(plan, store):  # one at a time: there may be tens of thousands
@@ -65,7 +70,7 @@ def run(
         if record is not None and record.status == "ok":
             timed.append((item.cell, record.duration_s))
     durations = [(_similarity_keys(cell), duration_s) for cell, duration_s in timed] if todo else []
-    progress.begin([_label(plan, item) for item, _ in todo], len(plan.items) - len(todo), durations)
+    progress.begin([_label(plan, item, at_once) for item, _ in todo], len(plan.items) - len(todo), durations)
     for orphan in server.end_orphans():
         progress.line(f"ended a {orphan.name} server that an earlier run left behind (process {orphan.pid})")
     done: Counter[str] = Counter()
@@ -73,123 +78,98 @@ def run(
         rounds = [(item, record) for item, record in todo if item.artifact.hardware.device == hardware.device]
         with _alone(hardware, progress):
             items = _still_pending(plan, rounds, store, progress)
-            done += Runner(plan, hardware, store, progress, open_reader).run(items)
+            done += Runner(plan, hardware, store, progress, open_reader, at_once).run(items)
     return Tally(done, len(plan.items) - done.total())
 
 
 class Runner:
-    """The run of a plan's rounds on one device: the artifacts and task inputs it has, or why it has not."""
+    """The run of a plan's rounds on one device: the untimed ones `at_once` at a time, then each timed one alone."""
 
     def __init__(
-        self, plan: Plan, hardware: Hardware, store: Store, progress: Progress, open_reader: counters.OpenReader
+        self,
+        plan: Plan,
+        hardware: Hardware,
+        store: Store,
+        progress: Progress,
+        open_reader: counters.OpenReader,
+        at_once: int,
     ) -> None:
         self._plan, self._hardware, self._store, self._progress = plan, hardware, store, progress
-        self._open_reader = open_reader
-        self._artifacts: dict[str, BuiltArtifact | CellError] = {}  # by recipe
-        self._task_inputs: dict[str, Path | CellError] = {}  # by digest
+        self._open_reader, self._at_once = open_reader, at_once
+        self._builds = Builds(plan, hardware, store, progress)
         self._ceiling: Mapping[str, Any] = {}
+        self._done: Counter[str] = Counter()
 
     def run(self, items: list[PlannedRound]) -> Counter[str]:
         """Run the rounds, each to a record in the store; how many there are of each status."""
-        done: Counter[str] = Counter()
         self._store.put_machine(self._hardware)
-        self._prepare([item for item in items if not item.reason])
         for item in items:
-            label = _label(self._plan, item)
-            self._progress.start_round(label)
-            result, answer = self._round(item)
-            self._store.put(result, answer.traces, answer.items)
-            self._progress.end_round(label, result)
-            done[result.status] += 1
-        return done
+            if item.reason:
+                label = self._label(item)
+                self._progress.start_round(label)
+                self._end(item, self._skeleton(item), Answer())
+        supported = [item for item in items if not item.reason]
+        scored = [self._stage(item) for item in supported if item.mode == "score"]
+        stages.run_all([*scored, *self._builds.stages(supported)], self._at_once, self._progress)
+        timed = [item for item in supported if item.mode != "score"]
+        self._prepare(timed)
+        for item in timed:
+            self._progress.start_round(self._label(item))
+            self._end(item, *self._round(item, self._progress.doing))
+        return self._done
 
-    def _prepare(self, items: list[PlannedRound]) -> None:
-        """Build environments, artifacts and task inputs, measure the ceilings, wait for an idle device."""
-        doing = self._progress.doing
-        for name in sorted({i.env for i in items}):
-            environment.ensure(name, doing)
-        for name in sorted({i.env for i in items if i.mode == "online" and environment.has_tools(i.env)}):
-            environment.tools(name, doing)
-        inputs = {i.task_input.digest: i.task_input for i in items if i.task_input}
-        recipes = {i.artifact.recipe.name for i in items}
-        recipes |= {r.artifact.recipe.name for r in inputs.values() if isinstance(r, Reference)}
-        for planned in self._plan.artifacts:
-            if planned.recipe.name in recipes and planned.hardware == self._hardware:
-                self._artifacts[planned.recipe.name] = self._build_artifact(planned)
-        for digest, task_input in inputs.items():
-            self._task_inputs[digest] = self._build_task_input(task_input)
-        if items:
-            doing(f"waiting for the device to be idle, {self._plan.suite.settle_s:g} s at most")
+    def _prepare(self, timed: Sequence[PlannedRound]) -> None:
+        """Wait for an idle device, and measure its ceilings."""
+        if timed:
+            self._progress.doing(f"waiting for the device to be idle, {self._plan.suite.settle_s:g} s at most")
             guard.wait_until_idle(self._hardware.device, self._plan.suite.settle_s)
-        if any(item.is_timed for item in items):
+        if any(item.is_timed for item in timed):
             if ceilings.find(self._hardware, self._store) is None:
-                doing(f"the ceilings of {self._hardware.name}")
+                self._progress.doing(f"the ceilings of {self._hardware.name}")
             measured = ceilings.ensure(self._hardware, self._store, self._progress.warn)
             self._ceiling = ceilings.facts(self._hardware, measured)
 
-    def _build_artifact(self, planned: PlannedArtifact) -> BuiltArtifact | CellError:
-        """Make one artifact and record it, or record why it could not be made."""
-        name, began = planned.recipe.name, time.monotonic()
-        cell = Cell(planned.model, Recipe(name, planned.steps), EngineSpec(""), planned.hardware.device)
-        record = Result(
-            digest=planned.digest,
-            suite=self._plan.suite.name,
-            cell=records.public_cell(cell),
-            round=0,
-            status="ok",
-            hardware=planned.hardware,
-            started=_now(),
+    def _stage(self, item: PlannedRound) -> Stage:
+        """An untimed round as a stage."""
+
+        def run(report: Report, is_alone: Callable[[], bool]) -> tuple[Result, Answer, float] | object:
+            began = time.monotonic()
+            result, answer = self._round(item, report)
+            if supervisor.lacked_memory(result.reason) and not is_alone():
+                return stages.AGAIN_ALONE
+            return result, answer, time.monotonic() - began
+
+        return Stage(
+            ("round", item.cell.title, item.round),
+            run,
+            lambda ended: self._end(item, *ended),
+            self._builds.after(item),
+            self._label(item),
+            self._builds.needs_bytes,
+            bool(self._hardware.gpus),
         )
-        try:
-            built = artifacts.make(
-                planned.steps,
-                planned.resolved,
-                planned.hardware,
-                lambda text: self._progress.doing(f"{name}: {text.removeprefix(f'{name}: ')}"),
-            )
-        except CellError as error:
-            reason = paths.scrubbed(str(error))
-            self._progress.warn(f"failed: {name}: {reason}")
-            self._store.put(replace(record, status="failed", reason=reason, duration_s=time.monotonic() - began))
-            return CellError(f"its artifact could not be made: {reason}")
-        existing = self._store.find(record)
-        if existing is None or existing.digest != record.digest or existing.status != "ok":
-            facts = records.public_artifact(built.artifact)
-            self._store.put(replace(record, artifact=facts, duration_s=time.monotonic() - began))
-        return built
 
-    def _build_task_input(self, task_input: Reference | Requests) -> Path | CellError:
-        """The folder of the task's reference or requests, or why it could not be built."""
-        suite, progress, title = self._plan.suite, self._progress, task_input.task.title
-        try:
-            if isinstance(task_input, Requests):
-                return task_inputs.requests_folder(task_input, suite, progress.doing)
-            source = f"{task_input.artifact.recipe.name} on {task_input.engine.title}"
-            title = f"{source}: {title}"
-            built = _ready(self._artifacts[task_input.artifact.recipe.name])
-            return task_inputs.reference_folder(
-                task_input, built, suite, lambda text: progress.doing(f"{source}: {text}")
-            )
-        except CellError as error:
-            reason = paths.scrubbed(str(error))
-            progress.warn(f"failed: {title}: {reason}")
-            if isinstance(task_input, Requests):
-                return CellError(reason)
-            return CellError(f"its reference ({source}) could not be made: {reason}")
+    def _end(self, item: PlannedRound, result: Result, answer: Answer, seconds: float | None = None) -> None:
+        self._store.put(result, answer.traces, answer.items)
+        self._progress.end_round(self._label(item), result, seconds)
+        self._done[result.status] += 1
 
-    def _round(self, item: PlannedRound) -> tuple[Result, Answer]:
+    def _label(self, item: PlannedRound) -> RoundLabel:
+        return _label(self._plan, item, self._at_once)
+
+    def _skeleton(self, item: PlannedRound) -> Result:
+        record = records.skeleton(self._plan, item, records.public_cell(item.cell))
+        return replace(record, started=records.now())
+
+    def _round(self, item: PlannedRound, report: Report) -> tuple[Result, Answer]:
         """Run one round in a fresh process; its record, of a failure too, and the answer with traces and items."""
-        answer = Answer()
-        record = replace(records.skeleton(self._plan, item, records.public_cell(item.cell)), started=_now())
-        if item.reason:
-            return record, answer
+        answer, record = Answer(), self._skeleton(item)
         began = time.monotonic()
         try:
-            built = _ready(self._artifacts[item.artifact.recipe.name])
-            task_input = _ready(self._task_inputs[item.task_input.digest]) if item.task_input else None
+            built, task_input = self._builds.artifact(item), self._builds.task_input(item)
             readiness = guard.inspect(item.cell.device)
             marks = {sanity.BUSY: not readiness.idle, sanity.DUMMY: item.artifact.resolved.dummy}
-            env = environment.ensure(item.env, self._progress.doing)
+            env = environment.ensure(item.env, report)
             shape = metrics.roofline_facts(built.folder, self._ceiling if item.is_timed else {})
             record = replace(
                 record,
@@ -198,7 +178,7 @@ class Runner:
                 facts={**readiness.facts, **shape},
                 marks=tuple(mark for mark, applies in marks.items() if applies),
             )
-            outcome = self._outcome(item, built, task_input, env)
+            outcome = self._outcome(item, built, task_input, env, report)
             answer = outcome.answer
             record = replace(
                 record,
@@ -225,10 +205,15 @@ class Runner:
         return replace(record, status="failed", reason=reason, metrics=finite)
 
     def _outcome(
-        self, item: PlannedRound, built: BuiltArtifact, task_input: Path | None, env: environment.Environment
+        self,
+        item: PlannedRound,
+        built: BuiltArtifact,
+        task_input: Path | None,
+        env: environment.Environment,
+        report: Report,
     ) -> supervisor.Outcome:
         """The outcome of a worker or of a server under load, with the replies to a task's requests scored."""
-        suite, report = self._plan.suite, self._progress.doing
+        suite = self._plan.suite
         if isinstance(load := item.cell.workload, Online):
             return online.run(item, load, built, env, suite, report=report, open_reader=self._open_reader)
         outcome = offline.run(item, built, task_input, env, suite, report=report, open_reader=self._open_reader)
@@ -242,18 +227,12 @@ class Runner:
         return formats.audit(self._plan.resolved.local_folder, None).bits_per_weight
 
 
-def _ready(built: T | CellError) -> T:
-    """Raise the error of a failed build, else return its result."""
-    if isinstance(built, CellError):
-        raise built
-    return built
-
-
-def _label(plan: Plan, item: PlannedRound) -> RoundLabel:
-    """The round as progress shows it."""
+def _label(plan: Plan, item: PlannedRound, at_once: int) -> RoundLabel:
+    """The round as progress shows it; `at_once`: how many untimed ones run at a time."""
     cell = item.cell
     rounds = plan.suite.task_rounds if cell.task else plan.suite.rounds
-    return RoundLabel(cell.title, cell.device, item.round + 1, rounds, () if item.reason else _similarity_keys(cell))
+    keys = () if item.reason else _similarity_keys(cell)
+    return RoundLabel(cell.title, cell.device, item.round + 1, rounds, keys, at_once if item.mode == "score" else 1)
 
 
 def _similarity_keys(cell: Cell) -> SimilarityKeys:
@@ -271,8 +250,14 @@ def _alone(hardware: Hardware, progress: Progress) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        hours = f"{_DEVICE_LIMIT_S / 3600:g} h"
         progress.warn(f"another run is measuring on {hardware.name}; waiting for it to end (Ctrl-C to give up)")
-        lock.acquire()
+        progress.doing(f"waiting for the other run to end, {hours} at most")
+        try:
+            lock.acquire(timeout=_DEVICE_LIMIT_S)
+        except Timeout:
+            still = f"another run is still measuring on {hardware.name} after {hours}"
+            raise UserError(f"{still}: end it, or run this again later") from None
     try:
         yield
     finally:
@@ -291,10 +276,6 @@ def _still_pending(
         is_left = record == earlier or records.is_pending(item, record, retry_failed=False)
         (pending if is_left else others).append(item)
     if others:
-        progress.recorded([_label(plan, item) for item in others])
+        progress.recorded([_label(plan, item, 1) for item in others])
         progress.line(f"{len(others)} rounds were recorded by another run in the meantime")
     return pending
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

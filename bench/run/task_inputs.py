@@ -10,10 +10,9 @@ from typing import Any
 
 from bench import formats
 from bench.contract import plugins, wire
-from bench.contract.job import Answer, Job, JobKind
+from bench.contract.job import Answer, Job, JobKind, Report
 from bench.contract.spec import Cell, EngineSpec, Suite, Task
 from bench.envs import environment
-from bench.models.download import Report
 from bench.models.resolve import Resolved
 from bench.process import cache, supervisor
 from bench.run import artifacts
@@ -103,7 +102,7 @@ def reference_folder(reference: Reference, built: BuiltArtifact, suite: Suite, r
             "wall_s": outcome.wall_s,
         }
 
-    return cache.ensure("references", reference.digest, "reference.json", fill)
+    return cache.ensure("references", reference.digest, "reference.json", fill, report)
 
 
 def requests_folder(requests: Requests, suite: Suite, report: Report) -> Path:
@@ -116,7 +115,7 @@ def requests_folder(requests: Requests, suite: Suite, report: Report) -> Path:
         job = replace(_job(requests, "build_requests", tokenizer), out=str(part), context=context)
         return _run(job, requests.task_module.ENV, suite, report).answer.facts
 
-    return cache.ensure("asked", requests.digest, "asked.json", fill)
+    return cache.ensure("asked", requests.digest, "asked.json", fill, report)
 
 
 def score_replies(requests: Requests, folder: Path, replied: Answer, suite: Suite, report: Report) -> Answer:
@@ -143,7 +142,7 @@ def _tokenizer_folder(requests: Requests, suite: Suite, report: Report) -> Path:
         return {}
 
     digest = wire.digest(["tokenizer", requests.resolved.identity, environment.identity(env)])
-    return cache.ensure("tokenizers", digest, "about.json", fill)
+    return cache.ensure("tokenizers", digest, "about.json", fill, report)
 
 
 def _job(requests: Requests, kind: JobKind, folder: Path) -> Job:

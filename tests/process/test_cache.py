@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from bench.contract.errors import CellError
+from bench.contract.errors import CellError, UserError
 from bench.process import cache as built
 from tests.conftest import ROOT
 
@@ -34,6 +35,21 @@ def test_processes_that_want_the_same_folder_build_it_once(tmp_path: Path) -> No
 
     assert [process.communicate(timeout=30)[0] for process in running] == ["whole\n"] * 3
     assert (tmp_path / "log").read_text() == "built\n"
+
+
+def test_who_waits_for_another_build_says_so_and_gives_up_in_the_end(tmp_path: Path) -> None:
+    """With what it waits for and for how long at most; then one sentence says what to do."""
+    folder, reports = tmp_path / "hf-123", list[str]()
+    with (
+        FileLock(tmp_path / "hf-123.lock"),
+        pytest.raises(
+            UserError, match=r"another run has been building .*hf-123 for 0 min: wait for its end, or end it"
+        ),
+    ):
+        built.build_once(folder, lambda: None, Path.touch, reports.append, wait_limit_s=0.6)
+
+    assert set(reports) == {"waiting for another run that builds hf-123, 0 min at most"}
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("in_place", [False, True])

@@ -194,9 +194,8 @@ def test_what_cannot_run_is_told_once(command: Command, tmp_path: Path) -> None:
     """The rounds of a cell have one reason; all of them are counted."""
     done = command("bench", "run", suite_file(tmp_path, "[{name: fake, only_batch: 3}]", rounds=3))
 
-    assert [line for line in _lines(done) if line.startswith("[")] == [
-        f"[1/3] 0:00 {_CELL} round 1 unsupported: the fake engine runs batch 3 only"
-    ]
+    (line,) = (line for line in _lines(done) if line.startswith("["))
+    assert re.fullmatch(rf"\[1/3\] 0:0\d {_CELL} round 1 unsupported: the fake engine runs batch 3 only", line)
     assert "Rounds: 3 unsupported" in done.stderr
 
 
@@ -239,6 +238,22 @@ def test_a_pipe_hears_of_each_subject_once(capsys: pytest.CaptureFixture[str]) -
             progress.doing(text)
 
     assert capsys.readouterr().err == "0:00 environment hf: creating\n0:00 nf4: bnb: making\n"
+
+
+def test_threads_that_work_beside_each_other_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each subject is told once in a pipe, though details of both come in turns; a silence is broken for both."""
+    with Progress(silence_s=0.2) as progress, progress.beside() as first, progress.beside() as second:
+        for detail in ("creating", "Collecting torch"):
+            first(f"environment hf: {detail}")
+            second(f"environment vllm: {detail}")
+        assert len(capsys.readouterr().err.splitlines()) == 2
+        time.sleep(0.3)
+        lines = capsys.readouterr().err.splitlines()
+
+    assert [line.split(" ", 1)[1] for line in lines[:2]] == [
+        "environment hf: Collecting torch",
+        "environment vllm: Collecting torch",
+    ]
 
 
 def test_silence_in_a_pipe_is_broken(capsys: pytest.CaptureFixture[str]) -> None:

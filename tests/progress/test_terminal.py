@@ -5,17 +5,13 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from bench.progress.snapshot import Finished, RoundLabel, Snapshot
+from bench.progress.snapshot import Activity, Finished, RoundLabel, Snapshot
 from bench.progress.terminal import lines, shortened
 
 CELL = "Qwen3-8B/gptq-w4g128/vllm/offline-b1-p128-n64"
 FULL = Snapshot(
     elapsed_s=252.0,
-    activity="measuring",
-    activity_s=12.0,
-    round=RoundLabel(CELL, "cuda:0", 2, 3),
-    round_s=42.0,
-    expected_s=65.0,
+    activities=(Activity("measuring", 12.0, RoundLabel(CELL, "cuda:0", 2, 3), 42.0, 65.0),),
     total=65,
     recorded=3,
     counts={"ok": 11, "failed": 1},
@@ -47,7 +43,7 @@ def test_all_of_it_in_a_wide_terminal() -> None:
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     """Names of two-column letters too."""
     wide = RoundLabel("模型" * 30, "cpu", 1, 1)
-    for snapshot in (FULL, Snapshot(1.0, "環境: " + "x" * 200), Snapshot(1.0, total=5, round=wide)):
+    for snapshot in (FULL, Snapshot(1.0, (Activity("環境: " + "x" * 200), Activity(round=wide)), 5)):
         assert max(map(cell_len, _plain(snapshot, width))) <= width
 
 
@@ -74,16 +70,28 @@ def test_a_narrow_terminal_shows_both_ends_of_a_name_and_all_totals() -> None:
 
 def test_where_nothing_was_foretold_nothing_is_said() -> None:
     """No expected time, no time left: the view says so."""
-    snapshot = Snapshot(9.0, "loading", 2.0, RoundLabel(CELL, "cpu", 1, 1), 3.0, None, total=2)
+    snapshot = Snapshot(9.0, (Activity("loading", 2.0, RoundLabel(CELL, "cpu", 1, 1), 3.0),), total=2)
     drawn_lines = _plain(snapshot, 119)
 
     assert "loading 0:02, round 0:03" in drawn_lines
     assert "0:09 so far, time left not known yet" in drawn_lines
 
 
+def test_work_that_goes_on_at_the_same_time_has_lines_of_its_own() -> None:
+    """A round that is scored and an environment that is built beside it, each with its time."""
+    scored = Activity("scoring", 3.0, RoundLabel("m/nf4/hf/ppl", "cpu", 1, 1, at_once=2), 8.0)
+    drawn_lines = _plain(Snapshot(9.0, (scored, Activity("environment vllm: Collecting torch", 6.0)), total=2), 119)
+
+    assert drawn_lines[:3] == [
+        "m/nf4/hf/ppl, cpu, round 1 of 1",
+        "scoring 0:03, round 0:08",
+        "environment vllm: Collecting torch, 0:06",
+    ]
+
+
 def test_work_without_rounds_has_no_bar() -> None:
     """An environment that is built, a model that is compressed: what is done, and for how long."""
-    assert _plain(Snapshot(75.0, "gptq: layer 3 of 32", 5.0), 119) == ["gptq: layer 3 of 32, 1:15"]
+    assert _plain(Snapshot(75.0, (Activity("gptq: layer 3 of 32", 5.0),)), 119) == ["gptq: layer 3 of 32, 1:15"]
 
 
 def test_a_terminal_without_unicode_gets_ascii() -> None:

@@ -138,3 +138,23 @@ def test_the_context_of_a_gguf_file_is_known(tmp_path: Path) -> None:
     planned = plan.plan(_suite(model=str(write(tmp_path / "m.gguf"))), fetch=False)
 
     assert {i.reason for i in planned.items} == {"128 + 64 tokens exceed the model's context of 128"}
+
+
+@pytest.mark.usefixtures("cache")
+def test_files_are_read_as_often_for_many_cells_as_for_one(tmp_path: Path) -> None:
+    """A trace and a text count by their content, which recipes and engines share."""
+    trace, text = tmp_path / "trace.csv", tmp_path / "text.txt"
+    for file in (trace, text):
+        file.write_bytes(b"x" * (1 << 22))
+    load, task = {"kind": "trace", "path": str(trace)}, {"task": "perplexity", "corpus": f"path:{text}"}
+
+    def bytes_read(engines: int) -> int:
+        labelled = [{"name": "fake", "label": f"fake-{i}"} for i in range(engines)]
+        suite = _suite(recipes=["as-is", "fp32"], engines=labelled, workloads=[load], tasks=[task])
+        before = int(Path("/proc/self/io").read_text().split()[1])
+        plan.plan(suite, fetch=False)
+        return int(Path("/proc/self/io").read_text().split()[1]) - before
+
+    bytes_read(1)  # loads what the first plan of a process does
+
+    assert bytes_read(8) - bytes_read(1) < 1 << 20

@@ -46,7 +46,7 @@ def test_a_cell_has_the_digest_it_had_before_engines_had_environments(engine: st
     artifact = planned.PlannedArtifact(Model("m"), resolved, Recipe("r"), CPU, (), "artifact", "gptq", 0, "")
     cell = Cell(Model("m"), Recipe("r"), EngineSpec(engine, {}), "cpu", workload=Offline(name="w"))
 
-    assert plan._digest(cell, artifact, 0, None) == digest
+    assert plan._digest(cell, artifact, 0, None, {}) == digest
 
 
 def test_another_backend_is_another_artifact() -> None:

@@ -212,7 +212,7 @@ def _sizes(key: CellKey, one: Result, two: Result) -> Iterator[MetricComparison]
     for column in (*SIZE, made_s):
         timed = column == made_s
         first, second = (x.make_total_s if timed else float(getattr(x.audit, column.key)) for x in (a, b))
-        if first > 0 and second > 0:
+        if first > 0 and second > 0 and not (timed and not (a.make_alone and b.make_alone)):
             compared = ratio([first], [second])
             compared = compared if timed else replace(compared, rule=EXACT)
             yield MetricComparison(key, column, column.heading(), first, second, (1, 1), compared)

@@ -110,7 +110,7 @@ def _rows(model: tuple[str, ...], grid: _Grid) -> list[Row]:
     engines = list(dict.fromkeys(key[4] for key in keys))
     baseline = _baseline(recipes, keys, grid)
     keys.sort(key=lambda k: (k[3] != baseline, recipes.index(k[3]), engines.index(k[4])))
-    references = [grid.cells[key] for key in keys if key[3] == baseline]
+    references = {key[4]: grid.cells[key] for key in keys if key[3] == baseline}
     steps = {key[3]: artifact.steps for key, artifact in grid.artifacts.items() if key[:3] == model}
     counterparts = {name: without_data.counterpart(its, steps) for name, its in steps.items()}
     return [_row(key, baseline, references, counterparts.get(key[3]), grid) for key in keys]
@@ -140,17 +140,17 @@ def _baseline(recipes: Sequence[str], keys: Sequence[RowKey], grid: _Grid) -> st
 def _row(
     key: RowKey,
     baseline: str | None,
-    references: Sequence[Mapping[ColumnKey, list[Result]]],
+    references: Mapping[str, Mapping[ColumnKey, list[Result]]],
     counterpart: str | None,
     grid: _Grid,
 ) -> Row:
-    """`references`: the baseline's cells on each engine; `counterpart`: the recipe's like without data."""
+    """`references`: the baseline's cells by engine; `counterpart`: the recipe's like without data."""
     summaries: dict[bool, dict[str, CellSummary]] = {True: {}, False: {}}
     for column in grid.columns:
         rounds = grid.cells[key].get(column, [])
         entry = _entry(rounds, planned=grid.expected is not None and (key, column) in grid.expected)
         if key[3] != baseline and entry.status == "ok":
-            entry = _compared(entry, _finished(rounds), [_finished(cells.get(column, [])) for cells in references])
+            entry = _compared(entry, _finished(rounds), _reference(key[4], column, references))
             if column[0] and _loses_to_no_data(key, column, counterpart, grid):
                 entry = replace(entry, marks=(*entry.marks, NO_GAIN))
         summaries[column[0]][column[1]] = entry
@@ -162,6 +162,7 @@ def _row(
         tasks=summaries[True],
         workloads=summaries[False],
         made_s=artifact.make_total_s if artifact else 0.0,
+        made_alone=artifact is None or artifact.make_alone,
         whole=artifact is not None and _is_whole(artifact),
     )
 
@@ -257,14 +258,22 @@ def _curve(done: Sequence[Result]) -> tuple[Point, ...]:
     )
 
 
-def _compared(entry: CellSummary, rounds: Sequence[Result], references: Sequence[Sequence[Result]]) -> CellSummary:
-    """The entry with its change against the baseline: on the same engine if it ran there, else on another."""
-    engine = rounds[0].cell.engine.title
-    done = sorted(filter(None, references), key=lambda its: its[0].cell.engine.title != engine)
-    if not done:
+def _reference(
+    engine: str, column: ColumnKey, references: Mapping[str, Mapping[ColumnKey, list[Result]]]
+) -> list[Result]:
+    """The baseline's finished rounds: on the same engine if it ran there, else on the first where it did, or none."""
+    for cells in (references.get(engine, {}), *references.values()):
+        if done := _finished(cells.get(column, [])):
+            return done
+    return []
+
+
+def _compared(entry: CellSummary, rounds: Sequence[Result], reference: Sequence[Result]) -> CellSummary:
+    """The entry with its change against the baseline's rounds."""
+    if not reference:
         return entry
-    change = _task_change(rounds, done[0]) if rounds[0].cell.task is not None else _speedup(entry, done[0])
-    other_engine = bool(change) and done[0][0].cell.engine.title != engine
+    change = _task_change(rounds, reference) if rounds[0].cell.task is not None else _speedup(entry, reference)
+    other_engine = bool(change) and reference[0].cell.engine.title != rounds[0].cell.engine.title
     return replace(entry, change=change, marks=(*entry.marks, *([OTHER_ENGINE] if other_engine else [])))
 
 

@@ -189,8 +189,11 @@ def format_value(column: Column, value: float | None, digits: int = 0) -> str:
 
 def format_figure(column: Column, figure: Spread) -> str:
     """The median, and in brackets the smallest and largest round where they differ as shown."""
-    scaled = [value * column.scale for value in (figure.median, figure.low, figure.high)]
-    median, low, high = (number(value, column.digits, like=scaled[0]) for value in scaled)
+    scaled = figure.median * column.scale
+    median = number(scaled, column.digits)
+    if figure.low == figure.high:
+        return median
+    low, high = (number(value * column.scale, column.digits, like=scaled) for value in (figure.low, figure.high))
     return median if low == high else f"{median} ({low}{DASH}{high})"
 
 

@@ -22,6 +22,7 @@ _CEILINGS = (
     "MBU, MFU: the least that a step must read, and a prompt compute, a second, of the device's ceiling ({});"
     " launch: neither ceiling explains two fifths of a step's time"
 )
+_BESIDE = "≤: at most; it was made beside other work of the run, and with --jobs 1 alone"
 _NOISE = "noise: the items show no difference, p is 0.05 or more"
 NAMES = 2  # leading columns that hold names, not figures: recipe, engine
 
@@ -119,9 +120,13 @@ def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section
     shown = {t: measured_columns(rows, t) for t in tasks}
     kinds = list(shown.values())
     alone = [t for t, its in shown.items() if its[0].key and kinds.count(its) == 1]
-    sizes = [*columns.SIZE, *(c for c in columns.MORE_SIZE if any((row.size(c.key) or 0) > _SHOWN for row in rows))]
+    sizes = [
+        *columns.SIZE,
+        *(c for c in columns.MORE_SIZE if any((row.size(c.key) or row.at_most(c.key) or 0) > _SHOWN for row in rows)),
+    ]
     heads = [c.heading() for c in sizes]
     rankings = [highlight.of_size(c, rows) for c in sizes]
+    notes.add(_BESIDE if any(row.at_most(c.key) for c in sizes for row in rows) else "")
     for title, its in shown.items():
         name = "" if title in alone else task_name(title)
         heads += [c.heading(name if c.key else title) for c in its]
@@ -248,6 +253,8 @@ def _section(
 def size(row: Row, column: Column) -> str:
     """A figure of the artifact; the few zeros of a model that nobody pruned count as none."""
     value = row.size(column.key)
+    if (bound := row.at_most(column.key)) is not None:
+        return f"≤{format_value(column, bound)}"
     return format_value(column, 0.0 if value is not None and column in columns.MORE_SIZE and value < _SHOWN else value)
 
 

@@ -25,16 +25,20 @@ def sections(rows: Sequence[Row]) -> list[Section]:
     result = []
     references = {row.engine: row for row in reversed(rows) if row.whole or row.baseline}
     references |= {row.engine: row for row in rows if row.baseline}
+    measured = [(row, _by_lengths(row)) for row in rows]
+    bases = {engine: _by_lengths(row) for engine, row in references.items()}
     for lengths in dict.fromkeys(e.sizes[1:] for row in rows for e in row.workloads.values() if e.sizes):
-        measured = [(row, _batches(row, lengths)) for row in rows]
-        batches = sorted({batch for _, speeds in measured for batch in speeds})
+        batches = sorted({batch for _, speeds in measured for batch in speeds.get(lengths, ())})
+        if len(batches) < 2:
+            continue
         lines = []
-        for row, speeds in measured:
+        for row, by_lengths in measured:
+            speeds = by_lengths.get(lengths, {})
             if speeds and row.engine in references and row is not references[row.engine]:
-                base = _batches(references[row.engine], lengths)
+                base = bases[row.engine].get(lengths, {})
                 ratios = (number(_ratio(speeds[b], base[b]), 3) if b in speeds and b in base else DASH for b in batches)
                 lines.append((row.recipe, row.engine, *ratios, verdict(speeds, base)))
-        if len(batches) > 1 and lines:
+        if lines:
             heads = ("recipe", "engine", *(f"batch {batch}" for batch in batches), "faster?")
             title = "is it faster? output tok/s over the unquantized model's in that engine, p{}-n{}".format(*lengths)
             result.append(Section(title, heads, tuple(lines)))
@@ -60,9 +64,14 @@ def verdict(speeds: Batches, base: Batches) -> str:
     return "; ".join(f"{_NAMES[sign]} at {', '.join(batches)}" for sign, batches in by_sign.items() if batches)
 
 
-def _batches(row: Row, lengths: tuple[int, int]) -> Batches:
-    loads = [e for e in row.workloads.values() if e.sizes and e.sizes[1:] == lengths and _KEY in e.figures]
-    return {e.sizes[0]: e.figures[_KEY] for e in loads if e.sizes}
+def _by_lengths(row: Row) -> dict[tuple[int, int], dict[int, Spread]]:
+    """By prompt and new tokens, the metric by batch."""
+    speeds: dict[tuple[int, int], dict[int, Spread]] = {}
+    for load in row.workloads.values():
+        if load.sizes and _KEY in load.figures:
+            batch, *_ = load.sizes
+            speeds.setdefault(load.sizes[1:], {})[batch] = load.figures[_KEY]
+    return speeds
 
 
 def _ratio(speed: Spread, base: Spread) -> float:

@@ -339,3 +339,19 @@ def test_how_long_making_took_stays_known_when_a_later_record_does_not_say() -> 
     assert shown(untimed) == 12.0
     assert shown(replace(untimed, digest="another")) == 0.0
     assert shown(replace(untimed, make_total_s=9.0)) == 9.0
+
+
+def test_the_time_of_what_was_made_beside_other_work_is_a_bound() -> None:
+    """Shown as such, with what it means; no row is best by it, and it is no figure in a file."""
+    alone, beside = (
+        replace(served("raw", 0.1), artifact=replace(made("raw"), make_total_s=12.0)),
+        replace(served("packed", 0.1), artifact=replace(made("packed"), make_total_s=7.0, facts={"make_alone": False})),
+    )
+    table = build([alone, beside])
+    text = render(table, "md")
+
+    assert [row.size("made_s") for row in table.rows] == [12.0, None]
+    assert "| ≤7.00 |" in text
+    assert "≤: at most; it was made beside other work of the run, and with --jobs 1 alone" in text
+    assert "≤" not in render(build([alone]), "md")
+    assert [line["made_s"] for line in csv.DictReader(io.StringIO(render(table, "csv")))] == ["12.0", ""]
