@@ -42,15 +42,18 @@ _OPERATORS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "MoE": ((2, 4, 6), ()),
     "QMoE": ((2, 5, 8), (3, 6, 9, 11, 12, 13)),
 }
-_MAX_DIGITS = 18  # of an offset
+_MAX_DIGITS = 18  # of an offset or a length
+_MAX_PASSED = 1000  # nodes between a layer and its weights: a few, in any model
 _EMBEDDINGS = ("Gather", "GatherBlockQuantized")
 _PASSED_ON = ("Transpose", "Cast", "Reshape", "Identity", "DequantizeLinear")  # the same weights, otherwise
 _TABLES = ("cos_cache", "sin_cache")  # of positions: stored, and no parameters
 _BITS = {
-    **dict.fromkeys(("DOUBLE", "INT64", "UINT64"), 64),
+    "COMPLEX128": 128,
+    **dict.fromkeys(("DOUBLE", "INT64", "UINT64", "COMPLEX64"), 64),
     **dict.fromkeys(("FLOAT", "INT32", "UINT32"), 32),
     **dict.fromkeys(("FLOAT16", "BFLOAT16", "INT16", "UINT16"), 16),
     **dict.fromkeys(("INT4", "UINT4", "FLOAT4E2M1"), 4),
+    **dict.fromkeys(("INT2", "UINT2"), 2),
 }
 
 
@@ -86,6 +89,8 @@ class _Graph:
             elif each not in passed and (maker := self.makers.get(each)) is not None and maker.op_type in _PASSED_ON:
                 pending += reversed(maker.input if maker.op_type == "DequantizeLinear" else maker.input[:1])
             passed.add(each)
+            if len(passed) > _MAX_PASSED:
+                raise UserError(f"the graph is corrupt: over {_MAX_PASSED} nodes pass the weights of {name} on")
         return list(stored)
 
 
@@ -213,16 +218,30 @@ def _tensor(constant: Any, file: Path) -> Tensor:
     dtype = onnx.TensorProto.DataType.Name(constant.data_type)
     shape = tuple(constant.dims)
     size = (Tensor(dtype, shape, 0).elements * _BITS.get(dtype, 8) + 7) // 8
-    location = {entry.key: entry.value for entry in constant.external_data}
     if constant.data_location == onnx.TensorProto.EXTERNAL:
-        data = file.with_name(Path(location.get("location", "")).name or "(no file)")
-        offset = location.get("offset", "0")
-        ends = (int(offset[:_MAX_DIGITS]) if offset.isascii() and offset.isdigit() else 0) + size
-        if not wire.is_file(data) or data.stat().st_size < ends:
-            raise UserError(f"{data.name} is missing or cut short: tensor {constant.name} ends at byte {ends}")
+        _require_stored(constant, file, size)
     elif size > file.stat().st_size:
         raise UserError(f"{file.name} is cut short: tensor {constant.name} has {size} bytes")
     return Tensor(dtype.lower(), shape, size)
+
+
+def _require_stored(constant: Any, file: Path, size: int) -> None:
+    """UserError unless the tensor's bytes lie in a file in the model's folder, where ONNX Runtime reads it too."""
+    at = {entry.key: entry.value for entry in constant.external_data}
+    location, name = at.get("location", ""), constant.name
+    if Path(location).name != location:
+        raise UserError(
+            f"{file.name} is not to be trusted: the data of tensor {name} is said to be in {location[:200]!r}, "
+            f"and it belongs beside {file.name}: put it there, or export the model again"
+        )
+    numbers = [at[key] for key in ("offset", "length") if at.get(key)]
+    if not all(n.isascii() and n.isdigit() and len(n) <= _MAX_DIGITS for n in numbers):
+        raise UserError(f"{file.name} is corrupt: tensor {name} has no valid offset and length in {location[:200]}")
+    if int(at.get("length") or size) != size:
+        raise UserError(f"{file.name} is corrupt: tensor {name} has {size} bytes, and is said to have {at['length']}")
+    data, ends = file.with_name(location or "(no file)"), int(at.get("offset") or 0) + size
+    if not wire.is_file(data) or data.stat().st_size < ends:
+        raise UserError(f"{data.name} is missing or cut short: tensor {name} ends at byte {ends}")
 
 
 def _genai(folder: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from bench.contract.hooks import Server
 from bench.envs.environment import Environment
 from bench.load import fetch
 from bench.load.job import Endpoint
-from bench.process import bound, child, scratch, supervisor
+from bench.process import bound, child, model_code, scratch, supervisor
 
 _POLL_S, _ANSWER_S, _GREETING_S = 0.05, 2.0, 10.0
 _IDLE_S, _IDLE_SHARE, _SETTLE_S = 0.5, 0.1, 30.0
@@ -100,20 +100,24 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(server: Server, port: int, env: Environment, device: str, *, timeout_s: float = 600.0) -> Iterator[Live]:
+def running(
+    server: Server, port: int, env: Environment, device: str, *, model: Path | None = None, timeout_s: float = 600.0
+) -> Iterator[Live]:
     """Start the server, wait until it is healthy and idle, and end it and its children afterwards.
 
-    A remote server is only asked for its models.
+    It runs no code that comes with a `model`; CellError says so where it cannot serve it without. A remote server is
+    only asked for its models.
     """
     if server.url:
         yield Live(server.url, greeting=_greeting(server))
         return
-    variables = {**supervisor.variables(env, device), **server.variables}
     began = time.monotonic()
-    with scratch.folder() as work, child.logged(server.argv, "server", cwd=work, variables=variables) as started:
-        process, log = started
+    with contextlib.ExitStack() as stack:
+        work = stack.enter_context(scratch.folder())
+        variables = {**supervisor.variables(env, device), **server.variables, **model_code.blocked(work)}
+        process, log = stack.enter_context(child.logged(server.argv, "server", cwd=work, variables=variables))
         with _noted(process.pid, env.name):
-            _wait(process, log, port, server.health, began + timeout_s)
+            _wait(process, log, port, server.health, began + timeout_s, model)
             live = Live(f"http://127.0.0.1:{port}", time.monotonic() - began, log, process)
             _settle(process.pid)
             yield live
@@ -166,10 +170,14 @@ def end_orphans() -> list[Orphan]:
     return ended
 
 
-def _wait(process: subprocess.Popen[bytes], log: child.Log, port: int, health: str, deadline: float) -> None:
+def _wait(
+    process: subprocess.Popen[bytes], log: child.Log, port: int, health: str, deadline: float, model: Path | None
+) -> None:
     while True:
         if (code := process.poll()) is not None:
             time.sleep(_POLL_S)  # for the rest of its output to arrive
+            if model and (sentence := model_code.needed(model, log.text)):
+                raise CellError(sentence)
             raise CellError(f"the server ended (code {code}) before it was healthy{log.last_clause}")
         if _healthy(port, health):
             return

@@ -26,7 +26,7 @@ from bench.contract.errors import CellError
 from bench.contract.job import PHASE, Answer, Job, JobKind
 from bench.envs.environment import Environment
 from bench.machine import counters, nvml, probes
-from bench.process import bound, child, scratch
+from bench.process import bound, child, model_code, scratch
 
 _PASSED = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
@@ -78,9 +78,8 @@ def run(
         watchers = (on_poll, follow(folder / PHASE, report))
         # Idle threads of one would else spin on the cores of the other, and both take twice as long.
         waits = {"OMP_WAIT_POLICY": "passive"} if job.kind in _UNTIMED else {}
-        with child.logged(
-            argv, "worker", cwd=work, variables={**waits, **variables(env, device)}, bound=False
-        ) as started:
+        passed = {**waits, **variables(env, device), **model_code.blocked(work)}
+        with child.logged(argv, "worker", cwd=work, variables=passed, bound=False) as started:
             process, log = started
             with probes.watch(process.pid, device, open_reader=open_reader) as probe:
                 stopped = _wait(process, probe, began, timeout_s, memory_limit_bytes, watchers)

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import itertools
 import json
-import os
 import shutil
 import time
 import traceback
@@ -23,22 +22,10 @@ from bench.contract.record import Artifact, RequestTrace
 from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
 from bench.contract.workload import Offline
 from bench.machine.resident import hwm_bytes
-from bench.process import causality
-
-
-def refuse_code() -> None:
-    """Let no library run what a model's folder brings, whatever it trusts: gptqmodel does, for a tokenizer.
-
-    Transformers copies such code to a folder of this name before it imports it, and here a file is in its place.
-    """
-    modules = Path.cwd() / "hf_modules"
-    modules.mkdir(exist_ok=True)
-    (modules / "transformers_modules").touch()
-    os.environ["HF_MODULES_CACHE"] = str(modules)
+from bench.process import causality, model_code
 
 
 def _compress(job: Job) -> Answer:
-    refuse_code()
     method = plugins.load(plugins.METHODS, job.plugin)
     began = time.perf_counter()
     folder, out, options = Path(job.folder), Path(job.out), method.Options(**job.options)
@@ -121,7 +108,6 @@ def _generate(session: Session, prompts: Any, new_tokens: int) -> tuple[float, l
 def _session(job: Job) -> AbstractContextManager[Session]:
     """What loads the artifact in the job's engine, once it is entered."""
     _report(job, "loading")
-    refuse_code()
     engine = plugins.load(plugins.ENGINES, job.plugin)
     return engine.open(Path(job.folder), _artifact(job), engine.Options(**job.options), job.device)
 
@@ -218,12 +204,12 @@ def run(job_file: str) -> int:
     try:
         answer = JOBS[job.kind](job)
     except UserError as error:
-        answer = Answer(error=str(error))
+        answer = Answer(error=model_code.needed(Path(job.folder), str(error)) or str(error))
     except MemoryError:
         answer = Answer(error="out of memory: the machine has less than this cell needs; use a smaller model or batch")
     except Exception as error:  # noqa: BLE001  (an engine may raise anything; the log keeps the traceback)
         traceback.print_exc()
-        answer = Answer(error=_one_line(error))
+        answer = Answer(error=model_code.needed(Path(job.folder), str(error)) or _one_line(error))
     if answer.error and job.out:
         shutil.rmtree(job.out, ignore_errors=True)  # half an artifact, in the way of the answer on a full disk
     wire.write(Path(job.answer), wire.dumps(answer))

@@ -59,7 +59,8 @@ def run(
         idle = energy_window.idle_facts(cell.device, open_reader, report) if counted else {}
         report("starting the server")
         with contextlib.ExitStack() as stack:
-            live = stack.enter_context(serving.running(server, port, env, cell.device, timeout_s=suite.timeout_s))
+            serves = serving.running(server, port, env, cell.device, model=built.folder, timeout_s=suite.timeout_s)
+            live = stack.enter_context(serves)
             watch = probes.watch(live.pid, cell.device, open_reader=open_reader)
             probe = stack.enter_context(watch) if live.pid else None
             seed, deadline = f"{suite.seed}/{cell.measurement}", began + suite.timeout_s

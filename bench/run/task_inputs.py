@@ -158,4 +158,5 @@ def _job(requests: Requests, kind: JobKind, folder: Path) -> Job:
 
 def _run(job: Job, env: str, suite: Suite, report: Report) -> supervisor.Outcome:
     ready = environment.ensure(env, report)
-    return supervisor.succeeded(supervisor.run(job, ready, timeout_s=suite.timeout_s))
+    outcome = supervisor.run(job, ready, timeout_s=suite.timeout_s, memory_limit_bytes=suite.memory_limit_bytes)
+    return supervisor.succeeded(outcome)

@@ -16,6 +16,7 @@ from lm_eval.tasks import TaskManager
 from bench import paths
 from bench.contract import plugins
 from bench.contract.errors import UserError
+from eval.lm_eval import templates
 from eval.lm_eval.token_model import Replies, TokenLM
 
 TASKS = paths.CONFIGS / "tasks"
@@ -55,6 +56,7 @@ def _task_manager(options: Any) -> Any:
     folders = [str(TASKS)]
     if options.include_path:
         folders.append(options.include_path.removeprefix("path:"))
+    templates.confine_tasks(*map(Path, folders))
     metadata = {"data": options.data.removeprefix("path:")} if options.data else None
     manager = TaskManager(include_path=folders, include_defaults=False, metadata=metadata)
     if options.tasks not in manager.all_tasks:

@@ -15,6 +15,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normalize_gen_kwargs, postprocess_generated_text
 
 from bench.contract.errors import UserError
+from eval.lm_eval import templates
 
 _NEW_TOKENS = 256  # lm-eval's own limit where a task states none
 _CACHED_TEXTS = 64  # more than an item has choices
@@ -78,12 +79,22 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
         chat_history: list[dict[str, str]],
         add_generation_prompt: bool = True,  # noqa: FBT001, FBT002
     ) -> Any:
-        return self.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
+        try:
+            with templates.bounded("the model's chat template"):
+                return self.tokenizer.apply_chat_template(
+                    chat_history,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=not add_generation_prompt,
+                )
+        except UserError:
+            raise
+        except Exception as error:
+            lines = str(error).splitlines() or [""]
+            raise UserError(
+                f"the model's chat template cannot be rendered ({type(error).__name__}: {lines[0][:200]}): leave "
+                "apply_chat_template out, or give the model another template"
+            ) from error
 
     def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
         for texts, context, continuation in requests:

@@ -119,3 +119,37 @@ def test_a_folder_without_settings_is_refused(tmp_path: Path) -> None:
     """A bare export has no genai_config.json to run by."""
     with pytest.raises(UserError, match=r"no readable genai_config\.json"):
         onnxruntime._genai_config(tmp_path, onnxruntime.Options(), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "name"),
+    [
+        ("decoder", {"session_options": {"custom_ops_library": "own.so"}}, "custom_ops_library"),
+        ("decoder", {"session_options": {"enable_profiling": "profile"}}, "enable_profiling"),
+        ("decoder", {"session_options": {"provider_options": [{"QNN": {"backend_path": "own.so"}}]}}, "backend_path"),
+        ("decoder", {"session_options": {"provider_options": [{"cuda": {"gpu_external_alloc": "1"}}]}}, "gpu_external"),
+        ("decoder", {"session_options": {}, "pipeline": [{"a": {"session_options": {"x": "own.so"}}}]}, "'x'"),
+        ("vision", {"session_options": {"custom_ops_library": "own.so"}}, "custom_ops_library"),
+        ("encoder", {"run_options": {"enable_profiling": "1"}}, "enable_profiling"),
+    ],
+)
+def test_settings_that_may_load_a_library_are_refused(
+    part: str, settings: dict[str, object], name: str, tmp_path: Path
+) -> None:
+    """Any part of the model may name one: ONNX Runtime opens it, and its code runs, before the graph is read."""
+    model = {"decoder": {"session_options": {"log_id": "a", "ep.cuda.fpa_intb_gemm": "1"}}}
+    file = tmp_path / "genai_config.json"
+    file.write_text(json.dumps({"model": model}))
+    onnxruntime._genai_config(tmp_path, onnxruntime.Options(), "cuda:0")
+
+    file.write_text(json.dumps({"model": {**model, part: settings}}))
+    with pytest.raises(UserError, match=rf"{name}.* among its \w+_options"):
+        onnxruntime._genai_config(tmp_path, onnxruntime.Options(), "cuda:0")
+
+
+def test_settings_nested_too_deep_are_refused(tmp_path: Path) -> None:
+    """As any other file that is no settings."""
+    (tmp_path / "genai_config.json").write_text("[" * 100_000)
+
+    with pytest.raises(UserError, match=r"no readable genai_config\.json"):
+        onnxruntime._genai_config(tmp_path, onnxruntime.Options(), "cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,79 @@ def test_data_that_is_cut_short_or_missing_is_said(tmp_path: Path) -> None:
     model.unlink()
     with pytest.raises(UserError, match=r"lacks model\.onnx"):
         formats.audit(tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ({"location": "../../etc/passwd"}, "is said to be in '../../etc/passwd', and it belongs beside model.onnx"),
+        ({"location": "/etc/passwd"}, "is said to be in '/etc/passwd'"),
+        ({"location": "elsewhere/model.onnx.data"}, "it belongs beside"),
+        ({"location": "../model.onnx.data"}, "it belongs beside"),
+        ({"offset": "-4"}, "no valid offset and length in model.onnx.data"),
+        ({"offset": "9" * 30}, "no valid offset"),
+        ({"offset": "4"}, "missing or cut short: tensor w ends at byte 32772"),
+        ({"length": "5"}, "has 32768 bytes, and is said to have 5"),
+        ({"location": ""}, r"\(no file\) is missing"),
+        ({"location": "a\0b"}, "missing or cut short"),
+    ],
+)
+def test_data_that_is_not_a_part_of_a_file_beside_the_model_is_refused(
+    entries: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    """Outside the folder, in another folder, before or after the file, or longer than what the tensor is."""
+    layer = helper.make_node("MatMul", ["x", "w"], ["logits"], name="/a/MatMul")
+    external = {"save_as_external_data": True, "location": "model.onnx.data", "size_threshold": 0}
+    (folder := tmp_path / "a" / "model").mkdir(parents=True)
+    _write(folder, [layer], [_constant("w", (_HIDDEN, _WIDE))], **external)
+    for place in (tmp_path / "a", folder / "elsewhere"):
+        place.mkdir(exist_ok=True)
+        (place / "model.onnx.data").write_bytes(bytes(4 * _HIDDEN * _WIDE))
+    assert formats.audit(folder, None).linear_bytes == 4 * _HIDDEN * _WIDE
+
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    at = {entry.key: entry for entry in model.graph.initializer[0].external_data}
+    for key, value in entries.items():
+        at[key].value = value
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match=reason):
+        formats.audit(folder, None)
+
+
+@pytest.mark.parametrize("shape", [[2**40, 2**40], [2**62], [2**31 - 1] * 8])
+def test_a_tensor_that_no_file_can_hold_is_refused(shape: list[int], tmp_path: Path) -> None:
+    """By its size in whole numbers, which do not overflow: nothing is read or taken for it."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=shape, raw_data=b"1234")
+    layer = helper.make_node("MatMul", ["x", "w"], ["logits"])
+
+    with pytest.raises(UserError, match=r"model\.onnx is cut short: tensor w has \d{20,} bytes"):
+        formats.audit(_write(tmp_path, [layer], [tensor]), None)
+
+
+def test_a_long_way_between_weights_and_their_product_is_refused(tmp_path: Path) -> None:
+    """A graph of a megabyte could have it walked again for each of its layers."""
+    chain = [helper.make_node("Identity", [f"v{i}"], [f"v{i + 1}"]) for i in range(5_000)]
+    layers = [helper.make_node("MatMul", ["x", "v5000"], [f"y{i}"]) for i in range(5_000)]
+    began = time.process_time()
+
+    with pytest.raises(UserError, match="over 1000 nodes pass the weights of v5000 on"):
+        formats.audit(_write(tmp_path, [*chain, *layers], [_constant("v0", (4, 4))]), None)
+    assert time.process_time() - began < 5
+
+
+def test_graphs_within_graphs_are_followed_no_deeper_than_a_stack_is(tmp_path: Path) -> None:
+    """A megabyte of nothing but nested subgraphs ends in a sentence."""
+    graph = b""
+    for _ in range(3_000):  # NodeProto.attribute (5) of AttributeProto.g (6) of GraphProto.node (1)
+        for field in (6, 5, 1):
+            graph = bytes([field << 3 | 2]) + _varint(len(graph)) + graph
+    _write(tmp_path, [], [])
+    (tmp_path / "model.onnx").write_bytes(bytes([7 << 3 | 2]) + _varint(len(graph)) + graph)
+
+    with pytest.raises(UserError, match="not an ONNX model"):
+        formats.audit(tmp_path, None)
+
+
+def _varint(value: int) -> bytes:
+    low, rest = value & 127, value >> 7
+    return bytes([low | 128]) + _varint(rest) if rest else bytes([low])

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
+import os
 import random
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -274,3 +280,78 @@ def test_what_makes_no_sense_is_refused(call: Callable[[], object]) -> None:
     """No requests, no speed, no room."""
     with pytest.raises(ValueError, match="must be"):
         call()
+
+
+_AZURE_HEADER = AZURE.partition("\n")[0]
+_LONG = 64 << 20  # characters of a line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{_AZURE_HEADER}\n{'a' * _LONG}",
+        f"{_AZURE_HEADER}\n{'1,' * (_LONG // 2)}",
+        f"{_AZURE_HEADER},{'a' * _LONG}\n",
+        f'{{"timestamp": 1, "input_length": 5, "output_length": 4, "a": "{"a" * _LONG}"}}\n',
+    ],
+    ids=["row", "fields", "header", "json"],
+)
+def test_a_line_longer_than_a_request_is_not_read_whole(tmp_path: Path, text: str) -> None:
+    """A sentence with the line's number, for a tenth of the memory that the line would take."""
+    path = file(tmp_path, text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"trace\.txt, line [12]: it is longer than 1,048,576 characters; fix or"):
+            traces.read(path)
+        assert tracemalloc.get_traced_memory()[1] < _LONG / 5
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_header_with_a_field_that_no_csv_has_is_damaged(tmp_path: Path) -> None:
+    """Longer than the csv module takes, and shorter than a line may be."""
+    with pytest.raises(UserError, match=r"line 1: field larger than field limit"):
+        traces.read(file(tmp_path, f"{_AZURE_HEADER},{'a' * 200_000}\n"))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress], ids=["gz", "xz", "bz2"])
+def test_a_compressed_trace_is_not_unpacked(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    """A kilobyte could become any number of them; what can be read is named."""
+    path = tmp_path / "trace.csv.gz"
+    path.write_bytes(pack(AZURE.encode() * 5_000))
+
+    with pytest.raises(UserError, match=r"unknown trace format .*: expected an Azure LLM inference CSV"):
+        traces.read(path)
+
+
+def test_a_zip_is_not_unpacked(tmp_path: Path) -> None:
+    """As any compressed trace."""
+    path = tmp_path / "trace.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("trace.csv", AZURE * 50_000)
+
+    with pytest.raises(UserError, match="unknown trace format"):
+        traces.read(path)
+
+
+def test_a_file_of_small_values_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    """Each list takes thirty times its signs in memory."""
+    with pytest.raises(UserError, match=r"is longer than a ShareGPT file that fits into memory: .* give a part of it"):
+        traces.read(file(tmp_path, f"[{'[],' * 21_000_000}[]]"), words)
+
+
+@pytest.mark.parametrize("count", ["99999999999999999999", "1000000000", str((1 << 24) + 1), "9" * 5_000])
+def test_more_tokens_than_any_model_takes_are_damage(tmp_path: Path, count: str) -> None:
+    """A prompt of so many would be built."""
+    for row in (f"{count},3", f"3,{count}"):
+        with pytest.raises(UserError, match="line 2: expected a time and two token counts"):
+            traces.read(file(tmp_path, f"{_AZURE_HEADER}\n2023-11-16 18:15:50,{row}\n"))
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """A pipe has no end until somebody writes, and a device may have none at all."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+
+    for path in (pipe, Path("/dev/zero"), tmp_path):
+        with pytest.raises(UserError, match=r"cannot read the trace .*: (it is no regular file|Is a directory)"):
+            traces.read(path)

@@ -25,6 +25,11 @@ _SCRIPT = """
 import http.server, os, subprocess, sys, time
 port, wait, how = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 print("loading the model", flush=True)
+if how == "code":
+    cache = os.path.join(os.environ["HF_MODULES_CACHE"], "transformers_modules")
+    assert os.path.isfile(cache) and os.path.dirname(os.path.dirname(cache)) == os.getcwd()
+    print("Please pass the argument `trust_remote_code=True`", "Good bye", sep="\\n", flush=True)
+    sys.exit(1)
 if how == "dies":
     print("cannot load: no such weights", flush=True)
     sys.exit(3)
@@ -92,6 +97,20 @@ def test_a_server_that_never_gets_healthy_is_given_up() -> None:
         pass
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_server_cannot_import_what_a_model_brings(tmp_path: Path) -> None:
+    """It runs where that is blocked; that the model needs it is said in one sentence, wherever in the log it is."""
+    (tmp_path / "config.json").write_text('{"auto_map": {"AutoModel": "own.Model"}}')
+    port = server.free_port()
+    with (
+        pytest.raises(
+            CellError, match=r"^the model needs code of its own \(own\.Model\), which is not run here: name a"
+        ),
+        server.running(_server(port, how="code"), port, _core(), "cpu", model=tmp_path),
+    ):
+        pass
 
 
 @pytest.mark.usefixtures("cache")

@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 
+from bench.contract import wire
+from bench.contract.job import Job
 from bench.envs import environment
+from bench.process import supervisor
+from quantize.methods import gptq
 from tests.engines.broken import edit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,26 +43,29 @@ _STARTS = {
     "openvino.apply(folder, openvino.Options(type='float32'), out, 'cpu')",
     "autoawq": "from quantize.methods import awq\n"
     "awq.apply(folder, awq.Options(backend='autoawq', samples=2, length=64, group_size=32), out, 'cpu')",
+    "vllm": "from bench.engines import vllm\nwith vllm.open(folder, artifact, vllm.Options(), 'cpu') as s: pass",
+    "llmcompressor": "from quantize.methods import llmcompressor\n"
+    "llmcompressor.apply(folder, llmcompressor.Options(algorithm='rtn', group_size=32), out, 'cpu')",
     "lm_eval": "from eval.lm_eval import harness\nharness.run(lm_eval.Options(limit=1), folder, 500, None)",
 }
-# What they say where they refuse code: any other error is of a library that was never started on the model.
-_REFUSAL = re.compile(r"custom code|requires you to execute|Not a directory: '\S*/hf_modules/transformers_modules/")
+# Any other error is of a library that was never started on the model. AutoGPTQ asks for a GPU before anything else.
+REFUSAL = re.compile(r"the model needs code of its own \(hostile\.Hostile\w+\), which is not run here: name a model")
 _ENVS = {"gptqmodel": "hf", "bnb": "hf"}
 _START = """
-import sys
+import os, sys
 from pathlib import Path
 from bench.contract.record import Artifact, Audit
-from bench.process import worker
+from bench.process import model_code
 from eval.tasks import lm_eval
-if sys.argv[4]:  # as the worker's jobs that load or compress a model begin
-    worker.refuse_code()
+os.environ.update(model_code.blocked(Path.cwd()))  # as of every worker
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 audit = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=4096, context=512)
 artifact = Artifact("", "hf", "", (), audit)
 try:
     exec(sys.argv[3])
 except Exception as error:
-    print("\\nraised", type(error).__name__, *str(error).split())
+    reason = model_code.needed(folder, str(error)) or f"{type(error).__name__} {error}"
+    print("\\nraised", *reason.split())
 print("ended")
 """
 
@@ -77,7 +84,7 @@ class _Pickled:
 @pytest.mark.parametrize("library", sorted(_STARTS))
 def test_every_library_is_started(library: str, tmp_path: Path) -> None:
     """On the demo model as it is none raises: what they raise on a model that brings code is about the code."""
-    _copy(tmp_path / "model")
+    copy(tmp_path / "model")
 
     assert _raised(library, tmp_path) == []
 
@@ -88,13 +95,27 @@ def test_every_library_is_started(library: str, tmp_path: Path) -> None:
 def test_no_library_runs_what_a_model_brings(library: str, model_type: str, tmp_path: Path) -> None:
     """Code that config and tokenizer name for themselves, and a pickle beside the weights, leave no trace."""
     folder, marker = tmp_path / "model", tmp_path / "ran"
-    _hostile(folder, marker, model_type)
+    hostile(folder, marker, model_type)
     if library == "llamacpp":  # for which llama.cpp's converter trusts the tokenizer
         edit(folder / "config.json", architectures=["LLaDAModelLM"])
     raised = _raised(library, tmp_path)
 
     assert not marker.exists(), raised
-    assert all(map(_REFUSAL.search, raised)), raised
+    assert all(map(REFUSAL.search, raised)), raised
+
+
+@pytest.mark.engine
+def test_a_worker_is_where_no_code_runs(tmp_path: Path) -> None:
+    """Gptqmodel trusts a tokenizer's: what stops it is around every worker that the supervisor starts."""
+    folder, marker, out = tmp_path / "model", tmp_path / "ran", tmp_path / "out"
+    hostile(folder, marker, "llama")
+    out.mkdir()
+    options = {**wire.plain(gptq.Options()), "samples": 2, "length": 64}
+    job = Job(kind="compress", plugin="gptq", folder=str(folder), device="cpu", options=options, out=str(out))
+    answer = supervisor.run(job, environment.ensure("hf", lambda _: None), timeout_s=300).answer
+
+    assert REFUSAL.match(answer.error)
+    assert not marker.exists()
 
 
 def _raised(library: str, tmp_path: Path) -> list[str]:
@@ -103,15 +124,9 @@ def _raised(library: str, tmp_path: Path) -> list[str]:
     folder, out = tmp_path / "model", tmp_path / "out"
     out.mkdir()
     done = subprocess.run(
-        [env.python, "-c", _START, folder, out, _STARTS[library], "" if library == "lm_eval" else "model"],
+        [env.python, "-c", _START, folder, out, _STARTS[library]],
         cwd=tmp_path,
-        env={
-            **os.environ,
-            **env.variables,
-            "PYTHONPATH": str(ROOT),
-            "HF_HUB_OFFLINE": "1",
-            "HF_MODULES_CACHE": str(tmp_path / "modules"),
-        },
+        env={**os.environ, **env.variables, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -123,13 +138,13 @@ def _raised(library: str, tmp_path: Path) -> list[str]:
     return [line for line in lines if line.startswith("raised ")]
 
 
-def _copy(folder: Path) -> None:
+def copy(folder: Path) -> None:
     shutil.copytree(ROOT / "models/demo", folder, ignore=shutil.ignore_patterns("*.py", "*.csv", "tokenizer.model"))
 
 
-def _hostile(folder: Path, marker: Path, model_type: str) -> None:
+def hostile(folder: Path, marker: Path, model_type: str) -> None:
     """The demo model with code of its own; of a type that Transformers knows, or not."""
-    _copy(folder)
+    copy(folder)
     (folder / "hostile.py").write_text(_CODE.format(marker=str(marker), model_type=model_type))
     (folder / "tokenization_hostile.py").write_text(_CODE.format(marker=str(marker), model_type=model_type))
     names = {"AutoConfig": "HostileConfig", "AutoModelForCausalLM": "HostileModel", "AutoModel": "HostileModel"}

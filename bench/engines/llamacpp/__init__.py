@@ -96,7 +96,8 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
         "--gpu-layers": (options.n_gpu_layers if options.n_gpu_layers >= 0 else "all") if on_gpu else 0,
     }
     threads = ("--threads", str(options.threads)) if options.threads else ()
-    switches = ("--no-kv-unified", "--no-cache-prompt", "--no-webui", *threads)
+    template = ("--no-jinja", "--chat-template", "chatml")  # instead of the model's, which it would run at its start
+    switches = ("--no-kv-unified", "--no-cache-prompt", "--no-webui", *template, *threads)
     argv = (str(program), *(str(part) for flag in flags.items() for part in flag), *switches)
     return Server(argv, "model")
 

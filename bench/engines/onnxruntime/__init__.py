@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
-from bench.engines.onnxruntime import receipts
+from bench.engines.onnxruntime import receipts, settings
 from bench.engines.onnxruntime.session import OnnxSession, load
 
 __all__ = ["ENV", "LOADS", "MODES", "VERSION", "Options", "open", "unsupported"]
@@ -90,12 +91,13 @@ def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Ite
 def _genai_config(folder: Path, options: Options, device: str) -> dict[str, Any]:
     """The model's genai_config.json as it is run here: greedy, without end tokens, on this provider."""
     try:
-        config: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        config: dict[str, Any] = wire.read_json(folder / _CONFIG)
         model, session = config["model"], config["model"]["decoder"]["session_options"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"the artifact has no readable {_CONFIG}: ONNX Runtime GenAI runs what its model builder made"
         ) from None
+    settings.require_known(config)
     model.pop("eos_token_id", None)
     config["search"] = {**config.get("search", {}), **_GREEDY}
     provider = options.provider_on(device)

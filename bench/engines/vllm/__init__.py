@@ -26,6 +26,7 @@ VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors"})
 MODES = frozenset({"offline", "online", "score"})
 _MODEL = "model"  # the name the server answers to: a path would tell of this machine
+_TEMPLATE = "{{messages[0].content}}"  # instead of the model's own, which the server would run at its start
 _PACKED = frozenset({"gptq", "awq"})
 _QUANTIZED = (7, 5)  # compute capability: Marlin, W8A8Int8 and W8A16Fp8 (get_min_capability, vllm 0.32)
 _GROUPS = frozenset({-1, 32, 64, 128})  # MARLIN_SUPPORTED_GROUP_SIZES; odd shapes are padded, not refused
@@ -100,6 +101,7 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     model_folder.require_weights(folder)
     program = (python, "-m", "vllm.entrypoints.openai.api_server", *command_line(folder, options, device))
     address = ("--served-model-name", _MODEL, "--host", "127.0.0.1", "--port", str(port))
-    argv = (*program, *address, "--no-enable-log-requests", "--disable-uvicorn-access-log")
+    quiet = ("--no-enable-log-requests", "--disable-uvicorn-access-log")
+    argv = (*program, *address, *quiet, "--chat-template", _TEMPLATE)
     extra = {"skip_special_tokens": False}  # else an answer of end tokens alone bears no text, and no time
     return Server(argv=argv, model=_MODEL, variables=variables(options, device), extra=extra)

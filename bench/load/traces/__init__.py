@@ -5,6 +5,7 @@ What is replayed is a window of such a file, at its own pace or rescaled, with l
 
 from __future__ import annotations
 
+import io
 import math
 import operator
 import random
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
+from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.load.traces import azure, burstgpt, mooncake, sharegpt
 from bench.load.traces.format import CountTokens, TraceFormat, TraceRequest, UnknownFormatError
@@ -26,10 +28,11 @@ def read(path: Path, count_tokens: CountTokens | None = None) -> tuple[TraceRequ
     """A file's requests by time; the format is detected from the first line.
 
     Requests without a prompt or an answer (BurstGPT's failed ones) are left out. `count_tokens` is needed for
-    ShareGPT alone. UserError where the format is unknown, a line is damaged or no request is left.
+    ShareGPT alone. UserError where the format is unknown, a line is damaged or no request is left. Nothing is
+    unpacked: a compressed trace is of an unknown format.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with io.TextIOWrapper(wire.open_regular(path), encoding="utf-8-sig", newline="") as stream:
             requests = _parse(path, stream, count_tokens)
     except OSError as error:
         raise UserError(f"cannot read the trace {path}: {error.strerror}") from error

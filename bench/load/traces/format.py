@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -12,6 +12,8 @@ from typing import Protocol, TextIO
 from bench.contract.errors import UserError
 
 CountTokens = Callable[[str], int]
+_LINE_MAX = 1 << 20  # characters; the ids of a prompt of a million tokens are fewer
+_TOKENS_MAX = 1 << 24  # of a prompt or an answer: more than any model attends to
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class TraceFormat(Protocol):
 
 def request(time_s: float, prompt_tokens: int, new_tokens: int, blocks: tuple[int, ...] = ()) -> TraceRequest:
     """ValueError for values that no request can have."""
-    if not math.isfinite(time_s) or prompt_tokens < 0 or new_tokens < 0:
+    if not (math.isfinite(time_s) and 0 <= prompt_tokens <= _TOKENS_MAX and 0 <= new_tokens <= _TOKENS_MAX):
         raise ValueError(f"invalid request: time {time_s} s, {prompt_tokens} prompt and {new_tokens} answer tokens")
     return TraceRequest(time_s, prompt_tokens, new_tokens, blocks)
 
@@ -58,8 +60,11 @@ def read_csv(
     path: Path, stream: TextIO, columns: tuple[str, str, str], seconds: Callable[[str], float]
 ) -> list[TraceRequest]:
     """The requests of a CSV file, from its columns of the time and the prompt's and the answer's tokens."""
-    rows = csv.reader(stream)
-    header = [name.strip() for name in next(rows)]
+    rows = csv.reader(lines(path, stream))
+    try:
+        header = [name.strip() for name in next(rows)]
+    except csv.Error as error:
+        raise damaged(path, 1, str(error)) from error
     if missing := [name for name in columns if name not in header]:
         raise damaged(path, 1, f"missing column{'s' if len(missing) > 1 else ''} {', '.join(missing)}")
     time, prompt, new = map(header.index, columns)
@@ -67,6 +72,16 @@ def read_csv(
         return [request(seconds(row[time]), int(row[prompt]), int(row[new])) for row in rows if row]
     except (ValueError, IndexError, csv.Error) as error:
         raise damaged(path, rows.line_num, "expected a time and two token counts") from error
+
+
+def lines(path: Path, stream: TextIO) -> Iterator[str]:
+    """The lines of a file; UserError at one that is longer than a request can be, before it is read whole."""
+    number = 0
+    while line := stream.readline(_LINE_MAX):
+        number += 1
+        if len(line) == _LINE_MAX and not line.endswith("\n"):
+            raise damaged(path, number, f"it is longer than {_LINE_MAX:,} characters")
+        yield line
 
 
 def has_columns(first_line: str, columns: tuple[str, str, str]) -> bool:

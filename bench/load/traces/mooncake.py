@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 import orjson
 
-from bench.load.traces.format import CountTokens, TraceRequest, damaged, request
+from bench.load.traces.format import CountTokens, TraceRequest, damaged, lines, request
 
 BLOCK_TOKENS = 512
 _FIELDS = ("timestamp", "input_length", "output_length")
@@ -21,7 +21,7 @@ def matches(first_line: str) -> bool:
 
 def read(path: Path, stream: TextIO, _: CountTokens | None) -> list[TraceRequest]:
     requests = []
-    for number, line in enumerate(stream, 1):
+    for number, line in enumerate(lines(path, stream), 1):
         if not line.strip():
             continue
         try:

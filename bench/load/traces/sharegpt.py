@@ -11,6 +11,8 @@ import orjson
 from bench.contract.errors import UserError
 from bench.load.traces.format import CountTokens, TraceRequest, UnknownFormatError, damaged
 
+_BYTES_MAX = 2 << 30
+_VALUES_MAX = 40_000_000  # lists, objects and their members, by the signs that open and part them; texts have some too
 DESCRIPTION = "a ShareGPT JSON file (a list of conversations)"
 
 
@@ -23,8 +25,14 @@ def read(path: Path, stream: TextIO, count_tokens: CountTokens | None) -> list[T
 
     Both lengths are counted by `count_tokens`; UserError without it.
     """
+    text = stream.read(_BYTES_MAX)
+    if len(text) == _BYTES_MAX or sum(map(text.count, "[{,")) > _VALUES_MAX:
+        raise UserError(
+            f"{path} is longer than a ShareGPT file that fits into memory: it may have {_BYTES_MAX >> 30} GiB and "
+            f"{_VALUES_MAX:,} values; give a part of it"
+        )
     try:
-        conversations = orjson.loads(stream.read())
+        conversations = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise damaged(path, error.lineno, error.msg) from error
     if conversations and not (isinstance(conversations[0], dict) and "conversations" in conversations[0]):
