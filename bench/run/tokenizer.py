@@ -13,13 +13,12 @@ from pathlib import Path
 from bench import formats
 from bench.contract import plugins, wire
 from bench.contract.errors import CellError, UserError
-from bench.contract.job import Job
+from bench.contract.job import Job, Report
 from bench.contract.spec import Step, Suite
 from bench.envs import environment
 from bench.formats import folder as model_folder
 from bench.formats import tokenizer_files
 from bench.models import standard, vocabulary
-from bench.models.download import Report
 from bench.models.resolve import Resolved
 from bench.process import cache, supervisor
 
