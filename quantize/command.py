@@ -40,13 +40,15 @@ def quantize(
     from bench.machine import hardware as machine
     from bench.models import resolve
     from bench.progress.progress import Progress
-    from bench.run import artifacts
+    from bench.run import artifacts, tokenizer
 
     _require_room(out)
     chosen = _recipe(method, recipe, context.args)
     with Progress(quiet=quiet) as progress:
         hardware = machine.detect(device)
         resolved = resolve.resolve(Model(model, revision or None), fetch=True, report=progress.doing)
+        need = tokenizer.Need(text=tokenizer.reads_text(chosen.steps), uses=True)
+        resolved = tokenizer.with_tokenizer(resolved, need, fetch=True, report=progress.doing)
         steps = artifacts.steps_for(chosen, hardware, resolved.format)
         reason, _ = artifacts.unsupported(steps, resolved, hardware)
         if reason:

@@ -230,6 +230,10 @@ class Method(Protocol):
         """Why this step cannot be taken from this source on this hardware; None when it can."""
         return None
 
+    def reads_text(self, options: Any) -> bool:
+        """Whether it needs the model's tokenizer: by default where it has an option that names a text."""
+        return any(hasattr(options, name) for name in ("calibration", "corpus"))
+
     def prerequisites(self, options: Any, source_format: str) -> tuple[Step, ...]:  # noqa: ARG002
         """Steps to be taken first, each cached like any other and so shared; () when there are none."""
         return ()

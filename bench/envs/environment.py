@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -150,6 +151,17 @@ def identity(name: str) -> str:
         return spec(name).digest
     versions = _versions(interpreter or sys.executable, spec(name).records)
     return wire.digest([name, versions])[:12]
+
+
+def lacks(name: str, packages: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the packages that the environment has not, or will not have; known without building it."""
+    if interpreter := _user_python(name):
+        versions = _versions(interpreter, packages)
+        return tuple(package for package in packages if versions[package] == "not installed")
+    env_spec = spec(name)
+    lines = (*env_spec.requirements, *env_spec.no_deps, *env_spec.pins.splitlines())
+    named = {re.split(r"[^A-Za-z0-9_.-]", line, maxsplit=1)[0].lower() for line in lines}
+    return tuple(package for package in packages if package not in named)
 
 
 def find(name: str) -> Environment | None:

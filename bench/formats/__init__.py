@@ -14,11 +14,15 @@ from bench.contract import plugins
 from bench.contract.format import Format
 from bench.contract.record import Architecture, Audit, Parameters, Source
 from bench.formats import folder as model_folder
+from bench.formats import tokenizer_conversion
 
 __path__.extend(map(str, plugins.user_folders("formats")))
 CHECKPOINT = "hf"  # weights as they are published: plain floats in safetensors
 _SHARED = frozenset(
-    {"architecture", "checkpoint", "classes", "counting", "folder", "gguf_reader", "language_model", "packing"}
+    {
+        *("architecture", "checkpoint", "classes", "counting", "folder", "gguf_reader", "language_model", "packing"),
+        *("sentencepiece_model", "tokenizer_conversion", "tokenizer_files"),
+    }
 )
 
 
@@ -88,8 +92,12 @@ def tokenizer_env(name: str) -> str:
 
 
 def write_tokenizer(folder: Path, out: Path) -> None:
-    """Write the tokenizer in the model's file into `out`; runs in `tokenizer_env`."""
-    _plugin(detect(folder)).tokenizer(folder, out)
+    """Write the tokenizer in the model's file into `out`, in `tokenizer_env`; or made of its files beside it."""
+    plugin = _plugin(detect(folder))
+    if plugin.TOKENIZER_ENV:
+        plugin.tokenizer(folder, out)
+    else:
+        tokenizer_conversion.convert(folder, out)
 
 
 def holds_floats(name: str) -> bool:

@@ -30,6 +30,7 @@ class Resolved:
     """`folder` may be a file; it is None for a Hub model or a shape that is not on this machine yet.
 
     `identity`: content hash, Hub id at a commit, or a shape's name with its hash. `planned`: known without `folder`.
+    `preparation`: what a run does with the model's files before all else, as a sentence.
     """
 
     folder: Path | None
@@ -37,6 +38,7 @@ class Resolved:
     format: str
     dummy: bool = False
     planned: Source | None = None
+    preparation: str = ""
 
     @property
     def local_folder(self) -> Path:

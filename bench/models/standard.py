@@ -37,6 +37,15 @@ def standard(path: Path) -> Path:
     return _links(path, {f: _lower(f) for f in path.iterdir() if f not in projectors}, {})
 
 
+def with_files(folder: Path, files: Mapping[str, Path]) -> Path:
+    """A folder of links to the folder's files and to `files`, which have the names they are given here."""
+    return _links(folder, {**{f: f.name for f in folder.iterdir() if f.name not in files}, **_by_file(files)}, {})
+
+
+def _by_file(files: Mapping[str, Path]) -> dict[Path, str]:
+    return {file: name for name, file in files.items()}
+
+
 def _linked_file(path: Path) -> Path:
     if path.suffix in formats.file_suffixes() or path.suffix.lower() not in formats.file_suffixes():
         return path

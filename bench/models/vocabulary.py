@@ -9,8 +9,9 @@ from typing import Any
 from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.formats import folder as model_folder
+from bench.formats import tokenizer_files
 
-_TOKENIZER = "tokenizer.json"
+_TOKENIZER = tokenizer_files.FAST
 _LARGEST = 1 << 27
 _EMBEDDINGS = (
     "embed_tokens.weight",
@@ -26,11 +27,15 @@ def require_rows(folder: Path) -> None:
 
     Special tokens that no text and no template of the tokenizer gives (a padding token) may lie beyond.
     """
-    if not (folder / model_folder.CONFIG).is_file() or not (folder / _TOKENIZER).is_file():
+    if not (folder / model_folder.CONFIG).is_file() or not (rows := _rows(folder)):
         return
-    if not (rows := _rows(folder)):
+    if (folder / _TOKENIZER).is_file():
+        tokens = _tokens(folder / _TOKENIZER)
+    elif not tokenizer_files.unusable(folder) and (form := tokenizer_files.form(folder)):
+        tokens = iter(tokenizer_files.vocabulary(folder, form).items())
+    else:
         return
-    beyond = [(token, number) for token, number in _tokens(folder / _TOKENIZER) if number >= rows]
+    beyond = [(token, number) for token, number in tokens if number >= rows]
     if beyond:
         token, number = max(beyond, key=lambda pair: pair[1])
         raise UserError(

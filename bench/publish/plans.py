@@ -36,9 +36,15 @@ def cells(items: Sequence[PlannedRound], todo: Sequence[PlannedRound]) -> list[P
 
 
 def lines(
-    items: Sequence[PlannedRound], todo: Sequence[PlannedRound], skipped: Sequence[SkippedPair] = ()
+    items: Sequence[PlannedRound],
+    todo: Sequence[PlannedRound],
+    skipped: Sequence[SkippedPair] = (),
+    preparation: str = "",
 ) -> Iterator[str]:
-    """One line per cell in the suite's order, one per engine and format it does not load, the totals."""
+    """One line per cell in the suite's order, one per engine and format it does not load, the totals.
+
+    `preparation`: what a run makes of the model first, as a sentence.
+    """
     planned = cells(items, todo)
     width = max(len(cell.title) for cell in planned)
     for cell in planned:
@@ -53,12 +59,19 @@ def lines(
         recipes[pair.engine, pair.format].append(pair.recipe)
     for (engine, artifact_format), names in recipes.items():
         yield f"not paired: {engine} does not load {artifact_format} ({', '.join(names)})"
+    if preparation:
+        yield preparation
     to_run, unsupported = sum(cell.to_run for cell in planned), sum(bool(cell.reason) for cell in planned)
     yield f"{len(planned)} cells, {len(items)} rounds: {to_run} to run, {unsupported} cells unsupported"
 
 
 def as_json(
-    suite: str, items: Sequence[PlannedRound], todo: Sequence[PlannedRound], skipped: Sequence[SkippedPair] = ()
+    suite: str,
+    items: Sequence[PlannedRound],
+    todo: Sequence[PlannedRound],
+    skipped: Sequence[SkippedPair] = (),
+    preparation: str = "",
 ) -> dict[str, Any]:
-    """The cells, and the pairs that are none."""
-    return {"suite": suite, "cells": cells(items, todo), "not_paired": skipped}
+    """The cells, the pairs that are none, and what a run makes of the model first, where it does."""
+    extra = {"preparation": preparation} if preparation else {}
+    return {"suite": suite, "cells": cells(items, todo), "not_paired": skipped, **extra}

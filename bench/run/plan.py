@@ -19,7 +19,7 @@ from bench.formats import folder as model_folder
 from bench.machine import hardware as machine
 from bench.models import resolve
 from bench.models.resolve import Resolved
-from bench.run import artifacts, memory_fit, task_inputs
+from bench.run import artifacts, memory_fit, task_inputs, tokenizer
 from bench.run.planned import Mode, Plan, PlannedArtifact, PlannedRound, Reference, Requests, SkippedPair
 
 _Shared = dict[tuple[str, ...], Any]  # parts of digests, by engine and format and by load or task
@@ -41,6 +41,7 @@ def plan(
     `on` are devices in place of the suite's own, which need not be here. `report` hears of a download.
     """
     resolved = resolve.resolve(suite.model, fetch=fetch, report=report)
+    resolved = tokenizer.with_tokenizer(resolved, tokenizer.of_suite(suite), fetch=fetch, report=report)
     cells: list[PlannedRound] = []
     skipped: dict[SkippedPair, None] = {}
     for hardware in on or machine.devices(suite.devices):

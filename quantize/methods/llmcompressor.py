@@ -57,6 +57,10 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     )
 
 
+def reads_text(options: Options) -> bool:
+    return _calibrates(options)
+
+
 def weight_bits(options: Options) -> float:
     if options.scheme != "w4a16":
         return 8.0

@@ -88,6 +88,10 @@ def _gpu_reason(options: Options, hardware: Hardware) -> str | None:
     return None
 
 
+def reads_text(options: Options) -> bool:
+    return options.scheme == "int8-static"
+
+
 def weight_bits(options: Options) -> float:
     return backend.weight_bits(options.scheme, options.group_size)
 

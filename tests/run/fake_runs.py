@@ -36,9 +36,11 @@ def suite(**fields: object) -> Suite:
     return config.suite({**base, "devices": ["cpu"], "settle_s": 0, **fields})
 
 
-def run(suite: Suite, store: Store, open_reader: counters.OpenReader = counters.reader) -> list[Result]:
+def run(
+    suite: Suite, store: Store, open_reader: counters.OpenReader = counters.reader, *, fetch: bool = False
+) -> list[Result]:
     """Run what the store lacks of the suite, failed rounds included."""
-    planned = plan.plan(suite, fetch=False)
+    planned = plan.plan(suite, fetch=fetch)
     with Progress() as progress:
         runner.run(planned, store, progress, retry_failed=True, open_reader=open_reader)
     return records.current(planned, store)
