@@ -106,11 +106,11 @@ def _by_plain_gptq(
     chosen = kinds if given.kinds is None else {kind: kinds[kind] for kind in given.kinds}
 
     def scores(name: str, layers: Sequence[str], choices: Mapping[str, _Rounding]) -> dict[str, Score]:
-        found = {}
+        by_title = {}
         for title, rounding in choices.items():
             with _rounded(model, layers, rounding) as errors:
-                found[title] = _row(f"{name} {title}", reference.score(model), errors(inputs))
-        return found
+                by_title[title] = _row(f"{name} {title}", reference.score(model), errors(inputs))
+        return by_title
 
     by_kind = {kind: scores(kind, names, roundings) for kind, names in chosen.items()}
     nf4: _Rounding = lambda _, weight: _nf4(weight)  # noqa: E731

@@ -18,12 +18,16 @@ from quantize import checkpoint
 
 @dataclass(frozen=True)
 class Options:
-    """Of every method that draws calibration text: a corpus, and `samples` of `length` tokens of it."""
+    """Of every method that draws calibration text: a corpus, and `samples` of `length` tokens of it.
+
+    `bos`: the first token of each is the one that the model's tokenizer puts before a text, if it does.
+    """
 
     calibration: str = "stdlib"
     samples: int = 128
     length: int = 512
     seed: int = 0
+    bos: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,11 @@ class WeightedOptions(Options):
 
 @dataclass(frozen=True)
 class Calibration:
-    """`ids`: windows of equally many token ids, cut from one text without overlap and without special tokens.
+    """`ids`: windows of equally many token ids, cut from one text without overlap.
 
-    `sha256` and `paragraphs` (see eval.corpora.fingerprint) are of the whole text. Each window's first token
-    weighs `first_token_weight` in methods that minimize an error over it.
+    They have no special tokens but `bos`, where that is not None, in place of each one's first. `sha256` and
+    `paragraphs` (see eval.corpora.fingerprint) are of the whole text. Each window's first token weighs
+    `first_token_weight` in methods that minimize an error over it.
     """
 
     corpus: str
@@ -50,6 +55,7 @@ class Calibration:
     paragraphs: tuple[str, ...]
     ids: tuple[tuple[int, ...], ...]
     first_token_weight: float = 1.0
+    bos: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -63,6 +69,7 @@ class Calibration:
             "calibration_samples": len(self.ids),
             "calibration_tokens": self.tokens,
             **({"first_token_weight": self.first_token_weight} if self.first_token_weight != 1 else {}),
+            **({} if self.bos is None else {"calibration_bos": self.bos}),
         }
 
     def write(self, out: Path) -> None:
@@ -76,6 +83,8 @@ class Calibration:
 
 def from_options(folder: Path, options: Options) -> Calibration:
     text = samples(folder, options.calibration, options.samples, options.length, options.seed)
+    if options.bos and (bos := _bos(folder)) is not None:
+        text = replace(text, bos=bos, ids=tuple((bos, *window[1:]) for window in text.ids))
     return replace(text, first_token_weight=getattr(options, "first_token_weight", 1.0))
 
 
@@ -135,13 +144,25 @@ def _starts(tokens: int, samples: int, length: int, seed: int) -> list[int] | No
 
 
 def _tokenize(folder: Path, text: str) -> list[int]:
+    ids: list[int] = _tokenizer(folder).encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def _bos(folder: Path) -> int | None:
+    """The token that the model's tokenizer puts before every text; None where it puts none, or has dummy weights."""
+    if model_folder.is_dummy(folder):
+        return None
+    empty, word = (_tokenizer(folder).encode(text).ids[:1] for text in ("", "a"))
+    return empty[0] if empty and empty == word else None
+
+
+def _tokenizer(folder: Path) -> Any:
     from tokenizers import Tokenizer
 
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise UserError("the model folder has no tokenizer.json: save its tokenizer there in the fast format")
-    ids: list[int] = Tokenizer.from_file(str(file)).encode(text, add_special_tokens=False).ids
-    return ids
+    return Tokenizer.from_file(str(file))
 
 
 def _label(corpus: str) -> str:

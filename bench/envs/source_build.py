@@ -91,11 +91,9 @@ def _compile(source: SourceSpec, locked: Pins | None, build: Build, out: Path) -
         variables = {"CMAKE_ARGS": " ".join(source.arguments)}
         python, options = sys.executable, ["--no-deps", "--verbose"]
         if locked is not None:
-            python, found = checked.builder(build)
-            variables, options = (
-                {**variables, **found},
-                [*options, "--no-build-isolation", "--check-build-dependencies"],
-            )
+            python, tool_variables = checked.builder(build)
+            variables |= tool_variables
+            options += ["--no-build-isolation", "--check-build-dependencies"]
         build.step([python, "-m", "pip", "wheel", *checked.PIP_OPTIONS, *options, "-w", str(out), str(tree)], variables)
         shutil.rmtree(share := source.folder / "share", ignore_errors=True)
         share.mkdir()

@@ -243,11 +243,11 @@ def _settle_config(folder: Path, out: Path, loaded: Any, backend: Any, texts: Se
     if (folder / CONFIG).is_file() and _reads_alike(folder, out, backend, texts):
         return
     config = tokenizer_files.settings(folder)
-    kept = {key: value for key, value in config.items() if key not in ("tokenizer_class", "auto_map")}
+    others = {key: value for key, value in config.items() if key not in ("tokenizer_class", "auto_map")}
     names = {key: str(value) for key, value in loaded.special_tokens_map.items() if isinstance(value, str)}
     flags = tokenizer_files.added(folder)
     adds = dict(zip(("add_bos_token", "add_eos_token"), flags, strict=True)) if flags else {}
-    text = json.dumps({**names, **adds, **kept, "tokenizer_class": _GENERIC}, indent=2)
+    text = json.dumps({**names, **adds, **others, "tokenizer_class": _GENERIC}, indent=2)
     (out / CONFIG).write_text(text + "\n", encoding="utf-8")
     if not _reads_alike(folder, out, backend, texts):
         raise UserError(

@@ -63,6 +63,7 @@ def run_all(stages: Sequence[Stage], at_once: int, progress: Progress) -> None:
     rank = {key: n for n, key in enumerate(by_key)}
     ready: list[Stage] = []
     running: dict[Future[Any], tuple[Stage, Company]] = {}
+    progress.doing("")  # the stages tell
     with _threads(at_once) as threads:
         while order.is_active():
             ready += [by_key[key] for key in order.get_ready()]

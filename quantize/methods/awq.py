@@ -21,7 +21,7 @@ VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "awq"
 weight_bits = gptqmodel.weight_bits
-OPTIONS_SINCE = frozenset({"backend", "first_token_weight"})
+OPTIONS_SINCE = frozenset({"backend", "bos", "first_token_weight"})
 
 
 @dataclass(frozen=True)

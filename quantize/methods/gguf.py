@@ -23,7 +23,7 @@ ENV = "llamacpp"
 VERSION = 1
 READS = frozenset({"hf", "gguf"})
 WRITES = "gguf"
-OPTIONS_SINCE = frozenset({"first_token_weight"})
+OPTIONS_SINCE = frozenset({"bos", "first_token_weight"})
 
 _Float = Literal["f32", "f16", "bf16"]
 _FiveBitsUp = Literal["q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0"]

@@ -21,7 +21,7 @@ VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "gptq"
 weight_bits = gptqmodel.weight_bits
-OPTIONS_SINCE = frozenset({"first_token_weight"})
+OPTIONS_SINCE = frozenset({"bos", "first_token_weight"})
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ ENV = "llmcompressor"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "compressed-tensors"
-OPTIONS_SINCE = frozenset({"first_token_weight"})
+OPTIONS_SINCE = frozenset({"bos", "first_token_weight"})
 
 
 @dataclass(frozen=True)

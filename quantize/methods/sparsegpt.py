@@ -20,7 +20,7 @@ ENV = "llmcompressor"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "hf"
-OPTIONS_SINCE = frozenset({"first_token_weight"})
+OPTIONS_SINCE = frozenset({"bos", "first_token_weight"})
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ ENV = "hf"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "hf"
+OPTIONS_SINCE = frozenset({"bos"})
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ ENV = "hf"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "torchao"
+OPTIONS_SINCE = frozenset({"bos"})
 
 _NO_INT4 = (
     "torchao packs int4-weight-only for GPUs; its packing for CPUs (Int4OpaqueTensor) can only be pickled, "

@@ -18,7 +18,7 @@ ENV = "hf"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "hf"
-OPTIONS_SINCE = frozenset({"first_token_weight"})
+OPTIONS_SINCE = frozenset({"bos", "first_token_weight"})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.contract import plugins
 from bench.contract.errors import UserError
+from bench.contract.spec import Step
+from bench.run import artifacts
 from eval import corpora
 from quantize import calibration
 
@@ -60,6 +63,32 @@ def test_windows_are_pieces_of_the_text(tmp_path: Path) -> None:
 
     assert decoded.strip() in text
     assert drawn.corpus == "path:some.txt"
+
+
+def test_windows_begin_with_bos_where_it_is_chosen_and_the_model_adds_one(tmp_path: Path) -> None:
+    """In place of the first token, all others as they were; a tokenizer that adds none changes nothing."""
+    plain, begun = (
+        calibration.from_options(DEMO, calibration.Options(samples=4, length=64, bos=bos)) for bos in (False, True)
+    )
+    tokenizer = json.loads((DEMO / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**tokenizer, "post_processor": None}))
+    without = calibration.from_options(tmp_path, calibration.Options(samples=4, length=64, bos=True))
+
+    assert [window[0] for window in begun.ids] == [1] * 4 != [window[0] for window in plain.ids]
+    assert [window[1:] for window in begun.ids] == [window[1:] for window in plain.ids]
+    assert begun.facts() == {**plain.facts(), "calibration_bos": 1}
+    assert (without.ids, without.facts()) == (plain.ids, plain.facts())
+
+
+@pytest.mark.parametrize("name", plugins.names(plugins.METHODS))
+def test_samples_without_bos_are_the_artifact_of_before(name: str) -> None:
+    """Naming the option at its default leaves the digest of every method that has it; choosing it does not."""
+    if not issubclass(plugins.load(plugins.METHODS, name).Options, calibration.Options):
+        pytest.skip("it draws no samples")
+    unnamed, named, chosen = (
+        artifacts.digests("model", (Step(name, options),)) for options in ({}, {"bos": False}, {"bos": True})
+    )
+    assert unnamed == named != chosen
 
 
 def test_a_text_too_short_says_how_much_fits(tmp_path: Path) -> None:
