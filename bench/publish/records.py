@@ -58,6 +58,8 @@ class Records:
     def committed(self) -> Records:
         """Those of suites whose records are committed; tables, figures and documents show no others."""
         keys = [key for key in self.results if key[1] not in _UNCOMMITTED]
+        if len(keys) == len(self.results):
+            return self
         return Records({key: self.tables[key] for key in keys}, {key: self.results[key] for key in keys})
 
 

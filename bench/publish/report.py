@@ -39,9 +39,11 @@ def write(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
         library = pool.submit(page.vega)
         store = Store(root)
         records = _read(store)
-        points, latencies = chart_data.build(records), distributions.build(records.all_results(), store)
-        drawn = pool.submit(draw.write, root, figures(records, points, latencies))
-        texts = _texts(root, records.committed(), documents)
+        committed = records.committed()
+        points, latencies = _chart_data(records, store)
+        data = (points, latencies) if committed is records else _chart_data(committed, store)
+        drawn = pool.submit(draw.write, root, charts.build(*data))
+        texts = _texts(root, committed, documents)
         changed = stale_texts(texts)
         for path in changed:
             path.parent.mkdir(parents=True, exist_ok=True)  # records may lie in a folder of another name
@@ -54,16 +56,19 @@ def write(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
 def stale(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
     """What `write` would change, the page aside: it is not committed."""
     store = Store(root)
-    records = _read(store)
-    charts_by_path = figures(records, chart_data.build(records), distributions.build(records.all_results(), store))
-    texts = _texts(root, records.committed(), documents)
+    committed = _read(store).committed()
+    charts_by_path = figures(committed, store)
+    texts = _texts(root, committed, documents)
     return [*stale_texts(texts), *(root / path for path in draw.stale(root, charts_by_path))]
 
 
-def figures(records: Records, points: Sequence[Point], latencies: Sequence[Distribution]) -> dict[Path, Spec]:
-    """The charts of the suites whose records are committed, by the path of their figure below the results."""
-    suites = {suite for _, suite in records.committed().results}
-    return charts.build([p for p in points if p.suite in suites], [d for d in latencies if d.suite in suites])
+def figures(committed: Records, store: Store) -> dict[Path, Spec]:
+    """The charts of suites whose records are committed, by the path of their figure below the results."""
+    return charts.build(*_chart_data(committed, store))
+
+
+def _chart_data(records: Records, store: Store) -> tuple[list[Point], list[Distribution]]:
+    return chart_data.build(records), distributions.build(records.all_results(), store)
 
 
 def tables(root: Path, committed: Records) -> dict[Path, str]:

@@ -24,7 +24,7 @@ def lines(what: str) -> Iterator[str]:
             yield f"{entry['name']:<{width}} {entry['about']}"
             yield f"{'':<{width}} options: {options or 'none'}"
         elif "steps" in entry:
-            steps = (", ".join(f"{key}: {value}" for key, value in step.items()) for step in entry["steps"])
+            steps = (", ".join(f"{key}: {_yaml(value)}" for key, value in step.items()) for step in entry["steps"])
             yield f"{entry['name']:<{width}} {'; then '.join(steps) or 'no steps'}"
         else:
             yield f"{entry['name']}  {entry['about']}"
@@ -46,3 +46,8 @@ def listed(what: str) -> list[dict[str, Any]]:
         options = {f.name: f.default for f in dataclasses.fields(module.Options)}
         entries.append({"name": name, "about": (module.__doc__ or "").splitlines()[0], "options": options})
     return entries
+
+
+def _yaml(value: object) -> str:
+    """As a suite's file has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from bench.publish import report
+from bench.publish.figures import chart_data
 from bench.publish.records import gather
 from bench.store import Store
 
@@ -50,6 +51,23 @@ def test_an_edited_record_makes_its_devices_tables_stale(tmp_path: Path) -> None
     looked_at.write_text(whole.replace('"suite": "quality"', '"suite": "demo"'))
     assert stale(whole) == set()
     assert stale(whole.replace('"load_s": ', '"load_s": 9')) == {"README.md"}
+
+
+def test_a_demo_run_beside_them_changes_no_figure_of_committed_suites(tmp_path: Path) -> None:
+    """Its scores are of the same artifacts: the page puts them beside loads that have none, a figure does not."""
+    device = next(folder for folder in RESULTS.iterdir() if folder.is_dir())
+    for kind, suite in (("artifacts", "reference"), ("serving", "reference"), ("quality", "demo")):
+        shutil.copytree(device / "reference" / kind, tmp_path / device.name / suite / kind)
+    for record in (tmp_path / device.name / "demo").rglob("r*.json"):
+        record.write_text(record.read_text().replace('"suite": "reference"', '"suite": "demo"'))
+    store = Store(tmp_path)
+    records = gather(store.all())
+    beside = report.figures(records.committed(), store)
+    shutil.rmtree(tmp_path / device.name / "demo")
+    store = Store(tmp_path)
+
+    assert any(point.quality for point in chart_data.build(records) if point.suite == "reference")
+    assert list(beside) == list(report.figures(gather(store.all()).committed(), store))
 
 
 def test_the_sheet_is_one_table() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from bench.publish import report
-from bench.publish.figures import chart_data, distributions
 from bench.publish.figures.specs import Spec
 from bench.publish.records import gather
 from bench.store import Store
@@ -18,6 +17,4 @@ RESULTS = Path(__file__).resolve().parents[3] / "results"
 @pytest.fixture(scope="session")
 def figures() -> dict[Path, Spec]:
     store = Store(RESULTS)
-    records = gather(store.all())
-    points, latencies = chart_data.build(records), distributions.build(records.all_results(), store)
-    return report.figures(records, points, latencies)
+    return report.figures(gather(store.all()).committed(), store)
