@@ -37,7 +37,7 @@ def completed(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
                 "plain: remove quantization_config"
             )
         return None
-    written = {**_beside(folder, stored), **stated}
+    written = {**_settings_file(folder, stored), **stated}
     if stored not in _FILES.values() or not written:
         raise UserError(
             f"{folder.name} has weights packed by {stored}, and config.json does not say so: add a quantization_config "
@@ -99,7 +99,7 @@ def _bits(tensors: Mapping[str, Tensor]) -> int:
     return 0
 
 
-def _beside(folder: Path, stored: str) -> dict[str, Any]:
+def _settings_file(folder: Path, stored: str) -> dict[str, Any]:
     """The settings in the tool's own file; {} where there is none."""
     for name, tool in _FILES.items():
         if tool == stored and (folder / name).is_file():

@@ -48,7 +48,7 @@ class _Current:
 class Progress:
     """`line` prints a line, `warn` in quiet too; `doing` says what happens now, as "subject: detail".
 
-    `begin`, `start_round` and `end_round` frame the rounds. What threads do at the same time is told by `beside`.
+    `begin`, `start_round` and `end_round` frame the rounds. What threads do at the same time is told by `activity`.
     `figure` gives a finished round's main figure as text, `silence_s` is the longest that a pipe hears nothing.
     """
 
@@ -58,7 +58,7 @@ class Progress:
         self._quiet, self._figure, self._silence_s = quiet, figure, silence_s
         self._began = time.monotonic()
         self._main = _Current("starting")
-        self._beside: dict[int, _Current] = {}  # in the order in which they began
+        self._others: dict[int, _Current] = {}  # in the order in which they began
         self._rounds, self._several_devices, self._recorded = 0, False, 0
         self._counts: Counter[str] = Counter()
         self._recent: deque[Finished] = deque(maxlen=_RECENT)
@@ -120,17 +120,17 @@ class Progress:
         self._do(self._main, text)
 
     @contextlib.contextmanager
-    def beside(self, label: RoundLabel | None = None) -> Iterator[Callable[[str], None]]:
+    def activity(self, label: RoundLabel | None = None) -> Iterator[Callable[[str], None]]:
         """Of a thread: what it is given says what goes on there, until the block ends; in a round where it has one."""
         current = _Current(round=None if label is None else replace(label, title=_shown(label.title)))
         current.round_began = current.began
         with self._lock:
-            self._beside[id(current)] = current
+            self._others[id(current)] = current
         try:
             yield functools.partial(self._do, current)
         finally:
             with self._lock:
-                del self._beside[id(current)]
+                del self._others[id(current)]
 
     def _do(self, current: _Current, text: str) -> None:
         text, subject = _shown(text), text.partition(": ")[0]
@@ -192,8 +192,8 @@ class Progress:
     def snapshot(self) -> Snapshot:
         """The state now."""
         with self._lock:
-            beside = tuple(self._beside.values())
-        current = [*beside, *([self._main] if self._main.text or self._main.round else [])]
+            others = tuple(self._others.values())
+        current = [*others, *([self._main] if self._main.text or self._main.round else [])]
         activities = tuple(map(self._activity, current))
         passed_s = sum(
             min(activity.round_s, self._eta.expected_s(label.similarity_keys) or 0.0) / label.at_once

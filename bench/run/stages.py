@@ -92,7 +92,7 @@ def run_all(stages: Sequence[Stage], at_once: int, progress: Progress) -> None:
 
 
 def _run(stage: Stage, company: Company, progress: Progress) -> Any:
-    with progress.beside(stage.label) as shown:
+    with progress.activity(stage.label) as shown:
 
         def report(text: str) -> None:
             child.check_not_ending()

@@ -36,11 +36,11 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
 
 @pytest.fixture
 def envs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a user's own environments, with one, `tiny`, that wants the package `asked`."""
+    """The folder of a user's own environments, with one, `tiny`, that wants the package `wanted`."""
     folder = tmp_path / "mine" / "envs"
     (folder / "hashes").mkdir(parents=True)
-    (folder / "tiny.yaml").write_text("requirements: [asked==1.0]\nvariables: {}\nrecords: [asked, needed]\n")
-    (folder / "tiny.txt").write_text("asked==1.0\nneeded==1.0\n")
+    (folder / "tiny.yaml").write_text("requirements: [wanted==1.0]\nvariables: {}\nrecords: [wanted, needed]\n")
+    (folder / "tiny.txt").write_text("wanted==1.0\nneeded==1.0\n")
     monkeypatch.setenv("LLM_BENCH_PLUGINS", str(folder.parent))
     environment.spec.cache_clear()
     return folder
@@ -56,9 +56,9 @@ def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def install(venv: Path, envs: Path, tmp_path: Path) -> Callable[..., set[str]]:
-    """Install the package `asked` into an empty venv by the file of hashes; returns what is there then."""
+    """Install the package `wanted` into an empty venv by the file of hashes; returns what is there then."""
 
-    def installed(requirements: Sequence[str] = ("asked==1.0",), alone: Sequence[str] = ()) -> set[str]:
+    def installed(requirements: Sequence[str] = ("wanted==1.0",), alone: Sequence[str] = ()) -> set[str]:
         folder = tmp_path / "venv"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(venv, folder, symlinks=True)
@@ -80,10 +80,10 @@ def test_what_is_listed_is_installed(index: Index, envs: Path, install: Callable
     """What the requirement asks for too, where its marker and extra apply; what is listed and unneeded is not."""
     asks = ["needed>=1; python_version > '3'", "never; sys_platform == 'win32'", "extra; extra == 'more'"]
     hashes = {name: index.wheel(name) for name in ("needed", "extra")}
-    _lock(envs, {"asked": index.wheel("asked", requires=asks), "unneeded": "a" * 64, **hashes})
+    _lock(envs, {"wanted": index.wheel("wanted", requires=asks), "unneeded": "a" * 64, **hashes})
 
-    assert install() == {"asked==1.0", "needed==1.0"}
-    assert install(["asked[more]==1.0"]) == {"asked==1.0", "needed==1.0", "extra==1.0"}
+    assert install() == {"wanted==1.0", "needed==1.0"}
+    assert install(["wanted[more]==1.0"]) == {"wanted==1.0", "needed==1.0", "extra==1.0"}
 
 
 @pytest.mark.parametrize("says", ["the altered hash", "nothing", "the pinned hash"])
@@ -92,7 +92,7 @@ def test_altered_bytes_under_a_pinned_name_are_refused(
 ) -> None:
     """Whatever the index's page says of the file: one sentence with both hashes and what to do."""
     pinned = index.wheel("needed")
-    _lock(envs, {"asked": index.wheel("asked", requires=["needed"]), "needed": pinned})
+    _lock(envs, {"wanted": index.wheel("wanted", requires=["needed"]), "needed": pinned})
     altered = index.wheel("needed", body="import os\n")
     filename = "needed-1.0-py3-none-any.whl"
     content = (index.folder / "simple" / "needed" / filename).read_bytes()
@@ -107,14 +107,14 @@ def test_altered_bytes_under_a_pinned_name_are_refused(
 
 def test_a_refused_file_leaves_no_environment(index: Index, envs: Path, command: Command, cache: Path) -> None:
     """The command's exit code is 2, it says so in one sentence, and what it had built is removed."""
-    _lock(envs, {"asked": index.wheel("asked"), "needed": "a" * 64})
-    index.wheel("asked", body="import os\n")
+    _lock(envs, {"wanted": index.wheel("wanted"), "needed": "a" * 64})
+    index.wheel("wanted", body="import os\n")
 
     done = command("bench", "envs", "build", "tiny")
 
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert "environment 'tiny': the file of asked==1.0 at" in done.stderr
+    assert "environment 'tiny': the file of wanted==1.0 at" in done.stderr
     assert not [file for file in (cache / "envs").iterdir() if file.is_dir()]
 
 
@@ -126,38 +126,40 @@ def test_a_build_of_a_pin_in_a_folder_is_taken_if_it_is_listed(
     One of other bytes is refused, and where none is offered the index's file is taken.
     """
     with loopback.served(tmp_path / "other") as other:
-        build = other.wheel("asked", "1.0+cpu")
+        build = other.wheel("wanted", "1.0+cpu")
     listed = {
-        ("asked", "1.0"): frozenset({index.wheel("asked", requires=["large"])}),
+        ("wanted", "1.0"): frozenset({index.wheel("wanted", requires=["large"])}),
         ("large", "1.0"): frozenset({index.wheel("large")}),
-        ("asked", "1.0+cpu"): frozenset({build}),
+        ("wanted", "1.0+cpu"): frozenset({build}),
     }
     file = envs / "hashes" / "tiny.txt"
     file.write_text(pins.text("of this test", listed, ()))
 
-    assert install() == {"asked==1.0", "large==1.0"}
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "other" / "simple" / "asked"))
-    assert install() == {"asked==1.0+cpu"}
-    file.write_text(pins.text("of this test", {**listed, ("asked", "1.0+cpu"): frozenset({"d" * 64})}, ()))
-    with pytest.raises(UserError, match=r"the file of asked==1\.0\+cpu at file://.*is not one that was pinned"):
+    assert install() == {"wanted==1.0", "large==1.0"}
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "other" / "simple" / "wanted"))
+    assert install() == {"wanted==1.0+cpu"}
+    file.write_text(pins.text("of this test", {**listed, ("wanted", "1.0+cpu"): frozenset({"d" * 64})}, ()))
+    with pytest.raises(UserError, match=r"the file of wanted==1\.0\+cpu at file://.*is not one that was pinned"):
         install()
 
 
 def test_a_package_that_is_not_listed_is_refused(index: Index, envs: Path, install: Callable[..., set[str]]) -> None:
     """What a listed package asks for and the file does not list is refused, though the index has it."""
-    _lock(envs, {"asked": index.wheel("asked", requires=["needed", "another>=2"]), "needed": index.wheel("needed")})
+    _lock(envs, {"wanted": index.wheel("wanted", requires=["needed", "another>=2"]), "needed": index.wheel("needed")})
     index.wheel("another", "2.0")
 
-    with pytest.raises(UserError, match=r"asked 1\.0 asks for another>=2, which .*tiny\.txt does not list: nothing is"):
+    with pytest.raises(
+        UserError, match=r"wanted 1\.0 asks for another>=2, which .*tiny\.txt does not list: nothing is"
+    ):
         install()
 
 
 def test_a_pin_of_another_version_is_refused(index: Index, envs: Path, install: Callable[..., set[str]]) -> None:
     """What a package asks for, or the environment's pins, and the file of hashes disagree: nothing is installed."""
-    _lock(envs, {"asked": index.wheel("asked", requires=["needed>=2"]), "needed": index.wheel("needed")})
-    with pytest.raises(UserError, match=r"asked 1\.0 asks for needed>=2, which .*tiny\.txt has 1\.0 of"):
+    _lock(envs, {"wanted": index.wheel("wanted", requires=["needed>=2"]), "needed": index.wheel("needed")})
+    with pytest.raises(UserError, match=r"wanted 1\.0 asks for needed>=2, which .*tiny\.txt has 1\.0 of"):
         install()
-    (envs / "tiny.txt").write_text("asked==1.0\nneeded==2.0\n")
+    (envs / "tiny.txt").write_text("wanted==1.0\nneeded==2.0\n")
     environment.spec.cache_clear()
     with pytest.raises(UserError, match=r"pins needed 2\.0, and .*tiny\.txt has needed 1\.0: make it again"):
         environment.ensure("tiny", print)
@@ -165,17 +167,17 @@ def test_a_pin_of_another_version_is_refused(index: Index, envs: Path, install: 
 
 def test_packages_alone_are_checked_too(index: Index, envs: Path, install: Callable[..., set[str]]) -> None:
     """One that is installed without what it asks for has its hash compared as well."""
-    _lock(envs, {"asked": index.wheel("asked", requires=["needed"])})
-    assert install([], ["asked==1.0"]) == {"asked==1.0"}
-    index.wheel("asked", body="import os\n")
-    with pytest.raises(UserError, match=r"the file of asked==1\.0 at"):
-        install([], ["asked==1.0"])
+    _lock(envs, {"wanted": index.wheel("wanted", requires=["needed"])})
+    assert install([], ["wanted==1.0"]) == {"wanted==1.0"}
+    index.wheel("wanted", body="import os\n")
+    with pytest.raises(UserError, match=r"the file of wanted==1\.0 at"):
+        install([], ["wanted==1.0"])
 
 
 @pytest.mark.usefixtures("cache")
 def test_without_a_file_of_hashes_the_build_says_so(index: Index, envs: Path) -> None:
     """A user's own environment without one is built as pip builds it, and a person is told."""
-    index.wheel("asked", requires=["needed"])
+    index.wheel("wanted", requires=["needed"])
     index.wheel("needed")
     said: list[str] = []
 
@@ -190,15 +192,17 @@ def test_an_altered_source_archive_is_not_run(tmp_path: Path, envs: Path, reques
     """A source archive is built with checked tools; one of other bytes is refused before any line of it runs."""
     checked.builder(Build("tiny", tmp_path / "log", print))  # from the user's own index: ours has no setuptools
     index: Index = request.getfixturevalue("index")
-    setup = f"from setuptools import setup; open({str(tmp_path / 'ran')!r}, 'w'); setup(name='asked', version='1.0', "
-    _lock(envs, {"asked": index.source("asked", setup + "py_modules=['asked'])"), "needed": "a" * 64}, "asked")
+    setup = f"from setuptools import setup; open({str(tmp_path / 'ran')!r}, 'w'); setup(name='wanted', version='1.0', "
+    _lock(envs, {"wanted": index.source("wanted", setup + "py_modules=['wanted'])"), "needed": "a" * 64}, "wanted")
     first = environment.ensure("tiny", print)
-    assert first.versions["asked"] == "1.0"
+    assert first.versions["wanted"] == "1.0"
     (tmp_path / "ran").unlink()
     environment.remove("tiny")
-    index.source("asked", setup + "py_modules=[])")
+    index.source("wanted", setup + "py_modules=[])")
 
-    with pytest.raises(UserError, match=r"the file of asked==1\.0 at http://127\.0\.0\.1.*tar\.gz is not one that was"):
+    with pytest.raises(
+        UserError, match=r"the file of wanted==1\.0 at http://127\.0\.0\.1.*tar\.gz is not one that was"
+    ):
         environment.ensure("tiny", print)
     assert not (tmp_path / "ran").exists()
     assert environment.find("tiny") is None
@@ -207,7 +211,7 @@ def test_an_altered_source_archive_is_not_run(tmp_path: Path, envs: Path, reques
 @pytest.mark.usefixtures("cache")
 def test_files_of_hashes_are_made_by_the_command(index: Index, envs: Path, command: Command) -> None:
     """`envs lock` lists what the pins ask for with the index's hashes; builds that were added to a pin stay."""
-    asked, needed = index.wheel("asked", requires=["needed", "loose"]), index.wheel("needed")
+    wanted, needed = index.wheel("wanted", requires=["needed", "loose"]), index.wheel("needed")
     index.wheel("needed", "2.0")
     loose = index.wheel("loose", "3.0")
     file = envs / "hashes" / "tiny.txt"
@@ -217,7 +221,7 @@ def test_files_of_hashes_are_made_by_the_command(index: Index, envs: Path, comma
 
     assert done.returncode == 0, done.stderr
     assert pins.read(file).entries == {
-        ("asked", "1.0"): {asked},
+        ("wanted", "1.0"): {wanted},
         ("needed", "1.0"): {needed},
         ("needed", "1.0+cpu"): {"c" * 64},
         ("loose", "3.0"): {loose},
@@ -229,7 +233,7 @@ def test_files_of_hashes_are_made_by_the_command(index: Index, envs: Path, comma
 
 def test_a_pin_that_the_index_has_not_makes_no_file(index: Index, envs: Path, command: Command) -> None:
     """One sentence with what uv says; an environment without pins, and a package that is not pinned, likewise."""
-    index.wheel("asked")
+    index.wheel("wanted")
     done = command("bench", "envs", "lock", "tiny", "--index", index.url)
     assert done.returncode == 2
     assert "the pins of 'tiny' cannot be resolved" in done.stderr

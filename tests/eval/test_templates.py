@@ -29,24 +29,26 @@ from pathlib import Path
 from transformers import AutoTokenizer
 from eval.lm_eval import token_model
 model = token_model.TokenLM(AutoTokenizer.from_pretrained(sys.argv[1]), 500, None)
-found = []
+reasons = []
 for template in json.loads(Path(sys.argv[2]).read_text()):
     model.tokenizer.chat_template = template
     try:
         model.apply_chat_template([{"role": "user", "content": "a"}])
-        found.append("rendered")
+        reasons.append("rendered")
     except Exception as error:
-        found.append(f"{type(error).__name__} {error}")
-print("FOUND", json.dumps(found))
+        reasons.append(f"{type(error).__name__} {error}")
+print("RESULT", json.dumps(reasons))
 """
 
 
 def test_a_chat_template_is_rendered_within_limits(tmp_path: Path) -> None:
     """One that never ends, that fills the memory, that climbs out of the sandbox, too deep: a sentence for each."""
     (tmp_path / "templates.json").write_text(json.dumps(list(_TEMPLATES)))
-    found = in_environment.run("lm_eval", tmp_path, _CHAT, str(ROOT / "models/demo"), str(tmp_path / "templates.json"))
+    reasons = in_environment.run(
+        "lm_eval", tmp_path, _CHAT, str(ROOT / "models/demo"), str(tmp_path / "templates.json")
+    )
 
-    for reason, expected in zip(json.loads(found), _TEMPLATES.values(), strict=True):
+    for reason, expected in zip(json.loads(reasons), _TEMPLATES.values(), strict=True):
         assert expected in reason
         assert reason.startswith("rendered" if expected == "rendered" else "UserError")
     assert not list(tmp_path.rglob("ran"))
@@ -69,15 +71,15 @@ from pathlib import Path
 from bench.contract.errors import UserError
 from eval.lm_eval import harness
 from eval.tasks import lm_eval
-found = []
+reasons = []
 for number in range(int(sys.argv[3])):
     options = lm_eval.Options(tasks=f"mine_{number}", include_path=sys.argv[2])
     try:
         harness.run(options, Path(sys.argv[1]), 500, None)
-        found.append("run")
+        reasons.append("run")
     except UserError as error:
-        found.append(str(error))
-print("FOUND", json.dumps(found))
+        reasons.append(str(error))
+print("RESULT", json.dumps(reasons))
 """
 
 
@@ -101,8 +103,8 @@ def test_a_task_runs_no_code_from_elsewhere(tmp_path: Path) -> None:
         if "doc_to_text" not in text:
             text += "doc_to_text: query\n"  # noqa: PLW2901
         (folder / f"mine_{number}.yaml").write_text(f"task: mine_{number}\n{common}{text}metadata: {{version: 1}}\n")
-    found = in_environment.run("lm_eval", tmp_path, _RUN, str(tmp_path / "model"), str(folder), str(len(_TASKS)))
+    reasons = in_environment.run("lm_eval", tmp_path, _RUN, str(tmp_path / "model"), str(folder), str(len(_TASKS)))
 
-    for reason, expected in zip(json.loads(found), _TASKS.values(), strict=True):
+    for reason, expected in zip(json.loads(reasons), _TASKS.values(), strict=True):
         assert expected in reason
     assert not ran.exists()

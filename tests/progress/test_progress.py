@@ -242,7 +242,7 @@ def test_a_pipe_hears_of_each_subject_once(capsys: pytest.CaptureFixture[str]) -
 
 def test_threads_that_work_beside_each_other_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     """Each subject is told once in a pipe, though details of both come in turns; a silence is broken for both."""
-    with Progress(silence_s=0.2) as progress, progress.beside() as first, progress.beside() as second:
+    with Progress(silence_s=0.2) as progress, progress.activity() as first, progress.activity() as second:
         for detail in ("creating", "Collecting torch"):
             first(f"environment hf: {detail}")
             second(f"environment vllm: {detail}")

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 
 def run(env: str, home: Path, code: str, *words: str) -> str:
-    """What it prints after FOUND; another interpreter, an empty working folder, the checkout on its path."""
+    """What it prints after RESULT; another interpreter, an empty working folder, the checkout on its path."""
     ready = environment.ensure(env, print)
     scratch = home / "scratch"
     scratch.mkdir(exist_ok=True)
@@ -26,4 +26,4 @@ def run(env: str, home: Path, code: str, *words: str) -> str:
         env={**os.environ, **ready.variables, "PATH": search, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout.partition("FOUND")[2]
+    return done.stdout.partition("RESULT")[2]

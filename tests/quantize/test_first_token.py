@@ -77,7 +77,7 @@ for folder in folders:
     change = outputs(folder) - base
     parts = ((change[:, 0], base[:, 0]), (change[:, 1:], base[:, 1:]))
     errors.append([float((c.square().sum() / b.square().sum()).sqrt()) for c, b in parts])
-print("FOUND" + json.dumps(errors))
+print("RESULT" + json.dumps(errors))
 """
 # The importance of one tensor's columns with first tokens that count 1, 3 and a billion times; its tokens.
 _IMPORTANCE = """
@@ -90,7 +90,7 @@ demo, out = map(Path, sys.argv[1:])
 gguf.apply(demo, gguf.Options(type="f16"), out, "cpu")
 ids = calibration.samples(demo, "stdlib", 1, 48, 0).ids
 kinds = [imatrix.collect(out / "model.gguf", ids, "cpu", weight)["blk.1.attn_v.weight"] for weight in (1.0, 3.0, 1e9)]
-print("FOUND" + json.dumps([kind.tolist() for kind in kinds]))
+print("RESULT" + json.dumps([kind.tolist() for kind in kinds]))
 """
 
 # What the last block of AutoAWQ's model gets and gives, without and with a weight, against plain transformers.
@@ -117,7 +117,8 @@ model.model.layers[-1].register_forward_hook(lambda _, inputs, output: outputs.a
 with torch.no_grad():
     model(input_ids=torch.tensor(calibration.samples(demo, "stdlib", 2, 32, 0).ids), use_cache=False)
 expected = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
-print("FOUND" + json.dumps([float((inps - expected).abs().max() / expected.abs().max()) for inps in (plain, weighted)]))
+errors = [float((inps - expected).abs().max() / expected.abs().max()) for inps in (plain, weighted)]
+print("RESULT" + json.dumps(errors))
 """
 # Whether AWQ's search for clipping gets a layer's inputs as they are, for each layer, with a weight.
 _CLIPPED = """
@@ -138,7 +139,7 @@ def computing(self, weight, features, *rest):
 
 owner._search_best_clip, owner._compute_best_clip = searching, computing
 awq.apply(demo, awq.Options(samples=2, length=32, backend=backend, first_token_weight=1000.0), out, "cpu")
-print("FOUND" + json.dumps(unchanged))
+print("RESULT" + json.dumps(unchanged))
 """
 # Wanda with a weight, on a model whose linear layers get tokens one by one, as experts do.
 _FLATTENED = """
@@ -153,7 +154,7 @@ wanda.apply(demo, wanda.Options(samples=2, length=32), out, "cpu")
 try:
     wanda.apply(demo, wanda.Options(samples=2, length=32, first_token_weight=100.0), out, "cpu")
 except RuntimeError as error:
-    print(f"FOUND{error}")
+    print(f"RESULT{error}")
 """
 
 

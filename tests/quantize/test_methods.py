@@ -74,7 +74,7 @@ for folder in sys.argv[2:]:
     made, kernel, dtypes = logits(folder)
     error = ((made - base).pow(2).mean() / base.var()).sqrt().item()
     found[Path(folder).name] = {"error": error, "kernel": kernel, "dtypes": dtypes}
-print("FOUND" + json.dumps(found))
+print("RESULT" + json.dumps(found))
 """
 
 
@@ -92,7 +92,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory, hf_python: Path) -> Path
 def reloaded(artifacts: Path, hf_python: Path) -> dict[str, dict[str, Any]]:
     """What transformers computes from each artifact, against the unquantized model, in one process."""
     stdout = _run(hf_python, artifacts, _COMPARE, str(DEMO), *(str(artifacts / recipe) for recipe in RECIPES))
-    return dict(json.loads(stdout.partition("FOUND")[2]))
+    return dict(json.loads(stdout.partition("RESULT")[2]))
 
 
 def _run(python: Path, home: Path, code: str, *words: str) -> str:
@@ -172,7 +172,7 @@ def test_a_checkpoint_as_older_tools_left_it_computes_the_same(
         (old / "config.json").write_text(json.dumps(config))
         (old / "model.safetensors").rename(old / f"{recipe}_model-4bit-128g.safetensors")
         folders.append(resolve.resolve(Model(str(old)), fetch=False).local_folder)
-    read = json.loads(_run(hf_python, tmp_path, _COMPARE, str(DEMO), *map(str, folders)).partition("FOUND")[2])
+    read = json.loads(_run(hf_python, tmp_path, _COMPARE, str(DEMO), *map(str, folders)).partition("RESULT")[2])
 
     for recipe in names:
         assert read[recipe]["error"] == pytest.approx(reloaded[recipe]["error"], rel=1e-6)

@@ -50,7 +50,7 @@ def logits(folder):
         return np.stack([np.concatenate([b.logits for b in session.logits(window)]) for window in ids])
 base = logits(sys.argv[1])
 found = {Path(f).name: float(np.sqrt(((logits(f) - base) ** 2).mean() / base.var())) for f in sys.argv[2:]}
-print("FOUND" + json.dumps(found))
+print("RESULT" + json.dumps(found))
 """
 
 
