@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import re
@@ -19,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
+from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.job import Report
 from bench.envs import checked, environment, pins
@@ -68,8 +68,7 @@ def add(name: str, package: str, report: Report) -> list[Path]:
         _run([*pip, "-d", str(folder), f"{pin.name}=={pin.version}"], f"{pin.name}=={pin.version}: pip")
         (wheel,) = folder.glob("*.whl")
         version = str(parse_wheel_filename(wheel.name)[1])
-        with wheel.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        digest = wire.sha256(wheel)
     entries = dict(locked.entries)
     entries[wanted, version] = entries.get((wanted, version), frozenset()) | {digest}
     file.write_text(pins.text(_heading(name), entries, locked.sources))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -175,8 +174,7 @@ def _hash(file: Path, hashes: dict[str, str]) -> str:
     stat = file.stat()
     key = f"{file}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
     if key not in hashes:
-        with file.open("rb") as opened:
-            hashes[key] = hashlib.file_digest(opened, "sha256").hexdigest()
+        hashes[key] = wire.sha256(file)
     return hashes[key]
 
 

@@ -137,7 +137,9 @@ class Progress:
         if text == current.text:
             return
         current.text, current.began = text, time.monotonic()
-        if text and self._view is None and current.round is None and subject != current.subject:
+        if not text:
+            return
+        if self._view is None and current.round is None and subject != current.subject:
             self.line(snapshot.now(self.snapshot(), self._activity(current)))
         current.subject = subject
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import platform
 import shutil
@@ -226,15 +225,10 @@ def _content(value: str) -> str:
     file = Path(value.removeprefix("path:")).expanduser()
     if file.is_dir():
         files = sorted(f for f in file.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
-        return f"sha256:{wire.digest([[str(f.relative_to(file)), _sha256(f)] for f in files])}"
+        return f"sha256:{wire.digest([[str(f.relative_to(file)), wire.sha256(f)] for f in files])}"
     if not file.is_file():
         raise UserError(f"{value}: no such file or folder; a path is relative to the folder you run in")
-    return f"sha256:{_sha256(file)}"
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return f"sha256:{wire.sha256(file)}"
 
 
 def _folder(digest: str) -> Path:

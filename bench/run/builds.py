@@ -21,7 +21,7 @@ from bench.progress.progress import Progress
 from bench.run import artifacts, records, task_inputs
 from bench.run.artifacts import BuiltArtifact
 from bench.run.planned import Plan, PlannedArtifact, PlannedRound, Reference, Requests
-from bench.run.stages import AGAIN_ALONE, Stage
+from bench.run.stages import Stage, TooLittleMemoryError
 from bench.store import Store
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ class Builds:
 
     def _build_artifact(
         self, planned: PlannedArtifact, report: Report, is_alone: Callable[[], bool]
-    ) -> tuple[BuiltArtifact | CellError, Result] | object:
+    ) -> tuple[BuiltArtifact | CellError, Result]:
         """Make one artifact; its record too, or that of why it could not be made."""
         name, began = planned.recipe.name, time.monotonic()
         cell = Cell(planned.model, Recipe(name, planned.steps), EngineSpec(""), planned.hardware.device)
@@ -135,7 +135,7 @@ class Builds:
         except CellError as error:
             reason = paths.scrubbed(str(error))
             if supervisor.lacked_memory(reason) and not is_alone():
-                return AGAIN_ALONE
+                raise TooLittleMemoryError from None
             failed = replace(record, status="failed", reason=reason, duration_s=time.monotonic() - began)
             return CellError(f"its artifact could not be made: {reason}"), failed
         facts = records.public_artifact(built.artifact)
@@ -166,7 +166,7 @@ class Builds:
 
     def _build_task_input(
         self, task_input: Reference | Requests, report: Report, is_alone: Callable[[], bool]
-    ) -> Path | CellError | object:
+    ) -> Path | CellError:
         """The folder of the task's reference or requests, or why it could not be built."""
         suite = self.plan.suite
         try:
@@ -177,7 +177,9 @@ class Builds:
             return task_inputs.reference_folder(task_input, built, suite, lambda text: report(f"{source}: {text}"))
         except CellError as error:
             reason = paths.scrubbed(str(error))
-            return AGAIN_ALONE if supervisor.lacked_memory(reason) and not is_alone() else CellError(reason)
+            if supervisor.lacked_memory(reason) and not is_alone():
+                raise TooLittleMemoryError from None
+            return CellError(reason)
 
     def _end_task_input(self, digest: str, task_input: Reference | Requests, built: Path | CellError) -> None:
         if isinstance(built, CellError):

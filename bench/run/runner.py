@@ -134,11 +134,11 @@ class Runner:
     def _stage(self, item: PlannedRound) -> Stage:
         """An untimed round as a stage."""
 
-        def run(report: Report, is_alone: Callable[[], bool]) -> tuple[Result, Answer, float] | object:
+        def run(report: Report, is_alone: Callable[[], bool]) -> tuple[Result, Answer, float]:
             began = time.monotonic()
             result, answer = self._round(item, report)
             if supervisor.lacked_memory(result.reason) and not is_alone():
-                return stages.AGAIN_ALONE
+                raise stages.TooLittleMemoryError
             return result, answer, time.monotonic() - began
 
         return Stage(

@@ -18,8 +18,11 @@ from bench.progress.progress import Progress
 from bench.progress.snapshot import RoundLabel
 
 AT_ONCE = 2
-AGAIN_ALONE = object()  # returned by a stage that lacked memory beside others
 _GIB = 2**30
+
+
+class TooLittleMemoryError(Exception):
+    """Raised by a stage that lacked memory beside others: it is run again, alone."""
 
 
 class Company:
@@ -55,7 +58,7 @@ class Stage:
 def run_all(stages: Sequence[Stage], at_once: int, progress: Progress) -> None:
     """Run the stages, at most `at_once` at a time and as memory allows; of those that may begin the first ones first.
 
-    What one raises ends the others and is raised, and so does an interrupt.
+    One that lacked memory is run again, alone. What else one raises ends the others and is raised, as an interrupt is.
     """
     by_key = {stage.key: stage for stage in stages}
     order = TopologicalSorter({stage.key: [key for key in stage.after if key in by_key] for stage in stages})
@@ -63,32 +66,35 @@ def run_all(stages: Sequence[Stage], at_once: int, progress: Progress) -> None:
     rank = {key: n for n, key in enumerate(by_key)}
     ready: list[Stage] = []
     running: dict[Future[Any], tuple[Stage, Company]] = {}
-    progress.doing("")  # the stages tell
     with _threads(at_once) as threads:
         while order.is_active():
             ready += [by_key[key] for key in order.get_ready()]
             ready.sort(key=lambda stage: rank[stage.key])
             if not running:
                 available = psutil.virtual_memory().available
+            hindrances: list[str] = []
             for stage in tuple(ready):
                 if len(running) == at_once:
                     break
                 if hindrance := _hindrance(stage, [other for other, _ in running.values()], available):
-                    progress.doing(hindrance)
+                    hindrances.append(hindrance)
                     continue
                 ready.remove(stage)
                 company = Company()
                 for its in (company, *(other for _, other in running.values())) if running else ():
                     its.end()
                 running[threads.submit(_run, stage, company, progress)] = stage, company
+            progress.doing(next(iter(hindrances), ""))  # the stages tell the rest
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 stage, _ = running.pop(future)
-                if (result := future.result()) is AGAIN_ALONE:
+                try:
+                    result = future.result()
+                except TooLittleMemoryError:
                     ready.append(replace(stage, needs_bytes=sys.maxsize))
                     continue
                 stage.end(result)
                 order.done(stage.key)
-            progress.doing("")
+    progress.doing("")
 
 
 def _run(stage: Stage, company: Company, progress: Progress) -> Any:

@@ -5,7 +5,6 @@ The model's folder stays as it is; a folder of links in the cache stands for it,
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,7 +90,7 @@ def _digest(folder: Path) -> str:
     """Of the files that the conversion reads, and of what converts them."""
     form = tokenizer_files.form(folder)
     names = sorted({*_SETTINGS, *(form.files if form else ())})
-    contents = [[name, _sha256(folder / name)] for name in names if (folder / name).is_file()]
+    contents = [[name, wire.sha256(folder / name)] for name in names if (folder / name).is_file()]
     return wire.digest(["tokenizer", contents, environment.identity(tokenizer_files.ENV), _VERSION])
 
 
@@ -118,8 +117,3 @@ def _preparation(folder: Path) -> str:
 def _files(folder: Path) -> str:
     form = tokenizer_files.form(folder)
     return " and ".join(form.files) if form else "its files"
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -170,8 +170,8 @@ def test_a_size_that_is_none_is_not_guessed(value: object) -> None:
 @pytest.mark.engine
 def test_the_table_of_classes_is_what_transformers_says(hf_python: Path) -> None:
     """Printed anew by the library in the hf environment, it is the file beside the reader, byte for byte."""
-    program = Path(__file__).with_name("transformers_classes.py")
-    done = subprocess.run([hf_python, program], capture_output=True, text=True, check=True)
+    argv = [str(hf_python), "-m", "tests.formats.transformers_classes"]
+    done = subprocess.run(argv, cwd=_ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout == (_ROOT / "bench/formats/transformers_classes.json").read_text()
 

@@ -117,7 +117,7 @@ def test_why_none_can_be_made(tmp_path: Path, files: dict[str, Any], sentence: s
 @pytest.mark.engine
 def test_the_table_of_classes_is_what_transformers_says(hf_python: Path) -> None:
     """Printed anew by the library in the hf environment, it is the file beside the reader, byte for byte."""
-    program = Path(__file__).with_name("tokenizer_classes.py")
-    done = subprocess.run([hf_python, program], capture_output=True, text=True, check=True)
+    argv = [str(hf_python), "-m", "tests.formats.tokenizer_classes"]
+    done = subprocess.run(argv, cwd=_ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout == (_ROOT / "bench/formats/tokenizer_classes.json").read_text()

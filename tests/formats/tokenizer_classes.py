@@ -1,15 +1,15 @@
 """Print bench/formats/tokenizer_classes.json by the transformers of the interpreter that runs this.
 
-It is made anew with the hf environment's interpreter (`python -m bench env path hf` prints it) when a pin moves:
-$PYTHON tests/formats/tokenizer_classes.py > bench/formats/tokenizer_classes.json
+It is made anew with the hf environment's interpreter (`python -m bench envs list` shows it) when a pin moves:
+HF_PYTHON -m tests.formats.tokenizer_classes > bench/formats/tokenizer_classes.json
 """
 
 from __future__ import annotations
 
-import json
-
 import transformers
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
+
+from tests.formats.printed_table import show
 
 _GENERIC = {
     *("TokenizersBackend", "PythonBackend", "MistralCommonBackend"),
@@ -30,12 +30,8 @@ def main() -> None:
             continue
         files = sorted(file for file in kind.vocab_files_names.values() if file != "tokenizer.json")
         classes[name] = {"files": files, "fast": "TokenizersBackend" in base, "pieces": "SentencePieceBackend" in base}
-    lines = [f'"{name}": {json.dumps(entry, sort_keys=True)}' for name, entry in classes.items()]
     named = {model: kind for model, kind in types.items() if kind in classes}
-    print("{")  # noqa: T201
-    print(f' "transformers": "{transformers.__version__}",')  # noqa: T201
-    print(f' "types": {json.dumps(named, sort_keys=True)},')  # noqa: T201
-    print(' "classes": {\n  ' + ",\n  ".join(lines) + "\n }\n}")  # noqa: T201
+    show("classes", classes, transformers.__version__, types=named)
 
 
 if __name__ == "__main__":

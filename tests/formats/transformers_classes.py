@@ -1,18 +1,19 @@
 """Print bench/formats/transformers_classes.json by the transformers of the interpreter that runs this.
 
-It is made anew with the hf environment's interpreter (`python -m bench env path hf` prints it) when a pin moves:
-$PYTHON tests/formats/transformers_classes.py > bench/formats/transformers_classes.json
+It is made anew with the hf environment's interpreter (`python -m bench envs list` shows it) when a pin moves:
+HF_PYTHON -m tests.formats.transformers_classes > bench/formats/transformers_classes.json
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from typing import Any
 
 from transformers.models.auto import modeling_auto as auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from tests.formats.printed_table import show
 
 SETTINGS = (  # what bench.formats reads of a config, by transformers' own names
     "attention_window_size",
@@ -92,16 +93,8 @@ def main() -> None:
     others["encoder"] -= others["encoder-decoder"]
     for what in ("vision", "audio"):
         others[what] -= causal | multimodal | others["encoder"] | others["encoder-decoder"]
-    table = {
-        "transformers": sys.modules["transformers"].__version__,
-        "decoders": decoders,
-        "others": {what: sorted(names) for what, names in sorted(others.items())},
-    }
-    lines = [f'"{name}": {json.dumps(entry, sort_keys=True)}' for name, entry in decoders.items()]
-    print("{")  # noqa: T201
-    print(f' "transformers": "{table["transformers"]}",')  # noqa: T201
-    print(f' "others": {json.dumps(table["others"], sort_keys=True)},')  # noqa: T201
-    print(' "decoders": {\n  ' + ",\n  ".join(lines) + "\n }\n}")  # noqa: T201
+    names = {what: sorted(of_kind) for what, of_kind in sorted(others.items())}
+    show("decoders", decoders, sys.modules["transformers"].__version__, others=names)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from bench.contract.errors import CellError, UserError
 from bench.contract.job import Report
 from bench.process import child
 from bench.progress.progress import Progress
-from bench.run.stages import AGAIN_ALONE, Stage, run_all
+from bench.run.stages import Stage, TooLittleMemoryError, run_all
 
 _WAIT_S = 20.0
 
@@ -95,7 +95,9 @@ def test_what_lacked_memory_beside_others_runs_again_alone() -> None:
     def hungry(_: Report, is_alone: Callable[[], bool]) -> Any:
         if is_alone() and not began.wait(_WAIT_S):
             return "never met the other"
-        return "whole" if is_alone() else AGAIN_ALONE
+        if not is_alone():
+            raise TooLittleMemoryError
+        return "whole"
 
     def other(_: Report, __: Callable[[], bool]) -> Any:
         began.set()
