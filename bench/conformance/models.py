@@ -44,7 +44,8 @@ def _write(name: str, part: Path, report: Report) -> None:
     config.mkdir()
     (config / model_folder.CONFIG).write_text(json.dumps(architectures.settings(name), indent=2) + "\n")
     argv = [env.python, "-m", _WEIGHTS, str(config), str(part)]
-    with child.logged(argv, "worker", cwd=part, variables=supervisor.variables(env, "cpu")) as (process, log):
+    variables = {**supervisor.variables(env, "cpu"), "HF_HUB_OFFLINE": "1"}  # Mamba looks for kernels there
+    with child.logged(argv, "worker", cwd=part, variables=variables) as (process, log):
         try:
             code = process.wait(timeout=_LIMIT_S)
         except subprocess.TimeoutExpired:

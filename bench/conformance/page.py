@@ -1,4 +1,4 @@
-"""The verdicts as a page: a table of architectures, the reasons once each, the divergences, and what it was run with."""
+"""The verdicts as a page: a table of architectures, each reason once, the divergences, and what it was run with."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Whether an engine computes what the baseline's does: KL divergence on a short text, and greedy generation by it.
 
-Of the divergence the mean over all scored tokens, in nats, and its largest window. Of the generation how far the
-least likely of the generated tokens is from the likeliest, by the engine's own logits of the same text: 0 where decoding
-with a cache gives what a whole pass gives. `divergence` is the one to compare recipes by; this one asks for a yes or no.
+Of the divergence the mean over all scored tokens, in nats. Of the generation how far the least likely of the generated
+tokens is from the likeliest, by the engine's own logits of the same text: 0 where decoding with a cache gives what a
+whole pass gives. `divergence` is the one to compare recipes by; this one asks for a yes or no.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SAME = ("sha256", "context", "convention", "tokens", "windows", "window_tokens"
 
 @dataclass(frozen=True)
 class Options(windows.Scope):
-    """As of windows.Scope. `new_tokens` are generated after each of `prompts` prompts of half a window, as one batch."""
+    """As of windows.Scope. `new_tokens` follow each of `prompts` prompts of half a window, in one batch."""
 
     context: int = 128
     tokens: int = 512
