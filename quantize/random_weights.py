@@ -33,11 +33,12 @@ def fill(model: Any) -> None:
 
     head = model.get_output_embeddings().weight
     embedding = model.get_input_embeddings().weight
+    scale = float(getattr(model.get_input_embeddings(), "embed_scale", 1.0))  # of Gemma's embeddings
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
             if parameter is head or (parameter is embedding and embedding is head):
-                parameter.copy_(noise * _LOGITS / head.shape[1] ** 0.5)
+                parameter.copy_(noise * _LOGITS / head.shape[1] ** 0.5 / scale)
             elif parameter is embedding:
                 parameter.copy_(noise)
             elif parameter.dim() == 1:
@@ -46,6 +47,8 @@ def fill(model: Any) -> None:
                 parameter.copy_(noise * _GAIN / inputs**0.5)
             elif isinstance(_module(model, name), torch.nn.Embedding):
                 parameter.copy_(noise * _SMALL)
+        if scale != 1:  # else a token's own embedding outweighs the layers, and each token predicts itself
+            model.get_decoder().norm.weight.add_(scale)
 
 
 def _inputs(model: Any, name: str, parameter: Any) -> int | None:

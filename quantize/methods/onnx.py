@@ -22,6 +22,7 @@ from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
 from quantize import checkpoint
+from quantize.backends import onnx_builder
 
 ENV = "onnx"
 VERSION = 1
@@ -80,6 +81,10 @@ def _source_reason(options: Options, source: Source) -> str | None:
     """Why the source's weights cannot be stored that way."""
     if source.format in _PACKED and options.precision != "int4":
         return f"the model builder takes packed {source.format} weights over as int4: use precision int4"
+    named = source.config.get("architectures")
+    names = [str(name) for name in named] if isinstance(named, list) else []
+    if names and names[0] not in onnx_builder.ARCHITECTURES:
+        return f"onnxruntime-genai's model builder does not know the architecture {names[0]}"
     hidden = model_folder.hidden_size(source.config)
     if options.precision == "int4" and hidden % options.block_size:
         return f"block_size {options.block_size} does not divide the model's hidden size of {hidden}"
@@ -100,7 +105,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     model_folder.weight_files(folder)
     began = time.perf_counter()
     provider = _provider(options, device)
-    extra = _extra_options(options)
+    extra = [*_extra_options(options), *_window_options(model_folder.read_config(folder))]
     precision = "fp32" if options.precision == "int8_dynamic" else options.precision
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         build_folder = Path(scratch) if options.precision == "int8_dynamic" else out
@@ -136,8 +141,13 @@ def _extra_options(options: Options) -> list[str]:
     return extra
 
 
+def _window_options(config: Mapping[str, Any]) -> list[str]:
+    """A cache of every token for layers that see a window: a prompt longer than a windowed cache ends in an error."""
+    return ["windowed_kv_cache=false"] if model_folder.size(config, "sliding_window") else []
+
+
 def _build(folder: Path, out: Path, cache: Path, precision: str, provider: str, extra: list[str]) -> None:
-    argv = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(folder), "-o", str(out)]
+    argv = [sys.executable, "-m", "quantize.backends.onnx_builder", "-i", str(folder), "-o", str(out)]
     argv += ["-p", precision, "-e", provider, "-c", str(cache), "--extra_options", *extra]
     variables = {**os.environ, "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
     process = subprocess.run(argv, env=variables, capture_output=True, text=True, errors="replace", check=False)
