@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _NO_VOCABULARY = "--no-vocabulary"
+_SENTENCEPIECE = "tokenizer.model"
 _THETA = 10000.0  # llama.cpp's own, where a file states none
 
 
@@ -71,7 +72,16 @@ def _completed(model: Any, *, has_vocabulary: bool) -> Any:
         if not _has_key(self, ".vocab_size"):
             self.gguf_writer.add_vocab_size(self.hparams["vocab_size"])
 
-    hooks = {"set_gguf_parameters": set_gguf_parameters, **({} if has_vocabulary else {"set_vocab": set_vocab})}
+    def set_known_vocab(self: Any) -> None:
+        """The model's own, or the SentencePiece one beside it where the BPE tokenizer is unknown to the converter."""
+        try:
+            model.set_vocab(self)
+        except NotImplementedError:
+            if not (Path(self.dir_model) / _SENTENCEPIECE).is_file():
+                raise
+            self._set_vocab_sentencepiece()
+
+    hooks = {"set_gguf_parameters": set_gguf_parameters, "set_vocab": set_known_vocab if has_vocabulary else set_vocab}
     return type(model.__name__, (model,), {**hooks, "model_arch": model.model_arch})
 
 

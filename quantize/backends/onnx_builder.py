@@ -11,22 +11,6 @@ import runpy
 from typing import Any
 
 _BUILDER = "onnxruntime_genai.models.builder"
-# Of the builder's dispatch on `architectures`: decoders of text that it writes whole.
-ARCHITECTURES = frozenset(
-    {
-        *("ChatGLMForConditionalGeneration", "ChatGLMModel", "Ernie4_5ForCausalLM", "GemmaForCausalLM"),
-        *("Gemma2ForCausalLM", "Gemma3ForCausalLM", "Gemma3ForConditionalGeneration", "GptOssForCausalLM"),
-        *("Gemma4ForConditionalGeneration", "Gemma4UnifiedForConditionalGeneration", "GraniteForCausalLM"),
-        *("GraniteMoeHybridForCausalLM", "HunYuanDenseV1ForCausalLM", "InternLM2ForCausalLM", "Lfm2ForCausalLM"),
-        *("Lfm2MoeForCausalLM", "Lfm2VlForConditionalGeneration", "Lfm2AudioForConditionalGeneration"),
-        *("LlamaForCausalLM", "MistralForCausalLM", "Mistral3ForConditionalGeneration", "NemotronForCausalLM"),
-        *("OlmoForCausalLM", "PhiForCausalLM", "Phi3ForCausalLM", "PhiMoEForCausalLM", "Phi3SmallForCausalLM"),
-        *("Phi3VForCausalLM", "Phi4MMForCausalLM", "Qwen2ForCausalLM", "Qwen2_5_VLForConditionalGeneration"),
-        *("Qwen3ForCausalLM", "Qwen3VLForConditionalGeneration", "Qwen3_5ForConditionalGeneration"),
-        *("Qwen3_5MoeForConditionalGeneration", "SmolLM3ForCausalLM", "VideoChatFlashQwenForCausalLM"),
-        "WhisperForConditionalGeneration",
-    }
-)
 
 
 def completed(config: Any) -> Any:

@@ -22,7 +22,7 @@ from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
 from quantize import checkpoint
-from quantize.backends import onnx_builder
+from quantize.backends import architectures
 
 ENV = "onnx"
 VERSION = 1
@@ -81,10 +81,8 @@ def _source_reason(options: Options, source: Source) -> str | None:
     """Why the source's weights cannot be stored that way."""
     if source.format in _PACKED and options.precision != "int4":
         return f"the model builder takes packed {source.format} weights over as int4: use precision int4"
-    named = source.config.get("architectures")
-    names = [str(name) for name in named] if isinstance(named, list) else []
-    if names and names[0] not in onnx_builder.ARCHITECTURES:
-        return f"onnxruntime-genai's model builder does not know the architecture {names[0]}"
+    if reason := architectures.unknown_reason("onnxruntime-genai's model builder", source):
+        return reason
     hidden = model_folder.hidden_size(source.config)
     if options.precision == "int4" and hidden % options.block_size:
         return f"block_size {options.block_size} does not divide the model's hidden size of {hidden}"
