@@ -28,8 +28,8 @@ _LIMIT_S = 600.0
 
 def build(name: str, report: Report) -> Path:
     """The folder of the model, built if it is not there; UserError where Transformers cannot build it."""
-    config = architectures.settings(name)
-    folder = paths.cache() / "architectures" / wire.digest([config, _VERSION, environment.identity("hf")]) / name
+    digest = wire.digest([architectures.settings(name), _VERSION, environment.identity("hf")])
+    folder = paths.cache() / "architectures" / "models" / digest  # llama.cpp wants Phi-3's tokens in a model named so
 
     def find() -> Path | None:
         return folder if (folder / model_folder.SINGLE).is_file() else None

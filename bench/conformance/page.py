@@ -29,8 +29,11 @@ in a batch, is the likeliest by those logits. The mean KL divergence may be
 {{bounds}}, and {KL_OF_16_BITS:g} more where an engine computes in 16 bits; a generated token
 may be {GAP_NATS:g} nats from the likeliest. Pruned models are others, and have no bound on the first.
 *no*: unsupported, known before anything is run, or refused by the library; a number in brackets is its reason below.
+*12 % quantized*: it works, and that is the share of the linear weights that the library quantized (experts that are one
+tensor are no linear layers to it).
 *fails*: it ran, or should have, and is wrong.
 """
+_MOST_OF_IT = 0.6  # of the linear weights: a head of its own is 0.3 of these models
 _WORDS = {"works": "works", "unsupported": "no", "fails": "fails", "not run": ""}
 
 
@@ -79,6 +82,8 @@ def _cell(verdict: Verdict | None, reasons: dict[str, int]) -> str:
     if verdict is None:
         return ""
     word = _WORDS[verdict.status]
+    if verdict.status == "works" and verdict.quantized_fraction and verdict.quantized_fraction < _MOST_OF_IT:
+        word = f"{word}, {verdict.quantized_fraction:.0%} quantized"
     return f"{word} [{reasons.setdefault(verdict.reason, len(reasons) + 1)}]" if verdict.reason else word
 
 

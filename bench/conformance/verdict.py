@@ -20,7 +20,10 @@ _ROUNDED = ("bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one architecture, recipe and engine. `kl`: from Transformers' logits of the baseline, nats per token."""
+    """Of one architecture, recipe and engine. `kl`: from Transformers' logits of the baseline, nats per token.
+
+    `quantized_fraction`: of the linear weights, by the audit, where the recipe quantizes.
+    """
 
     architecture: str
     recipe: str
@@ -28,6 +31,7 @@ class Verdict:
     status: Status
     reason: str = ""
     kl: float | None = None
+    quantized_fraction: float | None = None
 
 
 def of(architecture: str, recipe: str, engine: str, record: Result | None) -> Verdict:
@@ -38,7 +42,8 @@ def of(architecture: str, recipe: str, engine: str, record: Result | None) -> Ve
         status: Status = "unsupported" if record.status == "unsupported" else "fails"
         return Verdict(architecture, recipe, engine, status, record.reason)
     reason, kl = _fault(record), record.metrics["conformance_kl"]
-    return Verdict(architecture, recipe, engine, "fails" if reason else "works", reason, kl)
+    quantized = record.artifact.audit.quantized_fraction if record.artifact else 0.0
+    return Verdict(architecture, recipe, engine, "fails" if reason else "works", reason, kl, quantized or None)
 
 
 def _fault(record: Result) -> str:

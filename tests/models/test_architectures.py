@@ -29,7 +29,7 @@ def test_a_config_is_a_small_decoders(name: str) -> None:
     window = config.get("sliding_window")
 
     assert language_model.other_kind(config) == ""
-    assert model_folder.layer_count(config) == 4
+    assert model_folder.layer_count(config) in (4, 6)
     assert model_folder.hidden_size(config) % 256 == 0
     assert model_folder.vocab_size(config) == 4096
     assert window is None or window <= 64  # shorter than the context that a scored token has
