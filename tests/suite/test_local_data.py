@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from bench.contract import wire
 from bench.contract.errors import UserError
+from bench.contract.spec import Step, Suite, Task
 from bench.run import artifacts
 from bench.suite import config, local_data
 
@@ -92,11 +94,16 @@ def test_a_digest_counts_contents_and_not_places(data: Path, tmp_path: Path) -> 
     moved = tmp_path / "moved"
     data.rename(moved)
     digests = [
-        wire.digest([artifacts.file_options(part.options) for part in (*suite.tasks[:3], *suite.recipes[1].steps)])
+        wire.digest([artifacts.file_options(part.options) for part in _parts(suite)])
         for suite in (config.suite({**_SUITE, "data": str(folder)}) for folder in _places(moved, data))
     ]
 
     assert digests[0] == digests[1] != digests[2]
+
+
+def _parts(suite: Suite) -> Iterator[Step | Task]:
+    yield from suite.tasks[:3]
+    yield from suite.recipes[1].steps
 
 
 def _places(first: Path, second: Path) -> Any:
