@@ -97,14 +97,17 @@ def test_suites_of_real_models_need_no_data_set_of_the_hub(data: Path, name: str
 
 
 def test_make_real_runs_them_from_the_package_index() -> None:
-    """With the Hub's data sets, or a folder's where one is given."""
-    for words, key in (([], []), (["DATA=/my data"], ["--set", "data=/my data"])):
+    """With the Hub's data sets, which `--set data=` leaves as they are, or a folder's where one is given."""
+    for words, key in (([], "data="), (["DATA=/my data"], "data=/my data")):
         lines = subprocess.run(
             ["make", "-n", "real", *words], cwd=ROOT, check=True, capture_output=True, text=True
         ).stdout.splitlines()
         runs = [shlex.split(line) for line in lines if " bench run " in line]
         assert [run[4] for run in runs] == ["configs/smollm2.yaml", "configs/gemma3.yaml"]
-        assert all(run[5] == "--set" and run[6].startswith("model=pypi:") and run[7:] == key for run in runs)
+        for run in runs:
+            assert run[6].partition("=")[2].startswith("pypi:")
+            assert run[7:] == ["--set", key]
+            config.load_suite(ROOT / run[4], ["data="])
 
 
 def test_the_training_split_is_fitted_to_where_there_is_one(data: Path) -> None:
