@@ -103,16 +103,18 @@ def _join(reference: Reference, wheels: Sequence[Path], out: Path) -> None:
     parts = sorted((n, member) for member in stored if (n := _number(member, reference.file)) is not None)
     numbers = [number for number, _ in parts]
     if len(whole) > 1 or (whole and parts) or len(set(numbers)) < len(numbers):
-        raise UserError(f"{_packages(reference)} hold several files {reference.file}: name more of its path")
+        raise UserError(
+            f"{_packages(reference)}: several files there are called {reference.file}; name more of its path"
+        )
     if not whole and not parts:
         suffix = PurePosixPath(reference.file).suffix
         others = [member for member in stored if suffix in PurePosixPath(member).name] or list(stored)
         more = f" and {len(others) - _NAMED_AT_MOST} more" if len(others) > _NAMED_AT_MOST else ""
         listed = f"{', '.join(others[:_NAMED_AT_MOST])}{more}"
-        raise UserError(f"{_packages(reference)} hold no {reference.file}; of files they have {listed}")
+        raise UserError(f"{_packages(reference)}: no {reference.file} is there, only {listed}")
     if parts and numbers not in (list(range(len(parts))), list(range(1, len(parts) + 1))):
         raise UserError(
-            f"{_packages(reference)} hold parts {numbers} of {reference.file}: name the packages of all parts"
+            f"{_packages(reference)}: parts {numbers} of {reference.file} are there; name the packages of all parts"
         )
     with out.open("wb") as write:
         for member in whole or [member for _, member in parts]:
