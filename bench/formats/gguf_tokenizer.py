@@ -68,12 +68,8 @@ def write(file: Path, out: Path) -> None:
 
     loaded = _load(file)
     backend = loaded.backend_tokenizer
-    words = [
-        token.replace(_BYTE_SPACE, " ").replace(_PIECE_SPACE, " ")
-        for token in sorted(backend.get_vocab(with_added_tokens=False))
-    ]
-    texts = [*TEXTS, *_HARD, *samples(words), *(f"a {token} b" for token in loaded.all_special_tokens)]
     with _llama_cpp(file) as encode:
+        texts = _texts(loaded, encode)
         _settle_pre_tokenizer(backend, {text: encode(text, special=False) for text in texts}, file)
         _surround(backend, encode)
         ids = {text: encode(text, special=True) for text in texts}
@@ -98,6 +94,20 @@ def _load(file: Path) -> Any:
         raise UserError(
             f"Transformers cannot read the tokenizer in {file.name} ({type(error).__name__}): {_REMEDY}"
         ) from error
+
+
+def _texts(loaded: Any, encode: _Encode) -> list[str]:
+    """What is compared; of a tokenizer that begins texts with a space of its own, none that has one there itself.
+
+    llama.cpp begins with another then, and again behind a special token; Transformers' classes and the tokenizer.json
+    of published models do not.
+    """
+    backend, special = loaded.backend_tokenizer, set(loaded.all_special_tokens)
+    words = sorted(set(backend.get_vocab(with_added_tokens=False)) - special)
+    plain = [*TEXTS, *samples([word.replace(_BYTE_SPACE, " ").replace(_PIECE_SPACE, " ") for word in words])]
+    if str(backend.id_to_token(encode("x", special=False)[0])).startswith(_PIECE_SPACE):
+        return [*plain, *(text.lstrip(" ") for text in _HARD), *(f"a {token}" for token in special)]
+    return [*plain, *_HARD, *(f"a {token} b" for token in special)]
 
 
 def _settle_pre_tokenizer(backend: Any, ids: Mapping[str, list[int]], file: Path) -> None:
