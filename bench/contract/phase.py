@@ -115,7 +115,7 @@ class Bar:
     def __init__(self, iterable: Iterable[Any] | None = None, *_: Any, total: float | None = None, **__: Any) -> None:
         if total is None:
             total = len(iterable) if isinstance(iterable, Sized) else 0
-        self._items, self._total, self.n = iterable, total, 0
+        self._items, self.n = iterable, 0.0
         self._steps = Steps(self.text, int(total)) if self.text and total else None
 
     def __iter__(self) -> Iterator[Any]:
