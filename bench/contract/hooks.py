@@ -307,6 +307,13 @@ class Task(Protocol):
     def metrics(self, facts: Mapping[str, Any]) -> Mapping[str, float]:
         """A pure function over the facts."""
 
+    def local(self, options: Any, folder: Path) -> Any:  # noqa: ARG002
+        """These options with what would be downloaded read from `folder`, a suite's `data`, where it can be.
+
+        UserError that names a file which is not there. A `corpus` is the caller's.
+        """
+        return options
+
     @required_if(lambda task: not task.REFERENCE)
     def compare_to_baseline(self, facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
         """Change against the baseline on the same items, with its interval. A pure function."""

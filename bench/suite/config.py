@@ -17,6 +17,7 @@ from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task
 from bench.contract.workload import KINDS, Trace, Workload
+from bench.suite import local_data
 
 T = TypeVar("T")
 _NAME_KEYS = {"model": "source", "engines": "name", "tasks": "task"}  # of short forms
@@ -64,7 +65,7 @@ def suite(data: Mapping[str, Any]) -> Suite:
     full["engines"] = [_engine(f"engines[{i}]", e) for i, e in _items(full, "engines")]
     full["workloads"] = [workload(w, f"workloads[{i}]") for i, w in _items(full, "workloads")]
     full["tasks"] = [_task(f"tasks[{i}]", t) for i, t in _items(full, "tasks")]
-    return _checked(_validated(Suite, full, ""))
+    return local_data.settled(_checked(_validated(Suite, full, "")))
 
 
 def named_recipes() -> dict[str, Any]:
