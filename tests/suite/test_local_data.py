@@ -80,8 +80,8 @@ def test_one_key_takes_every_data_set_from_a_folder(data: Path) -> None:
 @pytest.mark.parametrize("name", ["smollm2", "gemma3"])
 def test_suites_of_real_models_need_no_data_set_of_the_hub(data: Path, name: str) -> None:
     """With a folder every task and every recipe reads a file; what is fitted to is not what is scored."""
-    for task in ("arc_challenge", "piqa", "lambada_openai"):
-        (data / f"tasks/{task}.jsonl").write_text(_ITEM)
+    for other in ("arc_challenge", "piqa", "lambada_openai"):
+        (data / f"tasks/{other}.jsonl").write_text(_ITEM)
     (data / "tasks/hellaswag.jsonl.gz").write_bytes(gzip.compress(_ITEM.encode()))
     suite = config.load_suite(ROOT / f"configs/{name}.yaml", [f"data={data}"])
     steps = [step.options for recipe in suite.recipes for step in recipe.steps]
