@@ -31,7 +31,7 @@ may be {GAP_NATS:g} nats from the likeliest. Pruned models are others, and have 
 *no*: unsupported, known before anything is run, or refused by the library; a number in brackets is its reason below.
 *12 % quantized*: it works, and that is the share of the linear weights that the library quantized (experts that are one
 tensor are no linear layers to it).
-*fails*: it ran, or should have, and is wrong.
+*fails*: it ran, or should have, and is wrong. A blank was not run.
 """
 _MOST_OF_IT = 0.6  # of the linear weights: a head of its own is 0.3 of these models
 _WORDS = {"works": "works", "unsupported": "no", "fails": "fails", "not run": ""}

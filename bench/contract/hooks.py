@@ -213,7 +213,8 @@ class Method(Protocol):
     """One compression step.
 
     READS and WRITES: artifact formats. PATHS: options that name files or folders. OPTIONS_SINCE: options
-    younger than artifacts, which at their defaults are no part of a digest. It has `apply` or `train`.
+    younger than artifacts, which at their defaults are no part of a digest. OPENS_SOURCES: it is taken first by itself
+    where a recipe's step reads what it writes, and not the model as it is. It has `apply` or `train`.
     """
 
     ENV: str
@@ -223,6 +224,7 @@ class Method(Protocol):
     Options: type[Any]
     PATHS: tuple[str, ...] = ()
     OPTIONS_SINCE: frozenset[str] = frozenset()
+    OPENS_SOURCES: bool = False
 
     def env(self, options: Any) -> str:  # noqa: ARG002
         """The environment for these options, where they choose between libraries; ENV for the defaults."""
@@ -308,6 +310,13 @@ class Task(Protocol):
     @abstractmethod
     def metrics(self, facts: Mapping[str, Any]) -> Mapping[str, float]:
         """A pure function over the facts."""
+
+    def local(self, options: Any, folder: Path) -> Any:  # noqa: ARG002
+        """These options with what would be downloaded read from `folder`, a suite's `data`, where it can be.
+
+        UserError that names a file which is not there. A `corpus` is the caller's.
+        """
+        return options
 
     @required_if(lambda task: not task.REFERENCE)
     def compare_to_baseline(self, facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:

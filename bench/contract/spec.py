@@ -87,7 +87,8 @@ class Suite:
     show only that it repeats. `timeout_s` bounds one round; `memory_limit_gib` bounds a worker's process tree (0: the
     machine's own memory); `settle_s` is how long a run waits for an idle device before its first round; an offline
     round goes on for `energy_window_s` after its measured batches where the device counts its energy (0: no energy is
-    measured). None of these is part of a digest: they change no figure that is there without them.
+    measured). None of these is part of a digest: they change no figure that is there without them. `data`: a folder
+    with the data sets that are downloaded else; recipes and tasks name its files, which count by their contents.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Suite:
     memory_limit_gib: float = 0.0
     settle_s: float = 20.0
     energy_window_s: float = 10.0
+    data: str = ""
     __pydantic_config__ = _CLOSED
 
     @property

@@ -17,6 +17,7 @@ from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task
 from bench.contract.workload import KINDS, Trace, Workload
+from bench.suite import local_data
 
 T = TypeVar("T")
 _NAME_KEYS = {"model": "source", "engines": "name", "tasks": "task"}  # of short forms
@@ -57,14 +58,14 @@ def _beside(data: dict[str, Any], folder: Path) -> None:
 def suite(data: Mapping[str, Any]) -> Suite:
     """A Suite from the mapping of a YAML file."""
     _known("", data, [f.name for f in dataclasses.fields(Suite)])
-    full = dict(data)
+    full = {**data, "data": "" if data.get("data") is None else data["data"]}  # `--set data=` is no folder
     if isinstance(full.get("model"), str):
         full["model"] = {"source": full["model"]}
     full["recipes"] = [_recipe(f"recipes[{i}]", r) for i, r in _items(full, "recipes")]
     full["engines"] = [_engine(f"engines[{i}]", e) for i, e in _items(full, "engines")]
     full["workloads"] = [workload(w, f"workloads[{i}]") for i, w in _items(full, "workloads")]
     full["tasks"] = [_task(f"tasks[{i}]", t) for i, t in _items(full, "tasks")]
-    return _checked(_validated(Suite, full, ""))
+    return local_data.settled(_checked(_validated(Suite, full, "")))
 
 
 def named_recipes() -> dict[str, Any]:

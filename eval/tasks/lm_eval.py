@@ -7,6 +7,7 @@ than the model's context, since an engine that generates is fed one token more t
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -23,6 +24,7 @@ from bench.contract.hooks import ScoredReplies, Session
 from eval.scoring import likelihood
 from eval.stats import paired, proportion
 
+_TASKS, _LOCAL = paths.CONFIGS / "tasks", "_local"
 ENV = "lm_eval"
 VERSION = 1
 REFERENCE = False
@@ -44,6 +46,8 @@ COLUMNS = (
     *PAIRED_CHANGES,
 )
 _REQUESTS = "requests.json"
+# Of eval/local_items.py as it was when requests of stdlib_* were last built: they do not read it, and once named it.
+_LOCAL_ITEMS_SHA256 = "1670cb8c0ffa36d1919441eb8bbcf2ec84a540d209972d00e436c6c5a7fe7575"
 _RECORDED = ("max_length", "truncated", "requests", "texts_sha256", "tokens_sha256")
 # Facts that two comparable records share.
 _SAME = ("texts_sha256", "metric", "items", "max_length")
@@ -86,13 +90,28 @@ def title(options: Options) -> str:
 
 
 def depends(options: Options) -> Any:
-    """The text of a task of this suite, and the Python whose library its items are cut from."""
-    file = paths.CONFIGS / "tasks" / f"{options.tasks}.yaml"
-    if Path(options.tasks).name != options.tasks or not file.is_file():
+    """The text of a task of this suite and of what makes its items; for those cut from a library, which Python's."""
+    if not _is_ours(options.tasks):
         return None
-    package = Path(__file__).resolve().parents[1]
-    files = [file, *(package / name for name in ("stdlib_items.py", "local_items.py", "corpora.py"))]
-    return [*(hashlib.sha256(part.read_bytes()).hexdigest() for part in files), platform.python_version()]
+    file, package = _TASKS / f"{options.tasks}.yaml", Path(__file__).resolve().parents[1]
+    if options.tasks.endswith(_LOCAL):
+        return [_sha256(file), _sha256(package / "local_items.py")]
+    library = [_sha256(package / "stdlib_items.py"), _LOCAL_ITEMS_SHA256, _sha256(package / "corpora.py")]
+    return [_sha256(file), *library, platform.python_version()]
+
+
+def local(options: Options, folder: Path) -> Options:
+    """An lm-eval task whose items this suite can read from a file: the same from `folder`/tasks; another as it is."""
+    name = options.tasks.removesuffix(_LOCAL)
+    if options.data or not _is_ours(f"{name}{_LOCAL}"):
+        return options
+    files = [folder / "tasks" / f"{name}.jsonl", folder / "tasks" / f"{name}.jsonl.gz"]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise UserError(f"{options.tasks} is read from {files[0]} (or .gz), which does not exist")
+    if options.num_fewshot > 0:
+        raise UserError(f"{options.tasks} with examples needs the training split, which {file} has not: leave out data")
+    return dataclasses.replace(options, tasks=f"{name}{_LOCAL}", data=f"path:{file}")
 
 
 def build_requests(options: Options, folder: Path, context: int, out: Path) -> Mapping[str, Any]:
@@ -202,3 +221,11 @@ def _max_length(options: Options, context: int) -> int:
     if length < 2:
         raise UserError("the model's config does not state its context length: set max_length")
     return length
+
+
+def _is_ours(task: str) -> bool:
+    return Path(task).name == task and (_TASKS / f"{task}.yaml").is_file()
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -105,6 +106,7 @@ def _broken(tmp_path: Path, line: str) -> Callable[[], Any]:
         ('{"query": "q", "choices": ["a"]}', "items.jsonl, line 2: gold missing"),
         ('{"query": "q", "choices": "ab", "gold": 0}', "line 2: choices missing or of another type"),
         ('{"query": "q", "choices": ["a"], "gold": 1}', "line 2: gold 1 is none of its 1 choices"),
+        ('{"query": "q", "choices": ["a", "b"], "gold": true}', "line 2: gold missing or of another type"),
         ("[1, 2]", "line 2: query, choices, gold missing"),
     ],
 )
@@ -125,6 +127,39 @@ def test_whole_files_are_read_and_missing_ones_named(tmp_path: Path) -> None:
             local_items.read(tmp_path / name)
     with pytest.raises(UserError, match="give data: path:FOLDER"):
         local_items.rows(file="arc_easy.jsonl")
+
+
+def test_a_packed_file_is_the_same(tmp_path: Path) -> None:
+    """By what it holds and not by its name; one that breaks off, or is damaged, is one sentence."""
+    items = [{"query": "line\u2028separator", "choices": ["a", "b"], "gold": 1}] * 200
+    lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items).encode()
+    packed, damaged = gzip.compress(lines), bytearray(gzip.compress(lines))
+    damaged[len(packed) // 2] ^= 0xFF
+    for name, content in {"plain": lines, "packed.gz": packed, "packed": packed}.items():
+        (tmp_path / name).write_bytes(content)
+        assert local_items.read(tmp_path / name) == items
+    for broken in (packed[: len(packed) // 2], bytes(damaged), packed[:-8]):
+        (tmp_path / "broken.gz").write_bytes(broken)
+        with pytest.raises(UserError, match=r"broken\.gz cannot be read as a JSONL file of items: .+"):
+            local_items.read(tmp_path / "broken.gz")
+
+
+def test_last_words_are_pairs_of_text(tmp_path: Path) -> None:
+    """{context, continuation}, each a text."""
+    file = tmp_path / "lambada.jsonl"
+    file.write_text('{"context": "a b", "continuation": "c"}\n')
+    assert local_items.read_last_words(file) == [{"context": "a b", "continuation": "c"}]
+    file.write_text('{"context": "a b", "continuation": 3}\n')
+    with pytest.raises(UserError, match="line 1: continuation missing or of another type; an item is"):
+        local_items.read_last_words(file)
+
+
+def test_only_a_sentence_that_breaks_off_is_capitalized() -> None:
+    """As str.capitalize does it, which lowers the rest; a whole sentence at the end is left."""
+    assert local_items.capitalized("Jump: A boy. Runs! the boy in Red") == "Jump: A boy. Runs! The boy in red"
+    assert local_items.capitalized("Jump: the Boy") == "Jump: The boy"
+    for whole in ("Jump: a Boy runs.", 'Jump: he says "Yes"', "Jump: why? Who?"):
+        assert local_items.capitalized(whole) == whole
 
 
 def test_shipped_tasks_are_worded_by_their_own_names() -> None:
