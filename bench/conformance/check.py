@@ -52,7 +52,7 @@ def check(
             runner.run(planned, store, progress, retry_failed=True, at_once=at_once)
         for item, record in sorted(records.stored(planned, store), key=lambda pair: pair[0].order):
             current = record if record is not None and record.digest == item.digest else None
-            verdicts.append(verdict.of(name, item.cell.recipe.name, item.cell.engine.title, current))
+            verdicts.append(verdict.of(name, item, current))
             if current and current.environment:
                 environments[item.env] = dict(current.environment)
     if not verdicts:

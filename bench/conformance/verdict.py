@@ -8,6 +8,7 @@ from typing import Literal
 from bench.contract import plugins
 from bench.contract.record import Result
 from bench.contract.spec import Recipe
+from bench.run.planned import PlannedRound
 
 Status = Literal["works", "unsupported", "fails", "not run"]
 # Nats per token, by the bits of a linear weight: what rounding costs a model of random weights, which has no outliers
@@ -34,8 +35,11 @@ class Verdict:
     quantized_fraction: float | None = None
 
 
-def of(architecture: str, recipe: str, engine: str, record: Result | None) -> Verdict:
-    """The verdict on a cell by its record, if there is one."""
+def of(architecture: str, item: PlannedRound, record: Result | None) -> Verdict:
+    """The verdict on a planned round by the plan's reason against it, else by its record, if there is one."""
+    recipe, engine = item.cell.recipe.name, item.cell.engine.title
+    if item.reason:
+        return Verdict(architecture, recipe, engine, "unsupported", item.reason)
     if record is None:
         return Verdict(architecture, recipe, engine, "not run")
     if record.status != "ok":

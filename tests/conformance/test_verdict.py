@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bench.conformance import verdict
 from bench.contract.record import Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Model
+from bench.run import plan
 from bench.suite import config
+from tests.run import fake_runs
 
 _HARDWARE = Hardware("cpu", "cpu", "CPU", 1 << 30, "A CPU", 2, 1 << 30, ("avx2",), "float32", "Linux")
 
@@ -19,8 +23,9 @@ def _record(recipe: str, status: str = "ok", kl: float = 0.0, gap: float = 0.0, 
     return Result("d", "s", cell, 0, status, _HARDWARE, "why", receipts=receipts, metrics=metrics)  # type: ignore[arg-type]
 
 
-def _status(record: Result | None) -> tuple[str, str]:
-    judged = verdict.of("llama", "r", "hf", record)
+def _status(record: Result | None, reason: str = "") -> tuple[str, str]:
+    planned = plan.plan(fake_runs.suite(tasks=["conformance"]), fetch=False).items[0]
+    judged = verdict.of("llama", replace(planned, reason=reason), record)
     return judged.status, judged.reason
 
 
@@ -63,3 +68,8 @@ def test_other_records_keep_their_reason() -> None:
     assert _status(_record("nf4", "unsupported")) == ("unsupported", "why")
     assert _status(_record("nf4", "failed")) == ("fails", "why")
     assert _status(None) == ("not run", "")
+
+
+def test_the_plans_reason_comes_before_an_older_record() -> None:
+    """What failed before it was known to be unsupported."""
+    assert _status(_record("nf4", "failed"), "no such kernel") == ("unsupported", "no such kernel")
