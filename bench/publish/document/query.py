@@ -106,11 +106,8 @@ def value(records: Records, args: Sequence[str]) -> float:
         with suppress(ValueError):
             return float(args[0])
     match args:
-        case ["ratio", above, below, key]:
-            return only(records, above).require(key).median / only(records, below).require(key).median
-        case ["rank" | "pairs" as what, one, other, key]:
-            pairs = _pairs(records, one, other, key)
-            return _rank_correlation(pairs) if what == "rank" else float(len(pairs))
+        case ["ratio" | "rank" | "pairs" as what, one, other, key]:
+            return _OF_TWO[what](records, one, other, key)
         case ["count", path, *status] if len(status) < 2:
             statuses = [match.entry.status if match.entry is not None else "ok" for match in cells(records, path)]
             return float(sum(not status or one in status for one in statuses))
@@ -128,22 +125,28 @@ def value(records: Records, args: Sequence[str]) -> float:
             raise UserError(f"'{' '.join(args)}' is not a number: expected [low|high|least|most|middle] PATH KEY")
 
 
+def _ratio(records: Records, above: str, below: str, key: str) -> float:
+    return only(records, above).require(key).median / only(records, below).require(key).median
+
+
 def _pairs(records: Records, one: str, other: str, key: str) -> list[tuple[float, float]]:
     """Medians of cells that have one recipe and engine in both paths; UserError where a path has two of a pair."""
     sides: list[dict[tuple[str, str], float]] = [{}, {}]
     for side, path in zip(sides, (one, other), strict=True):
         for match in cells(records, path):
+            if (spread := match.spread(key)) is None:
+                continue
             name = (match.row.recipe, match.row.engine)
             if name in side:
                 raise UserError(f"{path} matches several cells of {name[0]} on {name[1]}: narrow it to one of each")
-            if spread := match.spread(key):
-                side[name] = spread.median
+            side[name] = spread.median
     return [(value, sides[1][name]) for name, value in sides[0].items() if name in sides[1]]
 
 
-def _rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
+def _rank(records: Records, one: str, other: str, key: str) -> float:
     from scipy import stats  # slow to import, and needed for few documents
 
+    pairs = _pairs(records, one, other, key)
     if len(pairs) < _LEAST_PAIRS:
         raise UserError(f"{len(pairs)} recipes are in both: a rank correlation needs {_LEAST_PAIRS}")
     return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
@@ -157,6 +160,13 @@ def check(records: Records, args: Sequence[str]) -> None:
     left, right = value(records, args[:at]), value(records, args[at + 1 :])
     if not _COMPARED[args[at]](left, right):
         raise UserError(f"the records contradict this: {left:.4g} {args[at]} {right:.4g} is false")
+
+
+_OF_TWO: Mapping[str, Callable[[Records, str, str, str], float]] = {
+    "ratio": _ratio,
+    "rank": _rank,
+    "pairs": lambda *args: float(len(_pairs(*args))),
+}
 
 
 def _matches(name: str, patterns: str) -> bool:

@@ -101,6 +101,12 @@ def test_two_models_order_their_recipes_by_rank_correlation(tmp_path: Path) -> N
 
     assert "-->0.800<!--" in text
     assert "-->4<!--" in text
+    twice = replace(
+        rows["s"][0], tasks={_TASK: rows["s"][0].tasks[_TASK], "perplexity-other": rows["s"][1].tasks[_TASK]}
+    )
+    ambiguous = Records({**tables, ("dev", "s"): Table((twice,), (_TASK, "perplexity-other"), ())}, {})
+    with pytest.raises(UserError, match="matches several cells of r0 on hf"):
+        document.filled(path, ambiguous)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +148,6 @@ def test_a_claim_may_hold_figures(tmp_path: Path) -> None:
         ("value s/nf4/hf/offline* tpot", "unknown figure 'tpot': did you mean 'tpot_s'?"),
         ("value", "is not a number"),
         ("value rank s/*/*/p* s/*/*/p* perplexity", "2 recipes are in both: a rank correlation needs 3"),
-        ("value rank s/*/*/* s/*/*/p* perplexity", "matches several cells of baseline on hf"),
         ("valeu s/nf4/hf/offline* tpot_s", "unknown command 'valeu': did you mean 'value'?"),
         ("value 'x", "check its quotes"),
         ("table s/*/*", "expected: table"),
