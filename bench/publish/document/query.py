@@ -149,7 +149,8 @@ def _rank(records: Records, one: str, other: str, key: str) -> float:
     pairs = _pairs(records, one, other, key)
     if len(pairs) < _LEAST_PAIRS:
         raise UserError(f"{len(pairs)} recipes are in both: a rank correlation needs {_LEAST_PAIRS}")
-    return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
+    ours, others = (list(values) for values in zip(*pairs, strict=True))
+    return float(stats.spearmanr(ours, others).statistic)
 
 
 def check(records: Records, args: Sequence[str]) -> None:
