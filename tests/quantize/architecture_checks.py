@@ -21,7 +21,7 @@ from bench.formats import folder as model_folder
 from quantize import random_weights, surgery, transformer
 from quantize.methods import structured, wanda
 
-_SMALL = {"samples": 4, "length": 64}
+_SMALL: dict[str, Any] = {"samples": 4, "length": 64}
 _USUAL: dict[str, Any] = {"vocab_size": 4096, "bos_token_id": 1, "eos_token_id": 2}
 _WIDE = {**_USUAL, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
 _KINDS = ["sliding_attention", "sliding_attention", "full_attention"]
