@@ -14,6 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.contract import phase
+
+_MIB = 2**20
 _NO_VOCABULARY = "--no-vocabulary"
 _THETA = 10000.0  # llama.cpp's own, where a file states none
 
@@ -33,10 +36,12 @@ def main(arguments: list[str]) -> None:
     folder = str(Path(script).parent)
     sys.path[:0] = [folder, f"{folder}/gguf-py"]
     import conversion
+    import tqdm
     from conversion.base import ModelBase
     from transformers import dynamic_module_utils
 
     dynamic_module_utils.get_class_in_module = _refuse
+    tqdm.tqdm = _Bytes
 
     load, classes = ModelBase.load_hparams, conversion.get_model_class
 
@@ -49,6 +54,18 @@ def main(arguments: list[str]) -> None:
     ModelBase.load_hparams, conversion.get_model_class = staticmethod(load_hparams), get_model_class
     sys.argv = [script, *rest]
     runpy.run_path(script, run_name="__main__")
+
+
+class _Bytes(phase.Bar):
+    """In place of the bar over the bytes that are written, which the converter imports when it comes to that."""
+
+    text = "converting: {done} of {total} MiB"
+
+    def __init__(self, *positional: Any, total: float | None = None, **named: Any) -> None:
+        super().__init__(*positional, total=None if total is None else max(1, round(total / _MIB)), **named)
+
+    def update(self, n: float | None = 1) -> None:
+        super().update(0 if n is None else n / _MIB)
 
 
 def _refuse(name: str, *_: Any, **__: Any) -> Any:
