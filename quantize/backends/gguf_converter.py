@@ -9,6 +9,7 @@ names of before and writes GPT-2 without `n_ctx`; some of the converter's classe
 
 from __future__ import annotations
 
+import math
 import runpy
 import sys
 from pathlib import Path
@@ -62,10 +63,14 @@ class _Bytes(phase.Bar):
     text = "converting: {done} of {total} MiB"
 
     def __init__(self, *positional: Any, total: float | None = None, **named: Any) -> None:
-        super().__init__(*positional, total=None if total is None else max(1, round(total / _MIB)), **named)
+        self._bytes, self._of_bytes = 0.0, total or 0.0
+        self._mib = math.ceil(self._of_bytes / _MIB)
+        super().__init__(*positional, total=self._mib, **named)
 
     def update(self, n: float | None = 1) -> None:
-        super().update(0 if n is None else n / _MIB)
+        self._bytes += n or 0
+        if self._steps is not None:
+            self._steps.at(self._mib if self._bytes >= self._of_bytes else self._bytes / _MIB)
 
 
 def _refuse(name: str, *_: Any, **__: Any) -> Any:

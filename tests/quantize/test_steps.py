@@ -80,18 +80,18 @@ _STEPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "distill": (
         "distill",
         {"tokens": 256, "batch": 1, "length": 64},
-        ("step 0 of 4", "step 4 of 4 (loss 0.000)", "writing the artifact"),
+        ("step 0 of 4", "step 4 of 4 (loss ", "writing the artifact"),
     ),
     "qat": ("qat", {"tokens": 256, "batch": 1, "length": 64}, ("step 0 of 4", "writing the artifact")),
     "gguf": (
         "gguf",
         {"type": "q4_k_m"},
-        ("starting the converter", "converting: 10 of 10 MiB", "tensor 1 of 48", "tensor 48 of 48"),
+        ("starting the converter", "converting: 10 of 10 MiB", "tensor 1 of 47", "tensor 47 of 47"),
     ),
     "gguf-imatrix": (
         "gguf",
         {**_FEW, "type": "q2_k", "imatrix": True},
-        ("importance matrix: window 1 of 2", "importance matrix: window 2 of 2", "tensor 1 of 48", "tensor 48 of 48"),
+        ("importance matrix: window 1 of 2", "importance matrix: window 2 of 2", "tensor 1 of 47", "tensor 47 of 47"),
     ),
     "onnx": (
         "onnx",
