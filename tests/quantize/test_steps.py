@@ -33,6 +33,9 @@ for name, (plugin, options) in json.loads(sys.argv[3]).items():
     os.environ[phase.VARIABLE] = str(home / f"{name}.txt")
     method, source = plugins.load(plugins.METHODS, plugin), demo
     options = method.Options(**options)
+    if "hf" not in method.READS:
+        gguf = plugins.load(plugins.METHODS, "gguf")
+        source = make(gguf, gguf.Options(type="q8_0"), source, home / f"{name}-source")
     for step in method.prerequisites(options, "hf"):
         first = method.Options(**{**asdict(method.Options()), **step.options})
         source = make(method, first, source, home / f"{name}-first")
@@ -92,6 +95,11 @@ _STEPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         "gguf",
         {**_FEW, "type": "q2_k", "imatrix": True},
         ("importance matrix: window 1 of 2", "importance matrix: window 2 of 2", "tensor 1 of 47", "tensor 47 of 47"),
+    ),
+    "dequantize": (
+        "dequantize",
+        {},
+        ("tensor 1 of 47", "tensor 47 of 47", "writing the model", "comparing with llama.cpp"),
     ),
     "onnx": (
         "onnx",
