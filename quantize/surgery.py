@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal
 
+from bench.contract import phase
 from bench.contract.record import Source
 from bench.formats import folder as model_folder
 from quantize import pruning, transformer
@@ -18,6 +19,7 @@ from quantize import pruning, transformer
 What = Literal["heads", "neurons", "layers"]
 UNITS = {"heads": "KV groups", "neurons": "neurons", "layers": "layers"}
 _ROWS = {"heads": ("q_proj", "k_proj", "v_proj"), "neurons": ("gate_proj", "up_proj")}
+_SAMPLES = "importance: {done} of {total} samples"
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _COLUMNS = {"heads": "o_proj", "neurons": "down_proj"}
 
@@ -174,7 +176,7 @@ def _activations(model: Any, ids: Sequence[Sequence[int]], device: str, readers:
     import torch
 
     with torch.no_grad():
-        squares = pruning.squared_inputs(readers, lambda: _loss(model, ids, device))
+        squares = pruning.squared_inputs(readers, lambda: _loss(model, ids, device, _SAMPLES))
         return torch.stack([squares[n].sqrt() * layer.weight.norm(dim=0) for n, layer in readers.items()])
 
 
@@ -192,7 +194,7 @@ def _gradients(model: Any, ids: Sequence[Sequence[int]], device: str, readers: M
     with ExitStack() as hooks:
         for name, layer in readers.items():
             hooks.enter_context(layer.register_forward_pre_hook(partial(store, name)))
-        for batch in _batches(ids, device):
+        for batch in _batches(ids, device, _SAMPLES):
             model.zero_grad()
             model(input_ids=batch, labels=batch, use_cache=False).loss.backward()
             for name, inputs in activations.items():
@@ -216,7 +218,7 @@ def _block_influence(model: Any, ids: Sequence[Sequence[int]], device: str) -> A
     with torch.no_grad(), ExitStack() as hooks:
         for i, block in enumerate(blocks):
             hooks.enter_context(block.register_forward_hook(partial(add, i)))
-        _loss(model, ids, device)
+        _loss(model, ids, device, _SAMPLES)
     return totals.unsqueeze(0) / sum(map(len, ids))
 
 
@@ -229,23 +231,29 @@ def _losses_without(model: Any, ids: Sequence[Sequence[int]], device: str) -> An
 
     losses = []
     with torch.no_grad():
-        for block in transformer.blocks(model)[1]:
+        for block in phase.each(transformer.blocks(model)[1], "importance: layer {n} of {total}"):
             with block.register_forward_hook(skip):
                 losses.append(_loss(model, ids, device))
     return torch.tensor([losses], device=device)
 
 
-def _loss(model: Any, ids: Sequence[Sequence[int]], device: str) -> float:
-    """The mean loss of the text, in nats per token."""
+def _loss(model: Any, ids: Sequence[Sequence[int]], device: str, text: str = "") -> float:
+    """The mean loss of the text, in nats per token; `text` as of `_batches`."""
     losses = [
         float(model(input_ids=batch, labels=batch, use_cache=False).loss) * len(batch)
-        for batch in _batches(ids, device)
+        for batch in _batches(ids, device, text)
     ]
     return sum(losses) / len(ids)
 
 
-def _batches(ids: Sequence[Sequence[int]], device: str) -> Iterator[Any]:
+def _batches(ids: Sequence[Sequence[int]], device: str, text: str) -> Iterator[Any]:
+    """`text`: what the samples are told as, as of phase.Steps; "" where another step is told."""
     import torch
 
+    steps = phase.Steps(text, len(ids)) if text else None
     for start in range(0, len(ids), transformer.BATCH):
+        if steps:
+            steps.at(start)
         yield torch.tensor(ids[start : start + transformer.BATCH], device=device)
+    if steps:
+        steps.at(len(ids))

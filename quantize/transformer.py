@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.contract import phase
 from bench.contract.errors import UserError
 from bench.formats import folder as model_folder
 from quantize import checkpoint
+from quantize.first_token import replaced
 
 BATCH = 8  # calibration sequences in a forward pass
 _Call = tuple[tuple[Any, ...], dict[str, Any]]  # what a layer is called with after its hidden states
@@ -32,18 +34,20 @@ def compute_dtype(folder: Path, choice: str, device: str, default: str) -> str:
 def load_stored(folder: Path, dtype: str, device: str, quantization: Any = None) -> Any:
     """The causal language model from safetensors as `dtype` on `device`, with `quantization` applied while loading."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, core_model_loading
 
     model_folder.weight_files(folder)
-    return AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=getattr(torch, dtype),
-        device_map={"": device},
-        quantization_config=quantization,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
+    bar = phase.bar(f"{'loading' if quantization is None else 'quantizing'}: {{done}} of {{total}} tensors")
+    with replaced(core_model_loading, "tqdm", bar):
+        return AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            device_map={"": device},
+            quantization_config=quantization,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
 
 
 def load(folder: Path, device: str) -> Any:
@@ -61,6 +65,7 @@ def save(model: Any, folder: Path, out: Path, dtype: str, changes: Mapping[str, 
     """Write the weights as `dtype` (auto: as stored), `changes` to the config; UserError where they do not fit."""
     import torch
 
+    phase.begin("writing the artifact")
     dtype = model_folder.stored_dtype(folder) if dtype == "auto" else dtype
     model = model.to(getattr(torch, dtype))
     for name, weight in model.named_parameters():
@@ -127,7 +132,7 @@ def block_by_block(model: Any, ids: Sequence[Sequence[int]], device: str) -> Ite
 
     name, layers = blocks(model)
     states, arguments = _inputs(model, layers, ids, device)
-    for i, layer in enumerate(layers):
+    for i, layer in enumerate(phase.each(layers, "layer {n} of {total}")):
 
         def run(layer: Any = layer, states: list[Any] = states, its: list[_Call] = arguments[i]) -> list[Any]:
             with torch.no_grad():

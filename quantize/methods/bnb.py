@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.contract import phase
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
 from quantize import checkpoint, option_checks, transformer
@@ -61,6 +62,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     model = transformer.load_stored(folder, dtype, target, _config(options, dtype))
     loaded = time.perf_counter()
     kinds = [type(module).__name__ for module in model.modules()]
+    phase.begin("writing the artifact")
     model.save_pretrained(out)
     written = model_folder.quantization(model_folder.read_config(out))
     checkpoint.complete(folder, out, dtype, {"quantization_config": written})
