@@ -71,8 +71,7 @@ def cut_source(source: Source, what: What, left: int) -> Source:
     """The linear layers and the config of the model with `left` units in each layer, or so many layers."""
     config, linears = source.config, dict(source.linears)
     if what == "layers":
-        removed = tuple(f".layers.{i}." for i in range(left, _count(config, "layers")))
-        linears = {name: shape for name, shape in linears.items() if not any(r in f".{name}" for r in removed)}
+        linears = {name: shape for name, shape in linears.items() if _layer_number(name) < left}
     else:
         part = left / _count(config, what)
         for name, (outputs, inputs) in linears.items():
@@ -84,6 +83,11 @@ def cut_source(source: Source, what: What, left: int) -> Source:
     return Source(source.format, linears, {**config, **_changes(config, what, left)})
 
 
+def _layer_number(name: str) -> int:
+    """Of the layer that a linear layer is in, by the first number in its name; 0 for what is in none."""
+    return next((int(part) for part in name.split(".") if part.isdecimal()), 0)
+
+
 def cut(model: Any, what: What, units: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Keep only `units[i]` of layer i (or the layers units[0]); return the changed fields of config.json."""
     import torch
@@ -93,12 +97,15 @@ def cut(model: Any, what: What, units: Sequence[Sequence[int]]) -> dict[str, Any
     if what == "layers":
         left = [layers[i] for i in units[0]]
         for i, layer in enumerate(left):
-            layer.self_attn.layer_idx = i
+            for module in layer.modules():
+                if hasattr(module, "layer_idx"):  # its place in the cache
+                    module.layer_idx = i
         parent = model.get_submodule(name.rpartition(".")[0])
         setattr(parent, name.rpartition(".")[2], torch.nn.ModuleList(left))
-        model.config.num_hidden_layers = len(left)
-        changes = _changes(config, what, len(left))
-        return changes | {k: [v[i] for i in units[0]] for k, v in config.items() if _per_layer(v, config)}
+        lists = {k: [v[i] for i in units[0]] for k, v in config.items() if _per_layer(v, config)}
+        changes = {**_changes(config, what, len(left)), **lists}
+        vars(model.config).update(changes)  # at once: Transformers compares the lists with the number of layers
+        return changes
     for layer, indices in zip(layers, units, strict=True):
         for path, linear in transformer.linears(layer).items():
             _cut_linear(linear, path.rpartition(".")[2], what, indices, _count(config, what))
@@ -128,7 +135,7 @@ def _changes(config: Mapping[str, Any], what: What, left: int) -> dict[str, Any]
     """The fields of config.json that count the units."""
     if what == "layers":
         lists = {k: v[:left] for k, v in config.items() if _per_layer(v, config)}
-        return {**lists, "num_hidden_layers": left}
+        return {**lists, model_folder.key(config, "num_hidden_layers"): left}
     if what == "neurons":
         return {"intermediate_size": left}
     heads = model_folder.size(config, "num_attention_heads")

@@ -24,6 +24,7 @@ from bench.contract import phase
 _MIB = 2**20
 NO_VOCABULARY, VOCABULARY = "--no-vocabulary", "--vocabulary"
 _TOKENIZER = "tokenizer."
+_SENTENCEPIECE = "tokenizer.model"
 _THETA = 10000.0  # llama.cpp's own, where a file states none
 
 
@@ -121,9 +122,16 @@ def _completed(model: Any, set_vocab: Callable[[Any], None] | None) -> Any:
         if theta != _THETA and not _has_key(self, ".rope.freq_base"):
             self.gguf_writer.add_rope_freq_base(theta)
 
-    hooks: dict[str, Any] = {"set_gguf_parameters": set_gguf_parameters}
-    if set_vocab is not None:
-        hooks["set_vocab"] = _method(set_vocab)
+    def own_vocab(self: Any) -> None:
+        """The model's own, or the SentencePiece one beside it where the BPE tokenizer is unknown to the converter."""
+        try:
+            model.set_vocab(self)
+        except NotImplementedError:
+            if not (Path(self.dir_model) / _SENTENCEPIECE).is_file():
+                raise
+            self._set_vocab_sentencepiece()
+
+    hooks = {"set_gguf_parameters": set_gguf_parameters, "set_vocab": _method(set_vocab) if set_vocab else own_vocab}
     return type(model.__name__, (model,), {**hooks, "model_arch": model.model_arch})
 
 

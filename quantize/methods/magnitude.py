@@ -40,6 +40,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
 
     model = transformer.load(folder, device)
     layers = list(transformer.linears(transformer.blocks(model)[1]).values())
+    pruning.require_layers(len(layers))
     if options.scope == "global":
         pairs = [(layer, "weight") for layer in layers]
         phase.begin("ranking all weights")

@@ -24,6 +24,7 @@ from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
 from quantize import checkpoint
+from quantize.backends import architectures
 from quantize.first_token import replaced
 
 ENV = "onnx"
@@ -86,6 +87,8 @@ def _source_reason(options: Options, source: Source) -> str | None:
     """Why the source's weights cannot be stored that way."""
     if source.format in _PACKED and options.precision != "int4":
         return f"the model builder takes packed {source.format} weights over as int4: use precision int4"
+    if reason := architectures.unknown_reason("onnxruntime-genai's model builder", source):
+        return reason
     hidden = model_folder.hidden_size(source.config)
     if options.precision == "int4" and hidden % options.block_size:
         return f"block_size {options.block_size} does not divide the model's hidden size of {hidden}"
@@ -106,7 +109,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     model_folder.weight_files(folder)
     began = time.perf_counter()
     provider = _provider(options, device)
-    extra = _extra_options(options)
+    extra = [*_extra_options(options), *_window_options(model_folder.read_config(folder))]
     precision = "fp32" if options.precision == "int8_dynamic" else options.precision
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         build_folder = Path(scratch) if options.precision == "int8_dynamic" else out
@@ -142,8 +145,13 @@ def _extra_options(options: Options) -> list[str]:
     return extra
 
 
+def _window_options(config: Mapping[str, Any]) -> list[str]:
+    """A cache of every token for layers that see a window: a prompt longer than a windowed cache ends in an error."""
+    return ["windowed_kv_cache=false"] if model_folder.size(config, "sliding_window") else []
+
+
 def _build(folder: Path, out: Path, cache: Path, precision: str, provider: str, extra: list[str]) -> None:
-    argv = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(folder), "-o", str(out)]
+    argv = [sys.executable, "-m", "quantize.backends.onnx_builder", "-i", str(folder), "-o", str(out)]
     argv += ["-p", precision, "-e", provider, "-c", str(cache), "--extra_options", *extra]
     variables = {**os.environ, "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     layers = model_folder.layer_count(model_folder.read_config(folder))

@@ -70,9 +70,8 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
             return reason
     if scheme == "int8-static":
         return option_checks.sample_length(source, options.length) or option_checks.batch_size(options.batch_size)
-    if scheme not in _CUDA_ONLY:
-        return None
-    return _gpu_reason(options, hardware)
+    reason = option_checks.reads_weights(source)
+    return reason or (_gpu_reason(options, hardware) if scheme in _CUDA_ONLY else None)
 
 
 def _gpu_reason(options: Options, hardware: Hardware) -> str | None:
