@@ -28,9 +28,14 @@ class Model:
         return self.name or self.source.removeprefix("shape:").rstrip("/").rsplit("/", 1)[-1]
 
     @property
+    def is_dummy(self) -> bool:
+        """Whether its weights are drawn: right in size, and without meaning."""
+        return self.source.startswith("shape:")
+
+    @property
     def display_name(self) -> str:
         """The label, with a note where weights are dummies."""
-        return f"{self.label} (dummy weights)" if self.source.startswith("shape:") else self.label
+        return f"{self.label} (dummy weights)" if self.is_dummy else self.label
 
 
 @dataclass(frozen=True)

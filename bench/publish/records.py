@@ -64,9 +64,19 @@ class Records:
 
 
 def gather(results: Iterable[Result]) -> Records:
-    """Group results by device and suite, in alphabetical order, and build each suite's table."""
+    """Group results by device and suite, and build each suite's table.
+
+    By device, and of a device the suite with the largest model first: tests of a small one prove less. Dummy weights,
+    which have no quality, come last; suites of one model are in alphabetical order.
+    """
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.hardware.slug, result.suite), []).append(result)
-    groups = dict(sorted(groups.items()))
+    groups = {key: groups[key] for key in sorted(groups, key=lambda key: (key[0], *_rank(groups[key]), key[1]))}
     return Records({key: build.build(group) for key, group in groups.items()}, groups)
+
+
+def _rank(results: Sequence[Result]) -> tuple[bool, int]:
+    """Whether a suite's weights are dummies, and its model's parameters, negative."""
+    is_dummy = all(result.cell.model.is_dummy for result in results)
+    return is_dummy, -max((r.artifact.audit.parameters for r in results if r.artifact is not None), default=0)
