@@ -19,7 +19,7 @@ from bench.formats import folder as model_folder
 from bench.machine import hardware as machine
 from bench.models import resolve
 from bench.models.resolve import Resolved
-from bench.run import artifacts, memory_fit, task_inputs, tokenizer
+from bench.run import artifacts, checkpoints, memory_fit, task_inputs, tokenizer
 from bench.run.planned import Mode, Plan, PlannedArtifact, PlannedRound, Reference, Requests, SkippedPair
 
 _Shared = dict[tuple[str, ...], Any]  # parts of digests, by engine and format and by load or task
@@ -40,12 +40,14 @@ def plan(
     The baseline of its tasks is the one of the plan `baseline`, another model maybe, where that is given.
     `on` are devices in place of the suite's own, which need not be here. `report` hears of a download.
     """
+    need = tokenizer.of_suite(suite)
     resolved = resolve.resolve(suite.model, fetch=fetch, report=report)
-    resolved = tokenizer.with_tokenizer(resolved, tokenizer.of_suite(suite), fetch=fetch, report=report)
+    resolved = tokenizer.with_tokenizer(resolved, need, fetch=fetch, report=report)
+    others = {r.name: checkpoints.resolved(r, need, fetch=fetch, report=report) for r in suite.recipes if r.checkpoint}
     cells: list[PlannedRound] = []
     skipped: dict[SkippedPair, None] = {}
     for hardware in on or machine.devices(suite.devices):
-        planned = [_artifact(suite.model, recipe, resolved, hardware) for recipe in suite.recipes]
+        planned = [_artifact(suite.model, r, others.get(r.name, resolved), hardware) for r in suite.recipes]
         shared: _Shared = {}
         inputs: dict[str, Reference | Requests] = {**_requests(suite, resolved)}
         inputs |= _references(

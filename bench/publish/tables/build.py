@@ -130,8 +130,10 @@ def _baseline(recipes: Sequence[str], keys: Sequence[RowKey], grid: _Grid) -> st
     """Without a plan, records are in the shuffled order of the run: the widest float weights are the original."""
     if "baseline" in recipes:
         return "baseline"
-    stepless = {key[3] for key in keys for rounds in grid.cells[key].values() if not rounds[0].cell.recipe.steps}
-    artifacts = {key[3]: grid.artifacts[key[:4]] for key in keys if key[:4] in grid.artifacts}
+    recipe_of = {key[3]: rounds[0].cell.recipe for key in keys for rounds in grid.cells[key].values()}
+    checkpoints = {name for name, recipe in recipe_of.items() if recipe.checkpoint}
+    stepless = {name for name, recipe in recipe_of.items() if not recipe.steps} - checkpoints
+    artifacts = {k[3]: grid.artifacts[k[:4]] for k in keys if k[:4] in grid.artifacts and k[3] not in checkpoints}
     bits = {name: a.audit.bits_per_weight for name, a in artifacts.items() if formats.holds_floats(a.format)}
     original = list(bits) if grid.expected is not None else sorted(bits, key=bits.__getitem__, reverse=True)
     return next(iter([*(name for name in recipes if name in stepless), *original]), None)

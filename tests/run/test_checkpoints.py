@@ -1,0 +1,105 @@
+"""Recipes that are a checkpoint which somebody else made: planned, run and recorded beside the suite's own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench.contract.errors import UserError
+from bench.run import plan, records
+from bench.store import Store
+from bench.suite import config
+from tests.formats.gguf_models import write
+from tests.run import fake_runs
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_checkpoint_is_run_beside_the_models_own_recipes(tmp_path: Path) -> None:
+    """A folder and a .gguf file: no step, their own digests, formats and audits, and no folder in a record."""
+    folder, file = _copy(tmp_path), write(tmp_path / "tiny.gguf")
+    recipes = ["as-is", {"name": "copy", "checkpoint": str(folder)}, {"name": "file", "checkpoint": str(file)}]
+    suite = fake_runs.suite(recipes=recipes, workloads=[{"batch": 1, "prompt_tokens": 4, "new_tokens": 4}], rounds=1)
+    store = Store(tmp_path / "results")
+
+    results = {r.cell.recipe.name: r for r in fake_runs.run(suite, store)}
+    built = {r.cell.recipe.name: r for r in store.all("*/artifacts/*")}
+
+    assert {name: r.status for name, r in results.items()} == {"as-is": "ok", "copy": "ok", "file": "ok"}
+    assert {name: r.artifact.format for name, r in built.items() if r.artifact} == {
+        "as-is": "hf",
+        "copy": "hf",
+        "file": "gguf",
+    }
+    assert {r.cell.recipe.checkpoint for r in (results["copy"], built["copy"])} == {"theirs"}
+    assert built["file"].artifact is not None
+    assert built["file"].artifact.steps == ()
+    assert built["file"].artifact.make_total_s == 0
+    assert len({r.digest for r in built.values()}) == 3
+    for path in (tmp_path / "results").rglob("r0.json"):
+        assert str(tmp_path) not in path.read_text()
+        recipe = json.loads(path.read_text())["cell"]["recipe"]
+        assert ("checkpoint" in recipe) == (recipe["name"] != "as-is")  # records of steps are as they were
+    assert not records.pending(plan.plan(suite, fetch=False), store)
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_baseline_is_the_models_own(tmp_path: Path) -> None:
+    """A checkpoint has no steps either, and is no baseline wherever it stands in the list."""
+    recipes = [{"name": "theirs", "checkpoint": str(_copy(tmp_path))}, {"name": "gptq", "steps": [{"method": "gptq"}]}]
+    planned = plan.plan(fake_runs.suite(recipes=[*recipes, "fp32"], tasks=["divergence"]), fetch=False)
+
+    assert {i.task_input.artifact.recipe.name for i in planned.items if i.task_input} == {"fp32"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sentence"),
+    [
+        ({"checkpoint": "a/b", "steps": [{"method": "gptq"}]}, r"recipes\[0\]: a checkpoint is measured as it is"),
+        ({"revision": "main"}, r"recipes\[0\]\.revision: means nothing without a checkpoint"),
+        ({"name": "baseline", "checkpoint": "a/b"}, r"recipes\[0\]: the baseline is the suite's own model"),
+        ({"checkpont": "a/b"}, r"recipes\[0\]\.checkpont: unknown key; did you mean 'checkpoint'"),
+    ],
+)
+def test_a_recipe_is_steps_or_a_checkpoint(recipe: dict[str, object], sentence: str) -> None:
+    """And a mistake in one is a sentence with its place."""
+    with pytest.raises(UserError, match=sentence):
+        fake_runs.suite(recipes=[{"name": "theirs", **recipe}], workloads=[{"batch": 1}])
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    ("checkpoint", "sentence"),
+    [
+        ("{folder}/none", "recipe theirs: model folder .*/none does not exist; name a local folder or a Hub id"),
+        ("{folder}/none.gguf", "recipe theirs: model file .*/none.gguf does not exist"),
+        ("shape:small", "recipe theirs: shape:small has no weights of anybody's"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_names_its_recipe(tmp_path: Path, checkpoint: str, sentence: str) -> None:
+    """Before anything is run."""
+    recipe = {"name": "theirs", "checkpoint": checkpoint.format(folder=tmp_path)}
+    with pytest.raises(UserError, match=sentence):
+        plan.plan(fake_runs.suite(recipes=["as-is", recipe], workloads=[{"batch": 1}]), fetch=False)
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_path_may_be_beside_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the model's, wherever the command is run."""
+    file = Path(fake_runs.suite_file(tmp_path))
+    file.write_text(file.read_text().replace("[as-is]", "[as-is, {name: t, checkpoint: theirs}]"))
+    _copy(tmp_path)
+    monkeypatch.chdir("/")
+
+    assert config.load_suite(file).recipes[1].checkpoint == str(tmp_path / "theirs")
+
+
+def _copy(tmp_path: Path) -> Path:
+    """The demo model with a setting of its own, so that it is another model by its content."""
+    folder = tmp_path / "theirs"
+    shutil.copytree("models/demo", folder, ignore=shutil.ignore_patterns("*.py", "*.csv", "*.md"))
+    config_file = folder / "config.json"
+    config_file.write_text(json.dumps({**json.loads(config_file.read_text()), "_name_or_path": "theirs"}))
+    return folder
