@@ -4,8 +4,9 @@
 
 Both get the same requests, load the same weights in float32 on the same threads, and are timed from those
 requests to their answers, tokenization included. HFLM runs at the batch size that was fastest for it on a part
-of the task. Exit code 1 where a choice's log-probability differs by more than 1e-3 nats, or where this suite
-is slower than it promises: half HFLM's time on ARC-easy, its time on any other task.
+of the task. Items that differ are those whose verdict does: the likeliest choice, the likeliest by length, or whether
+a single continuation is greedy. Exit code 1 where a choice's log-probability differs by more than 1e-3 nats, or where
+this suite is slower than it promises: half HFLM's time on ARC-easy, its time on any other task.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bench.engines import hf
@@ -30,7 +32,8 @@ Answers = list[tuple[float, bool]]
 def main() -> int:
     parser = script.parser(__doc__, limit=0, rounds=3, threads=2)
     parser.add_argument("--lm-eval", required=True, help="the lm_eval environment's Python")
-    parser.add_argument("--data", default="", help="the folder with arc_easy.jsonl, for arc_easy_local")
+    parser.add_argument("--data", default="", help="the folder with arc_easy.jsonl and the like, for tasks *_local")
+    parser.add_argument("--model", type=Path, default=script.DEMO, help="a folder of Transformers")
     parser.add_argument("--tasks", default=_TASKS)
     parser.add_argument("--batches", type=lambda text: [int(n) for n in text.split(",")], default=[1, 4, 16, 64])
     given = parser.parse_args()
@@ -40,8 +43,8 @@ def main() -> int:
     from lm_eval.models.huggingface import HFLM
 
     torch.set_num_threads(given.threads)
-    theirs = HFLM(pretrained=str(script.DEMO), dtype="float32", device="cpu", max_length=_CONTEXT, batch_size=1)
-    with hf.open(script.DEMO, script.artifact("hf"), hf.Options(dtype="float32"), "cpu") as session:
+    theirs = HFLM(pretrained=str(given.model), dtype="float32", device="cpu", max_length=_CONTEXT, batch_size=1)
+    with hf.open(given.model, script.artifact("hf"), hf.Options(dtype="float32"), "cpu") as session:
         print(f"HF Transformers on {given.threads} threads, float32; seconds from requests to answers\n")
         print(
             f"{'task':<20} {'requests':>8} {'HFLM s':>16} {'at batch':>8} {'here s':>16} {'times':>6} "
@@ -104,11 +107,20 @@ def _requests(name: str, given: argparse.Namespace) -> list[Any]:
 
 
 def _differing(requests: Sequence[Any], mine: Answers, other: Answers) -> int:
-    """Items of which the two choose another answer."""
+    """Items that come out otherwise."""
     by_item: dict[int, list[int]] = {}
     for k, request in enumerate(requests):
         by_item.setdefault(request.doc_id, []).append(k)
-    return sum(max(its, key=lambda k: mine[k][0]) != max(its, key=lambda k: other[k][0]) for its in by_item.values())
+    return sum(_verdict(its, requests, mine) != _verdict(its, requests, other) for its in by_item.values())
+
+
+def _verdict(item: Sequence[int], requests: Sequence[Any], answers: Answers) -> tuple[int, ...]:
+    """Of an item's requests, by their positions: the choices of acc and acc_norm, or whether the one is greedy."""
+    if len(item) == 1:
+        return (int(answers[item[0]][1]),)
+    # lm-eval's length is that of the choice without the space before it.
+    lengths = {k: len(requests[k].args[1]) - 1 for k in item}
+    return max(item, key=lambda k: answers[k][0]), max(item, key=lambda k: answers[k][0] / lengths[k])
 
 
 def _timed(work: Callable[[], Answers]) -> tuple[float, Answers]:

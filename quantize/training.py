@@ -13,14 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.contract import wire
+from bench.contract import phase
 from bench.contract.record import Source
 from eval import corpora
 from quantize import calibration, option_checks, transformer
 
 _CHARACTERS_PER_TOKEN = 8  # at most: how much text is tokenized to get enough tokens
 _SAVE_EVERY_S, _SAVE_SHARE = 10.0, 0.05  # the least interval, and the most of the run's time that saving may take
-_PROGRESS_EVERY_S = 2.0
 _CURVE_POINTS = 40
 _FINAL_RATE = 0.1  # of the learning rate
 _CLIP, _DECAY, _BETAS = 1.0, 0.0, (0.9, 0.95)
@@ -146,17 +145,17 @@ def _pruned_weights(model: Any) -> list[tuple[Any, Any]]:
 
 
 class _State:
-    """How far the run is: saved in the work folder, with one line for the user in its file `progress`."""
+    """How far the run is: saved in the work folder."""
 
     def __init__(self, work: Path, steps: int, model: Any, optimizer: Any) -> None:
-        self._file, self._progress_file = work / "last.pt", work / "progress"
-        self._steps, self._model, self._optimizer = steps, model, optimizer
+        self._file = work / "last.pt"
+        self._steps, self._model, self._optimizer = phase.Steps("step {done} of {total}", steps), model, optimizer
         self.step, self._losses, self._earlier_s = 0, list[float](), 0.0
         self._resumed: list[int] = []
         self._resume()
         self._began = self._saved_at = time.monotonic()
-        self._progress_at = -math.inf  # the first step reports too
-        self._first, self._save_s = self.step, 0.0  # how long the last save took
+        self._save_s = 0.0  # how long the last one took
+        self._steps.at(self.step)
 
     def add(self, loss: float) -> None:
         """One more step; a loss that is not finite ends the run."""
@@ -164,12 +163,8 @@ class _State:
             raise RuntimeError(f"the loss is {loss} at step {self.step}: lower learning_rate")
         self.step += 1
         self._losses.append(loss)
+        self._steps.at(self.step, f"loss {loss:.3f}")
         now = time.monotonic()
-        if now - self._progress_at > _PROGRESS_EVERY_S:
-            self._progress_at = now
-            left = (now - self._began) / (self.step - self._first) * (self._steps - self.step)
-            line = f"step {self.step} of {self._steps}, loss {loss:.3f}, about {left:.0f} s left"
-            wire.write(self._progress_file, line)
         if now - self._saved_at > max(_SAVE_EVERY_S, self._save_s / _SAVE_SHARE):
             self._save()
             self._saved_at = time.monotonic()

@@ -11,7 +11,6 @@ from bench.contract.spec import Options
 from bench.contract.workload import Workload
 
 Report = Callable[[str], None]  # is told what goes on, as "subject: detail"
-PHASE = "phase"  # a file next to the answer with the worker's current phase, for progress display
 JobKind = Literal[
     "compress", "offline", "score", "reference", "tokenizer", "build_requests", "score_replies", "ceiling"
 ]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.contract import phase
 from bench.contract.hooks import ChoiceScore, Question
 
 
@@ -81,7 +82,10 @@ def scores(
 ) -> Iterator[tuple[int, list[ChoiceScore]]]:
     """Every question's scores, in the order of its choices; `score` has those of each row of a batch."""
     scores: list[list[Any]] = [[None] * len(question.choices) for question in questions]
+    steps = phase.Steps("scoring: {done:,} of {total:,} choices", sum(map(len, scores)))
+    steps.at(0)
     for batch in batches:
         for row, row_scores in zip(batch, score(batch), strict=True):
             scores[row.index][row.first : row.first + len(row_scores)] = row_scores
+            steps.add(len(row_scores))
     yield from enumerate(scores)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -21,12 +22,13 @@ from typing import Any
 import psutil
 
 from bench import paths
-from bench.contract import plugins, wire
+from bench.contract import phase, plugins, wire
 from bench.contract.errors import CellError
-from bench.contract.job import PHASE, Answer, Job, JobKind
+from bench.contract.job import Answer, Job, JobKind
 from bench.envs.environment import Environment
 from bench.machine import counters, nvml, probes
 from bench.process import bound, child, model_code, scratch
+from bench.progress.eta import clock
 
 _PASSED = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
@@ -59,7 +61,7 @@ def run(
 ) -> Outcome:
     """Run one job; `memory_limit_bytes` bounds its process tree, 0 is no limit but the machine's memory.
 
-    `on_poll` is called every 0.2 s while it runs, `report` with the name of each phase that begins.
+    `on_poll` is called every 0.2 s while it runs, `report` with each phase that begins and the steps within it.
     """
     with scratch.folder() as folder:
         device = job.device
@@ -75,10 +77,11 @@ def run(
         work.mkdir()
         began = time.monotonic()
         argv = [env.python, "-m", "bench.process.worker_main", bound.identity(), str(folder / "job.json")]
-        watchers = (on_poll, follow(folder / PHASE, report))
+        phases = folder / "phases"
+        watchers = (on_poll, follow(phases, report))
         # Idle threads of one would else spin on the cores of the other, and both take twice as long.
         waits = {"OMP_WAIT_POLICY": "passive"} if job.kind in _UNTIMED else {}
-        passed = {**waits, **variables(env, device), **model_code.blocked(work)}
+        passed = {**waits, **variables(env, device), **model_code.blocked(work), phase.VARIABLE: str(phases)}
         with child.logged(argv, "worker", cwd=work, variables=passed, bound=False) as started:
             process, log = started
             with probes.watch(process.pid, device, open_reader=open_reader) as probe:
@@ -127,15 +130,26 @@ def _wait(
 
 
 def follow(file: Path, report: Callable[[str], None]) -> Callable[[], None]:
-    """A function that reports the line a worker leaves in a file, whenever it is a new one."""
-    last = ""
+    """A function that reports the last of the lines in a worker's file (`bench.contract.phase`), where it is another.
+
+    The time left is counted down between them.
+    """
+    position, text, ends_s, reported = 0, "", math.inf, ""
 
     def poll() -> None:
-        nonlocal last
-        with contextlib.suppress(OSError):
-            if (line := file.read_text(errors="replace").strip()) and line != last:
-                last = line
-                report(line)
+        nonlocal position, text, ends_s, reported
+        with contextlib.suppress(OSError), file.open("rb") as lines:
+            lines.seek(position)
+            whole = lines.read().rpartition(b"\n")[0]
+            if whole:
+                position += len(whole) + 1
+                text, _, end = whole.rpartition(b"\n")[2].decode(errors="replace").partition("\t")
+                ends_s = float(end) if end else math.inf
+        left_s = ends_s - time.monotonic()
+        line = f"{text}, {clock(left_s)} left" if 0 < left_s < math.inf else text
+        if line != reported:
+            reported = line
+            report(line)
 
     return poll
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import json
@@ -14,10 +13,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from bench.contract import plugins, wire
+from bench.contract import phase, plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.hooks import Session
-from bench.contract.job import PHASE, Answer, Job, JobKind
+from bench.contract.job import Answer, Job, JobKind
 from bench.contract.record import Artifact, RequestTrace
 from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
 from bench.contract.workload import Offline
@@ -34,7 +33,10 @@ def _compress(job: Job) -> Answer:
 
 
 def _offline(job: Job) -> Answer:
-    """Warm the shape up until it settles, then measure each group of prompts; the energy window comes last."""
+    """Warm the shape up until it settles, then measure each group of prompts; the energy window comes last.
+
+    A phase is told before a measured window, never within one, and twice, for some 0.1 ms, in a cold start.
+    """
     if not isinstance(load := job.workload, Offline):
         raise UserError(f"an {job.kind} job needs an offline workload")
     groups = [job.prompts[i : i + load.batch] for i in range(0, len(job.prompts), load.batch)]
@@ -42,7 +44,7 @@ def _offline(job: Job) -> Answer:
     loading, began = _session(job), time.perf_counter()
     with loading as session:
         facts: dict[str, Any] = {"load_s": time.perf_counter() - began}
-        _report(job, "warming up")
+        phase.begin("warming up")
         tpots: list[float] = []
         for prompts in warm:
             sent, steps = _generate(session, prompts, load.new_tokens)
@@ -53,7 +55,7 @@ def _offline(job: Job) -> Answer:
             if settled(tpots[1:]):
                 break
         facts.update(warmup_requests=len(tpots), warmup_cv=coefficient_of_variation(tpots[-SETTLED_LAST:]))
-        _report(job, "measuring")
+        phase.begin("measuring")
         zero = time.perf_counter()
         traces: list[RequestTrace] = []
         for window, prompts in enumerate(measured):
@@ -66,7 +68,7 @@ def _offline(job: Job) -> Answer:
         facts.update(**session.memory(), **_own_peak())
         receipts = session.receipts()
         if job.energy_window_s > 0:
-            _report(job, f"energy window of {job.energy_window_s:g} s")
+            phase.begin(f"energy window of {job.energy_window_s:g} s")
             facts["energy_window"] = _sustain(session, groups, load.new_tokens, job.energy_window_s)
         return Answer(facts=facts, receipts=receipts, traces=tuple(traces))
 
@@ -107,7 +109,7 @@ def _generate(session: Session, prompts: Any, new_tokens: int) -> tuple[float, l
 
 def _session(job: Job) -> AbstractContextManager[Session]:
     """What loads the artifact in the job's engine, once it is entered."""
-    _report(job, "loading")
+    phase.begin("loading")
     engine = plugins.load(plugins.ENGINES, job.plugin)
     return engine.open(Path(job.folder), _artifact(job), engine.Options(**job.options), job.device)
 
@@ -118,7 +120,7 @@ def _score(job: Job) -> Answer:
     loading, began = _session(job), time.perf_counter()
     with loading as session:
         loaded = time.perf_counter()
-        _report(job, "scoring")
+        phase.begin("scoring")
         shift = _causal_shift(job, session)
         facts = {**task.evaluate(session, options, Path(job.folder), reference), "causal_shift": shift}
         spent = {"load_s": loaded - began, "evaluate_s": time.perf_counter() - loaded}
@@ -128,7 +130,7 @@ def _score(job: Job) -> Answer:
 def _reference(job: Job) -> Answer:
     task = plugins.load(plugins.TASKS, job.task)
     with _session(job) as session:
-        _report(job, "scoring")
+        phase.begin("scoring")
         _causal_shift(job, session)
         facts = task.prepare(session, task.Options(**job.task_options), Path(job.folder), Path(job.out))
         return Answer(facts=facts, receipts=session.receipts())
@@ -177,12 +179,6 @@ def _own_peak() -> dict[str, int]:
     """The most memory of this process so far, where the system tells: a short life falls between two samples."""
     mark = hwm_bytes()
     return {"worker_hwm_bytes": mark} if mark else {}
-
-
-def _report(job: Job, phase: str) -> None:
-    """Leave the phase for a person: never within a measured window, and twice, for some 0.1 ms, in a cold start."""
-    with contextlib.suppress(OSError):  # a full disk is for the answer to tell
-        Path(job.answer).with_name(PHASE).write_text(phase)
 
 
 JOBS: Mapping[JobKind, Callable[[Job], Answer]] = {

@@ -136,8 +136,11 @@ class Progress:
         text, subject = _shown(text), text.partition(": ")[0]
         if text == current.text:
             return
-        current.text, current.began = text, time.monotonic()
+        current.text = text
+        if not subject or subject != current.subject:  # the steps of one thing are timed together
+            current.began = time.monotonic()
         if not text:
+            current.subject = ""
             return
         if self._view is None and current.round is None and subject != current.subject:
             self.line(snapshot.now(self.snapshot(), self._activity(current)))

@@ -80,7 +80,8 @@ def now(snapshot: Snapshot, activity: Activity) -> str:
     """One of its activities, as "[ 13/65] 2:05 demo/… round 2 of 3: measuring, 0:42 of about 1:05"."""
     label = activity.round
     if label is None:
-        return f"{clock(snapshot.elapsed_s)} {activity.text}"
+        passed = f", {clock(activity.seconds)} so far" if activity.seconds >= 1 else ""
+        return f"{clock(snapshot.elapsed_s)} {activity.text}{passed}"
     head = f"{_count(snapshot.done + 1, snapshot.total)} {clock(snapshot.elapsed_s)} {label.title} {which(label)}"
     return f"{head}: {', '.join(filter(None, (activity.text, of_expected(activity))))}"
 
@@ -93,6 +94,11 @@ def of_expected(activity: Activity) -> str:
     """The time of its round, of what that is expected to take."""
     expected = "" if activity.expected_s is None else f" of about {clock(activity.expected_s)}"
     return f"{clock(activity.round_s)}{expected}"
+
+
+def so_far(activity: Activity) -> str:
+    """How long it has gone on, told from the time left where its text ends in that."""
+    return f"{clock(activity.seconds)}{' so far' if activity.text.endswith(' left') else ''}"
 
 
 def _count(count: int, total: int) -> str:

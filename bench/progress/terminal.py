@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bench.progress.eta import clock, duration
-from bench.progress.snapshot import Activity, Finished, Snapshot, of_expected, which
+from bench.progress.snapshot import Activity, Finished, Snapshot, of_expected, so_far, which
 
 _PER_S = 1
 _BAR, _LEAST_BAR = 40, 5  # columns
@@ -84,13 +84,14 @@ def _recent(rounds: Sequence[Finished], width: int, cut: str) -> Iterator[Text]:
 def _now(snapshot: Snapshot, activity: Activity, width: int, cut: str) -> Iterator[Text]:
     label = activity.round
     if label is None:
-        parts = [activity.text, *([clock(activity.seconds)] if activity.text else [])]
+        parts = [activity.text, *([so_far(activity)] if activity.text else [])]
         if not snapshot.total:
             parts = [activity.text, clock(snapshot.elapsed_s)]
         yield from (Text(line) for line in packed(parts, width, cut))
         return
     yield from (Text(line, "bold") for line in packed([label.title, label.device, which(label)], width, cut))
-    phase = f"{activity.text} {clock(activity.seconds)}" if activity.text else ""
+    between = ", " if activity.text.endswith(" left") else " "
+    phase = f"{activity.text}{between}{so_far(activity)}" if activity.text else ""
     yield from (Text(line) for line in packed([phase, f"round {of_expected(activity)}"], width, cut))
 
 

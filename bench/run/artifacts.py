@@ -170,11 +170,11 @@ def _take(
         teacher=str(resolved.local_folder),
         work=str(work),
     )
-    follow = supervisor.follow(work / "progress", lambda line: report(f"{step.method}: {line}"))
     try:
-        outcome = supervisor.run(job, env, timeout_s=_TIMEOUT_S, on_poll=follow)
+        outcome = supervisor.run(job, env, timeout_s=_TIMEOUT_S, report=lambda line: report(f"{step.method}: {line}"))
         if outcome.answer.error:
             raise CellError(f"{step.method}: {outcome.answer.error}")
+        report(f"{step.method}: reading back what was written")
         written, alone = _audited(out, linears, method), is_alone() and source.artifact.make_alone
         artifact = Artifact(
             digest=digest,

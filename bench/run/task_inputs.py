@@ -117,7 +117,8 @@ def requests_folder(requests: Requests, suite: Suite, report: Report) -> Path:
         tokenizer = _tokenizer_folder(requests, suite, report)
         context = requests.context or formats.audit(requests.resolved.local_folder, None).context
         job = replace(_job(requests, "build_requests", tokenizer), out=str(part), context=context)
-        return _run(job, requests.task_module.ENV, suite, report).answer.facts
+        title = requests.task.title
+        return _run(job, requests.task_module.ENV, suite, report, f"{title}: the requests, ").answer.facts
 
     return cache.ensure("asked", requests.digest, "asked.json", fill, report)
 
@@ -129,7 +130,7 @@ def score_replies(requests: Requests, folder: Path, replied: Answer, suite: Suit
     rest = {key: value for key, value in replied.facts.items() if key not in replies}
     tokenizer = _tokenizer_folder(requests, suite, report)
     job = replace(_job(requests, "score_replies", tokenizer), reference=str(folder), replies=replies)
-    outcome = _run(job, requests.task_module.ENV, suite, report)
+    outcome = _run(job, requests.task_module.ENV, suite, report, "scoring the replies: ")
     facts = {**rest, **outcome.answer.facts, "judge_s": outcome.wall_s}
     return replace(replied, facts=facts, items=outcome.answer.items)
 
@@ -160,7 +161,13 @@ def _job(requests: Requests, kind: JobKind, folder: Path) -> Job:
     )
 
 
-def _run(job: Job, env: str, suite: Suite, report: Report) -> supervisor.Outcome:
-    ready = environment.ensure(env, report)
-    outcome = supervisor.run(job, ready, timeout_s=suite.timeout_s, memory_limit_bytes=suite.memory_limit_bytes)
+def _run(job: Job, env: str, suite: Suite, report: Report, doing: str = "") -> supervisor.Outcome:
+    """`doing` is what the job's phases are reported as parts of."""
+    outcome = supervisor.run(
+        job,
+        environment.ensure(env, report),
+        timeout_s=suite.timeout_s,
+        memory_limit_bytes=suite.memory_limit_bytes,
+        report=lambda phase: report(f"{doing}{phase}"),
+    )
     return supervisor.succeeded(outcome)

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval import simple_evaluate
+from lm_eval.api import model as model_module
+from lm_eval.api import task as task_module
 from lm_eval.tasks import TaskManager
 
 from bench import paths
-from bench.contract import plugins
+from bench.contract import phase, plugins
 from bench.contract.errors import UserError
 from eval.lm_eval import templates
 from eval.lm_eval.token_model import Replies, TokenLM
@@ -25,6 +27,9 @@ TASKS = paths.CONFIGS / "tasks"
 def run(options: Any, folder: Path, max_length: int, replies: Replies | None) -> tuple[TokenLM, Any]:
     """The model with its requests, and lm-eval's results, for the options of eval/tasks/lm_eval.py."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    phase.begin("loading the task")
+    task_module.tqdm = phase.bar("{done:,} of {total:,} items")
+    model_module.tqdm = phase.bar("{done:,} of {total:,} choices tokenized")
     model = TokenLM(_tokenizer(folder), max_length, replies)
     try:
         results = simple_evaluate(

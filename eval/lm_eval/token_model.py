@@ -14,6 +14,7 @@ from lm_eval import utils as lm_eval_utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normalize_gen_kwargs, postprocess_generated_text
 
+from bench.contract import phase
 from bench.contract.errors import UserError
 from eval.lm_eval import templates
 
@@ -104,7 +105,7 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
 
     def loglikelihood_rolling(self, requests: Any, **_: Any) -> list[float]:
         counts = []
-        for request in requests:
+        for request in phase.each(requests, "{done:,} of {total:,} texts"):
             (text,) = request.args
             self._record_text((text,))
             windows = lm_eval_utils.get_rolling_token_windows(
@@ -121,7 +122,7 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
         return [math.fsum(next(scores)[0] for _ in range(count)) for count in counts]
 
     def generate_until(self, requests: Any, **_: Any) -> list[str]:
-        for request in requests:
+        for request in phase.each(requests, "{done:,} of {total:,} prompts"):
             self._record_text(request.args)
             self._record_prompt(*request.args)
         first = len(self.requests.prompts) - len(requests)

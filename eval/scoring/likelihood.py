@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from bench.contract import phase
 from bench.contract.errors import UserError
 from bench.contract.hooks import (
     ChoiceScore,
@@ -55,12 +56,21 @@ def generated(session: Session, requests: Sequence[Any], eos: int | None, folder
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     prompts = [Prompt(tuple(ids), new) for ids, new, _ in requests]
+    steps, over = phase.Steps("scoring: {done:,} of {total:,} answers", len(prompts)), set[int]()
+    steps.at(0)
 
     def ended(number: int, tokens: Sequence[int]) -> bool:
+        stops = is_end(tokens, requests[number][2])
+        if stops or len(tokens) == prompts[number].new_tokens:
+            over.add(number)
+            steps.at(len(over))
+        return stops
+
+    def is_end(tokens: Sequence[int], stops: Sequence[str]) -> bool:
         if tokens[-1] == eos:
             return True
         text = tokenizer.decode(list(tokens[-_STOP_TOKENS:]), skip_special_tokens=False)
-        return any(stop in text for stop in requests[number][2])
+        return any(stop in text for stop in stops)
 
     by_number = continued(session, prompts, ended)
     return [by_number[number] for number in range(len(prompts))]
@@ -75,7 +85,7 @@ def continued(session: Session, prompts: Sequence[Prompt], ended: Ended) -> dict
 
 def by_logits(session: Session, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
     """Every choice by itself, from the logits of its context and all of it but the last token."""
-    for number, question in enumerate(questions):
+    for number, question in enumerate(phase.each(questions, "scoring: {done:,} of {total:,} questions")):
         yield number, [_score(session, question.context, choice) for choice in question.choices]
 
 

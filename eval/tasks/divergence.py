@@ -73,7 +73,7 @@ def title(options: Options) -> str:
 def prepare(session: Session, options: Options, folder: Path, out: Path) -> Mapping[str, Any]:
     """Store the baseline's log-probabilities in `out`."""
     text = windows.cut(session, options, folder)
-    blocks = (block for window in text.windows for block in windows.scored(session, window))
+    blocks = (block for window in text.watched() for block in windows.scored(session, window))
     stored = logprobs.store(blocks, sum(window.scored for window in text.windows), out)
     return {"items_sha256": text.items, **asdict(stored)}
 
@@ -158,7 +158,7 @@ def _window_tables(session: Session, text: windows.Cut, baseline: logprobs.Basel
     import numpy as np
 
     tables, row = [], 0
-    for window in text.windows:
+    for window in text.watched():
         blocks = []
         for logits, targets in windows.scored(session, window):
             blocks.append(_rows(logits, targets, baseline.rows(row, row + len(targets)), window))

@@ -58,7 +58,7 @@ def evaluate(session: Session, options: Options, folder: Path, reference: Path |
     """
     text = windows.cut(session, options, folder)
     nlls = []
-    for window in text.windows:
+    for window in text.watched():
         blocks = windows.scored(session, window)
         nlls.append(math.fsum(float(logprobs.target_nll(rows, targets).sum()) for rows, targets in blocks))
         if not math.isfinite(nlls[-1]):

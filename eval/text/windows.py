@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.contract import phase
 from bench.contract.errors import UserError
 from bench.contract.hooks import Session
 from bench.formats import folder as model_folder
@@ -82,6 +83,14 @@ class Cut:
         """The SHA-256 of every window's ids and first scored position: the same items, the same digest."""
         plain = [[list(w.ids), w.first] for w in self.windows]
         return hashlib.sha256(json.dumps(plain, separators=(",", ":")).encode()).hexdigest()
+
+    def watched(self) -> Iterator[Window]:
+        """The windows, one after the other, with how many tokens of all are scored told between two."""
+        steps = phase.Steps("scoring: {done:,} of {total:,} tokens", sum(window.scored for window in self.windows))
+        steps.at(0)
+        for window in self.windows:
+            yield window
+            steps.add(window.scored)
 
     def facts(self, scope: Scope) -> dict[str, Any]:
         """What a record states of the items, whatever is measured over them."""

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.contract import phase
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
 from quantize import checkpoint, first_token, option_checks, output_errors, transformer
 from quantize.calibration import Calibration
 
 _CPU_GROUPS = (32, 64, 128, 256)
+_NAMES = 3  # of layers that are quantized together
 # Of the library's forty settings, those that decide what the weights become.
 _RECORDED = (
     *("bits", "group_size", "sym", "zero_point", "desc_act", "act_group_aware", "damp_percent"),
@@ -76,12 +78,15 @@ def run(
     config_class = {"GPTQ": configs.GPTQConfig, "AWQ": configs.AWQConfig}[algorithm]
     config = config_class(**settings, offload_to_disk=False, device="cuda:0" if on_gpu else "cpu")
     torch.manual_seed(0)
+    phase.begin("loading the model")
     model = GPTQModel.load(str(folder), config, dtype=getattr(torch, compute), trust_remote_code=False)
     loaded = time.perf_counter()
+    model.subset_callback = model.layer_callback = _Layers(transformer.blocks(model.model)[1], algorithm)
     # What is entered last is called first: errors are of the inputs as they are.
     with _first_tokens(calibration, algorithm), output_errors.of_gptqmodel(calibration) as errors:
         model.quantize(calibration.encodings(), batch_size=batch_size, calibration_sort=None, backend=BACKEND[backend])
     quantized = time.perf_counter()
+    phase.begin("writing the artifact")
     model.save(str(out))
     recorded = _finish(folder, out, half)
     calibration.write(out)
@@ -96,6 +101,43 @@ def run(
         "packing_backend": backend,
         "settings": recorded,
     }
+
+
+class _Layers:
+    """What the library calls with where it is: each layer in parts, which are the linear layers that share an input.
+
+    AWQ searches in all parts at once, behind the last one.
+    """
+
+    def __init__(self, layers: Sized, algorithm: Literal["GPTQ", "AWQ"]) -> None:
+        self._steps, self._algorithm = phase.Steps("layer {n} of {total}", len(layers)), algorithm
+
+    def subset_event(
+        self,
+        *,
+        stage: str,
+        layer_idx: int,
+        subset_index: int,
+        subset_total: int,
+        module_names: Sequence[str],
+        processor: str,
+    ) -> None:
+        del processor
+        searches = self._algorithm == "AWQ" and stage == "quant_start" and subset_index + 1 == subset_total
+        if stage == "forward_start" or searches:
+            detail = "searching the scales" if searches else _named(module_names)
+            self._steps.at(layer_idx + subset_index / subset_total, detail)
+
+    def layer_complete(self, *, layer_idx: int, submodule_finalized: bool) -> None:
+        """A layer's weights are packed in other threads, while the next one is begun."""
+        if not submodule_finalized:
+            self._steps.at(layer_idx + 1)
+
+
+def _named(modules: Sequence[str]) -> str:
+    """The last parts of some names: of experts there are many."""
+    shown = [name.rpartition(".")[2] for name in modules[:_NAMES]]
+    return ", ".join([*shown, *(["…"] if len(modules) > _NAMES else [])])
 
 
 def _first_tokens(text: Calibration, algorithm: Literal["GPTQ", "AWQ"]) -> AbstractContextManager[None]:

@@ -1,7 +1,7 @@
 """lm-eval's own `--model hf` on some tasks, as JSON by item: what this suite's records are compared with.
 
-`HF_PYTHON harness_checks.py SITE MODEL LENGTH INCLUDE LIMIT TASK...`: SITE is the site-packages of the
-lm_eval environment, put behind this environment's own.
+`HF_PYTHON harness_checks.py SITE MODEL LENGTH INCLUDE DATA LIMIT TASK...`: SITE is the site-packages of the
+lm_eval environment, put behind this environment's own; DATA the folder of this suite's tasks that read files.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import json
 import sys
 
 
-def main(site: str, model: str, length: int, include: str, limit: int, tasks: list[str]) -> None:
+def main(site: str, model: str, length: int, include: str, data: str, limit: int, tasks: list[str]) -> None:
     sys.path.append(site)
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=[include, "configs/tasks"], include_defaults=False)
+    manager = TaskManager(include_path=[include, "configs/tasks"], include_defaults=False, metadata={"data": data})
     theirs = HFLM(pretrained=model, dtype="float32", device="cpu", max_length=length, batch_size=4)
     results = {}
     for task in tasks:
@@ -42,4 +42,4 @@ def main(site: str, model: str, length: int, include: str, limit: int, tasks: li
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5]), sys.argv[6:])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5], int(sys.argv[6]), sys.argv[7:])

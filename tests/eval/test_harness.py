@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.conftest import ROOT, json_of
 pytestmark = pytest.mark.engine
 _LIMIT, _DEMO = 80, str(ROOT / "models/demo")
 _SHIPPED = ("stdlib_next_line", "stdlib_argument", "stdlib_docstring")
+_FILES = ("arc_easy_local", "arc_challenge_local", "piqa_local", "hellaswag_local", "lambada_openai_local")
 _FREE = ("rolled", "written")  # a text's whole likelihood, and a text made until a stop
 _READ = """
 task: {name}
@@ -64,10 +66,12 @@ metadata: {{version: 1}}
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of tasks that are not multiple choice, and of tasks that are broken."""
     folder = tmp_path_factory.mktemp("tasks")
-    items = stdlib_items.next_lines()[:30]
+    items = _items()
     longest = max(items, key=lambda item: len(item["context"]))["context"]
     texts = [{"text": item["context"]} for item in items[:5]] + [{"text": 4 * longest}]
     starts = [{"start": item["context"], "rest": item["choices"][item["label"]]} for item in items[:6]]
+    for name in _FILES:
+        (folder / f"{name.removesuffix('_local')}.jsonl").write_text("".join(map(_line(name), items)))
     fine = {"query": "def f(", "choices": ["x", "y"], "gold": 0}
     for name, rows in {"rolled": texts, "written": starts, "long": [{**fine, "choices": ["x", "x y " * 900]}]}.items():
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
@@ -78,6 +82,23 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("broken", "long"):
         (folder / f"{name}.yaml").write_text(_CHOSEN.format(name=name, file=f"{name}.jsonl"))
     return folder
+
+
+def _items() -> list[dict[str, Any]]:
+    return stdlib_items.next_lines()[:30]
+
+
+def _line(task: str) -> Callable[[dict[str, Any]], str]:
+    """A line of the file of `task` from an item of the standard library."""
+
+    def line(item: dict[str, Any]) -> str:
+        if task == "lambada_openai_local":
+            context, _, last = item["context"].rstrip().rpartition(" ")
+            return json.dumps({"context": context, "continuation": last}) + "\n"
+        query = "Question: " + item["context"] if task != "hellaswag_local" else item["context"] + "the end"
+        return json.dumps({"query": query, "choices": item["choices"], "gold": item["label"]}) + "\n"
+
+    return line
 
 
 def _run(
@@ -109,6 +130,7 @@ def ran(tasks: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, d
     """The shipped tasks and two free ones on HF in float32 and on llama.cpp."""
     store = Store(tmp_path_factory.mktemp("results"))
     request = [{"task": "lm_eval", "tasks": name, "limit": _LIMIT} for name in _SHIPPED]
+    request += [{"task": "lm_eval", "tasks": name, "data": str(tasks), "limit": _LIMIT} for name in _FILES]
     request += [{"task": "lm_eval", "tasks": name, "include_path": str(tasks), "limit": _LIMIT} for name in _FREE]
     return store, _run(store, request, ["fp32", "gguf-f16"], ["hf", "llamacpp"])
 
@@ -131,12 +153,12 @@ def theirs(ran: Any, tasks: Path, hf_python: Path) -> Any:
         capture_output=True,
         text=True,
     ).stdout.strip()
-    words = [site, str(_made("fp32")), "1023", str(tasks), str(_LIMIT), *_SHIPPED, *_FREE]
+    words = [site, str(_made("fp32")), "1023", str(tasks), str(tasks), str(_LIMIT), *_SHIPPED, *_FILES, *_FREE]
     variables = {"TOKENIZERS_PARALLELISM": "false"}
     return json_of(hf_python, "eval/harness_checks.py", *words, timeout=900, variables=variables)
 
 
-@pytest.mark.parametrize("task", _SHIPPED)
+@pytest.mark.parametrize("task", [*_SHIPPED, *_FILES])
 def test_hf_equals_lm_evals_own_item_by_item(ran: Any, theirs: Any, task: str) -> None:
     """Every item's acc and acc_norm exactly, every choice's log-probability to 1e-4 nats, every score."""
     store, records = ran
@@ -144,14 +166,17 @@ def test_hf_equals_lm_evals_own_item_by_item(ran: Any, theirs: Any, task: str) -
     items = store.items(store.path(record))
 
     assert record.status == "ok", record.reason
-    assert len(items) == len(theirs[task]["items"]) == _LIMIT
+    metrics = set(theirs[task]["items"][0]) - {"replies"}
+    assert metrics == {"acc", "perplexity" if task == "lambada_openai_local" else "acc_norm"}
+    assert len(items) == len(theirs[task]["items"]) == (_LIMIT if task in _SHIPPED else len(_items()))
     for mine, other in zip(items, theirs[task]["items"], strict=True):
-        assert (mine["acc"], mine["acc_norm"]) == (other["acc"], other["acc_norm"])
+        assert mine["acc"] == other["acc"]
+        assert mine.get("acc_norm") == other.get("acc_norm")
         for (logprob, greedy), (expected, expected_greedy) in zip(mine["replies"], other["replies"], strict=True):
             assert logprob == pytest.approx(expected, abs=1e-4, rel=1e-5)
             assert greedy == expected_greedy
-    assert record.metrics["acc"] == pytest.approx(theirs[task]["scores"]["acc"])
-    assert record.metrics["acc_norm"] == pytest.approx(theirs[task]["scores"]["acc_norm"])
+    for metric in metrics:
+        assert record.metrics[metric] == pytest.approx(theirs[task]["scores"][metric], rel=1e-4)
 
 
 def test_whole_texts_and_written_texts_equal_lm_evals_own(ran: Any, theirs: Any) -> None:

@@ -142,6 +142,27 @@ def _until(ready: Callable[[], list[psutil.Process]], limit_s: float = 20.0) -> 
     raise AssertionError("nothing came up in time")
 
 
+def test_what_a_worker_is_doing_is_followed_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole lines alone, the last of them, once; the time left is counted down until it is over."""
+    file, reports, now_s = tmp_path / "phases", list[str](), 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    poll = supervisor.follow(file, reports.append)
+    poll()
+    file.write_text("loading\nlayer 1 of 2\nlay")
+    poll()
+    poll()
+    with file.open("a") as lines:
+        lines.write("er 2 of 2\t163.0\n")
+    poll()
+    poll()
+    now_s = 102.0
+    poll()
+    now_s = 170.0
+    poll()
+
+    assert reports == ["layer 1 of 2", "layer 2 of 2, 1:03 left", "layer 2 of 2, 1:01 left", "layer 2 of 2"]
+
+
 def test_an_answer_without_error_is_success() -> None:
     """An empty error is the only mark of success."""
     assert Answer().error == ""

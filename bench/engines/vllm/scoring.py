@@ -37,7 +37,7 @@ def logits(llm: Any, ids: Sequence[int], context: int) -> Iterator[LogitBlock]:
 
     fed = list(ids) if len(ids) < context else list(ids[:-1])
     with _captured_logits(llm) as calls:
-        _prompt_outputs(llm.llm_engine, {"logits": fed})
+        dict(_prompt_outputs(llm.llm_engine, {"logits": fed}))
     rows = np.concatenate(_prompt_rows(calls)) if calls else None
     yield from blocks("vLLM", rows, len(fed))
 
@@ -50,8 +50,10 @@ def loglikelihood(engine: Any, questions: Sequence[Question]) -> Iterator[tuple[
 
 def _score(engine: Any, rows: Sequence[Row]) -> Iterator[list[ChoiceScore]]:
     prompts = {f"{row.index}-{row.first}": [*row.context, *row.choices[0]] for row in rows}
-    outputs = _prompt_outputs(engine, prompts)
+    finished, outputs = _prompt_outputs(engine, prompts), dict[str, Any]()
     for name, row in zip(prompts, rows, strict=True):
+        while name not in outputs:
+            outputs.update([next(finished)])
         (choice,) = row.choices
         candidates = outputs[name].prompt_logprobs[-len(choice) :]
         tokens = [by_token[token] for by_token, token in zip(candidates, choice, strict=True)]
@@ -76,17 +78,15 @@ def generate_until(engine: Any, prompts: Sequence[Prompt], ended: Ended) -> Iter
     yield from enumerate(tokens.values())
 
 
-def _prompt_outputs(engine: Any, prompts: Mapping[str, list[int]]) -> dict[str, Any]:
-    """The finished outputs, by name, of requests that make one token and return their prompt's logprobs."""
+def _prompt_outputs(engine: Any, prompts: Mapping[str, list[int]]) -> Iterator[tuple[str, Any]]:
+    """Name and output, as they finish, of requests that make one token and return their prompt's logprobs."""
     from vllm import SamplingParams
 
     params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, ignore_eos=True, detokenize=False)
     for name, ids in prompts.items():
         engine.add_request(name, {"prompt_token_ids": ids}, params)
-    outputs = {}
     while engine.has_unfinished_requests():
-        outputs.update({output.request_id: output for output in engine.step() if output.finished})
-    return outputs
+        yield from ((output.request_id, output) for output in engine.step() if output.finished)
 
 
 @contextmanager
