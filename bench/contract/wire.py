@@ -36,7 +36,7 @@ def plain(value: Any) -> Any:
         items = [plain(v) for v in value]
         return sorted(items) if isinstance(value, set | frozenset) else items
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        younger = _younger(kind)
+        younger = _younger(value.__class__)
         return {
             name: plain(field) for name, field in vars(value).items() if name not in younger or field != younger[name]
         }

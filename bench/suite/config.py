@@ -45,7 +45,7 @@ def _beside(data: dict[str, Any], folder: Path) -> None:
     model = data.get("model")
     if beside := _path_beside(model.get("source") if isinstance(model, dict) else model, folder):
         data["model"] = {**model, "source": beside} if isinstance(model, dict) else beside
-    recipes = data.get("recipes")
+    recipes: Any = data.get("recipes")
     for i, recipe in enumerate(recipes if isinstance(recipes, list) else ()):
         if isinstance(recipe, dict) and (beside := _path_beside(recipe.get("checkpoint"), folder)):
             recipes[i] = {**recipe, "checkpoint": beside}

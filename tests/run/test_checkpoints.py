@@ -10,6 +10,7 @@ import pytest
 
 from bench.contract.errors import UserError
 from bench.run import plan, records
+from bench.run.planned import Reference
 from bench.store import Store
 from bench.suite import config
 from tests.formats.gguf_models import write
@@ -51,7 +52,8 @@ def test_the_baseline_is_the_models_own(tmp_path: Path) -> None:
     recipes = [{"name": "theirs", "checkpoint": str(_copy(tmp_path))}, {"name": "gptq", "steps": [{"method": "gptq"}]}]
     planned = plan.plan(fake_runs.suite(recipes=[*recipes, "fp32"], tasks=["divergence"]), fetch=False)
 
-    assert {i.task_input.artifact.recipe.name for i in planned.items if i.task_input} == {"fp32"}
+    references = [i.task_input for i in planned.items if isinstance(i.task_input, Reference)]
+    assert {reference.artifact.recipe.name for reference in references} == {"fp32"}
 
 
 @pytest.mark.parametrize(
