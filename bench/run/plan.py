@@ -20,6 +20,7 @@ from bench.machine import hardware as machine
 from bench.models import resolve
 from bench.models.resolve import Resolved
 from bench.run import artifacts, checkpoints, memory_fit, task_inputs, tokenizer
+from bench.run.checkpoints import Checkpoint
 from bench.run.planned import Mode, Plan, PlannedArtifact, PlannedRound, Reference, Requests, SkippedPair
 
 _Shared = dict[tuple[str, ...], Any]  # parts of digests, by engine and format and by load or task
@@ -43,16 +44,23 @@ def plan(
     need = tokenizer.of_suite(suite)
     resolved = resolve.resolve(suite.model, fetch=fetch, report=report)
     resolved = tokenizer.with_tokenizer(resolved, need, fetch=fetch, report=report)
-    others = {r.name: checkpoints.resolved(r, need, fetch=fetch, report=report) for r in suite.recipes if r.checkpoint}
+    others = {
+        recipe.name: checkpoints.checkpoint(recipe, resolved, need, fetch=fetch, report=report)
+        for recipe in suite.recipes
+        if recipe.checkpoint
+    }
     cells: list[PlannedRound] = []
     skipped: dict[SkippedPair, None] = {}
     for hardware in on or machine.devices(suite.devices):
-        planned = [_artifact(suite.model, r, others.get(r.name, resolved), hardware) for r in suite.recipes]
+        planned = [
+            _artifact(suite.model, r, others.get(r.name) or Checkpoint(resolved), hardware) for r in suite.recipes
+        ]
         shared: _Shared = {}
         inputs: dict[str, Reference | Requests] = {**_requests(suite, resolved)}
         inputs |= _references(
             baseline.suite if baseline else suite, baseline.artifacts if baseline else planned, hardware
         )
+        own_requests = {a.recipe.name: _own_requests(suite, a, resolved) for a in planned}
         for artifact in planned:
             paired = _paired(suite, artifact)
             for cell in _cells(suite, artifact.recipe, hardware):
@@ -61,7 +69,8 @@ def plan(
                 if cell.engine.title not in paired:
                     skipped[SkippedPair(cell.engine.title, artifact.format, artifact.recipe.name)] = None
                     continue
-                task_input = inputs.get(cell.measurement) if cell.task else None
+                own = own_requests[cell.recipe.name].get(cell.measurement)
+                task_input = own or inputs.get(cell.measurement) if cell.task else None
                 digest = _digest(cell, artifact, suite.seed, task_input, shared)
                 cells.append(_first_round(len(cells), cell, artifact, digest, task_input))
     return Plan(suite, resolved, tuple(_rounds(suite, cells)), tuple(skipped))
@@ -89,7 +98,9 @@ def _first_round(
         0,
         artifact,
         digest,
-        artifact.reason or _unsupported_reason(cell, artifact) or (task_input.reason if task_input else ""),
+        artifact.reason
+        or _unsupported_reason(cell, artifact)
+        or (_unlike_reference(artifact, task_input) or task_input.reason if task_input else ""),
         _mode(cell),
         engine,
         plugins.engine_env(engine, artifact.format),
@@ -129,13 +140,17 @@ def _settled(engine: EngineSpec, hardware: Hardware) -> EngineSpec:
     return replace(engine, options=options)
 
 
-def _artifact(model: Model, recipe: Recipe, resolved: Resolved, hardware: Hardware) -> PlannedArtifact:
+def _artifact(model: Model, recipe: Recipe, checkpoint: Checkpoint, hardware: Hardware) -> PlannedArtifact:
+    """`checkpoint`: the recipe's, or the model itself."""
+    resolved = checkpoint.resolved
     steps = artifacts.steps_for(recipe, hardware, resolved.format)
     reason, written = artifacts.unsupported(steps, resolved, hardware)
     digest = artifacts.digests(resolved.identity, steps)[-1]
     footprint = None if reason else memory_fit.footprint_of(steps, resolved)
     context = model_folder.context_length(resolved.source.config)  # 0 when it is not known yet
-    return PlannedArtifact(model, resolved, recipe, hardware, steps, digest, written, context, reason, footprint)
+    artifact = PlannedArtifact(model, resolved, recipe, hardware, steps, digest, written, context, reason, footprint)
+    different = {field: getattr(checkpoint, field) for field in ("other_tokenizer", "other_model", "linears")}
+    return replace(artifact, **different)
 
 
 def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
@@ -156,6 +171,13 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
     reason: str | None = engine.unsupported(cell, artifact.format, hardware)
     reason = reason or environment.too_old(env, hardware) or environment.without_gpu(env, hardware)
     return reason or memory_fit.why_too_large(cell, artifact.footprint, hardware)
+
+
+def _unlike_reference(artifact: PlannedArtifact, task_input: Reference | Requests) -> str:
+    """Why an artifact's predictions cannot be compared to the baseline's, token by token."""
+    if not artifact.other_tokenizer or isinstance(task_input, Requests):
+        return ""
+    return f"its tokenizer is not the baseline's ({artifact.other_tokenizer}): compare bits per byte and tasks instead"
 
 
 def _meaningless(cell: Cell) -> str:
@@ -183,9 +205,19 @@ def _references(suite: Suite, planned: Sequence[PlannedArtifact], hardware: Hard
     return references
 
 
-def _requests(suite: Suite, resolved: Resolved) -> dict[str, Requests]:
-    """By task title: the requests of each task whose library builds them."""
+def _own_requests(suite: Suite, artifact: PlannedArtifact, model: Resolved) -> dict[str, Requests]:
+    """As `_requests`, of a checkpoint that cannot take the model's: other tokens, or a shorter context."""
+    context = model_folder.context_length(model.source.config)
+    is_shorter = 0 < artifact.context < context
+    if not artifact.recipe.checkpoint or not (artifact.other_tokenizer or is_shorter):
+        return {}
+    return _requests(suite, artifact.resolved, context)
+
+
+def _requests(suite: Suite, resolved: Resolved, at_most: int = 0) -> dict[str, Requests]:
+    """By task title: the requests of each task whose library builds them; `at_most`: the longest context, in tokens."""
     context = model_folder.context_length(resolved.source.config)
+    context = min(context or at_most, at_most or context)
     tasks = [t for t in suite.tasks if plugins.load(plugins.TASKS, t.kind).ENV]
     return {t.title: task_inputs.requests(t, resolved, context) for t in tasks}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bench.contract.record import Audit, Result
+from bench.contract.wire import OMITTED_AT_DEFAULT
 from bench.measure.sanity import MARKS
 from bench.measure.stats import Spread
 
@@ -57,7 +58,7 @@ class Row:
     """`tasks` and `workloads` have an entry for each of the table's titles.
 
     `made_s`: the time of all steps of the artifact, 0 if unknown; at most that, where not `made_alone`. `whole`: its
-    weights are not quantized.
+    weights are not quantized. `checkpoint`: where it is from, if somebody else made it.
     """
 
     device: str
@@ -72,6 +73,7 @@ class Row:
     made_s: float = 0.0
     made_alone: bool = True
     whole: bool = False
+    checkpoint: str = field(default="", metadata=OMITTED_AT_DEFAULT)
 
     def size(self, key: str) -> float | None:
         """A figure of the artifact itself, None if unknown, or known as a bound only."""
