@@ -166,6 +166,7 @@ def _row(
         made_s=artifact.make_total_s if artifact else 0.0,
         made_alone=artifact is None or artifact.make_alone,
         whole=artifact is not None and _is_whole(artifact),
+        source_type=str(artifact.facts.get("source_type", "")) if artifact else "",
     )
 
 
