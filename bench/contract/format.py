@@ -51,9 +51,17 @@ class Format(Protocol):
         """What the model computes per token; None for other than plain decoders."""
         return None
 
+    def stored_types(self, folder: Path) -> Mapping[str, str]:  # noqa: ARG002
+        """The type that each linear layer is stored in, by the layer's name; {} where a format has one for all."""
+        return {}
+
     @required_if(lambda plugin: bool(plugin.SUFFIX))
     def files(self, path: Path) -> tuple[Path, ...]:
         """All files of the model at `path`, a file of SUFFIX or its folder; UserError for a missing or second model."""
+
+    @required_if(lambda plugin: bool(plugin.SUFFIX))
+    def part_pattern(self, name: str) -> str:
+        """A glob pattern of the files that the model of a file called `name` consists of."""
 
     @required_if(lambda plugin: bool(plugin.SUFFIX))
     def several_models(self, names: Sequence[str]) -> str:

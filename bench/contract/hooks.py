@@ -211,7 +211,8 @@ class Method(Protocol):
     """One compression step.
 
     READS and WRITES: artifact formats. PATHS: options that name files or folders. OPTIONS_SINCE: options
-    younger than artifacts, which at their defaults are no part of a digest. It has `apply` or `train`.
+    younger than artifacts, which at their defaults are no part of a digest. OPENS_SOURCES: it is taken first by itself
+    where a recipe's step reads what it writes, and not the model as it is. It has `apply` or `train`.
     """
 
     ENV: str
@@ -221,6 +222,7 @@ class Method(Protocol):
     Options: type[Any]
     PATHS: tuple[str, ...] = ()
     OPTIONS_SINCE: frozenset[str] = frozenset()
+    OPENS_SOURCES: bool = False
 
     def env(self, options: Any) -> str:  # noqa: ARG002
         """The environment for these options, where they choose between libraries; ENV for the defaults."""

@@ -20,8 +20,17 @@ __path__.extend(map(str, plugins.user_folders("formats")))
 CHECKPOINT = "hf"  # weights as they are published: plain floats in safetensors
 _SHARED = frozenset(
     {
-        *("architecture", "checkpoint", "classes", "counting", "folder", "gguf_reader", "language_model", "packing"),
-        *("sentencepiece_model", "tokenizer_conversion", "tokenizer_files"),
+        *(
+            "architecture",
+            "checkpoint",
+            "classes",
+            "counting",
+            "folder",
+            "gguf_reader",
+            "gguf_tokenizer",
+            "language_model",
+        ),
+        *("packing", "sentencepiece_model", "tokenizer_conversion", "tokenizer_files"),
     }
 )
 
@@ -62,6 +71,11 @@ def read_architecture(folder: Path) -> Architecture | None:
     return _plugin(detect(folder)).architecture(folder)
 
 
+def stored_types(folder: Path) -> Mapping[str, str]:
+    """The type that each linear layer is stored in, as q4_1; {} where the format has one for all."""
+    return _plugin(detect(folder)).stored_types(folder)
+
+
 def weight_files(*, downloaded: bool) -> list[str]:
     """Patterns of the files that hold weights in any format; with `downloaded` those fetched from the Hub."""
     chosen = (plugin for plugin in _plugins() if plugin.DOWNLOADED or not downloaded)
@@ -71,6 +85,16 @@ def weight_files(*, downloaded: bool) -> list[str]:
 def file_suffixes() -> tuple[str, ...]:
     """The suffixes of files that are models by themselves."""
     return tuple(plugin.SUFFIX for plugin in _single_file())
+
+
+def of_suffix(suffix: str) -> str:
+    """The format of files that are models by themselves, by their suffix; "" for other files."""
+    return next((plugin.FORMATS[0] for plugin in _single_file() if suffix.lower() == plugin.SUFFIX), "")
+
+
+def part_pattern(name: str) -> str:
+    """A pattern of the files that belong to a single-file model of this name, on the Hub."""
+    return next(p for p in _single_file() if name.lower().endswith(p.SUFFIX)).part_pattern(name)
 
 
 def files(path: Path) -> tuple[Path, ...]:

@@ -13,12 +13,12 @@ from pathlib import Path
 from bench.contract.errors import UserError
 from bench.contract.record import Architecture, Audit, Parameters, Source
 from bench.formats import architecture as decoder
-from bench.formats import counting, gguf_reader, language_model
+from bench.formats import counting, gguf_reader, gguf_tokenizer, language_model
 from bench.formats.counting import Linear
 from bench.formats.folder import Tensor
-from bench.formats.gguf_reader import Gguf, files, several_models
+from bench.formats.gguf_reader import Gguf, files, part_pattern, several_models
 
-__all__ = ["files", "several_models"]  # hooks that are shared
+__all__ = ["files", "part_pattern", "several_models"]  # hooks that are shared
 
 FORMATS = ("gguf",)
 FLOATS = "none"
@@ -78,19 +78,13 @@ def architecture(folder: Path) -> Architecture | None:
     return decoder.of_gguf(gguf_reader.read(folder))
 
 
-def tokenizer(folder: Path, out: Path) -> None:
-    """As Transformers reads it from the GGUF file that `folder` is or holds."""
-    from transformers import AutoTokenizer
+def stored_types(folder: Path) -> dict[str, str]:
+    return {layer: tensor.dtype for layer, tensor in _linears(gguf_reader.read(folder)).items()}
 
-    file = files(folder)[0]
-    try:
-        loaded = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
-        loaded.save_pretrained(out)
-    except Exception as error:
-        raise UserError(
-            f"Transformers cannot read the tokenizer in the GGUF file ({type(error).__name__}): "
-            "put the file into a folder with the model's tokenizer.json, and name the folder"
-        ) from error
+
+def tokenizer(folder: Path, out: Path) -> None:
+    """As tokenizer.json, which cuts text as llama.cpp does with the GGUF file that `folder` is or holds."""
+    gguf_tokenizer.write(files(folder)[0], out)
 
 
 def _config(model: Gguf) -> dict[str, str | int]:

@@ -6,6 +6,7 @@ vocabulary and does not report truncated files; only its tables of types are use
 
 from __future__ import annotations
 
+import glob
 import math
 import mmap
 import os
@@ -170,6 +171,14 @@ def several_models(names: Sequence[str]) -> str:
         return ""
     more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
     return f"several GGUF models ({', '.join(names[:_NAMED_AT_MOST])}{more})"
+
+
+def part_pattern(name: str) -> str:
+    """A glob pattern of the files of a split model, by the name of its first; any other name by itself."""
+    folder, slash, last = name.rpartition("/")
+    split = _SPLIT.fullmatch(last)
+    escaped = f"{glob.escape(split['stem'])}-*-of-{split['parts']}.{split['suffix']}" if split else glob.escape(last)
+    return f"{glob.escape(folder)}{slash}{escaped}"
 
 
 def is_projector(name: str) -> bool:

@@ -22,7 +22,7 @@ from bench.formats import sentencepiece_model, tokenizer_files
 from bench.formats.tokenizer_files import CONFIG, FAST
 
 # None begins with a space: Transformers' classes, and the tokenizer.json of published models, put no second one there.
-_TEXTS = (
+TEXTS = (
     "Hello  world",
     "runs   of    spaces     and      trailing   ",
     "\n\nif x == 1:\n        return 12345  # \t tab\n",
@@ -34,7 +34,7 @@ _TEXTS = (
 )
 _ALL_BYTES = 256
 _SPACE = "\u2581"  # SentencePiece's
-_GENERIC = "PreTrainedTokenizerFast"  # the class by which every Transformers takes a tokenizer.json as it is
+GENERIC = "PreTrainedTokenizerFast"  # the class by which every Transformers takes a tokenizer.json as it is
 
 
 def convert(folder: Path, out: Path) -> None:
@@ -81,7 +81,7 @@ def _of_pieces(file: Path, loaded: Any) -> tuple[Any, list[str]]:
         raise UserError(sentencepiece_model.corrupt(file, "SentencePiece cannot load it")) from error
     pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
     words = [piece.replace(_SPACE, " ") for i, piece in enumerate(pieces) if _is_text(processor, i)]
-    texts = [*_TEXTS, *_samples(words)]
+    texts = [*TEXTS, *samples(words)]
     candidates = [loaded.backend_tokenizer] if loaded.is_fast else []
     if all(loaded.convert_tokens_to_ids(piece) == number for number, piece in enumerate(pieces)):
         candidates += [_built(file, loaded)]
@@ -163,7 +163,7 @@ def _of_vocabulary(folder: Path, form: tokenizer_files.Form, loaded: Any) -> tup
     Transformers 5 leaves the files of a class that names others unread: they are then given to it.
     """
     vocabulary = tokenizer_files.vocabulary(folder, form)
-    texts = [*_TEXTS, *_samples([token.replace("\u0120", " ").replace(_SPACE, " ") for token in vocabulary])]
+    texts = [*TEXTS, *samples([token.replace("\u0120", " ").replace(_SPACE, " ") for token in vocabulary])]
     for tokenizer in (loaded, *_given(folder, form, loaded, vocabulary)):
         if not tokenizer.is_fast:
             continue
@@ -194,7 +194,7 @@ def _keeps(backend: Any, vocabulary: Mapping[str, int]) -> bool:
     of_bytes = [set(pre_tokenizers.ByteLevel.alphabet()), {f"<0x{byte:02X}>" for byte in range(_ALL_BYTES)}]
     if not any(alphabet <= set(vocabulary) for alphabet in of_bytes):
         return True
-    plain = [text for text in _TEXTS if text.isprintable() and text == text.strip()]
+    plain = [text for text in TEXTS if text.isprintable() and text == text.strip()]
     return all(backend.decode(backend.encode(t, add_special_tokens=False).ids).strip() == t for t in plain)
 
 
@@ -247,7 +247,7 @@ def _settle_config(folder: Path, out: Path, loaded: Any, backend: Any, texts: Se
     names = {key: str(value) for key, value in loaded.special_tokens_map.items() if isinstance(value, str)}
     flags = tokenizer_files.added(folder)
     adds = dict(zip(("add_bos_token", "add_eos_token"), flags, strict=True)) if flags else {}
-    text = json.dumps({**names, **adds, **others, "tokenizer_class": _GENERIC}, indent=2)
+    text = json.dumps({**names, **adds, **others, "tokenizer_class": GENERIC}, indent=2)
     (out / CONFIG).write_text(text + "\n", encoding="utf-8")
     if not _reads_alike(folder, out, backend, texts):
         raise UserError(
@@ -266,7 +266,7 @@ def _reads_alike(folder: Path, out: Path, backend: Any, texts: Sequence[str]) ->
         return all(read.encode(text) == backend.encode(text).ids for text in texts)
 
 
-def _samples(words: Sequence[str]) -> Iterator[str]:
+def samples(words: Sequence[str]) -> Iterator[str]:
     """Texts of the vocabulary's own words, in a seeded order: merges in a wrong order show in them."""
     draw = random.Random(0)  # noqa: S311  (reproducible, not secret)
     for size in (20, 200):

@@ -18,7 +18,7 @@ from bench.measure.stats import Spread
 
 VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "errors", "nvml", "round"
 CLIENT, SHORT, REMOTE, DUMMY, ENERGY, WIDE = "client", "short", "remote", "dummy", "energy", "wide"
-CALLS, EVENTS = "calls", "events"
+CALLS, EVENTS, IDEMPOTENT = "calls", "events", "idempotent"
 OTHER_MODEL, OTHER_TOKENS = "other-model", "other-tokens"
 MARKS = {
     VARIES: "the coefficient of variation over rounds is above 5 %",
@@ -36,11 +36,13 @@ MARKS = {
     EVENTS: "the server counts no tokens and there is no tokenizer to: tokens/s, TPOT and ITL are of its events",
     OTHER_MODEL: "a checkpoint of another shape than the baseline's: it is compared with another model",
     OTHER_TOKENS: "its tokenizer is another one: nothing per token compares, bits per byte and tasks do",
+    IDEMPOTENT: "stored in the types that its source was stored in: it loses nothing by that, and proves nothing",
     ENERGY: "the joules of a round do not hold, for the reasons in its record (energy_faults)",
 }
 CV_LIMIT = 0.05
 WINDOW_S, CLIENT_CPU, CLIENT_LAG_S = 10.0, 0.8, 0.005
 _WIDER = 1.2
+_MOST = 0.5
 _ROUNDING_S = 5e-6  # traces are kept to the microsecond
 
 
@@ -79,6 +81,7 @@ def marks(results: Sequence[Result], figures: Mapping[str, Spread] | None = None
         ),
         ENERGY: any(r.metrics.get("energy_valid", 1.0) < 1 for r in done),
         WIDE: any(_unpacked(r) for r in done),
+        IDEMPOTENT: any(_keeps_grid(r) for r in done),
     }
     codes |= {code for code, it_does in applies.items() if it_does}
     for key in (*SCORES, "kl_mean", "accuracy_fraction") if scores else WATCHED:
@@ -151,6 +154,11 @@ def _client_bound(facts: Mapping[str, Any]) -> bool:
     """The client used most of its core, or its timers fired late."""
     cpu, lag = facts.get("client_cpu_fraction", 0.0), facts.get("client_lag_p99_s", 0.0)
     return bool(cpu > CLIENT_CPU or lag > CLIENT_LAG_S)
+
+
+def _keeps_grid(result: Result) -> bool:
+    """Whether most layers of the artifact are stored in the type that a quantized source stored them in."""
+    return result.artifact is not None and result.artifact.facts.get("source_grid_fraction", 0.0) >= _MOST
 
 
 def _unpacked(result: Result) -> bool:

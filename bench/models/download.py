@@ -50,7 +50,7 @@ def reported(
 
 def _bytes(folder: Path) -> int:
     size = 0
-    for file in folder.glob("*"):
+    for file in folder.rglob("*"):
         with suppress(OSError):  # a partial file that is whole by now has another name
             size += file.stat().st_size
     return size

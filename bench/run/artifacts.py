@@ -7,10 +7,12 @@ import dataclasses
 import json
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench import formats, paths
 from bench.contract import hooks, plugins, wire
@@ -41,10 +43,22 @@ def steps_for(recipe: Recipe, hardware: Hardware, source_format: str) -> tuple[S
 
     `dtype: auto` is settled to what this hardware computes in, `provider: auto` to the device's.
     """
-    steps: list[Step] = []
+    steps: list[Step] = _opening(recipe, source_format)
     for step in recipe.steps:
         _expand(step, hardware, source_format, steps, ())
     return tuple(steps)
+
+
+def _opening(recipe: Recipe, source_format: str) -> list[Step]:
+    """The step that makes of the model's own format one that the recipe's first step reads, where it needs any."""
+    reads = plugins.load(plugins.METHODS, recipe.steps[0].method).READS if recipe.steps else frozenset({source_format})
+    if source_format in reads:
+        return []
+    for name in plugins.names(plugins.METHODS):
+        method = plugins.load(plugins.METHODS, name)
+        if method.OPENS_SOURCES and source_format in method.READS and method.WRITES in reads:
+            return [Step(name, config.options(plugins.METHODS, name, {}, name))]
+    return []
 
 
 def _expand(step: Step, hardware: Hardware, source_format: str, steps: list[Step], parents: tuple[str, ...]) -> None:
@@ -133,11 +147,12 @@ def make(
     source = resolved.local_folder
     linears = dict(formats.source(source).linears or shapes or {})
     original = formats.audit(source, linears or None)
+    types = formats.stored_types(source) if original.quantized_fraction else {}
     built = BuiltArtifact(
         source, Artifact(wire.digest(resolved.identity), original.format, resolved.identity, (), original)
     )
     for count, digest in enumerate(digests(resolved.identity, steps)[: len(steps)], start=1):
-        build = partial(_take, steps[:count], built, digest, resolved, linears, hardware, report, is_alone)
+        build = partial(_take, steps[:count], built, digest, resolved, linears, types, hardware, report, is_alone)
         built = cache.build_once(_folder(digest), partial(find, digest), build, report)
         if formats.holds_floats(built.artifact.format):  # whose shapes may be others now
             linears = dict(formats.source(built.folder).linears)
@@ -150,6 +165,7 @@ def _take(
     digest: str,
     resolved: Resolved,
     linears: dict[str, tuple[int, int]],
+    source_types: Mapping[str, str],
     hardware: Hardware,
     report: Report,
     is_alone: Callable[[], bool],
@@ -179,6 +195,10 @@ def _take(
             raise CellError(f"{step.method}: {outcome.answer.error}")
         report(f"{step.method}: reading back what was written")
         written, alone = _audited(out, linears, method), is_alone() and source.artifact.make_alone
+        facts = {**outcome.answer.facts, **({} if alone else {"make_alone": False})}
+        if source_types:
+            facts |= _source_facts(source_types, formats.stored_types(out))
+            written = replace(written, notes=(*written.notes, f"its source is quantized: {facts['source_type']}"))
         artifact = Artifact(
             digest=digest,
             format=written.format,
@@ -188,7 +208,7 @@ def _take(
             make_s=outcome.wall_s,
             make_total_s=outcome.wall_s + source.artifact.make_total_s,
             make_peak_bytes=int(host_peak_bytes({**outcome.answer.facts, **outcome.observed})),
-            facts={**outcome.answer.facts, **({} if alone else {"make_alone": False})},
+            facts=facts,
             environments={env.name: env.identity, **env.versions},
         )
         wire.write(part / "artifact.json", wire.dumps(artifact, indent=1))
@@ -196,6 +216,18 @@ def _take(
     finally:
         with contextlib.suppress(OSError):  # it stays where something was left in it
             work.rmdir()
+
+
+def _source_facts(source: Mapping[str, str], written: Mapping[str, str]) -> dict[str, Any]:
+    """What most layers of a quantized source are stored in, and which share of them is stored so again.
+
+    A layer that is stored in its source's type comes out as it was, or nearly.
+    """
+    same = [layer for layer, kind in written.items() if source.get(layer) == kind]
+    return {
+        "source_type": Counter(source.values()).most_common(1)[0][0],
+        "source_grid_fraction": len(same) / len(source),
+    }
 
 
 def _audited(folder: Path, linears: dict[str, tuple[int, int]], method: hooks.Method) -> Audit:

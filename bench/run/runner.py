@@ -232,8 +232,10 @@ class Runner:
         return replace(outcome, answer=scored)
 
     @cached_property
-    def _original_bits(self) -> float:
-        return formats.audit(self._plan.resolved.local_folder, None).bits_per_weight
+    def _original_bits(self) -> float | None:
+        """None where the model is quantized itself: a recipe may end at its width."""
+        audit = formats.audit(self._plan.resolved.local_folder, None)
+        return None if audit.quantized_fraction else audit.bits_per_weight
 
 
 def _label(plan: Plan, item: PlannedRound, at_once: int) -> RoundLabel:

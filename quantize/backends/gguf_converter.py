@@ -2,19 +2,24 @@
 
 It would also run code that a model's folder brings (`trust_remote_code`), for its tokenizer: here nothing does.
 
-`python -m quantize.backends.gguf_converter [--no-vocabulary] SCRIPT ARGUMENTS...` runs the converter's script. It reads
-a config through Transformers, whose release 5 keeps what belongs to rotary positions in `rope_parameters`, drops the
+`python -m quantize.backends.gguf_converter [--no-vocabulary | --vocabulary FILE] SCRIPT ARGUMENTS...` runs the
+converter's script; a FILE of `write_vocabulary` has the tokenizer's metadata, as another GGUF file has it. It reads a
+config through Transformers, whose release 5 keeps what belongs to rotary positions in `rope_parameters`, drops the
 names of before and writes GPT-2 without `n_ctx`; some of the converter's classes know the old names alone.
 """
 
 from __future__ import annotations
 
+import json
 import runpy
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-_NO_VOCABULARY = "--no-vocabulary"
+NO_VOCABULARY, VOCABULARY = "--no-vocabulary", "--vocabulary"
+_TOKENIZER = "tokenizer."
 _THETA = 10000.0  # llama.cpp's own, where a file states none
 
 
@@ -28,8 +33,12 @@ def with_older_names(config: dict[str, Any]) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> None:
     """Run the script with its own folder's modules, its model classes completed."""
-    has_vocabulary = arguments[0] != _NO_VOCABULARY
-    script, *rest = arguments if has_vocabulary else arguments[1:]
+    set_vocab: Callable[[Any], None] | None = None
+    if arguments[0] == NO_VOCABULARY:
+        set_vocab, arguments = _set_size, arguments[1:]
+    elif arguments[0] == VOCABULARY:
+        set_vocab, arguments = partial(_set_stored, Path(arguments[1])), arguments[2:]
+    script, *rest = arguments
     folder = str(Path(script).parent)
     sys.path[:0] = [folder, f"{folder}/gguf-py"]
     import conversion
@@ -44,7 +53,7 @@ def main(arguments: list[str]) -> None:
         return with_older_names(load(*positional, **named))
 
     def get_model_class(*positional: Any, **named: Any) -> Any:
-        return _completed(classes(*positional, **named), has_vocabulary=has_vocabulary)
+        return _completed(classes(*positional, **named), set_vocab)
 
     ModelBase.load_hparams, conversion.get_model_class = staticmethod(load_hparams), get_model_class
     sys.argv = [script, *rest]
@@ -56,8 +65,33 @@ def _refuse(name: str, *_: Any, **__: Any) -> Any:
     raise ValueError(f"the model brings code of its own ({name}), which is not run: it needs a tokenizer without")
 
 
-def _completed(model: Any, *, has_vocabulary: bool) -> Any:
-    """The class with a base of rotary frequencies where it would leave it out, and maybe without a vocabulary."""
+def write_vocabulary(source: Path, file: Path) -> None:
+    """Write the metadata of a GGUF file's tokenizer as JSON: key -> [types, value]."""
+    from gguf import GGUFReader
+
+    fields = GGUFReader(source).fields.values()
+    stored = {f.name: [[int(kind) for kind in f.types], f.contents()] for f in fields if f.name.startswith(_TOKENIZER)}
+    file.write_text(json.dumps(stored), encoding="utf-8")
+
+
+def _set_stored(file: Path, model: Any) -> None:
+    """The vocabulary of a file of `write_vocabulary`."""
+    from gguf.constants import GGUFValueType
+
+    for key, (types, value) in json.loads(file.read_text(encoding="utf-8")).items():
+        kind, *inner = map(GGUFValueType, types)
+        model.gguf_writer.add_key_value(key, value, kind, *inner[:1])
+
+
+def _set_size(model: Any) -> None:
+    """Of the vocabulary only its size."""
+    model.gguf_writer.add_tokenizer_model("no_vocab")
+    if not _has_key(model, ".vocab_size"):
+        model.gguf_writer.add_vocab_size(model.hparams["vocab_size"])
+
+
+def _completed(model: Any, set_vocab: Callable[[Any], None] | None) -> Any:
+    """The class with a base of rotary frequencies where it would leave it out, and maybe with another vocabulary."""
 
     def set_gguf_parameters(self: Any) -> None:
         model.set_gguf_parameters(self)
@@ -65,14 +99,19 @@ def _completed(model: Any, *, has_vocabulary: bool) -> Any:
         if theta != _THETA and not _has_key(self, ".rope.freq_base"):
             self.gguf_writer.add_rope_freq_base(theta)
 
-    def set_vocab(self: Any) -> None:
-        """Of the vocabulary only its size."""
-        self.gguf_writer.add_tokenizer_model("no_vocab")
-        if not _has_key(self, ".vocab_size"):
-            self.gguf_writer.add_vocab_size(self.hparams["vocab_size"])
-
-    hooks = {"set_gguf_parameters": set_gguf_parameters, **({} if has_vocabulary else {"set_vocab": set_vocab})}
+    hooks: dict[str, Any] = {"set_gguf_parameters": set_gguf_parameters}
+    if set_vocab is not None:
+        hooks["set_vocab"] = _method(set_vocab)
     return type(model.__name__, (model,), {**hooks, "model_arch": model.model_arch})
+
+
+def _method(function: Callable[[Any], None]) -> Callable[[Any], None]:
+    """As a class may have it, where a partial's would be given no `self`."""
+
+    def call(self: Any) -> None:
+        function(self)
+
+    return call
 
 
 def _has_key(model: Any, ending: str) -> bool:

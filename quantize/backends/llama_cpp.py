@@ -13,7 +13,9 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.formats import folder as model_folder
+from quantize.backends import gguf_converter
 
+VOCABULARY_FILE = "gguf_vocabulary.json"  # in a model folder that was made of a GGUF file
 _CONVERTER = Path("share") / "llama-cpp-python" / "convert_hf_to_gguf.py"
 _UNKNOWN_KEY = re.compile(r"KeyError: '(\w+)'")
 _ERROR, _CONTINUED = 4, 5  # of enum ggml_log_level
@@ -27,7 +29,12 @@ def convert(folder: Path, file: Path, kind: str) -> None:
             "this interpreter has no convert_hf_to_gguf.py: let the suite build the environment llamacpp, or "
             f"copy the script with its folders conversion and gguf-py to {_CONVERTER.parent} of its prefix"
         )
-    code = ["-m", "quantize.backends.gguf_converter", *(["--no-vocabulary"] if model_folder.is_dummy(folder) else [])]
+    vocabulary: list[str] = []
+    if model_folder.is_dummy(folder):
+        vocabulary = [gguf_converter.NO_VOCABULARY]
+    elif (folder / VOCABULARY_FILE).is_file():
+        vocabulary = [gguf_converter.VOCABULARY, str(folder / VOCABULARY_FILE)]
+    code = ["-m", "quantize.backends.gguf_converter", *vocabulary]
     argv = [sys.executable, *code, str(script), str(folder), "--outtype", kind, "--outfile", str(file)]
     process = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False)
     sys.stderr.write(process.stderr)
@@ -61,13 +68,27 @@ def quantize(source: Path, file: Path, kind: str, importance: Mapping[str, Any] 
     import llama_cpp.llama_cpp as lib
 
     settings = lib.llama_model_quantize_default_params()
+    settings.allow_requantize = True  # a quantized source is dequantized
     settings.ftype = getattr(lib, "LLAMA_FTYPE_ALL_F32" if kind == "f32" else f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
     entries = _imatrix_entries(lib, importance or {})  # alive until the library is done
     if importance is not None:
         settings.imatrix = entries
+    _run(lib, source, file, settings, errors, f"quantize to {kind}")
+
+
+def copy(source: Path, file: Path, errors: Sequence[str]) -> None:
+    """Write the model of a file, or of the parts that it is the first of, as one file with the same tensors."""
+    import llama_cpp.llama_cpp as lib
+
+    settings = lib.llama_model_quantize_default_params()
+    settings.only_copy = True
+    _run(lib, source, file, settings, errors, "copy the model")
+
+
+def _run(lib: Any, source: Path, file: Path, settings: Any, errors: Sequence[str], what: str) -> None:
     if lib.llama_model_quantize(str(source).encode(), str(file).encode(), ctypes.byref(settings)):
         reason = next((error for error in reversed(errors) if error), "it gives no reason")
-        raise UserError(f"llama.cpp cannot quantize to {kind}: {reason.split(': ', 1)[-1][:200]}")
+        raise UserError(f"llama.cpp cannot {what}: {reason.split(': ', 1)[-1][:200]}")
 
 
 def _imatrix_entries(lib: Any, importance: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ An unquantized model is first converted to a 16-bit file, the source of all type
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
 from bench.formats import folder as model_folder
+from bench.formats import gguf_tokenizer
 from quantize import calibration, checkpoint, option_checks
 from quantize.backends import imatrix, llama_cpp
 
@@ -109,10 +111,19 @@ def _quantize(source: Path, folder: Path, out: Path, options: Options, device: s
         importance = None
         if options.imatrix:
             began = time.perf_counter()
-            text = calibration.from_options(folder, options)
+            text = _calibration(source, folder, options)
             importance = imatrix.collect(source, text.ids, device, text.first_token_weight)
             text.write(out)
             facts = {**text.facts(), "imatrix_s": time.perf_counter() - began, "imatrix_tensors": len(importance)}
         began = time.perf_counter()
         llama_cpp.quantize(source, out / _FILE, options.type, importance, errors)
     return {**facts, "quantize_s": time.perf_counter() - began}
+
+
+def _calibration(source: Path, folder: Path, options: Options) -> calibration.Calibration:
+    """Of a file without a tokenizer.json beside it, by one that is made of the file's own tokenizer."""
+    if folder.is_dir() and (folder / "tokenizer.json").is_file():
+        return calibration.from_options(folder, options)
+    with tempfile.TemporaryDirectory() as tokenizer:
+        gguf_tokenizer.write(source, Path(tokenizer))
+        return calibration.from_options(Path(tokenizer), options)

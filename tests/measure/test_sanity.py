@@ -148,3 +148,10 @@ def test_events_are_marked_and_no_exact_length_is_asked_of_them() -> None:
     assert "events" not in marks([result({}, by_tokenizer)])
     assert check(result({}, by_events), [short], None) == []
     assert check(result({}, {"counted_by": "usage"}), [short], None) != []
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, ("idempotent",)), (0.6, ("idempotent",)), (0.4, ())])
+def test_what_is_stored_as_its_source_was_is_marked(share: float, expected: tuple[str, ...]) -> None:
+    """By the share of layers in the source's own type: such a recipe loses nothing, and proves nothing."""
+    built = replace(artifact(5.0), facts={"source_grid_fraction": share})
+    assert marks([replace(result(), artifact=built)]) == expected

@@ -21,6 +21,7 @@ def table(rows: Sequence[Row], keys: Sequence[str], order: str = "") -> str:
     notes, columns = sections.Notes(), [quotable(key.partition("@")[0]) for key in keys]
     matches = [[_match(row, key) for key in keys] for row in rows]
     lines = [_line(row, its, columns, notes) for row, its in zip(rows, matches, strict=True)]
+    notes.add(*sections.source_notes(rows))
     heads = []
     for at, column in enumerate(columns):
         title = task_name(next((its[at].title for its in matches if its[at].title), ""))

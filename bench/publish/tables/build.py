@@ -168,6 +168,7 @@ def _row(
         made_alone=artifact is None or artifact.make_alone,
         whole=artifact is not None and _is_whole(artifact) and not _checkpoint(key, grid),
         checkpoint=_checkpoint(key, grid),
+        source_type=str(artifact.facts.get("source_type", "")) if artifact else "",
     )
 
 

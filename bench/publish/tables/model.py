@@ -57,6 +57,7 @@ class Point:
 class Row:
     """`tasks` and `workloads` have an entry for each of the table's titles.
 
+    `source_type`: what the model was quantized to before anything was done, "" for plain floats.
     `made_s`: the time of all steps of the artifact, 0 if unknown; at most that, where not `made_alone`. `whole`: its
     weights are not quantized. `checkpoint`: where it is from, if somebody else made it.
     """
@@ -74,6 +75,7 @@ class Row:
     made_alone: bool = True
     whole: bool = False
     checkpoint: str = field(default="", metadata=OMITTED_AT_DEFAULT)
+    source_type: str = ""
 
     def size(self, key: str) -> float | None:
         """A figure of the artifact itself, None if unknown, or known as a bound only."""

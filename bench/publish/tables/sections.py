@@ -63,6 +63,15 @@ def pages(table: Table, notes: Notes) -> list[tuple[str, list[Section]]]:
     return result
 
 
+def source_notes(rows: Sequence[Row]) -> list[str]:
+    """Of models that were quantized before anything was done here: what their baseline is then."""
+    types = dict.fromkeys((row.model, row.source_type) for row in rows if row.source_type)
+    return [
+        f"{model}: its baseline is dequantized from {kind}, and no row shows what that has cost"
+        for model, kind in types
+    ]
+
+
 def _page(rows: Sequence[Row], table: Table, notes: Notes) -> list[Section]:
     tasks = [t for t in table.tasks if any(r.tasks[t].status != "unplanned" for r in rows)]
     paired = [t for t in tasks if Group.PAIRED in measured_columns(rows, t)[0].groups]
@@ -72,7 +81,9 @@ def _page(rows: Sequence[Row], table: Table, notes: Notes) -> list[Section]:
         *(_floor(rows, title, column) for title in tasks for column in measured_columns(rows, title) if column.floor)
     )
     notes.add(*(_origin(row) for row in rows))
-    notes.add(*(cell.note for row in rows for cell in (*row.tasks.values(), *row.workloads.values())))
+    notes.add(
+        *source_notes(rows), *(cell.note for row in rows for cell in (*row.tasks.values(), *row.workloads.values()))
+    )
     for title in table.workloads:
         planned = [row for row in rows if row.workloads[title].status != "unplanned"]
         sections += [_serving(planned, title, notes)] if planned else []
