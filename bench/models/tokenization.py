@@ -83,7 +83,8 @@ def read(path: Path) -> Tokenization | None:
     form = None if tokenizer_files.unusable(path) else tokenizer_files.form(path)
     if form is None:
         return None
-    return Tokenization({n: text for text, n in tokenizer_files.vocabulary(path, form).items()}, frozenset())
+    vocabulary = tokenizer_files.vocabulary(path, form)
+    return Tokenization({n: text.replace(_SPACE, " ") for text, n in vocabulary.items()}, frozenset())
 
 
 @lru_cache(maxsize=2)  # of which one is the baseline's, compared with each checkpoint's
