@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from bench.contract import plugins, wire
+from bench.contract.errors import UserError
 from bench.contract.job import Report
 from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite
@@ -17,10 +18,10 @@ from bench.contract.workload import AT_A_RATE, Closed, Offline, Trace, Workload
 from bench.envs import environment
 from bench.formats import folder as model_folder
 from bench.machine import hardware as machine
-from bench.models import resolve
+from bench.models import comparison, dummy, resolve
+from bench.models.comparison import Checkpoint
 from bench.models.resolve import Resolved
-from bench.run import artifacts, checkpoints, memory_fit, task_inputs, tokenizer
-from bench.run.checkpoints import Checkpoint
+from bench.run import artifacts, memory_fit, task_inputs, tokenizer
 from bench.run.planned import Mode, Plan, PlannedArtifact, PlannedRound, Reference, Requests, SkippedPair
 
 _Shared = dict[tuple[str, ...], Any]  # parts of digests, by engine and format and by load or task
@@ -45,7 +46,7 @@ def plan(
     resolved = resolve.resolve(suite.model, fetch=fetch, report=report)
     resolved = tokenizer.with_tokenizer(resolved, need, fetch=fetch, report=report)
     others = {
-        recipe.name: checkpoints.checkpoint(recipe, resolved, need, fetch=fetch, report=report)
+        recipe.name: _checkpoint(recipe, resolved, need, fetch=fetch, report=report)
         for recipe in suite.recipes
         if recipe.checkpoint
     }
@@ -138,6 +139,20 @@ def _settled(engine: EngineSpec, hardware: Hardware) -> EngineSpec:
     if options.get("threads") == 0:
         options["threads"] = hardware.physical_cores
     return replace(engine, options=options)
+
+
+def _checkpoint(recipe: Recipe, model: Resolved, need: tokenizer.Need, *, fetch: bool, report: Report) -> Checkpoint:
+    """The recipe's checkpoint beside the suite's `model`; UserError, which names the recipe, where it is none."""
+    if recipe.checkpoint.startswith(dummy.PREFIX):
+        raise UserError(
+            f"recipe {recipe.name}: {recipe.checkpoint} has no weights of anybody's: name a Hub id or a folder"
+        )
+    try:
+        resolved = resolve.resolve(Model(recipe.checkpoint, recipe.revision), fetch=fetch, report=report)
+        resolved = tokenizer.with_tokenizer(resolved, need, fetch=fetch, report=report)
+        return comparison.compare(resolved, model, reads_text=need.uses)
+    except UserError as error:
+        raise UserError(f"recipe {recipe.name}: {error}") from None
 
 
 def _artifact(model: Model, recipe: Recipe, checkpoint: Checkpoint, hardware: Hardware) -> PlannedArtifact:

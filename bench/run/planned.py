@@ -20,7 +20,7 @@ class PlannedArtifact:
     """One recipe on one device: its settled steps, its artifact's digest, and why it cannot be made.
 
     `footprint`: the parameters and bits the artifact will have, as far as that is known. `other_tokenizer`,
-    `other_model`, `linears`: of a checkpoint, as in `bench.run.checkpoints`.
+    `other_model`, `linears`: of a checkpoint, as in `bench.models.comparison`.
     """
 
     model: Model

@@ -1,4 +1,4 @@
-"""Recipes that are a checkpoint which somebody else made: its files, and how it stands to the suite's own model."""
+"""A checkpoint that somebody else made beside the suite's model: its tokenizer, its shape, its linear layers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from pathlib import Path
 from bench import formats
 from bench.contract import wire
 from bench.contract.errors import UserError
-from bench.contract.job import Report
 from bench.contract.record import Architecture, Audit
-from bench.contract.spec import Model, Recipe
 from bench.formats import folder as model_folder
 from bench.formats import tokenizer_files
-from bench.models import dummy, resolve, standard, tokenization
+from bench.models import standard, tokenization
 from bench.models.resolve import Resolved
-from bench.run import tokenizer
 
 _SIZES = ("layers", "hidden", "heads", "kv_heads", "head_dim")
 _EQUAL = 0.01  # of the parameters of all layers: formats count a few of them otherwise
@@ -36,22 +33,14 @@ class Checkpoint:
     linears: Mapping[str, tuple[int, int]] | None = None
 
 
-def checkpoint(recipe: Recipe, model: Resolved, need: tokenizer.Need, *, fetch: bool, report: Report) -> Checkpoint:
-    """The recipe's checkpoint beside the suite's `model`; UserError, which names the recipe, where it is none."""
-    source = Model(recipe.checkpoint, recipe.revision)
-    if source.source.startswith(dummy.PREFIX):
-        raise UserError(f"recipe {recipe.name}: {source.source} has no weights of anybody's: name a Hub id or a folder")
-    try:
-        resolved = resolve.resolve(source, fetch=fetch, report=report)
-        resolved = tokenizer.with_tokenizer(resolved, need, fetch=fetch, report=report)
-        if resolved.folder is None or model.folder is None:  # to be fetched first
-            return Checkpoint(resolved)
-        other_tokenizer = tokenization.difference(model.folder, resolved.folder) if need.uses else ""
-        linears = _linears(resolved.folder, model)
-        other_model = _other_model(model.folder, resolved.folder, linears)
-    except UserError as error:
-        raise UserError(f"recipe {recipe.name}: {error}") from None
-    if not other_tokenizer and need.text:
+def compare(resolved: Resolved, model: Resolved, *, reads_text: bool) -> Checkpoint:
+    """A checkpoint beside the suite's model, as far as both are on this machine; UserError for what is broken."""
+    if resolved.folder is None or model.folder is None:  # to be fetched first
+        return Checkpoint(resolved)
+    other_tokenizer = tokenization.difference(model.folder, resolved.folder) if reads_text else ""
+    linears = _linears(resolved.folder, model)
+    other_model = _other_model(model.folder, resolved.folder, linears)
+    if reads_text and not other_tokenizer:
         resolved = _with_same_tokenizer(resolved, model.folder)
     return Checkpoint(resolved, other_tokenizer, other_model, linears)
 
