@@ -95,10 +95,10 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
 def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
     """The relative change of perplexity and, from two windows on, its 95 % interval (`paired.window_changes`).
 
-    Where a tokenizer cuts the same text otherwise, of bits per byte, which nothing pairs.
+    Where a tokenizer cuts the same text otherwise (`other_tokenizer` says how), of bits per byte, which nothing pairs.
     """
     paired.require_same_items(facts, baseline, _SAME_TEXT)
-    if facts["first_ids"] != baseline["first_ids"]:
+    if any(facts.get(key) != baseline.get(key) for key in ("other_tokenizer", "first_ids")):
         one, two = (sum(its["window_bytes"]) for its in (baseline, facts))
         if abs(two - one) > _SAME_BYTES * one:
             raise UserError(f"{two} bytes of the text are scored here and {one} of the baseline: score all of it")
