@@ -180,6 +180,8 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
         times = f"{load.turns} x " if isinstance(load, Closed) and load.turns > 1 else ""
         tokens = f"{times}{load.prompt_tokens} + {load.new_tokens} tokens"
         return f"{tokens} exceed the model's context of {artifact.context}"
+    if why := _without_window(cell, artifact):
+        return why
     if artifact.resolved.dummy and (why := _meaningless(cell)):
         return why
     env = plugins.engine_env(engine, artifact.format)
@@ -193,6 +195,19 @@ def _unlike_reference(artifact: PlannedArtifact, task_input: Reference | Request
     if not artifact.other_tokenizer or isinstance(task_input, Requests):
         return ""
     return f"its tokenizer is not the baseline's ({artifact.other_tokenizer}): compare bits per byte and tasks instead"
+
+
+def _without_window(cell: Cell, artifact: PlannedArtifact) -> str:
+    """Why an engine that leaves out the model's sliding window computes another model on texts of this length."""
+    config, engine = artifact.resolved.source.config, plugins.load(plugins.ENGINES, cell.engine.name)
+    model_type, window = str(config.get("model_type")), model_folder.size(config, "sliding_window")
+    context = cell.task.options.get("context") if cell.task else getattr(cell.workload, "longest", 0)
+    if model_type not in engine.WITHOUT_WINDOW or not isinstance(context, int) or not 0 < window < context:
+        return ""
+    return (
+        f"{cell.engine.name} leaves out the sliding window of {model_type} ({window} tokens), which texts of "
+        f"{context} tokens exceed: use shorter ones, or another engine"
+    )
 
 
 def _meaningless(cell: Cell) -> str:

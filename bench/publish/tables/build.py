@@ -165,6 +165,7 @@ def _row(
         tasks=summaries[True],
         workloads=summaries[False],
         made_s=artifact.make_total_s if artifact else 0.0,
+        made_peak_bytes=artifact.make_peak_bytes if artifact else 0,
         made_alone=artifact is None or artifact.make_alone,
         whole=artifact is not None and _is_whole(artifact) and not _checkpoint(key, grid),
         checkpoint=_checkpoint(key, grid),

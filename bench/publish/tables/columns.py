@@ -61,6 +61,7 @@ COLUMNS = (
     _mib("total_bytes", "size", Group.SIZE | _AXIS),
     Column("zero_fraction", "zero", "%", 100.0, groups=Group.MORE_SIZE),
     Column("made_s", "made in", "s", better="lower", groups=Group.MORE_SIZE),
+    _mib("made_peak_bytes", "made with", Group.MORE_SIZE),
     *csv_only("two_of_four_fraction", groups=Group.MORE_SIZE),
     _mib("weights_bytes", "weights"),
     _mib("kv_needed_bytes", "KV needed"),
