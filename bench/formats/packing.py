@@ -80,7 +80,8 @@ def zero_points_fault(folder: Path, config: Mapping[str, Any]) -> str:
     which tells the two apart.
     """
     settings = model_folder.quantization(config)
-    stored = _ZERO_POINTS.get(settings.get("bits") if isinstance(settings.get("bits"), int) else 0)
+    bits = settings.get("bits")
+    stored = _ZERO_POINTS.get(bits) if isinstance(bits, int) else None
     names = {settings[key] for key in ("checkpoint_format", "format") if settings.get(key)}
     if settings.get("quant_method") != "gptq" or stored is None or not names <= {"gptq", _V2}:
         return ""

@@ -47,8 +47,8 @@ def difference(baseline: Path, other: Path) -> str:
     Tokens that no text gives (special ones, padding) may be others, or be missing. Also "" where one of the two has no
     tokenizer that can be read.
     """
-    files = [path / tokenizer_files.FAST for path in (baseline, other)]
-    if all(map(wire.is_file, files)) and filecmp.cmp(*files, shallow=False):
+    first, second = (path / tokenizer_files.FAST for path in (baseline, other))
+    if wire.is_file(first) and wire.is_file(second) and filecmp.cmp(first, second, shallow=False):
         return ""
     one, two = read(baseline), read(other)
     return "" if one is None or two is None else next(_differences(one, two), "")
@@ -160,7 +160,7 @@ def _around(processor: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, .
         for part in map(_mapping, _list(step.get("single"))):
             if "Sequence" in part:
                 into = behind
-            into += [n for n in _list(ids.get(_mapping(part.get("SpecialToken")).get("id"))) if isinstance(n, int)]
+            into += [n for n in _list(ids.get(str(_mapping(part.get("SpecialToken")).get("id")))) if isinstance(n, int)]
         for key, into in (("cls", before), ("sep", behind)):  # of BERT and RoBERTa
             pair = _list(step.get(key))
             into += [n for n in pair[1:] if isinstance(n, int)]

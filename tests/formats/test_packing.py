@@ -18,7 +18,7 @@ from bench.models import resolve
 def _gptq(folder: Path, zeros: int, **settings: Any) -> Path:
     folder.mkdir()
     layer = "model.layers.0.mlp.up_proj"
-    tensors = {
+    tensors: dict[str, Any] = {
         f"{layer}.qweight": np.zeros((16, 64), np.int32),
         f"{layer}.qzeros": np.full((1, 8), zeros, np.uint32).view(np.int32),
         f"{layer}.scales": np.ones((1, 64), np.float16),
