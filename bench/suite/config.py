@@ -65,7 +65,7 @@ def _path_beside(source: Any, folder: Path) -> str:
 def suite(data: Mapping[str, Any]) -> Suite:
     """A Suite from the mapping of a YAML file."""
     _known("", data, [f.name for f in dataclasses.fields(Suite)])
-    full = dict(data)
+    full = {**data, "data": "" if data.get("data") is None else data["data"]}  # `--set data=` is no folder
     if isinstance(full.get("model"), str):
         full["model"] = {"source": full["model"]}
     full["recipes"] = [_recipe(f"recipes[{i}]", r) for i, r in _items(full, "recipes")]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from bench.contract.errors import UserError
 from bench.contract.spec import Step, Suite, Task
 from bench.run import artifacts
 from bench.suite import config, local_data
+from tests.conftest import ROOT
 
 _ROWS = "\n = Title = \n \n One , two . \n Three . \n"
 _ITEM = '{"query": "q", "choices": ["a", "b"], "gold": 0}\n'
@@ -71,6 +75,39 @@ def test_one_key_takes_every_data_set_from_a_folder(data: Path) -> None:
     assert (plain, stdlib) == (without.recipes[0], without.recipes[3])
     for recipe, name in ((gptq, "calibration"), (distill, "corpus")):
         assert _text(recipe.steps[0].options[name]) == "\n\n other \n"
+
+
+@pytest.mark.parametrize("name", ["smollm2", "gemma3"])
+def test_suites_of_real_models_need_no_data_set_of_the_hub(data: Path, name: str) -> None:
+    """With a folder every task and every recipe reads a file; what is fitted to is not what is scored."""
+    for other in ("arc_challenge", "piqa", "lambada_openai"):
+        (data / f"tasks/{other}.jsonl").write_text(_ITEM)
+    (data / "tasks/hellaswag.jsonl.gz").write_bytes(gzip.compress(_ITEM.encode()))
+    suite = config.load_suite(ROOT / f"configs/{name}.yaml", [f"data={data}"])
+    steps = [step.options for recipe in suite.recipes for step in recipe.steps]
+    fitted = {o[k] for o in steps for k in ("calibration", "corpus") if str(o.get(k, "")).startswith("path:")}
+    scored = {task.options["corpus"] for task in suite.tasks if task.kind != "lm_eval"}
+
+    assert len(fitted) == len(scored) == 1
+    assert fitted.isdisjoint(scored)
+    for task in suite.tasks:
+        place = task.options["data" if task.kind == "lm_eval" else "corpus"]
+        assert Path(str(place).removeprefix("path:")).is_file()
+    assert not any("wikitext2" in o.values() for o in [*steps, *(task.options for task in suite.tasks)])
+
+
+def test_make_real_runs_them_from_the_package_index() -> None:
+    """With the Hub's data sets, which `--set data=` leaves as they are, or a folder's where one is given."""
+    for words, key in (([], "data="), (["DATA=/my data"], "data=/my data")):
+        lines = subprocess.run(
+            ["make", "-n", "real", *words], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout.splitlines()
+        runs = [shlex.split(line) for line in lines if " bench run " in line]
+        assert [run[4] for run in runs] == ["configs/smollm2.yaml", "configs/gemma3.yaml"]
+        for run in runs:
+            assert run[6].partition("=")[2].startswith("pypi:")
+            assert run[7:] == ["--set", key]
+            config.load_suite(ROOT / run[4], ["data="])
 
 
 def test_the_training_split_is_fitted_to_where_there_is_one(data: Path) -> None:
