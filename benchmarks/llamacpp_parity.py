@@ -8,8 +8,9 @@ Run from the repository's root by the llamacpp environment's interpreter, once
 Quality: perplexity of f16, q8_0 and q4_k_m of the demo model against llama-perplexity, and their divergence
 from f16 against its --kl-divergence. Speed: prefill and decode against llama-bench, round by round, ours and
 theirs by turns (ABBA), on a Llama of random weights with about 100M parameters and on the demo model; the
-medians of the rounds' ratios. Decoding is compared at the same depth: each step follows a prompt. The last
-line of the output is the result as JSON.
+medians of the rounds' ratios. Decoding is compared at the same depth: each step follows a prompt. `--model` and
+`--text` have both on another model, a folder or a .gguf file, and on another text. The last line of the output is the
+result as JSON.
 """
 
 from __future__ import annotations
@@ -52,16 +53,20 @@ def main() -> None:
     parser.add_argument("--tools", type=Path, required=True, help="folder of llama-bench and llama-perplexity")
     parser.add_argument("--prompt", type=int, default=256, help="tokens of a prompt, and depth of decoding")
     parser.add_argument("--only", choices=["quality", "speed"])
+    parser.add_argument("--model", type=Path, help="in place of the demo model and of random weights")
+    parser.add_argument("--text", type=Path, help="scored in place of the standard library's modules, up to a limit")
     given = parser.parse_args()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        demo = _files(script.DEMO, Path(scratch) / "demo", _TYPES)
+        files = _files(given.model or script.DEMO, Path(scratch) / "files", _TYPES)
         if given.only != "speed":
-            results["quality"] = quality(demo, Path(scratch), given)
-        if given.only != "quality":
+            results["quality"] = quality(files, Path(scratch), given)
+        if given.only != "quality" and given.model:
+            results["speed"] = {kind: speed(kind, file, given) for kind, file in files.items()}
+        elif given.only != "quality":
             big = _files(_random(Path(scratch)), Path(scratch) / "random", ("q8_0", "q4_k_m"))
             models = {f"random {k}": f for k, f in big.items() if k != "f16"}
-            models |= {f"demo {k}": demo[k] for k in ("f16", "q4_k_m")}
+            models |= {f"demo {k}": files[k] for k in ("f16", "q4_k_m")}
             results["speed"] = {name: speed(name, file, given) for name, file in models.items()}
     print(json.dumps(results))
 
@@ -69,7 +74,8 @@ def main() -> None:
 def quality(files: dict[str, Path], scratch: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Per type: perplexity of both, the ratio; mean KL and same top-1 from f16 of both, with their errors."""
     file = scratch / "text.txt"
-    file.write_text(corpora.load("stdlib").text[:_CHARACTERS].rstrip() + ".", encoding="utf-8")
+    text = given.text.read_text(encoding="utf-8") if given.text else corpora.load("stdlib").text
+    file.write_text(text[:_CHARACTERS].rstrip() + ".", encoding="utf-8")
     theirs = dict(_llama_perplexity(files, file, scratch, given))
     task = divergence.Options(corpus=f"path:{file}", context=512, convention="llama.cpp")
     reference, results = scratch / "reference", {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bench.contract import phase
 from bench.contract.errors import UserError
 from bench.formats import folder as model_folder
 from eval import corpora
@@ -105,6 +106,7 @@ def cut(folder: Path, text: corpora.Corpus, samples: int, length: int, seed: int
     """
     if model_folder.is_dummy(folder):
         return _random(folder, samples, length, seed)
+    phase.begin("tokenizing the calibration text")
     ids = _tokenize(folder, text.text)
     starts = _starts(len(ids), samples, length, seed)
     if starts is None:

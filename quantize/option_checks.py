@@ -47,6 +47,18 @@ def any_group(source: Source, size: int) -> str | None:
     return None
 
 
+def reads_weights(source: Source) -> str | None:
+    """Mamba in Transformers multiplies by the weights of a layer itself, which packed ones do not allow."""
+    if str(source.config.get("model_type")) not in ("mamba", "falcon_mamba"):
+        return None
+    return "Transformers' Mamba reads the weight of dt_proj itself, which only a float one allows: use gguf"
+
+
+def is_router(name: str) -> bool:
+    """Whether a linear layer of this name chooses a token's experts: libraries leave it as it is."""
+    return name.rpartition(".")[2] in ("gate", "router")
+
+
 def compute_capability(hardware: Hardware, library: str, newest: tuple[int, int]) -> str | None:
     """Every GPU has to be one that the library's torch has kernels for."""
     for gpu in hardware.gpus:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.contract.errors import UserError
 from bench.contract.record import Source
 from bench.contract.spec import Step
 from quantize import calibration, first_token, transformer
@@ -88,10 +89,17 @@ def layerwise(
                 prune(layer.weight, squares[name])
         count += len(layers)
     weights.require_effect(["the linear layers"])
+    require_layers(count)
     pruned = time.perf_counter()
     transformer.save(model, folder, out, dtype)
     text.write(out)
     return {**text.facts(), "modules_pruned": count, "prune_s": pruned - began}
+
+
+def require_layers(count: int) -> None:
+    """UserError where a model had no linear layers to prune, and so would be called pruned as it is."""
+    if not count:
+        raise UserError("the model's layers have no linear layers, which are what is pruned: use another method")
 
 
 def squared_inputs(

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal
 
+from bench.contract import phase
 from bench.contract.record import Source
 from bench.formats import folder as model_folder
 from quantize import pruning, transformer
@@ -18,6 +19,7 @@ from quantize import pruning, transformer
 What = Literal["heads", "neurons", "layers"]
 UNITS = {"heads": "KV groups", "neurons": "neurons", "layers": "layers"}
 _ROWS = {"heads": ("q_proj", "k_proj", "v_proj"), "neurons": ("gate_proj", "up_proj")}
+_SAMPLES = "importance: {done} of {total} samples"
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _COLUMNS = {"heads": "o_proj", "neurons": "down_proj"}
 
@@ -69,8 +71,7 @@ def cut_source(source: Source, what: What, left: int) -> Source:
     """The linear layers and the config of the model with `left` units in each layer, or so many layers."""
     config, linears = source.config, dict(source.linears)
     if what == "layers":
-        removed = tuple(f".layers.{i}." for i in range(left, _count(config, "layers")))
-        linears = {name: shape for name, shape in linears.items() if not any(r in f".{name}" for r in removed)}
+        linears = {name: shape for name, shape in linears.items() if _layer_number(name) < left}
     else:
         part = left / _count(config, what)
         for name, (outputs, inputs) in linears.items():
@@ -82,6 +83,11 @@ def cut_source(source: Source, what: What, left: int) -> Source:
     return Source(source.format, linears, {**config, **_changes(config, what, left)})
 
 
+def _layer_number(name: str) -> int:
+    """Of the layer that a linear layer is in, by the first number in its name; 0 for what is in none."""
+    return next((int(part) for part in name.split(".") if part.isdecimal()), 0)
+
+
 def cut(model: Any, what: What, units: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Keep only `units[i]` of layer i (or the layers units[0]); return the changed fields of config.json."""
     import torch
@@ -91,12 +97,15 @@ def cut(model: Any, what: What, units: Sequence[Sequence[int]]) -> dict[str, Any
     if what == "layers":
         left = [layers[i] for i in units[0]]
         for i, layer in enumerate(left):
-            layer.self_attn.layer_idx = i
+            for module in layer.modules():
+                if hasattr(module, "layer_idx"):  # its place in the cache
+                    module.layer_idx = i
         parent = model.get_submodule(name.rpartition(".")[0])
         setattr(parent, name.rpartition(".")[2], torch.nn.ModuleList(left))
-        model.config.num_hidden_layers = len(left)
-        changes = _changes(config, what, len(left))
-        return changes | {k: [v[i] for i in units[0]] for k, v in config.items() if _per_layer(v, config)}
+        lists = {k: [v[i] for i in units[0]] for k, v in config.items() if _per_layer(v, config)}
+        changes = {**_changes(config, what, len(left)), **lists}
+        vars(model.config).update(changes)  # at once: Transformers compares the lists with the number of layers
+        return changes
     for layer, indices in zip(layers, units, strict=True):
         for path, linear in transformer.linears(layer).items():
             _cut_linear(linear, path.rpartition(".")[2], what, indices, _count(config, what))
@@ -126,7 +135,7 @@ def _changes(config: Mapping[str, Any], what: What, left: int) -> dict[str, Any]
     """The fields of config.json that count the units."""
     if what == "layers":
         lists = {k: v[:left] for k, v in config.items() if _per_layer(v, config)}
-        return {**lists, "num_hidden_layers": left}
+        return {**lists, model_folder.key(config, "num_hidden_layers"): left}
     if what == "neurons":
         return {"intermediate_size": left}
     heads = model_folder.size(config, "num_attention_heads")
@@ -167,7 +176,7 @@ def _activations(model: Any, ids: Sequence[Sequence[int]], device: str, readers:
     import torch
 
     with torch.no_grad():
-        squares = pruning.squared_inputs(readers, lambda: _loss(model, ids, device))
+        squares = pruning.squared_inputs(readers, lambda: _loss(model, ids, device, _SAMPLES))
         return torch.stack([squares[n].sqrt() * layer.weight.norm(dim=0) for n, layer in readers.items()])
 
 
@@ -185,7 +194,7 @@ def _gradients(model: Any, ids: Sequence[Sequence[int]], device: str, readers: M
     with ExitStack() as hooks:
         for name, layer in readers.items():
             hooks.enter_context(layer.register_forward_pre_hook(partial(store, name)))
-        for batch in _batches(ids, device):
+        for batch in _batches(ids, device, _SAMPLES):
             model.zero_grad()
             model(input_ids=batch, labels=batch, use_cache=False).loss.backward()
             for name, inputs in activations.items():
@@ -209,7 +218,7 @@ def _block_influence(model: Any, ids: Sequence[Sequence[int]], device: str) -> A
     with torch.no_grad(), ExitStack() as hooks:
         for i, block in enumerate(blocks):
             hooks.enter_context(block.register_forward_hook(partial(add, i)))
-        _loss(model, ids, device)
+        _loss(model, ids, device, _SAMPLES)
     return totals.unsqueeze(0) / sum(map(len, ids))
 
 
@@ -222,23 +231,29 @@ def _losses_without(model: Any, ids: Sequence[Sequence[int]], device: str) -> An
 
     losses = []
     with torch.no_grad():
-        for block in transformer.blocks(model)[1]:
+        for block in phase.each(transformer.blocks(model)[1], "importance: layer {n} of {total}"):
             with block.register_forward_hook(skip):
                 losses.append(_loss(model, ids, device))
     return torch.tensor([losses], device=device)
 
 
-def _loss(model: Any, ids: Sequence[Sequence[int]], device: str) -> float:
-    """The mean loss of the text, in nats per token."""
+def _loss(model: Any, ids: Sequence[Sequence[int]], device: str, text: str = "") -> float:
+    """The mean loss of the text, in nats per token; `text` as of `_batches`."""
     losses = [
         float(model(input_ids=batch, labels=batch, use_cache=False).loss) * len(batch)
-        for batch in _batches(ids, device)
+        for batch in _batches(ids, device, text)
     ]
     return sum(losses) / len(ids)
 
 
-def _batches(ids: Sequence[Sequence[int]], device: str) -> Iterator[Any]:
+def _batches(ids: Sequence[Sequence[int]], device: str, text: str) -> Iterator[Any]:
+    """`text`: what the samples are told as, as of phase.Steps; "" where another step is told."""
     import torch
 
+    steps = phase.Steps(text, len(ids)) if text else None
     for start in range(0, len(ids), transformer.BATCH):
+        if steps:
+            steps.at(start)
         yield torch.tensor(ids[start : start + transformer.BATCH], device=device)
+    if steps:
+        steps.at(len(ids))

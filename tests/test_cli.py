@@ -83,7 +83,7 @@ def _state(cell: dict[str, Any]) -> tuple[str, str, int, int]:
     return title, cell["status"], cell["rounds"], cell["to_run"]
 
 
-@pytest.mark.parametrize("what", ["engines", "methods", "tasks", "suites", "recipes", "shapes"])
+@pytest.mark.parametrize("what", ["engines", "methods", "tasks", "suites", "recipes", "shapes", "architectures"])
 def test_every_list_is_also_data(command: Command, what: str) -> None:
     """As many names as the lines have, each with what is known of it."""
     entries = json.loads(command("bench", "list", what, "--json").stdout)

@@ -14,7 +14,9 @@ app = typer.Typer()
 
 @app.command(name="list")
 def list_(
-    what: Annotated[Literal["engines", "methods", "tasks", "suites", "recipes", "shapes"], typer.Argument()],
+    what: Annotated[
+        Literal["engines", "methods", "tasks", "suites", "recipes", "shapes", "architectures"], typer.Argument()
+    ],
     as_json: Json = False,
 ) -> None:
     """List what there is, a name and its options a line."""

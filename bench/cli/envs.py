@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench.cli.params import Json, Quiet, Tools, output, put
+from bench.contract.errors import UserError
 
 app = typer.Typer()
 envs_app = typer.Typer(help="The environments that engines and methods run in.", no_args_is_help=True)
@@ -14,11 +17,51 @@ app.add_typer(envs_app, name="envs")
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Show this machine, its environments, what is missing."""
+def doctor(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARCHITECTURE]...", help="With --architectures: only these.")
+    ] = None,
+    architectures: Annotated[
+        bool,
+        typer.Option(
+            "--architectures", help="Try every method and engine on tiny models of architectures that people use."
+        ),
+    ] = False,
+    only: Annotated[str, typer.Option(metavar="GLOB", help="With --architectures: only such recipes.")] = "",
+    engine: Annotated[str, typer.Option(metavar="NAME", help="With --architectures: only this engine.")] = "",
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --architectures: write the table as a page, in Markdown.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show this machine, its environments, what is missing; or which architectures go through what."""
     from bench.run import doctor as health
 
+    if architectures:
+        _architectures(names or [], only, engine, write, as_json=as_json, quiet=quiet)
+        return
+    for given, what in ((names, " ".join(names or [])), (only, "--only"), (engine, "--engine"), (write, "--write")):
+        if given:
+            raise UserError(f"{what} is for architectures: add --architectures, or leave it out")
     output(health.as_json() if as_json else health.lines())
+
+
+def _architectures(names: list[str], only: str, engine: str, write: Path | None, *, as_json: bool, quiet: bool) -> None:
+    """Run what the architectures lack, then print the verdicts and maybe write the page."""
+    from bench.conformance import check, page
+    from bench.models import architectures
+    from bench.progress.progress import Progress
+    from bench.publish import headline
+
+    chosen = architectures.chosen(names)
+    with Progress(quiet=quiet, figure=headline.figure) as progress:
+        checked = check.check(chosen, progress, only=only, engine=engine)
+    if write is not None:
+        words = [*names, *(["--only", only] if only else []), *(["--engine", engine] if engine else [])]
+        text = page.page(checked, shlex.join([*page.COMMAND.split(), *words, "--write", str(write)]))
+        write.write_text(text, encoding="utf-8")
+    output([*checked.verdicts] if as_json else page.lines(checked))
 
 
 @envs_app.command(name="list")

@@ -174,7 +174,8 @@ class Engine(Protocol):
     ENV: the environment it runs in, a file of configs/envs. VERSION is part of its records' digests. LOADS:
     artifact formats. MODES: of "offline", "online" and "score". PATHS: options that name files or folders.
     OPTIONS_SINCE: options younger than records, which at their defaults are no part of a digest. ENV_BY_FORMAT: the
-    environments of formats that need a package ENV lacks.
+    environments of formats that need a package ENV lacks. WITHOUT_WINDOW: model types whose sliding window it leaves
+    out: each token sees all before it.
     """
 
     ENV: str
@@ -185,6 +186,7 @@ class Engine(Protocol):
     PATHS: tuple[str, ...] = ()
     OPTIONS_SINCE: frozenset[str] = frozenset()
     ENV_BY_FORMAT: Mapping[str, str] = {}
+    WITHOUT_WINDOW: frozenset[str] = frozenset()
 
     def unsupported(self, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:  # noqa: ARG002
         """Why this cell cannot run on this hardware, known before anything is tried; None when it can."""

@@ -101,6 +101,12 @@ def setting(config: Mapping[str, Any], name: str) -> Any:
     return classes.default(model_type, name)
 
 
+def key(config: Mapping[str, Any], name: str) -> str:
+    """The key under which this config has a setting: transformers' name, else its class's own (n_layer in GPT-2)."""
+    text = text_config(config)
+    return name if name in text else classes.own_name(str(text.get("model_type") or ""), name)
+
+
 def size(config: Mapping[str, Any], name: str) -> int:
     """A setting that is a whole number; 0 where it is none, or neither config nor class says."""
     value = setting(config, name)

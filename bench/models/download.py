@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bench.contract import phase
 from bench.contract.job import Report
+from bench.progress.eta import clock
 
 _INTERVAL_S = 1.0
 _MIB = 2**20
@@ -29,13 +32,16 @@ def reported(
     source: str, folder: Path, total: int, report: Report, *, interval_s: float = _INTERVAL_S
 ) -> Iterator[None]:
     """Report how many bytes are in the folder, of whole and partial files, until the block ends."""
-    ended = threading.Event()
+    ended, pace = threading.Event(), phase.Pace()
 
     def poll() -> None:
-        of = f" of {total / _MIB:.0f}" if total else ""
+        of = f" of {total / _MIB:,.0f}" if total else ""
         while True:
             size = _bytes(folder)  # files of other revisions count too
-            report(f"model {source}: fetching, {min(size, total or size) / _MIB:.0f}{of} MiB")
+            pace.add(time.monotonic(), size)
+            left_s = pace.remaining_s(total) if size < total else None
+            left = "" if left_s is None else f", {clock(left_s)} left"
+            report(f"model {source}: fetching, {min(size, total or size) / _MIB:,.0f}{of} MiB{left}")
             if ended.wait(interval_s):
                 return
 

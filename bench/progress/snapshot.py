@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from bench.contract.record import Status
 from bench.progress.eta import SimilarityKeys, clock, duration
 
+_LEFT = " left"  # what a text with the time left ends in
+
 
 @dataclass(frozen=True)
 class RoundLabel:
@@ -83,7 +85,8 @@ def now(snapshot: Snapshot, activity: Activity) -> str:
         passed = f", {clock(activity.seconds)} so far" if activity.seconds >= 1 else ""
         return f"{clock(snapshot.elapsed_s)} {activity.text}{passed}"
     head = f"{_count(snapshot.done + 1, snapshot.total)} {clock(snapshot.elapsed_s)} {label.title} {which(label)}"
-    return f"{head}: {', '.join(filter(None, (activity.text, of_expected(activity))))}"
+    passed = " so far" if activity.expected_s is None and activity.text.endswith(_LEFT) else ""
+    return f"{head}: {', '.join(filter(None, (activity.text, f'{of_expected(activity)}{passed}')))}"
 
 
 def which(label: RoundLabel) -> str:
@@ -98,7 +101,7 @@ def of_expected(activity: Activity) -> str:
 
 def so_far(activity: Activity) -> str:
     """How long it has gone on, told from the time left where its text ends in that."""
-    return f"{clock(activity.seconds)}{' so far' if activity.text.endswith(' left') else ''}"
+    return f"{clock(activity.seconds)}{' so far' if activity.text.endswith(_LEFT) else ''}"
 
 
 def _count(count: int, total: int) -> str:

@@ -133,6 +133,7 @@ class Builds:
                 planned.hardware,
                 lambda text: report(f"{name}: {text.removeprefix(f'{name}: ')}"),
                 is_alone,
+                shapes=planned.linears,
             )
         except CellError as error:
             reason = paths.scrubbed(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +19,8 @@ Mode = Literal["offline", "online", "score"]
 class PlannedArtifact:
     """One recipe on one device: its settled steps, its artifact's digest, and why it cannot be made.
 
-    `footprint`: the parameters and bits the artifact will have, as far as that is known.
+    `footprint`: the parameters and bits the artifact will have, as far as that is known. `other_tokenizer`,
+    `other_model`, `linears`: of a checkpoint, as in `bench.models.comparison`.
     """
 
     model: Model
@@ -31,6 +33,9 @@ class PlannedArtifact:
     context: int
     reason: str
     footprint: Footprint | None = None
+    other_tokenizer: str = ""
+    other_model: str = ""
+    linears: Mapping[str, tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench import paths
 from bench.contract import plugins
-from bench.models import dummy
+from bench.models import architectures, dummy
 from bench.suite import config
 
 _PACKAGES = {"engines": plugins.ENGINES, "methods": plugins.METHODS, "tasks": plugins.TASKS}
@@ -27,7 +27,7 @@ def lines(what: str) -> Iterator[str]:
             steps = (", ".join(f"{key}: {_yaml(value)}" for key, value in step.items()) for step in entry["steps"])
             yield f"{entry['name']:<{width}} {'; then '.join(steps) or 'no steps'}"
         else:
-            yield f"{entry['name']}  {entry['about']}"
+            yield f"{entry['name']:<{width if what == 'architectures' else 0}}  {entry['about']}"
 
 
 def listed(what: str) -> list[dict[str, Any]]:
@@ -35,6 +35,8 @@ def listed(what: str) -> list[dict[str, Any]]:
     if what == "shapes":
         sizes = {f"{dummy.PREFIX}{name}": dummy.parameters(dummy.settings(name)) for name in dummy.names()}
         return [{"name": source, "about": f"{size / 1e9:.3g} B parameters"} for source, size in sizes.items()]
+    if what == "architectures":
+        return [{"name": name, "about": architectures.summary(name)} for name in architectures.names()]
     if what == "suites":
         comments = {file: file.read_text().partition("\n")[0].removeprefix("# ") for file in config.suites()}
         return [{"name": str(file.relative_to(paths.ROOT)), "about": about} for file, about in comments.items()]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.contract import phase
 from bench.contract.record import Hardware
 from bench.formats import folder as model_folder
 from quantize import checkpoint, first_token, option_checks, transformer
 from quantize.calibration import Calibration
 
+LOGGED_LAYER = re.compile(r"Start quantizing layer (\d+)/(\d+)")
 _NEWEST = (9, 0)  # the compute capability that their torch, 2.6 and 2.2, has kernels for, at most
 
 
@@ -40,9 +45,11 @@ def awq(
     """Quantize and save; facts to record. In float32 on a CPU. RuntimeError unless every calibration token was used."""
     import torch
     from awq import AutoAWQForCausalLM
+    from awq.quantize import quantizer as module
     from awq.quantize.quantizer import AwqQuantizer
 
     began = time.perf_counter()
+    phase.begin("loading the model")
     model_folder.weight_files(folder)
     compute = transformer.half_dtype(folder) if device.startswith("cuda") else "float32"
     torch.manual_seed(0)
@@ -51,7 +58,8 @@ def awq(
     )
     loaded = time.perf_counter()
     quantizer = _copying_quantizer()
-    with first_token.weighted(calibration, [], [(AwqQuantizer, "_module_forward")]):
+    weighted = first_token.weighted(calibration, [], [(AwqQuantizer, "_module_forward")])
+    with weighted, first_token.replaced(module, "tqdm", phase.bar("layer {n} of {total}")):
         # A sample longer than max_calib_seq_len would be dropped without a word.
         model.quantize(
             quant_config=dict(settings),
@@ -65,6 +73,7 @@ def awq(
     if samples * length != calibration.tokens:
         raise RuntimeError(f"autoawq used {samples * length} of the {calibration.tokens} calibration tokens")
     quantized = time.perf_counter()
+    phase.begin("writing the artifact")
     model.save_quantized(str(out))
     return {
         **_finish(folder, out, calibration, model.model, (began, loaded, quantized)),
@@ -84,6 +93,7 @@ def gptq(
 
     began = time.perf_counter()
     model_folder.weight_files(folder)
+    phase.begin("loading the model")
     half = transformer.half_dtype(folder)
     torch.manual_seed(0)
     config = BaseQuantizeConfig(**settings, model_file_base_name="model")
@@ -91,12 +101,37 @@ def gptq(
         str(folder), config, torch_dtype=getattr(torch, half), use_safetensors=True
     )
     loaded = time.perf_counter()
-    with first_token.weighted(calibration, [(GPTQ, "add_batch", 1)]):
+    with first_token.weighted(calibration, [(GPTQ, "add_batch", 1)]), _logged_layers():
         model.quantize(calibration.encodings(), batch_size=batch_size)
     quantized = time.perf_counter()
+    phase.begin("writing the artifact")
     model.save_quantized(str(out), use_safetensors=True)
     (out / "quantize_config.json").unlink(missing_ok=True)
     return {**_finish(folder, out, calibration, model.model, (began, loaded, quantized)), "compute_dtype": half}
+
+
+@contextmanager
+def _logged_layers() -> Iterator[None]:
+    """Tell the layers that AutoGPTQ names in its log, which is all that it tells."""
+    steps: list[phase.Steps] = []
+
+    class Layers(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if (at := LOGGED_LAYER.fullmatch(record.getMessage())) is None:
+                return
+            if not steps:
+                steps.append(phase.Steps("layer {n} of {total}", int(at[2])))
+            steps[0].at(int(at[1]) - 1)
+
+    logger, handler = logging.getLogger("auto_gptq.modeling._base"), Layers()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _finish(

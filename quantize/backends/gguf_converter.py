@@ -11,6 +11,7 @@ names of before and writes GPT-2 without `n_ctx`; some of the converter's classe
 from __future__ import annotations
 
 import json
+import math
 import runpy
 import sys
 from collections.abc import Callable
@@ -18,8 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.contract import phase
+
+_MIB = 2**20
 NO_VOCABULARY, VOCABULARY = "--no-vocabulary", "--vocabulary"
 _TOKENIZER = "tokenizer."
+_SENTENCEPIECE = "tokenizer.model"
 _THETA = 10000.0  # llama.cpp's own, where a file states none
 
 
@@ -42,10 +47,12 @@ def main(arguments: list[str]) -> None:
     folder = str(Path(script).parent)
     sys.path[:0] = [folder, f"{folder}/gguf-py"]
     import conversion
+    import tqdm
     from conversion.base import ModelBase
     from transformers import dynamic_module_utils
 
     dynamic_module_utils.get_class_in_module = _refuse
+    tqdm.tqdm = _Bytes
 
     load, classes = ModelBase.load_hparams, conversion.get_model_class
 
@@ -58,6 +65,22 @@ def main(arguments: list[str]) -> None:
     ModelBase.load_hparams, conversion.get_model_class = staticmethod(load_hparams), get_model_class
     sys.argv = [script, *rest]
     runpy.run_path(script, run_name="__main__")
+
+
+class _Bytes(phase.Bar):
+    """In place of the bar over the bytes that are written, which the converter imports when it comes to that."""
+
+    text = "converting: {done} of {total} MiB"
+
+    def __init__(self, *positional: Any, total: float | None = None, **named: Any) -> None:
+        self._bytes, self._of_bytes = 0.0, total or 0.0
+        self._mib = math.ceil(self._of_bytes / _MIB)
+        super().__init__(*positional, total=self._mib, **named)
+
+    def update(self, n: float | None = 1) -> None:
+        self._bytes += n or 0
+        if self._steps is not None:
+            self._steps.at(self._mib if self._bytes >= self._of_bytes else self._bytes / _MIB)
 
 
 def _refuse(name: str, *_: Any, **__: Any) -> Any:
@@ -99,9 +122,16 @@ def _completed(model: Any, set_vocab: Callable[[Any], None] | None) -> Any:
         if theta != _THETA and not _has_key(self, ".rope.freq_base"):
             self.gguf_writer.add_rope_freq_base(theta)
 
-    hooks: dict[str, Any] = {"set_gguf_parameters": set_gguf_parameters}
-    if set_vocab is not None:
-        hooks["set_vocab"] = _method(set_vocab)
+    def own_vocab(self: Any) -> None:
+        """The model's own, or the SentencePiece one beside it where the BPE tokenizer is unknown to the converter."""
+        try:
+            model.set_vocab(self)
+        except NotImplementedError:
+            if not (Path(self.dir_model) / _SENTENCEPIECE).is_file():
+                raise
+            self._set_vocab_sentencepiece()
+
+    hooks = {"set_gguf_parameters": set_gguf_parameters, "set_vocab": _method(set_vocab) if set_vocab else own_vocab}
     return type(model.__name__, (model,), {**hooks, "model_arch": model.model_arch})
 
 

@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.contract import phase
 from bench.contract.errors import UserError
 from bench.formats import gguf_reader, gguf_tokenizer
 from bench.formats.gguf_reader import Gguf
 from eval import corpora
 from quantize.backends import gguf_converter, llama_cpp
+from quantize.first_token import replaced
 
 _LARGEST_KL = 0.02  # nats a token: what a lost setting costs is more, what llama.cpp's 8-bit activations cost far less
 _FIRST, _TOKENS, _MOST_TOKENS = 16, 256, 1152  # compared: beyond a sliding window where there is one
@@ -35,10 +37,12 @@ def write(file: Path, out: Path) -> dict[str, Any]:
     stored = gguf_reader.read(file)
     with _single(stored) as single:
         model = _model(single, stored)
+        phase.begin("writing the model")
         model.save_pretrained(out)
         gguf_tokenizer.write(single, out)
         gguf_converter.write_vocabulary(single, out / llama_cpp.VOCABULARY_FILE)
     dequantized = time.perf_counter()
+    phase.begin("comparing with llama.cpp")
     kl, tokens = _divergence(stored, out, model)
     if not kl <= _LARGEST_KL:
         raise UserError(
@@ -71,7 +75,7 @@ def _single(stored: Gguf) -> Iterator[Path]:
 def _model(file: Path, stored: Gguf) -> Any:
     """The causal language model, float32, with every tensor of the file in it."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, modeling_gguf_pytorch_utils
     from transformers.initialization import no_init_weights
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
     from transformers.utils import logging
@@ -83,7 +87,8 @@ def _model(file: Path, stored: Gguf) -> Any:
             setattr(config, name, value)
         with no_init_weights():
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=model)["tensors"]
+        with replaced(modeling_gguf_pytorch_utils, "tqdm", phase.bar("tensor {n} of {total}")):
+            tensors = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=model)["tensors"]
     except UserError:
         raise
     except Exception as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.contract import phase
 from bench.contract.errors import UserError
 from quantize import first_token
 
@@ -30,7 +31,7 @@ def collect(
     callback = lib.ggml_backend_sched_eval_callback(collector.evaluated)
     with _context(lib, file, len(windows[0]), device, callback) as (context, vocab):
         bos = [lib.llama_vocab_bos(vocab)] if lib.llama_vocab_get_add_bos(vocab) else []
-        for window in windows:
+        for window in phase.each(windows, "importance matrix: window {n} of {total}"):
             ids = [*bos, *window[len(bos) :]]
             lib.llama_memory_clear(lib.llama_get_memory(context), True)  # noqa: FBT003  (C)
             tokens, outputs = (lib.llama_token * len(ids))(*ids), (ctypes.c_int8 * len(ids))(*[1] * len(ids))

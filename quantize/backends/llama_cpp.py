@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.contract import phase
 from bench.contract.errors import UserError
 from bench.formats import folder as model_folder
 from quantize.backends import gguf_converter
@@ -18,6 +19,7 @@ from quantize.backends import gguf_converter
 VOCABULARY_FILE = "gguf_vocabulary.json"  # in a model folder that was made of a GGUF file
 _CONVERTER = Path("share") / "llama-cpp-python" / "convert_hf_to_gguf.py"
 _UNKNOWN_KEY = re.compile(r"KeyError: '(\w+)'")
+_TENSOR = re.compile(r"\[ *(\d+)/ *(\d+)\] +\S")  # "[  12/ 272]  blk.0.ffn_down.weight - [...]"
 _ERROR, _CONTINUED = 4, 5  # of enum ggml_log_level
 
 
@@ -36,6 +38,7 @@ def convert(folder: Path, file: Path, kind: str) -> None:
         vocabulary = [gguf_converter.VOCABULARY, str(folder / VOCABULARY_FILE)]
     code = ["-m", "quantize.backends.gguf_converter", *vocabulary]
     argv = [sys.executable, *code, str(script), str(folder), "--outtype", kind, "--outfile", str(file)]
+    phase.begin("starting the converter")
     process = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False)
     sys.stderr.write(process.stderr)
     if process.returncode or not file.is_file():
@@ -103,17 +106,20 @@ def _imatrix_entries(lib: Any, importance: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def error_log() -> Iterator[list[str]]:
-    """Collects the library's error lines; its whole log goes to stderr, which the suite keeps."""
+    """Collects the library's error lines, and tells its tensors; the whole log goes to stderr, which is kept."""
     import llama_cpp.llama_cpp as lib
 
     errors: list[str] = []
-    level = 0
+    level, steps = 0, dict[int, phase.Steps]()
 
     def add(line_level: int, text: bytes, _user: Any) -> None:
         nonlocal level
         level = level if line_level == _CONTINUED else line_level
         line = text.decode(errors="replace")
         sys.stderr.write(line)
+        if tensor := _TENSOR.match(line):
+            count, total = int(tensor[1]), int(tensor[2])
+            steps.setdefault(total, phase.Steps("tensor {n} of {total}", total)).at(count - 1)
         if level == _ERROR:
             errors.append(line.strip())
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.contract import phase
 from bench.contract.errors import UserError
 from bench.formats import folder as model_folder
 from quantize import checkpoint
@@ -21,6 +22,7 @@ Scheme = Literal[
     "intx-weight-only",
     "int8-dynamic-intx",
 ]
+LAYERS = "linear layer {n} of {total}"  # as phase.Steps has it
 GROUPED = frozenset({"int4-weight-only", "intx-weight-only", "int8-dynamic-intx"})
 INTX = frozenset({"intx-weight-only", "int8-dynamic-intx"})
 
@@ -76,6 +78,24 @@ def layer_filter(model: Any, scheme: Scheme, group_size: int = 64) -> Callable[[
     return applies
 
 
+def quantize(model: Any, config: Any, applies: Callable[[Any, str], bool]) -> None:
+    """Quantize the modules that `applies` takes, each told as it is reached: the library asks for one after another."""
+    from torchao.quantization import quantize_
+
+    steps = phase.Steps(LAYERS, sum(applies(module, name) for name, module in model.named_modules()))
+    count = 0
+
+    def counted(module: Any, name: str) -> bool:
+        nonlocal count
+        if applied := applies(module, name):
+            steps.at(count)
+            count += 1
+        return applied
+
+    quantize_(model, config, filter_fn=counted)
+    steps.at(count)
+
+
 def qat(
     model: Any, config: Any, step: Literal["prepare", "convert"], applies: Callable[[Any, str], bool] | None = None
 ) -> None:
@@ -99,6 +119,7 @@ def save(model: Any, config: Any, folder: Path, out: Path) -> Mapping[str, Any]:
     from transformers import TorchAoConfig
     from transformers.quantizers.quantizer_torchao import TorchAoHfQuantizer
 
+    phase.begin("writing the artifact")
     classes, skipped = _layers(model)
     if not classes:
         raise UserError("torchao quantized no linear layer: choose another scheme or group_size")

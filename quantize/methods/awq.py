@@ -49,7 +49,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     if reason := reason or option_checks.first_token_weight(options.first_token_weight):
         return reason
     for name, (outputs, _) in source.linears.items():
-        if outputs % 8 and not model_folder.is_head(name):
+        if outputs % 8 and not (model_folder.is_head(name) or option_checks.is_router(name)):
             return f"the GEMM layout packs 8 outputs in a word, and {name} has {outputs}"
     if options.backend == "autoawq":
         reason = archived.awq_unsupported(hardware, options.group_size, symmetric=options.symmetric)

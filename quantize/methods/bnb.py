@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.contract import phase
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
-from quantize import checkpoint, transformer
+from quantize import checkpoint, option_checks, transformer
 
 ENV = "hf"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "bnb"
+_PACKED_BY, _PACKED_ROWS = "avx512_bf16", 32  # _convert_weight_packed_for_cpu, bitsandbytes 0.50
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,12 @@ class Options:
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     if options.type == "int8" and options.double_quant:
         return "double_quant is for the scales of nf4 and fp4; int8 has none of that kind"
+    if reason := option_checks.reads_weights(source):
+        return reason
+    if options.type != "int8" and hardware.device == "cpu" and _PACKED_BY in hardware.isa:
+        for name, (outputs, _) in source.linears.items():
+            if outputs % _PACKED_ROWS and not (model_folder.is_head(name) or option_checks.is_router(name)):
+                return f"bitsandbytes packs 4 bits by {_PACKED_ROWS} outputs on this CPU, and {name} has {outputs}"
     return None
 
 
@@ -54,6 +62,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     model = transformer.load_stored(folder, dtype, target, _config(options, dtype))
     loaded = time.perf_counter()
     kinds = [type(module).__name__ for module in model.modules()]
+    phase.begin("writing the artifact")
     model.save_pretrained(out)
     written = model_folder.quantization(model_folder.read_config(out))
     checkpoint.complete(folder, out, dtype, {"quantization_config": written})

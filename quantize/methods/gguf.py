@@ -19,7 +19,7 @@ from bench.contract.spec import Step
 from bench.formats import folder as model_folder
 from bench.formats import gguf_tokenizer
 from quantize import calibration, checkpoint, option_checks
-from quantize.backends import imatrix, llama_cpp
+from quantize.backends import architectures, imatrix, llama_cpp
 
 ENV = "llamacpp"
 VERSION = 1
@@ -51,6 +51,8 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return f"an importance matrix has no effect on {options.type}, which rounds no weight: set imatrix: false"
     if not options.imatrix and options.type in _NEEDS_IMATRIX:
         return f"{options.type} is worthless without an importance matrix: set imatrix: true"
+    if source.format == "hf" and (reason := architectures.unknown_reason("llama.cpp's converter", source)):
+        return reason
     if not options.imatrix:
         return None
     reason = option_checks.first_token_weight(options.first_token_weight)

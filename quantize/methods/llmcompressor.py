@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.contract import phase
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
 from bench.formats import folder as model_folder
 from quantize import calibration, checkpoint, first_token, option_checks, output_errors, transformer
+from quantize.backends import llmcompressor as backend
 from quantize.calibration import Calibration
 
 ENV = "llmcompressor"
@@ -86,9 +88,11 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     torch.manual_seed(0)
     model = transformer.load_stored(folder, compute, target)
     loaded = time.perf_counter()
-    facts = _quantize(model, options, text)
-    quantized = time.perf_counter()
-    model.save_pretrained(out, save_compressed=True)
+    with backend.watched():
+        facts = _quantize(model, options, text)
+        quantized = time.perf_counter()
+        phase.begin("writing the artifact")
+        model.save_pretrained(out, save_compressed=True)
     written = model_folder.quantization(model_folder.read_config(out))
     for file in out.glob("*.py"):  # the library copies the source's Python files
         file.unlink()

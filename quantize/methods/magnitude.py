@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.contract import phase
 from bench.contract.record import Hardware, Source
 from quantize import pruning, transformer
 
@@ -39,10 +40,12 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
 
     model = transformer.load(folder, device)
     layers = list(transformer.linears(transformer.blocks(model)[1]).values())
+    pruning.require_layers(len(layers))
     if options.scope == "global":
         pairs = [(layer, "weight") for layer in layers]
+        phase.begin("ranking all weights")
         prune.global_unstructured(pairs, pruning_method=prune.L1Unstructured, amount=options.sparsity)
-    for layer in layers:
+    for layer in phase.each(layers, "linear layer {n} of {total}"):
         if options.scope == "layer" and options.pattern == "unstructured":
             prune.l1_unstructured(layer, "weight", amount=options.sparsity)
         elif options.scope == "layer":

@@ -6,12 +6,14 @@ A baseline in another floating type than the compressed models would measure the
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from bench.contract import phase
 from bench.contract.errors import UserError
 from bench.formats import folder as model_folder
 from bench.formats.folder import FLOATS, Tensor
@@ -23,6 +25,7 @@ READS = frozenset({"hf"})
 WRITES = "hf"
 
 _CODES = {name: code for code, name in FLOATS.items()}
+_MIB = 2**20
 _CHUNK = 1 << 23  # elements converted at a time: bounds memory at a few hundred MB whatever the tensor
 
 
@@ -43,8 +46,13 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     dtype = model_folder.stored_dtype(folder) if options.dtype == "auto" else options.dtype
     types: dict[str, int] = {}
     total = 0
-    for file in model_folder.weight_files(folder):
-        total += _convert(file, out / file.name, dtype, types)
+    files = model_folder.weight_files(folder)
+    mib = math.ceil(sum(file.stat().st_size for file in files) / _MIB)
+    steps = phase.Steps("{done:,} of {total:,} MiB", mib)
+    steps.at(0)
+    for file in files:
+        total += _convert(file, out / file.name, dtype, types, steps)
+    steps.at(mib)
     _write_index(folder, out, total)
     checkpoint.copy_settings(folder, out)
     if not any(config.get(key) for key in model_folder.DTYPE_KEYS):
@@ -53,8 +61,11 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     return {"dtype": dtype, "source_tensor_types": types, "tensor_bytes": total}
 
 
-def _convert(file: Path, out: Path, dtype: str, types: dict[str, int]) -> int:
-    """Write `file` again with every floating tensor as `dtype`; return its bytes, count types in `types`."""
+def _convert(file: Path, out: Path, dtype: str, types: dict[str, int], steps: phase.Steps) -> int:
+    """Write `file` again with every floating tensor as `dtype`; return its bytes, count types in `types`.
+
+    `steps` are MiB of the files that are read.
+    """
     header = model_folder.read_header(file)
     tensors = sorted(header.tensors.items(), key=lambda item: item[1].offset)
     with file.open("rb") as read, out.open("wb") as write:
@@ -64,6 +75,7 @@ def _convert(file: Path, out: Path, dtype: str, types: dict[str, int]) -> int:
             read.seek(tensor.offset)
             for part in _converted(read, tensor.size, tensor.dtype, dtype, name):
                 write.write(part)
+            steps.add(tensor.size / _MIB)
     return total
 
 

@@ -8,6 +8,7 @@ output, activations in 8 bits, scaled at each step.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,10 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from bench.contract import phase
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
 from quantize import checkpoint
+from quantize.backends import architectures
+from quantize.first_token import replaced
 
 ENV = "onnx"
 VERSION = 1
@@ -32,6 +36,9 @@ _BLOCKED = ("int8", "int4")
 _PACKED = ("gptq", "awq")
 _Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "int8_dynamic"]
 _NOT_FOR = {"cpu": ("fp16", "bf16"), "cuda": ("int8_dynamic",), "NvTensorRtRtx": ("fp32", "int8", "int8_dynamic")}
+_LAYER = re.compile(r"Reading layer (\d+)$")  # what the builder prints of its progress
+_AFTER_LAYERS = re.compile(r"Reading final norm$")
+_SAVING = re.compile(r"Saving ONNX model in ")
 _EXCLUDE_HEAD = "nodes_to_exclude=/lm_head/MatMul,/model/embed_tokens/Gather"
 
 
@@ -80,6 +87,8 @@ def _source_reason(options: Options, source: Source) -> str | None:
     """Why the source's weights cannot be stored that way."""
     if source.format in _PACKED and options.precision != "int4":
         return f"the model builder takes packed {source.format} weights over as int4: use precision int4"
+    if reason := architectures.unknown_reason("onnxruntime-genai's model builder", source):
+        return reason
     hidden = model_folder.hidden_size(source.config)
     if options.precision == "int4" and hidden % options.block_size:
         return f"block_size {options.block_size} does not divide the model's hidden size of {hidden}"
@@ -100,7 +109,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     model_folder.weight_files(folder)
     began = time.perf_counter()
     provider = _provider(options, device)
-    extra = _extra_options(options)
+    extra = [*_extra_options(options), *_window_options(model_folder.read_config(folder))]
     precision = "fp32" if options.precision == "int8_dynamic" else options.precision
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         build_folder = Path(scratch) if options.precision == "int8_dynamic" else out
@@ -136,29 +145,57 @@ def _extra_options(options: Options) -> list[str]:
     return extra
 
 
+def _window_options(config: Mapping[str, Any]) -> list[str]:
+    """A cache of every token for layers that see a window: a prompt longer than a windowed cache ends in an error."""
+    return ["windowed_kv_cache=false"] if model_folder.size(config, "sliding_window") else []
+
+
 def _build(folder: Path, out: Path, cache: Path, precision: str, provider: str, extra: list[str]) -> None:
-    argv = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(folder), "-o", str(out)]
+    argv = [sys.executable, "-m", "quantize.backends.onnx_builder", "-i", str(folder), "-o", str(out)]
     argv += ["-p", precision, "-e", provider, "-c", str(cache), "--extra_options", *extra]
-    variables = {**os.environ, "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.run(argv, env=variables, capture_output=True, text=True, errors="replace", check=False)
-    sys.stderr.write(process.stdout + process.stderr)
+    variables = {**os.environ, "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    layers = model_folder.layer_count(model_folder.read_config(folder))
+    steps, log = phase.Steps("layer {n} of {total}", layers), list[str]()
+    phase.begin("starting the model builder")
+    with subprocess.Popen(
+        argv, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        for line in process.stdout or ():
+            log.append(line)
+            sys.stderr.write(line)
+            if at := _LAYER.match(line):
+                steps.at(int(at[1]))
+            elif _AFTER_LAYERS.match(line):
+                steps.at(layers)
+            elif _SAVING.match(line):
+                phase.begin("packing and writing the model")
     if process.returncode or not (out / _FILE).is_file():
-        lines = [line.strip() for line in process.stderr.replace(str(folder), folder.name).splitlines()]
+        lines = [line.strip() for line in "".join(log).replace(str(folder), folder.name).splitlines()]
         reason = next((line for line in reversed(lines) if line), "it gives no reason")
         raise UserError(f"onnxruntime-genai's model builder failed: {reason[:300]}")
 
 
 def _quantize_dynamic(source: Path, out: Path, *, head: bool) -> None:
     """To unsigned 8 bits: products of signed weights overflow silently on CPUs without VNNI."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization import QuantType, onnx_quantizer, quantize_dynamic
 
-    quantize_dynamic(
-        source / _FILE,
-        out / _FILE,
-        op_types_to_quantize=["MatMul"],
-        per_channel=True,
-        weight_type=QuantType.QUInt8,
-        use_external_data_format=True,
-        nodes_to_exclude=None if head else ["/lm_head/MatMul"],
-    )
+    phase.begin("reading the fp32 model")
+    steps, create = list[phase.Steps](), onnx_quantizer.CreateOpQuantizer
+
+    def create_next(quantizer: Any, node: Any) -> Any:
+        if not steps:
+            steps.append(phase.Steps("node {done} of {total}", len(quantizer.model.nodes())))
+        steps[0].add(1)
+        return create(quantizer, node)
+
+    with replaced(onnx_quantizer, "CreateOpQuantizer", create_next):
+        quantize_dynamic(
+            source / _FILE,
+            out / _FILE,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QUInt8,
+            use_external_data_format=True,
+            nodes_to_exclude=None if head else ["/lm_head/MatMul"],
+        )
     shutil.copyfile(source / "genai_config.json", out / "genai_config.json")

@@ -12,11 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.contract import phase
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
 from bench.formats import folder as model_folder
 from quantize import checkpoint, option_checks
+from quantize.first_token import replaced
 
 ENV = "openvino"
 VERSION = 1
@@ -71,11 +73,13 @@ def _export(folder: Path, out: Path) -> dict[str, Any]:
     from optimum.intel import OVConfig
     from transformers import AutoModelForCausalLM
 
+    phase.begin("loading the model")
     model_folder.weight_files(folder)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
     began = time.perf_counter()
+    phase.begin("tracing the graph, which has no steps")
     export_from_model(
         model.eval(), out, task="text-generation-with-past", stateful=True, ov_config=OVConfig(dtype="fp32")
     )
@@ -94,9 +98,12 @@ def _compress(folder: Path, options: Options, out: Path) -> dict[str, Any]:
     settings = _settings(options)
     if settings:
         import nncf
+        from nncf.quantization.algorithms.weight_compression import algorithm
 
-        model = nncf.compress_weights(model, **{**settings, "mode": nncf.CompressWeightsMode(settings["mode"])})
+        with replaced(algorithm, "track", phase.bar("weight {n} of {total}")):
+            model = nncf.compress_weights(model, **{**settings, "mode": nncf.CompressWeightsMode(settings["mode"])})
     compressed = time.perf_counter()
+    phase.begin("writing the artifact")
     openvino.save_model(model, out / _MODEL, compress_to_fp16=options.type != "float32")
     return {"quantize_s": compressed - began, "save_s": time.perf_counter() - compressed, "settings": settings}
 

@@ -15,6 +15,7 @@ from typing import Any
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
 from quantize import calibration, first_token, option_checks, output_errors, pruning, transformer
+from quantize.backends import llmcompressor as backend
 
 ENV = "llmcompressor"
 VERSION = 1
@@ -66,7 +67,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     )
     names = {module: name for name, module in model.named_modules()}
     observed = output_errors.of_llmcompressor(text, SparseGPTModifier, base, names)
-    with first_token.weighted(text, [(base, "accumulate_hessian", 0)]), observed as errors:
+    with backend.watched(), first_token.weighted(text, [(base, "accumulate_hessian", 0)]), observed as errors:
         oneshot(
             model=model,
             recipe=[modifier],

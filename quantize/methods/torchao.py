@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.contract import phase
 from bench.contract.record import Hardware, Source
 from quantize import calibration, option_checks, transformer
 from quantize.backends import torchao as backend
@@ -69,9 +70,8 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
             return reason
     if scheme == "int8-static":
         return option_checks.sample_length(source, options.length) or option_checks.batch_size(options.batch_size)
-    if scheme not in _CUDA_ONLY:
-        return None
-    return _gpu_reason(options, hardware)
+    reason = option_checks.reads_weights(source)
+    return reason or (_gpu_reason(options, hardware) if scheme in _CUDA_ONLY else None)
 
 
 def _gpu_reason(options: Options, hardware: Hardware) -> str | None:
@@ -125,10 +125,11 @@ def _quantized(folder: Path, options: Options, device: str) -> tuple[Any, Any, C
     config = backend.base_config(options.scheme, options.bits, options.group_size)
     applies = backend.layer_filter(model, options.scheme, options.group_size)
     if text is None:
-        quantize_(model, config, filter_fn=applies)
+        backend.quantize(model, config, applies)
     else:
         layers = {name: module for name, module in model.named_modules() if applies(module, name)}
-        for name, scale in _input_scales(model, layers, text, options.batch_size).items():
+        scales = _input_scales(model, layers, text, options.batch_size)
+        for name, scale in phase.each(scales.items(), backend.LAYERS):
             quantize_(layers[name], replace(config, act_quant_scale=scale))
     return model, config, text
 
@@ -147,7 +148,8 @@ def _input_scales(model: Any, layers: Mapping[str, Any], text: Calibration, batc
     with torch.no_grad(), ExitStack() as hooks:
         for name, layer in layers.items():
             hooks.enter_context(layer.register_forward_pre_hook(partial(update, name)))
-        for start in range(0, len(text.ids), batch_size):
+        starts = range(0, len(text.ids), batch_size)
+        for start in phase.each(starts, "calibrating: batch {n} of {total}"):
             ids = torch.tensor(text.ids[start : start + batch_size], device=model.device)
             model(input_ids=ids, use_cache=False, logits_to_keep=1)
     if missing := sorted(set(layers) - set(largest)):

@@ -267,6 +267,20 @@ def test_silence_in_a_pipe_is_broken(capsys: pytest.CaptureFixture[str]) -> None
     assert all(line.endswith(" scoring") for line in drawn_lines)
 
 
+def test_a_silence_is_broken_with_the_step_at_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    """Steps are no new subject: a pipe hears the last of them, and how long it has gone on by then."""
+    with Progress(silence_s=1.2) as progress:
+        for layer in range(1, 13):
+            progress.doing(f"gptq-w4g64: gptq: layer {layer} of 30 (q_proj), 6:{layer:02} left")
+        time.sleep(1.6)
+
+    told = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert told == [
+        "gptq-w4g64: gptq: layer 1 of 30 (q_proj), 6:01 left",
+        "gptq-w4g64: gptq: layer 12 of 30 (q_proj), 6:12 left, 0:01 so far",
+    ]
+
+
 def test_of_several_devices_each_line_names_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     """Two GPUs of one suite run cells of one title."""
     result = next(r for r in Store(ROOT / "results").all("*/*/serving/*") if r.status == "ok")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.contract.errors import UserError
+from bench.publish.tables import build, render
 from bench.run import plan, records
 from bench.run.planned import Reference
 from bench.store import Store
@@ -98,10 +99,70 @@ def test_a_path_may_be_beside_the_suite(tmp_path: Path, monkeypatch: pytest.Monk
     assert config.load_suite(file).recipes[1].checkpoint == str(tmp_path / "theirs")
 
 
-def _copy(tmp_path: Path) -> Path:
+def _copy(tmp_path: Path, name: str = "theirs") -> Path:
     """The demo model with a setting of its own, so that it is another model by its content."""
-    folder = tmp_path / "theirs"
+    folder = tmp_path / name
     shutil.copytree("models/demo", folder, ignore=shutil.ignore_patterns("*.py", "*.csv", "*.md"))
     config_file = folder / "config.json"
-    config_file.write_text(json.dumps({**json.loads(config_file.read_text()), "_name_or_path": "theirs"}))
+    config_file.write_text(json.dumps({**json.loads(config_file.read_text()), "_name_or_path": name}))
     return folder
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cache")
+def test_another_tokenizer_is_compared_by_bits_per_byte(tmp_path: Path) -> None:
+    """Its perplexity is over other tokens: in no column, and the divergence says which token differs."""
+    folder = _copy(tmp_path)
+    _permute(folder / "tokenizer.json")
+    tasks = [{"task": kind, "corpus": "stdlib", "context": 64, "tokens": 512} for kind in ("perplexity", "divergence")]
+    suite = fake_runs.suite(recipes=["as-is", {"name": "other", "checkpoint": str(folder)}], tasks=tasks)
+    planned = plan.plan(suite, fetch=False)
+
+    results = fake_runs.run(suite, Store(tmp_path / "results"))
+    (row,) = (row for row in build.build(results, planned.cells).rows if row.recipe == "other")
+    text = render.render(build.build(results, planned.cells), "terminal", 200)
+    perplexity, divergence = (row.tasks[title] for title in sorted(row.tasks, reverse=True))
+
+    assert divergence.status == "unsupported"
+    assert "its tokenizer is not the baseline's (token 300 is" in divergence.reason
+    assert {"perplexity", "bits_per_byte"} & perplexity.figures.keys() == {"bits_per_byte"}
+    assert perplexity.change.keys() == {"bits_per_byte_change_fraction"}
+    assert "other-tokens" in perplexity.marks
+    assert "bits/byte" in text
+    assert "other: a checkpoint, theirs, not made here; another tokenizer: token 300 is" in text
+    assert "bits/byte" not in render.render(build.build(r for r in results if r.cell.recipe.name == "as-is"), "md")
+
+
+@pytest.mark.usefixtures("cache")
+def test_requests_are_built_by_the_checkpoints_own_tokenizer_where_it_is_another(tmp_path: Path) -> None:
+    """And are the model's own, whose digest stays, where it is the same."""
+    same, other = _copy(tmp_path), _copy(tmp_path, "other")
+    _permute(other / "tokenizer.json")
+    recipes = ["fp32", *({"name": folder.name, "checkpoint": str(folder)} for folder in (same, other))]
+    planned = plan.plan(fake_runs.suite(recipes=recipes, tasks=["lm_eval"]), fetch=False)
+    digest = {i.cell.recipe.name: i.task_input.digest for i in planned.items if i.task_input}
+
+    assert digest["theirs"] == digest["fp32"] != digest["other"]
+
+
+@pytest.mark.usefixtures("cache")
+def test_another_model_is_marked(tmp_path: Path) -> None:
+    """By its shape; a fine-tune of the same shape is compared plainly."""
+    file, copy = write(tmp_path / "tiny.gguf", llama__block_count=1, llama__embedding_length=256), _copy(tmp_path)
+    recipes = ["as-is", {"name": "copy", "checkpoint": str(copy)}, {"name": "tiny", "checkpoint": str(file)}]
+    suite = fake_runs.suite(recipes=recipes, workloads=[{"batch": 1, "prompt_tokens": 4, "new_tokens": 4}], rounds=1)
+
+    marks = {r.cell.recipe.name: set(r.marks) for r in fake_runs.run(suite, Store(tmp_path / "results"))}
+    (tiny,) = (a for a in plan.plan(suite, fetch=False).artifacts if a.recipe.name == "tiny")
+
+    assert {name for name, its in marks.items() if "other-model" in its} == {"tiny"}
+    assert tiny.other_model == "0.2294 million parameters in its layers, where the baseline has 3.932"
+
+
+def _permute(file: Path) -> None:
+    """Give two tokens each other's ids: the same text in the same pieces, under other numbers."""
+    tokenizer = json.loads(file.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    first, second = (next(text for text, n in vocabulary.items() if n == number) for number in (300, 301))
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    file.write_text(json.dumps(tokenizer))

@@ -17,12 +17,25 @@ from bench.contract.spec import Cell
 from bench.engines.llamacpp.log import Log, is_on_gpu
 from bench.engines.llamacpp.session import LlamaSession, Options
 
-__all__ = ["ENV", "LOADS", "MODES", "VERSION", "Options", "may_offload", "open", "read_log", "serve", "unsupported"]
+__all__ = [
+    "ENV",
+    "LOADS",
+    "MODES",
+    "VERSION",
+    "WITHOUT_WINDOW",
+    "Options",
+    "may_offload",
+    "open",
+    "read_log",
+    "serve",
+    "unsupported",
+]
 
 ENV = "llamacpp"
 VERSION = 1
 LOADS = frozenset({"gguf"})
 MODES = frozenset({"offline", "online", "score"})
+WITHOUT_WINDOW = frozenset({"mistral", "mixtral", "phi3"})  # llama.cpp's llama and phi3 have no windowed layers
 _SLOTS, _SLOT_TOKENS = 16, 4096  # of the server: requests computed together, and tokens for each
 
 

@@ -99,6 +99,8 @@ def _genai_config(folder: Path, options: Options, device: str) -> dict[str, Any]
         ) from None
     settings.require_known(config)
     model.pop("eos_token_id", None)
+    if not 0 <= int(model.get("pad_token_id") or 0) < int(model.get("vocab_size") or 0):
+        model["pad_token_id"] = 0  # of a token that a tokenizer's class adds to the model's; nothing is padded here
     config["search"] = {**config.get("search", {}), **_GREEDY}
     provider = options.provider_on(device)
     stored = {name: value for each in session.get("provider_options", []) for name, value in each.items()}

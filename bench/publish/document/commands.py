@@ -36,8 +36,10 @@ def write(command: str, records: Records) -> str:
 def _value(records: Records, args: Sequence[str]) -> str:
     """A number of query.value, in its unit."""
     value = query.value(records, args)
-    if args[0] in ("ratio", "count"):
-        return number(value, 3) if args[0] == "ratio" else f"{value:,.0f}"
+    if args[0] in ("ratio", "rank"):
+        return number(value, 3)
+    if args[0] in ("count", "pairs"):
+        return f"{value:,.0f}"
     column = quotable(args[-1])
     relative = Group.RELATIVE in column.groups
     text = format_percent(value) if relative else number(value * column.scale, column.digits)

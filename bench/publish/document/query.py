@@ -20,6 +20,7 @@ from bench.publish.records import Records
 from bench.publish.tables.columns import quotable
 from bench.publish.tables.model import CellSummary, Row
 
+_LEAST_PAIRS = 3
 _OVER_CELLS: Mapping[str, Callable[[Sequence[float]], float]] = {"least": min, "most": max, "middle": statistics.median}
 _COMPARED: Mapping[str, Callable[[float, float], bool]]
 _COMPARED = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -96,13 +97,17 @@ def only(records: Records, path: str) -> Match:
 
 
 def value(records: Records, args: Sequence[str]) -> float:
-    """A number: itself; [low|high|least|most|middle] PATH KEY; ratio PATH PATH KEY; count PATH [STATUS]."""
+    """A number: itself; [low|high|least|most|middle] PATH KEY; ratio PATH PATH KEY; count PATH [STATUS].
+
+    rank PATH PATH KEY is Spearman's rank correlation over the recipes and engines that both have, pairs PATH PATH KEY
+    how many these are.
+    """
     if len(args) == 1:
         with suppress(ValueError):
             return float(args[0])
     match args:
-        case ["ratio", above, below, key]:
-            return only(records, above).require(key).median / only(records, below).require(key).median
+        case ["ratio" | "rank" | "pairs" as what, one, other, key]:
+            return _OF_TWO[what](records, one, other, key)
         case ["count", path, *status] if len(status) < 2:
             statuses = [match.entry.status if match.entry is not None else "ok" for match in cells(records, path)]
             return float(sum(not status or one in status for one in statuses))
@@ -120,6 +125,34 @@ def value(records: Records, args: Sequence[str]) -> float:
             raise UserError(f"'{' '.join(args)}' is not a number: expected [low|high|least|most|middle] PATH KEY")
 
 
+def _ratio(records: Records, above: str, below: str, key: str) -> float:
+    return only(records, above).require(key).median / only(records, below).require(key).median
+
+
+def _pairs(records: Records, one: str, other: str, key: str) -> list[tuple[float, float]]:
+    """Medians of cells that have one recipe and engine in both paths; UserError where a path has two of a pair."""
+    sides: list[dict[tuple[str, str], float]] = [{}, {}]
+    for side, path in zip(sides, (one, other), strict=True):
+        for match in cells(records, path):
+            if (spread := match.spread(key)) is None:
+                continue
+            name = (match.row.recipe, match.row.engine)
+            if name in side:
+                raise UserError(f"{path} matches several cells of {name[0]} on {name[1]}: narrow it to one of each")
+            side[name] = spread.median
+    return [(value, sides[1][name]) for name, value in sides[0].items() if name in sides[1]]
+
+
+def _rank(records: Records, one: str, other: str, key: str) -> float:
+    from scipy import stats  # slow to import, and needed for few documents
+
+    pairs = _pairs(records, one, other, key)
+    if len(pairs) < _LEAST_PAIRS:
+        raise UserError(f"{len(pairs)} recipes are in both: a rank correlation needs {_LEAST_PAIRS}")
+    ours, others = (list(values) for values in zip(*pairs, strict=True))
+    return float(stats.spearmanr(ours, others).statistic)
+
+
 def check(records: Records, args: Sequence[str]) -> None:
     """NUMBER < NUMBER, or with <=, > or >=; UserError with both where the records contradict it."""
     at = next((i for i, arg in enumerate(args) if arg in _COMPARED), None)
@@ -128,6 +161,13 @@ def check(records: Records, args: Sequence[str]) -> None:
     left, right = value(records, args[:at]), value(records, args[at + 1 :])
     if not _COMPARED[args[at]](left, right):
         raise UserError(f"the records contradict this: {left:.4g} {args[at]} {right:.4g} is false")
+
+
+_OF_TWO: Mapping[str, Callable[[Records, str, str, str], float]] = {
+    "ratio": _ratio,
+    "rank": _rank,
+    "pairs": lambda *args: float(len(_pairs(*args))),
+}
 
 
 def _matches(name: str, patterns: str) -> bool:

@@ -61,6 +61,7 @@ COLUMNS = (
     _mib("total_bytes", "size", Group.SIZE | _AXIS),
     Column("zero_fraction", "zero", "%", 100.0, groups=Group.MORE_SIZE),
     Column("made_s", "made in", "s", better="lower", groups=Group.MORE_SIZE),
+    _mib("made_peak_bytes", "made with", Group.MORE_SIZE),
     *csv_only("two_of_four_fraction", groups=Group.MORE_SIZE),
     _mib("weights_bytes", "weights"),
     _mib("kv_needed_bytes", "KV needed"),
@@ -145,8 +146,8 @@ def task_columns(kind: str) -> tuple[Column, ...]:
 
 
 def metric_columns(kind: str) -> tuple[Column, ...]:
-    """A task's own metrics, those that tables show."""
-    return tuple(c for c in task_columns(kind) if not c.groups & (Group.CHANGE | Group.CSV_ONLY))
+    """A task's own metrics, those that tables show wherever it was measured."""
+    return tuple(c for c in task_columns(kind) if not c.groups & (Group.CHANGE | Group.CSV_ONLY | Group.ANY_TOKENS))
 
 
 def quality_axes() -> tuple[Column, ...]:

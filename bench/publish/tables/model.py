@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bench.contract.record import Audit, Result
+from bench.contract.wire import OMITTED_AT_DEFAULT
 from bench.measure.sanity import MARKS
 from bench.measure.stats import Spread
 
@@ -57,8 +58,9 @@ class Row:
     """`tasks` and `workloads` have an entry for each of the table's titles.
 
     `source_type`: what the model was quantized to before anything was done, "" for plain floats.
-    `made_s`: the time of all steps of the artifact, 0 if unknown; at most that, where not `made_alone`. `whole`: its
-    weights are not quantized.
+    `made_s`: the time of all steps of the artifact, 0 if unknown; at most that, where not `made_alone`.
+    `made_peak_bytes`: the most host memory its last step took, 0 if unknown. `whole`: its weights are not quantized.
+    `checkpoint`: where it is from, if somebody else made it.
     """
 
     device: str
@@ -71,15 +73,20 @@ class Row:
     tasks: Mapping[str, CellSummary]
     workloads: Mapping[str, CellSummary]
     made_s: float = 0.0
+    made_peak_bytes: int = 0
     made_alone: bool = True
     whole: bool = False
+    checkpoint: str = field(default="", metadata=OMITTED_AT_DEFAULT)
     source_type: str = ""
 
     def size(self, key: str) -> float | None:
         """A figure of the artifact itself, None if unknown, or known as a bound only."""
-        value = (
-            (self.made_s if self.made_alone else None) or None if key == "made_s" else getattr(self.audit, key, None)
-        )
+        if key == "made_peak_bytes":
+            value: float | None = self.made_peak_bytes or None
+        elif key == "made_s":
+            value = (self.made_s if self.made_alone else None) or None
+        else:
+            value = getattr(self.audit, key, None)
         return None if value is None else float(value)
 
     def at_most(self, key: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,32 @@ def test_rows_can_be_put_in_the_order_of_a_figure(tmp_path: Path) -> None:
     assert [line.split(" | ")[0] for line in text.splitlines()[3:6]] == ["| nf4", "| baseline", "| fp8"]
 
 
+def test_two_models_order_their_recipes_by_rank_correlation(tmp_path: Path) -> None:
+    """Spearman's over the recipes and engines that both have: one swap of four neighbours is 0.8."""
+    losses = {"s": (1.0, 2.0, 3.0, 4.0, 9.0), "t": (10.0, 30.0, 20.0, 40.0)}
+    rows = {
+        suite: tuple(replace(_row(f"r{i}", (1, 1, 1), loss, 0), suite=suite) for i, loss in enumerate(its))
+        for suite, its in losses.items()
+    }
+    tables = {("dev", suite): Table(its, (_TASK,), (_LOAD,)) for suite, its in rows.items()}
+    path = tmp_path / "REPORT.md"
+    path.write_text(
+        "<!-- bench: value rank s/*/*/p* t/*/*/p* perplexity -->?<!-- /bench --> of "
+        "<!-- bench: value pairs s/*/*/p* t/*/*/p* perplexity -->?<!-- /bench -->"
+    )
+
+    text = document.filled(path, Records(tables, dict.fromkeys(tables, ())))
+
+    assert "-->0.800<!--" in text
+    assert "-->4<!--" in text
+    twice = replace(
+        rows["s"][0], tasks={_TASK: rows["s"][0].tasks[_TASK], "perplexity-other": rows["s"][1].tasks[_TASK]}
+    )
+    ambiguous = Records({**tables, ("dev", "s"): Table((twice,), (_TASK, "perplexity-other"), ())}, {})
+    with pytest.raises(UserError, match="matches several cells of r0 on hf"):
+        document.filled(path, ambiguous)
+
+
 @pytest.mark.parametrize(
     "claim",
     [
@@ -120,6 +147,7 @@ def test_a_claim_may_hold_figures(tmp_path: Path) -> None:
         ("value s/fp8/hf/perplexity* perplexity", "the status is unsupported"),
         ("value s/nf4/hf/offline* tpot", "unknown figure 'tpot': did you mean 'tpot_s'?"),
         ("value", "is not a number"),
+        ("value rank s/*/*/p* s/*/*/p* perplexity", "2 recipes are in both: a rank correlation needs 3"),
         ("valeu s/nf4/hf/offline* tpot_s", "unknown command 'valeu': did you mean 'value'?"),
         ("value 'x", "check its quotes"),
         ("table s/*/*", "expected: table"),

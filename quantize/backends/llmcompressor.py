@@ -1,0 +1,44 @@
+"""llm-compressor (github.com/vllm-project/llm-compressor) for methods llmcompressor and sparsegpt: its steps told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from bench.contract import phase
+from quantize.first_token import replaced
+
+_PART = re.compile(r"\((\d+)/(\d+)\): (\w+)")  # "(3/31): Calibrating", of parts that each end in a layer
+_PASSES = {"Calibrating": 0.0, "Propagating": 0.5}  # of a part: how much of it is done by then
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Tell, while it is entered, which part of the model the library calibrates, and the layers that it packs."""
+    from compressed_tensors.compressors.model_compressors import model_compressor
+    from llmcompressor.pipelines.sequential import pipeline
+
+    with ExitStack() as stack:
+        stack.enter_context(replaced(pipeline, "tqdm", _parts()))
+        stack.enter_context(replaced(model_compressor, "tqdm", phase.bar("packing: {done} of {total} linear layers")))
+        yield
+
+
+def _parts() -> Any:
+    """In place of the tqdm over the batches of each pass through a part."""
+    steps: list[phase.Steps] = []
+
+    def bar(batches: Any, *, desc: str, **_: Any) -> Iterator[Any]:
+        if (at := _PART.match(desc)) is None:
+            raise RuntimeError(f"llm-compressor names its parts in another way: {desc!r}")
+        part, parts, name = int(at[1]), int(at[2]), at[3]
+        if not steps:
+            steps.append(phase.Steps("part {n} of {total}", parts))
+        steps[0].at(part - 1 + _PASSES[name], name.lower())
+        yield from batches
+        if part == parts and name == "Propagating":
+            steps[0].at(parts)
+
+    return bar

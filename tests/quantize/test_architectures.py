@@ -1,0 +1,64 @@
+"""Architectures that a library does not know are refused before anything is run; its table is the library's own."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.contract import plugins
+from bench.contract.record import Hardware, Source
+from bench.envs import environment
+from quantize.backends import architectures
+
+_CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
+
+
+def _reason(method: str, **config: Any) -> str | None:
+    plugin = plugins.load(plugins.METHODS, method)
+    reason: str | None = plugin.unsupported(plugin.Options(), Source("hf", {}, config), _CPU)
+    return reason
+
+
+def test_an_unknown_architecture_is_named_with_the_library() -> None:
+    """In a plan, not after half an hour in a record that failed."""
+    assert _reason("gguf", architectures=["OPTForCausalLM"]) == (
+        "llama.cpp's converter does not know the architecture OPTForCausalLM"
+    )
+    assert _reason("onnx", architectures=["MambaForCausalLM"]) == (
+        "onnxruntime-genai's model builder does not know the architecture MambaForCausalLM"
+    )
+
+
+def test_what_is_known_or_not_said_is_tried() -> None:
+    """A config.json without architectures is the library's to judge."""
+    assert _reason("gguf", architectures=["MambaForCausalLM"]) is None
+    assert _reason("onnx", architectures=["LlamaForCausalLM"], hidden_size=256) is None
+    assert _reason("gguf") is None
+
+
+@pytest.mark.engine
+def test_llama_cpps_table_is_its_converters() -> None:
+    """TEXT_MODEL_MAP of the converter's package."""
+    text = _file("llamacpp", "share/llama-cpp-python/conversion/__init__.py").read_text()
+    entry = next(n for n in ast.parse(text).body if isinstance(n, ast.AnnAssign) and "TEXT_MODEL_MAP" in ast.dump(n))
+    assert entry.value is not None
+
+    assert architectures.known("llama.cpp's converter") == set(ast.literal_eval(entry.value))
+
+
+@pytest.mark.engine
+def test_the_model_builders_table_is_its_dispatch() -> None:
+    """Every name that the builder compares `architectures` with."""
+    text = _file("onnx", "lib/python3.11/site-packages/onnxruntime_genai/models/builder.py").read_text()
+
+    names = set(re.findall(r'config\.architectures\[0\] == "(\w+)"', text))
+    assert architectures.known("onnxruntime-genai's model builder") == names
+
+
+def _file(env: str, path: str) -> Path:
+    prefix = Path(environment.ensure(env, print).python).parents[1]
+    return next(prefix.glob(path.replace("python3.11", "python3*")))
