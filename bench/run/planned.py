@@ -115,6 +115,21 @@ class Plan:
         return tuple(i.cell for i in sorted(self.items, key=lambda i: i.order) if i.round == 0)
 
     @property
+    def preparation(self) -> str:
+        """What a run does with the files of models before all else, a sentence a line; "" for nothing."""
+        sentences = [self.resolved.preparation]
+        for artifact in self.artifacts:
+            name, checkpoint = artifact.recipe.name, artifact.recipe.checkpoint
+            if checkpoint and artifact.resolved.folder is None:
+                sentences.append(
+                    f"recipe {name}: {checkpoint} is not here yet: a run fetches it, and what runs it is known then; "
+                    "until then it is planned as plain weights"
+                )
+            elif checkpoint:
+                sentences.append(artifact.resolved.preparation)
+        return "\n".join(dict.fromkeys(filter(None, sentences)))
+
+    @property
     def artifacts(self) -> tuple[PlannedArtifact, ...]:
         """The artifacts the items need, those of references included, in the suite's order, each once."""
         needed: dict[tuple[str, str], PlannedArtifact] = {}
