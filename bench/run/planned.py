@@ -20,7 +20,7 @@ class PlannedArtifact:
     """One recipe on one device: its settled steps, its artifact's digest, and why it cannot be made.
 
     `footprint`: the parameters and bits the artifact will have, as far as that is known. `other_tokenizer`,
-    `other_model`, `linears`: of a checkpoint, as in `bench.models.comparison`.
+    `other_model`, `linears`, `as_steps`: of a checkpoint, as in `bench.models.comparison`.
     """
 
     model: Model
@@ -36,6 +36,7 @@ class PlannedArtifact:
     other_tokenizer: str = ""
     other_model: str = ""
     linears: Mapping[str, tuple[int, int]] | None = None
+    as_steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)
