@@ -108,6 +108,19 @@ def _zero_points(folder: Path) -> int | None:
     return None
 
 
+def options(config: Mapping[str, Any]) -> dict[str, str | int | bool]:
+    """The settings of packed weights as the methods that write such call them: what engines ask of a recipe's steps."""
+    settings = model_folder.quantization(config)
+    groups = settings.get("config_groups")  # of compressed-tensors
+    first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
+    if isinstance(first, Mapping):
+        weights = first.get("weights")
+        bits = weights.get("num_bits") if isinstance(weights, Mapping) and not first.get("input_activations") else None
+        return {"scheme": f"w{bits}a16"} if isinstance(bits, int) else {}
+    given = {"bits": settings.get("bits"), "group_size": settings.get("group_size"), "symmetric": settings.get("sym")}
+    return {name: value for name, value in given.items() if isinstance(value, int)}
+
+
 def unpacked(parts: Mapping[str, Tensor], bits: int) -> int:
     """The values packed into a layer's integers: by the shapes of what belongs to it, else at so many bits each.
 

@@ -11,8 +11,9 @@ from bench import formats
 from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Architecture, Audit
+from bench.contract.spec import Step
 from bench.formats import folder as model_folder
-from bench.formats import tokenizer_files
+from bench.formats import packing, tokenizer_files
 from bench.models import standard, tokenization
 from bench.models.resolve import Resolved
 
@@ -25,24 +26,34 @@ class Checkpoint:
     """`other_tokenizer` and `other_model`: how it differs from the suite's model, in a clause; "" where it does not.
 
     `linears`: the model's own linear layers, name -> (out, in), where the checkpoint stores these very ones.
+    `as_steps`: its settings as options of the method that writes such files, for engines that ask a recipe's.
     """
 
     resolved: Resolved
     other_tokenizer: str = ""
     other_model: str = ""
     linears: Mapping[str, tuple[int, int]] | None = None
+    as_steps: tuple[Step, ...] = ()
 
 
 def compare(resolved: Resolved, model: Resolved, *, reads_text: bool) -> Checkpoint:
     """A checkpoint beside the suite's model, as far as both are on this machine; UserError for what is broken."""
-    if resolved.folder is None or model.folder is None:  # to be fetched first
+    if resolved.folder is None:  # to be fetched first
         return Checkpoint(resolved)
+    as_steps = _as_steps(resolved)
+    if model.folder is None:
+        return Checkpoint(resolved, as_steps=as_steps)
     other_tokenizer = tokenization.difference(model.folder, resolved.folder) if reads_text else ""
     linears = _linears(resolved.folder, model)
     other_model = _other_model(model.folder, resolved.folder, linears)
     if reads_text and not other_tokenizer:
         resolved = _with_same_tokenizer(resolved, model.folder)
-    return Checkpoint(resolved, other_tokenizer, other_model, linears)
+    return Checkpoint(resolved, other_tokenizer, other_model, linears, as_steps)
+
+
+def _as_steps(resolved: Resolved) -> tuple[Step, ...]:
+    options = packing.options(resolved.source.config)
+    return (Step(resolved.format, options),) if options else ()
 
 
 def _with_same_tokenizer(resolved: Resolved, model: Path) -> Resolved:

@@ -164,7 +164,9 @@ def _artifact(model: Model, recipe: Recipe, checkpoint: Checkpoint, hardware: Ha
     footprint = None if reason else memory_fit.footprint_of(steps, resolved)
     context = model_folder.context_length(resolved.source.config)  # 0 when it is not known yet
     artifact = PlannedArtifact(model, resolved, recipe, hardware, steps, digest, written, context, reason, footprint)
-    different = {field: getattr(checkpoint, field) for field in ("other_tokenizer", "other_model", "linears")}
+    different = {
+        field: getattr(checkpoint, field) for field in ("other_tokenizer", "other_model", "linears", "as_steps")
+    }
     return replace(artifact, **different)
 
 
@@ -185,7 +187,8 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
     if artifact.resolved.dummy and (why := _meaningless(cell)):
         return why
     env = plugins.engine_env(engine, artifact.format)
-    reason: str | None = engine.unsupported(cell, artifact.format, hardware)
+    described = replace(cell, recipe=replace(cell.recipe, steps=artifact.as_steps or cell.recipe.steps))
+    reason: str | None = engine.unsupported(described, artifact.format, hardware)
     reason = reason or environment.too_old(env, hardware) or environment.without_gpu(env, hardware)
     return reason or memory_fit.why_too_large(cell, artifact.footprint, hardware)
 

@@ -166,3 +166,50 @@ def _permute(file: Path) -> None:
     first, second = (next(text for text, n in vocabulary.items() if n == number) for number in (300, 301))
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     file.write_text(json.dumps(tokenizer))
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (
+            {"model.safetensors.index.json": {"weight_map": {"a": "model-00002.safetensors"}}},
+            "model-00002.safetensors is",
+        ),
+        ({"adapter_config.json": {"base_model_name_or_path": "org/base"}}, "theirs has an adapter of org/base"),
+        ({"config.json": {"model_type": "bert", "architectures": ["BertForMaskedLM"]}}, "theirs is an encoder"),
+        ({"config.json": {"model_type": "vit", "architectures": ["ViTForImageClassification"]}}, "theirs is a vision"),
+        ({"tokenizer.json": None, "tokenizer.model": None}, "theirs has no tokenizer; text needs tokenizer.json"),
+        ({"tokenizer.json": "[]"}, "theirs/tokenizer.json is not a JSON object"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_measured_is_refused(
+    tmp_path: Path, files: dict[str, object], sentence: str
+) -> None:
+    """In one sentence that names the recipe, before anything is run; the command ends with code 2."""
+    folder = _copy(tmp_path)
+    for name, content in files.items():
+        if content is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    suite = fake_runs.suite(recipes=["as-is", {"name": "x", "checkpoint": str(folder)}], tasks=["perplexity"])
+
+    with pytest.raises(UserError, match=f"^recipe x: .*{sentence}"):
+        plan.plan(suite, fetch=False)
+
+
+@pytest.mark.usefixtures("cache")
+def test_engines_ask_a_checkpoints_settings_as_a_recipes(tmp_path: Path) -> None:
+    """What vLLM has no kernel for is known beforehand, of a checkpoint as of a step."""
+    folder = _copy(tmp_path)
+    config_file = folder / "config.json"
+    settings = {"quant_method": "gptq", "bits": 3, "group_size": 128, "sym": True}
+    config_file.write_text(json.dumps({**json.loads(config_file.read_text()), "quantization_config": settings}))
+    engine = {"name": "vllm", "dtype": "bfloat16"}
+    recipes = ["as-is", {"name": "theirs", "checkpoint": str(folder)}]
+    planned = plan.plan(fake_runs.suite(recipes=recipes, engines=[engine], workloads=[{"batch": 1}]), fetch=False)
+
+    assert {i.reason for i in planned.items if i.cell.recipe.name == "theirs"} == {
+        "vLLM has no kernel for gptq of 3 bits on this device"
+    }
