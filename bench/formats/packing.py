@@ -118,7 +118,8 @@ def options(config: Mapping[str, Any]) -> dict[str, str | int | bool]:
         bits = weights.get("num_bits") if isinstance(weights, Mapping) and not first.get("input_activations") else None
         return {"scheme": f"w{bits}a16"} if isinstance(bits, int) else {}
     given = {"bits": settings.get("bits"), "group_size": settings.get("group_size"), "symmetric": settings.get("sym")}
-    return {name: value for name, value in given.items() if isinstance(value, int)}
+    layout = {"version": version.lower()} if isinstance(version := settings.get("version"), str) else {}
+    return {**{name: value for name, value in given.items() if isinstance(value, int)}, **layout}
 
 
 def unpacked(parts: Mapping[str, Tensor], bits: int) -> int:

@@ -213,3 +213,19 @@ def test_engines_ask_a_checkpoints_settings_as_a_recipes(tmp_path: Path) -> None
     assert {i.reason for i in planned.items if i.cell.recipe.name == "theirs"} == {
         "vLLM has no kernel for gptq of 3 bits on this device"
     }
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("engine", [{"name": "hf", "dtype": "float32"}, {"name": "vllm", "dtype": "bfloat16"}])
+def test_awq_in_a_layout_that_an_engine_does_not_read_is_unsupported(tmp_path: Path, engine: dict[str, str]) -> None:
+    """Of gemv, which llm-awq has too, gptqmodel has kernels on GPUs alone; vLLM takes it for gemm."""
+    folder = _copy(tmp_path)
+    config_file = folder / "config.json"
+    settings = {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "GEMV", "zero_point": True}
+    config_file.write_text(json.dumps({**json.loads(config_file.read_text()), "quantization_config": settings}))
+    recipes = ["as-is", {"name": "theirs", "checkpoint": str(folder)}]
+    planned = plan.plan(fake_runs.suite(recipes=recipes, engines=[engine], workloads=[{"batch": 1}]), fetch=False)
+
+    (reason,) = {i.reason for i in planned.items if i.cell.recipe.name == "theirs"}
+    assert "layout" in reason
+    assert "gemv" in reason
