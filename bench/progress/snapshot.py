@@ -100,7 +100,7 @@ def of_expected(activity: Activity) -> str:
 
 
 def so_far(activity: Activity) -> str:
-    """How long it has gone on, told from the time left where its text ends in that."""
+    """How long it has gone on, told apart from the time left where its text ends in that."""
     return f"{clock(activity.seconds)}{' so far' if activity.text.endswith(_LEFT) else ''}"
 
 

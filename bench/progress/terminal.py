@@ -90,7 +90,7 @@ def _now(snapshot: Snapshot, activity: Activity, width: int, cut: str) -> Iterat
         yield from (Text(line) for line in packed(parts, width, cut))
         return
     yield from (Text(line, "bold") for line in packed([label.title, label.device, which(label)], width, cut))
-    between = ", " if activity.text.endswith(" left") else " "
+    between = ", " if ": " in activity.text else " "
     phase = f"{activity.text}{between}{so_far(activity)}" if activity.text else ""
     yield from (Text(line) for line in packed([phase, f"round {of_expected(activity)}"], width, cut))
 

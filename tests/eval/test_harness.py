@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bench.contract import phase
 from bench.contract.record import Result
 from bench.contract.spec import Model
 from bench.envs import environment
@@ -22,6 +23,7 @@ from bench.store import Store
 from bench.suite import config
 from eval import stdlib_items
 from tests.conftest import ROOT, json_of
+from tests.quantize import in_environment
 
 pytestmark = pytest.mark.engine
 _LIMIT, _DEMO = 80, str(ROOT / "models/demo")
@@ -261,3 +263,23 @@ def test_what_cannot_be_asked_fails_its_cell_and_no_other(tasks: Path, tmp_path:
     (other,) = remote.values()
     assert (other.status, other.reason) == ("unsupported", "engine openai has no score mode")
     assert not [r for r in reasons.values() if "Traceback" in r or str(sys.prefix) in r]
+
+
+_BUILD = """
+import sys
+from pathlib import Path
+from eval.tasks import lm_eval
+lm_eval.build_requests(lm_eval.Options(limit=4), Path(sys.argv[1]), 1024, Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.engine
+def test_requests_that_are_built_are_told_to_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By lm-eval's own bars: another release that has them elsewhere fails here."""
+    monkeypatch.setenv(phase.VARIABLE, str(tmp_path / "phases"))
+    in_environment.run("lm_eval", tmp_path, _BUILD, str(ROOT / "models" / "demo"), str(tmp_path))
+
+    lines = [line.partition("\t")[0] for line in (tmp_path / "phases").read_text().splitlines()]
+    assert lines[:2] == ["loading the task", "0 of 4 items"]
+    assert "4 of 4 items" in lines
+    assert lines[-1] == "16 of 16 choices tokenized"

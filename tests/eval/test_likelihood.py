@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from bench.contract import phase
 from bench.contract.errors import UserError
 from bench.contract.hooks import DecodeStep, Question
 from eval.scoring import likelihood
@@ -91,3 +92,15 @@ def test_a_text_ends_at_its_stop_its_end_token_or_its_length(tmp_path: Path) -> 
     assert "class" not in tokenizer.decode(to_stop)
     assert to_end == ids[:5]
     assert to_length == ids[:3]
+
+
+def test_what_is_scored_and_written_is_told_to_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions by their logits, and answers whether they end at their stop or at their length."""
+    (tmp_path / "tokenizer.json").write_bytes((ROOT / "models/demo/tokenizer.json").read_bytes())
+    monkeypatch.setenv(phase.VARIABLE, str(tmp_path / "phases"))
+    likelihood.scores(Given(random_logits(11)), [[[1], [[2], [3]]], [[2], [[3]]]])
+    likelihood.generated(_Teller(random_logits(5), says=(7, 8, 9)), [[[1], 3, []], [[1], 9, []]], 9, tmp_path)
+
+    lines = (tmp_path / "phases").read_text().splitlines()
+    assert (lines[0], lines[1]) == ("scoring: 0 of 2 questions", "scoring: 2 of 2 questions")
+    assert (lines[2], lines[-1]) == ("scoring: 0 of 2 answers", "scoring: 2 of 2 answers")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+from bench.contract import phase
 from bench.contract.errors import UserError
-from eval.tasks import perplexity
+from eval.tasks import divergence, perplexity
 from eval.text import tokens, windows
 from eval.text.windows import Scope
 from tests.eval.sessions import Given, letters, random_logits
@@ -107,3 +110,20 @@ def test_the_items_are_the_same_only_for_the_same_tokens(text: str, tmp_path: Pa
 
     assert len(set(spans)) == 4
     assert spans[0] == windows.cut(_session(), scopes[0], tmp_path).items
+
+
+@pytest.mark.parametrize("task", [perplexity, divergence])
+def test_scored_tokens_are_told_to_the_last(
+    task: ModuleType, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all that will be scored; the baseline's predictions, which divergence needs first, likewise."""
+    options, model = task.Options(text, 8, convention="llama.cpp"), tmp_path / "model.gguf"
+    monkeypatch.setenv(phase.VARIABLE, str(tmp_path / "phases"))
+    if task is divergence:
+        stored = divergence.prepare(_session(), options, model, tmp_path)
+        named = {**stored, "digest": "", "engine": "", "artifact": ""}
+        (tmp_path / "reference.json").write_text(json.dumps(named))
+    task.evaluate(_session(), options, model, tmp_path)
+
+    lines = (tmp_path / "phases").read_text().splitlines()
+    assert lines == ["scoring: 0 of 6 tokens", "scoring: 6 of 6 tokens"] * (2 if task is divergence else 1)
