@@ -70,7 +70,7 @@ def lines(checked: Checked) -> Iterator[str]:
 
 def summary(verdicts: Sequence[Verdict]) -> str:
     """How many cells are of each status."""
-    counts = Counter(verdict.status for verdict in verdicts)
+    counts: Counter[str] = Counter(verdict.status for verdict in verdicts)
     phrases = {"works": "work", "unsupported": "are unsupported", "fails": "fail", "not run": "were not run"}
     listed = ", ".join(f"{counts[status]} {phrase}" for status, phrase in phrases.items() if counts[status])
     return f"Of {len(verdicts)} cells {listed}"
@@ -108,7 +108,8 @@ def _divergences(verdicts: Sequence[Verdict]) -> list[str]:
 def _environment(checked: Checked, command: str) -> Iterator[str]:
     hardware = checked.hardware
     yield f"    {command}\n"
-    yield f"- {datetime.now(UTC):%d %b %Y}, {hardware.cpu}, {hardware.physical_cores} cores, on the {hardware.device.upper()}"
+    cores = f"{hardware.physical_cores} cores"
+    yield f"- {datetime.now(UTC):%d %b %Y}, {hardware.cpu}, {cores}, on the {hardware.device.upper()}"
     yield f"- instructions: {', '.join(hardware.isa)}"
     for name, versions in checked.environments.items():
         yield f"- `{name}`: {', '.join(f'{package} {version}' for package, version in versions.items())}"
