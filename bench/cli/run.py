@@ -101,7 +101,7 @@ def plan(
     planned = _plan(suite, only, engine, device, rounds, overrides, fetch=None)
     with no_gc():
         todo = records.pending(planned, Store(results), retry_failed=retry == "failed")
-    cells = (planned.items, todo, planned.unpaired, planned.resolved.preparation)
+    cells = (planned.items, todo, planned.unpaired, planned.preparation)
     output(plans.as_json(planned.suite.name, *cells) if as_json else plans.lines(*cells))
 
 

@@ -32,6 +32,8 @@ class Group(Flag):
     RELATIVE = auto()  # a change that is a fraction of the baseline's metric, not a difference
     PAIRED = auto()  # a task's score on items, in a section of its own with the paired test of its change
     LOG_AXIS = auto()  # a chart draws it in factors
+    PER_TOKEN = auto()  # means nothing beside a figure over another tokenizer's tokens
+    ANY_TOKENS = auto()  # compares across tokenizers: shown where there are several
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bench.contract.wire import OMITTED_AT_DEFAULT
 from bench.contract.workload import Workload
 
 Scalar = str | int | float | bool | None
@@ -44,10 +45,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is compressed; without steps the model is left as it is."""
+    """How a model is compressed; without steps the model is left as it is.
+
+    `checkpoint`: what somebody else made, in place of steps: named as a model is, at a `revision` of the Hub.
+    """
 
     name: str
     steps: tuple[Step, ...] = ()
+    checkpoint: str = field(default="", metadata=OMITTED_AT_DEFAULT)
+    revision: str | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
     __pydantic_config__ = _CLOSED
 
 

@@ -20,6 +20,7 @@ from typing import IO, Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
 _ATOMS = frozenset({str, int, bool, type(None)})
+OMITTED_AT_DEFAULT: Mapping[str, Any] = {"omitted_at_default": True}  # metadata of a field younger than records
 
 
 def plain(value: Any) -> Any:
@@ -35,8 +36,17 @@ def plain(value: Any) -> Any:
         items = [plain(v) for v in value]
         return sorted(items) if isinstance(value, set | frozenset) else items
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: plain(field) for name, field in vars(value).items()}
+        younger = _younger(value.__class__)
+        return {
+            name: plain(field) for name, field in vars(value).items() if name not in younger or field != younger[name]
+        }
     return str(value) if isinstance(value, Path) else value
+
+
+@cache
+def _younger(kind: type) -> dict[str, Any]:
+    """The defaults of the fields that are left out of the JSON form at them: records from before have none."""
+    return {f.name: f.default for f in dataclasses.fields(kind) if f.metadata.get("omitted_at_default")}
 
 
 def rounded(value: Any) -> Any:

@@ -12,7 +12,7 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -134,6 +134,31 @@ def read(path: Path) -> Gguf:
     Cached within the process by path, size and time of change: a plan reads it for every recipe.
     """
     return _read(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files(path)))
+
+
+def arrays(path: Path, keys: Collection[str]) -> dict[str, list[Any]]:
+    """The arrays of texts or numbers under these keys of a model's metadata, those that it has."""
+    file = read(path).files[0]  # which is whole then
+    values: dict[str, list[Any]] = {}
+    with open_weights(file) as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        cursor = _Cursor(data, len(data), len(_MAGIC) + 4 + 8)
+        for _ in range(cursor.number("Q")):
+            key, code = cursor.text(), cursor.number("I")
+            if key in keys and code == _ARRAY:
+                values[key] = _items(cursor, f"{file.name} is corrupt: metadata {key}")
+            else:
+                _value(cursor, code, file.name)
+    return values
+
+
+def _items(cursor: _Cursor, complaint: str) -> list[Any]:
+    kind, count = cursor.number("I"), cursor.number("Q")
+    if kind in _SCALARS:
+        code = f"<{count}{_SCALARS[kind]}"
+        return list(struct.unpack(code, cursor.bytes(struct.calcsize(code))))
+    if kind != _STRING:
+        raise UserError(f"{complaint} has the unknown type {kind}")
+    return [cursor.bytes(cursor.number("Q")).decode("utf-8", errors="replace") for _ in range(count)]
 
 
 def several_models(names: Sequence[str]) -> str:

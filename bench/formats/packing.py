@@ -18,6 +18,8 @@ KEY = "quantization_config"
 _FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}  # of AutoGPTQ and GPTQModel, of AutoAWQ
 _AWQ_NAMES = {"w_bit": "bits", "q_group_size": "group_size"}
 _LARGEST = 1 << 20
+_V2 = "gptq_v2"
+_ZERO_POINTS = {2: (0x55, 0xAA), 4: (0x77, 0x88), 8: (0x7F, 0x80)}  # by bits: symmetric ones, a byte of each format
 
 
 def completed(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -69,6 +71,55 @@ def method(tensors: Mapping[str, Tensor]) -> str:
         if name.endswith(".weight") and tensor.dtype.startswith("F8"):
             return "compressed-tensors" if f"{name}_scale" in tensors else "fp8"
     return ""
+
+
+def zero_points_fault(folder: Path, config: Mapping[str, Any]) -> str:
+    """Why a library would read zero points that are not the stored ones; "" where the files do not show that it would.
+
+    GPTQ's first format stores them less one and `gptq_v2` as they are. Those of symmetric weights are all one number,
+    which tells the two apart.
+    """
+    settings = model_folder.quantization(config)
+    bits = settings.get("bits")
+    stored = _ZERO_POINTS.get(bits) if isinstance(bits, int) else None
+    names = {settings[key] for key in ("checkpoint_format", "format") if settings.get(key)}
+    if settings.get("quant_method") != "gptq" or stored is None or not names <= {"gptq", _V2}:
+        return ""
+    found = _zero_points(folder)
+    is_second = _V2 in names
+    if found != stored[not is_second]:
+        return ""
+    name, other = (_V2, "gptq") if is_second else ("gptq", _V2)
+    return (
+        f"its zero points are stored as {other} stores them, and its settings say {name}, or nothing: a library would "
+        f'read every weight shifted by one step; set "checkpoint_format" and "format" to "{other}" in config.json'
+    )
+
+
+def _zero_points(folder: Path) -> int | None:
+    """The byte that all stored zero points of the first packed layer consist of; None where they differ."""
+    for file in model_folder.weight_files(folder):
+        for name, tensor in model_folder.read_header(file).tensors.items():
+            if name.endswith(".qzeros"):
+                with model_folder.open_weights(file) as opened:
+                    opened.seek(tensor.offset)
+                    values = set(opened.read(min(tensor.size, _LARGEST)))
+                return values.pop() if len(values) == 1 else None
+    return None
+
+
+def options(config: Mapping[str, Any]) -> dict[str, str | int | bool]:
+    """The settings of packed weights as the methods that write such call them: what engines ask of a recipe's steps."""
+    settings = model_folder.quantization(config)
+    groups = settings.get("config_groups")  # of compressed-tensors
+    first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
+    if isinstance(first, Mapping):
+        weights = first.get("weights")
+        bits = weights.get("num_bits") if isinstance(weights, Mapping) and not first.get("input_activations") else None
+        return {"scheme": f"w{bits}a16"} if isinstance(bits, int) else {}
+    given = {"bits": settings.get("bits"), "group_size": settings.get("group_size"), "symmetric": settings.get("sym")}
+    layout = {"version": version.lower()} if isinstance(version := settings.get("version"), str) else {}
+    return {**{name: value for name, value in given.items() if isinstance(value, int)}, **layout}
 
 
 def unpacked(parts: Mapping[str, Tensor], bits: int) -> int:

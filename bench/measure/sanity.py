@@ -19,6 +19,7 @@ from bench.measure.stats import Spread
 VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "errors", "nvml", "round"
 CLIENT, SHORT, REMOTE, DUMMY, ENERGY, WIDE = "client", "short", "remote", "dummy", "energy", "wide"
 CALLS, EVENTS, IDEMPOTENT = "calls", "events", "idempotent"
+OTHER_MODEL, OTHER_TOKENS = "other-model", "other-tokens"
 MARKS = {
     VARIES: "the coefficient of variation over rounds is above 5 %",
     BUSY: "the device was not idle and empty before a round",
@@ -33,6 +34,8 @@ MARKS = {
     REMOTE: "the server was not started here: what it runs, how and on which device is its owner's word",
     CALLS: "answers called functions and had no text: their tokens are the calls'",
     EVENTS: "the server counts no tokens and there is no tokenizer to: tokens/s, TPOT and ITL are of its events",
+    OTHER_MODEL: "a checkpoint of another shape than the baseline's: it is compared with another model",
+    OTHER_TOKENS: "its tokenizer is another one: nothing per token compares, bits per byte and tasks do",
     IDEMPOTENT: "stored in the types that its source was stored in: it loses nothing by that, and proves nothing",
     ENERGY: "the joules of a round do not hold, for the reasons in its record (energy_faults)",
 }

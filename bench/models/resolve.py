@@ -17,7 +17,7 @@ from bench.contract.job import Report
 from bench.contract.record import Source
 from bench.contract.spec import Model
 from bench.formats import folder as model_folder
-from bench.formats import language_model
+from bench.formats import language_model, packing
 from bench.models import download, dummy, package_index, standard, vocabulary
 
 _MESSAGE_LENGTH = 400  # characters of the Hub's words
@@ -120,6 +120,8 @@ def _read(path: Path, identity: str) -> Resolved:
     folder = standard.standard(path)
     config = formats.source(folder).config  # refuses a folder with no config or broken files, in one sentence
     vocabulary.require_rows(folder)
+    if fault := packing.zero_points_fault(folder, config):
+        raise UserError(f"{path.name}: {fault}")
     return Resolved(folder, identity, formats.detect(folder), dummy=bool(config.get(model_folder.DUMMY)))
 
 

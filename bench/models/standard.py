@@ -38,8 +38,9 @@ def standard(path: Path) -> Path:
 
 
 def with_files(folder: Path, files: Mapping[str, Path]) -> Path:
-    """A folder of links to the folder's files and to `files`, which have the names they are given here."""
-    return _links(folder, {**{f: f.name for f in folder.iterdir() if f.name not in files}, **_by_file(files)}, {})
+    """A folder of links to the folder's files (or to a single-file model's) and to `files`, with their names here."""
+    own = folder.iterdir() if folder.is_dir() else formats.files(folder)
+    return _links(folder, {**{f: f.name for f in own if f.name not in files}, **_by_file(files)}, {})
 
 
 def _by_file(files: Mapping[str, Path]) -> dict[Path, str]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from bench.contract import outside, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Result
-from bench.contract.spec import Cell
+from bench.contract.spec import Cell, Step
 from bench.contract.workload import flat
 from bench.publish import machines
 from bench.publish.document import document
@@ -125,9 +126,16 @@ def _fingerprint(results: Sequence[Result]) -> str:
     return hashlib.sha256(text).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class _Steps:
+    """A recipe of steps with the fields that fingerprints of records depend on."""
+
+    name: str
+    steps: tuple[Step, ...]
+
+
 def _flat(cell: Cell, cells: dict[int, Cell]) -> Cell:
-    if cell.workload is None:
-        return cell
     if id(cell) not in cells:
-        cells[id(cell)] = replace(cell, workload=flat(cell.workload))
+        recipe: Any = cell.recipe if cell.recipe.checkpoint else _Steps(cell.recipe.name, cell.recipe.steps)
+        cells[id(cell)] = replace(cell, recipe=recipe, workload=cell.workload and flat(cell.workload))
     return cells[id(cell)]

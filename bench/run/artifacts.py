@@ -136,13 +136,16 @@ def make(
     hardware: Hardware,
     report: Report,
     is_alone: Callable[[], bool] = lambda: True,
+    *,
+    shapes: Mapping[str, tuple[int, int]] | None = None,
 ) -> BuiltArtifact:
     """The artifact of these steps, each run only if its output is not in the cache; CellError where one fails.
 
-    `is_alone`: whether nothing else has run beside it until now.
+    `is_alone`: whether nothing else has run beside it until now. `shapes`: of the linear layers of a source that does
+    not keep them.
     """
     source = resolved.local_folder
-    linears = dict(formats.source(source).linears)
+    linears = dict(formats.source(source).linears or shapes or {})
     original = formats.audit(source, linears or None)
     types = formats.stored_types(source) if original.quantized_fraction else {}
     built = BuiltArtifact(

@@ -14,7 +14,7 @@ from bench.contract import plugins
 from bench.contract.errors import CellError
 from bench.contract.job import Report
 from bench.contract.record import Hardware, Result
-from bench.contract.spec import Cell, EngineSpec, Recipe
+from bench.contract.spec import Cell, EngineSpec
 from bench.envs import environment
 from bench.process import supervisor
 from bench.progress.progress import Progress
@@ -114,7 +114,9 @@ class Builds:
     ) -> tuple[BuiltArtifact | CellError, Result]:
         """Make one artifact; its record too, or that of why it could not be made."""
         name, began = planned.recipe.name, time.monotonic()
-        cell = Cell(planned.model, Recipe(name, planned.steps), EngineSpec(""), planned.hardware.device)
+        cell = Cell(
+            planned.model, replace(planned.recipe, steps=planned.steps), EngineSpec(""), planned.hardware.device
+        )
         record = Result(
             digest=planned.digest,
             suite=self.plan.suite.name,
@@ -131,6 +133,7 @@ class Builds:
                 planned.hardware,
                 lambda text: report(f"{name}: {text.removeprefix(f'{name}: ')}"),
                 is_alone,
+                shapes=planned.linears,
             )
         except CellError as error:
             reason = paths.scrubbed(str(error))

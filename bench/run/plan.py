@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from bench.contract import plugins, wire
+from bench.contract.errors import UserError
 from bench.contract.job import Report
 from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite
@@ -17,7 +18,8 @@ from bench.contract.workload import AT_A_RATE, Closed, Offline, Trace, Workload
 from bench.envs import environment
 from bench.formats import folder as model_folder
 from bench.machine import hardware as machine
-from bench.models import resolve
+from bench.models import comparison, dummy, resolve
+from bench.models.comparison import Checkpoint
 from bench.models.resolve import Resolved
 from bench.run import artifacts, memory_fit, task_inputs, tokenizer
 from bench.run.planned import Mode, Plan, PlannedArtifact, PlannedRound, Reference, Requests, SkippedPair
@@ -40,17 +42,26 @@ def plan(
     The baseline of its tasks is the one of the plan `baseline`, another model maybe, where that is given.
     `on` are devices in place of the suite's own, which need not be here. `report` hears of a download.
     """
+    need = tokenizer.of_suite(suite)
     resolved = resolve.resolve(suite.model, fetch=fetch, report=report)
-    resolved = tokenizer.with_tokenizer(resolved, tokenizer.of_suite(suite), fetch=fetch, report=report)
+    resolved = tokenizer.with_tokenizer(resolved, need, fetch=fetch, report=report)
+    others = {
+        recipe.name: _checkpoint(recipe, resolved, need, fetch=fetch, report=report)
+        for recipe in suite.recipes
+        if recipe.checkpoint
+    }
     cells: list[PlannedRound] = []
     skipped: dict[SkippedPair, None] = {}
     for hardware in on or machine.devices(suite.devices):
-        planned = [_artifact(suite.model, recipe, resolved, hardware) for recipe in suite.recipes]
+        planned = [
+            _artifact(suite.model, r, others.get(r.name) or Checkpoint(resolved), hardware) for r in suite.recipes
+        ]
         shared: _Shared = {}
         inputs: dict[str, Reference | Requests] = {**_requests(suite, resolved)}
         inputs |= _references(
             baseline.suite if baseline else suite, baseline.artifacts if baseline else planned, hardware
         )
+        own_requests = {a.recipe.name: _own_requests(suite, a, resolved) for a in planned}
         for artifact in planned:
             paired = _paired(suite, artifact)
             for cell in _cells(suite, artifact.recipe, hardware):
@@ -59,7 +70,8 @@ def plan(
                 if cell.engine.title not in paired:
                     skipped[SkippedPair(cell.engine.title, artifact.format, artifact.recipe.name)] = None
                     continue
-                task_input = inputs.get(cell.measurement) if cell.task else None
+                own = own_requests[cell.recipe.name].get(cell.measurement)
+                task_input = own or inputs.get(cell.measurement) if cell.task else None
                 digest = _digest(cell, artifact, suite.seed, task_input, shared)
                 cells.append(_first_round(len(cells), cell, artifact, digest, task_input))
     return Plan(suite, resolved, tuple(_rounds(suite, cells)), tuple(skipped))
@@ -87,7 +99,9 @@ def _first_round(
         0,
         artifact,
         digest,
-        artifact.reason or _unsupported_reason(cell, artifact) or (task_input.reason if task_input else ""),
+        artifact.reason
+        or _unsupported_reason(cell, artifact)
+        or (_unlike_reference(artifact, task_input) or task_input.reason if task_input else ""),
         _mode(cell),
         engine,
         plugins.engine_env(engine, artifact.format),
@@ -127,13 +141,33 @@ def _settled(engine: EngineSpec, hardware: Hardware) -> EngineSpec:
     return replace(engine, options=options)
 
 
-def _artifact(model: Model, recipe: Recipe, resolved: Resolved, hardware: Hardware) -> PlannedArtifact:
+def _checkpoint(recipe: Recipe, model: Resolved, need: tokenizer.Need, *, fetch: bool, report: Report) -> Checkpoint:
+    """The recipe's checkpoint beside the suite's `model`; UserError, which names the recipe, where it is none."""
+    if recipe.checkpoint.startswith(dummy.PREFIX):
+        raise UserError(
+            f"recipe {recipe.name}: {recipe.checkpoint} has no weights of anybody's: name a Hub id or a folder"
+        )
+    try:
+        resolved = resolve.resolve(Model(recipe.checkpoint, recipe.revision), fetch=fetch, report=report)
+        resolved = tokenizer.with_tokenizer(resolved, need, fetch=fetch, report=report)
+        return comparison.compare(resolved, model, reads_text=need.uses)
+    except UserError as error:
+        raise UserError(f"recipe {recipe.name}: {error}") from None
+
+
+def _artifact(model: Model, recipe: Recipe, checkpoint: Checkpoint, hardware: Hardware) -> PlannedArtifact:
+    """`checkpoint`: the recipe's, or the model itself."""
+    resolved = checkpoint.resolved
     steps = artifacts.steps_for(recipe, hardware, resolved.format)
     reason, written = artifacts.unsupported(steps, resolved, hardware)
     digest = artifacts.digests(resolved.identity, steps)[-1]
     footprint = None if reason else memory_fit.footprint_of(steps, resolved)
     context = model_folder.context_length(resolved.source.config)  # 0 when it is not known yet
-    return PlannedArtifact(model, resolved, recipe, hardware, steps, digest, written, context, reason, footprint)
+    artifact = PlannedArtifact(model, resolved, recipe, hardware, steps, digest, written, context, reason, footprint)
+    different = {
+        field: getattr(checkpoint, field) for field in ("other_tokenizer", "other_model", "linears", "as_steps")
+    }
+    return replace(artifact, **different)
 
 
 def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
@@ -153,9 +187,17 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
     if artifact.resolved.dummy and (why := _meaningless(cell)):
         return why
     env = plugins.engine_env(engine, artifact.format)
-    reason: str | None = engine.unsupported(cell, artifact.format, hardware)
+    described = replace(cell, recipe=replace(cell.recipe, steps=artifact.as_steps or cell.recipe.steps))
+    reason: str | None = engine.unsupported(described, artifact.format, hardware)
     reason = reason or environment.too_old(env, hardware) or environment.without_gpu(env, hardware)
     return reason or memory_fit.why_too_large(cell, artifact.footprint, hardware)
+
+
+def _unlike_reference(artifact: PlannedArtifact, task_input: Reference | Requests) -> str:
+    """Why an artifact's predictions cannot be compared to the baseline's, token by token."""
+    if not artifact.other_tokenizer or isinstance(task_input, Requests):
+        return ""
+    return f"its tokenizer is not the baseline's ({artifact.other_tokenizer}): compare bits per byte and tasks instead"
 
 
 def _without_window(cell: Cell, artifact: PlannedArtifact) -> str:
@@ -196,9 +238,19 @@ def _references(suite: Suite, planned: Sequence[PlannedArtifact], hardware: Hard
     return references
 
 
-def _requests(suite: Suite, resolved: Resolved) -> dict[str, Requests]:
-    """By task title: the requests of each task whose library builds them."""
+def _own_requests(suite: Suite, artifact: PlannedArtifact, model: Resolved) -> dict[str, Requests]:
+    """As `_requests`, of a checkpoint that cannot take the model's: other tokens, or a shorter context."""
+    context = model_folder.context_length(model.source.config)
+    is_shorter = 0 < artifact.context < context
+    if not artifact.recipe.checkpoint or not (artifact.other_tokenizer or is_shorter):
+        return {}
+    return _requests(suite, artifact.resolved, context)
+
+
+def _requests(suite: Suite, resolved: Resolved, at_most: int = 0) -> dict[str, Requests]:
+    """By task title: the requests of each task whose library builds them; `at_most`: the longest context, in tokens."""
     context = model_folder.context_length(resolved.source.config)
+    context = min(context or at_most, at_most or context)
     tasks = [t for t in suite.tasks if plugins.load(plugins.TASKS, t.kind).ENV]
     return {t.title: task_inputs.requests(t, resolved, context) for t in tasks}
 

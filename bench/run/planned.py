@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +19,8 @@ Mode = Literal["offline", "online", "score"]
 class PlannedArtifact:
     """One recipe on one device: its settled steps, its artifact's digest, and why it cannot be made.
 
-    `footprint`: the parameters and bits the artifact will have, as far as that is known.
+    `footprint`: the parameters and bits the artifact will have, as far as that is known. `other_tokenizer`,
+    `other_model`, `linears`, `as_steps`: of a checkpoint, as in `bench.models.comparison`.
     """
 
     model: Model
@@ -31,6 +33,10 @@ class PlannedArtifact:
     context: int
     reason: str
     footprint: Footprint | None = None
+    other_tokenizer: str = ""
+    other_model: str = ""
+    linears: Mapping[str, tuple[int, int]] | None = None
+    as_steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,21 @@ class Plan:
     def cells(self) -> tuple[Cell, ...]:
         """Every cell once, in the suite's order."""
         return tuple(i.cell for i in sorted(self.items, key=lambda i: i.order) if i.round == 0)
+
+    @property
+    def preparation(self) -> str:
+        """What a run does with the files of models before all else, a sentence a line; "" for nothing."""
+        sentences = [self.resolved.preparation]
+        for artifact in self.artifacts:
+            name, checkpoint = artifact.recipe.name, artifact.recipe.checkpoint
+            if checkpoint and artifact.resolved.folder is None:
+                sentences.append(
+                    f"recipe {name}: {checkpoint} is not here yet: a run fetches it, and what runs it is known then; "
+                    "until then it is planned as plain weights"
+                )
+            elif checkpoint:
+                sentences.append(artifact.resolved.preparation)
+        return "\n".join(dict.fromkeys(filter(None, sentences)))
 
     @property
     def artifacts(self) -> tuple[PlannedArtifact, ...]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.contract.record import Artifact, Result
-from bench.contract.spec import Cell, Options, Recipe, Step, Task
+from bench.contract.spec import Cell, Options, Step, Task
 from bench.contract.workload import Trace
 from bench.models import resolve
 from bench.run.planned import Plan, PlannedRound
@@ -56,7 +56,8 @@ def public_cell(cell: Cell) -> Cell:
     task = Task(cell.task.kind, _public(cell.task.options), cell.task.name) if cell.task else None
     load = cell.workload
     load = replace(load, path=Path(load.path).name) if isinstance(load, Trace) else load
-    recipe = Recipe(cell.recipe.name, _public_steps(cell.recipe.steps))
+    checkpoint = resolve.public(cell.recipe.checkpoint)
+    recipe = replace(cell.recipe, steps=_public_steps(cell.recipe.steps), checkpoint=checkpoint)
     engine = replace(cell.engine, options=_public(cell.engine.options))
     return replace(cell, model=model, recipe=recipe, engine=engine, task=task, workload=load)
 

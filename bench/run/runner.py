@@ -170,14 +170,21 @@ class Runner:
         try:
             built, task_input = self._builds.artifact(item), self._builds.task_input(item)
             readiness = guard.inspect(item.cell.device)
-            marks = {sanity.BUSY: not readiness.idle, sanity.DUMMY: item.artifact.resolved.dummy}
+            planned = item.artifact
+            marks = {
+                sanity.BUSY: not readiness.idle,
+                sanity.DUMMY: planned.resolved.dummy,
+                sanity.OTHER_MODEL: bool(planned.other_model),
+                sanity.OTHER_TOKENS: bool(planned.other_tokenizer),
+            }
+            different = {"other_model": planned.other_model, "other_tokenizer": planned.other_tokenizer}
             env = environment.ensure(item.env, report)
             shape = metrics.roofline_facts(built.folder, self._ceiling if item.is_timed else {})
             record = replace(
                 record,
                 artifact=records.public_artifact(built.artifact),
                 environment=env.versions,
-                facts={**readiness.facts, **shape},
+                facts={**readiness.facts, **shape, **{name: how for name, how in different.items() if how}},
                 marks=tuple(mark for mark, applies in marks.items() if applies),
             )
             outcome = self._outcome(item, built, task_input, env, report)

@@ -36,11 +36,15 @@ _identity = functools.cache(environment.identity)
 
 
 def baseline(planned: Sequence[PlannedArtifact]) -> PlannedArtifact:
-    """The tables' rule: the recipe of that name, else one without steps, else the first in plain floats."""
-    named = [a for a in planned if a.recipe.name == "baseline"]
-    stepless = [a for a in planned if not a.recipe.steps]
-    original = [a for a in planned if formats.holds_floats(a.format)]
-    return next(iter([*named, *stepless, *original, *planned]))
+    """The tables' rule: the recipe of that name, else one without steps, else the first in plain floats.
+
+    Never a checkpoint of somebody else, unless there is nothing else.
+    """
+    own = [a for a in planned if not a.recipe.checkpoint]
+    named = [a for a in own if a.recipe.name == "baseline"]
+    stepless = [a for a in own if not a.recipe.steps]
+    original = [a for a in own if formats.holds_floats(a.format)]
+    return next(iter([*named, *stepless, *original, *own, *planned]))
 
 
 def reference(

@@ -43,16 +43,23 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
 def _beside(data: dict[str, Any], folder: Path) -> None:
     """A relative path of a model that is not in the folder you run in, and is in the suite's own, is that one."""
     model = data.get("model")
-    source = model.get("source") if isinstance(model, dict) else model
+    if beside := _path_beside(model.get("source") if isinstance(model, dict) else model, folder):
+        data["model"] = {**model, "source": beside} if isinstance(model, dict) else beside
+    recipes: Any = data.get("recipes")
+    for i, recipe in enumerate(recipes if isinstance(recipes, list) else ()):
+        if isinstance(recipe, dict) and (beside := _path_beside(recipe.get("checkpoint"), folder)):
+            recipes[i] = {**recipe, "checkpoint": beside}
+
+
+def _path_beside(source: Any, folder: Path) -> str:
+    """The path in the suite's folder that `source` may mean; "" where it means another, or none."""
     if not isinstance(source, str) or not source or Path(source).is_absolute():
-        return
+        return ""
     try:
         missing = not paths.shipped(Path(source)).exists()
-        beside = (folder / source).resolve() if missing and (folder / source).exists() else None
+        return str((folder / source).resolve()) if missing and (folder / source).exists() else ""
     except (OSError, ValueError):
-        return
-    if beside is not None:
-        data["model"] = {**model, "source": str(beside)} if isinstance(model, dict) else str(beside)
+        return ""
 
 
 def suite(data: Mapping[str, Any]) -> Suite:
@@ -140,6 +147,12 @@ def _recipe(where: str, value: Any) -> dict[str, Any]:
     recipe = _mapping(where, value)
     _known(where, recipe, [f.name for f in dataclasses.fields(Recipe)])
     steps = [_step(f"{where}.steps[{i}]", s) for i, s in _items(recipe, "steps")]
+    if recipe.get("checkpoint") and steps:
+        raise UserError(f"{where}: a checkpoint is measured as it is: take its steps out, or the checkpoint")
+    if recipe.get("revision") and not recipe.get("checkpoint"):
+        raise UserError(f"{where}.revision: means nothing without a checkpoint; a model's own is model.revision")
+    if recipe.get("checkpoint") and recipe.get("name") == "baseline":
+        raise UserError(f"{where}: the baseline is the suite's own model: give the checkpoint another name")
     return {**recipe, "steps": tuple(steps)}
 
 

@@ -50,7 +50,7 @@ _REQUESTS = "requests.json"
 _LOCAL_ITEMS_SHA256 = "1670cb8c0ffa36d1919441eb8bbcf2ec84a540d209972d00e436c6c5a7fe7575"
 _RECORDED = ("max_length", "truncated", "requests", "texts_sha256", "tokens_sha256")
 # Facts that two comparable records share.
-_SAME = ("texts_sha256", "metric", "items", "max_length")
+_SAME = ("texts_sha256", "metric", "items")
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,8 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
 
 def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
     """Against the baseline on the same items; eval/stats/paired.py defines each value."""
-    paired.require_same_items(facts, baseline, _SAME)
+    is_cut = any(its.get("truncated") for its in (facts, baseline))
+    paired.require_same_items(facts, baseline, (*_SAME, *(("max_length",) if is_cut else ())))
     score, base = facts["scores"][facts["metric"]], baseline["scores"][facts["metric"]]
     recovery = {"score_recovery_fraction": score / base} if base else {}
     items = [[float(item) for item in part["item_scores"]] for part in (facts, baseline)]

@@ -31,12 +31,28 @@ _CHANGE = Column(
     groups=Group.CHANGE | Group.RELATIVE,
     interval=("perplexity_change_low_fraction", "perplexity_change_high_fraction"),
 )
-COLUMNS = (
-    Column("perplexity", "ppl {title}", digits=4, better="lower", groups=Group.LOG_AXIS, change=_CHANGE),
-    _CHANGE,
+_BITS_CHANGE = Column(
+    "bits_per_byte_change_fraction",
+    "bits/byte vs baseline",
+    "%",
+    100.0,
+    better="lower",
+    groups=Group.CHANGE | Group.RELATIVE | Group.ANY_TOKENS,
 )
+COLUMNS = (
+    Column(
+        "perplexity", "ppl {title}", digits=4, better="lower", groups=Group.LOG_AXIS | Group.PER_TOKEN, change=_CHANGE
+    ),
+    _CHANGE,
+    Column(
+        "bits_per_byte", "bits/byte {title}", digits=4, better="lower", groups=Group.ANY_TOKENS, change=_BITS_CHANGE
+    ),
+    _BITS_CHANGE,
+)
+_SAME_BYTES = 0.02  # by how much the part of a text may differ that tokens of two kinds cover
 # Facts that two comparable records share.
-_SAME = ("sha256", "context", "stride", "tokens", "first_ids", "windows", "window_tokens")
+_SAME_TEXT = ("sha256", "context", "stride")
+_SAME = ("tokens", "first_ids", "windows", "window_tokens")
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,17 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
 
 
 def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
-    """The relative change of perplexity and, from two windows on, its 95 % interval (`paired.window_changes`)."""
+    """The relative change of perplexity and, from two windows on, its 95 % interval (`paired.window_changes`).
+
+    Where a tokenizer cuts the same text otherwise (`other_tokenizer` says how), of bits per byte, which nothing pairs.
+    """
+    paired.require_same_items(facts, baseline, _SAME_TEXT)
+    if facts.get("other_tokenizer") != baseline.get("other_tokenizer"):
+        one, two = (sum(its["window_bytes"]) for its in (baseline, facts))
+        if abs(two - one) > _SAME_BYTES * one:
+            raise UserError(f"{two} bytes of the text are scored here and {one} of the baseline: score all of it")
+        bits = [metrics(its)["bits_per_byte"] for its in (baseline, facts)]
+        return {"bits_per_byte_change_fraction": bits[1] / bits[0] - 1} if bits[0] else {}
     paired.require_same_items(facts, baseline, _SAME, ("window_nll",))
     changes = paired.window_changes(facts, baseline, "window_nll")
     return {f"perplexity_change{end}_fraction": math.expm1(change) for end, change in changes.items()}

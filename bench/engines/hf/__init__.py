@@ -37,6 +37,7 @@ ENV_BY_FORMAT = {"compressed-tensors": "llmcompressor"}  # needs a package that 
 MODES = frozenset({"offline", "online", "score"})
 OPTIONS_SINCE = frozenset({"exact"})
 _AMPERE = (8, 0)
+_GEMM = "gemm"  # the layout of AWQ's weights that every kernel reads
 _PACKED = frozenset({"gptq", "awq"})  # whose kernels on CUDA are gptqmodel's: all are for 16 bits
 
 
@@ -49,6 +50,9 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
     if options.exact and (hardware.gpus or artifact_format not in _PACKED or cell.workload):
         return "exact is for scores of GPTQ and AWQ models on a CPU: leave it out here"
+    layouts = {str(step.options.get("version", _GEMM)) for step in cell.recipe.steps} - {_GEMM}
+    if artifact_format == "awq" and layouts and not hardware.gpus:
+        return f"gptqmodel has no kernel for AWQ's layout {layouts.pop()} on a CPU: convert the checkpoint to {_GEMM}"
     if hardware.gpus and artifact_format in _PACKED and dtype == "float32":
         return f"gptqmodel computes {artifact_format} on a GPU in 16 bits only: ask for float16 or bfloat16"
     return _no_flash(hardware, dtype) if options.attention == "flash_attention_2" else None

@@ -56,6 +56,9 @@ def _no_packed_kernel(cell: Cell, artifact_format: str, *, on_cpu: bool) -> str 
     widths = {int(options["bits"] or 4) for options in steps if "bits" in options}
     if not widths <= ({4} if on_cpu or artifact_format == "awq" else {4, 8}):
         return f"vLLM has no kernel for {artifact_format} of {max(widths)} bits on this device"
+    layouts = {str(options["version"]) for options in steps if "version" in options} - {"gemm"}
+    if artifact_format == "awq" and layouts:
+        return f"vLLM reads AWQ's layout gemm alone, not {layouts.pop()}: convert the checkpoint"
     if artifact_format != "gptq":
         return None
     if any(options.get("symmetric") is False for options in steps):

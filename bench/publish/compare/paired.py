@@ -12,8 +12,9 @@ from bench.contract.columns import TESTED, Column, Group
 from bench.contract.errors import UserError
 from bench.contract.record import Result
 from bench.measure.ratio import Ratio, ratio, t_p
+from bench.measure.sanity import OTHER_TOKENS
 from bench.publish.tables.build import task_change
-from bench.publish.tables.columns import metric_columns
+from bench.publish.tables.columns import metric_columns, task_columns
 
 EXACT, WINDOWS, MCNEMAR, UNPAIRED, OTHER = "exact", "windows", "McNemar", "no items", "other items"
 _NEAR_FLOOR = 2.0
@@ -41,7 +42,7 @@ def task_metrics(one: Result, two: Result) -> Iterator[TaskMetric]:
     with suppress(UserError):  # not over the same items
         changes = task_change(two, one)
     metric = str(one.facts.get("metric", ""))
-    for column in metric_columns(one.cell.task.kind if one.cell.task else ""):
+    for column in _columns(one, two, changes):
         if column.key not in one.metrics or column.key not in two.metrics:
             continue
         if Group.PAIRED in column.groups:
@@ -52,6 +53,17 @@ def task_metrics(one: Result, two: Result) -> Iterator[TaskMetric]:
         if changes is not None:
             compared, difference = _compared(column, changes, ratio([a], [b]), (one, two))
         yield column, column.heading(metric), a, b, compared, difference
+
+
+def _columns(one: Result, two: Result, changes: Mapping[str, float] | None) -> tuple[Column, ...]:
+    """The task's metrics; of tokens that are not the same in both, what compares across tokenizers."""
+    kind = one.cell.task.kind if one.cell.task else ""
+    if not any(OTHER_TOKENS in result.marks for result in (one, two)):
+        return metric_columns(kind)
+    paired = {c.key for c in metric_columns(kind) if c.change and c.change.key in (changes or {})}
+    across = tuple(c for c in task_columns(kind) if Group.ANY_TOKENS in c.groups and Group.CHANGE not in c.groups)
+    same = tuple(c for c in metric_columns(kind) if Group.PER_TOKEN not in c.groups or c.key in paired)
+    return (*same, *across)
 
 
 def _compared(

@@ -13,20 +13,21 @@ from dataclasses import dataclass, field, replace
 
 from bench import formats
 from bench.contract import hooks, plugins
-from bench.contract.columns import ADJUSTED, TESTED
+from bench.contract.columns import ADJUSTED, TESTED, Group
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
 from bench.contract.workload import Offline, Trace
 from bench.measure.roofline import bound
-from bench.measure.sanity import CLIENT, marks
+from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, holm, spread
 from bench.publish.tables import without_data
-from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_name
+from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_columns, task_name
 from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, CellSummary, Point, Row, Table
 
 RowKey = tuple[str, str, str, str, str]  # device slug, suite, model, recipe, engine
 ColumnKey = tuple[bool, str]  # is a task, title
+_DIFFERENT = {OTHER_MODEL: "other_model", OTHER_TOKENS: "other_tokenizer"}  # how, of a checkpoint
 _MISSING, _UNPLANNED = CellSummary("missing"), CellSummary("unplanned")  # of most cells of a large table
 
 
@@ -130,8 +131,10 @@ def _baseline(recipes: Sequence[str], keys: Sequence[RowKey], grid: _Grid) -> st
     """Without a plan, records are in the shuffled order of the run: the widest float weights are the original."""
     if "baseline" in recipes:
         return "baseline"
-    stepless = {key[3] for key in keys for rounds in grid.cells[key].values() if not rounds[0].cell.recipe.steps}
-    artifacts = {key[3]: grid.artifacts[key[:4]] for key in keys if key[:4] in grid.artifacts}
+    recipe_of = {key[3]: rounds[0].cell.recipe for key in keys for rounds in grid.cells[key].values()}
+    checkpoints = {name for name, recipe in recipe_of.items() if recipe.checkpoint}
+    stepless = {name for name, recipe in recipe_of.items() if not recipe.steps} - checkpoints
+    artifacts = {k[3]: grid.artifacts[k[:4]] for k in keys if k[:4] in grid.artifacts and k[3] not in checkpoints}
     bits = {name: a.audit.bits_per_weight for name, a in artifacts.items() if formats.holds_floats(a.format)}
     original = list(bits) if grid.expected is not None else sorted(bits, key=bits.__getitem__, reverse=True)
     return next(iter([*(name for name in recipes if name in stepless), *original]), None)
@@ -164,9 +167,19 @@ def _row(
         made_s=artifact.make_total_s if artifact else 0.0,
         made_peak_bytes=artifact.make_peak_bytes if artifact else 0,
         made_alone=artifact is None or artifact.make_alone,
-        whole=artifact is not None and _is_whole(artifact),
+        whole=artifact is not None and _is_whole(artifact) and not _checkpoint(key, grid),
+        checkpoint=_checkpoint(key, grid),
         source_type=str(artifact.facts.get("source_type", "")) if artifact else "",
     )
+
+
+def _checkpoint(key: RowKey, grid: _Grid) -> str:
+    """Where the row's checkpoint is from, with its revision of the Hub if one is named; "" for what was made here."""
+    recipes = (rounds[0].cell.recipe for rounds in grid.cells[key].values() if rounds)
+    recipe = next(recipes, None)
+    if recipe is None or not recipe.checkpoint:
+        return ""
+    return f"{recipe.checkpoint}@{recipe.revision}" if recipe.revision else recipe.checkpoint
 
 
 def _loses_to_no_data(key: RowKey, column: ColumnKey, counterpart: str | None, grid: _Grid) -> bool:
@@ -209,6 +222,9 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
         return _MISSING if planned else _UNPLANNED
     cell, figures = done[0].cell, _medians(done)
     names = marks(rounds, figures)
+    if OTHER_TOKENS in names and cell.task is not None:
+        per_token = {c.key for c in task_columns(cell.task.kind) if Group.PER_TOKEN in c.groups}
+        figures = {name: figure for name, figure in figures.items() if name not in per_token}
     load = cell.workload
     return CellSummary(
         "ok",
@@ -218,7 +234,10 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
         curve=_curve(done),
         note=_note(done[0]),
         metric=str(done[0].facts.get("metric", "")),
-        words=_bound_texts(done[0], {key: figure.median for key, figure in figures.items()}, client=CLIENT in names),
+        words={
+            **_bound_texts(done[0], {key: figure.median for key, figure in figures.items()}, client=CLIENT in names),
+            **{name: str(done[0].facts[fact]) for name, fact in _DIFFERENT.items() if fact in done[0].facts},
+        },
         sizes=(load.batch, load.prompt_tokens, load.new_tokens) if isinstance(load, Offline) else None,
         kind=cell.task.kind if cell.task else "",
     )

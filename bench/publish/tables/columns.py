@@ -146,8 +146,8 @@ def task_columns(kind: str) -> tuple[Column, ...]:
 
 
 def metric_columns(kind: str) -> tuple[Column, ...]:
-    """A task's own metrics, those that tables show."""
-    return tuple(c for c in task_columns(kind) if not c.groups & (Group.CHANGE | Group.CSV_ONLY))
+    """A task's own metrics, those that tables show wherever it was measured."""
+    return tuple(c for c in task_columns(kind) if not c.groups & (Group.CHANGE | Group.CSV_ONLY | Group.ANY_TOKENS))
 
 
 def quality_axes() -> tuple[Column, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bench.contract.record import Audit, Result
+from bench.contract.wire import OMITTED_AT_DEFAULT
 from bench.measure.sanity import MARKS
 from bench.measure.stats import Spread
 
@@ -59,6 +60,7 @@ class Row:
     `source_type`: what the model was quantized to before anything was done, "" for plain floats.
     `made_s`: the time of all steps of the artifact, 0 if unknown; at most that, where not `made_alone`.
     `made_peak_bytes`: the most host memory its last step took, 0 if unknown. `whole`: its weights are not quantized.
+    `checkpoint`: where it is from, if somebody else made it.
     """
 
     device: str
@@ -74,6 +76,7 @@ class Row:
     made_peak_bytes: int = 0
     made_alone: bool = True
     whole: bool = False
+    checkpoint: str = field(default="", metadata=OMITTED_AT_DEFAULT)
     source_type: str = ""
 
     def size(self, key: str) -> float | None:

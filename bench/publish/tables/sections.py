@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from bench.contract.columns import ADJUSTED, RECOVERY, SCORE_CHANGE, TESTED, Column, Group
+from bench.measure.sanity import OTHER_MODEL, OTHER_TOKENS
 from bench.publish.tables import columns, highlight, speedup
 from bench.publish.tables.columns import DASH, format_interval, format_value, group, number, task_name
 from bench.publish.tables.model import LEGEND, OTHER_ENGINE, CellSummary, Point, Row, Section, Table
@@ -79,6 +80,7 @@ def _page(rows: Sequence[Row], table: Table, notes: Notes) -> list[Section]:
     notes.add(
         *(_floor(rows, title, column) for title in tasks for column in measured_columns(rows, title) if column.floor)
     )
+    notes.add(*(_origin(row) for row in rows))
     notes.add(
         *source_notes(rows), *(cell.note for row in rows for cell in (*row.tasks.values(), *row.workloads.values()))
     )
@@ -89,6 +91,18 @@ def _page(rows: Sequence[Row], table: Table, notes: Notes) -> list[Section]:
         if curves := [(row, row.workloads[title].curve) for row in planned if row.workloads[title].curve]:
             sections.append(_curves(title, curves))
     return [*sections, *speedup.sections(rows)]
+
+
+def _origin(row: Row) -> str:
+    """Where a checkpoint is from, and how it differs from the suite's model; "" of what was made here."""
+    if not row.checkpoint:
+        return ""
+    cells = (*row.tasks.values(), *row.workloads.values())
+    how = {name: cell.words[name] for cell in cells for name in (OTHER_MODEL, OTHER_TOKENS) if name in cell.words}
+    parts = [f"{row.recipe}: a checkpoint, {row.checkpoint}, not made here"]
+    parts += [f"another model: {how[OTHER_MODEL]}"] if OTHER_MODEL in how else []
+    parts += [f"another tokenizer: {how[OTHER_TOKENS]}"] if OTHER_TOKENS in how else []
+    return "; ".join(parts)
 
 
 def summary(table: Table) -> str:
@@ -103,6 +117,8 @@ def measured_columns(rows: Sequence[Row], title: str) -> tuple[Column, ...]:
     cells = [row.tasks[title] for row in rows]
     measured = {key for cell in cells for key in cell.figures}
     declared = columns.task_columns(next((cell.kind for cell in cells if cell.kind), ""))
+    if not any(OTHER_TOKENS in cell.marks for cell in cells):
+        declared = tuple(c for c in declared if Group.ANY_TOKENS not in c.groups)
     metrics = [c for c in declared if c.key in measured and Group.CSV_ONLY not in c.groups]
     changes = [c for c in declared if Group.CHANGE in c.groups and Group.CSV_ONLY not in c.groups]
     return (*metrics, *changes) if metrics else (Column("", "{title}"),)
