@@ -55,8 +55,8 @@ def reads_weights(source: Source) -> str | None:
 
 
 def is_router(name: str) -> bool:
-    """Whether a linear layer of this name chooses a token's experts: libraries leave it as it is."""
-    return name.rpartition(".")[2] in ("gate", "router")
+    """Whether a linear layer of this name chooses a token's experts (Mixtral, Qwen): libraries leave it as it is."""
+    return name.endswith(".gate")
 
 
 def compute_capability(hardware: Hardware, library: str, newest: tuple[int, int]) -> str | None:

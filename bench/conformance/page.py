@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -45,6 +46,7 @@ def page(checked: Checked, command: str) -> str:
     listed = "\n".join(f"{name:<{width}}  {architectures.summary(name)}" for name in names)
     parts = [
         _INTRODUCTION.format(bounds=bounds, listed=listed),
+        f"{summary(checked.verdicts)}.\n",
         *table(checked.verdicts),
         "",
         "## Divergence from Transformers\n",
@@ -59,12 +61,19 @@ def page(checked: Checked, command: str) -> str:
 
 def lines(checked: Checked) -> Iterator[str]:
     """The verdicts for a terminal: a line each that does not work, after the count of those that do."""
-    works = sum(verdict.status == "works" for verdict in checked.verdicts)
-    yield f"{works} of {len(checked.verdicts)} work"
+    yield summary(checked.verdicts)
     for verdict in checked.verdicts:
         if verdict.status != "works":
             reason = f": {verdict.reason}" if verdict.reason else ""
             yield f"{verdict.architecture}/{verdict.recipe}/{verdict.engine} {verdict.status}{reason}"
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """How many cells are of each status."""
+    counts: Counter[str] = Counter(verdict.status for verdict in verdicts)
+    phrases = {"works": "work", "unsupported": "are unsupported", "fails": "fail", "not run": "were not run"}
+    listed = ", ".join(f"{counts[status]} {phrase}" for status, phrase in phrases.items() if counts[status])
+    return f"Of {len(verdicts)} cells {listed}"
 
 
 def table(verdicts: Sequence[Verdict]) -> list[str]:
@@ -99,7 +108,8 @@ def _divergences(verdicts: Sequence[Verdict]) -> list[str]:
 def _environment(checked: Checked, command: str) -> Iterator[str]:
     hardware = checked.hardware
     yield f"    {command}\n"
-    yield f"- {datetime.now(UTC):%d %b %Y}, {hardware.cpu}, {hardware.physical_cores} cores, no GPU"
+    cores = f"{hardware.physical_cores} cores"
+    yield f"- {datetime.now(UTC):%d %b %Y}, {hardware.cpu}, {cores}, on the {hardware.device.upper()}"
     yield f"- instructions: {', '.join(hardware.isa)}"
     for name, versions in checked.environments.items():
         yield f"- `{name}`: {', '.join(f'{package} {version}' for package, version in versions.items())}"

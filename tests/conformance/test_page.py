@@ -50,7 +50,7 @@ def test_a_page_says_what_it_was_run_with() -> None:
 def test_a_terminal_is_told_what_does_not_work() -> None:
     """After the count of what does."""
     assert list(page.lines(_CHECKED)) == [
-        "2 of 5 work",
+        "Of 5 cells 2 work, 2 are unsupported, 1 fail",
         "opt/baseline/hf fails: its logits are not the baseline's",
         f"opt/onnx-fp32/onnxruntime unsupported: {_WHY}",
         f"opt/onnx-int4/onnxruntime unsupported: {_WHY}",

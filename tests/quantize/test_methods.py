@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +258,32 @@ def test_a_layer_with_odd_outputs_does_not_fit_the_gemm_layout() -> None:
     source = Source("hf", {"model.layers.0.router": (6, 256)}, {})
 
     assert "model.layers.0.router has 6" in (method.unsupported(method.Options(), source, CPU) or "")
+
+
+@pytest.mark.parametrize("name", ["awq", "bnb"])
+def test_a_router_of_few_experts_is_no_hindrance(name: str) -> None:
+    """Mixtral's and Qwen's gate is left as it is by every library."""
+    method = plugins.load(plugins.METHODS, name)
+    linears = {"model.layers.0.mlp.gate": (4, 256), "model.layers.0.self_attn.q_proj": (256, 256)}
+
+    assert method.unsupported(method.Options(), Source("hf", linears, {}), replace(CPU, isa=("avx512_bf16",))) is None
+
+
+def test_four_bits_of_bitsandbytes_are_packed_by_32_outputs_on_some_cpus() -> None:
+    """Where the CPU multiplies bfloat16; on others, and in 8 bits, any number of outputs will do."""
+    method = plugins.load(plugins.METHODS, "bnb")
+    source = Source("hf", {"model.layers.0.x_proj": (48, 256)}, {})
+    packing = replace(CPU, isa=("avx512_bf16",))
+
+    assert "x_proj has 48" in (method.unsupported(method.Options(), source, packing) or "")
+    assert method.unsupported(method.Options(), source, CPU) is None
+    assert method.unsupported(method.Options(type="int8"), source, packing) is None
+
+
+@pytest.mark.parametrize("name", ["bnb", "torchao"])
+def test_mamba_reads_a_weight_that_these_would_pack(name: str) -> None:
+    """Not a traceback at the first token."""
+    method = plugins.load(plugins.METHODS, name)
+    source = Source("hf", {}, {"model_type": "mamba"})
+
+    assert "reads the weight of dt_proj itself" in (method.unsupported(method.Options(), source, CPU) or "")

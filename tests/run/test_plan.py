@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -158,3 +160,28 @@ def test_files_are_read_as_often_for_many_cells_as_for_one(tmp_path: Path) -> No
     bytes_read(1)  # loads what the first plan of a process does
 
     assert bytes_read(8) - bytes_read(1) < 1 << 20
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_window_that_an_engine_leaves_out_bounds_the_texts(tmp_path: Path) -> None:
+    """llama.cpp computes Mistral's layers without one: the same on shorter texts, another model on longer ones."""
+    folder = tmp_path / "windowed"
+    shutil.copytree("models/demo", folder)
+    settings = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 64}
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **settings}))
+    loads = [{"batch": 1, "prompt_tokens": 32, "new_tokens": 32}, {"batch": 1, "prompt_tokens": 64, "new_tokens": 32}]
+    tasks = [{"task": "perplexity", "context": 128}]
+    suite = _suite(
+        model=str(folder), recipes=["gguf-f16", "fp32"], engines=["llamacpp", "hf"], workloads=loads, tasks=tasks
+    )
+
+    items = [item for item in plan.plan(suite, fetch=False).items if item.round == 0]
+    reasons = {(item.cell.engine.title, item.cell.measurement): item.reason for item in items}
+
+    assert reasons.pop(("llamacpp", "offline-b1-p64-n32")) == (
+        "llamacpp leaves out the sliding window of mistral (64 tokens), which texts of 96 tokens exceed: "
+        "use shorter ones, or another engine"
+    )
+    assert "texts of 128 tokens" in reasons.pop(("llamacpp", next(i.cell.measurement for i in items if i.cell.task)))
+    assert set(reasons.values()) == {""}
