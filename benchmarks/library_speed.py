@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,13 @@ print("RESULT" + json.dumps({"quantize_s": quantize_s, "peak_bytes": peak}))
 
 @dataclass(frozen=True)
 class Run:
-    """One quantization: the whole process, the library's call alone, the process's peak of resident memory."""
+    """One quantization: the whole process and its processor time, the library's call alone, the process's peak memory.
+
+    `cpu_s` says most on a machine with other work, where the rest of the times are of that work too.
+    """
 
     whole_s: float
+    cpu_s: float
     quantize_s: float
     peak_bytes: int
 
@@ -91,17 +96,18 @@ def _method(name: str, env: Environment, model: Path, options: dict[str, Any], p
         script.run([env.python, "-c", _IDS, name, json.dumps(options), str(model), str(ids)], env=_variables(env))
         for pair in range(pairs):
             for who in ("suite", "bare") if pair % 2 == 0 else ("bare", "suite"):
-                load = os.getloadavg()[0]
+                load, cpu_s = os.getloadavg()[0], _cpu_s()
                 with tempfile.TemporaryDirectory(dir=home) as out:
                     if who == "suite":
                         run = _suite(name, env, model, options, Path(out))
                     else:
                         run = _bare(name, env, model, options, ids, Path(out))
+                run = replace(run, cpu_s=_cpu_s() - cpu_s)
                 runs[who].append(run)
                 print(f"{name} pair {pair + 1} {who:<5} {_shown(run)}, load {load:.1f} before", flush=True)
     ratios = {
         part: [getattr(b, part) / getattr(s, part) for s, b in zip(runs["suite"], runs["bare"], strict=True)]
-        for part in ("whole_s", "quantize_s", "peak_bytes")
+        for part in ("whole_s", "cpu_s", "quantize_s", "peak_bytes")
     }
     print(f"{name}: the suite {_shown(_median(runs['suite']))}; bare {_shown(_median(runs['bare']))}")
     print(f"{name}: bare / suite: {', '.join(f'{part} {_spread(values)}' for part, values in ratios.items())}")
@@ -119,7 +125,7 @@ def _suite(name: str, env: Environment, model: Path, options: dict[str, Any], ou
     began = time.perf_counter()
     outcome = supervisor.succeeded(supervisor.run(job, env, timeout_s=86_400))
     facts = outcome.answer.facts
-    return Run(time.perf_counter() - began, facts["quantize_s"], facts["worker_hwm_bytes"])
+    return Run(time.perf_counter() - began, 0.0, facts["quantize_s"], facts["worker_hwm_bytes"])
 
 
 def _bare(name: str, env: Environment, model: Path, options: dict[str, Any], ids: Path, out: Path) -> Run:
@@ -132,7 +138,7 @@ def _bare(name: str, env: Environment, model: Path, options: dict[str, Any], ids
     done = script.run([env.python, "-c", _BARE, *words], folder=out, env=_variables(env))
     whole_s = time.perf_counter() - began
     told = json.loads(done.stdout.partition("RESULT")[2].splitlines()[0])
-    return Run(whole_s, told["quantize_s"], told["peak_bytes"])
+    return Run(whole_s, 0.0, told["quantize_s"], told["peak_bytes"])
 
 
 def _variables(env: Environment) -> dict[str, str]:
@@ -142,11 +148,18 @@ def _variables(env: Environment) -> dict[str, str]:
 def _median(runs: Sequence[Run]) -> Run:
     """Each figure's own."""
     columns = [statistics.median(column) for column in zip(*(asdict(run).values() for run in runs), strict=True)]
-    return Run(columns[0], columns[1], int(columns[2]))
+    return Run(columns[0], columns[1], columns[2], int(columns[3]))
 
 
 def _shown(run: Run) -> str:
-    return f"{run.whole_s / 60:.2f} min ({run.quantize_s / 60:.2f} in the library), {run.peak_bytes / _MIB:,.0f} MiB"
+    times = f"{run.whole_s / 60:.2f} min ({run.quantize_s / 60:.2f} in the library), {run.cpu_s / 60:.2f} of processors"
+    return f"{times}, {run.peak_bytes / _MIB:,.0f} MiB"
+
+
+def _cpu_s() -> float:
+    """Of all programs that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _spread(ratios: Sequence[float]) -> str:
