@@ -125,13 +125,26 @@ def test_a_format_no_engine_loads_is_a_cell_with_its_reason(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("cache")
-def test_a_recipe_that_cannot_be_made_is_paired_by_what_it_would_be(tmp_path: Path) -> None:
-    """GPTQ does not read GGUF; the reason is told for the engines that load GPTQ."""
-    suite = _suite(model=str(write(tmp_path / "m.gguf")), recipes=["gptq-w4g128"], engines=["hf", "fake"])
-    planned = plan.plan(suite, fetch=False)
+def test_a_recipe_that_cannot_be_made_is_paired_by_what_it_would_be() -> None:
+    """GPTQ does not read GPTQ; the reason is told for the engines that load it."""
+    twice = {"name": "twice", "steps": [{"method": "gptq"}, {"method": "gptq"}]}
+    planned = plan.plan(_suite(recipes=[twice], engines=["hf", "fake"]), fetch=False)
 
     assert {i.cell.engine.name for i in planned.items} == {"hf", "fake"}
-    assert {i.reason for i in planned.items} == {"gptq reads hf, and is given gguf: start from weights in that form"}
+    assert {i.reason for i in planned.items} == {
+        "gptq reads hf, and is given gptq: put it before the step that wrote that"
+    }
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_recipe_of_a_gguf_file_is_planned_by_what_the_file_says(tmp_path: Path) -> None:
+    """It is dequantized first; its context and its layers' widths are known before."""
+    suite = _suite(model=str(write(tmp_path / "m.gguf")), recipes=["gptq-w4g128"], engines=["hf"])
+    planned = plan.plan(suite, fetch=False)
+
+    assert {i.reason for i in planned.items} == {
+        "calibration samples of 512 tokens are longer than the model's context of 128"
+    }
 
 
 @pytest.mark.usefixtures("cache")
