@@ -207,8 +207,9 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
 
 def compare_to_baseline(facts: Mapping[str, Any], baseline: Mapping[str, Any]) -> Mapping[str, float]:
     """Against the baseline on the same items; eval/stats/paired.py defines each value."""
-    is_cut = any(its.get("truncated") for its in (facts, baseline))
-    paired.require_same_items(facts, baseline, (*_SAME, *(("max_length",) if is_cut else ())))
+    # It cuts requests, and the windows of a text scored whole, whose score is no mean over items.
+    by_length = any(its.get("truncated") or not its["item_scores"] for its in (facts, baseline))
+    paired.require_same_items(facts, baseline, (*_SAME, *(("max_length",) if by_length else ())))
     score, base = facts["scores"][facts["metric"]], baseline["scores"][facts["metric"]]
     recovery = {"score_recovery_fraction": score / base} if base else {}
     items = [[float(item) for item in part["item_scores"]] for part in (facts, baseline)]

@@ -25,12 +25,14 @@ def test_a_gguf_file_is_looked_at_and_copied(command: Command, tmp_path: Path) -
 
 
 def test_what_cannot_be_done_is_one_sentence(command: Command, tmp_path: Path) -> None:
-    """A method that does not read GGUF, and a file that is not there."""
+    """A method whose samples the model's context does not hold, and a file that is not there."""
     file, out = write(tmp_path / "m.gguf"), str(tmp_path / "out")
     wrong = command("quantize", str(file), "--method", "gptq", "-o", out)
     gone = command("quantize", str(tmp_path / "n.gguf"), "--method", "gptq", "-o", out)
 
     assert (wrong.returncode, gone.returncode) == (2, 2)
-    assert wrong.stderr.strip() == "error: gptq reads hf, and is given gguf: start from weights in that form"
+    assert wrong.stderr.strip() == (
+        "error: calibration samples of 512 tokens are longer than the model's context of 128"
+    )
     assert gone.stderr.startswith("error: model file ")
     assert len(gone.stderr.strip().splitlines()) == 1

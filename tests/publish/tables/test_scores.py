@@ -100,14 +100,27 @@ def test_a_baseline_on_another_engine_has_its_star() -> None:
 
 
 def test_other_items_are_not_compared() -> None:
-    """Another text, another number of items or another window: a dash, not a figure."""
-    for key, value in {"texts_sha256": "u", "max_length": 8, "metric": "acc_norm"}.items():
-        facts: dict[str, Any] = {"scores": {"acc": 0.5, "acc_norm": 0.5}, key: value}
+    """Another text or metric, or another window where it cuts requests or texts: a dash, not a figure."""
+    shorter: dict[str, Any] = {"max_length": 8}
+    for change in (
+        {"texts_sha256": "u"},
+        {"metric": "acc_norm"},
+        {**shorter, "truncated": 1, "requests": 1000},
+        {**shorter, "item_scores": []},
+    ):
+        facts: dict[str, Any] = {"scores": {"acc": 0.5, "acc_norm": 0.5}, **change}
         odd = _answered("gptq-4", _answers(600, 2), **facts)
         entry = build([RECORDS[0], odd]).rows[1].tasks[TASK.title]
 
         assert entry.change == {}
         assert format_change(SCORE_CHANGE, entry) == "\N{EN DASH}"
+
+
+def test_a_window_that_cuts_nothing_does_not_matter() -> None:
+    """Models of other contexts are compared over the same items."""
+    whole = _answered("gptq-4", _answers(600, 2), scores={"acc": 0.5}, max_length=8)
+
+    assert build([RECORDS[0], whole]).rows[1].tasks[TASK.title].change["score_change"] != 0
 
 
 def test_a_score_without_items_has_a_difference_and_no_test() -> None:
