@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from bench import formats
 from bench.contract import hooks
 from bench.contract.record import Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Suite, Task
@@ -122,9 +123,11 @@ class Plan:
         for artifact in self.artifacts:
             name, checkpoint = artifact.recipe.name, artifact.recipe.checkpoint
             if checkpoint and artifact.resolved.folder is None:
+                its_format = artifact.resolved.format
+                what = "plain weights" if formats.holds_floats(its_format) else its_format
                 sentences.append(
                     f"recipe {name}: {checkpoint} is not here yet: a run fetches it, and what runs it is known then; "
-                    "until then it is planned as plain weights"
+                    f"until then it is planned as {what}"
                 )
             elif checkpoint:
                 sentences.append(artifact.resolved.preparation)
