@@ -5,6 +5,7 @@ Lin et al., 2023 (arXiv:2306.00978), as GPTQModel implements it, or AutoAWQ, in 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,9 +52,19 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     for name, (outputs, _) in source.linears.items():
         if outputs % 8 and not (model_folder.is_head(name) or option_checks.is_router(name)):
             return f"the GEMM layout packs 8 outputs in a word, and {name} has {outputs}"
+        if options.backend == "gptqmodel" and outputs % 64 and _is_clipped(name):
+            return (
+                f"gptqmodel's AWQ clips weights in batches of 64 outputs, and {name} has {outputs}: use another method"
+            )
     if options.backend == "autoawq":
         reason = archived.awq_unsupported(hardware, options.group_size, symmetric=options.symmetric)
     return reason or gptqmodel.unsupported_reason(source, hardware, options)
+
+
+def _is_clipped(name: str) -> bool:
+    """Whether the library looks for a bound of its weights: not of queries and keys, nor of what stays whole."""
+    is_whole = model_folder.is_head(name) or option_checks.is_router(name)
+    return not is_whole and not any(part in name for part in ("q_", "k_", "attn_q", "attn_k", "query", "key", "Wqkv"))
 
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
@@ -63,7 +74,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
         settings = {"w_bit": options.bits, "q_group_size": options.group_size, "zero_point": True, "version": "GEMM"}
         return archived.awq(folder, out, device, text, settings, options.batch_size)
     settings = {"bits": options.bits, "group_size": options.group_size, "sym": options.symmetric}
-    with _float32_search():
+    with _float32_search(), _rotary_by_layer():
         return gptqmodel.run(folder, out, device, text, "AWQ", settings, options.batch_size)
 
 
@@ -96,3 +107,52 @@ def _float32_search() -> Iterator[None]:
     finally:
         AwqTorchLinear.SUPPORTS_DTYPES = dtypes
         AWQProcessor._compute_best_scale = search  # noqa: SLF001
+
+
+@contextmanager
+def _rotary_by_layer() -> Iterator[None]:
+    """Let the library's search compute rotary positions of the layer's own kind, where a model has several.
+
+    It calls the model's module without saying which layer it is for; Gemma 3's has a base for each kind of layer.
+    """
+    from gptqmodel.looper.awq_processor import AWQProcessor
+
+    root, quantize = AWQProcessor._get_root_rotary, AWQProcessor._quantize_layer  # noqa: SLF001
+    layer_index, by_kind = 0, dict[str, Any]()
+
+    def rotary_of_layer(self: Any) -> Any:
+        rotary = root(self)
+        if rotary is None or "layer_type" not in inspect.signature(type(rotary).forward).parameters:
+            return rotary
+        kind = self.model.config.get_text_config().layer_types[layer_index]
+        return by_kind.setdefault(kind, _of_kind(rotary, kind))
+
+    def quantize_layer(self: Any, index: int, *rest: Any) -> Any:
+        nonlocal layer_index
+        layer_index = index
+        return quantize(self, index, *rest)
+
+    AWQProcessor._get_root_rotary, AWQProcessor._quantize_layer = rotary_of_layer, quantize_layer  # noqa: SLF001
+    try:
+        yield
+    finally:
+        AWQProcessor._get_root_rotary, AWQProcessor._quantize_layer = root, quantize  # noqa: SLF001
+
+
+def _of_kind(rotary: Any, kind: str) -> Any:
+    """The module for layers of one kind, which the library may copy to another device."""
+    import torch
+
+    class OfKind(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rotary = rotary
+
+        @property
+        def inv_freq(self) -> Any:
+            return next(self.rotary.buffers())
+
+        def forward(self, x: Any, position_ids: Any) -> Any:
+            return self.rotary(x, position_ids, kind)
+
+    return OfKind()

@@ -26,6 +26,38 @@ READS = frozenset({"hf", "openvino"})
 WRITES = "openvino"
 _MODEL = "openvino_model.xml"
 _PACKED = frozenset({"u8", "i8", "u4", "i4", "nf4", "f4e2m1", "f8e4m3"})
+# What optimum-intel, as it is pinned, exports with other releases of Transformers alone than the environment's (5.5).
+_OTHER_RELEASES = frozenset(
+    {
+        *(
+            "aquila",
+            "arctic",
+            "baichuan",
+            "bitnet",
+            "chatglm",
+            "dbrx",
+            "deci",
+            "deepseek",
+            "deepseek_v2",
+            "deepseek_v3",
+        ),
+        *("exaone", "exaone4", "falcon_mamba", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n_text"),
+        *("gemma4_text", "glm", "internlm", "internlm2", "jais", "lfm2", "lfm2_moe", "llama4", "llama4_text"),
+        *("llava-qwen2", "mamba", "marian"),
+        *(
+            "minicpm",
+            "minicpm3",
+            "orion",
+            "ouro",
+            "qwen",
+            "qwen3_5_moe_text",
+            "qwen3_5_text",
+            "qwen3_next",
+            "xverse",
+            "zamba2",
+        ),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +73,12 @@ class Options:
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
+    model_type = str(model_folder.setting(source.config, "model_type"))
+    if source.format == "hf" and model_type in _OTHER_RELEASES:
+        return (
+            f"optimum-intel exports {model_type} with another release of Transformers only than the one that is pinned "
+            "here: use an engine that loads another format"
+        )
     return option_checks.group_size(source, options.group_size) if options.type == "int4" else None
 
 

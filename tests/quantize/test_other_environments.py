@@ -10,7 +10,7 @@ import pytest
 
 from bench import formats
 from bench.contract import plugins
-from bench.contract.record import Gpu, Hardware
+from bench.contract.record import Gpu, Hardware, Source
 from bench.contract.spec import Step
 from tests.conftest import ROOT
 from tests.quantize import in_environment
@@ -159,3 +159,32 @@ def test_what_cannot_work_is_said_beforehand(
     refusal = method.unsupported(method.Options(**options), formats.source(DEMO), here)
 
     assert refusal is None if reason is None else reason in str(refusal)
+
+
+_OUTDATED = """
+import json
+import transformers
+from optimum.exporters.tasks import TasksManager
+import optimum.exporters.openvino.model_configs
+from packaging.version import Version
+now, outdated = Version(transformers.__version__), []
+for name, tasks in TasksManager._SUPPORTED_MODEL_TYPE.items():
+    config = tasks.get("openvino", {}).get("text-generation-with-past")
+    newest = getattr(getattr(config, "func", config), "MAX_TRANSFORMERS_VERSION", None)
+    if newest and now > Version(str(newest)):
+        outdated.append(name)
+print("RESULT" + json.dumps(outdated))
+"""
+
+
+@pytest.mark.engine
+def test_what_openvinos_exporter_left_behind_is_known_before(tmp_path: Path) -> None:
+    """Model types that optimum-intel exports with older releases of Transformers alone, by its own limits."""
+    method = plugins.load(plugins.METHODS, "openvino")
+    outdated = json.loads(in_environment.run("openvino", tmp_path, _OUTDATED))
+
+    assert "gemma3_text" in outdated
+    for name in outdated:
+        source = Source("hf", {}, {"model_type": name})
+        assert "another release of Transformers" in (method.unsupported(method.Options(), source, CPU) or name)
+    assert method.unsupported(method.Options(), Source("hf", {}, {"model_type": "llama"}), CPU) is None
