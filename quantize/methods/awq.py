@@ -143,7 +143,7 @@ def _of_kind(rotary: Any, kind: str) -> Any:
     """The module for layers of one kind, which the library may copy to another device."""
     import torch
 
-    class OfKind(torch.nn.Module):
+    class OfKind(torch.nn.Module):  # type: ignore[misc]  # torch has no types here
         def __init__(self) -> None:
             super().__init__()
             self.rotary = rotary
