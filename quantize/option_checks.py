@@ -7,6 +7,8 @@ import math
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
 
+_CONV1D = frozenset({"gpt2", "openai-gpt"})
+
 
 def sample_length(source: Source, length: int) -> str | None:
     """Calibration samples of `length` tokens have to fit into the model's context."""
@@ -57,6 +59,14 @@ def reads_weights(source: Source) -> str | None:
 def is_router(name: str) -> bool:
     """Whether a linear layer of this name chooses a token's experts (Mixtral, Qwen): libraries leave it as it is."""
     return name.endswith(".gate")
+
+
+def linear_modules(source: Source, library: str) -> str | None:
+    """GPT-2's layers are Transformers' Conv1D, inputs x outputs: libraries that look for torch.nn.Linear leave them."""
+    model_type = str(source.config.get("model_type"))
+    if model_type in _CONV1D:
+        return f"{library} quantizes torch.nn.Linear alone, and {model_type} has Conv1D in its place: use bnb or gguf"
+    return None
 
 
 def compute_capability(hardware: Hardware, library: str, newest: tuple[int, int]) -> str | None:

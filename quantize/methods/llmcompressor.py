@@ -56,6 +56,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         or option_checks.batch_size(options.batch_size)
         or (option_checks.sample_length(source, options.length) if _calibrates(options) else None)
         or (option_checks.group_size(source, options.group_size) if options.scheme == "w4a16" else None)
+        or option_checks.linear_modules(source, "llm-compressor")
     )
 
 

@@ -70,7 +70,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
             return reason
     if scheme == "int8-static":
         return option_checks.sample_length(source, options.length) or option_checks.batch_size(options.batch_size)
-    reason = option_checks.reads_weights(source)
+    reason = option_checks.reads_weights(source) or option_checks.linear_modules(source, "torchao")
     return reason or (_gpu_reason(options, hardware) if scheme in _CUDA_ONLY else None)
 
 

@@ -62,3 +62,15 @@ def test_the_model_builders_table_is_its_dispatch() -> None:
 def _file(env: str, path: str) -> Path:
     prefix = Path(environment.ensure(env, print).python).parents[1]
     return next(prefix.glob(path.replace("python3.11", "python3*")))
+
+
+@pytest.mark.parametrize("method", ["torchao", "llmcompressor", "awq"])
+def test_layers_that_a_library_does_not_look_for_are_told_before(method: str) -> None:
+    """GPT-2's are Conv1D: each library left them, or failed at the first one."""
+    assert "has Conv1D in its place" in (_reason(method, model_type="gpt2") or "")
+    assert _reason(method, model_type="llama") is None
+
+
+def test_awq_of_a_model_whose_activation_it_would_scale_is_unsupported() -> None:
+    """What is written has tensors that Transformers has no module for."""
+    assert "no engine here loads" in (_reason("awq", model_type="gpt_neox") or "")
