@@ -49,10 +49,6 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     reason = option_checks.batch_size(options.batch_size)
     if reason := reason or option_checks.first_token_weight(options.first_token_weight):
         return reason
-    if reason := option_checks.linear_modules(source, "AWQ's search"):
-        return reason
-    if str(source.config.get("model_type")) == "gpt_neox":
-        return "AWQ scales the activation of gpt_neox by a module of its own, which no engine here loads: use gptq"
     for name, (outputs, _) in source.linears.items():
         if outputs % 8 and not (model_folder.is_head(name) or option_checks.is_router(name)):
             return f"the GEMM layout packs 8 outputs in a word, and {name} has {outputs}"
@@ -62,7 +58,14 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
             )
     if options.backend == "autoawq":
         reason = archived.awq_unsupported(hardware, options.group_size, symmetric=options.symmetric)
-    return reason or gptqmodel.unsupported_reason(source, hardware, options)
+    reason = reason or gptqmodel.unsupported_reason(source, hardware, options)
+    return reason or option_checks.linear_modules(source, "AWQ's search") or _activation_reason(source)
+
+
+def _activation_reason(source: Source) -> str | None:
+    if str(source.config.get("model_type")) != "gpt_neox":
+        return None
+    return "AWQ scales the activation of gpt_neox by a module of its own, which no engine here loads: use gptq"
 
 
 def _is_clipped(name: str) -> bool:
