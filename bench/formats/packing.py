@@ -85,9 +85,9 @@ def zero_points_fault(folder: Path, config: Mapping[str, Any]) -> str:
     names = {settings[key] for key in ("checkpoint_format", "format") if settings.get(key)}
     if settings.get("quant_method") != "gptq" or stored is None or not names <= {"gptq", _V2}:
         return ""
-    found = _zero_points(folder)
+    zero_points = _zero_points(folder)
     is_second = _V2 in names
-    if found != stored[not is_second]:
+    if zero_points != stored[not is_second]:
         return ""
     name, other = (_V2, "gptq") if is_second else ("gptq", _V2)
     return (

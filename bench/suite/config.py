@@ -43,12 +43,12 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
 def _beside(data: dict[str, Any], folder: Path) -> None:
     """A relative path of a model that is not in the folder you run in, and is in the suite's own, is that one."""
     model = data.get("model")
-    if beside := _path_beside(model.get("source") if isinstance(model, dict) else model, folder):
-        data["model"] = {**model, "source": beside} if isinstance(model, dict) else beside
+    if path := _path_beside(model.get("source") if isinstance(model, dict) else model, folder):
+        data["model"] = {**model, "source": path} if isinstance(model, dict) else path
     recipes: Any = data.get("recipes")
     for i, recipe in enumerate(recipes if isinstance(recipes, list) else ()):
-        if isinstance(recipe, dict) and (beside := _path_beside(recipe.get("checkpoint"), folder)):
-            recipes[i] = {**recipe, "checkpoint": beside}
+        if isinstance(recipe, dict) and (path := _path_beside(recipe.get("checkpoint"), folder)):
+            recipes[i] = {**recipe, "checkpoint": path}
 
 
 def _path_beside(source: Any, folder: Path) -> str:

@@ -29,8 +29,8 @@ _REMEDY = "name the model that it was made from, or run the file itself in llama
 def write(file: Path, out: Path) -> dict[str, Any]:
     """Write a model folder in float32; the record of how far it is from llama.cpp on the same file.
 
-    UserError where Transformers has no class for the model, where it lacks or leaves one of the tensors, and where
-    the two do not predict alike.
+    UserError where Transformers has no class for the model, where the file lacks one of its tensors, and where the two
+    do not predict alike: what is left out of the file shows there.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
     began = time.perf_counter()
@@ -83,7 +83,7 @@ def _model(file: Path, stored: Gguf) -> Any:
     logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
-        for name, value in _rope_settings(stored, config).items():
+        for name, value in _rope_settings(file, stored, config).items():
             setattr(config, name, value)
         with no_init_weights():
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -105,7 +105,7 @@ def _model(file: Path, stored: Gguf) -> Any:
     return model.eval()
 
 
-def _rope_settings(stored: Gguf, config: Any) -> dict[str, Any]:
+def _rope_settings(file: Path, stored: Gguf, config: Any) -> dict[str, Any]:
     """Settings of rotary positions that Transformers leaves in the file: linear and YaRN scaling, Llama 3's factors."""
     own = {k.removeprefix(f"{stored.architecture}.rope.scaling."): v for k, v in stored.metadata.items()}
     rope, kind = dict(config.rope_parameters or {}), own.get("type", "none")
@@ -114,20 +114,20 @@ def _rope_settings(stored: Gguf, config: Any) -> dict[str, Any]:
         rope |= {"rope_type": kind, "factor": own["factor"]}
         rope |= {"original_max_position_embeddings": longest} if kind == "yarn" and longest else {}
     elif _FACTORS in stored.tensors:
-        rope |= _llama3(stored, config)
+        rope |= _llama3(file, config)
     else:
         return {}
     return {"rope_parameters": rope}
 
 
-def _llama3(stored: Gguf, config: Any) -> dict[str, Any]:
+def _llama3(file: Path, config: Any) -> dict[str, Any]:
     """The setting whose factors by frequency are the file's: all of Llama's have these bounds."""
     import numpy as np
     import torch
     from gguf import GGUFReader
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    tensors = {tensor.name: tensor.data for tensor in GGUFReader(str(stored.files[0])).tensors}
+    tensors = {tensor.name: tensor.data for tensor in GGUFReader(str(file)).tensors}
     factors = np.asarray(tensors[_FACTORS], np.float64)
     rope = {
         "rope_type": "llama3",
@@ -140,7 +140,7 @@ def _llama3(stored: Gguf, config: Any) -> dict[str, Any]:
     config.rope_parameters = {**config.rope_parameters, **rope}
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     if not np.allclose(plain / scaled.numpy(), factors, rtol=1e-3):
-        raise UserError(f"{stored.files[0].name} has rotary factors ({_FACTORS}) that are not Llama 3's: {_REMEDY}")
+        raise UserError(f"{file.name} has rotary factors ({_FACTORS}) that are not Llama 3's: {_REMEDY}")
     return rope
 
 

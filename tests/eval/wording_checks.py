@@ -24,15 +24,15 @@ def main(rows: dict[str, list[dict[str, Any]]], data: str) -> None:
     from datasets import Dataset
 
     theirs = Path(lm_eval.tasks.__file__).parent
-    found = {}
+    requests_by_task = {}
     for name, docs in rows.items():
         dataset = Dataset.from_list(docs)
         splits = dict.fromkeys(("train", "validation", "test"), dataset)
-        found[name] = [
+        requests_by_task[name] = [
             _requests(theirs / _FILES[name], {"custom_dataset": lambda splits=splits, **_: splits}),
             _requests(Path("configs/tasks") / f"{name}_local.yaml", {"metadata": {"data": data}}),
         ]
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
+    sys.stdout.write("\n" + json.dumps(requests_by_task) + "\n")
 
 
 def _requests(file: Path, more: dict[str, Any]) -> dict[str, Any]:

@@ -274,8 +274,8 @@ def test_a_silence_is_broken_with_the_step_at_hand(capsys: pytest.CaptureFixture
             progress.doing(f"gptq-w4g64: gptq: layer {layer} of 30 (q_proj), 6:{layer:02} left")
         time.sleep(1.6)
 
-    told = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
-    assert told == [
+    lines = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
         "gptq-w4g64: gptq: layer 1 of 30 (q_proj), 6:01 left",
         "gptq-w4g64: gptq: layer 12 of 30 (q_proj), 6:12 left, 0:01 so far",
     ]

@@ -125,12 +125,12 @@ def _env(method: str, options: dict[str, Any]) -> str:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
     """The lines of one of _STEPS by its name; all that share an environment are made in one process of it."""
-    home, made = tmp_path_factory.mktemp("steps"), set[str]()
+    home, ready = tmp_path_factory.mktemp("steps"), set[str]()
 
     def lines(name: str) -> list[str]:
         env = _env(*_STEPS[name][:2])
-        if env not in made:
-            made.add(env)
+        if env not in ready:
+            ready.add(env)
             cases = {n: case[:2] for n, case in _STEPS.items() if _env(*case[:2]) == env}
             in_environment.run(env, home, _CODE, str(home), str(DEMO), json.dumps(cases))
         return [line.partition("\t")[0] for line in (home / f"{name}.txt").read_text().splitlines()]
@@ -143,9 +143,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[st
 def test_a_method_tells_its_steps_to_the_last(name: str, written: Callable[[str], list[str]]) -> None:
     """By the library's own callbacks, bars or log: another release that has them elsewhere fails here."""
     expected, lines = _STEPS[name][2], written(name)
-    told = iter(lines)
+    remaining = iter(lines)
     for text in expected:
-        assert any(line.startswith(text) for line in told), f"{text!r} is not told, or not there: {lines}"
+        assert any(line.startswith(text) for line in remaining), f"{text!r} is not told, or not there: {lines}"
 
 
 def test_every_method_is_among_them() -> None:
