@@ -71,7 +71,7 @@ def quantize(source: Path, file: Path, kind: str, importance: Mapping[str, Any] 
     import llama_cpp.llama_cpp as lib
 
     settings = lib.llama_model_quantize_default_params()
-    settings.allow_requantize = True  # a quantized source is dequantized
+    settings.allow_requantize = kind == "f32"  # to dequantize; what was rounded once is not rounded again
     settings.ftype = getattr(lib, "LLAMA_FTYPE_ALL_F32" if kind == "f32" else f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
     entries = _imatrix_entries(lib, importance or {})  # alive until the library is done
     if importance is not None:
