@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, make_dataclass
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from functools import cache
 from pathlib import PurePath
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
+
+from bench.contract.wire import OMITTED_AT_DEFAULT
 
 _CLOSED = {"extra": "forbid"}  # read by pydantic in the parent; an unknown key is an error
 # Older records have the fields of all kinds; bench.suite checks those of a suite file.
@@ -51,12 +54,17 @@ class _Named:
         return self.name or "-".join(filter(None, (self.kind, self._level(), self._sizes())))
 
     def _faults(self) -> Iterator[str]:
-        for field in ("batch", "concurrency", "prompt_tokens", "repeats", "requests", "turns"):
-            if (count := vars(self).get(field, 1)) < 1:
-                yield f"{field} starts at 1, got {count}"
-        for field in ("rate_per_s", "window_s", "at_most_s", "think_s"):
-            if (amount := vars(self).get(field, 0)) < 0:
-                yield f"{field} cannot be below zero, got {amount:g}"
+        for name in ("batch", "concurrency", "prompt_tokens", "repeats", "requests", "turns"):
+            if (count := vars(self).get(name, 1)) < 1:
+                yield f"{name} starts at 1, got {count}"
+        for name in ("rate_per_s", "window_s", "at_most_s", "think_s", "depth_tokens"):
+            if (amount := vars(self).get(name, 0)) < 0:
+                yield f"{name} cannot be below zero, got {amount:g}"
+
+    @property
+    def deepest(self) -> int:
+        """The most tokens of context that are in the KV cache before a clock starts."""
+        return 0
 
     def _level(self) -> str:
         raise NotImplementedError
@@ -116,6 +124,25 @@ class _Lengths(_Tokens):
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Deep(_Tokens):
+    """Prompts follow a context of `depth_tokens`, which is in the KV cache before the clock starts."""
+
+    depth_tokens: int = field(default=0, metadata=OMITTED_AT_DEFAULT)
+
+    @property
+    def deepest(self) -> int:
+        return self.depth_tokens
+
+    @property
+    def longest(self) -> int:
+        return self.deepest + super().longest
+
+    def _sizes(self) -> str:
+        depth = f"d{self.depth_tokens}-" if self.depth_tokens else ""
+        return depth + super()._sizes()
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Arrivals(_Named):
     """Due at `rate_per_s` on average, whatever is in flight.
 
@@ -162,7 +189,7 @@ class _Served(_Named):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offline(_Tokens):
+class Offline(_Deep):
     """Static batches of `batch` in process; `repeats` of them are measured in a round, after warm-up."""
 
     kind: Literal["offline"] = "offline"
@@ -177,7 +204,7 @@ class Offline(_Tokens):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Closed(_Served, _Lengths):
+class Closed(_Served, _Deep, _Lengths):
     """`concurrency` in flight, each followed by the next, for `at_most_s` where that is above zero.
 
     With `turns` above 1 each of them is a conversation: its prompt grows by the answer's length and by
@@ -206,6 +233,8 @@ class Closed(_Served, _Lengths):
         yield from super()._faults()
         if self.turns > 1 and self.lengths != "fixed":
             yield "conversations have fixed lengths"
+        if self.depth_tokens and (self.turns > 1 or self.lengths != "fixed"):
+            yield "depth_tokens is for single requests of fixed lengths: leave out turns and lengths, or depth_tokens"
 
     def _level(self) -> str:
         return f"c{self.concurrency}" + (f"-t{self.turns}" if self.turns > 1 else "")
@@ -250,11 +279,14 @@ class Trace(_Served, _Arrivals):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep(_Served, _Arrivals, _Lengths):
-    """Closed loads of `concurrency`, or open ones of `rate_per_s`, doubled until throughput saturates or `most`."""
+class Sweep(_Served, _Arrivals, _Deep, _Lengths):
+    """Closed loads of `concurrency`, or open ones of `rate_per_s`, doubled until throughput saturates or `most`.
+
+    Over the depth: closed loads of one `concurrency`, `depth_tokens` doubled until `most`, which is the last of them.
+    """
 
     kind: Literal["sweep"] = "sweep"
-    over: Literal["concurrency", "rate"] = "concurrency"
+    over: Literal["concurrency", "rate", "depth"] = "concurrency"
     concurrency: int = 1
     most: float = 256.0
     at_most_s: float = 0.0
@@ -262,22 +294,33 @@ class Sweep(_Served, _Arrivals, _Lengths):
 
     @property
     def waits(self) -> bool:
-        return self.over == "concurrency"
+        return self.over != "rate"
 
     @property
     def ramps(self) -> bool:
         return not self.waits and super().ramps
 
+    @property
+    def deepest(self) -> int:
+        return int(self.most) if self.over == "depth" else self.depth_tokens
+
     def at(self, level: float, requests: int) -> Closed | Open:
-        """The load of one level: of that concurrency or rate, `requests` long."""
-        if self.over == "concurrency":
-            return Closed(**{**_shared(self, Closed), "concurrency": int(level), "requests": requests})
+        """The load of one level: of that concurrency, rate or depth, `requests` long."""
+        if self.waits:
+            name = "depth_tokens" if self.over == "depth" else "concurrency"
+            return Closed(**{**_shared(self, Closed), name: int(level), "requests": requests})
         return Open(**{**_shared(self, Open), "rate_per_s": level, "requests": requests})
 
     def _faults(self) -> Iterator[str]:
         yield from super()._faults()
         if self.over == "rate" and not self.rate_per_s > 0:
             yield "a sweep over the rate begins at a rate_per_s above zero"
+        if self.over == "rate" and self.depth_tokens:
+            yield "depth_tokens is for loads of fixed concurrency: sweep over the concurrency or the depth"
+        if self.over == "depth" and not 0 < self.depth_tokens <= self.most:
+            yield "a sweep over the depth goes from depth_tokens above zero to most, as depth_tokens: 512, most: 8000"
+        if self.depth_tokens and self.lengths != "fixed":
+            yield "depth_tokens is for fixed lengths: leave out lengths, or depth_tokens"
 
     def _level(self) -> str:
         return self.over
@@ -315,13 +358,24 @@ _ALL_FIELDS = (
     *("burstiness", "requests", "window_s", "at_most_s", "lengths", "spread", "turns", "think_s", "path", "speed"),
     *("over", "most", "slo"),
 )
-_Flat = make_dataclass("_Flat", _ALL_FIELDS, frozen=True)
 
 
 def flat(load: Workload) -> Any:
-    """The fields of every kind at their defaults, in the fixed order that fingerprints of records depend on."""
-    defaults = {field.name: field.default for kind in KINDS.values() for field in fields(kind)}
-    return _Flat(**{**defaults, **vars(load)})
+    """The fields of every kind at their defaults, in the fixed order that fingerprints of records depend on.
+
+    Those younger than records follow where they are not at their defaults.
+    """
+    every = [f for kind in KINDS.values() for f in fields(kind)]
+    defaults = {f.name: f.default for f in every}
+    values = {**defaults, **vars(load)}
+    younger = sorted({f.name for f in every if f.metadata.get("omitted_at_default")})
+    present = tuple(name for name in younger if values[name] != defaults[name])
+    return _flat_kind(present)(**{name: values[name] for name in (*_ALL_FIELDS, *present)})
+
+
+@cache
+def _flat_kind(younger: tuple[str, ...]) -> type:
+    return make_dataclass("_Flat", (*_ALL_FIELDS, *younger), frozen=True)
 
 
 def _shared(load: Sweep | Search, kind: type[Closed | Open]) -> dict[str, Any]:

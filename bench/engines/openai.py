@@ -22,6 +22,7 @@ ENV = "core"
 VERSION = 1
 LOADS = ANY
 MODES = frozenset({"online"})
+DEPTH_MODES = MODES
 PATHS = ("ca",)
 OPTIONS_SINCE = frozenset({"extra", "headers", "length_field", "key_header", "ca"})
 _RECEIPTS = {"owned_by": "owned_by", "max_model_len": "context"}  # by their keys in the list of models
@@ -66,6 +67,8 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
         address.of_api(options.url, address.api_of(options.url, options.api))
     except ValueError as error:
         return str(error)
+    if cell.workload and cell.workload.deepest and not options.ids:
+        return "depth_tokens needs prompts of token ids: set ids: true where the server takes them"
     return None
 
 

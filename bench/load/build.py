@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, cycle, islice
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,15 @@ class Target:
 
     Token ids below `vocab_size`; 0: the server takes text only. `tokenizer`: a tokenizer.json by which texts
     get their exact length; without it they are as many short words. It also counts the tokens of answers where the
-    server does not. `context` 0: not known.
+    server does not. `context` 0: not known. `reuse`: body fields of a request whose prompt is to stay in the server's
+    KV cache, and to begin with what is there.
     """
 
     endpoint: Endpoint
     vocab_size: int = 0
     tokenizer: Path | None = None
     context: int = 0
+    reuse: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def takes_ids(self) -> bool:
@@ -112,7 +114,7 @@ class OpenRequests:
 
 def closed(load: Closed, target: Target, seed: str) -> LoadJob:
     """The job of a closed load; `seed` draws the lengths and the prompts."""
-    requests, warmup, after = _conversations(load, target, seed)
+    requests, warmup, after = (_at_depth if load.depth_tokens else _conversations)(load, target, seed)
     schedule = ClosedSchedule(load.concurrency, warmup, after, load.at_most_s, turns=load.turns, think_s=load.think_s)
     return target.job(requests, closed=schedule)
 
@@ -208,6 +210,23 @@ def _conversations(load: Closed, target: Target, seed: str) -> tuple[tuple[Reque
         for conversation in conversations:
             requests += _turns_as_text(target, conversation, list(islice(texts, 2 * turns)))
     return tuple(requests), warmup * turns, concurrency * turns
+
+
+def _at_depth(load: Closed, target: Target, seed: str) -> tuple[tuple[Request, ...], int, int]:
+    """As `_conversations`: the first ones, sent together, are the context; every other prompt begins with it.
+
+    A server that keeps a cache for each request in flight thus fills all that it will use. UserError where the
+    server takes no token ids: how many of a text's tokens are its beginning's is not certain.
+    """
+    if not target.takes_ids:
+        raise UserError("depth_tokens needs a server that takes prompts of token ids: leave it out for this one")
+    warmup = 2 * load.concurrency
+    count = warmup + load.requests + load.concurrency
+    (context,) = prompts.of_lengths([load.depth_tokens], target.vocab_size, f"{seed}/context")
+    each = prompts.of_lengths([load.prompt_tokens] * count, target.vocab_size, seed)
+    fills = [Request(1, ids=context, extra=target.reuse)] * load.concurrency
+    requests = [Request(load.new_tokens, ids=context + ids, extra=target.reuse) for ids in each]
+    return (*fills, *requests), warmup + load.concurrency, load.concurrency
 
 
 def _turns_as_text(target: Target, conversation: Sequence[tuple[int, int]], texts: list[str]) -> Iterator[Request]:

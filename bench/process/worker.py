@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.contract import phase, plugins, wire
 from bench.contract.errors import UserError
-from bench.contract.hooks import Session
+from bench.contract.hooks import DeepSession, Session
 from bench.contract.job import Answer, Job, JobKind
 from bench.contract.record import Artifact, RequestTrace
 from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
@@ -44,10 +44,11 @@ def _offline(job: Job) -> Answer:
     loading, began = _session(job), time.perf_counter()
     with loading as session:
         facts: dict[str, Any] = {"load_s": time.perf_counter() - began}
+        facts |= {"depth_tokens": load.depth_tokens} if load.depth_tokens else {}
         phase.begin("warming up")
         tpots: list[float] = []
         for prompts in warm:
-            sent, steps = _generate(session, prompts, load.new_tokens)
+            sent, steps = _generate(session, prompts, load.new_tokens, job.contexts)
             if not tpots:
                 facts["cold_start_s"] = steps[0] + sent - job.spawned_s
                 facts["first_ttft_s"] = steps[0]
@@ -59,7 +60,7 @@ def _offline(job: Job) -> Answer:
         zero = time.perf_counter()
         traces: list[RequestTrace] = []
         for window, prompts in enumerate(measured):
-            sent, steps = _generate(session, prompts, load.new_tokens)
+            sent, steps = _generate(session, prompts, load.new_tokens, job.contexts)
             at = tuple(sent - zero + s for s in steps)
             for prompt in prompts:
                 traces.append(
@@ -98,13 +99,30 @@ def _sustain(session: Session, groups: Sequence[Any], new_tokens: int, least_s: 
     }
 
 
-def _generate(session: Session, prompts: Any, new_tokens: int) -> tuple[float, list[float]]:
-    """When the batch was sent (perf_counter), and each step's time after that."""
+def _generate(session: Session, prompts: Any, new_tokens: int, contexts: Any = ()) -> tuple[float, list[float]]:
+    """When the batch was sent (perf_counter), its contexts being in the KV cache, and each step's time after that."""
+    if contexts:
+        return _generate_at_depth(session, contexts, prompts, new_tokens)
     sent = time.perf_counter()
     steps = [step.time_s - sent for step in session.generate(prompts, new_tokens)]
+    return sent, _all_steps(steps, new_tokens)
+
+
+def _generate_at_depth(session: Session, contexts: Any, prompts: Any, new_tokens: int) -> tuple[float, list[float]]:
+    if not isinstance(session, DeepSession):
+        raise UserError("the engine cannot fill its KV cache before a clock starts: leave depth_tokens out")
+    sent: list[float] = []
+    steps = session.generate_at_depth(contexts, prompts, new_tokens, lambda: sent.append(time.perf_counter()))
+    times = [step.time_s for step in steps]
+    if len(sent) != 1:
+        raise UserError(f"the engine started the clock of a batch {len(sent)} times, expected once")
+    return sent[0], _all_steps([time_s - sent[0] for time_s in times], new_tokens)
+
+
+def _all_steps(steps: list[float], new_tokens: int) -> list[float]:
     if len(steps) != new_tokens:
         raise UserError(f"the engine generated {len(steps)} tokens, expected {new_tokens}")
-    return sent, steps
+    return steps
 
 
 def _session(job: Job) -> AbstractContextManager[Session]:

@@ -17,8 +17,8 @@ from bench.contract.columns import ADJUSTED, TESTED, Group
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
-from bench.contract.workload import Offline, Trace
-from bench.measure.roofline import bound
+from bench.contract.workload import Offline, Sweep, Trace
+from bench.measure.roofline import bound, depth_stage_metrics
 from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, holm, spread
 from bench.publish.tables import without_data
@@ -238,7 +238,9 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
             **_bound_texts(done[0], {key: figure.median for key, figure in figures.items()}, client=CLIENT in names),
             **{name: str(done[0].facts[fact]) for name, fact in _DIFFERENT.items() if fact in done[0].facts},
         },
-        sizes=(load.batch, load.prompt_tokens, load.new_tokens) if isinstance(load, Offline) else None,
+        sizes=(load.batch, load.prompt_tokens, load.new_tokens)
+        if isinstance(load, Offline) and not load.depth_tokens
+        else None,
         kind=cell.task.kind if cell.task else "",
     )
 
@@ -270,9 +272,12 @@ def _note(result: Result) -> str:
 def _curve(done: Sequence[Result]) -> tuple[Point, ...]:
     """The levels that the rounds went through, each with its figures over all tries."""
     levels: dict[float, dict[str, list[float]]] = {}
-    for stage in (stage for result in done for stage in result.facts.get("stages", ())):
+    for result, stage in ((result, stage) for result in done for stage in result.facts.get("stages", ())):
         metrics = levels.setdefault(float(f"{stage['level']:.6g}"), {})
-        for key, value in stage["metrics"].items():
+        load, its = result.cell.workload, stage["metrics"]
+        if isinstance(load, Sweep) and load.over == "depth":
+            its = {**its, **depth_stage_metrics(result, load, stage)}
+        for key, value in its.items():
             metrics.setdefault(key, []).append(value)
     return tuple(
         Point(level, {key: spread(values) for key, values in levels[level].items()}) for level in sorted(levels)
