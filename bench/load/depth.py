@@ -31,8 +31,8 @@ def _fault(done: list[RequestResult], depth: int) -> str:
         return ""
     cached = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return (
-        f"the server had {cached} tokens of a prompt in its cache, and depth_tokens is {depth}: choose a multiple of its "
-        "block, and fewer requests in flight than it keeps prompts for"
+        f"the server had {cached} tokens of a prompt in its cache, and depth_tokens is {depth}: choose a multiple of "
+        "its block, and fewer requests in flight than it keeps prompts for"
     )
 
 

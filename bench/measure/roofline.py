@@ -155,8 +155,11 @@ def roofline_metrics(result: Result, traces: Sequence[RequestTrace], metrics: Ma
     return _of_load(result, load_of(workload, traces, metrics, depth) if workload is not None else None, metrics)
 
 
-def depth_stage_metrics(result: Result, load: Sweep, stage: Mapping[str, Any]) -> dict[str, float]:
-    """`roofline_s` at one depth of a sweep; {} where something it needs is not known."""
+def depth_stage_metrics(result: Result, stage: Mapping[str, Any]) -> dict[str, float]:
+    """`roofline_s` of a stage of a sweep over the depth; {} of any other, and where something it needs is not known."""
+    load = result.cell.workload
+    if not isinstance(load, Sweep) or load.over != "depth":
+        return {}
     metrics, depth = stage["metrics"], float(stage["level"])
     batch = max(1.0, metrics.get("output_tok_per_s", 0.0) * metrics.get("tpot_s", 0.0))
     at_depth = Load(batch, load.prompt_tokens, depth + load.prompt_tokens + load.new_tokens / 2, depth)

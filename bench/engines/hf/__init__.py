@@ -17,6 +17,7 @@ from bench.engines.hf.server import STATIC_CACHE, read_log, serve
 from bench.engines.hf.session import HfSession, Options, load
 
 __all__ = [
+    "DEPTH_MODES",
     "ENV",
     "ENV_BY_FORMAT",
     "LOADS",
@@ -35,6 +36,7 @@ VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "bnb", "torchao", "compressed-tensors"})
 ENV_BY_FORMAT = {"compressed-tensors": "llmcompressor"}  # needs a package that the environment hf does not have
 MODES = frozenset({"offline", "online", "score"})
+DEPTH_MODES = frozenset({"offline"})
 OPTIONS_SINCE = frozenset({"exact"})
 _AMPERE = (8, 0)
 _GEMM = "gemm"  # the layout of AWQ's weights that every kernel reads
@@ -47,6 +49,8 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
     if options.continuous_batching == "on" and options.cache == "static" and cell.workload and cell.workload.online:
         return STATIC_CACHE
+    if options.cache == "static" and cell.workload and cell.workload.deepest:
+        return "a static cache cannot be filled beforehand: leave cache dynamic, or depth_tokens out"
     dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
     if options.exact and (hardware.gpus or artifact_format not in _PACKED or cell.workload):
         return "exact is for scores of GPTQ and AWQ models on a CPU: leave it out here"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,24 @@ class OnnxSession(Session):
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         """A generator of the library's own for the batch, with a KV cache of just its length."""
+        generator = self._generator(len(prompts), len(prompts[0]) + new_tokens)
+        yield from self._generate(generator, prompts, new_tokens)
+
+    def generate_at_depth(
+        self,
+        contexts: Sequence[Sequence[int]],
+        prompts: Sequence[Sequence[int]],
+        new_tokens: int,
+        start: Callable[[], None],
+    ) -> Iterator[DecodeStep]:
+        """The contexts are fed anew in each call."""
         import numpy as np
 
-        generator = self._generator(len(prompts), len(prompts[0]) + new_tokens)
-        generator.append_tokens(np.asarray(prompts, np.int32))
-        for _ in range(new_tokens):
-            generator.generate_next_token()
-            tokens = generator.get_next_tokens()
-            yield DecodeStep(time.perf_counter(), tuple(tokens.tolist()))
-        self.kv_cache = self._kv_cache(generator)  # copies it: not between two steps
+        generator = self._generator(len(prompts), len(contexts[0]) + len(prompts[0]) + new_tokens)
+        generator.append_tokens(np.asarray(contexts, np.int32))
+        generator.get_output("logits")  # waits for them
+        start()
+        yield from self._generate(generator, prompts, new_tokens)
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
         """As the generator has them for the tokens it is fed, in blocks of at most 64 MiB over its cache."""
@@ -95,6 +104,16 @@ class OnnxSession(Session):
         """`weights_bytes` as stored in the file; `kv_bytes`: the cache of the last `generate`."""
         sizes = {"weights_bytes": self.weights.size, "unread_bytes": self.weights.looked_up}
         return {**sizes, **({"kv_bytes": self.kv_cache[1]} if self.kv_cache else {})}
+
+    def _generate(self, generator: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
+        import numpy as np
+
+        generator.append_tokens(np.asarray(prompts, np.int32))
+        for _ in range(new_tokens):
+            generator.generate_next_token()
+            tokens = generator.get_next_tokens()
+            yield DecodeStep(time.perf_counter(), tuple(tokens.tolist()))
+        self.kv_cache = self._kv_cache(generator)  # copies it: not between two steps
 
     def _generator(self, batch: int, tokens: int) -> Any:
         import onnxruntime_genai as og

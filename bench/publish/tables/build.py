@@ -17,7 +17,7 @@ from bench.contract.columns import ADJUSTED, TESTED, Group
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
-from bench.contract.workload import Offline, Sweep, Trace
+from bench.contract.workload import Offline, Trace
 from bench.measure.roofline import bound, depth_stage_metrics
 from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, holm, spread
@@ -272,12 +272,9 @@ def _note(result: Result) -> str:
 def _curve(done: Sequence[Result]) -> tuple[Point, ...]:
     """The levels that the rounds went through, each with its figures over all tries."""
     levels: dict[float, dict[str, list[float]]] = {}
-    for result, stage in ((result, stage) for result in done for stage in result.facts.get("stages", ())):
+    for round_, stage in ((result, stage) for result in done for stage in result.facts.get("stages", ())):
         metrics = levels.setdefault(float(f"{stage['level']:.6g}"), {})
-        load, its = result.cell.workload, stage["metrics"]
-        if isinstance(load, Sweep) and load.over == "depth":
-            its = {**its, **depth_stage_metrics(result, load, stage)}
-        for key, value in its.items():
+        for key, value in {**stage["metrics"], **depth_stage_metrics(round_, stage)}.items():
             metrics.setdefault(key, []).append(value)
     return tuple(
         Point(level, {key: spread(values) for key, values in levels[level].items()}) for level in sorted(levels)
