@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.contract.workload import Workload
 from bench.engines.hf.server import STATIC_CACHE, read_log, serve
 from bench.engines.hf.session import HfSession, Options, load
 
@@ -47,10 +48,8 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     if artifact_format not in LOADS:
         return f"Transformers here loads {', '.join(sorted(LOADS))}, not {artifact_format}"
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
-    if options.continuous_batching == "on" and options.cache == "static" and cell.workload and cell.workload.online:
-        return STATIC_CACHE
-    if options.cache == "static" and cell.workload and cell.workload.deepest:
-        return "a static cache cannot be filled beforehand: leave cache dynamic, or depth_tokens out"
+    if options.cache == "static" and cell.workload and (reason := _no_static(options, cell.workload)):
+        return reason
     dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
     if options.exact and (hardware.gpus or artifact_format not in _PACKED or cell.workload):
         return "exact is for scores of GPTQ and AWQ models on a CPU: leave it out here"
@@ -60,6 +59,15 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     if hardware.gpus and artifact_format in _PACKED and dtype == "float32":
         return f"gptqmodel computes {artifact_format} on a GPU in 16 bits only: ask for float16 or bfloat16"
     return _no_flash(hardware, dtype) if options.attention == "flash_attention_2" else None
+
+
+def _no_static(options: Options, load: Workload) -> str | None:
+    """What a static cache is not for."""
+    if options.continuous_batching == "on" and load.online:
+        return STATIC_CACHE
+    return (
+        "a static cache cannot be filled beforehand: leave cache dynamic, or depth_tokens out" if load.deepest else None
+    )
 
 
 def _no_flash(hardware: Hardware, dtype: str) -> str | None:

@@ -180,10 +180,8 @@ class HfSession(Session):
             return cache
         cache, ids = None, torch.tensor(contexts, device=self.device)
         with torch.no_grad():
-            for start in range(0, ids.shape[1], self.rows):
-                cache = self.model(
-                    ids[:, start : start + self.rows], past_key_values=cache, use_cache=True
-                ).past_key_values
+            for part in ids.split(self.rows, dim=1):
+                cache = self.model(part, past_key_values=cache, use_cache=True).past_key_values
         self.filled = contexts, cache
         return cache
 
