@@ -48,7 +48,7 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     if artifact_format not in LOADS:
         return f"Transformers here loads {', '.join(sorted(LOADS))}, not {artifact_format}"
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
-    if options.cache == "static" and cell.workload and (reason := _no_static(options, cell.workload)):
+    if reason := _no_cache(options, cell.workload):
         return reason
     dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
     if options.exact and (hardware.gpus or artifact_format not in _PACKED or cell.workload):
@@ -61,13 +61,17 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     return _no_flash(hardware, dtype) if options.attention == "flash_attention_2" else None
 
 
-def _no_static(options: Options, load: Workload) -> str | None:
-    """What a static cache is not for."""
+def _no_cache(options: Options, load: Workload | None) -> str | None:
+    if options.cache == "quantized":
+        return (
+            "Transformers' quantized caches need optimum-quanto or hqq, which the environment hf does not have: "
+            "leave cache dynamic"
+        )
+    if options.cache == "dynamic" or load is None:
+        return None
     if options.continuous_batching == "on" and load.online:
         return STATIC_CACHE
-    return (
-        "a static cache cannot be filled beforehand: leave cache dynamic, or depth_tokens out" if load.deepest else None
-    )
+    return "a static cache cannot be filled beforehand: leave cache dynamic" if load.deepest else None
 
 
 def _no_flash(hardware: Hardware, dtype: str) -> str | None:

@@ -34,7 +34,7 @@ class Options:
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    cache: Literal["dynamic", "static"] = "dynamic"
+    cache: Literal["dynamic", "static", "quantized"] = "dynamic"
     threads: int = 0
     continuous_batching: Literal["auto", "on", "off"] = "auto"
     kv_blocks: int = 0
