@@ -60,12 +60,12 @@ class Context:
 
     def fill(self, contexts: Sequence[Sequence[int]], *, keeps: bool) -> None:
         """Let the sequences hold just these; with `keeps` those of the last call stay, and what followed goes."""
-        contexts = tuple(map(tuple, contexts))
-        if keeps and self.filled == contexts and self._cut(len(contexts[0])):
+        ids = tuple(map(tuple, contexts))
+        if keeps and self.filled == ids and self._cut(len(ids[0])):
             return
         self.clear()
-        self.prefill(contexts)
-        self.filled = contexts
+        self.prefill(ids)
+        self.filled = ids
 
     def _cut(self, length: int) -> bool:
         """Take away what comes after the first `length` tokens of each sequence; False where the library cannot."""

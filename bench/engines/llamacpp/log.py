@@ -74,9 +74,12 @@ class Log:
         ]
 
     def kv_receipts(self) -> dict[str, str]:
-        """Types of keys and of values, and which of them are rotated (Hadamard) before they are quantized."""
+        """Types of keys and of values, and which of them are rotated (Hadamard) before they are quantized.
+
+        {} where the log names no cache.
+        """
         if not (caches := self.caches()):
-            return {"kv_dtype": "none"}
+            return {}
         keys, values = ({getattr(cache, kind) for cache in caches} for kind in ("key_type", "value_type"))
         rotated = [name for name, pattern in _ROTATED.items() if pattern.search(self.text)]
         return {

@@ -137,6 +137,7 @@ class LlamaSession(Session):
     def receipts(self) -> Mapping[str, str]:
         system = " ".join(self.lib.llama_print_system_info().decode().split())
         return {
+            "kv_dtype": "none",
             **self.log.receipts(),
             "compute_dtype": "float32 activations",
             "product_dtype": receipts.product_dtype(self.log.types(), system, on_gpu=self.on_gpu),
