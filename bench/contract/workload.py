@@ -57,7 +57,7 @@ class _Named:
         for name in ("batch", "concurrency", "prompt_tokens", "repeats", "requests", "turns"):
             if (count := vars(self).get(name, 1)) < 1:
                 yield f"{name} starts at 1, got {count}"
-        for name in ("rate_per_s", "window_s", "at_most_s", "think_s", "depth_tokens"):
+        for name in ("rate_per_s", "window_s", "at_most_s", "think_s"):
             if (amount := vars(self).get(name, 0)) < 0:
                 yield f"{name} cannot be below zero, got {amount:g}"
 
@@ -140,6 +140,11 @@ class _Deep(_Tokens):
     def _sizes(self) -> str:
         depth = f"d{self.depth_tokens}-" if self.depth_tokens else ""
         return depth + super()._sizes()
+
+    def _faults(self) -> Iterator[str]:
+        yield from super()._faults()
+        if self.depth_tokens < 0:
+            yield f"depth_tokens cannot be below zero, got {self.depth_tokens}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,5 +385,5 @@ def _flat_kind(younger: tuple[str, ...]) -> type:
 
 def _shared(load: Sweep | Search, kind: type[Closed | Open]) -> dict[str, Any]:
     """The fields of `load` that the other kind has too."""
-    names = {field.name for field in fields(kind)} - {"kind"}
+    names = {each.name for each in fields(kind)} - {"kind"}
     return {name: value for name, value in vars(load).items() if name in names}
