@@ -175,13 +175,16 @@ class _Session(Session):
 
         A state shows itself in 32 bits whatever it is kept in, so that its elements are what is counted.
         """
-        states = self.request.query_state() if self.request else ()
+        states = [state.state for state in self.request.query_state()] if self.request else []
         types = [self.compiled.get_property(name).bitwidth for name in _CACHES] if states else [0]
         bits = sum(types) / len(types)
+        tokens = [state.size / (state.shape[0] * state.shape[2]) for state in states if state.shape[2]]
+        has_scales = bool(states) and bool(_INTEGER_CACHE & {*self._kv_types()})
         return {
             "weights_bytes": _weight_bytes(self.model).total(),
             "unread_bytes": _unread_bytes(self.model),
-            "kv_bytes": int(sum(state.state.size for state in states) * bits / 8),
+            "kv_bytes": int(sum(state.size for state in states) * bits / 8),
+            **({"kv_token_bytes": int(sum(tokens) * bits / 8)} if tokens and not has_scales else {}),
         }
 
     def _infer(self, ids: Any, past: int) -> Any:

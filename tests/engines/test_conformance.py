@@ -129,6 +129,9 @@ def test_receipts_and_memory_say_what_ran(outputs: Any) -> None:
     assert outputs["receipts"]["device"] == "cpu"
     assert outputs["memory"]["weights_bytes"] > 5_000_000
     assert outputs["memory"]["kv_bytes"] > 0
+    width = {"f16": 2, "float16": 2}.get(outputs["receipts"]["kv_dtype"], 4)
+    if "kv_token_bytes" in outputs["memory"]:  # 5 layers of 2 x 64 keys and values
+        assert outputs["memory"]["kv_token_bytes"] == pytest.approx(5 * 2 * 2 * 64 * width, rel=0.01)
     assert outputs["memory"]["weights_bytes"] - outputs["memory"]["unread_bytes"] >= _READ_LEAST
 
 
