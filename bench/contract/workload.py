@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache
 from pathlib import PurePath
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
+from bench.contract.slo import Slo
 from bench.contract.wire import OMITTED_AT_DEFAULT
 
-_CLOSED = {"extra": "forbid"}  # read by pydantic in the parent; an unknown key is an error
 # Older records have the fields of all kinds; bench.suite checks those of a suite file.
 _OLD_RECORDS = {"extra": "ignore"}
 AT_A_RATE = 2  # how requests at a rate are sent and measured, a part of their records' digests
 _SHOWS_SLO = 59  # requests at one rate: with fewer it takes too many loads to show that 95 % keep a limit
-
-
-@dataclass(frozen=True)
-class Slo:
-    """Seconds at most for a request to count as good (0: no limit), as the latency metrics define them."""
-
-    ttft_s: float = 0.0
-    tpot_s: float = 0.0
-    e2el_s: float = 0.0
-    __pydantic_config__ = _CLOSED
-
-    def __post_init__(self) -> None:
-        if min(self.ttft_s, self.tpot_s, self.e2el_s) < 0:
-            raise ValueError("limits cannot be below zero; 0 is no limit")
-
-    @property
-    def limits(self) -> dict[str, float]:
-        """Those that are set, by name."""
-        return {name: float(limit) for name, limit in asdict(self).items() if limit > 0}
 
 
 @dataclass(frozen=True, kw_only=True)
