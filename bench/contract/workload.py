@@ -165,7 +165,7 @@ class _Served(_Named):
     """
 
     requests: int = 100
-    slo: Slo = Slo()
+    slo: Slo = Slo()  # noqa: RUF009  (frozen)
     online: ClassVar[bool] = True
 
     @property
