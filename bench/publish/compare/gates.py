@@ -83,7 +83,7 @@ def section(judgements: Sequence[Judgement]) -> Section:
 
 def summary(judgements: Sequence[Judgement]) -> str:
     counts = Counter(judgement.verdict for judgement in judgements)
-    words = {"broken": "broken", "cannot tell": "of which the rounds cannot tell", "kept": "kept"}
+    words: dict[Verdict, str] = {"broken": "broken", "cannot tell": "of which the rounds cannot tell", "kept": "kept"}
     listed = ", ".join(f"{counts[verdict]} {phrase}" for verdict, phrase in words.items() if counts[verdict])
     return f"gates: {listed}"
 

@@ -58,7 +58,8 @@ def test_of_an_accuracy_the_limit_is_a_difference() -> None:
     (judgement,) = gates.judge([gates.parse("accuracy < -0.1")], compared(a, b))
 
     assert judgement.metric == "accuracy_fraction"
-    assert (judgement.verdict, judgement.value) == ("broken", pytest.approx(-0.3))
+    assert judgement.verdict == "broken"
+    assert judgement.value == pytest.approx(-0.3)
     assert _verdicts(b, a, "accuracy < -0.1") == ["kept"]
 
 
