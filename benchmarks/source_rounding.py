@@ -15,6 +15,7 @@ as JSON.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def _round(model: Any, shift: int) -> float:
             moved += float((rounded - module.weight.data).square().sum())
             total += float(module.weight.data.square().sum())
             module.weight.data.copy_(rounded)
-    return (moved / total) ** 0.5
+    return math.sqrt(moved / total)
 
 
 def _q4_1(weight: Any) -> Any:
