@@ -121,7 +121,9 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     }
     threads = ("--threads", str(options.threads)) if options.threads else ()
     template = ("--no-jinja", "--chat-template", "chatml")  # instead of the model's, which it would run at its start
-    switches = ("--no-kv-unified", "--no-cache-prompt", "--no-webui", *template, *threads)
+    # Its log names the cache's types from this level on; not for a cache as it is by default, so as to change nothing.
+    log_level = () if (options.key_type, options.value_type) == ("f16", "f16") else ("--log-verbosity", "4")
+    switches = ("--no-kv-unified", "--no-cache-prompt", "--no-webui", *template, *threads, *log_level)
     argv = (str(program), *(str(part) for flag in flags.items() for part in flag), *switches)
     return Server(argv, "model", reuse={"cache_prompt": True})
 
