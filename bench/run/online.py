@@ -27,7 +27,7 @@ from bench.load.job import LoadAnswer, LoadJob
 from bench.machine import counters, probes
 from bench.process import child, scratch, supervisor
 from bench.process import server as serving
-from bench.run import artifacts, energy_window
+from bench.run import artifacts, energy_window, text_prompts
 from bench.run.artifacts import BuiltArtifact
 from bench.run.planned import PlannedRound
 
@@ -53,6 +53,7 @@ def run(
     began, port = time.monotonic(), serving.free_port()
     device = "cuda:0" if cell.device.startswith("cuda") else cell.device  # the only one it sees
     options = engine.Options(**artifacts.absolute(cell.engine.options))
+    drawn = text_prompts.of_round(item, suite.seed, report)
     try:
         server = engine.serve(built.folder, built.artifact, options, env.python, port, device)
         counted = suite.energy_window_s > 0 and not server.url
@@ -64,12 +65,14 @@ def run(
             watch = probes.watch(live.pid, cell.device, open_reader=open_reader)
             probe = stack.enter_context(watch) if live.pid else None
             seed, deadline = f"{suite.seed}/{cell.measurement}", began + suite.timeout_s
-            stages, facts = loaded(load, _target(server, live, built), seed, item.round, deadline, report)
+            target = replace(_target(server, live, built), texts=drawn.prompts if drawn else ())
+            stages, facts = loaded(load, target, seed, item.round, deadline, report)
             report("ending the server")
             receipts, memory = engine.read_log(live.log_text)
             command = " ".join(paths.scrubbed(word.replace(str(built.folder), "ARTIFACT")) for word in server.argv)
             facts |= {"ready_s": live.ready_s, "server": command, **memory}
             facts |= {"remote": True} if server.url else {}
+            facts |= drawn.facts if drawn else {}
             ended = live.ended
     except UserError as error:  # this round's; the others go on
         raise CellError(str(error)) from None
@@ -148,7 +151,8 @@ def _target(server: Server, live: serving.Live, built: BuiltArtifact) -> build.T
     endpoint = serving.endpoint(server, live.url)
     audit, tokenizer = built.artifact.audit, built.folder / "tokenizer.json"
     file = tokenizer if tokenizer.is_file() else None
-    return build.Target(endpoint, audit.vocab_size if server.takes_ids else 0, file, audit.context)
+    vocab_size = audit.vocab_size if server.takes_ids else 0
+    return build.Target(endpoint, vocab_size, file, audit.context, natural=server.natural)
 
 
 def without_figures(load: Online, stages: list[sweep.StageResult], facts: dict[str, Any]) -> str:
