@@ -96,6 +96,7 @@ def request_result(
         calls_only=reply.calls_only,
         counted_by=reply.counted_by,
         new_tokens=request.new_tokens,
+        shared_tokens=request.shared_tokens,
     )
 
 

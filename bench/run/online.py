@@ -21,10 +21,11 @@ from bench.contract.job import Answer
 from bench.contract.spec import Suite
 from bench.contract.workload import Closed, Online, Search, SingleLoad, Sweep
 from bench.envs.environment import Environment
-from bench.load import build, sweep
+from bench.load import build, prefix_counts, sweep
 from bench.load.client import read_answer
 from bench.load.job import LoadAnswer, LoadJob
 from bench.machine import counters, probes
+from bench.measure import prefix
 from bench.process import child, scratch, supervisor
 from bench.process import server as serving
 from bench.run import artifacts, energy_window, text_prompts
@@ -66,7 +67,8 @@ def run(
             probe = stack.enter_context(watch) if live.pid else None
             seed, deadline = f"{suite.seed}/{cell.measurement}", began + suite.timeout_s
             target = replace(_target(server, live, built), texts=drawn.prompts if drawn else ())
-            stages, facts = loaded(load, target, seed, item.round, deadline, report)
+            caching = bool(cell.engine.options.get("prefix_caching"))
+            stages, facts = loaded(load, target, seed, item.round, deadline, report, prefix_caching=caching)
             report("ending the server")
             receipts, memory = engine.read_log(live.log_text)
             command = " ".join(paths.scrubbed(word.replace(str(built.folder), "ARTIFACT")) for word in server.argv)
@@ -93,13 +95,23 @@ def loaded(
     round_: int,
     deadline: float,
     report: Callable[[str], None] = lambda _: None,
+    *,
+    prefix_caching: bool = False,
 ) -> tuple[list[sweep.StageResult], dict[str, Any]]:
-    """Apply every load of a workload until `deadline` (time.monotonic), or until all requests of one were refused."""
+    """Apply every load of a workload until `deadline` (time.monotonic), or until all requests of one were refused.
+
+    `prefix_caching`: as the engine was asked.
+    """
 
     def apply_stage(stage: SingleLoad, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
         report(f"under load {k + 1} ({stage.title})" if isinstance(load, Sweep | Search) else "under load")
         facts: dict[str, Any] = {}
-        if isinstance(stage, Closed):
+        if isinstance(stage, Closed) and stage.shared_prefix:
+            before = prefix_counts.counters(target.endpoint)
+            answer = within_time(build.closed(stage, target, f"{seed}/{round_}/{k}"))
+            after = prefix_counts.counters(target.endpoint)
+            facts = prefix_counts.facts(answer, before, after, caching=prefix_caching)
+        elif isinstance(stage, Closed):
             answer = within_time(build.closed(stage, target, f"{seed}/{round_}/{k}"))
         else:
             requests, facts = build.opened(stage, target, seed, f"{round_}/{k}")
@@ -165,7 +177,7 @@ def without_figures(load: Online, stages: list[sweep.StageResult], facts: dict[s
     if isinstance(load, Search) and not facts["slo_rate_per_s"]:
         limits = ", ".join(f"{name.removesuffix('_s')} {limit:g} s" for name, limit in load.slo.limits.items())
         return f"no rate down to {facts['slo_rate_high_per_s']:.3g}/s was shown to keep {limits}"
-    return ""
+    return prefix.fault(facts)
 
 
 def _none_completed(answer: LoadAnswer) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "ENV",
     "LOADS",
     "MODES",
+    "OPTIONS_SINCE",
     "VERSION",
     "WITHOUT_WINDOW",
     "Options",
@@ -35,6 +36,7 @@ ENV = "llamacpp"
 VERSION = 1
 LOADS = frozenset({"gguf"})
 MODES = frozenset({"offline", "online", "score"})
+OPTIONS_SINCE = frozenset({"prefix_caching"})
 WITHOUT_WINDOW = frozenset({"mistral", "mixtral", "phi3"})  # llama.cpp's llama and phi3 have no windowed layers
 _SLOTS, _SLOT_TOKENS = 16, 4096  # of the server: requests computed together, and tokens for each
 
@@ -86,7 +88,7 @@ def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Ite
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
-    """llama-server, with as many slots as it computes together, and no reuse of prompts."""
+    """llama-server, with as many slots as it computes together; each keeps its last prompt with `prefix_caching`."""
     program = Path(python).with_name("llama-server")
     if not program.is_file():
         build = "python -m bench envs build llamacpp --tools"
@@ -110,7 +112,8 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     }
     threads = ("--threads", str(options.threads)) if options.threads else ()
     template = ("--no-jinja", "--chat-template", "chatml")  # instead of the model's, which it would run at its start
-    switches = ("--no-kv-unified", "--no-cache-prompt", "--no-webui", *template, *threads)
+    cache = "--cache-prompt" if options.prefix_caching else "--no-cache-prompt"
+    switches = ("--no-kv-unified", cache, "--no-webui", *template, *threads)
     argv = (str(program), *(str(part) for flag in flags.items() for part in flag), *switches)
     return Server(argv, "model")
 

@@ -19,12 +19,13 @@ from bench.engines.vllm.receipts import Log, read_log
 from bench.engines.vllm.session import VllmSession, load
 from bench.formats import folder as model_folder
 
-__all__ = ["ENV", "LOADS", "MODES", "VERSION", "Options", "open", "read_log", "serve", "unsupported"]
+__all__ = ["ENV", "LOADS", "MODES", "OPTIONS_SINCE", "VERSION", "Options", "open", "read_log", "serve", "unsupported"]
 
 ENV = "vllm"
 VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors"})
 MODES = frozenset({"offline", "online", "score"})
+OPTIONS_SINCE = frozenset({"prefix_caching"})
 _MODEL = "model"  # the name the server answers to: a path would tell of this machine
 _TEMPLATE = "{{messages[0].content}}"  # instead of the model's own, which the server would run at its start
 _PACKED = frozenset({"gptq", "awq"})
@@ -105,6 +106,6 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     program = (python, "-m", "vllm.entrypoints.openai.api_server", *command_line(folder, options, device))
     address = ("--served-model-name", _MODEL, "--host", "127.0.0.1", "--port", str(port))
     quiet = ("--no-enable-log-requests", "--disable-uvicorn-access-log")
-    argv = (*program, *address, *quiet, "--chat-template", _TEMPLATE)
+    argv = (*program, *address, *quiet, "--enable-prompt-tokens-details", "--chat-template", _TEMPLATE)
     extra = {"skip_special_tokens": False}  # else an answer of end tokens alone bears no text, and no time
     return Server(argv=argv, model=_MODEL, variables=variables(options, device), extra=extra)
