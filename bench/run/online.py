@@ -21,12 +21,12 @@ from bench.contract.job import Answer
 from bench.contract.spec import Suite
 from bench.contract.workload import Closed, Online, Search, SingleLoad, Sweep
 from bench.envs.environment import Environment
-from bench.load import build, prefix_counts, sweep
+from bench.load import build, sweep
 from bench.load.client import read_answer
 from bench.load.job import LoadAnswer, LoadJob
 from bench.machine import counters, probes
 from bench.measure import prefix
-from bench.process import child, scratch, supervisor
+from bench.process import child, prefix_counts, scratch, supervisor
 from bench.process import server as serving
 from bench.run import artifacts, energy_window, text_prompts
 from bench.run.artifacts import BuiltArtifact
