@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bench.contract.record import RequestTrace
-from bench.process import prefix_counts
 from bench.load.job import LoadAnswer, RequestResult
+from bench.process import prefix_counts
 from bench.process.prefix_counts import Counters
 
 # As vllm 0.32 prints it, shortened.
