@@ -143,24 +143,6 @@ class GenerateUntilSession(Session, Protocol):
         """
 
 
-@runtime_checkable
-class DeepSession(Session, Protocol):
-    """A session that can fill its KV cache before a clock starts."""
-
-    def generate_at_depth(
-        self,
-        contexts: Sequence[Sequence[int]],
-        prompts: Sequence[Sequence[int]],
-        new_tokens: int,
-        start: Callable[[], None],
-    ) -> Iterator[DecodeStep]:
-        """As `generate`, of prompts that follow equally long contexts, one each.
-
-        The contexts are in the KV cache, and the device is in sync, when it calls `start`, which starts the clock.
-        They may still be there from the last call; nothing that followed them then is.
-        """
-
-
 @dataclass(frozen=True)
 class Server:
     """An engine's own HTTP server, OpenAI-compatible, as its command line; or one at `url` that runs already.

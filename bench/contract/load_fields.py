@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import ClassVar, Literal
 
+from bench.contract.slo import Slo
 from bench.contract.wire import OMITTED_AT_DEFAULT
 
 _CLOSED = {"extra": "forbid"}  # read by pydantic in the parent; an unknown key is an error
 # Older records have the fields of all kinds; bench.suite checks those of a suite file.
 _OLD_RECORDS = {"extra": "ignore"}
-
-
-@dataclass(frozen=True)
-class Slo:
-    """Seconds at most for a request to count as good (0: no limit), as the latency metrics define them."""
-
-    ttft_s: float = 0.0
-    tpot_s: float = 0.0
-    e2el_s: float = 0.0
-    __pydantic_config__ = _CLOSED
-
-    def __post_init__(self) -> None:
-        if min(self.ttft_s, self.tpot_s, self.e2el_s) < 0:
-            raise ValueError("limits cannot be below zero; 0 is no limit")
-
-    @property
-    def limits(self) -> dict[str, float]:
-        """Those that are set, by name."""
-        return {name: float(limit) for name, limit in asdict(self).items() if limit > 0}
 
 
 @dataclass(frozen=True)
@@ -223,7 +205,7 @@ class Served(Named):
     """
 
     requests: int = 100
-    slo: Slo = Slo()
+    slo: Slo = Slo()  # noqa: RUF009  (frozen)
     online: ClassVar[bool] = True
 
     @property

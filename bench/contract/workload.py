@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import PurePath
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-from bench.contract.load_fields import Arrivals, Deep, Lengths, Served, SharedPrefix, Slo
+from bench.contract.load_fields import Arrivals, Deep, Lengths, Served, SharedPrefix
+from bench.contract.slo import Slo
 from bench.contract.wire import OMITTED_AT_DEFAULT
 
 __all__ = [
@@ -21,7 +22,6 @@ __all__ = [
     "Search",
     "SharedPrefix",
     "SingleLoad",
-    "Slo",
     "Sweep",
     "Trace",
     "Workload",

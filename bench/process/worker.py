@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract import phase, plugins, wire
+from bench.contract.deep_session import DeepSession
 from bench.contract.errors import UserError
-from bench.contract.hooks import DecodeStep, DeepSession, Session
+from bench.contract.hooks import DecodeStep, Session
 from bench.contract.job import Answer, Job, JobKind
 from bench.contract.record import Artifact, RequestTrace
 from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
