@@ -121,7 +121,7 @@ def closed(load: Closed, target: Target, seed: str) -> LoadJob:
     requests, warmup, after = (_at_depth if load.depth_tokens else _conversations)(load, target, seed)
     turns = load.shared_prefix.turns if load.shared_prefix else load.turns
     schedule = ClosedSchedule(load.concurrency, warmup, after, load.at_most_s, turns=turns, think_s=load.think_s)
-    return target.job(requests, closed=schedule)
+    return target.job(requests, closed=replace(schedule, whole=load.shared_prefix is not None))
 
 
 def opened(load: Open | Trace, target: Target, seed: str, round_: str) -> tuple[OpenRequests, dict[str, Any]]:
