@@ -262,7 +262,7 @@ def _sharing_a_prefix(
         if target.takes_ids:
             request = replace(request, ids=(*prefixes[group], *end))
         elif target.endpoint.api == "chat":
-            request = replace(request, messages=(("system", prefixes[group]), ("user", end)))
+            request = replace(request, messages=(("system", str(prefixes[group])), ("user", str(end))))
         else:
             request = replace(request, text=f"{prefixes[group]} {end}")
         requests.append(request)

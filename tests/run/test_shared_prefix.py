@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bench.contract.errors import UserError
+from bench.contract.load_fields import SharedPrefix
 from bench.contract.record import Result
 from bench.contract.workload import KINDS, Closed
 from bench.load import build
@@ -96,9 +97,7 @@ def test_a_rate_follows_from_the_workload(tokens: int, turns: int, own: int, ask
 
 def test_a_server_that_takes_text_gets_the_prefix_as_text() -> None:
     """A chat API as the system's words."""
-    load = Closed(
-        prompt_tokens=8, shared_prefix=config.workload({**_LOAD, "shared_prefix": _NINE_TENTHS}).shared_prefix
-    )  # type: ignore[union-attr]
+    load = Closed(prompt_tokens=8, shared_prefix=SharedPrefix(**_NINE_TENTHS))
     text = build.closed(load, build.Target(Endpoint("http://localhost:1", "m"), tokenizer=_TOKENIZER), "s").requests
     chat = build.closed(load, build.Target(Endpoint("http://x:1", "m", api="chat"), tokenizer=_TOKENIZER), "s").requests
 
