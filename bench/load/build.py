@@ -243,14 +243,14 @@ def _sharing_a_prefix(
     """
     turns, before = shared.turns, max(load.concurrency, math.ceil(2 * load.concurrency / shared.turns))
     groups = before + shared.groups + load.concurrency
-    lengths_of = ([shared.tokens] * groups, [load.prompt_tokens] * (groups * turns))
     requests: list[Request] = []
-    prefixes: Sequence[Any]
-    own: Sequence[Any]
-    if target.takes_ids:
-        prefixes, own = (prompts.of_lengths(n, target.vocab_size, f"{seed}/{len(n)}") for n in lengths_of)
-    else:
-        prefixes, own = (_texts(n, target, f"{seed}/{len(n)}") for n in lengths_of)
+
+    def draw(tokens: list[int]) -> Sequence[Any]:
+        own_seed = f"{seed}/{len(tokens)}"
+        by_ids = target.takes_ids
+        return prompts.of_lengths(tokens, target.vocab_size, own_seed) if by_ids else _texts(tokens, target, own_seed)
+
+    prefixes, own = draw([shared.tokens] * groups), draw([load.prompt_tokens] * (groups * turns))
     for number, end in enumerate(own):
         group, turn = divmod(number, turns)
         request = Request(
@@ -262,7 +262,7 @@ def _sharing_a_prefix(
         if target.takes_ids:
             request = replace(request, ids=(*prefixes[group], *end))
         elif target.endpoint.api == "chat":
-            request = replace(request, messages=(("system", str(prefixes[group])), ("user", str(end))))
+            request = replace(request, messages=(("system", prefixes[group]), ("user", end)))
         else:
             request = replace(request, text=f"{prefixes[group]} {end}")
         requests.append(request)
