@@ -245,12 +245,13 @@ def _sharing_a_prefix(
     groups = before + shared.groups + load.concurrency
     requests: list[Request] = []
 
-    def draw(tokens: list[int]) -> Sequence[Any]:
-        own_seed = f"{seed}/{len(tokens)}"
+    def draw(name: str, tokens: list[int]) -> Sequence[Any]:
+        own_seed = f"{seed}/{name}"
         by_ids = target.takes_ids
         return prompts.of_lengths(tokens, target.vocab_size, own_seed) if by_ids else _texts(tokens, target, own_seed)
 
-    prefixes, own = draw([shared.tokens] * groups), draw([load.prompt_tokens] * (groups * turns))
+    prefixes = draw("prefixes", [shared.tokens] * groups)
+    own = draw("own", [load.prompt_tokens] * (groups * turns))
     for number, end in enumerate(own):
         group, turn = divmod(number, turns)
         request = Request(
