@@ -20,6 +20,7 @@ _CHANGES = (
     ("score_change", "difference", 1.0, ""),
     ("perplexity_change_fraction", "change of perplexity", 100.0, " %"),
     ("score_recovery_fraction", "recovery", 100.0, " %"),
+    ("answer_nll_change", "change of the answers' nll", 1.0, " nats/token"),
     ("flips_worse", "items lost", 1.0, ""),
     ("flips_better", "items won", 1.0, ""),
     ("mcnemar_p", "p, McNemar exact", 1.0, ""),

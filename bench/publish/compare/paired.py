@@ -74,7 +74,8 @@ def _compared(
     if change is None or change.key not in changes:
         return plain, None
     low, high = (changes.get(end) for end in change.interval or ("", ""))
-    windows = len(results[0].facts.get("window_tokens", ()))
+    facts = results[0].facts
+    windows = len(facts.get("window_tokens") or facts.get("answer_tokens") or ())
     degrees = windows - 1 if windows > 1 else _MANY
     if Group.RELATIVE in change.groups:
         return _relative(1 + changes[change.key], low, high, degrees), None

@@ -25,7 +25,7 @@ RULES = {
     EQUAL: "the rounds of each are all equal: there is no noise to make an interval or a p of",
     ZERO: "a figure is zero: no ratio",
     EXACT: "bits and bytes on disk, the same in every run",
-    WINDOWS: "paired by windows of the text; interval and p by Student's t",
+    WINDOWS: "paired by windows of the text, or by answers; interval and p by Student's t",
     MCNEMAR: "paired by items; interval of the change by bootstrap, p by McNemar's exact test",
     UNPAIRED: "the task has no score for each item: no interval and no p",
     OTHER: "over other items, against another reference, or by another version of the task: not comparable",

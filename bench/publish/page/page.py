@@ -70,6 +70,7 @@ def content(
         "records": [_key(result) for result in results],
         "speed": tables.speed(records.rows()),
         "quality": tables.quality(records.rows()),
+        "parts": tables.by_part(list(records.rows())),
         "legend": LEGEND,
         "notes": list(dict.fromkeys(note for table in records.tables.values() for note in table.notes)),
         "points": [_point(p, costs, scales) for p in points],
