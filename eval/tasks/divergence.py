@@ -139,9 +139,13 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
 
 
 def parts(facts: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> Sequence[Part]:
-    """By position, each mean with its interval: what it is against the baseline already."""
-    del baseline
-    return [positions.part(its, _of_bin(its)) for its in facts.get("by_position", ())]
+    """By position, each mean with its interval; how much further than another artifact's that is, by paired windows."""
+    its = facts.get("by_position", ())
+    if baseline is None or not its:
+        return [positions.part(one, _of_bin(one)) for one in its]
+    paired.require_same_items(facts, baseline, _SAME, ("by_position",))
+    pairs = zip(its, baseline["by_position"], strict=True)
+    return [positions.part(one, {**_of_bin(one), **_change_of_bin(one, other)}) for one, other in pairs]
 
 
 def _bins(text: windows.Cut, tables: Sequence[Any], options: Options) -> list[dict[str, Any]]:
@@ -153,6 +157,13 @@ def _of_bin(its: positions.Bin) -> dict[str, float]:
     return {
         **_mean("kl_mean", "", *positions.sums(its, "window_kl"), 0.0, math.inf),
         **_mean("top1_agreement", "_fraction", *positions.sums(its, "window_top1"), 0.0, 1.0),
+    }
+
+
+def _change_of_bin(its: positions.Bin, other: positions.Bin) -> dict[str, float]:
+    return {
+        **_mean("kl_change", "", *positions.sums(its, "window_kl", other), -math.inf, math.inf),
+        **_mean("top1_change", "_fraction", *positions.sums(its, "window_top1", other), -1.0, 1.0),
     }
 
 

@@ -52,7 +52,7 @@ def test_a_prompt_with_its_answer_is_just_short_of_its_length(corpus: Corpus | N
     """By less than one pair or sentence more."""
     for item in _items(corpus):
         tokens = len(item.prompt) + len(item.answer)
-        assert item.place.length - 40 < tokens < item.place.length
+        assert item.place.length - 48 < tokens < item.place.length
 
 
 @pytest.mark.parametrize("corpus", [None, _STORY])
@@ -62,7 +62,7 @@ def test_the_fact_is_as_deep_as_it_is_said_to_be(corpus: Corpus | None, tokenize
         before = tokenizer.decode(item.prompt[: item.fact])
         text, answer = tokenizer.decode(item.prompt), tokenizer.decode(item.answer).strip()
         question = text.rindex("Values of keys" if corpus is None else "What is the pass key")
-        assert len(before) / question == pytest.approx(item.place.depth, abs=0.12)
+        assert len(before) / question == pytest.approx(item.place.depth, abs=0.2)
         assert before.count(answer) == 0
         assert text.count(answer) == (1 if corpus is None else 2)
         assert text.startswith(before)

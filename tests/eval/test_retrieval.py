@@ -29,9 +29,9 @@ _OPTIONS = Options(lengths="200,400", depths="0,0.5,1", items=3)
 def _next(ids: Sequence[int], reach: int) -> int:
     """The token after the longest earlier text that ends as `ids` do, of the last `reach` tokens."""
     ids = list(ids[-reach:])
-    lengths = {k: next((n for n in range(8) if ids[k - n - 1] != ids[-n - 1]), 8) for k in range(8, len(ids) - 1)}
-    best = max(lengths, key=lambda k: (lengths[k], k), default=0)
-    return ids[best + 1] if lengths.get(best) else 0
+    alike = {k: next((n for n in range(12) if ids[k - n - 1] != ids[-n - 1]), 12) for k in range(12, len(ids))}
+    best = max(alike, key=lambda k: (alike[k], k), default=0)
+    return ids[best] if alike.get(best) else 0
 
 
 @dataclass(frozen=True)

@@ -307,7 +307,8 @@ def _parts(rounds: Sequence[Result], baseline: Sequence[Result] = ()) -> tuple[P
     if first.cell.task is None:
         return ()
     with suppress(UserError):  # of a task that is gone, or over other items
-        return tuple(_task(first).parts(first.facts, bases[0].facts if bases else None))
+        task = _task(first)
+        return tuple(task.parts(first.facts, bases[0].facts if bases and not task.REFERENCE else None))
     return _parts(rounds) if bases else ()
 
 

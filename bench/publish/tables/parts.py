@@ -80,8 +80,17 @@ def text(column: Column, cell: CellSummary, part: Part | None) -> str:
     """A part's metric with half its interval; a dash where it has none."""
     if part is None:
         return DASH
-    if Group.CHANGE in column.groups:
-        return columns.format_change(column, CellSummary("ok", change=part.metrics, kind=cell.kind))
-    return columns.format_interval(
-        column, {key: Spread(value, value, value, 0.0, 1) for key, value in part.metrics.items()}
-    )
+    return change_text(column, cell.kind, part) if Group.CHANGE in column.groups else _figure(column, part)
+
+
+def change_text(column: Column, kind: str, part: Part) -> str:
+    """A part's change, in the unit that the metric of a task of this kind is shown in."""
+    return columns.format_change(column, CellSummary("ok", figures=_figures(part), change=part.metrics, kind=kind))
+
+
+def _figure(column: Column, part: Part) -> str:
+    return columns.format_interval(column, _figures(part))
+
+
+def _figures(part: Part) -> dict[str, Spread]:
+    return {key: Spread(value, value, value, 0.0, 1) for key, value in part.metrics.items()}
