@@ -174,6 +174,31 @@ async function drawSpread() {
   await drawLines(document.getElementById("c-spread"), names, charts);
 }
 
+async function drawPositions() {
+  const curves = DATA.curves.filter((curve) => matches(curve, ["device", "model", "suite", "engine"]));
+  show("s-position", curves.length > 0);
+  if (!curves.length) return;
+  const several = new Set(curves.map((curve) => curve.suite)).size > 1;
+  const names = [...new Set(curves.map((curve) => choice(curve, several)))].sort(natural);
+  const charts = [...new Set(curves.map((curve) => `${curve.metric}|${curve.task}`))].map((id) => {
+    const its = curves.filter((curve) => `${curve.metric}|${curve.task}` === id);
+    const spec = structuredClone(DATA.charts.position[its[0].metric]);
+    const title = bare(spec.encoding.y.title);
+    const values = its.flatMap((curve) => curve.curve.map(([level, value]) => ({
+      choice: choice(curve, several), level, value, index: DATA.curves.indexOf(curve),
+      tip: `${choice(curve, several)}\nabout ${short(level)} tokens before\n${title}: ${short(value)}`,
+    })));
+    spec.data = { values };
+    spec.title = its[0].task;
+    spec.mark.tooltip = true;
+    spec.mark.point.cursor = "pointer";
+    setTicks(spec.encoding.y, values.map(({ value }) => value));
+    return { spec, description: `${title} by position, ${its[0].task}`, clicked: (index) => open(DATA.curves[index]) };
+  });
+  setText("n-position", "How many tokens of the window come before those that are scored, in bins of powers of two: a point in the middle of each. A point opens its records.");
+  await drawLines(document.getElementById("c-position"), names, charts);
+}
+
 function drawTables() {
   const words = (chosen.q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
   const matching = (line) => matches(line) && words.every((word) => line.text.includes(word));
@@ -203,6 +228,7 @@ function draw() {
     await drawQuality();
     await drawLoad();
     await drawSpread();
+    await drawPositions();
     document.body.dataset.drawn = String(Number(document.body.dataset.drawn ?? 0) + 1);
   });
   return drawing;

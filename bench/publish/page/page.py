@@ -11,8 +11,9 @@ import dataclasses
 import gzip
 import hashlib
 import itertools
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,15 @@ def content(
         "notes": list(dict.fromkeys(note for table in records.tables.values() for note in table.notes)),
         "points": [_point(p, costs, scales) for p in points],
         "spread": [_distribution(d) for d in distributions],
+        "curves": [
+            curve for p in {(p.suite, p.device, p.model, p.choice): p for p in points}.values() for curve in _curves(p)
+        ],
         "axes": {"x": [_axis(c) for c in costs], "y": [_axis(c, task) for c, task in qualities]},
         "units": {c.key: [c.header, c.unit, c.scale, c.digits] for c in units},
-        "charts": _templates(),
+        "charts": {
+            **_templates(),
+            "position": {c.key: specs.by_position({}, c) for p in points for c, _ in p.by_position},
+        },
         "colours": [specs.family_colours(families), specs.family_colours(families, dark=True)],
         "palettes": [specs.LIGHT, specs.DARK],
         "dashes": specs.DASHES,
@@ -160,6 +167,15 @@ def _point(point: Point, costs: Sequence[Column], scales: Mapping[str, float]) -
         "from": dict(point.quality_from),
         "levels": levels,
     }
+
+
+def _curves(point: Point) -> Iterator[dict[str, Any]]:
+    """A task's metrics by position: a curve for each, in the units that are displayed."""
+    fields = ("device", "suite", "model", "recipe", "engine")
+    for (column, task), curve in point.by_position.items():
+        values = [[at, max(value * column.scale, column.axis_min or -math.inf)] for at, value in curve]
+        names = {name: getattr(point, name) for name in fields}
+        yield {**names, "load": "", "task": task, "metric": column.key, "curve": values}
 
 
 def _distribution(distribution: Distribution) -> dict[str, Any]:
