@@ -70,8 +70,8 @@ class Options:
     """
 
     corpus: str = ""
-    lengths: str = _LENGTHS
-    depths: str = _DEPTHS
+    lengths: str | int = _LENGTHS
+    depths: str | float = _DEPTHS
     items: int = 10
     seed: int = 0
 
@@ -245,6 +245,6 @@ def _depths(options: Options) -> list[float]:
     return depths
 
 
-def _words(text: str) -> list[str]:
-    """What is between commas, each once."""
-    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+def _words(values: object) -> list[str]:
+    """What is between commas, each once; a single number is not quoted in YAML."""
+    return list(dict.fromkeys(word.strip() for word in str(values).split(",") if word.strip()))

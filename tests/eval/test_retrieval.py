@@ -136,6 +136,7 @@ def test_the_name_says_what_moves_the_figure(tmp_path: Path) -> None:
     text = Options(corpus=f"path:{tmp_path / 'a.txt'}", lengths="64", depths="0.125", items=10, seed=7)
     assert retrieval.title(text) == "retrieval-a.txt-64-d12.5-seed7"
     assert retrieval.longest(_OPTIONS) == 400
+    assert retrieval.title(Options(lengths=64, depths=0.5)) == "retrieval-pairs-64-d50"
 
 
 @pytest.mark.parametrize(

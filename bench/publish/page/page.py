@@ -76,15 +76,10 @@ def content(
         "notes": list(dict.fromkeys(note for table in records.tables.values() for note in table.notes)),
         "points": [_point(p, costs, scales) for p in points],
         "spread": [_distribution(d) for d in distributions],
-        "curves": [
-            curve for p in {(p.suite, p.device, p.model, p.choice): p for p in points}.values() for curve in _curves(p)
-        ],
+        "curves": list(_curves(points)),
         "axes": {"x": [_axis(c) for c in costs], "y": [_axis(c, task) for c, task in qualities]},
         "units": {c.key: [c.header, c.unit, c.scale, c.digits] for c in units},
-        "charts": {
-            **_templates(),
-            "position": {c.key: specs.by_position({}, c) for p in points for c, _ in p.by_position},
-        },
+        "charts": _templates(points),
         "colours": [specs.family_colours(families), specs.family_colours(families, dark=True)],
         "palettes": [specs.LIGHT, specs.DARK],
         "dashes": specs.DASHES,
@@ -169,13 +164,15 @@ def _point(point: Point, costs: Sequence[Column], scales: Mapping[str, float]) -
     }
 
 
-def _curves(point: Point) -> Iterator[dict[str, Any]]:
-    """A task's metrics by position: a curve for each, in the units that are displayed."""
+def _curves(points: Sequence[Point]) -> Iterator[dict[str, Any]]:
+    """A task's metrics by position: a curve for each choice of a suite, in the units that are displayed."""
     fields = ("device", "suite", "model", "recipe", "engine")
-    for (column, task), curve in point.by_position.items():
-        values = [[at, max(value * column.scale, column.axis_min or -math.inf)] for at, value in curve]
-        names = {name: getattr(point, name) for name in fields}
-        yield {**names, "load": "", "task": task, "metric": column.key, "curve": values}
+    choices = {tuple(getattr(point, name) for name in fields): point.by_position for point in points}
+    for choice, curves in choices.items():
+        for (column, task), curve in curves.items():
+            values = [[at, max(value * column.scale, column.axis_min or -math.inf)] for at, value in curve]
+            named = dict(zip(fields, choice, strict=True))
+            yield {**named, "load": "", "task": task, "metric": column.key, "curve": values}
 
 
 def _distribution(distribution: Distribution) -> dict[str, Any]:
@@ -202,7 +199,7 @@ def _axis(column: Column, task: str | None = None) -> dict[str, Any]:
     }
 
 
-def _templates() -> dict[str, Any]:
+def _templates(points: Sequence[Point]) -> dict[str, Any]:
     """The charts without their data, colours and titles."""
     return {
         "config": [specs.config(dark=dark, font="system-ui, sans-serif") for dark in (False, True)],
@@ -215,4 +212,5 @@ def _templates() -> dict[str, Any]:
         },
         "slo": {c.key: c.key.replace("_p95", "") for c in SCALING if c.better == "lower"},
         "limit": specs.limit_line(1.0),
+        "position": {c.key: specs.by_position({}, c) for p in points for c, _ in p.by_position},
     }

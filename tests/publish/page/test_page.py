@@ -223,7 +223,7 @@ def test_quality_by_part_is_drawn_and_listed_where_there_is_any(file: Path, open
         assert page.locator("#t-parts td", has_text="pairs-512-2048: exact match % ↑, length 2048").count() == 2
         page.locator("#t-parts .open").first.click()
         page.wait_for_selector("dialog[open]")
-        assert "perplexity-stdlib-hf-512" in page.inner_text("#record")
+        assert "perplexity-stdlib-hf-512" in page.inner_text("#d-body")
     with opened(file, at="#suite=quality") as page:
         assert page.locator("#s-position").is_hidden()
         assert page.locator("#s-parts").is_hidden()
