@@ -146,7 +146,8 @@ def _most(
 
     Units are about equally long, so that the next guess is a proportion, and a few are enough.
     """
-    low, high, fitting = least - 1, most + 1, None
+    low, high = least - 1, most + 1
+    fitting: tokens.Encoded | None = None
     guess = min(max(limit // _UNIT_TOKENS, least), most)
     while high - low > 1:
         trial = encoded(guess)

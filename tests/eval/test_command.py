@@ -47,7 +47,18 @@ def test_parts_of_the_items_are_tables_below(command: Command) -> None:
     """A curve by position, a matrix by length and depth; two artifacts have the changes of each part as well."""
     words = ("--task", "retrieval", "--engine", "fake", "--lengths", "200", "--depths", "0,1", "--items", "2")
     matrix = command("eval", "models/demo", *words)
-    pair = command("eval", "compare", "models/demo", "models/demo", "--task", "perplexity", *_SHORT, "--by-position")
+    pair = command(
+        "eval",
+        "compare",
+        "models/demo",
+        "models/demo",
+        "--task",
+        "perplexity",
+        *_SHORT,
+        "--by-position",
+        "--tokens",
+        "512",
+    )
 
     assert matrix.returncode == pair.returncode == 0, matrix.stderr + pair.stderr
     assert "pairs-200-d0-100-2items: exact match % ↑ by depth" in matrix.stdout
