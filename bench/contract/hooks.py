@@ -284,8 +284,8 @@ class Task(Protocol):
     A task whose requests and scores come from a library has that library's environment as ENV: `build_requests`
     and `score_replies` run there. Requests are token ids, built once for all engines and recipes of a model. The
     facts of `evaluate` are then replies; those of `score_replies` are recorded. PATHS: options that name files or
-    folders. OPTIONS_SINCE: options younger than records, which at their defaults are no part of a digest. COLUMNS: its
-    metrics and changes in tables, PART_COLUMNS: those of its `parts`; a metric without a column is only in the records.
+    folders. OPTIONS_SINCE: as an engine's. COLUMNS: its metrics and changes in tables, PART_COLUMNS: those of its
+    `parts`; a metric without a column is only in the records.
     """
 
     VERSION: int
@@ -293,9 +293,9 @@ class Task(Protocol):
     Options: type[Any]
     ENV: str = ""
     PATHS: tuple[str, ...] = ()
+    OPTIONS_SINCE: frozenset[str] = frozenset()
     COLUMNS: tuple[Column, ...] = ()
     PART_COLUMNS: tuple[Column, ...] = ()
-    OPTIONS_SINCE: frozenset[str] = frozenset()
 
     @abstractmethod
     def title(self, options: Any) -> str:
