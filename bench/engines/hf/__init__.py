@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.contract.errors import UserError
-from bench.contract.record import Artifact, Hardware
+from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.spec import Cell
 from bench.engines.hf.server import STATIC_CACHE, read_log, serve
 from bench.engines.hf.session import HfSession, Options, load
+from bench.formats import folder as model_folder
 
 __all__ = [
     "ENV",
@@ -28,6 +29,7 @@ __all__ = [
     "read_log",
     "serve",
     "unsupported",
+    "unsupported_model",
 ]
 
 ENV = "hf"
@@ -39,6 +41,7 @@ OPTIONS_SINCE = frozenset({"exact"})
 _AMPERE = (8, 0)
 _GEMM = "gemm"  # the layout of AWQ's weights that every kernel reads
 _PACKED = frozenset({"gptq", "awq"})  # whose kernels on CUDA are gptqmodel's: all are for 16 bits
+_SETS_UP = frozenset({"gpt2", "gpt_bigcode"})  # model types that read weights of their layers when they are loaded
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
@@ -56,6 +59,25 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     if hardware.gpus and artifact_format in _PACKED and dtype == "float32":
         return f"gptqmodel computes {artifact_format} on a GPU in 16 bits only: ask for float16 or bfloat16"
     return _no_flash(hardware, dtype) if options.attention == "flash_attention_2" else None
+
+
+def unsupported_model(source: Source, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
+    """Packed layers that stand in for others: Transformers 5.23 has no conversion of GPTQ's and AWQ's experts."""
+    del cell, hardware
+    if artifact_format not in _PACKED:
+        return None
+    model_type, name = str(source.config.get("model_type")), artifact_format.upper()
+    if model_folder.expert_count(source.config):
+        return (
+            f"{name} packs each expert by itself, and Transformers keeps a layer's experts in one tensor, which it "
+            "then finds nowhere: use gguf"
+        )
+    if model_type in _SETS_UP:
+        return (
+            f"Transformers' {model_type} reads the weight of c_proj when it is loaded, and {name}'s packed layers "
+            "have none: use vllm"
+        )
+    return None
 
 
 def _no_flash(hardware: Hardware, dtype: str) -> str | None:
