@@ -59,7 +59,7 @@ def _quantized(env: str, home: Path, kind: str, method: str, options: dict[str, 
 
 @pytest.mark.parametrize("method", ["gptq", "awq"])
 def test_gate_and_up_of_phi3_are_one_layer(method: str, tmp_path: Path) -> None:
-    """gptqmodel splits them, which Transformers takes for a missing layer; all are quantized but the head."""
+    """The library splits them, which Transformers takes for a missing layer; all are quantized but the head."""
     options = {"bits": 4, "group_size": 32, "samples": 8, "length": 64}
     answer = _quantized("hf", tmp_path, "Phi3", method, options)
 
