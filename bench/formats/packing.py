@@ -31,7 +31,7 @@ def completed(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     if stated.get("quant_method", "awq") == "awq" and _is_llm_awq(model_folder.read_headers(folder).tensors):
         raise UserError(
             f"{folder.name} has weights in llm-awq's own packing (16-bit integers, and scaled zero points), which no "
-            "engine here reads: make it with AutoAWQ, layout gemm, or name the original model and a recipe of method awq"
+            "engine here reads: make it with AutoAWQ, layout gemm, or name the original model and a recipe of awq"
         )
     if stated.get("quant_method") or stated.get("load_in_4bit") or stated.get("load_in_8bit"):
         return None  # transformers itself takes the last two for bitsandbytes
@@ -81,9 +81,7 @@ def method(tensors: Mapping[str, Tensor]) -> str:
 def _is_llm_awq(tensors: Mapping[str, Tensor]) -> bool:
     """Whether a layer is stored as WQLinear of llm-awq (mit-han-lab) does since its second kernels, for TinyChat."""
     return any(
-        name.endswith(".qweight")
-        and tensor.dtype == "I16"
-        and f"{name.removesuffix('qweight')}scaled_zeros" in tensors
+        name.endswith(".qweight") and tensor.dtype == "I16" and f"{name.removesuffix('qweight')}scaled_zeros" in tensors
         for name, tensor in tensors.items()
     )
 

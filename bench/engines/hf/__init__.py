@@ -1,7 +1,7 @@
 """Hugging Face Transformers: the engine every model and every PyTorch quantizer runs on first.
 
 Offline it is `model.generate`, stamped by its own streamer hook; online `transformers serve`. Quantized artifacts
-load by the quantization_config in their folder.
+load by the quantization_config in their folder; on a CPU block FP8 is expanded to the type of the computation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 ENV = "hf"
 VERSION = 1
-LOADS = frozenset({"hf", "gptq", "awq", "bnb", "torchao", "compressed-tensors"})
+LOADS = frozenset({"hf", "gptq", "awq", "bnb", "torchao", "compressed-tensors", "fp8"})
 ENV_BY_FORMAT = {"compressed-tensors": "llmcompressor"}  # needs a package that the environment hf does not have
 MODES = frozenset({"offline", "online", "score"})
 OPTIONS_SINCE = frozenset({"exact"})
@@ -47,6 +47,8 @@ _SETS_UP = frozenset({"gpt2", "gpt_bigcode"})  # model types that read weights o
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
     if artifact_format not in LOADS:
         return f"Transformers here loads {', '.join(sorted(LOADS))}, not {artifact_format}"
+    if artifact_format == "fp8" and hardware.gpus:
+        return "Transformers' kernels for block FP8 are on the Hub and not in its environment here: use vllm"
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
     if options.continuous_batching == "on" and options.cache == "static" and cell.workload and cell.workload.online:
         return STATIC_CACHE

@@ -34,7 +34,7 @@ __all__ = [
 
 ENV = "vllm"
 VERSION = 1
-LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors"})
+LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors", "fp8"})
 MODES = frozenset({"offline", "online", "score"})
 _MODEL = "model"  # the name the server answers to: a path would tell of this machine
 _TEMPLATE = "{{messages[0].content}}"  # instead of the model's own, which the server would run at its start
@@ -92,11 +92,13 @@ def _unsupported_by_gpu(artifact_format: str, capability: str, dtype: str) -> st
 
 
 def _unsupported_by_cpu(artifact_format: str, isa: Sequence[str], *, packed: bool) -> str | None:
-    """The CPU build has kernels of packed weights (cpu_gemm_wna16) in its cores for AVX-512 only."""
+    """The CPU build has kernels of packed weights (cpu_gemm_wna16) in its cores for AVX-512 only; of FP8 for AMX."""
     if "neon" in isa:
         return None
     if "avx2" not in isa:
         return "vLLM's CPU build needs AVX2"
+    if artifact_format == "fp8" and "amx_tile" not in isa:
+        return "vLLM's CPU kernel for block FP8 needs AMX: use hf, which expands it to floats"
     weights = artifact_format if artifact_format in _PACKED else f"{artifact_format} of 4 bits"
     return f"vLLM's CPU kernel for {weights} needs AVX-512" if packed and "avx512f" not in isa else None
 
