@@ -47,17 +47,14 @@ _SETS_UP = frozenset({"gpt2", "gpt_bigcode"})  # model types that read weights o
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
     if artifact_format not in LOADS:
         return f"Transformers here loads {', '.join(sorted(LOADS))}, not {artifact_format}"
-    if artifact_format == "fp8" and hardware.gpus:
-        return "Transformers' kernels for block FP8 are on the Hub and not in its environment here: use vllm"
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
     if options.continuous_batching == "on" and options.cache == "static" and cell.workload and cell.workload.online:
         return STATIC_CACHE
     dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
     if options.exact and (hardware.gpus or artifact_format not in _PACKED or cell.workload):
         return "exact is for scores of GPTQ and AWQ models on a CPU: leave it out here"
-    layouts = {str(step.options.get("version", _GEMM)) for step in cell.recipe.steps} - {_GEMM}
-    if artifact_format == "awq" and layouts and not hardware.gpus:
-        return f"gptqmodel has no kernel for AWQ's layout {layouts.pop()} on a CPU: convert the checkpoint to {_GEMM}"
+    if reason := _no_kernel(cell, artifact_format, hardware):
+        return reason
     if hardware.gpus and artifact_format in _PACKED and dtype == "float32":
         return f"gptqmodel computes {artifact_format} on a GPU in 16 bits only: ask for float16 or bfloat16"
     return _no_flash(hardware, dtype) if options.attention == "flash_attention_2" else None
@@ -79,6 +76,15 @@ def unsupported_model(source: Source, cell: Cell, artifact_format: str, hardware
             f"Transformers' {model_type} reads the weight of c_proj when it is loaded, and {name}'s packed layers "
             "have none: use vllm"
         )
+    return None
+
+
+def _no_kernel(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
+    if artifact_format == "fp8" and hardware.gpus:
+        return "Transformers' kernels for block FP8 are on the Hub and not in its environment here: use vllm"
+    layouts = {str(step.options.get("version", _GEMM)) for step in cell.recipe.steps} - {_GEMM}
+    if artifact_format == "awq" and layouts and not hardware.gpus:
+        return f"gptqmodel has no kernel for AWQ's layout {layouts.pop()} on a CPU: convert the checkpoint to {_GEMM}"
     return None
 
 
