@@ -1,4 +1,4 @@
-"""Why models with experts have another bound: what rounding to 8 bits costs with the routers' own choice, and without."""
+"""Why models with experts have another bound: what 8 bits cost where routers choose anew, and where they do not."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ print("RESULT" + json.dumps({
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixtral", "qwen3-moe"])
 def test_rounding_costs_what_it_does_elsewhere_where_no_expert_is_exchanged(name: str, tmp_path: Path) -> None:
-    """Routed as the baseline, 8 bits stay well within the bound of all models; by themselves, within that of experts."""
+    """Routed as the baseline, 8 bits stay well within the bound of all models; by themselves, within the other."""
     answer = json.loads(in_environment.run("hf", tmp_path, _ROUND, json.dumps(architectures.settings(name))))
-    bound = dict((width, most) for width, most in verdict.KL_BY_BITS)[8.0]
+    bound = dict(verdict.KL_BY_BITS)[8.0]
 
     assert 0 < answer["moved"] < 0.1
     assert answer["forced"] < bound / 2
