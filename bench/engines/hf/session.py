@@ -19,6 +19,10 @@ from bench.engines._receipts import load_error
 from bench.engines.hf import packed, receipts, scoring, torchao
 from bench.formats import folder as model_folder
 
+# Methods where Transformers leaves some floats in the type that they are stored in, whatever is asked for: 5.17 what it
+# renames, as GPT-NeoX's head; 5.23 all that block FP8 does not pack.
+_STORED_TYPES = ("compressed-tensors", "fp8")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -216,13 +220,13 @@ def _pretrained(folder: Path, options: Options, device: str) -> Any:
             output_loading_info=True,
             **local,
         )
-    if method == "compressed-tensors" and dtype != "auto":
+    if method in _STORED_TYPES and dtype != "auto":
         _cast(model, dtype)
     return model, loading_info
 
 
 def _cast(model: Any, dtype: str) -> None:
-    """Give all floats the type of the computation: Transformers 5.17 leaves what it renames, as GPT-NeoX's head."""
+    """Give all floats the type of the computation."""
     import torch
 
     target = getattr(torch, dtype)
