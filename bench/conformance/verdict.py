@@ -18,8 +18,8 @@ Status = Literal["works", "unsupported", "fails", "not run"]
 KL_BY_BITS = ((16.0, 0.01), (8.0, 0.05), (0.0, 1.5))
 KL_OF_16_BITS = 0.03  # more, where activations are rounded to bfloat16 or float16
 GAP_NATS = 0.5  # between the generated token and the likeliest one, where two are nearly as likely
-# A router chooses experts by order: where two are nearly as likely, rounding exchanges them, and the token's output
-# jumps. See docs/architectures.md, which has what was measured of it.
+# A router takes the likeliest experts: where two are nearly as likely, rounding exchanges them, and the token's output
+# jumps. docs/architectures.md has what was measured of it.
 KL_OF_EXPERTS = 0.1  # more in a model with experts, where weights or activations are rounded
 GAPS_OF_EXPERTS = 0.25  # of its generated tokens may be further from the likeliest
 _ROUNDED = ("bfloat16", "float16")

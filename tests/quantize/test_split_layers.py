@@ -23,6 +23,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 from bench import formats
+from bench.engines.hf import session
 from quantize import random_weights
 
 kind, method, options, demo = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), Path(sys.argv[4])
@@ -39,12 +40,11 @@ plugin, out = importlib.import_module(f"quantize.methods.{method}"), Path("packe
 out.mkdir()
 plugin.apply(folder, plugin.Options(**options), out, "cpu")
 ids = torch.tensor([[(31 * i + 97) % 4000 + 5 for i in range(48)]])
-loaded = [AutoModelForCausalLM.from_pretrained(f, dtype=torch.float32, output_loading_info=True) for f in (folder, out)]
-with torch.no_grad():
-    before, after = (model(input_ids=ids).logits for model, _ in loaded)
+options = session.Options(dtype="float32")
+with torch.no_grad():  # `load` refuses a folder that lacks a tensor
+    before, after = (session.load(path, options, "cpu")(input_ids=ids).logits for path in (folder, out))
 audit = formats.audit(out, dict(formats.source(folder).linears))
 print("RESULT" + json.dumps({
-    "missing": sorted(map(str, loaded[1][1]["missing_keys"])),
     "error": float((after - before).square().mean().sqrt() / before.std()),
     "quantized": audit.quantized_fraction,
     "notes": audit.notes,
@@ -63,7 +63,6 @@ def test_gate_and_up_of_phi3_are_one_layer(method: str, tmp_path: Path) -> None:
     options = {"bits": 4, "group_size": 32, "samples": 8, "length": 64}
     answer = _quantized("hf", tmp_path, "Phi3", method, options)
 
-    assert answer["missing"] == []
     assert answer["error"] < 0.4
     assert 0 < answer["quantized"] < 1
     assert not any("not stored" in note for note in answer["notes"])
@@ -74,5 +73,5 @@ def test_mixtrals_experts_are_called_as_mistral_calls_them(tmp_path: Path) -> No
     options = {"scheme": "w4a16", "group_size": 32, "algorithm": "rtn"}
     answer = _quantized("llmcompressor", tmp_path, "Mixtral", "llmcompressor", options)
 
-    assert answer["missing"] == []
+    assert answer["error"] < 0.6
     assert not any("not stored" in note for note in answer["notes"])
