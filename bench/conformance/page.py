@@ -29,8 +29,8 @@ longer than any window are Transformers' own of the unquantized model, and what 
 in a batch, is the likeliest by those logits. The mean KL divergence may be
 {{bounds}}, and {KL_OF_16_BITS:g} more where an engine computes in 16 bits; a generated token
 may be {GAP_NATS:g} nats from the likeliest. Pruned models are others, and have no bound on the first.
-Models with experts have {KL_OF_EXPERTS:g} more wherever something is rounded, and {GAPS_OF_EXPERTS:.0%} of their generated tokens may be further off:
-see below.
+Models with experts have {KL_OF_EXPERTS:g} more wherever something is rounded, and {GAPS_OF_EXPERTS:.0%} of their
+generated tokens may be further off: see below.
 *no*: unsupported, known before anything is run, or refused by the library; a number in brackets is its reason below.
 *12 % quantized*: it works, and that is the share of the linear weights that the library quantized (experts that are one
 tensor are no linear layers to it).
@@ -49,8 +49,8 @@ explains, and the bound is twice that: {KL_OF_EXPERTS:g}.
 llama.cpp multiplies k-quants in another way for a few tokens than for many, and rounds otherwise: on Llama's q4_k_m
 token by token and in one pass differ by a KL of 0.007, and by no more than 0.03 at any token. On the models with
 experts it was 0.03 to 0.09, and 4 to 14 % of the tokens were moved by more than 0.1 nats, some by 2; in passes of 64
-tokens, and in f16, nothing moved. Both are right: it generates by what a step computes. So {GAPS_OF_EXPERTS:.0%} of the generated
-tokens may be far from the likeliest by a whole pass; a cache that lost something moves most.
+tokens, and in f16, nothing moved. Both are right: it generates by what a step computes. So {GAPS_OF_EXPERTS:.0%} of the
+generated tokens may be far from the likeliest by a whole pass; a cache that lost something moves most.
 """
 _MOST_OF_IT = 0.6  # of the linear weights: a head of its own is 0.3 of these models
 _WORDS = {"works": "works", "unsupported": "no", "fails": "fails", "not run": ""}

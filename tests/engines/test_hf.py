@@ -204,7 +204,8 @@ def test_a_format_transformers_does_not_read_is_refused() -> None:
 def test_packed_layers_that_transformers_finds_nowhere(model_type: str, stored: str, reason: str) -> None:
     """It would make up the experts at random, or fail on a weight that is not there."""
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("hf"), "cpu")
-    refusal = hf.unsupported_model(Source("hf", {}, {"model_type": model_type}), cell, stored, _hardware())
+    config = {"model_type": model_type, **({"num_experts": 8} if model_type == "qwen3_moe" else {})}
+    refusal = hf.unsupported_model(Source("hf", {}, config), cell, stored, _hardware())
 
     assert (refusal or "").startswith(reason)
     assert bool(refusal) == bool(reason)
