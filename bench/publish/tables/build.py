@@ -23,17 +23,7 @@ from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, holm, spread
 from bench.publish.tables import without_data
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_columns, task_name
-from bench.publish.tables.model import (
-    NO_GAIN,
-    OTHER_ENGINE,
-    ROUNDED_CACHE,
-    Category,
-    CellSummary,
-    Part,
-    Point,
-    Row,
-    Table,
-)
+from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, ROUNDED_CACHE, Category, CellSummary, Point, Row, Table
 
 RowKey = tuple[str, str, str, str, str]  # device slug, suite, model, recipe, engine
 ColumnKey = tuple[bool, str]  # is a task, title
