@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from bench.contract.address import Api
-from bench.contract.columns import Column
+from bench.contract.columns import Column, Part
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.spec import Cell, Step
@@ -149,8 +149,8 @@ class Server:
 
     `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200 once it can
     serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request over the client's own;
-    null removes one. `reuse`: those of a request whose prompt is to stay in the KV cache, and to begin with what is
-    there. The rest as in the client's Endpoint.
+    null removes one; `natural`: where an answer ends as the model ends it; `reuse`: where a prompt is to stay in the KV
+    cache, and to begin with what is there. The rest as in the client's Endpoint.
     """
 
     argv: tuple[str, ...]
@@ -159,6 +159,7 @@ class Server:
     health: str = "/health"
     takes_ids: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
+    natural: Mapping[str, Any] = field(default_factory=lambda: {"ignore_eos": None})
     url: str = ""
     api: Api = "completions"
     exact_length: bool = True
@@ -173,12 +174,11 @@ class Server:
 class Engine(Protocol):
     """What runs an artifact.
 
-    ENV: the environment it runs in, a file of configs/envs. VERSION is part of its records' digests. LOADS:
-    artifact formats. MODES: of "offline", "online" and "score". DEPTH_MODES: those of them in which its KV cache can
-    be filled before a clock starts (depth_tokens of a workload). PATHS: options that name files or folders.
-    OPTIONS_SINCE: options younger than records, which at their defaults are no part of a digest. ENV_BY_FORMAT: the
-    environments of formats that need a package ENV lacks. WITHOUT_WINDOW: model types whose sliding window it leaves
-    out: each token sees all before it.
+    ENV: the environment it runs in, a file of configs/envs. VERSION is part of its records' digests. LOADS: artifact
+    formats. MODES: of "offline", "online", "score". DEPTH_MODES: those in which its KV cache can be filled before a
+    clock starts. PATHS: options that name files or folders. OPTIONS_SINCE: options younger than records, which at their
+    defaults are no part of a digest. ENV_BY_FORMAT: the environments of formats that need a package ENV lacks.
+    WITHOUT_WINDOW: model types whose sliding window it leaves out: each token sees all before it.
     """
 
     ENV: str
@@ -194,6 +194,10 @@ class Engine(Protocol):
 
     def unsupported(self, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:  # noqa: ARG002
         """Why this cell cannot run on this hardware, known before anything is tried; None when it can."""
+        return None
+
+    def unsupported_model(self, source: Source, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:  # noqa: ARG002
+        """Why it cannot run this format of a model, of the recipe's first `source`, by its config; None when it can."""
         return None
 
     def may_offload(self, options: Any) -> bool:  # noqa: ARG002
@@ -288,8 +292,8 @@ class Task(Protocol):
     A task whose requests and scores come from a library has that library's environment as ENV: `build_requests`
     and `score_replies` run there. Requests are token ids, built once for all engines and recipes of a model. The
     facts of `evaluate` are then replies; those of `score_replies` are recorded. PATHS: options that name files or
-    folders. OPTIONS_SINCE: as an engine's. COLUMNS: its metrics and changes in tables; a metric without a column is
-    only in the records.
+    folders. OPTIONS_SINCE: as an engine's. COLUMNS: its metrics and changes in tables, PART_COLUMNS: those of its
+    `parts`; a metric without a column is only in the records.
     """
 
     VERSION: int
@@ -299,6 +303,7 @@ class Task(Protocol):
     PATHS: tuple[str, ...] = ()
     OPTIONS_SINCE: frozenset[str] = frozenset()
     COLUMNS: tuple[Column, ...] = ()
+    PART_COLUMNS: tuple[Column, ...] = ()
 
     @abstractmethod
     def title(self, options: Any) -> str:
@@ -316,6 +321,17 @@ class Task(Protocol):
     @abstractmethod
     def metrics(self, facts: Mapping[str, Any]) -> Mapping[str, float]:
         """A pure function over the facts."""
+
+    def parts(self, facts: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> Sequence[Part]:  # noqa: ARG002
+        """Metrics of parts of the items, as by position; with the changes against a `baseline`'s facts. Pure.
+
+        UserError where the baseline's are over other items.
+        """
+        return ()
+
+    def longest(self, options: Any) -> int:
+        """Tokens of the longest text that a model reads in it; 0 where that is not known."""
+        return int(getattr(options, "context", 0))
 
     def local(self, options: Any, folder: Path) -> Any:  # noqa: ARG002
         """These options with what would be downloaded read from `folder`, a suite's `data`, where it can be.

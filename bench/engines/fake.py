@@ -28,9 +28,9 @@ from bench.formats import folder as model_folder
 
 ENV = "core"
 VERSION = 1
-OPTIONS_SINCE = frozenset({"fill_s", "forgets"})
 LOADS = ANY
 MODES = frozenset({"offline", "online", "score"})
+OPTIONS_SINCE = frozenset({"fill_s", "forgets", "answer_tokens", "prefix_caching", "block_tokens"})
 DEPTH_MODES = frozenset({"offline", "online"})
 _ROWS = 256
 
@@ -41,7 +41,9 @@ class Options:
 
     `only_batch`: the only batch size that it supports; 0: any. `slots`: requests that the server answers at a
     time, others waiting; 0: any number. `fill_s`: how long the contexts of a batch take. `forgets`: tokens that its
-    server does not find again of a prompt that it has seen the beginning of.
+    server does not find again of a prompt that it has seen the beginning of. `answer_tokens`: of an answer that may end
+    where the model ends it; 0: as many as are asked for. `prefix_caching`: the server's first token comes sooner by the
+    share of a prompt that an earlier one began with, in blocks of `block_tokens`.
     """
 
     ttft_s: float = 0.01
@@ -53,6 +55,9 @@ class Options:
     slots: int = 0
     fill_s: float = 0.0
     forgets: int = 0
+    answer_tokens: int = 0
+    prefix_caching: bool = False
+    block_tokens: int = 16
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
@@ -171,9 +176,11 @@ async def _serve(port: int, options: Options) -> None:
             async with slots:
                 request = json.loads(body)
                 cached = max((_shared(prompt, request["prompt"]) for prompt in prompts), default=options.forgets)
-                if request.get("cache_prompt"):
+                cached -= options.forgets
+                if request.get("cache_prompt") or options.prefix_caching:
                     prompts.append(request["prompt"])
-                await _stream(writer, request, options, cached - options.forgets)
+                cached -= cached % options.block_tokens if options.prefix_caching else 0
+                await _stream(writer, request, options, max(0, cached))
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", port)
@@ -188,16 +195,19 @@ def _shared(prompt: Sequence[int], other: Sequence[int]) -> int:
 async def _stream(writer: asyncio.StreamWriter, request: Mapping[str, Any], options: Options, cached: int) -> None:
     """A chunk a token at its due time, then the usage and the end."""
     prompt, tokens = request["prompt"], int(request["max_tokens"])
+    if options.answer_tokens and not request.get("ignore_eos"):
+        tokens = min(tokens, options.answer_tokens)
     usage: dict[str, Any] = {
         "prompt_tokens": len(prompt if isinstance(prompt, list) else prompt.split()),
         "completion_tokens": tokens,
-        "prompt_tokens_details": {"cached_tokens": max(0, cached)},
+        "prompt_tokens_details": {"cached_tokens": cached},
     }
+    ttft_s = options.ttft_s * (1 - cached / len(prompt) if options.prefix_caching else 1)
     loop = asyncio.get_running_loop()
     began = loop.time()
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
     for token in range(tokens):
-        await asyncio.sleep(max(0.0, began + options.ttft_s + token * options.itl_s - loop.time()))
+        await asyncio.sleep(max(0.0, began + ttft_s + token * options.itl_s - loop.time()))
         _event(writer, {"choices": [{"index": 0, "text": f" {token}"}]})
     _event(writer, {"choices": [], "usage": usage})
     _event(writer, None)

@@ -168,7 +168,7 @@ def depth_stage_metrics(result: Result, stage: Mapping[str, Any]) -> dict[str, f
 
 def _of_load(result: Result, load: Load | None, metrics: Mapping[str, float]) -> dict[str, float]:
     facts, audit = result.facts, result.artifact.audit if result.artifact else None
-    ceilings = facts.get("ceiling")
+    ceilings, workload = facts.get("ceiling"), result.cell.workload
     if load is None or audit is None or not ceilings or "architecture" not in facts:
         return {}
     architecture = wire.build(Architecture, facts["architecture"])
@@ -183,7 +183,7 @@ def _of_load(result: Result, load: Load | None, metrics: Mapping[str, float]) ->
     roofline |= {"decode_step_flop": flop} if flop else {}
     if peak is not None:
         roofline["ceiling_flop_per_s"] = peak
-        if isinstance(result.cell.workload, Offline) and metrics.get("ttft_s"):
+        if isinstance(workload, Offline) and not workload.prompts and metrics.get("ttft_s"):
             work = load.batch * prefill_flop(architecture, parameters, load.prompt_tokens, load.depth)
             roofline["mfu_fraction"] = work / metrics["ttft_s"] / peak
         roofline |= {"decode_mfu_fraction": flop / tpot / peak} if tpot else {}
@@ -197,12 +197,12 @@ def _of_load(result: Result, load: Load | None, metrics: Mapping[str, float]) ->
 def load_of(
     workload: Workload, traces: Sequence[RequestTrace], metrics: Mapping[str, float], depth: float = 0.0
 ) -> Load | None:
-    """A static batch as the suite defines it; of a server's load what decodes together, and the requests' means.
+    """A static batch as the suite defines it; of other loads what decodes together, and the requests' means.
 
     What decodes together is output tokens a second x TPOT, one at the least: of those in flight many may wait.
     `depth`: tokens that were in the KV cache before each prompt.
     """
-    if isinstance(workload, Offline):
+    if isinstance(workload, Offline) and not workload.prompts:
         context = depth + workload.prompt_tokens + workload.new_tokens / 2
         return Load(workload.batch, workload.prompt_tokens, context, depth)
     done, batch = completed(traces), metrics.get("output_tok_per_s", 0.0) * metrics.get("tpot_s", 0.0)

@@ -39,7 +39,7 @@ VERSION = 1
 LOADS = frozenset({"gguf"})
 MODES = frozenset({"offline", "online", "score"})
 DEPTH_MODES = frozenset({"offline", "online"})
-OPTIONS_SINCE = frozenset({"kv_dtype_k", "kv_dtype_v"})
+OPTIONS_SINCE = frozenset({"kv_dtype_k", "kv_dtype_v", "prefix_caching"})
 WITHOUT_WINDOW = frozenset({"mistral", "mixtral", "phi3"})  # llama.cpp's llama and phi3 have no windowed layers
 _SLOTS, _SLOT_TOKENS = 16, 4096  # of the server: requests computed together, and tokens for each
 
@@ -97,7 +97,10 @@ def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Ite
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
-    """llama-server, with as many slots as it computes together; it reuses prompts where a request says so."""
+    """llama-server, with as many slots as it computes together.
+
+    Each keeps its last prompt, and begins with what it has, where a request says so, or with `prefix_caching` always.
+    """
     program = Path(python).with_name("llama-server")
     if not program.is_file():
         build = "python -m bench envs build llamacpp --tools"
@@ -121,9 +124,10 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     }
     threads = ("--threads", str(options.threads)) if options.threads else ()
     template = ("--no-jinja", "--chat-template", "chatml")  # instead of the model's, which it would run at its start
+    cache = "--cache-prompt" if options.prefix_caching else "--no-cache-prompt"
     # Its log names the cache's types from this level on; not for a cache as it is by default, so as to change nothing.
     log_level = () if (options.key_type, options.value_type) == ("f16", "f16") else ("--log-verbosity", "4")
-    switches = ("--no-kv-unified", "--no-cache-prompt", "--no-webui", *template, *threads, *log_level)
+    switches = ("--no-kv-unified", cache, "--no-webui", *template, *threads, *log_level)
     argv = (str(program), *(str(part) for flag in flags.items() for part in flag), *switches)
     return Server(argv, "model", reuse={"cache_prompt": True})
 

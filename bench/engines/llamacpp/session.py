@@ -30,7 +30,7 @@ class Options:
 
     `kv_dtype_k`, `kv_dtype_v`: of keys and of values where they differ from `kv_dtype`. `context`: tokens per
     sequence; 0: what the workload needs. `batch`, `ubatch`: the most tokens of one call, and of one pass over the
-    weights.
+    weights. `prefix_caching`: of the server; in process every prompt is computed whole.
     """
 
     n_gpu_layers: int = -1
@@ -42,6 +42,7 @@ class Options:
     ubatch: int = 512
     kv_dtype_k: KvType | Literal[""] = ""
     kv_dtype_v: KvType | Literal[""] = ""
+    prefix_caching: bool = False
 
     def __post_init__(self) -> None:
         """One way of writing each pair of types, so that a digest has one: `kv_dtype` is f16 where they differ."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from bench import formats
 from bench.contract import hooks, plugins
-from bench.contract.columns import ADJUSTED, TESTED, Group
+from bench.contract.columns import ADJUSTED, TESTED, Group, Part
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
@@ -23,7 +23,7 @@ from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, holm, spread
 from bench.publish.tables import without_data
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_columns, task_name
-from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, ROUNDED_CACHE, CellSummary, Point, Row, Table
+from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, ROUNDED_CACHE, Category, CellSummary, Point, Row, Table
 
 RowKey = tuple[str, str, str, str, str]  # device slug, suite, model, recipe, engine
 ColumnKey = tuple[bool, str]  # is a task, title
@@ -240,9 +240,11 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
             **({ROUNDED_CACHE: str(done[0].receipts["kv_dtype"])} if (kv_bits(done[0].receipts) or 16) < 16 else {}),
         },
         sizes=(load.batch, load.prompt_tokens, load.new_tokens)
-        if isinstance(load, Offline) and not load.depth_tokens
+        if isinstance(load, Offline) and not (load.prompts or load.depth_tokens)
         else None,
         kind=cell.task.kind if cell.task else "",
+        categories=_categories(done),
+        parts=_parts(done),
     )
 
 
@@ -265,9 +267,19 @@ def _note(result: Result) -> str:
     if isinstance(cell.workload, Trace) and facts.get("capped"):
         context = result.artifact.audit.context if result.artifact else 0
         parts.append(f"{facts['capped']} of {cell.workload.requests} requests cut to a context of {context}")
-    if facts.get("prompts") in ("chat", "words"):
+    if facts.get("prompts") in ("chat", "words") and "prompt_file" not in facts:
         parts.append(f"prompts on {cell.engine.title} are about as long as asked, not exactly")
     return f"{cell.workload.title}: {'; '.join(parts)}" if parts else ""
+
+
+def _categories(done: Sequence[Result]) -> tuple[Category, ...]:
+    """Of a load with a file of prompts: cold and warm prompts of a shared prefix have columns of their own."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for its in (result.facts.get("by_category", {}) for result in done if "prompt_file" in result.facts):
+        for name, metrics in its.items():
+            for key, value in metrics.items():
+                values.setdefault(name, {}).setdefault(key, []).append(value)
+    return tuple(Category(name, {key: spread(v) for key, v in its.items()}) for name, its in sorted(values.items()))
 
 
 def _curve(done: Sequence[Result]) -> tuple[Point, ...]:
@@ -296,9 +308,22 @@ def _compared(entry: CellSummary, rounds: Sequence[Result], reference: Sequence[
     """The entry with its change against the baseline's rounds."""
     if not reference:
         return entry
-    change = _task_change(rounds, reference) if rounds[0].cell.task is not None else _speedup(entry, reference)
+    is_task = rounds[0].cell.task is not None
+    change = _task_change(rounds, reference) if is_task else _speedup(entry, reference)
     other_engine = bool(change) and reference[0].cell.engine.title != rounds[0].cell.engine.title
-    return replace(entry, change=change, marks=(*entry.marks, *([OTHER_ENGINE] if other_engine else [])))
+    marks = (*entry.marks, *([OTHER_ENGINE] if other_engine else []))
+    return replace(entry, change=change, marks=marks, parts=_parts(rounds, reference) if entry.parts else ())
+
+
+def _parts(rounds: Sequence[Result], baseline: Sequence[Result] = ()) -> tuple[Part, ...]:
+    """Those of a task's first round, against the baseline's where that is over the same items."""
+    first, *bases = (min(its, key=lambda r: r.round) for its in (rounds, baseline) if its)
+    if first.cell.task is None:
+        return ()
+    with suppress(UserError):  # of a task that is gone, or over other items
+        task = _task(first)
+        return tuple(task.parts(first.facts, bases[0].facts if bases and not task.REFERENCE else None))
+    return _parts(rounds) if bases else ()
 
 
 def _speedup(entry: CellSummary, baseline: Sequence[Result]) -> dict[str, float]:

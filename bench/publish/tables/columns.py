@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from bench.contract import plugins
-from bench.contract.columns import ADJUSTED, RECOVERY, TESTED, Column, Group, csv_only
+from bench.contract.columns import ADJUSTED, RECOVERY, SCORE_CHANGE, TESTED, Column, Group, csv_only
 from bench.contract.errors import UserError
 from bench.measure.stats import Spread
 from bench.publish.tables.model import CellSummary
@@ -39,12 +39,12 @@ def _energy(key: str, header: str, unit: str, groups: Group = Group.ENERGY) -> C
 COLUMNS = (
     Column("slo_rate_per_s", "rate in SLO", "/s", better="higher", groups=Group.SEARCH),
     Column("slo_rate_high_per_s", "not shown at", "/s", groups=Group.SEARCH),
-    _ms("ttft_s", "TTFT", Group.TAIL | Group.SERVING | Group.DISTRIBUTION | _HTTP | _AXIS),
+    _ms("ttft_s", "TTFT", Group.TAIL | Group.SERVING | Group.DISTRIBUTION | Group.CATEGORY | _HTTP | _AXIS),
     _ms("ttft_p90_s", "TTFT p90"),
     _ms("ttft_p95_s", "TTFT p95", Group.TAIL | Group.SEARCH | Group.SCALING | _HTTP | _AXIS),
     _ms("ttft_p99_s", "TTFT p99"),
     _ms("itl_s", "ITL", Group.DISTRIBUTION, axis_min=0.01),  # chunks that were read together
-    _ms("tpot_s", "TPOT", Group.TAIL | Group.SERVING | Group.DISTRIBUTION | _HTTP | _AXIS),
+    _ms("tpot_s", "TPOT", Group.TAIL | Group.SERVING | Group.DISTRIBUTION | Group.CATEGORY | _HTTP | _AXIS),
     _ms("tpot_p90_s", "TPOT p90"),
     _ms("tpot_p95_s", "TPOT p95", Group.TAIL | Group.SEARCH | Group.SCALING | Group.CURVE | _AXIS),
     _ms("tpot_p99_s", "TPOT p99"),
@@ -56,6 +56,13 @@ COLUMNS = (
     Column("goodput_per_s", "goodput", "/s", better="higher", groups=_HTTP),
     Column("concurrency", "in flight", groups=Group.ONLINE),
     Column("failed_requests", "failed", better="lower", groups=Group.ONLINE),
+    _ms("ttft_cold_s", "TTFT cold", Group.ONLINE | Group.CONTENT),
+    _ms("ttft_warm_s", "TTFT warm", Group.ONLINE | Group.CONTENT),
+    Column("prefix_asked_fraction", "prefix asked", "%", 100.0, groups=Group.ONLINE | Group.CONTENT),
+    Column("prefix_hit_fraction", "prefix hits", "%", 100.0, groups=Group.ONLINE | Group.CONTENT),
+    Column("requests", "prompts", groups=Group.CATEGORY),
+    Column("prompt_tokens_mean", "prompt", "tokens", groups=Group.ONLINE | Group.CONTENT | Group.CATEGORY),
+    Column("answer_tokens_mean", "answer", "tokens", groups=Group.ONLINE | Group.CONTENT | Group.CATEGORY),
     _mib("peak_memory_bytes", "peak memory", Group.SERVING | _AXIS),
     Column("bits_per_weight", "bits/weight", better="lower", groups=Group.SIZE | _AXIS),
     _mib("total_bytes", "size", Group.SIZE | _AXIS),
@@ -123,6 +130,7 @@ def _axes(axes: Group) -> tuple[Column, ...]:
 
 SIZE, MORE_SIZE = group(Group.SIZE), group(Group.MORE_SIZE)
 SERVING, ONLINE, SEARCH, CURVE = (group(g) for g in (Group.SERVING, Group.ONLINE, Group.SEARCH, Group.CURVE))
+CONTENT, BY_CATEGORY = group(Group.CONTENT), group(Group.CATEGORY)
 # Sections of their own below a load's, each shown where a cell has one of its figures.
 MORE: Mapping[str, Group] = {"memory": Group.MEMORY, "roofline": Group.ROOFLINE, "energy": Group.ENERGY}
 X_AXES, SCALING, DISTRIBUTIONS = _axes(Group.X_AXIS), _axes(Group.SCALING), _axes(Group.DISTRIBUTION)
@@ -142,6 +150,15 @@ def task_columns(kind: str) -> tuple[Column, ...]:
     """The columns that a task declares; none for a task that no longer exists."""
     try:
         columns: tuple[Column, ...] = plugins.load(plugins.TASKS, kind).COLUMNS
+    except UserError:
+        return ()
+    return columns
+
+
+def part_columns(kind: str) -> tuple[Column, ...]:
+    """The columns of a task's parts; none for a task that no longer exists."""
+    try:
+        columns: tuple[Column, ...] = plugins.load(plugins.TASKS, kind).PART_COLUMNS
     except UserError:
         return ()
     return columns
@@ -215,8 +232,8 @@ def format_interval(column: Column, figures: Mapping[str, Spread]) -> str:
 def format_change(column: Column, cell: CellSummary) -> str:
     """A change against the baseline with half its interval; a dash where none is known.
 
-    In percent of the baseline's figure, "+1.23 ± 0.31"; else in the points that its metric is shown in: "-3.1 ± 1.2",
-    or "noise (+0.2 ± 0.9)" where the items show no difference.
+    In percent of the baseline's figure, "+1.23 ± 0.31"; of a score on items in the points that it is shown in, "-3.1 ±
+    1.2", or "noise (+0.2 ± 0.9)" where the items show no difference; else in the metric's own unit.
     """
     changes = cell.change
     if column.key not in changes:
@@ -227,8 +244,9 @@ def format_change(column: Column, cell: CellSummary) -> str:
         return format_percent(change, *ends)
     metrics = (c for c in metric_columns(cell.kind) if c.change == column and c.key in cell.figures)
     scale = next((metric.scale for metric in metrics), column.scale)
-    if TESTED not in changes or len(ends) < 2:
-        return f"{change * scale:+.3g}"
+    if column.key != SCORE_CHANGE.key or TESTED not in changes or len(ends) < 2:
+        half = f" ± {number((ends[-1] - ends[0]) / 2 * scale, 2)}" if ends else ""
+        return f"{change * scale:+.3g}{half}"
     text = f"{round(change * scale, 1) + 0.0:+.1f} ± {(ends[1] - ends[0]) / 2 * scale:.1f}"  # + 0.0: no negative zero
     return text if changes.get(ADJUSTED, changes[TESTED]) < LEVEL else f"noise ({text})"
 
