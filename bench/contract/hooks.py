@@ -143,13 +143,22 @@ class GenerateUntilSession(Session, Protocol):
         """
 
 
+@runtime_checkable
+class SpeculatingSession(Session, Protocol):
+    """A session that may propose tokens ahead: `generate` then yields the tokens of one pass at one time."""
+
+    def drafts(self) -> Sequence[tuple[int, int]]:
+        """(proposed, accepted) tokens of each draft of the last `generate`, in order."""
+
+
 @dataclass(frozen=True)
 class Server:
     """An engine's own HTTP server, OpenAI-compatible, as its command line; or one at `url` that runs already.
 
     `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200 once it can
     serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request over the client's own;
-    null removes one. The rest as in the client's Endpoint.
+    null removes one. `metrics`: where it tells Prometheus its counters of speculation, "" where it does not.
+    The rest as in the client's Endpoint.
     """
 
     argv: tuple[str, ...]
@@ -166,6 +175,7 @@ class Server:
     key_header: str = "Authorization"
     length_field: str = "max_tokens"
     ca: str = ""
+    metrics: str = ""
 
 
 class Engine(Protocol):

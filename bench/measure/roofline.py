@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bench.contract import wire
+from bench.contract import speculation, wire
 from bench.contract.record import Architecture, RequestTrace, Result
 from bench.contract.workload import Offline, Workload
 from bench.measure.latency import completed, osl
@@ -137,6 +137,8 @@ def roofline_metrics(result: Result, traces: Sequence[RequestTrace], metrics: Ma
     by both ceilings, `roofline_fraction`: that / TPOT.
     """
     facts, audit = result.facts, result.artifact.audit if result.artifact else None
+    if speculation.method_of(result.cell.engine.options) != "off":  # a step is of several tokens then
+        return {}
     workload, ceilings = result.cell.workload, facts.get("ceiling")
     load = load_of(workload, traces, metrics) if workload is not None else None
     if workload is None or load is None or audit is None or not ceilings or "architecture" not in facts:

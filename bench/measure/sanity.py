@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from bench.contract.record import RequestTrace, Result
+from bench.contract.speculation import draft_of
 from bench.contract.variation import coefficient_of_variation
 from bench.contract.workload import Trace
 from bench.measure.bounds import SCORES, WATCHED, impossible
@@ -168,6 +169,8 @@ def _unpacked(result: Result) -> bool:
     """
     loaded, artifact = result.facts.get("weights_bytes"), result.artifact
     if artifact is None or loaded is None or not artifact.audit.quantized_fraction:
+        return False
+    if draft_of(result.cell.engine.options):  # whose weights a server counts too
         return False
     audit = artifact.audit
     whole = audit.linear_parameters * (1 - audit.quantized_fraction)

@@ -8,14 +8,15 @@ import json
 import shutil
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from bench.contract import phase, plugins, wire
+from bench.contract import phase, plugins, speculation, wire
 from bench.contract.errors import UserError
-from bench.contract.hooks import Session
+from bench.contract.hooks import Session, SpeculatingSession
 from bench.contract.job import Answer, Job, JobKind
 from bench.contract.record import Artifact, RequestTrace
 from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
@@ -58,13 +59,16 @@ def _offline(job: Job) -> Answer:
         phase.begin("measuring")
         zero = time.perf_counter()
         traces: list[RequestTrace] = []
+        drafts: list[tuple[int, int]] = []
         for window, prompts in enumerate(measured):
             sent, steps = _generate(session, prompts, load.new_tokens)
-            at = tuple(sent - zero + s for s in steps)
+            drafts += session.drafts() if isinstance(session, SpeculatingSession) else ()
+            passes = Counter(sent - zero + s for s in steps)  # in their order; several tokens come at one time
             for prompt in prompts:
-                traces.append(
-                    RequestTrace(len(traces), window, len(prompt), sent - zero, sent - zero, at, (1,) * len(at))
-                )
+                times = (sent - zero, sent - zero, tuple(passes), tuple(passes.values()))
+                traces.append(RequestTrace(len(traces), window, len(prompt), *times))
+        if speculation.method_of(job.options) != "off":
+            facts["speculation"] = speculation.counters(drafts, len(traces) * load.new_tokens)
         facts.update(**session.memory(), **_own_peak())
         receipts = session.receipts()
         if job.energy_window_s > 0:

@@ -11,7 +11,7 @@ from bench import formats
 from bench.contract.hooks import Task
 from bench.contract.record import RequestTrace, Result
 from bench.contract.workload import Online
-from bench.measure import energy, latency, memory, online_load, roofline, throughput
+from bench.measure import energy, latency, memory, online_load, roofline, speculation, throughput
 
 
 def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -> dict[str, float]:
@@ -28,6 +28,7 @@ def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -
         speed = {**latency.latency_metrics(traces), **throughput.throughput_metrics(traces)}
         start = {k: float(facts[k]) for k in ("cold_start_s", "load_s") if k in facts}
     timed = {**speed, **memory_metrics, **energy.energy_metrics(facts), **start}
+    timed |= speculation.speculation_metrics(facts)
     return {**timed, **roofline.roofline_metrics(result, traces, timed)}
 
 

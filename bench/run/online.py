@@ -25,7 +25,7 @@ from bench.load import build, sweep
 from bench.load.client import read_answer
 from bench.load.job import LoadAnswer, LoadJob
 from bench.machine import counters, probes
-from bench.process import child, scratch, supervisor
+from bench.process import child, exposition, scratch, supervisor
 from bench.process import server as serving
 from bench.run import artifacts, energy_window
 from bench.run.artifacts import BuiltArtifact
@@ -64,7 +64,10 @@ def run(
             watch = probes.watch(live.pid, cell.device, open_reader=open_reader)
             probe = stack.enter_context(watch) if live.pid else None
             seed, deadline = f"{suite.seed}/{cell.measurement}", began + suite.timeout_s
+            before = exposition.read(port, server.metrics) if server.metrics else {}
             stages, facts = loaded(load, _target(server, live, built), seed, item.round, deadline, report)
+            if server.metrics and (counts := exposition.speculation(before, exposition.read(port, server.metrics))):
+                facts["speculation"] = counts
             report("ending the server")
             receipts, memory = engine.read_log(live.log_text)
             command = " ".join(paths.scrubbed(word.replace(str(built.folder), "ARTIFACT")) for word in server.argv)

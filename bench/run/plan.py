@@ -14,6 +14,7 @@ from bench.contract.errors import UserError
 from bench.contract.job import Report
 from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite
+from bench.contract.speculation import draft_of
 from bench.contract.workload import AT_A_RATE, Closed, Offline, Trace, Workload
 from bench.envs import environment
 from bench.formats import folder as model_folder
@@ -21,7 +22,7 @@ from bench.machine import hardware as machine
 from bench.models import comparison, dummy, resolve
 from bench.models.comparison import Checkpoint
 from bench.models.resolve import Resolved
-from bench.run import artifacts, memory_fit, task_inputs, tokenizer
+from bench.run import artifacts, memory_fit, speculation, task_inputs, tokenizer
 from bench.run.planned import Mode, Plan, PlannedArtifact, PlannedRound, Reference, Requests, SkippedPair
 
 _Shared = dict[tuple[str, ...], Any]  # parts of digests, by engine and format and by load or task
@@ -56,6 +57,8 @@ def plan(
         planned = [
             _artifact(suite.model, r, others.get(r.name) or Checkpoint(resolved), hardware) for r in suite.recipes
         ]
+        plan_model = partial(_checkpoint_artifact, suite.model, resolved, need, hardware, fetch=fetch, report=report)
+        drafts = speculation.drafts(suite, planned, plan_model)
         shared: _Shared = {}
         inputs: dict[str, Reference | Requests] = {**_requests(suite, resolved)}
         inputs |= _references(
@@ -72,8 +75,9 @@ def plan(
                     continue
                 own = own_requests[cell.recipe.name].get(cell.measurement)
                 task_input = own or inputs.get(cell.measurement) if cell.task else None
-                digest = _digest(cell, artifact, suite.seed, task_input, shared)
-                cells.append(_first_round(len(cells), cell, artifact, digest, task_input))
+                draft = drafts.get(draft_of(cell.engine.options))
+                digest = _digest(cell, artifact, suite.seed, task_input, shared, draft)
+                cells.append(_first_round(len(cells), cell, artifact, digest, task_input, draft))
     return Plan(suite, resolved, tuple(_rounds(suite, cells)), tuple(skipped))
 
 
@@ -90,7 +94,12 @@ def _rounds(suite: Suite, cells: Sequence[PlannedRound]) -> Iterator[PlannedRoun
 
 
 def _first_round(
-    order: int, cell: Cell, artifact: PlannedArtifact, digest: str, task_input: Reference | Requests | None
+    order: int,
+    cell: Cell,
+    artifact: PlannedArtifact,
+    digest: str,
+    task_input: Reference | Requests | None,
+    draft: PlannedArtifact | None,
 ) -> PlannedRound:
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
     return PlannedRound(
@@ -101,12 +110,14 @@ def _first_round(
         digest,
         artifact.reason
         or _unsupported_reason(cell, artifact)
+        or speculation.unfit_draft(cell, artifact, draft)
         or (_unlike_reference(artifact, task_input) or task_input.reason if task_input else ""),
         _mode(cell),
         engine,
         plugins.engine_env(engine, artifact.format),
         plugins.load(plugins.TASKS, cell.task.kind) if cell.task else None,
         task_input,
+        draft,
     )
 
 
@@ -155,6 +166,19 @@ def _checkpoint(recipe: Recipe, model: Resolved, need: tokenizer.Need, *, fetch:
         raise UserError(f"recipe {recipe.name}: {error}") from None
 
 
+def _checkpoint_artifact(
+    model: Model,
+    resolved: Resolved,
+    need: tokenizer.Need,
+    hardware: Hardware,
+    recipe: Recipe,
+    *,
+    fetch: bool,
+    report: Report,
+) -> PlannedArtifact:
+    return _artifact(model, recipe, _checkpoint(recipe, resolved, need, fetch=fetch, report=report), hardware)
+
+
 def _artifact(model: Model, recipe: Recipe, checkpoint: Checkpoint, hardware: Hardware) -> PlannedArtifact:
     """`checkpoint`: the recipe's, or the model itself."""
     resolved = checkpoint.resolved
@@ -182,7 +206,7 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
         times = f"{load.turns} x " if isinstance(load, Closed) and load.turns > 1 else ""
         tokens = f"{times}{load.prompt_tokens} + {load.new_tokens} tokens"
         return f"{tokens} exceed the model's context of {artifact.context}"
-    if why := _without_window(cell, artifact):
+    if why := speculation.unfit_load(cell) or _without_window(cell, artifact):
         return why
     if artifact.resolved.dummy and (why := _meaningless(cell)):
         return why
@@ -256,11 +280,16 @@ def _requests(suite: Suite, resolved: Resolved, at_most: int = 0) -> dict[str, R
 
 
 def _digest(
-    cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Reference | Requests | None, shared: _Shared
+    cell: Cell,
+    artifact: PlannedArtifact,
+    seed: int,
+    task_input: Reference | Requests | None,
+    shared: _Shared,
+    draft: PlannedArtifact | None,
 ) -> str:
     """Files that an engine or a load names are read once for all its cells on the device, which have `shared`."""
     if (key := (cell.engine.title, artifact.format)) not in shared:
-        shared[key] = task_inputs.engine_key(cell.engine, artifact.format)
+        shared[key] = task_inputs.engine_key(speculation.keyed(cell.engine, draft), artifact.format)
     if (title := (cell.measurement,)) not in shared:
         shared[title] = task_inputs.task_key(cell.task) if cell.task else cell.workload and _load_key(cell.workload)
     measurement = [shared[title], task_input.digest] if task_input else shared[title]

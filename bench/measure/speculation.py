@@ -1,0 +1,40 @@
+"""What speculation gained, from an engine's counters: facts["speculation"] as `bench.contract.speculation` has it.
+
+- `acceptance_length`: 1 + accepted tokens / drafts, as vLLM ("mean acceptance length"), llama.cpp ("mean len") and
+  EAGLE count it: the tokens of a pass that had a draft to check, its own among them.
+- `acceptance_rate`: accepted / proposed tokens.
+- `tokens_per_pass`: generated tokens / passes of the model, those without a draft and prefill included: Spec-Bench's
+  "mean accepted tokens". No engine can gain more than this by speculation.
+- `draft_share`: passes that had a draft / passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+FACT = "speculation"
+
+
+def speculation_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics of a round; {} where nothing was counted. A ratio is absent where nothing was proposed."""
+    counts = facts.get(FACT) or {}
+    if not counts:
+        return {}
+    drafts, proposed, accepted, generated = (
+        float(counts.get(key) or 0) for key in ("drafts", "draft_tokens", "accepted_tokens", "generated_tokens")
+    )
+    metrics = {"drafts": drafts}
+    if drafts:
+        metrics["acceptance_length"] = 1 + accepted / drafts
+    if proposed:
+        metrics["acceptance_rate"] = accepted / proposed
+    if (passes := generated - accepted) > 0:
+        metrics |= {"tokens_per_pass": generated / passes, "draft_share": min(1.0, drafts / passes)}
+    return metrics
+
+
+def distribution(histogram: Sequence[float]) -> str:
+    """Of how many drafts no token was accepted, one, two, …: "0: 61 %, 1: 12 %, 2: 27 %"."""
+    total = sum(histogram) or 1
+    return ", ".join(f"{n}: {100 * count / total:.0f} %" for n, count in enumerate(histogram))
