@@ -12,16 +12,17 @@ from typing import Any, Literal
 
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Session
-from bench.engines._batch import check_context
+from bench.contract.speculation import SpeculationOptions
+from bench.engines._batch import check_alone, check_context
 from bench.engines._choices import longest
 from bench.engines._logits import blocks, rows_per_block
 from bench.engines._receipts import load_error
-from bench.engines.hf import packed, receipts, scoring, torchao
+from bench.engines.hf import packed, receipts, scoring, speculation, torchao
 from bench.formats import folder as model_folder
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(SpeculationOptions):
     """`dtype`: of activations and unquantized weights. `threads` 0: one per physical core.
 
     `attention` sdpa is eager where the architecture has no scaled dot products. `exact`: multiply by GPTQ and AWQ
@@ -49,18 +50,24 @@ class HfSession(Session):
     """A loaded model; `model` is the Transformers object."""
 
     def __init__(self, model: Any, options: Options, device: str) -> None:
+        """Loads the draft model too, where the options have one."""
         config = model.config.get_text_config()
         self.model, self.options, self.device = model, options, device
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self.rows = rows_per_block(config.vocab_size)
         self.kv_cache: list[tuple[Any, int]] = []  # dtype and bytes of each tensor, after the last `generate`
         self.choice_scorer: scoring.ChoiceScorer | None = None
+        self.assistant = speculation.assistant(options, device)
+        self.counted = speculation.Drafts(model) if options.speculates else None
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         """One call of `model.generate`; the steps, with their times, are yielded when it has returned."""
         import torch
 
         check_context(len(prompts[0]) + new_tokens, self.context)
+        if self.counted is not None:
+            check_alone(len(prompts))
+            self.counted.pairs = []
         clock = _Clock()
         ids = torch.tensor(prompts, device=self.device)
         output = self.model.generate(
@@ -69,10 +76,17 @@ class HfSession(Session):
             max_new_tokens=new_tokens,
             streamer=clock,
             return_dict_in_generate=True,
+            **speculation.arguments(self.options, self.assistant),
         )
         self.kv_cache = [(t.dtype, t.nbytes) for t in receipts.cache_tensors(output.past_key_values)]
         for time_s, tokens in clock.steps[1:]:
-            yield DecodeStep(time_s, tuple(tokens.tolist()))
+            if tokens.dim() == 1:
+                yield DecodeStep(time_s, tuple(tokens.tolist()))
+            else:  # those of one pass, of the only sequence
+                yield from (DecodeStep(time_s, (token,)) for token in tokens[0].tolist())
+
+    def drafts(self) -> Sequence[tuple[int, int]]:
+        return self.counted.pairs if self.counted is not None else ()
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
         """Blocks of at most 64 MiB; several are chunks over a KV cache, equal to one pass up to rounding.
@@ -117,6 +131,7 @@ class HfSession(Session):
             "decode": "compiled" if hasattr(self.model, "_compiled_call") else "eager",
             "kv_dtype": receipts.dtype_shares(self.kv_cache) or "none yet",
             **({"choices": self.choice_scorer.receipt} if self.choice_scorer else {}),
+            **speculation.receipts(self.options, self.assistant),
             "threads": str(torch.get_num_threads()),
             "device": self.device
             if self.device == "cpu"
@@ -131,6 +146,8 @@ class HfSession(Session):
 
         sizes = {"weights_bytes": sum(t.nbytes for t in receipts.tensors(self.model))}
         sizes |= receipts.unread_bytes(self.model)
+        if self.assistant is not None:
+            sizes["draft_bytes"] = sum(t.nbytes for t in receipts.tensors(self.assistant))
         if self.kv_cache:
             sizes["kv_bytes"] = sum(size for _, size in self.kv_cache)
         if self.device != "cpu":

@@ -14,17 +14,19 @@ from pathlib import Path
 from bench.contract.hooks import Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.contract.speculation import SINCE
 from bench.engines.vllm.options import Options, command_line, variables
 from bench.engines.vllm.receipts import Log, read_log
 from bench.engines.vllm.session import VllmSession, load
 from bench.formats import folder as model_folder
 
-__all__ = ["ENV", "LOADS", "MODES", "VERSION", "Options", "open", "read_log", "serve", "unsupported"]
+__all__ = ["ENV", "LOADS", "MODES", "OPTIONS_SINCE", "VERSION", "Options", "open", "read_log", "serve", "unsupported"]
 
 ENV = "vllm"
 VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors"})
 MODES = frozenset({"offline", "online", "score"})
+OPTIONS_SINCE = SINCE
 _MODEL = "model"  # the name the server answers to: a path would tell of this machine
 _TEMPLATE = "{{messages[0].content}}"  # instead of the model's own, which the server would run at its start
 _PACKED = frozenset({"gptq", "awq"})
@@ -106,5 +108,8 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     address = ("--served-model-name", _MODEL, "--host", "127.0.0.1", "--port", str(port))
     quiet = ("--no-enable-log-requests", "--disable-uvicorn-access-log")
     argv = (*program, *address, *quiet, "--chat-template", _TEMPLATE)
-    extra = {"skip_special_tokens": False}  # else an answer of end tokens alone bears no text, and no time
-    return Server(argv=argv, model=_MODEL, variables=variables(options, device), extra=extra)
+    extra: dict[str, object] = {"skip_special_tokens": False}  # else an answer of end tokens alone has no text
+    if options.speculates:  # a chunk has the tokens of a pass
+        extra |= {"return_token_ids": True}
+    metrics = "/metrics" if options.speculates else ""
+    return Server(argv=argv, model=_MODEL, variables=variables(options, device), extra=extra, metrics=metrics)
