@@ -23,6 +23,7 @@ class Group(Flag):
     CURVE = auto()  # of each level of a sweep
     MEMORY = auto()  # sections of their own below a load's
     ROOFLINE = auto()
+    SPECULATION = auto()
     ENERGY = auto()
     CSV_ONLY = auto()  # no column of a table: in its spreadsheet, and for documents to quote
     X_AXIS = auto()  # of a chart against quality

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.contract.spec import Cell, Step
+from bench.contract.wire import OMITTED_AT_DEFAULT
 
 SCHEMA = 1
 Status = Literal["ok", "unsupported", "failed"]
@@ -154,7 +155,10 @@ class Source:
 
 @dataclass(frozen=True)
 class RequestTrace:
-    """One request, in seconds from the first window's start; event i came at `token_s[i]`."""
+    """One request, in seconds from the first window's start; event i came at `token_s[i]`.
+
+    `accepted_tokens`: of drafts, where the server says so and each token was an event of its own.
+    """
 
     request: int
     window: int
@@ -164,6 +168,7 @@ class RequestTrace:
     token_s: tuple[float, ...]
     event_tokens: tuple[int, ...]
     error: str = ""
+    accepted_tokens: int = field(default=0, metadata=OMITTED_AT_DEFAULT)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ class Request:
     """One request: token `ids`, or `text`, or `messages` as (role, content).
 
     The completions API takes ids or text, the chat API messages or text. `prompt_tokens` 0 means: not known
-    beforehand, the server's usage says. `extra` are body fields of this request alone.
+    beforehand, the server's usage says. `extra` are body fields of this request alone. `keep_answer`: its text is in
+    the result.
     """
 
     new_tokens: int
@@ -42,6 +43,7 @@ class Request:
     messages: Sequence[Sequence[str]] = ()
     prompt_tokens: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
+    keep_answer: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ class RequestResult:
     calls_only: bool = False
     counted_by: CountedBy = "usage"
     new_tokens: int = 0
+    answer: str = ""
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ def request_result(
         token_s=tuple(time - zero_s for time in reply.times),
         event_tokens=reply.tokens,
         error=message,
+        accepted_tokens=reply.accepted,
     )
     return RequestResult(
         trace=trace,
@@ -94,6 +95,7 @@ def request_result(
         calls_only=reply.calls_only,
         counted_by=reply.counted_by,
         new_tokens=request.new_tokens,
+        answer=reply.text if request.keep_answer else "",
     )
 
 

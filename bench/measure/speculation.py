@@ -11,9 +11,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
+from bench.contract.record import RequestTrace
+from bench.measure.latency import completed, osl, stamps, tpot_s
+
 FACT = "speculation"
+BY_CATEGORY = "/"  # between a metric and a category of prompts, in the name of its metric over those alone
+
+
+def category_metrics(traces: Sequence[RequestTrace]) -> dict[str, float]:
+    """`tpot_s/CATEGORY`, the median, and `tokens_per_pass/CATEGORY`, of prompts that have categories."""
+    by_category: dict[str, list[RequestTrace]] = {}
+    for trace in completed(traces):
+        if trace.category:
+            by_category.setdefault(trace.category, []).append(trace)
+    metrics: dict[str, float] = {}
+    for name, its in sorted(by_category.items()):
+        if tpots := [tpot for trace in its if (tpot := tpot_s(trace)) is not None]:
+            metrics[f"tpot_s{BY_CATEGORY}{name}"] = median(tpots)
+        metrics[f"tokens_per_pass{BY_CATEGORY}{name}"] = sum(map(osl, its)) / sum(map(passes, its))
+    return metrics
+
+
+def passes(trace: RequestTrace) -> int:
+    """How often the model ran for a request: once for each event, or for each token it did not accept from a draft."""
+    return osl(trace) - trace.accepted_tokens if trace.accepted_tokens else len(stamps(trace))
 
 
 def speculation_metrics(facts: Mapping[str, Any]) -> dict[str, float]:

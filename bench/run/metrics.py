@@ -28,7 +28,7 @@ def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -
         speed = {**latency.latency_metrics(traces), **throughput.throughput_metrics(traces)}
         start = {k: float(facts[k]) for k in ("cold_start_s", "load_s") if k in facts}
     timed = {**speed, **memory_metrics, **energy.energy_metrics(facts), **start}
-    timed |= speculation.speculation_metrics(facts)
+    timed |= {**speculation.speculation_metrics(facts), **speculation.category_metrics(traces)}
     return {**timed, **roofline.roofline_metrics(result, traces, timed)}
 
 

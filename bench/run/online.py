@@ -18,7 +18,8 @@ from bench.contract import wire
 from bench.contract.errors import CellError, UserError
 from bench.contract.hooks import Server
 from bench.contract.job import Answer
-from bench.contract.spec import Suite
+from bench.contract.spec import Cell, Suite
+from bench.contract.speculation import draft_of
 from bench.contract.workload import Closed, Online, Search, SingleLoad, Sweep
 from bench.envs.environment import Environment
 from bench.load import build, sweep
@@ -70,7 +71,7 @@ def run(
                 facts["speculation"] = counts
             report("ending the server")
             receipts, memory = engine.read_log(live.log_text)
-            command = " ".join(paths.scrubbed(word.replace(str(built.folder), "ARTIFACT")) for word in server.argv)
+            command = " ".join(map(_public(built, cell), server.argv))
             facts |= {"ready_s": live.ready_s, "server": command, **memory}
             facts |= {"remote": True} if server.url else {}
             ended = live.ended
@@ -84,6 +85,20 @@ def run(
         reason = f"{paths.scrubbed(ended)}; {sum(not t.error for t in traces)} requests were finished before"
     answer = Answer(error=reason, facts=facts, receipts=receipts, traces=traces)
     return supervisor.Outcome(answer, time.monotonic() - began, probe.facts() if probe else {})
+
+
+def _public(built: BuiltArtifact, cell: Cell) -> Callable[[str], str]:
+    """What makes of a word of a server's command one that a record may show."""
+    folders = {str(built.folder): "ARTIFACT"}
+    if draft := draft_of(cell.engine.options).removeprefix("path:"):
+        folders[draft] = "DRAFT"
+
+    def public(word: str) -> str:
+        for folder, name in folders.items():
+            word = word.replace(folder, name)
+        return paths.scrubbed(word)
+
+    return public
 
 
 def loaded(

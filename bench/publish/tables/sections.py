@@ -8,7 +8,7 @@ from itertools import groupby
 
 from bench.contract.columns import ADJUSTED, RECOVERY, SCORE_CHANGE, TESTED, Column, Group
 from bench.measure.sanity import OTHER_MODEL, OTHER_TOKENS
-from bench.publish.tables import columns, highlight, speedup
+from bench.publish.tables import columns, highlight, speculation, speedup
 from bench.publish.tables.columns import DASH, format_interval, format_value, group, number, task_name
 from bench.publish.tables.model import LEGEND, OTHER_ENGINE, CellSummary, Point, Row, Section, Table
 
@@ -88,6 +88,8 @@ def _page(rows: Sequence[Row], table: Table, notes: Notes) -> list[Section]:
         planned = [row for row in rows if row.workloads[title].status != "unplanned"]
         sections += [_serving(planned, title, notes)] if planned else []
         sections += _more(planned, title, notes)
+        sections += speculation.categories(planned, title)
+        notes.add(speculation.note([row.workloads[title] for row in planned]))
         if curves := [(row, row.workloads[title].curve) for row in planned if row.workloads[title].curve]:
             sections.append(_curves(title, curves))
     return [*sections, *speedup.sections(rows)]
