@@ -1,0 +1,54 @@
+"""What speculation gained, from counters and traces."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.contract.record import RequestTrace
+from bench.measure import speculation
+
+
+def test_acceptance_is_by_draft_and_gain_by_pass() -> None:
+    """Ten drafts of three, twelve tokens accepted of forty generated: 28 passes, 18 of them without a draft."""
+    counts = {"drafts": 10, "draft_tokens": 30, "accepted_tokens": 12, "generated_tokens": 40}
+    metrics = speculation.speculation_metrics({"speculation": counts})
+
+    assert metrics == pytest.approx(
+        {
+            "drafts": 10,
+            "acceptance_length": 2.2,
+            "acceptance_rate": 0.4,
+            "tokens_per_pass": 40 / 28,
+            "draft_share": 10 / 28,
+        }
+    )
+
+
+def test_what_was_not_counted_has_no_figure() -> None:
+    """No drafts, no acceptance; no counters, nothing."""
+    assert speculation.speculation_metrics({}) == {}
+    none = {"drafts": 0, "draft_tokens": 0, "accepted_tokens": 0, "generated_tokens": 40}
+    assert speculation.speculation_metrics({"speculation": none}) == {
+        "drafts": 0,
+        "tokens_per_pass": 1,
+        "draft_share": 0,
+    }
+
+
+def test_categories_have_figures_of_their_own() -> None:
+    """Passes are events that bore tokens, or tokens less those that the server says it accepted."""
+    in_events = RequestTrace(0, 0, 5, 0, 0, (1.0, 2.0, 3.0), (1, 3, 4), category="code")
+    by_timings = RequestTrace(1, 0, 5, 0, 0, (1.0, 2.0, 2.0, 3.0), (1,) * 4, accepted_tokens=1, category="chat")
+    failed = RequestTrace(2, 0, 5, 0, 0, (), (), error="no", category="chat")
+    without = RequestTrace(3, 0, 5, 0, 0, (1.0, 2.0), (1, 1))
+    metrics = speculation.category_metrics([in_events, by_timings, failed, without])
+
+    assert metrics == pytest.approx(
+        {"tpot_s/chat": 2 / 3, "tokens_per_pass/chat": 4 / 3, "tpot_s/code": 2 / 7, "tokens_per_pass/code": 8 / 3}
+    )
+
+
+def test_a_distribution_is_shown_in_percent() -> None:
+    """By the number of accepted tokens."""
+    assert speculation.distribution([6, 3, 0, 1]) == "0: 60 %, 1: 30 %, 2: 0 %, 3: 10 %"
+    assert speculation.distribution([]) == ""
