@@ -35,6 +35,8 @@ def load(
     requests: Annotated[int, typer.Option(help="Requests measured, after warm-up.", min=1)] = 100,
     at_most: Annotated[float | None, typer.Option(help="In flight: end after so many seconds.")] = None,
     window: Annotated[float | None, typer.Option(help="At a rate: requests for so many seconds at least.")] = None,
+    prompts: Annotated[str | None, typer.Option(metavar="FILE", help="Real prompts, of a JSON or JSONL file.")] = None,
+    natural: Annotated[bool, typer.Option("--natural", help="Their answers end where the model ends them.")] = False,
     prompt_tokens: Annotated[int | None, typer.Option(help="128 unless given.")] = None,
     new_tokens: Annotated[int | None, typer.Option(help="64 unless given.")] = None,
     lengths: Annotated[
@@ -76,12 +78,15 @@ def load(
     fields |= {"arrivals": arrivals, "burstiness": burstiness, "speed": speed, "turns": turns, "requests": requests}
     fields |= {"window_s": window, "at_most_s": at_most, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
     fields |= {"lengths": lengths, "spread": spread, "slo": {"ttft_s": slo_ttft, "tpot_s": slo_tpot}}
+    api = _api(url, "chat" if chat else "completions")
+    fields |= {"prompts": prompts, "answers": "natural" if natural else None}
+    fields |= {"chat": True} if prompts and api == "chat" else {}
     workload = config.workload({key: value for key, value in fields.items() if value is not None})
     fixed: dict[str, Any] = {"ignore_eos": None} if stop else {}
     endpoint = Endpoint(
         url,
         model,
-        _api(url, "chat" if chat else "completions"),
+        api,
         {**fixed, **config.body_fields(extra)},
         dict(map(_header, header or ())),
         key_variable,

@@ -25,6 +25,7 @@ class Group(Flag):
     ROOFLINE = auto()
     SPECULATION = auto()
     ENERGY = auto()
+    CONTENT = auto()  # of loads whose prompts are more than their lengths: shown where measured
     CSV_ONLY = auto()  # no column of a table: in its spreadsheet, and for documents to quote
     X_AXIS = auto()  # of a chart against quality
     DISTRIBUTION = auto()  # of a chart of quantiles

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, make_dataclass
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from functools import cache
 from pathlib import PurePath
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
+
+from bench.contract.wire import OMITTED_AT_DEFAULT
 
 _CLOSED = {"extra": "forbid"}  # read by pydantic in the parent; an unknown key is an error
 # Older records have the fields of all kinds; bench.suite checks those of a suite file.
@@ -51,12 +54,12 @@ class _Named:
         return self.name or "-".join(filter(None, (self.kind, self._level(), self._sizes())))
 
     def _faults(self) -> Iterator[str]:
-        for field in ("batch", "concurrency", "prompt_tokens", "repeats", "requests", "turns"):
-            if (count := vars(self).get(field, 1)) < 1:
-                yield f"{field} starts at 1, got {count}"
-        for field in ("rate_per_s", "window_s", "at_most_s", "think_s"):
-            if (amount := vars(self).get(field, 0)) < 0:
-                yield f"{field} cannot be below zero, got {amount:g}"
+        for name in ("batch", "concurrency", "prompt_tokens", "repeats", "requests", "turns"):
+            if (count := vars(self).get(name, 1)) < 1:
+                yield f"{name} starts at 1, got {count}"
+        for name in ("rate_per_s", "window_s", "at_most_s", "think_s"):
+            if (amount := vars(self).get(name, 0)) < 0:
+                yield f"{name} cannot be below zero, got {amount:g}"
 
     def _level(self) -> str:
         raise NotImplementedError
@@ -67,23 +70,42 @@ class _Named:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tokens(_Named):
-    """`new_tokens` after prompts of `prompt_tokens`."""
+    """`new_tokens` after prompts of `prompt_tokens`, drawn at random; or after those of the file `prompts`.
+
+    The file's are put into the model's chat template by `chat`. `answers: natural`: each ends where the model ends it,
+    at `new_tokens` at the latest. `too_long`: what becomes of a prompt that exceeds the context with its answer.
+    """
 
     prompt_tokens: int = 128
     new_tokens: int = 64
+    prompts: str = field(default="", metadata=OMITTED_AT_DEFAULT)
+    chat: bool = field(default=False, metadata=OMITTED_AT_DEFAULT)
+    answers: Literal["exact", "natural"] = field(default="exact", metadata=OMITTED_AT_DEFAULT)
+    too_long: Literal["refuse", "skip"] = field(default="refuse", metadata=OMITTED_AT_DEFAULT)
 
     @property
     def longest(self) -> int:
-        """The longest context of a request in tokens; its mean where lengths are drawn."""
-        return self.prompt_tokens + self.new_tokens
+        """The longest context of a request in tokens; its mean where lengths are drawn, the answer's with `prompts`."""
+        return self.new_tokens if self.prompts else self.prompt_tokens + self.new_tokens
+
+    @property
+    def exact(self) -> bool:
+        """Whether every request has the lengths `prompt_tokens` and `new_tokens`."""
+        return not self.prompts
 
     def _faults(self) -> Iterator[str]:
         yield from super()._faults()
         if self.new_tokens < 2:
             yield f"new_tokens starts at 2, got {self.new_tokens}"
+        settings = {"chat": self.chat, "answers": self.answers == "natural", "too_long": self.too_long == "skip"}
+        if not self.prompts and (name := next((name for name, is_set in settings.items() if is_set), "")):
+            yield f"{name} means nothing to drawn prompts: name a file of prompts, as prompts: question.jsonl"
 
     def _sizes(self) -> str:
-        return f"p{self.prompt_tokens}-n{self.new_tokens}"
+        if not self.prompts:
+            return f"p{self.prompt_tokens}-n{self.new_tokens}"
+        parts = (PurePath(self.prompts).stem, "chat" if self.chat else "")
+        return "-".join(filter(None, (*parts, f"{'natural' if self.answers == 'natural' else 'n'}{self.new_tokens}")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +120,7 @@ class _Lengths(_Tokens):
 
     @property
     def exact(self) -> bool:
-        """Whether every request has the lengths `prompt_tokens` and `new_tokens`."""
-        return self.lengths == "fixed"
+        return super().exact and self.lengths == "fixed"
 
     def _faults(self) -> Iterator[str]:
         yield from super()._faults()
@@ -109,6 +130,8 @@ class _Lengths(_Tokens):
             yield "lengths: lognormal needs a spread above 0"
         if self.lengths != "fixed" and self.prompt_tokens < 2:
             yield "drawn lengths need prompt_tokens of 2 at least"
+        if self.lengths != "fixed" and self.prompts:
+            yield f"the prompts of a file have lengths of their own: leave lengths: {self.lengths} out"
 
     def _sizes(self) -> str:
         drawn = "" if self.lengths == "fixed" else f"-{self.lengths}{self.spread:g}"
@@ -169,8 +192,15 @@ class Offline(_Tokens):
     batch: int = 1
     repeats: int = 5
     online: ClassVar[bool] = False
-    exact: ClassVar[bool] = True
     slo: ClassVar[Slo] = Slo()
+
+    def _faults(self) -> Iterator[str]:
+        yield from super()._faults()
+        if self.prompts and self.batch > 1:
+            yield (
+                f"a static batch has prompts of one length, and those of a file differ: set batch: 1, got {self.batch},"
+                " or kind: closed with a concurrency"
+            )
 
     def _level(self) -> str:
         return f"b{self.batch}"
@@ -206,6 +236,8 @@ class Closed(_Served, _Lengths):
         yield from super()._faults()
         if self.turns > 1 and self.lengths != "fixed":
             yield "conversations have fixed lengths"
+        if self.turns > 1 and self.prompts:
+            yield "a conversation's turns are drawn, and those of a file wait for real answers: leave turns out"
 
     def _level(self) -> str:
         return f"c{self.concurrency}" + (f"-t{self.turns}" if self.turns > 1 else "")
@@ -315,16 +347,26 @@ _ALL_FIELDS = (
     *("burstiness", "requests", "window_s", "at_most_s", "lengths", "spread", "turns", "think_s", "path", "speed"),
     *("over", "most", "slo"),
 )
-_Flat = make_dataclass("_Flat", _ALL_FIELDS, frozen=True)
 
 
 def flat(load: Workload) -> Any:
-    """The fields of every kind at their defaults, in the fixed order that fingerprints of records depend on."""
-    defaults = {field.name: field.default for kind in KINDS.values() for field in fields(kind)}
-    return _Flat(**{**defaults, **vars(load)})
+    """The fields of every kind at their defaults, in the fixed order that fingerprints of records depend on.
+
+    Younger ones follow where they are not at their defaults.
+    """
+    defaults = {each.name: each.default for kind in KINDS.values() for each in fields(kind)}
+    younger = (each for each in fields(load) if each.metadata.get("omitted_at_default"))
+    more = tuple(each.name for each in younger if getattr(load, each.name) != each.default)
+    values = {**defaults, **vars(load)}
+    return _flat_type(more)(**{name: values[name] for name in (*_ALL_FIELDS, *more)})
+
+
+@cache
+def _flat_type(more: tuple[str, ...]) -> Any:
+    return make_dataclass("_Flat", (*_ALL_FIELDS, *more), frozen=True)
 
 
 def _shared(load: Sweep | Search, kind: type[Closed | Open]) -> dict[str, Any]:
     """The fields of `load` that the other kind has too."""
-    names = {field.name for field in fields(kind)} - {"kind"}
+    names = {each.name for each in fields(kind)} - {"kind"}
     return {name: value for name, value in vars(load).items() if name in names}

@@ -29,6 +29,7 @@ ENV = "core"
 VERSION = 1
 LOADS = ANY
 MODES = frozenset({"offline", "online", "score"})
+OPTIONS_SINCE = frozenset({"answer_tokens"})
 _ROWS = 256
 
 
@@ -37,7 +38,8 @@ class Options:
     """`fail`: how the worker dies on its first token, or its server on the request after `fail_after`.
 
     `only_batch`: the only batch size that it supports; 0: any. `slots`: requests that the server answers at a
-    time, others waiting; 0: any number.
+    time, others waiting; 0: any number. `answer_tokens`: of an answer that may end where the model ends it; 0: as many
+    as are asked for.
     """
 
     ttft_s: float = 0.01
@@ -47,6 +49,7 @@ class Options:
     fail_after: int = 0
     only_batch: int = 0
     slots: int = 0
+    answer_tokens: int = 0
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
@@ -160,6 +163,8 @@ async def _serve(port: int, options: Options) -> None:
 async def _stream(writer: asyncio.StreamWriter, request: Mapping[str, Any], options: Options) -> None:
     """A chunk a token at its due time, then the usage and the end."""
     prompt, tokens = request["prompt"], int(request["max_tokens"])
+    if options.answer_tokens and not request.get("ignore_eos"):
+        tokens = min(tokens, options.answer_tokens)
     usage = {"prompt_tokens": len(prompt if isinstance(prompt, list) else prompt.split()), "completion_tokens": tokens}
     loop = asyncio.get_running_loop()
     began = loop.time()

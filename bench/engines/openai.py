@@ -17,6 +17,7 @@ from bench.contract.hooks import ANY, Server
 from bench.contract.outside import is_secret_field
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.contract.workload import Trace
 
 ENV = "core"
 VERSION = 1
@@ -66,6 +67,10 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
         address.of_api(options.url, address.api_of(options.url, options.api))
     except ValueError as error:
         return str(error)
+    load = cell.workload
+    own_template = address.api_of(options.url, options.api) == "chat"
+    if load is not None and not isinstance(load, Trace) and load.prompts and own_template and not load.chat:
+        return "the chat API puts prompts into the server's own template: set chat: true, or api: completions"
     return None
 
 

@@ -33,8 +33,9 @@ class Request:
     """One request: token `ids`, or `text`, or `messages` as (role, content).
 
     The completions API takes ids or text, the chat API messages or text. `prompt_tokens` 0 means: not known
-    beforehand, the server's usage says. `extra` are body fields of this request alone. `keep_answer`: its text is in
-    the result.
+    beforehand, the server's usage says. `extra` are body fields of this request alone. `natural`: the answer ends where
+    the model ends it, at `new_tokens` at the latest. `prompt_id`, `category`: of a prompt of real text. `keep_answer`:
+    its text is in the result.
     """
 
     new_tokens: int
@@ -43,6 +44,9 @@ class Request:
     messages: Sequence[Sequence[str]] = ()
     prompt_tokens: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
+    natural: bool = False
+    prompt_id: str = ""
+    category: str = ""
     keep_answer: bool = False
 
 

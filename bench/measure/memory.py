@@ -109,7 +109,7 @@ def _token_bytes(result: Result) -> float | None:
 
 def _tokens(load: Workload | None, window: int) -> int:
     """Tokens in memory at once; 0 where the load does not fix it."""
-    if not isinstance(load, Offline | Closed):
+    if not isinstance(load, Offline | Closed) or load.prompts:
         return 0
     sequences = load.batch if isinstance(load, Offline) else load.concurrency
     return sequences * (min(load.longest, window) if window else load.longest)

@@ -155,7 +155,7 @@ def roofline_metrics(result: Result, traces: Sequence[RequestTrace], metrics: Ma
     roofline |= {"decode_step_flop": flop} if flop else {}
     if peak is not None:
         roofline["ceiling_flop_per_s"] = peak
-        if isinstance(workload, Offline) and metrics.get("ttft_s"):
+        if isinstance(workload, Offline) and not workload.prompts and metrics.get("ttft_s"):
             work = load.batch * prefill_flop(architecture, parameters, load.prompt_tokens)
             roofline["mfu_fraction"] = work / metrics["ttft_s"] / peak
         roofline |= {"decode_mfu_fraction": flop / tpot / peak} if tpot else {}
@@ -167,11 +167,11 @@ def roofline_metrics(result: Result, traces: Sequence[RequestTrace], metrics: Ma
 
 
 def load_of(workload: Workload, traces: Sequence[RequestTrace], metrics: Mapping[str, float]) -> Load | None:
-    """A static batch as the suite defines it; of a server's load what decodes together, and the requests' means.
+    """A static batch as the suite defines it; of other loads what decodes together, and the requests' means.
 
     That is output tokens a second x TPOT, one at the least: of those in flight many may wait.
     """
-    if isinstance(workload, Offline):
+    if isinstance(workload, Offline) and not workload.prompts:
         return Load(workload.batch, workload.prompt_tokens, workload.prompt_tokens + workload.new_tokens / 2)
     done, batch = completed(traces), metrics.get("output_tok_per_s", 0.0) * metrics.get("tpot_s", 0.0)
     tokens = sum(map(osl, done))

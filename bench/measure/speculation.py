@@ -11,28 +11,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
 from bench.contract.record import RequestTrace
-from bench.measure.latency import completed, osl, stamps, tpot_s
+from bench.measure.latency import completed, osl, stamps
 
 FACT = "speculation"
-BY_CATEGORY = "/"  # between a metric and a category of prompts, in the name of its metric over those alone
 
 
-def category_metrics(traces: Sequence[RequestTrace]) -> dict[str, float]:
-    """`tpot_s/CATEGORY`, the median, and `tokens_per_pass/CATEGORY`, of prompts that have categories."""
-    by_category: dict[str, list[RequestTrace]] = {}
-    for trace in completed(traces):
-        if trace.category:
-            by_category.setdefault(trace.category, []).append(trace)
-    metrics: dict[str, float] = {}
-    for name, its in sorted(by_category.items()):
-        if tpots := [tpot for trace in its if (tpot := tpot_s(trace)) is not None]:
-            metrics[f"tpot_s{BY_CATEGORY}{name}"] = median(tpots)
-        metrics[f"tokens_per_pass{BY_CATEGORY}{name}"] = sum(map(osl, its)) / sum(map(passes, its))
-    return metrics
+def per_pass(traces: Sequence[RequestTrace]) -> dict[str, float]:
+    """`tokens_per_pass` of requests alone, prefill included; nothing where none is completed."""
+    done = completed(traces)
+    return {"tokens_per_pass": sum(map(osl, done)) / sum(map(passes, done))} if done else {}
 
 
 def passes(trace: RequestTrace) -> int:

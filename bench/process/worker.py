@@ -9,14 +9,14 @@ import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from bench.contract import phase, plugins, speculation, wire
+from bench.contract import answers, phase, plugins, speculation, wire
 from bench.contract.errors import UserError
-from bench.contract.hooks import Session, SpeculatingSession
+from bench.contract.hooks import DecodeStep, Session, SpeculatingSession
 from bench.contract.job import Answer, Job, JobKind
 from bench.contract.record import Artifact, RequestTrace
 from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
@@ -60,24 +60,34 @@ def _offline(job: Job) -> Answer:
         zero = time.perf_counter()
         traces: list[RequestTrace] = []
         drafts: list[tuple[int, int]] = []
+        generated: list[list[int]] = []
+        labels = job.texts[-len(measured) * load.batch :] or (("", ""),) * (len(measured) * load.batch)
         for window, prompts in enumerate(measured):
-            sent, steps = _generate(session, prompts, load.new_tokens)
+            sent, steps = _generate(session, prompts, load.new_tokens, job.end_tokens, generated)
             drafts += session.drafts() if isinstance(session, SpeculatingSession) else ()
             passes = Counter(sent - zero + s for s in steps)  # in their order; several tokens come at one time
+            at, counts, since = tuple(passes), tuple(passes.values()), sent - zero
             for prompt in prompts:
-                times = (sent - zero, sent - zero, tuple(passes), tuple(passes.values()))
-                traces.append(RequestTrace(len(traces), window, len(prompt), *times))
+                name, category = labels[len(traces)]
+                trace = RequestTrace(len(traces), window, len(prompt), since, since, at, counts, "", name, category)
+                traces.append(trace)
         if speculation.method_of(job.options) != "off":
-            facts["speculation"] = speculation.counters(drafts, len(traces) * load.new_tokens)
+            tokens = sum(sum(trace.event_tokens) for trace in traces)
+            facts["speculation"] = speculation.counters(drafts, tokens)
+        if job.keep_answers:
+            named = zip((trace.prompt_id for trace in traces), generated, strict=True)
+            facts["answers"] = answers.pack(dict(reversed(list(named))))
         facts.update(**session.memory(), **_own_peak())
         receipts = session.receipts()
         if job.energy_window_s > 0:
             phase.begin(f"energy window of {job.energy_window_s:g} s")
-            facts["energy_window"] = _sustain(session, groups, load.new_tokens, job.energy_window_s)
+            facts["energy_window"] = _sustain(session, groups, load.new_tokens, job.energy_window_s, job.end_tokens)
         return Answer(facts=facts, receipts=receipts, traces=tuple(traces))
 
 
-def _sustain(session: Session, groups: Sequence[Any], new_tokens: int, least_s: float) -> dict[str, Any]:
+def _sustain(
+    session: Session, groups: Sequence[Any], new_tokens: int, least_s: float, end_tokens: Sequence[int]
+) -> dict[str, Any]:
     """Repeat the shape for `least_s`, to the end of a batch. `start_s` is CLOCK_MONOTONIC, as the parent's.
 
     The prompts come round again: no engine keeps prefixes offline, so each pass costs what the first did.
@@ -85,11 +95,11 @@ def _sustain(session: Session, groups: Sequence[Any], new_tokens: int, least_s: 
     start_s, batches, input_tokens, output_tokens = time.monotonic(), 0, 0, 0
     passed_s = 0.0
     for prompts in itertools.cycle(groups):
-        _generate(session, prompts, new_tokens)
+        _, steps = _generate(session, prompts, new_tokens, end_tokens)
         passed_s = time.monotonic() - start_s
         batches += 1
         input_tokens += sum(map(len, prompts))
-        output_tokens += len(prompts) * new_tokens
+        output_tokens += len(prompts) * len(steps)
         if passed_s >= least_s:
             break
     return {
@@ -102,13 +112,40 @@ def _sustain(session: Session, groups: Sequence[Any], new_tokens: int, least_s: 
     }
 
 
-def _generate(session: Session, prompts: Any, new_tokens: int) -> tuple[float, list[float]]:
-    """When the batch was sent (perf_counter), and each step's time after that."""
+def _generate(
+    session: Session,
+    prompts: Any,
+    new_tokens: int,
+    end_tokens: Sequence[int] = (),
+    generated_tokens: list[list[int]] | None = None,
+) -> tuple[float, list[float]]:
+    """When the batch was sent (perf_counter), and each step's time after that.
+
+    The last step is the one by which every sequence has had one of `end_tokens`, which counts as a token.
+    `generated_tokens` gets those of each prompt.
+    """
     sent = time.perf_counter()
-    steps = [step.time_s - sent for step in session.generate(prompts, new_tokens)]
-    if len(steps) != new_tokens:
+    generated = session.generate(prompts, new_tokens)
+    if end_tokens:
+        generated = _until_end(generated, len(prompts), end_tokens)
+    steps = list(generated)
+    if len(steps) != new_tokens and not (end_tokens and steps):
         raise UserError(f"the engine generated {len(steps)} tokens, expected {new_tokens}")
-    return sent, steps
+    if generated_tokens is not None:
+        generated_tokens += [list(tokens) for tokens in zip(*(step.tokens for step in steps), strict=True)]
+    return sent, [step.time_s - sent for step in steps]
+
+
+def _until_end(steps: Iterator[DecodeStep], rows: int, end_tokens: Sequence[int]) -> Iterator[DecodeStep]:
+    """The steps up to the one by which every sequence has ended; the engine is then made to stop."""
+    going = set(range(rows))
+    for step in steps:
+        yield step
+        going -= {row for row, token in enumerate(step.tokens) if token in end_tokens}
+        if not going:
+            break
+    if isinstance(steps, Generator):
+        steps.close()
 
 
 def _session(job: Job) -> AbstractContextManager[Session]:

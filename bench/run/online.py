@@ -14,13 +14,13 @@ from dataclasses import replace
 from typing import Any
 
 from bench import paths
-from bench.contract import wire
+from bench.contract import answers, wire
 from bench.contract.errors import CellError, UserError
 from bench.contract.hooks import Server
 from bench.contract.job import Answer
 from bench.contract.spec import Cell, Suite
 from bench.contract.speculation import draft_of
-from bench.contract.workload import Closed, Online, Search, SingleLoad, Sweep
+from bench.contract.workload import Closed, Online, Open, Search, SingleLoad, Sweep
 from bench.envs.environment import Environment
 from bench.load import build, sweep
 from bench.load.client import read_answer
@@ -28,7 +28,7 @@ from bench.load.job import LoadAnswer, LoadJob
 from bench.machine import counters, probes
 from bench.process import child, exposition, scratch, supervisor
 from bench.process import server as serving
-from bench.run import artifacts, energy_window
+from bench.run import artifacts, energy_window, speculation, text_prompts
 from bench.run.artifacts import BuiltArtifact
 from bench.run.planned import PlannedRound
 
@@ -54,6 +54,7 @@ def run(
     began, port = time.monotonic(), serving.free_port()
     device = "cuda:0" if cell.device.startswith("cuda") else cell.device  # the only one it sees
     options = engine.Options(**artifacts.absolute(cell.engine.options))
+    drawn = text_prompts.of_round(item, suite.seed, report)
     try:
         server = engine.serve(built.folder, built.artifact, options, env.python, port, device)
         counted = suite.energy_window_s > 0 and not server.url
@@ -65,8 +66,11 @@ def run(
             watch = probes.watch(live.pid, cell.device, open_reader=open_reader)
             probe = stack.enter_context(watch) if live.pid else None
             seed, deadline = f"{suite.seed}/{cell.measurement}", began + suite.timeout_s
+            keeps = isinstance(load, Closed | Open) and speculation.keeps_answers(suite, item.round)
+            texts = drawn.prompts if drawn else ()
+            target = replace(_target(server, live, built), texts=texts, keeps_answers=keeps)
             before = exposition.read(port, server.metrics) if server.metrics else {}
-            stages, facts = loaded(load, _target(server, live, built), seed, item.round, deadline, report)
+            stages, facts = loaded(load, target, seed, item.round, deadline, report)
             if server.metrics and (counts := exposition.speculation(before, exposition.read(port, server.metrics))):
                 facts["speculation"] = counts
             report("ending the server")
@@ -74,6 +78,7 @@ def run(
             command = " ".join(map(_public(built, cell), server.argv))
             facts |= {"ready_s": live.ready_s, "server": command, **memory}
             facts |= {"remote": True} if server.url else {}
+            facts |= drawn.facts if drawn else {}
             ended = live.ended
     except UserError as error:  # this round's; the others go on
         raise CellError(str(error)) from None
@@ -166,7 +171,8 @@ def _target(server: Server, live: serving.Live, built: BuiltArtifact) -> build.T
     endpoint = serving.endpoint(server, live.url)
     audit, tokenizer = built.artifact.audit, built.folder / "tokenizer.json"
     file = tokenizer if tokenizer.is_file() else None
-    return build.Target(endpoint, audit.vocab_size if server.takes_ids else 0, file, audit.context)
+    vocab_size = audit.vocab_size if server.takes_ids else 0
+    return build.Target(endpoint, vocab_size, file, audit.context, natural=server.natural)
 
 
 def without_figures(load: Online, stages: list[sweep.StageResult], facts: dict[str, Any]) -> str:
@@ -209,6 +215,7 @@ def _client_facts(answer: LoadAnswer) -> dict[str, Any]:
         "counted_by": next((by for by in ("events", "tokenizer") if by in ways), "usage"),
         "cached_tokens": sum(request.cached_tokens or 0 for request in answer.measured),
         **_answers(answer),
+        **_texts(answer),
         **_uncounted(answer),
     }
 
@@ -226,6 +233,12 @@ def _uncounted(answer: LoadAnswer) -> dict[str, Any]:
         "events_against_length": f"{len(other)} answers ended with finish_reason length at the {median_tokens:g} "
         f"tokens that were asked for, but in {median_events:g} events: these are not tokens"
     }
+
+
+def _texts(answer: LoadAnswer) -> dict[str, Any]:
+    """The texts of the answers, where they are kept; of a prompt that was asked again the first."""
+    texts = {r.trace.prompt_id: r.answer for r in reversed(answer.measured) if r.answer and not r.failure}
+    return {"answers": answers.pack(texts)} if texts else {}
 
 
 def _answers(answer: LoadAnswer) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bench.contract import plugins, wire
@@ -18,11 +19,12 @@ from bench.contract.speculation import draft_of
 from bench.contract.workload import AT_A_RATE, Closed, Offline, Trace, Workload
 from bench.envs import environment
 from bench.formats import folder as model_folder
+from bench.load import prompt_files
 from bench.machine import hardware as machine
 from bench.models import comparison, dummy, resolve
 from bench.models.comparison import Checkpoint
 from bench.models.resolve import Resolved
-from bench.run import artifacts, memory_fit, speculation, task_inputs, tokenizer
+from bench.run import artifacts, memory_fit, speculation, task_inputs, text_prompts, tokenizer
 from bench.run.planned import Mode, Plan, PlannedArtifact, PlannedRound, Reference, Requests, SkippedPair
 
 _Shared = dict[tuple[str, ...], Any]  # parts of digests, by engine and format and by load or task
@@ -41,8 +43,12 @@ def plan(
     """Plan the suite's cells whose title matches `only` (a glob) on the engine called `engine`.
 
     The baseline of its tasks is the one of the plan `baseline`, another model maybe, where that is given.
-    `on` are devices in place of the suite's own, which need not be here. `report` hears of a download.
+    `on` are devices in place of the suite's own, which need not be here. `report` hears of a download. UserError for
+    a file of prompts that is none.
     """
+    for load in suite.workloads:
+        if its := text_prompts.reads_file(load):
+            prompt_files.read(Path(its.prompts).expanduser())
     need = tokenizer.of_suite(suite)
     resolved = resolve.resolve(suite.model, fetch=fetch, report=report)
     resolved = tokenizer.with_tokenizer(resolved, need, fetch=fetch, report=report)
@@ -77,7 +83,7 @@ def plan(
                 task_input = own or inputs.get(cell.measurement) if cell.task else None
                 draft = drafts.get(draft_of(cell.engine.options))
                 digest = _digest(cell, artifact, suite.seed, task_input, shared, draft)
-                cells.append(_first_round(len(cells), cell, artifact, digest, task_input, draft))
+                cells.append(_first_round(len(cells), cell, artifact, digest, task_input, suite.seed, draft))
     return Plan(suite, resolved, tuple(_rounds(suite, cells)), tuple(skipped))
 
 
@@ -99,6 +105,7 @@ def _first_round(
     artifact: PlannedArtifact,
     digest: str,
     task_input: Reference | Requests | None,
+    seed: int,
     draft: PlannedArtifact | None,
 ) -> PlannedRound:
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
@@ -109,7 +116,7 @@ def _first_round(
         artifact,
         digest,
         artifact.reason
-        or _unsupported_reason(cell, artifact)
+        or _unsupported_reason(cell, artifact, seed)
         or speculation.unfit_draft(cell, artifact, draft)
         or (_unlike_reference(artifact, task_input) or task_input.reason if task_input else ""),
         _mode(cell),
@@ -194,7 +201,7 @@ def _artifact(model: Model, recipe: Recipe, checkpoint: Checkpoint, hardware: Ha
     return replace(artifact, **different)
 
 
-def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
+def _unsupported_reason(cell: Cell, artifact: PlannedArtifact, seed: int) -> str:
     """Why the engine cannot run this cell, or nothing."""
     engine, hardware = plugins.load(plugins.ENGINES, cell.engine.name), artifact.hardware
     if _mode(cell) not in engine.MODES:
@@ -204,9 +211,11 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
     load = cell.workload
     if load and not isinstance(load, Trace) and artifact.context and load.longest > artifact.context:
         times = f"{load.turns} x " if isinstance(load, Closed) and load.turns > 1 else ""
-        tokens = f"{times}{load.prompt_tokens} + {load.new_tokens} tokens"
+        tokens = "" if load.prompts else f"{times}{load.prompt_tokens} + "
+        tokens += f"{load.new_tokens} tokens"
         return f"{tokens} exceed the model's context of {artifact.context}"
-    if why := speculation.unfit_load(cell) or _without_window(cell, artifact):
+    unfit = speculation.unfit_load(cell) or _without_window(cell, artifact)
+    if why := unfit or text_prompts.unsupported(cell, artifact, seed):
         return why
     if artifact.resolved.dummy and (why := _meaningless(cell)):
         return why
@@ -257,7 +266,7 @@ def _references(suite: Suite, planned: Sequence[PlannedArtifact], hardware: Hard
     for task in suite.tasks:
         if plugins.load(plugins.TASKS, task.kind).REFERENCE:
             cells = [c for c in _cells(suite, baseline.recipe, hardware) if c.task == task]
-            reason = partial(_unsupported_reason, artifact=baseline)
+            reason = partial(_unsupported_reason, artifact=baseline, seed=suite.seed)
             references[task.title] = task_inputs.reference(task, cells, baseline, reason)
     return references
 
@@ -297,8 +306,10 @@ def _digest(
 
 
 def _load_key(load: Workload) -> dict[str, Any]:
-    """A load's fields; a trace's file counts by its content, and a load at a rate by how it is measured."""
+    """A load's fields; a file of requests counts by its content, and a load at a rate by how it is measured."""
     key: dict[str, Any] = wire.plain(load)
     if not isinstance(load, Offline) and not load.waits:
         key["version"] = AT_A_RATE
-    return {**key, **artifacts.file_options({"path": f"path:{load.path}"})} if isinstance(load, Trace) else key
+    name = "path" if isinstance(load, Trace) else "prompts"
+    file = load.path if isinstance(load, Trace) else load.prompts
+    return {**key, **artifacts.file_options({name: f"path:{file}"})} if file else key

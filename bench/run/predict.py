@@ -76,7 +76,8 @@ def calibration_set(results: Iterable[Result]) -> CalibrationSet:
     rounds: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         load = result.cell.workload
-        if isinstance(load, Offline) and result.status == "ok" and "roofline_s" in result.metrics:
+        known = isinstance(load, Offline) and not load.prompts
+        if known and result.status == "ok" and "roofline_s" in result.metrics:
             key = (result.hardware.slug, result.hardware.isa, result.suite, result.cell.title)
             rounds.setdefault(key, []).append(result)
     cells = list(rounds.values())
@@ -107,6 +108,8 @@ def _predict_cell(
     footprint = item.artifact.footprint
     dtype = str(item.cell.engine.options.get("dtype", there.compute_dtype))
     need = memory_fit.estimate(footprint, item.cell.engine.options, load, there, dtype) if footprint else None
+    if load.prompts and not item.reason:
+        return Prediction(item.cell, need, "the lengths of its prompts and answers are those of a file")
     if item.reason or footprint is None or need is None:
         return Prediction(item.cell, need, item.reason or "the size of its artifact is not known beforehand")
     shape = footprint.parameters.architecture

@@ -44,6 +44,11 @@ def drafts(
     return result
 
 
+def keeps_answers(suite: Suite, round_: int) -> bool:
+    """Whether a round's answers are recorded: greedy output with and without speculation is to be compared, once."""
+    return round_ == 0 and any(speculation.method_of(engine.options) != "off" for engine in suite.engines)
+
+
 def unfit_load(cell: Cell) -> str:
     """Why there is nothing to speculate over in what a cell measures; "" where there is, or nothing speculates."""
     if speculation.method_of(cell.engine.options) == "off":

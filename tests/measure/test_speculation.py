@@ -35,17 +35,15 @@ def test_what_was_not_counted_has_no_figure() -> None:
     }
 
 
-def test_categories_have_figures_of_their_own() -> None:
-    """Passes are events that bore tokens, or tokens less those that the server says it accepted."""
-    in_events = RequestTrace(0, 0, 5, 0, 0, (1.0, 2.0, 3.0), (1, 3, 4), category="code")
-    by_timings = RequestTrace(1, 0, 5, 0, 0, (1.0, 2.0, 2.0, 3.0), (1,) * 4, accepted_tokens=1, category="chat")
-    failed = RequestTrace(2, 0, 5, 0, 0, (), (), error="no", category="chat")
-    without = RequestTrace(3, 0, 5, 0, 0, (1.0, 2.0), (1, 1))
-    metrics = speculation.category_metrics([in_events, by_timings, failed, without])
+def test_passes_are_events_or_what_was_not_accepted() -> None:
+    """Events that bore tokens; where each token is an event, tokens less those that the server says it accepted."""
+    in_events = RequestTrace(0, 0, 5, 0, 0, (1.0, 2.0, 3.0), (1, 3, 4))
+    by_timings = RequestTrace(1, 0, 5, 0, 0, (1.0, 2.0, 2.0, 3.0), (1,) * 4, accepted_tokens=1)
+    failed = RequestTrace(2, 0, 5, 0, 0, (), (), error="no")
 
-    assert metrics == pytest.approx(
-        {"tpot_s/chat": 2 / 3, "tokens_per_pass/chat": 4 / 3, "tpot_s/code": 2 / 7, "tokens_per_pass/code": 8 / 3}
-    )
+    assert [speculation.passes(trace) for trace in (in_events, by_timings)] == [3, 3]
+    assert speculation.per_pass([in_events, by_timings, failed]) == {"tokens_per_pass": 2}
+    assert speculation.per_pass([failed]) == {}
 
 
 def test_a_distribution_is_shown_in_percent() -> None:

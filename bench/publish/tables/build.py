@@ -153,6 +153,8 @@ def _row(
     for column in grid.columns:
         rounds = grid.cells[key].get(column, [])
         entry = _entry(rounds, planned=grid.expected is not None and (key, column) in grid.expected)
+        if entry.status == "ok":
+            entry = speculation.with_categories(entry, _finished(rounds))
         if entry.status == "ok" and method_of(rounds[0].cell.engine.options) != "off":
             entry = speculation.beside(entry, _finished(rounds), _plain(key, column, grid))
         if key[3] != baseline and entry.status == "ok":
@@ -251,7 +253,9 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
             **_bound_texts(done[0], {key: figure.median for key, figure in figures.items()}, client=CLIENT in names),
             **{name: str(done[0].facts[fact]) for name, fact in _DIFFERENT.items() if fact in done[0].facts},
         },
-        sizes=(load.batch, load.prompt_tokens, load.new_tokens) if isinstance(load, Offline) else None,
+        sizes=(load.batch, load.prompt_tokens, load.new_tokens)
+        if isinstance(load, Offline) and not load.prompts
+        else None,
         kind=cell.task.kind if cell.task else "",
     )
 
@@ -275,7 +279,7 @@ def _note(result: Result) -> str:
     if isinstance(cell.workload, Trace) and facts.get("capped"):
         context = result.artifact.audit.context if result.artifact else 0
         parts.append(f"{facts['capped']} of {cell.workload.requests} requests cut to a context of {context}")
-    if facts.get("prompts") in ("chat", "words"):
+    if facts.get("prompts") in ("chat", "words") and "prompt_file" not in facts:
         parts.append(f"prompts on {cell.engine.title} are about as long as asked, not exactly")
     return f"{cell.workload.title}: {'; '.join(parts)}" if parts else ""
 

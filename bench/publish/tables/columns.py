@@ -59,6 +59,8 @@ COLUMNS = (
     Column("goodput_per_s", "goodput", "/s", better="higher", groups=_HTTP),
     Column("concurrency", "in flight", groups=Group.ONLINE),
     Column("failed_requests", "failed", better="lower", groups=Group.ONLINE),
+    Column("prompt_tokens_mean", "prompt", "tokens", groups=Group.ONLINE | Group.CONTENT),
+    Column("answer_tokens_mean", "answer", "tokens", groups=Group.ONLINE | Group.CONTENT),
     _mib("peak_memory_bytes", "peak memory", Group.SERVING | _AXIS),
     Column("bits_per_weight", "bits/weight", better="lower", groups=Group.SIZE | _AXIS),
     _mib("total_bytes", "size", Group.SIZE | _AXIS),
@@ -132,6 +134,7 @@ def _axes(axes: Group) -> tuple[Column, ...]:
 
 SIZE, MORE_SIZE = group(Group.SIZE), group(Group.MORE_SIZE)
 SERVING, ONLINE, SEARCH, CURVE = (group(g) for g in (Group.SERVING, Group.ONLINE, Group.SEARCH, Group.CURVE))
+CONTENT = group(Group.CONTENT)
 # Sections of their own below a load's, each shown where a cell has one of its figures.
 MORE: Mapping[str, Group] = {
     "speculation": Group.SPECULATION,

@@ -130,7 +130,7 @@ def load_columns(cells: Sequence[CellSummary]) -> tuple[Column, ...]:
     """A workload's columns: those of a server where requests in flight were counted; no empty ones."""
     measured = {key for cell in cells for key in cell.figures}
     if "concurrency" not in measured:
-        return columns.SERVING
+        return (*columns.SERVING, *(c for c in columns.CONTENT if c.key in measured))
     return tuple(c for c in (columns.SEARCH if "slo_rate_per_s" in measured else columns.ONLINE) if c.key in measured)
 
 

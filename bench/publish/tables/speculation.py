@@ -8,12 +8,12 @@ from dataclasses import replace
 from bench.contract import answers, speculation
 from bench.contract.record import Result
 from bench.contract.spec import EngineSpec
-from bench.measure.speculation import BY_CATEGORY, FACT, distribution
+from bench.measure.speculation import FACT, distribution
 from bench.measure.stats import Spread, spread
 from bench.publish.tables.columns import ACCEPTED, DASH, GAIN, GREEDY, number
 from bench.publish.tables.model import CellSummary, Row, Section
 
-_TPOT, _PER_PASS = "tpot_s", "tokens_per_pass"
+_TPOT, _PER_PASS, _OF = "tpot_s", "tokens_per_pass", "/"  # tpot_s/CATEGORY
 _NOTE = (
     "speculation: acceptance length is 1 + accepted tokens / drafts, by the engine's own counters; tokens a pass: "
     "of passes without a draft too; speed-up: the TPOT without speculation over that with it"
@@ -32,17 +32,34 @@ def is_plain(engine: EngineSpec, other: EngineSpec) -> bool:
 
 def beside(entry: CellSummary, rounds: Sequence[Result], plain: Sequence[Result]) -> CellSummary:
     """The entry with what speculation gained over the plain engine's finished rounds, and how its answers differ."""
-    figures, words = dict(entry.figures), dict(entry.words)
+    figures, words, without = dict(entry.figures), dict(entry.words), _by_category(plain)
     if text := _accepted(rounds):
         words[ACCEPTED] = text
+    if others := [r.metrics[_TPOT] for r in plain if _TPOT in r.metrics]:
+        without[_TPOT] = spread(others)
     for key, figure in entry.figures.items():
-        name, _, category = key.partition(BY_CATEGORY)
-        others = [r.metrics[key] for r in plain if key in r.metrics]
-        if name == _TPOT and others and figure.median:
-            figures[f"{GAIN}{BY_CATEGORY}{category}" if category else GAIN] = _ratio(figure, spread(others))
+        if key.startswith(_TPOT) and key in without and figure.low:
+            figures[GAIN + key.removeprefix(_TPOT)] = _ratio(figure, without[key])
     if plain:
         words[GREEDY] = _greedy(rounds, plain)
     return replace(entry, figures=figures, words=words)
+
+
+def with_categories(entry: CellSummary, rounds: Sequence[Result]) -> CellSummary:
+    """The entry with its figures by category of the prompts, where the rounds have them."""
+    figures = _by_category(rounds)
+    return replace(entry, figures={**entry.figures, **figures}) if figures else entry
+
+
+def _by_category(rounds: Sequence[Result]) -> dict[str, Spread]:
+    """`tpot_s/CATEGORY`, `tokens_per_pass/CATEGORY`."""
+    values: dict[str, list[float]] = {}
+    for result in rounds:
+        for category, its in (result.facts.get("by_category") or {}).items():
+            for key in (_TPOT, _PER_PASS):
+                if key in its:
+                    values.setdefault(f"{key}{_OF}{category}", []).append(its[key])
+    return {key: spread(its) for key, its in values.items()}
 
 
 def _ratio(with_it: Spread, without: Spread) -> Spread:
@@ -83,21 +100,21 @@ def _sentence(found: answers.Differences) -> str:
 def categories(rows: Sequence[Row], title: str) -> list[Section]:
     """A workload's TPOT and tokens a pass by category of its prompts, where an engine speculates over several."""
     cells = [(row, row.workloads[title].figures) for row in rows]
-    names = list(dict.fromkeys(key.partition(BY_CATEGORY)[2] for _, its in cells for key in its if BY_CATEGORY in key))
+    names = list(dict.fromkeys(key.partition(_OF)[2] for _, its in cells for key in its if _OF in key))
     if len(names) < 2 or not any(GAIN in its for _, its in cells):
         return []
     lines = [
         (row.recipe, row.engine, name, *_figures(its, name))
         for row, its in cells
         for name in names
-        if f"{_TPOT}{BY_CATEGORY}{name}" in its
+        if f"{_TPOT}{_OF}{name}" in its
     ]
     heads = ("recipe", "engine", "category", "TPOT ms ↓", "tokens a pass ↑", "speed-up x ↑", "pays?")
     return [Section(f"{title}: speculation by category", heads, tuple(lines), below=True)]
 
 
 def _figures(figures: Mapping[str, Spread], name: str) -> tuple[str, ...]:
-    tpot, per_pass, gain = (figures.get(f"{key}{BY_CATEGORY}{name}") for key in (_TPOT, _PER_PASS, GAIN))
+    tpot, per_pass, gain = (figures.get(f"{key}{_OF}{name}") for key in (_TPOT, _PER_PASS, GAIN))
     texts = (DASH if its is None else number(its.median * scale, 3) for its, scale in ((tpot, 1e3), (per_pass, 1)))
     return (*texts, DASH if gain is None else number(gain.median, 3), DASH if gain is None else verdict(gain))
 

@@ -29,14 +29,15 @@ def _record(
     tpot_s: float,
     round_: int = 0,
     words: Mapping[str, str] = {},
-    **metrics: float,
+    categories: Mapping[str, Mapping[str, float]] = {},
 ) -> Result:
-    facts = {"answers": answers.pack(words)} if words else {}
+    facts: dict[str, Any] = {"by_category": categories} if categories else {}
+    facts |= {"answers": answers.pack(words)} if words else {}
+    metrics = {"tpot_s": tpot_s}
     if options["speculative_method"] != "off":
         facts["speculation"] = {"accepted_histogram": [6, 3, 1]}
-        metrics = {**_COUNTS, **metrics}
+        metrics |= _COUNTS
     cell = Cell(Model("m"), Recipe("f16"), EngineSpec("llamacpp", options, label), "cpu", workload=Offline(name="code"))
-    metrics = {"tpot_s": tpot_s, **metrics}
     return Result(
         "d", "s", cell, round_, "ok", _CPU, facts=facts, metrics=metrics, started=f"2026-11-22T00:00:0{round_}"
     )
@@ -95,14 +96,15 @@ def test_the_section_has_the_engines_own_counters_and_says_what_they_are() -> No
 
 def test_categories_say_where_it_pays_and_where_it_costs() -> None:
     """By the TPOT of each category's prompts alone."""
-    plain = {"tpot_s/code": 0.02, "tpot_s/chat": 0.02, "tokens_per_pass/code": 1, "tokens_per_pass/chat": 1}
-    mine = {"tpot_s/code": 0.01, "tpot_s/chat": 0.03, "tokens_per_pass/code": 2.5, "tokens_per_pass/chat": 1.1}
-    table = build([_record("plain", _PLAIN, 0.02, **plain), _record("ngram", _NGRAM, 0.02, **mine)])
+    plain = {"code": {"tpot_s": 0.02}, "chat": {"tpot_s": 0.02}}
+    mine = {"code": {"tpot_s": 0.01, "tokens_per_pass": 2.5}, "chat": {"tpot_s": 0.03, "tokens_per_pass": 1.1}}
+    records = [_record("plain", _PLAIN, 0.02, categories=plain), _record("ngram", _NGRAM, 0.02, categories=mine)]
+    table = build(records)
     (section,) = speculation.categories(table.rows, "code")
 
     assert [line[1:] for line in section.lines] == [
-        ("plain", "code", "20.0", "1.00", "\N{EN DASH}", "\N{EN DASH}"),
-        ("plain", "chat", "20.0", "1.00", "\N{EN DASH}", "\N{EN DASH}"),
+        ("plain", "code", "20.0", "\N{EN DASH}", "\N{EN DASH}", "\N{EN DASH}"),
+        ("plain", "chat", "20.0", "\N{EN DASH}", "\N{EN DASH}", "\N{EN DASH}"),
         ("ngram", "code", "10.0", "2.50", "2.00", "pays"),
         ("ngram", "chat", "30.0", "1.10", "0.667", "costs"),
     ]
