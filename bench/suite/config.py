@@ -54,6 +54,18 @@ def _beside(data: dict[str, Any], folder: Path) -> None:
         group = engine.get("speculative") if isinstance(engine, dict) else None
         if isinstance(group, dict) and (path := _path_beside(group.get("draft"), folder)):
             engines[i] = {**engine, "speculative": {**group, "draft": path}}
+    loads: Any = data.get("workloads")
+    for i, load in enumerate(loads if isinstance(loads, list) else ()):
+        if isinstance(load, dict) and (file := _file_that_ships(load.get("prompts"))):
+            loads[i] = {**load, "prompts": file}
+
+
+def _file_that_ships(path: Any) -> str:
+    """Where a file of prompts that comes with the suites is; "" for another."""
+    if not isinstance(path, str) or not path.startswith(f"{paths.CONFIGS.name}/"):
+        return ""
+    shipped = paths.shipped(Path(path))
+    return str(shipped) if wire.is_file(shipped) else ""
 
 
 def _path_beside(source: Any, folder: Path) -> str:
