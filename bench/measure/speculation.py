@@ -10,13 +10,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.contract.record import RequestTrace
+from bench.contract.record import RequestTrace, Result
+from bench.contract.speculation import method_of
 from bench.measure.latency import completed, osl, stamps
 
 FACT = "speculation"
+_AT_LEAST_ONE = ("acceptance_length", "tokens_per_pass")
 
 
 def per_pass(traces: Sequence[RequestTrace]) -> dict[str, float]:
@@ -46,6 +48,19 @@ def speculation_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
     if (passes := generated - accepted) > 0:
         metrics |= {"tokens_per_pass": generated / passes, "draft_share": min(1.0, drafts / passes)}
     return metrics
+
+
+def faults(result: Result) -> Iterator[str]:
+    """Sentences for speculation that did not take place, or was miscounted."""
+    method, metrics = method_of(result.cell.engine.options), result.metrics
+    if method == "off" or result.cell.workload is None:
+        return
+    if "drafts" not in metrics:
+        yield "speculation was asked for, and the engine counted none of it"
+    elif method != "ngram" and not metrics["drafts"]:
+        yield f"speculation by {method} was asked for, and the engine drafted nothing"
+    if metrics.get("acceptance_rate", 0.0) > 1 or min(metrics.get(key, 1.0) for key in _AT_LEAST_ONE) < 1:
+        yield "more tokens were accepted than were drafted, or fewer than none"
 
 
 def distribution(histogram: Sequence[float]) -> str:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from bench.contract.record import RequestTrace
+from bench.contract.record import Hardware, RequestTrace, Result
+from bench.contract.spec import Cell, EngineSpec, Model, Recipe
+from bench.contract.workload import Offline
 from bench.measure import speculation
+
+_CPU = Hardware("cpu", "cpu-x", "x", 2**34, "x", 2, 2**34, (), "float32", "Linux")
 
 
 def test_acceptance_is_by_draft_and_gain_by_pass() -> None:
@@ -44,6 +48,32 @@ def test_passes_are_events_or_what_was_not_accepted() -> None:
     assert [speculation.passes(trace) for trace in (in_events, by_timings)] == [3, 3]
     assert speculation.per_pass([in_events, by_timings, failed]) == {"tokens_per_pass": 2}
     assert speculation.per_pass([failed]) == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "metrics", "sentences"),
+    [
+        ("ngram", {}, ["speculation was asked for, and the engine counted none of it"]),
+        ("draft", {"drafts": 0}, ["speculation by draft was asked for, and the engine drafted nothing"]),
+        (
+            "draft",
+            {"drafts": 2, "acceptance_rate": 1.5},
+            ["more tokens were accepted than were drafted, or fewer than none"],
+        ),
+        ("ngram", {"drafts": 0, "tokens_per_pass": 1}, []),
+        ("draft", {"drafts": 2, "acceptance_rate": 1, "acceptance_length": 5}, []),
+        ("off", {}, []),
+    ],
+)
+def test_speculation_that_did_not_take_place_is_no_figure(
+    method: str, metrics: dict[str, float], sentences: list[str]
+) -> None:
+    """An engine that goes on without it must not be compared as one with it; n-grams may find nothing."""
+    engine = EngineSpec("e", {"speculative_method": method})
+    cell = Cell(Model("m"), Recipe("r"), engine, "cpu", workload=Offline())
+    record = Result("d", "s", cell, 0, "ok", _CPU, metrics=metrics)
+
+    assert list(speculation.faults(record)) == sentences
 
 
 def test_a_distribution_is_shown_in_percent() -> None:
