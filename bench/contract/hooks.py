@@ -157,8 +157,8 @@ class Server:
 
     `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200 once it can
     serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request over the client's own;
-    null removes one; `natural`: those of a request whose answer ends where the model ends it, over `extra`. `metrics`:
-    where it tells Prometheus its counters of speculation, "" where it does not. The rest as in the client's Endpoint.
+    null removes one; `natural`: those of a request whose answer ends where the model ends it, over `extra`. The rest as
+    in the client's Endpoint.
     """
 
     argv: tuple[str, ...]
@@ -176,7 +176,6 @@ class Server:
     key_header: str = "Authorization"
     length_field: str = "max_tokens"
     ca: str = ""
-    metrics: str = ""
 
 
 class Engine(Protocol):

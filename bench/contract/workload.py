@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, make_dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePath
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
+from bench.contract.shared_prefix import SharedPrefix
 from bench.contract.wire import OMITTED_AT_DEFAULT
 
 _CLOSED = {"extra": "forbid"}  # read by pydantic in the parent; an unknown key is an error
@@ -90,8 +90,13 @@ class _Tokens(_Named):
 
     @property
     def exact(self) -> bool:
-        """Whether every request has the lengths `prompt_tokens` and `new_tokens`."""
+        """Whether every request has the lengths `whole_prompt` and `new_tokens`."""
         return not self.prompts
+
+    @property
+    def whole_prompt(self) -> int:
+        """Tokens of a prompt, with what it shares with others."""
+        return self.prompt_tokens
 
     def _faults(self) -> Iterator[str]:
         yield from super()._faults()
@@ -212,6 +217,9 @@ class Closed(_Served, _Lengths):
 
     With `turns` above 1 each of them is a conversation: its prompt grows by the answer's length and by
     `prompt_tokens` at every turn, which comes `think_s` after the last answer.
+
+    With a `shared_prefix` there are as many requests as it has turns: its tokens and `prompt_tokens` of their own.
+    The first of a group is cold, and each other one is sent `think_s` after the answer before it.
     """
 
     kind: Literal["closed"] = "closed"
@@ -219,10 +227,20 @@ class Closed(_Served, _Lengths):
     turns: int = 1
     think_s: float = 0.0
     at_most_s: float = 0.0
+    shared_prefix: SharedPrefix | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shared_prefix is not None:
+            object.__setattr__(self, "requests", self.shared_prefix.groups * self.shared_prefix.turns)
 
     @property
     def waits(self) -> bool:
         return True
+
+    @property
+    def whole_prompt(self) -> int:
+        return self.prompt_tokens + (self.shared_prefix.tokens if self.shared_prefix else 0)
 
     @property
     def exact(self) -> bool:
@@ -230,7 +248,7 @@ class Closed(_Served, _Lengths):
 
     @property
     def longest(self) -> int:
-        return super().longest * self.turns
+        return super().longest * self.turns + self.whole_prompt - self.prompt_tokens
 
     def _faults(self) -> Iterator[str]:
         yield from super()._faults()
@@ -238,9 +256,16 @@ class Closed(_Served, _Lengths):
             yield "conversations have fixed lengths"
         if self.turns > 1 and self.prompts:
             yield "a conversation's turns are drawn, and those of a file wait for real answers: leave turns out"
+        others = {"turns": self.turns > 1, "prompts": self.prompts, "lengths": self.lengths != "fixed"}
+        if self.shared_prefix and (name := next((name for name, is_set in others.items() if is_set), "")):
+            yield f"prompts with a shared_prefix are drawn at fixed lengths, in turns of their own: leave {name} out"
 
     def _level(self) -> str:
         return f"c{self.concurrency}" + (f"-t{self.turns}" if self.turns > 1 else "")
+
+    def _sizes(self) -> str:
+        shared = self.shared_prefix
+        return (f"prefix{shared.tokens}x{shared.groups}x{shared.turns}-" if shared else "") + super()._sizes()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,29 +366,6 @@ SingleLoad: TypeAlias = Closed | Open | Trace
 Online: TypeAlias = SingleLoad | Sweep | Search
 Workload: TypeAlias = Offline | Online
 KINDS: Mapping[str, type[Workload]] = {load.kind: load for load in get_args(Workload)}
-
-_ALL_FIELDS = (
-    *("batch", "prompt_tokens", "new_tokens", "repeats", "kind", "name", "concurrency", "rate_per_s", "arrivals"),
-    *("burstiness", "requests", "window_s", "at_most_s", "lengths", "spread", "turns", "think_s", "path", "speed"),
-    *("over", "most", "slo"),
-)
-
-
-def flat(load: Workload) -> Any:
-    """The fields of every kind at their defaults, in the fixed order that fingerprints of records depend on.
-
-    Younger ones follow where they are not at their defaults.
-    """
-    defaults = {each.name: each.default for kind in KINDS.values() for each in fields(kind)}
-    younger = (each for each in fields(load) if each.metadata.get("omitted_at_default"))
-    more = tuple(each.name for each in younger if getattr(load, each.name) != each.default)
-    values = {**defaults, **vars(load)}
-    return _flat_type(more)(**{name: values[name] for name in (*_ALL_FIELDS, *more)})
-
-
-@cache
-def _flat_type(more: tuple[str, ...]) -> Any:
-    return make_dataclass("_Flat", (*_ALL_FIELDS, *more), frozen=True)
 
 
 def _shared(load: Sweep | Search, kind: type[Closed | Open]) -> dict[str, Any]:

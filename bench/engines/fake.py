@@ -29,7 +29,7 @@ ENV = "core"
 VERSION = 1
 LOADS = ANY
 MODES = frozenset({"offline", "online", "score"})
-OPTIONS_SINCE = frozenset({"answer_tokens"})
+OPTIONS_SINCE = frozenset({"answer_tokens", "prefix_caching", "block_tokens"})
 _ROWS = 256
 
 
@@ -39,7 +39,8 @@ class Options:
 
     `only_batch`: the only batch size that it supports; 0: any. `slots`: requests that the server answers at a
     time, others waiting; 0: any number. `answer_tokens`: of an answer that may end where the model ends it; 0: as many
-    as are asked for.
+    as are asked for. `prefix_caching`: the server's first token comes sooner by the share of a prompt that an earlier
+    one began with, in blocks of `block_tokens`.
     """
 
     ttft_s: float = 0.01
@@ -50,6 +51,8 @@ class Options:
     only_batch: int = 0
     slots: int = 0
     answer_tokens: int = 0
+    prefix_caching: bool = False
+    block_tokens: int = 16
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
@@ -136,6 +139,7 @@ def _fail(how: str) -> None:
 
 async def _serve(port: int, options: Options) -> None:
     slots = asyncio.Semaphore(options.slots or 1 << 20)
+    prefixes: set[tuple[int, ...]] = set()
     answered = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -153,28 +157,46 @@ async def _serve(port: int, options: Options) -> None:
                 _fail(options.fail)
             answered += 1
             async with slots:
-                await _stream(writer, json.loads(body), options)
+                await _stream(writer, json.loads(body), options, prefixes)
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", port)
     await server.serve_forever()
 
 
-async def _stream(writer: asyncio.StreamWriter, request: Mapping[str, Any], options: Options) -> None:
-    """A chunk a token at its due time, then the usage and the end."""
+async def _stream(
+    writer: asyncio.StreamWriter, request: Mapping[str, Any], options: Options, prefixes: set[tuple[int, ...]]
+) -> None:
+    """A chunk a token at its due time, then the usage and the end. `prefixes` are kept, and this prompt's are added."""
     prompt, tokens = request["prompt"], int(request["max_tokens"])
     if options.answer_tokens and not request.get("ignore_eos"):
         tokens = min(tokens, options.answer_tokens)
-    usage = {"prompt_tokens": len(prompt if isinstance(prompt, list) else prompt.split()), "completion_tokens": tokens}
+    usage: dict[str, Any] = {
+        "prompt_tokens": len(prompt if isinstance(prompt, list) else prompt.split()),
+        "completion_tokens": tokens,
+    }
+    ttft_s = options.ttft_s
+    if options.prefix_caching:
+        cached = _cached(prompt, options.block_tokens, prefixes)
+        usage["prompt_tokens_details"] = {"cached_tokens": cached}
+        ttft_s *= 1 - cached / len(prompt)
     loop = asyncio.get_running_loop()
     began = loop.time()
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
     for token in range(tokens):
-        await asyncio.sleep(max(0.0, began + options.ttft_s + token * options.itl_s - loop.time()))
+        await asyncio.sleep(max(0.0, began + ttft_s + token * options.itl_s - loop.time()))
         _event(writer, {"choices": [{"index": 0, "text": f" {token}"}]})
     _event(writer, {"choices": [], "usage": usage})
     _event(writer, None)
     writer.write(b"0\r\n\r\n")
+
+
+def _cached(prompt: Sequence[int], block: int, prefixes: set[tuple[int, ...]]) -> int:
+    """How many tokens of the prompt, but its last, are whole blocks that an earlier one began with."""
+    whole = [tuple(prompt[:end]) for end in range(block, len(prompt), block)]
+    cached = max((len(prefix) for prefix in whole if prefix in prefixes), default=0)
+    prefixes.update(whole)
+    return cached
 
 
 def _event(writer: asyncio.StreamWriter, data: Any) -> None:

@@ -24,7 +24,7 @@ VERSION = 1
 LOADS = ANY
 MODES = frozenset({"online"})
 PATHS = ("ca",)
-OPTIONS_SINCE = frozenset({"extra", "headers", "length_field", "key_header", "ca"})
+OPTIONS_SINCE = frozenset({"extra", "headers", "length_field", "key_header", "ca", "prefix_caching"})
 _RECEIPTS = {"owned_by": "owned_by", "max_model_len": "context"}  # by their keys in the list of models
 _LONGEST = 200  # characters of a receipt
 
@@ -39,7 +39,7 @@ class Options:
     token (`ignore_eos`); off, it stops where it likes, and lengths are not compared. `length_field`: its name of the
     number of tokens to generate (max_completion_tokens). `extra`: fields of the body, null removes one; `headers`:
     more headers; each a mapping, which records hold as JSON. `ca`: a file of certificates to trust besides the
-    system's.
+    system's. `prefix_caching`: whether the server keeps prefixes; it is not told to, and its count is held to it.
     """
 
     url: str = ""
@@ -53,6 +53,7 @@ class Options:
     length_field: str = "max_tokens"
     key_header: str = "Authorization"
     ca: str = ""
+    prefix_caching: bool = False
 
     def __post_init__(self) -> None:
         for name in ("extra", "headers"):

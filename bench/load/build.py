@@ -19,6 +19,7 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.prompt import TextPrompt
+from bench.contract.shared_prefix import SharedPrefix
 from bench.contract.workload import Closed, Open, Trace
 from bench.load import arrivals, lengths, prompts, traces
 from bench.load.job import ClosedSchedule, Endpoint, LoadAnswer, LoadJob, OpenSchedule, Request
@@ -118,7 +119,8 @@ class OpenRequests:
 def closed(load: Closed, target: Target, seed: str) -> LoadJob:
     """The job of a closed load; `seed` draws the lengths and the prompts."""
     requests, warmup, after = _conversations(load, target, seed)
-    schedule = ClosedSchedule(load.concurrency, warmup, after, load.at_most_s, turns=load.turns, think_s=load.think_s)
+    turns = load.shared_prefix.turns if load.shared_prefix else load.turns
+    schedule = ClosedSchedule(load.concurrency, warmup, after, load.at_most_s, turns=turns, think_s=load.think_s)
     return target.job(requests, closed=schedule)
 
 
@@ -207,6 +209,8 @@ def _conversations(load: Closed, target: Target, seed: str) -> tuple[tuple[Reque
     The answers in a conversation's history are drawn, not the model's: every engine gets the same prompts, and
     every length is exact.
     """
+    if load.shared_prefix is not None:
+        return _sharing_a_prefix(load, load.shared_prefix, target, seed)
     turns, concurrency = load.turns, load.concurrency
     warmup = max(concurrency, math.ceil(2 * concurrency / turns))
     count = warmup + math.ceil(load.requests / turns) + concurrency
@@ -228,6 +232,41 @@ def _conversations(load: Closed, target: Target, seed: str) -> tuple[tuple[Reque
         for conversation in conversations:
             requests += _turns_as_text(target, conversation, list(islice(texts, 2 * turns)))
     return tuple(requests), warmup * turns, concurrency * turns
+
+
+def _sharing_a_prefix(
+    load: Closed, shared: SharedPrefix, target: Target, seed: str
+) -> tuple[tuple[Request, ...], int, int]:
+    """As `_conversations`: groups one after the other, each of them prompts that begin with its prefix and go on apart.
+
+    Groups that warm up, and those after the window, have prefixes of their own.
+    """
+    turns, before = shared.turns, max(load.concurrency, math.ceil(2 * load.concurrency / shared.turns))
+    groups = before + shared.groups + load.concurrency
+    lengths_of = ([shared.tokens] * groups, [load.prompt_tokens] * (groups * turns))
+    requests: list[Request] = []
+    prefixes: Sequence[Any]
+    own: Sequence[Any]
+    if target.takes_ids:
+        prefixes, own = (prompts.of_lengths(n, target.vocab_size, f"{seed}/{len(n)}") for n in lengths_of)
+    else:
+        prefixes, own = (_texts(n, target, f"{seed}/{len(n)}") for n in lengths_of)
+    for number, end in enumerate(own):
+        group, turn = divmod(number, turns)
+        request = Request(
+            load.new_tokens,
+            prompt_id=f"group {group}",
+            category="warm" if turn else "cold",
+            shared_tokens=shared.tokens if turn else 0,
+        )
+        if target.takes_ids:
+            request = replace(request, ids=(*prefixes[group], *end))
+        elif target.endpoint.api == "chat":
+            request = replace(request, messages=(("system", prefixes[group]), ("user", end)))
+        else:
+            request = replace(request, text=f"{prefixes[group]} {end}")
+        requests.append(request)
+    return tuple(requests), before * turns, load.concurrency * turns
 
 
 def _turns_as_text(target: Target, conversation: Sequence[tuple[int, int]], texts: list[str]) -> Iterator[Request]:

@@ -33,9 +33,10 @@ class Request:
     """One request: token `ids`, or `text`, or `messages` as (role, content).
 
     The completions API takes ids or text, the chat API messages or text. `prompt_tokens` 0 means: not known
-    beforehand, the server's usage says. `extra` are body fields of this request alone. `natural`: the answer ends where
-    the model ends it, at `new_tokens` at the latest. `prompt_id`, `category`: of a prompt of real text. `keep_answer`:
-    its text is in the result.
+    beforehand, the server's usage says. `extra` are body fields of this request alone. `natural`: the answer ends
+    where the model ends it, at `new_tokens` at the latest. `prompt_id`, `category`: of a prompt of real text; else of
+    a shared prefix, "cold" or "warm". `shared_tokens`: of its prompt those that an earlier prompt began with.
+    `keep_answer`: its text is in the result.
     """
 
     new_tokens: int
@@ -47,6 +48,7 @@ class Request:
     natural: bool = False
     prompt_id: str = ""
     category: str = ""
+    shared_tokens: int = 0
     keep_answer: bool = False
 
 
@@ -154,7 +156,7 @@ class RequestResult:
     true where an event bore several tokens or the surplus is not zero: the gaps are between chunks, not
     tokens. `empty_events` bore a choice without text (a role, a flush, a withheld half of a character).
     `reasoning_tokens` came before the answer, which began at `answer_s`; `calls_only`: it calls functions and has no
-    text.
+    text. `shared_tokens` as in the request.
     """
 
     trace: RequestTrace
@@ -178,6 +180,7 @@ class RequestResult:
     calls_only: bool = False
     counted_by: CountedBy = "usage"
     new_tokens: int = 0
+    shared_tokens: int = 0
     answer: str = ""
 
 

@@ -97,6 +97,7 @@ def request_result(
         calls_only=reply.calls_only,
         counted_by=reply.counted_by,
         new_tokens=request.new_tokens,
+        shared_tokens=request.shared_tokens,
         answer=reply.text if request.keep_answer else "",
     )
 

@@ -135,8 +135,8 @@ def _wrong_lengths(name: str, trace: RequestTrace, result: Result) -> Iterator[s
     is_shorter = load.answers == "natural" and osl(trace) < load.new_tokens
     if osl(trace) != load.new_tokens and not is_shorter and facts.get("exact_length", True) and by_usage:
         yield f"{name} produced {osl(trace)} tokens, expected {load.new_tokens}"
-    if load.exact and trace.prompt_tokens != load.prompt_tokens and facts.get("prompts", "ids") in ("ids", "text"):
-        yield f"{name} had a prompt of {trace.prompt_tokens} tokens, expected {load.prompt_tokens}"
+    if load.exact and trace.prompt_tokens != load.whole_prompt and facts.get("prompts", "ids") in ("ids", "text"):
+        yield f"{name} had a prompt of {trace.prompt_tokens} tokens, expected {load.whole_prompt}"
 
 
 def _agreement(result: Result, traces: Sequence[RequestTrace]) -> Iterator[str]:

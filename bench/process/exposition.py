@@ -5,12 +5,14 @@ vLLM and llama.cpp call them alike but for a prefix: `vllm:spec_decode_num_draft
 
 from __future__ import annotations
 
-import http.client
 import re
 import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+
+from bench.load import fetch
+from bench.load.job import Endpoint
 
 _SAMPLE = re.compile(r"^[a-z_]+:(\w+?)(?:\{(.*)\})? ([-+0-9.eE]+)$", re.MULTILINE)
 _POSITION = re.compile(r'position="(\d+)"')
@@ -31,12 +33,15 @@ def parse(text: str) -> dict[str, float]:
     return dict(samples)
 
 
-def read(port: int, path: str) -> Samples:
-    """What the server on this machine tells once its counters rest; {} where it tells nothing."""
+def read(endpoint: Endpoint) -> Samples:
+    """What the server tells once its counters rest; {} where it tells nothing."""
     before: Samples = {}
     for _ in range(_TRIES):
-        now = _read(port, path)
-        if now and _speculation(now) == _speculation(before):
+        try:
+            now = parse(fetch.metrics(endpoint, timeout_s=_ANSWER_S))
+        except (ConnectionError, ValueError):
+            return {}
+        if not now or _speculation(now) == _speculation(before):
             return now
         before = now
         time.sleep(_SETTLED_S)
@@ -69,15 +74,3 @@ def speculation(before: Samples, after: Samples) -> dict[str, Any]:
 
 def _speculation(samples: Samples) -> Samples:
     return {name: value for name, value in samples.items() if name.startswith("spec_decode") or name in _GENERATED}
-
-
-def _read(port: int, path: str) -> Samples:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_S)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return parse(response.read().decode(errors="replace")) if response.status == http.client.OK else {}
-    except (OSError, http.client.HTTPException):
-        return {}
-    finally:
-        connection.close()

@@ -19,13 +19,14 @@ from bench.contract.errors import CellError, UserError
 from bench.contract.hooks import Server
 from bench.contract.job import Answer
 from bench.contract.spec import Cell, Suite
-from bench.contract.speculation import draft_of
+from bench.contract.speculation import draft_of, method_of
 from bench.contract.workload import Closed, Online, Open, Search, SingleLoad, Sweep
 from bench.envs.environment import Environment
-from bench.load import build, sweep
+from bench.load import build, prefix_counts, sweep
 from bench.load.client import read_answer
 from bench.load.job import LoadAnswer, LoadJob
 from bench.machine import counters, probes
+from bench.measure import prefix
 from bench.process import child, exposition, scratch, supervisor
 from bench.process import server as serving
 from bench.run import artifacts, energy_window, speculation, text_prompts
@@ -54,6 +55,7 @@ def run(
     began, port = time.monotonic(), serving.free_port()
     device = "cuda:0" if cell.device.startswith("cuda") else cell.device  # the only one it sees
     options = engine.Options(**artifacts.absolute(cell.engine.options))
+    speculates = method_of(cell.engine.options) != "off"
     drawn = text_prompts.of_round(item, suite.seed, report)
     try:
         server = engine.serve(built.folder, built.artifact, options, env.python, port, device)
@@ -69,9 +71,10 @@ def run(
             keeps = isinstance(load, Closed | Open) and speculation.keeps_answers(suite, item.round)
             texts = drawn.prompts if drawn else ()
             target = replace(_target(server, live, built), texts=texts, keeps_answers=keeps)
-            before = exposition.read(port, server.metrics) if server.metrics else {}
-            stages, facts = loaded(load, target, seed, item.round, deadline, report)
-            if server.metrics and (counts := exposition.speculation(before, exposition.read(port, server.metrics))):
+            caching = bool(cell.engine.options.get("prefix_caching"))
+            before = exposition.read(target.endpoint) if speculates else {}
+            stages, facts = loaded(load, target, seed, item.round, deadline, report, prefix_caching=caching)
+            if speculates and (counts := exposition.speculation(before, exposition.read(target.endpoint))):
                 facts["speculation"] = counts
             report("ending the server")
             receipts, memory = engine.read_log(live.log_text)
@@ -113,13 +116,23 @@ def loaded(
     round_: int,
     deadline: float,
     report: Callable[[str], None] = lambda _: None,
+    *,
+    prefix_caching: bool = False,
 ) -> tuple[list[sweep.StageResult], dict[str, Any]]:
-    """Apply every load of a workload until `deadline` (time.monotonic), or until all requests of one were refused."""
+    """Apply every load of a workload until `deadline` (time.monotonic), or until all requests of one were refused.
+
+    `prefix_caching`: as the engine was asked.
+    """
 
     def apply_stage(stage: SingleLoad, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
         report(f"under load {k + 1} ({stage.title})" if isinstance(load, Sweep | Search) else "under load")
         facts: dict[str, Any] = {}
-        if isinstance(stage, Closed):
+        if isinstance(stage, Closed) and stage.shared_prefix:
+            before = prefix_counts.counters(target.endpoint)
+            answer = within_time(build.closed(stage, target, f"{seed}/{round_}/{k}"))
+            after = prefix_counts.counters(target.endpoint)
+            facts = prefix_counts.facts(answer, before, after, caching=prefix_caching)
+        elif isinstance(stage, Closed):
             answer = within_time(build.closed(stage, target, f"{seed}/{round_}/{k}"))
         else:
             requests, facts = build.opened(stage, target, seed, f"{round_}/{k}")
@@ -185,7 +198,7 @@ def without_figures(load: Online, stages: list[sweep.StageResult], facts: dict[s
     if isinstance(load, Search) and not facts["slo_rate_per_s"]:
         limits = ", ".join(f"{name.removesuffix('_s')} {limit:g} s" for name, limit in load.slo.limits.items())
         return f"no rate down to {facts['slo_rate_high_per_s']:.3g}/s was shown to keep {limits}"
-    return ""
+    return prefix.fault(facts)
 
 
 def _none_completed(answer: LoadAnswer) -> str:

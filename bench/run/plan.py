@@ -211,10 +211,10 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact, seed: int) -> str
     load = cell.workload
     if load and not isinstance(load, Trace) and artifact.context and load.longest > artifact.context:
         times = f"{load.turns} x " if isinstance(load, Closed) and load.turns > 1 else ""
-        tokens = "" if load.prompts else f"{times}{load.prompt_tokens} + "
+        tokens = "" if load.prompts else f"{times}{load.whole_prompt} + "
         tokens += f"{load.new_tokens} tokens"
         return f"{tokens} exceed the model's context of {artifact.context}"
-    unfit = speculation.unfit_load(cell) or _without_window(cell, artifact)
+    unfit = speculation.unfit_load(cell) or _without_prefix_caching(cell) or _without_window(cell, artifact)
     if why := unfit or text_prompts.unsupported(cell, artifact, seed):
         return why
     if artifact.resolved.dummy and (why := _meaningless(cell)):
@@ -231,6 +231,14 @@ def _unlike_reference(artifact: PlannedArtifact, task_input: Reference | Request
     if not artifact.other_tokenizer or isinstance(task_input, Requests):
         return ""
     return f"its tokenizer is not the baseline's ({artifact.other_tokenizer}): compare bits per byte and tasks instead"
+
+
+def _without_prefix_caching(cell: Cell) -> str:
+    """Why an engine cannot be asked for a hit rate."""
+    load = cell.workload
+    if not isinstance(load, Closed) or load.shared_prefix is None or "prefix_caching" in cell.engine.options:
+        return ""
+    return f"engine {cell.engine.name} has no option prefix_caching, by which a server keeps prefixes or does not"
 
 
 def _without_window(cell: Cell, artifact: PlannedArtifact) -> str:

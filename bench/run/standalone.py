@@ -10,7 +10,7 @@ from typing import Any
 from bench.contract.errors import UserError
 from bench.contract.workload import Offline, Workload
 from bench.load import build
-from bench.measure import categories, online_load, sanity
+from bench.measure import categories, online_load, prefix, sanity
 from bench.run import online, text_prompts
 
 _UNITS = {"_per_s": ("/s", 1.0), "_fraction": ("%", 100.0), "_s": ("ms", 1e3)}
@@ -28,7 +28,7 @@ def measure(load: Workload, target: build.Target, *, seed: int, timeout_s: float
     if error := online.without_figures(load, stages, facts):
         raise UserError(f"{target.endpoint.url}: {error}")
     traces = [trace for stage in stages for trace in stage.traces]
-    metrics = online_load.load_metrics(traces, facts, load)
+    metrics = {**online_load.load_metrics(traces, facts, load), **prefix.prefix_metrics(traces, facts)}
     if its:
         metrics |= categories.length_metrics(online_load.measured(traces, facts))
     by_category = categories.by_category(online_load.measured(traces, facts))

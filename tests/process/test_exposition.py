@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from bench.load.job import Endpoint
 from bench.process import exposition
 
 _LLAMA = """\
@@ -65,18 +66,23 @@ def test_what_was_counted_before_the_load_is_not_its() -> None:
 def test_counters_are_read_once_they_rest() -> None:
     """A server that still counts is read again until two readings are the same; one that tells nothing has none."""
     texts = iter(["vllm:spec_decode_num_drafts_total 8.0\n", _VLLM, _VLLM])
-    with _server(texts) as port:
-        assert exposition.speculation({}, exposition.read(port, "/metrics")) == _COUNTS
+    with _server(texts) as endpoint:
+        assert exposition.speculation({}, exposition.read(endpoint)) == _COUNTS
         assert next(texts, None) is None
+    assert exposition.read(endpoint) == {}
 
 
 @contextmanager
-def _server(texts: Iterator[str]) -> Iterator[int]:
+def _server(texts: Iterator[str]) -> Iterator[Endpoint]:
+    """A server that answers with the texts, one after the other."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            body = next(texts).encode()
             self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(next(texts).encode())
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -84,7 +90,7 @@ def _server(texts: Iterator[str]) -> Iterator[int]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield server.server_address[1]
+        yield Endpoint(f"http://127.0.0.1:{server.server_address[1]}", "m")
     finally:
         server.shutdown()
         server.server_close()

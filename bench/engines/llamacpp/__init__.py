@@ -39,8 +39,8 @@ ENV = "llamacpp"
 VERSION = 1
 LOADS = frozenset({"gguf"})
 MODES = frozenset({"offline", "online", "score"})
+OPTIONS_SINCE = frozenset({"prefix_caching"}) | SINCE
 WITHOUT_WINDOW = frozenset({"mistral", "mixtral", "phi3"})  # llama.cpp's llama and phi3 have no windowed layers
-OPTIONS_SINCE = SINCE
 _SLOTS, _SLOT_TOKENS = 16, 4096  # of the server: requests computed together, and tokens for each
 
 
@@ -104,7 +104,7 @@ def _loaded(lib: Any, folder: Path, settings: Any, log: Log) -> Any:
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
-    """llama-server, with as many slots as it computes together, and no reuse of prompts."""
+    """llama-server, with as many slots as it computes together; each keeps its last prompt with `prefix_caching`."""
     program = Path(python).with_name("llama-server")
     if not program.is_file():
         build = "python -m bench envs build llamacpp --tools"
@@ -129,10 +129,11 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     flags |= speculation.flags(options, _model_file, on_gpu=on_gpu) if options.speculates else {}
     threads = ("--threads", str(options.threads)) if options.threads else ()
     template = ("--no-jinja", "--chat-template", "chatml")  # instead of the model's, which it would run at its start
+    cache = "--cache-prompt" if options.prefix_caching else "--no-cache-prompt"
     counted = ("--metrics",) if options.speculates else ()
-    switches = ("--no-kv-unified", "--no-cache-prompt", "--no-webui", *template, *threads, *counted)
+    switches = ("--no-kv-unified", cache, "--no-webui", *template, *threads, *counted)
     argv = (str(program), *(str(part) for flag in flags.items() for part in flag), *switches)
-    return Server(argv, "model", metrics="/metrics" if options.speculates else "")
+    return Server(argv, "model")
 
 
 def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:

@@ -28,7 +28,7 @@ class Options(SpeculationOptions):
     """`n_gpu_layers` -1: every layer, on a CUDA device. `threads` 0: one per physical core.
 
     `context`: tokens per sequence; 0: what the workload needs. `batch`, `ubatch`: the most tokens of one
-    call, and of one pass over the weights.
+    call, and of one pass over the weights. `prefix_caching`: of the server; in process every prompt is computed whole.
     """
 
     n_gpu_layers: int = -1
@@ -38,6 +38,7 @@ class Options(SpeculationOptions):
     context: int = 0
     batch: int = 2048
     ubatch: int = 512
+    prefix_caching: bool = False
 
 
 class LlamaSession(Session):

@@ -26,7 +26,7 @@ ENV = "vllm"
 VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors"})
 MODES = frozenset({"offline", "online", "score"})
-OPTIONS_SINCE = SINCE
+OPTIONS_SINCE = frozenset({"prefix_caching"}) | SINCE
 _MODEL = "model"  # the name the server answers to: a path would tell of this machine
 _TEMPLATE = "{{messages[0].content}}"  # instead of the model's own, which the server would run at its start
 _PACKED = frozenset({"gptq", "awq"})
@@ -107,9 +107,8 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     program = (python, "-m", "vllm.entrypoints.openai.api_server", *command_line(folder, options, device))
     address = ("--served-model-name", _MODEL, "--host", "127.0.0.1", "--port", str(port))
     quiet = ("--no-enable-log-requests", "--disable-uvicorn-access-log")
-    argv = (*program, *address, *quiet, "--chat-template", _TEMPLATE)
+    argv = (*program, *address, *quiet, "--enable-prompt-tokens-details", "--chat-template", _TEMPLATE)
     extra: dict[str, object] = {"skip_special_tokens": False}  # else an answer of end tokens alone has no text
     if options.speculates:  # a chunk has the tokens of a pass
         extra |= {"return_token_ids": True}
-    metrics = "/metrics" if options.speculates else ""
-    return Server(argv=argv, model=_MODEL, variables=variables(options, device), extra=extra, metrics=metrics)
+    return Server(argv=argv, model=_MODEL, variables=variables(options, device), extra=extra)

@@ -19,7 +19,8 @@ class Options(SpeculationOptions):
     """`compile` auto: torch.compile and CUDA graphs on a GPU, neither on a CPU. `context` 0: the model's.
 
     `kv_cache_gib` 0: 1 GiB on a CPU, on a GPU what `gpu_memory_utilization` leaves. `sequences`: the most
-    that run at a time. `threads` 0: one per physical core.
+    that run at a time. `threads` 0: one per physical core. `prefix_caching`: of the server; in process every prompt is
+    computed whole.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -29,6 +30,7 @@ class Options(SpeculationOptions):
     gpu_memory_utilization: float = 0.9
     sequences: int = 256
     threads: int = 0
+    prefix_caching: bool = False
 
 
 def engine_arguments(folder: Path, options: Options, device: str) -> dict[str, Any]:
@@ -71,7 +73,8 @@ def _speculative_config(options: Options) -> dict[str, Any]:
 def command_line(folder: Path, options: Options, device: str) -> list[str]:
     """The same as flags: --name VALUE, --name or --no-name."""
     arguments: list[str] = []
-    for key, value in engine_arguments(folder, options, device).items():
+    served = {**engine_arguments(folder, options, device), "enable_prefix_caching": options.prefix_caching}
+    for key, value in served.items():
         flag = f"--{'no-' if value is False else ''}{key.replace('_', '-')}"
         text = json.dumps(value) if isinstance(value, dict) else str(value)
         arguments += [flag] if isinstance(value, bool) else [flag, text]

@@ -24,7 +24,7 @@ from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, holm, spread
 from bench.publish.tables import speculation, without_data
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_columns, task_name
-from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, CellSummary, Point, Row, Table
+from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, Category, CellSummary, Point, Row, Table
 
 RowKey = tuple[str, str, str, str, str]  # device slug, suite, model, recipe, engine
 ColumnKey = tuple[bool, str]  # is a task, title
@@ -153,10 +153,9 @@ def _row(
     for column in grid.columns:
         rounds = grid.cells[key].get(column, [])
         entry = _entry(rounds, planned=grid.expected is not None and (key, column) in grid.expected)
-        if entry.status == "ok":
-            entry = speculation.with_categories(entry, _finished(rounds))
         if entry.status == "ok" and method_of(rounds[0].cell.engine.options) != "off":
-            entry = speculation.beside(entry, _finished(rounds), _plain(key, column, grid))
+            others = _plain(key, column, grid)
+            entry = speculation.beside(entry, _finished(rounds), _entry(others, planned=True), others)
         if key[3] != baseline and entry.status == "ok":
             entry = _compared(entry, _finished(rounds), _reference(key[4], column, references))
             if column[0] and _loses_to_no_data(key, column, counterpart, grid):
@@ -257,6 +256,7 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
         if isinstance(load, Offline) and not load.prompts
         else None,
         kind=cell.task.kind if cell.task else "",
+        categories=_categories(done),
     )
 
 
@@ -282,6 +282,16 @@ def _note(result: Result) -> str:
     if facts.get("prompts") in ("chat", "words") and "prompt_file" not in facts:
         parts.append(f"prompts on {cell.engine.title} are about as long as asked, not exactly")
     return f"{cell.workload.title}: {'; '.join(parts)}" if parts else ""
+
+
+def _categories(done: Sequence[Result]) -> tuple[Category, ...]:
+    """Of a load with a file of prompts: cold and warm prompts of a shared prefix have columns of their own."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for its in (result.facts.get("by_category", {}) for result in done if "prompt_file" in result.facts):
+        for name, metrics in its.items():
+            for key, value in metrics.items():
+                values.setdefault(name, {}).setdefault(key, []).append(value)
+    return tuple(Category(name, {key: spread(v) for key, v in its.items()}) for name, its in sorted(values.items()))
 
 
 def _curve(done: Sequence[Result]) -> tuple[Point, ...]:

@@ -42,12 +42,12 @@ def _energy(key: str, header: str, unit: str, groups: Group = Group.ENERGY) -> C
 COLUMNS = (
     Column("slo_rate_per_s", "rate in SLO", "/s", better="higher", groups=Group.SEARCH),
     Column("slo_rate_high_per_s", "not shown at", "/s", groups=Group.SEARCH),
-    _ms("ttft_s", "TTFT", Group.TAIL | Group.SERVING | Group.DISTRIBUTION | _HTTP | _AXIS),
+    _ms("ttft_s", "TTFT", Group.TAIL | Group.SERVING | Group.DISTRIBUTION | Group.CATEGORY | _HTTP | _AXIS),
     _ms("ttft_p90_s", "TTFT p90"),
     _ms("ttft_p95_s", "TTFT p95", Group.TAIL | Group.SEARCH | Group.SCALING | _HTTP | _AXIS),
     _ms("ttft_p99_s", "TTFT p99"),
     _ms("itl_s", "ITL", Group.DISTRIBUTION, axis_min=0.01),  # chunks that were read together
-    _ms("tpot_s", "TPOT", Group.TAIL | Group.SERVING | Group.DISTRIBUTION | _HTTP | _AXIS),
+    _ms("tpot_s", "TPOT", Group.TAIL | Group.SERVING | Group.DISTRIBUTION | Group.CATEGORY | _HTTP | _AXIS),
     _ms("tpot_p90_s", "TPOT p90"),
     _ms("tpot_p95_s", "TPOT p95", Group.TAIL | Group.SEARCH | Group.SCALING | Group.CURVE | _AXIS),
     _ms("tpot_p99_s", "TPOT p99"),
@@ -59,8 +59,13 @@ COLUMNS = (
     Column("goodput_per_s", "goodput", "/s", better="higher", groups=_HTTP),
     Column("concurrency", "in flight", groups=Group.ONLINE),
     Column("failed_requests", "failed", better="lower", groups=Group.ONLINE),
-    Column("prompt_tokens_mean", "prompt", "tokens", groups=Group.ONLINE | Group.CONTENT),
-    Column("answer_tokens_mean", "answer", "tokens", groups=Group.ONLINE | Group.CONTENT),
+    _ms("ttft_cold_s", "TTFT cold", Group.ONLINE | Group.CONTENT),
+    _ms("ttft_warm_s", "TTFT warm", Group.ONLINE | Group.CONTENT),
+    Column("prefix_asked_fraction", "prefix asked", "%", 100.0, groups=Group.ONLINE | Group.CONTENT),
+    Column("prefix_hit_fraction", "prefix hits", "%", 100.0, groups=Group.ONLINE | Group.CONTENT),
+    Column("requests", "prompts", groups=Group.CATEGORY),
+    Column("prompt_tokens_mean", "prompt", "tokens", groups=Group.ONLINE | Group.CONTENT | Group.CATEGORY),
+    Column("answer_tokens_mean", "answer", "tokens", groups=Group.ONLINE | Group.CONTENT | Group.CATEGORY),
     _mib("peak_memory_bytes", "peak memory", Group.SERVING | _AXIS),
     Column("bits_per_weight", "bits/weight", better="lower", groups=Group.SIZE | _AXIS),
     _mib("total_bytes", "size", Group.SIZE | _AXIS),
@@ -85,8 +90,8 @@ COLUMNS = (
     Column("acceptance_length", "acceptance length", better="higher", groups=Group.SPECULATION),
     Column("acceptance_rate", "accepted", "%", 100.0, better="higher", groups=Group.SPECULATION),
     Column("draft_share", "passes with a draft", "%", 100.0, groups=Group.SPECULATION),
-    Column("tokens_per_pass", "tokens a pass", better="higher", groups=Group.SPECULATION),
-    Column(GAIN, "speed-up", "x", better="higher", groups=Group.SPECULATION),
+    Column("tokens_per_pass", "tokens a pass", better="higher", groups=Group.SPECULATION | Group.CATEGORY),
+    Column(GAIN, "speed-up", "x", better="higher", groups=Group.SPECULATION | Group.CATEGORY),
     Column(ACCEPTED, "drafts by accepted tokens", groups=Group.SPECULATION),
     Column(GREEDY, "greedy output", groups=Group.SPECULATION),
     _energy("energy_gross_j_per_output_token", "gross", "J/output token"),
@@ -134,7 +139,7 @@ def _axes(axes: Group) -> tuple[Column, ...]:
 
 SIZE, MORE_SIZE = group(Group.SIZE), group(Group.MORE_SIZE)
 SERVING, ONLINE, SEARCH, CURVE = (group(g) for g in (Group.SERVING, Group.ONLINE, Group.SEARCH, Group.CURVE))
-CONTENT = group(Group.CONTENT)
+CONTENT, BY_CATEGORY = group(Group.CONTENT), group(Group.CATEGORY)
 # Sections of their own below a load's, each shown where a cell has one of its figures.
 MORE: Mapping[str, Group] = {
     "speculation": Group.SPECULATION,

@@ -28,7 +28,8 @@ class CellSummary:
     spread over rounds, SI units. `change`: against the baseline, of a task as its comparison returns it, of a load
     the speedup of its steps. `metric`: the name of the score if the task has several. `curve`: the levels of a
     sweep or a search, ascending. `note`: a caveat for the reader. `words`: text values by name. `sizes`: batch,
-    prompt tokens and new tokens of an offline load. `kind`: the plugin of a task.
+    prompt tokens and new tokens of an offline load. `kind`: the plugin of a task. `categories`: the figures of a load
+    of real text by the category of its prompts.
     """
 
     status: Literal["ok", "failed", "unsupported", "missing", "unplanned"]
@@ -43,6 +44,15 @@ class CellSummary:
     sizes: tuple[int, int, int] | None = None
     words: Mapping[str, str] = field(default_factory=dict)
     kind: str = ""
+    categories: tuple[Category, ...] = field(default=(), metadata=OMITTED_AT_DEFAULT)
+
+
+@dataclass(frozen=True)
+class Category:
+    """The prompts of one category, and their figures over rounds."""
+
+    name: str
+    figures: Mapping[str, Spread]
 
 
 @dataclass(frozen=True)

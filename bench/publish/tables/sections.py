@@ -88,8 +88,8 @@ def _page(rows: Sequence[Row], table: Table, notes: Notes) -> list[Section]:
         planned = [row for row in rows if row.workloads[title].status != "unplanned"]
         sections += [_serving(planned, title, notes)] if planned else []
         sections += _more(planned, title, notes)
-        sections += speculation.categories(planned, title)
-        notes.add(speculation.note([row.workloads[title] for row in planned]))
+        sections += _by_category(planned, title)
+        notes.add(*speculation.notes(planned, title))
         if curves := [(row, row.workloads[title].curve) for row in planned if row.workloads[title].curve]:
             sections.append(_curves(title, curves))
     return [*sections, *speedup.sections(rows)]
@@ -239,6 +239,19 @@ def format_cell(column: Column, row: Row, cell: CellSummary | None, notes: Notes
         return text
     notes.marks.setdefault(OTHER_ENGINE)
     return f"{text} {STAR}"
+
+
+def _by_category(rows: Sequence[Row], title: str) -> list[Section]:
+    """A load of real text, a line for each category of its prompts on each engine."""
+    categories = [(row, category) for row in rows for category in row.workloads[title].categories]
+    measured = {key for _, category in categories for key in category.figures}
+    shown = [c for c in columns.BY_CATEGORY if c.key in measured]
+    heads = ("recipe", "engine", "category", *(c.heading() for c in shown))
+    lines = [
+        (row.recipe, row.engine, category.name, *(format_interval(c, category.figures) for c in shown))
+        for row, category in categories
+    ]
+    return [Section(f"{title}: by category", heads, tuple(lines), below=True)] if lines else []
 
 
 def _curves(title: str, curves: Sequence[tuple[Row, Sequence[Point]]]) -> Section:

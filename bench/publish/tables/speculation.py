@@ -9,11 +9,12 @@ from bench.contract import answers, speculation
 from bench.contract.record import Result
 from bench.contract.spec import EngineSpec
 from bench.measure.speculation import FACT, distribution
-from bench.measure.stats import Spread, spread
-from bench.publish.tables.columns import ACCEPTED, DASH, GAIN, GREEDY, number
-from bench.publish.tables.model import CellSummary, Row, Section
+from bench.measure.stats import Spread
+from bench.publish.tables.columns import ACCEPTED, GAIN, GREEDY, number
+from bench.publish.tables.model import CellSummary, Row
 
-_TPOT, _PER_PASS, _OF = "tpot_s", "tokens_per_pass", "/"  # tpot_s/CATEGORY
+_TPOT = "tpot_s"
+VERDICTS = ("pays", "costs", "makes no difference")
 _NOTE = (
     "speculation: acceptance length is 1 + accepted tokens / drafts, by the engine's own counters; tokens a pass: "
     "of passes without a draft too; speed-up: the TPOT without speculation over that with it"
@@ -30,36 +31,22 @@ def is_plain(engine: EngineSpec, other: EngineSpec) -> bool:
     )
 
 
-def beside(entry: CellSummary, rounds: Sequence[Result], plain: Sequence[Result]) -> CellSummary:
-    """The entry with what speculation gained over the plain engine's finished rounds, and how its answers differ."""
-    figures, words, without = dict(entry.figures), dict(entry.words), _by_category(plain)
-    if text := _accepted(rounds):
-        words[ACCEPTED] = text
-    if others := [r.metrics[_TPOT] for r in plain if _TPOT in r.metrics]:
-        without[_TPOT] = spread(others)
-    for key, figure in entry.figures.items():
-        if key.startswith(_TPOT) and key in without and figure.low:
-            figures[GAIN + key.removeprefix(_TPOT)] = _ratio(figure, without[key])
-    if plain:
-        words[GREEDY] = _greedy(rounds, plain)
-    return replace(entry, figures=figures, words=words)
+def beside(entry: CellSummary, rounds: Sequence[Result], plain: CellSummary, others: Sequence[Result]) -> CellSummary:
+    """The entry with what speculation gained over the `plain` engine, whose finished rounds are `others`."""
+    words = {**entry.words, ACCEPTED: _accepted(rounds)}
+    if others:
+        words[GREEDY] = _greedy(rounds, others)
+    without = {each.name: each.figures for each in plain.categories}
+    categories = [replace(each, figures=_gained(each.figures, without.get(each.name, {}))) for each in entry.categories]
+    figures = _gained(entry.figures, plain.figures)
+    return replace(entry, figures=figures, words=words, categories=tuple(categories))
 
 
-def with_categories(entry: CellSummary, rounds: Sequence[Result]) -> CellSummary:
-    """The entry with its figures by category of the prompts, where the rounds have them."""
-    figures = _by_category(rounds)
-    return replace(entry, figures={**entry.figures, **figures}) if figures else entry
-
-
-def _by_category(rounds: Sequence[Result]) -> dict[str, Spread]:
-    """`tpot_s/CATEGORY`, `tokens_per_pass/CATEGORY`."""
-    values: dict[str, list[float]] = {}
-    for result in rounds:
-        for category, its in (result.facts.get("by_category") or {}).items():
-            for key in (_TPOT, _PER_PASS):
-                if key in its:
-                    values.setdefault(f"{key}{_OF}{category}", []).append(its[key])
-    return {key: spread(its) for key, its in values.items()}
+def _gained(figures: Mapping[str, Spread], plain: Mapping[str, Spread]) -> dict[str, Spread]:
+    """The figures with the speed-up over the plain ones, where both have a TPOT."""
+    if not all(its.get(_TPOT) and its[_TPOT].low for its in (figures, plain)):
+        return dict(figures)
+    return {**figures, GAIN: _ratio(figures[_TPOT], plain[_TPOT])}
 
 
 def _ratio(with_it: Spread, without: Spread) -> Spread:
@@ -97,35 +84,26 @@ def _sentence(found: answers.Differences) -> str:
     return f"{found.differing} of {found.compared} differ, first at {found.unit} {found.position}"
 
 
-def categories(rows: Sequence[Row], title: str) -> list[Section]:
-    """A workload's TPOT and tokens a pass by category of its prompts, where an engine speculates over several."""
-    cells = [(row, row.workloads[title].figures) for row in rows]
-    names = list(dict.fromkeys(key.partition(_OF)[2] for _, its in cells for key in its if _OF in key))
-    if len(names) < 2 or not any(GAIN in its for _, its in cells):
-        return []
-    lines = [
-        (row.recipe, row.engine, name, *_figures(its, name))
-        for row, its in cells
-        for name in names
-        if f"{_TPOT}{_OF}{name}" in its
-    ]
-    heads = ("recipe", "engine", "category", "TPOT ms ↓", "tokens a pass ↑", "speed-up x ↑", "pays?")
-    return [Section(f"{title}: speculation by category", heads, tuple(lines), below=True)]
-
-
-def _figures(figures: Mapping[str, Spread], name: str) -> tuple[str, ...]:
-    tpot, per_pass, gain = (figures.get(f"{key}{_OF}{name}") for key in (_TPOT, _PER_PASS, GAIN))
-    texts = (DASH if its is None else number(its.median * scale, 3) for its, scale in ((tpot, 1e3), (per_pass, 1)))
-    return (*texts, DASH if gain is None else number(gain.median, 3), DASH if gain is None else verdict(gain))
-
-
 def verdict(gain: Spread) -> str:
     """Whether every round with speculation was faster than every one without it; between single rounds by 5 %."""
     slack = 1.05 if gain.n < 2 else 1.0
     if gain.low > slack:
         return "pays"
-    return "costs" if gain.high * slack < 1 else "no difference"
+    return "costs" if gain.high * slack < 1 else "makes no difference"
 
 
-def note(cells: Sequence[CellSummary]) -> str:
-    return _NOTE if any("acceptance_length" in cell.figures or GAIN in cell.figures for cell in cells) else ""
+def notes(rows: Sequence[Row], title: str) -> list[str]:
+    """What the columns mean, and where each engine's speculation pays and where it costs."""
+    cells = [(row, row.workloads[title]) for row in rows]
+    speculating = [(row, cell) for row, cell in cells if "drafts" in cell.figures]
+    return [*([_NOTE] if speculating else []), *(_where(row, title, cell) for row, cell in speculating)]
+
+
+def _where(row: Row, title: str, cell: CellSummary) -> str:
+    gains = {each.name: each.figures[GAIN] for each in cell.categories if GAIN in each.figures}
+    gains = gains or ({"all prompts": cell.figures[GAIN]} if GAIN in cell.figures else {})
+    by_verdict: dict[str, list[str]] = {}
+    for name, gain in gains.items():
+        by_verdict.setdefault(verdict(gain), []).append(f"{name} ({number(gain.median, 3)} x)")
+    parts = [f"{word} for {', '.join(by_verdict[word])}" for word in VERDICTS if word in by_verdict]
+    return f"{title}: speculation of {row.engine} on {row.recipe} {'; '.join(parts)}" if parts else ""

@@ -20,7 +20,7 @@ from bench.publish.tables.render import render
 _CPU = Hardware("cpu", "cpu-x-2c-8gib", "X", 2**33, "X", 2, 2**33, (), "float32", "Linux")
 _PLAIN = {"threads": 1, "speculative_method": "off"}
 _NGRAM = {"threads": 1, "speculative_method": "ngram", "speculative_tokens": 4}
-_COUNTS = {"acceptance_length": 2.2, "acceptance_rate": 0.3, "tokens_per_pass": 1.4, "draft_share": 0.5}
+_COUNTS = {"drafts": 10, "acceptance_length": 2.2, "acceptance_rate": 0.3, "tokens_per_pass": 1.4, "draft_share": 0.5}
 
 
 def _record(
@@ -31,7 +31,7 @@ def _record(
     words: Mapping[str, str] = {},
     categories: Mapping[str, Mapping[str, float]] = {},
 ) -> Result:
-    facts: dict[str, Any] = {"by_category": categories} if categories else {}
+    facts: dict[str, Any] = {"by_category": categories, "prompt_file": {}} if categories else {}
     facts |= {"answers": answers.pack(words)} if words else {}
     metrics = {"tpot_s": tpot_s}
     if options["speculative_method"] != "off":
@@ -95,24 +95,22 @@ def test_the_section_has_the_engines_own_counters_and_says_what_they_are() -> No
 
 
 def test_categories_say_where_it_pays_and_where_it_costs() -> None:
-    """By the TPOT of each category's prompts alone."""
+    """By the TPOT of each category's prompts alone; a sentence names them."""
     plain = {"code": {"tpot_s": 0.02}, "chat": {"tpot_s": 0.02}}
     mine = {"code": {"tpot_s": 0.01, "tokens_per_pass": 2.5}, "chat": {"tpot_s": 0.03, "tokens_per_pass": 1.1}}
     records = [_record("plain", _PLAIN, 0.02, categories=plain), _record("ngram", _NGRAM, 0.02, categories=mine)]
     table = build(records)
-    (section,) = speculation.categories(table.rows, "code")
+    text = render(table, "markdown")
 
-    assert [line[1:] for line in section.lines] == [
-        ("plain", "code", "20.0", "\N{EN DASH}", "\N{EN DASH}", "\N{EN DASH}"),
-        ("plain", "chat", "20.0", "\N{EN DASH}", "\N{EN DASH}", "\N{EN DASH}"),
-        ("ngram", "code", "10.0", "2.50", "2.00", "pays"),
-        ("ngram", "chat", "30.0", "1.10", "0.667", "costs"),
-    ]
+    (cell,) = (row.workloads["code"] for row in table.rows if row.engine == "ngram")
+    assert {c.name: c.figures[GAIN].median for c in cell.categories} == pytest.approx({"chat": 2 / 3, "code": 2})
+    assert "code: speculation of ngram on f16 pays for code (2.00 x); costs for chat (0.667 x)" in text
+    assert any(all(word in line for word in ("ngram", "code", "2.50", "2.00")) for line in text.splitlines())
 
 
 def test_rounds_that_overlap_show_no_difference() -> None:
     """Every round must be faster; between single rounds a twentieth is noise."""
-    assert speculation.verdict(Spread(1.2, 0.9, 1.4, 0.1, 3)) == "no difference"
+    assert speculation.verdict(Spread(1.2, 0.9, 1.4, 0.1, 3)) == "makes no difference"
     assert speculation.verdict(Spread(1.2, 1.01, 1.4, 0.1, 3)) == "pays"
     assert speculation.verdict(Spread(0.8, 0.7, 0.99, 0.1, 3)) == "costs"
-    assert speculation.verdict(Spread(1.04, 1.04, 1.04, float("nan"), 1)) == "no difference"
+    assert speculation.verdict(Spread(1.04, 1.04, 1.04, float("nan"), 1)) == "makes no difference"
