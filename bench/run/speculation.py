@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from bench.contract.errors import UserError
 from bench.contract.spec import Cell, EngineSpec, Recipe, Suite
 from bench.contract.workload import Offline
 from bench.formats import folder as model_folder
-from bench.models import tokenization
+from bench.models import resolve, tokenization
 from bench.run.planned import PlannedArtifact
 
 _DRAFT = f"{speculation.PREFIX}draft"
@@ -36,12 +36,22 @@ def drafts(
                 f"engine {engine.title}: {plugins.unknown('draft', name, tuple(recipes))}: name a recipe of the suite, "
                 "or a model by its folder, its file or its Hub id (owner/name)"
             )
+        if name in recipes:
+            result[name] = recipes[name]
+            continue
+        taken = {artifact.recipe.name for artifact in (*planned, *result.values())}
+        recipe = Recipe(_unused(f"draft-{resolve.public(name)}", taken), checkpoint=name)
         try:
-            result[name] = recipes.get(name) or plan_model(Recipe(name, checkpoint=name))
+            result[name] = plan_model(recipe)
         except UserError as error:
-            reason = str(error).removeprefix(f"recipe {name}: ")
+            reason = str(error).removeprefix(f"recipe {recipe.name}: ")
             raise UserError(f"engine {engine.title}: its draft {name} cannot be read: {reason}") from None
     return result
+
+
+def _unused(name: str, taken: Collection[str]) -> str:
+    """The name of a recipe that no other has."""
+    return next(each for each in (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))) if each not in taken)
 
 
 def keeps_answers(suite: Suite, round_: int) -> bool:
@@ -71,7 +81,8 @@ def unfit_draft(cell: Cell, artifact: PlannedArtifact, draft: PlannedArtifact | 
     if method == "mtp" and not _has_mtp_layers(artifact.resolved.source.config):
         return "the model has no layers that predict further tokens (MTP): use method ngram, or draft"
     clause = "" if draft is None else _draft_fault(cell, artifact, draft, is_head=method == "eagle")
-    return f"its draft {cell.engine.options[_DRAFT]} {clause}" if clause else ""
+    name = resolve.public(speculation.draft_of(cell.engine.options))
+    return f"its draft {name} {clause}" if clause else ""
 
 
 def _draft_fault(cell: Cell, artifact: PlannedArtifact, draft: PlannedArtifact, *, is_head: bool) -> str:

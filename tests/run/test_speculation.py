@@ -140,6 +140,7 @@ def test_a_draft_may_be_a_model(prompts: str) -> None:
 
     assert item.draft is not None
     assert item.draft.resolved.folder == _DEMO
+    assert item.draft.recipe.name == "draft-demo"
     assert not item.reason
     assert {i.cell.recipe.name for i in planned.items} == {"baseline"}
 
@@ -155,11 +156,11 @@ def test_a_draft_that_is_not_there_is_said_at_once(prompts: str, tmp_path: Path)
 def test_a_draft_of_another_format_or_vocabulary_is_refused(prompts: str, tmp_path: Path) -> None:
     """Before the target or the draft is made."""
     (item,) = _draft(str(_DEMO), prompts, ["gguf-f16"]).items
-    assert item.reason == f"its draft {_DEMO} is hf, and llamacpp loads gguf: convert it"
+    assert item.reason == "its draft demo is hf, and llamacpp loads gguf: convert it"
 
     alien = write(tmp_path / "alien.gguf")
     (item,) = _draft(str(alien), prompts, ["gguf-f16"]).items
-    assert item.reason.startswith(f"its draft {alien} has another vocabulary than the model (token 0 is ")
+    assert item.reason.startswith("its draft alien.gguf has another vocabulary than the model (token 0 is ")
 
     wider = tmp_path / "wider"
     shutil.copytree(_DEMO, wider)
