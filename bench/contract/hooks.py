@@ -157,8 +157,9 @@ class Server:
 
     `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200 once it can
     serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request over the client's own;
-    null removes one; `natural`: those of a request whose answer ends where the model ends it, over `extra`. The rest as
-    in the client's Endpoint.
+    null removes one; `natural`: those of a request whose answer ends where the model ends it, over `extra`; `reuse`:
+    those of a request whose prompt is to stay in the KV cache, and to begin with what is there. The rest as in the
+    client's Endpoint.
     """
 
     argv: tuple[str, ...]
@@ -176,13 +177,15 @@ class Server:
     key_header: str = "Authorization"
     length_field: str = "max_tokens"
     ca: str = ""
+    reuse: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Engine(Protocol):
     """What runs an artifact.
 
     ENV: the environment it runs in, a file of configs/envs. VERSION is part of its records' digests. LOADS:
-    artifact formats. MODES: of "offline", "online" and "score". PATHS: options that name files or folders.
+    artifact formats. MODES: of "offline", "online" and "score". DEPTH_MODES: those of them in which its KV cache can
+    be filled before a clock starts (depth_tokens of a workload). PATHS: options that name files or folders.
     OPTIONS_SINCE: options younger than records, which at their defaults are no part of a digest. ENV_BY_FORMAT: the
     environments of formats that need a package ENV lacks. WITHOUT_WINDOW: model types whose sliding window it leaves
     out: each token sees all before it.
@@ -193,6 +196,7 @@ class Engine(Protocol):
     LOADS: frozenset[str]
     MODES: frozenset[str]
     Options: type[Any]
+    DEPTH_MODES: frozenset[str] = frozenset()
     PATHS: tuple[str, ...] = ()
     OPTIONS_SINCE: frozenset[str] = frozenset()
     ENV_BY_FORMAT: Mapping[str, str] = {}

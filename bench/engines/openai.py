@@ -23,6 +23,7 @@ ENV = "core"
 VERSION = 1
 LOADS = ANY
 MODES = frozenset({"online"})
+DEPTH_MODES = MODES
 PATHS = ("ca",)
 OPTIONS_SINCE = frozenset({"extra", "headers", "length_field", "key_header", "ca", "prefix_caching"})
 _RECEIPTS = {"owned_by": "owned_by", "max_model_len": "context"}  # by their keys in the list of models
@@ -72,6 +73,8 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     own_template = address.api_of(options.url, options.api) == "chat"
     if load is not None and not isinstance(load, Trace) and load.prompts and own_template and not load.chat:
         return "the chat API puts prompts into the server's own template: set chat: true, or api: completions"
+    if cell.workload and cell.workload.deepest and not options.ids:
+        return "depth_tokens needs prompts of token ids: set ids: true where the server takes them"
     return None
 
 

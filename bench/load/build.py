@@ -19,8 +19,7 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.prompt import TextPrompt
-from bench.contract.shared_prefix import SharedPrefix
-from bench.contract.workload import Closed, Open, Trace
+from bench.contract.workload import Closed, Open, SharedPrefix, Trace
 from bench.load import arrivals, lengths, prompts, traces
 from bench.load.job import ClosedSchedule, Endpoint, LoadAnswer, LoadJob, OpenSchedule, Request
 from bench.load.traces import TraceRequest
@@ -36,7 +35,8 @@ class Target:
 
     Token ids below `vocab_size`; 0: the server takes text only. `tokenizer`: a tokenizer.json by which texts
     get their exact length; without it they are as many short words. It also counts the tokens of answers where the
-    server does not. `context` 0: not known. `texts`: prompts of real text, asked in their order, and again from the
+    server does not. `context` 0: not known. `reuse`: body fields of a request whose prompt is to stay in the server's
+    KV cache, and to begin with what is there. `texts`: prompts of real text, asked in their order, and again from the
     first where a load has more requests. `natural`: body fields of a request for an answer of natural length.
     """
 
@@ -44,6 +44,7 @@ class Target:
     vocab_size: int = 0
     tokenizer: Path | None = None
     context: int = 0
+    reuse: Mapping[str, Any] = field(default_factory=dict)
     texts: tuple[TextPrompt, ...] = ()
     natural: Mapping[str, Any] = field(default_factory=lambda: {"ignore_eos": None})
     keeps_answers: bool = False
@@ -118,7 +119,7 @@ class OpenRequests:
 
 def closed(load: Closed, target: Target, seed: str) -> LoadJob:
     """The job of a closed load; `seed` draws the lengths and the prompts."""
-    requests, warmup, after = _conversations(load, target, seed)
+    requests, warmup, after = (_at_depth if load.depth_tokens else _conversations)(load, target, seed)
     turns = load.shared_prefix.turns if load.shared_prefix else load.turns
     schedule = ClosedSchedule(load.concurrency, warmup, after, load.at_most_s, turns=turns, think_s=load.think_s)
     return target.job(requests, closed=schedule)
@@ -267,6 +268,23 @@ def _sharing_a_prefix(
             request = replace(request, text=f"{prefixes[group]} {end}")
         requests.append(request)
     return tuple(requests), before * turns, load.concurrency * turns
+
+
+def _at_depth(load: Closed, target: Target, seed: str) -> tuple[tuple[Request, ...], int, int]:
+    """As `_conversations`: the first ones, sent together, are the context; every other prompt begins with it.
+
+    A server that keeps a cache for each request in flight thus fills all that it will use. UserError where the
+    server takes no token ids: how many of a text's tokens are its beginning's is not certain.
+    """
+    if not target.takes_ids:
+        raise UserError("depth_tokens needs a server that takes prompts of token ids: leave it out for this one")
+    warmup = 2 * load.concurrency
+    count = warmup + load.requests + load.concurrency
+    (context,) = prompts.of_lengths([load.depth_tokens], target.vocab_size, f"{seed}/context")
+    each = prompts.of_lengths([load.prompt_tokens] * count, target.vocab_size, seed)
+    fills = [Request(1, ids=context, extra=target.reuse)] * load.concurrency
+    requests = [Request(load.new_tokens, ids=context + ids, extra=target.reuse) for ids in each]
+    return (*fills, *requests), warmup + load.concurrency, load.concurrency
 
 
 def _turns_as_text(target: Target, conversation: Sequence[tuple[int, int]], texts: list[str]) -> Iterator[Request]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract import answers, phase, plugins, speculation, wire
+from bench.contract.deep_session import DeepSession
 from bench.contract.errors import UserError
 from bench.contract.hooks import DecodeStep, Session, SpeculatingSession
 from bench.contract.job import Answer, Job, JobKind
@@ -45,10 +46,11 @@ def _offline(job: Job) -> Answer:
     loading, began = _session(job), time.perf_counter()
     with loading as session:
         facts: dict[str, Any] = {"load_s": time.perf_counter() - began}
+        facts |= {"depth_tokens": load.depth_tokens} if load.depth_tokens else {}
         phase.begin("warming up")
         tpots: list[float] = []
         for prompts in warm:
-            sent, steps = _generate(session, prompts, load.new_tokens)
+            sent, steps = _generate(session, prompts, load.new_tokens, job.contexts)
             if not tpots:
                 facts["cold_start_s"] = steps[0] + sent - job.spawned_s
                 facts["first_ttft_s"] = steps[0]
@@ -63,7 +65,7 @@ def _offline(job: Job) -> Answer:
         generated: list[list[int]] = []
         labels = job.texts[-len(measured) * load.batch :] or (("", ""),) * (len(measured) * load.batch)
         for window, prompts in enumerate(measured):
-            sent, steps = _generate(session, prompts, load.new_tokens, job.end_tokens, generated)
+            sent, steps = _generate(session, prompts, load.new_tokens, job.contexts, job.end_tokens, generated)
             drafts += session.drafts() if isinstance(session, SpeculatingSession) else ()
             passes = Counter(sent - zero + s for s in steps)  # in their order; several tokens come at one time
             at, counts, since = tuple(passes), tuple(passes.values()), sent - zero
@@ -95,7 +97,7 @@ def _sustain(
     start_s, batches, input_tokens, output_tokens = time.monotonic(), 0, 0, 0
     passed_s = 0.0
     for prompts in itertools.cycle(groups):
-        _, steps = _generate(session, prompts, new_tokens, end_tokens)
+        _, steps = _generate(session, prompts, new_tokens, end_tokens=end_tokens)
         passed_s = time.monotonic() - start_s
         batches += 1
         input_tokens += sum(map(len, prompts))
@@ -116,24 +118,43 @@ def _generate(
     session: Session,
     prompts: Any,
     new_tokens: int,
+    contexts: Any = (),
     end_tokens: Sequence[int] = (),
     generated_tokens: list[list[int]] | None = None,
 ) -> tuple[float, list[float]]:
-    """When the batch was sent (perf_counter), and each step's time after that.
+    """When the batch was sent (perf_counter), its contexts being in the KV cache, and each step's time after that.
 
     The last step is the one by which every sequence has had one of `end_tokens`, which counts as a token.
     `generated_tokens` gets those of each prompt.
     """
+    if contexts:
+        return _generate_at_depth(session, contexts, prompts, new_tokens)
     sent = time.perf_counter()
     generated = session.generate(prompts, new_tokens)
     if end_tokens:
         generated = _until_end(generated, len(prompts), end_tokens)
     steps = list(generated)
-    if len(steps) != new_tokens and not (end_tokens and steps):
-        raise UserError(f"the engine generated {len(steps)} tokens, expected {new_tokens}")
     if generated_tokens is not None:
         generated_tokens += [list(tokens) for tokens in zip(*(step.tokens for step in steps), strict=True)]
-    return sent, [step.time_s - sent for step in steps]
+    times = [step.time_s - sent for step in steps]
+    return sent, times if end_tokens and times else _all_steps(times, new_tokens)
+
+
+def _generate_at_depth(session: Session, contexts: Any, prompts: Any, new_tokens: int) -> tuple[float, list[float]]:
+    if not isinstance(session, DeepSession):
+        raise UserError("the engine cannot fill its KV cache before a clock starts: leave depth_tokens out")
+    sent: list[float] = []
+    steps = session.generate_at_depth(contexts, prompts, new_tokens, lambda: sent.append(time.perf_counter()))
+    times = [step.time_s for step in steps]
+    if len(sent) != 1:
+        raise UserError(f"the engine started the clock of a batch {len(sent)} times, expected once")
+    return sent[0], _all_steps([time_s - sent[0] for time_s in times], new_tokens)
+
+
+def _all_steps(steps: list[float], new_tokens: int) -> list[float]:
+    if len(steps) != new_tokens:
+        raise UserError(f"the engine generated {len(steps)} tokens, expected {new_tokens}")
+    return steps
 
 
 def _until_end(steps: Iterator[DecodeStep], rows: int, end_tokens: Sequence[int]) -> Iterator[DecodeStep]:

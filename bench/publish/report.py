@@ -13,9 +13,9 @@ import orjson
 
 from bench.contract import outside, wire
 from bench.contract.errors import UserError
-from bench.contract.flat_workload import flat
 from bench.contract.record import Result
 from bench.contract.spec import Cell, Step
+from bench.contract.workload import flat
 from bench.publish import machines
 from bench.publish.document import document
 from bench.publish.figures import chart_data, charts, distributions, draw

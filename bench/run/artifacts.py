@@ -151,9 +151,14 @@ def make(
     built = BuiltArtifact(
         source, Artifact(wire.digest(resolved.identity), original.format, resolved.identity, (), original)
     )
+    teacher = source
     for count, digest in enumerate(digests(resolved.identity, steps)[: len(steps)], start=1):
-        build = partial(_take, steps[:count], built, digest, resolved, linears, types, hardware, report, is_alone)
+        build = partial(
+            _take, steps[:count], built, digest, resolved.identity, teacher, linears, types, hardware, report, is_alone
+        )
         built = cache.build_once(_folder(digest), partial(find, digest), build, report)
+        if plugins.load(plugins.METHODS, steps[count - 1].method).OPENS_SOURCES:
+            teacher = built.folder  # the model in a form that a training step reads
         if formats.holds_floats(built.artifact.format):  # whose shapes may be others now
             linears = dict(formats.source(built.folder).linears)
     return built
@@ -163,7 +168,8 @@ def _take(
     steps: tuple[Step, ...],
     source: BuiltArtifact,
     digest: str,
-    resolved: Resolved,
+    identity: str,
+    teacher: Path,
     linears: dict[str, tuple[int, int]],
     source_types: Mapping[str, str],
     hardware: Hardware,
@@ -186,7 +192,7 @@ def _take(
         device=hardware.device,
         options=absolute(step.options),
         out=str(out),
-        teacher=str(resolved.local_folder),
+        teacher=str(teacher),
         work=str(work),
     )
     try:
@@ -202,7 +208,7 @@ def _take(
         artifact = Artifact(
             digest=digest,
             format=written.format,
-            source=resolved.identity,
+            source=identity,
             steps=steps,
             audit=written,
             make_s=outcome.wall_s,

@@ -38,7 +38,8 @@ def run(
     drawn = text_prompts.of_round(item, suite.seed, report)
     job = _job(item, built, task_input, suite.seed, drawn)
     job = replace(job, keep_answers=drawn is not None and speculation.keeps_answers(suite, item.round))
-    counted = item.mode == "offline" and suite.energy_window_s > 0
+    # Not at a depth: an engine may fill its cache again for each batch, and that energy is not the batch's.
+    counted = item.mode == "offline" and suite.energy_window_s > 0 and not job.contexts
     idle = energy_window.idle_facts(job.device, open_reader, report) if counted else {}
     outcome = supervisor.run(
         replace(job, energy_window_s=suite.energy_window_s if idle else 0.0),
@@ -93,5 +94,13 @@ def _job(
         return _of_texts(replace(job, kind="offline", workload=load), load, drawn)
     prompt_tokens = [load.prompt_tokens] * ((text_prompts.WARMUP_GROUPS + load.repeats) * load.batch)
     prompt_seed = f"{seed}/{load.title}/{item.round}"
-    ids = prompts.of_lengths(prompt_tokens, built.artifact.audit.vocab_size, prompt_seed)
-    return replace(job, kind="offline", workload=load, prompts=ids)
+    vocab_size = built.artifact.audit.vocab_size
+    ids = prompts.of_lengths(prompt_tokens, vocab_size, prompt_seed)
+    contexts = [load.depth_tokens] * load.batch if load.depth_tokens else []
+    return replace(
+        job,
+        kind="offline",
+        workload=load,
+        prompts=ids,
+        contexts=prompts.of_lengths(contexts, vocab_size, f"{prompt_seed}/contexts"),
+    )

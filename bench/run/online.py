@@ -22,12 +22,12 @@ from bench.contract.spec import Cell, Suite
 from bench.contract.speculation import draft_of, method_of
 from bench.contract.workload import Closed, Online, Open, Search, SingleLoad, Sweep
 from bench.envs.environment import Environment
-from bench.load import build, prefix_counts, sweep
+from bench.load import build, depth, sweep
 from bench.load.client import read_answer
 from bench.load.job import LoadAnswer, LoadJob
 from bench.machine import counters, probes
 from bench.measure import prefix
-from bench.process import child, exposition, scratch, supervisor
+from bench.process import child, exposition, prefix_counts, scratch, supervisor
 from bench.process import server as serving
 from bench.run import artifacts, energy_window, speculation, text_prompts
 from bench.run.artifacts import BuiltArtifact
@@ -144,6 +144,9 @@ def loaded(
                 answer = within_time(requests.job(facts["lead_s"]))
         if not answer.error and answer.measured and all(r.failure == "refused" for r in answer.measured):
             answer = replace(answer, error=_none_completed(answer))
+        if stage.deepest:
+            answer = depth.after_context(answer, stage.deepest)
+            facts["depth_tokens"] = stage.deepest
         return answer, {**_client_facts(answer), **build.prompt_facts(target), **facts}
 
     def within_time(job: LoadJob) -> LoadAnswer:
@@ -184,8 +187,8 @@ def _target(server: Server, live: serving.Live, built: BuiltArtifact) -> build.T
     endpoint = serving.endpoint(server, live.url)
     audit, tokenizer = built.artifact.audit, built.folder / "tokenizer.json"
     file = tokenizer if tokenizer.is_file() else None
-    vocab_size = audit.vocab_size if server.takes_ids else 0
-    return build.Target(endpoint, vocab_size, file, audit.context, natural=server.natural)
+    ids_below = audit.vocab_size if server.takes_ids else 0
+    return build.Target(endpoint, ids_below, file, audit.context, server.reuse, natural=server.natural)
 
 
 def without_figures(load: Online, stages: list[sweep.StageResult], facts: dict[str, Any]) -> str:

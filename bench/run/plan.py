@@ -208,14 +208,13 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact, seed: int) -> str
         return f"engine {cell.engine.name} has no {_mode(cell)} mode"
     if artifact.format not in engine.LOADS:
         return f"engine {cell.engine.name} does not load {artifact.format}"
-    load = cell.workload
-    if load and not isinstance(load, Trace) and artifact.context and load.longest > artifact.context:
-        times = f"{load.turns} x " if isinstance(load, Closed) and load.turns > 1 else ""
-        tokens = "" if load.prompts else f"{times}{load.whole_prompt} + "
-        tokens += f"{load.new_tokens} tokens"
-        return f"{tokens} exceed the model's context of {artifact.context}"
-    unfit = speculation.unfit_load(cell) or _without_prefix_caching(cell) or _without_window(cell, artifact)
-    if why := unfit or text_prompts.unsupported(cell, artifact, seed):
+    if (
+        why := _beyond_context(cell, artifact)
+        or speculation.unfit_load(cell)
+        or _without_prefix_caching(cell)
+        or _without_window(cell, artifact)
+        or text_prompts.unsupported(cell, artifact, seed)
+    ):
         return why
     if artifact.resolved.dummy and (why := _meaningless(cell)):
         return why
@@ -224,6 +223,26 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact, seed: int) -> str
     reason: str | None = engine.unsupported(described, artifact.format, hardware)
     reason = reason or environment.too_old(env, hardware) or environment.without_gpu(env, hardware)
     return reason or memory_fit.why_too_large(cell, artifact.footprint, hardware)
+
+
+def _beyond_context(cell: Cell, artifact: PlannedArtifact) -> str:
+    """Why a load's tokens exceed the model's context, or cannot be put into the engine's KV cache beforehand."""
+    load = cell.workload
+    if load is None or isinstance(load, Trace):
+        return ""
+    if artifact.context and load.longest > artifact.context:
+        times = f"{load.turns} x " if isinstance(load, Closed) and load.turns > 1 else ""
+        depth = f"{load.deepest} + " if load.deepest else ""
+        prompt = "" if load.prompts else f"{load.whole_prompt} + "
+        tokens = f"{times}{depth}{prompt}{load.new_tokens} tokens"
+        return f"{tokens} exceed the model's context of {artifact.context}"
+    if load.deepest and _mode(cell) not in plugins.load(plugins.ENGINES, cell.engine.name).DEPTH_MODES:
+        where = "behind its server" if load.online else "in process"
+        return (
+            f"engine {cell.engine.name} cannot fill its KV cache before the clock starts {where}: leave depth_tokens "
+            "out, and give the whole context as prompt_tokens for the TPOT after it"
+        )
+    return ""
 
 
 def _unlike_reference(artifact: PlannedArtifact, task_input: Reference | Requests) -> str:

@@ -136,14 +136,14 @@ def _least(
     bandwidth, peak = roofline.bandwidth_for(limits, need.weights_bytes), roofline.flop_for(limits, (dtype,))
     if bandwidth is None or peak is None:
         return None
-    context = load.prompt_tokens + load.new_tokens / 2
+    context = load.depth_tokens + load.prompt_tokens + load.new_tokens / 2
     head = 0 if shape.tied_head else shape.vocab_size * shape.hidden
     parameters = footprint.parameters.linear + head
     unread = head * 2 if formats.converts_floats(footprint.format) else 0  # else the host keeps the embedding
     weights = need.weights_bytes - unread
     cache = load.batch * roofline.kv_bytes(shape, 16.0, context)
     work = load.batch * roofline.token_flop(shape, parameters, context)
-    prompt = load.batch * roofline.prefill_flop(shape, parameters, load.prompt_tokens)
+    prompt = load.batch * roofline.prefill_flop(shape, parameters, load.prompt_tokens, load.depth_tokens)
     return (max(weights / bandwidth, prompt / peak), max((weights + cache) / bandwidth, work / peak))
 
 

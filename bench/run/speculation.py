@@ -70,6 +70,8 @@ def unfit_load(cell: Cell) -> str:
             "speculation on random tokens would say nothing, as what it accepts depends on the text: give the workload "
             "real prompts, as prompts: question.jsonl"
         )
+    if getattr(cell.workload, "deepest", 0):
+        return "speculation is not measured at a depth: leave depth_tokens out, and ask long prompts"
     if isinstance(cell.workload, Offline) and cell.workload.batch > 1:
         return "speculation in process takes one sequence at a time: set batch: 1, or use a workload of kind: closed"
     return ""

@@ -17,14 +17,19 @@ _UNITS = {"_per_s": ("/s", 1.0), "_fraction": ("%", 100.0), "_s": ("ms", 1e3)}
 _CURVE = ("ttft_s", "ttft_p95_s", "tpot_s", "tpot_p95_s", "output_tok_per_s", "request_per_s", "goodput_per_s")
 
 
-def measure(load: Workload, target: build.Target, *, seed: int, timeout_s: float) -> dict[str, Any]:
-    """Metrics and the client's facts; UserError where no request was completed, or for an offline load."""
+def measure(
+    load: Workload, target: build.Target, *, seed: int, timeout_s: float, prefix_caching: bool = False
+) -> dict[str, Any]:
+    """Metrics and the client's facts; UserError where no request was completed, or for an offline load.
+
+    `prefix_caching`: whether the server keeps prefixes, to which its counted hits of a shared prefix are held.
+    """
     if isinstance(load, Offline):
         raise UserError("an offline load runs in the engine's process, not on a server: choose another kind of load")
     deadline = time.monotonic() + timeout_s
     if its := text_prompts.reads_file(load):
         target = replace(target, texts=text_prompts.draw(its, None, target.context, seed).prompts)
-    stages, facts = online.loaded(load, target, f"{seed}/{load.title}", 0, deadline)
+    stages, facts = online.loaded(load, target, f"{seed}/{load.title}", 0, deadline, prefix_caching=prefix_caching)
     if error := online.without_figures(load, stages, facts):
         raise UserError(f"{target.endpoint.url}: {error}")
     traces = [trace for stage in stages for trace in stage.traces]

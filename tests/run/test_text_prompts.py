@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from bench.contract.errors import UserError
 from bench.contract.record import Result
 from bench.contract.workload import Closed, Offline
+from bench.publish.tables import build as table_build
+from bench.publish.tables import render
 from bench.run import plan, text_prompts
 from bench.store import Store
 from bench.suite import config
@@ -76,6 +78,9 @@ def test_a_round_in_process_asks_the_files_prompts(tmp_path: Path, prompts: str)
         "chat_template": "",
     }
     assert str(tmp_path) not in store.path(result).read_text()
+    table = render.render(table_build.table([result]), "md")
+    assert "by category" in table
+    assert "| category | TTFT ms" in table
 
 
 @pytest.mark.usefixtures("cache")

@@ -14,11 +14,13 @@ from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.contract.speculation import SINCE
+from bench.contract.workload import Workload
 from bench.engines.hf import speculation
 from bench.engines.hf.server import STATIC_CACHE, read_log, serve
 from bench.engines.hf.session import HfSession, Options, load
 
 __all__ = [
+    "DEPTH_MODES",
     "ENV",
     "ENV_BY_FORMAT",
     "LOADS",
@@ -37,6 +39,7 @@ VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "bnb", "torchao", "compressed-tensors"})
 ENV_BY_FORMAT = {"compressed-tensors": "llmcompressor"}  # needs a package that the environment hf does not have
 MODES = frozenset({"offline", "online", "score"})
+DEPTH_MODES = frozenset({"offline"})
 OPTIONS_SINCE = frozenset({"exact"}) | SINCE
 _AMPERE = (8, 0)
 _GEMM = "gemm"  # the layout of AWQ's weights that every kernel reads
@@ -47,8 +50,8 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     if artifact_format not in LOADS:
         return f"Transformers here loads {', '.join(sorted(LOADS))}, not {artifact_format}"
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
-    if options.continuous_batching == "on" and options.cache == "static" and cell.workload and cell.workload.online:
-        return STATIC_CACHE
+    if reason := _no_cache(options, cell.workload):
+        return reason
     if options.speculates and (reason := speculation.unsupported(options, cell)):
         return reason
     dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
@@ -67,6 +70,19 @@ def _unfit_packed(options: Options, cell: Cell, artifact_format: str, hardware: 
     if hardware.gpus and artifact_format in _PACKED and dtype == "float32":
         return f"gptqmodel computes {artifact_format} on a GPU in 16 bits only: ask for float16 or bfloat16"
     return None
+
+
+def _no_cache(options: Options, load: Workload | None) -> str | None:
+    if options.cache == "quantized":
+        return (
+            "Transformers' quantized caches need optimum-quanto or hqq, which the environment hf does not have: "
+            "leave cache dynamic"
+        )
+    if options.cache == "dynamic" or load is None:
+        return None
+    if options.continuous_batching == "on" and load.online:
+        return STATIC_CACHE
+    return "a static cache cannot be filled beforehand: leave cache dynamic" if load.deepest else None
 
 
 def _no_flash(hardware: Hardware, dtype: str) -> str | None:

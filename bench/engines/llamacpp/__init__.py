@@ -16,11 +16,13 @@ from bench.contract.hooks import Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
 from bench.contract.speculation import SINCE
+from bench.contract.workload import Trace
 from bench.engines.llamacpp import speculation
 from bench.engines.llamacpp.log import Log, is_on_gpu
 from bench.engines.llamacpp.session import LlamaSession, Options
 
 __all__ = [
+    "DEPTH_MODES",
     "ENV",
     "LOADS",
     "MODES",
@@ -39,7 +41,8 @@ ENV = "llamacpp"
 VERSION = 1
 LOADS = frozenset({"gguf"})
 MODES = frozenset({"offline", "online", "score"})
-OPTIONS_SINCE = frozenset({"prefix_caching"}) | SINCE
+DEPTH_MODES = frozenset({"offline", "online"})
+OPTIONS_SINCE = frozenset({"kv_dtype_k", "kv_dtype_v", "prefix_caching"}) | SINCE
 WITHOUT_WINDOW = frozenset({"mistral", "mixtral", "phi3"})  # llama.cpp's llama and phi3 have no windowed layers
 _SLOTS, _SLOT_TOKENS = 16, 4096  # of the server: requests computed together, and tokens for each
 
@@ -50,8 +53,14 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
         return "n_gpu_layers is 0, which leaves the GPU unused: ask for the device cpu instead"
     if options.speculates and (reason := speculation.unsupported(options, cell)):
         return reason
-    if options.kv_dtype == "q8_0" and options.flash_attention == "off":
-        return "a quantized KV cache needs flash attention"
+    if options.needs_flash_attention and options.flash_attention == "off":
+        return (
+            f"llama.cpp reads values in {options.value_type} by flash attention alone: leave flash_attention on, or "
+            "set kv_dtype_v: f16"
+        )
+    load = cell.workload
+    if load and load.online and not isinstance(load, Trace) and load.longest > (room := _slot_tokens(options, 0)):
+        return f"{load.longest} tokens exceed the {room} of a slot of llama-server: set the engine's option context"
     return None
 
 
@@ -104,12 +113,15 @@ def _loaded(lib: Any, folder: Path, settings: Any, log: Log) -> Any:
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
-    """llama-server, with as many slots as it computes together; each keeps its last prompt with `prefix_caching`."""
+    """llama-server, with as many slots as it computes together.
+
+    Each keeps its last prompt, and begins with what it has, where a request says so, or with `prefix_caching` always.
+    """
     program = Path(python).with_name("llama-server")
     if not program.is_file():
         build = "python -m bench envs build llamacpp --tools"
         raise UserError(f"there is no llama-server beside {python}: build it with `{build}`, or put one there")
-    context = options.context or min(artifact.audit.context or _SLOT_TOKENS, _SLOT_TOKENS)
+    context = _slot_tokens(options, artifact.audit.context)
     on_gpu = device.startswith("cuda")
     flags = {
         "--model": _model_file(folder),
@@ -121,8 +133,8 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
         "--batch-size": options.batch,
         "--ubatch-size": options.ubatch,
         "--flash-attn": options.flash_attention,
-        "--cache-type-k": options.kv_dtype,
-        "--cache-type-v": options.kv_dtype,
+        "--cache-type-k": options.key_type,
+        "--cache-type-v": options.value_type,
         "--cache-ram": 0,
         "--gpu-layers": (options.n_gpu_layers if options.n_gpu_layers >= 0 else "all") if on_gpu else 0,
     }
@@ -133,7 +145,12 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     counted = ("--metrics",) if options.speculates else ()
     switches = ("--no-kv-unified", cache, "--no-webui", *template, *threads, *counted)
     argv = (str(program), *(str(part) for flag in flags.items() for part in flag), *switches)
-    return Server(argv, "model")
+    return Server(argv, "model", reuse={"cache_prompt": True})
+
+
+def _slot_tokens(options: Options, model_context: int) -> int:
+    """Tokens for each request of the server; `model_context` 0 is not known."""
+    return options.context or min(model_context or _SLOT_TOKENS, _SLOT_TOKENS)
 
 
 def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:

@@ -22,12 +22,13 @@ from bench.contract.spec import Cell
 from bench.engines.onnxruntime import receipts, settings
 from bench.engines.onnxruntime.session import OnnxSession, load
 
-__all__ = ["ENV", "LOADS", "MODES", "VERSION", "Options", "open", "unsupported"]
+__all__ = ["DEPTH_MODES", "ENV", "LOADS", "MODES", "VERSION", "Options", "open", "unsupported"]
 
 ENV = "onnx"
 VERSION = 1
 LOADS = frozenset({"onnx"})
 MODES = frozenset({"offline", "score"})
+DEPTH_MODES = frozenset({"offline"})
 _CONFIG = "genai_config.json"
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",

@@ -26,7 +26,7 @@ ENV = "vllm"
 VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors"})
 MODES = frozenset({"offline", "online", "score"})
-OPTIONS_SINCE = frozenset({"prefix_caching"}) | SINCE
+OPTIONS_SINCE = frozenset({"kv_cache_dtype", "prefix_caching"}) | SINCE
 _MODEL = "model"  # the name the server answers to: a path would tell of this machine
 _TEMPLATE = "{{messages[0].content}}"  # instead of the model's own, which the server would run at its start
 _PACKED = frozenset({"gptq", "awq"})
@@ -48,7 +48,8 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
         return reason
     packed |= any(step.options.get("scheme") == "w4a16" for step in cell.recipe.steps)
     if on_cpu:
-        return _unsupported_by_cpu(artifact_format, hardware.isa, packed=packed)
+        packed_reason = _unsupported_by_cpu(artifact_format, hardware.isa, packed=packed)
+        return packed_reason or _no_cpu_cache(options.kv_cache_dtype, hardware.isa)
     return _unsupported_by_gpu(artifact_format, hardware.gpus[0].compute_capability, dtype)
 
 
@@ -90,6 +91,15 @@ def _unsupported_by_cpu(artifact_format: str, isa: Sequence[str], *, packed: boo
         return "vLLM's CPU build needs AVX2"
     weights = artifact_format if artifact_format in _PACKED else f"{artifact_format} of 4 bits"
     return f"vLLM's CPU kernel for {weights} needs AVX-512" if packed and "avx512f" not in isa else None
+
+
+def _no_cpu_cache(kv_cache_dtype: str, isa: Sequence[str]) -> str | None:
+    """What CPUAttentionBackend keeps keys and values in (supported_kv_cache_dtypes, _get_attn_isa; vllm 0.32)."""
+    if kv_cache_dtype in ("float16", "bfloat16"):
+        return f"vLLM on a CPU keeps no {kv_cache_dtype} cache but that of its dtype: leave kv_cache_dtype auto, or fp8"
+    if kv_cache_dtype != "auto" and not {"avx512f", "amx_tile"} & set(isa):
+        return f"vLLM on a CPU keeps an {kv_cache_dtype} cache with AVX-512 or AMX only: leave kv_cache_dtype auto"
+    return None
 
 
 @contextmanager

@@ -18,9 +18,9 @@ _CPU_KV_GIB = 1.0
 class Options(SpeculationOptions):
     """`compile` auto: torch.compile and CUDA graphs on a GPU, neither on a CPU. `context` 0: the model's.
 
-    `kv_cache_gib` 0: 1 GiB on a CPU, on a GPU what `gpu_memory_utilization` leaves. `sequences`: the most
-    that run at a time. `threads` 0: one per physical core. `prefix_caching`: of the server; in process every prompt is
-    computed whole.
+    `kv_cache_gib` 0: 1 GiB on a CPU, on a GPU what `gpu_memory_utilization` leaves. `kv_cache_dtype` auto: the type
+    it computes in. `sequences`: the most that run at a time. `threads` 0: one per physical core. `prefix_caching`: of
+    the server; in process every prompt is computed whole.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -30,6 +30,7 @@ class Options(SpeculationOptions):
     gpu_memory_utilization: float = 0.9
     sequences: int = 256
     threads: int = 0
+    kv_cache_dtype: Literal["auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
     prefix_caching: bool = False
 
 
@@ -50,6 +51,8 @@ def engine_arguments(folder: Path, options: Options, device: str) -> dict[str, A
     }
     if gib := options.kv_cache_gib or (_CPU_KV_GIB if on_cpu else 0.0):
         arguments["kv_cache_memory_bytes"] = int(gib * _GIB)
+    if options.kv_cache_dtype != "auto":
+        arguments["kv_cache_dtype"] = options.kv_cache_dtype
     model_context = model_folder.context_length(model_folder.read_config(folder))
     if options.speculates:
         arguments["speculative_config"] = _speculative_config(options)

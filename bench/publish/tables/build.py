@@ -19,7 +19,7 @@ from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
 from bench.contract.speculation import method_of
 from bench.contract.workload import Offline, Trace
-from bench.measure.roofline import bound
+from bench.measure.roofline import bound, depth_stage_metrics
 from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, holm, spread
 from bench.publish.tables import speculation, without_data
@@ -253,7 +253,7 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
             **{name: str(done[0].facts[fact]) for name, fact in _DIFFERENT.items() if fact in done[0].facts},
         },
         sizes=(load.batch, load.prompt_tokens, load.new_tokens)
-        if isinstance(load, Offline) and not load.prompts
+        if isinstance(load, Offline) and not (load.prompts or load.depth_tokens)
         else None,
         kind=cell.task.kind if cell.task else "",
         categories=_categories(done),
@@ -297,9 +297,9 @@ def _categories(done: Sequence[Result]) -> tuple[Category, ...]:
 def _curve(done: Sequence[Result]) -> tuple[Point, ...]:
     """The levels that the rounds went through, each with its figures over all tries."""
     levels: dict[float, dict[str, list[float]]] = {}
-    for stage in (stage for result in done for stage in result.facts.get("stages", ())):
+    for round_, stage in ((result, stage) for result in done for stage in result.facts.get("stages", ())):
         metrics = levels.setdefault(float(f"{stage['level']:.6g}"), {})
-        for key, value in stage["metrics"].items():
+        for key, value in {**stage["metrics"], **depth_stage_metrics(round_, stage)}.items():
             metrics.setdefault(key, []).append(value)
     return tuple(
         Point(level, {key: spread(values) for key, values in levels[level].items()}) for level in sorted(levels)

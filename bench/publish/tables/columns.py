@@ -76,6 +76,7 @@ COLUMNS = (
     _mib("weights_bytes", "weights"),
     _mib("kv_needed_bytes", "KV needed"),
     _mib("kv_bytes", "KV pool", better=False),
+    Column("kv_token_bytes", "KV/token", "B", better="lower", groups=Group.MEMORY | _AXIS),
     _mib("workspace_bytes", "workspace"),
     _mib("context_bytes", "context"),
     _mib("nvml_process_peak_bytes", "NVML"),
@@ -84,7 +85,7 @@ COLUMNS = (
     Column("mbu_fraction", "MBU", "%", 100.0, better="higher", groups=Group.ROOFLINE),
     Column("mfu_fraction", "MFU of prefill", "%", 100.0, better="higher", groups=Group.ROOFLINE),
     Column(BOUND, "decoding bound by", groups=Group.ROOFLINE),
-    Column("roofline_s", "least TPOT by the roofline", "ms", 1e3, groups=Group.ROOFLINE),
+    Column("roofline_s", "least TPOT by the roofline", "ms", 1e3, groups=Group.ROOFLINE | Group.CURVE),
     Column(GAINED, "gained", "x", better="higher", groups=Group.ROOFLINE),
     Column(AT_ROOFLINE, "gain at the roofline", "x", groups=Group.ROOFLINE),
     Column("acceptance_length", "acceptance length", better="higher", groups=Group.SPECULATION),
@@ -149,6 +150,7 @@ MORE: Mapping[str, Group] = {
 }
 X_AXES, SCALING, DISTRIBUTIONS = _axes(Group.X_AXIS), _axes(Group.SCALING), _axes(Group.DISTRIBUTION)
 MBU = _BY_KEY["mbu_fraction"]
+DEPTH = tuple(_BY_KEY[key] for key in ("tpot_s", "roofline_s", "ttft_s"))  # of a chart against depth
 # By what a recommendation is made, by the names that its objectives and limits have.
 RECOMMENDED_BY: Mapping[str, Column] = {
     "tok_per_s": _BY_KEY["output_tok_per_s"],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from bench.contract.record import RequestTrace
-from bench.load import prefix_counts
 from bench.load.job import LoadAnswer, RequestResult
-from bench.load.prefix_counts import Counters
+from bench.process import prefix_counts
+from bench.process.prefix_counts import Counters
 
 # As vllm 0.32 prints it, shortened.
 _METRICS = """# HELP vllm:prefix_cache_hits_total Prefix cache hits, in terms of number of cached tokens.
