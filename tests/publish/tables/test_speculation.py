@@ -77,7 +77,7 @@ def test_greedy_output_is_compared_prompt_by_prompt(mine: dict[str, str], senten
 def test_the_section_has_the_engines_own_counters_and_says_what_they_are() -> None:
     """Drafts by how many of their tokens were accepted, over all rounds."""
     records = [_record("plain", _PLAIN, 0.02), *(_record("ngram", _NGRAM, 0.01, n) for n in range(2))]
-    text = render(build(records), "markdown")
+    text = render(build(records), "md")
 
     (line,) = (line for line in text.splitlines() if "0: 60 %" in line)
     assert [cell.strip() for cell in line.split("|")[1:-1]] == [
@@ -100,7 +100,7 @@ def test_categories_say_where_it_pays_and_where_it_costs() -> None:
     mine = {"code": {"tpot_s": 0.01, "tokens_per_pass": 2.5}, "chat": {"tpot_s": 0.03, "tokens_per_pass": 1.1}}
     records = [_record("plain", _PLAIN, 0.02, categories=plain), _record("ngram", _NGRAM, 0.02, categories=mine)]
     table = build(records)
-    text = render(table, "markdown")
+    text = render(table, "md")
 
     (cell,) = (row.workloads["code"] for row in table.rows if row.engine == "ngram")
     assert {c.name: c.figures[GAIN].median for c in cell.categories} == pytest.approx({"chat": 2 / 3, "code": 2})
