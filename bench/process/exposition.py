@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,11 +25,12 @@ Samples = Mapping[str, float]
 
 def parse(text: str) -> dict[str, float]:
     """Each sample by its name without the prefix, summed over labels; one with a position as NAME/POSITION."""
-    samples: Counter[str] = Counter()
+    samples: dict[str, float] = {}
     for name, labels, value in _SAMPLE.findall(text):
         position = _POSITION.search(labels)
-        samples[f"{name}/{position[1]}" if position else name] += float(value)
-    return dict(samples)
+        key = f"{name}/{position[1]}" if position else name
+        samples[key] = samples.get(key, 0.0) + float(value)
+    return samples
 
 
 def read(endpoint: Endpoint) -> Samples:

@@ -8,12 +8,12 @@ import zlib
 import pytest
 
 from bench.contract import answers
-from bench.contract.answers import Differences
+from bench.contract.answers import Answer, Differences
 
 
 def test_answers_come_back_as_they_were() -> None:
     """Token ids and texts of any script, in fewer bytes where they repeat."""
-    given = {"1": [5, 6, 7], "2": "naïve 語 \x00\n", "3": ""}
+    given: dict[str, Answer] = {"1": [5, 6, 7], "2": "naïve 語 \x00\n", "3": ""}
 
     assert answers.unpack(answers.pack(given)) == given
     assert len(answers.pack({str(n): "the same words" for n in range(200)})) < 2000

@@ -56,4 +56,4 @@ def _generated(name: str, folder: Path, options: dict[str, Any], prompts: list[l
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], *map(Path, sys.argv[2:4]), sys.argv[4])))  # noqa: T201
+    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])))  # noqa: T201
