@@ -59,7 +59,7 @@ class HfSession(Session):
         self.kv_token_bytes = 0  # of a token in it, 0 where it has none for each
         self.choice_scorer: scoring.ChoiceScorer | None = None
         self.filled: tuple[Sequence[Sequence[int]], Any] = ((), None)  # contexts, and the cache that has them
-        self.assistant = speculation.assistant(options, device)
+        self.assistant = _assistant(options, device)
         self.counted = speculation.Drafts(model) if options.speculates else None
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
@@ -251,6 +251,13 @@ def load(folder: Path, options: Options, device: str) -> Any:
     cache = "static" if options.cache == "static" else None
     model.generation_config = GenerationConfig(do_sample=False, cache_implementation=cache)
     return model.eval()
+
+
+def _assistant(options: Options, device: str) -> Any:
+    """The draft model, loaded as the model itself is; None where there is none."""
+    if options.speculative_method != "draft":
+        return None
+    return speculation.drafting(load(Path(options.draft_path), options, device), options.speculative_tokens)
 
 
 def _pretrained(folder: Path, options: Options, device: str) -> Any:

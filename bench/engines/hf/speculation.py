@@ -6,7 +6,6 @@ as it is asked for: neither the schedule nor the confidence of Transformers shor
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from bench.contract.spec import Cell
@@ -37,15 +36,10 @@ def arguments(options: Any, assistant: Any) -> dict[str, Any]:
     }
 
 
-def assistant(options: Any, device: str) -> Any:
-    """The draft model as the model itself is loaded, with drafts of a fixed length; None where there is none."""
-    from bench.engines.hf.session import load
-
-    if options.speculative_method != "draft":
-        return None
-    model = load(Path(options.draft_path), options, device)
+def drafting(model: Any, tokens: int) -> Any:
+    """A model as an assistant that always proposes so many tokens."""
     settings = model.generation_config
-    settings.num_assistant_tokens, settings.num_assistant_tokens_schedule = options.speculative_tokens, "constant"
+    settings.num_assistant_tokens, settings.num_assistant_tokens_schedule = tokens, "constant"
     settings.assistant_confidence_threshold = 0.0
     return model
 
