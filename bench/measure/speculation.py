@@ -5,7 +5,6 @@
 - `acceptance_rate`: accepted / proposed tokens.
 - `tokens_per_pass`: generated tokens / passes of the model, those without a draft and prefill included: Spec-Bench's
   "mean accepted tokens". No engine can gain more than this by speculation.
-- `draft_share`: passes that had a draft / passes.
 """
 
 from __future__ import annotations
@@ -32,21 +31,20 @@ def passes(trace: RequestTrace) -> int:
     return osl(trace) - trace.accepted_tokens if trace.accepted_tokens else len(stamps(trace))
 
 
-def speculation_metrics(facts: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics of a round; {} where nothing was counted. A ratio is absent where nothing was proposed."""
+def speculation_metrics(traces: Sequence[RequestTrace], facts: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics of a round and its measured requests; {} where nothing was counted.
+
+    A ratio is absent where nothing was proposed.
+    """
     counts = facts.get(FACT) or {}
     if not counts:
         return {}
-    drafts, proposed, accepted, generated = (
-        float(counts.get(key) or 0) for key in ("drafts", "draft_tokens", "accepted_tokens", "generated_tokens")
-    )
-    metrics = {"drafts": drafts}
+    drafts, proposed, accepted = (float(counts.get(key) or 0) for key in ("drafts", "draft_tokens", "accepted_tokens"))
+    metrics = {"drafts": drafts, **per_pass(traces)}
     if drafts:
         metrics["acceptance_length"] = 1 + accepted / drafts
     if proposed:
         metrics["acceptance_rate"] = accepted / proposed
-    if (passes := generated - accepted) > 0:
-        metrics |= {"tokens_per_pass": generated / passes, "draft_share": min(1.0, drafts / passes)}
     return metrics
 
 

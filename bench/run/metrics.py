@@ -31,7 +31,7 @@ def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -
     if "prompt_file" in facts:
         speed |= categories.length_metrics([trace for trace in traces if trace.window >= 0])
     timed = {**speed, **memory_metrics, **energy.energy_metrics(facts), **start}
-    timed |= speculation.speculation_metrics(facts)
+    timed |= speculation.speculation_metrics([trace for trace in traces if trace.window >= 0], facts)
     return {**timed, **roofline.roofline_metrics(result, traces, timed)}
 
 

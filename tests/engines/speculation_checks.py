@@ -1,6 +1,6 @@
 """What an engine does with and without speculation, as one JSON object; test_speculation.py starts it in its Python.
 
-`python speculation_checks.py ENGINE FOLDER TOKENIZER DRAFT`: DRAFT is a model of the same vocabulary.
+`python speculation_checks.py ENGINE FOLDER TOKENIZER DRAFT METHOD...`: DRAFT is a model of the same vocabulary.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _ARTIFACT = Artifact("", "", "", (), _AUDIT)
 _NEW, _TOKENS = 48, 4
 
 
-def main(name: str, folder: Path, tokenizer: Path, draft: str) -> dict[str, Any]:
+def main(name: str, folder: Path, tokenizer: Path, draft: str, *methods: str) -> dict[str, Any]:
     encode = Tokenizer.from_file(str(tokenizer)).encode
     prompts = [encode(text).ids for text in PROMPTS]
     result = {}
-    for method in ("off", "ngram", "draft"):
+    for method in methods:
         options: dict[str, Any] = {"threads": 1}
         if method != "off":
             options |= {"speculative_method": method, "speculative_tokens": _TOKENS}
@@ -56,4 +56,4 @@ def _generated(name: str, folder: Path, options: dict[str, Any], prompts: list[l
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])))  # noqa: T201
+    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])))  # noqa: T201

@@ -32,7 +32,7 @@ def generated(request: pytest.FixtureRequest) -> dict[str, Any]:
     if engine == "llamacpp":
         folders = [_artifact(recipe) for recipe in ("gguf-f16", "gguf-q4_0")]
     target, draft = folders
-    words = (engine, target, _DEMO / "tokenizer.json", draft)
+    words = (engine, target, _DEMO / "tokenizer.json", draft, "off", "ngram", "draft")
     result: dict[str, Any] = json_of(python, "engines/speculation_checks.py", *words)
     return result
 
@@ -85,6 +85,23 @@ def test_what_speculates_says_so(generated: dict[str, Any]) -> None:
     assert generated["draft"]["memory"]["weights_bytes"] == generated["off"]["memory"]["weights_bytes"]
     for method in ("ngram", "draft"):
         assert generated[method]["refused"].startswith("speculation takes one sequence at a time, not a batch of 2")
+
+
+@pytest.mark.slow
+def test_vllm_accepts_n_grams_and_makes_the_same_tokens() -> None:
+    """As Transformers makes without speculation; an accepted token beyond the answer's length is cut off."""
+    words = (_DEMO, _DEMO / "tokenizer.json", _DEMO)
+    hf, vllm = (
+        json_of(environment.ensure(engine, lambda _: None).python, "engines/speculation_checks.py", engine, *words, how)
+        for engine, how in (("hf", "off"), ("vllm", "ngram"))
+    )
+
+    for plain, mine in zip(hf["off"]["runs"], vllm["ngram"]["runs"], strict=True):
+        accepted = sum(count for _, count in mine["drafts"])
+        assert mine["tokens"] == plain["tokens"]
+        assert 0 <= len(mine["passes"]) + accepted - _NEW < _TOKENS + 1
+        assert len(mine["passes"]) < _NEW
+    assert vllm["ngram"]["receipts"]["speculation"] == "ngram"
 
 
 @pytest.fixture(scope="module")

@@ -13,30 +13,22 @@ _CPU = Hardware("cpu", "cpu-x", "x", 2**34, "x", 2, 2**34, (), "float32", "Linux
 
 
 def test_acceptance_is_by_draft_and_gain_by_pass() -> None:
-    """Ten drafts of three, twelve tokens accepted of forty generated: 28 passes, 18 of them without a draft."""
+    """Ten drafts of three, twelve tokens accepted; the measured request had eight tokens in three passes."""
     counts = {"drafts": 10, "draft_tokens": 30, "accepted_tokens": 12, "generated_tokens": 40}
-    metrics = speculation.speculation_metrics({"speculation": counts})
+    trace = RequestTrace(0, 0, 5, 0, 0, (1.0, 2.0, 3.0), (1, 3, 4))
+    metrics = speculation.speculation_metrics([trace], {"speculation": counts})
 
     assert metrics == pytest.approx(
-        {
-            "drafts": 10,
-            "acceptance_length": 2.2,
-            "acceptance_rate": 0.4,
-            "tokens_per_pass": 40 / 28,
-            "draft_share": 10 / 28,
-        }
+        {"drafts": 10, "acceptance_length": 2.2, "acceptance_rate": 0.4, "tokens_per_pass": 8 / 3}
     )
 
 
 def test_what_was_not_counted_has_no_figure() -> None:
     """No drafts, no acceptance; no counters, nothing."""
-    assert speculation.speculation_metrics({}) == {}
+    trace = RequestTrace(0, 0, 5, 0, 0, (1.0, 2.0), (1, 1))
+    assert speculation.speculation_metrics([trace], {}) == {}
     none = {"drafts": 0, "draft_tokens": 0, "accepted_tokens": 0, "generated_tokens": 40}
-    assert speculation.speculation_metrics({"speculation": none}) == {
-        "drafts": 0,
-        "tokens_per_pass": 1,
-        "draft_share": 0,
-    }
+    assert speculation.speculation_metrics([trace], {"speculation": none}) == {"drafts": 0, "tokens_per_pass": 1}
 
 
 def test_passes_are_events_or_what_was_not_accepted() -> None:

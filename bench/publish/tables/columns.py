@@ -90,7 +90,6 @@ COLUMNS = (
     Column(AT_ROOFLINE, "gain at the roofline", "x", groups=Group.ROOFLINE),
     Column("acceptance_length", "acceptance length", better="higher", groups=Group.SPECULATION),
     Column("acceptance_rate", "accepted", "%", 100.0, better="higher", groups=Group.SPECULATION),
-    Column("draft_share", "passes with a draft", "%", 100.0, groups=Group.SPECULATION),
     Column("tokens_per_pass", "tokens a pass", better="higher", groups=Group.SPECULATION | Group.CATEGORY),
     Column(GAIN, "speed-up", "x", better="higher", groups=Group.SPECULATION | Group.CATEGORY),
     Column(ACCEPTED, "drafts by accepted tokens", groups=Group.SPECULATION),
