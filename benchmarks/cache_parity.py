@@ -112,7 +112,7 @@ def _ours(cache: str, depth: int, given: argparse.Namespace) -> float:
         for prompt in script.random_prompts(2, 1, 3):  # the first of them warms up
             steps = session.generate_at_depth([context], [prompt], given.new + 1, time.perf_counter)
             times = [step.time_s for step in steps]
-    return (times[-1] - times[0]) / given.new
+    return float(times[-1] - times[0]) / int(given.new)
 
 
 def _llama_bench(cache: str, depth: int, given: argparse.Namespace) -> float:

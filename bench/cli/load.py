@@ -23,12 +23,7 @@ def load(
     rate: Annotated[float | None, typer.Option(help="Requests per second, whatever is in flight.")] = None,
     trace: Annotated[str | None, typer.Option(metavar="FILE", help="Replay this trace's requests.")] = None,
     sweep: Annotated[
-        Literal["concurrency", "rate", "depth"] | None,
-        typer.Option(help="Double it until the output rises no more; the depth from --depth-tokens to --most."),
-    ] = None,
-    most: Annotated[float | None, typer.Option(help="The last level of a sweep.")] = None,
-    depth_tokens: Annotated[
-        int | None, typer.Option(help="Tokens that are in the server's cache before every prompt; needs --vocab-size.")
+        Literal["concurrency", "rate"] | None, typer.Option(help="Double it until the output rises no more.")
     ] = None,
     search: Annotated[bool, typer.Option("--search", help="Find the highest rate within --slo-….")] = False,
     arrivals: Annotated[
@@ -83,8 +78,6 @@ def load(
         "rate_per_s": rate,
         "path": trace,
         "over": sweep,
-        "most": most,
-        "depth_tokens": depth_tokens,
     }
     fields |= {"arrivals": arrivals, "burstiness": burstiness, "speed": speed, "turns": turns, "requests": requests}
     fields |= {"window_s": window, "at_most_s": at_most, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}

@@ -81,21 +81,40 @@ def compare(
     only: Only = "",
     engine: EngineName = "",
     recipe: Annotated[str, typer.Option(metavar="GLOB", help="Only this recipe.")] = "",
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GATE",
+            help="Exit with 1 where B breaks it beyond noise, as 'tpot_s > 1.05' (B/A) or 'accuracy < -0.01' (B - A).",
+        ),
+    ] = None,
     results: Results = RESULTS,
+    format: Annotated[Literal["terminal", "md", "json"], typer.Option(help="How to print it.")] = "terminal",
     as_json: Json = False,
 ) -> None:
     """Put two recipes, engines, devices, commits or folders side by side: ratios, and which are noise."""
+    from bench.publish.compare import gates as gating
     from bench.publish.compare import report as comparison_report
     from bench.publish.compare import selectors
     from bench.publish.compare.compare import compare as compare_selections
 
+    gates = [gating.parse(text) for text in fail_if or ()]
     filters = selectors.Filter(tuple(suite or ()), device, only, engine, recipe)
     with no_gc():
         comparison = compare_selections(*selectors.selections(a, b, results, filters))
     comparison_report.require_common_cells(comparison)
     for problem in dict.fromkeys((*comparison.baseline.problems, *comparison.candidate.problems)):
         say(f"warning: {problem}")
-    output(comparison_report.as_json(comparison) if as_json else comparison_report.page(comparison, width()))
+    judgements = gating.judge(gates, comparison)
+    if as_json or format == "json":
+        output({**comparison_report.as_json(comparison), "gates": gating.as_json(judgements)})
+    elif format == "md":
+        output(comparison_report.markdown(comparison, judgements))
+    else:
+        output(comparison_report.page(comparison, width(), judgements))
+    if gating.is_broken(judgements):
+        say(gating.summary(judgements))
+        raise typer.Exit(1)
 
 
 @app.command()

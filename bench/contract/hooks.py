@@ -298,7 +298,8 @@ class Task(Protocol):
     A task whose requests and scores come from a library has that library's environment as ENV: `build_requests`
     and `score_replies` run there. Requests are token ids, built once for all engines and recipes of a model. The
     facts of `evaluate` are then replies; those of `score_replies` are recorded. PATHS: options that name files or
-    folders. COLUMNS: its metrics and changes in tables; a metric without a column is only in the records.
+    folders. OPTIONS_SINCE: as an engine's. COLUMNS: its metrics and changes in tables; a metric without a column is
+    only in the records.
     """
 
     VERSION: int
@@ -306,6 +307,7 @@ class Task(Protocol):
     Options: type[Any]
     ENV: str = ""
     PATHS: tuple[str, ...] = ()
+    OPTIONS_SINCE: frozenset[str] = frozenset()
     COLUMNS: tuple[Column, ...] = ()
 
     @abstractmethod

@@ -122,7 +122,7 @@ def closed(load: Closed, target: Target, seed: str) -> LoadJob:
     requests, warmup, after = (_at_depth if load.depth_tokens else _conversations)(load, target, seed)
     turns = load.shared_prefix.turns if load.shared_prefix else load.turns
     schedule = ClosedSchedule(load.concurrency, warmup, after, load.at_most_s, turns=turns, think_s=load.think_s)
-    return target.job(requests, closed=schedule)
+    return target.job(requests, closed=replace(schedule, whole=load.shared_prefix is not None))
 
 
 def opened(load: Open | Trace, target: Target, seed: str, round_: str) -> tuple[OpenRequests, dict[str, Any]]:
@@ -244,14 +244,15 @@ def _sharing_a_prefix(
     """
     turns, before = shared.turns, max(load.concurrency, math.ceil(2 * load.concurrency / shared.turns))
     groups = before + shared.groups + load.concurrency
-    lengths_of = ([shared.tokens] * groups, [load.prompt_tokens] * (groups * turns))
     requests: list[Request] = []
-    prefixes: Sequence[Any]
-    own: Sequence[Any]
-    if target.takes_ids:
-        prefixes, own = (prompts.of_lengths(n, target.vocab_size, f"{seed}/{len(n)}") for n in lengths_of)
-    else:
-        prefixes, own = (_texts(n, target, f"{seed}/{len(n)}") for n in lengths_of)
+
+    def draw(name: str, tokens: list[int]) -> Sequence[Any]:
+        own_seed = f"{seed}/{name}"
+        by_ids = target.takes_ids
+        return prompts.of_lengths(tokens, target.vocab_size, own_seed) if by_ids else _texts(tokens, target, own_seed)
+
+    prefixes = draw("prefixes", [shared.tokens] * groups)
+    own = draw("own", [load.prompt_tokens] * (groups * turns))
     for number, end in enumerate(own):
         group, turn = divmod(number, turns)
         request = Request(

@@ -14,10 +14,8 @@ def after_context(answer: LoadAnswer, depth: int) -> LoadAnswer:
     """
     done = [result for result in answer.measured if not result.failure]
     error = answer.error or (_fault(done, depth) if done else "")
-    without = {
-        name: tuple(_without(result, depth) for result in getattr(answer, name)) for name in ("measured", "warmup")
-    }
-    return replace(answer, error=error, **without)
+    measured, warmup = (tuple(_without(result, depth) for result in its) for its in (answer.measured, answer.warmup))
+    return replace(answer, error=error, measured=measured, warmup=warmup)
 
 
 def _fault(done: list[RequestResult], depth: int) -> str:

@@ -89,7 +89,8 @@ class ClosedSchedule:
 
     With `turns` above 1 the requests are conversations of so many each, one after the other: of the `concurrency`
     under way each sends its next turn `think_s` after the last one's answer, and ends with one that failed.
-    `warmup` and `after` count requests all the same.
+    `warmup` and `after` count requests all the same. `whole`: the window closes when the last turn of all of them is
+    sent, not when the last conversation begins.
     """
 
     concurrency: int
@@ -99,6 +100,7 @@ class ClosedSchedule:
     ramp_s: float = 0.0
     turns: int = 1
     think_s: float = 0.0
+    whole: bool = False
 
     @property
     def warmups(self) -> int:

@@ -89,7 +89,7 @@ def digests(identity: str, steps: tuple[Step, ...]) -> tuple[str, ...]:
     return tuple(chain[1:]) or (chain[0],)
 
 
-def digest_options(options: Options, plugin: hooks.Method | hooks.Engine) -> dict[str, object]:
+def digest_options(options: Options, plugin: hooks.Method | hooks.Engine | hooks.Task) -> dict[str, object]:
     """Options for a digest, but those of OPTIONS_SINCE at their defaults: what was made before has those."""
     default = dataclasses.asdict(plugin.Options()) if plugin.OPTIONS_SINCE else {}
     return file_options({k: v for k, v in options.items() if k not in plugin.OPTIONS_SINCE or v != default[k]})

@@ -29,7 +29,8 @@ def engine_key(engine: EngineSpec, artifact_format: str) -> list[object]:
 
 def task_key(task: Task) -> list[object]:
     """The task's part of a digest."""
-    return [task.kind, artifacts.file_options(task.options), plugins.load(plugins.TASKS, task.kind).VERSION]
+    plugin = plugins.load(plugins.TASKS, task.kind)
+    return [task.kind, artifacts.digest_options(task.options, plugin), plugin.VERSION]
 
 
 _identity = functools.cache(environment.identity)

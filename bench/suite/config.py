@@ -136,7 +136,7 @@ def workload(value: Any, where: str = "workload") -> Workload:
             "variable in it is filled in"
         )
     _check_prompts(load, fields, where)
-    if fields.get("shared_prefix") and "requests" in fields:
+    if fields.get("shared_prefix") is not None and "requests" in fields:
         raise UserError(f"{where}.requests: a shared_prefix has groups x turns requests; leave it out")
     return load
 

@@ -32,12 +32,15 @@ def run(options: Any, folder: Path, max_length: int, replies: Replies | None) ->
     model_module.tqdm = phase.bar("{done:,} of {total:,} choices tokenized")
     model = TokenLM(_tokenizer(folder), max_length, replies)
     try:
+        manager = _task_manager(options)
+        chosen = _spread(manager, options) if options.spread and options.limit else None
         results = simple_evaluate(
             model=model,
             tasks=[options.tasks],
-            task_manager=_task_manager(options),
+            task_manager=manager,
             num_fewshot=None if options.num_fewshot < 0 else options.num_fewshot,
-            limit=options.limit or None,
+            limit=None if chosen else options.limit or None,
+            samples=chosen,
             bootstrap_iters=0 if replies is None else 1000,
             apply_chat_template=options.apply_chat_template,
             system_instruction=options.system_instruction or None,
@@ -54,6 +57,14 @@ def run(options: Any, folder: Path, max_length: int, replies: Replies | None) ->
         names = ", ".join(sorted(results["results"]))
         raise UserError(f"'{options.tasks}' is a group of tasks without a common score: choose one of {names}")
     return model, results
+
+
+def _spread(manager: Any, options: Any) -> dict[str, list[int]]:
+    """The numbers of each task's items: `limit` of them, evenly over all; of a task with fewer, all."""
+    tasks = manager.load([options.tasks])["tasks"]
+    counts = {name: len(task.eval_docs) for name, task in tasks.items()}
+    limits = {name: min(options.limit, count) for name, count in counts.items()}
+    return {name: [item * counts[name] // limit for item in range(limit)] for name, limit in limits.items()}
 
 
 def _task_manager(options: Any) -> Any:

@@ -29,6 +29,7 @@ ENV = "lm_eval"
 VERSION = 1
 REFERENCE = False
 PATHS = ("include_path", "data")
+OPTIONS_SINCE = frozenset({"spread"})
 COLUMNS = (
     Column(
         "accuracy_fraction",
@@ -57,14 +58,16 @@ _SAME = ("texts_sha256", "metric", "items")
 class Options:
     """`tasks`: one task or group by lm-eval's name. `num_fewshot` -1 is the task's own; `limit` 0 all items.
 
-    `metric`: the one that is compared; else acc, or the task's first. `include_path`: a folder of task YAML,
-    which may call Python next to it. `data`: the folder of data for this suite's tasks that end in _local.
-    `max_length` 0: one less than the model's context.
+    `spread`: the items of `limit` lie evenly over all of the task's, in place of its first ones, which some data sets
+    order by source (HellaSwag's first third is of videos). `metric`: the one that is compared; else acc, or the task's
+    first. `include_path`: a folder of task YAML, which may call Python next to it. `data`: the folder of data for this
+    suite's tasks that end in _local. `max_length` 0: one less than the model's context.
     """
 
     tasks: str = "stdlib_next_line"
     num_fewshot: int = -1
     limit: int = 0
+    spread: bool = False
     seed: int = 1234
     metric: str = ""
     max_length: int = 0
@@ -80,6 +83,7 @@ def title(options: Options) -> str:
     parts = {
         f"{options.num_fewshot}shot": options.num_fewshot >= 0,
         f"{options.limit}items": options.limit > 0,
+        "spread": options.spread,
         options.metric: bool(options.metric),
         f"max{options.max_length}": options.max_length > 0,
         "chat": options.apply_chat_template,

@@ -26,8 +26,10 @@ llama_kv_cache: attn_rot_v = 0, n_embd_head_k_all = 64
 """
 _WINDOWED = """\
 llama_kv_cache_iswa: creating non-SWA KV cache, size = 4096 cells
+llama_kv_cache:        CPU KV buffer size =    24.00 MiB
 llama_kv_cache: size =   24.00 MiB (  4096 cells,   3 layers,  1/1 seqs), K (f16):   12.00 MiB, V (f16):   12.00 MiB
 llama_kv_cache_iswa: creating     SWA KV cache, size = 1024 cells
+llama_kv_cache:        CPU KV buffer size =    30.00 MiB
 llama_kv_cache: size =   30.00 MiB (  1024 cells,  15 layers,  1/1 seqs), K (f16):   15.00 MiB, V (f16):   15.00 MiB
 """
 
@@ -63,7 +65,7 @@ def test_values_in_blocks_need_flash_attention() -> None:
 
 def test_what_no_slot_of_the_server_holds_is_refused_beforehand() -> None:
     """With the option that makes room; a batch in process takes what it needs."""
-    deep = {"depth_tokens": 4000, "prompt_tokens": 128, "new_tokens": 64}
+    deep: dict[str, Any] = {"depth_tokens": 4000, "prompt_tokens": 128, "new_tokens": 64}
 
     assert "exceed the 4096 of a slot" in (_refusal(Closed(**deep)) or "")
     assert _refusal(Closed(**deep), context=8192) is None

@@ -221,6 +221,21 @@ def test_a_gguf_file_alone_is_asked_the_same(ran: Any, tmp_path: Path) -> None:
     assert record.facts["item_scores"] == records["gguf-f16", "stdlib_argument"].facts["item_scores"]
 
 
+def test_a_spread_takes_its_items_from_all_of_a_task(tasks: Path, tmp_path: Path) -> None:
+    """Evenly by number, the same texts that the whole task has there; a limit beyond the task is all of it."""
+    store, here = Store(tmp_path), {"task": "lm_eval", "include_path": str(tasks), "data": str(tasks)}
+    kinds: list[dict[str, Any]] = [{}, {"limit": 4, "spread": True}, {"limit": 99, "spread": True}]
+    records = [
+        _run(store, [{**here, "tasks": "written", **kind}], ["fp32"], ["hf"])["fp32", "written"] for kind in kinds
+    ]
+    texts = [{row["item"]: row["sha256"] for row in store.items(store.path(record))} for record in records]
+
+    assert texts[1] == {item: texts[0][item] for item in (0, 1, 3, 4)}
+    assert texts[2] == texts[0]
+    assert len(texts[0]) == 6
+    assert len({record.digest for record in records}) == 3
+
+
 def test_vllm_scores_what_it_serves(tasks: Path, tmp_path: Path) -> None:
     """Choices, perplexity and full-vocabulary divergence by vLLM's own kernels, beside HF's."""
     del tasks

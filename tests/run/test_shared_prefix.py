@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bench.contract.errors import UserError
+from bench.contract.load_fields import SharedPrefix
 from bench.contract.record import Result
 from bench.contract.workload import KINDS, Closed
 from bench.load import build
@@ -35,7 +36,7 @@ def test_the_counted_rate_is_the_one_asked_for(tmp_path: Any) -> None:
     """Nine tenths of the tokens; what is warm is faster by what is cached; each trace says which it is."""
     store = Store(tmp_path / "results")
     load = {"shared_prefix": _NINE_TENTHS, "concurrency": 2}
-    result = _run(store, load, prefix_caching=True, ttft_s=0.08, itl_s=0.001)
+    result = _run(store, load, prefix_caching=True, ttft_s=0.08, itl_s=0.004)
     measured = [t for t in store.traces(store.path(result)) if t.window >= 0]
 
     assert result.status == "ok", result.reason
@@ -47,7 +48,7 @@ def test_the_counted_rate_is_the_one_asked_for(tmp_path: Any) -> None:
     assert len(measured) == 3 * 16
     assert [t.category for t in measured].count("cold") == 3
     assert len({t.prompt_id for t in measured}) == 3
-    table = render.render(table_build.table([result]), "md")
+    table = render.render(table_build.build([result]), "md")
     assert "TTFT cold ms" in table
     assert "prefix hits %" in table
 
@@ -55,7 +56,7 @@ def test_the_counted_rate_is_the_one_asked_for(tmp_path: Any) -> None:
 @pytest.mark.usefixtures("cache")
 def test_with_caching_off_the_counted_rate_may_not_be_another(tmp_path: Any) -> None:
     """Off is the default; a server that counts nothing cached is what was asked of it."""
-    result = _run(Store(tmp_path / "results"), {"shared_prefix": _NINE_TENTHS}, ttft_s=0.001, itl_s=0.0001)
+    result = _run(Store(tmp_path / "results"), {"shared_prefix": _NINE_TENTHS}, ttft_s=0.004, itl_s=0.004)
 
     assert result.status == "ok", result.reason
     assert result.facts["prefix"]["caching"] is False
@@ -66,7 +67,7 @@ def test_with_caching_off_the_counted_rate_may_not_be_another(tmp_path: Any) -> 
 def test_a_cache_that_keeps_less_fails_the_cell_with_both_numbers(tmp_path: Any) -> None:
     """Blocks longer than the prefix keep none of it."""
     load = {"shared_prefix": _NINE_TENTHS}
-    result = _run(Store(tmp_path / "results"), load, prefix_caching=True, block_tokens=128, ttft_s=0.001, itl_s=0.0001)
+    result = _run(Store(tmp_path / "results"), load, prefix_caching=True, block_tokens=128, ttft_s=0.004, itl_s=0.004)
 
     assert result.status == "failed"
     assert "the server counted a prefix hit rate of 0.0% where 90.0% was asked for" in result.reason
@@ -96,9 +97,7 @@ def test_a_rate_follows_from_the_workload(tokens: int, turns: int, own: int, ask
 
 def test_a_server_that_takes_text_gets_the_prefix_as_text() -> None:
     """A chat API as the system's words."""
-    load = Closed(
-        prompt_tokens=8, shared_prefix=config.workload({**_LOAD, "shared_prefix": _NINE_TENTHS}).shared_prefix
-    )  # type: ignore[union-attr]
+    load = Closed(prompt_tokens=8, shared_prefix=SharedPrefix(**_NINE_TENTHS))
     text = build.closed(load, build.Target(Endpoint("http://localhost:1", "m"), tokenizer=_TOKENIZER), "s").requests
     chat = build.closed(load, build.Target(Endpoint("http://x:1", "m", api="chat"), tokenizer=_TOKENIZER), "s").requests
 

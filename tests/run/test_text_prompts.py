@@ -78,7 +78,7 @@ def test_a_round_in_process_asks_the_files_prompts(tmp_path: Path, prompts: str)
         "chat_template": "",
     }
     assert str(tmp_path) not in store.path(result).read_text()
-    table = render.render(table_build.table([result]), "md")
+    table = render.render(table_build.build([result]), "md")
     assert "by category" in table
     assert "| category | TTFT ms" in table
 

@@ -8,9 +8,11 @@ from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any
 
+from bench.contract import outside
 from bench.contract.errors import UserError
 from bench.measure.ratio import EQUAL, SINGLE, WELCH, ZERO
 from bench.measure.sanity import MARKS
+from bench.publish.compare import gates
 from bench.publish.compare.compare import FIELDS, VERDICTS, CellKey, Comparison, MetricComparison
 from bench.publish.compare.differences import differences
 from bench.publish.compare.paired import EXACT, MCNEMAR, OTHER, UNPAIRED, WINDOWS
@@ -53,8 +55,8 @@ def sections(comparison: Comparison) -> list[Section]:
     return result
 
 
-def page(comparison: Comparison, columns: int) -> str:
-    """All of it as plain text of at most `columns` columns."""
+def page(comparison: Comparison, columns: int, judgements: Sequence[gates.Judgement] = ()) -> str:
+    """All of it as plain text of at most `columns` columns, what the gates say last."""
     parts = sections(comparison)
     if columns < _WIDE:  # without the rules, which are explained below
         narrow = (replace(s, heads=s.heads[:-1], lines=tuple(line[:-1] for line in s.lines)) for s in parts[1:])
@@ -62,7 +64,28 @@ def page(comparison: Comparison, columns: int) -> str:
     fitting = [render.fitting(section, columns) for section in parts]
     footer = [*_footer(comparison), *([_CUT] if fitting != parts else [])]
     head, below = (render.wrapped(lines, columns) for lines in (_head(comparison), footer))
-    return "\n".join(filter(None, (head, render.text(fitting, columns), below)))
+    judged = render.text([gates.section(judgements)], columns) if judgements else ""
+    end = render.wrapped([gates.summary(judgements)], columns) if judgements else ""
+    return "\n".join(filter(None, (head, render.text(fitting, columns), below, judged, end)))
+
+
+def markdown(comparison: Comparison, judgements: Sequence[gates.Judgement] = ()) -> str:
+    """All of it for a pull request's comment: what the gates say first, each cell folded away below the totals."""
+    totals, *cells = sections(comparison) or [Section("", (), ())]
+    blocks = ["  \n".join(map(outside.markdown_text, _head(comparison)))]
+    if judgements:
+        blocks += [f"**{gates.summary(judgements)}**", _table(gates.section(judgements))]
+    if totals.heads:
+        blocks += [f"**{totals.title}**", _table(totals)]
+    if cells:
+        inner = [block for cell in cells for block in (f"**{outside.markdown_text(cell.title)}**", _table(cell))]
+        blocks += ["<details><summary>every cell</summary>", *inner, "</details>"]
+    blocks.append("  \n".join(map(outside.markdown_text, _footer(comparison))))
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def _table(section: Section) -> str:
+    return "\n".join(render.piped(section))
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:

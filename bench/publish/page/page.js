@@ -46,19 +46,24 @@ function fill(params) {
   for (const key of FILTERS) {
     const values = sorted(left, key);
     const offered = key === "device" || key === "model" ? values : [ALL, ...values];
-    const preferred = { device: commonest(DATA.points, key) ?? values[0], model: commonest(left.filter((line) => line.load === ""), key), suite: bestSuite(left) };
+    const preferred = { device: commonest(DATA.points, key) ?? values[0], model: firstModel() ?? commonest(left.filter((line) => line.load === ""), key), suite: bestSuite(left) };
     setOptions(key, offered, offered.includes(params[key]) ? params[key] : preferred[key], { [ALL]: `all ${key}s` });
     if (key === "device" || key === "model" || key === "suite") left = left.filter((line) => matches(line, [key]));
   }
   fillAxes(params);
 }
 
+// Whether a choice has both speed and quality of its own.
+const isWhole = (point) => point.load && Object.keys(point.y).length > 0 && !Object.keys(point.from).length;
+
+// Points come with the largest real model first.
+const firstModel = () => DATA.points.find((point) => point.device === chosen.device && isWhole(point))?.model;
+
 // The suite that shows most at once: that has most choices with both speed and quality of their own.
 function bestSuite(left) {
   const suites = new Set(left.map((line) => line.suite));
   const points = DATA.points.filter((p) => suites.has(p.suite) && p.device === chosen.device && p.model === chosen.model);
-  const own = points.filter((p) => p.load && Object.keys(p.y).length && !Object.keys(p.from).length);
-  const counts = countedBy([...new Map(own.map((p) => [`${p.suite} ${p.recipe} ${p.engine}`, p])).values()], "suite");
+  const counts = countedBy([...new Map(points.filter(isWhole).map((p) => [`${p.suite} ${p.recipe} ${p.engine}`, p])).values()], "suite");
   return [...counts].sort((a, b) => b[1] - a[1])[0]?.[0] ?? commonest(points, "suite");
 }
 

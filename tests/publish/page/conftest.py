@@ -42,7 +42,9 @@ def opened(browser: Browser) -> Opened:
     """Open a file, drawn once; on leaving, it has logged no error and sent no other request."""
 
     @contextmanager
-    def start(path: Path, width: int = 1400, scheme: Scheme = "light", at: str = "") -> Iterator[Page]:
+    def start(
+        path: Path, width: int = 1400, scheme: Scheme = "light", at: str = "", model: str = "demo"
+    ) -> Iterator[Page]:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page = context.new_page()
         page.set_default_timeout(15_000)
@@ -51,7 +53,7 @@ def opened(browser: Browser) -> Opened:
         page.on("pageerror", lambda error: events.append(f"error: {error}"))
         page.on("request", lambda one: events.append(f"request: {one.url.partition('#')[0]}"))
         try:
-            page.goto(f"{path.as_uri()}{at}")
+            page.goto(f"{path.as_uri()}{at.replace('#', f'#model={model}&') if at else f'#model={model}'}")
             page.wait_for_selector("body[data-drawn], #none:not([hidden])")
             yield page
         finally:

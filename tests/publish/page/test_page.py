@@ -81,6 +81,16 @@ def points(page: Page) -> list[Mapping[str, Any]]:
     return rows
 
 
+def test_the_first_view_is_of_the_largest_real_model(file: Path, records: list[Result], opened: Opened) -> None:
+    """Before anything is chosen: not of the model with most recipes, nor of dummy weights."""
+    sizes = {
+        r.cell.model.label: r.artifact.audit.parameters for r in records if r.artifact and not r.cell.model.is_dummy
+    }
+    with opened(file, model="") as page:
+        assert page.locator('select[name="model"]').input_value() == max(sizes, key=lambda name: sizes[name])
+        assert "baseline" in names(page)
+
+
 def test_filters_change_the_chart_and_the_tables(file: Path, opened: Opened) -> None:
     """A suite, an engine and an axis each leave their own points and lines, and the address keeps them."""
     with opened(file) as page:
