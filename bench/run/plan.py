@@ -321,7 +321,7 @@ def _digest(
     seed: int,
     task_input: Reference | Requests | None,
     shared: _Shared,
-    draft: PlannedArtifact | None,
+    draft: PlannedArtifact | None = None,
 ) -> str:
     """Files that an engine or a load names are read once for all its cells on the device, which have `shared`."""
     if (key := (cell.engine.title, artifact.format)) not in shared:
