@@ -18,6 +18,7 @@ from tests.formats.gguf_models import write
 
 pytestmark = pytest.mark.usefixtures("cache")
 _NGRAM = {"method": "ngram"}
+_ENGINES = ("hf", "llamacpp", "vllm")
 _DEMO = ROOT / "models" / "demo"
 
 
@@ -101,7 +102,7 @@ def test_an_engine_without_the_option_says_so() -> None:
         ({"name": "hf", "speculative": {"methd": "ngram"}}, r"speculative.methd: unknown key; did you mean 'method'"),
         ({"name": "hf", "speculative": {"method": "medusa"}}, "speculative_method: input should be 'off', 'ngram'"),
         ({"name": "hf", "speculative": "ngram"}, r"expected speculative: \{method: ngram, tokens: 4\}, got 'ngram'"),
-        ({"name": "hf", "speculative": {"method": "draft"}}, "method draft needs a draft"),
+        *(({"name": name, "speculative": {"method": "draft"}}, "method draft needs a draft") for name in _ENGINES),
         ({"name": "hf", "speculative": {"tokens": 4, "match": 2}}, "needs a method"),
     ):
         with pytest.raises(UserError, match=sentence):

@@ -47,6 +47,7 @@ class Options(SpeculationOptions):
 
     def __post_init__(self) -> None:
         """One way of writing each pair of types, so that a digest has one: `kv_dtype` is f16 where they differ."""
+        super().__post_init__()
         keys, values = self.kv_dtype_k or self.kv_dtype, self.kv_dtype_v or self.kv_dtype
         both = keys if keys == values else "f16"
         for name, kind in {"kv_dtype": both, "kv_dtype_k": keys, "kv_dtype_v": values}.items():
