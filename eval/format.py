@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench.contract import plugins
 from bench.contract.record import Result
+from bench.publish.tables import build, parts, render
 from bench.publish.tables.columns import number
 from eval.stats.proportion import SHARES, interval
 
+_WIDTH = 120
 _UNITS = {"_fraction": (100.0, " %"), "_bytes": (2.0**-20, " MiB")}
 _COUNTS = ("scored_tokens", "scored_items")
 # What a comparison prints, in this order: metric, label, scale, unit.
@@ -20,6 +24,7 @@ _CHANGES = (
     ("score_change", "difference", 1.0, ""),
     ("perplexity_change_fraction", "change of perplexity", 100.0, " %"),
     ("score_recovery_fraction", "recovery", 100.0, " %"),
+    ("answer_nll_change", "change of the answers' nll", 1.0, " nats/token"),
     ("flips_worse", "items lost", 1.0, ""),
     ("flips_better", "items won", 1.0, ""),
     ("mcnemar_p", "p, McNemar exact", 1.0, ""),
@@ -43,7 +48,8 @@ def two(base: str, base_result: Result | None, result: Result, change: Mapping[s
     base_rows = {name: (value, interval) for name, value, interval in _rows(base_result.metrics)}
     rows = [(name, *base_rows[name], *cells) for name, *cells in _rows(result.metrics) if name in base_rows]
     grid = _grid(["metric", "base", "95 %", "other", "95 %"], rows)
-    return "\n".join([head, "", grid, "", _grid(["on the same items", "", "95 %"], _changes(result, change))])
+    changes = _grid(["on the same items", "", "95 %"], _changes(result, change))
+    return "\n".join([head, "", grid, "", changes, *(["", *its] if (its := _parts(result, base_result)) else [])])
 
 
 def _rows(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
@@ -90,7 +96,19 @@ def _split(key: str) -> tuple[str, str]:
 
 def _page(head: str, result: Result) -> str:
     receipts = [f"  {name:<20} {value}" for name, value in sorted(result.receipts.items())]
-    return "\n".join([head, "", _grid(["metric", "value", "95 %"], _rows(result.metrics)), "", *receipts])
+    grid = _grid(["metric", "value", "95 %"], _rows(result.metrics))
+    return "\n".join([head, "", grid, "", *_parts(result), *receipts])
+
+
+def _parts(result: Result, base_result: Result | None = None) -> list[str]:
+    """The metrics of parts of the items, with their changes where there is a base; nothing of a task without parts."""
+    (row,) = build.build([result]).rows
+    title, cell = result.cell.measurement, row.tasks[result.cell.measurement]
+    if base_result is not None:
+        its = plugins.load(plugins.TASKS, cell.kind).parts(result.facts, base_result.facts)
+        row = replace(row, tasks={title: replace(cell, parts=tuple(its))})
+    sections = list(parts.sections([row], title))
+    return [render.text(sections, _WIDTH)] if sections else []
 
 
 def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -100,5 +118,5 @@ def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         grid.add_column(head, justify="right" if i else "left", no_wrap=True)
     for row in rows:
         grid.add_row(*row)
-    Console(file=out, width=120, color_system=None).print(grid)
+    Console(file=out, width=_WIDTH, color_system=None).print(grid)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

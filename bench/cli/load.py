@@ -40,7 +40,6 @@ def load(
     shared_prefix: Annotated[
         str | None, typer.Option(metavar="TOKENS,GROUPS,TURNS", help="Prompts that begin with what others began with.")
     ] = None,
-    prefix_caching: Annotated[bool, typer.Option(help="Whether the server keeps prefixes.")] = True,
     prompt_tokens: Annotated[int | None, typer.Option(help="128 unless given.")] = None,
     new_tokens: Annotated[int | None, typer.Option(help="64 unless given.")] = None,
     lengths: Annotated[
@@ -72,20 +71,13 @@ def load(
 
     kind = "open" if rate is not None else "closed"
     kind = "search" if search else "sweep" if sweep else "trace" if trace is not None else kind
-    fields: dict[str, Any] = {
-        "kind": kind,
-        "concurrency": concurrency,
-        "rate_per_s": rate,
-        "path": trace,
-        "over": sweep,
-    }
+    fields: dict[str, Any] = {"kind": kind, "concurrency": concurrency, "rate_per_s": rate, "path": trace}
     fields |= {"arrivals": arrivals, "burstiness": burstiness, "speed": speed, "turns": turns, "requests": requests}
     fields |= {"window_s": window, "at_most_s": at_most, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
     fields |= {"lengths": lengths, "spread": spread, "slo": {"ttft_s": slo_ttft, "tpot_s": slo_tpot}}
     api = _api(url, "chat" if chat else "completions")
-    fields |= {"prompts": prompts, "answers": "natural" if natural else None}
-    fields |= {"shared_prefix": _shared_prefix(shared_prefix)}
-    fields |= {"chat": True} if prompts and api == "chat" else {}
+    fields |= {"over": sweep, "prompts": prompts, "answers": "natural" if natural else None}
+    fields |= {"shared_prefix": _shared_prefix(shared_prefix), "chat": (prompts and api == "chat") or None}
     workload = config.workload({key: value for key, value in fields.items() if value is not None})
     fixed: dict[str, Any] = {"ignore_eos": None} if stop else {}
     endpoint = Endpoint(
@@ -101,7 +93,7 @@ def load(
         ca=str(ca or ""),
     )
     target = build.Target(endpoint, vocab_size, tokenizer, context)
-    result = standalone.measure(workload, target, seed=seed, timeout_s=timeout, prefix_caching=prefix_caching)
+    result = standalone.measure(workload, target, seed=seed, timeout_s=timeout, prefix_caching=True)
     put(json.dumps(result, indent=1) if as_json else "\n".join(standalone.lines(workload.title, result)))
 
 

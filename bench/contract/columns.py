@@ -5,6 +5,7 @@ A task declares its own columns in COLUMNS; bench/publish/tables/columns.py has 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
 from typing import Literal
@@ -77,6 +78,18 @@ class Column:
         """The header with its unit and an arrow to the better side."""
         arrow = {"lower": " ↓", "higher": " ↑", None: ""}[self.better]
         return f"{self.header.format(title=title).strip()}{f' {self.unit}' if self.unit else ''}{arrow}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Metrics of some of a task's items. `labels`: by axis what sets them apart, as {"length": "512", "depth": "25 %"}.
+
+    The last axis is the one that tables have across. `at`: where the part is on it, where a curve is drawn over it.
+    """
+
+    labels: Mapping[str, str]
+    metrics: Mapping[str, float]
+    at: float = 0.0
 
 
 def csv_only(*keys: str, groups: Group = Group.NONE) -> tuple[Column, ...]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from bench.contract.address import Api
-from bench.contract.columns import Column
+from bench.contract.columns import Column, Part
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.spec import Cell, Step
@@ -298,8 +298,8 @@ class Task(Protocol):
     A task whose requests and scores come from a library has that library's environment as ENV: `build_requests`
     and `score_replies` run there. Requests are token ids, built once for all engines and recipes of a model. The
     facts of `evaluate` are then replies; those of `score_replies` are recorded. PATHS: options that name files or
-    folders. OPTIONS_SINCE: as an engine's. COLUMNS: its metrics and changes in tables; a metric without a column is
-    only in the records.
+    folders. OPTIONS_SINCE: as an engine's. COLUMNS: its metrics and changes in tables, PART_COLUMNS: those of its
+    `parts`; a metric without a column is only in the records.
     """
 
     VERSION: int
@@ -309,6 +309,7 @@ class Task(Protocol):
     PATHS: tuple[str, ...] = ()
     OPTIONS_SINCE: frozenset[str] = frozenset()
     COLUMNS: tuple[Column, ...] = ()
+    PART_COLUMNS: tuple[Column, ...] = ()
 
     @abstractmethod
     def title(self, options: Any) -> str:
@@ -326,6 +327,17 @@ class Task(Protocol):
     @abstractmethod
     def metrics(self, facts: Mapping[str, Any]) -> Mapping[str, float]:
         """A pure function over the facts."""
+
+    def parts(self, facts: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> Sequence[Part]:  # noqa: ARG002
+        """Metrics of parts of the items, as by position; with the changes against a `baseline`'s facts. Pure.
+
+        UserError where the baseline's are over other items.
+        """
+        return ()
+
+    def longest(self, options: Any) -> int:
+        """Tokens of the longest text that a model reads in it; 0 where that is not known."""
+        return int(getattr(options, "context", 0))
 
     def local(self, options: Any, folder: Path) -> Any:  # noqa: ARG002
         """These options with what would be downloaded read from `folder`, a suite's `data`, where it can be.

@@ -45,6 +45,12 @@ def category_facts(traces: Sequence[RequestTrace], facts: Mapping[str, Any]) -> 
     return {"by_category": figures} if figures else {}
 
 
+def part_facts(facts: Mapping[str, Any], task: Task | None) -> dict[str, Any]:
+    """`parts`: the metrics of each part of a task's items, beside its labels; nothing of a task without parts."""
+    parts = task.parts(facts, None) if task is not None else ()
+    return {"parts": [{**part.labels, "at": part.at, **part.metrics} for part in parts]} if parts else {}
+
+
 def roofline_facts(folder: Path, ceiling: Mapping[str, Any]) -> dict[str, Any]:
     """The artifact's `architecture`, and the device's `ceiling` if given; nothing for other than plain decoders."""
     shape = formats.read_architecture(folder)

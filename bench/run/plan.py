@@ -211,6 +211,7 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact, seed: int) -> str
     if (
         why := _beyond_context(cell, artifact)
         or speculation.unfit_load(cell)
+        or _texts_too_long(cell, artifact)
         or _without_prefix_caching(cell)
         or _without_window(cell, artifact)
         or text_prompts.unsupported(cell, artifact, seed)
@@ -264,13 +265,29 @@ def _without_window(cell: Cell, artifact: PlannedArtifact) -> str:
     """Why an engine that leaves out the model's sliding window computes another model on texts of this length."""
     config, engine = artifact.resolved.source.config, plugins.load(plugins.ENGINES, cell.engine.name)
     model_type, window = str(config.get("model_type")), model_folder.size(config, "sliding_window")
-    context = cell.task.options.get("context") if cell.task else getattr(cell.workload, "longest", 0)
-    if model_type not in engine.WITHOUT_WINDOW or not isinstance(context, int) or not 0 < window < context:
+    context = _longest(cell)
+    if model_type not in engine.WITHOUT_WINDOW or not 0 < window < context:
         return ""
     return (
         f"{cell.engine.name} leaves out the sliding window of {model_type} ({window} tokens), which texts of "
         f"{context} tokens exceed: use shorter ones, or another engine"
     )
+
+
+def _texts_too_long(cell: Cell, artifact: PlannedArtifact) -> str:
+    """Why the model cannot read a task's texts; nothing where its context, or their length, is not known."""
+    if cell.task is None or not 0 < artifact.context < _longest(cell):
+        return ""
+    tokens = f"texts of {_longest(cell)} tokens"
+    return f"{tokens} exceed the model's context of {artifact.context}: measure shorter ones"
+
+
+def _longest(cell: Cell) -> int:
+    """Tokens of the longest text that a cell has a model read; 0 where that is not known."""
+    if cell.task is None:
+        return int(getattr(cell.workload, "longest", 0))
+    task = plugins.load(plugins.TASKS, cell.task.kind)
+    return task.longest(task.Options(**cell.task.options))
 
 
 def _meaningless(cell: Cell) -> str:

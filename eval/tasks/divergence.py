@@ -3,28 +3,30 @@
 At every scored token: KL(baseline || this) over the full vocabulary in nats, in float64 from logits, and whether
 the most likely id is the same. Unlike in perplexity, errors cannot cancel. The first engine of the suite that can
 score the baseline computes its distributions once; `kl_floor` is the error of storing them
-(eval/scoring/logprobs.py). Windows are those of eval/text/windows.py.
+(eval/scoring/logprobs.py). Windows are those of eval/text/windows.py; with `by_position` both are also given by how
+many tokens come before (eval/text/positions.py).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.contract.columns import Column, Group, csv_only
+from bench.contract.columns import Column, Group, Part, csv_only
 from bench.contract.errors import UserError
 from bench.contract.hooks import Session
 from eval.scoring import logprobs
 from eval.stats import paired
-from eval.text import windows
+from eval.text import positions, windows
 
 VERSION = 1
 REFERENCE = True
-COLUMNS = (
+OPTIONS_SINCE = frozenset({"by_position"})
+PART_COLUMNS = (
     Column(
         "kl_mean",
         "KL {title}",
@@ -49,21 +51,26 @@ COLUMNS = (
             "top1_change_fraction", "change", interval=("top1_change_low_fraction", "top1_change_high_fraction")
         ),
     ),
+)
+COLUMNS = (
+    *PART_COLUMNS,
     *csv_only("kl_mean_low", "kl_mean_high", "top1_agreement_low_fraction", "top1_agreement_high_fraction"),
     *csv_only("kl_median", "kl_p99", "kl_max"),
     Column("kl_floor", "noise floor", groups=Group.CSV_ONLY),
     *csv_only("bits_per_byte_change", "bits_per_byte_change_low", "bits_per_byte_change_high"),
 )
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+_BY_POSITION = ("window_kl", "window_top1")  # of `_rows` the first columns
 # Facts that two comparable records share.
 _SAME = ("sha256", "context", "convention", "tokens", "windows", "window_tokens", "reference")
 
 
 @dataclass(frozen=True)
 class Options(windows.Scope):
-    """As of windows.Scope; a token takes 2 bytes per vocabulary entry."""
+    """As of windows.Scope; a token takes 2 bytes per vocabulary entry. `by_position`: also by the tokens before."""
 
     convention: windows.Convention = "llama.cpp"
+    by_position: bool = False
 
 
 def title(options: Options) -> str:
@@ -111,6 +118,7 @@ def evaluate(session: Session, options: Options, folder: Path, reference: Path |
         "reference": {key: stored[key] for key in ("digest", "engine", "artifact")},
         "kl_floor_mean": stored["kl_floor_mean"],
         "kl_floor_max": stored["kl_floor_max"],
+        **({"by_position": _bins(text, tables, options)} if options.by_position else {}),
     }
 
 
@@ -127,6 +135,35 @@ def metrics(facts: Mapping[str, Any]) -> Mapping[str, float]:
         **_mean("top1_agreement", "_fraction", facts["window_top1"], tokens, 0.0, 1.0),
         **_mean("bits_per_byte_change", "", bits, facts["window_bytes"], -math.inf, math.inf),
         "scored_tokens": float(sum(tokens)),
+    }
+
+
+def parts(facts: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> Sequence[Part]:
+    """By position, each mean with its interval; how much further than another artifact's that is, by paired windows."""
+    its = facts.get("by_position", ())
+    if baseline is None or not its:
+        return [positions.part(one, _of_bin(one)) for one in its]
+    paired.require_same_items(facts, baseline, _SAME, ("by_position",))
+    pairs = zip(its, baseline["by_position"], strict=True)
+    return [positions.part(one, {**_of_bin(one), **_change_of_bin(one, other)}) for one, other in pairs]
+
+
+def _bins(text: windows.Cut, tables: Sequence[Any], options: Options) -> list[dict[str, Any]]:
+    by_token = {name: [table[:, k] for table in tables] for k, name in enumerate(_BY_POSITION)}
+    return positions.bins(text.windows, by_token, options.context)
+
+
+def _of_bin(its: positions.Bin) -> dict[str, float]:
+    return {
+        **_mean("kl_mean", "", *positions.sums(its, "window_kl"), 0.0, math.inf),
+        **_mean("top1_agreement", "_fraction", *positions.sums(its, "window_top1"), 0.0, 1.0),
+    }
+
+
+def _change_of_bin(its: positions.Bin, other: positions.Bin) -> dict[str, float]:
+    return {
+        **_mean("kl_change", "", *positions.sums(its, "window_kl", other), -math.inf, math.inf),
+        **_mean("top1_change", "_fraction", *positions.sums(its, "window_top1", other), -1.0, 1.0),
     }
 
 

@@ -42,6 +42,33 @@ def test_two_artifacts_are_compared_on_the_same_items(command: Command, tmp_path
     assert "top1 agreement" in divergence.stdout
 
 
+@pytest.mark.slow
+def test_parts_of_the_items_are_tables_below(command: Command) -> None:
+    """A curve by position, a matrix by length and depth; two artifacts have the changes of each part as well."""
+    words = ("--task", "retrieval", "--engine", "fake", "--lengths", "200", "--depths", "0,1", "--items", "2")
+    matrix = command("eval", "models/demo", *words)
+    pair = command(
+        "eval",
+        "compare",
+        "models/demo",
+        "models/demo",
+        "--task",
+        "perplexity",
+        *_SHORT,
+        "--by-position",
+        "--tokens",
+        "512",
+    )
+
+    assert matrix.returncode == pair.returncode == 0, matrix.stderr + pair.stderr
+    assert "pairs-200-d0-100-2items: exact match % ↑ by depth" in matrix.stdout
+    assert ["recipe", "engine", "length", "0", "%", "100", "%", "all"] in [
+        line.split() for line in matrix.stdout.splitlines()
+    ]
+    assert "vs baseline % ↓ by tokens before" in pair.stdout
+    assert "+0.00 ± 0.00" in pair.stdout
+
+
 def test_a_comparison_as_data_is_printed_without_secrets(command: Command) -> None:
     """Both records and the change; a secret variable's value is its name."""
     words = ("compare", "models/demo", "models/demo", "--task", "perplexity", *_SHORT, "--tokens", "512", "--json")

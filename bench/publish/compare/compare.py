@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bench.contract.columns import Column
+from bench.contract.columns import Column, Part
 from bench.contract.record import Result
 from bench.measure.ratio import EQUAL, Ratio, ratio
 from bench.measure.sanity import marks
 from bench.measure.stats import holm, spread
-from bench.publish.compare.paired import EXACT, WINDOWS, Difference, task_metrics
+from bench.publish.compare.paired import EXACT, WINDOWS, Difference, part_changes, task_metrics
 from bench.publish.compare.selectors import AXES, MODEL, Selection
 from bench.publish.tables.columns import LEVEL, MORE, SIZE, group, quotable
 from bench.publish.tables.model import CellSummary, names
@@ -73,6 +73,17 @@ class MetricComparison:
 
 
 @dataclass(frozen=True)
+class PartDifference:
+    """By how much a metric differs over a part of a task's items: `change` says which of the part's metrics that is."""
+
+    cell: CellKey
+    kind: str
+    metric: Column
+    change: Column
+    part: Part
+
+
+@dataclass(frozen=True)
 class Total:
     """One metric over all its cells: the geometric mean of their ratios, and how many have which verdict."""
 
@@ -87,7 +98,8 @@ class Comparison:
     """What two selections have in common, and what they have not.
 
     `baseline_only`, `candidate_only`: cells that the other lacks, and why where it tried. `same`: cells with identical
-    records, `several`: cells in several suites of one: both left out. `pairs`: records of the compared cells.
+    records, `several`: cells in several suites of one: both left out. `pairs`: records of the compared cells. `parts`:
+    the differences over parts of tasks' items.
     """
 
     baseline: Selection
@@ -99,6 +111,7 @@ class Comparison:
     same: tuple[CellKey, ...]
     several: tuple[CellKey, ...]
     pairs: tuple[Pair, ...]
+    parts: tuple[PartDifference, ...] = ()
 
 
 def compare(baseline: Selection, candidate: Selection) -> Comparison:
@@ -127,6 +140,7 @@ def compare(baseline: Selection, candidate: Selection) -> Comparison:
         tuple(same),
         tuple(several),
         tuple(pair for key, pair in pairs.items() if key.kind != "size"),
+        tuple(part for key, pair in pairs.items() if key.kind == "task" for part in _parts(key, pair)),
     )
 
 
@@ -183,6 +197,12 @@ def _metrics(key: CellKey, pair: Pair) -> Iterator[MetricComparison]:
         if first and second and (any(first) or any(second)):
             means, having = (_mean(first), _mean(second)), (len(first), len(second))
             yield MetricComparison(key, column, column.heading(), *means, having, ratio(first, second), marks=marked)
+
+
+def _parts(key: CellKey, pair: Pair) -> Iterator[PartDifference]:
+    one, two = (rounds[0] for rounds in pair)
+    kind = two.cell.task.kind if two.cell.task else ""
+    return (PartDifference(key, kind, *its) for its in part_changes(one, two))
 
 
 def _load_columns(pair: Pair) -> list[Column]:

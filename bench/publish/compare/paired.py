@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bench.contract.columns import TESTED, Column, Group
+from bench.contract import plugins
+from bench.contract.columns import TESTED, Column, Group, Part
 from bench.contract.errors import UserError
 from bench.contract.record import Result
 from bench.measure.ratio import Ratio, ratio, t_p
 from bench.measure.sanity import OTHER_TOKENS
 from bench.publish.tables.build import task_change
-from bench.publish.tables.columns import metric_columns, task_columns
+from bench.publish.tables.columns import metric_columns, part_columns, task_columns
 
 EXACT, WINDOWS, MCNEMAR, UNPAIRED, OTHER = "exact", "windows", "McNemar", "no items", "other items"
 _NEAR_FLOOR = 2.0
@@ -55,6 +56,17 @@ def task_metrics(one: Result, two: Result) -> Iterator[TaskMetric]:
         yield column, column.heading(metric), a, b, compared, difference
 
 
+def part_changes(one: Result, two: Result) -> Iterator[tuple[Column, Column, Part]]:
+    """Metric, change and part: how two records differ over each part of the items, where they are over the same."""
+    kind = two.cell.task.kind if two.cell.task else ""
+    parts: Sequence[Part] = ()
+    with suppress(UserError):
+        parts = plugins.load(plugins.TASKS, kind).parts(two.facts, one.facts)
+    changes = {c.change: c for c in (*metric_columns(kind), *part_columns(kind)) if c.change}
+    for change, column in changes.items():
+        yield from ((column, change, part) for part in parts if change.key in part.metrics)
+
+
 def _columns(one: Result, two: Result, changes: Mapping[str, float] | None) -> tuple[Column, ...]:
     """The task's metrics; of tokens that are not the same in both, what compares across tokenizers."""
     kind = one.cell.task.kind if one.cell.task else ""
@@ -74,7 +86,8 @@ def _compared(
     if change is None or change.key not in changes:
         return plain, None
     low, high = (changes.get(end) for end in change.interval or ("", ""))
-    windows = len(results[0].facts.get("window_tokens", ()))
+    facts = results[0].facts
+    windows = len(facts.get("window_tokens") or facts.get("answer_tokens") or ())
     degrees = windows - 1 if windows > 1 else _MANY
     if Group.RELATIVE in change.groups:
         return _relative(1 + changes[change.key], low, high, degrees), None

@@ -9,17 +9,19 @@ from itertools import groupby
 from typing import Any
 
 from bench.contract import outside
+from bench.contract.columns import Group
 from bench.contract.errors import UserError
 from bench.measure.ratio import EQUAL, SINGLE, WELCH, ZERO
 from bench.measure.sanity import MARKS
 from bench.publish.compare import gates
-from bench.publish.compare.compare import FIELDS, VERDICTS, CellKey, Comparison, MetricComparison
+from bench.publish.compare.compare import FIELDS, VERDICTS, CellKey, Comparison, MetricComparison, PartDifference
 from bench.publish.compare.differences import differences
 from bench.publish.compare.paired import EXACT, MCNEMAR, OTHER, UNPAIRED, WINDOWS
 from bench.publish.compare.selectors import AXES, ENGINE, MODEL, RECIPE, Selection
 from bench.publish.tables import render
 from bench.publish.tables.columns import DASH, number
 from bench.publish.tables.model import Section, names
+from bench.publish.tables.parts import change_text
 
 RULES = {
     WELCH: "ratio of geometric means over rounds; interval and p by Welch's t on logarithms",
@@ -27,7 +29,7 @@ RULES = {
     EQUAL: "the rounds of each are all equal: there is no noise to make an interval or a p of",
     ZERO: "a figure is zero: no ratio",
     EXACT: "bits and bytes on disk, the same in every run",
-    WINDOWS: "paired by windows of the text; interval and p by Student's t",
+    WINDOWS: "paired by windows of the text, or by answers; interval and p by Student's t",
     MCNEMAR: "paired by items; interval of the change by bootstrap, p by McNemar's exact test",
     UNPAIRED: "the task has no score for each item: no interval and no p",
     OTHER: "over other items, against another reference, or by another version of the task: not comparable",
@@ -52,15 +54,33 @@ def sections(comparison: Comparison) -> list[Section]:
     cell_heads = ("cell", "figure", "A", "B", "B/A", "p", "verdict", "by")
     for (_, what), group in groupby(comparison.metrics, key=lambda m: (m.cell.kind, m.cell.what)):
         result.append(Section(what or "size", cell_heads, tuple(_line(metric, varying) for metric in group)))
+        result += _parts([part for part in comparison.parts if part.cell.what == what], varying)
     return result
+
+
+def _parts(parts: Sequence[PartDifference], varying: set[str]) -> Iterator[Section]:
+    """Of one task a section for each metric: B - A over each part of the items, the last axis across."""
+    for change in dict.fromkeys(part.change for part in parts):
+        its = [part for part in parts if part.change == change]
+        *first, last = its[0].part.labels
+        lines: dict[tuple[str, ...], dict[str, str]] = {}
+        for one in its:
+            *labels, label = one.part.labels.values()
+            text = change_text(change, one.kind, one.part)
+            lines.setdefault((_label(one.cell, varying), *labels), {})[label] = text
+        heads = dict.fromkeys(label for line in lines.values() for label in line)
+        metric = its[0].metric
+        unit = "%" if Group.RELATIVE in change.groups else metric.unit and f"{metric.unit} points"
+        name = " ".join(filter(None, (metric.header.format(title="").strip() or metric.key, unit)))
+        body = tuple((*names, *(line.get(head, DASH) for head in heads)) for names, line in lines.items())
+        yield Section(f"{its[0].cell.what}: {name}, B against A, by {last}", ("cell", *first, *heads), body, below=True)
 
 
 def page(comparison: Comparison, columns: int, judgements: Sequence[gates.Judgement] = ()) -> str:
     """All of it as plain text of at most `columns` columns, what the gates say last."""
     parts = sections(comparison)
     if columns < _WIDE:  # without the rules, which are explained below
-        narrow = (replace(s, heads=s.heads[:-1], lines=tuple(line[:-1] for line in s.lines)) for s in parts[1:])
-        parts = [*parts[:1], *narrow]
+        parts = [*parts[:1], *(section if section.below else _without_rules(section) for section in parts[1:])]
     fitting = [render.fitting(section, columns) for section in parts]
     footer = [*_footer(comparison), *([_CUT] if fitting != parts else [])]
     head, below = (render.wrapped(lines, columns) for lines in (_head(comparison), footer))
@@ -88,6 +108,10 @@ def _table(section: Section) -> str:
     return "\n".join(render.piped(section))
 
 
+def _without_rules(section: Section) -> Section:
+    return replace(section, heads=section.heads[:-1], lines=tuple(line[:-1] for line in section.lines))
+
+
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """Everything, for a program, in stored units."""
     a, b = comparison.baseline, comparison.candidate
@@ -98,6 +122,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             for t in comparison.totals
         ],
         "figures": [_plain(metric) for metric in comparison.metrics],
+        "parts": [_plain_part(part) for part in comparison.parts],
         "only_a": [{**asdict(cell), "other": reason} for cell, reason in comparison.baseline_only.items()],
         "only_b": [{**asdict(cell), "other": reason} for cell, reason in comparison.candidate_only.items()],
         "same_records": [asdict(cell) for cell in comparison.same],
@@ -184,14 +209,17 @@ def _varying(comparison: Comparison) -> set[str]:
 
 
 def _line(metric: MetricComparison, varying: set[str]) -> tuple[str, ...]:
-    cell, column = metric.cell, metric.column
-    # Where all cells are of one device, suite, recipe and so on, a name there has to be.
-    alone = "artifact" if cell.kind == "size" else cell.engine or cell.recipe or cell.model
-    label = " / ".join(filter(None, (getattr(cell, name) for name in _NAMES if name in varying))) or alone
+    column, label = metric.column, _label(metric.cell, varying)
     a, b = (number(value * column.scale, column.digits) for value in (metric.baseline, metric.candidate))
     rule = metric.ratio.rule
     rule = f"{rule} {metric.rounds[0]}+{metric.rounds[1]}" if rule == WELCH else rule
     return (label, metric.heading, a, b, _ratio(metric), _p(metric.p_holm), metric.verdict, rule)
+
+
+def _label(cell: CellKey, varying: set[str]) -> str:
+    """Where all cells are of one device, suite, recipe and so on, a name there has to be."""
+    alone = "artifact" if cell.kind == "size" else cell.engine or cell.recipe or cell.model
+    return " / ".join(filter(None, (getattr(cell, name) for name in _NAMES if name in varying))) or alone
 
 
 def _ratio(metric: MetricComparison) -> str:
@@ -252,6 +280,13 @@ def _listed(texts: Sequence[str]) -> str:
 
 def _cells(count: int) -> str:
     return f"{count} {'cell' if count == 1 else 'cells'}"
+
+
+def _plain_part(part: PartDifference) -> dict[str, object]:
+    """A change over a part of the items, and its interval where it has one, in stored units."""
+    low, high = (part.part.metrics.get(end) for end in part.change.interval or ("", ""))
+    figures = {"metric": part.metric.key, "change": part.part.metrics[part.change.key], "low": low, "high": high}
+    return {**asdict(part.cell), "labels": part.part.labels, **figures}
 
 
 def _plain(metric: MetricComparison) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 value NUMBER (see query.value)          figure PATH KEY: with its range over rounds, or its interval
 table SUITE/RECIPE/ENGINE KEY[@WORKLOAD-OR-TASK]... [by=KEY[@...]]
+parts SUITE/RECIPE/ENGINE KEY@TASK      of parts of a task's items: by position, by length and depth
 reasons SUITE                           pick SUITE WORKLOAD [objective=] [min-recovery=] [ttft-p95=] [memory=]
 suites                                  machines                versions
 """
@@ -17,7 +18,7 @@ from bench.contract.errors import UserError
 from bench.publish import machines, recommend
 from bench.publish.document import query, table
 from bench.publish.records import Records
-from bench.publish.tables import render, sections
+from bench.publish.tables import parts, render, sections
 from bench.publish.tables.columns import format_percent, number, quotable
 from bench.publish.tables.model import Section
 
@@ -63,6 +64,23 @@ def _table(records: Records, args: Sequence[str]) -> str:
     if not keys:
         raise UserError("expected: table SUITE/RECIPE/ENGINE KEY@WORKLOAD-OR-TASK ...")
     return table.table(query.rows(records, path), keys, order)
+
+
+def _parts(records: Records, args: Sequence[str]) -> str:
+    """A metric over parts of a task's items, a line for each row of SUITE/RECIPE/ENGINE."""
+    if len(args) != 2 or "@" not in args[1]:
+        raise UserError("expected: parts SUITE/RECIPE/ENGINE KEY@TASK")
+    key, _, pattern = args[1].partition("@")
+    rows = query.rows(records, args[0])
+    titles = dict.fromkeys(title for row in rows for title, entry in query.entries(row, pattern) if entry.parts)
+    if len(titles) != 1:
+        raise UserError(f"{pattern} matches {len(titles)} tasks with parts: name one of {', '.join(titles) or 'those'}")
+    (title,) = titles
+    rows = [row for row in rows if title in row.tasks]
+    tables = {column.key: table for column, table in parts.by_column(rows, title)}
+    if key not in tables:
+        raise UserError(plugins.unknown("figure of parts", key, tuple(tables)))
+    return "\n".join(render.piped(tables[key]))
 
 
 def _reasons(records: Records, args: Sequence[str]) -> str:
@@ -129,6 +147,7 @@ _VERBS: Mapping[str, Callable[[Records, Sequence[str]], str]] = {
     "value": _value,
     "figure": _figure,
     "table": _table,
+    "parts": _parts,
     "reasons": _reasons,
     "pick": _pick,
     "suites": _suites,

@@ -8,17 +8,18 @@ not measured is absent.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from bench.contract.columns import RECOVERY
+from bench.contract.columns import RECOVERY, Column
 from bench.contract.workload import Closed, Open, Workload
 from bench.measure.stats import Spread
 from bench.publish.recommend import recovery
 from bench.publish.records import Choice, Records
-from bench.publish.tables.columns import MBU, X_AXES, metric_columns
+from bench.publish.tables.columns import MBU, X_AXES, metric_columns, part_columns
 from bench.publish.tables.model import CellSummary, Row, names
 
 UNQUANTIZED, CHANGED, UNKNOWN = "unquantized", "pruned, retrained", "unknown"  # families that are no format
+Curve = tuple[tuple[float, float], ...]  # tokens before -> value, SI units
 Quality = Mapping[tuple[str, str], float]  # (metric, task) -> value; recovery spans all tasks: its task is ""
 
 
@@ -37,7 +38,8 @@ class Point(Choice):
 
     `metrics` and `quality` are medians over rounds, SI units. `family`: the format its weights are quantized
     in, or what else was done to them. `quality_from`: task -> the suite its quality was taken from, where that
-    is not `suite`. `slo`: limits of TTFT and TPOT in seconds, where the load states any.
+    is not `suite`. `slo`: limits of TTFT and TPOT in seconds, where the load states any. `by_position`: of a metric and
+    its task the curve over the only axis of the task's parts.
     """
 
     family: str
@@ -47,6 +49,7 @@ class Point(Choice):
     quality_from: Mapping[str, str] = field(default_factory=dict)
     levels: tuple[Level, ...] = ()
     slo: Mapping[str, float] = field(default_factory=dict)
+    by_position: Mapping[tuple[Column, str], Curve] = field(default_factory=dict)
 
 
 def build(records: Records) -> list[Point]:
@@ -68,7 +71,9 @@ def build(records: Records) -> list[Point]:
     for row, digest in artifacts:
         borrows = digest and (row.device, row.suite) not in has_quality
         others = same_artifact[row.device, row.model, digest, row.engine]
-        points += _points(row, workloads, *(_borrowed(row, others) if borrows else (_quality(row), {})))
+        curves = _curves(row)
+        drawn = _points(row, workloads, *(_borrowed(row, others) if borrows else (_quality(row), {})))
+        points += [replace(point, by_position=curves) for point in drawn] if curves else drawn
     return points
 
 
@@ -128,6 +133,17 @@ def _quality(row: Row) -> dict[tuple[str, str], float]:
     }
     fraction = recovery(row)
     return metrics if fraction is None else {**metrics, (RECOVERY.key, ""): fraction}
+
+
+def _curves(row: Row) -> dict[tuple[Column, str], Curve]:
+    """By metric and task, where its parts have one axis."""
+    curves: dict[tuple[Column, str], Curve] = {}
+    for title, entry in row.tasks.items():
+        its = [part for part in entry.parts if len(part.labels) == 1]
+        for column in part_columns(entry.kind) if len(its) > 1 else ():
+            if curve := tuple((part.at, part.metrics[column.key]) for part in its if column.key in part.metrics):
+                curves[column, title] = curve
+    return curves
 
 
 def _borrowed(row: Row, same_artifact: Sequence[Row]) -> tuple[Quality, dict[str, str]]:

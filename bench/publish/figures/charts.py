@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,16 +45,21 @@ def build(points: Sequence[Point], distributions: Sequence[Distribution]) -> dic
         for model, group in models.items():
             curves = [d for d in distributions if (d.device, d.suite, d.model) == (device, suite, model)]
             stem = f"{suite}-{model}" if len(models) > 1 else suite
-            for name, spec in (
-                *_paretos(group, colours),
-                *_ecdfs(curves),
-                *_scalings(group),
-                *_depths(group),
-                *_rooflines(group),
-            ):
+            for name, spec in _of_model(group, curves, colours):
                 path = Path(safe_name(device)) / "figures" / f"{safe_name(f'{stem}-{name}')}.svg"
                 charts[path] = {**each_text(spec, printable), "config": specs.config(dark=False), "padding": 12}
     return charts
+
+
+def _of_model(
+    points: Sequence[Point], curves: Sequence[Distribution], colours: Mapping[str, str]
+) -> Iterator[tuple[str, Spec]]:
+    yield from _paretos(points, colours)
+    yield from _ecdfs(curves)
+    yield from _scalings(points)
+    yield from _depths(points)
+    yield from _rooflines(points)
+    yield from _positions(points)
 
 
 def _paretos(points: Sequence[Point], colours: Mapping[str, str]) -> Iterator[tuple[str, Spec]]:
@@ -255,3 +261,27 @@ def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
             rows=[{"choice": p.choice, "load": p.workload, "value": p.metrics[MBU.key] * MBU.scale} for p in drawn],
         ),
     )
+
+
+def _positions(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
+    """A task's metrics against the position in the window: a panel for each, a line for each choice."""
+    for task in dict.fromkeys(task for p in points for _, task in p.by_position):
+        choices = {p.choice: {c: curve for (c, its), curve in p.by_position.items() if its == task} for p in points}
+        colours = specs.cycled(specs.LIGHT, (choice for choice, curves in choices.items() if curves))
+        panels = []
+        for column in dict.fromkeys(column for curves in choices.values() for column in curves):
+            rows: list[dict[str, Any]] = [
+                {"choice": choice, "level": at, "value": max(value * column.scale, column.axis_min or -math.inf)}
+                for choice, curves in choices.items()
+                for at, value in curves.get(column, ())
+            ]
+            panel = specs.by_position(colours, column)
+            if column.axis_min and min(row["value"] for row in rows) <= column.axis_min:
+                panel["encoding"]["y"]["axis"] |= specs.edge_label(column)
+            specs.set_ticks(panel["encoding"]["y"], [row["value"] for row in rows])
+            panels.append({**panel, "data": {"values": rows}, "width": 245, "height": 190})
+        title = {"text": "By position in the window", "subtitle": _subtitle(points[0], task)}
+        yield (
+            f"position-{task}",
+            {"$schema": specs.SCHEMA, "title": title, "concat": panels, "columns": 2, "spacing": 26},
+        )

@@ -130,6 +130,13 @@ def depth(colours: Mapping[str, str], title: str) -> Spec:
     return template("depth", load=LOAD_AXES["depth"], title=title, colours=scale(colours))
 
 
+def by_position(colours: Mapping[str, str], column: Column) -> Spec:
+    """A task's metric against the tokens before, in the window: rows {choice, level, value}."""
+    axis = {"type": "log", "nice": False, "padding": 12} if is_log(column) else {"zero": False, "nice": True}
+    slots = {"load": "tokens before, in the window", "title": column.heading(), "scale": axis}
+    return template("scaling", **slots, colours=scale(colours), dashes=_dashes(colours))
+
+
 def limit_line(limit: float) -> list[Spec]:
     """Two layers: a dashed line across at a limit of the SLO, in ms, and its text."""
     return list(template("limit", limit=limit, text=f"SLO {limit:,.4g} ms")["layer"])

@@ -7,13 +7,13 @@ const filterForm = document.getElementById("filters");
 const controls = {};
 for (const control of document.querySelectorAll("#main select[name], #main input[name]")) controls[control.name] = control;
 
-const lines = { quality: DATA.quality.lines, speed: DATA.speed.lines };
+const lines = { quality: DATA.quality.lines, parts: DATA.parts.lines, speed: DATA.speed.lines };
 const everything = [...lines.quality, ...lines.speed];
-for (const line of everything) {
+for (const line of [...everything, ...lines.parts]) {
   line.hasCells = Object.keys(line.cells).length > 0;
-  line.text = [line.device, line.suite, line.model, line.recipe, line.engine, line.load, line.status, ...line.marks, ...line.reasons].join(" ").toLowerCase();
+  line.text = [line.device, line.suite, line.model, line.recipe, line.engine, line.load, line.part ?? "", line.status, ...line.marks, ...line.reasons].join(" ").toLowerCase();
 }
-for (const group of Object.values(lines)) group.sort((a, b) => b.baseline - a.baseline || natural(a.recipe, b.recipe) || natural(a.engine, b.engine) || natural(a.load, b.load));
+for (const group of Object.values(lines)) group.sort((a, b) => b.baseline - a.baseline || natural(a.recipe, b.recipe) || natural(a.engine, b.engine) || natural(a.load, b.load) || natural(a.part ?? "", b.part ?? ""));
 DATA.points.forEach((point, index) => { point.index = index; });
 
 function countedBy(items, key) {
@@ -179,10 +179,36 @@ async function drawSpread() {
   await drawLines(document.getElementById("c-spread"), names, charts);
 }
 
+async function drawPositions() {
+  const curves = DATA.curves.filter((curve) => matches(curve, ["device", "model", "suite", "engine"]));
+  show("s-position", curves.length > 0);
+  if (!curves.length) return;
+  const several = new Set(curves.map((curve) => curve.suite)).size > 1;
+  const names = [...new Set(curves.map((curve) => choice(curve, several)))].sort(natural);
+  const charts = [...new Set(curves.map((curve) => `${curve.metric}|${curve.task}`))].map((id) => {
+    const its = curves.filter((curve) => `${curve.metric}|${curve.task}` === id);
+    const spec = structuredClone(DATA.charts.position[its[0].metric]);
+    const title = bare(spec.encoding.y.title);
+    const values = its.flatMap((curve) => curve.curve.map(([level, value]) => ({
+      choice: choice(curve, several), level, value, index: DATA.curves.indexOf(curve),
+      tip: `${choice(curve, several)}\nabout ${short(level)} tokens before\n${title}: ${short(value)}`,
+    })));
+    spec.data = { values };
+    spec.title = its[0].task;
+    spec.mark.tooltip = true;
+    spec.mark.point.cursor = "pointer";
+    setTicks(spec.encoding.y, values.map(({ value }) => value));
+    return { spec, description: `${title} by position, ${its[0].task}`, clicked: (index) => open(DATA.curves[index]) };
+  });
+  setText("n-position", "How many tokens of the window come before those that are scored, in bins of powers of two: a point in the middle of each. A point opens its records.");
+  await drawLines(document.getElementById("c-position"), names, charts);
+}
+
 function drawTables() {
   const words = (chosen.q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
   const matching = (line) => matches(line) && words.every((word) => line.text.includes(word));
-  const shown = { quality: lines.quality.filter(matching), speed: lines.speed.filter(matching) };
+  const shown = { quality: lines.quality.filter(matching), parts: lines.parts.filter(matching), speed: lines.speed.filter(matching) };
+  show("s-parts", shown.parts.length > 0);
   for (const [name, table] of Object.entries(tables)) table.update(shown[name]);
   const marks = new Set([...shown.quality, ...shown.speed].flatMap((line) => line.marks.map((mark) => mark.split(":")[0])));
   const terms = [...marks].filter((mark) => DATA.legend[mark]).sort().flatMap((mark) => [create("dt", { textContent: mark === "reference" ? "* (reference)" : mark }), create("dd", { textContent: DATA.legend[mark] })]);
@@ -207,6 +233,7 @@ function draw() {
     await drawQuality();
     await drawLoad();
     await drawSpread();
+    await drawPositions();
     document.body.dataset.drawn = String(Number(document.body.dataset.drawn ?? 0) + 1);
   });
   return drawing;
@@ -224,6 +251,7 @@ function readAddress() {
 
 const tables = {
   quality: createTable(document.getElementById("t-quality"), "h-quality", DATA.quality.heads, open, saveToAddress),
+  parts: createTable(document.getElementById("t-parts"), "h-parts", DATA.parts.heads, open, saveToAddress),
   speed: createTable(document.getElementById("t-speed"), "h-speed", DATA.speed.heads, open, saveToAddress),
 };
 

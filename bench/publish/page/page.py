@@ -11,8 +11,9 @@ import dataclasses
 import gzip
 import hashlib
 import itertools
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,15 @@ def content(
         "records": [_key(result) for result in results],
         "speed": tables.speed(records.rows()),
         "quality": tables.quality(records.rows()),
+        "parts": tables.by_part(list(records.rows())),
         "legend": LEGEND,
         "notes": list(dict.fromkeys(note for table in records.tables.values() for note in table.notes)),
         "points": [_point(p, costs, scales) for p in points],
         "spread": [_distribution(d) for d in distributions],
+        "curves": list(_curves(points)),
         "axes": {"x": [_axis(c) for c in costs], "y": [_axis(c, task) for c, task in qualities]},
         "units": {c.key: [c.header, c.unit, c.scale, c.digits] for c in units},
-        "charts": _templates(),
+        "charts": _templates(points),
         "colours": [specs.family_colours(families), specs.family_colours(families, dark=True)],
         "palettes": [specs.LIGHT, specs.DARK],
         "dashes": specs.DASHES,
@@ -177,6 +180,17 @@ def _point(point: Point, costs: Sequence[Column], scales: Mapping[str, float]) -
     }
 
 
+def _curves(points: Sequence[Point]) -> Iterator[dict[str, Any]]:
+    """A task's metrics by position: a curve for each choice of a suite, in the units that are displayed."""
+    fields = ("device", "suite", "model", "recipe", "engine")
+    choices = {tuple(getattr(point, name) for name in fields): point.by_position for point in points}
+    for choice, curves in choices.items():
+        for (column, task), curve in curves.items():
+            values = [[at, max(value * column.scale, column.axis_min or -math.inf)] for at, value in curve]
+            named = dict(zip(fields, choice, strict=True))
+            yield {**named, "load": "", "task": task, "metric": column.key, "curve": values}
+
+
 def _distribution(distribution: Distribution) -> dict[str, Any]:
     scales = {c.key: c.scale for c in DISTRIBUTIONS}
     curves = {
@@ -201,7 +215,7 @@ def _axis(column: Column, task: str | None = None) -> dict[str, Any]:
     }
 
 
-def _templates() -> dict[str, Any]:
+def _templates(points: Sequence[Point]) -> dict[str, Any]:
     """The charts without their data, colours and titles."""
     return {
         "config": [specs.config(dark=dark, font="system-ui, sans-serif") for dark in (False, True)],
@@ -214,4 +228,5 @@ def _templates() -> dict[str, Any]:
         },
         "slo": {c.key: c.key.replace("_p95", "") for c in SCALING if c.better == "lower"},
         "limit": specs.limit_line(1.0),
+        "position": {c.key: specs.by_position({}, c) for p in points for c, _ in p.by_position},
     }

@@ -24,7 +24,7 @@ function createTable(host, title, heads, open, changed) {
   function columnsOf(lines) {
     const several = (key) => new Set(lines.map((line) => line[key])).size > 1;
     const always = (id) => id === "recipe" || id === "engine";
-    const names = ["recipe", "suite", "engine", "load"].filter((id) => always(id) || (several(id) && lines.some((line) => line[id])));
+    const names = ["recipe", "suite", "engine", "load", "part"].filter((id) => always(id) || (several(id) && lines.some((line) => line[id])));
     const present = new Set(lines.flatMap((line) => Object.keys(line.cells)));
     const columns = names.map((id) => ({ id, heading: id, name: true }));
     for (const [id, heading] of Object.entries(heads)) if (present.has(id)) columns.push({ id, heading });

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.contract.columns import RECOVERY, Column, Group
-from bench.publish.tables import columns, sections
+from bench.publish.tables import columns, parts, sections
 from bench.publish.tables.columns import MORE_SIZE, SIZE, format_value, task_name
 from bench.publish.tables.model import OTHER_ENGINE, CellSummary, Row
 
@@ -42,6 +42,27 @@ def quality(rows: Iterable[Row]) -> dict[str, Any]:
                 cells[key] = cell
         if cells or entries:
             lines.append(_line(row, "", cells, entries))
+    return {"heads": heads, "lines": lines}
+
+
+def by_part(rows: Sequence[Row]) -> dict[str, Any]:
+    """A line for each row, task, metric and label of its parts but the last, which has the columns."""
+    heads: dict[str, str] = {}
+    lines = []
+    for title in dict.fromkeys(title for row in rows for title, entry in row.tasks.items() if entry.parts):
+        having = [row for row in rows if title in row.tasks and row.tasks[title].parts]
+        *first, last = parts.axes(having, title)
+        for column in parts.shown(having, title):
+            name = f"{task_name(title)}: {parts.heading(column, having, title)}"
+            for line in parts.part_lines(having, title, column):
+                entry = line.row.tasks[title]
+                cells = {
+                    f"{last}|{label}": (parts.text(column, entry, part), part.metrics[column.key])
+                    for label, part in line.by_last.items()
+                }
+                heads |= {key: key.replace("|", " ") for key in cells}
+                labels = [f"{axis} {label}" for axis, label in zip(first, line.labels, strict=True)]
+                lines.append({**_line(line.row, "", cells, {title: entry}), "part": ", ".join([name, *labels])})
     return {"heads": heads, "lines": lines}
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from bench import formats
 from bench.contract import hooks, plugins
-from bench.contract.columns import ADJUSTED, TESTED, Group
+from bench.contract.columns import ADJUSTED, TESTED, Group, Part
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
@@ -257,6 +257,7 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
         else None,
         kind=cell.task.kind if cell.task else "",
         categories=_categories(done),
+        parts=_parts(done),
     )
 
 
@@ -320,9 +321,22 @@ def _compared(entry: CellSummary, rounds: Sequence[Result], reference: Sequence[
     """The entry with its change against the baseline's rounds."""
     if not reference:
         return entry
-    change = _task_change(rounds, reference) if rounds[0].cell.task is not None else _speedup(entry, reference)
+    is_task = rounds[0].cell.task is not None
+    change = _task_change(rounds, reference) if is_task else _speedup(entry, reference)
     other_engine = bool(change) and reference[0].cell.engine.title != rounds[0].cell.engine.title
-    return replace(entry, change=change, marks=(*entry.marks, *([OTHER_ENGINE] if other_engine else [])))
+    marks = (*entry.marks, *([OTHER_ENGINE] if other_engine else []))
+    return replace(entry, change=change, marks=marks, parts=_parts(rounds, reference) if entry.parts else ())
+
+
+def _parts(rounds: Sequence[Result], baseline: Sequence[Result] = ()) -> tuple[Part, ...]:
+    """Those of a task's first round, against the baseline's where that is over the same items."""
+    first, *bases = (min(its, key=lambda r: r.round) for its in (rounds, baseline) if its)
+    if first.cell.task is None:
+        return ()
+    with suppress(UserError):  # of a task that is gone, or over other items
+        task = _task(first)
+        return tuple(task.parts(first.facts, bases[0].facts if bases and not task.REFERENCE else None))
+    return _parts(rounds) if bases else ()
 
 
 def _speedup(entry: CellSummary, baseline: Sequence[Result]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from bench.contract import plugins
-from bench.contract.columns import ADJUSTED, RECOVERY, TESTED, Column, Group, csv_only
+from bench.contract.columns import ADJUSTED, RECOVERY, SCORE_CHANGE, TESTED, Column, Group, csv_only
 from bench.contract.errors import UserError
 from bench.measure.stats import Spread
 from bench.publish.tables.model import CellSummary
@@ -169,6 +169,15 @@ def task_columns(kind: str) -> tuple[Column, ...]:
     return columns
 
 
+def part_columns(kind: str) -> tuple[Column, ...]:
+    """The columns of a task's parts; none for a task that no longer exists."""
+    try:
+        columns: tuple[Column, ...] = plugins.load(plugins.TASKS, kind).PART_COLUMNS
+    except UserError:
+        return ()
+    return columns
+
+
 def metric_columns(kind: str) -> tuple[Column, ...]:
     """A task's own metrics, those that tables show wherever it was measured."""
     return tuple(c for c in task_columns(kind) if not c.groups & (Group.CHANGE | Group.CSV_ONLY | Group.ANY_TOKENS))
@@ -237,8 +246,8 @@ def format_interval(column: Column, figures: Mapping[str, Spread]) -> str:
 def format_change(column: Column, cell: CellSummary) -> str:
     """A change against the baseline with half its interval; a dash where none is known.
 
-    In percent of the baseline's figure, "+1.23 ± 0.31"; else in the points that its metric is shown in: "-3.1 ± 1.2",
-    or "noise (+0.2 ± 0.9)" where the items show no difference.
+    In percent of the baseline's figure, "+1.23 ± 0.31"; of a score on items in the points that it is shown in, "-3.1 ±
+    1.2", or "noise (+0.2 ± 0.9)" where the items show no difference; else in the metric's own unit.
     """
     changes = cell.change
     if column.key not in changes:
@@ -249,8 +258,9 @@ def format_change(column: Column, cell: CellSummary) -> str:
         return format_percent(change, *ends)
     metrics = (c for c in metric_columns(cell.kind) if c.change == column and c.key in cell.figures)
     scale = next((metric.scale for metric in metrics), column.scale)
-    if TESTED not in changes or len(ends) < 2:
-        return f"{change * scale:+.3g}"
+    if column.key != SCORE_CHANGE.key or TESTED not in changes or len(ends) < 2:
+        half = f" ± {number((ends[-1] - ends[0]) / 2 * scale, 2)}" if ends else ""
+        return f"{change * scale:+.3g}{half}"
     text = f"{round(change * scale, 1) + 0.0:+.1f} ± {(ends[1] - ends[0]) / 2 * scale:.1f}"  # + 0.0: no negative zero
     return text if changes.get(ADJUSTED, changes[TESTED]) < LEVEL else f"noise ({text})"
 

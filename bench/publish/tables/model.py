@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bench.contract.columns import Part
 from bench.contract.record import Audit, Result
 from bench.contract.wire import OMITTED_AT_DEFAULT
 from bench.measure.sanity import MARKS
@@ -28,8 +29,9 @@ class CellSummary:
     spread over rounds, SI units. `change`: against the baseline, of a task as its comparison returns it, of a load
     the speedup of its steps. `metric`: the name of the score if the task has several. `curve`: the levels of a
     sweep or a search, ascending. `note`: a caveat for the reader. `words`: text values by name. `sizes`: batch,
-    prompt tokens and new tokens of an offline load. `kind`: the plugin of a task. `categories`: the figures of a load
-    of real text by the category of its prompts.
+    prompt tokens and new tokens of an offline load. `kind`: the plugin of a task; `parts`: metrics of parts of its
+    items, with their changes against the baseline. `categories`: the figures of a load of real text by the category of
+    its prompts.
     """
 
     status: Literal["ok", "failed", "unsupported", "missing", "unplanned"]
@@ -44,6 +46,7 @@ class CellSummary:
     sizes: tuple[int, int, int] | None = None
     words: Mapping[str, str] = field(default_factory=dict)
     kind: str = ""
+    parts: tuple[Part, ...] = field(default=(), metadata=OMITTED_AT_DEFAULT)
     categories: tuple[Category, ...] = field(default=(), metadata=OMITTED_AT_DEFAULT)
 
 

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from bench.contract.columns import ADJUSTED, RECOVERY, SCORE_CHANGE, TESTED, Column, Group
 from bench.measure.sanity import OTHER_MODEL, OTHER_TOKENS
-from bench.publish.tables import columns, highlight, speculation, speedup
+from bench.publish.tables import columns, highlight, parts, speculation, speedup
 from bench.publish.tables.columns import DASH, format_interval, format_value, group, number, task_name
 from bench.publish.tables.model import LEGEND, OTHER_ENGINE, CellSummary, Point, Row, Section, Table
 
@@ -77,6 +77,7 @@ def _page(rows: Sequence[Row], table: Table, notes: Notes) -> list[Section]:
     paired = [t for t in tasks if Group.PAIRED in measured_columns(rows, t)[0].groups]
     sections = [_quality(rows, [t for t in tasks if t not in paired], notes)]
     sections += [_accuracy(rows, title, notes) for title in paired]
+    sections += [section for title in tasks for section in parts.sections(rows, title)]
     notes.add(
         *(_floor(rows, title, column) for title in tasks for column in measured_columns(rows, title) if column.floor)
     )

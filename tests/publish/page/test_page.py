@@ -18,6 +18,7 @@ from bench.publish.figures import chart_data, distributions
 from bench.publish.page import page as page_file
 from bench.publish.records import gather
 from bench.store import Store
+from tests.publish.tables.test_parts import RECORDS as OF_PARTS
 
 from .conftest import Opened, Scheme
 
@@ -221,6 +222,21 @@ def test_latency_and_load_are_drawn_where_there_are_any(file: Path, opened: Open
         assert page.locator("#s-spread").is_hidden()
         choose(page, "model", "smollm2-135m (dummy weights)")
         assert "dummy weights" in page.inner_text("#n-pareto")
+
+
+def test_quality_by_part_is_drawn_and_listed_where_there_is_any(file: Path, opened: Opened, tmp_path: Path) -> None:
+    """A chart of a curve and one of its change, a table of these and of the matrices; none of other suites."""
+    with opened(written(tmp_path / "report.html", OF_PARTS)) as page:
+        assert page.locator("#c-position svg").count() == 2
+        assert page.locator("#s-position .key li").count() == 2
+        assert page.locator("#t-parts tbody tr").count() == 3 + 8 + 2
+        assert page.locator("#t-parts td", has_text="pairs-512-2048: exact match % ↑, length 2048").count() == 2
+        page.locator("#t-parts .open").first.click()
+        page.wait_for_selector("dialog[open]")
+        assert "perplexity-stdlib-hf-512" in page.inner_text("#d-body")
+    with opened(file, at="#suite=quality") as page:
+        assert page.locator("#s-position").is_hidden()
+        assert page.locator("#s-parts").is_hidden()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
