@@ -206,6 +206,13 @@ class Engine(Protocol):
         """Why this cell cannot run on this hardware, known before anything is tried; None when it can."""
         return None
 
+    def unsupported_model(self, source: Source, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:  # noqa: ARG002
+        """Why it cannot run a model of this architecture in this format, by its config.json; None when it can.
+
+        `source`: of the recipe's model before any step, or of the recipe's checkpoint.
+        """
+        return None
+
     def may_offload(self, options: Any) -> bool:  # noqa: ARG002
         """Whether weights may lie outside the cell's device, whose memory then bounds nothing."""
         return False

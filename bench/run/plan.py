@@ -222,6 +222,7 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact, seed: int) -> str
     env = plugins.engine_env(engine, artifact.format)
     described = replace(cell, recipe=replace(cell.recipe, steps=artifact.as_steps or cell.recipe.steps))
     reason: str | None = engine.unsupported(described, artifact.format, hardware)
+    reason = reason or engine.unsupported_model(artifact.resolved.source, described, artifact.format, hardware)
     reason = reason or environment.too_old(env, hardware) or environment.without_gpu(env, hardware)
     return reason or memory_fit.why_too_large(cell, artifact.footprint, hardware)
 

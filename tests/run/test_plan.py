@@ -225,3 +225,19 @@ def test_a_window_that_an_engine_leaves_out_bounds_the_texts(tmp_path: Path) -> 
     )
     assert "texts of 128 tokens" in reasons.pop(("llamacpp", next(i.cell.measurement for i in items if i.cell.task)))
     assert set(reasons.values()) == {""}
+
+
+@pytest.mark.usefixtures("cache")
+def test_what_an_engine_cannot_run_of_an_architecture_is_known_beforehand(tmp_path: Path) -> None:
+    """By the model's config.json, before its artifact is made: experts that are packed one by one."""
+    folder = tmp_path / "experts"
+    shutil.copytree("models/demo", folder)
+    settings = {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_local_experts": 4}
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **settings}))
+    suite = _suite(model=str(folder), recipes=["fp32", {"name": "gptq", "steps": [_STEPS]}], engines=["hf"])
+
+    reasons = {item.cell.recipe.name: item.reason for item in plan.plan(suite, fetch=False).items}
+
+    assert reasons["fp32"] == ""
+    assert reasons["gptq"].startswith("GPTQ packs each expert by itself")

@@ -20,6 +20,10 @@ from bench.engines._receipts import load_error
 from bench.engines.hf import packed, receipts, scoring, speculation, torchao
 from bench.formats import folder as model_folder
 
+# Methods where Transformers leaves some floats in the type that they are stored in, whatever is asked for: 5.17 what it
+# renames, as GPT-NeoX's head; 5.23 all that block FP8 does not pack.
+_STORED_TYPES = ("compressed-tensors", "fp8")
+
 
 @dataclass(frozen=True)
 class Options(SpeculationOptions):
@@ -274,9 +278,9 @@ def _pretrained(folder: Path, options: Options, device: str) -> Any:
     quantization = getattr(config, "quantization_config", None)
     if isinstance(quantization, dict) and quantization.get("load_in_4bit") and dtype != "auto":
         quantization["bnb_4bit_compute_dtype"] = dtype
-    is_torchao = isinstance(quantization, dict) and quantization.get("quant_method") == "torchao"
-    with torchao.static_scales() if is_torchao else nullcontext():
-        return AutoModelForCausalLM.from_pretrained(
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    with torchao.static_scales() if method == "torchao" else nullcontext():
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -287,6 +291,19 @@ def _pretrained(folder: Path, options: Options, device: str) -> Any:
             output_loading_info=True,
             **local,
         )
+    if method in _STORED_TYPES and dtype != "auto":
+        _cast(model, dtype)
+    return model, loading_info
+
+
+def _cast(model: Any, dtype: str) -> None:
+    """Give all floats the type of the computation."""
+    import torch
+
+    target = getattr(torch, dtype)
+    for parameter in model.parameters():
+        if parameter.dtype in (torch.float32, torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.to(target)
 
 
 def _attention(options: Options, config: Any) -> str:
