@@ -97,14 +97,15 @@ def test_what_an_engine_lacks_is_known_beforehand(engine: dict[str, Any], load: 
 
 def test_an_engine_without_the_option_says_so() -> None:
     """It has no such key; a misspelt method or part of it is named with those that are known."""
-    for engine, sentence in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"name": "onnxruntime", "speculative": _NGRAM}, r"engines\[0\].speculative: unknown key"),
         ({"name": "hf", "speculative": {"methd": "ngram"}}, r"speculative.methd: unknown key; did you mean 'method'"),
         ({"name": "hf", "speculative": {"method": "medusa"}}, "speculative_method: input should be 'off', 'ngram'"),
         ({"name": "hf", "speculative": "ngram"}, r"expected speculative: \{method: ngram, tokens: 4\}, got 'ngram'"),
         *(({"name": name, "speculative": {"method": "draft"}}, "method draft needs a draft") for name in _ENGINES),
         ({"name": "hf", "speculative": {"tokens": 4, "match": 2}}, "needs a method"),
-    ):
+    ]
+    for engine, sentence in cases:
         with pytest.raises(UserError, match=sentence):
             _plan(engine, {"batch": 1}, ["baseline"])
 
