@@ -107,7 +107,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Re
         recipes=["gguf-f16"],
         engines=[{"name": "llamacpp", "label": label, "threads": 1, **options} for label, options in _NAMES.items()],
         workloads=[
-            {"batch": 2, "depth_tokens": 500, "prompt_tokens": 4, "new_tokens": 8, "repeats": 2},
+            {"batch": 4, "depth_tokens": 900, "prompt_tokens": 4, "new_tokens": 8, "repeats": 2},
             {
                 "kind": "sweep",
                 "over": "depth",
@@ -166,7 +166,7 @@ def test_a_load_at_a_depth_reads_its_prompt_alone(caches: dict[tuple[str, str], 
     """The server had just the context of each request in its cache, at every depth."""
     offline, online = caches["f16", "offline"], caches["f16", "sweep"]
 
-    assert offline.facts["depth_tokens"] == 500
+    assert offline.facts["depth_tokens"] == 900
     assert [stage["level"] for stage in online.facts["stages"]] == [100, 200, 300]
     assert online.facts["depth_tokens"] == 300
     assert online.facts["cached_tokens"] == 300 * 6

@@ -19,12 +19,12 @@ from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
 from bench.contract.speculation import method_of
 from bench.contract.workload import Offline, Trace
-from bench.measure.roofline import bound, depth_stage_metrics
+from bench.measure.roofline import bound, depth_stage_metrics, kv_bits
 from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, holm, spread
 from bench.publish.tables import speculation, without_data
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_columns, task_name
-from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, Category, CellSummary, Point, Row, Table
+from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, ROUNDED_CACHE, Category, CellSummary, Point, Row, Table
 
 RowKey = tuple[str, str, str, str, str]  # device slug, suite, model, recipe, engine
 ColumnKey = tuple[bool, str]  # is a task, title
@@ -251,6 +251,7 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
         words={
             **_bound_texts(done[0], {key: figure.median for key, figure in figures.items()}, client=CLIENT in names),
             **{name: str(done[0].facts[fact]) for name, fact in _DIFFERENT.items() if fact in done[0].facts},
+            **({ROUNDED_CACHE: str(done[0].receipts["kv_dtype"])} if (kv_bits(done[0].receipts) or 16) < 16 else {}),
         },
         sizes=(load.batch, load.prompt_tokens, load.new_tokens)
         if isinstance(load, Offline) and not (load.prompts or load.depth_tokens)

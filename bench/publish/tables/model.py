@@ -14,6 +14,7 @@ from bench.measure.stats import Spread
 
 OTHER_ENGINE = "reference"
 NO_GAIN = "no-gain"
+ROUNDED_CACHE = "rounded cache"  # a text of a cell whose keys or values are kept in fewer than 16 bits
 LEGEND = {
     **MARKS,
     OTHER_ENGINE: "the change is against the baseline on another engine: it has none on this one",

@@ -10,7 +10,7 @@ from bench.contract.columns import ADJUSTED, RECOVERY, SCORE_CHANGE, TESTED, Col
 from bench.measure.sanity import OTHER_MODEL, OTHER_TOKENS
 from bench.publish.tables import columns, highlight, parts, speculation, speedup
 from bench.publish.tables.columns import DASH, format_interval, format_value, group, number, task_name
-from bench.publish.tables.model import LEGEND, OTHER_ENGINE, CellSummary, Point, Row, Section, Table
+from bench.publish.tables.model import LEGEND, OTHER_ENGINE, ROUNDED_CACHE, CellSummary, Point, Row, Section, Table
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 STAR = "*"
@@ -140,7 +140,11 @@ def _floor(rows: Sequence[Row], title: str, column: Column) -> str:
     scored = [(row, row.tasks[title].figures) for row in rows if column.floor in row.tasks[title].figures]
     if not scored:
         return ""
-    whole = [(f"{row.recipe} on {row.engine}", figures[column.key].median) for row, figures in scored if row.whole]
+    whole = [
+        (f"{row.recipe} on {row.engine}", figures[column.key].median)
+        for row, figures in scored
+        if row.whole and ROUNDED_CACHE not in row.tasks[title].words
+    ]
     parts = [f"{number(scored[0][1][column.floor].median, 2)} stored", *(f"{n} {number(v, 2)}" for n, v in whole)]
     return f"noise floor of {column.word} {task_name(title)}, {column.text_unit} per token: {'; '.join(parts)}"
 
