@@ -143,14 +143,6 @@ class GenerateUntilSession(Session, Protocol):
         """
 
 
-@runtime_checkable
-class SpeculatingSession(Session, Protocol):
-    """A session that may propose tokens ahead: `generate` then yields the tokens of one pass at one time."""
-
-    def drafts(self) -> Sequence[tuple[int, int]]:
-        """(proposed, accepted) tokens of each draft of the last `generate`, in order."""
-
-
 @dataclass(frozen=True)
 class Server:
     """An engine's own HTTP server, OpenAI-compatible, as its command line; or one at `url` that runs already.

@@ -14,12 +14,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from bench.contract import answers, phase, plugins, speculation, wire
+from bench.contract import phase, plugins, speculation, wire
 from bench.contract.deep_session import DeepSession
 from bench.contract.errors import UserError
-from bench.contract.hooks import DecodeStep, Session, SpeculatingSession
+from bench.contract.hooks import DecodeStep, Session
 from bench.contract.job import Answer, Job, JobKind
 from bench.contract.record import Artifact, RequestTrace
+from bench.contract.speculation import answers
 from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
 from bench.contract.workload import Offline
 from bench.machine.resident import hwm_bytes
@@ -66,7 +67,7 @@ def _offline(job: Job) -> Answer:
         labels = job.texts[-len(measured) * load.batch :] or (("", ""),) * (len(measured) * load.batch)
         for window, prompts in enumerate(measured):
             sent, steps = _generate(session, prompts, load.new_tokens, job.contexts, job.end_tokens, generated)
-            drafts += session.drafts() if isinstance(session, SpeculatingSession) else ()
+            drafts += session.drafts() if isinstance(session, speculation.SpeculatingSession) else ()
             passes = Counter(sent - zero + s for s in steps)  # in their order; several tokens come at one time
             at, counts, since = tuple(passes), tuple(passes.values()), sent - zero
             for prompt in prompts:

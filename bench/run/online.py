@@ -14,12 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 from bench import paths
-from bench.contract import answers, wire
+from bench.contract import wire
 from bench.contract.errors import CellError, UserError
 from bench.contract.hooks import Server
 from bench.contract.job import Answer
 from bench.contract.spec import Cell, Suite
-from bench.contract.speculation import draft_of, method_of
+from bench.contract.speculation import answers, draft_of, method_of
 from bench.contract.workload import Closed, Online, Open, Search, SingleLoad, Sweep
 from bench.envs.environment import Environment
 from bench.load import build, depth, sweep

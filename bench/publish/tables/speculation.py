@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from bench.contract import answers, speculation
+from bench.contract import speculation
 from bench.contract.record import Result
 from bench.contract.spec import EngineSpec
+from bench.contract.speculation import answers
 from bench.measure.speculation import FACT, distribution
 from bench.measure.stats import Spread
 from bench.publish.tables.columns import ACCEPTED, GAIN, GREEDY, number

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bench.contract import answers
 from bench.contract.record import Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe
+from bench.contract.speculation import answers
 from bench.contract.workload import Offline
 from bench.measure.stats import Spread
 from bench.publish.tables import speculation

@@ -7,8 +7,8 @@ import zlib
 
 import pytest
 
-from bench.contract import answers
-from bench.contract.answers import Answer, Differences
+from bench.contract.speculation import answers
+from bench.contract.speculation.answers import Answer, Differences
 
 
 def test_answers_come_back_as_they_were() -> None:

@@ -7,9 +7,11 @@ token of its own. So greedy output stays what it is without, and a pass yields o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from bench.contract.hooks import Session
 
 SpeculativeMethod = Literal["off", "ngram", "draft", "mtp", "eagle"]
 PREFIX = "speculative_"
@@ -55,6 +57,14 @@ class SpeculationOptions:
     def draft_path(self) -> str:
         """Where the draft's files are, once a run has put them there."""
         return self.speculative_draft.removeprefix("path:")
+
+
+@runtime_checkable
+class SpeculatingSession(Session, Protocol):
+    """A session that may propose tokens ahead: `generate` then yields the tokens of one pass at one time."""
+
+    def drafts(self) -> Sequence[tuple[int, int]]:
+        """(proposed, accepted) tokens of each draft of the last `generate`, in order."""
 
 
 SINCE = frozenset(field.name for field in fields(SpeculationOptions))  # OPTIONS_SINCE of an engine that has these
