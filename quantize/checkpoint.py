@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,21 @@ def complete(folder: Path, out: Path, dtype: str, changes: Mapping[str, Any]) ->
     """Give weights that a library wrote in `dtype` the files of their source, `changes` laid over its config."""
     copy_settings(folder, out)
     write_config(out, {**with_dtype({"dtype": dtype, **model_folder.read_config(folder)}, dtype), **changes})
+
+
+def rewrite(out: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Store in each weight file what `change` makes of its tensors, by name."""
+    from safetensors.torch import load_file, save_file
+
+    weight_map: dict[str, str] = {}
+    for file in model_folder.weight_files(out):
+        tensors = {name: tensor.contiguous() for name, tensor in change(load_file(file)).items()}
+        save_file(tensors, file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(tensors, file.name)
+    index = out / model_folder.INDEX
+    if index.is_file():
+        contents = json.loads(index.read_text(encoding="utf-8"))
+        index.write_text(json.dumps({**contents, "weight_map": weight_map}, indent=2) + "\n", encoding="utf-8")
 
 
 def finish(folder: Path, out: Path, dtype: str, quantization: Mapping[str, Any]) -> None:

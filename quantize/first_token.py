@@ -85,7 +85,7 @@ def weighted(
 
 
 @contextmanager
-def replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+def replaced(owner: Any, name: str, function: Any) -> Iterator[None]:
     """While it is entered, `owner.name` is another function."""
     original = getattr(owner, name)
     setattr(owner, name, function)
@@ -103,7 +103,7 @@ def _scaled(tensor: Any, factor: Any) -> Any:
     return tensor
 
 
-def _with_inputs(function: Callable[..., Any], index: int, factor: Callable[[Any], Any]) -> Callable[..., Any]:
+def _with_inputs(function: Any, index: int, factor: Callable[[Any], Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         inputs = _scaled(args[index], factor(args[index]))
         return function(*args[:index], inputs, *args[index + 1 :], **kwargs)
@@ -111,7 +111,7 @@ def _with_inputs(function: Callable[..., Any], index: int, factor: Callable[[Any
     return call
 
 
-def _with_outputs(function: Callable[..., Any], factor: Callable[[Any], Any]) -> Callable[..., Any]:
+def _with_outputs(function: Any, factor: Callable[[Any], Any]) -> Callable[..., Any]:
     def call(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         outputs, times = function(self, inputs, *args, **kwargs), factor(inputs)
         return (_scaled(its, times) for its in outputs) if isinstance(outputs, Iterator) else _scaled(outputs, times)

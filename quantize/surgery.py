@@ -20,7 +20,6 @@ What = Literal["heads", "neurons", "layers"]
 UNITS = {"heads": "KV groups", "neurons": "neurons", "layers": "layers"}
 _ROWS = {"heads": ("q_proj", "k_proj", "v_proj"), "neurons": ("gate_proj", "up_proj")}
 _SAMPLES = "importance: {done} of {total} samples"
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _COLUMNS = {"heads": "o_proj", "neurons": "down_proj"}
 
 
@@ -50,7 +49,7 @@ def _wrong_architecture(source: Source, what: What) -> str | None:
     for required in (*_ROWS.get(what, ()), *([_COLUMNS[what]] if what in _COLUMNS else [])):
         if required not in names:
             return f"{what} are cut out of models with a linear layer {required}, and this one has none"
-    if what == "neurons" and any(key in source.config for key in _EXPERTS):
+    if what == "neurons" and model_folder.expert_count(source.config):
         return "neurons are cut out of one MLP in each layer, and this model has experts: cut heads or layers"
     if "text_config" in source.config or not _count(source.config, "layers"):
         return "the model's config.json has no num_hidden_layers"

@@ -31,6 +31,7 @@ _OLDER_NAMES = {  # of models whose class is not known here
     "num_attention_heads": ("n_head", "n_heads"),
     "num_hidden_layers": ("n_layer", "n_layers"),
 }
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _SAMPLE_BYTES = 1 << 16
 _MAX_DIMENSIONS = 64
 _LARGEST = 2**48  # of any size a config can give: more is no size, and floats stay exact below
@@ -131,6 +132,11 @@ def layer_count(config: Mapping[str, Any]) -> int:
 def hidden_size(config: Mapping[str, Any]) -> int:
     """Width of the residual stream; 0 when it is not stated."""
     return size(config, "hidden_size")
+
+
+def expert_count(config: Mapping[str, Any]) -> int:
+    """Experts in a layer, of which each token passes a few; 0 in models without."""
+    return max(size(config, name) for name in _EXPERTS)
 
 
 def kv_heads(config: Mapping[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Checkpoints whose linear weights are packed: GPTQ, AWQ, bitsandbytes, torchao, compressed-tensors (llm-compressor).
+"""Checkpoints whose linear weights are packed: GPTQ, AWQ, bitsandbytes, torchao, compressed-tensors, block FP8.
 
 torchao stores a weight in parts (`_weight_qdata`, `_weight_scale`, …) that the file's metadata describes. Values of
 fewer bits may be stored one in a byte: the audit counts the byte, with a note.
@@ -21,7 +21,7 @@ from bench.formats.counting import Linear
 
 __all__ = ["architecture", "parameters", "source"]  # hooks that are shared
 
-FORMATS = ("awq", "bnb", "compressed-tensors", "gptq", "torchao")
+FORMATS = ("awq", "bnb", "compressed-tensors", "fp8", "gptq", "torchao")
 FLOATS = "unquantized"
 FILES = ("*.safetensors",)
 _DATA = "_weight_qdata"

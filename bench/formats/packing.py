@@ -25,9 +25,14 @@ _ZERO_POINTS = {2: (0x55, 0xAA), 4: (0x77, 0x88), 8: (0x7F, 0x80)}  # by bits: s
 def completed(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """The quantization_config that config.json lacks, or lacks the method of; None where nothing is missing.
 
-    UserError where the tensors are packed and no file says how.
+    UserError where the tensors are packed and no file says how, or in a way that nothing reads.
     """
     stated = model_folder.quantization(config)
+    if stated.get("quant_method", "awq") == "awq" and _is_llm_awq(model_folder.read_headers(folder).tensors):
+        raise UserError(
+            f"{folder.name} has weights in llm-awq's own packing (16-bit integers, and scaled zero points), which no "
+            "engine here reads: make it with AutoAWQ, layout gemm, or name the original model and a recipe of awq"
+        )
     if stated.get("quant_method") or stated.get("load_in_4bit") or stated.get("load_in_8bit"):
         return None  # transformers itself takes the last two for bitsandbytes
     tensors = model_folder.read_headers(folder).tensors
@@ -71,6 +76,14 @@ def method(tensors: Mapping[str, Tensor]) -> str:
         if name.endswith(".weight") and tensor.dtype.startswith("F8"):
             return "compressed-tensors" if f"{name}_scale" in tensors else "fp8"
     return ""
+
+
+def _is_llm_awq(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a layer is stored as WQLinear of llm-awq (mit-han-lab) does since its second kernels, for TinyChat."""
+    return any(
+        name.endswith(".qweight") and tensor.dtype == "I16" and f"{name.removesuffix('qweight')}scaled_zeros" in tensors
+        for name, tensor in tensors.items()
+    )
 
 
 def zero_points_fault(folder: Path, config: Mapping[str, Any]) -> str:

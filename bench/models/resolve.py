@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from bench import formats, paths
@@ -46,7 +47,7 @@ class Resolved:
             raise UserError(f"the model {self.identity} is not on this machine; run without --dry-run to fetch it")
         return self.folder
 
-    @property
+    @cached_property
     def source(self) -> Source:
         """What a plan may know of the model; its format alone where it is not here yet."""
         return formats.source(self.folder) if self.folder else self.planned or Source(self.format, {}, {})

@@ -16,6 +16,7 @@ from bench.contract import phase
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
 from quantize import checkpoint, first_token, option_checks, output_errors, transformer
+from quantize.backends import split_layers
 from quantize.calibration import Calibration
 
 _CPU_GROUPS = (32, 64, 128, 256)
@@ -157,6 +158,7 @@ def _finish(folder: Path, out: Path, half: str) -> dict[str, Any]:
     """Give the folder its source's files, config and floating type; return its quantization config, flat."""
     (out / "quant_log.csv").unlink(missing_ok=True)
     written = model_folder.quantization(model_folder.read_config(out))
+    split_layers.join(folder, out)
     checkpoint.finish(folder, out, half, written)
     flat = {**written, **written.get("meta", {})}
     return {key: flat[key] for key in _RECORDED if flat.get(key) is not None}

@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from bench.contract import phase
+from bench.formats import folder as model_folder
+from quantize import checkpoint
 from quantize.first_token import replaced
 
+_EXPERT = re.compile(r"(\.experts\.\d+)\.(gate_proj|up_proj|down_proj)\.")
+_MIXTRAL = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
 _PART = re.compile(r"\((\d+)/(\d+)\): (\w+)")  # "(3/31): Calibrating", of parts that each end in a layer
 _PASSES = {"Calibrating": 0.0, "Propagating": 0.5}  # of a part: how much of it is done by then
 
@@ -24,6 +29,16 @@ def watched() -> Iterator[None]:
         stack.enter_context(replaced(pipeline, "tqdm", _parts()))
         stack.enter_context(replaced(model_compressor, "tqdm", phase.bar("packing: {done} of {total} linear layers")))
         yield
+
+
+def publish_names(out: Path) -> None:
+    """Give Mixtral's experts the names that its checkpoints have, where the library leaves its own."""
+    if model_folder.read_config(out).get("model_type") == "mixtral":
+        checkpoint.rewrite(out, lambda tensors: {_published(name): tensor for name, tensor in tensors.items()})
+
+
+def _published(name: str) -> str:
+    return _EXPERT.sub(lambda match: f"{match[1]}.{_MIXTRAL[match[2]]}.", name)
 
 
 def _parts() -> Any:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
 from quantize import calibration, option_checks
-from quantize.backends import archived, gptqmodel
+from quantize.backends import archived, gptqmodel, split_layers
 
 ENV = "hf"
 VERSION = 1
@@ -81,7 +81,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
         settings = {"w_bit": options.bits, "q_group_size": options.group_size, "zero_point": True, "version": "GEMM"}
         return archived.awq(folder, out, device, text, settings, options.batch_size)
     settings = {"bits": options.bits, "group_size": options.group_size, "sym": options.symmetric}
-    with _float32_search(), _rotary_by_layer():
+    with _float32_search(), _rotary_by_layer(), split_layers.phi3_norms():
         return gptqmodel.run(folder, out, device, text, "AWQ", settings, options.batch_size)
 
 

@@ -97,6 +97,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     written = model_folder.quantization(model_folder.read_config(out))
     for file in out.glob("*.py"):  # the library copies the source's Python files
         file.unlink()
+    backend.publish_names(out)
     checkpoint.finish(folder, out, half, written)
     if text:
         text.write(out)

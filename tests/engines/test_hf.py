@@ -13,7 +13,7 @@ import pytest
 
 from bench.contract.errors import UserError
 from bench.contract.hooks import Server
-from bench.contract.record import Artifact, Audit, Gpu, Hardware
+from bench.contract.record import Artifact, Audit, Gpu, Hardware, Source
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe
 from bench.engines import hf
 from bench.envs import environment
@@ -154,6 +154,13 @@ def _hardware(capability: str = "", dtype: str = "bfloat16") -> Hardware:
     return Hardware("cuda:0" if gpus else "cpu", "s", "n", 1, "c", 2, 1, (), dtype, "Linux", gpus)
 
 
+def test_a_quantized_cache_is_refused_with_what_it_would_need() -> None:
+    """Its packages are not in the environment."""
+    cell = Cell(Model("m"), Recipe("r"), EngineSpec("hf", {"cache": "quantized"}), "cpu")
+
+    assert "need optimum-quanto or hqq" in (hf.unsupported(cell, "hf", _hardware()) or "")
+
+
 @pytest.mark.parametrize(
     ("hardware", "options", "reason"),
     [
@@ -188,6 +195,27 @@ def test_a_format_transformers_does_not_read_is_refused() -> None:
     cell = Cell(Model("m"), Recipe("r"), EngineSpec("hf"), "cpu")
 
     assert "gguf" in (hf.unsupported(cell, "gguf", _hardware()) or "")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "stored", "reason"),
+    [
+        ("qwen3_moe", "gptq", "GPTQ packs each expert by itself"),
+        ("mixtral", "awq", "AWQ packs each expert by itself"),
+        ("mixtral", "bnb", ""),
+        ("gpt2", "gptq", "Transformers' gpt2 reads the weight of c_proj when it is loaded"),
+        ("gpt2", "hf", ""),
+        ("llama", "gptq", ""),
+    ],
+)
+def test_packed_layers_that_transformers_finds_nowhere(model_type: str, stored: str, reason: str) -> None:
+    """It would make up the experts at random, or fail on a weight that is not there."""
+    cell = Cell(Model("m"), Recipe("r"), EngineSpec("hf"), "cpu")
+    config = {"model_type": model_type, **({"num_experts": 8} if model_type == "qwen3_moe" else {})}
+    refusal = hf.unsupported_model(Source("hf", {}, config), cell, stored, _hardware())
+
+    assert (refusal or "").startswith(reason)
+    assert bool(refusal) == bool(reason)
 
 
 def _model(folder: Path, **config: Any) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.contract.errors import UserError
-from bench.contract.record import Artifact, Audit, Gpu, Hardware
+from bench.contract.record import Artifact, Audit, Gpu, Hardware, Source
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step
 from bench.engines import vllm
 from bench.envs import environment
@@ -95,6 +95,49 @@ def test_what_cannot_run_is_known_beforehand(
     refusal = vllm.unsupported(cell, stored, hardware)
 
     assert (refusal is None) if reason is None else (reason in (refusal or ""))
+
+
+@pytest.mark.parametrize(
+    ("kind", "isa", "reason"),
+    [
+        ("fp8", _AVX512, None),
+        ("fp8_e5m2", _AVX2, "with AVX-512 or AMX only"),
+        ("bfloat16", _AVX512, "keeps no bfloat16 cache but that of its dtype"),
+        ("auto", _AVX2, None),
+    ],
+)
+def test_caches_that_a_cpu_keeps(kind: str, isa: tuple[str, ...], reason: str | None) -> None:
+    """8-bit floats, where it has the instructions; any other type is that of the computation."""
+    cell = Cell(Model("m"), Recipe("r"), EngineSpec("vllm", {"kv_cache_dtype": kind}), "cpu")
+    refusal = vllm.unsupported(cell, "hf", _hardware(isa=isa))
+
+    assert (refusal is None) if reason is None else (reason in (refusal or ""))
+
+
+@pytest.mark.parametrize(
+    ("config", "stored", "hardware", "reason"),
+    [
+        ({"model_type": "mixtral"}, "gptq", _hardware(), "vLLM's CPU kernel for experts of 4 bits needs AMX: use gguf"),
+        ({"model_type": "mixtral"}, "llmcompressor", _hardware(), "needs AMX"),
+        ({"model_type": "mixtral"}, "gptq", _hardware(isa=(*_AVX512, "amx_tile")), ""),
+        ({"model_type": "mixtral"}, "gptq", _hardware("9.0", "bfloat16"), ""),
+        ({"model_type": "mixtral"}, "none", _hardware(), ""),
+        ({"model_type": "llama"}, "gptq", _hardware(), ""),
+        ({"model_type": "mamba"}, "none", _hardware(), "vLLM scans the state of mamba by a CUDA kernel"),
+        ({"model_type": "mamba2"}, "none", _hardware(), ""),
+        ({"model_type": "mamba"}, "none", _hardware("9.0", "bfloat16"), ""),
+    ],
+)
+def test_what_a_cpu_cannot_run_of_an_architecture(
+    config: dict[str, str], stored: str, hardware: Hardware, reason: str
+) -> None:
+    """Experts of 4 bits, and the state of the first Mamba."""
+    steps = (Step(stored, {"scheme": "w4a16"} if stored == "llmcompressor" else {}),)
+    cell = Cell(Model("m"), Recipe("r", steps), EngineSpec("vllm"), hardware.device)
+    names = {"none": "hf", "llmcompressor": "compressed-tensors"}
+    refusal = vllm.unsupported_model(Source("hf", {}, config), cell, names.get(stored, stored), hardware)
+
+    assert (refusal is None) if not reason else (reason in (refusal or ""))
 
 
 @pytest.mark.parametrize(

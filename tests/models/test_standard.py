@@ -29,6 +29,11 @@ AWQ = {
     f"{LAYER}.scales": np.zeros((4, 256), np.float16),
     f"{LAYER}.qzeros": np.zeros((4, 32), np.int32),
 }
+LLM_AWQ = {
+    f"{LAYER}.qweight": np.zeros((64, 512), np.int16),
+    f"{LAYER}.scales": np.zeros((8, 256), np.float16),
+    f"{LAYER}.scaled_zeros": np.zeros((8, 256), np.float16),
+}
 PLAIN = {f"{LAYER}.weight": np.zeros((256, 512), np.float16)}
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -104,6 +109,12 @@ def test_settings_that_are_elsewhere_are_given_to_the_libraries(
             {name: tensor for name, tensor in GPTQ.items() if not name.endswith("g_idx")},
             {**CONFIG, "quantization_config": {"group_size": 128}},
             "nothing says in how many bits its weights are: add",
+        ),
+        (LLM_AWQ, CONFIG, "m has weights in llm-awq's own packing .*: make it with AutoAWQ, layout gemm, or name"),
+        (
+            LLM_AWQ,
+            {**CONFIG, "quantization_config": {"quant_method": "awq", "bits": 4, "version": "gemm"}},
+            "in llm-awq's own packing",
         ),
         (PLAIN, {**CONFIG, "quantization_config": {"bits": 4}}, "without quant_method, and its weights are plain"),
     ],

@@ -116,6 +116,33 @@ def test_an_engine_is_paired_with_what_it_loads(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    ("engine", "load", "reason"),
+    [
+        ("vllm", {"batch": 1}, "engine vllm cannot fill its KV cache before the clock starts in process"),
+        ("hf", {"kind": "closed"}, "engine hf cannot fill its KV cache before the clock starts behind its server"),
+        ({"name": "hf", "cache": "static"}, {"batch": 1}, "a static cache cannot be filled beforehand"),
+        ("hf", {"batch": 1, "depth_tokens": 1000}, "1000 + 128 + 64 tokens exceed the model's context of 1024"),
+        (
+            {"name": "openai", "url": "http://localhost:1", "model": "m"},
+            {"kind": "closed"},
+            "depth_tokens needs prompts of token ids: set ids: true",
+        ),
+        ("hf", {"batch": 1}, ""),
+    ],
+)
+def test_where_no_depth_can_be_had_is_known_beforehand(
+    engine: str | dict[str, str], load: dict[str, object], reason: str
+) -> None:
+    """With what to measure instead, or to set."""
+    suite = _suite(engines=[engine], workloads=[{"depth_tokens": 100, **load}], rounds=1)
+    (item,) = plan.plan(suite, fetch=False).items
+
+    assert reason in item.reason
+    assert bool(item.reason) == bool(reason)
+
+
+@pytest.mark.usefixtures("cache")
 def test_a_format_no_engine_loads_is_a_cell_with_its_reason(tmp_path: Path) -> None:
     """Left out is only what another engine of the suite does."""
     planned = plan.plan(_suite(model=str(write(tmp_path / "m.gguf")), engines=["hf"]), fetch=False)
@@ -198,3 +225,19 @@ def test_a_window_that_an_engine_leaves_out_bounds_the_texts(tmp_path: Path) -> 
     )
     assert "texts of 128 tokens" in reasons.pop(("llamacpp", next(i.cell.measurement for i in items if i.cell.task)))
     assert set(reasons.values()) == {""}
+
+
+@pytest.mark.usefixtures("cache")
+def test_what_an_engine_cannot_run_of_an_architecture_is_known_beforehand(tmp_path: Path) -> None:
+    """By the model's config.json, before its artifact is made: experts that are packed one by one."""
+    folder = tmp_path / "experts"
+    shutil.copytree("models/demo", folder)
+    settings = {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_local_experts": 4}
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **settings}))
+    suite = _suite(model=str(folder), recipes=["fp32", {"name": "gptq", "steps": [_STEPS]}], engines=["hf"])
+
+    reasons = {item.cell.recipe.name: item.reason for item in plan.plan(suite, fetch=False).items}
+
+    assert reasons["fp32"] == ""
+    assert reasons["gptq"].startswith("GPTQ packs each expert by itself")

@@ -1,7 +1,7 @@
 """Hugging Face Transformers: the engine every model and every PyTorch quantizer runs on first.
 
 Offline it is `model.generate`, stamped by its own streamer hook; online `transformers serve`. Quantized artifacts
-load by the quantization_config in their folder.
+load by the quantization_config in their folder; on a CPU block FP8 is expanded to the type of the computation.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.contract.errors import UserError
-from bench.contract.record import Artifact, Hardware
+from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.spec import Cell
+from bench.contract.workload import Workload
 from bench.engines.hf.server import STATIC_CACHE, read_log, serve
 from bench.engines.hf.session import HfSession, Options, load
+from bench.formats import folder as model_folder
 
 __all__ = [
+    "DEPTH_MODES",
     "ENV",
     "ENV_BY_FORMAT",
     "LOADS",
@@ -28,34 +31,77 @@ __all__ = [
     "read_log",
     "serve",
     "unsupported",
+    "unsupported_model",
 ]
 
 ENV = "hf"
 VERSION = 1
-LOADS = frozenset({"hf", "gptq", "awq", "bnb", "torchao", "compressed-tensors"})
+LOADS = frozenset({"hf", "gptq", "awq", "bnb", "torchao", "compressed-tensors", "fp8"})
 ENV_BY_FORMAT = {"compressed-tensors": "llmcompressor"}  # needs a package that the environment hf does not have
 MODES = frozenset({"offline", "online", "score"})
+DEPTH_MODES = frozenset({"offline"})
 OPTIONS_SINCE = frozenset({"exact"})
 _AMPERE = (8, 0)
 _GEMM = "gemm"  # the layout of AWQ's weights that every kernel reads
 _PACKED = frozenset({"gptq", "awq"})  # whose kernels on CUDA are gptqmodel's: all are for 16 bits
+_SETS_UP = frozenset({"gpt2", "gpt_bigcode"})  # model types that read weights of their layers when they are loaded
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
     if artifact_format not in LOADS:
         return f"Transformers here loads {', '.join(sorted(LOADS))}, not {artifact_format}"
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
-    if options.continuous_batching == "on" and options.cache == "static" and cell.workload and cell.workload.online:
-        return STATIC_CACHE
+    if reason := _no_cache(options, cell.workload):
+        return reason
     dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
     if options.exact and (hardware.gpus or artifact_format not in _PACKED or cell.workload):
         return "exact is for scores of GPTQ and AWQ models on a CPU: leave it out here"
-    layouts = {str(step.options.get("version", _GEMM)) for step in cell.recipe.steps} - {_GEMM}
-    if artifact_format == "awq" and layouts and not hardware.gpus:
-        return f"gptqmodel has no kernel for AWQ's layout {layouts.pop()} on a CPU: convert the checkpoint to {_GEMM}"
+    if reason := _no_kernel(cell, artifact_format, hardware):
+        return reason
     if hardware.gpus and artifact_format in _PACKED and dtype == "float32":
         return f"gptqmodel computes {artifact_format} on a GPU in 16 bits only: ask for float16 or bfloat16"
     return _no_flash(hardware, dtype) if options.attention == "flash_attention_2" else None
+
+
+def _no_cache(options: Options, load: Workload | None) -> str | None:
+    if options.cache == "quantized":
+        return (
+            "Transformers' quantized caches need optimum-quanto or hqq, which the environment hf does not have: "
+            "leave cache dynamic"
+        )
+    if options.cache == "dynamic" or load is None:
+        return None
+    if options.continuous_batching == "on" and load.online:
+        return STATIC_CACHE
+    return "a static cache cannot be filled beforehand: leave cache dynamic" if load.deepest else None
+
+
+def unsupported_model(source: Source, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
+    """Packed layers that stand in for others: Transformers 5.23 has no conversion of GPTQ's and AWQ's experts."""
+    del cell, hardware
+    if artifact_format not in _PACKED:
+        return None
+    model_type, name = str(source.config.get("model_type")), artifact_format.upper()
+    if model_folder.expert_count(source.config):
+        return (
+            f"{name} packs each expert by itself, and Transformers keeps a layer's experts in one tensor, which it "
+            "then finds nowhere: use gguf"
+        )
+    if model_type in _SETS_UP:
+        return (
+            f"Transformers' {model_type} reads the weight of c_proj when it is loaded, and {name}'s packed layers "
+            "have none: use vllm"
+        )
+    return None
+
+
+def _no_kernel(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
+    if artifact_format == "fp8" and hardware.gpus:
+        return "Transformers' kernels for block FP8 are on the Hub and not in its environment here: use vllm"
+    layouts = {str(step.options.get("version", _GEMM)) for step in cell.recipe.steps} - {_GEMM}
+    if artifact_format == "awq" and layouts and not hardware.gpus:
+        return f"gptqmodel has no kernel for AWQ's layout {layouts.pop()} on a CPU: convert the checkpoint to {_GEMM}"
+    return None
 
 
 def _no_flash(hardware: Hardware, dtype: str) -> str | None:

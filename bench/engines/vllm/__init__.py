@@ -12,23 +12,37 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from bench.contract.hooks import Server
-from bench.contract.record import Artifact, Hardware
+from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.spec import Cell
 from bench.engines.vllm.options import Options, command_line, variables
 from bench.engines.vllm.receipts import Log, read_log
 from bench.engines.vllm.session import VllmSession, load
 from bench.formats import folder as model_folder
 
-__all__ = ["ENV", "LOADS", "MODES", "VERSION", "Options", "open", "read_log", "serve", "unsupported"]
+__all__ = [
+    "ENV",
+    "LOADS",
+    "MODES",
+    "OPTIONS_SINCE",
+    "VERSION",
+    "Options",
+    "open",
+    "read_log",
+    "serve",
+    "unsupported",
+    "unsupported_model",
+]
 
 ENV = "vllm"
 VERSION = 1
-LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors"})
+LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors", "fp8"})
 MODES = frozenset({"offline", "online", "score"})
+OPTIONS_SINCE = frozenset({"kv_cache_dtype", "prefix_caching"})
 _MODEL = "model"  # the name the server answers to: a path would tell of this machine
 _TEMPLATE = "{{messages[0].content}}"  # instead of the model's own, which the server would run at its start
 _PACKED = frozenset({"gptq", "awq"})
 _QUANTIZED = (7, 5)  # compute capability: Marlin, W8A8Int8 and W8A16Fp8 (get_min_capability, vllm 0.32)
+_SCANS = frozenset({"mamba", "falcon_mamba", "jamba"})  # MambaMixer: Mamba 2 has kernels for CPUs
 _GROUPS = frozenset({-1, 32, 64, 128})  # MARLIN_SUPPORTED_GROUP_SIZES; odd shapes are padded, not refused
 
 
@@ -44,9 +58,9 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
         return f"vLLM computes {artifact_format} in 16 bits only: give the engine the option dtype: bfloat16"
     if packed and (reason := _no_packed_kernel(cell, artifact_format, on_cpu=on_cpu)):
         return reason
-    packed |= any(step.options.get("scheme") == "w4a16" for step in cell.recipe.steps)
     if on_cpu:
-        return _unsupported_by_cpu(artifact_format, hardware.isa, packed=packed)
+        packed_reason = _unsupported_by_cpu(artifact_format, hardware.isa, packed=_is_packed(cell, artifact_format))
+        return packed_reason or _no_cpu_cache(options.kv_cache_dtype, hardware.isa)
     return _unsupported_by_gpu(artifact_format, hardware.gpus[0].compute_capability, dtype)
 
 
@@ -81,13 +95,42 @@ def _unsupported_by_gpu(artifact_format: str, capability: str, dtype: str) -> st
 
 
 def _unsupported_by_cpu(artifact_format: str, isa: Sequence[str], *, packed: bool) -> str | None:
-    """The CPU build has kernels of packed weights (cpu_gemm_wna16) in its cores for AVX-512 only."""
+    """The CPU build has kernels of packed weights (cpu_gemm_wna16) in its cores for AVX-512 only; of FP8 for AMX."""
     if "neon" in isa:
         return None
     if "avx2" not in isa:
         return "vLLM's CPU build needs AVX2"
+    if artifact_format == "fp8" and "amx_tile" not in isa:
+        return "vLLM's CPU kernel for block FP8 needs AMX: use hf, which expands it to floats"
     weights = artifact_format if artifact_format in _PACKED else f"{artifact_format} of 4 bits"
     return f"vLLM's CPU kernel for {weights} needs AVX-512" if packed and "avx512f" not in isa else None
+
+
+def _no_cpu_cache(kv_cache_dtype: str, isa: Sequence[str]) -> str | None:
+    """What CPUAttentionBackend keeps keys and values in (supported_kv_cache_dtypes, _get_attn_isa; vllm 0.32)."""
+    if kv_cache_dtype in ("float16", "bfloat16"):
+        return f"vLLM on a CPU keeps no {kv_cache_dtype} cache but that of its dtype: leave kv_cache_dtype auto, or fp8"
+    if kv_cache_dtype != "auto" and not {"avx512f", "amx_tile"} & set(isa):
+        return f"vLLM on a CPU keeps an {kv_cache_dtype} cache with AVX-512 or AMX only: leave kv_cache_dtype auto"
+    return None
+
+
+def unsupported_model(source: Source, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
+    """What the CPU build has no kernels for: CPUExpertsInt4 takes tiles of AMX, and no selective_scan is in it."""
+    if cell.device != "cpu":
+        return None
+    model_type = str(source.config.get("model_type"))
+    if model_type in _SCANS:
+        return f"vLLM scans the state of {model_type} by a CUDA kernel, which its CPU build lacks: use hf"
+    is_x86 = "neon" not in hardware.isa
+    if model_folder.expert_count(source.config) and _is_packed(cell, artifact_format) and is_x86:
+        return None if "amx_tile" in hardware.isa else "vLLM's CPU kernel for experts of 4 bits needs AMX: use gguf"
+    return None
+
+
+def _is_packed(cell: Cell, artifact_format: str) -> bool:
+    """Whether the weights are of 4 bits, in any of the formats."""
+    return artifact_format in _PACKED or any(step.options.get("scheme") == "w4a16" for step in cell.recipe.steps)
 
 
 @contextmanager
@@ -105,6 +148,6 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     program = (python, "-m", "vllm.entrypoints.openai.api_server", *command_line(folder, options, device))
     address = ("--served-model-name", _MODEL, "--host", "127.0.0.1", "--port", str(port))
     quiet = ("--no-enable-log-requests", "--disable-uvicorn-access-log")
-    argv = (*program, *address, *quiet, "--chat-template", _TEMPLATE)
+    argv = (*program, *address, *quiet, "--enable-prompt-tokens-details", "--chat-template", _TEMPLATE)
     extra = {"skip_special_tokens": False}  # else an answer of end tokens alone bears no text, and no time
     return Server(argv=argv, model=_MODEL, variables=variables(options, device), extra=extra)
