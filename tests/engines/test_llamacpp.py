@@ -128,7 +128,10 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Re
 
 @pytest.mark.engine
 def test_caches_are_of_the_types_that_were_asked_for(caches: dict[tuple[str, str], Result]) -> None:
-    """In process, behind the server and for scores alike; the demo model's heads of 64 are rotated."""
+    """In process, behind the server and for scores alike; the demo model's heads of 64 are rotated.
+
+    The server's log names them where they are not the default.
+    """
     expected = {
         "f16": ("f16", "f16", None),
         "q8_0": ("q8_0", "q8_0", "keys, values"),
@@ -136,10 +139,9 @@ def test_caches_are_of_the_types_that_were_asked_for(caches: dict[tuple[str, str
         "q4_0": ("q4_0", "q4_0", "keys, values"),
     }
     for (label, kind), result in caches.items():
-        if label == "refused":
-            assert result.status == "unsupported"
+        assert result.status == ("unsupported" if label == "refused" else "ok"), (label, kind, result.reason)
+        if label == "refused" or (label, kind) == ("f16", "sweep"):
             continue
-        assert result.status == "ok", (label, kind, result.reason)
         receipts = [result.receipts.get(key) for key in ("kv_dtype_k", "kv_dtype_v", "kv_rotated")]
         assert tuple(receipts) == expected[label], (label, kind)
 

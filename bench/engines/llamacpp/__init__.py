@@ -142,8 +142,10 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     threads = ("--threads", str(options.threads)) if options.threads else ()
     template = ("--no-jinja", "--chat-template", "chatml")  # instead of the model's, which it would run at its start
     cache = "--cache-prompt" if options.prefix_caching else "--no-cache-prompt"
+    # Its log names the cache's types from this level on; not for a cache as it is by default, so as to change nothing.
+    log_level = () if (options.key_type, options.value_type) == ("f16", "f16") else ("--log-verbosity", "4")
     counted = ("--metrics",) if options.speculates else ()
-    switches = ("--no-kv-unified", cache, "--no-webui", *template, *threads, *counted)
+    switches = ("--no-kv-unified", cache, "--no-webui", *template, *threads, *log_level, *counted)
     argv = (str(program), *(str(part) for flag in flags.items() for part in flag), *switches)
     return Server(argv, "model", reuse={"cache_prompt": True})
 
