@@ -104,15 +104,21 @@ def run(
     }
 
 
-def _tokenizer(folder: Path, load: Callable[..., Any], *words: Any, **settings: Any) -> Any:
+def _tokenizer(folder: Path, load: Callable[..., Any], *words: Any, model_config: Any, **settings: Any) -> Any:
     """The library's own, which needs none for ids: None where there is none, or its padding is no token of the model.
 
-    Transformers gives Qwen2 its class's padding token, which a cut vocabulary does not have; no embedding takes that.
+    Transformers gives Qwen2 its class's padding token, which a cut vocabulary does not have, and the library then gives
+    it to the config: no embedding takes that.
     """
     if model_folder.is_dummy(folder):
         return None
-    tokenizer, rows = load(*words, **settings), model_folder.vocab_size(model_folder.read_config(folder))
-    return None if rows and (getattr(tokenizer, "pad_token_id", None) or 0) >= rows else tokenizer
+    text = model_config.get_text_config()
+    padding = text.pad_token_id
+    tokenizer = load(*words, model_config=model_config, **settings)
+    if text.pad_token_id is None or text.pad_token_id < text.vocab_size:
+        return tokenizer
+    text.pad_token_id = padding
+    return None
 
 
 class _Layers:

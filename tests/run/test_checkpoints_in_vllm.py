@@ -25,7 +25,7 @@ _STEPS: dict[str, dict[str, Any]] = {
     "compressed-tensors": {"method": "llmcompressor", "scheme": "w4a16", "group_size": 128, "algorithm": "rtn"},
 }
 _ENGINE = {"name": "vllm", "dtype": "bfloat16", "context": 256, "sequences": 4, "kv_cache_gib": 0.0625}
-_TASK = {"task": "perplexity", "context": 128, "tokens": 1024}
+_TASK = {"task": "perplexity", "context": 128, "tokens": 256}
 
 
 @pytest.mark.engine
