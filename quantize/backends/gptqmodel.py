@@ -113,9 +113,9 @@ def _tokenizer(folder: Path, load: Callable[..., Any], *words: Any, model_config
     if model_folder.is_dummy(folder):
         return None
     text = model_config.get_text_config()
-    padding = text.pad_token_id
+    padding, rows = getattr(text, "pad_token_id", None), model_folder.vocab_size(model_folder.read_config(folder))
     tokenizer = load(*words, model_config=model_config, **settings)
-    if text.pad_token_id is None or text.pad_token_id < text.vocab_size:
+    if not rows or (getattr(text, "pad_token_id", None) or 0) < rows:
         return tokenizer
     text.pad_token_id = padding
     return None
