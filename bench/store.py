@@ -49,8 +49,8 @@ _NUMBERS = (
     "weights_bytes",
     "window_s",
 )
-_OBJECTS = ("energy_samples", "energy_window")
-Ceilings = Mapping[str, Ceiling]
+_OBJECTS = ("energy_samples", "energy_window", "prefix")
+Ceilings, Categories = Mapping[str, Ceiling], Mapping[str, Mapping[str, float]]
 _OUTSIDE = ("reason", "receipts", "facts", "environment", "marks")  # may hold what servers and libraries wrote
 _DAMAGED = "is damaged; delete it and run the cell again"
 
@@ -292,7 +292,7 @@ def _wrong_fact(facts: Mapping[str, Any]) -> str:
     chosen = facts.get("chosen", -1)
     if stages and not (isinstance(chosen, int) and -len(stages) <= chosen < len(stages)):
         return "facts.chosen: expected the place of a stage"
-    for name, kind in {"architecture": Architecture, "ceiling": Ceilings}.items():
+    for name, kind in {"architecture": Architecture, "ceiling": Ceilings, "by_category": Categories}.items():
         try:
             if facts.get(name):
                 _of(kind).validate_python(facts[name])

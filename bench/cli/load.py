@@ -32,9 +32,14 @@ def load(
     burstiness: Annotated[float | None, typer.Option(help="Gamma's shape; below 1 is burstier.")] = None,
     speed: Annotated[float | None, typer.Option(help="Replay a trace so many times as fast.")] = None,
     turns: Annotated[int | None, typer.Option(help="Turns of each conversation, its prompt growing.")] = None,
-    requests: Annotated[int, typer.Option(help="Requests measured, after warm-up.", min=1)] = 100,
+    requests: Annotated[int | None, typer.Option(help="Measured, after warm-up; 100 unless given.", min=1)] = None,
     at_most: Annotated[float | None, typer.Option(help="In flight: end after so many seconds.")] = None,
     window: Annotated[float | None, typer.Option(help="At a rate: requests for so many seconds at least.")] = None,
+    prompts: Annotated[str | None, typer.Option(metavar="FILE", help="Real prompts, of a JSON or JSONL file.")] = None,
+    natural: Annotated[bool, typer.Option("--natural", help="Their answers end where the model ends them.")] = False,
+    shared_prefix: Annotated[
+        str | None, typer.Option(metavar="TOKENS,GROUPS,TURNS", help="Prompts that begin with what others began with.")
+    ] = None,
     prompt_tokens: Annotated[int | None, typer.Option(help="128 unless given.")] = None,
     new_tokens: Annotated[int | None, typer.Option(help="64 unless given.")] = None,
     lengths: Annotated[
@@ -66,22 +71,19 @@ def load(
 
     kind = "open" if rate is not None else "closed"
     kind = "search" if search else "sweep" if sweep else "trace" if trace is not None else kind
-    fields: dict[str, Any] = {
-        "kind": kind,
-        "concurrency": concurrency,
-        "rate_per_s": rate,
-        "path": trace,
-        "over": sweep,
-    }
+    fields: dict[str, Any] = {"kind": kind, "concurrency": concurrency, "rate_per_s": rate, "path": trace}
     fields |= {"arrivals": arrivals, "burstiness": burstiness, "speed": speed, "turns": turns, "requests": requests}
     fields |= {"window_s": window, "at_most_s": at_most, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
     fields |= {"lengths": lengths, "spread": spread, "slo": {"ttft_s": slo_ttft, "tpot_s": slo_tpot}}
+    api = _api(url, "chat" if chat else "completions")
+    fields |= {"over": sweep, "prompts": prompts, "answers": "natural" if natural else None}
+    fields |= {"shared_prefix": _shared_prefix(shared_prefix), "chat": (prompts and api == "chat") or None}
     workload = config.workload({key: value for key, value in fields.items() if value is not None})
     fixed: dict[str, Any] = {"ignore_eos": None} if stop else {}
     endpoint = Endpoint(
         url,
         model,
-        _api(url, "chat" if chat else "completions"),
+        api,
         {**fixed, **config.body_fields(extra)},
         dict(map(_header, header or ())),
         key_variable,
@@ -91,7 +93,7 @@ def load(
         ca=str(ca or ""),
     )
     target = build.Target(endpoint, vocab_size, tokenizer, context)
-    result = standalone.measure(workload, target, seed=seed, timeout_s=timeout)
+    result = standalone.measure(workload, target, seed=seed, timeout_s=timeout, prefix_caching=True)
     put(json.dumps(result, indent=1) if as_json else "\n".join(standalone.lines(workload.title, result)))
 
 
@@ -100,6 +102,16 @@ def _api(url: str, api: Api) -> Api:
         return api_of(url, api)
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def _shared_prefix(text: str | None) -> dict[str, int] | None:
+    if text is None:
+        return None
+    try:
+        tokens, groups, turns = map(int, text.split(","))
+    except ValueError:
+        raise UserError(f"--shared-prefix {text}: write TOKENS,GROUPS,TURNS, for example 768,8,16") from None
+    return {"tokens": tokens, "groups": groups, "turns": turns}
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -60,6 +60,12 @@ def of_models(url: str) -> Address:
     return _address(split, _root(split)[0] + "/models")
 
 
+def of_metrics(url: str) -> Address:
+    """Where the same server may have counters for Prometheus: beside its API's root."""
+    split = _split(url)
+    return _address(split, _root(split)[0].rpartition("/")[0] + "/metrics")
+
+
 def _root(split: SplitResult) -> tuple[str, str]:
     """(the API's root, the whole path where the URL names one)."""
     path = split.path.rstrip("/")

@@ -25,6 +25,8 @@ class Group(Flag):
     MEMORY = auto()  # sections of their own below a load's
     ROOFLINE = auto()
     ENERGY = auto()
+    CONTENT = auto()  # of loads whose prompts are more than their lengths: shown where measured
+    CATEGORY = auto()  # of the prompts of one category
     CSV_ONLY = auto()  # no column of a table: in its spreadsheet, and for documents to quote
     X_AXIS = auto()  # of a chart against quality
     DISTRIBUTION = auto()  # of a chart of quantiles

@@ -149,7 +149,8 @@ class Server:
 
     `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200 once it can
     serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request over the client's own;
-    null removes one. The rest as in the client's Endpoint.
+    null removes one; `natural`: where an answer ends as the model ends it; `reuse`: where a prompt is to stay in the KV
+    cache, and to begin with what is there. The rest as in the client's Endpoint.
     """
 
     argv: tuple[str, ...]
@@ -158,6 +159,7 @@ class Server:
     health: str = "/health"
     takes_ids: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
+    natural: Mapping[str, Any] = field(default_factory=lambda: {"ignore_eos": None})
     url: str = ""
     api: Api = "completions"
     exact_length: bool = True
@@ -166,16 +168,17 @@ class Server:
     key_header: str = "Authorization"
     length_field: str = "max_tokens"
     ca: str = ""
+    reuse: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Engine(Protocol):
     """What runs an artifact.
 
-    ENV: the environment it runs in, a file of configs/envs. VERSION is part of its records' digests. LOADS:
-    artifact formats. MODES: of "offline", "online" and "score". PATHS: options that name files or folders.
-    OPTIONS_SINCE: options younger than records, which at their defaults are no part of a digest. ENV_BY_FORMAT: the
-    environments of formats that need a package ENV lacks. WITHOUT_WINDOW: model types whose sliding window it leaves
-    out: each token sees all before it.
+    ENV: the environment it runs in, a file of configs/envs. VERSION is part of its records' digests. LOADS: artifact
+    formats. MODES: of "offline", "online", "score". DEPTH_MODES: those in which its KV cache can be filled before a
+    clock starts. PATHS: options that name files or folders. OPTIONS_SINCE: options younger than records, which at their
+    defaults are no part of a digest. ENV_BY_FORMAT: the environments of formats that need a package ENV lacks.
+    WITHOUT_WINDOW: model types whose sliding window it leaves out: each token sees all before it.
     """
 
     ENV: str
@@ -183,6 +186,7 @@ class Engine(Protocol):
     LOADS: frozenset[str]
     MODES: frozenset[str]
     Options: type[Any]
+    DEPTH_MODES: frozenset[str] = frozenset()
     PATHS: tuple[str, ...] = ()
     OPTIONS_SINCE: frozenset[str] = frozenset()
     ENV_BY_FORMAT: Mapping[str, str] = {}
@@ -193,10 +197,7 @@ class Engine(Protocol):
         return None
 
     def unsupported_model(self, source: Source, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:  # noqa: ARG002
-        """Why it cannot run a model of this architecture in this format, by its config.json; None when it can.
-
-        `source`: of the recipe's model before any step, or of the recipe's checkpoint.
-        """
+        """Why it cannot run this format of a model, of the recipe's first `source`, by its config; None when it can."""
         return None
 
     def may_offload(self, options: Any) -> bool:  # noqa: ARG002

@@ -24,7 +24,10 @@ class Job:
     what outlives an interrupted compress job, `reference` a folder that a reference or build_requests job
     wrote, `context` the model's in tokens, `replies` the facts of a score job.
 
-    `prompts` has one list of token ids per request, `repeats` groups of `batch` after the warm-up groups.
+    `prompts` has one list of token ids per request, `repeats` groups of `batch` after the warm-up groups. Of prompts
+    of real text `texts` has each one's (id, category); an answer ends with one of `end_tokens`, where there are any.
+    `contexts`: what is in the KV cache before each group, a list of ids per sequence of the batch; none where that is
+    empty.
     `spawned_s`: CLOCK_MONOTONIC just before the worker started. `energy_window_s`: how long an offline job goes on
     after its last measured batch for the energy counter; 0 where there is none.
     """
@@ -42,6 +45,9 @@ class Job:
     artifact: Artifact | None = None
     workload: Workload | None = None
     prompts: tuple[tuple[int, ...], ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
+    end_tokens: tuple[int, ...] = ()
+    contexts: tuple[tuple[int, ...], ...] = ()
     task: str = ""
     task_options: Options = field(default_factory=dict)
     reference: str = ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.contract.spec import Cell, Step
+from bench.contract.wire import OMITTED_AT_DEFAULT
 
 SCHEMA = 1
 Status = Literal["ok", "unsupported", "failed"]
@@ -154,7 +155,10 @@ class Source:
 
 @dataclass(frozen=True)
 class RequestTrace:
-    """One request, in seconds from the first window's start; event i came at `token_s[i]`."""
+    """One request, in seconds from the first window's start; event i came at `token_s[i]`.
+
+    `prompt_id`, `category`: of a prompt of real text, by its file.
+    """
 
     request: int
     window: int
@@ -164,6 +168,8 @@ class RequestTrace:
     token_s: tuple[float, ...]
     event_tokens: tuple[int, ...]
     error: str = ""
+    prompt_id: str = field(default="", metadata=OMITTED_AT_DEFAULT)
+    category: str = field(default="", metadata=OMITTED_AT_DEFAULT)
 
 
 @dataclass(frozen=True)

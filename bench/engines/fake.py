@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ ENV = "core"
 VERSION = 1
 LOADS = ANY
 MODES = frozenset({"offline", "online", "score"})
+OPTIONS_SINCE = frozenset({"fill_s", "forgets", "answer_tokens", "prefix_caching", "block_tokens"})
+DEPTH_MODES = frozenset({"offline", "online"})
 _ROWS = 256
 
 
@@ -37,7 +40,10 @@ class Options:
     """`fail`: how the worker dies on its first token, or its server on the request after `fail_after`.
 
     `only_batch`: the only batch size that it supports; 0: any. `slots`: requests that the server answers at a
-    time, others waiting; 0: any number.
+    time, others waiting; 0: any number. `fill_s`: how long the contexts of a batch take. `forgets`: tokens that its
+    server does not find again of a prompt that it has seen the beginning of. `answer_tokens`: of an answer that may end
+    where the model ends it; 0: as many as are asked for. `prefix_caching`: the server's first token comes sooner by the
+    share of a prompt that an earlier one began with, in blocks of `block_tokens`.
     """
 
     ttft_s: float = 0.01
@@ -47,6 +53,11 @@ class Options:
     fail_after: int = 0
     only_batch: int = 0
     slots: int = 0
+    fill_s: float = 0.0
+    forgets: int = 0
+    answer_tokens: int = 0
+    prefix_caching: bool = False
+    block_tokens: int = 16
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
@@ -73,7 +84,7 @@ def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Ite
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
     """This file as a program: a server that streams on the same schedule."""
     settings = json.dumps({**asdict(options), "port": port})
-    return Server((python, "-m", "bench.engines.fake", settings), "fake")
+    return Server((python, "-m", "bench.engines.fake", settings), "fake", reuse={"cache_prompt": True})
 
 
 def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
@@ -94,6 +105,18 @@ class _Session(Session):
             time.sleep(max(0.0, due - time.perf_counter()))
             tokens = tuple((p[0] * 31 + step * 17) % self.vocab_size for p in prompts)
             yield DecodeStep(time.perf_counter(), tokens)
+
+    def generate_at_depth(
+        self,
+        contexts: Sequence[Sequence[int]],
+        prompts: Sequence[Sequence[int]],
+        new_tokens: int,
+        start: Callable[[], None],
+    ) -> Iterator[DecodeStep]:
+        del contexts
+        time.sleep(self.options.fill_s)
+        start()
+        yield from self.generate(prompts, new_tokens)
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
         """Logits that favour the id one above the last one, in blocks of 256 rows."""
@@ -134,6 +157,7 @@ def _fail(how: str) -> None:
 async def _serve(port: int, options: Options) -> None:
     slots = asyncio.Semaphore(options.slots or 1 << 20)
     answered = 0
+    prompts: list[list[int]] = []  # of the requests that it was to keep
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal answered
@@ -150,22 +174,40 @@ async def _serve(port: int, options: Options) -> None:
                 _fail(options.fail)
             answered += 1
             async with slots:
-                await _stream(writer, json.loads(body), options)
+                request = json.loads(body)
+                cached = max((_shared(prompt, request["prompt"]) for prompt in prompts), default=options.forgets)
+                cached -= options.forgets
+                if request.get("cache_prompt") or options.prefix_caching:
+                    prompts.append(request["prompt"])
+                cached -= cached % options.block_tokens if options.prefix_caching else 0
+                await _stream(writer, request, options, max(0, cached))
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", port)
     await server.serve_forever()
 
 
-async def _stream(writer: asyncio.StreamWriter, request: Mapping[str, Any], options: Options) -> None:
+def _shared(prompt: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(prompt, other, strict=False)))
+
+
+async def _stream(writer: asyncio.StreamWriter, request: Mapping[str, Any], options: Options, cached: int) -> None:
     """A chunk a token at its due time, then the usage and the end."""
     prompt, tokens = request["prompt"], int(request["max_tokens"])
-    usage = {"prompt_tokens": len(prompt if isinstance(prompt, list) else prompt.split()), "completion_tokens": tokens}
+    if options.answer_tokens and not request.get("ignore_eos"):
+        tokens = min(tokens, options.answer_tokens)
+    usage: dict[str, Any] = {
+        "prompt_tokens": len(prompt if isinstance(prompt, list) else prompt.split()),
+        "completion_tokens": tokens,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+    ttft_s = options.ttft_s * (1 - cached / len(prompt) if options.prefix_caching else 1)
     loop = asyncio.get_running_loop()
     began = loop.time()
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
     for token in range(tokens):
-        await asyncio.sleep(max(0.0, began + options.ttft_s + token * options.itl_s - loop.time()))
+        await asyncio.sleep(max(0.0, began + ttft_s + token * options.itl_s - loop.time()))
         _event(writer, {"choices": [{"index": 0, "text": f" {token}"}]})
     _event(writer, {"choices": [], "usage": usage})
     _event(writer, None)

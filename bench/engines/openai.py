@@ -17,13 +17,15 @@ from bench.contract.hooks import ANY, Server
 from bench.contract.outside import is_secret_field
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.contract.workload import Trace
 
 ENV = "core"
 VERSION = 1
 LOADS = ANY
 MODES = frozenset({"online"})
+DEPTH_MODES = MODES
 PATHS = ("ca",)
-OPTIONS_SINCE = frozenset({"extra", "headers", "length_field", "key_header", "ca"})
+OPTIONS_SINCE = frozenset({"extra", "headers", "length_field", "key_header", "ca", "prefix_caching"})
 _RECEIPTS = {"owned_by": "owned_by", "max_model_len": "context"}  # by their keys in the list of models
 _LONGEST = 200  # characters of a receipt
 
@@ -38,7 +40,7 @@ class Options:
     token (`ignore_eos`); off, it stops where it likes, and lengths are not compared. `length_field`: its name of the
     number of tokens to generate (max_completion_tokens). `extra`: fields of the body, null removes one; `headers`:
     more headers; each a mapping, which records hold as JSON. `ca`: a file of certificates to trust besides the
-    system's.
+    system's. `prefix_caching`: whether the server keeps prefixes; it is not told to, and its count is held to it.
     """
 
     url: str = ""
@@ -52,6 +54,7 @@ class Options:
     length_field: str = "max_tokens"
     key_header: str = "Authorization"
     ca: str = ""
+    prefix_caching: bool = False
 
     def __post_init__(self) -> None:
         for name in ("extra", "headers"):
@@ -66,6 +69,12 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
         address.of_api(options.url, address.api_of(options.url, options.api))
     except ValueError as error:
         return str(error)
+    load = cell.workload
+    own_template = address.api_of(options.url, options.api) == "chat"
+    if load is not None and not isinstance(load, Trace) and load.prompts and own_template and not load.chat:
+        return "the chat API puts prompts into the server's own template: set chat: true, or api: completions"
+    if cell.workload and cell.workload.deepest and not options.ids:
+        return "depth_tokens needs prompts of token ids: set ids: true where the server takes them"
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,19 +28,31 @@ ENV = "openvino"
 VERSION = 1
 LOADS = frozenset({"openvino"})
 MODES = frozenset({"offline", "score"})
-_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "u8": "u8"}
+DEPTH_MODES = frozenset({"offline"})
+OPTIONS_SINCE = frozenset({"kv_dtype_k", "kv_dtype_v"})
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "u8": "u8", "u4": "u4"}
+_INTEGER_CACHE = frozenset({"u8", "u4"})
+_CACHES = ("KEY_CACHE_PRECISION", "VALUE_CACHE_PRECISION")
 _INDEX_TYPES = frozenset({"i64", "i32", "u64", "u32", "boolean"})
 _INT_MAX = 2**31 - 1
 _UNPACKING = frozenset({"Convert", "Subtract", "Multiply", "Reshape"})  # of compressed weights, before use
 
 
+KvType = Literal["auto", "float32", "bfloat16", "float16", "u8", "u4"]
+
+
 @dataclass(frozen=True)
 class Options:
-    """`kv_dtype` auto: the computation's. `threads` 0: the library's choice."""
+    """`kv_dtype` auto: the computation's. `kv_dtype_k`, `kv_dtype_v`: of keys and of values where they differ from it.
+
+    `threads` 0: the library's choice.
+    """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    kv_dtype: Literal["auto", "float32", "bfloat16", "float16", "u8"] = "auto"
+    kv_dtype: KvType = "auto"
     threads: int = 0
+    kv_dtype_k: KvType | Literal[""] = ""
+    kv_dtype_v: KvType | Literal[""] = ""
 
 
 def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
@@ -83,11 +95,31 @@ class _Session(Session):
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         """The whole batch in one call per step; its KV cache is emptied first."""
-        import numpy as np
-
         check_context(len(prompts[0]) + new_tokens, self.context)
         self._start("generate")
-        fed, past = np.asarray(prompts, np.int64), 0
+        yield from self._generate(prompts, 0, new_tokens)
+
+    def generate_at_depth(
+        self,
+        contexts: Sequence[Sequence[int]],
+        prompts: Sequence[Sequence[int]],
+        new_tokens: int,
+        start: Callable[[], None],
+    ) -> Iterator[DecodeStep]:
+        """The contexts are fed anew in each call, in one."""
+        import numpy as np
+
+        depth = len(contexts[0])
+        check_context(depth + len(prompts[0]) + new_tokens, self.context)
+        self._start("generate")
+        self._infer(np.asarray(contexts, np.int64), 0)
+        start()
+        yield from self._generate(prompts, depth, new_tokens)
+
+    def _generate(self, prompts: Sequence[Sequence[int]], past: int, new_tokens: int) -> Iterator[DecodeStep]:
+        import numpy as np
+
+        fed = np.asarray(prompts, np.int64)
         for _ in range(new_tokens):
             tokens = self._infer(fed, past)[:, -1].argmax(axis=-1)
             yield DecodeStep(time.perf_counter(), tuple(map(int, tokens)))
@@ -95,13 +127,17 @@ class _Session(Session):
             fed = tokens[:, None].astype(np.int64)
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
-        """Blocks of at most 64 MiB, each one call over the KV cache of those before it."""
+        """Blocks of at most 64 MiB, each one call over the KV cache of those before it.
+
+        Of one token where the cache is of integers: the tokens of a call see each other as they are before it.
+        """
         import numpy as np
 
         check_context(len(ids), self.context)
         self._start("score")
-        for start in range(0, len(ids), self.rows):
-            fed = np.asarray([ids[start : start + self.rows]], np.int64)
+        rows = 1 if _INTEGER_CACHE & {*self._kv_types()} else self.rows
+        for start in range(0, len(ids), rows):
+            fed = np.asarray([ids[start : start + rows]], np.int64)
             yield LogitBlock(start, self._infer(fed, start)[0].copy())
 
     def receipts(self) -> Mapping[str, str]:
@@ -117,13 +153,15 @@ class _Session(Session):
             for node, kind in zip(nodes, kinds, strict=True)
             if kind == "FullyConnected"
         )
-        cache = {self._property(f"{tensor}_CACHE_PRECISION") for tensor in ("KEY", "VALUE")}
+        keys, values = self._kv_types()
         return {
             "kernel": products,
             "attention": f"ScaledDotProductAttention x{kinds.count('ScaledDotProductAttention')}",
             "weight_dtype": shares(_weight_bytes(self.model)),
             "compute_dtype": self._property("INFERENCE_PRECISION_HINT"),
-            "kv_dtype": ", ".join(sorted(cache)),
+            "kv_dtype": ", ".join(sorted({keys, values})),
+            "kv_dtype_k": keys,
+            "kv_dtype_v": values,
             "dynamic_quantization_group": self._property("DYNAMIC_QUANTIZATION_GROUP_SIZE"),
             "threads": self._property("INFERENCE_NUM_THREADS"),
             "pinned": self._property("ENABLE_CPU_PINNING"),
@@ -137,12 +175,16 @@ class _Session(Session):
 
         A state shows itself in 32 bits whatever it is kept in, so that its elements are what is counted.
         """
-        states = self.request.query_state() if self.request else ()
-        size = self.compiled.get_property("KEY_CACHE_PRECISION").size if states else 0
+        states = [state.state for state in self.request.query_state()] if self.request else []
+        types = [self.compiled.get_property(name).bitwidth for name in _CACHES] if states else [0]
+        bits = sum(types) / len(types)
+        tokens = [state.size / (state.shape[0] * state.shape[2]) for state in states if state.shape[2]]
+        has_scales = bool(states) and bool(_INTEGER_CACHE & {*self._kv_types()})
         return {
             "weights_bytes": _weight_bytes(self.model).total(),
             "unread_bytes": _unread_bytes(self.model),
-            "kv_bytes": sum(state.state.size for state in states) * size,
+            "kv_bytes": int(sum(state.size for state in states) * bits / 8),
+            **({"kv_token_bytes": int(sum(tokens) * bits / 8)} if tokens and not has_scales else {}),
         }
 
     def _infer(self, ids: Any, past: int) -> Any:
@@ -177,6 +219,11 @@ class _Session(Session):
             self.request, self.use = self.compiled.create_infer_request(), use
         self.request.reset_state()
 
+    def _kv_types(self) -> tuple[str, str]:
+        """Of keys and of values, as compiled."""
+        keys, values = map(self._property, _CACHES)
+        return keys, values
+
     def _property(self, name: str) -> str:
         value = self.compiled.get_property(name)
         return str(value.get_type_name() if hasattr(value, "get_type_name") else getattr(value, "name", value))
@@ -185,11 +232,15 @@ class _Session(Session):
 def _properties(options: Options) -> dict[str, str]:
     """What the graph is compiled with; each is read back afterwards."""
     dtype = _PRECISIONS["float32" if options.dtype == "auto" else options.dtype]
-    kv = dtype if options.kv_dtype == "auto" else _PRECISIONS[options.kv_dtype]
+    keys, values = (
+        dtype if (kind := own or options.kv_dtype) == "auto" else _PRECISIONS[kind]
+        for own in (options.kv_dtype_k, options.kv_dtype_v)
+    )
+    cache = {"KV_CACHE_PRECISION": keys} if keys == values else dict(zip(_CACHES, (keys, values), strict=True))
     properties = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": dtype,
-        "KV_CACHE_PRECISION": kv,
+        **cache,
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
     }
     return {**properties, "INFERENCE_NUM_THREADS": str(options.threads)} if options.threads else properties

@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, cycle, islice
 from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.workload import Closed, Open, Trace
+from bench.contract.prompt import TextPrompt
+from bench.contract.workload import Closed, Open, SharedPrefix, Trace
 from bench.load import arrivals, lengths, prompts, traces
 from bench.load.job import ClosedSchedule, Endpoint, LoadAnswer, LoadJob, OpenSchedule, Request
 from bench.load.traces import TraceRequest
@@ -34,13 +35,18 @@ class Target:
 
     Token ids below `vocab_size`; 0: the server takes text only. `tokenizer`: a tokenizer.json by which texts
     get their exact length; without it they are as many short words. It also counts the tokens of answers where the
-    server does not. `context` 0: not known.
+    server does not. `context` 0: not known. `reuse`: body fields of a request whose prompt is to stay in the server's
+    KV cache, and to begin with what is there. `texts`: prompts of real text, asked in their order, and again from the
+    first where a load has more requests. `natural`: body fields of a request for an answer of natural length.
     """
 
     endpoint: Endpoint
     vocab_size: int = 0
     tokenizer: Path | None = None
     context: int = 0
+    reuse: Mapping[str, Any] = field(default_factory=dict)
+    texts: tuple[TextPrompt, ...] = ()
+    natural: Mapping[str, Any] = field(default_factory=lambda: {"ignore_eos": None})
 
     @property
     def takes_ids(self) -> bool:
@@ -112,9 +118,10 @@ class OpenRequests:
 
 def closed(load: Closed, target: Target, seed: str) -> LoadJob:
     """The job of a closed load; `seed` draws the lengths and the prompts."""
-    requests, warmup, after = _conversations(load, target, seed)
-    schedule = ClosedSchedule(load.concurrency, warmup, after, load.at_most_s, turns=load.turns, think_s=load.think_s)
-    return target.job(requests, closed=schedule)
+    requests, warmup, after = (_at_depth if load.depth_tokens else _conversations)(load, target, seed)
+    turns = load.shared_prefix.turns if load.shared_prefix else load.turns
+    schedule = ClosedSchedule(load.concurrency, warmup, after, load.at_most_s, turns=turns, think_s=load.think_s)
+    return target.job(requests, closed=replace(schedule, whole=load.shared_prefix is not None))
 
 
 def opened(load: Open | Trace, target: Target, seed: str, round_: str) -> tuple[OpenRequests, dict[str, Any]]:
@@ -128,7 +135,7 @@ def opened(load: Open | Trace, target: Target, seed: str, round_: str) -> tuple[
         sizes, facts = _trace(load, target, seed)
     else:
         count = max(load.requests, math.ceil(load.rate_per_s * load.window_s))
-        sizes = tuple(TraceRequest(0.0, *pair) for pair in _draw_lengths(load, target, count, round_seed))
+        sizes = _sizes(load, target, count, round_seed)
     due_s, window_s = _due_s(load, sizes, round_seed)
     return OpenRequests(target, sizes, due_s, window_s, not load.ramps, round_seed), facts
 
@@ -153,7 +160,10 @@ def _due_s(load: Open | Trace, sizes: Sequence[TraceRequest], seed: str) -> tupl
 
 
 def _unrelated(size: TraceRequest) -> TraceRequest:
-    """A request of the same lengths with a prompt of its own: the window's must not be in a cache already."""
+    """A request of the same lengths with a prompt of its own: the window's must not be in a cache already.
+
+    A prompt of real text stays: what it says is part of the load.
+    """
     return replace(size, text="", blocks=())
 
 
@@ -167,6 +177,15 @@ def _trace(load: Trace, target: Target, seed: str) -> tuple[tuple[TraceRequest, 
     if load.rate_per_s <= 0 and requests[-1].time_s <= 0:
         raise UserError(f"{load.path} has no times: give the workload a rate_per_s")
     return requests, {"trace_requests": len(recorded), "capped": cut}
+
+
+def _sizes(load: Closed | Open, target: Target, count: int, seed: str, first: int = 0) -> tuple[TraceRequest, ...]:
+    """Requests without times, of drawn lengths or of the target's texts, the `first` of which is asked first."""
+    if not target.texts:
+        return tuple(TraceRequest(0.0, *pair) for pair in _draw_lengths(load, target, count, seed))
+    texts = islice(cycle(target.texts), first, first + count)
+    natural = load.answers == "natural"
+    return tuple(TraceRequest(0.0, len(t.ids), load.new_tokens, prompt=t, natural=natural) for t in texts)
 
 
 def _draw_lengths(load: Closed | Open, target: Target, count: int, seed: str) -> list[tuple[int, int]]:
@@ -190,12 +209,17 @@ def _conversations(load: Closed, target: Target, seed: str) -> tuple[tuple[Reque
     The answers in a conversation's history are drawn, not the model's: every engine gets the same prompts, and
     every length is exact.
     """
+    if load.shared_prefix is not None:
+        return _sharing_a_prefix(load, load.shared_prefix, target, seed)
     turns, concurrency = load.turns, load.concurrency
     warmup = max(concurrency, math.ceil(2 * concurrency / turns))
     count = warmup + math.ceil(load.requests / turns) + concurrency
-    sizes = _draw_lengths(load, target, count * turns, seed)
     if turns == 1:
-        return _requests([TraceRequest(0.0, *pair) for pair in sizes], target, seed), warmup, concurrency
+        measured = _sizes(load, target, load.requests, seed) if target.texts else ()
+        others = _sizes(load, target, count - len(measured), seed, len(measured))
+        sizes_of_all = (*others[:warmup], *measured, *others[warmup:])
+        return _requests(sizes_of_all, target, seed), warmup, concurrency
+    sizes = _draw_lengths(load, target, count * turns, seed)
     conversations = [sizes[i : i + turns] for i in range(0, len(sizes), turns)]
     requests: list[Request] = []
     if target.takes_ids:
@@ -210,6 +234,59 @@ def _conversations(load: Closed, target: Target, seed: str) -> tuple[tuple[Reque
     return tuple(requests), warmup * turns, concurrency * turns
 
 
+def _sharing_a_prefix(
+    load: Closed, shared: SharedPrefix, target: Target, seed: str
+) -> tuple[tuple[Request, ...], int, int]:
+    """As `_conversations`: groups one after the other, each of them prompts that begin with its prefix and go on apart.
+
+    Groups that warm up, and those after the window, have prefixes of their own.
+    """
+    turns, before = shared.turns, max(load.concurrency, math.ceil(2 * load.concurrency / shared.turns))
+    groups = before + shared.groups + load.concurrency
+    requests: list[Request] = []
+
+    def draw(name: str, tokens: list[int]) -> Sequence[Any]:
+        own_seed = f"{seed}/{name}"
+        by_ids = target.takes_ids
+        return prompts.of_lengths(tokens, target.vocab_size, own_seed) if by_ids else _texts(tokens, target, own_seed)
+
+    prefixes = draw("prefixes", [shared.tokens] * groups)
+    own = draw("own", [load.prompt_tokens] * (groups * turns))
+    for number, end in enumerate(own):
+        group, turn = divmod(number, turns)
+        request = Request(
+            load.new_tokens,
+            prompt_id=f"group {group}",
+            category="warm" if turn else "cold",
+            shared_tokens=shared.tokens if turn else 0,
+        )
+        if target.takes_ids:
+            request = replace(request, ids=(*prefixes[group], *end))
+        elif target.endpoint.api == "chat":
+            request = replace(request, messages=(("system", prefixes[group]), ("user", end)))
+        else:
+            request = replace(request, text=f"{prefixes[group]} {end}")
+        requests.append(request)
+    return tuple(requests), before * turns, load.concurrency * turns
+
+
+def _at_depth(load: Closed, target: Target, seed: str) -> tuple[tuple[Request, ...], int, int]:
+    """As `_conversations`: the first ones, sent together, are the context; every other prompt begins with it.
+
+    A server that keeps a cache for each request in flight thus fills all that it will use. UserError where the
+    server takes no token ids: how many of a text's tokens are its beginning's is not certain.
+    """
+    if not target.takes_ids:
+        raise UserError("depth_tokens needs a server that takes prompts of token ids: leave it out for this one")
+    warmup = 2 * load.concurrency
+    count = warmup + load.requests + load.concurrency
+    (context,) = prompts.of_lengths([load.depth_tokens], target.vocab_size, f"{seed}/context")
+    each = prompts.of_lengths([load.prompt_tokens] * count, target.vocab_size, seed)
+    fills = [Request(1, ids=context, extra=target.reuse)] * load.concurrency
+    requests = [Request(load.new_tokens, ids=context + ids, extra=target.reuse) for ids in each]
+    return (*fills, *requests), warmup + load.concurrency, load.concurrency
+
+
 def _turns_as_text(target: Target, conversation: Sequence[tuple[int, int]], texts: list[str]) -> Iterator[Request]:
     """Prompts and answers take turns in `texts`; the server counts the tokens of a whole prompt."""
     for turn, (_, new) in enumerate(conversation):
@@ -222,6 +299,8 @@ def _turns_as_text(target: Target, conversation: Sequence[tuple[int, int]], text
 
 def _requests(sizes: Sequence[TraceRequest], target: Target, seed: str) -> tuple[Request, ...]:
     """One request each: the prompt of the trace where it has one, else one drawn of the same length."""
+    if target.texts:
+        return tuple(_text_request(size, size.prompt, target) for size in sizes if size.prompt)
     prompt_tokens, recorded = [size.prompt_tokens for size in sizes], [size.text for size in sizes]
     if target.tokenizer is not None and any(recorded):
         recorded = list(prompts.texts(recorded, prompt_tokens, target.tokenizer))
@@ -239,6 +318,15 @@ def _requests(sizes: Sequence[TraceRequest], target: Target, seed: str) -> tuple
             exact = size.prompt_tokens if target.tokenizer and not own else 0
             requests.append(Request(size.new_tokens, text=own or other, prompt_tokens=exact))
     return tuple(requests)
+
+
+def _text_request(size: TraceRequest, prompt: TextPrompt, target: Target) -> Request:
+    """As ids where the server takes them and they are known, else as text; a chat API gets the messages themselves."""
+    request = Request(size.new_tokens, natural=size.natural, prompt_id=prompt.id, category=prompt.category)
+    request = replace(request, extra=target.natural if size.natural else {})
+    if target.endpoint.api == "chat":
+        return replace(request, messages=prompt.messages)
+    return replace(request, ids=prompt.ids) if target.takes_ids and prompt.ids else replace(request, text=prompt.text)
 
 
 def _recorded_ids(size: TraceRequest, text: str, target: Target, seed: str) -> Sequence[int]:

@@ -9,11 +9,12 @@ import asyncio
 import os
 from time import perf_counter
 
+from bench.contract.address import Address
 from bench.contract.outside import scrubber
 from bench.load.connection import Exchange
 from bench.load.job import Endpoint
 from bench.load.pool import Pool
-from bench.load.request import list_models
+from bench.load.request import list_metrics, list_models
 
 _MOST_BYTES = 4 << 20
 
@@ -24,7 +25,15 @@ def models(endpoint: Endpoint, *, timeout_s: float) -> str:
     ConnectionError with the address that was asked where no HTTP server answers in time; ValueError where the
     endpoint is invalid.
     """
-    to, data = list_models(endpoint, os.environ)
+    return _body(endpoint, *list_models(endpoint, os.environ), timeout_s)
+
+
+def metrics(endpoint: Endpoint, *, timeout_s: float) -> str:
+    """The body of /metrics; as `models`."""
+    return _body(endpoint, *list_metrics(endpoint, os.environ), timeout_s)
+
+
+def _body(endpoint: Endpoint, to: Address, data: bytes, timeout_s: float) -> str:
     now = perf_counter()
     exchange = Exchange(0, data, now, now)
 

@@ -33,7 +33,9 @@ class Request:
     """One request: token `ids`, or `text`, or `messages` as (role, content).
 
     The completions API takes ids or text, the chat API messages or text. `prompt_tokens` 0 means: not known
-    beforehand, the server's usage says. `extra` are body fields of this request alone.
+    beforehand, the server's usage says. `extra` are body fields of this request alone. `natural`: the answer ends
+    where the model ends it, at `new_tokens` at the latest. `prompt_id`, `category`: of a prompt of real text; else of
+    a shared prefix, "cold" or "warm". `shared_tokens`: of its prompt those that an earlier prompt began with.
     """
 
     new_tokens: int
@@ -42,6 +44,10 @@ class Request:
     messages: Sequence[Sequence[str]] = ()
     prompt_tokens: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
+    natural: bool = False
+    prompt_id: str = ""
+    category: str = ""
+    shared_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,8 @@ class ClosedSchedule:
 
     With `turns` above 1 the requests are conversations of so many each, one after the other: of the `concurrency`
     under way each sends its next turn `think_s` after the last one's answer, and ends with one that failed.
-    `warmup` and `after` count requests all the same.
+    `warmup` and `after` count requests all the same. `whole`: the window closes when the last turn of all of them is
+    sent, not when the last conversation begins.
     """
 
     concurrency: int
@@ -91,6 +98,7 @@ class ClosedSchedule:
     ramp_s: float = 0.0
     turns: int = 1
     think_s: float = 0.0
+    whole: bool = False
 
     @property
     def warmups(self) -> int:
@@ -148,7 +156,7 @@ class RequestResult:
     true where an event bore several tokens or the surplus is not zero: the gaps are between chunks, not
     tokens. `empty_events` bore a choice without text (a role, a flush, a withheld half of a character).
     `reasoning_tokens` came before the answer, which began at `answer_s`; `calls_only`: it calls functions and has no
-    text.
+    text. `shared_tokens` as in the request.
     """
 
     trace: RequestTrace
@@ -172,6 +180,7 @@ class RequestResult:
     calls_only: bool = False
     counted_by: CountedBy = "usage"
     new_tokens: int = 0
+    shared_tokens: int = 0
 
 
 @dataclass(frozen=True)

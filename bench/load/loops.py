@@ -42,6 +42,7 @@ class ClosedLoop:
         self._sending = True
         self._measured_in_flight: set[int] = set()
         self._end = len(self.requests) - self.schedule.after  # of the requests that are measured
+        self._unsent = self._end - self.schedule.warmups  # of these, where the window holds whole conversations
         self._finished = self._loop.create_future()
 
     @property
@@ -95,8 +96,15 @@ class ClosedLoop:
             if self.schedule.duration_s > 0:
                 self._loop.call_later(self.schedule.duration_s, self._end_duration)
         self._start(index)
-        if self._next >= self._end:
+        if self._next >= self._end and not self.schedule.whole:
             self.meter.end()
+
+    def _count_sent(self, index: int, count: int) -> None:
+        """`count` measured requests from this one on are sent, or never will be: after the last the window ends."""
+        if self.schedule.warmups <= index < self._end:
+            self._unsent -= count
+            if self.schedule.whole and not self._unsent:
+                self.meter.end()
 
     def _start(self, index: int) -> None:
         self._in_flight += 1
@@ -104,6 +112,7 @@ class ClosedLoop:
             self._measured_in_flight.add(index)
         now = perf_counter()
         self.pool.start(Exchange(index, self.requests[index], now, now))
+        self._count_sent(index, 1)
 
     def _start_turn(self, index: int) -> None:
         self._thinking -= 1
@@ -117,6 +126,8 @@ class ClosedLoop:
         self._sending = self._sending and not self._all_measured
         turn = exchange.index + 1
         failed = exchange.failure or exchange.status != 200
+        if failed:
+            self._count_sent(exchange.index, -turn % self.schedule.turns)
         if turn % self.schedule.turns == 0 or failed or not self._sending:
             self._send()
         elif self.schedule.think_s > 0:

@@ -169,9 +169,9 @@ def tokenizer_of(file: Path) -> Tokenizer:
     return loaded
 
 
-def encode(text: str, tokenizer: Path) -> tuple[int, ...]:
-    """The ids of a text, special tokens included."""
-    return tuple(tokenizer_of(tokenizer).encode(text).ids)
+def encode(text: str, tokenizer: Path, *, special: bool = True) -> tuple[int, ...]:
+    """The ids of a text, with the special tokens that the tokenizer adds, or with those alone that the text names."""
+    return tuple(tokenizer_of(tokenizer).encode(text, add_special_tokens=special).ids)
 
 
 def starts(text: str, tokenizer: Path) -> list[int]:

@@ -66,6 +66,7 @@ def read(events: Iterable[Event], scrub: Scrub = str) -> Reply:
     """
     chunks: list[Chunk] = []
     usage: Mapping[str, Any] = {}
+    timings: Any = None
     finish, ended = "", False
     failure: Failure | None = None
     message = ""
@@ -78,6 +79,7 @@ def read(events: Iterable[Event], scrub: Scrub = str) -> Reply:
             break
         given = payload.get("usage")
         usage = given if isinstance(given, dict) and given else usage
+        timings = payload.get("timings", timings)
         for choice in (payload.get("choices") or ())[:1]:
             chunks.append(_chunk(event.time, choice, given if isinstance(given, dict) else {}))
             finish = str(choice.get("finish_reason") or finish)[:_WORD_LENGTH]
@@ -92,7 +94,7 @@ def read(events: Iterable[Event], scrub: Scrub = str) -> Reply:
         sum(not chunk.bears for chunk in chunks),
         finish,
         ended,
-        _counts({**usage, "completion_tokens": total}),
+        _counts({**usage, "completion_tokens": total}, timings),
         failure,
         message,
         reasoning=sum(n for _, n in bore[:answer]) if "reasoning" in kinds else 0,
@@ -120,11 +122,13 @@ def recounted(reply: Reply, starts_of: Callable[[str], Sequence[int]]) -> Reply:
     )
 
 
-def _counts(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """The counts of a usage, without whatever else the server put there."""
+def _counts(usage: Mapping[str, Any], timings: Any) -> dict[str, Any]:
+    """The counts of a usage, without what else the server put there; cached tokens by llama-server's timings too."""
     counts: dict[str, Any] = {name: count(usage, name) for name in ("prompt_tokens", "completion_tokens")}
     if isinstance(details := usage.get("prompt_tokens_details"), dict):
         counts["prompt_tokens_details"] = {"cached_tokens": count(details, "cached_tokens")}
+    elif isinstance(timings, dict) and (cached := count(timings, "cache_n")) is not None:
+        counts["prompt_tokens_details"] = {"cached_tokens": cached}
     return counts
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from bench.contract.address import Address, of_api, of_models
+from bench.contract.address import Address, of_api, of_metrics, of_models
 from bench.contract.outside import is_secret_field
 from bench.load.job import BEARER, Endpoint, Request
 
@@ -39,6 +39,12 @@ def list_models(endpoint: Endpoint, variables: Mapping[str, str]) -> tuple[Addre
     """The request for the endpoint's list of models, and where it goes."""
     to = of_models(endpoint.url)
     return to, f"{_head('GET', to, endpoint, {'Accept': 'application/json'}, variables)}\r\n".encode()
+
+
+def list_metrics(endpoint: Endpoint, variables: Mapping[str, str]) -> tuple[Address, bytes]:
+    """The request for the server's own counters, and where it goes."""
+    to = of_metrics(endpoint.url)
+    return to, f"{_head('GET', to, endpoint, {'Accept': 'text/plain'}, variables)}\r\n".encode()
 
 
 def body(endpoint: Endpoint, request: Request) -> dict[str, Any]:

@@ -71,6 +71,8 @@ def request_result(
         token_s=tuple(time - zero_s for time in reply.times),
         event_tokens=reply.tokens,
         error=message,
+        prompt_id=request.prompt_id,
+        category=request.category,
     )
     return RequestResult(
         trace=trace,
@@ -94,6 +96,7 @@ def request_result(
         calls_only=reply.calls_only,
         counted_by=reply.counted_by,
         new_tokens=request.new_tokens,
+        shared_tokens=request.shared_tokens,
     )
 
 
@@ -128,8 +131,10 @@ def _incomplete(exchange: Exchange, reply: Reply, request: Request, *, exact: bo
         return "truncated", f"the stream ended after {received} tokens with neither [DONE] nor a finish reason"
     if not reply.times:
         return "empty", f"no event had a token; the usage counts {0 if usage is None else usage}"
-    if exact and usage is not None and usage != request.new_tokens:
+    if exact and usage is not None and usage != request.new_tokens and not request.natural:
         return "length", f"got {usage} tokens, expected {request.new_tokens}"
+    if exact and usage is not None and usage > request.new_tokens:
+        return "length", f"got {usage} tokens, expected {request.new_tokens} at the most"
     sent, counted = request.prompt_tokens or len(request.ids), count(reply.usage, "prompt_tokens")
     if exact and sent and counted is not None and counted != sent:
         return "length", f"the server counted {counted} prompt tokens, {sent} were sent"

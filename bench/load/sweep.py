@@ -48,19 +48,19 @@ def run(load: Online, apply: Apply) -> tuple[list[StageResult], dict[str, Any]]:
         only = _result(load, load, 0, *apply(load, 0))
         return [only], only.facts
     stages: list[StageResult] = []
-    strategy = _sweep(load) if isinstance(load, Sweep) else _search(load)
+    strategy = _search(load) if isinstance(load, Search) else _depths(load) if load.over == "depth" else _sweep(load)
     stage = next(strategy)
     while True:
         stages.append(_result(stage, load, len(stages), *apply(stage, len(stages))))
         if stages[-1].answer.error:
-            return stages, {"chosen": len(stages) - 1, "stages": _facts(stages)}
+            return stages, {"chosen": len(stages) - 1, "stages": _facts(stages, load)}
         try:
             stage = strategy.send(stages[-1])
         except StopIteration as end:
             facts: dict[str, Any] = end.value
             break
     facts.setdefault("chosen", _knee(stages))
-    return stages, {**stages[facts["chosen"]].facts, **facts, "stages": _facts(stages)}
+    return stages, {**stages[facts["chosen"]].facts, **facts, "stages": _facts(stages, load)}
 
 
 def _knee(stages: list[StageResult]) -> int:
@@ -75,11 +75,11 @@ def _result(stage: SingleLoad, load: Online, k: int, answer: LoadAnswer, facts: 
     return StageResult(stage, answer, traces, facts, online_load.online_metrics(traces, facts, load))
 
 
-def _facts(stages: list[StageResult]) -> list[dict[str, Any]]:
+def _facts(stages: list[StageResult], load: Sweep | Search) -> list[dict[str, Any]]:
     """What a record has of each load: its level, its metrics, how many of its requests kept each limit."""
     return [
         {
-            "level": stage.load.concurrency if isinstance(stage.load, Closed) else stage.load.rate_per_s,
+            "level": _level(stage.load, load),
             "window_s": stage.facts.get("window_s", 0.0),
             "client_cpu_fraction": stage.facts.get("client_cpu_fraction", 0.0),
             "client_lag_p99_s": stage.facts.get("client_lag_p99_s", 0.0),
@@ -90,6 +90,13 @@ def _facts(stages: list[StageResult]) -> list[dict[str, Any]]:
         }
         for stage in stages
     ]
+
+
+def _level(stage: SingleLoad, load: Sweep | Search) -> float:
+    """What the loads differ in."""
+    if isinstance(stage, Closed):
+        return stage.depth_tokens if isinstance(load, Sweep) and load.over == "depth" else stage.concurrency
+    return stage.rate_per_s
 
 
 def _within_limits(stage: StageResult) -> dict[str, int]:
@@ -108,6 +115,16 @@ def _sweep(load: Sweep) -> Strategy:
             return {"saturated": flat == _FLAT}
         level *= 2
     return {"saturated": False}
+
+
+def _depths(load: Sweep) -> Strategy:
+    """Twice the depth each time, up to the deepest, which the record's metrics are of."""
+    depth, k = load.depth_tokens, 0
+    while depth < load.most:
+        yield load.at(depth, load.requests)
+        depth, k = 2 * depth, k + 1
+    yield load.at(load.most, load.requests)
+    return {"chosen": k}
 
 
 def _search(load: Search) -> Strategy:

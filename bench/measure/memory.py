@@ -6,6 +6,7 @@ Facts read, all in bytes and all optional:
 |---|---|---|
 | weights_bytes | weights as the engine holds them | Session.memory |
 | kv_bytes | KV cache or state, as allocated: a pool counts whole | Session.memory |
+| kv_token_bytes | keys and values of one token in all layers, by the size of what they are kept in | Session.memory |
 | graphs_bytes | CUDA graphs | Session.memory |
 | peak_device_bytes, or peak_bytes | peak of the engine's allocator on the GPU | Session.memory |
 | reserved_bytes | the most that this allocator took from the driver, used or not | Session.memory |
@@ -31,6 +32,11 @@ _WIDTHS = {
     **dict.fromkeys(("float16", "bfloat16", "f16", "bf16", "half"), 2.0),
     **dict.fromkeys(("float8", "fp8", "f8", "u8", "i8", "int8", "uint8"), 1.0),
     "q8_0": 34 / 32,
+    "q5_1": 24 / 32,
+    "q5_0": 22 / 32,
+    "q4_1": 20 / 32,
+    **dict.fromkeys(("q4_0", "iq4_nl"), 18 / 32),
+    **dict.fromkeys(("u4", "i4"), 0.5),
 }
 BUDGET = 0.9  # of a device's memory, where the engine states no share of its own
 _SHARE = "gpu_memory_utilization"  # the option by which one does
@@ -63,14 +69,15 @@ def kv_metrics(result: Result) -> dict[str, float]:
     """What the workload's keys and values take, and how many tokens of them would fit the device.
 
     `kv_needed_bytes`: of the tokens that are in memory at once, to the last one (an offline batch, the
-    requests in flight of a closed loop). `kv_tokens_fit`: what is left of `memory_budget_bytes` after
-    weights, workspace and context, over the bytes of a token. The budget is the share of the device's memory
-    that the engine was given, else 0.9 of it; engines round to blocks, and may take less than fits.
+    requests in flight of a closed loop). `kv_token_bytes`: of one token, where the engine tells. `kv_tokens_fit`:
+    what is left of `memory_budget_bytes` after weights, workspace and context, over the bytes of a token. The budget
+    is the share of the device's memory that the engine was given, else 0.9 of it; engines round to blocks, and may
+    take less than fits.
     """
     token_bytes = _token_bytes(result)
-    memory, metrics = memory_metrics(result.facts, result.cell.device), {}
+    memory, metrics = memory_metrics(result.facts, result.cell.device), _known(result.facts, "kv_token_bytes")
     if token_bytes is None:
-        return {}
+        return metrics
     if tokens := _tokens(result.cell.workload, int(result.facts["architecture"].get("window", 0))):
         metrics["kv_needed_bytes"] = tokens * token_bytes
     if (used := _besides_kv(memory)) is not None and result.hardware.memory_bytes:
@@ -101,15 +108,22 @@ def widths_bytes(dtypes: str) -> list[float]:
     return [width for width in widths if width is not None]
 
 
+def apart_width_bytes(names: Mapping[str, Any]) -> float | None:
+    """Mean bytes of a key and a value by `kv_dtype_k` and `kv_dtype_v`; None where one is not named, or not known."""
+    widths = [widths_bytes(str(names.get(key) or ""))[:1] for key in ("kv_dtype_k", "kv_dtype_v")]
+    return sum(widths[0] + widths[1]) / 2 if all(widths) else None
+
+
 def _token_bytes(result: Result) -> float | None:
-    """Bytes of one token's keys and values over all layers."""
-    architecture, widths = result.facts.get("architecture"), widths_bytes(result.receipts.get("kv_dtype", ""))
-    return wire.build(Architecture, architecture).kv_elements * widths[0] if architecture and widths else None
+    """Bytes of one token's keys and values over all layers, by the types that the engine keeps them in."""
+    architecture, receipts = result.facts.get("architecture"), result.receipts
+    width = apart_width_bytes(receipts) or next(iter(widths_bytes(receipts.get("kv_dtype", ""))), None)
+    return wire.build(Architecture, architecture).kv_elements * width if architecture and width else None
 
 
 def _tokens(load: Workload | None, window: int) -> int:
     """Tokens in memory at once; 0 where the load does not fix it."""
-    if not isinstance(load, Offline | Closed):
+    if not isinstance(load, Offline | Closed) or load.prompts:
         return 0
     sequences = load.batch if isinstance(load, Offline) else load.concurrency
     return sequences * (min(load.longest, window) if window else load.longest)

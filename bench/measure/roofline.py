@@ -13,6 +13,7 @@ Facts read:
 | ceiling | `vendor` and `measured`: bandwidth by working set, operations a second by dtype | the device |
 | weights_bytes | weights as the engine holds them | Session.memory |
 | unread_bytes | of those, what a step does not read; absent: unknown, of a tied head 0 | Session.memory |
+| depth_tokens | context that was in the KV cache before the prompts; absent: none | the load |
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from typing import Any, Literal
 
 from bench.contract import wire
 from bench.contract.record import Architecture, RequestTrace, Result
-from bench.contract.workload import Offline, Workload
+from bench.contract.workload import Offline, Sweep, Workload
 from bench.measure.latency import completed, osl
-from bench.measure.memory import widths_bytes
+from bench.measure.memory import apart_width_bytes, widths_bytes
 
 Bound = Literal["memory", "compute", "launch", "client", ""]
 FRACTIONS = ("mbu_fraction", "mfu_fraction", "decode_mfu_fraction", "roofline_fraction")
@@ -46,11 +47,15 @@ _DTYPES = ("float32", "tf32", "float16", "float16_acc16", "bfloat16", "fp8", "in
 
 @dataclass(frozen=True)
 class Load:
-    """`batch` sequences decode together, each of `prompt_tokens`, a step attending to `context`: means if they vary."""
+    """`batch` sequences decode together, each of `prompt_tokens`, a step attending to `context`: means if they vary.
+
+    `depth`: tokens of the context that were there before the prompt.
+    """
 
     batch: float
     prompt_tokens: float
     context: float
+    depth: float = 0.0
 
 
 def kv_bytes(architecture: Architecture, bits: float, context: float) -> float:
@@ -73,14 +78,19 @@ def token_flop(architecture: Architecture, linear_parameters: int, context: floa
     return 2 * (linear_parameters + tied) + attention_flop(architecture, context)
 
 
-def prefill_flop(architecture: Architecture, linear_parameters: int, tokens: float) -> float:
-    """Operations for a prompt: each token attends to those before it, the last alone is given to the head."""
+def prefill_flop(architecture: Architecture, linear_parameters: int, tokens: float, depth: float = 0.0) -> float:
+    """Operations for a prompt after `depth` tokens: each token attends to those before it, the last has the head."""
     head = architecture.vocab_size * architecture.hidden
     body = linear_parameters - (0 if architecture.tied_head else head)
-    window = architecture.window or tokens
-    growing = min(tokens, window)
-    attended = growing * (growing + 1) / 2 + (tokens - growing) * window
+    window = architecture.window or depth + tokens
+    attended = _attended(depth + tokens, window) - _attended(depth, window)
     return 2 * (body * tokens + head) + attention_flop(architecture, 1) * attended
+
+
+def _attended(tokens: float, window: float) -> float:
+    """Pairs of a token and one that it attends to, itself among them, of a text."""
+    growing = min(tokens, window)
+    return growing * (growing + 1) / 2 + (tokens - growing) * window
 
 
 def bandwidth_for(ceilings: Mapping[str, Any], size: float) -> float | None:
@@ -124,7 +134,12 @@ def product_dtypes(receipts: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def kv_bits(receipts: Mapping[str, str]) -> float | None:
-    """Bits of one cached number, of several types the narrowest; None where the receipt does not say."""
+    """Bits of one cached number, of several types the narrowest; None where the receipt does not say.
+
+    Where keys have one type and values another, the mean of both.
+    """
+    if (mean := apart_width_bytes(receipts)) is not None:
+        return 8 * mean
     return min((8 * width for width in widths_bytes(receipts.get("kv_dtype", ""))), default=None)
 
 
@@ -136,10 +151,25 @@ def roofline_metrics(result: Result, traces: Sequence[RequestTrace], metrics: Ma
     `mfu_fraction`: operations of a batch's prompts / TTFT / the same. `roofline_s`: the least time of a step
     by both ceilings, `roofline_fraction`: that / TPOT.
     """
+    workload, depth = result.cell.workload, float(result.facts.get("depth_tokens", 0))
+    return _of_load(result, load_of(workload, traces, metrics, depth) if workload is not None else None, metrics)
+
+
+def depth_stage_metrics(result: Result, stage: Mapping[str, Any]) -> dict[str, float]:
+    """`roofline_s` of a stage of a sweep over the depth; {} of any other, and where something it needs is not known."""
+    load = result.cell.workload
+    if not isinstance(load, Sweep) or load.over != "depth":
+        return {}
+    metrics, depth = stage["metrics"], float(stage["level"])
+    batch = max(1.0, metrics.get("output_tok_per_s", 0.0) * metrics.get("tpot_s", 0.0))
+    at_depth = Load(batch, load.prompt_tokens, depth + load.prompt_tokens + load.new_tokens / 2, depth)
+    return {key: value for key, value in _of_load(result, at_depth, metrics).items() if key == "roofline_s"}
+
+
+def _of_load(result: Result, load: Load | None, metrics: Mapping[str, float]) -> dict[str, float]:
     facts, audit = result.facts, result.artifact.audit if result.artifact else None
-    workload, ceilings = result.cell.workload, facts.get("ceiling")
-    load = load_of(workload, traces, metrics) if workload is not None else None
-    if workload is None or load is None or audit is None or not ceilings or "architecture" not in facts:
+    ceilings, workload = facts.get("ceiling"), result.cell.workload
+    if load is None or audit is None or not ceilings or "architecture" not in facts:
         return {}
     architecture = wire.build(Architecture, facts["architecture"])
     # By the audit, which counted the linear layers: a conversion may give the head a matrix of its own.
@@ -153,8 +183,8 @@ def roofline_metrics(result: Result, traces: Sequence[RequestTrace], metrics: Ma
     roofline |= {"decode_step_flop": flop} if flop else {}
     if peak is not None:
         roofline["ceiling_flop_per_s"] = peak
-        if isinstance(workload, Offline) and metrics.get("ttft_s"):
-            work = load.batch * prefill_flop(architecture, parameters, load.prompt_tokens)
+        if isinstance(workload, Offline) and not workload.prompts and metrics.get("ttft_s"):
+            work = load.batch * prefill_flop(architecture, parameters, load.prompt_tokens, load.depth)
             roofline["mfu_fraction"] = work / metrics["ttft_s"] / peak
         roofline |= {"decode_mfu_fraction": flop / tpot / peak} if tpot else {}
     if size is not None and bandwidth:
@@ -164,20 +194,24 @@ def roofline_metrics(result: Result, traces: Sequence[RequestTrace], metrics: Ma
     return roofline
 
 
-def load_of(workload: Workload, traces: Sequence[RequestTrace], metrics: Mapping[str, float]) -> Load | None:
-    """A static batch as the suite defines it; of a server's load what decodes together, and the requests' means.
+def load_of(
+    workload: Workload, traces: Sequence[RequestTrace], metrics: Mapping[str, float], depth: float = 0.0
+) -> Load | None:
+    """A static batch as the suite defines it; of other loads what decodes together, and the requests' means.
 
-    That is output tokens a second x TPOT, one at the least: of those in flight many may wait.
+    What decodes together is output tokens a second x TPOT, one at the least: of those in flight many may wait.
+    `depth`: tokens that were in the KV cache before each prompt.
     """
-    if isinstance(workload, Offline):
-        return Load(workload.batch, workload.prompt_tokens, workload.prompt_tokens + workload.new_tokens / 2)
+    if isinstance(workload, Offline) and not workload.prompts:
+        context = depth + workload.prompt_tokens + workload.new_tokens / 2
+        return Load(workload.batch, workload.prompt_tokens, context, depth)
     done, batch = completed(traces), metrics.get("output_tok_per_s", 0.0) * metrics.get("tpot_s", 0.0)
     tokens = sum(map(osl, done))
     if not tokens or not batch:
         return None
     prompt = sum(trace.prompt_tokens * osl(trace) for trace in done) / tokens  # a long answer counts longer
     attended = sum((trace.prompt_tokens + osl(trace) / 2) * osl(trace) for trace in done) / tokens
-    return Load(max(1.0, batch), prompt, attended)
+    return Load(max(1.0, batch), prompt, depth + attended, depth)
 
 
 def step_bytes(

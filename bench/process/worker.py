@@ -8,14 +8,15 @@ import json
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from bench.contract import phase, plugins, wire
+from bench.contract.deep_session import DeepSession
 from bench.contract.errors import UserError
-from bench.contract.hooks import Session
+from bench.contract.hooks import DecodeStep, Session
 from bench.contract.job import Answer, Job, JobKind
 from bench.contract.record import Artifact, RequestTrace
 from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
@@ -44,10 +45,11 @@ def _offline(job: Job) -> Answer:
     loading, began = _session(job), time.perf_counter()
     with loading as session:
         facts: dict[str, Any] = {"load_s": time.perf_counter() - began}
+        facts |= {"depth_tokens": load.depth_tokens} if load.depth_tokens else {}
         phase.begin("warming up")
         tpots: list[float] = []
         for prompts in warm:
-            sent, steps = _generate(session, prompts, load.new_tokens)
+            sent, steps = _generate(session, prompts, load.new_tokens, job.contexts)
             if not tpots:
                 facts["cold_start_s"] = steps[0] + sent - job.spawned_s
                 facts["first_ttft_s"] = steps[0]
@@ -58,22 +60,26 @@ def _offline(job: Job) -> Answer:
         phase.begin("measuring")
         zero = time.perf_counter()
         traces: list[RequestTrace] = []
+        labels = job.texts[-len(measured) * load.batch :] or (("", ""),) * (len(measured) * load.batch)
         for window, prompts in enumerate(measured):
-            sent, steps = _generate(session, prompts, load.new_tokens)
-            at = tuple(sent - zero + s for s in steps)
+            sent, steps = _generate(session, prompts, load.new_tokens, job.contexts, job.end_tokens)
+            at, since = tuple(sent - zero + s for s in steps), sent - zero
             for prompt in prompts:
-                traces.append(
-                    RequestTrace(len(traces), window, len(prompt), sent - zero, sent - zero, at, (1,) * len(at))
-                )
+                name, category = labels[len(traces)]
+                counts = (1,) * len(at)
+                trace = RequestTrace(len(traces), window, len(prompt), since, since, at, counts, "", name, category)
+                traces.append(trace)
         facts.update(**session.memory(), **_own_peak())
         receipts = session.receipts()
         if job.energy_window_s > 0:
             phase.begin(f"energy window of {job.energy_window_s:g} s")
-            facts["energy_window"] = _sustain(session, groups, load.new_tokens, job.energy_window_s)
+            facts["energy_window"] = _sustain(session, groups, load.new_tokens, job.energy_window_s, job.end_tokens)
         return Answer(facts=facts, receipts=receipts, traces=tuple(traces))
 
 
-def _sustain(session: Session, groups: Sequence[Any], new_tokens: int, least_s: float) -> dict[str, Any]:
+def _sustain(
+    session: Session, groups: Sequence[Any], new_tokens: int, least_s: float, end_tokens: Sequence[int]
+) -> dict[str, Any]:
     """Repeat the shape for `least_s`, to the end of a batch. `start_s` is CLOCK_MONOTONIC, as the parent's.
 
     The prompts come round again: no engine keeps prefixes offline, so each pass costs what the first did.
@@ -81,11 +87,11 @@ def _sustain(session: Session, groups: Sequence[Any], new_tokens: int, least_s: 
     start_s, batches, input_tokens, output_tokens = time.monotonic(), 0, 0, 0
     passed_s = 0.0
     for prompts in itertools.cycle(groups):
-        _generate(session, prompts, new_tokens)
+        _, steps = _generate(session, prompts, new_tokens, end_tokens=end_tokens)
         passed_s = time.monotonic() - start_s
         batches += 1
         input_tokens += sum(map(len, prompts))
-        output_tokens += len(prompts) * new_tokens
+        output_tokens += len(prompts) * len(steps)
         if passed_s >= least_s:
             break
     return {
@@ -98,13 +104,50 @@ def _sustain(session: Session, groups: Sequence[Any], new_tokens: int, least_s: 
     }
 
 
-def _generate(session: Session, prompts: Any, new_tokens: int) -> tuple[float, list[float]]:
-    """When the batch was sent (perf_counter), and each step's time after that."""
+def _generate(
+    session: Session, prompts: Any, new_tokens: int, contexts: Any = (), end_tokens: Sequence[int] = ()
+) -> tuple[float, list[float]]:
+    """When the batch was sent (perf_counter), its contexts being in the KV cache, and each step's time after that.
+
+    The last step is the one by which every sequence has had one of `end_tokens`, which counts as a token.
+    """
+    if contexts:
+        return _generate_at_depth(session, contexts, prompts, new_tokens)
     sent = time.perf_counter()
-    steps = [step.time_s - sent for step in session.generate(prompts, new_tokens)]
+    generated = session.generate(prompts, new_tokens)
+    if end_tokens:
+        generated = _until_end(generated, len(prompts), end_tokens)
+    steps = [step.time_s - sent for step in generated]
+    return sent, steps if end_tokens and steps else _all_steps(steps, new_tokens)
+
+
+def _generate_at_depth(session: Session, contexts: Any, prompts: Any, new_tokens: int) -> tuple[float, list[float]]:
+    if not isinstance(session, DeepSession):
+        raise UserError("the engine cannot fill its KV cache before a clock starts: leave depth_tokens out")
+    sent: list[float] = []
+    steps = session.generate_at_depth(contexts, prompts, new_tokens, lambda: sent.append(time.perf_counter()))
+    times = [step.time_s for step in steps]
+    if len(sent) != 1:
+        raise UserError(f"the engine started the clock of a batch {len(sent)} times, expected once")
+    return sent[0], _all_steps([time_s - sent[0] for time_s in times], new_tokens)
+
+
+def _all_steps(steps: list[float], new_tokens: int) -> list[float]:
     if len(steps) != new_tokens:
         raise UserError(f"the engine generated {len(steps)} tokens, expected {new_tokens}")
-    return sent, steps
+    return steps
+
+
+def _until_end(steps: Iterator[DecodeStep], rows: int, end_tokens: Sequence[int]) -> Iterator[DecodeStep]:
+    """The steps up to the one by which every sequence has ended; the engine is then made to stop."""
+    going = set(range(rows))
+    for step in steps:
+        yield step
+        going -= {row for row, token in enumerate(step.tokens) if token in end_tokens}
+        if not going:
+            break
+    if isinstance(steps, Generator):
+        steps.close()
 
 
 def _session(job: Job) -> AbstractContextManager[Session]:

@@ -17,7 +17,7 @@ from bench.contract.spec import Cell, Scalar, Step
 from bench.contract.workload import Offline, Trace, Workload
 from bench.formats import architecture
 from bench.formats import folder as model_folder
-from bench.measure.memory import widths_bytes
+from bench.measure.memory import apart_width_bytes, widths_bytes
 from bench.models.resolve import Resolved
 
 _GIB = 1024**3
@@ -81,7 +81,7 @@ def estimate(
     if shape is None:
         return MemoryEstimate(_weights(model, dtype), 0, context)
     tokens = min(tokens, shape.window) if shape.window else tokens
-    width = next(iter(widths_bytes(str(options.get("kv_dtype", dtype)))), _UNKNOWN_KV)
+    width = _kv_width_bytes(options, dtype)
     kv = shape.kv_elements * sequences * tokens * width
     return MemoryEstimate(_weights(model, dtype), int(kv), context + sequences * shape.vocab_size * _LOGIT_BYTES)
 
@@ -104,6 +104,15 @@ def why_too_large(cell: Cell, model: Footprint | None, hardware: Hardware) -> st
         f"weights {_gib(least.weights_bytes)}, KV cache {_gib(least.kv_bytes)}, workspace {_gib(least.workspace_bytes)}"
     )
     return f"needs about {_gib(least.total_bytes)} GiB ({parts}), {limit}" if too_large else ""
+
+
+def _kv_width_bytes(options: Mapping[str, Scalar], dtype: str) -> float:
+    """Mean bytes of a key and a value by the engine's options; those of the type it computes in where none says."""
+    both = str(options.get("kv_cache_dtype") or options.get("kv_dtype", dtype))
+    if not widths_bytes(both) and "kv_cache_dtype" in options:
+        both = dtype
+    apart = {key: options.get(key) or both for key in ("kv_dtype_k", "kv_dtype_v")}
+    return apart_width_bytes(apart) or _UNKNOWN_KV
 
 
 def _weights(model: Footprint, dtype: str) -> int:

@@ -11,7 +11,7 @@ from bench import formats
 from bench.contract.hooks import Task
 from bench.contract.record import RequestTrace, Result
 from bench.contract.workload import Online
-from bench.measure import energy, latency, memory, online_load, roofline, throughput
+from bench.measure import categories, energy, latency, memory, online_load, prefix, roofline, throughput
 
 
 def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -> dict[str, float]:
@@ -27,8 +27,17 @@ def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -
     else:
         speed = {**latency.latency_metrics(traces), **throughput.throughput_metrics(traces)}
         start = {k: float(facts[k]) for k in ("cold_start_s", "load_s") if k in facts}
+    speed |= prefix.prefix_metrics([trace for trace in traces if trace.window >= 0], facts)
+    if "prompt_file" in facts:
+        speed |= categories.length_metrics([trace for trace in traces if trace.window >= 0])
     timed = {**speed, **memory_metrics, **energy.energy_metrics(facts), **start}
     return {**timed, **roofline.roofline_metrics(result, traces, timed)}
+
+
+def category_facts(traces: Sequence[RequestTrace], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """`by_category`: a load's figures by the category of its prompts; nothing where they have none."""
+    figures = categories.by_category(online_load.measured(traces, facts))
+    return {"by_category": figures} if figures else {}
 
 
 def part_facts(facts: Mapping[str, Any], task: Task | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle, islice
 from pathlib import Path
 
 from bench.contract.job import Job
@@ -13,11 +14,10 @@ from bench.envs.environment import Environment
 from bench.load import prompts
 from bench.machine import counters, probes
 from bench.process import supervisor
-from bench.run import artifacts, energy_window
+from bench.run import artifacts, energy_window, text_prompts
 from bench.run.artifacts import BuiltArtifact
 from bench.run.planned import PlannedRound
-
-_WARMUP_GROUPS = 8  # at the most
+from bench.run.text_prompts import DrawnPrompts
 
 
 def run(
@@ -35,8 +35,10 @@ def run(
     Probe samples from that window on count in no other fact than `probe_cpu_s`.
     """
     report("starting")
-    job = _job(item, built, task_input, suite.seed)
-    counted = item.mode == "offline" and suite.energy_window_s > 0
+    drawn = text_prompts.of_round(item, suite.seed, report)
+    job = _job(item, built, task_input, suite.seed, drawn)
+    # Not at a depth: an engine may fill its cache again for each batch, and that energy is not the batch's.
+    counted = item.mode == "offline" and suite.energy_window_s > 0 and not job.contexts
     idle = energy_window.idle_facts(job.device, open_reader, report) if counted else {}
     outcome = supervisor.run(
         replace(job, energy_window_s=suite.energy_window_s if idle else 0.0),
@@ -46,6 +48,9 @@ def run(
         report=report,
         open_reader=open_reader,
     )
+    if drawn is not None:
+        facts = {**outcome.answer.facts, **drawn.facts}
+        outcome = replace(outcome, answer=replace(outcome.answer, facts=facts))
     if "energy_window" not in outcome.answer.facts:
         return outcome
     start_s, samples = outcome.answer.facts["energy_window"]["start_s"], outcome.probe.samples
@@ -55,7 +60,21 @@ def run(
     return replace(outcome, answer=replace(outcome.answer, facts=facts), observed=observed)
 
 
-def _job(item: PlannedRound, built: BuiltArtifact, task_input: Path | None, seed: int) -> Job:
+def _of_texts(job: Job, load: Offline, drawn: DrawnPrompts) -> Job:
+    """The job of a load with a file of prompts, the first of which are measured."""
+    asked = list(islice(cycle(drawn.prompts), load.repeats + text_prompts.WARMUP_GROUPS))
+    ordered = [*asked[load.repeats :], *asked[: load.repeats]]
+    return replace(
+        job,
+        prompts=tuple(prompt.ids for prompt in ordered),
+        texts=tuple((prompt.id, prompt.category) for prompt in ordered),
+        end_tokens=drawn.end_tokens,
+    )
+
+
+def _job(
+    item: PlannedRound, built: BuiltArtifact, task_input: Path | None, seed: int, drawn: DrawnPrompts | None
+) -> Job:
     cell = item.cell
     job = Job(
         kind="score",
@@ -70,7 +89,17 @@ def _job(item: PlannedRound, built: BuiltArtifact, task_input: Path | None, seed
         return replace(job, task=cell.task.kind, task_options=artifacts.absolute(cell.task.options))
     if not isinstance(load := cell.workload, Offline):
         return job
-    prompt_tokens = [load.prompt_tokens] * ((_WARMUP_GROUPS + load.repeats) * load.batch)
+    if drawn is not None:
+        return _of_texts(replace(job, kind="offline", workload=load), load, drawn)
+    prompt_tokens = [load.prompt_tokens] * ((text_prompts.WARMUP_GROUPS + load.repeats) * load.batch)
     prompt_seed = f"{seed}/{load.title}/{item.round}"
-    ids = prompts.of_lengths(prompt_tokens, built.artifact.audit.vocab_size, prompt_seed)
-    return replace(job, kind="offline", workload=load, prompts=ids)
+    vocab_size = built.artifact.audit.vocab_size
+    ids = prompts.of_lengths(prompt_tokens, vocab_size, prompt_seed)
+    contexts = [load.depth_tokens] * load.batch if load.depth_tokens else []
+    return replace(
+        job,
+        kind="offline",
+        workload=load,
+        prompts=ids,
+        contexts=prompts.of_lengths(contexts, vocab_size, f"{prompt_seed}/contexts"),
+    )

@@ -21,13 +21,14 @@ from bench.contract.job import Answer
 from bench.contract.spec import Suite
 from bench.contract.workload import Closed, Online, Search, SingleLoad, Sweep
 from bench.envs.environment import Environment
-from bench.load import build, sweep
+from bench.load import build, depth, sweep
 from bench.load.client import read_answer
 from bench.load.job import LoadAnswer, LoadJob
 from bench.machine import counters, probes
-from bench.process import child, scratch, supervisor
+from bench.measure import prefix
+from bench.process import child, prefix_counts, scratch, supervisor
 from bench.process import server as serving
-from bench.run import artifacts, energy_window
+from bench.run import artifacts, energy_window, text_prompts
 from bench.run.artifacts import BuiltArtifact
 from bench.run.planned import PlannedRound
 
@@ -53,6 +54,7 @@ def run(
     began, port = time.monotonic(), serving.free_port()
     device = "cuda:0" if cell.device.startswith("cuda") else cell.device  # the only one it sees
     options = engine.Options(**artifacts.absolute(cell.engine.options))
+    drawn = text_prompts.of_round(item, suite.seed, report)
     try:
         server = engine.serve(built.folder, built.artifact, options, env.python, port, device)
         counted = suite.energy_window_s > 0 and not server.url
@@ -64,12 +66,15 @@ def run(
             watch = probes.watch(live.pid, cell.device, open_reader=open_reader)
             probe = stack.enter_context(watch) if live.pid else None
             seed, deadline = f"{suite.seed}/{cell.measurement}", began + suite.timeout_s
-            stages, facts = loaded(load, _target(server, live, built), seed, item.round, deadline, report)
+            target = replace(_target(server, live, built), texts=drawn.prompts if drawn else ())
+            caching = bool(cell.engine.options.get("prefix_caching"))
+            stages, facts = loaded(load, target, seed, item.round, deadline, report, prefix_caching=caching)
             report("ending the server")
             receipts, memory = engine.read_log(live.log_text)
             command = " ".join(paths.scrubbed(word.replace(str(built.folder), "ARTIFACT")) for word in server.argv)
             facts |= {"ready_s": live.ready_s, "server": command, **memory}
             facts |= {"remote": True} if server.url else {}
+            facts |= drawn.facts if drawn else {}
             ended = live.ended
     except UserError as error:  # this round's; the others go on
         raise CellError(str(error)) from None
@@ -90,13 +95,23 @@ def loaded(
     round_: int,
     deadline: float,
     report: Callable[[str], None] = lambda _: None,
+    *,
+    prefix_caching: bool = False,
 ) -> tuple[list[sweep.StageResult], dict[str, Any]]:
-    """Apply every load of a workload until `deadline` (time.monotonic), or until all requests of one were refused."""
+    """Apply every load of a workload until `deadline` (time.monotonic), or until all requests of one were refused.
+
+    `prefix_caching`: as the engine was asked.
+    """
 
     def apply_stage(stage: SingleLoad, k: int) -> tuple[LoadAnswer, dict[str, Any]]:
         report(f"under load {k + 1} ({stage.title})" if isinstance(load, Sweep | Search) else "under load")
         facts: dict[str, Any] = {}
-        if isinstance(stage, Closed):
+        if isinstance(stage, Closed) and stage.shared_prefix:
+            before = prefix_counts.counters(target.endpoint)
+            answer = within_time(build.closed(stage, target, f"{seed}/{round_}/{k}"))
+            after = prefix_counts.counters(target.endpoint)
+            facts = prefix_counts.facts(answer, before, after, caching=prefix_caching)
+        elif isinstance(stage, Closed):
             answer = within_time(build.closed(stage, target, f"{seed}/{round_}/{k}"))
         else:
             requests, facts = build.opened(stage, target, seed, f"{round_}/{k}")
@@ -108,6 +123,9 @@ def loaded(
                 answer = within_time(requests.job(facts["lead_s"]))
         if not answer.error and answer.measured and all(r.failure == "refused" for r in answer.measured):
             answer = replace(answer, error=_none_completed(answer))
+        if stage.deepest:
+            answer = depth.after_context(answer, stage.deepest)
+            facts["depth_tokens"] = stage.deepest
         return answer, {**_client_facts(answer), **build.prompt_facts(target), **facts}
 
     def within_time(job: LoadJob) -> LoadAnswer:
@@ -148,7 +166,8 @@ def _target(server: Server, live: serving.Live, built: BuiltArtifact) -> build.T
     endpoint = serving.endpoint(server, live.url)
     audit, tokenizer = built.artifact.audit, built.folder / "tokenizer.json"
     file = tokenizer if tokenizer.is_file() else None
-    return build.Target(endpoint, audit.vocab_size if server.takes_ids else 0, file, audit.context)
+    ids_below = audit.vocab_size if server.takes_ids else 0
+    return build.Target(endpoint, ids_below, file, audit.context, server.reuse, natural=server.natural)
 
 
 def without_figures(load: Online, stages: list[sweep.StageResult], facts: dict[str, Any]) -> str:
@@ -161,7 +180,7 @@ def without_figures(load: Online, stages: list[sweep.StageResult], facts: dict[s
     if isinstance(load, Search) and not facts["slo_rate_per_s"]:
         limits = ", ".join(f"{name.removesuffix('_s')} {limit:g} s" for name, limit in load.slo.limits.items())
         return f"no rate down to {facts['slo_rate_high_per_s']:.3g}/s was shown to keep {limits}"
-    return ""
+    return prefix.fault(facts)
 
 
 def _none_completed(answer: LoadAnswer) -> str:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bench.contract import plugins, wire
@@ -17,11 +18,12 @@ from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite
 from bench.contract.workload import AT_A_RATE, Closed, Offline, Trace, Workload
 from bench.envs import environment
 from bench.formats import folder as model_folder
+from bench.load import prompt_files
 from bench.machine import hardware as machine
 from bench.models import comparison, dummy, resolve
 from bench.models.comparison import Checkpoint
 from bench.models.resolve import Resolved
-from bench.run import artifacts, memory_fit, task_inputs, tokenizer
+from bench.run import artifacts, memory_fit, task_inputs, text_prompts, tokenizer
 from bench.run.planned import Mode, Plan, PlannedArtifact, PlannedRound, Reference, Requests, SkippedPair
 
 _Shared = dict[tuple[str, ...], Any]  # parts of digests, by engine and format and by load or task
@@ -40,8 +42,12 @@ def plan(
     """Plan the suite's cells whose title matches `only` (a glob) on the engine called `engine`.
 
     The baseline of its tasks is the one of the plan `baseline`, another model maybe, where that is given.
-    `on` are devices in place of the suite's own, which need not be here. `report` hears of a download.
+    `on` are devices in place of the suite's own, which need not be here. `report` hears of a download. UserError for
+    a file of prompts that is none.
     """
+    for load in suite.workloads:
+        if its := text_prompts.reads_file(load):
+            prompt_files.read(Path(its.prompts).expanduser())
     need = tokenizer.of_suite(suite)
     resolved = resolve.resolve(suite.model, fetch=fetch, report=report)
     resolved = tokenizer.with_tokenizer(resolved, need, fetch=fetch, report=report)
@@ -73,7 +79,7 @@ def plan(
                 own = own_requests[cell.recipe.name].get(cell.measurement)
                 task_input = own or inputs.get(cell.measurement) if cell.task else None
                 digest = _digest(cell, artifact, suite.seed, task_input, shared)
-                cells.append(_first_round(len(cells), cell, artifact, digest, task_input))
+                cells.append(_first_round(len(cells), cell, artifact, digest, task_input, suite.seed))
     return Plan(suite, resolved, tuple(_rounds(suite, cells)), tuple(skipped))
 
 
@@ -90,7 +96,7 @@ def _rounds(suite: Suite, cells: Sequence[PlannedRound]) -> Iterator[PlannedRoun
 
 
 def _first_round(
-    order: int, cell: Cell, artifact: PlannedArtifact, digest: str, task_input: Reference | Requests | None
+    order: int, cell: Cell, artifact: PlannedArtifact, digest: str, task_input: Reference | Requests | None, seed: int
 ) -> PlannedRound:
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
     return PlannedRound(
@@ -100,7 +106,7 @@ def _first_round(
         artifact,
         digest,
         artifact.reason
-        or _unsupported_reason(cell, artifact)
+        or _unsupported_reason(cell, artifact, seed)
         or (_unlike_reference(artifact, task_input) or task_input.reason if task_input else ""),
         _mode(cell),
         engine,
@@ -170,19 +176,20 @@ def _artifact(model: Model, recipe: Recipe, checkpoint: Checkpoint, hardware: Ha
     return replace(artifact, **different)
 
 
-def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
+def _unsupported_reason(cell: Cell, artifact: PlannedArtifact, seed: int) -> str:
     """Why the engine cannot run this cell, or nothing."""
     engine, hardware = plugins.load(plugins.ENGINES, cell.engine.name), artifact.hardware
     if _mode(cell) not in engine.MODES:
         return f"engine {cell.engine.name} has no {_mode(cell)} mode"
     if artifact.format not in engine.LOADS:
         return f"engine {cell.engine.name} does not load {artifact.format}"
-    load = cell.workload
-    if load and not isinstance(load, Trace) and artifact.context and load.longest > artifact.context:
-        times = f"{load.turns} x " if isinstance(load, Closed) and load.turns > 1 else ""
-        tokens = f"{times}{load.prompt_tokens} + {load.new_tokens} tokens"
-        return f"{tokens} exceed the model's context of {artifact.context}"
-    if why := _texts_too_long(cell, artifact) or _without_window(cell, artifact):
+    if (
+        why := _beyond_context(cell, artifact)
+        or _texts_too_long(cell, artifact)
+        or _without_prefix_caching(cell)
+        or _without_window(cell, artifact)
+        or text_prompts.unsupported(cell, artifact, seed)
+    ):
         return why
     if artifact.resolved.dummy and (why := _meaningless(cell)):
         return why
@@ -194,11 +201,39 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact) -> str:
     return reason or memory_fit.why_too_large(cell, artifact.footprint, hardware)
 
 
+def _beyond_context(cell: Cell, artifact: PlannedArtifact) -> str:
+    """Why a load's tokens exceed the model's context, or cannot be put into the engine's KV cache beforehand."""
+    load = cell.workload
+    if load is None or isinstance(load, Trace):
+        return ""
+    if artifact.context and load.longest > artifact.context:
+        times = f"{load.turns} x " if isinstance(load, Closed) and load.turns > 1 else ""
+        depth = f"{load.deepest} + " if load.deepest else ""
+        prompt = "" if load.prompts else f"{load.whole_prompt} + "
+        tokens = f"{times}{depth}{prompt}{load.new_tokens} tokens"
+        return f"{tokens} exceed the model's context of {artifact.context}"
+    if load.deepest and _mode(cell) not in plugins.load(plugins.ENGINES, cell.engine.name).DEPTH_MODES:
+        where = "behind its server" if load.online else "in process"
+        return (
+            f"engine {cell.engine.name} cannot fill its KV cache before the clock starts {where}: leave depth_tokens "
+            "out, and give the whole context as prompt_tokens for the TPOT after it"
+        )
+    return ""
+
+
 def _unlike_reference(artifact: PlannedArtifact, task_input: Reference | Requests) -> str:
     """Why an artifact's predictions cannot be compared to the baseline's, token by token."""
     if not artifact.other_tokenizer or isinstance(task_input, Requests):
         return ""
     return f"its tokenizer is not the baseline's ({artifact.other_tokenizer}): compare bits per byte and tasks instead"
+
+
+def _without_prefix_caching(cell: Cell) -> str:
+    """Why an engine cannot be asked for a hit rate."""
+    load = cell.workload
+    if not isinstance(load, Closed) or load.shared_prefix is None or "prefix_caching" in cell.engine.options:
+        return ""
+    return f"engine {cell.engine.name} has no option prefix_caching, by which a server keeps prefixes or does not"
 
 
 def _without_window(cell: Cell, artifact: PlannedArtifact) -> str:
@@ -250,7 +285,7 @@ def _references(suite: Suite, planned: Sequence[PlannedArtifact], hardware: Hard
     for task in suite.tasks:
         if plugins.load(plugins.TASKS, task.kind).REFERENCE:
             cells = [c for c in _cells(suite, baseline.recipe, hardware) if c.task == task]
-            reason = partial(_unsupported_reason, artifact=baseline)
+            reason = partial(_unsupported_reason, artifact=baseline, seed=suite.seed)
             references[task.title] = task_inputs.reference(task, cells, baseline, reason)
     return references
 
@@ -285,8 +320,10 @@ def _digest(
 
 
 def _load_key(load: Workload) -> dict[str, Any]:
-    """A load's fields; a trace's file counts by its content, and a load at a rate by how it is measured."""
+    """A load's fields; a file of requests counts by its content, and a load at a rate by how it is measured."""
     key: dict[str, Any] = wire.plain(load)
     if not isinstance(load, Offline) and not load.waits:
         key["version"] = AT_A_RATE
-    return {**key, **artifacts.file_options({"path": f"path:{load.path}"})} if isinstance(load, Trace) else key
+    name = "path" if isinstance(load, Trace) else "prompts"
+    file = load.path if isinstance(load, Trace) else load.prompts
+    return {**key, **artifacts.file_options({name: f"path:{file}"})} if file else key

@@ -76,7 +76,8 @@ def calibration_set(results: Iterable[Result]) -> CalibrationSet:
     rounds: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         load = result.cell.workload
-        if isinstance(load, Offline) and result.status == "ok" and "roofline_s" in result.metrics:
+        known = isinstance(load, Offline) and not load.prompts
+        if known and result.status == "ok" and "roofline_s" in result.metrics:
             key = (result.hardware.slug, result.hardware.isa, result.suite, result.cell.title)
             rounds.setdefault(key, []).append(result)
     cells = list(rounds.values())
@@ -107,6 +108,8 @@ def _predict_cell(
     footprint = item.artifact.footprint
     dtype = str(item.cell.engine.options.get("dtype", there.compute_dtype))
     need = memory_fit.estimate(footprint, item.cell.engine.options, load, there, dtype) if footprint else None
+    if load.prompts and not item.reason:
+        return Prediction(item.cell, need, "the lengths of its prompts and answers are those of a file")
     if item.reason or footprint is None or need is None:
         return Prediction(item.cell, need, item.reason or "the size of its artifact is not known beforehand")
     shape = footprint.parameters.architecture
@@ -133,14 +136,14 @@ def _least(
     bandwidth, peak = roofline.bandwidth_for(limits, need.weights_bytes), roofline.flop_for(limits, (dtype,))
     if bandwidth is None or peak is None:
         return None
-    context = load.prompt_tokens + load.new_tokens / 2
+    context = load.depth_tokens + load.prompt_tokens + load.new_tokens / 2
     head = 0 if shape.tied_head else shape.vocab_size * shape.hidden
     parameters = footprint.parameters.linear + head
     unread = head * 2 if formats.converts_floats(footprint.format) else 0  # else the host keeps the embedding
     weights = need.weights_bytes - unread
     cache = load.batch * roofline.kv_bytes(shape, 16.0, context)
     work = load.batch * roofline.token_flop(shape, parameters, context)
-    prompt = load.batch * roofline.prefill_flop(shape, parameters, load.prompt_tokens)
+    prompt = load.batch * roofline.prefill_flop(shape, parameters, load.prompt_tokens, load.depth_tokens)
     return (max(weights / bandwidth, prompt / peak), max((weights + cache) / bandwidth, work / peak))
 
 

@@ -55,7 +55,10 @@ def public_cell(cell: Cell) -> Cell:
     model = replace(cell.model, source=resolve.public(cell.model.source), name=cell.model.label)
     task = Task(cell.task.kind, _public(cell.task.options), cell.task.name) if cell.task else None
     load = cell.workload
-    load = replace(load, path=Path(load.path).name) if isinstance(load, Trace) else load
+    if isinstance(load, Trace):
+        load = replace(load, path=Path(load.path).name)
+    elif load and load.prompts:
+        load = replace(load, prompts=Path(load.prompts).name)
     checkpoint = resolve.public(cell.recipe.checkpoint)
     recipe = replace(cell.recipe, steps=_public_steps(cell.recipe.steps), checkpoint=checkpoint)
     engine = replace(cell.engine, options=_public(cell.engine.options))

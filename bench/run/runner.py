@@ -206,6 +206,7 @@ class Runner:
     def _measured(self, item: PlannedRound, record: Result, answer: Answer) -> Result:
         """The record with its metrics; failed where these contradict each other."""
         facts = {**record.facts, **metrics.part_facts(record.facts, item.task)}
+        facts |= metrics.category_facts(answer.traces, facts)
         record = replace(record, facts=facts, metrics=metrics.metrics(record, answer.traces, item.task))
         bits = None if formats.holds_floats(item.artifact.format) else self._original_bits
         if not (faults := sanity.check(record, answer.traces, bits)):

@@ -14,6 +14,7 @@ from bench.contract import plugins, wire
 from bench.contract.errors import CellError, UserError
 from bench.contract.job import Job, Report
 from bench.contract.spec import Step, Suite
+from bench.contract.workload import Trace
 from bench.envs import environment
 from bench.formats import folder as model_folder
 from bench.formats import tokenizer_files
@@ -38,9 +39,11 @@ class Need:
 def of_suite(suite: Suite) -> Need:
     """A task, a method that reads text, or a server that loads the model; an endpoint elsewhere may have its own."""
     online = any(load.online for load in suite.workloads)
+    texts = any(not isinstance(load, Trace) and load.prompts for load in suite.workloads)
     loads = any(plugins.load(plugins.ENGINES, engine.name).ENV != "core" for engine in suite.engines)
     reads = any(reads_text(recipe.steps) for recipe in suite.recipes)
-    return Need(bool(suite.tasks) or reads or (online and loads), bool(suite.tasks) or reads or online)
+    reads = bool(suite.tasks) or reads
+    return Need(reads or ((online or texts) and loads), reads or online or texts)
 
 
 def reads_text(steps: Sequence[Step]) -> bool:
@@ -70,6 +73,29 @@ def with_tokenizer(resolved: Resolved, need: Need, *, fetch: bool, report: Repor
     completed = standard.with_files(folder, files)
     vocabulary.require_rows(completed)
     return replace(resolved, folder=completed)
+
+
+def folder_with_tokenizer(resolved: Resolved, *, make: bool, report: Report = lambda _: None) -> Path | None:
+    """The folder with the model's tokenizer.json: its own, or one extracted from its single file, now with `make`.
+
+    None where there is none; CellError where it cannot be extracted.
+    """
+    if resolved.folder is None or resolved.dummy:
+        return None
+    if (resolved.folder / tokenizer_files.FAST).is_file():
+        return resolved.folder
+    if not (name := formats.tokenizer_env(resolved.format)):
+        return None
+
+    def fill(part: Path) -> Mapping[str, str]:
+        env = environment.ensure(name, report)
+        report(f"{tokenizer_files.FAST}: from {resolved.local_folder.name}")
+        job = Job(kind="tokenizer", plugin="", folder=str(resolved.folder), device="cpu", options={}, out=str(part))
+        supervisor.succeeded(supervisor.run(job, env, timeout_s=_TIMEOUT_S))
+        return {}
+
+    digest = wire.digest(["tokenizer", resolved.identity, environment.identity(name)])
+    return cache.ensure("tokenizers", digest, _ABOUT, fill) if make else cache.find("tokenizers", digest, _ABOUT)
 
 
 def _conversion(folder: Path, digest: str, report: Report) -> Path:

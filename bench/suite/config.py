@@ -117,7 +117,23 @@ def workload(value: Any, where: str = "workload") -> Workload:
             f"workload {load.title}: {load.path} does not exist; a path is relative to the folder you run in, and no "
             "variable in it is filled in"
         )
+    _check_prompts(load, fields, where)
+    if fields.get("shared_prefix") is not None and "requests" in fields:
+        raise UserError(f"{where}.requests: a shared_prefix has groups x turns requests; leave it out")
     return load
+
+
+def _check_prompts(load: Workload, fields: Mapping[str, Any], where: str) -> None:
+    """UserError for a file of prompts that is not there, and for lengths beside it, which are its own."""
+    if isinstance(load, Trace) or not load.prompts:
+        return
+    if not Path(load.prompts).expanduser().is_file():
+        raise UserError(
+            f"workload {load.title}: {load.prompts} does not exist; a path is relative to the folder you run in, and "
+            "no variable in it is filled in"
+        )
+    if "prompt_tokens" in fields:
+        raise UserError(f"{where}.prompt_tokens: the prompts of a file have lengths of their own; leave it out")
 
 
 def body_fields(text: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from eval.scoring import likelihood
 _NEW = 16
 _CHOICES = [(1, (1, 3)), (40, (2, 5, 1)), (39, (6,)), (23, (4, 4, 4, 4)), (7, tuple(range(1, 9)) * 9)]
 _PROMPTS = [[(17 * i + 101 * row) % 4000 + 5 for i in range(40)] for row in range(3)]
+_DEEP_ROWS = {"onnxruntime": 1}  # of engines that feed no batch twice
 _AUDIT = Audit("", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=0, context=0)
 _ARTIFACT = Artifact("", "", "", (), _AUDIT)
 
@@ -38,11 +40,30 @@ def main(name: str, folder: Path, context: int) -> dict[str, Any]:
             "alone": [tokens for tokens, _ in alone],
             "together": together[0],
             "again": again[0],
+            "deep": _deep(session, _DEEP_ROWS.get(name, 3)) if "offline" in engine.DEPTH_MODES else None,
             "times": together[1],
             "receipts": session.receipts(),
             "memory": session.memory(),
             "too_long": _refused(session, context, engine.MODES),
         }
+
+
+def _deep(session: Any, rows: int) -> list[dict[str, Any]]:
+    """The prompts' ends after their beginnings, with another end in between, and one prompt alone at last."""
+    contexts, ends = [prompt[:32] for prompt in _PROMPTS[:rows]], [prompt[32:] for prompt in _PROMPTS[:rows]]
+    return [
+        _after(session, contexts, ends),
+        _after(session, contexts, [end[::-1][:5] for end in ends]),
+        _after(session, contexts, ends),
+        _after(session, contexts[:1], ends[:1]),
+    ]
+
+
+def _after(session: Any, contexts: list[list[int]], prompts: list[list[int]]) -> dict[str, Any]:
+    starts: list[float] = []
+    steps = list(session.generate_at_depth(contexts, prompts, _NEW, lambda: starts.append(time.perf_counter())))
+    tokens = [[step.tokens[row] for step in steps] for row in range(len(prompts))]
+    return {"tokens": tokens, "starts": starts, "first": steps[0].time_s}
 
 
 def _scored(session: Any, alone: list[tuple[list[list[int]], list[float]]]) -> dict[str, Any]:

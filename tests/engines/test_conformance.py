@@ -78,6 +78,17 @@ def test_nothing_is_left_from_the_request_before(outputs: Any) -> None:
     assert outputs["again"] == outputs["together"]
 
 
+def test_what_follows_a_filled_cache_is_what_follows_the_whole_text(outputs: Any) -> None:
+    """Whatever followed it before; the clock starts once, before the first step."""
+    if outputs["deep"] is None:
+        pytest.skip("the engine cannot fill its cache beforehand")
+    first, _, again, alone = outputs["deep"]
+
+    assert first["tokens"] == again["tokens"] == outputs["together"][: len(first["tokens"])]
+    assert alone["tokens"] == outputs["alone"][0]
+    assert all(len(each["starts"]) == 1 and each["starts"][0] < each["first"] for each in outputs["deep"])
+
+
 def test_every_step_is_stamped_in_order(outputs: Any) -> None:
     """Exactly the steps asked for, each later than the one before."""
     assert len(outputs["times"]) == _NEW
@@ -118,6 +129,9 @@ def test_receipts_and_memory_say_what_ran(outputs: Any) -> None:
     assert outputs["receipts"]["device"] == "cpu"
     assert outputs["memory"]["weights_bytes"] > 5_000_000
     assert outputs["memory"]["kv_bytes"] > 0
+    width = {"f16": 2, "float16": 2}.get(outputs["receipts"]["kv_dtype"], 4)
+    if "kv_token_bytes" in outputs["memory"]:  # 5 layers of 2 x 64 keys and values
+        assert outputs["memory"]["kv_token_bytes"] == pytest.approx(5 * 2 * 2 * 64 * width, rel=0.01)
     assert outputs["memory"]["weights_bytes"] - outputs["memory"]["unread_bytes"] >= _READ_LEAST
 
 

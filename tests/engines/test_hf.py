@@ -154,6 +154,13 @@ def _hardware(capability: str = "", dtype: str = "bfloat16") -> Hardware:
     return Hardware("cuda:0" if gpus else "cpu", "s", "n", 1, "c", 2, 1, (), dtype, "Linux", gpus)
 
 
+def test_a_quantized_cache_is_refused_with_what_it_would_need() -> None:
+    """Its packages are not in the environment."""
+    cell = Cell(Model("m"), Recipe("r"), EngineSpec("hf", {"cache": "quantized"}), "cpu")
+
+    assert "need optimum-quanto or hqq" in (hf.unsupported(cell, "hf", _hardware()) or "")
+
+
 @pytest.mark.parametrize(
     ("hardware", "options", "reason"),
     [

@@ -98,6 +98,23 @@ def test_what_cannot_run_is_known_beforehand(
 
 
 @pytest.mark.parametrize(
+    ("kind", "isa", "reason"),
+    [
+        ("fp8", _AVX512, None),
+        ("fp8_e5m2", _AVX2, "with AVX-512 or AMX only"),
+        ("bfloat16", _AVX512, "keeps no bfloat16 cache but that of its dtype"),
+        ("auto", _AVX2, None),
+    ],
+)
+def test_caches_that_a_cpu_keeps(kind: str, isa: tuple[str, ...], reason: str | None) -> None:
+    """8-bit floats, where it has the instructions; any other type is that of the computation."""
+    cell = Cell(Model("m"), Recipe("r"), EngineSpec("vllm", {"kv_cache_dtype": kind}), "cpu")
+    refusal = vllm.unsupported(cell, "hf", _hardware(isa=isa))
+
+    assert (refusal is None) if reason is None else (reason in (refusal or ""))
+
+
+@pytest.mark.parametrize(
     ("config", "stored", "hardware", "reason"),
     [
         ({"model_type": "mixtral"}, "gptq", _hardware(), "vLLM's CPU kernel for experts of 4 bits needs AMX: use gguf"),

@@ -14,7 +14,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from bench.contract.workload import Closed, Online, Open, Slo, Sweep, Trace
+from bench.contract.slo import Slo
+from bench.contract.workload import Closed, Online, Open, Sweep, Trace
 from bench.load import build
 from bench.load.job import Endpoint
 from bench.measure.online_load import load_metrics

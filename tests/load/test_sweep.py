@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from bench.contract.record import RequestTrace, Result
-from bench.contract.workload import Open, Search, SingleLoad, Slo, Sweep
+from bench.contract.slo import Slo
+from bench.contract.workload import Open, Search, SingleLoad, Sweep
 from bench.load import arrivals, sweep
 from bench.load.job import LoadAnswer, RequestResult
 from bench.measure.online_load import load_metrics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -90,6 +90,16 @@ def _result(
 def test_what_the_workloads_keys_and_values_take(load: Workload | None, kv: str, needed: float | None) -> None:
     """By the architecture and the type the engine says it keeps them in; unknown where either is."""
     assert kv_metrics(_result(load, kv=kv)).get("kv_needed_bytes") == needed
+
+
+def test_keys_and_values_may_have_a_type_each() -> None:
+    """q8_0 and q4_0 are 8.5 and 4.5 bits; what the engine tells of a token stands beside what follows from them."""
+    result = _result(_LOAD, kv="q4_0, q8_0", kv_token_bytes=999)
+    metrics = kv_metrics(replace(result, receipts={"kv_dtype_k": "q8_0", "kv_dtype_v": "q4_0"}))
+
+    assert metrics["kv_needed_bytes"] == 3 * 16 * _TOKEN * (8.5 + 4.5) / 32
+    assert metrics["kv_token_bytes"] == 999
+    assert kv_metrics(_result(_LOAD, kv="none", kv_token_bytes=999)) == {"kv_token_bytes": 999}
 
 
 def test_a_window_bounds_what_is_kept() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bench.contract.record import Architecture, Artifact, Audit, Hardware, RequestTrace, Result
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe
-from bench.contract.workload import Closed, Offline, Workload
+from bench.contract.workload import Closed, Offline, Sweep, Workload
 from bench.measure import roofline
 from bench.measure.sanity import check
 
@@ -55,6 +55,38 @@ def test_operations_of_a_prompt_by_hand() -> None:
     assert roofline.prefill_flop(untied, LINEARS, 4) == 2 * (840 * 4 + 160) + attention * 10
     windowed = dataclasses.replace(GROUPED, window=2)
     assert roofline.prefill_flop(windowed, LINEARS, 4) == 2 * (4000 + 160) + attention * (1 + 2 + 2 + 2)
+
+
+def test_a_prompt_after_a_context_attends_to_it_too() -> None:
+    """3 tokens after 10 attend to 11 + 12 + 13; with a window of 4 to 4 each, and with one of 12 to 11 + 12 + 12."""
+    attention = 4 * 2 * 4 * 4
+    for window, attended in {0: 36, 4: 12, 12: 35}.items():
+        architecture = dataclasses.replace(GROUPED, window=window)
+        assert roofline.prefill_flop(architecture, LINEARS, 3, 10) == 2 * (3000 + 160) + attention * attended
+
+
+def test_a_step_at_a_depth_reads_the_context_too() -> None:
+    """The keys and values of 3 sequences of 100 tokens more, in 8.5 and 4.5 bits: 6.5 on average."""
+    types = {"compute_dtype": "float32", "kv_dtype_k": "q8_0", "kv_dtype_v": "q4_0"}
+    shallow, deep = (
+        roofline.roofline_metrics(a_result({"weights_bytes": 4000, **depth}, types), (), {"tpot_s": 1.0})
+        for depth in ({}, {"depth_tokens": 100})
+    )
+
+    assert roofline.kv_bits(types) == 6.5
+    assert deep["decode_step_bytes"] - shallow["decode_step_bytes"] == 3 * roofline.kv_bytes(GROUPED, 6.5, 100)
+
+
+def test_a_sweep_over_the_depth_has_a_roofline_at_each() -> None:
+    """By what was in the cache there; another sweep has none."""
+    sweep = Sweep(over="depth", depth_tokens=100, most=300, prompt_tokens=8, new_tokens=4)
+    metrics = {"output_tok_per_s": 10.0, "tpot_s": 0.1}
+    result = a_result({"weights_bytes": 4000}, SEEN, sweep)
+    at = [roofline.depth_stage_metrics(result, {"level": level, "metrics": metrics}) for level in (100, 300)]
+    other = a_result({"weights_bytes": 4000}, SEEN, Sweep())
+
+    assert at[1]["roofline_s"] - at[0]["roofline_s"] == pytest.approx(roofline.kv_bytes(GROUPED, 32, 200) / 100)
+    assert roofline.depth_stage_metrics(other, {"level": 1, "metrics": metrics}) == {}
 
 
 def test_the_ceiling_of_a_working_set_is_that_of_a_smaller_one() -> None:

@@ -4,7 +4,8 @@ import pytest
 from scipy import stats
 
 from bench.contract.record import RequestTrace
-from bench.contract.workload import Closed, Open, Slo, Sweep
+from bench.contract.slo import Slo
+from bench.contract.workload import Closed, Open, Sweep
 from bench.load import arrivals
 from bench.measure import slo
 from bench.measure.online_load import load_metrics, measured, online_metrics

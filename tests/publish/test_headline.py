@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.contract.record import Result
-from bench.contract.workload import Search, Slo
+from bench.contract.slo import Slo
+from bench.contract.workload import Search
 from bench.publish.headline import figure
 from bench.store import Store
 

@@ -110,6 +110,9 @@ def test_the_cache_is_what_the_workload_fills(tmp_path: Path) -> None:
     assert kv(load) == each * 2 * 3 * 120
     assert kv(load, dtype="float32") == each * 4 * 3 * 120
     assert kv(load, kv_dtype="q8_0") == int(each * 34 / 32 * 3 * 120)
+    assert kv(load, kv_dtype="f16", kv_dtype_k="q8_0", kv_dtype_v="q4_0") == int(each * 13 / 16 * 3 * 120)
+    assert kv(load, kv_cache_dtype="fp8") == each * 3 * 120
+    assert kv(load, kv_cache_dtype="auto") == each * 2 * 3 * 120
     assert kv(Closed(concurrency=9, prompt_tokens=100, new_tokens=20)) == each * 2 * 120
     assert kv(None) == 0
     assert footprint.parameters.architecture is not None

@@ -62,6 +62,32 @@ def test_a_server_that_cannot_serve_is_a_failed_round(tmp_path: Path) -> None:
     assert result.reason == "the server ended (code 7) while it was used; 0 requests were finished before"
 
 
+@pytest.mark.usefixtures("cache")
+def test_a_depth_is_loaded_before_the_clock_and_counted_by_the_server(tmp_path: Path) -> None:
+    """The record's prompts are what came after it; a server that forgets some fails the cell, with both numbers."""
+    deep = {**_CLOSED, "concurrency": 2, "depth_tokens": 200}
+    (kept,) = _run(Store(tmp_path / "kept"), {"ttft_s": 0.01, "itl_s": 0.002}, deep)
+    (forgot,) = _run(Store(tmp_path / "forgot"), {"ttft_s": 0.01, "itl_s": 0.002, "forgets": 3}, deep)
+
+    assert kept.status == "ok", kept.reason
+    assert (kept.facts["depth_tokens"], kept.facts["cached_tokens"]) == (200, 20 * 200)
+    assert kept.metrics["ttft_s"] == pytest.approx(0.01, abs=0.01)
+    assert forgot.status == "failed"
+    assert "the server had 197 tokens of a prompt in its cache, and depth_tokens is 200" in forgot.reason
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_depth_in_process_comes_before_the_clock(tmp_path: Path) -> None:
+    """A second to fill the cache is in no TTFT; the prompts have their own tokens alone."""
+    deep = {"batch": 2, "depth_tokens": 200, "prompt_tokens": 4, "new_tokens": 4, "repeats": 2}
+    (result,) = _run(Store(tmp_path / "results"), {"fill_s": 0.2, "ttft_s": 0.01, "itl_s": 0.001}, deep)
+
+    assert result.status == "ok", result.reason
+    assert result.facts["depth_tokens"] == 200
+    assert result.metrics["ttft_s"] < 0.1
+    assert result.duration_s > 0.2 * 3
+
+
 def test_a_kinds_own_fields_alone_make_its_digest(cache: Path) -> None:
     """An offline record stays current whatever the fields of online loads are, and the other way round."""
     del cache
@@ -88,6 +114,8 @@ def test_a_kinds_own_fields_alone_make_its_digest(cache: Path) -> None:
         ({"kind": "search", "rate_per_s": 1, "slo": {"ttft": 1}}, "ttft"),
         ({"kind": "search", "rate_per_s": 1, "slo": {"ttft_s": 1}, "requests": 50}, "needs 59 requests"),
         ({"kind": "sweep", "over": "rate"}, "begins at a rate_per_s above zero"),
+        ({"kind": "sweep", "over": "depth"}, "goes from depth_tokens above zero to most"),
+        ({"kind": "open", "rate_per_s": 1, "depth_tokens": 8}, "means nothing to kind: open; set kind: "),
         ({"kind": "trace"}, "a trace needs the path of its file"),
         ({"kind": "trace", "path": "no/such.csv"}, "no/such.csv does not exist"),
         ({"kind": "trace", "path": "x", "prompt_tokens": 9}, "means nothing to kind: trace"),

@@ -116,6 +116,33 @@ def test_an_engine_is_paired_with_what_it_loads(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    ("engine", "load", "reason"),
+    [
+        ("vllm", {"batch": 1}, "engine vllm cannot fill its KV cache before the clock starts in process"),
+        ("hf", {"kind": "closed"}, "engine hf cannot fill its KV cache before the clock starts behind its server"),
+        ({"name": "hf", "cache": "static"}, {"batch": 1}, "a static cache cannot be filled beforehand"),
+        ("hf", {"batch": 1, "depth_tokens": 1000}, "1000 + 128 + 64 tokens exceed the model's context of 1024"),
+        (
+            {"name": "openai", "url": "http://localhost:1", "model": "m"},
+            {"kind": "closed"},
+            "depth_tokens needs prompts of token ids: set ids: true",
+        ),
+        ("hf", {"batch": 1}, ""),
+    ],
+)
+def test_where_no_depth_can_be_had_is_known_beforehand(
+    engine: str | dict[str, str], load: dict[str, object], reason: str
+) -> None:
+    """With what to measure instead, or to set."""
+    suite = _suite(engines=[engine], workloads=[{"depth_tokens": 100, **load}], rounds=1)
+    (item,) = plan.plan(suite, fetch=False).items
+
+    assert reason in item.reason
+    assert bool(item.reason) == bool(reason)
+
+
+@pytest.mark.usefixtures("cache")
 def test_a_format_no_engine_loads_is_a_cell_with_its_reason(tmp_path: Path) -> None:
     """Left out is only what another engine of the suite does."""
     planned = plan.plan(_suite(model=str(write(tmp_path / "m.gguf")), engines=["hf"]), fetch=False)

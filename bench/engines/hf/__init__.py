@@ -13,11 +13,13 @@ from pathlib import Path
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.spec import Cell
+from bench.contract.workload import Workload
 from bench.engines.hf.server import STATIC_CACHE, read_log, serve
 from bench.engines.hf.session import HfSession, Options, load
 from bench.formats import folder as model_folder
 
 __all__ = [
+    "DEPTH_MODES",
     "ENV",
     "ENV_BY_FORMAT",
     "LOADS",
@@ -37,6 +39,7 @@ VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "bnb", "torchao", "compressed-tensors", "fp8"})
 ENV_BY_FORMAT = {"compressed-tensors": "llmcompressor"}  # needs a package that the environment hf does not have
 MODES = frozenset({"offline", "online", "score"})
+DEPTH_MODES = frozenset({"offline"})
 OPTIONS_SINCE = frozenset({"exact"})
 _AMPERE = (8, 0)
 _GEMM = "gemm"  # the layout of AWQ's weights that every kernel reads
@@ -48,8 +51,8 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     if artifact_format not in LOADS:
         return f"Transformers here loads {', '.join(sorted(LOADS))}, not {artifact_format}"
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
-    if options.continuous_batching == "on" and options.cache == "static" and cell.workload and cell.workload.online:
-        return STATIC_CACHE
+    if reason := _no_cache(options, cell.workload):
+        return reason
     dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
     if options.exact and (hardware.gpus or artifact_format not in _PACKED or cell.workload):
         return "exact is for scores of GPTQ and AWQ models on a CPU: leave it out here"
@@ -58,6 +61,19 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     if hardware.gpus and artifact_format in _PACKED and dtype == "float32":
         return f"gptqmodel computes {artifact_format} on a GPU in 16 bits only: ask for float16 or bfloat16"
     return _no_flash(hardware, dtype) if options.attention == "flash_attention_2" else None
+
+
+def _no_cache(options: Options, load: Workload | None) -> str | None:
+    if options.cache == "quantized":
+        return (
+            "Transformers' quantized caches need optimum-quanto or hqq, which the environment hf does not have: "
+            "leave cache dynamic"
+        )
+    if options.cache == "dynamic" or load is None:
+        return None
+    if options.continuous_batching == "on" and load.online:
+        return STATIC_CACHE
+    return "a static cache cannot be filled beforehand: leave cache dynamic" if load.deepest else None
 
 
 def unsupported_model(source: Source, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:

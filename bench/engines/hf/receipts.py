@@ -93,6 +93,11 @@ def cache_tensors(cache: Any) -> list[Any]:
     return [value for layer in layers for value in vars(layer).values() if hasattr(value, "nbytes")]
 
 
+def kv_token_bytes(tensors: Iterable[Any]) -> int:
+    """Bytes of one token's keys and values, in tensors of [batch, heads, tokens, size]; others have none."""
+    return sum(t.nbytes // (t.shape[0] * t.shape[2]) for t in tensors if t.dim() == 4 and t.shape[2])
+
+
 def dtype_shares(sizes: Iterable[tuple[Any, int]]) -> str:
     """Of (dtype, bytes), those under a thousandth left out."""
     totals: Counter[str] = Counter()

@@ -51,7 +51,9 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
         variables["OMP_NUM_THREADS"] = str(options.threads)
     generation = _GREEDY if options.cache == "dynamic" else {**_GREEDY, "cache_implementation": "static"}
     extra = {"ignore_eos": None, "generation_config": json.dumps(generation)}
-    return Server(argv, str(folder), variables, takes_ids=False, extra=extra)
+    ends = {name: value for name, value in generation.items() if name != "eos_token_id"}
+    natural = {"generation_config": json.dumps(ends)}
+    return Server(argv, str(folder), variables, takes_ids=False, extra=extra, natural=natural)
 
 
 def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:

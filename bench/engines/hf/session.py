@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ class Options:
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    cache: Literal["dynamic", "static"] = "dynamic"
+    cache: Literal["dynamic", "static", "quantized"] = "dynamic"
     threads: int = 0
     continuous_batching: Literal["auto", "on", "off"] = "auto"
     kv_blocks: int = 0
@@ -58,25 +58,37 @@ class HfSession(Session):
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self.rows = rows_per_block(config.vocab_size)
         self.kv_cache: list[tuple[Any, int]] = []  # dtype and bytes of each tensor, after the last `generate`
+        self.kv_token_bytes = 0  # of a token in it, 0 where it has none for each
         self.choice_scorer: scoring.ChoiceScorer | None = None
+        self.filled: tuple[Sequence[Sequence[int]], Any] = ((), None)  # contexts, and the cache that has them
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         """One call of `model.generate`; the steps, with their times, are yielded when it has returned."""
         import torch
 
         check_context(len(prompts[0]) + new_tokens, self.context)
-        clock = _Clock()
-        ids = torch.tensor(prompts, device=self.device)
-        output = self.model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=new_tokens,
-            streamer=clock,
-            return_dict_in_generate=True,
-        )
-        self.kv_cache = [(t.dtype, t.nbytes) for t in receipts.cache_tensors(output.past_key_values)]
-        for time_s, tokens in clock.steps[1:]:
-            yield DecodeStep(time_s, tuple(tokens.tolist()))
+        yield from self._generate(torch.tensor(prompts, device=self.device), new_tokens)
+
+    def generate_at_depth(
+        self,
+        contexts: Sequence[Sequence[int]],
+        prompts: Sequence[Sequence[int]],
+        new_tokens: int,
+        start: Callable[[], None],
+    ) -> Iterator[DecodeStep]:
+        """The contexts stay for the next call, but for layers with a window, which have forgotten some of them."""
+        import torch
+
+        check_context(len(contexts[0]) + len(prompts[0]) + new_tokens, self.context)
+        if scoring.keeps_state(self.model):
+            raise UserError("Transformers does not wind back the state that this model keeps: leave depth_tokens out")
+        cache = self._fill(contexts)
+        joined = [[*context, *prompt] for context, prompt in zip(contexts, prompts, strict=True)]
+        ids = torch.tensor(joined, device=self.device)
+        if self.device != "cpu":
+            torch.cuda.synchronize(self.device)
+        start()
+        yield from self._generate(ids, new_tokens, past_key_values=cache)
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
         """Blocks of at most 64 MiB; several are chunks over a KV cache, equal to one pass up to rounding.
@@ -137,10 +149,45 @@ class HfSession(Session):
         sizes |= receipts.unread_bytes(self.model)
         if self.kv_cache:
             sizes["kv_bytes"] = sum(size for _, size in self.kv_cache)
+        if self.kv_token_bytes:
+            sizes["kv_token_bytes"] = self.kv_token_bytes
         if self.device != "cpu":
             sizes["peak_bytes"] = torch.cuda.max_memory_allocated(self.device)
             sizes["reserved_bytes"] = torch.cuda.max_memory_reserved(self.device)
         return sizes
+
+    def _generate(self, ids: Any, new_tokens: int, **options: Any) -> Iterator[DecodeStep]:
+        import torch
+
+        clock = _Clock()
+        output = self.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new_tokens,
+            streamer=clock,
+            return_dict_in_generate=True,
+            **options,
+        )
+        tensors = receipts.cache_tensors(output.past_key_values)
+        self.kv_cache = [(t.dtype, t.nbytes) for t in tensors]
+        self.kv_token_bytes = receipts.kv_token_bytes(tensors)
+        for time_s, tokens in clock.steps[1:]:
+            yield DecodeStep(time_s, tuple(tokens.tolist()))
+
+    def _fill(self, contexts: Sequence[Sequence[int]]) -> Any:
+        """A cache that holds just these."""
+        import torch
+
+        filled, cache = self.filled
+        if filled == contexts and not any(cache.is_sliding):
+            cache.crop(len(contexts[0]) - cache.get_seq_length())
+            return cache
+        cache, ids = None, torch.tensor(contexts, device=self.device)
+        with torch.no_grad():
+            for part in ids.split(self.rows, dim=1):
+                cache = self.model(part, past_key_values=cache, use_cache=True).past_key_values
+        self.filled = contexts, cache
+        return cache
 
     def _forward(self, ids: Sequence[int], cache: Any, *, cached: bool) -> tuple[Any, Any]:
         """float32 NumPy logits [len(ids), vocab] and the cache that now holds these ids too."""

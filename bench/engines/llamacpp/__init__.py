@@ -14,13 +14,16 @@ from bench.contract.errors import UserError
 from bench.contract.hooks import Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.contract.workload import Trace
 from bench.engines.llamacpp.log import Log, is_on_gpu
 from bench.engines.llamacpp.session import LlamaSession, Options
 
 __all__ = [
+    "DEPTH_MODES",
     "ENV",
     "LOADS",
     "MODES",
+    "OPTIONS_SINCE",
     "VERSION",
     "WITHOUT_WINDOW",
     "Options",
@@ -35,6 +38,8 @@ ENV = "llamacpp"
 VERSION = 1
 LOADS = frozenset({"gguf"})
 MODES = frozenset({"offline", "online", "score"})
+DEPTH_MODES = frozenset({"offline", "online"})
+OPTIONS_SINCE = frozenset({"kv_dtype_k", "kv_dtype_v", "prefix_caching"})
 WITHOUT_WINDOW = frozenset({"mistral", "mixtral", "phi3"})  # llama.cpp's llama and phi3 have no windowed layers
 _SLOTS, _SLOT_TOKENS = 16, 4096  # of the server: requests computed together, and tokens for each
 
@@ -43,8 +48,14 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
     if cell.device.startswith("cuda") and options.n_gpu_layers == 0:
         return "n_gpu_layers is 0, which leaves the GPU unused: ask for the device cpu instead"
-    if options.kv_dtype == "q8_0" and options.flash_attention == "off":
-        return "a quantized KV cache needs flash attention"
+    if options.needs_flash_attention and options.flash_attention == "off":
+        return (
+            f"llama.cpp reads values in {options.value_type} by flash attention alone: leave flash_attention on, or "
+            "set kv_dtype_v: f16"
+        )
+    load = cell.workload
+    if load and load.online and not isinstance(load, Trace) and load.longest > (room := _slot_tokens(options, 0)):
+        return f"{load.longest} tokens exceed the {room} of a slot of llama-server: set the engine's option context"
     return None
 
 
@@ -86,12 +97,15 @@ def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Ite
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
-    """llama-server, with as many slots as it computes together, and no reuse of prompts."""
+    """llama-server, with as many slots as it computes together.
+
+    Each keeps its last prompt, and begins with what it has, where a request says so, or with `prefix_caching` always.
+    """
     program = Path(python).with_name("llama-server")
     if not program.is_file():
         build = "python -m bench envs build llamacpp --tools"
         raise UserError(f"there is no llama-server beside {python}: build it with `{build}`, or put one there")
-    context = options.context or min(artifact.audit.context or _SLOT_TOKENS, _SLOT_TOKENS)
+    context = _slot_tokens(options, artifact.audit.context)
     on_gpu = device.startswith("cuda")
     flags = {
         "--model": _model_file(folder),
@@ -103,16 +117,24 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
         "--batch-size": options.batch,
         "--ubatch-size": options.ubatch,
         "--flash-attn": options.flash_attention,
-        "--cache-type-k": options.kv_dtype,
-        "--cache-type-v": options.kv_dtype,
+        "--cache-type-k": options.key_type,
+        "--cache-type-v": options.value_type,
         "--cache-ram": 0,
         "--gpu-layers": (options.n_gpu_layers if options.n_gpu_layers >= 0 else "all") if on_gpu else 0,
     }
     threads = ("--threads", str(options.threads)) if options.threads else ()
     template = ("--no-jinja", "--chat-template", "chatml")  # instead of the model's, which it would run at its start
-    switches = ("--no-kv-unified", "--no-cache-prompt", "--no-webui", *template, *threads)
+    cache = "--cache-prompt" if options.prefix_caching else "--no-cache-prompt"
+    # Its log names the cache's types from this level on; not for a cache as it is by default, so as to change nothing.
+    log_level = () if (options.key_type, options.value_type) == ("f16", "f16") else ("--log-verbosity", "4")
+    switches = ("--no-kv-unified", cache, "--no-webui", *template, *threads, *log_level)
     argv = (str(program), *(str(part) for flag in flags.items() for part in flag), *switches)
-    return Server(argv, "model")
+    return Server(argv, "model", reuse={"cache_prompt": True})
+
+
+def _slot_tokens(options: Options, model_context: int) -> int:
+    """Tokens for each request of the server; `model_context` 0 is not known."""
+    return options.context or min(model_context or _SLOT_TOKENS, _SLOT_TOKENS)
 
 
 def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:

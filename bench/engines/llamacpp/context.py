@@ -10,7 +10,7 @@ from typing import Any
 from bench.contract.errors import UserError
 
 _FLASH = {"auto": -1, "off": 0, "on": 1}  # enum llama_flash_attn_type
-_KV = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
+_KV = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2, "iq4_nl": 20}  # ggml_type
 PAD = 256  # the library rounds a context up to this many tokens
 
 
@@ -30,12 +30,17 @@ class Context:
         settings.n_ubatch = min(options.ubatch, settings.n_batch)
         settings.n_threads = settings.n_threads_batch = session.threads
         settings.flash_attn_type = _FLASH[options.flash_attention]
-        settings.type_k = settings.type_v = _KV[options.kv_dtype]
+        settings.type_k, settings.type_v = _KV[options.key_type], _KV[options.value_type]
         settings.n_outputs_max = settings.n_outputs_max_per_seq = 0
         settings.no_perf, settings.kv_unified = True, unified
         self.handle = lib.llama_init_from_model(session.model, settings)
         if not self.handle:
             raise UserError(f"llama.cpp cannot make a context: {session.log.reason(Path())}")
+        if other := [c for c in session.log.caches() if c[:2] != (options.key_type, options.value_type)]:
+            raise UserError(
+                f"llama.cpp was asked for keys in {options.key_type} and values in {options.value_type}, and keeps "
+                f"them in {other[0].key_type} and {other[0].value_type}: ask for these"
+            )
         self.length = int(lib.llama_n_ctx_seq(self.handle))
         capacity = settings.n_batch
         self.token, self.pos = np.zeros(capacity, np.int32), np.zeros(capacity, np.int32)
@@ -45,26 +50,45 @@ class Context:
         self.numbers = np.arange(sequences, dtype=np.int32)
         self.batch = _batch(lib, self)
         self.address, self.view = 0, np.zeros((0, 0), np.float32)
+        self.filled: tuple[tuple[int, ...], ...] = ()  # what the sequences begin with, for the next `fill`
         # The binding's own prototype makes a ctypes array of the result; an address is all that is needed.
         self.logits = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(("llama_get_logits", lib._lib))  # noqa: SLF001
 
     def clear(self) -> None:
         self.lib.llama_memory_clear(self.lib.llama_get_memory(self.handle), True)  # noqa: FBT003  (C)
+        self.filled = ()
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> list[int]:
-        """Feed equally long prompts, in calls of at most `batch` tokens; each one's first new token."""
+    def fill(self, contexts: Sequence[Sequence[int]], *, keeps: bool) -> None:
+        """Let the sequences hold just these; with `keeps` those of the last call stay, and what followed goes."""
+        ids = tuple(map(tuple, contexts))
+        if keeps and self.filled == ids and self._cut(len(ids[0])):
+            return
+        self.clear()
+        self.prefill(ids)
+        self.filled = ids
+
+    def _cut(self, length: int) -> bool:
+        """Take away what comes after the first `length` tokens of each sequence; False where the library cannot."""
+        memory = self.lib.llama_get_memory(self.handle)
+        return all(self.lib.llama_memory_seq_rm(memory, each, length, -1) for each in range(len(self.filled)))
+
+    def prefill(self, prompts: Sequence[Sequence[int]], start: int = 0) -> list[int]:
+        """Feed equally long prompts, from position `start`, in calls of at most `batch` tokens; their first new tokens.
+
+        In sync when it returns.
+        """
         import numpy as np
 
         length = len(prompts[0])
         token = np.asarray(prompts, np.int32).reshape(-1)
-        pos = np.tile(np.arange(length, dtype=np.int32), len(prompts))
+        pos = np.tile(np.arange(start, start + length, dtype=np.int32), len(prompts))
         sequence = np.repeat(np.arange(len(prompts), dtype=np.int32), length)
         tokens: list[int] = []
-        for start in range(0, len(token), len(self.token)):
-            n = min(len(self.token), len(token) - start)
-            part = slice(start, start + n)
+        for at in range(0, len(token), len(self.token)):
+            n = min(len(self.token), len(token) - at)
+            part = slice(at, at + n)
             self.token[:n], self.pos[:n], self.sequence[:n] = token[part], pos[part], sequence[part]
-            self.outputs[:n] = pos[part] == length - 1
+            self.outputs[:n] = pos[part] == start + length - 1
             tokens += self._decode(n, int(self.outputs[:n].sum()))
         self.sequence[: len(prompts)] = np.arange(len(prompts))
         self.outputs[: len(prompts)] = 1

@@ -6,7 +6,7 @@ import ctypes
 import importlib.metadata
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,22 +21,48 @@ from bench.engines.llamacpp.choices import ChoiceScorer
 from bench.engines.llamacpp.context import PAD, Context
 from bench.engines.llamacpp.log import Log
 
+KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+
 
 @dataclass(frozen=True)
 class Options:
     """`n_gpu_layers` -1: every layer, on a CUDA device. `threads` 0: one per physical core.
 
-    `context`: tokens per sequence; 0: what the workload needs. `batch`, `ubatch`: the most tokens of one
-    call, and of one pass over the weights.
+    `kv_dtype_k`, `kv_dtype_v`: of keys and of values where they differ from `kv_dtype`. `context`: tokens per
+    sequence; 0: what the workload needs. `batch`, `ubatch`: the most tokens of one call, and of one pass over the
+    weights. `prefix_caching`: of the server; in process every prompt is computed whole.
     """
 
     n_gpu_layers: int = -1
     threads: int = 0
     flash_attention: Literal["auto", "on", "off"] = "auto"
-    kv_dtype: Literal["f16", "f32", "q8_0"] = "f16"
+    kv_dtype: KvType = "f16"
     context: int = 0
     batch: int = 2048
     ubatch: int = 512
+    kv_dtype_k: KvType | Literal[""] = ""
+    kv_dtype_v: KvType | Literal[""] = ""
+    prefix_caching: bool = False
+
+    def __post_init__(self) -> None:
+        """One way of writing each pair of types, so that a digest has one: `kv_dtype` is f16 where they differ."""
+        keys, values = self.kv_dtype_k or self.kv_dtype, self.kv_dtype_v or self.kv_dtype
+        both = keys if keys == values else "f16"
+        for name, kind in {"kv_dtype": both, "kv_dtype_k": keys, "kv_dtype_v": values}.items():
+            object.__setattr__(self, name, "" if name != "kv_dtype" and kind == both else kind)
+
+    @property
+    def key_type(self) -> str:
+        return self.kv_dtype_k or self.kv_dtype
+
+    @property
+    def value_type(self) -> str:
+        return self.kv_dtype_v or self.kv_dtype
+
+    @property
+    def needs_flash_attention(self) -> bool:
+        """Whether values are in blocks of several tokens' numbers, which only flash attention reads."""
+        return self.value_type not in ("f32", "f16", "bf16")
 
 
 class LlamaSession(Session):
@@ -55,11 +81,21 @@ class LlamaSession(Session):
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         """The KV cache is emptied first: no prompt finds its prefix there."""
         context = self._context(len(prompts), len(prompts[0]) + new_tokens, self.options.batch)
-        tokens = context.prefill(prompts)
-        yield DecodeStep(time.perf_counter(), tuple(tokens))
-        for step in range(new_tokens - 1):
-            tokens = context.step(tokens, len(prompts[0]) + step)
-            yield DecodeStep(time.perf_counter(), tuple(tokens))
+        yield from _decode(context, prompts, 0, new_tokens)
+
+    def generate_at_depth(
+        self,
+        contexts: Sequence[Sequence[int]],
+        prompts: Sequence[Sequence[int]],
+        new_tokens: int,
+        start: Callable[[], None],
+    ) -> Iterator[DecodeStep]:
+        """Contexts stay for the next call where the cache forgets nothing: neither by a window nor in a state."""
+        depth = len(contexts[0])
+        context = self._context(len(prompts), depth + len(prompts[0]) + new_tokens, self.options.batch, clear=False)
+        context.fill(contexts, keeps=not self.lib.llama_model_n_swa(self.model))
+        start()
+        yield from _decode(context, prompts, depth, new_tokens)
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
         """Blocks of at most 64 MiB, each one call over the KV cache of those before it."""
@@ -102,12 +138,12 @@ class LlamaSession(Session):
     def receipts(self) -> Mapping[str, str]:
         system = " ".join(self.lib.llama_print_system_info().decode().split())
         return {
+            "kv_dtype": "none",
             **self.log.receipts(),
             "compute_dtype": "float32 activations",
             "product_dtype": receipts.product_dtype(self.log.types(), system, on_gpu=self.on_gpu),
             "buffers": ", ".join(sorted({name for name, _, size in self.log.buffers() if size})),
             "flash_attention": self._flash(),
-            "kv_dtype": self.options.kv_dtype,
             "threads": str(self.threads),
             "context": f"{self.context.length} tokens x {self.context.sequences}" if self.context else "none",
             "batch": f"{self.options.batch}, ubatch {self.options.ubatch}",
@@ -125,8 +161,8 @@ class LlamaSession(Session):
             self.lib.llama_free(self.context.handle)
             self.context = None
 
-    def _context(self, sequences: int, tokens: int, batch: int) -> Context:
-        """An empty context for `sequences` of `tokens` each, the one in use where it fits."""
+    def _context(self, sequences: int, tokens: int, batch: int, *, clear: bool = True) -> Context:
+        """A context for `sequences` of `tokens` each, the one in use where it fits; empty unless not to `clear` it."""
         length = self.options.context or -(-tokens // PAD) * PAD
         check_context(tokens, self.trained_context)
         if self.options.context > self.trained_context:
@@ -138,7 +174,8 @@ class LlamaSession(Session):
             self.close()
             self.log.text = self.load_log
             self.context = context = Context(self, sequences, length, batch)
-        context.clear()
+        if clear:
+            context.clear()
         return context
 
     def _flash(self) -> str:
@@ -150,3 +187,13 @@ class LlamaSession(Session):
         buffer = ctypes.create_string_buffer(256)
         size: int = self.lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)  # noqa: FBT003  (C)
         return abs(size)  # below zero: the bytes it would have needed
+
+
+def _decode(context: Context, prompts: Sequence[Sequence[int]], depth: int, new_tokens: int) -> Iterator[DecodeStep]:
+    """The steps of prompts that follow `depth` tokens in the context."""
+    tokens = context.prefill(prompts, depth)
+    yield DecodeStep(time.perf_counter(), tuple(tokens))
+    position = depth + len(prompts[0])
+    for step in range(new_tokens - 1):
+        tokens = context.step(tokens, position + step)
+        yield DecodeStep(time.perf_counter(), tuple(tokens))

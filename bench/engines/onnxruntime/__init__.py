@@ -19,15 +19,17 @@ from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.contract.workload import Offline
 from bench.engines.onnxruntime import receipts, settings
 from bench.engines.onnxruntime.session import OnnxSession, load
 
-__all__ = ["ENV", "LOADS", "MODES", "VERSION", "Options", "open", "unsupported"]
+__all__ = ["DEPTH_MODES", "ENV", "LOADS", "MODES", "VERSION", "Options", "open", "unsupported"]
 
 ENV = "onnx"
 VERSION = 1
 LOADS = frozenset({"onnx"})
 MODES = frozenset({"offline", "score"})
+DEPTH_MODES = frozenset({"offline"})
 _CONFIG = "genai_config.json"
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -70,6 +72,8 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
         return f"provider {provider} needs an NVIDIA GPU: ask for a CUDA device, or for the provider cpu"
     if provider == "cpu" and cell.device != "cpu":
         return "provider cpu leaves the GPU unused: ask for the device cpu instead"
+    if isinstance(load := cell.workload, Offline) and load.depth_tokens and load.batch > 1:
+        return "ONNX Runtime GenAI feeds a batch once only: set batch: 1, or leave depth_tokens out"
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +30,28 @@ class OnnxSession(Session):
         self.threads, self.provider, self.weights = threads, provider, weights
         self.context = int(self.config["context_length"])
         self.rows = rows_per_block(int(self.config["vocab_size"]))
-        self.kv_cache: tuple[str, int] | None = None  # type and bytes, after the last `generate`
+        self.kv_cache: tuple[str, int, int] | None = None  # type, bytes, a token's bytes, after the last `generate`
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         """A generator of the library's own for the batch, with a KV cache of just its length."""
+        generator = self._generator(len(prompts), len(prompts[0]) + new_tokens)
+        yield from self._generate(generator, prompts, new_tokens)
+
+    def generate_at_depth(
+        self,
+        contexts: Sequence[Sequence[int]],
+        prompts: Sequence[Sequence[int]],
+        new_tokens: int,
+        start: Callable[[], None],
+    ) -> Iterator[DecodeStep]:
+        """The contexts are fed anew in each call."""
         import numpy as np
 
-        generator = self._generator(len(prompts), len(prompts[0]) + new_tokens)
-        generator.append_tokens(np.asarray(prompts, np.int32))
-        for _ in range(new_tokens):
-            generator.generate_next_token()
-            tokens = generator.get_next_tokens()
-            yield DecodeStep(time.perf_counter(), tuple(tokens.tolist()))
-        self.kv_cache = self._kv_cache(generator)  # copies it: not between two steps
+        generator = self._generator(len(prompts), len(contexts[0]) + len(prompts[0]) + new_tokens)
+        generator.append_tokens(np.asarray(contexts, np.int32))
+        generator.get_output("logits")  # waits for them
+        start()
+        yield from self._generate(generator, prompts, new_tokens)
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
         """As the generator has them for the tokens it is fed, in blocks of at most 64 MiB over its cache."""
@@ -94,7 +103,19 @@ class OnnxSession(Session):
     def memory(self) -> Mapping[str, int]:
         """`weights_bytes` as stored in the file; `kv_bytes`: the cache of the last `generate`."""
         sizes = {"weights_bytes": self.weights.size, "unread_bytes": self.weights.looked_up}
-        return {**sizes, **({"kv_bytes": self.kv_cache[1]} if self.kv_cache else {})}
+        if self.kv_cache:
+            _, sizes["kv_bytes"], sizes["kv_token_bytes"] = self.kv_cache
+        return sizes
+
+    def _generate(self, generator: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
+        import numpy as np
+
+        generator.append_tokens(np.asarray(prompts, np.int32))
+        for _ in range(new_tokens):
+            generator.generate_next_token()
+            tokens = generator.get_next_tokens()
+            yield DecodeStep(time.perf_counter(), tuple(tokens.tolist()))
+        self.kv_cache = self._kv_cache(generator)  # copies it: not between two steps
 
     def _generator(self, batch: int, tokens: int) -> Any:
         import onnxruntime_genai as og
@@ -109,12 +130,16 @@ class OnnxSession(Session):
 
         return np.array(generator.get_output("logits")[0], np.float32)
 
-    def _kv_cache(self, generator: Any) -> tuple[str, int]:
-        """Type and bytes of the keys and values of all layers, by the first layer's."""
+    def _kv_cache(self, generator: Any) -> tuple[str, int, int]:
+        """Type and bytes of the keys and values of all layers, and of those of one token, by the first layer's.
+
+        These are [batch, heads, tokens, size].
+        """
         names = self.config["decoder"]["outputs"]
         layers = int(self.config["decoder"]["num_hidden_layers"])
         key, value = (generator.get_output(names[kind] % 0) for kind in ("present_key_names", "present_value_names"))
-        return str(key.dtype), layers * (key.nbytes + value.nbytes)
+        size = layers * (key.nbytes + value.nbytes)
+        return str(key.dtype), size, size // (key.shape[0] * key.shape[2])
 
     def _profile(self) -> list[Node]:
         import numpy as np

@@ -23,6 +23,7 @@ __all__ = [
     "ENV",
     "LOADS",
     "MODES",
+    "OPTIONS_SINCE",
     "VERSION",
     "Options",
     "open",
@@ -36,6 +37,7 @@ ENV = "vllm"
 VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors", "fp8"})
 MODES = frozenset({"offline", "online", "score"})
+OPTIONS_SINCE = frozenset({"kv_cache_dtype", "prefix_caching"})
 _MODEL = "model"  # the name the server answers to: a path would tell of this machine
 _TEMPLATE = "{{messages[0].content}}"  # instead of the model's own, which the server would run at its start
 _PACKED = frozenset({"gptq", "awq"})
@@ -57,7 +59,8 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     if packed and (reason := _no_packed_kernel(cell, artifact_format, on_cpu=on_cpu)):
         return reason
     if on_cpu:
-        return _unsupported_by_cpu(artifact_format, hardware.isa, packed=_is_packed(cell, artifact_format))
+        packed_reason = _unsupported_by_cpu(artifact_format, hardware.isa, packed=_is_packed(cell, artifact_format))
+        return packed_reason or _no_cpu_cache(options.kv_cache_dtype, hardware.isa)
     return _unsupported_by_gpu(artifact_format, hardware.gpus[0].compute_capability, dtype)
 
 
@@ -103,6 +106,15 @@ def _unsupported_by_cpu(artifact_format: str, isa: Sequence[str], *, packed: boo
     return f"vLLM's CPU kernel for {weights} needs AVX-512" if packed and "avx512f" not in isa else None
 
 
+def _no_cpu_cache(kv_cache_dtype: str, isa: Sequence[str]) -> str | None:
+    """What CPUAttentionBackend keeps keys and values in (supported_kv_cache_dtypes, _get_attn_isa; vllm 0.32)."""
+    if kv_cache_dtype in ("float16", "bfloat16"):
+        return f"vLLM on a CPU keeps no {kv_cache_dtype} cache but that of its dtype: leave kv_cache_dtype auto, or fp8"
+    if kv_cache_dtype != "auto" and not {"avx512f", "amx_tile"} & set(isa):
+        return f"vLLM on a CPU keeps an {kv_cache_dtype} cache with AVX-512 or AMX only: leave kv_cache_dtype auto"
+    return None
+
+
 def unsupported_model(source: Source, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
     """What the CPU build has no kernels for: CPUExpertsInt4 takes tiles of AMX, and no selective_scan is in it."""
     if cell.device != "cpu":
@@ -136,6 +148,6 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     program = (python, "-m", "vllm.entrypoints.openai.api_server", *command_line(folder, options, device))
     address = ("--served-model-name", _MODEL, "--host", "127.0.0.1", "--port", str(port))
     quiet = ("--no-enable-log-requests", "--disable-uvicorn-access-log")
-    argv = (*program, *address, *quiet, "--chat-template", _TEMPLATE)
+    argv = (*program, *address, *quiet, "--enable-prompt-tokens-details", "--chat-template", _TEMPLATE)
     extra = {"skip_special_tokens": False}  # else an answer of end tokens alone bears no text, and no time
     return Server(argv=argv, model=_MODEL, variables=variables(options, device), extra=extra)

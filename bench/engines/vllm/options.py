@@ -16,8 +16,9 @@ _CPU_KV_GIB = 1.0
 class Options:
     """`compile` auto: torch.compile and CUDA graphs on a GPU, neither on a CPU. `context` 0: the model's.
 
-    `kv_cache_gib` 0: 1 GiB on a CPU, on a GPU what `gpu_memory_utilization` leaves. `sequences`: the most
-    that run at a time. `threads` 0: one per physical core.
+    `kv_cache_gib` 0: 1 GiB on a CPU, on a GPU what `gpu_memory_utilization` leaves. `kv_cache_dtype` auto: the type
+    it computes in. `sequences`: the most that run at a time. `threads` 0: one per physical core. `prefix_caching`: of
+    the server; in process every prompt is computed whole.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -27,6 +28,8 @@ class Options:
     gpu_memory_utilization: float = 0.9
     sequences: int = 256
     threads: int = 0
+    kv_cache_dtype: Literal["auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
+    prefix_caching: bool = False
 
 
 def engine_arguments(folder: Path, options: Options, device: str) -> dict[str, Any]:
@@ -46,6 +49,8 @@ def engine_arguments(folder: Path, options: Options, device: str) -> dict[str, A
     }
     if gib := options.kv_cache_gib or (_CPU_KV_GIB if on_cpu else 0.0):
         arguments["kv_cache_memory_bytes"] = int(gib * _GIB)
+    if options.kv_cache_dtype != "auto":
+        arguments["kv_cache_dtype"] = options.kv_cache_dtype
     model_context = model_folder.context_length(model_folder.read_config(folder))
     if lengths := [n for n in (model_context, options.context) if n]:
         arguments["max_model_len"] = min(lengths)
@@ -55,7 +60,8 @@ def engine_arguments(folder: Path, options: Options, device: str) -> dict[str, A
 def command_line(folder: Path, options: Options, device: str) -> list[str]:
     """The same as flags: --name VALUE, --name or --no-name."""
     arguments: list[str] = []
-    for key, value in engine_arguments(folder, options, device).items():
+    served = {**engine_arguments(folder, options, device), "enable_prefix_caching": options.prefix_caching}
+    for key, value in served.items():
         flag = f"--{'no-' if value is False else ''}{key.replace('_', '-')}"
         arguments += [flag] if isinstance(value, bool) else [flag, str(value)]
     return arguments

@@ -63,7 +63,8 @@ class VllmSession(Session):
 
         logged, _ = receipts.read_log(self.log.text)
         loaded, _ = self.llm.apply_model(receipts.read_model)[0]
-        process = {"threads": str(torch.get_num_threads()), "device": self.device, "torch": torch.__version__}
+        cache = {"kv_cache_dtype": str(self.engine.vllm_config.cache_config.cache_dtype)}
+        process = {**cache, "threads": str(torch.get_num_threads()), "device": self.device, "torch": torch.__version__}
         return {"kernel": loaded["layers"], **logged, **loaded, **process}
 
     def memory(self) -> Mapping[str, int]:
@@ -71,6 +72,9 @@ class VllmSession(Session):
         import torch
 
         sizes = {**receipts.read_log(self.log.text)[1], **self.llm.apply_model(receipts.read_model)[0][1]}
+        cache = self.engine.vllm_config.cache_config
+        if tokens := (cache.num_gpu_blocks or 0) * cache.block_size:
+            sizes["kv_token_bytes"] = sizes["kv_bytes"] // tokens
         if self.device.startswith("cuda"):
             sizes["peak_bytes"] = torch.cuda.max_memory_allocated(self.device)
             sizes["reserved_bytes"] = torch.cuda.max_memory_reserved(self.device)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from bench.contract.errors import UserError
+from bench.contract.prompt import TextPrompt
 
 CountTokens = Callable[[str], int]
 _LINE_MAX = 1 << 20  # characters; the ids of a prompt of a million tokens are fewer
@@ -22,6 +23,7 @@ class TraceRequest:
 
     `time_s` counts from the first request, to the microsecond. `blocks` are Mooncake's ids of the prompt's
     512-token blocks, the last one partly filled: equal leading ids are equal prefixes. `text` is ShareGPT's prompt.
+    `prompt`: of real text, as it is asked; `natural`: its answer ends where the model ends it.
     """
 
     time_s: float
@@ -29,6 +31,8 @@ class TraceRequest:
     new_tokens: int
     blocks: tuple[int, ...] = ()
     text: str = ""
+    prompt: TextPrompt | None = None
+    natural: bool = False
 
 
 class UnknownFormatError(ValueError):

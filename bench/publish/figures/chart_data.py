@@ -25,7 +25,7 @@ Quality = Mapping[tuple[str, str], float]  # (metric, task) -> value; recovery s
 
 @dataclass(frozen=True)
 class Level:
-    """A load's metrics at one number of requests in flight (`over` concurrency), or per second (rate)."""
+    """A load's metrics at one number of requests in flight (`over` concurrency), per second (rate), or at one depth."""
 
     over: str
     level: float
@@ -111,11 +111,13 @@ def _medians(figures: Mapping[str, Spread]) -> dict[str, float]:
 
 
 def _levels(load: Workload, entry: CellSummary) -> Iterator[Level]:
-    """The stages of a sweep or search; of a closed or open load its own level."""
+    """The stages of a sweep or search; of a load at a depth, a closed or an open one its own level."""
     if entry.curve:
         over = load.over if load.kind == "sweep" else "rate"
         for stage in entry.curve:
             yield Level(over, stage.level, _medians(stage.figures))
+    elif load.deepest:
+        yield Level("depth", float(load.deepest), _medians(entry.figures))
     elif isinstance(load, Closed | Open):
         over, level = ("concurrency", float(load.concurrency)) if load.kind == "closed" else ("rate", load.rate_per_s)
         yield Level(over, level, _medians(entry.figures))

@@ -16,11 +16,12 @@ from bench.publish.figures import labels, specs
 from bench.publish.figures.chart_data import Point
 from bench.publish.figures.distributions import Distribution
 from bench.publish.figures.specs import Spec
-from bench.publish.tables.columns import DISTRIBUTIONS, MBU, SCALING, SIZE, quotable
+from bench.publish.tables.columns import DEPTH, DISTRIBUTIONS, MBU, SCALING, SIZE, quotable
 from bench.store import safe_name
 
 WIDTH, HEIGHT = 590, 370  # pixels of a chart of quality against cost
 _MAX_ROOFLINE_ROWS = 40
+_DEPTH_OF_TITLE = re.compile(r"-d\d+(?=-)")
 # Costs that quality is drawn against, by the name of the chart.
 _COSTS: Mapping[str, Column] = {
     "quality-output": quotable("output_tok_per_s"),
@@ -56,6 +57,7 @@ def _of_model(
     yield from _paretos(points, colours)
     yield from _ecdfs(curves)
     yield from _scalings(points)
+    yield from _depths(points)
     yield from _rooflines(points)
     yield from _positions(points)
 
@@ -206,6 +208,37 @@ def _scalings(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
             title = f"Speed and latency against {axis}"
             grid = {"concat": panels, "columns": 2, "spacing": 26}
             yield f"load-{over}", {"$schema": specs.SCHEMA, "title": title, **grid}
+
+
+def _depths(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
+    """TPOT against the depth, with the least that the roofline allows, and TTFT: a line for each choice and load."""
+    levels = [(p, level) for p in points for level in p.levels if level.over == "depth"]
+    if len({level.level for _, level in levels}) < 2:
+        return
+    several = len({_without_depth(p.workload) for p, _ in levels}) > 1
+    lines = [(f"{p.choice}, {_without_depth(p.workload)}" if several else p.choice, level) for p, level in levels]
+    lines.sort(key=lambda line: (line[0], line[1].level))
+    colours = specs.cycled(specs.LIGHT, (name for name, _ in lines))
+    tpot, least, ttft = DEPTH
+    panels = []
+    for heading, drawn in ((tpot, {tpot: "measured", least: "roofline"}), (ttft, {ttft: "measured"})):
+        rows: list[dict[str, Any]] = [
+            {"choice": name, "level": level.level, "value": level.metrics[c.key] * c.scale, "line": kind}
+            for c, kind in drawn.items()
+            for name, level in lines
+            if c.key in level.metrics
+        ]
+        if rows:
+            panel = specs.depth(colours, heading.heading())
+            panels.append({**panel, "data": {"values": rows}, "width": 265, "height": 240})
+    if panels:
+        title = {"text": "Latency against depth", "subtitle": f"{_subtitle(levels[0][0])}. Dashed: the roofline"}
+        yield "load-depth", {"$schema": specs.SCHEMA, "title": title, "concat": panels, "columns": 2, "spacing": 26}
+
+
+def _without_depth(title: str) -> str:
+    """A load's title without its depth: what the loads of a line have in common."""
+    return _DEPTH_OF_TITLE.sub("", title)
 
 
 def _rooflines(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:

@@ -30,6 +30,11 @@ DARK = ("#FFFFFF", "#56B4E9", "#FF8A3D", "#2FC79A", "#E59BC5", "#F0E442", "#8FCB
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (12, 4), (1, 4))
 NUMBER = ",.6~f"
+LOAD_AXES = {
+    "concurrency": "requests in flight",
+    "rate": "request rate (per second)",
+    "depth": "depth (tokens in the KV cache before the prompt)",
+}
 _INK = {False: ("#1a1a1a", "#555555", "#dddddd"), True: ("#f0f0f0", "#b5b5b5", "#3a3a3a")}
 
 
@@ -113,11 +118,16 @@ def ecdf(colours: Mapping[str, str], column: Column) -> Spec:
 
 def scaling(colours: Mapping[str, str], over: str, title: str, limit: float = 0.0, *, linear: bool = False) -> Spec:
     """A metric against the load: rows {choice, level, value}; a line across at the SLO's limit (ms), if any."""
-    load = {"concurrency": "requests in flight", "rate": "request rate (per second)"}[over]
+    load = LOAD_AXES[over]
     axis = {"zero": True, "nice": True} if linear else {"type": "log", "nice": False, "padding": 12}
     slots = {"load": load, "title": title, "scale": axis, "colours": scale(colours), "dashes": _dashes(colours)}
     lines = template("scaling", **slots)
     return {"layer": [lines, *(limit_line(limit) if limit else ())]}
+
+
+def depth(colours: Mapping[str, str], title: str) -> Spec:
+    """A time against the depth: rows {choice, level, value, line}; `line` is "measured", or "roofline" (dashed)."""
+    return template("depth", load=LOAD_AXES["depth"], title=title, colours=scale(colours))
 
 
 def by_position(colours: Mapping[str, str], column: Column) -> Spec:

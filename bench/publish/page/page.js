@@ -78,7 +78,7 @@ function fillAxes(params) {
   setOptions("y", y.map((axis) => axis.id), y.some((axis) => axis.id === params.y) ? params.y : widest?.id, texts(y));
   setOptions("x", x.map((axis) => axis.id), params.x, texts(x));
   const over = [...new Set(points.flatMap((p) => p.levels.map((level) => level[0])))].sort();
-  setOptions("over", over, params.over, { concurrency: "requests in flight", rate: "requests per second" });
+  setOptions("over", over, params.over, { concurrency: "requests in flight", depth: "depth", rate: "requests per second" });
 }
 
 // Indexes of the records of a line or a point: of its load or tasks first, the artifact's own record last.
@@ -142,7 +142,7 @@ async function drawLoad() {
     for (const limit of limits) spec.layer.push(...limitLayers(limit * 1000));
     charts.push({ spec, description: `${lineLayer.encoding.y.title} against ${lineLayer.encoding.x.title}`, clicked: (index) => open(DATA.points[index]) });
   }
-  setText("n-load", "From loads of fixed concurrency or rate and from the stages of sweeps. Where the suite states a limit (SLO), a line across shows it.");
+  setText("n-load", "From loads of fixed concurrency, rate or depth and from the stages of sweeps. Where the suite states a limit (SLO), a line across shows it.");
   await drawLines(document.getElementById("c-load"), names, charts);
 }
 

@@ -29,7 +29,18 @@ from bench.publish.figures.chart_data import Point
 from bench.publish.figures.distributions import Distribution
 from bench.publish.page import tables
 from bench.publish.records import Records
-from bench.publish.tables.columns import DISTRIBUTIONS, MBU, MORE, ONLINE, SCALING, SERVING, SIZE, group, quality_axes
+from bench.publish.tables.columns import (
+    DEPTH,
+    DISTRIBUTIONS,
+    MBU,
+    MORE,
+    ONLINE,
+    SCALING,
+    SERVING,
+    SIZE,
+    group,
+    quality_axes,
+)
 from bench.publish.tables.model import LEGEND, names
 from bench.store import Store
 
@@ -38,6 +49,7 @@ _FOLDER = Path(__file__).parent
 _SCRIPTS = ("table.js", "charts.js", "record.js", "page.js")
 _CHUNK = 100
 _ATOMS = frozenset({str, int, float, bool, type(None)})
+_AGAINST: Mapping[str, Sequence[Column]] = {"concurrency": SCALING, "rate": SCALING, "depth": DEPTH}
 _LONG = 24  # lists of more numbers are left to the record's file
 
 
@@ -151,7 +163,11 @@ def _key(result: Result) -> list[str]:
 def _point(point: Point, costs: Sequence[Column], scales: Mapping[str, float]) -> dict[str, Any]:
     fields = ("device", "suite", "model", "recipe", "engine", "family", "baseline", "slo")
     levels = [
-        [level.over, level.level, {c.key: level.metrics[c.key] * c.scale for c in SCALING if c.key in level.metrics}]
+        [
+            level.over,
+            level.level,
+            {c.key: level.metrics[c.key] * c.scale for c in _AGAINST[level.over] if c.key in level.metrics},
+        ]
         for level in point.levels
     ]
     return {
@@ -207,8 +223,8 @@ def _templates(points: Sequence[Point]) -> dict[str, Any]:
         "spread": {c.key: specs.ecdf({}, c) for c in DISTRIBUTIONS[:2]},
         "least": {c.key: c.axis_min for c in DISTRIBUTIONS[:2]},
         "load": {
-            over: {c.key: specs.scaling({}, over, c.heading(), linear=c.better == "higher") for c in SCALING}
-            for over in ("concurrency", "rate")
+            over: {c.key: specs.scaling({}, over, c.heading(), linear=c.better == "higher") for c in its}
+            for over, its in _AGAINST.items()
         },
         "slo": {c.key: c.key.replace("_p95", "") for c in SCALING if c.better == "lower"},
         "limit": specs.limit_line(1.0),

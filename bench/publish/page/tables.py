@@ -23,7 +23,9 @@ def speed(rows: Iterable[Row]) -> dict[str, Any]:
         for row in rows
         for title, entry in _planned(row.workloads).items()
     ]
-    return {"heads": {c.key: c.heading() for c in _SPEED}, "lines": lines}
+    measured = {key for line in lines for key in line["cells"]}
+    shown = (c for c in _SPEED if Group.CONTENT not in c.groups or c.key in measured)
+    return {"heads": {c.key: c.heading() for c in shown}, "lines": lines}
 
 
 def quality(rows: Iterable[Row]) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
 from bench.contract.workload import Offline, Trace
-from bench.measure.roofline import bound
+from bench.measure.roofline import bound, depth_stage_metrics, kv_bits
 from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, holm, spread
 from bench.publish.tables import without_data
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_columns, task_name
-from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, CellSummary, Point, Row, Table
+from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, ROUNDED_CACHE, Category, CellSummary, Point, Row, Table
 
 RowKey = tuple[str, str, str, str, str]  # device slug, suite, model, recipe, engine
 ColumnKey = tuple[bool, str]  # is a task, title
@@ -237,9 +237,13 @@ def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
         words={
             **_bound_texts(done[0], {key: figure.median for key, figure in figures.items()}, client=CLIENT in names),
             **{name: str(done[0].facts[fact]) for name, fact in _DIFFERENT.items() if fact in done[0].facts},
+            **({ROUNDED_CACHE: str(done[0].receipts["kv_dtype"])} if (kv_bits(done[0].receipts) or 16) < 16 else {}),
         },
-        sizes=(load.batch, load.prompt_tokens, load.new_tokens) if isinstance(load, Offline) else None,
+        sizes=(load.batch, load.prompt_tokens, load.new_tokens)
+        if isinstance(load, Offline) and not (load.prompts or load.depth_tokens)
+        else None,
         kind=cell.task.kind if cell.task else "",
+        categories=_categories(done),
         parts=_parts(done),
     )
 
@@ -263,17 +267,27 @@ def _note(result: Result) -> str:
     if isinstance(cell.workload, Trace) and facts.get("capped"):
         context = result.artifact.audit.context if result.artifact else 0
         parts.append(f"{facts['capped']} of {cell.workload.requests} requests cut to a context of {context}")
-    if facts.get("prompts") in ("chat", "words"):
+    if facts.get("prompts") in ("chat", "words") and "prompt_file" not in facts:
         parts.append(f"prompts on {cell.engine.title} are about as long as asked, not exactly")
     return f"{cell.workload.title}: {'; '.join(parts)}" if parts else ""
+
+
+def _categories(done: Sequence[Result]) -> tuple[Category, ...]:
+    """Of a load with a file of prompts: cold and warm prompts of a shared prefix have columns of their own."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for its in (result.facts.get("by_category", {}) for result in done if "prompt_file" in result.facts):
+        for name, metrics in its.items():
+            for key, value in metrics.items():
+                values.setdefault(name, {}).setdefault(key, []).append(value)
+    return tuple(Category(name, {key: spread(v) for key, v in its.items()}) for name, its in sorted(values.items()))
 
 
 def _curve(done: Sequence[Result]) -> tuple[Point, ...]:
     """The levels that the rounds went through, each with its figures over all tries."""
     levels: dict[float, dict[str, list[float]]] = {}
-    for stage in (stage for result in done for stage in result.facts.get("stages", ())):
+    for round_, stage in ((result, stage) for result in done for stage in result.facts.get("stages", ())):
         metrics = levels.setdefault(float(f"{stage['level']:.6g}"), {})
-        for key, value in stage["metrics"].items():
+        for key, value in {**stage["metrics"], **depth_stage_metrics(round_, stage)}.items():
             metrics.setdefault(key, []).append(value)
     return tuple(
         Point(level, {key: spread(values) for key, values in levels[level].items()}) for level in sorted(levels)

@@ -39,12 +39,12 @@ def _energy(key: str, header: str, unit: str, groups: Group = Group.ENERGY) -> C
 COLUMNS = (
     Column("slo_rate_per_s", "rate in SLO", "/s", better="higher", groups=Group.SEARCH),
     Column("slo_rate_high_per_s", "not shown at", "/s", groups=Group.SEARCH),
-    _ms("ttft_s", "TTFT", Group.TAIL | Group.SERVING | Group.DISTRIBUTION | _HTTP | _AXIS),
+    _ms("ttft_s", "TTFT", Group.TAIL | Group.SERVING | Group.DISTRIBUTION | Group.CATEGORY | _HTTP | _AXIS),
     _ms("ttft_p90_s", "TTFT p90"),
     _ms("ttft_p95_s", "TTFT p95", Group.TAIL | Group.SEARCH | Group.SCALING | _HTTP | _AXIS),
     _ms("ttft_p99_s", "TTFT p99"),
     _ms("itl_s", "ITL", Group.DISTRIBUTION, axis_min=0.01),  # chunks that were read together
-    _ms("tpot_s", "TPOT", Group.TAIL | Group.SERVING | Group.DISTRIBUTION | _HTTP | _AXIS),
+    _ms("tpot_s", "TPOT", Group.TAIL | Group.SERVING | Group.DISTRIBUTION | Group.CATEGORY | _HTTP | _AXIS),
     _ms("tpot_p90_s", "TPOT p90"),
     _ms("tpot_p95_s", "TPOT p95", Group.TAIL | Group.SEARCH | Group.SCALING | Group.CURVE | _AXIS),
     _ms("tpot_p99_s", "TPOT p99"),
@@ -56,6 +56,13 @@ COLUMNS = (
     Column("goodput_per_s", "goodput", "/s", better="higher", groups=_HTTP),
     Column("concurrency", "in flight", groups=Group.ONLINE),
     Column("failed_requests", "failed", better="lower", groups=Group.ONLINE),
+    _ms("ttft_cold_s", "TTFT cold", Group.ONLINE | Group.CONTENT),
+    _ms("ttft_warm_s", "TTFT warm", Group.ONLINE | Group.CONTENT),
+    Column("prefix_asked_fraction", "prefix asked", "%", 100.0, groups=Group.ONLINE | Group.CONTENT),
+    Column("prefix_hit_fraction", "prefix hits", "%", 100.0, groups=Group.ONLINE | Group.CONTENT),
+    Column("requests", "prompts", groups=Group.CATEGORY),
+    Column("prompt_tokens_mean", "prompt", "tokens", groups=Group.ONLINE | Group.CONTENT | Group.CATEGORY),
+    Column("answer_tokens_mean", "answer", "tokens", groups=Group.ONLINE | Group.CONTENT | Group.CATEGORY),
     _mib("peak_memory_bytes", "peak memory", Group.SERVING | _AXIS),
     Column("bits_per_weight", "bits/weight", better="lower", groups=Group.SIZE | _AXIS),
     _mib("total_bytes", "size", Group.SIZE | _AXIS),
@@ -66,6 +73,7 @@ COLUMNS = (
     _mib("weights_bytes", "weights"),
     _mib("kv_needed_bytes", "KV needed"),
     _mib("kv_bytes", "KV pool", better=False),
+    Column("kv_token_bytes", "KV/token", "B", better="lower", groups=Group.MEMORY | _AXIS),
     _mib("workspace_bytes", "workspace"),
     _mib("context_bytes", "context"),
     _mib("nvml_process_peak_bytes", "NVML"),
@@ -74,7 +82,7 @@ COLUMNS = (
     Column("mbu_fraction", "MBU", "%", 100.0, better="higher", groups=Group.ROOFLINE),
     Column("mfu_fraction", "MFU of prefill", "%", 100.0, better="higher", groups=Group.ROOFLINE),
     Column(BOUND, "decoding bound by", groups=Group.ROOFLINE),
-    Column("roofline_s", "least TPOT by the roofline", "ms", 1e3, groups=Group.ROOFLINE),
+    Column("roofline_s", "least TPOT by the roofline", "ms", 1e3, groups=Group.ROOFLINE | Group.CURVE),
     Column(GAINED, "gained", "x", better="higher", groups=Group.ROOFLINE),
     Column(AT_ROOFLINE, "gain at the roofline", "x", groups=Group.ROOFLINE),
     _energy("energy_gross_j_per_output_token", "gross", "J/output token"),
@@ -122,10 +130,12 @@ def _axes(axes: Group) -> tuple[Column, ...]:
 
 SIZE, MORE_SIZE = group(Group.SIZE), group(Group.MORE_SIZE)
 SERVING, ONLINE, SEARCH, CURVE = (group(g) for g in (Group.SERVING, Group.ONLINE, Group.SEARCH, Group.CURVE))
+CONTENT, BY_CATEGORY = group(Group.CONTENT), group(Group.CATEGORY)
 # Sections of their own below a load's, each shown where a cell has one of its figures.
 MORE: Mapping[str, Group] = {"memory": Group.MEMORY, "roofline": Group.ROOFLINE, "energy": Group.ENERGY}
 X_AXES, SCALING, DISTRIBUTIONS = _axes(Group.X_AXIS), _axes(Group.SCALING), _axes(Group.DISTRIBUTION)
 MBU = _BY_KEY["mbu_fraction"]
+DEPTH = tuple(_BY_KEY[key] for key in ("tpot_s", "roofline_s", "ttft_s"))  # of a chart against depth
 # By what a recommendation is made, by the names that its objectives and limits have.
 RECOMMENDED_BY: Mapping[str, Column] = {
     "tok_per_s": _BY_KEY["output_tok_per_s"],

@@ -14,6 +14,7 @@ from bench.measure.stats import Spread
 
 OTHER_ENGINE = "reference"
 NO_GAIN = "no-gain"
+ROUNDED_CACHE = "rounded cache"  # a text of a cell whose keys or values are kept in fewer than 16 bits
 LEGEND = {
     **MARKS,
     OTHER_ENGINE: "the change is against the baseline on another engine: it has none on this one",
@@ -30,7 +31,8 @@ class CellSummary:
     the speedup of its steps. `metric`: the name of the score if the task has several. `curve`: the levels of a
     sweep or a search, ascending. `note`: a caveat for the reader. `words`: text values by name. `sizes`: batch,
     prompt tokens and new tokens of an offline load. `kind`: the plugin of a task; `parts`: metrics of parts of its
-    items, with their changes against the baseline.
+    items, with their changes against the baseline. `categories`: the figures of a load of real text by the category of
+    its prompts.
     """
 
     status: Literal["ok", "failed", "unsupported", "missing", "unplanned"]
@@ -46,6 +48,15 @@ class CellSummary:
     words: Mapping[str, str] = field(default_factory=dict)
     kind: str = ""
     parts: tuple[Part, ...] = field(default=(), metadata=OMITTED_AT_DEFAULT)
+    categories: tuple[Category, ...] = field(default=(), metadata=OMITTED_AT_DEFAULT)
+
+
+@dataclass(frozen=True)
+class Category:
+    """The prompts of one category, and their figures over rounds."""
+
+    name: str
+    figures: Mapping[str, Spread]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from bench.contract.columns import ADJUSTED, RECOVERY, SCORE_CHANGE, TESTED, Col
 from bench.measure.sanity import OTHER_MODEL, OTHER_TOKENS
 from bench.publish.tables import columns, highlight, parts, speedup
 from bench.publish.tables.columns import DASH, format_interval, format_value, group, number, task_name
-from bench.publish.tables.model import LEGEND, OTHER_ENGINE, CellSummary, Point, Row, Section, Table
+from bench.publish.tables.model import LEGEND, OTHER_ENGINE, ROUNDED_CACHE, CellSummary, Point, Row, Section, Table
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 STAR = "*"
@@ -89,6 +89,7 @@ def _page(rows: Sequence[Row], table: Table, notes: Notes) -> list[Section]:
         planned = [row for row in rows if row.workloads[title].status != "unplanned"]
         sections += [_serving(planned, title, notes)] if planned else []
         sections += _more(planned, title, notes)
+        sections += _by_category(planned, title)
         if curves := [(row, row.workloads[title].curve) for row in planned if row.workloads[title].curve]:
             sections.append(_curves(title, curves))
     return [*sections, *speedup.sections(rows)]
@@ -129,7 +130,7 @@ def load_columns(cells: Sequence[CellSummary]) -> tuple[Column, ...]:
     """A workload's columns: those of a server where requests in flight were counted; no empty ones."""
     measured = {key for cell in cells for key in cell.figures}
     if "concurrency" not in measured:
-        return columns.SERVING
+        return (*columns.SERVING, *(c for c in columns.CONTENT if c.key in measured))
     return tuple(c for c in (columns.SEARCH if "slo_rate_per_s" in measured else columns.ONLINE) if c.key in measured)
 
 
@@ -138,7 +139,11 @@ def _floor(rows: Sequence[Row], title: str, column: Column) -> str:
     scored = [(row, row.tasks[title].figures) for row in rows if column.floor in row.tasks[title].figures]
     if not scored:
         return ""
-    whole = [(f"{row.recipe} on {row.engine}", figures[column.key].median) for row, figures in scored if row.whole]
+    whole = [
+        (f"{row.recipe} on {row.engine}", figures[column.key].median)
+        for row, figures in scored
+        if row.whole and ROUNDED_CACHE not in row.tasks[title].words
+    ]
     parts = [f"{number(scored[0][1][column.floor].median, 2)} stored", *(f"{n} {number(v, 2)}" for n, v in whole)]
     return f"noise floor of {column.word} {task_name(title)}, {column.text_unit} per token: {'; '.join(parts)}"
 
@@ -238,6 +243,19 @@ def format_cell(column: Column, row: Row, cell: CellSummary | None, notes: Notes
         return text
     notes.marks.setdefault(OTHER_ENGINE)
     return f"{text} {STAR}"
+
+
+def _by_category(rows: Sequence[Row], title: str) -> list[Section]:
+    """A load of real text, a line for each category of its prompts on each engine."""
+    categories = [(row, category) for row in rows for category in row.workloads[title].categories]
+    measured = {key for _, category in categories for key in category.figures}
+    shown = [c for c in columns.BY_CATEGORY if c.key in measured]
+    heads = ("recipe", "engine", "category", *(c.heading() for c in shown))
+    lines = [
+        (row.recipe, row.engine, category.name, *(format_interval(c, category.figures) for c in shown))
+        for row, category in categories
+    ]
+    return [Section(f"{title}: by category", heads, tuple(lines), below=True)] if lines else []
 
 
 def _curves(title: str, curves: Sequence[tuple[Row, Sequence[Point]]]) -> Section:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from bench.contract.record import Result
-from bench.contract.workload import Closed, Search, Slo, Sweep, Trace, Workload
+from bench.contract.slo import Slo
+from bench.contract.workload import Closed, Search, Sweep, Trace, Workload
 from bench.publish.tables.build import build
 from bench.publish.tables.render import render
 from tests.publish.tables.test_build import served
