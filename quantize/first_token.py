@@ -85,10 +85,10 @@ def weighted(
 
 
 @contextmanager
-def replaced(owner: Any, name: str, function: Any) -> Iterator[None]:
-    """While it is entered, `owner.name` is another function."""
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """While it is entered, `owner.name` is another function, or setting."""
     original = getattr(owner, name)
-    setattr(owner, name, function)
+    setattr(owner, name, value)
     try:
         yield
     finally:

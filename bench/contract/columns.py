@@ -24,6 +24,7 @@ class Group(Flag):
     CURVE = auto()  # of each level of a sweep
     MEMORY = auto()  # sections of their own below a load's
     ROOFLINE = auto()
+    SPECULATION = auto()
     ENERGY = auto()
     CONTENT = auto()  # of loads whose prompts are more than their lengths: shown where measured
     CATEGORY = auto()  # of the prompts of one category

@@ -26,8 +26,8 @@ class Job:
 
     `prompts` has one list of token ids per request, `repeats` groups of `batch` after the warm-up groups. Of prompts
     of real text `texts` has each one's (id, category); an answer ends with one of `end_tokens`, where there are any.
-    `contexts`: what is in the KV cache before each group, a list of ids per sequence of the batch; none where that is
-    empty.
+    With `keep_answers` the facts have the tokens of all of them. `contexts`: what is in the KV cache before each group,
+    a list of ids per sequence of the batch; none where that is empty.
     `spawned_s`: CLOCK_MONOTONIC just before the worker started. `energy_window_s`: how long an offline job goes on
     after its last measured batch for the energy counter; 0 where there is none.
     """
@@ -48,6 +48,7 @@ class Job:
     texts: tuple[tuple[str, str], ...] = ()
     end_tokens: tuple[int, ...] = ()
     contexts: tuple[tuple[int, ...], ...] = ()
+    keep_answers: bool = False
     task: str = ""
     task_options: Options = field(default_factory=dict)
     reference: str = ""

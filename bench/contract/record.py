@@ -157,7 +157,8 @@ class Source:
 class RequestTrace:
     """One request, in seconds from the first window's start; event i came at `token_s[i]`.
 
-    `prompt_id`, `category`: of a prompt of real text, by its file.
+    `prompt_id`, `category`: of a prompt of real text, by its file. `accepted_tokens`: of drafts, where the server says
+    so and each token was an event of its own.
     """
 
     request: int
@@ -170,6 +171,7 @@ class RequestTrace:
     error: str = ""
     prompt_id: str = field(default="", metadata=OMITTED_AT_DEFAULT)
     category: str = field(default="", metadata=OMITTED_AT_DEFAULT)
+    accepted_tokens: int = field(default=0, metadata=OMITTED_AT_DEFAULT)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,12 @@ def check_sequences(batch: int, most: int) -> None:
         raise UserError(f"a batch of {batch} exceeds {most}, the option sequences: raise it")
 
 
+def check_alone(batch: int) -> None:
+    """UserError for several sequences, whose passes would accept different numbers of tokens."""
+    if batch > 1:
+        raise UserError(f"speculation takes one sequence at a time, not a batch of {batch}: set batch: 1")
+
+
 def decode_steps(arrivals: Arrivals, rows: int) -> Iterator[DecodeStep]:
     """The steps of a batch from the tokens of its sequences as they come: (time, [(row, tokens)]).
 

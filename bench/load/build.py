@@ -47,6 +47,7 @@ class Target:
     reuse: Mapping[str, Any] = field(default_factory=dict)
     texts: tuple[TextPrompt, ...] = ()
     natural: Mapping[str, Any] = field(default_factory=lambda: {"ignore_eos": None})
+    keeps_answers: bool = False
 
     @property
     def takes_ids(self) -> bool:
@@ -323,7 +324,7 @@ def _requests(sizes: Sequence[TraceRequest], target: Target, seed: str) -> tuple
 def _text_request(size: TraceRequest, prompt: TextPrompt, target: Target) -> Request:
     """As ids where the server takes them and they are known, else as text; a chat API gets the messages themselves."""
     request = Request(size.new_tokens, natural=size.natural, prompt_id=prompt.id, category=prompt.category)
-    request = replace(request, extra=target.natural if size.natural else {})
+    request = replace(request, extra=target.natural if size.natural else {}, keep_answer=target.keeps_answers)
     if target.endpoint.api == "chat":
         return replace(request, messages=prompt.messages)
     return replace(request, ids=prompt.ids) if target.takes_ids and prompt.ids else replace(request, text=prompt.text)

@@ -36,6 +36,7 @@ class Request:
     beforehand, the server's usage says. `extra` are body fields of this request alone. `natural`: the answer ends
     where the model ends it, at `new_tokens` at the latest. `prompt_id`, `category`: of a prompt of real text; else of
     a shared prefix, "cold" or "warm". `shared_tokens`: of its prompt those that an earlier prompt began with.
+    `keep_answer`: its text is in the result.
     """
 
     new_tokens: int
@@ -48,6 +49,7 @@ class Request:
     prompt_id: str = ""
     category: str = ""
     shared_tokens: int = 0
+    keep_answer: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ class RequestResult:
     counted_by: CountedBy = "usage"
     new_tokens: int = 0
     shared_tokens: int = 0
+    answer: str = ""
 
 
 @dataclass(frozen=True)

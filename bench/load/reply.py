@@ -36,7 +36,8 @@ class Reply:
 
     `texts` are those of the events at `times`, kept where the server did not count tokens: a tokenizer may.
     `reasoning` are the tokens before the answer, which began at `answer_s`; None where it did not begin. `calls_only`:
-    it calls functions and says nothing.
+    it calls functions and says nothing. `text`: all of it. `accepted`: tokens that the server accepted of its own
+    drafts, where it says so (llama.cpp's timings).
     """
 
     times: tuple[float, ...] = ()
@@ -53,6 +54,8 @@ class Reply:
     calls_only: bool = False
     counted_by: CountedBy = "usage"
     texts: tuple[str, ...] = ()
+    text: str = ""
+    accepted: int = 0
 
     @property
     def usage_tokens(self) -> int | None:
@@ -102,6 +105,8 @@ def read(events: Iterable[Event], scrub: Scrub = str) -> Reply:
         calls_only="call" in kinds and "answer" not in kinds,
         counted_by="events" if total is None else "usage",
         texts=tuple(chunk.text for chunk, _ in bore) if total is None else (),
+        text="".join(chunk.text for chunk in chunks),
+        accepted=(count(timings, "draft_n_accepted") if isinstance(timings, dict) else 0) or 0,
     )
 
 

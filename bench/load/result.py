@@ -73,6 +73,7 @@ def request_result(
         error=message,
         prompt_id=request.prompt_id,
         category=request.category,
+        accepted_tokens=reply.accepted,
     )
     return RequestResult(
         trace=trace,
@@ -97,6 +98,7 @@ def request_result(
         counted_by=reply.counted_by,
         new_tokens=request.new_tokens,
         shared_tokens=request.shared_tokens,
+        answer=reply.text if request.keep_answer else "",
     )
 
 

@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bench.contract import wire
+from bench.contract import speculation, wire
 from bench.contract.record import Architecture, RequestTrace, Result
 from bench.contract.workload import Offline, Sweep, Workload
 from bench.measure.latency import completed, osl
@@ -168,6 +168,8 @@ def depth_stage_metrics(result: Result, stage: Mapping[str, Any]) -> dict[str, f
 
 def _of_load(result: Result, load: Load | None, metrics: Mapping[str, float]) -> dict[str, float]:
     facts, audit = result.facts, result.artifact.audit if result.artifact else None
+    if speculation.method_of(result.cell.engine.options) != "off":  # a step is of several tokens then
+        return {}
     ceilings, workload = facts.get("ceiling"), result.cell.workload
     if load is None or audit is None or not ceilings or "architecture" not in facts:
         return {}

@@ -8,8 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 from bench.contract.record import RequestTrace, Result
+from bench.contract.speculation import draft_of
 from bench.contract.variation import coefficient_of_variation
 from bench.contract.workload import Trace
+from bench.measure import speculation
 from bench.measure.bounds import SCORES, WATCHED, impossible
 from bench.measure.latency import completed, e2el_s, itl_s, latency_metrics, osl, stamps, ttft_s
 from bench.measure.memory import allocator_peak, widths_bytes
@@ -52,7 +54,7 @@ def check(result: Result, traces: Sequence[RequestTrace], baseline_bits: float |
         return [] if result.reason else [f"a record with status {result.status} gives no reason"]
     traces = measured(traces, result.facts)
     problems = [problem for trace in traces if not trace.error for problem in _request(trace, result)]
-    problems += [*_agreement(result, traces), *impossible(result)]
+    problems += [*_agreement(result, traces), *impossible(result), *speculation.faults(result)]
     if (bits := _by_name_only(result, baseline_bits)) is not None:
         problems.append(
             f"recipe {result.cell.recipe.name} quantizes by name only: {bits:.2f} bits per weight, "
@@ -176,6 +178,8 @@ def _unpacked(result: Result) -> bool:
     """
     loaded, artifact = result.facts.get("weights_bytes"), result.artifact
     if artifact is None or loaded is None or not artifact.audit.quantized_fraction:
+        return False
+    if draft_of(result.cell.engine.options):  # whose weights a server counts too
         return False
     audit = artifact.audit
     whole = audit.linear_parameters * (1 - audit.quantized_fraction)

@@ -8,17 +8,19 @@ import json
 import shutil
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from bench.contract import phase, plugins, wire
+from bench.contract import phase, plugins, speculation, wire
 from bench.contract.deep_session import DeepSession
 from bench.contract.errors import UserError
 from bench.contract.hooks import DecodeStep, Session
 from bench.contract.job import Answer, Job, JobKind
 from bench.contract.record import Artifact, RequestTrace
+from bench.contract.speculation import answers
 from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
 from bench.contract.workload import Offline
 from bench.machine.resident import hwm_bytes
@@ -60,15 +62,24 @@ def _offline(job: Job) -> Answer:
         phase.begin("measuring")
         zero = time.perf_counter()
         traces: list[RequestTrace] = []
+        drafts: list[tuple[int, int]] = []
+        generated: list[list[int]] = []
         labels = job.texts[-len(measured) * load.batch :] or (("", ""),) * (len(measured) * load.batch)
         for window, prompts in enumerate(measured):
-            sent, steps = _generate(session, prompts, load.new_tokens, job.contexts, job.end_tokens)
-            at, since = tuple(sent - zero + s for s in steps), sent - zero
+            sent, steps = _generate(session, prompts, load.new_tokens, job.contexts, job.end_tokens, generated)
+            drafts += session.drafts() if isinstance(session, speculation.SpeculatingSession) else ()
+            passes = Counter(sent - zero + s for s in steps)  # in their order; several tokens come at one time
+            at, counts, since = tuple(passes), tuple(passes.values()), sent - zero
             for prompt in prompts:
                 name, category = labels[len(traces)]
-                counts = (1,) * len(at)
                 trace = RequestTrace(len(traces), window, len(prompt), since, since, at, counts, "", name, category)
                 traces.append(trace)
+        if speculation.method_of(job.options) != "off":
+            tokens = sum(sum(trace.event_tokens) for trace in traces)
+            facts["speculation"] = speculation.counters(drafts, tokens)
+        if job.keep_answers:
+            named = zip((trace.prompt_id for trace in traces), generated, strict=True)
+            facts["answers"] = answers.pack(dict(reversed(list(named))))
         facts.update(**session.memory(), **_own_peak())
         receipts = session.receipts()
         if job.energy_window_s > 0:
@@ -105,11 +116,17 @@ def _sustain(
 
 
 def _generate(
-    session: Session, prompts: Any, new_tokens: int, contexts: Any = (), end_tokens: Sequence[int] = ()
+    session: Session,
+    prompts: Any,
+    new_tokens: int,
+    contexts: Any = (),
+    end_tokens: Sequence[int] = (),
+    generated_tokens: list[list[int]] | None = None,
 ) -> tuple[float, list[float]]:
     """When the batch was sent (perf_counter), its contexts being in the KV cache, and each step's time after that.
 
     The last step is the one by which every sequence has had one of `end_tokens`, which counts as a token.
+    `generated_tokens` gets those of each prompt.
     """
     if contexts:
         return _generate_at_depth(session, contexts, prompts, new_tokens)
@@ -117,8 +134,11 @@ def _generate(
     generated = session.generate(prompts, new_tokens)
     if end_tokens:
         generated = _until_end(generated, len(prompts), end_tokens)
-    steps = [step.time_s - sent for step in generated]
-    return sent, steps if end_tokens and steps else _all_steps(steps, new_tokens)
+    steps = list(generated)
+    if generated_tokens is not None:
+        generated_tokens += [list(tokens) for tokens in zip(*(step.tokens for step in steps), strict=True)]
+    times = [step.time_s - sent for step in steps]
+    return sent, times if end_tokens and times else _all_steps(times, new_tokens)
 
 
 def _generate_at_depth(session: Session, contexts: Any, prompts: Any, new_tokens: int) -> tuple[float, list[float]]:

@@ -44,6 +44,10 @@ class Builds:
         """CellError where it could not be made."""
         return _ready(self._artifacts[item.artifact.recipe.name])
 
+    def draft(self, item: PlannedRound) -> BuiltArtifact | None:
+        """None where nothing drafts; CellError where it could not be made."""
+        return _ready(self._artifacts[item.draft.recipe.name]) if item.draft else None
+
     def task_input(self, item: PlannedRound) -> Path | None:
         """None where its task needs none; CellError where it could not be made."""
         return _ready(self._task_inputs[item.task_input.digest]) if item.task_input else None
@@ -53,6 +57,7 @@ class Builds:
         inputs = {i.task_input.digest: i.task_input for i in items if i.task_input}
         recipes = {i.artifact.recipe.name for i in items}
         recipes |= {r.artifact.recipe.name for r in inputs.values() if isinstance(r, Reference)}
+        recipes |= {i.draft.recipe.name for i in items if i.draft}
         planned = [a for a in self.plan.artifacts if a.recipe.name in recipes and a.hardware == self.hardware]
         tools = {i.env for i in items if i.mode == "online" and environment.has_tools(i.env)}
         envs = [i.env for i in sorted(items, key=lambda i: i.order)]

@@ -11,7 +11,7 @@ from bench import formats
 from bench.contract.hooks import Task
 from bench.contract.record import RequestTrace, Result
 from bench.contract.workload import Online
-from bench.measure import categories, energy, latency, memory, online_load, prefix, roofline, throughput
+from bench.measure import categories, energy, latency, memory, online_load, prefix, roofline, speculation, throughput
 
 
 def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -> dict[str, float]:
@@ -31,12 +31,17 @@ def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -
     if "prompt_file" in facts:
         speed |= categories.length_metrics([trace for trace in traces if trace.window >= 0])
     timed = {**speed, **memory_metrics, **energy.energy_metrics(facts), **start}
+    timed |= speculation.speculation_metrics([trace for trace in traces if trace.window >= 0], facts)
     return {**timed, **roofline.roofline_metrics(result, traces, timed)}
 
 
 def category_facts(traces: Sequence[RequestTrace], facts: Mapping[str, Any]) -> dict[str, Any]:
     """`by_category`: a load's figures by the category of its prompts; nothing where they have none."""
-    figures = categories.by_category(online_load.measured(traces, facts))
+    measured = online_load.measured(traces, facts)
+    figures = categories.by_category(measured)
+    if speculation.FACT in facts:
+        for name, its in categories.groups(measured).items():
+            figures[name] |= speculation.per_pass(its)
     return {"by_category": figures} if figures else {}
 
 

@@ -14,7 +14,7 @@ from bench.envs.environment import Environment
 from bench.load import prompts
 from bench.machine import counters, probes
 from bench.process import supervisor
-from bench.run import artifacts, energy_window, text_prompts
+from bench.run import artifacts, energy_window, speculation, text_prompts
 from bench.run.artifacts import BuiltArtifact
 from bench.run.planned import PlannedRound
 from bench.run.text_prompts import DrawnPrompts
@@ -37,6 +37,7 @@ def run(
     report("starting")
     drawn = text_prompts.of_round(item, suite.seed, report)
     job = _job(item, built, task_input, suite.seed, drawn)
+    job = replace(job, keep_answers=drawn is not None and speculation.keeps_answers(suite, item.round))
     # Not at a depth: an engine may fill its cache again for each batch, and that energy is not the batch's.
     counted = item.mode == "offline" and suite.energy_window_s > 0 and not job.contexts
     idle = energy_window.idle_facts(job.device, open_reader, report) if counted else {}

@@ -18,17 +18,18 @@ from bench.contract import wire
 from bench.contract.errors import CellError, UserError
 from bench.contract.hooks import Server
 from bench.contract.job import Answer
-from bench.contract.spec import Suite
-from bench.contract.workload import Closed, Online, Search, SingleLoad, Sweep
+from bench.contract.spec import Cell, Suite
+from bench.contract.speculation import answers, draft_of, method_of
+from bench.contract.workload import Closed, Online, Open, Search, SingleLoad, Sweep
 from bench.envs.environment import Environment
 from bench.load import build, depth, sweep
 from bench.load.client import read_answer
 from bench.load.job import LoadAnswer, LoadJob
 from bench.machine import counters, probes
 from bench.measure import prefix
-from bench.process import child, prefix_counts, scratch, supervisor
+from bench.process import child, exposition, prefix_counts, scratch, supervisor
 from bench.process import server as serving
-from bench.run import artifacts, energy_window, text_prompts
+from bench.run import artifacts, energy_window, speculation, text_prompts
 from bench.run.artifacts import BuiltArtifact
 from bench.run.planned import PlannedRound
 
@@ -54,6 +55,7 @@ def run(
     began, port = time.monotonic(), serving.free_port()
     device = "cuda:0" if cell.device.startswith("cuda") else cell.device  # the only one it sees
     options = engine.Options(**artifacts.absolute(cell.engine.options))
+    speculates = method_of(cell.engine.options) != "off"
     drawn = text_prompts.of_round(item, suite.seed, report)
     try:
         server = engine.serve(built.folder, built.artifact, options, env.python, port, device)
@@ -66,12 +68,17 @@ def run(
             watch = probes.watch(live.pid, cell.device, open_reader=open_reader)
             probe = stack.enter_context(watch) if live.pid else None
             seed, deadline = f"{suite.seed}/{cell.measurement}", began + suite.timeout_s
-            target = replace(_target(server, live, built), texts=drawn.prompts if drawn else ())
+            keeps = isinstance(load, Closed | Open) and speculation.keeps_answers(suite, item.round)
+            texts = drawn.prompts if drawn else ()
+            target = replace(_target(server, live, built), texts=texts, keeps_answers=keeps)
             caching = bool(cell.engine.options.get("prefix_caching"))
+            before = exposition.read(target.endpoint) if speculates else {}
             stages, facts = loaded(load, target, seed, item.round, deadline, report, prefix_caching=caching)
+            if speculates and (counts := exposition.speculation(before, exposition.read(target.endpoint))):
+                facts["speculation"] = counts
             report("ending the server")
             receipts, memory = engine.read_log(live.log_text)
-            command = " ".join(paths.scrubbed(word.replace(str(built.folder), "ARTIFACT")) for word in server.argv)
+            command = " ".join(map(_public(built, cell), server.argv))
             facts |= {"ready_s": live.ready_s, "server": command, **memory}
             facts |= {"remote": True} if server.url else {}
             facts |= drawn.facts if drawn else {}
@@ -86,6 +93,20 @@ def run(
         reason = f"{paths.scrubbed(ended)}; {sum(not t.error for t in traces)} requests were finished before"
     answer = Answer(error=reason, facts=facts, receipts=receipts, traces=traces)
     return supervisor.Outcome(answer, time.monotonic() - began, probe.facts() if probe else {})
+
+
+def _public(built: BuiltArtifact, cell: Cell) -> Callable[[str], str]:
+    """What makes of a word of a server's command one that a record may show."""
+    folders = {str(built.folder): "ARTIFACT"}
+    if draft := draft_of(cell.engine.options).removeprefix("path:"):
+        folders[draft] = "DRAFT"
+
+    def public(word: str) -> str:
+        for folder, name in folders.items():
+            word = word.replace(folder, name)
+        return paths.scrubbed(word)
+
+    return public
 
 
 def loaded(
@@ -210,6 +231,7 @@ def _client_facts(answer: LoadAnswer) -> dict[str, Any]:
         "counted_by": next((by for by in ("events", "tokenizer") if by in ways), "usage"),
         "cached_tokens": sum(request.cached_tokens or 0 for request in answer.measured),
         **_answers(answer),
+        **_texts(answer),
         **_uncounted(answer),
     }
 
@@ -227,6 +249,12 @@ def _uncounted(answer: LoadAnswer) -> dict[str, Any]:
         "events_against_length": f"{len(other)} answers ended with finish_reason length at the {median_tokens:g} "
         f"tokens that were asked for, but in {median_events:g} events: these are not tokens"
     }
+
+
+def _texts(answer: LoadAnswer) -> dict[str, Any]:
+    """The texts of the answers, where they are kept; of a prompt that was asked again the first."""
+    texts = {r.trace.prompt_id: r.answer for r in reversed(answer.measured) if r.answer and not r.failure}
+    return {"answers": answers.pack(texts)} if texts else {}
 
 
 def _answers(answer: LoadAnswer) -> dict[str, Any]:

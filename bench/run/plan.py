@@ -15,6 +15,7 @@ from bench.contract.errors import UserError
 from bench.contract.job import Report
 from bench.contract.record import SCHEMA, Hardware
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Suite
+from bench.contract.speculation import draft_of
 from bench.contract.workload import AT_A_RATE, Closed, Offline, Trace, Workload
 from bench.envs import environment
 from bench.formats import folder as model_folder
@@ -23,7 +24,7 @@ from bench.machine import hardware as machine
 from bench.models import comparison, dummy, resolve
 from bench.models.comparison import Checkpoint
 from bench.models.resolve import Resolved
-from bench.run import artifacts, memory_fit, task_inputs, text_prompts, tokenizer
+from bench.run import artifacts, memory_fit, speculation, task_inputs, text_prompts, tokenizer
 from bench.run.planned import Mode, Plan, PlannedArtifact, PlannedRound, Reference, Requests, SkippedPair
 
 _Shared = dict[tuple[str, ...], Any]  # parts of digests, by engine and format and by load or task
@@ -62,6 +63,8 @@ def plan(
         planned = [
             _artifact(suite.model, r, others.get(r.name) or Checkpoint(resolved), hardware) for r in suite.recipes
         ]
+        plan_model = partial(_checkpoint_artifact, suite.model, resolved, need, hardware, fetch=fetch, report=report)
+        drafts = speculation.drafts(suite, planned, plan_model)
         shared: _Shared = {}
         inputs: dict[str, Reference | Requests] = {**_requests(suite, resolved)}
         inputs |= _references(
@@ -78,8 +81,9 @@ def plan(
                     continue
                 own = own_requests[cell.recipe.name].get(cell.measurement)
                 task_input = own or inputs.get(cell.measurement) if cell.task else None
-                digest = _digest(cell, artifact, suite.seed, task_input, shared)
-                cells.append(_first_round(len(cells), cell, artifact, digest, task_input, suite.seed))
+                draft = drafts.get(draft_of(cell.engine.options))
+                digest = _digest(cell, artifact, suite.seed, task_input, shared, draft)
+                cells.append(_first_round(len(cells), cell, artifact, digest, task_input, suite.seed, draft))
     return Plan(suite, resolved, tuple(_rounds(suite, cells)), tuple(skipped))
 
 
@@ -96,7 +100,13 @@ def _rounds(suite: Suite, cells: Sequence[PlannedRound]) -> Iterator[PlannedRoun
 
 
 def _first_round(
-    order: int, cell: Cell, artifact: PlannedArtifact, digest: str, task_input: Reference | Requests | None, seed: int
+    order: int,
+    cell: Cell,
+    artifact: PlannedArtifact,
+    digest: str,
+    task_input: Reference | Requests | None,
+    seed: int,
+    draft: PlannedArtifact | None,
 ) -> PlannedRound:
     engine = plugins.load(plugins.ENGINES, cell.engine.name)
     return PlannedRound(
@@ -107,12 +117,14 @@ def _first_round(
         digest,
         artifact.reason
         or _unsupported_reason(cell, artifact, seed)
+        or speculation.unfit_draft(cell, artifact, draft)
         or (_unlike_reference(artifact, task_input) or task_input.reason if task_input else ""),
         _mode(cell),
         engine,
         plugins.engine_env(engine, artifact.format),
         plugins.load(plugins.TASKS, cell.task.kind) if cell.task else None,
         task_input,
+        draft,
     )
 
 
@@ -161,6 +173,19 @@ def _checkpoint(recipe: Recipe, model: Resolved, need: tokenizer.Need, *, fetch:
         raise UserError(f"recipe {recipe.name}: {error}") from None
 
 
+def _checkpoint_artifact(
+    model: Model,
+    resolved: Resolved,
+    need: tokenizer.Need,
+    hardware: Hardware,
+    recipe: Recipe,
+    *,
+    fetch: bool,
+    report: Report,
+) -> PlannedArtifact:
+    return _artifact(model, recipe, _checkpoint(recipe, resolved, need, fetch=fetch, report=report), hardware)
+
+
 def _artifact(model: Model, recipe: Recipe, checkpoint: Checkpoint, hardware: Hardware) -> PlannedArtifact:
     """`checkpoint`: the recipe's, or the model itself."""
     resolved = checkpoint.resolved
@@ -185,6 +210,7 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact, seed: int) -> str
         return f"engine {cell.engine.name} does not load {artifact.format}"
     if (
         why := _beyond_context(cell, artifact)
+        or speculation.unfit_load(cell)
         or _texts_too_long(cell, artifact)
         or _without_prefix_caching(cell)
         or _without_window(cell, artifact)
@@ -308,11 +334,16 @@ def _requests(suite: Suite, resolved: Resolved, at_most: int = 0) -> dict[str, R
 
 
 def _digest(
-    cell: Cell, artifact: PlannedArtifact, seed: int, task_input: Reference | Requests | None, shared: _Shared
+    cell: Cell,
+    artifact: PlannedArtifact,
+    seed: int,
+    task_input: Reference | Requests | None,
+    shared: _Shared,
+    draft: PlannedArtifact | None = None,
 ) -> str:
     """Files that an engine or a load names are read once for all its cells on the device, which have `shared`."""
     if (key := (cell.engine.title, artifact.format)) not in shared:
-        shared[key] = task_inputs.engine_key(cell.engine, artifact.format)
+        shared[key] = task_inputs.engine_key(speculation.keyed(cell.engine, draft), artifact.format)
     if (title := (cell.measurement,)) not in shared:
         shared[title] = task_inputs.task_key(cell.task) if cell.task else cell.workload and _load_key(cell.workload)
     measurement = [shared[title], task_input.digest] if task_input else shared[title]

@@ -81,7 +81,8 @@ class PlannedRound:
     """One round of one cell. `order` is the cell's position in the suite; `reason` says why it cannot run.
 
     `digest` covers everything the numbers depend on. `engine` is the engine's plugin module, `env` the name
-    of the environment it runs in, `task` the task's module, `task_input` what the task needs beforehand.
+    of the environment it runs in, `task` the task's module, `task_input` what the task needs beforehand, `draft` the
+    model that drafts for this one.
     """
 
     order: int
@@ -95,6 +96,7 @@ class PlannedRound:
     env: str
     task: hooks.Task | None = None
     task_input: Reference | Requests | None = None
+    draft: PlannedArtifact | None = None
 
     @property
     def is_timed(self) -> bool:
@@ -139,5 +141,6 @@ class Plan:
         needed: dict[tuple[str, str], PlannedArtifact] = {}
         for item in sorted(self.items, key=lambda i: i.order):
             baseline = [item.task_input.artifact] if isinstance(item.task_input, Reference) else []
-            needed |= {(a.recipe.name, a.hardware.device): a for a in (*baseline, item.artifact)}
+            drafts = [item.draft] if item.draft and not item.reason else []
+            needed |= {(a.recipe.name, a.hardware.device): a for a in (*baseline, *drafts, item.artifact)}
         return tuple(needed.values())

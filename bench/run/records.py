@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell, Options, Step, Task
+from bench.contract.speculation import PREFIX, draft_of
 from bench.contract.workload import Trace
 from bench.models import resolve
 from bench.run.planned import Plan, PlannedRound
@@ -61,7 +62,10 @@ def public_cell(cell: Cell) -> Cell:
         load = replace(load, prompts=Path(load.prompts).name)
     checkpoint = resolve.public(cell.recipe.checkpoint)
     recipe = replace(cell.recipe, steps=_public_steps(cell.recipe.steps), checkpoint=checkpoint)
-    engine = replace(cell.engine, options=_public(cell.engine.options))
+    options = _public(cell.engine.options)
+    if draft := draft_of(options):
+        options = {**options, f"{PREFIX}draft": resolve.public(draft)}
+    engine = replace(cell.engine, options=options)
     return replace(cell, model=model, recipe=recipe, engine=engine, task=task, workload=load)
 
 

@@ -32,7 +32,7 @@ from bench.process import server, supervisor
 from bench.progress.eta import SimilarityKeys
 from bench.progress.progress import Progress
 from bench.progress.snapshot import RoundLabel
-from bench.run import ceilings, metrics, offline, online, records, stages, task_inputs
+from bench.run import ceilings, metrics, offline, online, records, speculation, stages, task_inputs
 from bench.run.artifacts import BuiltArtifact
 from bench.run.builds import Builds
 from bench.run.planned import Plan, PlannedRound, Requests
@@ -187,6 +187,8 @@ class Runner:
                 facts={**readiness.facts, **shape, **{name: how for name, how in different.items() if how}},
                 marks=tuple(mark for mark, applies in marks.items() if applies),
             )
+            if draft := self._builds.draft(item):
+                item = replace(item, cell=speculation.located(item.cell, draft.folder))
             outcome = self._outcome(item, built, task_input, env, report)
             answer = outcome.answer
             record = replace(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench import paths
-from bench.contract import plugins
+from bench.contract import plugins, speculation
 from bench.models import architectures, dummy
 from bench.suite import config
 
@@ -45,7 +45,8 @@ def listed(what: str) -> list[dict[str, Any]]:
     entries = []
     for name in plugins.names(_PACKAGES[what]):
         module = plugins.load(_PACKAGES[what], name)
-        options = {f.name: f.default for f in dataclasses.fields(module.Options)}
+        fields = sorted(dataclasses.fields(module.Options), key=lambda f: f.name in speculation.SINCE)  # its own first
+        options = {f.name: f.default for f in fields}
         entries.append({"name": name, "about": (module.__doc__ or "").splitlines()[0], "options": options})
     return entries
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from bench import paths, yaml
-from bench.contract import plugins, wire
+from bench.contract import plugins, speculation, wire
 from bench.contract.errors import UserError
 from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task
 from bench.contract.workload import KINDS, Trace, Workload
@@ -49,6 +49,23 @@ def _beside(data: dict[str, Any], folder: Path) -> None:
     for i, recipe in enumerate(recipes if isinstance(recipes, list) else ()):
         if isinstance(recipe, dict) and (path := _path_beside(recipe.get("checkpoint"), folder)):
             recipes[i] = {**recipe, "checkpoint": path}
+    engines: Any = data.get("engines")
+    for i, engine in enumerate(engines if isinstance(engines, list) else ()):
+        group = engine.get("speculative") if isinstance(engine, dict) else None
+        if isinstance(group, dict) and (path := _path_beside(group.get("draft"), folder)):
+            engines[i] = {**engine, "speculative": {**group, "draft": path}}
+    loads: Any = data.get("workloads")
+    for i, load in enumerate(loads if isinstance(loads, list) else ()):
+        if isinstance(load, dict) and (file := _file_that_ships(load.get("prompts"))):
+            loads[i] = {**load, "prompts": file}
+
+
+def _file_that_ships(path: Any) -> str:
+    """Where a file of prompts that comes with the suites is; "" for another."""
+    if not isinstance(path, str) or not path.startswith(f"{paths.CONFIGS.name}/"):
+        return ""
+    shipped = paths.shipped(Path(path))
+    return str(shipped) if wire.is_file(shipped) else ""
 
 
 def _path_beside(source: Any, folder: Path) -> str:
@@ -93,6 +110,7 @@ def options(package: str, plugin: str, given: Mapping[str, Any], where: str) -> 
     """A plugin's options, the given ones over its defaults; UserError for unknown names and bad values."""
     module = plugins.load(package, plugin)
     kind = module.Options
+    given = _flat(kind, given, where)
     _known(where, given, [f.name for f in dataclasses.fields(kind)])
     named = {
         k: f"path:{v}" if k in module.PATHS and v and not str(v).startswith("path:") else v for k, v in given.items()
@@ -207,6 +225,20 @@ def _mapping(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{where}: expected 'key: value' lines, got {repr(value)[:_SHOWN]}")
     return dict(value)
+
+
+def _flat(kind: type, given: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The options with those of speculation by their own names: they may be given as one mapping."""
+    group = speculation.PREFIX.rstrip("_")
+    names = [name.removeprefix(speculation.PREFIX) for name in sorted(speculation.SINCE)]
+    if group not in given or not issubclass(kind, speculation.SpeculationOptions):
+        return given
+    value = given[group]
+    if not isinstance(value, dict):
+        raise UserError(f"{where}.{group}: expected {group}: {{method: ngram, tokens: 4}}, got {repr(value)[:_SHOWN]}")
+    _known(f"{where}.{group}", value, names)
+    own = {key: each for key, each in given.items() if key != group}
+    return own | {speculation.PREFIX + key: each for key, each in value.items()}
 
 
 def _known(where: str, entry: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -125,7 +125,7 @@ def parts(facts: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> Seque
 def _of_bin(its: positions.Bin) -> dict[str, float]:
     sums, tokens = positions.sums(its, "window_nll")
     nll, half = paired.per_token(sums, tokens)
-    ends = {"": nll, **({"_low": nll - half, "_high": nll + half} if len(tokens) > 1 else {})}
+    ends = {"": nll, **({"_low": max(0.0, nll - half), "_high": nll + half} if len(tokens) > 1 else {})}
     perplexities = {f"perplexity{end}": math.exp(min(value, 700.0)) for end, value in ends.items()}
     return {**perplexities, **{f"nll_per_token{end}": value for end, value in ends.items()}}
 

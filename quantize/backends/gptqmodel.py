@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,8 +71,7 @@ def run(
     from gptqmodel.models import loader
     from gptqmodel.quantization import config as configs
 
-    if model_folder.is_dummy(folder):  # the library wants a tokenizer, but needs none for ids
-        loader.load_hf_tokenizer = lambda *_, **__: None
+    loader.load_hf_tokenizer = partial(_tokenizer, folder, loader.load_hf_tokenizer)
     began = time.perf_counter()
     half = transformer.half_dtype(folder)
     on_gpu, backend = device.startswith("cuda"), f"{algorithm}_TORCH"
@@ -102,6 +102,23 @@ def run(
         "packing_backend": backend,
         "settings": recorded,
     }
+
+
+def _tokenizer(folder: Path, load: Callable[..., Any], *words: Any, model_config: Any, **settings: Any) -> Any:
+    """The library's own, which needs none for ids: None where there is none, or its padding is no token of the model.
+
+    Transformers gives Qwen2 its class's padding token, which a cut vocabulary does not have, and the library then gives
+    it to the config: no embedding takes that.
+    """
+    if model_folder.is_dummy(folder):
+        return None
+    text = model_config.get_text_config()
+    padding, rows = getattr(text, "pad_token_id", None), model_folder.vocab_size(model_folder.read_config(folder))
+    tokenizer = load(*words, model_config=model_config, **settings)
+    if not rows or (getattr(text, "pad_token_id", None) or 0) < rows:
+        return tokenizer
+    text.pad_token_id = padding
+    return None
 
 
 class _Layers:

@@ -92,6 +92,9 @@ def test_a_bins_perplexity_has_students_interval_over_its_windows(corpus: str, t
     assert last.metrics["perplexity"] == pytest.approx(math.exp(mean))
     assert last.metrics["perplexity_high"] == pytest.approx(math.exp(mean + half))
     assert last.at == (256 + 299) / 2
+    wide = {"first": 1, "last": 9, "window_tokens": [9, 9], "window_nll": [9.0, 27.0]}  # 2 ± 12.7 nats a token
+    (few,) = perplexity.parts({"by_position": [wide]}, None)
+    assert few.metrics["perplexity_low"] == 1.0  # the least that a perplexity can be
 
 
 def test_a_loss_at_depth_is_seen_there_and_nowhere_else(corpus: str, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ kind, method, options, demo = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]),
 torch.manual_seed(0)
 shape = {"vocab_size": 4096, "hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2}
 shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-shape |= {"num_local_experts": 4} if kind == "Mixtral" else {}
+shape |= {"num_local_experts": 4} if kind == "Mixtral" else {"pad_token_id": None} if kind == "Qwen2" else {}
 model, folder = AutoModelForCausalLM.from_config(getattr(transformers, f"{kind}Config")(**shape)), Path("model")
 random_weights.fill(model)
 model.save_pretrained(folder)
@@ -66,6 +66,13 @@ def test_gate_and_up_of_phi3_are_one_layer(method: str, tmp_path: Path) -> None:
     assert answer["error"] < 0.4
     assert 0 < answer["quantized"] < 1
     assert not any("not stored" in note for note in answer["notes"])
+
+
+def test_a_padding_token_that_the_model_has_not_is_left_out(tmp_path: Path) -> None:
+    """Transformers gives every Qwen2 its own, which this vocabulary lacks: the library's embedding refuses it."""
+    options = {"bits": 4, "group_size": 32, "samples": 8, "length": 64}
+
+    assert _quantized("hf", tmp_path, "Qwen2", "gptq", options)["error"] < 0.4
 
 
 def test_mixtrals_experts_are_called_as_mistral_calls_them(tmp_path: Path) -> None:

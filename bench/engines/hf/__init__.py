@@ -13,7 +13,9 @@ from pathlib import Path
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.spec import Cell
+from bench.contract.speculation import SINCE
 from bench.contract.workload import Workload
+from bench.engines.hf import speculation
 from bench.engines.hf.server import STATIC_CACHE, read_log, serve
 from bench.engines.hf.session import HfSession, Options, load
 from bench.formats import folder as model_folder
@@ -40,7 +42,7 @@ LOADS = frozenset({"hf", "gptq", "awq", "bnb", "torchao", "compressed-tensors", 
 ENV_BY_FORMAT = {"compressed-tensors": "llmcompressor"}  # needs a package that the environment hf does not have
 MODES = frozenset({"offline", "online", "score"})
 DEPTH_MODES = frozenset({"offline"})
-OPTIONS_SINCE = frozenset({"exact"})
+OPTIONS_SINCE = frozenset({"exact"}) | SINCE
 _AMPERE = (8, 0)
 _GEMM = "gemm"  # the layout of AWQ's weights that every kernel reads
 _PACKED = frozenset({"gptq", "awq"})  # whose kernels on CUDA are gptqmodel's: all are for 16 bits
@@ -53,14 +55,23 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
     if reason := _no_cache(options, cell.workload):
         return reason
+    if options.speculates and (reason := speculation.unsupported(options, cell)):
+        return reason
     dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
+    if reason := _unfit_packed(options, cell, artifact_format, hardware, dtype):
+        return reason
+    return _no_flash(hardware, dtype) if options.attention == "flash_attention_2" else None
+
+
+def _unfit_packed(options: Options, cell: Cell, artifact_format: str, hardware: Hardware, dtype: str) -> str | None:
+    """What gptqmodel's kernels refuse, and where there are none."""
     if options.exact and (hardware.gpus or artifact_format not in _PACKED or cell.workload):
         return "exact is for scores of GPTQ and AWQ models on a CPU: leave it out here"
     if reason := _no_kernel(cell, artifact_format, hardware):
         return reason
     if hardware.gpus and artifact_format in _PACKED and dtype == "float32":
         return f"gptqmodel computes {artifact_format} on a GPU in 16 bits only: ask for float16 or bfloat16"
-    return _no_flash(hardware, dtype) if options.attention == "flash_attention_2" else None
+    return None
 
 
 def _no_cache(options: Options, load: Workload | None) -> str | None:

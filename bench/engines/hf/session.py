@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Session
-from bench.engines._batch import check_context
+from bench.contract.speculation import SpeculationOptions
+from bench.engines._batch import check_alone, check_context
 from bench.engines._choices import longest
 from bench.engines._logits import blocks, rows_per_block
 from bench.engines._receipts import load_error
-from bench.engines.hf import packed, receipts, scoring, torchao
+from bench.engines.hf import packed, receipts, scoring, speculation, torchao
 from bench.formats import folder as model_folder
 
 # Methods where Transformers leaves some floats in the type that they are stored in, whatever is asked for: 5.17 what it
@@ -25,7 +26,7 @@ _STORED_TYPES = ("compressed-tensors", "fp8")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(SpeculationOptions):
     """`dtype`: of activations and unquantized weights. `threads` 0: one per physical core.
 
     `attention` sdpa is eager where the architecture has no scaled dot products. `exact`: multiply by GPTQ and AWQ
@@ -53,6 +54,7 @@ class HfSession(Session):
     """A loaded model; `model` is the Transformers object."""
 
     def __init__(self, model: Any, options: Options, device: str) -> None:
+        """Loads the draft model too, where the options have one."""
         config = model.config.get_text_config()
         self.model, self.options, self.device = model, options, device
         self.context: int | None = getattr(config, "max_position_embeddings", None)
@@ -61,13 +63,19 @@ class HfSession(Session):
         self.kv_token_bytes = 0  # of a token in it, 0 where it has none for each
         self.choice_scorer: scoring.ChoiceScorer | None = None
         self.filled: tuple[Sequence[Sequence[int]], Any] = ((), None)  # contexts, and the cache that has them
+        self.assistant = _assistant(options, device)
+        self.counted = speculation.Drafts(model) if options.speculates else None
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         """One call of `model.generate`; the steps, with their times, are yielded when it has returned."""
         import torch
 
         check_context(len(prompts[0]) + new_tokens, self.context)
-        yield from self._generate(torch.tensor(prompts, device=self.device), new_tokens)
+        if self.counted is not None:
+            check_alone(len(prompts))
+            self.counted.pairs = []
+        ids, arguments = torch.tensor(prompts, device=self.device), speculation.arguments(self.options, self.assistant)
+        yield from self._generate(ids, new_tokens, **arguments)
 
     def generate_at_depth(
         self,
@@ -89,6 +97,9 @@ class HfSession(Session):
             torch.cuda.synchronize(self.device)
         start()
         yield from self._generate(ids, new_tokens, past_key_values=cache)
+
+    def drafts(self) -> Sequence[tuple[int, int]]:
+        return self.counted.pairs if self.counted is not None else ()
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
         """Blocks of at most 64 MiB; several are chunks over a KV cache, equal to one pass up to rounding.
@@ -133,6 +144,7 @@ class HfSession(Session):
             "decode": "compiled" if hasattr(self.model, "_compiled_call") else "eager",
             "kv_dtype": receipts.dtype_shares(self.kv_cache) or "none yet",
             **({"choices": self.choice_scorer.receipt} if self.choice_scorer else {}),
+            **speculation.receipts(self.options, self.assistant),
             "threads": str(torch.get_num_threads()),
             "device": self.device
             if self.device == "cpu"
@@ -147,6 +159,8 @@ class HfSession(Session):
 
         sizes = {"weights_bytes": sum(t.nbytes for t in receipts.tensors(self.model))}
         sizes |= receipts.unread_bytes(self.model)
+        if self.assistant is not None:
+            sizes["draft_bytes"] = sum(t.nbytes for t in receipts.tensors(self.assistant))
         if self.kv_cache:
             sizes["kv_bytes"] = sum(size for _, size in self.kv_cache)
         if self.kv_token_bytes:
@@ -172,7 +186,10 @@ class HfSession(Session):
         self.kv_cache = [(t.dtype, t.nbytes) for t in tensors]
         self.kv_token_bytes = receipts.kv_token_bytes(tensors)
         for time_s, tokens in clock.steps[1:]:
-            yield DecodeStep(time_s, tuple(tokens.tolist()))
+            if tokens.dim() == 1:
+                yield DecodeStep(time_s, tuple(tokens.tolist()))
+            else:  # those of one pass, of the only sequence
+                yield from (DecodeStep(time_s, (token,)) for token in tokens[0].tolist())
 
     def _fill(self, contexts: Sequence[Sequence[int]]) -> Any:
         """A cache that holds just these."""
@@ -238,6 +255,13 @@ def load(folder: Path, options: Options, device: str) -> Any:
     cache = "static" if options.cache == "static" else None
     model.generation_config = GenerationConfig(do_sample=False, cache_implementation=cache)
     return model.eval()
+
+
+def _assistant(options: Options, device: str) -> Any:
+    """The draft model, loaded as the model itself is; None where there is none."""
+    if options.speculative_method != "draft":
+        return None
+    return speculation.drafting(load(Path(options.draft_path), options, device), options.speculative_tokens)
 
 
 def _pretrained(folder: Path, options: Options, device: str) -> Any:

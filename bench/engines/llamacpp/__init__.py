@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.hooks import Server
 from bench.contract.record import Artifact, Hardware
 from bench.contract.spec import Cell
+from bench.contract.speculation import SINCE
 from bench.contract.workload import Trace
+from bench.engines.llamacpp import speculation
 from bench.engines.llamacpp.log import Log, is_on_gpu
 from bench.engines.llamacpp.session import LlamaSession, Options
 
@@ -39,7 +42,7 @@ VERSION = 1
 LOADS = frozenset({"gguf"})
 MODES = frozenset({"offline", "online", "score"})
 DEPTH_MODES = frozenset({"offline", "online"})
-OPTIONS_SINCE = frozenset({"kv_dtype_k", "kv_dtype_v", "prefix_caching"})
+OPTIONS_SINCE = frozenset({"kv_dtype_k", "kv_dtype_v", "prefix_caching"}) | SINCE
 WITHOUT_WINDOW = frozenset({"mistral", "mixtral", "phi3"})  # llama.cpp's llama and phi3 have no windowed layers
 _SLOTS, _SLOT_TOKENS = 16, 4096  # of the server: requests computed together, and tokens for each
 
@@ -48,6 +51,8 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
     if cell.device.startswith("cuda") and options.n_gpu_layers == 0:
         return "n_gpu_layers is 0, which leaves the GPU unused: ask for the device cpu instead"
+    if options.speculates and (reason := speculation.unsupported(options, cell)):
+        return reason
     if options.needs_flash_attention and options.flash_attention == "off":
         return (
             f"llama.cpp reads values in {options.value_type} by flash attention alone: leave flash_attention on, or "
@@ -82,18 +87,29 @@ def open(folder: Path, artifact: Artifact, options: Options, device: str) -> Ite
     settings = lib.llama_model_default_params()
     settings.n_gpu_layers = options.n_gpu_layers if on_gpu else 0
     settings.split_mode = 0  # one device
-    model = lib.llama_model_load_from_file(str(_model_file(folder)).encode(), settings)
-    if not model:
-        raise UserError(f"llama.cpp cannot load the file: {log.reason(folder)}")
+    model = _loaded(lib, folder, settings, log)
     session = LlamaSession(lib, model, options, device, log, _model_file(folder))
+    draft = None
     try:
         if on_gpu and not log.memory(on_gpu=True).get("weights_bytes"):
             raise UserError(f"the cell asks for {device}, and llama.cpp put no layer on it")
+        if options.speculative_method == "draft":
+            draft = _loaded(lib, Path(options.draft_path), settings, log)
+        session.speculate(draft)
         yield session
     finally:
         session.close()
         lib.llama_model_free(model)
+        if draft:
+            lib.llama_model_free(draft)
         lib.llama_log_set(lib.llama_log_callback(), None)
+
+
+def _loaded(lib: Any, folder: Path, settings: Any, log: Log) -> Any:
+    model = lib.llama_model_load_from_file(str(_model_file(folder)).encode(), settings)
+    if not model:
+        raise UserError(f"llama.cpp cannot load the file: {log.reason(folder)}")
+    return model
 
 
 def serve(folder: Path, artifact: Artifact, options: Options, python: str, port: int, device: str) -> Server:
@@ -122,12 +138,14 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
         "--cache-ram": 0,
         "--gpu-layers": (options.n_gpu_layers if options.n_gpu_layers >= 0 else "all") if on_gpu else 0,
     }
+    flags |= speculation.flags(options, _model_file, on_gpu=on_gpu) if options.speculates else {}
     threads = ("--threads", str(options.threads)) if options.threads else ()
     template = ("--no-jinja", "--chat-template", "chatml")  # instead of the model's, which it would run at its start
     cache = "--cache-prompt" if options.prefix_caching else "--no-cache-prompt"
     # Its log names the cache's types from this level on; not for a cache as it is by default, so as to change nothing.
     log_level = () if (options.key_type, options.value_type) == ("f16", "f16") else ("--log-verbosity", "4")
-    switches = ("--no-kv-unified", cache, "--no-webui", *template, *threads, *log_level)
+    counted = ("--metrics",) if options.speculates else ()
+    switches = ("--no-kv-unified", cache, "--no-webui", *template, *threads, *log_level, *counted)
     argv = (str(program), *(str(part) for flag in flags.items() for part in flag), *switches)
     return Server(argv, "model", reuse={"cache_prompt": True})
 
@@ -138,7 +156,8 @@ def _slot_tokens(options: Options, model_context: int) -> int:
 
 
 def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
-    """What runs, and its buffers in bytes, by the server's log."""
+    """What runs, and its buffers in bytes, by the server's log; UserError where it left out the speculation."""
+    speculation.check_log(text)
     log = Log(text)
     receipts = {**log.receipts(), "slots": str(_SLOTS), "system": log.find(r"system_info: (.+)")}
     return receipts, log.memory(on_gpu=any(is_on_gpu(device) for device, _, _ in log.buffers()))

@@ -17,8 +17,13 @@ PAD = 256  # the library rounds a context up to this many tokens
 class Context:
     """A llama_context with its batch, whose arrays are NumPy's so that a step costs microseconds."""
 
-    def __init__(self, session: Any, sequences: int, tokens: int, batch: int, *, unified: bool = False) -> None:
-        """For `sequences` of `tokens` each, or of `tokens` together in a `unified` KV cache."""
+    def __init__(
+        self, session: Any, sequences: int, tokens: int, batch: int, *, unified: bool = False, model: Any = None
+    ) -> None:
+        """For `sequences` of `tokens` each, or of `tokens` together in a `unified` KV cache.
+
+        `model`: another one than the session's, of the same vocabulary.
+        """
         import numpy as np
 
         lib, options = session.lib, session.options
@@ -33,7 +38,7 @@ class Context:
         settings.type_k, settings.type_v = _KV[options.key_type], _KV[options.value_type]
         settings.n_outputs_max = settings.n_outputs_max_per_seq = 0
         settings.no_perf, settings.kv_unified = True, unified
-        self.handle = lib.llama_init_from_model(session.model, settings)
+        self.handle = lib.llama_init_from_model(model or session.model, settings)
         if not self.handle:
             raise UserError(f"llama.cpp cannot make a context: {session.log.reason(Path())}")
         if other := [c for c in session.log.caches() if c[:2] != (options.key_type, options.value_type)]:
@@ -126,6 +131,23 @@ class Context:
         self.outputs[list(indices)] = 1
         self._run(tokens)
         return self._rows(len(indices))
+
+    def predict(self, ids: Sequence[int], position: int, count: int) -> list[int]:
+        """Feed ids to the first sequence, from `position`; what it predicts behind each of the last `count` of them."""
+        predicted: list[int] = []
+        for start in range(0, len(ids), len(self.token)):
+            part = ids[start : start + len(self.token)]
+            self.put(0, part, position + start, 0, 1)
+            self.outputs[: len(part)] = 0
+            wanted = min(count, len(part)) if start + len(part) == len(ids) else 0
+            self.outputs[len(part) - wanted : len(part)] = 1
+            predicted += self._decode(len(part), wanted)
+        return predicted
+
+    def forget(self, position: int) -> None:
+        """Drop the first sequence from `position` on; UserError where a model keeps a state that cannot go back."""
+        if not self.lib.llama_memory_seq_rm(self.lib.llama_get_memory(self.handle), 0, position, -1):
+            raise UserError("the model keeps a state that cannot go back to before a rejected draft: do not speculate")
 
     def _decode(self, tokens: int, outputs: int) -> list[int]:
         self._run(tokens)

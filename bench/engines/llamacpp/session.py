@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, LogitBlock, Question, Session
-from bench.engines._batch import check_context
+from bench.contract.speculation import SpeculationOptions
+from bench.engines._batch import check_alone, check_context
 from bench.engines._choices import longest
 from bench.engines._logits import rows_per_block
-from bench.engines.llamacpp import receipts
+from bench.engines.llamacpp import receipts, speculation
 from bench.engines.llamacpp.choices import ChoiceScorer
 from bench.engines.llamacpp.context import PAD, Context
 from bench.engines.llamacpp.log import Log
@@ -25,7 +26,7 @@ KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(SpeculationOptions):
     """`n_gpu_layers` -1: every layer, on a CUDA device. `threads` 0: one per physical core.
 
     `kv_dtype_k`, `kv_dtype_v`: of keys and of values where they differ from `kv_dtype`. `context`: tokens per
@@ -46,6 +47,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """One way of writing each pair of types, so that a digest has one: `kv_dtype` is f16 where they differ."""
+        super().__post_init__()
         keys, values = self.kv_dtype_k or self.kv_dtype, self.kv_dtype_v or self.kv_dtype
         both = keys if keys == values else "f16"
         for name, kind in {"kv_dtype": both, "kv_dtype_k": keys, "kv_dtype_v": values}.items():
@@ -77,11 +79,30 @@ class LlamaSession(Session):
         self.threads = options.threads or os.cpu_count() or 1
         self.load_log = log.text
         self.context: Context | None = None
+        self.draft: speculation.DraftModel | None = None
+        self.propose: speculation.Propose | None = None
+        self.last_drafts: list[tuple[int, int]] = []
+
+    def speculate(self, draft: Any) -> None:
+        """From now on as the options say; `draft`: a loaded model, or None. UserError for another vocabulary."""
+        if draft:
+            self.draft = speculation.DraftModel(self, draft)
+            self.propose = self.draft.propose
+        elif self.options.speculates:
+            self.propose = speculation.lookup(self.options)
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         """The KV cache is emptied first: no prompt finds its prefix there."""
         context = self._context(len(prompts), len(prompts[0]) + new_tokens, self.options.batch)
-        yield from _decode(context, prompts, 0, new_tokens)
+        if self.propose is None:
+            yield from _decode(context, prompts, 0, new_tokens)
+            return
+        check_alone(len(prompts))
+        self.last_drafts = []
+        if self.draft is not None:
+            self.draft.forget()
+        most = self.options.speculative_tokens
+        yield from speculation.generate(context, prompts[0], new_tokens, most, self.propose, self.last_drafts)
 
     def generate_at_depth(
         self,
@@ -96,6 +117,9 @@ class LlamaSession(Session):
         context.fill(contexts, keeps=not self.lib.llama_model_n_swa(self.model))
         start()
         yield from _decode(context, prompts, depth, new_tokens)
+
+    def drafts(self) -> Sequence[tuple[int, int]]:
+        return self.last_drafts
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
         """Blocks of at most 64 MiB, each one call over the KV cache of those before it."""
@@ -148,15 +172,19 @@ class LlamaSession(Session):
             "context": f"{self.context.length} tokens x {self.context.sequences}" if self.context else "none",
             "batch": f"{self.options.batch}, ubatch {self.options.ubatch}",
             "device": self.log.find(r"using device (CUDA\d+ \([^)]+\))", self.device),
+            **speculation.receipts(self.options, self.draft),
             "system": system,
             "llama_cpp_python": importlib.metadata.version("llama-cpp-python"),
         }
 
     def memory(self) -> Mapping[str, int]:
         sizes = self.log.memory(on_gpu=self.on_gpu)
+        sizes |= {"draft_bytes": self.draft.bytes} if self.draft else {}
         return sizes | receipts.unread_bytes(self.lib, self.model, self.file, sizes, on_gpu=self.on_gpu)
 
     def close(self) -> None:
+        if self.draft is not None:
+            self.draft.close()
         if self.context is not None:
             self.lib.llama_free(self.context.handle)
             self.context = None

@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.contract.hooks import Server
 from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.spec import Cell
+from bench.contract.speculation import SINCE
 from bench.engines.vllm.options import Options, command_line, variables
 from bench.engines.vllm.receipts import Log, read_log
 from bench.engines.vllm.session import VllmSession, load
@@ -37,7 +38,7 @@ ENV = "vllm"
 VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors", "fp8"})
 MODES = frozenset({"offline", "online", "score"})
-OPTIONS_SINCE = frozenset({"kv_cache_dtype", "prefix_caching"})
+OPTIONS_SINCE = frozenset({"kv_cache_dtype", "prefix_caching"}) | SINCE
 _MODEL = "model"  # the name the server answers to: a path would tell of this machine
 _TEMPLATE = "{{messages[0].content}}"  # instead of the model's own, which the server would run at its start
 _PACKED = frozenset({"gptq", "awq"})
@@ -149,5 +150,7 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     address = ("--served-model-name", _MODEL, "--host", "127.0.0.1", "--port", str(port))
     quiet = ("--no-enable-log-requests", "--disable-uvicorn-access-log")
     argv = (*program, *address, *quiet, "--enable-prompt-tokens-details", "--chat-template", _TEMPLATE)
-    extra = {"skip_special_tokens": False}  # else an answer of end tokens alone bears no text, and no time
+    extra: dict[str, object] = {"skip_special_tokens": False}  # else an answer of end tokens alone has no text
+    if options.speculates:  # a chunk has the tokens of a pass
+        extra |= {"return_token_ids": True}
     return Server(argv=argv, model=_MODEL, variables=variables(options, device), extra=extra)

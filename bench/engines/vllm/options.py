@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.contract.speculation import SpeculationOptions
 from bench.formats import folder as model_folder
 
 _GIB = 1 << 30
@@ -13,7 +15,7 @@ _CPU_KV_GIB = 1.0
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(SpeculationOptions):
     """`compile` auto: torch.compile and CUDA graphs on a GPU, neither on a CPU. `context` 0: the model's.
 
     `kv_cache_gib` 0: 1 GiB on a CPU, on a GPU what `gpu_memory_utilization` leaves. `kv_cache_dtype` auto: the type
@@ -52,9 +54,23 @@ def engine_arguments(folder: Path, options: Options, device: str) -> dict[str, A
     if options.kv_cache_dtype != "auto":
         arguments["kv_cache_dtype"] = options.kv_cache_dtype
     model_context = model_folder.context_length(model_folder.read_config(folder))
+    if options.speculates:
+        arguments["speculative_config"] = _speculative_config(options)
     if lengths := [n for n in (model_context, options.context) if n]:
         arguments["max_model_len"] = min(lengths)
     return arguments
+
+
+def _speculative_config(options: Options) -> dict[str, Any]:
+    """Of an EAGLE head vLLM finds the version out."""
+    config: dict[str, Any] = {"num_speculative_tokens": options.speculative_tokens}
+    if options.speculative_method == "ngram":
+        match = options.speculative_match
+        return {**config, "method": "ngram", "prompt_lookup_min": match, "prompt_lookup_max": match}
+    if options.speculative_method == "mtp":
+        return {**config, "method": "mtp"}
+    method = {"method": "draft_model"} if options.speculative_method == "draft" else {}
+    return {**config, **method, "model": options.draft_path}
 
 
 def command_line(folder: Path, options: Options, device: str) -> list[str]:
@@ -63,7 +79,8 @@ def command_line(folder: Path, options: Options, device: str) -> list[str]:
     served = {**engine_arguments(folder, options, device), "enable_prefix_caching": options.prefix_caching}
     for key, value in served.items():
         flag = f"--{'no-' if value is False else ''}{key.replace('_', '-')}"
-        arguments += [flag] if isinstance(value, bool) else [flag, str(value)]
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        arguments += [flag] if isinstance(value, bool) else [flag, text]
     return arguments
 
 

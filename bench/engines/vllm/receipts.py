@@ -19,6 +19,7 @@ _RECEIPTS = {
     "enforce_eager": re.compile(r"\benforce_eager=(\w+)"),
     "kv_dtype": re.compile(r"\bkv_cache_dtype=(\w+)"),
     "device": re.compile(r"\bdevice_config=(\w+)"),
+    "speculation": re.compile(r"\bspeculative_config=SpeculativeConfig\(method='([\w-]+)'"),
     "prefix_caching": re.compile(r"\benable_prefix_caching=(\w+)"),
     "context": re.compile(r"\bmax_seq_len=(\d+)"),
     "batched_tokens": re.compile(r"Chunked prefill is enabled with max_num_batched_tokens=(\d+)"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.contract.errors import UserError
 from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Prompt, Question, Session
-from bench.engines._batch import check_context, check_kv_cache, check_sequences, decode_steps
+from bench.engines._batch import check_alone, check_context, check_kv_cache, check_sequences, decode_steps
 from bench.engines._choices import longest
 from bench.engines._receipts import load_error
 from bench.engines.vllm import receipts, scoring
@@ -24,6 +24,9 @@ class VllmSession(Session):
         self.engine = llm.llm_engine
         self.context = int(self.engine.model_config.max_model_len)
         self.batches = 0
+        self.last_drafts: list[tuple[int, int]] = []
+        if options.speculates:
+            _count_drafts(self.engine, self.last_drafts)
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         """The batch enters the engine whole; it is refused where the KV cache cannot hold it whole."""
@@ -31,6 +34,9 @@ class VllmSession(Session):
         check_context(tokens, self.context)
         check_sequences(len(prompts), self.options.sequences)
         check_kv_cache(len(prompts), tokens, cache.block_size, cache.kv_cache_size_tokens, "kv_cache_gib")
+        if self.options.speculates:
+            check_alone(len(prompts))
+            self.last_drafts.clear()
         params = scoring.greedy_deltas(new_tokens)
         self.batches += 1
         names = [f"{self.batches}-{row}" for row in range(len(prompts))]
@@ -41,6 +47,9 @@ class VllmSession(Session):
         finally:
             if self.engine.has_unfinished_requests():
                 self.engine.abort_request(names)
+
+    def drafts(self) -> Sequence[tuple[int, int]]:
+        return tuple(self.last_drafts)
 
     def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
         """As the engine computes them for the log-probabilities of a prompt, caught on their way there."""
@@ -94,6 +103,20 @@ class VllmSession(Session):
             outputs = self.engine.step()
             time_s = time.perf_counter()
             yield time_s, [(rows[out.request_id], out.outputs[0].token_ids) for out in outputs]
+
+
+def _count_drafts(engine: Any, drafts: list[tuple[int, int]]) -> None:
+    """Let `drafts` have the (proposed, accepted) tokens of each draft that the engine's scheduler is told."""
+    scheduler = engine.engine_core.engine_core.scheduler
+    original = scheduler.make_spec_decoding_stats
+
+    def counted(*arguments: Any, num_draft_tokens: int, num_accepted_tokens: int, **options: Any) -> Any:
+        drafts.append((num_draft_tokens, num_accepted_tokens))
+        return original(
+            *arguments, num_draft_tokens=num_draft_tokens, num_accepted_tokens=num_accepted_tokens, **options
+        )
+
+    scheduler.make_spec_decoding_stats = counted
 
 
 def load(folder: Path, options: Options, device: str) -> Any:

@@ -17,11 +17,12 @@ from bench.contract.columns import ADJUSTED, TESTED, Group, Part
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
+from bench.contract.speculation import method_of
 from bench.contract.workload import Offline, Trace
 from bench.measure.roofline import bound, depth_stage_metrics, kv_bits
 from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, holm, spread
-from bench.publish.tables import without_data
+from bench.publish.tables import speculation, without_data
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_columns, task_name
 from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, ROUNDED_CACHE, Category, CellSummary, Point, Row, Table
 
@@ -152,6 +153,9 @@ def _row(
     for column in grid.columns:
         rounds = grid.cells[key].get(column, [])
         entry = _entry(rounds, planned=grid.expected is not None and (key, column) in grid.expected)
+        if entry.status == "ok" and method_of(rounds[0].cell.engine.options) != "off":
+            others = _plain(key, column, grid)
+            entry = speculation.beside(entry, _finished(rounds), _entry(others, planned=True), others)
         if key[3] != baseline and entry.status == "ok":
             entry = _compared(entry, _finished(rounds), _reference(key[4], column, references))
             if column[0] and _loses_to_no_data(key, column, counterpart, grid):
@@ -171,6 +175,16 @@ def _row(
         checkpoint=_checkpoint(key, grid),
         source_type=str(artifact.facts.get("source_type", "")) if artifact else "",
     )
+
+
+def _plain(key: RowKey, column: ColumnKey, grid: _Grid) -> list[Result]:
+    """The finished rounds of the same engine without its speculation."""
+    engine = grid.cells[key][column][0].cell.engine
+    for other, cells in grid.cells.items():
+        rounds = _finished(cells.get(column, [])) if other[:4] == key[:4] else []
+        if rounds and speculation.is_plain(engine, rounds[0].cell.engine):
+            return rounds
+    return []
 
 
 def _checkpoint(key: RowKey, grid: _Grid) -> str:

@@ -18,6 +18,9 @@ from bench.publish.tables.model import CellSummary
 MIB, GIB = 2.0**20, 2.0**30
 BOUND, CEILING = "bound", "ceiling"  # texts of a cell
 GAINED, AT_ROOFLINE = "tpot_gain", "tpot_gain_at_roofline"  # changes against the baseline
+# Of an engine that speculates: its speed over the same without it; drafts by accepted tokens; whether its output is
+# the same as without.
+GAIN, ACCEPTED, GREEDY = "speculation_gain", "accepted_histogram", "greedy"
 DASH = "\N{EN DASH}"  # between the ends of a range; alone: there is no figure
 LEVEL = 0.05
 _HTTP, _AXIS, _TAIL = Group.ONLINE | Group.CURVE, Group.X_AXIS, Group.TAIL | Group.CSV_ONLY
@@ -85,6 +88,12 @@ COLUMNS = (
     Column("roofline_s", "least TPOT by the roofline", "ms", 1e3, groups=Group.ROOFLINE | Group.CURVE),
     Column(GAINED, "gained", "x", better="higher", groups=Group.ROOFLINE),
     Column(AT_ROOFLINE, "gain at the roofline", "x", groups=Group.ROOFLINE),
+    Column("acceptance_length", "acceptance length", better="higher", groups=Group.SPECULATION),
+    Column("acceptance_rate", "accepted", "%", 100.0, better="higher", groups=Group.SPECULATION),
+    Column("tokens_per_pass", "tokens a pass", better="higher", groups=Group.SPECULATION | Group.CATEGORY),
+    Column(GAIN, "speed-up", "x", better="higher", groups=Group.SPECULATION | Group.CATEGORY),
+    Column(ACCEPTED, "drafts by accepted tokens", groups=Group.SPECULATION),
+    Column(GREEDY, "greedy output", groups=Group.SPECULATION),
     _energy("energy_gross_j_per_output_token", "gross", "J/output token"),
     _energy("energy_gross_j_per_input_token", "gross", "J/input token"),
     _energy("energy_net_j_per_output_token", "net", "J/output token", Group.ENERGY | _AXIS),
@@ -132,7 +141,12 @@ SIZE, MORE_SIZE = group(Group.SIZE), group(Group.MORE_SIZE)
 SERVING, ONLINE, SEARCH, CURVE = (group(g) for g in (Group.SERVING, Group.ONLINE, Group.SEARCH, Group.CURVE))
 CONTENT, BY_CATEGORY = group(Group.CONTENT), group(Group.CATEGORY)
 # Sections of their own below a load's, each shown where a cell has one of its figures.
-MORE: Mapping[str, Group] = {"memory": Group.MEMORY, "roofline": Group.ROOFLINE, "energy": Group.ENERGY}
+MORE: Mapping[str, Group] = {
+    "speculation": Group.SPECULATION,
+    "memory": Group.MEMORY,
+    "roofline": Group.ROOFLINE,
+    "energy": Group.ENERGY,
+}
 X_AXES, SCALING, DISTRIBUTIONS = _axes(Group.X_AXIS), _axes(Group.SCALING), _axes(Group.DISTRIBUTION)
 MBU = _BY_KEY["mbu_fraction"]
 DEPTH = tuple(_BY_KEY[key] for key in ("tpot_s", "roofline_s", "ttft_s"))  # of a chart against depth

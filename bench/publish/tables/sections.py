@@ -8,7 +8,7 @@ from itertools import groupby
 
 from bench.contract.columns import ADJUSTED, RECOVERY, SCORE_CHANGE, TESTED, Column, Group
 from bench.measure.sanity import OTHER_MODEL, OTHER_TOKENS
-from bench.publish.tables import columns, highlight, parts, speedup
+from bench.publish.tables import columns, highlight, parts, speculation, speedup
 from bench.publish.tables.columns import DASH, format_interval, format_value, group, number, task_name
 from bench.publish.tables.model import LEGEND, OTHER_ENGINE, ROUNDED_CACHE, CellSummary, Point, Row, Section, Table
 
@@ -90,6 +90,7 @@ def _page(rows: Sequence[Row], table: Table, notes: Notes) -> list[Section]:
         sections += [_serving(planned, title, notes)] if planned else []
         sections += _more(planned, title, notes)
         sections += _by_category(planned, title)
+        notes.add(*speculation.notes(planned, title))
         if curves := [(row, row.workloads[title].curve) for row in planned if row.workloads[title].curve]:
             sections.append(_curves(title, curves))
     return [*sections, *speedup.sections(rows)]
