@@ -208,6 +208,8 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact, seed: int) -> str
         return f"engine {cell.engine.name} has no {_mode(cell)} mode"
     if artifact.format not in engine.LOADS:
         return f"engine {cell.engine.name} does not load {artifact.format}"
+    if artifact.resolved.dummy and (why := _meaningless(cell)):
+        return why
     if (
         why := _beyond_context(cell, artifact)
         or speculation.unfit_load(cell)
@@ -216,8 +218,6 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact, seed: int) -> str
         or _without_window(cell, artifact)
         or text_prompts.unsupported(cell, artifact, seed)
     ):
-        return why
-    if artifact.resolved.dummy and (why := _meaningless(cell)):
         return why
     env = plugins.engine_env(engine, artifact.format)
     described = replace(cell, recipe=replace(cell.recipe, steps=artifact.as_steps or cell.recipe.steps))
