@@ -14,8 +14,10 @@ from bench.measure.stats import Spread
 from bench.publish.tables.columns import ACCEPTED, GAIN, GREEDY, number
 from bench.publish.tables.model import CellSummary, Row
 
-_TPOT = "tpot_s"
-VERDICTS = ("pays", "costs", "makes no difference")
+_TPOT, _PER_PASS = "tpot_s", "tokens_per_pass"
+_BEYOND = "gains more than its tokens a pass allow, so that something else slowed the rounds without it"
+VERDICTS = ("pays", "costs", "makes no difference", _BEYOND)
+_SLACK = 1.05  # of single rounds, whose noise is unknown
 _NOTE = (
     "speculation: acceptance length is 1 + accepted tokens / drafts, by the engine's own counters; tokens a pass: "
     "of passes without a draft too; speed-up: the TPOT without speculation over that with it"
@@ -85,9 +87,15 @@ def _sentence(found: answers.Differences) -> str:
     return f"{found.differing} of {found.compared} differ, first at {found.unit} {found.position}"
 
 
-def verdict(gain: Spread) -> str:
-    """Whether every round with speculation was faster than every one without it; between single rounds by 5 %."""
-    slack = 1.05 if gain.n < 2 else 1.0
+def verdict(gain: Spread, per_pass: Spread | None = None) -> str:
+    """Whether every round with speculation was faster than every one without it; between single rounds by 5 %.
+
+    A pass is no faster for the tokens that it checks: what gains more than its tokens a pass was measured beside
+    something else.
+    """
+    slack = _SLACK if gain.n < 2 else 1.0
+    if per_pass is not None and gain.low > _SLACK * per_pass.high:
+        return _BEYOND
     if gain.low > slack:
         return "pays"
     return "costs" if gain.high * slack < 1 else "makes no difference"
@@ -101,10 +109,11 @@ def notes(rows: Sequence[Row], title: str) -> list[str]:
 
 
 def _where(row: Row, title: str, cell: CellSummary) -> str:
-    gains = {each.name: each.figures[GAIN] for each in cell.categories if GAIN in each.figures}
-    gains = gains or ({"all prompts": cell.figures[GAIN]} if GAIN in cell.figures else {})
+    figures = {each.name: each.figures for each in cell.categories if GAIN in each.figures}
+    figures = figures or ({"all prompts": cell.figures} if GAIN in cell.figures else {})
     by_verdict: dict[str, list[str]] = {}
-    for name, gain in gains.items():
-        by_verdict.setdefault(verdict(gain), []).append(f"{name} ({number(gain.median, 3)} x)")
+    for name, its in figures.items():
+        word, gain = verdict(its[GAIN], its.get(_PER_PASS)), number(its[GAIN].median, 3)
+        by_verdict.setdefault(word, []).append(f"{name} ({gain} x)")
     parts = [f"{word} for {', '.join(by_verdict[word])}" for word in VERDICTS if word in by_verdict]
     return f"{title}: speculation of {row.engine} on {row.recipe} {'; '.join(parts)}" if parts else ""

@@ -113,3 +113,11 @@ def test_rounds_that_overlap_show_no_difference() -> None:
     assert speculation.verdict(Spread(1.2, 1.01, 1.4, 0.1, 3)) == "pays"
     assert speculation.verdict(Spread(0.8, 0.7, 0.99, 0.1, 3)) == "costs"
     assert speculation.verdict(Spread(1.04, 1.04, 1.04, float("nan"), 1)) == "makes no difference"
+
+
+def test_what_gains_more_than_its_tokens_a_pass_is_no_gain() -> None:
+    """A pass is no faster for what it checks: something else slowed the rounds without speculation."""
+    gain = Spread(1.44, 1.44, 1.44, float("nan"), 1)
+
+    assert speculation.verdict(gain, Spread(1.5, 1.5, 1.5, float("nan"), 1)) == "pays"
+    assert speculation.verdict(gain, Spread(1.03, 1.03, 1.03, float("nan"), 1)).startswith("gains more than its tokens")
