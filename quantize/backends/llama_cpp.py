@@ -62,16 +62,25 @@ def _conversion_error(log: str) -> str:
     return f"llama.cpp's converter failed: {lines[-1][:300] if lines else 'it gives no reason'}"
 
 
-def quantize(source: Path, file: Path, kind: str, importance: Mapping[str, Any] | None, errors: Sequence[str]) -> None:
+def quantize(
+    source: Path,
+    file: Path,
+    kind: str,
+    importance: Mapping[str, Any] | None,
+    errors: Sequence[str],
+    *,
+    requantize: bool = False,
+) -> None:
     """Quantize a GGUF file on all CPUs, with the library's own choice of type per tensor.
 
     `importance`: an importance matrix, float32 [in] by tensor name. `errors` is what `error_log` collects, from
-    which a failure's reason is taken.
+    which a failure's reason is taken. `requantize`: also where the file is quantized already; a float type
+    dequantizes it in any case.
     """
     import llama_cpp.llama_cpp as lib
 
     settings = lib.llama_model_quantize_default_params()
-    settings.allow_requantize = kind == "f32"  # to dequantize; what was rounded once is not rounded again
+    settings.allow_requantize = requantize or kind in {"f32", "f16", "bf16"}
     settings.ftype = getattr(lib, "LLAMA_FTYPE_ALL_F32" if kind == "f32" else f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
     entries = _imatrix_entries(lib, importance or {})  # alive until the library is done
     if importance is not None:

@@ -118,7 +118,8 @@ def _quantize(source: Path, folder: Path, out: Path, options: Options, device: s
             text.write(out)
             facts = {**text.facts(), "imatrix_s": time.perf_counter() - began, "imatrix_tensors": len(importance)}
         began = time.perf_counter()
-        llama_cpp.quantize(source, out / _FILE, options.type, importance, errors)
+        is_model = folder.is_file()  # as its publisher wrote it; what a step of ours rounded is not rounded again
+        llama_cpp.quantize(source, out / _FILE, options.type, importance, errors, requantize=is_model)
     return {**facts, "quantize_s": time.perf_counter() - began}
 
 

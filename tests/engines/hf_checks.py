@@ -90,6 +90,7 @@ def _generate(plain: Any, model: Path, prompts: list[list[int]]) -> Any:
         "plain": _greedy(plain, prompts),
         "memory": memory,
         "kv_bytes": len(prompts) * fed * per_token,
+        "kv_token_bytes": per_token,
         "weights_bytes": sum(p.nbytes for p in plain.parameters()) + sum(b.nbytes for b in plain.buffers()),
     }
 
