@@ -73,18 +73,19 @@ def _greedy(rounds: Sequence[Result], plain: Sequence[Result]) -> str:
                 continue
             try:
                 packed = (str(each.facts["answers"]) for each in (mine, other))
-                found = answers.differences(*map(answers.unpack, packed))
+                differences = answers.differences(*map(answers.unpack, packed))
             except ValueError:
                 continue
-            if found is not None:
-                return _sentence(found)
+            if differences is not None:
+                return _sentence(differences)
     return "not compared"
 
 
-def _sentence(found: answers.Differences) -> str:
-    if not found.differing:
-        return f"same, {found.compared} prompts"
-    return f"{found.differing} of {found.compared} differ, first at {found.unit} {found.position}"
+def _sentence(differences: answers.Differences) -> str:
+    if not differences.differing:
+        return f"same, {differences.compared} prompts"
+    share = f"{differences.differing} of {differences.compared} differ"
+    return f"{share}, first at {differences.unit} {differences.position}"
 
 
 def verdict(gain: Spread, per_pass: Spread | None = None) -> str:
