@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
+from bench.formats import architecture
 from bench.formats import folder as model_folder
 from quantize import calibration, option_checks
 from quantize.backends import archived, gptqmodel, split_layers
@@ -30,7 +31,8 @@ class Options(calibration.WeightedOptions):
     """`symmetric` False stores a zero point per group, as AWQ checkpoints usually do.
 
     16 sequences are enough by the paper; the search runs each block some twenty times over all samples.
-    `backend` autoawq: the archived library, which also clips weights.
+    `batch_size` is 1 where layers have a window that is shorter than a sequence: gptqmodel joins a batch's sequences
+    into one, and has no mask for that. `backend` autoawq: the archived library, which also clips weights.
     """
 
     bits: Literal[4] = 4
@@ -81,8 +83,16 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
         settings = {"w_bit": options.bits, "q_group_size": options.group_size, "zero_point": True, "version": "GEMM"}
         return archived.awq(folder, out, device, text, settings, options.batch_size)
     settings = {"bits": options.bits, "group_size": options.group_size, "sym": options.symmetric}
+    batch_size = 1 if _is_masked(folder, options.length) else options.batch_size
     with _float32_search(), _rotary_by_layer(), split_layers.phi3_norms():
-        return gptqmodel.run(folder, out, device, text, "AWQ", settings, options.batch_size)
+        facts = gptqmodel.run(folder, out, device, text, "AWQ", settings, batch_size)
+    return {**facts, "batch_size": batch_size}
+
+
+def _is_masked(folder: Path, length: int) -> bool:
+    """Whether some layer's attention takes a mask, which causal attention over a whole sequence does not."""
+    its = architecture.of_folder(folder)
+    return its is not None and 0 < its.window <= length
 
 
 @contextmanager
