@@ -20,7 +20,8 @@ _AUDIT = ("bits_per_weight", "quantized_fraction", "total_bytes", "weight_bytes"
 class Rows(list[dict[str, Any]]):
     """Rounds, one dict each, in the order of their paths on disk.
 
-    Keys: `device` (the results folder's name), `suite`, `model`, `recipe`, `engine`, `measurement` (the workload's
+    Keys: `device` (the results folder's name), `suite`, `model`, `recipe`, `replicate_of` (the recipe that it is a
+    replicate of, else ""), `engine`, `measurement` (the workload's
     or task's name; "" for the compression itself), `kind` ("workload", "task" or "artifact"), `round`, `status`
     ("ok", "unsupported", "failed"), `reason`, `marks` (comma-separated), `started` (ISO 8601), `duration_s`, `digest`;
     of the artifact `format`, `bits_per_weight`, `quantized_fraction`, `total_bytes`, `weight_bytes`, `parameters`;
@@ -69,6 +70,7 @@ def _row(record: Result) -> dict[str, Any]:
         "suite": record.suite,
         "model": cell.model.display_name,
         "recipe": cell.recipe.name,
+        "replicate_of": cell.recipe.replicate_of,
         "engine": cell.engine.title,
         "measurement": cell.measurement,
         "kind": "workload" if cell.workload else "task" if cell.task else "artifact",

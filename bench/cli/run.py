@@ -112,6 +112,7 @@ def table(
     results: params.Results = params.RESULTS,
     overrides: params.Set = None,
     device: params.Device = "",
+    replicates: Annotated[bool, typer.Option("--replicates", help="A row for each replicate of a recipe too.")] = False,
 ) -> None:
     """Print the table of a suite, or of all records."""
     from bench.store import Store
@@ -120,7 +121,7 @@ def table(
     planned = _plan(suite, "", "", device, 0, overrides, fetch=None) if suite else None
     if planned is None and not results.is_dir():
         raise UserError(f"no records in {results}; run a suite first: python -m bench run configs/demo.yaml")
-    _table(store, planned, format)
+    _table(store, planned, format, with_replicates=replicates)
 
 
 @no_gc()
@@ -154,16 +155,21 @@ def _plan(
 
 @no_gc()
 def _table(
-    store: Store, planned: Plan | None, format: params.TableFormat, summary: Mapping[str, Any] | None = None
+    store: Store,
+    planned: Plan | None,
+    format: params.TableFormat,
+    summary: Mapping[str, Any] | None = None,
+    *,
+    with_replicates: bool = False,
 ) -> None:
     """Print the table, or one JSON object with it and the `summary` of a run."""
     from bench.publish.tables import build, render
     from bench.run import records
 
     if planned is None:
-        contents = build.build(store.all())
+        contents = build.build(store.all(), with_replicates=with_replicates)
     else:
-        contents = build.build(records.current(planned, store), planned.cells)
+        contents = build.build(records.current(planned, store), planned.cells, with_replicates=with_replicates)
     if summary is not None:
         typer.echo(json.dumps(summary, indent=1).removesuffix("\n}"), nl=False)
         typer.echo(',\n "table": ', nl=False)

@@ -38,6 +38,7 @@ class Group(Flag):
     LOG_AXIS = auto()  # a chart draws it in factors
     PER_TOKEN = auto()  # means nothing beside a figure over another tokenizer's tokens
     ANY_TOKENS = auto()  # compares across tokenizers: shown where there are several
+    SEEDS = auto()  # a metric over the replicates of a recipe
 
 
 @dataclass(frozen=True)

@@ -246,6 +246,10 @@ class Method(Protocol):
         """Whether it needs the model's tokenizer: by default where it has an option that names a text."""
         return any(hasattr(options, name) for name in ("calibration", "corpus"))
 
+    def is_seeded(self, options: Any) -> bool:
+        """Whether what it makes depends on its option `seed`, of calibration text or training: replicates differ so."""
+        return hasattr(options, "seed")
+
     def prerequisites(self, options: Any, source_format: str) -> tuple[Step, ...]:  # noqa: ARG002
         """Steps to be taken first, each cached like any other and so shared; () when there are none."""
         return ()

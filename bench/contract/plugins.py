@@ -82,6 +82,15 @@ def method_of(step: Step) -> tuple[hooks.Method, Any]:
     return method, method.Options(**step.options)
 
 
+def is_seeded(step: Step) -> bool:
+    """Whether a step's result depends on its option `seed`; of what this version does not have, whether it has one."""
+    try:
+        method, options = method_of(step)
+    except (UserError, TypeError):
+        return "seed" in step.options
+    return method.is_seeded(options)
+
+
 def step_env(step: Step) -> str:
     """The environment that a step is taken in: its method's ENV, or the one its options choose."""
     method, options = method_of(step)

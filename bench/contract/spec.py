@@ -53,12 +53,16 @@ class Recipe:
     """How a model is compressed; without steps the model is left as it is.
 
     `checkpoint`: what somebody else made, in place of steps: named as a model is, at a `revision` of the Hub.
+    `replicates`: of a suite's file alone, how often it is made, each time with another seed. A suite has those as
+    recipes of their own, which are `replicate_of` this one.
     """
 
     name: str
     steps: tuple[Step, ...] = ()
     checkpoint: str = field(default="", metadata=OMITTED_AT_DEFAULT)
     revision: str | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
+    replicates: int = field(default=1, metadata=OMITTED_AT_DEFAULT)
+    replicate_of: str = field(default="", metadata=OMITTED_AT_DEFAULT)
     __pydantic_config__ = _CLOSED
 
 
@@ -145,5 +149,14 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """What `--only` matches: model/recipe/engine/workload-or-task."""
-        return f"{self.model.label}/{self.recipe.name}/{self.engine.title}/{self.measurement}"
+        """model/recipe/engine/workload-or-task."""
+        return self._titled(self.recipe.name)
+
+    @property
+    def selectors(self) -> tuple[str, ...]:
+        """What `--only` matches: title, recipe and measurement; of a replicate its recipe's own title and name too."""
+        recipes = tuple(filter(None, (self.recipe.name, self.recipe.replicate_of)))
+        return (*map(self._titled, recipes), *recipes, self.measurement)
+
+    def _titled(self, recipe: str) -> str:
+        return f"{self.model.label}/{recipe}/{self.engine.title}/{self.measurement}"

@@ -46,7 +46,8 @@ def plain(value: Any) -> Any:
 @cache
 def _younger(kind: type) -> dict[str, Any]:
     """The defaults of the fields that are left out of the JSON form at them: records from before have none."""
-    return {f.name: f.default for f in dataclasses.fields(kind) if f.metadata.get("omitted_at_default")}
+    younger = [f for f in dataclasses.fields(kind) if f.metadata.get("omitted_at_default")]
+    return {f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory() for f in younger}
 
 
 def rounded(value: Any) -> Any:

@@ -41,15 +41,20 @@ def ratio(first: Sequence[float], second: Sequence[float], level: float = 0.95) 
         return Ratio(second[0] / first[0], None, None, None, EQUAL)
     from scipy import special  # slow to import, and needed by `compare` alone
 
-    parts = [_variance(values) / len(values) for values in logs]
+    parts = [variance(values) / len(values) for values in logs]
     error = math.sqrt(sum(parts))
-    df = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, logs, strict=True))
+    df = satterthwaite(parts, [len(values) for values in logs])
     half = float(special.stdtrit(df, (1 + level) / 2)) * error
     p = 2 * float(special.stdtr(df, -abs(change) / error))
     return Ratio(math.exp(change), math.exp(change - half), math.exp(change + half), p, WELCH)
 
 
-def _variance(values: Sequence[float]) -> float:
+def satterthwaite(parts: Sequence[float], counts: Sequence[int]) -> float:
+    """Degrees of freedom of a sum of squared standard errors, each from so many values; no sum of zero."""
+    return sum(parts) ** 2 / sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
+
+
+def variance(values: Sequence[float]) -> float:
     """The sample variance; not that of `statistics`, whose exact fractions take a hundred times as long."""
     mean = math.fsum(values) / len(values)
     return math.fsum([(value - mean) ** 2 for value in values]) / (len(values) - 1)

@@ -14,7 +14,7 @@ import orjson
 from bench.contract import outside, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Result
-from bench.contract.spec import Cell, Step
+from bench.contract.spec import Cell, Recipe, Step
 from bench.contract.workload import flat
 from bench.publish import machines
 from bench.publish.document import document
@@ -134,8 +134,27 @@ class _Steps:
     steps: tuple[Step, ...]
 
 
+@dataclass(frozen=True)
+class _Checkpoint(_Steps):
+    checkpoint: str
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class _Replicate(_Steps):
+    replicate_of: str
+
+
 def _flat(cell: Cell, cells: dict[int, Cell]) -> Cell:
     if id(cell) not in cells:
-        recipe: Any = cell.recipe if cell.recipe.checkpoint else _Steps(cell.recipe.name, cell.recipe.steps)
+        recipe = _fingerprinted(cell.recipe)
         cells[id(cell)] = replace(cell, recipe=recipe, workload=cell.workload and flat(cell.workload))
     return cells[id(cell)]
+
+
+def _fingerprinted(recipe: Recipe) -> Any:
+    if recipe.checkpoint:
+        return _Checkpoint(recipe.name, recipe.steps, recipe.checkpoint, recipe.revision)
+    if recipe.replicate_of:
+        return _Replicate(recipe.name, recipe.steps, recipe.replicate_of)
+    return _Steps(recipe.name, recipe.steps)

@@ -141,9 +141,10 @@ def _paired(suite: Suite, artifact: PlannedArtifact) -> set[str]:
 
 
 def _cells(suite: Suite, recipe: Recipe, hardware: Hardware) -> Iterator[Cell]:
+    """A replicate is measured by tasks alone: a seed changes what is lost, and not how fast it runs."""
     for engine in suite.engines:
         spec = _settled(engine, hardware)
-        for workload in suite.workloads:
+        for workload in () if recipe.replicate_of else suite.workloads:
             yield Cell(suite.model, recipe, spec, hardware.device, workload=workload)
         for task in suite.tasks:
             yield Cell(suite.model, recipe, spec, hardware.device, task=task)
@@ -302,7 +303,7 @@ def _meaningless(cell: Cell) -> str:
 def _is_selected(cell: Cell, only: str, engine: str) -> bool:
     if engine and engine not in (cell.engine.title, cell.engine.name):
         return False
-    return not only or any(fnmatch.fnmatchcase(part, only) for part in (cell.title, cell.recipe.name, cell.measurement))
+    return not only or any(fnmatch.fnmatchcase(part, only) for part in cell.selectors)
 
 
 def _references(suite: Suite, planned: Sequence[PlannedArtifact], hardware: Hardware) -> dict[str, Reference]:

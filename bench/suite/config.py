@@ -17,7 +17,7 @@ from bench.contract import plugins, speculation, wire
 from bench.contract.errors import UserError
 from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task
 from bench.contract.workload import KINDS, Trace, Workload
-from bench.suite import local_data
+from bench.suite import local_data, replicates
 
 T = TypeVar("T")
 _NAME_KEYS = {"model": "source", "engines": "name", "tasks": "task"}  # of short forms
@@ -89,7 +89,7 @@ def suite(data: Mapping[str, Any]) -> Suite:
     full["engines"] = [_engine(f"engines[{i}]", e) for i, e in _items(full, "engines")]
     full["workloads"] = [workload(w, f"workloads[{i}]") for i, w in _items(full, "workloads")]
     full["tasks"] = [_task(f"tasks[{i}]", t) for i, t in _items(full, "tasks")]
-    return local_data.settled(_checked(_validated(Suite, full, "")))
+    return local_data.settled(_checked(replicates.expanded(_validated(Suite, full, ""))))
 
 
 def named_recipes() -> dict[str, Any]:
@@ -179,7 +179,12 @@ def _recipe(where: str, value: Any) -> dict[str, Any]:
             raise UserError(f"{where}: {plugins.unknown('recipe', value, tuple(known))}")
         value = {"name": value, "steps": known[value]}
     recipe = _mapping(where, value)
-    _known(where, recipe, [f.name for f in dataclasses.fields(Recipe)])
+    _known(where, recipe, [f.name for f in dataclasses.fields(Recipe) if f.name != "replicate_of"])
+    if "replicates" in recipe and not recipe.keys() & {"steps", "checkpoint"}:
+        known, name = named_recipes(), str(recipe.get("name", ""))
+        if name not in known:
+            raise UserError(f"{where}: {plugins.unknown('recipe', name, tuple(known))}; or give it steps")
+        recipe["steps"] = known[name]
     steps = [_step(f"{where}.steps[{i}]", s) for i, s in _items(recipe, "steps")]
     if recipe.get("checkpoint") and steps:
         raise UserError(f"{where}: a checkpoint is measured as it is: take its steps out, or the checkpoint")

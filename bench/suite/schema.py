@@ -18,6 +18,7 @@ def suite_schema() -> dict[str, Any]:
     defs: dict[str, Any] = schema["$defs"]
     recipe = defs["Recipe"]
     recipe["properties"]["steps"]["items"] = {"$ref": "#/$defs/Step"}
+    del recipe["properties"]["replicate_of"]  # what a suite has of `replicates`, and no file says
     defs["Step"] = _any_plugin(plugins.METHODS, "method", {})
     for spec, package, key, own in (
         ("EngineSpec", plugins.ENGINES, "name", "label"),

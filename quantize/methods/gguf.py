@@ -81,6 +81,10 @@ def is_lossless(options: Options) -> bool:
     return options.type in _FLOATS
 
 
+def is_seeded(options: Options) -> bool:
+    return options.imatrix
+
+
 def without_data(options: Options) -> Step | None:
     """The same type without an importance matrix."""
     return Step("gguf", {"type": options.type, "imatrix": False}) if options.imatrix else None

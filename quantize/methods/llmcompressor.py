@@ -64,6 +64,10 @@ def reads_text(options: Options) -> bool:
     return _calibrates(options)
 
 
+def is_seeded(options: Options) -> bool:
+    return _calibrates(options)
+
+
 def weight_bits(options: Options) -> float:
     if options.scheme != "w4a16":
         return 8.0

@@ -89,6 +89,10 @@ def _gpu_reason(options: Options, hardware: Hardware) -> str | None:
     return None
 
 
+def is_seeded(options: Options) -> bool:
+    return options.scheme == "int8-static"
+
+
 def reads_text(options: Options) -> bool:
     return options.scheme == "int8-static"
 

@@ -16,6 +16,7 @@ from bench.contract.record import Result
 from bench.measure.ratio import EQUAL, Ratio, ratio
 from bench.measure.sanity import marks
 from bench.measure.stats import holm, spread
+from bench.publish.compare import seeds
 from bench.publish.compare.paired import EXACT, WINDOWS, Difference, part_changes, task_metrics
 from bench.publish.compare.selectors import AXES, MODEL, Selection
 from bench.publish.tables.columns import LEVEL, MORE, SIZE, group, quotable
@@ -56,7 +57,7 @@ class MetricComparison:
     """One metric of a matched cell: geometric means over `rounds`, in the stored unit, and their ratio.
 
     `p_holm` is the p-value adjusted over the cells that have this metric. `difference`: what a task says of the
-    change itself. `marks` are those of either cell.
+    change itself. `marks` are those of either cell. `seeds`: how many replicates of each are in interval and p.
     """
 
     cell: CellKey
@@ -70,6 +71,7 @@ class MetricComparison:
     p_holm: float | None = None
     verdict: str = UNTESTED
     marks: tuple[str, ...] = ()
+    seeds: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def compare(baseline: Selection, candidate: Selection) -> Comparison:
     ignored = set(AXES[baseline.kind])
     if baseline.kind == MODEL and not {r.suite for r in baseline.records} & {r.suite for r in candidate.records}:
         ignored.add("suite")  # a suite has one model
-    a, b = _cells(baseline.records, ignored), _cells(candidate.records, ignored)
+    (a, a_replicates), (b, b_replicates) = (_cells(s.records, ignored) for s in (baseline, candidate))
     several = {key: None for key in a if key in b and max(len({r.suite for r in its[key]}) for its in (a, b)) > 1}
     pairs = {key: (_ok(a[key]), _ok(b[key])) for key in a if key in b and key not in several}
     pairs = {key: pair for key, pair in pairs.items() if all(pair)}
@@ -128,7 +130,9 @@ def compare(baseline: Selection, candidate: Selection) -> Comparison:
     records = {key: [[(r.digest, r.started, r.metrics) for r in its] for its in pair] for key, pair in pairs.items()}
     same = {key: None for key, (one, two) in records.items() if dated and key.kind != "size" and one == two}
     pairs = {key: pair for key, pair in pairs.items() if key not in same}
-    metrics = _with_verdicts([m for key, pair in _distinct_artifacts(pairs).items() for m in _metrics(key, pair)])
+    replicates = {key: (a_replicates.get(key, {}), b_replicates.get(key, {})) for key in pairs}
+    distinct = _distinct_artifacts(pairs)
+    metrics = _with_verdicts([m for key, pair in distinct.items() for m in _metrics(key, pair, replicates[key])])
     metrics.sort(key=lambda m: (_ORDER.index(m.cell.kind), m.cell.what))
     return Comparison(
         baseline,
@@ -144,18 +148,32 @@ def compare(baseline: Selection, candidate: Selection) -> Comparison:
     )
 
 
-def _cells(records: Iterable[Result], ignored: set[str]) -> dict[CellKey, Rounds]:
-    """The rounds of each cell, and of kind "size" one record that has the artifact."""
+def _cells(
+    records: Iterable[Result], ignored: set[str]
+) -> tuple[dict[CellKey, Rounds], dict[CellKey, seeds.Replicates]]:
+    """The rounds of each cell, and of kind "size" one record that has the artifact; the rounds of its replicates.
+
+    Replicates are recipes of their own where theirs is not among the records.
+    """
     cells: dict[CellKey, list[Result]] = {}
+    replicates: dict[CellKey, dict[str, list[Result]]] = {}
     has_sizes = "recipe" in ignored or "engine" not in ignored  # two engines share their artifacts
-    for result in sorted(records, key=lambda r: (r.started, r.round)):
-        cell = result.cell
+    ordered = sorted(records, key=lambda r: (r.started, r.round))
+    recipes = {result.cell.recipe.name for result in ordered}
+    for result in ordered:
+        cell, recipe = result.cell, result.cell.recipe.replicate_of
         fields = {**dict(zip(FIELDS, names(result), strict=True)), **dict.fromkeys(ignored, "")}
+        if recipe and recipe in recipes:
+            fields = {**fields, **({} if "recipe" in ignored else {"recipe": recipe})}
+            if cell.task and result.status == "ok":
+                its = replicates.setdefault(CellKey(**fields, kind="task"), {})
+                its.setdefault(cell.recipe.name, []).append(result)
+            continue
         if cell.measurement:
             cells.setdefault(CellKey(**fields, kind="load" if cell.workload else "task"), []).append(result)
         if result.artifact is not None and result.status == "ok" and has_sizes:
             cells[CellKey(**{**fields, "engine": "", "what": ""}, kind="size")] = [result]
-    return dict(cells)
+    return dict(cells), dict(replicates)
 
 
 def _distinct_artifacts(pairs: Mapping[CellKey, Pair]) -> dict[CellKey, Pair]:
@@ -182,21 +200,32 @@ def _only(cells: Mapping[CellKey, Rounds], other: Mapping[CellKey, Rounds]) -> d
     return only
 
 
-def _metrics(key: CellKey, pair: Pair) -> Iterator[MetricComparison]:
+def _metrics(
+    key: CellKey, pair: Pair, replicates: tuple[seeds.Replicates, seeds.Replicates]
+) -> Iterator[MetricComparison]:
     one, two = pair
     if key.kind == "size":
         yield from _sizes(key, one[-1], two[-1])
         return
     marked, rounds = tuple(sorted({*marks(one), *marks(two)})), (len(one), len(two))
     if key.kind == "task":
-        for column, heading, a, b, compared, difference in task_metrics(one[0], two[0]):
-            yield MetricComparison(key, column, heading, a, b, rounds, compared, difference, marks=marked)
+        by_seed = [seeds.alike(own[0], its) for own, its in zip(pair, replicates, strict=True)]
+        for column, heading, a, b, *compared in task_metrics(one[0], two[0]):
+            yield _of_task(MetricComparison(key, column, heading, a, b, rounds, *compared, marks=marked), *by_seed)
         return
     for column in _load_columns(pair):
         first, second = (_values(column.key, rounds) for rounds in pair)
         if first and second and (any(first) or any(second)):
             means, having = (_mean(first), _mean(second)), (len(first), len(second))
             yield MetricComparison(key, column, column.heading(), *means, having, ratio(first, second), marks=marked)
+
+
+def _of_task(metric: MetricComparison, one: Rounds, two: Rounds) -> MetricComparison:
+    """The metric with the noise of the seeds of `one` and `two`: a record of each replicate, its recipe's own first."""
+    wider = seeds.widened(metric.column, (metric.ratio, metric.difference), one, two)
+    if wider is None:
+        return metric
+    return replace(metric, ratio=wider[0], difference=wider[1], seeds=(len(one), len(two)))
 
 
 def _parts(key: CellKey, pair: Pair) -> Iterator[PartDifference]:

@@ -35,6 +35,10 @@ RULES = {
     OTHER: "over other items, against another reference, or by another version of the task: not comparable",
 }
 _HOLM = "p has Holm's correction over the cells of one figure, intervals (95 %) have none"
+_SEEDS = (
+    "seeds: of recipes with replicates, p and interval are the larger of those by items and by Welch's t over seeds; "
+    "a calibrated recipe without any is taken to vary as the other"
+)
 _LEAST_P = 1e-9  # below it the approximation of the tails means nothing
 _LISTED = 5
 _WIDE = 96  # columns, below which there is no room for the rules
@@ -159,6 +163,7 @@ def _footer(comparison: Comparison) -> list[str]:
     metrics = comparison.metrics
     lines = ["A, B: geometric means over rounds; B/A with its 95 % interval, or that of the change"] if metrics else []
     lines += [f"{rule}: {RULES[rule]}" for rule in dict.fromkeys(metric.ratio.rule for metric in metrics)]
+    lines += [_SEEDS] if any(metric.seeds != (1, 1) for metric in metrics) else []
     lines += [_HOLM] if any(metric.p_holm is not None for metric in metrics) else []
     lines += [f"{mark}: {MARKS[mark]} ({_cells(count)})" for mark, count in sorted(_marks(metrics).items())]
     lines += _left_out(comparison)
@@ -213,6 +218,7 @@ def _line(metric: MetricComparison, varying: set[str]) -> tuple[str, ...]:
     a, b = (number(value * column.scale, column.digits) for value in (metric.baseline, metric.candidate))
     rule = metric.ratio.rule
     rule = f"{rule} {metric.rounds[0]}+{metric.rounds[1]}" if rule == WELCH else rule
+    rule = f"{rule}, seeds {metric.seeds[0]}+{metric.seeds[1]}" if metric.seeds != (1, 1) else rule
     return (label, metric.heading, a, b, _ratio(metric), _p(metric.p_holm), metric.verdict, rule)
 
 
@@ -303,4 +309,5 @@ def _plain(metric: MetricComparison) -> dict[str, object]:
         "p_holm": metric.p_holm,
         "verdict": metric.verdict,
         "marks": metric.marks,
+        "seeds": metric.seeds,
     }

@@ -44,13 +44,13 @@ class Filter:
 
     def matches(self, result: Result) -> bool:
         cell = result.cell
-        globs = [(self.device, result.hardware.slug), (self.recipe, cell.recipe.name)]
+        globs = [((result.hardware.slug,), self.device), (_recipes(result), self.recipe)]
         if cell.measurement:  # an artifact has no engine of its own
-            globs.append((self.engine, cell.engine.title))
+            globs.append(((cell.engine.title,), self.engine))
         return (
             (not self.suites or any(fnmatchcase(result.suite, suite) for suite in self.suites))
-            and all(not glob or fnmatchcase(name, glob) for glob, name in globs)
-            and any(fnmatchcase(name, self.only or "*") for name in (cell.title, cell.recipe.name, cell.measurement))
+            and all(not glob or any(fnmatchcase(name, glob) for name in names) for names, glob in globs)
+            and any(fnmatchcase(name, self.only or "*") for name in cell.selectors)
         )
 
 
@@ -93,10 +93,17 @@ def _select(kind: str, name: str, catalogue: _Catalogue, filters: Filter) -> Sel
         records, problems = list(store.all()), store.problems
     elif kind == PAIR:
         recipe, _, engine = name.rpartition("@")
-        records = [r for r in records if r.cell.recipe.name == recipe and _names(ENGINE, r) in ((), (engine,))]
+        records = [r for r in records if recipe in _recipes(r) and _names(ENGINE, r) in ((), (engine,))]
+    elif kind == RECIPE:
+        records = [r for r in records if name in _recipes(r)]
     else:
         records = [r for r in records if name in _names(kind, r)]
     return Selection(name, kind, label, tuple(filter(filters.matches, records)), tuple(problems))
+
+
+def _recipes(result: Result) -> tuple[str, ...]:
+    """The record's recipe; of a replicate also the one that it is of."""
+    return tuple(filter(None, (result.cell.recipe.name, result.cell.recipe.replicate_of)))
 
 
 def _names(kind: str, result: Result) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What a document's commands write: a number with its unit, a name, a table, a list of reasons.
 
-value NUMBER (see query.value)          figure PATH KEY: with its range over rounds, or its interval
+value NUMBER (see query.value)          figure PATH KEY: with its range over rounds, or its interval,
+                                        and over seeds where its recipe has replicates
 table SUITE/RECIPE/ENGINE KEY[@WORKLOAD-OR-TASK]... [by=KEY[@...]]
 parts SUITE/RECIPE/ENGINE KEY@TASK      of parts of a task's items: by position, by length and depth
 reasons SUITE                           pick SUITE WORKLOAD [objective=] [min-recovery=] [ttft-p95=] [memory=]
@@ -19,7 +20,7 @@ from bench.publish import machines, recommend
 from bench.publish.document import query, table
 from bench.publish.records import Records
 from bench.publish.tables import parts, render, sections
-from bench.publish.tables.columns import format_percent, number, quotable
+from bench.publish.tables.columns import format_mean, format_percent, number, quotable
 from bench.publish.tables.model import Section
 
 
@@ -44,6 +45,7 @@ def _value(records: Records, args: Sequence[str]) -> str:
     column = quotable(args[-1])
     relative = Group.RELATIVE in column.groups
     text = format_percent(value) if relative else number(value * column.scale, column.digits)
+    text = text.removeprefix("+") if args[0] == "seeds" else text
     return f"{text} {column.unit}".strip()
 
 
@@ -54,7 +56,9 @@ def _figure(records: Records, args: Sequence[str]) -> str:
     match, column = query.only(records, args[0]), quotable(args[1])
     match.require(column.key)
     text = sections.format_cell(column, match.row, match.entry, sections.Notes()).removesuffix(f" {sections.STAR}")
-    return f"{outside.markdown_prose(text)} {column.unit}".strip()
+    over = match.entry.seeds.get(column.key) if match.entry is not None and Group.CHANGE not in column.groups else None
+    seeds = f" (over {over.n} seeds {format_mean(column, over)})" if over else ""
+    return f"{outside.markdown_prose(text)} {column.unit}".strip() + seeds
 
 
 def _table(records: Records, args: Sequence[str]) -> str:

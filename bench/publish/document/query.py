@@ -97,8 +97,9 @@ def only(records: Records, path: str) -> Match:
 
 
 def value(records: Records, args: Sequence[str]) -> float:
-    """A number: itself; [low|high|least|most|middle] PATH KEY; ratio PATH PATH KEY; count PATH [STATUS].
+    """A number: itself; [low|high|least|most|middle|seeds] PATH KEY; ratio PATH PATH KEY; count PATH [STATUS].
 
+    seeds is half the 95 % interval of the mean over a recipe's replicates.
     rank PATH PATH KEY is Spearman's rank correlation over the recipes and engines that both have, pairs PATH PATH KEY
     how many these are.
     """
@@ -111,9 +112,10 @@ def value(records: Records, args: Sequence[str]) -> float:
         case ["count", path, *status] if len(status) < 2:
             statuses = [match.entry.status if match.entry is not None else "ok" for match in cells(records, path)]
             return float(sum(not status or one in status for one in statuses))
-        case ["low" | "high" as end, path, key]:
-            spread = only(records, path).require(key)
-            return spread.low if end == "low" else spread.high
+        case ["low" | "high" | "seeds" as end, path, key]:
+            match = only(records, path)
+            spread = match.require(key)
+            return _over_seeds(match, key) if end == "seeds" else spread.low if end == "low" else spread.high
         case [which, path, key] if which in _OVER_CELLS:
             medians = [s.median for match in cells(records, path) if (s := match.spread(key))]
             if not medians:
@@ -122,7 +124,14 @@ def value(records: Records, args: Sequence[str]) -> float:
         case [path, key]:
             return only(records, path).require(key).median
         case _:
-            raise UserError(f"'{' '.join(args)}' is not a number: expected [low|high|least|most|middle] PATH KEY")
+            raise UserError(f"'{' '.join(args)}' is not a number: expected [low|high|least|most|middle|seeds] PATH KEY")
+
+
+def _over_seeds(match: Match, key: str) -> float:
+    spread = match.entry.seeds.get(key) if match.entry is not None else None
+    if spread is None:
+        raise UserError(f"no spread of {key} over seeds: give {match.row.recipe} replicates, and run them")
+    return spread.half
 
 
 def _ratio(records: Records, above: str, below: str, key: str) -> float:

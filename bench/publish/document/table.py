@@ -10,8 +10,8 @@ from bench.contract.columns import Column
 from bench.publish.document import query
 from bench.publish.document.query import Match
 from bench.publish.tables import render, sections
-from bench.publish.tables.columns import quotable, task_name
-from bench.publish.tables.model import Row, Section
+from bench.publish.tables.columns import metric_columns, quotable, task_name
+from bench.publish.tables.model import CellSummary, Row, Section
 
 
 def table(rows: Sequence[Row], keys: Sequence[str], order: str = "") -> str:
@@ -20,6 +20,7 @@ def table(rows: Sequence[Row], keys: Sequence[str], order: str = "") -> str:
         rows = sorted(rows, key=lambda row: _rank(row, order))
     notes, columns = sections.Notes(), [quotable(key.partition("@")[0]) for key in keys]
     matches = [[_match(row, key) for key in keys] for row in rows]
+    columns, matches = _with_seeds(columns, matches)
     lines = [_line(row, its, columns, notes) for row, its in zip(rows, matches, strict=True)]
     notes.add(*sections.source_notes(rows))
     heads = []
@@ -33,6 +34,24 @@ def table(rows: Sequence[Row], keys: Sequence[str], order: str = "") -> str:
     piped = render.piped(Section("", ("recipe", "engine", *heads), tuple(lines)))
     footnotes = "  \n".join(map(outside.markdown_text, notes.lines(bold=False)))
     return "\n".join([*piped, *(["", footnotes] if footnotes else [])])
+
+
+def _with_seeds(
+    columns: Sequence[Column], matches: Sequence[Sequence[Match]]
+) -> tuple[list[Column], list[list[Match]]]:
+    """A task's first metric is followed by itself over seeds, where a recipe has replicates."""
+    wider: list[Column] = []
+    places: list[int] = []
+    for at, column in enumerate(columns):
+        entries = [entry for its in matches if (entry := its[at].entry) is not None]
+        added = sections.with_seeds([column], entries) if any(_is_first(column, entry) for entry in entries) else ()
+        wider += added or (column,)
+        places += [at] * len(added or (column,))
+    return wider, [[its[at] for at in places] for its in matches]
+
+
+def _is_first(column: Column, entry: CellSummary) -> bool:
+    return column == next((c for c in metric_columns(entry.kind) if c.key in entry.figures), None)
 
 
 def _line(row: Row, matches: Sequence[Match], columns: Sequence[Column], notes: sections.Notes) -> tuple[str, ...]:

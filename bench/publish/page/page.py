@@ -154,8 +154,9 @@ def _short(value: Any) -> Any:
 
 
 def _key(result: Result) -> list[str]:
-    """What page.js finds the records of a line or a point by."""
-    *choice, engine, title = names(result)
+    """What page.js finds the records of a line or a point by; those of replicates are their recipe's."""
+    *choice, recipe, engine, title = names(result)
+    choice.append(result.cell.recipe.replicate_of or recipe)
     kind = "load" if result.cell.workload else "task" if result.cell.task else "artifact"
     return [*choice, engine if title else "", kind, title, result.status, str(result.round)]
 

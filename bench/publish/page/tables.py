@@ -11,6 +11,7 @@ from bench.publish.tables.columns import MORE_SIZE, SIZE, format_value, task_nam
 from bench.publish.tables.model import OTHER_ENGINE, CellSummary, Row
 
 Cell = tuple[str, float | None]  # its text, the value it is sorted by
+_OVER_SEEDS = "|seeds"
 _SPEED = tuple(
     dict.fromkeys((*columns.SERVING, *columns.ONLINE, *columns.SEARCH, columns.MBU, columns.RECOMMENDED_BY["energy"]))
 )
@@ -36,13 +37,15 @@ def quality(rows: Iterable[Row]) -> dict[str, Any]:
         cells = {c.key: cell for c in (*SIZE, *MORE_SIZE) if (cell := _size(row, c))}
         for title, entry in entries.items():
             for column, cell in _scores(row, entry):
-                key = f"{column.key}|{title}"
+                key = f"{column.key}|{title}{_OVER_SEEDS if Group.SEEDS in column.groups else ''}"
                 if key not in heads:
                     heads[key] = _head(column, title)
                 cells[key] = cell
         if cells or entries:
             lines.append(_line(row, "", cells, entries))
-    return {"heads": heads, "lines": lines}
+    # A baseline has no seeds, and comes first: each metric is followed by itself over seeds.
+    beside = {key: (key, f"{key}{_OVER_SEEDS}") for key in heads if not key.endswith(_OVER_SEEDS)}
+    return {"heads": {key: heads[key] for keys in beside.values() for key in keys if key in heads}, "lines": lines}
 
 
 def by_part(rows: Sequence[Row]) -> dict[str, Any]:
@@ -106,6 +109,8 @@ def _scores(row: Row, entry: CellSummary) -> Sequence[tuple[Column, Cell]]:
     cells = [(c, _cell(c, entry)) for c in columns.metric_columns(entry.kind) if c.key in entry.figures]
     if row.baseline:
         return cells
+    over = [columns.over_seeds(c) for c, _ in cells[:1] if c.key in entry.seeds]
+    cells += [(c, (columns.format_seeds(c, entry), entry.seeds[c.key].mean)) for c in over]
     star = " *" if OTHER_ENGINE in entry.marks else ""
     changes = [c for c in columns.task_columns(entry.kind) if Group.CHANGE in c.groups and c.key in entry.change]
     cells += [(c, (columns.format_change(c, entry) + star, entry.change[c.key])) for c in changes]

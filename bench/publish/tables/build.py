@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from bench import formats
 from bench.contract import hooks, plugins
@@ -22,7 +23,7 @@ from bench.contract.workload import Offline, Trace
 from bench.measure.roofline import bound, depth_stage_metrics, kv_bits
 from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, holm, spread
-from bench.publish.tables import speculation, without_data
+from bench.publish.tables import replicates, speculation, without_data
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_columns, task_name
 from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, ROUNDED_CACHE, Category, CellSummary, Point, Row, Table
 
@@ -39,18 +40,20 @@ class _Grid:
     cells: dict[RowKey, dict[ColumnKey, list[Result]]] = field(default_factory=dict)
     artifacts: dict[tuple[str, ...], Artifact] = field(default_factory=dict)
     columns: dict[ColumnKey, None] = field(default_factory=dict)
+    replicate_of: dict[RowKey, str] = field(default_factory=dict)  # whose recipe has a row on the same engine
     expected: set[tuple[RowKey, ColumnKey]] | None = None
 
 
-def build(results: Iterable[Result], expected: Iterable[Cell] | None = None) -> Table:
+def build(results: Iterable[Result], expected: Iterable[Cell] | None = None, *, with_replicates: bool = False) -> Table:
     """A row per device, suite, model, recipe and engine. `expected` cells without a record are "not run yet".
 
-    Rows come in the order of `expected` if given, else in the order of their first round, the baseline first.
+    Rows come in the order of `expected` if given, else in the order of their first round, the baseline first. A
+    recipe's replicates have rows of their own only `with_replicates`; its own has the spread over them either way.
     """
     ordered = sorted(results, key=lambda r: (r.started, r.round))
     grid = _grid(ordered, expected)
     models = sorted(dict.fromkeys(key[:3] for key in grid.cells), key=lambda model: model[:2])
-    rows = [row for model in models for row in _adjusted(_rows(model, grid))]
+    rows = [row for model in models for row in _adjusted(_rows(model, grid, with_replicates=with_replicates))]
     tasks, workloads = (tuple(title for is_task, title in grid.columns if is_task is kind) for kind in (True, False))
     return Table(tuple(rows), tasks, workloads, tuple(_mixed(ordered)))
 
@@ -67,6 +70,7 @@ def _grid(results: Sequence[Result], expected: Iterable[Cell] | None) -> _Grid:
             for folder in folders.get(cell.device, [(cell.device, suite)]):
                 key, column = _keys(*folder, cell)
                 grid.expected.add((key, column))
+                grid.replicate_of |= {key: cell.recipe.replicate_of} if cell.recipe.replicate_of else {}
                 grid.cells.setdefault(key, {})
                 grid.columns.setdefault(column)
     for result in results:
@@ -76,6 +80,8 @@ def _grid(results: Sequence[Result], expected: Iterable[Cell] | None) -> _Grid:
         if result.cell.workload is not None or result.cell.task is not None:
             grid.cells.setdefault(key, {}).setdefault(column, []).append(result)
             grid.columns.setdefault(column)
+        grid.replicate_of |= {key: its} if (its := result.cell.recipe.replicate_of) else {}
+    grid.replicate_of = {k: its for k, its in grid.replicate_of.items() if (*k[:3], its, k[4]) in grid.cells}
     return grid
 
 
@@ -106,26 +112,49 @@ def _keys(slug: str, suite: str, cell: Cell) -> tuple[RowKey, ColumnKey]:
     return row, (cell.task is not None, cell.measurement)
 
 
-def _rows(model: tuple[str, ...], grid: _Grid) -> list[Row]:
+def _rows(model: tuple[str, ...], grid: _Grid, *, with_replicates: bool) -> list[Row]:
     keys = [key for key in grid.cells if key[:3] == model]
-    recipes = list(dict.fromkeys(key[3] for key in keys))
+    own = [key for key in keys if key not in grid.replicate_of]
+    recipes = list(dict.fromkeys(key[3] for key in own))
     engines = list(dict.fromkeys(key[4] for key in keys))
-    baseline = _baseline(recipes, keys, grid)
-    keys.sort(key=lambda k: (k[3] != baseline, recipes.index(k[3]), engines.index(k[4])))
+    baseline = _baseline(recipes, own, grid)
+    recipe_of = {key: grid.replicate_of.get(key, key[3]) for key in keys}
+    place = {key: (its != baseline, recipes.index(its)) for key, its in recipe_of.items()}
+    keys.sort(key=lambda k: (place[k], len(k[3]), k[3], engines.index(k[4])))  # replicates behind their recipe
     references = {key[4]: grid.cells[key] for key in keys if key[3] == baseline}
     steps = {key[3]: artifact.steps for key, artifact in grid.artifacts.items() if key[:3] == model}
     counterparts = {name: without_data.counterpart(its, steps) for name, its in steps.items()}
-    return [_row(key, baseline, references, counterparts.get(key[3]), grid) for key in keys]
+    rows = [_row(key, baseline, references, counterparts.get(recipe_of[key]), grid) for key in keys]
+    return replicates.folded(rows, partial(_over_the_same, grid=grid), shown=with_replicates)
+
+
+def _over_the_same(one: Row, other: Row, title: str, grid: _Grid) -> bool:
+    """Whether both have finished rounds of a task, over the same items."""
+    keys = [(row.device, row.suite, row.model, row.recipe, row.engine) for row in (one, other)]
+    rounds = [_finished(grid.cells[key].get((True, title), [])) for key in keys]
+    with suppress(UserError):
+        if all(rounds):
+            task_change(rounds[0][0], rounds[1][0])
+            return True
+    return False
 
 
 def _adjusted(rows: Sequence[Row]) -> list[Row]:
-    """The rows with the p-values of each task adjusted for the number of recipes tested."""
+    """The rows with the p-values of each task adjusted for the number of recipes tested; a replicate's in its stead."""
     by_row = [dict(row.tasks) for row in rows]
     for title in {title for tasks in by_row for title in tasks}:
-        tested = [tasks for tasks in by_row if TESTED in tasks[title].change]
-        for tasks, p in zip(tested, holm([tasks[title].change[TESTED] for tasks in tested]), strict=True):
-            tasks[title] = replace(tasks[title], change={**tasks[title].change, ADJUSTED: p})
+        tested = [(row, tasks) for row, tasks in zip(rows, by_row, strict=True) if TESTED in tasks[title].change]
+        own = {(row.recipe, row.engine): its[title].change[TESTED] for row, its in tested if not row.replicate_of}
+        adjusted = _holm(own)
+        for row, tasks in tested:
+            key, change = (row.replicate_of or row.recipe, row.engine), tasks[title].change
+            p = (_holm({**own, key: change[TESTED]}) if row.replicate_of else adjusted)[key]
+            tasks[title] = replace(tasks[title], change={**change, ADJUSTED: p})
     return [replace(row, tasks=tasks) for row, tasks in zip(rows, by_row, strict=True)]
+
+
+def _holm(values: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    return dict(zip(values, holm(list(values.values())), strict=True))
 
 
 def _baseline(recipes: Sequence[str], keys: Sequence[RowKey], grid: _Grid) -> str | None:
@@ -174,6 +203,7 @@ def _row(
         whole=artifact is not None and _is_whole(artifact) and not _checkpoint(key, grid),
         checkpoint=_checkpoint(key, grid),
         source_type=str(artifact.facts.get("source_type", "")) if artifact else "",
+        replicate_of=grid.replicate_of.get(key, ""),
     )
 
 

@@ -6,12 +6,14 @@ Groups are queries over the columns, in the order in which these stand.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 from bench.contract import plugins
 from bench.contract.columns import ADJUSTED, RECOVERY, SCORE_CHANGE, TESTED, Column, Group, csv_only
 from bench.contract.errors import UserError
+from bench.measure.seeds import SeedSpread
 from bench.measure.stats import Spread
 from bench.publish.tables.model import CellSummary
 
@@ -183,6 +185,12 @@ def metric_columns(kind: str) -> tuple[Column, ...]:
     return tuple(c for c in task_columns(kind) if not c.groups & (Group.CHANGE | Group.CSV_ONLY | Group.ANY_TOKENS))
 
 
+def over_seeds(column: Column) -> Column:
+    """The column that stands behind a metric's where recipes have replicates: their mean with its interval."""
+    header = "over seeds" if column.word == "{title}" else f"{column.word} over seeds {{title}}"
+    return replace(column, header=header, better=None, groups=Group.SEEDS, interval=None, change=None, floor="")
+
+
 def quality_axes() -> tuple[Column, ...]:
     """Every task's metrics, scores on items last as in tables, and the recovery over all tasks."""
     columns = [c for kind in plugins.names(plugins.TASKS) for c in metric_columns(kind)]
@@ -243,17 +251,38 @@ def format_interval(column: Column, figures: Mapping[str, Spread]) -> str:
     return f"{text} ± {number(half, column.digits, like=figures[column.key].median * column.scale)}"
 
 
+def format_seeds(column: Column, cell: CellSummary) -> str:
+    """The mean over a recipe's replicates, half its interval, and how many they are: "0.0123 ± 0.0009 (3)"."""
+    spread = cell.seeds.get(column.key)
+    return DASH if spread is None else f"{format_mean(column, spread)} ({spread.n})"
+
+
+def format_mean(column: Column, spread: SeedSpread) -> str:
+    """The mean over replicates with half its interval, where they differ."""
+    mean, half = spread.mean * column.scale, spread.half * column.scale
+    text = number(mean, column.digits)
+    return f"{text} ± {number(half, column.digits, like=mean)}" if half > 0 else text
+
+
+def wider(value: float, ends: Sequence[float], spread: SeedSpread | None) -> Sequence[float]:
+    """The ends of an interval of a value, or what its half over seeds puts around it where that is larger."""
+    if spread is None or (len(ends) == 2 and (ends[1] - ends[0]) / 2 >= spread.half):
+        return ends
+    return value - spread.half, value + spread.half
+
+
 def format_change(column: Column, cell: CellSummary) -> str:
     """A change against the baseline with half its interval; a dash where none is known.
 
     In percent of the baseline's figure, "+1.23 ± 0.31"; of a score on items in the points that it is shown in, "-3.1 ±
-    1.2", or "noise (+0.2 ± 0.9)" where the items show no difference; else in the metric's own unit.
+    1.2", or "noise (+0.2 ± 0.9)" where the items show no difference, or the replicates of the recipe do not; else in
+    the metric's own unit. The interval is the larger of those over items and over seeds.
     """
-    changes = cell.change
+    changes, spread = cell.change, cell.seeds.get(column.key)
     if column.key not in changes:
         return DASH
     change = changes[column.key]
-    ends = [changes[key] for key in column.interval or () if key in changes]
+    ends = wider(change, [changes[key] for key in column.interval or () if key in changes], spread)
     if Group.RELATIVE in column.groups:
         return format_percent(change, *ends)
     metrics = (c for c in metric_columns(cell.kind) if c.change == column and c.key in cell.figures)
@@ -262,7 +291,8 @@ def format_change(column: Column, cell: CellSummary) -> str:
         half = f" ± {number((ends[-1] - ends[0]) / 2 * scale, 2)}" if ends else ""
         return f"{change * scale:+.3g}{half}"
     text = f"{round(change * scale, 1) + 0.0:+.1f} ± {(ends[1] - ends[0]) / 2 * scale:.1f}"  # + 0.0: no negative zero
-    return text if changes.get(ADJUSTED, changes[TESTED]) < LEVEL else f"noise ({text})"
+    shown = changes.get(ADJUSTED, changes[TESTED]) < LEVEL and not (spread and spread.includes_zero)
+    return text if shown else f"noise ({text})"
 
 
 def format_percent(fraction: float, low: float | None = None, high: float | None = None) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench.contract.columns import Column, Group
 from bench.measure.sanity import BUSY, CLIENT, DUMMY, ENERGY, ERRORS, EVENTS, NVML, REMOTE, ROUND, SHORT, THROTTLED
+from bench.measure.seeds import SeedSpread
 from bench.publish.tables.model import CellSummary, Row
 
 LEGEND = (
@@ -62,14 +63,17 @@ def of_load(column: Column, cells: Sequence[CellSummary]) -> Ranking:
 
 
 def of_task(column: Column, rows: Sequence[Row], cells: Sequence[CellSummary]) -> Ranking:
-    """Figures of a task, without the baseline and copies in floats, which nothing can be nearer to.
+    """Figures of a task, without the baseline and copies in floats, which nothing can be nearer to, and replicates.
 
-    A metric without an interval of its own is ranked by that of its change against the baseline.
+    A metric without an interval of its own is ranked by that of its change against the baseline. The interval of a
+    recipe with replicates reaches over that of their mean.
     """
     change = column if Group.CHANGE in column.groups else column.change if column.interval is None else None
     intervals = [_of_figures(column, cell) if change is None else _of_change(change, cell) for cell in cells]
     pairs = zip(rows, intervals, strict=True)
-    return column.better, [None if row.baseline or row.whole else interval for row, interval in pairs]
+    return column.better, [
+        None if row.baseline or row.whole or row.replicate_of else interval for row, interval in pairs
+    ]
 
 
 def _of_change(change: Column, cell: CellSummary) -> Interval | None:
@@ -77,12 +81,19 @@ def _of_change(change: Column, cell: CellSummary) -> Interval | None:
         return None
     ends = change.interval or (change.key, change.key)
     low, high = (cell.change.get(end, cell.change[change.key]) for end in ends)
-    return Interval(low, high, low < high and DUMMY not in cell.marks)
+    return _reaching(Interval(low, high, low < high and DUMMY not in cell.marks), cell.seeds.get(change.key))
+
+
+def _reaching(interval: Interval, seeds: SeedSpread | None) -> Interval:
+    """The interval, reaching over that of the replicates' mean."""
+    if seeds is None:
+        return interval
+    return replace(interval, low=min(interval.low, seeds.low), high=max(interval.high, seeds.high))
 
 
 def of_size(column: Column, rows: Sequence[Row]) -> Ranking:
     """What an artifact takes is exact; how long it took to make was measured once."""
-    values = [row.size(column.key) for row in rows]
+    values = [None if row.replicate_of else row.size(column.key) for row in rows]
     exact = Group.SIZE in column.groups
     return column.better, [None if v is None else Interval(v, v, exact) for v in values]
 
@@ -93,7 +104,8 @@ def _of_figures(column: Column, cell: CellSummary) -> Interval | None:
         return None
     ends = [cell.figures[key] for key in column.interval or () if key in cell.figures]
     low, high = min(s.low for s in (figure, *ends)), max(s.high for s in (figure, *ends))
-    return Interval(low, high, (figure.n > 1 or len(ends) == 2) and not _doubtful(column, cell))
+    known = (figure.n > 1 or len(ends) == 2) and not _doubtful(column, cell)
+    return _reaching(Interval(low, high, known), cell.seeds.get(column.key))
 
 
 def _doubtful(column: Column, cell: CellSummary) -> bool:

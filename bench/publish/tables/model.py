@@ -10,6 +10,7 @@ from bench.contract.columns import Part
 from bench.contract.record import Audit, Result
 from bench.contract.wire import OMITTED_AT_DEFAULT
 from bench.measure.sanity import MARKS
+from bench.measure.seeds import SeedSpread
 from bench.measure.stats import Spread
 
 OTHER_ENGINE = "reference"
@@ -32,7 +33,7 @@ class CellSummary:
     sweep or a search, ascending. `note`: a caveat for the reader. `words`: text values by name. `sizes`: batch,
     prompt tokens and new tokens of an offline load. `kind`: the plugin of a task; `parts`: metrics of parts of its
     items, with their changes against the baseline. `categories`: the figures of a load of real text by the category of
-    its prompts.
+    its prompts. `seeds`: metrics and changes of a recipe with replicates, over all of them.
     """
 
     status: Literal["ok", "failed", "unsupported", "missing", "unplanned"]
@@ -49,6 +50,7 @@ class CellSummary:
     kind: str = ""
     parts: tuple[Part, ...] = field(default=(), metadata=OMITTED_AT_DEFAULT)
     categories: tuple[Category, ...] = field(default=(), metadata=OMITTED_AT_DEFAULT)
+    seeds: Mapping[str, SeedSpread] = field(default_factory=dict, metadata=OMITTED_AT_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Row:
     `source_type`: what the model was quantized to before anything was done, "" for plain floats.
     `made_s`: the time of all steps of the artifact, 0 if unknown; at most that, where not `made_alone`.
     `made_peak_bytes`: the most host memory its last step took, 0 if unknown. `whole`: its weights are not quantized.
-    `checkpoint`: where it is from, if somebody else made it.
+    `checkpoint`: where it is from, if somebody else made it. `replicate_of`: the recipe that it is a replicate of.
     """
 
     device: str
@@ -92,6 +94,7 @@ class Row:
     whole: bool = False
     checkpoint: str = field(default="", metadata=OMITTED_AT_DEFAULT)
     source_type: str = ""
+    replicate_of: str = field(default="", metadata=OMITTED_AT_DEFAULT)
 
     def size(self, key: str) -> float | None:
         """A figure of the artifact itself, None if unknown, or known as a bound only."""

@@ -226,6 +226,9 @@ def _flat(row: Row, tasks: Mapping[str, _TaskKeys]) -> dict[str, object]:
         flat |= {f"{title}/metric": cell.metric} if names_metric else {}
         values = {key: figure.median for key, figure in cell.figures.items()} | {**cell.change}
         flat |= {f"{title}/{key}": values.get(key, "") for key in single}
+        for key in (*metrics, *single):
+            if (seeds := cell.seeds.get(key)) is not None:
+                flat |= {f"{title}/{key}_seeds_{name}": value for name, value in vars(seeds).items()}
     more = [c.key for g in MORE.values() for c in group(g, csv=True)]
     for title, cell in row.workloads.items():
         tails = group(Group.TAIL, csv=True) if "concurrency" in cell.figures else ()

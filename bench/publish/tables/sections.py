@@ -25,6 +25,11 @@ _CEILINGS = (
 )
 _BESIDE = "≤: at most; it was made beside other work of the run, and with --jobs 1 alone"
 _NOISE = "noise: the items show no difference, p is 0.05 or more"
+_SEEDS = (
+    "over seeds: the mean of a recipe's replicates, which other calibration seeds made, ± its 95 % interval by "
+    "Student's t, and how many they are; other figures are of the first. A change is ± the larger of both intervals, "
+    "and noise by either"
+)
 NAMES = 2  # leading columns that hold names, not figures: recipe, engine
 
 
@@ -127,6 +132,12 @@ def measured_columns(rows: Sequence[Row], title: str) -> tuple[Column, ...]:
     return (*metrics, *changes) if metrics else (Column("", "{title}"),)
 
 
+def with_seeds(shown: Sequence[Column], cells: Sequence[CellSummary]) -> tuple[Column, ...]:
+    """A task's columns, the first followed by itself over seeds where one of the cells has replicates."""
+    first, *rest = shown
+    return (first, *([columns.over_seeds(first)] if any(first.key in cell.seeds for cell in cells) else []), *rest)
+
+
 def load_columns(cells: Sequence[CellSummary]) -> tuple[Column, ...]:
     """A workload's columns: those of a server where requests in flight were counted; no empty ones."""
     measured = {key for cell in cells for key in cell.figures}
@@ -151,9 +162,9 @@ def _floor(rows: Sequence[Row], title: str, column: Column) -> str:
 
 def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section:
     """A kind's only task is named above the columns, several are named in them."""
-    shown = {t: measured_columns(rows, t) for t in tasks}
-    kinds = list(shown.values())
-    alone = [t for t, its in shown.items() if its[0].key and kinds.count(its) == 1]
+    kinds = [measured_columns(rows, t) for t in tasks]
+    alone = [t for t, its in zip(tasks, kinds, strict=True) if its[0].key and kinds.count(its) == 1]
+    shown = {t: with_seeds(its, [row.tasks[t] for row in rows]) for t, its in zip(tasks, kinds, strict=True)}
     sizes = [
         *columns.SIZE,
         *(c for c in columns.MORE_SIZE if any((row.size(c.key) or row.at_most(c.key) or 0) > _SHOWN for row in rows)),
@@ -181,19 +192,20 @@ def _accuracy(rows: Sequence[Row], title: str, notes: Notes) -> Section:
     cells = [row.tasks[title] for row in rows]
     metric = next((cell.metric for cell in cells if cell.metric), "")
     items = next((c.figures["scored_items"].median for c in cells if "scored_items" in c.figures), 0.0)
-    heads = [column.heading(metric), SCORE_CHANGE.heading(), RECOVERY.heading(), "lost / won items", "p"]
-    lines = [_score(row, cell, column, notes) for row, cell in zip(rows, cells, strict=True)]
+    scores = with_seeds((column,), cells)
+    heads = [*(c.heading(metric) for c in scores), SCORE_CHANGE.heading(), RECOVERY.heading(), "lost / won items", "p"]
+    lines = [_score(row, cell, scores, notes) for row, cell in zip(rows, cells, strict=True)]
     notes.add(_PAIRED if any(cell.change for cell in cells) else "")
     notes.add(_NOISE if any("noise" in text for line in lines for text in line) else "")
-    rankings = [highlight.of_task(c, rows, cells) for c in (column, SCORE_CHANGE)]
+    rankings = [highlight.of_task(c, rows, cells) for c in (*scores, SCORE_CHANGE)]
     title = f"{task_name(title)}: {items:,.0f} items"
     return _section(title, heads, rows, lines, [[cell] for cell in cells], notes, rankings)
 
 
-def _score(row: Row, cell: CellSummary, column: Column, notes: Notes) -> list[str]:
+def _score(row: Row, cell: CellSummary, scores: Sequence[Column], notes: Notes) -> list[str]:
     if cell.status != "ok":
-        return [void(cell, notes, first=not i) for i in range(5)]
-    texts = [format_cell(c, row, cell, notes) for c in (column, SCORE_CHANGE)]
+        return [void(cell, notes, first=not i) for i in range(4 + len(scores))]
+    texts = [format_cell(c, row, cell, notes) for c in (*scores, SCORE_CHANGE)]
     texts.append(format_value(RECOVERY, cell.change.get(RECOVERY.key)))
     if TESTED not in cell.change:
         return [*texts, DASH, DASH]
@@ -237,8 +249,11 @@ def format_cell(column: Column, row: Row, cell: CellSummary | None, notes: Notes
         return size(row, column)
     if cell.status != "ok":
         return void(cell, notes, first=first)
-    if column.key not in cell.change or column.key in cell.words:
-        return cell.words.get(column.key) or format_interval(column, cell.figures)
+    over_seeds = Group.SEEDS in column.groups
+    notes.add(_SEEDS if over_seeds and column.key in cell.seeds else "")
+    if over_seeds or column.key not in cell.change or column.key in cell.words:
+        text = cell.words.get(column.key) or format_interval(column, cell.figures)
+        return columns.format_seeds(column, cell) if over_seeds else text
     text = columns.format_change(column, cell) if is_change else format_value(column, cell.change[column.key])
     if OTHER_ENGINE not in cell.marks:
         return text
