@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.contract.errors import UserError
+from bench.measure.seeds import over_seeds
 from bench.measure.stats import Spread
 from bench.publish.document import document
 from bench.publish.records import Records
@@ -172,3 +173,60 @@ def test_a_passage_without_an_end_is_a_mistake(tmp_path: Path, text: str) -> Non
     """Also where the next one begins inside it."""
     with pytest.raises(UserError, match=r"REPORT\.md"):
         _filled(tmp_path, text)
+
+
+def _with_seeds() -> Records:
+    """The records above, with three replicates of nf4."""
+    (key, table), *_ = _records().tables.items()
+    spreads = {
+        "perplexity": over_seeds([8.4, 8.6, 8.5]),
+        "perplexity_change_fraction": over_seeds([0.05, 0.075, 0.0625]),
+    }
+    rows = [
+        replace(row, tasks={_TASK: replace(row.tasks[_TASK], seeds={k: s for k, s in spreads.items() if s})})
+        if row.recipe == "nf4"
+        else row
+        for row in table.rows
+    ]
+    return Records({key: replace(table, rows=tuple(rows))}, {key: ()})
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("figure s/nf4/hf/perplexity* perplexity", "8.400 (over 3 seeds 8.500 ± 0.248)"),
+        ("figure s/nf4/hf/perplexity* perplexity_change_fraction", "+5.00 ± 3.11 %"),
+        ("figure s/baseline/hf/perplexity* perplexity", "8.000"),
+        ("value seeds s/nf4/hf/perplexity* perplexity", "0.2484"),
+        ("value seeds s/nf4/hf/perplexity* perplexity_change_fraction", "3.11 %"),
+    ],
+)
+def test_a_figure_has_its_spread_over_seeds_beside_it(tmp_path: Path, command: str, text: str) -> None:
+    """Half of Student's interval of three replicates, 4.303 x 0.1 / sqrt(3); a change has the larger of both."""
+    path = tmp_path / "REPORT.md"
+    path.write_text(f"<!-- bench: {command} --><!-- /bench -->")
+
+    assert document.filled(path, _with_seeds()) == f"<!-- bench: {command} -->{text}<!-- /bench -->"
+
+
+def test_a_table_has_a_column_over_seeds_where_a_recipe_has_replicates(tmp_path: Path) -> None:
+    """Behind the metric, with what it means below; a metric without replicates stands alone."""
+    path = tmp_path / "REPORT.md"
+    path.write_text(
+        "<!-- bench: table s/*/* tpot_s@o* perplexity@p* perplexity_change_fraction@p* -->\n<!-- /bench -->"
+    )
+    lines = document.filled(path, _with_seeds()).splitlines()
+
+    assert lines[1].startswith("| recipe | engine | TPOT ms ↓ | ppl stdlib-hf-64 ↓ | ppl over seeds stdlib-hf-64 |")
+    assert "| 8.400 | 8.500 ± 0.248 (3) | +5.00 ± 3.11 |" in lines[4]
+    assert "| 8.000 | \N{EN DASH} | baseline |" in lines[3]
+    assert any(line.startswith("over seeds: ") for line in lines)
+
+
+def test_a_spread_that_was_not_measured_is_refused(tmp_path: Path) -> None:
+    """A recipe without replicates has none: one sentence that says so."""
+    path = tmp_path / "REPORT.md"
+    path.write_text("<!-- bench: value seeds s/baseline/hf/perplexity* perplexity --><!-- /bench -->")
+
+    with pytest.raises(UserError, match="no spread of perplexity over seeds: give baseline replicates"):
+        document.filled(path, _with_seeds())
