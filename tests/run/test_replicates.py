@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench.run import plan
+from bench.run.planned import Plan
 from bench.store import Store
 from tests.conftest import Command
 from tests.run import fake_runs
@@ -17,7 +18,7 @@ _STEP = {"method": "gguf", "type": "q2_k", "imatrix": True, "samples": 2, "lengt
 _TASK = {"task": "perplexity", "context": 64, "tokens": 256}
 
 
-def _plan(**recipe: Any) -> plan.Plan:
+def _plan(**recipe: Any) -> Plan:
     recipes = [{"name": "q2", "steps": [_STEP], **recipe}, "fp32"]
     suite = fake_runs.suite(recipes=recipes, engines=["llamacpp", "hf"], tasks=[_TASK], workloads=[{"batch": 1}])
     return plan.plan(suite, fetch=False)

@@ -210,8 +210,9 @@ def _metrics(
     marked, rounds = tuple(sorted({*marks(one), *marks(two)})), (len(one), len(two))
     if key.kind == "task":
         by_seed = [seeds.alike(own[0], its) for own, its in zip(pair, replicates, strict=True)]
-        for column, heading, a, b, *compared in task_metrics(one[0], two[0]):
-            yield _of_task(MetricComparison(key, column, heading, a, b, rounds, *compared, marks=marked), *by_seed)
+        for column, heading, a, b, compared, difference in task_metrics(one[0], two[0]):
+            metric = MetricComparison(key, column, heading, a, b, rounds, compared, difference, marks=marked)
+            yield _of_task(metric, *by_seed)
         return
     for column in _load_columns(pair):
         first, second = (_values(column.key, rounds) for rounds in pair)

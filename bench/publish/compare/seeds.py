@@ -21,6 +21,7 @@ from bench.publish.compare.paired import Difference
 from bench.publish.tables.build import task_change
 
 Replicates = Mapping[str, Sequence[Result]]  # finished rounds of each, by its recipe's name
+_WIDEST = 300.0  # half an interval of logarithms, beyond which no ratio is a number
 _Compared = tuple[Ratio, Difference | None]
 
 
@@ -59,8 +60,8 @@ def widened(column: Column, compared: _Compared, one: Sequence[Result], two: Seq
 def _wider(ratio: Ratio, seeds: SeedDifference) -> Ratio:
     if ratio.value is None or ratio.low is None or ratio.high is None:
         return ratio
-    ends = (ratio.value * math.exp(sign * seeds.half) for sign in (-1, 1))
-    return replace(ratio, low=min(ratio.low, next(ends)), high=max(ratio.high, next(ends)))
+    factor = math.exp(min(seeds.half, _WIDEST))
+    return replace(ratio, low=min(ratio.low, ratio.value / factor), high=max(ratio.high, ratio.value * factor))
 
 
 def _wider_difference(change: Difference, seeds: SeedDifference) -> Difference:

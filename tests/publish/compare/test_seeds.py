@@ -32,11 +32,17 @@ def calibrated(records: Sequence[Result], method: str = "gptq") -> list[Result]:
     return made
 
 
-def between(folder: Path, records: Sequence[Result], a: str, b: str, **filters: str) -> list[MetricComparison]:
+def between(
+    folder: Path, records: Sequence[Result], a: str, b: str, engine: str = "", recipe: str = ""
+) -> list[MetricComparison]:
     store = Store(folder)
     for result in records:
         store.put(result)
-    return [m for m in compare(*selections(a, b, folder, Filter(**filters))).metrics if m.cell.kind == "task"]
+    return [
+        m
+        for m in compare(*selections(a, b, folder, Filter(engine=engine, recipe=recipe))).metrics
+        if m.cell.kind == "task"
+    ]
 
 
 A, B = [20.0, 24.0, 31.0], [26.0, 27.0, 33.0]
