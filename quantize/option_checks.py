@@ -30,6 +30,11 @@ def first_token_weight(weight: float) -> str | None:
     )
 
 
+def no_weight(weight: float, why: str) -> str | None:
+    """A weight for first tokens where no error over tokens is minimized, which would change nothing."""
+    return None if weight == 1 else f"first_token_weight {weight:g} would change nothing: {why}"
+
+
 def damp_percent(share: float) -> str | None:
     return None if 0 < share < 1 else f"damp_percent {share:g} is not between 0 and 1"
 

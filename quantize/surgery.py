@@ -14,7 +14,7 @@ from typing import Any, Literal
 from bench.contract import phase
 from bench.contract.record import Source
 from bench.formats import folder as model_folder
-from quantize import pruning, transformer
+from quantize import first_token, pruning, transformer
 
 What = Literal["heads", "neurons", "layers"]
 UNITS = {"heads": "KV groups", "neurons": "neurons", "layers": "layers"}
@@ -159,23 +159,43 @@ def _per_layer(value: object, config: Mapping[str, Any]) -> bool:
 
 
 def importance(
-    model: Any, ids: Sequence[Sequence[int]], device: str, what: What, by: Literal["activation", "loss"]
+    model: Any,
+    ids: Sequence[Sequence[int]],
+    device: str,
+    what: What,
+    by: Literal["activation", "loss"],
+    weights: first_token.Weights | None = None,
 ) -> Any:
-    """Scores by a calibration text, float32 [layers, units] (of layers: [1, layers]); low ones are missed least."""
+    """Scores by a calibration text, float32 [layers, units] (of layers: [1, layers]); low ones are missed least.
+
+    First tokens count by `weights` in those by activation.
+    """
     if what == "layers":
-        return _block_influence(model, ids, device) if by == "activation" else _losses_without(model, ids, device)
+        weight = weights.text.first_token_weight if weights else 1.0
+        return (
+            _block_influence(model, ids, device, weight) if by == "activation" else _losses_without(model, ids, device)
+        )
     blocks, groups = transformer.blocks(model)[1], _count(model.config.to_dict(), what)
     readers = {n: layer for n, layer in transformer.linears(blocks).items() if n.endswith(_COLUMNS[what])}
-    score = _activations if by == "activation" else _gradients
+    score = partial(_activations, weights=weights) if by == "activation" else _gradients
     return score(model, ids, device, readers).unflatten(1, (groups, -1)).sum(dim=2)
 
 
-def _activations(model: Any, ids: Sequence[Sequence[int]], device: str, readers: Mapping[str, Any]) -> Any:
+def _activations(
+    model: Any,
+    ids: Sequence[Sequence[int]],
+    device: str,
+    readers: Mapping[str, Any],
+    *,
+    weights: first_token.Weights | None,
+) -> Any:
     """For each input of the reading layers: its norm over tokens times the norm of the weights that read it."""
     import torch
 
     with torch.no_grad():
-        squares = pruning.squared_inputs(readers, lambda: _loss(model, ids, device, _SAMPLES))
+        squares = pruning.squared_inputs(readers, lambda: _loss(model, ids, device, _SAMPLES), weights)
+        if weights is not None:
+            weights.require_effect(["the layers that read what is cut out"])
         return torch.stack([squares[n].sqrt() * layer.weight.norm(dim=0) for n, layer in readers.items()])
 
 
@@ -202,8 +222,8 @@ def _gradients(model: Any, ids: Sequence[Sequence[int]], device: str, readers: M
     return torch.stack(list(totals.values()))
 
 
-def _block_influence(model: Any, ids: Sequence[Sequence[int]], device: str) -> Any:
-    """The mean over tokens of 1 - cos(a layer's input, its output)."""
+def _block_influence(model: Any, ids: Sequence[Sequence[int]], device: str, weight: float) -> Any:
+    """The mean over tokens of 1 - cos(a layer's input, its output); the first ones count `weight` times."""
     import torch
     from torch.nn.functional import cosine_similarity
 
@@ -212,13 +232,14 @@ def _block_influence(model: Any, ids: Sequence[Sequence[int]], device: str) -> A
 
     def add(i: int, _module: Any, inputs: tuple[Any, ...], output: Any) -> None:
         output = output[0] if isinstance(output, tuple) else output
-        totals[i] += (1 - cosine_similarity(inputs[0], output, dim=-1)).sum()
+        change = 1 - cosine_similarity(inputs[0], output, dim=-1)
+        totals[i] += change.sum() + (weight - 1) * change[:, 0].sum()
 
     with torch.no_grad(), ExitStack() as hooks:
         for i, block in enumerate(blocks):
             hooks.enter_context(block.register_forward_hook(partial(add, i)))
         _loss(model, ids, device, _SAMPLES)
-    return totals.unsqueeze(0) / sum(map(len, ids))
+    return totals.unsqueeze(0) / (sum(map(len, ids)) + (weight - 1) * len(ids))
 
 
 def _losses_without(model: Any, ids: Sequence[Sequence[int]], device: str) -> Any:

@@ -54,7 +54,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     if source.format == "hf" and (reason := architectures.unknown_reason("llama.cpp's converter", source)):
         return reason
     if not options.imatrix:
-        return None
+        return option_checks.no_weight(options.first_token_weight, "no text is read without imatrix: true")
     reason = option_checks.first_token_weight(options.first_token_weight)
     return reason or option_checks.sample_length(source, options.length)
 

@@ -27,6 +27,7 @@ VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "compressed-tensors"
 OPTIONS_SINCE = frozenset({"bos", "first_token_weight"})
+_NO_ERROR = "rounding, and SmoothQuant's maxima, weigh no token's error; GPTQ does (algorithm: gptq)"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     return (
         option_checks.damp_percent(options.damp_percent)
         or option_checks.first_token_weight(options.first_token_weight)
+        or (None if _runs_gptq(options) else option_checks.no_weight(options.first_token_weight, _NO_ERROR))
         or option_checks.batch_size(options.batch_size)
         or (option_checks.sample_length(source, options.length) if _calibrates(options) else None)
         or (option_checks.group_size(source, options.group_size) if options.scheme == "w4a16" else None)
@@ -62,6 +64,10 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
 
 def reads_text(options: Options) -> bool:
     return _calibrates(options)
+
+
+def _runs_gptq(options: Options) -> bool:
+    return options.algorithm == "gptq" and options.scheme != "fp8-dynamic"
 
 
 def is_seeded(options: Options) -> bool:

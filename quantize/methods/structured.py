@@ -16,21 +16,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.record import Hardware, Source
-from quantize import calibration, option_checks, surgery, transformer
+from quantize import calibration, first_token, option_checks, surgery, transformer
 
 ENV = "hf"
 VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "hf"
-OPTIONS_SINCE = frozenset({"bos"})
+OPTIONS_SINCE = frozenset({"bos", "first_token_weight"})
+_LOSS = "importance: loss is by the loss of the text, in which tokens count alike; importance: activation has a weight"
 
 
 @dataclass(frozen=True)
-class Options(calibration.Options):
+class Options(calibration.WeightedOptions):
     """`share` of the heads, neurons or layers that are removed.
 
     Heads are removed by whole KV groups. `multiple_of`: what the number of neurons left is rounded to, for
-    kernels and group sizes; layers are rounded to whole ones.
+    kernels and group sizes; layers are rounded to whole ones. `first_token_weight`: of importance by activation.
     """
 
     what: Literal["heads", "neurons", "layers"] = "neurons"
@@ -46,6 +47,10 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return f"share {options.share:g} is the share of the {options.what} to remove: more than 0, less than 1"
     if options.multiple_of < 1:
         return f"multiple_of {options.multiple_of} is not at least 1"
+    if reason := option_checks.first_token_weight(options.first_token_weight):
+        return reason
+    if options.importance == "loss" and (reason := option_checks.no_weight(options.first_token_weight, _LOSS)):
+        return reason
     reason = surgery.unsupported_reason(source, options.what, options.share, options.multiple_of)
     return reason or option_checks.sample_length(source, options.length)
 
@@ -62,7 +67,8 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     began = time.perf_counter()
     text = calibration.from_options(folder, options)
     model = transformer.load(folder, device)
-    scores = surgery.importance(model, text.ids, device, options.what, options.importance)
+    weights = first_token.Weights(text)
+    scores = surgery.importance(model, text.ids, device, options.what, options.importance, weights)
     scored = time.perf_counter()
     left = _units_left(options, model.config.to_dict())
     units = [sorted(row.argsort(descending=True)[:left].tolist()) for row in scores]

@@ -93,6 +93,23 @@ kinds = [imatrix.collect(out / "model.gguf", ids, "cpu", weight)["blk.1.attn_v.w
 print("RESULT" + json.dumps([kind.tolist() for kind in kinds]))
 """
 
+# Importances by activation: of neurons and heads unweighted, and with first tokens that count 1, 3 and 1e4 times; of
+# layers with 1, 2 and 5.
+_UNITS = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from quantize import calibration, first_token, surgery, transformer
+demo = Path(sys.argv[1])
+text, model = calibration.samples(demo, "stdlib", 8, 64, 0), transformer.load(demo, "cpu")
+
+def scores(what, weight):
+    weights = weight and first_token.Weights(replace(text, first_token_weight=weight))
+    return surgery.importance(model, text.ids, "cpu", what, "activation", weights).tolist()
+
+result = {what: [scores(what, weight) for weight in (None, 1.0, 3.0, 1e4)] for what in ("neurons", "heads")}
+print("RESULT" + json.dumps({**result, "layers": [scores("layers", weight) for weight in (1.0, 2.0, 5.0)]}))
+"""
 # What the last block of AutoAWQ's model gets and gives, without and with a weight, against plain transformers.
 _CARRIED = """
 import json, sys
@@ -258,6 +275,50 @@ def test_a_weight_that_weighs_nothing_is_refused(name: str, weight: float) -> No
     assert "first_token_weight" in reason
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "why"),
+    [
+        ("gguf", {"type": "q4_0"}, "no text is read without imatrix: true"),
+        ("llmcompressor", {"algorithm": "rtn"}, "algorithm: gptq"),
+        ("llmcompressor", {"scheme": "w8a8", "algorithm": "rtn"}, "SmoothQuant's maxima"),
+        ("llmcompressor", {"scheme": "fp8-dynamic"}, "weigh no token's error"),
+        ("structured", {"importance": "loss"}, "importance: activation has a weight"),
+    ],
+)
+def test_a_weight_that_would_change_nothing_is_refused(name: str, options: dict[str, Any], why: str) -> None:
+    """Before anything is made, with what to do; without a weight the same options are not."""
+    method = plugins.load(plugins.METHODS, name)
+    reason = method.unsupported(method.Options(**options, first_token_weight=100.0), Source("hf", {}, {}), CPU)
+
+    assert reason is not None
+    assert reason.startswith("first_token_weight 100 would change nothing: ")
+    assert why in reason
+    assert method.unsupported(method.Options(**options), Source("hf", {}, {}), CPU) is None
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_importances_count_first_tokens_as_often_as_asked(tmp_path: Path) -> None:
+    """Squared scores of neurons, and the sum of what a layer changes, grow by the first tokens' part alone."""
+    scores = json.loads(in_environment.run("hf", tmp_path, _UNITS, str(DEMO)))
+
+    unweighted, one, _, many = scores["heads"]
+    assert one == unweighted != many
+    unweighted, one, three, many = ([[value**2 for value in row] for row in its] for its in scores["neurons"])
+    assert one == unweighted
+    for first, second, last in zip(one, three, many, strict=True):
+        grown = [(b - a, c - a) for a, b, c in zip(first, second, last, strict=True) if b - a > a / 1000]
+        assert len(grown) > len(first) / 2
+        assert [c * grown[0][0] for _, c in grown] == pytest.approx([b * grown[0][1] for b, _ in grown], rel=2e-2)
+    tokens = {weight: 8 * 64 + (weight - 1) * 8 for weight in (1, 2, 5)}
+    one, two, five = (
+        [value * tokens[w] for value in row[0]] for w, row in zip((1, 2, 5), scores["layers"], strict=True)
+    )
+    grown = [(b - a, c - a) for a, b, c in zip(one, two, five, strict=True)]
+    assert [c for _, c in grown] == pytest.approx([4 * b for b, _ in grown], rel=1e-3)
+    assert all(b > 0 for b, _ in grown)
+
+
 def test_methods_that_count_errors_over_text_have_it() -> None:
-    """Those that minimize an error over calibration text, and no others."""
-    assert WEIGHTED == ["awq", "gguf", "gptq", "llmcompressor", "sparsegpt", "wanda"]
+    """Those that minimize an error over calibration text, or rank by sums over it, and no others."""
+    assert WEIGHTED == ["awq", "gguf", "gptq", "llmcompressor", "sparsegpt", "structured", "wanda"]
