@@ -14,7 +14,7 @@ from functools import partial
 
 from bench import formats
 from bench.contract import hooks, plugins
-from bench.contract.columns import ADJUSTED, TESTED, Group, Part
+from bench.contract.columns import Group, Part
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Result
 from bench.contract.spec import Cell
@@ -22,8 +22,8 @@ from bench.contract.speculation import method_of
 from bench.contract.workload import Offline, Trace
 from bench.measure.roofline import bound, depth_stage_metrics, kv_bits
 from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
-from bench.measure.stats import Spread, holm, spread
-from bench.publish.tables import replicates, speculation, without_data
+from bench.measure.stats import Spread, spread
+from bench.publish.tables import adjust, replicates, speculation, without_data
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_columns, task_name
 from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, ROUNDED_CACHE, Category, CellSummary, Point, Row, Table
 
@@ -43,6 +43,10 @@ class _Grid:
     replicate_of: dict[RowKey, str] = field(default_factory=dict)  # whose recipe has a row on the same engine
     expected: set[tuple[RowKey, ColumnKey]] | None = None
 
+    def add_replicate(self, key: RowKey, cell: Cell) -> None:
+        if cell.recipe.replicate_of:
+            self.replicate_of[key] = cell.recipe.replicate_of
+
 
 def build(results: Iterable[Result], expected: Iterable[Cell] | None = None, *, with_replicates: bool = False) -> Table:
     """A row per device, suite, model, recipe and engine. `expected` cells without a record are "not run yet".
@@ -53,7 +57,7 @@ def build(results: Iterable[Result], expected: Iterable[Cell] | None = None, *, 
     ordered = sorted(results, key=lambda r: (r.started, r.round))
     grid = _grid(ordered, expected)
     models = sorted(dict.fromkeys(key[:3] for key in grid.cells), key=lambda model: model[:2])
-    rows = [row for model in models for row in _adjusted(_rows(model, grid, with_replicates=with_replicates))]
+    rows = [row for model in models for row in adjust.adjusted(_rows(model, grid, with_replicates=with_replicates))]
     tasks, workloads = (tuple(title for is_task, title in grid.columns if is_task is kind) for kind in (True, False))
     return Table(tuple(rows), tasks, workloads, tuple(_mixed(ordered)))
 
@@ -70,7 +74,7 @@ def _grid(results: Sequence[Result], expected: Iterable[Cell] | None) -> _Grid:
             for folder in folders.get(cell.device, [(cell.device, suite)]):
                 key, column = _keys(*folder, cell)
                 grid.expected.add((key, column))
-                grid.replicate_of |= {key: cell.recipe.replicate_of} if cell.recipe.replicate_of else {}
+                grid.add_replicate(key, cell)
                 grid.cells.setdefault(key, {})
                 grid.columns.setdefault(column)
     for result in results:
@@ -80,7 +84,7 @@ def _grid(results: Sequence[Result], expected: Iterable[Cell] | None) -> _Grid:
         if result.cell.workload is not None or result.cell.task is not None:
             grid.cells.setdefault(key, {}).setdefault(column, []).append(result)
             grid.columns.setdefault(column)
-        grid.replicate_of |= {key: its} if (its := result.cell.recipe.replicate_of) else {}
+        grid.add_replicate(key, result.cell)
     grid.replicate_of = {k: its for k, its in grid.replicate_of.items() if (*k[:3], its, k[4]) in grid.cells}
     return grid
 
@@ -137,24 +141,6 @@ def _over_the_same(one: Row, other: Row, title: str, grid: _Grid) -> bool:
             task_change(rounds[0][0], rounds[1][0])
             return True
     return False
-
-
-def _adjusted(rows: Sequence[Row]) -> list[Row]:
-    """The rows with the p-values of each task adjusted for the number of recipes tested; a replicate's in its stead."""
-    by_row = [dict(row.tasks) for row in rows]
-    for title in {title for tasks in by_row for title in tasks}:
-        tested = [(row, tasks) for row, tasks in zip(rows, by_row, strict=True) if TESTED in tasks[title].change]
-        own = {(row.recipe, row.engine): its[title].change[TESTED] for row, its in tested if not row.replicate_of}
-        adjusted = _holm(own)
-        for row, tasks in tested:
-            key, change = (row.replicate_of or row.recipe, row.engine), tasks[title].change
-            p = (_holm({**own, key: change[TESTED]}) if row.replicate_of else adjusted)[key]
-            tasks[title] = replace(tasks[title], change={**change, ADJUSTED: p})
-    return [replace(row, tasks=tasks) for row, tasks in zip(rows, by_row, strict=True)]
-
-
-def _holm(values: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
-    return dict(zip(values, holm(list(values.values())), strict=True))
 
 
 def _baseline(recipes: Sequence[str], keys: Sequence[RowKey], grid: _Grid) -> str | None:

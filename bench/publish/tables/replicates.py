@@ -25,11 +25,13 @@ def folded(rows: Sequence[Row], alike: Alike, *, shown: bool) -> list[Row]:
 
 
 def _with_seeds(row: Row, replicates: Sequence[Row], alike: Alike) -> Row:
+    if not replicates:
+        return row
     tasks = {
         title: _task(cell, [(other.recipe, other.tasks[title], alike(other, row, title)) for other in replicates])
         for title, cell in row.tasks.items()
     }
-    return replace(row, tasks=tasks) if replicates else row
+    return replace(row, tasks=tasks)
 
 
 def _task(cell: CellSummary, replicates: Sequence[tuple[str, CellSummary, bool]]) -> CellSummary:
