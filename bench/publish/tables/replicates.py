@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from bench.measure.seeds import SeedSpread, over_seeds
@@ -59,8 +59,8 @@ def _spreads(cells: Sequence[CellSummary]) -> Iterator[tuple[str, SeedSpread]]:
     """By metric, and by change against the baseline, over those that have it."""
     values: dict[str, list[float]] = {}
     for cell in cells:
-        its: Mapping[str, float] = {**{key: figure.median for key, figure in cell.figures.items()}, **cell.change}
-        for key, value in its.items():
+        medians = {key: figure.median for key, figure in cell.figures.items()}
+        for key, value in {**medians, **cell.change}.items():
             values.setdefault(key, []).append(value)
     for key, its in values.items():
         if (spread := over_seeds(its)) is not None:
