@@ -23,6 +23,7 @@ _SAVE_EVERY_S, _SAVE_SHARE = 10.0, 0.05  # the least interval, and the most of t
 _CURVE_POINTS = 40
 _FINAL_RATE = 0.1  # of the learning rate
 _CLIP, _DECAY, _BETAS = 1.0, 0.0, (0.9, 0.95)
+_LOGITS_BYTES = 2**30  # of a pass in float32; the loss and its gradients take about seven times that
 _PRUNED = 0.01  # a layer with that share of zeros was pruned
 
 
@@ -80,15 +81,14 @@ def run(
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate * _rate(state.step / plan.steps, plan.warmup)
         rows = windows.ids[state.step * plan.batch : (state.step + 1) * plan.batch]
-        loss = _loss(student, teacher, torch.tensor(rows, device=device), plan)
-        loss.backward()
+        loss = _backward(student, teacher, torch.tensor(rows, device=device), plan)
         torch.nn.utils.clip_grad_norm_(trained, _CLIP)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for weight, mask in masks:
                 weight.mul_(mask)
-        state.add(loss.item())
+        state.add(loss)
     student.eval()
     return {
         **state.facts(),
@@ -108,6 +108,17 @@ def text(folder: Path, plan: Plan) -> calibration.Calibration:
     ids = list(windows.ids)
     random.Random(plan.seed).shuffle(ids)  # noqa: S311  (reproducible, not secret)
     return replace(windows, ids=tuple(ids))
+
+
+def _backward(student: Any, teacher: Any, ids: Any, plan: Plan) -> float:
+    """Add the gradients of a batch, in parts that a large vocabulary leaves memory for; the batch's loss."""
+    row_bytes = 4 * plan.length * student.get_output_embeddings().weight.shape[0]
+    total = 0.0
+    for part in ids.split(max(1, _LOGITS_BYTES // row_bytes)):
+        loss = _loss(student, teacher, part, plan) * (len(part) / len(ids))
+        loss.backward()
+        total += loss.item()
+    return total
 
 
 def _loss(student: Any, teacher: Any, ids: Any, plan: Plan) -> Any:

@@ -134,11 +134,14 @@ def _trained(demo: Path, pruned: Path, out: Path) -> dict[str, Any]:
     run("broken", TRAINED, guide, stop=5)
     resumed, again = run("broken", TRAINED, guide)
     _, tuned = run("tuned", replace(TRAINED, alpha=0.0), None)
+    training._LOGITS_BYTES = 1
+    _, by_window = run("by-window", TRAINED, guide)
     ids = _ids(demo)[:8]
     with torch.no_grad():
         separate = [float(training._loss(m, guide, ids, TRAINED)) for m in (transformer.load(pruned, "cpu"), straight)]
     return {
         "curve": [loss for _, loss in facts["loss_curve"]],
+        "curve_by_window": [loss for _, loss in by_window["loss_curve"]],
         "divergence": separate,
         "steps": facts["train_steps"],
         "sparsity": min(pruning.sparsities(straight).values()),

@@ -118,6 +118,11 @@ def test_an_interrupted_run_ends_where_an_unbroken_one_does(checks: Any) -> None
     assert checks["trained"]["apart"] == 0.0
 
 
+def test_a_batch_in_parts_trains_as_a_whole_one_does(checks: Any) -> None:
+    """A vocabulary whose logits fill the memory takes a window at a time: the loss of every step stays."""
+    assert checks["trained"]["curve_by_window"] == pytest.approx(checks["trained"]["curve"], rel=1e-4)
+
+
 def test_without_a_teacher_it_is_fine_tuning(checks: Any) -> None:
     """Alpha 0 asks no teacher; the loss is the text's own."""
     assert checks["trained"]["tuned"][0] > checks["trained"]["curve"][0]
