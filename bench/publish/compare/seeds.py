@@ -44,12 +44,12 @@ def widened(column: Column, compared: _Compared, one: Sequence[Result], two: Seq
     a, b = one[0].artifact, two[0].artifact
     if ratio.p is None or (a is not None and b is not None and a.digest == b.digest):
         return None
-    values = [[r.metrics[column.key] for r in results if column.key in r.metrics] for results in (one, two)]
+    first, second = ([r.metrics[column.key] for r in its if column.key in r.metrics] for its in (one, two))
     if change is None:
-        if ratio.value is None or min(map(min, values)) <= 0:
+        if ratio.value is None or min(*first, *second) <= 0:
             return None
-        values = [[math.log(value) for value in its] for its in values]
-    seeds = difference(*values, seeded=(_is_seeded(one[0]), _is_seeded(two[0])))
+        first, second = ([math.log(value) for value in its] for its in (first, second))
+    seeds = difference(first, second, seeded=(_is_seeded(one[0]), _is_seeded(two[0])))
     if seeds is None:
         return None
     shown = change.change if change is not None else math.log(ratio.value or 1.0)
