@@ -52,6 +52,7 @@ _SHARED: dict[str, tuple[str, ...]] = {
     ),
     "quantize": (
         "bench.contract",
+        "bench.formats.architecture",
         "bench.formats.folder",
         "bench.formats.gguf_reader",
         "bench.formats.gguf_tokenizer",
