@@ -257,8 +257,7 @@ class Method(Protocol):
     def without_data(self, options: Any) -> Step | None:  # noqa: ARG002
         """The step that ends on the same grid, or with the same zeros, by the weights alone.
 
-        None where these options look at no data, and where no method has such a step. Options that it does not
-        name do not matter.
+        None where these options look at no data, or no method has such a step. Options it leaves out do not matter.
         """
         return None
 
@@ -293,11 +292,10 @@ class Task(Protocol):
     `evaluate` runs in the engine's environment, the rest in the parent. With REFERENCE false its facts are
     compared with the baseline's when tables are built; with REFERENCE true `evaluate` reads what `prepare` wrote.
 
-    A task whose requests and scores come from a library has that library's environment as ENV: `build_requests`
-    and `score_replies` run there. Requests are token ids, built once for all engines and recipes of a model. The
-    facts of `evaluate` are then replies; those of `score_replies` are recorded. PATHS: options that name files or
-    folders. OPTIONS_SINCE: as an engine's. COLUMNS: its metrics and changes in tables, PART_COLUMNS: those of its
-    `parts`; a metric without a column is only in the records.
+    A task whose requests and scores come from a library has that library's environment as ENV: `build_requests` and
+    `score_replies` run there. Requests are token ids, built once for all engines and recipes of a model. The facts of
+    `evaluate` are then replies; those of `score_replies` are recorded. PATHS, OPTIONS_SINCE: as an engine's. COLUMNS:
+    its metrics and changes in tables, PART_COLUMNS: those of its `parts`; one without a column is only in the records.
     """
 
     VERSION: int
