@@ -307,7 +307,7 @@ def test_importances_count_first_tokens_as_often_as_asked(tmp_path: Path) -> Non
     unweighted, one, three, many = ([[value**2 for value in row] for row in its] for its in scores["neurons"])
     assert one == unweighted
     for first, second, last in zip(one, three, many, strict=True):
-        grown = [(b - a, c - a) for a, b, c in zip(first, second, last, strict=True) if b - a > a / 1000]
+        grown = [(b - a, c - a) for a, b, c in zip(first, second, last, strict=True) if abs(b - a) > a / 1000]
         assert len(grown) > len(first) / 2
         assert [c * grown[0][0] for _, c in grown] == pytest.approx([b * grown[0][1] for b, _ in grown], rel=2e-2)
     tokens = {weight: 8 * 64 + (weight - 1) * 8 for weight in (1, 2, 5)}
