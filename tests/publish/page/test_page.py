@@ -260,9 +260,10 @@ def test_it_fits_and_can_be_looked_at(file: Path, opened: Opened, tmp_path: Path
 def test_records_that_would_be_markup_are_text(records: list[Result], opened: Opened, tmp_path: Path) -> None:
     """Names and reasons with tags, ends of scripts and templates are read, never run."""
     hostile = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "{{data}}<!--", "${1}`'\"&amp;")
-    ok = next(r for r in records if r.cell.workload is not None and r.status == "ok" and r.artifact)
+    demo = [r for r in records if r.suite == "reference"]
+    ok = next(r for r in demo if r.cell.workload is not None and r.status == "ok" and r.artifact)
     task = next(
-        r for r in records if r.cell.task is not None and "kl_mean" in r.metrics and r.cell.recipe == ok.cell.recipe
+        r for r in demo if r.cell.task is not None and "kl_mean" in r.metrics and r.cell.recipe == ok.cell.recipe
     )
     results = [
         replace(
