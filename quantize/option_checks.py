@@ -8,6 +8,7 @@ from bench.contract.record import Hardware, Source
 from bench.formats import folder as model_folder
 
 _CONV1D = frozenset({"gpt2", "openai-gpt"})
+_NORMS_BEHIND = frozenset({"olmo2", "olmo3", "exaone4"})  # attention and MLP read what no norm has made
 
 
 def sample_length(source: Source, length: int) -> str | None:
@@ -52,6 +53,14 @@ def any_group(source: Source, size: int) -> str | None:
     if size != -1 and source.linears and all(inputs % size for _, inputs in source.linears.values()):
         return f"group_size {size} divides the inputs of no linear layer"
     return None
+
+
+def norms_before(source: Source, what: str) -> str | None:
+    """Scales of activations are moved into the norm that a layer reads, where there is one."""
+    kind = str(source.config.get("model_type"))
+    if kind not in _NORMS_BEHIND:
+        return None
+    return f"{what} divides the norm before a layer by its scales, and {kind} has its norms behind them: use gptq"
 
 
 def reads_weights(source: Source) -> str | None:

@@ -16,6 +16,7 @@ from quantize.first_token import replaced
 _EXPERT = re.compile(r"(\.experts\.\d+)\.(gate_proj|up_proj|down_proj)\.")
 _MIXTRAL = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
 _PART = re.compile(r"\((\d+)/(\d+)\): (\w+)")  # "(3/31): Calibrating", of parts that each end in a layer
+_BEHIND, _BEFORE_MLP = "post_attention_layernorm", "pre_feedforward_layernorm"
 _PASSES = {"Calibrating": 0.0, "Propagating": 0.5}  # of a part: how much of it is done by then
 
 
@@ -29,6 +30,19 @@ def watched() -> Iterator[None]:
         stack.enter_context(replaced(pipeline, "tqdm", _parts()))
         stack.enter_context(replaced(model_compressor, "tqdm", phase.bar("packing: {done} of {total} linear layers")))
         yield
+
+
+def smoothed_layers(model: Any) -> list[Any]:
+    """The library's mappings for SmoothQuant, with the norm that the MLP reads where a block has four.
+
+    For Gemma 2 and 3 it has Llama's, whose MLP reads the norm behind the attention.
+    """
+    from llmcompressor.modifiers.transform.smoothquant.dynamic_mappings import get_layer_mappings_from_model
+
+    mappings: list[Any] = get_layer_mappings_from_model(model)
+    if not any(name.endswith(_BEFORE_MLP) for name, _ in model.named_modules()):
+        return mappings
+    return [each._replace(smooth_layers=each.smooth_layers.replace(_BEHIND, _BEFORE_MLP)) for each in mappings]
 
 
 def publish_names(out: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from bench.formats import architecture
 from bench.formats import folder as model_folder
 from quantize import calibration, option_checks
 from quantize.backends import archived, gptqmodel, split_layers
+from quantize.first_token import replaced
 
 ENV = "hf"
 VERSION = 1
@@ -61,7 +62,8 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     if options.backend == "autoawq":
         reason = archived.awq_unsupported(hardware, options.group_size, symmetric=options.symmetric)
     reason = reason or gptqmodel.unsupported_reason(source, hardware, options)
-    return reason or option_checks.linear_modules(source, "AWQ's search") or _activation_reason(source)
+    reason = reason or option_checks.linear_modules(source, "AWQ's search") or _activation_reason(source)
+    return reason or option_checks.norms_before(source, "AWQ")
 
 
 def _activation_reason(source: Source) -> str | None:
@@ -84,7 +86,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
         return archived.awq(folder, out, device, text, settings, options.batch_size)
     settings = {"bits": options.bits, "group_size": options.group_size, "sym": options.symmetric}
     batch_size = 1 if _is_masked(folder, options.length) else options.batch_size
-    with _float32_search(), _rotary_by_layer(), split_layers.phi3_norms():
+    with _float32_search(), _rotary_by_layer(), _norms_of_gemma(), split_layers.phi3_norms():
         facts = gptqmodel.run(folder, out, device, text, "AWQ", settings, batch_size)
     return {**facts, "batch_size": batch_size}
 
@@ -154,6 +156,27 @@ def _rotary_by_layer() -> Iterator[None]:
         yield
     finally:
         AWQProcessor._get_root_rotary, AWQProcessor._quantize_layer = root, quantize  # noqa: SLF001
+
+
+@contextmanager
+def _norms_of_gemma() -> Iterator[None]:
+    """Let the library scale what the MLP of Gemma 2 and 3 reads, and one plus a norm's weight.
+
+    It takes their blocks for Llama's, whose MLP reads the norm behind the attention, and Gemma 3's norm for Llama's.
+    """
+    from gptqmodel.models.definitions.gemma2 import Gemma2QModel
+    from gptqmodel.models.definitions.gemma3 import Gemma3QModel
+    from gptqmodel.quantization.awq.quantize import scale
+    from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+
+    *path, block = Gemma2QModel.module_tree
+    behind, before = "post_attention_layernorm", "pre_feedforward_layernorm"
+    four_norms = {before if key == behind else key: (f"{before}:!",) if key == behind else block[key] for key in block}
+    with ExitStack() as stack:
+        for model in (Gemma2QModel, Gemma3QModel):
+            stack.enter_context(replaced(model, "module_tree", [*path, four_norms]))
+        stack.enter_context(replaced(scale, "Gemma2RMSNorm", (scale.Gemma2RMSNorm, Gemma3RMSNorm)))
+        yield
 
 
 def _of_kind(rotary: Any, kind: str) -> Any:

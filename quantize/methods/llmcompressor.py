@@ -59,11 +59,16 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         or (option_checks.sample_length(source, options.length) if _calibrates(options) else None)
         or (option_checks.group_size(source, options.group_size) if options.scheme == "w4a16" else None)
         or option_checks.linear_modules(source, "llm-compressor")
+        or (option_checks.norms_before(source, "SmoothQuant") if _smooths(options) else None)
     )
 
 
 def reads_text(options: Options) -> bool:
     return _calibrates(options)
+
+
+def _smooths(options: Options) -> bool:
+    return options.scheme == "w8a8" and options.smoothing > 0
 
 
 def _runs_gptq(options: Options) -> bool:
@@ -123,8 +128,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
 
 def _calibrates(options: Options) -> bool:
     """Whether the scheme and algorithm need calibration text."""
-    smooths = options.scheme == "w8a8" and options.smoothing > 0
-    return smooths or (options.algorithm == "gptq" and options.scheme != "fp8-dynamic")
+    return _smooths(options) or _runs_gptq(options)
 
 
 def _quantize(model: Any, options: Options, text: Calibration | None) -> dict[str, Any]:
@@ -146,7 +150,7 @@ def _quantize(model: Any, options: Options, text: Calibration | None) -> dict[st
             names = {module: name for name, module in model.named_modules()}
             observed.enter_context(first_token.weighted(text, [(base, "accumulate_hessian", 0)]))
             errors = observed.enter_context(output_errors.of_llmcompressor(text, base.GPTQModifier, base, names))
-        oneshot(model=model, recipe=_modifiers(options), shuffle_calibration_samples=False, **data)
+        oneshot(model=model, recipe=_modifiers(model, options), shuffle_calibration_samples=False, **data)
     hook.remove()
     schemes = [module.quantization_scheme for module in model.modules() if hasattr(module, "quantization_scheme")]
     quantized = sum(getattr(scheme, "weights", None) is not None for scheme in schemes)
@@ -158,14 +162,16 @@ def _quantize(model: Any, options: Options, text: Calibration | None) -> dict[st
     return {**text.facts(), **moved, "modules_quantized": quantized, "calibration_passes": sum(tokens) // text.tokens}
 
 
-def _modifiers(options: Options) -> list[Any]:
+def _modifiers(model: Any, options: Options) -> list[Any]:
     from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 
     targets: dict[str, Any] = {"ignore": ["lm_head"], **_scheme(options)}
-    smooths = options.scheme == "w8a8" and options.smoothing > 0
-    first = [SmoothQuantModifier(smoothing_strength=options.smoothing)] if smooths else []
+    first: list[Any] = []
+    if _smooths(options):
+        mappings = backend.smoothed_layers(model)
+        first = [SmoothQuantModifier(smoothing_strength=options.smoothing, mappings=mappings)]
     if options.algorithm == "rtn" or options.scheme == "fp8-dynamic":
         return [*first, QuantizationModifier(**targets)]
     order = "static" if options.actorder else None

@@ -13,6 +13,7 @@ from bench.contract import plugins
 from bench.contract.record import Hardware, Source
 from bench.envs import environment
 from quantize.backends import architectures
+from quantize.methods import llmcompressor
 
 _CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
 
@@ -69,6 +70,15 @@ def test_layers_that_a_library_does_not_look_for_are_told_before(method: str) ->
     """GPT-2's are Conv1D: each library left them, or failed at the first one."""
     assert "has Conv1D in its place" in (_reason(method, model_type="gpt2") or "")
     assert _reason(method, model_type="llama") is None
+
+
+@pytest.mark.parametrize("kind", ["olmo2", "olmo3", "exaone4"])
+def test_scales_have_no_norm_to_go_into_where_norms_stand_behind(kind: str) -> None:
+    """What attention and MLP read there is the sum itself."""
+    source, smoothed = Source("hf", {}, {"model_type": kind}), llmcompressor.Options(scheme="w8a8")
+    for reason in (_reason("awq", model_type=kind), llmcompressor.unsupported(smoothed, source, _CPU)):
+        assert "has its norms behind them" in (reason or "")
+    assert _reason("llmcompressor", model_type=kind) is None
 
 
 def test_awq_of_a_model_whose_activation_it_would_scale_is_unsupported() -> None:

@@ -44,8 +44,8 @@ def quality(rows: Iterable[Row]) -> dict[str, Any]:
         if cells or entries:
             lines.append(_line(row, "", cells, entries))
     # A baseline has no seeds, and comes first: each metric is followed by itself over seeds.
-    beside = {key: (key, f"{key}{_OVER_SEEDS}") for key in heads if not key.endswith(_OVER_SEEDS)}
-    return {"heads": {key: heads[key] for keys in beside.values() for key in keys if key in heads}, "lines": lines}
+    columns_of = {key: (key, f"{key}{_OVER_SEEDS}") for key in heads if not key.endswith(_OVER_SEEDS)}
+    return {"heads": {key: heads[key] for keys in columns_of.values() for key in keys if key in heads}, "lines": lines}
 
 
 def by_part(rows: Sequence[Row]) -> dict[str, Any]:

@@ -8,27 +8,27 @@ from dataclasses import replace
 from bench.measure.seeds import SeedSpread, over_seeds
 from bench.publish.tables.model import NO_GAIN, CellSummary, Row
 
-Alike = Callable[[Row, Row, str], bool]  # whether a replicate's task of that title is over the items of its recipe's
+SameItems = Callable[[Row, Row, str], bool]  # whether a replicate's task of that title is over its recipe's items
 
 
-def folded(rows: Sequence[Row], alike: Alike, *, shown: bool) -> list[Row]:
+def folded(rows: Sequence[Row], same_items: SameItems, *, shown: bool) -> list[Row]:
     """Each recipe with the spread over its replicates on the same engine; `shown`: with their rows behind it."""
     by_recipe: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row.replicate_of:
             by_recipe.setdefault((row.replicate_of, row.engine), []).append(row)
     return [
-        row if row.replicate_of else _with_seeds(row, by_recipe.get((row.recipe, row.engine), ()), alike)
+        row if row.replicate_of else _with_seeds(row, by_recipe.get((row.recipe, row.engine), ()), same_items)
         for row in rows
         if shown or not row.replicate_of
     ]
 
 
-def _with_seeds(row: Row, replicates: Sequence[Row], alike: Alike) -> Row:
+def _with_seeds(row: Row, replicates: Sequence[Row], same_items: SameItems) -> Row:
     if not replicates:
         return row
     tasks = {
-        title: _task(cell, [(other.recipe, other.tasks[title], alike(other, row, title)) for other in replicates])
+        title: _task(cell, [(other.recipe, other.tasks[title], same_items(other, row, title)) for other in replicates])
         for title, cell in row.tasks.items()
     }
     return replace(row, tasks=tasks)

@@ -24,12 +24,12 @@ from tests.publish.tables.test_scores import _answered, _answers
 
 def calibrated(records: Sequence[Result], method: str = "gptq") -> list[Result]:
     """The records, each of an artifact that a seed made."""
-    made = []
+    results = []
     for seed, result in enumerate(records):
         assert result.artifact is not None
         artifact = replace(result.artifact, steps=(Step(method, {"seed": seed}),))
-        made.append(replace(result, artifact=artifact))
-    return made
+        results.append(replace(result, artifact=artifact))
+    return results
 
 
 def between(

@@ -185,8 +185,8 @@ def test_recommendations_and_the_page_have_one_choice_of_a_recipe() -> None:
 
 def test_the_artifact_of_a_replicate_is_not_its_recipes() -> None:
     """The row's size and time of making are the recipe's own."""
-    made = Artifact("other", "gptq", "sha", (), RECORDS[2].artifact.audit, make_total_s=99.0)  # type: ignore[union-attr]
-    records = [*RECORDS[:2], replace(RECORDS[2], artifact=made)]
+    artifact = Artifact("other", "gptq", "sha", (), RECORDS[2].artifact.audit, make_total_s=99.0)  # type: ignore[union-attr]
+    records = [*RECORDS[:2], replace(RECORDS[2], artifact=artifact)]
 
     assert row(records, "gptq-4").made_s == 0.0
     assert row(records, "gptq-4-seed1", with_replicates=True).made_s == 99.0
