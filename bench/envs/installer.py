@@ -94,7 +94,7 @@ def settings(python: str) -> tuple[list[str], dict[str, str]]:
 def _pip_settings(python: str) -> Mapping[str, str]:
     """`pip config list` without its scopes: files of the machine and the user, and variables named PIP_*."""
     argv = [python, "-m", "pip", "config", "list"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     return parsed(done.stdout.splitlines())
 
 
