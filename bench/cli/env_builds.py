@@ -36,11 +36,13 @@ def build(names: Sequence[str], progress: Progress, *, tools: bool = False) -> N
     if len(failures) == 1 == len(chosen):
         raise next(iter(failures.values()))
     if failures:
+        for error in failures.values():
+            progress.warn(f"failed: {error}")
         raise UserError(f"{len(failures)} of {len(chosen)} environments could not be built: {', '.join(failures)}")
 
 
 def _stage(name: str, failures: dict[str, UserError], progress: Progress, *, tools: bool) -> Stage:
-    """Of one environment; a failure is told at once, and hinders no other."""
+    """Of one environment, whose failure hinders no other."""
 
     def run(report: Report, _is_alone: Callable[[], bool]) -> list[str] | UserError:
         try:
@@ -57,7 +59,6 @@ def _stage(name: str, failures: dict[str, UserError], progress: Progress, *, too
 def _end(name: str, failures: dict[str, UserError], progress: Progress, result: list[str] | UserError) -> None:
     if isinstance(result, UserError):
         failures[name] = result
-        progress.warn(f"failed: {result}")
         return
     for line in result:
         progress.line(line)

@@ -59,7 +59,7 @@ def install(python: str, requirements: Path, build: Build) -> bool:
     options, variables = settings(python)
     argv = [*uv, "pip", "install", "--python", python, *_CHECKED, *_PLACES, *options, "--no-progress"]
     try:
-        build.fetch([*argv, "-r", str(requirements)], {**variables, "UV_LINK_MODE": _link_mode()})
+        build.step([*argv, "-r", str(requirements)], {**variables, "UV_LINK_MODE": _link_mode()})
     except StepError:
         build.say("uv did not install it: asking pip")
         return False

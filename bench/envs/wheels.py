@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from bench import paths
 from bench.contract.errors import UserError
 from bench.contract.job import Report
 from bench.envs import checked, environment, pins
@@ -32,7 +33,8 @@ def download(name: str, kind: str, folder: Path, report: Report) -> None:
     if not spec.hashes.is_file():
         raise UserError(f"environment '{name}' has no file of hashes: make it with python -m bench envs lock {name}")
     folder.mkdir(parents=True, exist_ok=True)
-    build, locked = Build(name, folder / f"{name}.log", report), pins.read(spec.hashes)
+    build = Build(name, paths.cache_folder("logs") / f"download-{name}.log", report)
+    locked = pins.read(spec.hashes)
     checked.check(spec.pins, locked, build)
     roots = [Requirement(text) for text in spec.requirements]
     if spec.source is not None:
