@@ -105,8 +105,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Alone on the machine, as far as tests go, where it reads a clock; guarded to what it declares."""
     os.environ[_guard.UNDECLARED] = " ".join(name for name in _names() if name not in needs(item))
     how = fcntl.LOCK_EX if _reads_clock(item) else fcntl.LOCK_SH
-    with _locked(item.config.stash[_LOCK], how):
+    with _locked(item.config.stash[_LOCK], how) as descriptor:
         result = yield
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for what a test left running, which may have the descriptor
     os.environ[_guard.UNDECLARED] = " ".join(_names())
     return result
 
