@@ -106,7 +106,10 @@ def fetch(names: Sequence[str], locked: Pins, folder: Path, build: Build) -> Non
     pinned = locked.by_name
     argv = [sys.executable, "-m", "pip", "download", *_CHECKED, "--only-binary", ":all:", "-d", str(folder)]
     with scratch.folder() as listed:
-        take = lambda lines: _step(argv, lines, listed, locked, build)  # noqa: E731
+
+        def take(lines: Sequence[str]) -> None:
+            _step(argv, lines, listed, locked, build)
+
         builds = {name for name in names if _take_build(pinned[name], build, take)}
         if rest := [pinned[name].line(pinned[name].version) for name in names if name not in builds | locked.sources]:
             take(rest)
@@ -127,7 +130,10 @@ def download(package: str, locked: Pins, folder: Path, build: Build) -> None:
 def _install(python: str, names: Sequence[str], locked: Pins, build: Build) -> None:
     """Install these packages and no others: a build of a pin where pip is offered one, sources built here."""
     folder, pinned = Path(python).parents[1], locked.by_name
-    take = lambda lines: _install_wheels(python, lines, locked, build)  # noqa: E731
+
+    def take(lines: Sequence[str]) -> None:
+        _install_wheels(python, lines, locked, build)
+
     builds = {name for name in names if _take_build(pinned[name], build, take)}
     rest = [pinned[name].line(pinned[name].version) for name in names if name not in builds | locked.sources]
     if rest:
