@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_LEFT_OUT], config.stash[_BUILDERS] = Counter(), []
+    config.stash[_LEFT_OUT], config.stash[_BUILDERS] = Counter[str](), []
     if unknown := sorted((_allowed(config) or set()) - {*_names()}):
         raise pytest.UsageError(f"--environments: unknown environment {unknown[0]} (known: {', '.join(_names())})")
     if hasattr(config, "workerinput"):
@@ -141,7 +141,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The last line: what was left out, and how to run it."""
-    if hasattr(config, "workerinput") or not (left_out := config.stash.get(_LEFT_OUT, Counter())):
+    if hasattr(config, "workerinput") or not (left_out := config.stash.get(_LEFT_OUT, Counter[str]())):
         return
     names = sorted({name for names in left_out for name in names.split()})
     sys.stdout.write(
@@ -162,8 +162,8 @@ class _Scheduling:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        left_out = getattr(node, "workeroutput", {}).get("left_out", {})
-        node.config.stash[_LEFT_OUT] = Counter(left_out)
+        left_out: Counter[str] = Counter(getattr(node, "workeroutput", {}).get("left_out", {}))
+        node.config.stash[_LEFT_OUT] = left_out
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
@@ -171,16 +171,17 @@ class _Scheduling:
             return None
         from xdist.scheduler import LoadScopeScheduling
 
-        class ByFile(LoadScopeScheduling):
-            """Tests of a file that name different environments in their parameters may go apart."""
-
-            def _split_scope(self, nodeid: str) -> str:
-                file, _, rest = nodeid.partition("::")
-                words = rest.partition("[")[2].rstrip("]").split("-")
-                return f"{file}::{next((word for word in words if word in _names()), '')}"
-
         config.option.loadscopereorder = False
-        return ByFile(config, log)
+        scheduling = LoadScopeScheduling(config, log)
+        scheduling._split_scope = _scope
+        return scheduling
+
+
+def _scope(nodeid: str) -> str:
+    """Tests with one scope go to one process: a file's, but those whose parameters name another environment."""
+    file, _, rest = nodeid.partition("::")
+    words = rest.partition("[")[2].rstrip("]").split("-")
+    return f"{file}::{next((word for word in words if word in _names()), '')}"
 
 
 def _is_controller(config: pytest.Config) -> bool:
