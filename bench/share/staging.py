@@ -63,7 +63,10 @@ class Staging:
         """Write a file below the folder; `name` is one that this program has composed."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # a folder that is there is whole, whenever the power fails
 
     def check_attached(self, paths: Sequence[Path]) -> None:
         """UserError where the requests or items beside a record are damaged, or another record's."""
@@ -79,7 +82,6 @@ class Staging:
         for device in devices:
             if (target := self.root / device.name).exists():
                 raise UserError(f"{target} is there already: choose another name with --as, or remove that folder")
-        os.sync()  # a folder that is there is whole, whenever the power fails
         moved: list[Path] = []
         try:
             for device in devices:
