@@ -17,8 +17,8 @@ from filelock import FileLock
 from bench import paths
 from bench.contract import wire
 from bench.contract.errors import UserError
-from bench.contract.foreign import PREFIX
 from bench.contract.record import Result
+from bench.foreign import PREFIX
 from bench.store import Store, attachment_of, safe_name
 
 SOURCE = "source.json"  # in the folder of an imported device: where it is from
