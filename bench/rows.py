@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.contract.errors import UserError
-from bench.contract.foreign import is_selected
 from bench.contract.record import Result
+from bench.foreign import is_selected
 from bench.store import Store
 
 if TYPE_CHECKING:

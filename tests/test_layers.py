@@ -21,7 +21,7 @@ _OURS = ("bench", "quantize", "eval")
 _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.contract",),
     ("bench.yaml",),
-    ("bench.paths", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
+    ("bench.paths", "bench.foreign", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
     ("bench.record_index",),
     ("bench.store", "bench.process.bound", "bench.process.keeper"),
     # environments and models are built by processes, once

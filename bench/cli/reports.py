@@ -10,7 +10,7 @@ import typer
 from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, output, put, say, width
 from bench.contract.cycles import no_gc
 from bench.contract.errors import UserError
-from bench.contract.foreign import is_foreign
+from bench.foreign import is_foreign
 
 app = typer.Typer()
 

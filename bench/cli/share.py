@@ -84,7 +84,11 @@ def import_(
     results: Results = RESULTS,
     as_json: Json = False,
 ) -> None:
-    """Take in another machine's bundle, verified, or other tools' results, as devices foreign-… apart from yours."""
+    """Take in another machine's bundle, verified, or other tools' results, as devices foreign-… apart from yours.
+
+    What is imported is in tables and on the page; other verbs leave it out unless --device, or a selector, names it.
+    Remove the folder to undo it.
+    """
     from bench.share import imports
     from bench.share.tools import Names
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast, get_args
 from bench.contract import plugins
 from bench.contract.columns import RECOVERY, Group
 from bench.contract.errors import UserError
-from bench.contract.foreign import is_foreign, is_selected
+from bench.foreign import is_foreign, is_selected
 from bench.measure.frontier import dominates
 from bench.measure.sanity import DUMMY
 from bench.publish.tables.columns import RECOMMENDED_BY, format_value, task_columns

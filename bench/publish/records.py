@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.contract.foreign import is_foreign
 from bench.contract.record import Result
+from bench.foreign import is_foreign
 from bench.publish.tables import build
 from bench.publish.tables.model import Row, Table
 

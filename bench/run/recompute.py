@@ -13,9 +13,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from bench.contract import plugins, wire
-from bench.contract.foreign import is_selected
 from bench.contract.record import Result
 from bench.contract.workload import Online
+from bench.foreign import is_selected
 from bench.measure import online_load
 from bench.run import metrics
 from bench.store import Store

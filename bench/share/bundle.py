@@ -19,9 +19,9 @@ from typing import Literal
 from bench import paths
 from bench.contract import plugins, wire
 from bench.contract.errors import UserError
-from bench.contract.foreign import is_selected
 from bench.contract.record import SCHEMA, Result
 from bench.envs import environment
+from bench.foreign import is_selected
 from bench.store import MAX_BYTES, Store, attachment_of, safe_name
 
 FORMAT, VERSION, MANIFEST = "llm-bench bundle", 1, "manifest.json"

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from bench.contract import outside, wire
 from bench.contract.errors import UserError
-from bench.contract.foreign import is_selected
 from bench.contract.record import Result
+from bench.foreign import is_selected
 from bench.rows import Rows, of_records
 from bench.store import Store
 

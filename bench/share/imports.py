@@ -16,8 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.contract import wire
 from bench.contract.errors import UserError
-from bench.contract.foreign import PREFIX
 from bench.contract.record import Ceiling, Result
+from bench.foreign import PREFIX
 from bench.measure.sanity import FOREIGN
 from bench.share import archive, tools
 from bench.share.archive import AGAIN, Archive

@@ -17,8 +17,8 @@ from filelock import FileLock
 from bench import paths
 from bench.contract import wire
 from bench.contract.errors import UserError
-from bench.contract.foreign import PREFIX
 from bench.contract.record import Result
+from bench.foreign import PREFIX
 from bench.store import Store, attachment_of, safe_name
 
 SOURCE = "source.json"  # in the folder of an imported device: where it is from
@@ -63,7 +63,10 @@ class Staging:
         """Write a file below the folder; `name` is one that this program has composed."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # a folder that is there is whole, whenever the power fails
 
     def check_attached(self, paths: Sequence[Path]) -> None:
         """UserError where the requests or items beside a record are damaged, or another record's."""
@@ -79,7 +82,6 @@ class Staging:
         for device in devices:
             if (target := self.root / device.name).exists():
                 raise UserError(f"{target} is there already: choose another name with --as, or remove that folder")
-        os.sync()  # a folder that is there is whole, whenever the power fails
         moved: list[Path] = []
         try:
             for device in devices:

@@ -20,14 +20,16 @@ from hypothesis import given
 
 from bench.contract import wire
 from bench.contract.errors import UserError
+from bench.publish.tables import build, render
 from bench.share import archive, bundle, imports
 from bench.store import Store
-from tests.hostile.strategies import examples, only_user_errors, spliced
+from tests.hostile.strategies import changed, dumps, examples, only_user_errors, spliced
 from tests.share.conftest import timed
 from tests.test_store import TRACES
 
 _RECORD = "results/cpu-x-2c-8gib/mine/serving/demo/gptq-4/hf/offline-b1-p128-n64/r0.json"
 _TRACES = _RECORD.replace(".json", ".traces.jsonl.gz")
+_FILES = Path(__file__).parents[1] / "share" / "files"
 Members = dict[str, bytes]
 
 
@@ -286,6 +288,40 @@ def test_an_import_that_was_killed_leaves_nothing_that_counts(root: Path, sound:
 def test_json_of_no_tool_is_a_sentence(root: Path, text: str) -> None:
     """It says which tools are known."""
     _refused(root, text.encode(), r"x\.json is (neither a bundle nor JSON|JSON of none).*vllm-bench", "x.json")
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in _FILES.glob("*.json")))
+def test_a_tools_file_that_was_changed_ends_in_a_sentence_or_in_records(
+    name: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was replaced, dropped or added in it: what is imported is read again and tabled."""
+    folder = tmp_path_factory.mktemp("changed")
+    monkeypatch.setenv("LLM_BENCH_CACHE", str(folder / "cache"))
+
+    @examples(25)
+    @given(changed(_shortened(json.loads((_FILES / name).read_text()))))
+    def check(value: Any) -> None:
+        (folder / "x.json").write_text(dumps(value), errors="surrogatepass")
+        only_user_errors(lambda: _import_and_table(folder))
+        for device in (folder / "results").glob("*"):
+            shutil.rmtree(device)
+
+    check()
+
+
+def _shortened(value: Any) -> Any:
+    """Without the requests, of which a reader takes nothing, so that changes meet what it does."""
+    if isinstance(value, dict):
+        left_out = ("requests", "text", "pdf", "configs", "pretty_env_info", "itls", "generated_texts")
+        return {key: {} if key in left_out else _shortened(its) for key, its in value.items()}
+    return [_shortened(each) for each in value[:3]] if isinstance(value, list) else value
+
+
+def _import_and_table(folder: Path) -> None:
+    imports.import_files([folder / "x.json"], folder / "results")
+    store = Store(folder / "results")
+    render.render(build.build(store.all()), "md")
+    assert store.problems == []
 
 
 def test_any_bytes_in_a_bundle_end_in_a_sentence_or_whole(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.contract.errors import UserError
-from bench.contract.foreign import is_selected
 from bench.contract.record import RequestTrace
+from bench.foreign import is_selected
 from bench.publish.compare.selectors import Filter, selections
 from bench.publish.document import commands, query
 from bench.publish.recommend import of_device

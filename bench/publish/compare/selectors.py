@@ -10,8 +10,8 @@ from pathlib import Path
 
 from bench.contract import plugins
 from bench.contract.errors import UserError
-from bench.contract.foreign import is_foreign
 from bench.contract.record import Result
+from bench.foreign import is_foreign
 from bench.publish.compare import git
 from bench.store import Store, is_record
 

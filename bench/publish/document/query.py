@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from bench.contract.errors import UserError
-from bench.contract.foreign import is_foreign, is_selected
+from bench.foreign import is_foreign, is_selected
 from bench.measure.stats import Spread
 from bench.publish.records import Records
 from bench.publish.tables.columns import quotable

@@ -16,7 +16,7 @@ from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Result
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe
 from bench.measure.sanity import FOREIGN, OTHER_TOOL
-from bench.share.tools import llama_bench, lm_eval, vllm_bench
+from bench.share.tools import guidellm, llama_bench, lm_eval, vllm_bench
 from bench.share.tools.measurement import MalformedError, Measurement
 from bench.store import Store
 
@@ -33,7 +33,7 @@ class Tool(Protocol):
     def read(self, data: Any, /) -> list[Measurement]: ...
 
 
-TOOLS: tuple[Tool, ...] = (vllm_bench, llama_bench, lm_eval)
+TOOLS: tuple[Tool, ...] = (guidellm, vllm_bench, llama_bench, lm_eval)
 
 
 @dataclass(frozen=True)

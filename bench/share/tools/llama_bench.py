@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from bench.contract.workload import Offline
-from bench.share.tools.measurement import Count, MalformedError, Measurement, Number, Text, public_name, validated
+from bench.share.tools.measurement import Count, MalformedError, Measurement, Number, Text, load, public_name, validated
 
 NAME = "llama-bench"
 NOTES: tuple[str, ...] = (
@@ -67,18 +67,17 @@ def _measurement(test: _Test, number: int) -> Measurement:
     seconds = median(test.samples_ns) * _NS
     sizes: dict[str, Any] = {
         "prompt_tokens": max(1, test.n_prompt),
-        "new_tokens": max(1, test.n_gen),
+        "new_tokens": max(2, test.n_gen),
         "depth_tokens": test.n_depth,
     }
-    load = Offline(name=_title(test), batch=1, repeats=len(test.samples_ns), **sizes)
     return Measurement(
         PurePath(public_name(test.model_filename)).stem,
-        load,
+        load(Offline, name=_title(test), batch=1, repeats=len(test.samples_ns), **sizes),
         None,
         _metrics(test, seconds),
         {
             name: getattr(test, name)
-            for name in ("n_threads", "n_batch", "n_ubatch", "n_gpu_layers", "type_k", "type_v")
+            for name in ("n_prompt", "n_gen", "n_threads", "n_batch", "n_ubatch", "n_gpu_layers", "type_k", "type_v")
         },
         engine="llamacpp",
         recipe=test.model_type,

@@ -7,6 +7,7 @@ scored. A group's score is over the items of its tasks.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -62,6 +63,9 @@ class _File:
     date: Number = 0.0
     total_evaluation_time_seconds: Number = 0.0
     max_length: Count | None = None
+    chat_template: Any = None
+    system_instruction: str | None = None
+    pretty_env_info: str = ""
 
 
 def matches(data: Any) -> bool:
@@ -83,9 +87,13 @@ def _measurement(task: str, its: _File) -> Measurement | None:
     metric = "acc" if "acc" in names else names[0]
     plugin = plugins.load(plugins.TASKS, KIND)
     limit = int(its.config.limit or 0) if (its.config.limit or 0) >= 1 else 0
-    given: dict[str, Any] = {"tasks": task, "limit": limit, "metric": ""}
+    given: dict[str, Any] = {"tasks": task, "limit": limit}
     if its.config.num_fewshot is not None:
         given["num_fewshot"] = its.config.num_fewshot
+    if its.chat_template is not None:
+        given["apply_chat_template"] = True
+    if its.system_instruction:
+        given["system_instruction"] = its.system_instruction
     better = its.higher_is_better.get(task, {}).get(metric.partition("-")[0], True)
     facts = {
         "task": task,
@@ -100,6 +108,7 @@ def _measurement(task: str, its: _File) -> Measurement | None:
         "requests": items,
         "lm_eval": its.lm_eval_version,
         "model_class": its.model_source or its.config.model,
+        **({"max_length": its.max_length} if its.max_length else {}),
     }
     metrics = plugin.metrics(facts)
     if metric.partition("-")[0] in _SHARES:
@@ -116,7 +125,15 @@ def _measurement(task: str, its: _File) -> Measurement | None:
         environment={name: version for name, version in versions.items() if version},
         started=datetime.fromtimestamp(min(its.date, 4e9), UTC).isoformat(timespec="seconds") if its.date else "",
         duration_s=its.total_evaluation_time_seconds,
+        cpu=_line("Model name", its.pretty_env_info),
+        system=_line("OS", its.pretty_env_info),
     )
+
+
+def _line(name: str, info: str) -> str:
+    """What a line of the environment's description says; "" where there is none."""
+    match = re.search(rf"^{name}:[ \t]*(\S.{{0,99}})", info, re.MULTILINE)
+    return match[1].strip() if match else ""
 
 
 def _scores(named: Mapping[str, Any]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from bench.contract.workload import Workload
 from bench.measure.latency import TAILS
 
 T = TypeVar("T")
+W = TypeVar("W", bound=Workload)
 Number = Annotated[float, Field(ge=0, lt=1e15, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, lt=10**15)]
 Text = Annotated[str, Field(max_length=1000)]
@@ -56,6 +57,14 @@ def validated(kind: type[T], data: Any, where: str = "") -> T:
         place = ".".join(map(str, (*([where] if where else []), *first["loc"])))
         raise MalformedError(f"{place}: {first['msg']}") from None
     return value
+
+
+def load(kind: type[W], **fields: Any) -> W:
+    """A load of that kind; MalformedError for one that this suite has not, as answers of one token."""
+    try:
+        return kind(**fields)
+    except ValueError as error:
+        raise MalformedError(f"its load is none of this suite's ({error})") from None
 
 
 def percentiles(

@@ -18,6 +18,7 @@ from bench.share.tools.measurement import (
     Measurement,
     Number,
     Text,
+    load,
     percentiles,
     public_name,
     validated,
@@ -66,14 +67,15 @@ def read(data: Any) -> list[Measurement]:
         raise MalformedError("no request was completed")
     if its.ramp_up_strategy:
         raise MalformedError("its rate rose as it went (--ramp-up-strategy), and its figures are of no one load")
-    load, load_notes = _load(its)
+    its_load, load_notes = _load(its)
     tails, notes = {}, [*load_notes]
+    counts = {"itl": its.total_output_tokens - its.completed}  # gaps
     for name in _LATENCIES:
         key = f"median_{name}_ms"
         if key in data:
             tails[f"{name}_p50_s" if name == "itl" else f"{name}_s"] = validated(Number, data[key], key) / 1e3
         by_rank = {q: data[f"p{q}_{name}_ms"] for q in (90, 95, 99) if f"p{q}_{name}_ms" in data}
-        ranked, left_out = percentiles(name, by_rank, its.completed)
+        ranked, left_out = percentiles(name, by_rank, counts.get(name, its.completed))
         tails |= ranked
         notes += left_out
     metrics = {
@@ -89,7 +91,7 @@ def read(data: Any) -> list[Measurement]:
     return [
         Measurement(
             public_name(its.model_id),
-            load,
+            its_load,
             None,
             metrics,
             facts,
@@ -109,13 +111,13 @@ def _load(its: _File) -> tuple[Closed | Open, Iterator[str]]:
     if not prompts.is_integer() or not answers.is_integer():
         notes.append("vllm bench serve: lengths varied, and the load's name has their means")
     if its.request_rate == "inf":
-        return Closed(concurrency=its.max_concurrency or its.num_prompts, **sizes), iter(notes)
+        return load(Closed, concurrency=its.max_concurrency or its.num_prompts, **sizes), iter(notes)
     if its.max_concurrency:
         notes.append(f"vllm bench serve: at most {its.max_concurrency} requests were in flight, whatever the rate")
     if its.request_rate <= 0 or its.burstiness <= 0:
         raise MalformedError("request_rate and burstiness: expected numbers above zero")
     gamma: dict[str, Any] = {} if its.burstiness == 1 else {"arrivals": "gamma", "burstiness": its.burstiness}
-    return Open(rate_per_s=its.request_rate, **gamma, **sizes), iter(notes)
+    return load(Open, rate_per_s=its.request_rate, **gamma, **sizes), iter(notes)
 
 
 def _started(date: str) -> str:
