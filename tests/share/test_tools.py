@@ -15,6 +15,7 @@ from bench.publish import report
 from bench.publish.compare.selectors import Filter, selections
 from bench.share import imports
 from bench.share.tools import Names, vllm_bench
+from bench.share.tools.measurement import MalformedError
 from bench.store import Store
 from tests.conftest import Command
 from tests.share.conftest import timed
@@ -205,5 +206,5 @@ def test_the_command_prints_where_definitions_differ(command: Command, root: Pat
 )
 def test_a_file_that_is_not_as_its_tool_writes_it_is_named(change: dict[str, Any], sentence: str) -> None:
     """With the field."""
-    with pytest.raises(vllm_bench.MalformedError, match=sentence):
+    with pytest.raises(MalformedError, match=sentence):
         vllm_bench.read({**_raw("vllm-bench.json"), **change})
