@@ -212,6 +212,7 @@ def test_the_log_of_a_gpu_is_read() -> None:
         "graph_capture_s": "9",
         "start_s": "25.64",
     }
+    assert memory.pop("kv_token_bytes") == pytest.approx(131072, rel=0.005)
     assert {key: round(size / 2**30, 2) for key, size in memory.items()} == {
         "weights_bytes": 7.64,
         "kv_bytes": 81.79,
@@ -236,7 +237,14 @@ def test_the_log_of_a_cpu_is_read() -> None:
         "kv_tokens": "209664",
         "start_s": "2.10",
     }
-    assert memory == {"kv_bytes": 2**30}
+    assert memory == {"kv_bytes": 2**30, "kv_token_bytes": 5121}
+
+
+def test_a_pool_too_small_for_the_logs_digits_has_no_bytes_of_a_token() -> None:
+    """Hundredths of a GiB are more than 0.5 % of less than one."""
+    _, memory = vllm.read_log(_CPU.replace("(1.0/10.09)", "(0.51/10.09)"))
+
+    assert set(memory) == {"kv_bytes"}
 
 
 def test_a_log_without_facts_has_none() -> None:
