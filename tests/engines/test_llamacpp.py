@@ -128,7 +128,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Re
 
 @pytest.mark.engine
 def test_caches_are_of_the_types_that_were_asked_for(caches: dict[tuple[str, str], Result]) -> None:
-    """In process, behind the server and for scores alike, the default's too; the demo model's heads of 64 are rotated."""
+    """In process, behind the server and for scores alike, the default too; the demo model's heads of 64 are rotated."""
     expected = {
         "f16": ("f16", "f16", None),
         "q8_0": ("q8_0", "q8_0", "keys, values"),

@@ -105,7 +105,7 @@ def test_llama_servers_counters_are_what_its_usage_says() -> None:
 
 
 def test_an_endpoint_whose_usage_is_silent_is_held_to_its_counters(tmp_path: Any) -> None:
-    """vLLM without --enable-prompt-tokens-details, which an engine of a suite only knows the address of."""
+    """As vLLM's without --enable-prompt-tokens-details, of which a suite knows the address alone."""
     with _server("vllm", "baseline", without=("--enable-prompt-tokens-details",)) as target:
         endpoint = {"url": target.endpoint.url, "model": target.endpoint.model, "ids": True}
         results = _run(tmp_path, "baseline", "openai", _NINE_TENTHS, both=False, **endpoint)
