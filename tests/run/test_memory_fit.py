@@ -144,9 +144,7 @@ def test_a_draft_counts_with_its_weights_and_its_cache(tmp_path: Path) -> None:
     """Of 8 billion parameters and 4, each in 16 bits, an L4 holds one; keys and values are those of both."""
     model, draft = (_held(_llama(tmp_path / str(n), n, 4096, 55000, 128256)) for n in (32, 14))
     cell = _cell("hf", Offline(prompt_tokens=2048, new_tokens=64), dtype="bfloat16")
-    alone, both = (
-        memory_fit.estimate(model, {}, cell.workload, _gpu(), "bfloat16", other) for other in (None, draft)
-    )
+    alone, both = (memory_fit.estimate(model, {}, cell.workload, _gpu(), "bfloat16", other) for other in (None, draft))
     assert alone.draft_weights_bytes == 0
     assert both.draft_weights_bytes == 2 * (14 * 4096 * 55000 + 2 * 128256 * 4096)
     assert both.kv_bytes == alone.kv_bytes * (32 + 14) / 32

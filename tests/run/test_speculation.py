@@ -191,7 +191,7 @@ def test_a_pair_that_the_device_cannot_hold_is_refused(prompts: str) -> None:
         for item in plan.plan(suite, fetch=False, on=(replace(cpu, memory_bytes=mib << 20),)).items:
             reasons[mib, bool(item.draft)] = item.reason
 
-    assert reasons[24, True].startswith("its draft demo does not fit beside baseline: both need about 0.0 GiB (weights ")
+    assert reasons[24, True].startswith("its draft demo does not fit beside baseline: both need about 0.0 GiB (weights")
     assert reasons[24, True].endswith("of memory; name a smaller one, or leave speculative out")
     assert {reason for key, reason in reasons.items() if key != (24, True)} == {""}
 
