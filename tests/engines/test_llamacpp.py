@@ -32,6 +32,17 @@ llama_kv_cache_iswa: creating     SWA KV cache, size = 1024 cells
 llama_kv_cache:        CPU KV buffer size =    30.00 MiB
 llama_kv_cache: size =   30.00 MiB (  1024 cells,  15 layers,  1/1 seqs), K (f16):   15.00 MiB, V (f16):   15.00 MiB
 """
+_DRAFTED = """\
+llama_model_loader: - type  f16:   36 tensors
+load_tensors:   CPU_Mapped model buffer size =     9.51 MiB
+llama_kv_cache:        CPU KV buffer size =    21.25 MiB
+llama_kv_cache: size =   21.25 MiB (  1024 cells,   5 layers, 16/16 seqs), K (q8_0):   10.62 MiB, V (q8_0):   10.62 MiB
+common_speculative_init_result: loading draft model 'q8_0/model.gguf'
+llama_model_loader: - type q8_0:   36 tensors
+load_tensors:   CPU_Mapped model buffer size =     5.06 MiB
+llama_kv_cache:        CPU KV buffer size =    40.00 MiB
+llama_kv_cache: size =   40.00 MiB (  1024 cells,   5 layers, 16/16 seqs), K (f16):   20.00 MiB, V (f16):   20.00 MiB
+"""
 
 
 def _refusal(load: Workload | None = None, **options: Any) -> str | None:
@@ -89,6 +100,17 @@ def test_a_cache_too_small_for_the_logs_digits_has_no_bytes_of_a_token() -> None
     small = _LOG.replace("size =    1.95 MiB", "size =    0.49 MiB").replace("  512 cells", "  128 cells")
 
     assert "kv_token_bytes" not in llamacpp.read_log(small)[1]
+
+
+def test_a_draft_has_buffers_of_its_own() -> None:
+    """Receipts and weights are the model's alone; a token has cells in both caches."""
+    receipts, sizes = llamacpp.read_log(_DRAFTED)
+
+    assert (receipts["kernel"], receipts["kv_dtype"]) == ("f16 x36", "q8_0")
+    assert sizes["weights_bytes"] == pytest.approx(9.51 * 2**20, abs=1)
+    assert sizes["draft_bytes"] == pytest.approx(5.06 * 2**20, abs=1)
+    assert sizes["kv_bytes"] == pytest.approx(61.25 * 2**20, abs=1)
+    assert sizes["kv_token_bytes"] == pytest.approx(61.25 * 2**20 / (1024 * 16), abs=1)
 
 
 _NAMES = {
