@@ -45,9 +45,9 @@ llama_kv_cache: size =   40.00 MiB (  1024 cells,   5 layers, 16/16 seqs), K (f1
 """
 
 
-def _refusal(load: Workload | None = None, **options: Any) -> str | None:
+def _refusal(load: Workload | None = None, device: str = "cpu", **options: Any) -> str | None:
     engine = EngineSpec("llamacpp", asdict(Options(**options)))
-    return llamacpp.unsupported(Cell(Model("m"), Recipe("r"), engine, "cpu", workload=load), "gguf", _HARDWARE)
+    return llamacpp.unsupported(Cell(Model("m"), Recipe("r"), engine, device, workload=load), "gguf", _HARDWARE)
 
 
 def test_each_pair_of_types_is_written_in_one_way() -> None:
@@ -72,6 +72,24 @@ def test_values_in_blocks_need_flash_attention() -> None:
     assert _refusal(kv_dtype_v="q4_0") is None
     assert _refusal(kv_dtype_k="q4_0", flash_attention="off") is None
     assert _refusal(kv_dtype="bf16", flash_attention="off") is None
+
+
+def test_caches_that_a_gpu_has_no_kernel_for_are_refused() -> None:
+    """Where flash attention is needed or asked for: llama.cpp would run it on the CPU, or refuse to load."""
+    sentence = _refusal(device="cuda:0", kv_dtype_k="q5_1", kv_dtype_v="q4_0")
+
+    assert sentence == (
+        "llama.cpp's CUDA build has no flash attention for keys in q5_1 with values in q4_0: take one of f32, f16, "
+        "bf16, q8_0, q4_0 for both, or q8_0 with q4_0"
+    )
+    assert "keys in q5_1 with values in q5_1" in (_refusal(device="cuda:0", kv_dtype="q5_1") or "")
+    assert "keys in q8_0 with values in f16" in (
+        _refusal(device="cuda:0", kv_dtype_k="q8_0", flash_attention="on") or ""
+    )
+    assert _refusal(device="cuda:0", kv_dtype_k="q8_0") is None
+    assert _refusal(device="cuda:0", kv_dtype_k="q8_0", kv_dtype_v="q4_0") is None
+    assert _refusal(device="cuda:0", kv_dtype="q4_0") is None
+    assert _refusal(kv_dtype_k="q5_1", kv_dtype_v="q4_0") is None
 
 
 def test_what_no_slot_of_the_server_holds_is_refused_beforehand() -> None:

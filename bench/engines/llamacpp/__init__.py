@@ -44,6 +44,7 @@ MODES = frozenset({"offline", "online", "score"})
 DEPTH_MODES = frozenset({"offline", "online"})
 OPTIONS_SINCE = frozenset({"kv_dtype_k", "kv_dtype_v", "prefix_caching"}) | SINCE
 WITHOUT_WINDOW = frozenset({"mistral", "mixtral", "phi3"})  # llama.cpp's llama and phi3 have no windowed layers
+_CUDA_FLASH = ("f32", "f16", "bf16", "q8_0", "q4_0")
 _LOADS_DRAFT = "loading draft model"  # the line of its log below which the draft's buffers are
 _SLOTS, _SLOT_TOKENS = 16, 4096  # of the server: requests computed together, and tokens for each
 
@@ -59,10 +60,28 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
             f"llama.cpp reads values in {options.value_type} by flash attention alone: leave flash_attention on, or "
             "set kv_dtype_v: f16"
         )
+    if cell.device.startswith("cuda") and (reason := _no_cuda_kernel(options)):
+        return reason
     load = cell.workload
     if load and load.online and not isinstance(load, Trace) and load.longest > (room := _slot_tokens(options, 0)):
         return f"{load.longest} tokens exceed the {room} of a slot of llama-server: set the engine's option context"
     return None
+
+
+def _no_cuda_kernel(options: Options) -> str | None:
+    """Pairs of types without flash attention in a CUDA build as ours: it would run on the CPU, or not at all.
+
+    Those of ggml-cuda/fattn.cu without GGML_CUDA_FA_ALL_QUANTS. Unquantized values are read without it unless it is on.
+    """
+    keys, values = options.key_type, options.value_type
+    if not options.needs_flash_attention and options.flash_attention != "on":
+        return None
+    if (keys == values and keys in _CUDA_FLASH) or (keys, values) == ("q8_0", "q4_0"):
+        return None
+    return (
+        f"llama.cpp's CUDA build has no flash attention for keys in {keys} with values in {values}: take one of "
+        f"{', '.join(_CUDA_FLASH)} for both, or q8_0 with q4_0"
+    )
 
 
 def may_offload(options: Options) -> bool:
