@@ -124,7 +124,8 @@ def _server(name: str, recipe: str, also: Sequence[str] = (), without: Sequence[
     steps = artifacts.steps_for(config.recipe_named(recipe), hardware, resolved.format)
     built = artifacts.make(steps, resolved, hardware, _report)
     env, port = environment.ensure(engine.ENV, _report), serving.free_port()
-    server = engine.serve(built.folder, built.artifact, engine.Options(prefix_caching=True), env.python, port, "cpu")
+    options = engine.Options(prefix_caching=True, threads=1)
+    server = engine.serve(built.folder, built.artifact, options, env.python, port, "cpu")
     server = replace(server, argv=(*(word for word in server.argv if word not in without), *also))
     with serving.running(server, port, env, "cpu", model=built.folder) as live:
         endpoint = serving.endpoint(server, live.url)
