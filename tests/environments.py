@@ -135,7 +135,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         builder.wait()
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output["left_out"] = dict(session.config.stash[_LEFT_OUT])
+        left_out = session.config.stash[_LEFT_OUT]
+        output["left_out"] = {**left_out}
 
 
 @pytest.hookimpl(trylast=True)
