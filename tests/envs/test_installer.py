@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -96,8 +97,8 @@ def test_environments_share_what_both_have(
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
-        ("uv", "Downloading wanted (1.2MiB), again: it stalled or broke off"),
-        ("pip", "a download stalled or broke off: trying again, 2 of 3"),
+        ("uv", r"Downloading wanted \(.*\), again: it stalled or broke off"),
+        ("pip", r"a download stalled or broke off: trying again, 2 of 3"),
     ],
 )
 def test_a_download_that_stalls_begins_again(
@@ -107,7 +108,7 @@ def test_a_download_that_stalls_begins_again(
     monkeypatch.setenv(installer.CHOSEN, chosen)
     monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", "2")
     folder, lines = tmp_path / "venv", list[str]()
-    digest = index.wheel("wanted", body="".join(f"{n} = {n}\n" for n in range(70_000)).replace("0 =", "x ="))
+    digest = index.wheel("wanted", body=f"x = '{3_000_000 * 'y'}'")
     (envs / "hashes" / "tiny.txt").write_text(pins.text("of this test", {("wanted", "1.0"): frozenset({digest})}, ()))
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     with _stalling(index.folder) as url:
@@ -115,7 +116,7 @@ def test_a_download_that_stalls_begins_again(
         locked, build = pins.read(envs / "hashes" / "tiny.txt"), Build("tiny", tmp_path / "log", lines.append)
         checked.install(str(folder / "bin" / "python"), ["wanted==1.0"], (), None, locked, build)
 
-    assert f"environment tiny: {words}" in lines
+    assert [line for line in lines if re.fullmatch(f"environment tiny: {words}", line)], lines
     assert list(folder.rglob("wanted.py"))
 
 
