@@ -58,7 +58,7 @@ def reasoner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         "--threads": 1,
         "--ctx-size": 2048,
     }
-    argv = [tools / "llama-server", "--jinja", *(str(part) for option in options.items() for part in option)]
+    argv = [str(tools / "llama-server"), "--jinja", *(str(part) for option in options.items() for part in option)]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             _wait(port)
