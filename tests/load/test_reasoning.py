@@ -11,6 +11,8 @@ import pytest
 
 from bench.contract.errors import UserError
 from bench.contract.record import RequestTrace
+from bench.contract.workload import Closed
+from bench.publish.tables import build, render
 from bench.run import recompute
 from bench.store import Store, attachment_of
 from tests.conftest import Command
@@ -61,3 +63,21 @@ def test_an_answer_at_a_time_that_cannot_be_is_damage(tmp_path: Path, field: str
 
     with pytest.raises(UserError, match=r"r0\.traces\.jsonl\.gz (is damaged|has times that cannot be)"):
         store.traces(path)
+
+
+def test_tables_have_it_beside_ttft_where_it_was_measured() -> None:
+    """In a column of its own, its percentiles in the spreadsheet; another load has none of these."""
+    metrics = {"concurrency": 1.0, "ttft_s": 0.5, "answer_ttft_s": 1.5, "answer_ttft_p95_s": 2.5}
+    metrics |= {"reasoning_tokens_mean": 120.0, "answered_fraction": 0.75}
+    cell = replace(served().cell, workload=Closed())
+    table = build.build([replace(served(), cell=cell, metrics=metrics)])
+    plain = build.build([replace(served(), cell=cell, metrics={"concurrency": 1.0, "ttft_s": 0.5})])
+
+    heads = render.render(table, "md")
+    assert "first of answer ms" in heads
+    assert "| 1500 |" in heads
+    assert "reasoning tokens" in heads
+    assert "answered %" in heads
+    assert "answer_ttft_p95_s," in render.csv_text(table)
+    for text in (render.render(plain, "md"), render.csv_text(plain)):
+        assert "answer" not in text

@@ -71,7 +71,7 @@ COLUMNS = (
     Column("prefix_asked_fraction", "prefix asked", "%", 100.0, groups=Group.ONLINE | Group.CONTENT),
     Column("prefix_hit_fraction", "prefix hits", "%", 100.0, groups=Group.ONLINE | Group.CONTENT),
     _ms("answer_ttft_s", "first of answer", Group.ONLINE | Group.CONTENT | Group.CATEGORY),
-    *(_ms(f"answer_ttft_p{q}_s", f"first of answer p{q}") for q in (90, 95, 99)),
+    *(_ms(f"answer_ttft_p{q}_s", f"first of answer p{q}", Group.CONTENT | Group.CSV_ONLY) for q in (90, 95, 99)),
     Column("reasoning_tokens_mean", "reasoning", "tokens", groups=Group.ONLINE | Group.CONTENT | Group.CATEGORY),
     Column("answered_fraction", "answered", "%", 100.0, better="higher", groups=Group.ONLINE | Group.CONTENT),
     Column("requests", "prompts", groups=Group.CATEGORY),
