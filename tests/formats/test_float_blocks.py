@@ -104,10 +104,7 @@ def test_mxfp4_and_mxfp8_are_scaled_by_powers_of_two(tmp_path: Path) -> None:
 )
 def test_fp8_is_scaled_by_block_by_layer_or_by_output(tmp_path: Path, scales: Any, expected: list[Any]) -> None:
     """200 x 300 values of 1: the first, a middle and the last input of the first and the last output."""
-    parts = {
-        "weight": ("F8_E4M3", _bytes(ONE, shape=(200, 300))),
-        "weight_scale": ("F32", scales.astype(np.float32)),
-    }
+    parts = {"weight": ("F8_E4M3", _bytes(ONE, shape=(200, 300))), "weight_scale": ("F32", scales.astype(np.float32))}
     weights = _weights(_folder(tmp_path, parts))
 
     assert weights.shape == (200, 300)

@@ -23,12 +23,12 @@ _IDS = [(31 * i + 7) % 4000 + 5 for i in range(64)]
 
 
 def main(model: Path) -> dict[str, Any]:
-    source = _made(model, "f16")
+    source = _make(model, "f16")
     original, floats = _logits(source)[0], _values(source / "model.gguf")
     return {kind: _check(source, kind, original, floats) for kind in ("mxfp4", "nvfp4")}
 
 
-def _made(folder: Path, kind: Any) -> Path:
+def _make(folder: Path, kind: Any) -> Path:
     out = Path(kind)
     out.mkdir()
     gguf.apply(folder, gguf.Options(type=kind), out, "cpu")
@@ -36,7 +36,7 @@ def _made(folder: Path, kind: Any) -> Path:
 
 
 def _check(source: Path, kind: str, original: Any, floats: dict[str, Any]) -> dict[str, Any]:
-    out = _made(source, kind)
+    out = _make(source, kind)
     audit = formats.audit(out, None)
     logits, receipts = _logits(out)
     values = _values(out / "model.gguf")

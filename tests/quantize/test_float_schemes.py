@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from bench import formats
-from bench.contract import plugins
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
 from bench.envs import environment
+from bench.suite import config
 from quantize.methods import gguf, llmcompressor
 from tests.conftest import ROOT, json_of
 
 DEMO = ROOT / "models" / "demo"
 CPU = Hardware("cpu", "cpu", "cpu", 0, "cpu", 2, 0, (), "float32", "linux")
 # Bits with scales: of 8 bits for 16 or 32 weights, of 16 for 128 x 128; NVFP4 has 32 or 64 more for a layer.
-CASES: dict[str, tuple[float, float, str, str]] = {  # least and most error, unpacked from, activations
+CASES: dict[str, tuple[float, float, str, str]] = {  # bits, most error, what was unpacked, activations
     "nvfp4a16-rtn": (4.5, 0.20, "nvfp4-pack-quantized", "not rounded"),
     "nvfp4a16": (4.5, 0.20, "nvfp4-pack-quantized", "not rounded"),
     "nvfp4-rtn": (4.5, 0.35, "nvfp4-pack-quantized", "float4_e2m1 per 16 inputs, dynamic, global scale static"),
@@ -45,13 +45,13 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize("case", CASES)
 def test_every_layer_is_stored_in_the_bits_of_its_scheme(checked: dict[str, Any], case: str) -> None:
     """All layers, no note of one that is no number, and a text where GPTQ or a scale of activations asks for it."""
-    found, bits = checked[case], CASES[case][0]
+    facts, bits = checked[case], CASES[case][0]
 
-    assert bits <= found["bits"] < bits + 0.01
-    assert (found["quantized"], found["notes"]) == (1.0, [])
-    assert found["layers"] == (14 if case == "odd" else 35)
+    assert bits <= facts["bits"] < bits + 0.01
+    assert (facts["quantized"], facts["notes"]) == (1.0, [])
+    assert facts["layers"] == (14 if case == "odd" else 35)
     reads_text = not case.endswith(("16-rtn", "8-rtn", "odd"))
-    assert found["tokens"] == (8 * 64 if reads_text else 0)
+    assert facts["tokens"] == (8 * 64 if reads_text else 0)
 
 
 @pytest.mark.engine
@@ -68,14 +68,14 @@ def test_the_audit_the_library_and_the_engine_unpack_the_same_numbers(checked: d
 @pytest.mark.parametrize("case", CASES)
 def test_the_record_says_what_was_unpacked_and_how_inputs_are_rounded(checked: dict[str, Any], case: str) -> None:
     """And they are: the logits move where the receipt says so, and nowhere else."""
-    found, (_, most, stored, activations) = checked[case], CASES[case]
-    layers = found["layers"]
+    facts, (_, most, stored, activations) = checked[case], CASES[case]
+    layers = facts["layers"]
     rounds = activations != "not rounded"
 
-    assert found["receipts"]["unpacked"] == f"{stored} to float32 x{layers}"
-    assert found["receipts"]["activations"] == f"{activations}{', simulated' if rounds else ''} x{layers}"
-    assert (found["rounding"] > 0) == rounds
-    assert 0.001 < found["error"] < most
+    assert facts["receipts"]["unpacked"] == f"{stored} to float32 x{layers}"
+    assert facts["receipts"]["activations"] == f"{activations}{', simulated' if rounds else ''} x{layers}"
+    assert (facts["rounding"] > 0) == rounds
+    assert 0.001 < facts["error"] < most
 
 
 @pytest.mark.parametrize(
@@ -103,10 +103,12 @@ def test_what_a_scheme_cannot_be_is_said_beforehand(options: dict[str, Any], rea
 
 def test_a_misspelt_scheme_is_answered_with_those_there_are() -> None:
     """As any option of a fixed set of values."""
+    recipes = [{"name": "x", "steps": [{"method": "llmcompressor", "scheme": "nvpf4"}]}]
     with pytest.raises(UserError) as caught:
-        plugins.options(plugins.load(plugins.METHODS, "llmcompressor"), {"scheme": "nvpf4"})
+        config.suite({"name": "s", "model": "m", "engines": ["hf"], "recipes": recipes, "workloads": [{"batch": 1}]})
 
-    assert "nvfp4" in str(caught.value)
+    assert str(caught.value).startswith("recipes[0].steps[0].scheme: ")
+    assert "'nvfp4a16'" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -135,16 +137,16 @@ def test_what_a_plan_asks_of_a_scheme(
 @pytest.mark.engine
 def test_llama_cpp_stores_every_layer_as_floats_in_blocks(llamacpp_python: Path, tmp_path: Path) -> None:
     """Embedding in q8_0; the file says what it is; values are within the grid's rounding of those they stand for."""
-    made = json_of(llamacpp_python, "quantize/float_gguf_checks.py", DEMO, cwd=tmp_path, timeout=1800)
+    results = json_of(llamacpp_python, "quantize/float_gguf_checks.py", DEMO, cwd=tmp_path, timeout=1800)
 
     for kind, bits, name in (("mxfp4", 4.25, "MXFP4 MoE"), ("nvfp4", 4.5, "NVFP4")):
-        found = made[kind]
-        assert found["bits"] == bits
-        assert found["types"] == {"f32": 11, kind: 35, "q8_0": 1}
-        assert (found["notes"], found["file_type"]) == ([], name)
-        assert 0.03 < found["weights"] < 0.15
-        assert found["logits"] < 0.02  # of q8_0 activations, beside floats of the same values
-        assert 0.05 < found["error"] < 0.35
+        facts = results[kind]
+        assert facts["bits"] == bits
+        assert facts["types"] == {"f32": 11, kind: 35, "q8_0": 1}
+        assert (facts["notes"], facts["file_type"]) == ([], name)
+        assert 0.03 < facts["weights"] < 0.15
+        assert facts["logits"] < 0.02  # of q8_0 activations, beside floats of the same values
+        assert 0.05 < facts["error"] < 0.35
 
 
 @pytest.mark.parametrize(
@@ -165,8 +167,8 @@ def test_what_llama_cpp_cannot_store_in_blocks(options: dict[str, Any], inputs: 
     assert refusal is None if reason is None else reason in str(refusal)
 
 
-def test_every_recipe_of_floats_in_blocks_suits_the_demo_model() -> None:
-    """The catalogue's own, which configs/formats.yaml compares."""
+def test_every_scheme_suits_the_demo_model() -> None:
+    """All schemes, with the options that are set where none is given."""
     source = formats.source(DEMO)
-    for scheme in ("nvfp4", "nvfp4a16", "mxfp4", "mxfp4a16", "mxfp8", "fp8-block"):
-        assert llmcompressor.unsupported(llmcompressor.Options(scheme=scheme), source, CPU) is None  # type: ignore[arg-type]
+    for scheme in get_args(llmcompressor._Scheme):
+        assert llmcompressor.unsupported(llmcompressor.Options(scheme=scheme), source, CPU) is None
