@@ -205,7 +205,7 @@ def test_what_has_other_shapes_is_not_taken_for_floats_in_blocks(parts: dict[str
     ],
 )
 def test_a_published_checkpoint_s_scheme_is_named_as_the_method_names_it(
-    weights: dict[str, Any], activations: bool, scheme: str | None
+    weights: dict[str, Any], *, activations: bool, scheme: str | None
 ) -> None:
     """By its settings, so that engines know beforehand what they have no kernel for."""
     group = {"weights": weights, "input_activations": {"num_bits": 4} if activations else None}

@@ -123,7 +123,7 @@ def test_a_misspelt_scheme_is_answered_with_those_there_are() -> None:
     ],
 )
 def test_what_a_plan_asks_of_a_scheme(
-    options: dict[str, Any], bits: float, reads_text: bool, twin: dict[str, Any] | None
+    options: dict[str, Any], *, bits: float, reads_text: bool, twin: dict[str, Any] | None
 ) -> None:
     """Bits for the memory it takes, whether a text is drawn, and the same grid without one."""
     chosen = llmcompressor.Options(**options)
