@@ -16,6 +16,8 @@ def unpack(model: Any) -> None:
 
     The library would do it at the first pass, floats in blocks always to bfloat16: a model in another type then fails.
     """
+    from torch.nn import Parameter
+
     compressor = getattr(getattr(model, "hf_quantizer", None), "compressor", None)
     if compressor is None:
         return
@@ -23,8 +25,9 @@ def unpack(model: Any) -> None:
         compressor.decompress_model(model)
     dtype = model.get_input_embeddings().weight.dtype
     for layer, _ in _layers(model):
-        if layer.weight.dtype.is_floating_point:
-            layer.weight.data = layer.weight.data.to(dtype)
+        if (weight := layer.weight).dtype != dtype:
+            del layer.weight  # as the library replaces one, whose parameters are in a cache of its own
+            layer.weight = Parameter(weight.to(dtype), requires_grad=False)
 
 
 def receipts(model: Any) -> dict[str, str]:
