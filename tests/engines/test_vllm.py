@@ -191,50 +191,6 @@ def test_of_compressed_tensors_the_cpu_lacks_4_bit_kernels_alone(
     assert (refusal is None) if reason is None else (reason in (refusal or ""))
 
 
-@pytest.mark.parametrize(
-    ("scheme", "hardware", "reason"),
-    [
-        ("nvfp4", _hardware(isa=_AVX512), "no kernel for nvfp4 on a CPU: use hf"),
-        ("nvfp4a16", _hardware(isa=("neon",)), "no kernel for nvfp4a16 on a CPU"),
-        ("mxfp4a16", _hardware(isa=_AVX2), "no kernel for mxfp4a16 on a CPU"),
-        ("mxfp8", _hardware(isa=(*_AVX512, "amx_tile")), "no kernel for mxfp8 on a CPU"),
-        ("fp8-block", _hardware(isa=_AVX512), "CPU kernel for fp8-block needs AMX: use hf"),
-        ("fp8-block", _hardware(isa=(*_AVX512, "amx_tile")), None),
-        ("fp8-block", _hardware("7.5", "float16"), None),
-        ("nvfp4", _hardware("7.5", "float16"), None),
-        ("nvfp4", _hardware("7.0", "float16"), "7.5 or newer"),
-        ("mxfp4", _hardware("7.5", "float16"), "8.0 or newer for mxfp4"),
-        ("mxfp4", _hardware("8.0", "bfloat16"), None),
-        ("mxfp8", _hardware("9.0", "bfloat16"), None),
-    ],
-)
-def test_floats_in_blocks_need_a_gpu_or_amx(scheme: str, hardware: Hardware, reason: str | None) -> None:
-    """By the kernels that vLLM 0.32 lists for each device, and by what its schemes ask of a GPU."""
-    recipe = Recipe("r", (Step("llmcompressor", {"scheme": scheme}),))
-    cell = Cell(Model("m"), recipe, EngineSpec("vllm", {}), hardware.device)
-    refusal = vllm.unsupported(cell, "compressed-tensors", hardware)
-
-    assert (refusal is None) if reason is None else (reason in (refusal or ""))
-
-
-@pytest.mark.parametrize(("outputs", "scheme"), [(576, "fp8-block"), (640, "fp8-block"), (576, "fp8-dynamic")])
-def test_blocks_that_two_joined_layers_would_share_are_refused(outputs: int, scheme: str) -> None:
-    """Queries are joined with keys and values, whose blocks begin anew; the last of those joined may be odd."""
-    linears = {"l.q_proj": (outputs, 576), "l.k_proj": (128, 576), "l.v_proj": (192, 576), "l.o_proj": (576, 576)}
-    cell = Cell(Model("m"), Recipe("r", (Step("llmcompressor", {"scheme": scheme}),)), EngineSpec("vllm"), "cuda:0")
-    hardware = _hardware("9.0", "bfloat16")
-    refusal = vllm.unsupported_model(Source("hf", linears, {}), cell, "compressed-tensors", hardware)
-
-    assert ("its 576 outputs" in (refusal or "")) == (outputs == 576 and scheme == "fp8-block")
-
-
-def test_the_kernel_of_floats_in_blocks_is_in_the_log() -> None:
-    """Which says what is multiplied: Marlin takes the weights alone, whatever the scheme says of activations."""
-    line = "INFO [nvfp4.py:95] Using MarlinNvFp4LinearKernel for NVFP4 GEMM\n"
-
-    assert vllm.read_log(line)[0]["kernel"] == "MarlinNvFp4LinearKernel for NVFP4"
-
-
 def test_the_log_of_a_gpu_is_read() -> None:
     """Kernel, attention and sizes are what the lines say; compilation and graphs have their own seconds."""
     receipts, memory = vllm.read_log(_CUDA)
@@ -256,6 +212,7 @@ def test_the_log_of_a_gpu_is_read() -> None:
         "graph_capture_s": "9",
         "start_s": "25.64",
     }
+    assert memory.pop("kv_token_bytes") == pytest.approx(131072, rel=0.005)
     assert {key: round(size / 2**30, 2) for key, size in memory.items()} == {
         "weights_bytes": 7.64,
         "kv_bytes": 81.79,
@@ -280,7 +237,14 @@ def test_the_log_of_a_cpu_is_read() -> None:
         "kv_tokens": "209664",
         "start_s": "2.10",
     }
-    assert memory == {"kv_bytes": 2**30}
+    assert memory == {"kv_bytes": 2**30, "kv_token_bytes": 5121}
+
+
+def test_a_pool_too_small_for_the_logs_digits_has_no_bytes_of_a_token() -> None:
+    """Hundredths of a GiB are more than 0.5 % of less than one."""
+    _, memory = vllm.read_log(_CPU.replace("(1.0/10.09)", "(0.51/10.09)"))
+
+    assert set(memory) == {"kv_bytes"}
 
 
 def test_a_log_without_facts_has_none() -> None:
@@ -341,13 +305,16 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("vllm")
 def test_generation_makes_the_tokens_of_transformers(checks: Any) -> None:
     """A batch's tokens are a plain greedy loop's in float32, whatever end token the checkpoint names."""
     assert checks["tokens"] == checks["plain"]
     assert checks["again"] == checks["tokens"]
+    assert checks["after"] == checks["tokens"]
 
 
 @pytest.mark.engine
+@pytest.mark.needs("vllm")
 def test_every_step_has_its_time(checks: Any) -> None:
     """Exactly the steps asked for, each later than the one before."""
     assert len(checks["times"]) == _NEW
@@ -355,6 +322,7 @@ def test_every_step_has_its_time(checks: Any) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("vllm")
 def test_receipts_and_memory_are_the_loaded_models(checks: Any) -> None:
     """Attention and dtypes come from the model, the rest from the log; packed weights have their bytes."""
     expected = {
@@ -366,6 +334,7 @@ def test_receipts_and_memory_are_the_loaded_models(checks: Any) -> None:
         "enforce_eager": "True",
         "prefix_caching": "False",
         "context": "512",
+        "context_in_cache": "32 tokens x 3",
         "device": "cpu",
     }
 
@@ -375,6 +344,7 @@ def test_receipts_and_memory_are_the_loaded_models(checks: Any) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("vllm")
 def test_a_batch_that_would_run_in_parts_is_refused(checks: Any) -> None:
     """Beyond the context, beyond the sequences, beyond the KV cache: each is one sentence."""
     too_long, too_many, too_much = checks["refused"]
@@ -389,6 +359,7 @@ def test_a_batch_that_would_run_in_parts_is_refused(checks: Any) -> None:
     ("how", "words"),
     [("bare", "no config.json"), ("alien", "zorgon"), ("cut", "cannot load"), ("lacking", "cannot load")],
 )
+@pytest.mark.needs("vllm")
 def test_what_cannot_load_is_one_sentence_without_a_path(checks: Any, how: str, words: str) -> None:
     """Errors of vLLM have many lines and this machine's paths: here they are sentences."""
     sentence = checks["broken"][how]
