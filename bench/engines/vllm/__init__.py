@@ -65,9 +65,8 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     on_cpu, packed = cell.device == "cpu", artifact_format in _PACKED
     if packed and dtype == "float32":
         return f"vLLM computes {artifact_format} in 16 bits only: give the engine the option dtype: bfloat16"
-    if packed and (reason := _no_packed_kernel(cell, artifact_format, on_cpu=on_cpu)):
-        return reason
-    if reason := _no_float_kernel(cell, hardware):
+    reason = _no_packed_kernel(cell, artifact_format, on_cpu=on_cpu) if packed else _no_float_kernel(cell, hardware)
+    if reason:
         return reason
     if on_cpu:
         packed_reason = _unsupported_by_cpu(artifact_format, hardware.isa, packed=_is_packed(cell, artifact_format))
