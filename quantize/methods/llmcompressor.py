@@ -32,7 +32,6 @@ OPTIONS_SINCE = frozenset({"bos", "first_token_weight"})
 _Scheme = Literal["w4a16", "w8a8", "fp8-dynamic", "fp8-block", "nvfp4", "nvfp4a16", "mxfp4", "mxfp4a16", "mxfp8"]
 _GROUPS = {"nvfp4": 16, "nvfp4a16": 16, "mxfp4": 32, "mxfp4a16": 32, "mxfp8": 32}  # weights in a block
 _BITS = {"nvfp4": 4.5, "nvfp4a16": 4.5, "mxfp4": 4.25, "mxfp4a16": 4.25, "mxfp8": 8.25}  # with scales
-_DEFAULT_GROUP = 128
 _NO_ERROR = "rounding, and SmoothQuant's maxima, weigh no token's error; GPTQ does (algorithm: gptq)"
 
 
@@ -47,7 +46,7 @@ class Options(calibration.WeightedOptions):
 
     scheme: _Scheme = "w4a16"
     algorithm: Literal["gptq", "rtn"] = "gptq"
-    group_size: Literal[-1, 32, 64, 128, 256] = _DEFAULT_GROUP
+    group_size: Literal[-1, 32, 64, 128, 256] = 128
     actorder: bool = False
     damp_percent: float = 0.05
     smoothing: float = 0.5
@@ -75,7 +74,7 @@ def _unfit_blocks(options: Options, source: Source) -> str | None:
         return option_checks.group_size(source, options.group_size)
     fixed = f"blocks of {_GROUPS[options.scheme]}" if options.scheme in _GROUPS else ""
     fixed = "blocks of 128 x 128" if options.scheme == "fp8-block" else fixed
-    if fixed and options.group_size != _DEFAULT_GROUP:
+    if fixed and options.group_size != Options.group_size:
         return f"{options.scheme} has {fixed} weights, so that group_size {options.group_size} cannot be: leave it out"
     if options.scheme in _GROUPS:
         return option_checks.block_size(source, options.scheme, _GROUPS[options.scheme], "w8a8 or fp8-dynamic")
