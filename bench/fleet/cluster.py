@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import logging
 import os
@@ -59,10 +60,9 @@ def ray() -> ModuleType:
     """The library; UserError where it is not installed."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will have it, and it warns until then
     try:
-        import ray as library
+        return importlib.import_module("ray")
     except ImportError:
         raise UserError(_MISSING) from None
-    return library
 
 
 @contextmanager

@@ -301,8 +301,9 @@ class _Run:
                 blame = self._builds[failed.key].blame if failed.key in self._builds else ""
                 self._reasons[failed.key] = f"{blame}{because}"
             if its := self._rounds.get(failed.key):
-                failure = {"status": "failed", "reason": self._reasons[failed.key], "started": records.now()}
-                self._record(its, replace(its.skeleton, **failure), 0.0)
+                reason = self._reasons[failed.key]
+                record = replace(its.skeleton, status="failed", reason=reason, started=records.now())
+                self._record(its, record, 0.0)
 
     def _record(self, its: RoundToRun, record: Result, seconds: float) -> None:
         self._store.put(record)
