@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bench.contract.record import Result
     from bench.contract.spec import Cell, Suite
     from bench.progress.progress import Progress
+    from bench.publish.prices import Prices
     from bench.run.planned import Plan
     from bench.store import Store
 
@@ -52,6 +53,8 @@ def run(
     format: params.Format = "terminal",
     as_json: params.Json = False,
     quiet: params.Quiet = False,
+    price: params.Price = "",
+    api_price: params.ApiPrice = "",
 ) -> None:
     """Run what a suite still lacks, then print its table. Running it again does nothing twice.
 
@@ -67,21 +70,24 @@ def run(
     from bench import paths
     from bench.progress.progress import Progress
     from bench.publish import headline
+    from bench.publish import prices as pricing
     from bench.store import Store
 
     if as_json and format not in ("terminal", "json"):
         raise UserError(f"--json prints the table as JSON and --format {format} does not: use one of them")
     with Progress(quiet=quiet, figure=headline.figure) as progress:
         store = Store(results)
-        chosen = _Chosen(suite, only, engine, device, rounds, overrides, retry_failed=retry == "failed")
+        loaded = _suite(suite, device, rounds, overrides)
+        prices = pricing.read(results, price, api_price, loaded)
+        chosen = _Chosen(suite, loaded, only, engine, retry_failed=retry == "failed")
         ended = _on_ray(chosen, ray_address, store, progress) if on else _here(chosen, jobs, store, progress)
-    folders = [str(store.folder(slug, ended.suite)) for slug in ended.slugs]
+    folders = [str(store.folder(slug, loaded.name)) for slug in ended.slugs]
     summary = {
         "rounds": {"ok": 0, "failed": 0, "unsupported": 0, **ended.done, "kept": ended.recorded},
         "time_s": round(progress.elapsed_s, 1),
         "records": folders,
     }
-    _table(store, ended.records, "json" if as_json else format, summary if as_json else None)
+    _table(store, ended.records, "json" if as_json else format, prices, summary if as_json else None)
     if not quiet:
         ran = ", ".join(f"{n} {status}" for status, n in sorted(ended.done.items())) or "nothing left to run"
         say(f"Rounds: {ran}; {ended.recorded} recorded before. Time: {progress.elapsed}. Records: {', '.join(folders)}")
@@ -95,11 +101,9 @@ class _Chosen:
     """What a command line says is to be run."""
 
     file: Path
+    suite: Suite
     only: str
     engine: str
-    device: str
-    rounds: int
-    overrides: list[str] | None
     retry_failed: bool
 
 
@@ -107,7 +111,6 @@ class _Chosen:
 class _Ended:
     """Rounds run by status, those recorded before, and the records and cells that the table is of."""
 
-    suite: str
     slugs: tuple[str, ...]
     done: Counter[str]
     recorded: int
@@ -118,28 +121,30 @@ def _here(chosen: _Chosen, jobs: int, store: Store, progress: Progress) -> _Ende
     """Run the suite on this machine."""
     from bench.run import records, runner
 
-    planned = _plan(
-        chosen.file, chosen.only, chosen.engine, chosen.device, chosen.rounds, chosen.overrides, fetch=progress.doing
-    )
+    planned = _planned(chosen.file, chosen.suite, chosen.only, chosen.engine, fetch=progress.doing)
     tally = runner.run(planned, store, progress, retry_failed=chosen.retry_failed, at_once=jobs)
     slugs = tuple(dict.fromkeys(artifact.hardware.slug for artifact in planned.artifacts))
     with no_gc():
         current = records.current(planned, store), planned.cells
-    return _Ended(planned.suite.name, slugs, tally.done, tally.recorded, current)
+    return _Ended(slugs, tally.done, tally.recorded, current)
 
 
 def _on_ray(chosen: _Chosen, address: str, store: Store, progress: Progress) -> _Ended:
     """Run the suite on the nodes of a cluster."""
     from bench.fleet import cluster, driver
 
-    cluster.ray()
-    suite = _suite(chosen.file, chosen.device, chosen.rounds, chosen.overrides)
     progress.doing("connecting to the cluster")
     with cluster.connected(address) as library:
         outcome = driver.run(
-            library, suite, store, progress, only=chosen.only, engine=chosen.engine, retry_failed=chosen.retry_failed
+            library,
+            chosen.suite,
+            store,
+            progress,
+            only=chosen.only,
+            engine=chosen.engine,
+            retry_failed=chosen.retry_failed,
         )
-    return _Ended(suite.name, outcome.slugs, outcome.done, outcome.recorded, (outcome.results, outcome.cells))
+    return _Ended(outcome.slugs, outcome.done, outcome.recorded, (outcome.results, outcome.cells))
 
 
 @app.command()
@@ -174,18 +179,22 @@ def table(
     overrides: params.Set = None,
     device: params.Device = "",
     replicates: Annotated[bool, typer.Option("--replicates", help="A row for each replicate of a recipe too.")] = False,
+    price: params.Price = "",
+    api_price: params.ApiPrice = "",
 ) -> None:
     """Print the table of a suite, or of all records."""
+    from bench.publish import prices as pricing
     from bench.run import records
     from bench.store import Store
 
     store = Store(results)
     planned = _plan(suite, "", "", device, 0, overrides, fetch=None) if suite else None
+    prices = pricing.read(results, price, api_price, planned.suite if planned else None)
     if planned is None and not results.is_dir():
         raise UserError(f"no records in {results}; run a suite first: python -m bench run configs/demo.yaml")
     with no_gc():
         current = (records.current(planned, store), planned.cells) if planned else None
-    _table(store, current, format, with_replicates=replicates)
+    _table(store, current, format, prices, with_replicates=replicates)
 
 
 @no_gc()
@@ -199,10 +208,14 @@ def _plan(
     *,
     fetch: Callable[[str], None] | None,
 ) -> Plan:
+    return _planned(file, _suite(file, device, rounds, overrides), only, engine, fetch=fetch)
+
+
+@no_gc()
+def _planned(file: Path, suite: Suite, only: str, engine: str, *, fetch: Callable[[str], None] | None) -> Plan:
     """The plan. With `fetch`, which reports the progress, a missing model is downloaded."""
     from bench.run import plan as planner
 
-    suite = _suite(file, device, rounds, overrides)
     planned = planner.plan(suite, fetch=fetch is not None, only=only, engine=engine, report=fetch or (lambda _: None))
     if not planned.items:
         filters = " ".join(f"--{k} {v}" for k, v in {"only": only, "engine": engine}.items() if v)
@@ -224,6 +237,7 @@ def _table(
     store: Store,
     records: tuple[Sequence[Result], Sequence[Cell]] | None,
     format: params.TableFormat,
+    prices: Prices,
     summary: Mapping[str, Any] | None = None,
     *,
     with_replicates: bool = False,
@@ -233,9 +247,12 @@ def _table(
     With the `summary` of a run one JSON object has both.
     """
     from bench.publish.tables import build, render
+    from bench.publish.tables import price as pricing
 
     current = (store.all(), None) if records is None else records
     contents = build.build(*current, with_replicates=with_replicates)
+    prices.require_one_machine(row.device for row in contents.rows)
+    contents = pricing.priced(contents, prices)
     if summary is not None:
         typer.echo(json.dumps(summary, indent=1).removesuffix("\n}"), nl=False)
         typer.echo(',\n "table": ', nl=False)
@@ -245,5 +262,5 @@ def _table(
         typer.echo("" if summary is None else "\n}")
     else:
         typer.echo(render.render(contents, format, width(), bold=bold()))
-    for problem in store.problems:
+    for problem in (*store.problems, *prices.problems):
         say(f"warning: {problem}")

@@ -127,6 +127,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Re
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp", "llamacpp-tools")
 def test_caches_are_of_the_types_that_were_asked_for(caches: dict[tuple[str, str], Result]) -> None:
     """In process, behind the server and for scores alike; the demo model's heads of 64 are rotated.
 
@@ -147,6 +148,7 @@ def test_caches_are_of_the_types_that_were_asked_for(caches: dict[tuple[str, str
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp", "llamacpp-tools")
 def test_a_token_takes_what_its_types_take(caches: dict[tuple[str, str], Result]) -> None:
     """5 layers of 2 x 64 keys and values: 16, 8.5 and 4.5 bits each."""
     for label, bits in {"f16": 16, "q8_0": 8.5, "q4_0-keys": (4.5 + 16) / 2, "q4_0": 4.5}.items():
@@ -155,6 +157,7 @@ def test_a_token_takes_what_its_types_take(caches: dict[tuple[str, str], Result]
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp", "llamacpp-tools")
 def test_fewer_bits_of_the_cache_diverge_more(caches: dict[tuple[str, str], Result]) -> None:
     """The scored tokens attend to what the cache gives back; f16 is the reference itself."""
     losses = [caches[label, "task"].metrics["kl_mean"] for label in ("f16", "q8_0", "q4_0-keys", "q4_0")]
@@ -164,6 +167,7 @@ def test_fewer_bits_of_the_cache_diverge_more(caches: dict[tuple[str, str], Resu
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp", "llamacpp-tools")
 def test_a_load_at_a_depth_reads_its_prompt_alone(caches: dict[tuple[str, str], Result]) -> None:
     """The server had just the context of each request in its cache, at every depth."""
     offline, online = caches["f16", "offline"], caches["f16", "sweep"]

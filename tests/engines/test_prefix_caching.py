@@ -12,7 +12,7 @@ from bench.run import plan, records, runner
 from bench.store import Store
 from bench.suite import config
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.clock]
 _HALF = {"prompt_tokens": 256, "shared_prefix": {"tokens": 512, "groups": 3, "turns": 4}}
 _NINE_TENTHS = {"prompt_tokens": 32, "shared_prefix": {"tokens": 768, "groups": 2, "turns": 16}}
 _NONE = {"prompt_tokens": 32, "shared_prefix": {"tokens": 512, "groups": 4, "turns": 1}}
@@ -50,6 +50,7 @@ def _check(results: dict[tuple[str, float], Result]) -> None:
             assert result.metrics["ttft_warm_s"] < 0.9 * result.metrics["ttft_cold_s"]
 
 
+@pytest.mark.needs("llamacpp", "llamacpp-tools")
 def test_llama_server_counts_what_is_asked(tmp_path: Any) -> None:
     """At rates of 0, 0.5 and 0.9, and none of them with caching off."""
     results = _run(tmp_path, "gguf-q8_0", "llamacpp", _NONE, _HALF, _NINE_TENTHS, both=True)
@@ -58,6 +59,7 @@ def test_llama_server_counts_what_is_asked(tmp_path: Any) -> None:
     _check(results)
 
 
+@pytest.mark.needs("vllm")
 def test_vllm_counts_what_is_asked(tmp_path: Any) -> None:
     """In whole blocks, whose size its counters tell."""
     results = _run(tmp_path, "baseline", "vllm", _NINE_TENTHS, both=False)

@@ -297,6 +297,7 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("vllm")
 def test_generation_makes_the_tokens_of_transformers(checks: Any) -> None:
     """A batch's tokens are a plain greedy loop's in float32, whatever end token the checkpoint names."""
     assert checks["tokens"] == checks["plain"]
@@ -304,6 +305,7 @@ def test_generation_makes_the_tokens_of_transformers(checks: Any) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("vllm")
 def test_every_step_has_its_time(checks: Any) -> None:
     """Exactly the steps asked for, each later than the one before."""
     assert len(checks["times"]) == _NEW
@@ -311,6 +313,7 @@ def test_every_step_has_its_time(checks: Any) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("vllm")
 def test_receipts_and_memory_are_the_loaded_models(checks: Any) -> None:
     """Attention and dtypes come from the model, the rest from the log; packed weights have their bytes."""
     expected = {
@@ -331,6 +334,7 @@ def test_receipts_and_memory_are_the_loaded_models(checks: Any) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("vllm")
 def test_a_batch_that_would_run_in_parts_is_refused(checks: Any) -> None:
     """Beyond the context, beyond the sequences, beyond the KV cache: each is one sentence."""
     too_long, too_many, too_much = checks["refused"]
@@ -345,6 +349,7 @@ def test_a_batch_that_would_run_in_parts_is_refused(checks: Any) -> None:
     ("how", "words"),
     [("bare", "no config.json"), ("alien", "zorgon"), ("cut", "cannot load"), ("lacking", "cannot load")],
 )
+@pytest.mark.needs("vllm")
 def test_what_cannot_load_is_one_sentence_without_a_path(checks: Any, how: str, words: str) -> None:
     """Errors of vLLM have many lines and this machine's paths: here they are sentences."""
     sentence = checks["broken"][how]
