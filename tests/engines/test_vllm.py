@@ -212,6 +212,7 @@ def test_the_log_of_a_gpu_is_read() -> None:
         "graph_capture_s": "9",
         "start_s": "25.64",
     }
+    assert memory.pop("kv_token_bytes") == pytest.approx(131072, rel=0.005)
     assert {key: round(size / 2**30, 2) for key, size in memory.items()} == {
         "weights_bytes": 7.64,
         "kv_bytes": 81.79,
@@ -236,7 +237,14 @@ def test_the_log_of_a_cpu_is_read() -> None:
         "kv_tokens": "209664",
         "start_s": "2.10",
     }
-    assert memory == {"kv_bytes": 2**30}
+    assert memory == {"kv_bytes": 2**30, "kv_token_bytes": 5121}
+
+
+def test_a_pool_too_small_for_the_logs_digits_has_no_bytes_of_a_token() -> None:
+    """Hundredths of a GiB are more than 0.5 % of less than one."""
+    _, memory = vllm.read_log(_CPU.replace("(1.0/10.09)", "(0.51/10.09)"))
+
+    assert set(memory) == {"kv_bytes"}
 
 
 def test_a_log_without_facts_has_none() -> None:
@@ -302,6 +310,7 @@ def test_generation_makes_the_tokens_of_transformers(checks: Any) -> None:
     """A batch's tokens are a plain greedy loop's in float32, whatever end token the checkpoint names."""
     assert checks["tokens"] == checks["plain"]
     assert checks["again"] == checks["tokens"]
+    assert checks["after"] == checks["tokens"]
 
 
 @pytest.mark.engine
@@ -325,6 +334,7 @@ def test_receipts_and_memory_are_the_loaded_models(checks: Any) -> None:
         "enforce_eager": "True",
         "prefix_caching": "False",
         "context": "512",
+        "context_in_cache": "32 tokens x 3",
         "device": "cpu",
     }
 
