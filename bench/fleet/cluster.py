@@ -68,12 +68,12 @@ def ray() -> ModuleType:
 @contextmanager
 def connected(address: str) -> Iterator[ModuleType]:
     """Ray, connected to the cluster at `address`, else RAY_ADDRESS, else one on this machine, started if need be."""
-    library = ray()
     if address.startswith("ray://"):
         raise UserError(
             f"--ray-address {address}: a Ray client cannot drive a run: give host:port, and start this "
             "command on a machine of the cluster"
         )
+    library = ray()
     common: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": False,
