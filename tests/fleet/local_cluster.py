@@ -16,15 +16,12 @@ from typing import Any
 from ray.cluster_utils import Cluster
 
 _STORE_BYTES = 80 * 2**20
-_HOME = Path.home() / ".cache" / "llm-bench"
 
 
 def _add(cluster: Cluster, folder: Path, node: str, variables: Mapping[str, str]) -> Any:
     name, _, cpus = node.partition(":")
     cache = folder / name
     cache.mkdir(exist_ok=True)
-    if not (cache / "envs").exists():  # built once, for all
-        (cache / "envs").symlink_to(_HOME / "envs")
     usable = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(usable)[: int(cpus)] if cpus else usable)
     try:
