@@ -91,8 +91,8 @@ class Crew:
             self._known[node.id] = node
             self._start(node, report)
         while self._starting:
+            self._progress.doing(f"starting devices: {len(self._starting)} to come")
             self._look_at_starting(wait_s=1.0)
-            self._progress.doing(f"starting {len(self._starting)} devices")
         if lacking := self.kinds - {member.kind for member in self.members}:
             raise UserError(f"no device of {', '.join(sorted(lacking))} could be started: see the warnings above")
 

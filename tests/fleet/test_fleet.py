@@ -25,7 +25,7 @@ engines: [fake]
 workloads: [{batch: 1, prompt_tokens: 4, new_tokens: 4, repeats: 2}]
 tasks:
   - {task: perplexity, corpus: stdlib, context: 64, tokens: 128}
-  - {task: divergence, corpus: stdlib, tokens: 128}
+  - {task: divergence, corpus: stdlib, tokens: 512}
 devices: [cpu]
 rounds: 2
 settle_s: 0
