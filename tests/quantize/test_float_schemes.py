@@ -41,6 +41,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llmcompressor")
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_layer_is_stored_in_the_bits_of_its_scheme(checked: dict[str, Any], case: str) -> None:
@@ -55,6 +56,7 @@ def test_every_layer_is_stored_in_the_bits_of_its_scheme(checked: dict[str, Any]
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llmcompressor")
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_audit_the_library_and_the_engine_unpack_the_same_numbers(checked: dict[str, Any], case: str) -> None:
@@ -64,6 +66,7 @@ def test_the_audit_the_library_and_the_engine_unpack_the_same_numbers(checked: d
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llmcompressor")
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_record_says_what_was_unpacked_and_how_inputs_are_rounded(checked: dict[str, Any], case: str) -> None:
@@ -135,6 +138,7 @@ def test_what_a_plan_asks_of_a_scheme(
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llmcompressor")
 def test_llama_cpp_stores_every_layer_as_floats_in_blocks(llamacpp_python: Path, tmp_path: Path) -> None:
     """Embedding in q8_0; the file says what it is; values are within the grid's rounding of those they stand for."""
     results = json_of(llamacpp_python, "quantize/float_gguf_checks.py", DEMO, cwd=tmp_path, timeout=1800)
