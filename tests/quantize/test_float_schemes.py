@@ -138,7 +138,6 @@ def test_what_a_plan_asks_of_a_scheme(
 
 
 @pytest.mark.engine
-@pytest.mark.needs("llmcompressor")
 def test_llama_cpp_stores_every_layer_as_floats_in_blocks(llamacpp_python: Path, tmp_path: Path) -> None:
     """Embedding in q8_0; the file says what it is; values are within the grid's rounding of those they stand for."""
     results = json_of(llamacpp_python, "quantize/float_gguf_checks.py", DEMO, cwd=tmp_path, timeout=1800)
