@@ -13,13 +13,17 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from bench import paths, yaml
-from bench.contract import plugins, speculation, wire
+from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task
 from bench.contract.workload import KINDS, Trace, Workload
 from bench.suite import local_data, replicates
 
 T = TypeVar("T")
+_GROUPS = {  # of options that may be given as one mapping
+    "speculative": "{method: ngram, tokens: 4}",
+    "mixed": "{bits_per_weight: 4.5, choices: [q4_k, q6_k]}",
+}
 _NAME_KEYS = {"model": "source", "engines": "name", "tasks": "task"}  # of short forms
 _MAX_DIGITS = 9
 _MOST_ROUNDS = 10_000
@@ -233,17 +237,24 @@ def _mapping(where: str, value: Any) -> dict[str, Any]:
 
 
 def _flat(kind: type, given: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """The options with those of speculation by their own names: they may be given as one mapping."""
-    group = speculation.PREFIX.rstrip("_")
-    names = [name.removeprefix(speculation.PREFIX) for name in sorted(speculation.SINCE)]
-    if group not in given or not issubclass(kind, speculation.SpeculationOptions):
-        return given
-    value = given[group]
-    if not isinstance(value, dict):
-        raise UserError(f"{where}.{group}: expected {group}: {{method: ngram, tokens: 4}}, got {repr(value)[:_SHOWN]}")
-    _known(f"{where}.{group}", value, names)
-    own = {key: each for key, each in given.items() if key != group}
-    return own | {speculation.PREFIX + key: each for key, each in value.items()}
+    """The options with those of a group by their own names: they may be given as one mapping, with lists in it."""
+    flat = dict(given)
+    for group, example in _GROUPS.items():
+        prefix = f"{group}_"
+        names = sorted(f.name.removeprefix(prefix) for f in dataclasses.fields(kind) if f.name.startswith(prefix))
+        if group not in flat or not names:
+            continue
+        value = flat.pop(group)
+        if not isinstance(value, dict):
+            raise UserError(f"{where}.{group}: expected {group}: {example}, got {repr(value)[:_SHOWN]}")
+        _known(f"{where}.{group}", value, names)
+        flat |= {prefix + key: _joined(each) for key, each in value.items()}
+    return flat
+
+
+def _joined(value: Any) -> Any:
+    """A list as the words that an option has, with commas between."""
+    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _known(where: str, entry: Mapping[str, Any], known: Sequence[str]) -> None:
