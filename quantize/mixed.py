@@ -6,7 +6,6 @@ that may be chosen, `allocation` chooses. What they know is in files beside the 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -153,15 +152,32 @@ def write(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_losses(folder: Path) -> dict[str, Any]:
-    """What `sensitivity` wrote; UserError where it has not been there."""
-    return _read(folder / LOSSES, "sensitivity")
+    """What `sensitivity` wrote; UserError where that is not there, or something else is."""
+    content = _read(folder / LOSSES, "sensitivity")
+    layers, tokens = content.get("layers"), content.get("window_tokens")
+    if content.get("format") not in CHOICES or not _are_numbers(tokens) or min(tokens) < 1:
+        raise _wrong(LOSSES, "sensitivity")
+    if not isinstance(layers, dict) or not layers:
+        raise _wrong(LOSSES, "sensitivity")
+    for its in layers.values():
+        kl = its.get("window_kl") if isinstance(its, dict) else None
+        if not isinstance(kl, dict) or not kl or not _are_numbers(its.get("shape"), 2) or min(its["shape"]) < 1:
+            raise _wrong(LOSSES, "sensitivity")
+        if not all(kind in CHOICES[content["format"]] and _are_numbers(sums, len(tokens)) for kind, sums in kl.items()):
+            raise _wrong(LOSSES, "sensitivity")
+    return content
 
 
 def read_types(folder: Path) -> Allotment:
-    """What `allocation` chose; UserError where it has not been there."""
+    """What `allocation` chose; UserError where that is not there, or something else is."""
     content = _read(folder / ASSIGNMENT, "allocation")
-    value, low, high = content["predicted_kl"]
-    return Allotment(content["types"], (value, low, high))
+    types, predicted = content.get("types"), content.get("predicted_kl")
+    if not isinstance(types, dict) or not all(isinstance(kind, str) for kind in types.values()):
+        raise _wrong(ASSIGNMENT, "allocation")
+    if not _are_numbers(predicted, 3):
+        raise _wrong(ASSIGNMENT, "allocation")
+    value, low, high = predicted
+    return Allotment(types, (value, low, high))
 
 
 def write_types(out: Path, chosen: Allotment) -> None:
@@ -170,9 +186,20 @@ def write_types(out: Path, chosen: Allotment) -> None:
 
 def _read(file: Path, step: str) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = wire.read_json(file)
     except (OSError, ValueError):
         raise UserError(f"the model folder has no {file.name}: the step {step} writes it, and comes before") from None
     if not isinstance(content, dict):
-        raise UserError(f"{file.name} is not what the step {step} writes: make it again")
+        raise _wrong(file.name, step)
     return content
+
+
+def _wrong(name: str, step: str) -> UserError:
+    return UserError(f"{name} is not what the step {step} writes: make it again")
+
+
+def _are_numbers(value: Any, count: int = 0) -> bool:
+    """Whether it is a list of finite numbers above or at 0: so many of them, or one at least."""
+    if not isinstance(value, list) or (len(value) != count if count else not value):
+        return False
+    return all(isinstance(each, int | float) and 0 <= each < math.inf for each in value)
