@@ -154,7 +154,8 @@ def write(file: Path, content: Mapping[str, Any]) -> None:
 def read_losses(folder: Path) -> dict[str, Any]:
     """What `sensitivity` wrote; UserError where that is not there, or something else is."""
     content = _read(folder / LOSSES, "sensitivity")
-    layers, tokens = content.get("layers"), content.get("window_tokens")
+    layers: Any = content.get("layers")
+    tokens: Any = content.get("window_tokens")
     if content.get("format") not in CHOICES or not _are_numbers(tokens) or min(tokens) < 1:
         raise _wrong(LOSSES, "sensitivity")
     if not isinstance(layers, dict) or not layers:
@@ -171,7 +172,8 @@ def read_losses(folder: Path) -> dict[str, Any]:
 def read_types(folder: Path) -> Allotment:
     """What `allocation` chose; UserError where that is not there, or something else is."""
     content = _read(folder / ASSIGNMENT, "allocation")
-    types, predicted = content.get("types"), content.get("predicted_kl")
+    types: Any = content.get("types")
+    predicted: Any = content.get("predicted_kl")
     if not isinstance(types, dict) or not all(isinstance(kind, str) for kind in types.values()):
         raise _wrong(ASSIGNMENT, "allocation")
     if not _are_numbers(predicted, 3):

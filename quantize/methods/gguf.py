@@ -39,7 +39,7 @@ _FILE = "model.gguf"
 
 
 @dataclass(frozen=True)
-class Options(calibration.WeightedOptions, mixed.MixedOptions):
+class Options(mixed.MixedOptions, calibration.WeightedOptions):
     """`imatrix`: weigh by the calibration text, which the other options but `type` name.
 
     `mixed`, in place of `type`: a type for each linear layer, of `choices`, at `bits_per_weight` on average at most,
