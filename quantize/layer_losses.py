@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,25 @@ _AT = "@"
 
 
 @dataclass(frozen=True)
+class Types:
+    """What a layer may be stored in; `block` as of mixed.size."""
+
+    format: mixed.Format
+    choices: tuple[str, ...]
+    block: int = 0
+
+    def rounded(self, weight: Any, choice: str) -> Any:
+        """A float32 array [out, in] as it is when it was stored so."""
+        if self.format == "onnx":
+            from quantize.backends import onnx_blocks
+
+            return onnx_blocks.rounded(weight, int(choice.removeprefix("int")), self.block)
+        from quantize.backends import ggml
+
+        return ggml.rounded(weight, choice)
+
+
+@dataclass(frozen=True)
 class Losses:
     """`content`: of the file that is written; `resumed`: measurements of an interrupted run."""
 
@@ -27,12 +46,10 @@ class Losses:
     resumed: int
 
 
-def measure(
-    folder: Path, kind: mixed.Format, choices: Sequence[str], text: Calibration, device: str, work: Path
-) -> Losses:
+def measure(folder: Path, types: Types, text: Calibration, device: str, work: Path) -> Losses:
     """Sums of KL (nats) by window of the text, for each linear layer and each type that it can be stored in."""
     model = network.load(folder, device)
-    layers = linears(model)
+    layers = linears(model, with_head=types.format != "onnx")  # whose head has the type of the whole
     if not layers:
         raise UserError("the model has no linear layers of its own: mixed types have nothing to choose")
     windows = [Window(0, ids, 1, 0) for ids in text.ids]
@@ -40,43 +57,35 @@ def measure(
     units = [
         Unit(f"{name}{_AT}{choice}", (name,), "", choice, net.start(name), 0)
         for name, module in layers.items()
-        for choice in choices
-        if mixed.fits(kind, choice, shape(module))
+        for choice in types.choices
+        if mixed.fits(types.format, choice, shape(module))
     ]
     units.sort(key=lambda unit: unit.start)
-    rounded = _ROUNDED[kind]
 
     def replaced(unit: Unit) -> Mapping[str, Any]:
         name = unit.layers[0]
-        return {name: _with_weight(layers[name], rounded, unit.kind)}
+        return {name: _with_weight(layers[name], types.rounded, unit.kind)}
 
     meter = layer_measure.Meter(net, windows, work)
-    done, resumed = layer_measure.one_at_a_time(meter, units, replaced, f"{text.sha256}/{len(windows)}/{kind}")
+    key = f"{text.sha256}/{len(windows)}/{types.format}/{types.block}"
+    done, resumed = layer_measure.one_at_a_time(meter, units, replaced, key)
     meter.close()
-    return Losses(
-        {
-            "format": kind,
-            "window_tokens": [window.scored for window in windows],
-            "layers": {
-                name: {
-                    "shape": shape(module),
-                    "window_kl": {c: done[f"{name}{_AT}{c}"] for c in choices if f"{name}{_AT}{c}" in done},
-                }
-                for name, module in layers.items()
-            },
-        },
-        resumed,
-    )
+    by_layer: dict[str, dict[str, list[float]]] = {name: {} for name in layers}
+    for unit in units:
+        by_layer[unit.layers[0]][unit.kind] = done[unit.name]
+    tokens = [window.scored for window in windows]
+    its = {name: {"shape": shape(module), "window_kl": by_layer[name]} for name, module in layers.items()}
+    return Losses({"format": types.format, "block": types.block, "window_tokens": tokens, "layers": its}, resumed)
 
 
-def linears(model: Any) -> dict[str, Any]:
-    """Linear layers with a matrix of their own: no embeddings, and no head that is one."""
+def linears(model: Any, *, with_head: bool) -> dict[str, Any]:
+    """Linear layers with a matrix of their own: no embeddings, and no head that is one, or `with_head` unset."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    shares = head is not None and head.weight is embedding.weight
+    is_left = head is not None and (head.weight is embedding.weight or not with_head)
     return {
         name: module
         for name, module in network.matrices(model).items()
-        if "Embedding" not in type(module).__name__ and not (shares and module is head)
+        if "Embedding" not in type(module).__name__ and not (is_left and module is head)
     }
 
 
@@ -101,12 +110,3 @@ def _with_weight(module: Any, rounded: Callable[[Any, str], Any], choice: str) -
     own = {"weight": torch.nn.Parameter(stored.T if _is_transposed(module) else stored, requires_grad=False)}
     changed._parameters = {**module._parameters, **own}  # noqa: SLF001  (of the copy alone)
     return changed
-
-
-def _ggml(weight: Any, choice: str) -> Any:
-    from quantize.backends import ggml
-
-    return ggml.rounded(weight, choice)
-
-
-_ROUNDED: Mapping[str, Callable[[Any, str], Any]] = {"gguf": _ggml}

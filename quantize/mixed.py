@@ -20,18 +20,20 @@ from bench.contract.record import Source
 from bench.contract.spec import Step
 from bench.formats import folder as model_folder
 
-Format = Literal["gguf"]
+Format = Literal["gguf", "onnx"]
 LOSSES, ASSIGNMENT = "layer_losses.json", "layer_types.json"
 SINCE = frozenset({"mixed_bits_per_weight", "mixed_choices", "mixed_tokens"})
 _GGML = ("f16", "q8_0", "q6_k", "q5_k", "q5_1", "q5_0", "q4_k", "q4_1", "q4_0", "iq4_xs", "iq4_nl", "q3_k", "q2_k")
-CHOICES: Mapping[str, tuple[str, ...]] = {"gguf": _GGML}  # those that are made without an importance matrix
+# ggml's are those that are made without an importance matrix.
+CHOICES: Mapping[str, tuple[str, ...]] = {"gguf": _GGML, "onnx": ("int8", "int4")}
+_SCALE_BYTES = 4  # of ONNX Runtime's blocks on a CPU
 
 
 @dataclass(frozen=True)
 class MixedOptions:
     """`mixed`: types by layer, of least predicted loss at no more than `bits_per_weight` over the linear layers.
 
-    `choices`: the types that a layer may get, as q4_k,q6_k. `tokens`: of the calibration text, by which each layer's
+    `choices`: the types that a layer may get, as [q4_k, q6_k]. `tokens`: of the calibration text, by which each layer's
     KL divergence in each type is measured.
     """
 
@@ -69,8 +71,8 @@ def names(choices: str) -> list[str]:
     return [name.strip().lower() for name in choices.split(",") if name.strip()]
 
 
-def unsupported(options: MixedOptions, kind: Format, source: Source) -> str | None:
-    """Why there is no such assignment for a model of these layers."""
+def unsupported(options: MixedOptions, kind: Format, source: Source, block: int = 0) -> str | None:
+    """Why there is no such assignment for a model of these layers; `block` as of `size`."""
     choices, bits = names(options.mixed_choices), options.mixed_bits_per_weight
     if not 0 < bits < math.inf:
         return f"mixed.bits_per_weight {bits:g} is no size: name the bits that a weight may take on average, as 4.5"
@@ -82,15 +84,15 @@ def unsupported(options: MixedOptions, kind: Format, source: Source) -> str | No
         return f"mixed.tokens {options.mixed_tokens} is not at least 1"
     if model_folder.expert_count(source.config):
         return "mixed types are chosen for linear layers, and this model's experts are in one tensor a block"
-    return _too_few_bits(choices, bits, kind, source)
+    return _too_few_bits(choices, bits, kind, source, block)
 
 
-def _too_few_bits(choices: Sequence[str], bits: float, kind: Format, source: Source) -> str | None:
+def _too_few_bits(choices: Sequence[str], bits: float, kind: Format, source: Source, block: int) -> str | None:
     if not source.linears:
         return None  # not known yet
     least, weights = 0, 0
     for name, shape in source.linears.items():
-        its = [size(kind, choice, shape) for choice in choices if fits(kind, choice, shape)]
+        its = [size(kind, choice, shape, block) for choice in choices if fits(kind, choice, shape)]
         if not its:
             return f"none of mixed.choices has blocks that divide the {shape[1]} inputs of {name}: add q8_0"
         least, weights = least + min(its), weights + shape[0] * shape[1]
@@ -104,13 +106,14 @@ def _too_few_bits(choices: Sequence[str], bits: float, kind: Format, source: Sou
 
 def fits(kind: Format, choice: str, shape: tuple[int, int]) -> bool:
     """Whether a layer [out, in] can be stored in that type."""
-    del kind
-    return shape[1] % _block(choice)[0] == 0
+    return kind == "onnx" or shape[1] % _block(choice)[0] == 0
 
 
-def size(kind: Format, choice: str, shape: tuple[int, int]) -> int:
-    """Bytes of a layer [out, in] in that type, with its scales."""
-    del kind
+def size(kind: Format, choice: str, shape: tuple[int, int], block: int = 0) -> int:
+    """Bytes of a layer [out, in] in that type, with its scales; `block`: of ONNX, the inputs that share one."""
+    if kind == "onnx":
+        blocks = -(-shape[1] // block)
+        return shape[0] * blocks * (block * int(choice.removeprefix("int")) // 8 + _SCALE_BYTES)
     weights, size_bytes = _block(choice)
     return shape[0] * shape[1] // weights * size_bytes
 
@@ -122,11 +125,12 @@ def _block(choice: str) -> tuple[int, int]:
     return GGML_QUANT_SIZES[GGMLQuantizationType[choice.upper()]]
 
 
-def steps(options: Any, kind: Format, source_format: str) -> tuple[Step, ...]:
+def steps(options: Any, kind: Format, source_format: str, block: int = 0) -> tuple[Step, ...]:
     """The steps before: one for all budgets of these choices, and one for this budget; first one to floats."""
     measured = {
         "format": kind,
         "choices": ",".join(sorted(set(names(options.mixed_choices)))),
+        "block": block,
         "tokens": options.mixed_tokens,
         "calibration": options.calibration,
         "seed": options.seed,
@@ -156,7 +160,12 @@ def read_losses(folder: Path) -> dict[str, Any]:
     content = _read(folder / LOSSES, "sensitivity")
     layers: Any = content.get("layers")
     tokens: Any = content.get("window_tokens")
-    if content.get("format") not in CHOICES or not _are_numbers(tokens) or min(tokens) < 1:
+    if (
+        content.get("format") not in CHOICES
+        or not _are_numbers([content.get("block")])
+        or not _are_numbers(tokens)
+        or min(tokens) < 1
+    ):
         raise _wrong(LOSSES, "sensitivity")
     if not isinstance(layers, dict) or not layers:
         raise _wrong(LOSSES, "sensitivity")

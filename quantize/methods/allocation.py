@@ -46,7 +46,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     kinds = [list(its["window_kl"]) for its in layers.values()]
     weights = sum(math.prod(its["shape"]) for its in layers.values())
     sizes = [
-        [mixed.size(measured["format"], kind, tuple(its["shape"])) for kind in its["window_kl"]]
+        [mixed.size(measured["format"], kind, tuple(its["shape"]), measured["block"]) for kind in its["window_kl"]]
         for its in layers.values()
     ]
     losses = [[math.fsum(sums) / sum(tokens) for sums in its["window_kl"].values()] for its in layers.values()]

@@ -24,17 +24,28 @@ WRITES = "hf"
 
 @dataclass(frozen=True)
 class Options:
-    """`format`: whose types `choices` are, as q4_k,q6_k. `tokens`: of the calibration text, in windows of `length`."""
+    """`format`: whose types `choices` are, as q4_k,q6_k. `block`: of ONNX, the inputs that share a scale.
+
+    `tokens`: of the calibration text, in windows of `length`.
+    """
 
     format: mixed.Format = "gguf"
     choices: str = "q4_k,q5_k,q6_k,q8_0"
+    block: int = 0
     tokens: int = 2048
     calibration: str = "stdlib"
     length: int = 256
     seed: int = 0
 
 
+def env(options: Options) -> str:
+    """That of the library whose rounding it is."""
+    return "onnx" if options.format == "onnx" else ENV
+
+
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
+    if (options.format == "onnx") != (options.block > 0):
+        return f"block {options.block} is for the format onnx, which needs one: name 32 there, and 0 elsewhere"
     if options.length < 2 or options.tokens < options.length:
         return f"{options.tokens} tokens have no window of {options.length}: ask for more tokens, or shorter windows"
     return option_checks.sample_length(source, options.length)
@@ -49,7 +60,8 @@ def train(folder: Path, teacher: Path, options: Options, out: Path, device: str,
     began = time.perf_counter()
     count = options.tokens // options.length
     text = calibration.samples(folder, options.calibration, count, options.length, options.seed)
-    measured = layer_losses.measure(folder, options.format, mixed.names(options.choices), text, device, work)
+    types = layer_losses.Types(options.format, tuple(mixed.names(options.choices)), options.block)
+    measured = layer_losses.measure(folder, types, text, device, work)
     mixed.link(folder, out, without="")
     text.write(out)
     mixed.write(out / mixed.LOSSES, measured.content)

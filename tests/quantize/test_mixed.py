@@ -15,7 +15,7 @@ from bench.contract import plugins
 from bench.contract.errors import UserError
 from bench.contract.record import Source
 from bench.contract.spec import Model, Recipe, Step
-from bench.formats import gguf_reader
+from bench.envs import environment
 from bench.machine import hardware
 from bench.models import resolve
 from bench.run import artifacts
@@ -24,7 +24,7 @@ from quantize import allocation, mixed
 from tests.conftest import ROOT, Command, json_of
 
 DEMO = ROOT / "models" / "demo"
-GGUF = plugins.load(plugins.METHODS, "gguf")
+GGUF, ONNX = (plugins.load(plugins.METHODS, name) for name in ("gguf", "onnx"))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -83,6 +83,29 @@ def test_what_cannot_be_chosen_is_said_beforehand(options: dict[str, Any], sourc
     given = config.options(plugins.METHODS, "gguf", {"mixed": options}, "step")
 
     found = GGUF.unsupported(GGUF.Options(**given), source, hardware.detect("cpu"))
+
+    assert found is None if reason is None else found and reason in found
+
+
+@pytest.mark.parametrize(
+    ("options", "layers", "reason"),
+    [
+        ({}, "model.layers.0.self_attn.q_proj", None),
+        ({"bits_per_weight": 4.9}, "model.layers.0.self_attn.q_proj", "for each layer take 5.00"),
+        ({"choices": "int4,q4_k"}, "model.layers.0.self_attn.q_proj", "mixed.choices has q4_k: choose of int8, int4"),
+        ({}, "model.layers.0.self_attn.qkv", "name of model.layers.0.self_attn.qkv is not known"),
+        ({"symmetric": False, "algorithm": "rtn"}, "model.layers.0.mlp.up_proj", "algorithm default, symmetric"),
+        ({"precision": "int8"}, "model.layers.0.mlp.up_proj", "those of precision int4"),
+    ],
+)
+def test_types_of_onnx_are_int4_and_int8(options: dict[str, Any], layers: str, reason: str | None) -> None:
+    """By the rounding that the model builder does by default, on models whose layers it names as Llama's."""
+    budget = {"bits_per_weight": 6.0, "choices": "int4,int8"}
+    budget |= {key: options.pop(key) for key in tuple(options) if key in budget}
+    given = config.options(plugins.METHODS, "onnx", {**options, "mixed": budget}, "step")
+    source = Source("hf", {layers: (256, 256)}, {**_source().config, "hidden_size": 256})
+
+    found = ONNX.unsupported(ONNX.Options(**given), source, hardware.detect("cpu"))
 
     assert found is None if reason is None else found and reason in found
 
@@ -164,44 +187,51 @@ def test_a_budget_that_cannot_be_met_is_one_sentence(command: Command, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture(scope="module")
-def made(hf_python: Path, llamacpp_python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The demo model at 5 bits per weight, by all steps in their own environments; and its artifacts."""
-    home = tmp_path_factory.mktemp("mixed")
+_BUDGETS: dict[str, dict[str, Any]] = {
+    "gguf": {"bits_per_weight": 5.0, "choices": ["q4_k", "q6_k", "q8_0"], "tokens": 256},
+    "onnx": {"bits_per_weight": 6.0, "choices": ["int4", "int8"], "tokens": 512},
+}
+
+
+@pytest.fixture(scope="module", params=_BUDGETS)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The demo model within a budget, by all steps in their own environments: its folder, facts and audit."""
+    method = str(request.param)
+    envs = {name: environment.ensure(name, print).python for name in ("llamacpp", "onnx")}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("LLM_BENCH_CACHE", str(home))
-        patched.setenv("LLM_BENCH_PYTHON_HF", str(hf_python))
-        patched.setenv("LLM_BENCH_PYTHON_LLAMACPP", str(llamacpp_python))
+        patched.setenv("LLM_BENCH_CACHE", str(tmp_path_factory.mktemp(method)))
+        for name, python in envs.items():
+            patched.setenv(f"LLM_BENCH_PYTHON_{name.upper()}", python)
         machine = hardware.detect("cpu")
-        options = {"mixed": {"bits_per_weight": 5.0, "choices": ["q4_k", "q6_k", "q8_0"], "tokens": 512}}
-        step = Step("gguf", config.options(plugins.METHODS, "gguf", options, "step"))
+        step = Step(method, config.options(plugins.METHODS, method, {"mixed": _BUDGETS[method]}, "step"))
         resolved = resolve.resolve(Model(str(DEMO)), fetch=False)
         built = artifacts.make(artifacts.steps_for(Recipe("m", (step,)), machine, "hf"), resolved, machine, print)
-    return {"built": built, "folder": built.folder, "facts": built.artifact.facts, "audit": built.artifact.audit}
+    python = envs["llamacpp" if method == "gguf" else "onnx"]
+    facts, audit = built.artifact.facts, built.artifact.audit
+    return {"method": method, "folder": built.folder, "facts": facts, "audit": audit, "python": python}
 
 
 @pytest.mark.engine
 def test_what_is_made_is_within_the_budget(made: dict[str, Any]) -> None:
-    """The audit's bits per weight are at most those of the budget, and close to it; types are those chosen."""
-    chosen = json.loads((made["folder"] / mixed.ASSIGNMENT).read_text())["types"]
-    tensors = gguf_reader.read(made["folder"]).tensors
+    """The audit's bits per weight are at most those of the budget, and close to it but for ONNX's head of 4 bits."""
+    budget = _BUDGETS[made["method"]]["bits_per_weight"]
 
-    assert 4.95 < made["audit"].bits_per_weight <= 5.0
-    assert len(chosen) == 35
-    assert tensors["blk.0.ffn_down.weight"].dtype.lower() == chosen["model.layers.0.mlp.down_proj"]
+    assert 0.95 * budget < made["audit"].bits_per_weight <= budget
     assert sum(made["facts"]["layers_by_type"].values()) == 35
     assert len(made["facts"]["layers_by_type"]) > 1
-    assert 0 < made["facts"]["predicted_kl_low"] < made["facts"]["predicted_kl"] < made["facts"]["predicted_kl_high"]
+    low, high = (made["facts"][f"predicted_kl_{end}"] for end in ("low", "high"))
+    assert 0 <= low <= made["facts"]["predicted_kl"] <= high
+    assert made["facts"]["predicted_kl"] > 0
     assert formats.audit(made["folder"], None).bits_per_weight == made["audit"].bits_per_weight
 
 
 @pytest.mark.engine
-def test_losses_are_of_what_the_quantizer_stores(made: dict[str, Any], llamacpp_python: Path) -> None:
-    """What ggml rounds of a layer in process is the tensor of the file, bit for bit, in each type of the assignment."""
-    same = json_of(llamacpp_python, "quantize/ggml_checks.py", DEMO, made["folder"])
+def test_losses_are_of_what_is_stored(made: dict[str, Any]) -> None:
+    """The rounding of a layer that is measured is the file's own, bit for bit, in each type of the assignment."""
+    differences = json_of(made["python"], f"quantize/{made['method']}_mixed_checks.py", DEMO, made["folder"])
 
-    assert len(same) == 35
-    assert set(same.values()) == {0.0}
+    assert len(differences) == 35
+    assert set(differences.values()) == {0.0}
 
 
 @pytest.mark.engine

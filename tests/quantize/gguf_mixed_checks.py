@@ -1,6 +1,6 @@
 """The largest difference between a GGUF file's layers and ggml's rounding of the model's, as one JSON object.
 
-`python ggml_checks.py MODEL ARTIFACT`, in the llamacpp environment; ARTIFACT has a file and the types of its layers.
+`python gguf_mixed_checks.py MODEL ARTIFACT`, in the llamacpp environment; ARTIFACT has a file and its layers' types.
 """
 
 from __future__ import annotations
