@@ -16,6 +16,7 @@ from typing import Any, Literal, cast, get_args
 from bench.contract import plugins
 from bench.contract.columns import RECOVERY, Group
 from bench.contract.errors import UserError
+from bench.foreign import is_foreign, is_selected
 from bench.measure.frontier import dominates
 from bench.measure.sanity import DUMMY
 from bench.publish.tables.columns import RECOMMENDED_BY, format_value, task_columns
@@ -85,8 +86,11 @@ def objective(name: str) -> Objective:
 
 
 def of_device(rows: Sequence[Row], suite: str, device: str) -> list[Row]:
-    """The rows of one device; UserError where none was measured, or several and none is named."""
-    devices = dict.fromkeys(row.device for row in rows)
+    """The rows of one device; UserError where none was measured here, or several were, and none is named."""
+    devices = dict.fromkeys(row.device for row in rows if is_selected(row.device, device if is_foreign(device) else ""))
+    imported = ", ".join(dict.fromkeys(row.device for row in rows if is_foreign(row.device)))
+    if not devices and imported:
+        raise UserError(f"no records of the suite {suite} but imported ones: name them with --device, of {imported}")
     if not devices:
         raise UserError(f"no records of the suite {suite}: run it first, with python -m bench run {suite}")
     if device and device not in devices:
