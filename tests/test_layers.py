@@ -28,6 +28,7 @@ _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.process.child", "bench.process.cache", "bench.process.scratch"),
     ("bench.envs", "bench.models", "bench.load"),
     ("bench.process", "bench.suite", "bench.rows"),
+    ("bench.publish.prices",),
     ("bench.run", "bench.share", "bench.publish.tables", "bench.publish.machines"),
     ("bench.conformance",),
     tuple(f"bench.publish.{name}" for name in ("recommend", "predictions", "plans", "compare", "headline")),

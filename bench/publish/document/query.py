@@ -15,11 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from bench.contract.columns import Group
 from bench.contract.errors import UserError
 from bench.foreign import is_foreign, is_selected
 from bench.measure.stats import Spread
 from bench.publish.records import Records
-from bench.publish.tables.columns import quotable
+from bench.publish.tables.columns import CURRENCY, quotable
 from bench.publish.tables.model import CellSummary, Row
 
 _LEAST_PAIRS = 3
@@ -51,6 +52,8 @@ class Match:
         quotable(key)  # its own UserError where no table has such a column
         if self.entry is not None and self.entry.status != "ok":
             raise UserError(f"no value of {key}: the status is {self.entry.status}")
+        if Group.PRICE in quotable(key).groups and self.entry is not None and CURRENCY not in self.entry.words:
+            raise UserError(f"no value of {key}, as no price of the machine is given: name its device in prices.yaml")
         keys = (*self.entry.figures, *self.entry.change) if self.entry is not None else ()
         raise UserError(f"no value of {key}; available: {', '.join(keys)}")
 
@@ -129,6 +132,15 @@ def value(records: Records, args: Sequence[str]) -> float:
             return only(records, path).require(key).median
         case _:
             raise UserError(f"'{' '.join(args)}' is not a number: expected [low|high|least|most|middle|seeds] PATH KEY")
+
+
+def currency(records: Records, args: Sequence[str]) -> str:
+    """The currency of a number that is money; UserError where its cells are priced in several."""
+    paths = [arg for arg in args[:-1] if "/" in arg]
+    texts = {match.entry.words.get(CURRENCY, "") for path in paths for match in cells(records, path) if match.entry}
+    if len(named := sorted(texts - {""})) > 1:
+        raise UserError(f"the cells are priced in {' and '.join(named)}: narrow the path to one currency")
+    return next(iter(named), "")
 
 
 def _over_seeds(match: Match, key: str) -> float:

@@ -23,7 +23,8 @@ from bench.contract.workload import Offline, Trace
 from bench.measure.roofline import bound, depth_stage_metrics, kv_bits
 from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, spread
-from bench.publish.tables import adjust, replicates, speculation, without_data
+from bench.measure.throughput import input_rate
+from bench.publish.tables import adjust, price, replicates, speculation, without_data
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_columns, task_name
 from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, ROUNDED_CACHE, Category, CellSummary, Point, Row, Table
 
@@ -245,8 +246,9 @@ def _finished(rounds: Sequence[Result]) -> list[Result]:
 
 
 def _medians(rounds: Sequence[Result]) -> dict[str, Spread]:
-    keys = dict.fromkeys(key for r in rounds for key in r.metrics)
-    return {key: spread([r.metrics[key] for r in rounds if key in r.metrics]) for key in keys}
+    by_round = [{**r.metrics, **input_rate(r.metrics, r.cell.workload)} for r in rounds]
+    keys = dict.fromkeys(key for metrics in by_round for key in metrics)
+    return {key: spread([metrics[key] for metrics in by_round if key in metrics]) for key in keys}
 
 
 def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
@@ -326,7 +328,8 @@ def _curve(done: Sequence[Result]) -> tuple[Point, ...]:
     levels: dict[float, dict[str, list[float]]] = {}
     for round_, stage in ((result, stage) for result in done for stage in result.facts.get("stages", ())):
         metrics = levels.setdefault(float(f"{stage['level']:.6g}"), {})
-        for key, value in {**stage["metrics"], **depth_stage_metrics(round_, stage)}.items():
+        more = {**input_rate(stage["metrics"], round_.cell.workload), **price.kept_limits(round_, stage)}
+        for key, value in {**stage["metrics"], **depth_stage_metrics(round_, stage), **more}.items():
             metrics.setdefault(key, []).append(value)
     return tuple(
         Point(level, {key: spread(values) for key, values in levels[level].items()}) for level in sorted(levels)
