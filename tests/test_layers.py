@@ -21,7 +21,7 @@ _OURS = ("bench", "quantize", "eval")
 _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.contract",),
     ("bench.yaml",),
-    ("bench.paths", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
+    ("bench.paths", "bench.foreign", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
     ("bench.record_index",),
     ("bench.store", "bench.process.bound", "bench.process.keeper"),
     # environments and models are built by processes, once
@@ -29,7 +29,7 @@ _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.envs", "bench.models", "bench.load"),
     ("bench.process", "bench.suite", "bench.rows"),
     ("bench.publish.prices",),
-    ("bench.run", "bench.publish.tables", "bench.publish.machines"),
+    ("bench.run", "bench.share", "bench.publish.tables", "bench.publish.machines"),
     ("bench.conformance",),
     tuple(f"bench.publish.{name}" for name in ("recommend", "predictions", "plans", "compare", "headline")),
     ("bench.publish.records",),
@@ -37,7 +37,15 @@ _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.publish.page", "bench.publish.history"),
     ("bench.publish.report",),
     ("bench.cli",),
-    ("bench", "quantize.__main__", "quantize.command", "eval.__main__", "eval.command", "eval.format"),
+    (
+        "bench",
+        "quantize.__main__",
+        "quantize.command",
+        "quantize.sensitivity_command",
+        "eval.__main__",
+        "eval.command",
+        "eval.format",
+    ),
 )
 _PLUGINS = ("bench.engines", "quantize.methods", "eval.tasks")
 # What plugins and the modules that several of them share may import of ours. A module of a plugin package that

@@ -24,6 +24,7 @@ from bench.cli.params import (
 )
 from bench.contract.cycles import no_gc
 from bench.contract.errors import UserError
+from bench.foreign import is_foreign
 
 if TYPE_CHECKING:
     from bench.publish.prices import Prices
@@ -75,7 +76,9 @@ def recommend(
     ttft_p95: Annotated[float | None, typer.Option(help="Seconds to the first token at most.")] = None,
     memory: Annotated[str, typer.Option(metavar="SIZE", help="At most, as 16GiB or 500MiB.")] = "",
     workload: Annotated[str, typer.Option(help="Where the suite has several.")] = "",
-    device: Annotated[str, typer.Option(help="Its results folder, where there are several.")] = "",
+    device: Annotated[
+        str, typer.Option(help="Its results folder, where there are several; an imported one has to be named.")
+    ] = "",
     price: Price = "",
     results: Results = RESULTS,
     as_json: Json = False,
@@ -204,7 +207,7 @@ def predict(
     from bench.suite import config
 
     with no_gc():
-        measured = predictor.calibration_set(Store(results).all())
+        measured = predictor.calibration_set(r for r in Store(results).all() if not is_foreign(r.hardware.slug))
     cells = predictor.predict(config.load_suite(suite, overrides or ()), gpu, measured, only=only, engine=engine)
     if as_json:
         output(predictions.as_json(cells, measured, gpu))
@@ -219,6 +222,9 @@ def recompute(
     metrics: Annotated[
         list[str], typer.Argument(metavar="METRIC...", help="Names or globs, as 'accuracy_*_fraction'.")
     ],
+    device: Annotated[
+        str, typer.Option(metavar="GLOB", help="Only these results folders; imported ones where it names them.")
+    ] = "",
     results: Results = RESULTS,
     as_json: Json = False,
 ) -> None:
@@ -227,7 +233,7 @@ def recompute(
     from bench.store import Store
 
     store = Store(results)
-    records = list(recomputed.recompute(store, metrics))
+    records = list(recomputed.recompute(store, metrics, device))
     for problem in store.problems:
         say(f"warning: {problem}")
     rows = recomputed.summary(records)

@@ -19,6 +19,7 @@ from bench import paths, yaml
 from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.spec import ApiPrice, HourPrice, Suite
+from bench.foreign import is_foreign
 from bench.store import safe_name
 from bench.suite import config
 from bench.suite.price import HOUR_FORM
@@ -41,8 +42,9 @@ class Prices:
     problems: tuple[str, ...] = ()
 
     def hour(self, device: str, suite: str) -> HourPrice | None:
-        """What an hour of that device costs in that suite, if anybody said."""
-        return self.given or self.devices.get(safe_name(device)) or self._of(suite)[0]
+        """What an hour of that device costs in that suite, if anybody said; of an imported one by the file alone."""
+        own = self.devices.get(safe_name(device))
+        return own if is_foreign(device) else self.given or own or self._of(suite)[0]
 
     def api(self, suite: str) -> ApiPrice | None:
         """What tokens of the API cost that the suite's machines are compared with."""
@@ -60,7 +62,7 @@ class Prices:
 
     def require_one_machine(self, devices: Iterable[str]) -> None:
         """UserError where a price that was given with the command would be that of several machines."""
-        names = sorted(set(devices))
+        names = sorted({device for device in devices if not is_foreign(device)})
         if self.given is not None and len(names) > 1:
             raise UserError(
                 f"--price is of one machine, and these are {', '.join(names)}: give each its own in {FILE} in the "

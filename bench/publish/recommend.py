@@ -17,6 +17,7 @@ from bench.contract import plugins
 from bench.contract.columns import RECOVERY, Group
 from bench.contract.errors import UserError
 from bench.contract.wire import OMITTED_AT_DEFAULT
+from bench.foreign import is_foreign, is_selected
 from bench.measure.frontier import dominates
 from bench.measure.sanity import DUMMY
 from bench.publish.tables import price
@@ -108,17 +109,20 @@ def objective(name: str) -> Objective:
 
 
 def of_device(rows: Sequence[Row], suite: str, device: str, objective: Objective = "tok_per_s") -> list[Row]:
-    """The rows of one device; UserError where none was measured, or several and none is named.
+    """The rows of one device; UserError where none was measured here, or several were, and none is named.
 
-    By price machines are compared: of all of them where none is named.
+    By price machines are compared: of all that were measured here where none is named.
     """
-    devices = dict.fromkeys(row.device for row in rows)
+    devices = dict.fromkeys(row.device for row in rows if is_selected(row.device, device if is_foreign(device) else ""))
+    imported = ", ".join(dict.fromkeys(row.device for row in rows if is_foreign(row.device)))
+    if not devices and imported:
+        raise UserError(f"no records of the suite {suite} but imported ones: name them with --device, of {imported}")
     if not devices:
         raise UserError(f"no records of the suite {suite}: run it first, with python -m bench run {suite}")
     if device and device not in devices:
         raise UserError(f"no records of the device {device}: choose of {', '.join(devices)}")
     if objective == "price" and not device:
-        return list(rows)
+        return [row for row in rows if row.device in devices]
     if len(devices) > 1 and not device:
         raise UserError(f"the suite was run on several devices: choose one with --device, of {', '.join(devices)}")
     return [row for row in rows if row.device == (device or next(iter(devices)))]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.contract.record import Result
+from bench.foreign import is_foreign
 from bench.publish.prices import Prices
 from bench.publish.tables import build, price
 from bench.publish.tables.model import Row, Table
@@ -56,9 +57,15 @@ class Records:
         """By suite."""
         return {suite: results for (slug, suite), results in self.results.items() if slug == device}
 
+    def own(self) -> Records:
+        """Those of this machine's own devices: none that were imported."""
+        return self._of([key for key in self.results if not is_foreign(key[0])])
+
     def committed(self) -> Records:
         """Those of suites whose records are committed; tables, figures and documents show no others."""
-        keys = [key for key in self.results if key[1] not in _UNCOMMITTED]
+        return self._of([key for key in self.results if key[1] not in _UNCOMMITTED])
+
+    def _of(self, keys: Sequence[tuple[str, str]]) -> Records:
         if len(keys) == len(self.results):
             return self
         return Records({key: self.tables[key] for key in keys}, {key: self.results[key] for key in keys})

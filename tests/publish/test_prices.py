@@ -44,7 +44,10 @@ def test_the_commands_price_counts_before_the_devices_and_that_before_the_suites
     assert read.hour("gpu-y", "demo") == HourPrice(5, "EUR", "another")
     assert read.hour("gpu-z", "demo") == HourPrice(4, "USD", "the suite's")
     assert read.hour("gpu-z", "another suite") is None
-    assert prices.read(folder, _GIVEN, suite=_SUITE).hour("gpu-x", "demo") == HourPrice(2, "USD", "given")
+    given = prices.read(folder, _GIVEN, suite=_SUITE)
+    assert given.hour("gpu-x", "demo") == HourPrice(2, "USD", "given")
+    assert given.hour("foreign-lab", "demo") is None
+    given.require_one_machine(["gpu-x", "foreign-lab"])
     assert prices.read(tmp_path / "nowhere", api="1/2 USD api").api("demo") == ApiPrice(1, 2, "USD", "api")
 
 

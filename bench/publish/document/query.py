@@ -1,8 +1,9 @@
 """Which rows and cells of the tables a document names, and a number out of them.
 
 A path is suite/recipe/engine or suite/recipe/engine/workload-or-task; each part a pattern with * and ?,
-or several with commas between. A key is a metric, a change against the baseline or a property of the
-artifact, as in tables/columns.py.
+or several with commas between. Imported records are named by their device, as foreign-NAME:suite/recipe/engine;
+no other path means them. A key is a metric, a change against the baseline or a property of the artifact, as in
+tables/columns.py.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fnmatch import fnmatchcase
 
 from bench.contract.columns import Group
 from bench.contract.errors import UserError
+from bench.foreign import is_foreign, is_selected
 from bench.measure.stats import Spread
 from bench.publish.records import Records
 from bench.publish.tables.columns import CURRENCY, quotable
@@ -58,13 +60,15 @@ class Match:
 
 def rows(records: Records, path: str) -> list[Row]:
     """Rows that suite/recipe/engine matches, in the order of their tables; UserError for none."""
-    parts = path.split("/")
+    device, _, below = path.partition(":") if is_foreign(path) else ("", "", path)
+    parts = below.split("/")
     if len(parts) != 3:
         raise UserError(f"invalid path '{path}': expected SUITE/RECIPE/ENGINE")
-    matched = [row for row in records.rows() if all(map(_matches, (row.suite, row.recipe, row.engine), parts))]
+    candidates = [row for row in records.rows() if is_selected(row.device, device)]
+    matched = [row for row in candidates if all(map(_matches, (row.suite, row.recipe, row.engine), parts))]
     if not matched:
-        in_suite = [f"{row.recipe}/{row.engine}" for row in records.rows() if row.suite == parts[0]]
-        suites = dict.fromkeys(row.suite for row in records.rows())
+        in_suite = [f"{row.recipe}/{row.engine}" for row in candidates if row.suite == parts[0]]
+        suites = dict.fromkeys(row.suite for row in candidates)
         instead = f"{parts[0]} has: {', '.join(in_suite)}" if in_suite else f"the suites are: {', '.join(suites)}"
         raise UserError(f"no row matches {path}; {instead}")
     return matched

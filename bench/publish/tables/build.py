@@ -291,8 +291,10 @@ def _bound_texts(result: Result, medians: Mapping[str, float], *, client: bool) 
 
 
 def _note(result: Result) -> str:
-    """How a load or task deviates from what its title says: requests cut, prompt lengths inexact."""
+    """How a load or task deviates from what its title says: requests cut, lengths inexact, another tool's figures."""
     cell, facts, parts = result.cell, result.facts, []
+    if isinstance(its := facts.get("tool_notes"), list) and its:
+        return f"{task_name(cell.measurement)}: {'; '.join(map(str, its))}"
     if cell.workload is None:
         cut = facts.get("truncated", 0)
         return f"{task_name(cell.measurement)}: {cut} of {facts['requests']} requests cut to max_length" if cut else ""
