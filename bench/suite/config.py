@@ -377,6 +377,8 @@ def _check_kind(where: str, given: Any, read: Any) -> None:
 def _sentence(first: ErrorDetails, where: str) -> str:
     path = where
     for part in first["loc"]:
+        if str(part).startswith("literal["):  # pydantic's name for one of several types, and no key of the file
+            continue
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
     if first["type"] == "value_error":  # a dataclass's own check
         message = str(first["ctx"]["error"])

@@ -44,6 +44,10 @@ def test_a_recipe_is_a_list_of_steps() -> None:
         ),
         ({"recipes": [{"name": "x", "steps": [{"method": "awq", "bits": 8}]}]}, "recipes[0].steps[0].bits: "),
         ({"engines": ["hg"]}, "unknown engine 'hg': did you mean 'hf'?"),
+        (
+            {"engines": [{"name": "llamacpp", "kv_dtype_k": "q8"}]},
+            "engines[0].kv_dtype_k: input should be 'f32', 'f16'",
+        ),
         ({"engines": [{"name": "fake", "itl_s": "slow"}]}, "engines[0].itl_s: "),
         ({"workloads": [{"batch": "many"}]}, "workloads[0].batch: "),
         ({"workloads": [{"new_tokens": 1}]}, "new_tokens starts at 2, got 1"),

@@ -42,8 +42,8 @@ def _run(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
             (workspace / side).symlink_to(ROOT)
     script = folder / f"{name}.sh"
     script.write_text(_step(name)["run"])
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    variables = {"PATH": path, "RUNNER_TEMP": str(temp), "LLM_BENCH_CACHE": str(folder / "cache"), "PYTHONPATH": ""}
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    variables = {"PATH": programs, "RUNNER_TEMP": str(temp), "LLM_BENCH_CACHE": str(folder / "cache"), "PYTHONPATH": ""}
     return subprocess.run(
         ["bash", "-e", str(script)],
         cwd=workspace,
