@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.params import Json, Quiet, Tools, output, put
+from bench.cli.params import Json, On, Quiet, RayAddress, Tools, output, put
 from bench.contract.errors import UserError
 
 app = typer.Typer()
@@ -32,19 +32,40 @@ def doctor(
     write: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --architectures: write the table as a page, in Markdown.")
     ] = None,
+    on: On = "",
+    ray_address: RayAddress = "",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show this machine, its environments, what is missing; or which architectures go through what."""
+    """Show this machine, its environments, what is missing; with --on ray each node of a cluster.
+
+    With --architectures: which of them go through what.
+    """
     from bench.run import doctor as health
 
+    if ray_address and not on:
+        raise UserError("--ray-address is for --on ray: add that, or leave it out")
+    if on and architectures:
+        raise UserError("--architectures tries this machine alone: leave --on ray out")
     if architectures:
         _architectures(names or [], only, engine, write, as_json=as_json, quiet=quiet)
         return
     for given, what in ((names, " ".join(names or [])), (only, "--only"), (engine, "--engine"), (write, "--write")):
         if given:
             raise UserError(f"{what} is for architectures: add --architectures, or leave it out")
-    output(health.as_json() if as_json else health.lines())
+    if on:
+        _nodes(ray_address, as_json=as_json)
+    else:
+        output(health.as_json() if as_json else health.lines())
+
+
+def _nodes(address: str, *, as_json: bool) -> None:
+    """Show the nodes of a cluster."""
+    from bench.fleet import cluster, doctor
+
+    with cluster.connected(address) as library:
+        checkups = doctor.check(library)
+    output(doctor.as_json(checkups) if as_json else doctor.lines(checkups))
 
 
 def _architectures(names: list[str], only: str, engine: str, write: Path | None, *, as_json: bool, quiet: bool) -> None:
