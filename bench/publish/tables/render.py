@@ -221,7 +221,9 @@ def piped(section: Section) -> list[str]:
 def _flat(row: Row, tasks: Mapping[str, _TaskKeys]) -> dict[str, object]:
     flat: dict[str, object] = {name: getattr(row, name) for name in ("device", "suite", "model", "recipe", "engine")}
     sizes = {c.key: row.size(c.key) for c in (*SIZE, *group(Group.MORE_SIZE, csv=True))}
+    predicted = sizes.pop("predicted_kl")
     flat |= {key: "" if value is None else value for key, value in sizes.items()}
+    flat |= {} if predicted is None else {"predicted_kl": predicted}
     for title, cell in row.tasks.items():
         metrics, single, names_metric = tasks[title]
         flat |= _spreads(title, cell, metrics)
