@@ -34,7 +34,7 @@ _LAYERS: tuple[tuple[str, ...], ...] = (
     tuple(f"bench.publish.{name}" for name in ("recommend", "predictions", "plans", "compare", "headline")),
     ("bench.publish.records",),
     ("bench.publish.document", "bench.publish.figures"),
-    ("bench.publish.page",),
+    ("bench.publish.page", "bench.publish.history"),
     ("bench.publish.report",),
     ("bench.cli",),
     (

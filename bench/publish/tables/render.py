@@ -25,7 +25,9 @@ Format = Literal["terminal", "md", "csv", "json"]
 # A task's metrics with their spread over rounds, its single values, whether it has several metrics.
 _TaskKeys = tuple[Sequence[str], Sequence[str], bool]
 # Heads of columns that hold no figures.
-_WORDS = frozenset({"marks", "faster?", "decoding bound by", "fits?", "by", "verdict", "why", "machine", "task"})
+_WORDS = frozenset(
+    {"marks", "faster?", "decoding bound by", "fits?", "by", "verdict", "why", "machine", "task", "changed", ""}
+)
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 _HEAD = 12  # columns of a head that had to be broken
 _CUT = "(min\N{EN DASH}max) is left out where the terminal is too narrow: --format md, csv and json have it"
