@@ -51,7 +51,7 @@ pytestmark = pytest.mark.engine
 def test_declares_nothing():
     assert environment.ensure("hf", print)
 
-@pytest.mark.needs()
+@pytest.mark.needs
 def test_needs_none():
     pass
 """
@@ -139,7 +139,7 @@ def test_what_is_left_out_is_told_in_the_last_line(run: Pytest, processes: str) 
 
 
 def test_what_runs_an_engine_and_declares_nothing_runs_with_all_others_alone(run: Pytest) -> None:
-    """It may use any environment, so that no ring but the whole is its own; `needs()` says that it uses none."""
+    """It may use any environment, so that no ring but the whole is its own; a bare `needs` says that it uses none."""
     inner, whole = (run({"test_mine.py": _ENGINES}, "--environments", name).stdout for name in ("hf", "all"))
 
     assert inner.splitlines()[-1] == (
