@@ -158,7 +158,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def needs(item: pytest.Item) -> set[str]:
     """The environments that a test declares, by its markers and by the interpreters that it takes as fixtures.
 
-    One that runs a real engine and declares nothing, not even a bare `needs`, may use any, and runs with all others only.
+    One that runs a real engine and declares nothing, not even a bare `needs`, may use any: it runs with all others.
     """
     marks = list(item.iter_markers("needs"))
     names = {str(name) for mark in marks for name in mark.args} - {"core"}
