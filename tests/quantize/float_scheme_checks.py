@@ -50,7 +50,8 @@ def _write_odd(folder: Path) -> None:
     torch.manual_seed(0)
     heads = {"num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 32}
     sizes = {"hidden_size": 256, "intermediate_size": 384, **heads}
-    config = LlamaConfig(vocab_size=4096, num_hidden_layers=2, tie_word_embeddings=True, **sizes)
+    drawn = {"initializer_range": 0.1, "tie_word_embeddings": True}
+    config = LlamaConfig(vocab_size=4096, num_hidden_layers=2, **drawn, **sizes)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
 
 
