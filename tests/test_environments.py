@@ -104,7 +104,7 @@ def run(cache: Path, tmp_path: Path) -> Pytest:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
         )
 
     return start
