@@ -20,15 +20,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from bench.contract.address import Api
 from bench.contract.columns import Column, Part
 from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware, Source
+from bench.contract.server import Server
 from bench.contract.spec import Cell, Step
 
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
@@ -141,34 +141,6 @@ class GenerateUntilSession(Session, Protocol):
 
         `ended(index, tokens)` is called after each new token, the last of which is the one that ended the prompt.
         """
-
-
-@dataclass(frozen=True)
-class Server:
-    """An engine's own HTTP server, OpenAI-compatible, as its command line; or one at `url` that runs already.
-
-    `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200 once it can
-    serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request over the client's own;
-    null removes one; `natural`: where an answer ends as the model ends it; `reuse`: where a prompt is to stay in the KV
-    cache, and to begin with what is there. The rest as in the client's Endpoint.
-    """
-
-    argv: tuple[str, ...]
-    model: str
-    variables: Mapping[str, str] = field(default_factory=dict)
-    health: str = "/health"
-    takes_ids: bool = True
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    natural: Mapping[str, Any] = field(default_factory=lambda: {"ignore_eos": None})
-    url: str = ""
-    api: Api = "completions"
-    exact_length: bool = True
-    key_variable: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    key_header: str = "Authorization"
-    length_field: str = "max_tokens"
-    ca: str = ""
-    reuse: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Engine(Protocol):

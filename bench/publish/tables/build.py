@@ -23,7 +23,7 @@ from bench.contract.workload import Offline, Trace
 from bench.measure.roofline import bound, depth_stage_metrics, kv_bits
 from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, spread
-from bench.publish.tables import adjust, replicates, speculation, without_data
+from bench.publish.tables import adjust, replicates, served, speculation, without_data
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_columns, task_name
 from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, ROUNDED_CACHE, Category, CellSummary, Point, Row, Table
 
@@ -175,6 +175,8 @@ def _row(
             entry = _compared(entry, _finished(rounds), _reference(key[4], column, references))
             if column[0] and _loses_to_no_data(key, column, counterpart, grid):
                 entry = replace(entry, marks=(*entry.marks, NO_GAIN))
+        if entry.status == "ok" and served.is_served(rounds[0].cell.task):
+            entry = _beside_in_process(entry, key, _finished(rounds)[0], grid)
         summaries[column[0]][column[1]] = entry
     artifact = grid.artifacts.get(key[:4])
     return Row(
@@ -201,6 +203,17 @@ def _plain(key: RowKey, column: ColumnKey, grid: _Grid) -> list[Result]:
         if rounds and speculation.is_plain(engine, rounds[0].cell.engine):
             return rounds
     return []
+
+
+def _beside_in_process(entry: CellSummary, key: RowKey, result: Result, grid: _Grid) -> CellSummary:
+    """The entry beside the same items in process: on its own engine, or on another where that has no session."""
+    rows = [key, *(other for other in grid.cells if other[:4] == key[:4] and other != key)]
+    for rounds in (its for row in rows for column, its in grid.cells[row].items() if column[0]):
+        others = [r for r in _finished(rounds) if served.is_in_process(result.cell.task, r.cell.task)]
+        with suppress(UserError):  # over other items
+            if others:
+                return served.beside(entry, result, others[0], task_change(result, others[0]))
+    return entry
 
 
 def _checkpoint(key: RowKey, grid: _Grid) -> str:
