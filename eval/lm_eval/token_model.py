@@ -16,7 +16,7 @@ from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normaliz
 
 from bench.contract import phase
 from bench.contract.errors import UserError
-from eval.lm_eval import templates
+from eval.lm_eval import chat
 
 _NEW_TOKENS = 256  # lm-eval's own limit where a task states none
 _CACHED_TEXTS = 64  # more than an item has choices
@@ -85,25 +85,12 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
         chat_history: list[dict[str, str]],
         add_generation_prompt: bool = True,  # noqa: FBT001, FBT002
     ) -> Any:
-        try:
-            with templates.bounded("the model's chat template"):
-                text = self.tokenizer.apply_chat_template(
-                    chat_history,
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                    continue_final_message=not add_generation_prompt,
-                )
-            if add_generation_prompt:
-                self._messages[text] = [(message["role"], message["content"]) for message in chat_history]
-            return text  # noqa: TRY300
-        except UserError:
-            raise
-        except Exception as error:
-            lines = str(error).splitlines() or [""]
-            raise UserError(
-                f"the model's chat template cannot be rendered ({type(error).__name__}: {lines[0][:200]}): leave "
-                "apply_chat_template out, or give the model another template"
-            ) from error
+        text = chat.apply_chat_template(
+            self.tokenizer, chat_history, "apply_chat_template", add_generation_prompt=add_generation_prompt
+        )
+        if add_generation_prompt:
+            self._messages[text] = [(message["role"], message["content"]) for message in chat_history]
+        return text
 
     def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
         for texts, context, continuation in requests:

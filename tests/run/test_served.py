@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Result
+from bench.publish.tables import build, render
 from bench.run import plan
 from bench.store import Store
 from tests.run import fake_runs, served_tasks
@@ -117,3 +119,36 @@ def test_answers_kept_for_the_next_run_survive_a_damaged_file(tmp_path: Path) ->
     kept.keep()
     assert Finished(file).answers == {"prompt 0": "yes"}
     assert wire.parse(file.read_text()) == {"prompt 0": "yes"}
+
+
+@needs_lm_eval
+def test_questions_are_paired_with_the_same_in_process(tmp_path: Path) -> None:
+    """The fake server counts and the fake session does not: the item that counting answers is won, and the table says.
+
+    A line without its fields stops the plan; a model without a template has a reason.
+    """
+    file = tmp_path / "mine.jsonl"
+    rows = [{"question": f"Count {n}.", "answer": str(n)} for n in (3, 4, 5)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = {"task": "questions", "path": str(file), "pattern": r"\d+", "new_tokens": 4}
+    chat = {"task": "questions", "path": str(file), "chat": True}
+    suite = fake_runs.suite(engines=[_FAST], tasks=[asked, {**asked, "via": "server", "concurrency": 2}, chat])
+    results = {r.cell.measurement: r for r in fake_runs.run(suite, Store(tmp_path / "results")) if r.cell.task}
+    (served,) = (r for title, r in results.items() if title.endswith("server-c2"))
+
+    assert (served.status, served.facts["item_scores"]) == ("ok", "100"), served.reason
+    assert "has no chat template" in results["questions-mine-chat"].reason
+    (row,) = build.build(results.values()).rows
+    cell = row.tasks[served.cell.measurement]
+    assert (cell.words["lost / won"], cell.words["same answers"]) == ("0 / 1", "0 of 3")
+    assert cell.words["vs in process, points"] == "uninformative (1 and 0 of 3 right)"
+    text = render.markdown(build.build(results.values()))
+    assert "| vs in process, points | lost / won | p in process | same answers | in flight |" in text
+
+
+def test_a_line_without_its_fields_stops_the_plan(tmp_path: Path) -> None:
+    """Before anything is built or asked."""
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"question": "q", "answer": "a"}\n{"question": "q"}\n')
+    with pytest.raises(UserError, match=r"mine.jsonl, line 2: answer is missing"):
+        plan.plan(fake_runs.suite(tasks=[{"task": "questions", "path": str(file)}]), fetch=False)
