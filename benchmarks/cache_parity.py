@@ -66,9 +66,8 @@ def quality(scratch: Path, given: argparse.Namespace) -> dict[str, Any]:
                 facts = {**facts, "digest": "", "engine": "llamacpp", "artifact": cache}
                 (reference / "reference.json").write_text(json.dumps(facts))
             facts = divergence.evaluate(session, task, folder, reference)
-        # By the facts: the intervals of `metrics` need SciPy, which the engine's environment does not have.
-        tokens, other = sum(facts["window_tokens"]), theirs[cache]
-        ours = {"kl": sum(facts["window_kl"]) / tokens, "top": 100 * sum(facts["window_top1"]) / tokens}
+        means, other = script.divergence_means(facts), theirs[cache]
+        ours = {"kl": means["kl_mean"], "top": 100 * means["top1_agreement_fraction"]}
         results[cache] = {"ours": ours, "theirs": other}
         print(
             f"{cache:<12} KL {ours['kl']:.6f}, theirs {other['kl']:.6f} ± {other['kl_error']:.6f}; "

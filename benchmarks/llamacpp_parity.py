@@ -89,10 +89,10 @@ def quality(files: dict[str, Path], scratch: Path, given: argparse.Namespace) ->
                 facts = divergence.prepare(session, task, folder, reference)
                 facts = {**facts, "digest": "", "engine": "llamacpp", "artifact": kind}
                 (reference / "reference.json").write_text(json.dumps(facts))
-            ours |= divergence.metrics(divergence.evaluate(session, task, folder, reference))
-        names = ("perplexity", "kl_mean", "top1_agreement_fraction", "kl_floor")
+            facts = divergence.evaluate(session, task, folder, reference)
+        ours = {"perplexity": ours["perplexity"], **script.divergence_means(facts), "kl_floor": facts["kl_floor_mean"]}
         other, ratio = theirs[kind], ours["perplexity"] / theirs[kind]["perplexity"]
-        results[kind] = {"ours": {k: ours[k] for k in names}, "theirs": other, "perplexity_ratio": ratio}
+        results[kind] = {"ours": ours, "theirs": other, "perplexity_ratio": ratio}
         print(
             f"{kind:<8} perplexity {ours['perplexity']:.4f}, llama-perplexity {other['perplexity']:.4f}, "
             f"ratio {ratio:.5f}; KL {ours['kl_mean']:.6f}, theirs {other['kl']:.6f} ± {other['kl_error']:.6f}; "

@@ -53,6 +53,16 @@ def random_prompts(count: int, length: int, seed: int) -> list[list[int]]:
     return [[source.randrange(5, 4000) for _ in range(length)] for _ in range(count)]
 
 
+def divergence_means(facts: Mapping[str, Any]) -> dict[str, float]:
+    """KL in nats a token and the share of tokens with the same top-1, of what the divergence task's `evaluate` gave.
+
+    The task's own `metrics` has intervals too, which need SciPy: an engine's environment does not have it.
+    """
+    tokens = sum(facts["window_tokens"])
+    agreement = sum(facts["window_top1"]) / tokens
+    return {"kl_mean": sum(facts["window_kl"]) / tokens, "top1_agreement_fraction": agreement}
+
+
 def vllm_benchmark(name: str) -> str:
     """Code for `python -c` that is `vllm bench NAME`."""
     return _VLLM_BENCHMARK.format(name)

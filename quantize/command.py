@@ -24,7 +24,8 @@ _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 @app.command(
     context_settings=_EXTRA,
-    epilog="The method's own options follow, as in --bits 8; `python -m bench list methods` shows them.",
+    epilog="The method's own options follow, as in --bits 8; `python -m bench list methods` shows them. "
+    "What each layer's quantization costs: python -m quantize sensitivity MODEL --method …",
 )
 def quantize(
     context: typer.Context,
@@ -43,7 +44,7 @@ def quantize(
     from bench.run import artifacts, tokenizer
 
     _require_room(out)
-    chosen = _recipe(method, recipe, context.args)
+    chosen = chosen_recipe(method, recipe, context.args)
     with Progress(quiet=quiet) as progress:
         hardware = machine.detect(device)
         resolved = resolve.resolve(Model(model, revision or None), fetch=True, report=progress.doing)
@@ -88,7 +89,8 @@ def _output_errors(artifact: Artifact) -> list[str]:
     return [line, *([_SINK] if unweighted and first > _SINK_RATIO * others else [])]
 
 
-def _recipe(method: str, recipe: str, extra: list[str]) -> Recipe:
+def chosen_recipe(method: str, recipe: str, extra: list[str]) -> Recipe:
+    """The one of this name, or one step of this method with its options on the command line; UserError for both."""
     from bench.suite import config
 
     if bool(method) == bool(recipe):

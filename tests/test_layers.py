@@ -36,7 +36,15 @@ _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.publish.page",),
     ("bench.publish.report",),
     ("bench.cli",),
-    ("bench", "quantize.__main__", "quantize.command", "eval.__main__", "eval.command", "eval.format"),
+    (
+        "bench",
+        "quantize.__main__",
+        "quantize.command",
+        "quantize.sensitivity_command",
+        "eval.__main__",
+        "eval.command",
+        "eval.format",
+    ),
 )
 _PLUGINS = ("bench.engines", "quantize.methods", "eval.tasks")
 # What plugins and the modules that several of them share may import of ours. A module of a plugin package that

@@ -39,6 +39,7 @@ class Group(Flag):
     PER_TOKEN = auto()  # means nothing beside a figure over another tokenizer's tokens
     ANY_TOKENS = auto()  # compares across tokenizers: shown where there are several
     SEEDS = auto()  # a metric over the replicates of a recipe
+    HEAT_MAP = auto()  # of a task's parts with two axes, drawn as a field of colours
 
 
 @dataclass(frozen=True)

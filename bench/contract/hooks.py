@@ -18,18 +18,50 @@ plugin may import its engine or library: the core environment loads every plugin
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar
 
 from bench.contract.columns import Column, Part
-from bench.contract.errors import UserError
 from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.server import Server
+from bench.contract.session import (
+    ChoiceScore,
+    DecodeStep,
+    Ended,
+    GenerateUntilSession,
+    LogitBlock,
+    LoglikelihoodSession,
+    Prompt,
+    Question,
+    Session,
+)
 from bench.contract.spec import Cell, Step
+
+__all__ = [
+    "ANY",
+    "CONDITIONS",
+    "ChoiceScore",
+    "DecodeStep",
+    "Default",
+    "Ended",
+    "Engine",
+    "GenerateUntilSession",
+    "LogitBlock",
+    "LoglikelihoodSession",
+    "Method",
+    "Prompt",
+    "Question",
+    "ScoredReplies",
+    "Server",
+    "Session",
+    "Task",
+    "plugin_has",
+    "required_if",
+]
 
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
 CONDITIONS: dict[str, Callable[[Any], bool]] = {}  # by the name of a hook marked `@required_if`
@@ -45,104 +77,6 @@ def required_if(condition: Callable[[Any], bool]) -> Callable[[_Hook], _Hook]:
     return mark
 
 
-@dataclass(frozen=True)
-class DecodeStep:
-    """One decode step of a batch: when its tokens were on the host (time.perf_counter), and one per sequence."""
-
-    time_s: float
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class LogitBlock:
-    """Next-token logits of positions start .. start + rows: float32 NumPy array [rows, vocab]."""
-
-    start: int
-    logits: Any
-
-
-@dataclass(frozen=True)
-class Question:
-    """A context and what may follow it, as token ids: at least one id in the context and in each choice."""
-
-    context: tuple[int, ...]
-    choices: tuple[tuple[int, ...], ...]
-
-
-class ChoiceScore(NamedTuple):
-    """Of one choice: the sum of its tokens' log-probabilities (nats), and whether each was the likeliest."""
-
-    logprob: float
-    is_greedy: bool
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Token ids to continue greedily by at most `new_tokens`; `Ended` may stop it sooner."""
-
-    ids: tuple[int, ...]
-    new_tokens: int
-
-
-Ended = Callable[[int, Sequence[int]], bool]
-
-
-class Session(Protocol):
-    """A loaded model in one engine, whose class inherits `encode` where the weights have no tokenizer with them."""
-
-    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
-        """Greedy decoding of a static batch of equally long prompts, EOS ignored: exactly `new_tokens` steps.
-
-        The engine stamps each step after its device sync; it may be yielded later.
-        """
-
-    def logits(self, ids: Sequence[int]) -> Iterator[LogitBlock]:
-        """Next-token logits for every position of one sequence, in order, in blocks that fit in memory.
-
-        The last position's may be missing where the sequence fills the context.
-        """
-
-    def encode(self, text: str) -> tuple[list[int], list[int]]:  # noqa: ARG002
-        """Token ids by the tokenizer stored with the weights, and the UTF-8 bytes of the text each adds.
-
-        Special tokens are added as the model adds them, and have 0 bytes. Asked only where the artifact has
-        no tokenizer.json (a bare GGUF file); UserError where the weights have no tokenizer with them.
-        """
-        raise UserError("the artifact has no tokenizer.json: a score needs the model's own fast tokenizer")
-
-    def receipts(self) -> Mapping[str, str]:
-        """Kernel, weight dtype, compute dtype, attention implementation, threads, device: as they really are.
-
-        `product_dtype`: the type that matrices are multiplied in, where that is not the activations' own.
-        """
-
-    def memory(self) -> Mapping[str, int]:
-        """The engine's own accounting in bytes.
-
-        `weights_bytes`, and where it can tell `kv_bytes`, `peak_bytes`, and `unread_bytes`: of the weights
-        those that a decode step does not read, as an input embedding that is not the head too.
-        """
-
-
-@runtime_checkable
-class LoglikelihoodSession(Session, Protocol):
-    """A session that scores choices faster than by the logits of each: by batches, and contexts fed once."""
-
-    def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
-        """Each question's index and scores, in any order; log-softmax in float32 or wider, full vocabulary."""
-
-
-@runtime_checkable
-class GenerateUntilSession(Session, Protocol):
-    """A session that continues prompts of any length together, each until it has ended."""
-
-    def generate_until(self, prompts: Sequence[Prompt], ended: Ended) -> Iterator[tuple[int, list[int]]]:
-        """Each prompt once, in any order: its index, and the tokens that follow it. Greedy, EOS ignored.
-
-        `ended(index, tokens)` is called after each new token, the last of which is the one that ended the prompt.
-        """
-
-
 class Engine(Protocol):
     """What runs an artifact.
 
@@ -150,7 +84,8 @@ class Engine(Protocol):
     formats. MODES: of "offline", "online", "score". DEPTH_MODES: those in which its KV cache can be filled before a
     clock starts. PATHS: options that name files or folders. OPTIONS_SINCE: options younger than records, which at their
     defaults are no part of a digest. ENV_BY_FORMAT: the environments of formats that need a package ENV lacks.
-    WITHOUT_WINDOW: model types whose sliding window it leaves out: each token sees all before it.
+    WITHOUT_WINDOW: model types whose sliding window it leaves out: each token sees all before it. LAYER_FORMATS: of
+    LOADS those whose sessions give single layers (LayerSession).
     """
 
     ENV: str
@@ -163,6 +98,7 @@ class Engine(Protocol):
     OPTIONS_SINCE: frozenset[str] = frozenset()
     ENV_BY_FORMAT: Mapping[str, str] = {}
     WITHOUT_WINDOW: frozenset[str] = frozenset()
+    LAYER_FORMATS: frozenset[str] = frozenset()
 
     def unsupported(self, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:  # noqa: ARG002
         """Why this cell cannot run on this hardware, known before anything is tried; None when it can."""
@@ -268,6 +204,8 @@ class Task(Protocol):
     `score_replies` run there. Requests are token ids, built once for all engines and recipes of a model. The facts of
     `evaluate` are then replies; those of `score_replies` are recorded. PATHS, OPTIONS_SINCE: as an engine's. COLUMNS:
     its metrics and changes in tables, PART_COLUMNS: those of its `parts`; one without a column is only in the records.
+    LAYERS: it takes single layers out of its sessions, which engines give of their LAYER_FORMATS. It has `evaluate`, or
+    `evaluate_resumably` in its place.
     """
 
     VERSION: int
@@ -278,12 +216,13 @@ class Task(Protocol):
     OPTIONS_SINCE: frozenset[str] = frozenset()
     COLUMNS: tuple[Column, ...] = ()
     PART_COLUMNS: tuple[Column, ...] = ()
+    LAYERS: bool = False
 
     @abstractmethod
     def title(self, options: Any) -> str:
         """The task's name in tables: its convention is part of it."""
 
-    @abstractmethod
+    @required_if(lambda task: not plugin_has(task, "evaluate_resumably"))
     def evaluate(self, session: Session, options: Any, folder: Path, reference: Path | None) -> Mapping[str, Any]:
         """Facts (JSON values) from which `metrics` can be recomputed.
 
@@ -291,6 +230,13 @@ class Task(Protocol):
         with its result in reference.json beside the reference's `digest`, `engine` and `artifact`; of a task with
         an ENV the folder that `build_requests` filled.
         """
+
+    def evaluate_resumably(
+        self, session: Session, options: Any, folder: Path, reference: Path | None, work: Path
+    ) -> Mapping[str, Any]:
+        """As `evaluate`. `work` outlives an interruption, for what is done to resume from; it may not be there yet."""
+        del work
+        return self.evaluate(session, options, folder, reference)
 
     @abstractmethod
     def metrics(self, facts: Mapping[str, Any]) -> Mapping[str, float]:

@@ -21,7 +21,7 @@ class Job:
     """`plugin`: a method (compress), a task (build_requests, score_replies), none (tokenizer, ceiling), or an engine.
 
     `folder` is what it reads, `out` what it may write, `teacher` the model that a recipe began with, `work`
-    what outlives an interrupted compress job, `reference` a folder that a reference or build_requests job
+    what outlives an interrupted compress or score job, `reference` a folder that a reference or build_requests job
     wrote, `context` the model's in tokens, `replies` the facts of a score job.
 
     `prompts` has one list of token ids per request, `repeats` groups of `batch` after the warm-up groups. Of prompts

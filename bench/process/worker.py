@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract import phase, plugins, speculation, wire
-from bench.contract.deep_session import DeepSession
 from bench.contract.errors import UserError
 from bench.contract.hooks import DecodeStep, Session
 from bench.contract.job import Answer, Job, JobKind
 from bench.contract.record import Artifact, RequestTrace
+from bench.contract.session import DeepSession
 from bench.contract.speculation import answers
 from bench.contract.variation import SETTLED_LAST, coefficient_of_variation, settled
 from bench.contract.workload import Offline
@@ -185,7 +185,8 @@ def _score(job: Job) -> Answer:
         loaded = time.perf_counter()
         phase.begin("scoring")
         shift = _causal_shift(job, session)
-        facts = {**task.evaluate(session, options, Path(job.folder), reference), "causal_shift": shift}
+        scored = task.evaluate_resumably(session, options, Path(job.folder), reference, Path(job.work))
+        facts = {**scored, "causal_shift": shift}
         spent = {"load_s": loaded - began, "evaluate_s": time.perf_counter() - loaded}
         return Answer(facts={**facts, **spent, **session.memory(), **_own_peak()}, receipts=session.receipts())
 

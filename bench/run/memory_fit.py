@@ -23,6 +23,7 @@ from bench.models.resolve import Resolved
 _GIB = 1024**3
 _UNKNOWN_KV = 1.0  # bytes: 8 bits, the narrowest that an engine here chooses by itself
 _CONTEXT_BYTES = 128 << 20  # an allowance, not a measurement: a CUDA context and its kernels take more
+_DRAFT_KV = 2.0  # bytes: of a draft's cache in 16 bits, where its model's may be wider
 _LOGIT_BYTES = 4  # a row of logits per sequence, in float32, to choose its next token by
 
 _parameters = cache(formats.parameters)
@@ -39,15 +40,16 @@ class Footprint:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """The least memory of a cell, in its parts."""
+    """The least memory of a cell, in its parts; `kv_bytes`: of the model and of what drafts for it."""
 
     weights_bytes: int
     kv_bytes: int
     workspace_bytes: int
+    draft_weights_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
-        return self.weights_bytes + self.kv_bytes + self.workspace_bytes
+        return self.weights_bytes + self.draft_weights_bytes + self.kv_bytes + self.workspace_bytes
 
 
 def footprint_of(steps: tuple[Step, ...], resolved: Resolved) -> Footprint | None:
@@ -68,42 +70,57 @@ def footprint_of(steps: tuple[Step, ...], resolved: Resolved) -> Footprint | Non
 
 
 def estimate(
-    model: Footprint, options: Mapping[str, Scalar], load: Workload | None, hardware: Hardware, dtype: str
+    model: Footprint,
+    options: Mapping[str, Scalar],
+    load: Workload | None,
+    hardware: Hardware,
+    dtype: str,
+    draft: Footprint | None = None,
 ) -> MemoryEstimate:
     """The least memory that an engine with these options needs; `dtype`: the type it computes in.
 
-    A task needs no KV cache here: how long its texts are is not known yet. Of a server, one request's.
+    A task needs no KV cache here: how long its texts are is not known yet. Of a server, one request's. `draft`: a whole
+    model that proposes tokens, with a cache of its own; a head shares tables with its model, and is none.
     """
     sequences = load.batch if isinstance(load, Offline) else 1
-    tokens = 0 if load is None or isinstance(load, Trace) else load.longest
     shape = model.parameters.architecture
-    context = _CONTEXT_BYTES if hardware.gpus else 0
-    if shape is None:
-        return MemoryEstimate(_weights(model, dtype), 0, context)
-    tokens = min(tokens, shape.window) if shape.window else tokens
+    workspace = (_CONTEXT_BYTES if hardware.gpus else 0) + sequences * (shape.vocab_size if shape else 0) * _LOGIT_BYTES
     width = _kv_width_bytes(options, dtype)
-    kv = shape.kv_elements * sequences * tokens * width
-    return MemoryEstimate(_weights(model, dtype), int(kv), context + sequences * shape.vocab_size * _LOGIT_BYTES)
+    kv = _kv_bytes(model, load, sequences, width)
+    if draft is None:
+        return MemoryEstimate(_weights(model, dtype), kv, workspace)
+    kv += _kv_bytes(draft, load, sequences, min(width, _DRAFT_KV))
+    return MemoryEstimate(_weights(model, dtype), kv, workspace, _weights(draft, dtype))
 
 
-def why_too_large(cell: Cell, model: Footprint | None, hardware: Hardware) -> str:
-    """Why the cell cannot fit its device, in one sentence with the numbers; or nothing."""
+def why_too_large(cell: Cell, model: Footprint | None, hardware: Hardware, draft: Footprint | None = None) -> str:
+    """Why the cell cannot fit its device, as what it needs and what there is, with the numbers; or nothing."""
     engine, options = plugins.load(plugins.ENGINES, cell.engine.name), cell.engine.options
     if model is None or engine.may_offload(engine.Options(**options)):
         return ""
-    least = estimate(model, options, cell.workload, hardware, str(options.get("dtype", "")))
+    least = estimate(model, options, cell.workload, hardware, str(options.get("dtype", "")), draft)
     if not hardware.gpus:  # keys, values and workspace can be swapped out, and files mapped
-        too_large = least.weights_bytes > hardware.memory_bytes
+        too_large = least.weights_bytes + least.draft_weights_bytes > hardware.memory_bytes
         limit = f"this machine has {_gib(hardware.memory_bytes)} of memory"
     else:
         share = float(options.get("gpu_memory_utilization") or 1.0)
         too_large = least.total_bytes > int(hardware.memory_bytes * share)
         limit = f"{hardware.name} has {_gib(hardware.memory_bytes)}"
         limit += f", of which the engine takes {share:.0%}" if share < 1 else ""
-    parts = (
-        f"weights {_gib(least.weights_bytes)}, KV cache {_gib(least.kv_bytes)}, workspace {_gib(least.workspace_bytes)}"
-    )
-    return f"needs about {_gib(least.total_bytes)} GiB ({parts}), {limit}" if too_large else ""
+    weights, needs = _gib(least.weights_bytes), "needs"
+    if draft is not None:
+        weights, needs = f"{weights} and {_gib(least.draft_weights_bytes)}", "both need"
+    parts = f"weights {weights}, KV cache {_gib(least.kv_bytes)}, workspace {_gib(least.workspace_bytes)}"
+    return f"{needs} about {_gib(least.total_bytes)} GiB ({parts}), {limit}" if too_large else ""
+
+
+def _kv_bytes(model: Footprint, load: Workload | None, sequences: int, width: float) -> int:
+    """Of the keys and values that a load fills; 0 of a model that is no plain decoder."""
+    shape = model.parameters.architecture
+    if shape is None or load is None or isinstance(load, Trace):
+        return 0
+    tokens = min(load.longest, shape.window) if shape.window else load.longest
+    return int(shape.kv_elements * sequences * tokens * width)
 
 
 def _kv_width_bytes(options: Mapping[str, Scalar], dtype: str) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
+from bench import paths
 from bench.contract.job import Job
 from bench.contract.spec import Suite
 from bench.contract.workload import Offline
@@ -49,6 +51,8 @@ def run(
         report=report,
         open_reader=open_reader,
     )
+    if job.work and not outcome.answer.error:
+        shutil.rmtree(job.work, ignore_errors=True)
     if drawn is not None:
         facts = {**outcome.answer.facts, **drawn.facts}
         outcome = replace(outcome, answer=replace(outcome.answer, facts=facts))
@@ -87,7 +91,8 @@ def _job(
         reference=str(task_input or ""),
     )
     if cell.task is not None:
-        return replace(job, task=cell.task.kind, task_options=artifacts.absolute(cell.task.options))
+        work = paths.cache() / "work" / item.digest
+        return replace(job, task=cell.task.kind, task_options=artifacts.absolute(cell.task.options), work=str(work))
     if not isinstance(load := cell.workload, Offline):
         return job
     if drawn is not None:

@@ -220,6 +220,7 @@ def _unsupported_reason(cell: Cell, artifact: PlannedArtifact, seed: int) -> str
         or speculation.unfit_load(cell)
         or _texts_too_long(cell, artifact)
         or _without_prefix_caching(cell)
+        or _without_layers(cell, artifact)
         or _without_window(cell, artifact)
         or text_prompts.unsupported(cell, artifact, seed)
     ):
@@ -265,6 +266,22 @@ def _without_prefix_caching(cell: Cell) -> str:
     if not isinstance(load, Closed) or load.shared_prefix is None or "prefix_caching" in cell.engine.options:
         return ""
     return f"engine {cell.engine.name} has no option prefix_caching, by which a server keeps prefixes or does not"
+
+
+def _without_layers(cell: Cell, artifact: PlannedArtifact) -> str:
+    """Why a task that takes single layers out of a model gets none here."""
+    engine = plugins.load(plugins.ENGINES, cell.engine.name)
+    if cell.task is None or not plugins.load(plugins.TASKS, cell.task.kind).LAYERS:
+        return ""
+    if artifact.format in engine.LAYER_FORMATS:
+        return ""
+    able = [name for name in plugins.names(plugins.ENGINES) if _gives_layers(name, artifact.format)]
+    remedy = f"use {' or '.join(able)}" if able else "measure another format"
+    return f"engine {cell.engine.name} gives no single layers of {artifact.format}: {remedy}"
+
+
+def _gives_layers(engine: str, artifact_format: str) -> bool:
+    return artifact_format in plugins.load(plugins.ENGINES, engine).LAYER_FORMATS
 
 
 def _without_window(cell: Cell, artifact: PlannedArtifact) -> str:

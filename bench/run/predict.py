@@ -15,6 +15,7 @@ from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Architecture, Ceiling, Gpu, Hardware, Result
 from bench.contract.spec import Cell, Suite
+from bench.contract.speculation import method_of
 from bench.contract.workload import Offline
 from bench.machine import gpus
 from bench.machine import hardware as machine
@@ -105,9 +106,10 @@ def predict(suite: Suite, gpu: str, measured: CalibrationSet, *, only: str = "",
 def _predict_cell(
     item: PlannedRound, load: Offline, there: Hardware, ceiling: Ceiling, measured: CalibrationSet
 ) -> Prediction:
-    footprint = item.artifact.footprint
-    dtype = str(item.cell.engine.options.get("dtype", there.compute_dtype))
-    need = memory_fit.estimate(footprint, item.cell.engine.options, load, there, dtype) if footprint else None
+    footprint, options = item.artifact.footprint, item.cell.engine.options
+    draft = item.draft.footprint if item.draft and method_of(options) == "draft" else None
+    dtype = str(options.get("dtype", there.compute_dtype))
+    need = memory_fit.estimate(footprint, options, load, there, dtype, draft) if footprint else None
     if load.prompts and not item.reason:
         return Prediction(item.cell, need, "the lengths of its prompts and answers are those of a file")
     if item.reason or footprint is None or need is None:

@@ -140,6 +140,22 @@ def test_what_cannot_fit_is_told_with_its_numbers(tmp_path: Path) -> None:
     assert half.endswith("NVIDIA L4 has 22.5, of which the engine takes 50%")
 
 
+def test_a_draft_counts_with_its_weights_and_its_cache(tmp_path: Path) -> None:
+    """Of 8 billion parameters and 4, each in 16 bits, an L4 holds one; keys and values are those of both."""
+    model, draft = (_held(_llama(tmp_path / str(n), n, 4096, 55000, 128256)) for n in (32, 14))
+    cell = _cell("hf", Offline(prompt_tokens=2048, new_tokens=64), dtype="bfloat16")
+    alone, both = (memory_fit.estimate(model, {}, cell.workload, _gpu(), "bfloat16", other) for other in (None, draft))
+    assert alone.draft_weights_bytes == 0
+    assert both.draft_weights_bytes == 2 * (14 * 4096 * 55000 + 2 * 128256 * 4096)
+    assert both.kv_bytes == alone.kv_bytes * (32 + 14) / 32
+    assert (both.weights_bytes, both.workspace_bytes) == (alone.weights_bytes, alone.workspace_bytes)
+
+    assert memory_fit.why_too_large(cell, model, _gpu()) == ""
+    assert memory_fit.why_too_large(cell, model, _gpu(), draft) == (
+        "both need about 23.7 GiB (weights 15.4 and 7.8, KV cache 0.4, workspace 0.1), NVIDIA L4 has 22.5"
+    )
+
+
 def test_a_cpu_refuses_only_weights_that_exceed_its_memory(tmp_path: Path) -> None:
     """The rest may be swapped, or run as slowly as it does."""
     footprint = _held(_llama(tmp_path / "m", 32, 4096, 55000, 128256))

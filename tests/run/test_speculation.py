@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.contract.errors import UserError
+from bench.contract.spec import Suite
+from bench.machine import hardware as machine
 from bench.run import plan
 from bench.run.planned import Plan
 from bench.suite import config
@@ -29,7 +32,11 @@ def prompts(tmp_path: Path) -> str:
     return str(file)
 
 
-def _plan(engine: dict[str, Any], workload: dict[str, Any], recipes: Any = ("gguf-f16",), **more: Any) -> Plan:
+def _plan(*arguments: Any, **more: Any) -> Plan:
+    return plan.plan(_suite(*arguments, **more), fetch=False)
+
+
+def _suite(engine: dict[str, Any], workload: dict[str, Any], recipes: Any = ("gguf-f16",), **more: Any) -> Suite:
     suite = {
         "name": "s",
         "model": "models/demo",
@@ -39,7 +46,7 @@ def _plan(engine: dict[str, Any], workload: dict[str, Any], recipes: Any = ("ggu
         "devices": ["cpu"],
         "rounds": 1,
     }
-    return plan.plan(config.suite({**suite, **more}), fetch=False)
+    return config.suite({**suite, **more})
 
 
 def _reason(*arguments: Any, **more: Any) -> str:
@@ -172,6 +179,21 @@ def test_a_draft_of_another_format_or_vocabulary_is_refused(prompts: str, tmp_pa
     (wider / "config.json").write_text(json.dumps({**settings, "vocab_size": settings["vocab_size"] + 64}))
     (item,) = _draft(str(wider), prompts, ["baseline"], "hf", "offline").items
     assert "has another vocabulary than the model (4160 tokens where the model has 4096)" in item.reason
+
+
+def test_a_pair_that_the_device_cannot_hold_is_refused(prompts: str) -> None:
+    """Where either fits alone; the sentence names both."""
+    drafting = {"name": "hf", "label": "drafts", "speculative": {"method": "draft", "draft": str(_DEMO)}}
+    (cpu,) = machine.devices(("cpu",))
+    reasons = {}
+    for mib in (24, 64):
+        suite = _suite(drafting, {"prompts": prompts}, ["baseline"], engines=[drafting, "hf"])
+        for item in plan.plan(suite, fetch=False, on=(replace(cpu, memory_bytes=mib << 20),)).items:
+            reasons[mib, bool(item.draft)] = item.reason
+
+    assert reasons[24, True].startswith("its draft demo does not fit beside baseline: both need about 0.0 GiB (weights")
+    assert reasons[24, True].endswith("of memory; name a smaller one, or leave speculative out")
+    assert {reason for key, reason in reasons.items() if key != (24, True)} == {""}
 
 
 def test_plain_engines_have_the_digests_they_had(prompts: str) -> None:

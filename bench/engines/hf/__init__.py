@@ -24,6 +24,7 @@ __all__ = [
     "DEPTH_MODES",
     "ENV",
     "ENV_BY_FORMAT",
+    "LAYER_FORMATS",
     "LOADS",
     "MODES",
     "OPTIONS_SINCE",
@@ -39,6 +40,7 @@ __all__ = [
 ENV = "hf"
 VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "bnb", "torchao", "compressed-tensors", "fp8"})
+LAYER_FORMATS = LOADS
 ENV_BY_FORMAT = {"compressed-tensors": "llmcompressor"}  # needs a package that the environment hf does not have
 MODES = frozenset({"offline", "online", "score"})
 DEPTH_MODES = frozenset({"offline"})

@@ -12,20 +12,30 @@ _ROUNDING = ("TorchAtenLinear", "TorchAtenAwqLinear")  # to bfloat16: inputs, sc
 
 def make_exact(model: Any) -> None:
     """Let packed layers multiply by their weights in float32, unpacked at each pass; UserError where one cannot."""
-    import torch
-
     layers = [module for module in model.modules() if hasattr(module, "qweight") and hasattr(module, "scales")]
     if other := sorted({type(layer).__name__ for layer in layers if not _unpacks(layer)}):
         raise UserError(f"the kernel {other[0]} has no exact form: leave the option exact out")
     for layer in layers:
-        layer.scales = layer.scales.to(torch.float32)
-        layer.linear_mode = "train"  # its own word for the way that unpacks
+        _unpack(layer)
 
 
 def rounded(modules: Sequence[Any]) -> tuple[str, ...]:
     """The classes among these layers that multiply in bfloat16."""
     chosen = [module for module in modules if type(module).__name__ in _ROUNDING]
     return tuple(sorted({type(module).__name__ for module in chosen if module.linear_mode != "train"}))
+
+
+def unround(model: Any) -> None:
+    """As `make_exact`, of those layers alone whose kernel rounds."""
+    for layer in filter(_unpacks, model.modules()):
+        _unpack(layer)
+
+
+def _unpack(layer: Any) -> None:
+    import torch
+
+    layer.scales = layer.scales.to(torch.float32)
+    layer.linear_mode = "train"  # its own word for the way that unpacks
 
 
 def _unpacks(layer: Any) -> bool:

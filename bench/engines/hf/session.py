@@ -17,7 +17,7 @@ from bench.engines._batch import check_alone, check_context
 from bench.engines._choices import longest
 from bench.engines._logits import blocks, rows_per_block
 from bench.engines._receipts import load_error
-from bench.engines.hf import packed, receipts, scoring, speculation, torchao
+from bench.engines.hf import layers, packed, receipts, scoring, speculation, torchao
 from bench.formats import folder as model_folder
 
 # Methods where Transformers leaves some floats in the type that they are stored in, whatever is asked for: 5.17 what it
@@ -125,6 +125,13 @@ class HfSession(Session):
         """In batches, each of them until its last prompt has ended."""
         check_context(max((len(p.ids) + p.new_tokens for p in prompts), default=0), self.context)
         return scoring.generate_until(self.model, self.device, prompts, ended)
+
+    def layers(self, model: Any) -> Mapping[str, Any]:
+        """On a CPU packed layers are unpacked to float32 from now on, which no kernel of theirs rounds."""
+        return layers.matrices(self.model, model, self.device)
+
+    def other_parameters(self, model: Any) -> Mapping[str, Any]:
+        return layers.others(self.model, model)
 
     def receipts(self) -> Mapping[str, str]:
         import torch

@@ -24,6 +24,7 @@ from bench.engines.llamacpp.session import LlamaSession, Options
 __all__ = [
     "DEPTH_MODES",
     "ENV",
+    "LAYER_FORMATS",
     "LOADS",
     "MODES",
     "OPTIONS_SINCE",
@@ -39,7 +40,7 @@ __all__ = [
 
 ENV = "llamacpp"
 VERSION = 1
-LOADS = frozenset({"gguf"})
+LOADS = LAYER_FORMATS = frozenset({"gguf"})
 MODES = frozenset({"offline", "online", "score"})
 DEPTH_MODES = frozenset({"offline", "online"})
 OPTIONS_SINCE = frozenset({"kv_dtype_k", "kv_dtype_v", "prefix_caching"}) | SINCE

@@ -17,7 +17,7 @@ from bench.contract.speculation import SpeculationOptions
 from bench.engines._batch import check_alone, check_context
 from bench.engines._choices import longest
 from bench.engines._logits import rows_per_block
-from bench.engines.llamacpp import receipts, speculation
+from bench.engines.llamacpp import layers, receipts, speculation
 from bench.engines.llamacpp.choices import ChoiceScorer
 from bench.engines.llamacpp.context import PAD, Context
 from bench.engines.llamacpp.log import Log
@@ -158,6 +158,13 @@ class LlamaSession(Session):
                 "score the model in a folder with its tokenizer.json, by which bytes can be counted"
             )
         return ids, sizes
+
+    def layers(self, model: Any) -> Mapping[str, Any]:
+        """With weights as the file has them: what llama.cpp rounds of activations is not in them."""
+        return layers.matrices(self.file, model)
+
+    def other_parameters(self, model: Any) -> Mapping[str, Any]:
+        return layers.vectors(self.file, model)
 
     def receipts(self) -> Mapping[str, str]:
         system = " ".join(self.lib.llama_print_system_info().decode().split())

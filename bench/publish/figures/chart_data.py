@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from bench.contract.columns import RECOVERY, Column
+from bench.contract.columns import RECOVERY, Column, Group
 from bench.contract.workload import Closed, Open, Workload
 from bench.measure.stats import Spread
 from bench.publish.recommend import recovery
@@ -20,6 +20,7 @@ from bench.publish.tables.model import CellSummary, Row, names
 
 UNQUANTIZED, CHANGED, UNKNOWN = "unquantized", "pruned, retrained", "unknown"  # families that are no format
 Curve = tuple[tuple[float, float], ...]  # tokens before -> value, SI units
+Field = tuple[tuple[str, str, float], ...]  # row, column -> value, SI units
 Quality = Mapping[tuple[str, str], float]  # (metric, task) -> value; recovery spans all tasks: its task is ""
 
 
@@ -39,7 +40,8 @@ class Point(Choice):
     `metrics` and `quality` are medians over rounds, SI units. `family`: the format its weights are quantized
     in, or what else was done to them. `quality_from`: task -> the suite its quality was taken from, where that
     is not `suite`. `slo`: limits of TTFT and TPOT in seconds, where the load states any. `by_position`: of a metric and
-    its task the curve over the only axis of the task's parts.
+    its task the curve over the only axis of the task's parts. `fields`: of those with two axes, of a metric drawn
+    by colours; `field_axes`: what these are called, by task.
     """
 
     family: str
@@ -50,6 +52,8 @@ class Point(Choice):
     levels: tuple[Level, ...] = ()
     slo: Mapping[str, float] = field(default_factory=dict)
     by_position: Mapping[tuple[Column, str], Curve] = field(default_factory=dict)
+    fields: Mapping[tuple[Column, str], Field] = field(default_factory=dict)
+    field_axes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def build(records: Records) -> list[Point]:
@@ -71,9 +75,9 @@ def build(records: Records) -> list[Point]:
     for row, digest in artifacts:
         borrows = digest and (row.device, row.suite) not in has_quality
         others = same_artifact[row.device, row.model, digest, row.engine]
-        curves = _curves(row)
+        curves, fields, axes = _curves(row), *_fields(row)
         drawn = _points(row, workloads, *(_borrowed(row, others) if borrows else (_quality(row), {})))
-        points += [replace(point, by_position=curves) for point in drawn] if curves else drawn
+        points += [replace(point, by_position=curves, fields=fields, field_axes=axes) for point in drawn]
     return points
 
 
@@ -144,6 +148,24 @@ def _curves(row: Row) -> dict[tuple[Column, str], Curve]:
             if curve := tuple((part.at, part.metrics[column.key]) for part in its if column.key in part.metrics):
                 curves[column, title] = curve
     return curves
+
+
+def _fields(row: Row) -> tuple[dict[tuple[Column, str], Field], dict[str, tuple[str, str]]]:
+    """By metric and task, where its parts have two axes; and the names of these."""
+    fields: dict[tuple[Column, str], Field] = {}
+    axes: dict[str, tuple[str, str]] = {}
+    for title, entry in row.tasks.items():
+        its = [part for part in entry.parts if len(part.labels) == 2]
+        for column in part_columns(entry.kind) if its else ():
+            if Group.HEAT_MAP not in column.groups:
+                continue
+            down, across = its[0].labels
+            measured = [part for part in its if column.key in part.metrics]
+            cells = tuple((p.labels[down], p.labels[across], p.metrics[column.key]) for p in measured)
+            if len(cells) > 1:
+                fields[column, title] = cells
+                axes[title] = (down, across)
+    return fields, axes
 
 
 def _borrowed(row: Row, same_artifact: Sequence[Row]) -> tuple[Quality, dict[str, str]]:

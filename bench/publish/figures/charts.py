@@ -21,6 +21,7 @@ from bench.store import safe_name
 
 WIDTH, HEIGHT = 590, 370  # pixels of a chart of quality against cost
 _MAX_ROOFLINE_ROWS = 40
+_HEAT_STEP = 13  # pixels of a line of a heat map
 _DEPTH_OF_TITLE = re.compile(r"-d\d+(?=-)")
 # Costs that quality is drawn against, by the name of the chart.
 _COSTS: Mapping[str, Column] = {
@@ -60,6 +61,7 @@ def _of_model(
     yield from _depths(points)
     yield from _rooflines(points)
     yield from _positions(points)
+    yield from _heat_maps(points)
 
 
 def _paretos(points: Sequence[Point], colours: Mapping[str, str]) -> Iterator[tuple[str, Spec]]:
@@ -285,3 +287,26 @@ def _positions(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
             f"position-{task}",
             {"$schema": specs.SCHEMA, "title": title, "concat": panels, "columns": 2, "spacing": 26},
         )
+
+
+def _heat_maps(points: Sequence[Point]) -> Iterator[tuple[str, Spec]]:
+    """A task's metric over both axes of its parts: a panel for each choice, all in the same colours."""
+    for column, task in dict.fromkeys(key for p in points for key in p.fields):
+        choices = {p.choice: p for p in points if any(value > 0 for _, _, value in p.fields.get((column, task), ()))}
+        if not choices:
+            continue
+        values = [value * column.scale for p in choices.values() for _, _, value in p.fields[column, task] if value > 0]
+        least, most = max(min(values), column.axis_min), max(*values, column.axis_min)
+        panels = []
+        for choice, point in choices.items():
+            down, across = point.field_axes[task]
+            rows: list[dict[str, Any]] = [
+                {"row": row, "column": name, "value": max(value * column.scale, least)}
+                for row, name, value in point.fields[column, task]
+            ]
+            panel = specs.heat(column, down, across)
+            panel["encoding"]["color"]["scale"]["domain"] = [least, most]
+            size = {"width": {"step": 34}, "height": {"step": _HEAT_STEP}}
+            panels.append({**panel, "title": choice, "data": {"values": rows}, **size})
+        title = {"text": column.heading(), "subtitle": _subtitle(points[0], task)}
+        yield f"heat-{task}", {"$schema": specs.SCHEMA, "title": title, "concat": panels, "columns": 2, "spacing": 26}

@@ -137,6 +137,11 @@ def by_position(colours: Mapping[str, str], column: Column) -> Spec:
     return template("scaling", **slots, colours=scale(colours), dashes=_dashes(colours))
 
 
+def heat(column: Column, down: str, across: str) -> Spec:
+    """A metric over two axes: rows {row, column, value}."""
+    return template("heat", title=column.heading(), down=down, across=across)
+
+
 def limit_line(limit: float) -> list[Spec]:
     """Two layers: a dashed line across at a limit of the SLO, in ms, and its text."""
     return list(template("limit", limit=limit, text=f"SLO {limit:,.4g} ms")["layer"])

@@ -204,6 +204,33 @@ async function drawPositions() {
   await drawLines(document.getElementById("c-position"), names, charts);
 }
 
+const MAPS = 8;
+
+async function drawHeat() {
+  const all = DATA.fields.filter((field) => matches(field, ["device", "model", "suite", "engine"]));
+  const shown = all.slice(0, MAPS);
+  show("s-heat", shown.length > 0);
+  if (!shown.length) return;
+  const several = new Set(shown.map((field) => field.suite)).size > 1;
+  const hosts = shown.map(() => create("div", { className: "chart" }));
+  document.getElementById("c-heat").replaceChildren(...hosts);
+  const rest = all.length > shown.length ? ` The first ${MAPS} of ${all.length}: choose a suite or an engine.` : "";
+  setText("n-heat", `One layer is quantized at a time, all others are whole. A field opens its records.${rest}`);
+  for (const [i, field] of shown.entries()) {
+    const spec = structuredClone(DATA.charts.heat[field.metric]);
+    const title = bare(spec.encoding.color.title);
+    const index = DATA.fields.indexOf(field);
+    spec.data = { values: field.cells.map(([row, column, value]) => ({ row, column, value, index, tip: `${spec.encoding.y.title} ${row}, ${column}\n${title}: ${short(value)}` })) };
+    const values = all.filter((other) => other.task === field.task).flatMap((other) => other.cells.map((cell) => cell[2]));
+    spec.encoding.color.scale.domain = [Math.min(...values), Math.max(...values)];
+    spec.title = { text: choice(field, several), subtitle: field.task };
+    spec.mark.tooltip = true;
+    spec.mark.cursor = "pointer";
+    spec.height = 13 * new Set(field.cells.map(([row]) => row)).size;
+    await drawChart(hosts[i], { $schema: DATA.charts.pareto.$schema, ...spec }, `${title} by ${spec.encoding.y.title} and ${spec.encoding.x.title}, ${choice(field, several)}; the tables have the same values`, { clicked: (at) => open(DATA.fields[at]) });
+  }
+}
+
 function drawTables() {
   const words = (chosen.q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
   const matching = (line) => matches(line) && words.every((word) => line.text.includes(word));
@@ -234,6 +261,7 @@ function draw() {
     await drawLoad();
     await drawSpread();
     await drawPositions();
+    await drawHeat();
     document.body.dataset.drawn = String(Number(document.body.dataset.drawn ?? 0) + 1);
   });
   return drawing;

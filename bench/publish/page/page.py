@@ -89,6 +89,7 @@ def content(
         "points": [_point(p, costs, scales) for p in points],
         "spread": [_distribution(d) for d in distributions],
         "curves": list(_curves(points)),
+        "fields": list(_fields(points)),
         "axes": {"x": [_axis(c) for c in costs], "y": [_axis(c, task) for c, task in qualities]},
         "units": {c.key: [c.header, c.unit, c.scale, c.digits] for c in units},
         "charts": _templates(points),
@@ -192,6 +193,18 @@ def _curves(points: Sequence[Point]) -> Iterator[dict[str, Any]]:
             yield {**named, "load": "", "task": task, "metric": column.key, "curve": values}
 
 
+def _fields(points: Sequence[Point]) -> Iterator[dict[str, Any]]:
+    """A task's metric over two axes: a heat map for each choice of a suite, in the units that are displayed."""
+    names = ("device", "suite", "model", "recipe", "engine")
+    choices = {tuple(getattr(point, name) for name in names): point for point in points}
+    for choice, point in choices.items():
+        for (column, task), cells in point.fields.items():
+            shown = [[row, name, max(value * column.scale, column.axis_min)] for row, name, value in cells]
+            if any(value > 0 for _, _, value in cells):
+                named = dict(zip(names, choice, strict=True))
+                yield {**named, "load": "", "task": task, "metric": column.key, "cells": shown}
+
+
 def _distribution(distribution: Distribution) -> dict[str, Any]:
     scales = {c.key: c.scale for c in DISTRIBUTIONS}
     curves = {
@@ -230,4 +243,5 @@ def _templates(points: Sequence[Point]) -> dict[str, Any]:
         "slo": {c.key: c.key.replace("_p95", "") for c in SCALING if c.better == "lower"},
         "limit": specs.limit_line(1.0),
         "position": {c.key: specs.by_position({}, c) for p in points for c, _ in p.by_position},
+        "heat": {c.key: specs.heat(c, *p.field_axes[task]) for p in points for c, task in p.fields},
     }

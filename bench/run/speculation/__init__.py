@@ -13,6 +13,7 @@ from bench.contract.spec import Cell, EngineSpec, Recipe, Suite
 from bench.contract.workload import Offline
 from bench.formats import folder as model_folder
 from bench.models import resolve, tokenization
+from bench.run import memory_fit
 from bench.run.planned import PlannedArtifact
 
 _DRAFT = f"{speculation.PREFIX}draft"
@@ -99,7 +100,16 @@ def _draft_fault(cell: Cell, artifact: PlannedArtifact, draft: PlannedArtifact, 
         return "is no EAGLE head: name one that was trained for this model, or set method: draft"
     if difference := "" if is_head else _other_vocabulary(artifact, draft):
         return f"has another vocabulary than the model ({difference}): name one with the same"
-    return ""
+    too_large = "" if is_head else _pair_too_large(cell, artifact, draft)
+    beside = f"does not fit beside {artifact.recipe.name}"
+    return f"{beside}: {too_large}; name a smaller one, or leave speculative out" if too_large else ""
+
+
+def _pair_too_large(cell: Cell, artifact: PlannedArtifact, draft: PlannedArtifact) -> str:
+    """What both need and what there is; "" where they fit, or where that is not known."""
+    if draft.footprint is None:
+        return ""
+    return memory_fit.why_too_large(cell, artifact.footprint, artifact.hardware, draft.footprint)
 
 
 def _has_mtp_layers(config: Mapping[str, Any]) -> bool:

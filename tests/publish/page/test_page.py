@@ -19,6 +19,7 @@ from bench.publish.page import page as page_file
 from bench.publish.records import gather
 from bench.store import Store
 from tests.publish.tables.test_parts import RECORDS as OF_PARTS
+from tests.publish.tables.test_sensitivity import RECORDS as OF_LAYERS
 
 from .conftest import Opened, Scheme
 
@@ -222,6 +223,20 @@ def test_latency_and_load_are_drawn_where_there_are_any(file: Path, opened: Open
         assert page.locator("#s-spread").is_hidden()
         choose(page, "model", "smollm2-135m (dummy weights)")
         assert "dummy weights" in page.inner_text("#n-pareto")
+
+
+def test_what_each_layer_costs_is_a_heat_map(file: Path, opened: Opened, tmp_path: Path) -> None:
+    """A field for each layer, which opens the records; none of suites that did not measure it."""
+    with opened(written(tmp_path / "report.html", OF_LAYERS)) as page:
+        assert page.locator("#c-heat svg").count() == 1
+        fields = page.locator("#c-heat svg .mark-rect.role-mark path")
+        assert fields.count() == 5
+        assert page.locator("#t-parts tbody tr").count() == 3
+        fields.first.click()
+        page.wait_for_selector("dialog[open]")
+        assert "sensitivity-stdlib-hf-256-512t" in page.inner_text("#d-body")
+    with opened(file, at="#suite=quality") as page:
+        assert page.locator("#s-heat").is_hidden()
 
 
 def test_quality_by_part_is_drawn_and_listed_where_there_is_any(file: Path, opened: Opened, tmp_path: Path) -> None:
