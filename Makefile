@@ -4,7 +4,7 @@ CORE := .venv/.ready
 # Tests start hundreds of interpreters: without bytecode each compiles every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo real test fast check docs format clean
+.PHONY: demo real test test-all fast check docs format clean
 
 demo: $(CORE)  ## compress, score and time the demo model, and print the table
 	.venv/bin/python -m bench run configs/demo.yaml
@@ -20,8 +20,14 @@ real: $(CORE)  ## two open models from the package index: compress, score and ti
 	.venv/bin/python -m bench run configs/smollm2.yaml --set 'model.source=$(SMOLLM2)' --set 'data=$(DATA)'
 	.venv/bin/python -m bench run configs/gemma3.yaml --set 'model.source=$(GEMMA3)' --set 'data=$(DATA)'
 
-test: $(CORE)  ## every test, those on the real engines too, one at a time: some read a clock
-	.venv/bin/python -m pytest -m "not records"
+# Two processes or more where there are cores for them; a test that reads a clock is alone all the same.
+PYTEST := .venv/bin/python -m pytest -m "not records" -n auto --maxprocesses 4
+
+test: $(CORE)  ## the tests that need no environment but hf and llamacpp: minutes
+	$(PYTEST) --environments=hf,llamacpp
+
+test-all: $(CORE)  ## every test, on every engine and method that runs here: eight environments, and llama.cpp's tools
+	$(PYTEST) --environments=all
 
 fast: $(CORE)  ## the tests that need no engine and no patience, six at a time: most of them wait
 	.venv/bin/python -m pytest -m "not engine and not slow and not records" -n 6 --dist worksteal

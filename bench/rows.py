@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.contract.errors import UserError
 from bench.contract.record import Result
+from bench.foreign import is_selected
 from bench.store import Store
 
 if TYPE_CHECKING:
@@ -46,13 +47,16 @@ class Rows(list[dict[str, Any]]):
         return pa.table({key: [row.get(key) for row in self] for key in columns})
 
 
-def load_results(folder: str | Path = "results") -> Rows:
-    """Every record under a results folder, as rows; UserError without such a folder, or for an unreadable record."""
+def load_results(folder: str | Path = "results", device: str = "") -> Rows:
+    """The records under a results folder, as rows; UserError without such a folder, or for an unreadable record.
+
+    `device`: a glob of its folders' names. Imported records are left out unless it names them, as `foreign-*`.
+    """
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise UserError(f"no results folder at {root}: run a suite first, as bench.run('configs/smoke.yaml')")
     store = Store(root)
-    rows = of_records(store.all())
+    rows = of_records(record for record in store.all() if is_selected(record.hardware.slug, device))
     if store.problems:
         raise UserError(store.problems[0])
     return rows

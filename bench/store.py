@@ -35,7 +35,7 @@ from bench.record_index import Index, shard_of
 _RECORD = re.compile(r"r\d+\.json")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]")
 _LONGEST = 100
-_MAX_BYTES, _MAX_UNPACKED = 1 << 28, 1 << 29
+MAX_BYTES, _MAX_UNPACKED = 1 << 28, 1 << 29
 _LARGEST = 1e100
 _HUGE = re.compile(rb"[\[:,\s]-?(?:\d{100}|\d[\d.]*[eE]\+?\d{3}|Infinity|NaN)")
 # Facts that tables and figures compute from, where a record has them.
@@ -100,9 +100,9 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             for name, lines in attached.items():
                 if lines:
-                    wire.write(_attachment(path, name), _packed(result, lines))
+                    wire.write(attachment_of(path, name), _packed(result, lines))
                 else:  # of the record before: no record may have another's
-                    _attachment(path, name).unlink(missing_ok=True)
+                    attachment_of(path, name).unlink(missing_ok=True)
             wire.write(path, wire.dumps(record, indent=1) + "\n")
         self.put_machine(result.hardware)
         return path
@@ -120,7 +120,7 @@ class Store:
     def ceiling(self, hardware: Hardware) -> Ceiling | None:
         """The measured ceiling of the device; None where there is none, or no valid one."""
         try:
-            ceiling = TypeAdapter(Ceiling).validate_json(wire.read_bytes(self._ceiling(hardware), _MAX_BYTES))
+            ceiling = TypeAdapter(Ceiling).validate_json(wire.read_bytes(self._ceiling(hardware), MAX_BYTES))
         except (OSError, ValidationError):
             return None
         rates = (*ceiling.bandwidth.values(), *ceiling.flop_per_s.values())
@@ -129,7 +129,7 @@ class Store:
     def get(self, path: Path) -> Result | None:
         """The record at a path; None where there is no file. UserError for a file that is no record."""
         try:
-            text = wire.read_bytes(path, _MAX_BYTES)
+            text = wire.read_bytes(path, MAX_BYTES)
         except FileNotFoundError:
             return None
         except NotADirectoryError:
@@ -180,9 +180,9 @@ class Store:
             traces = tuple(map(_trace, lines))
             ordered = all(map(bounds.is_ordered, traces))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UserError(f"{_attachment(path, 'traces')} {_DAMAGED}") from error
+            raise UserError(f"{attachment_of(path, 'traces')} {_DAMAGED}") from error
         if not ordered:
-            raise UserError(f"{_attachment(path, 'traces')} has times that cannot be, and {_DAMAGED}")
+            raise UserError(f"{attachment_of(path, 'traces')} has times that cannot be, and {_DAMAGED}")
         return traces
 
     def items(self, path: Path) -> tuple[dict[str, Any], ...]:
@@ -191,7 +191,7 @@ class Store:
         try:
             return tuple(dict(zip(heads, row, strict=True)) for row in rows)
         except (TypeError, ValueError) as error:
-            raise UserError(f"{_attachment(path, 'items')} {_DAMAGED}") from error
+            raise UserError(f"{attachment_of(path, 'items')} {_DAMAGED}") from error
 
     def _indexed(self, name: str) -> Result | None:
         """As `get`, of the file of that name below the root."""
@@ -211,7 +211,7 @@ class Store:
         return self.root / safe_name(hardware.slug) / "ceiling.json"
 
     def _lines(self, path: Path, name: str) -> list[Any]:
-        attachment = _attachment(path, name)
+        attachment = attachment_of(path, name)
         try:
             head, *lines = map(wire.parse, _unpacked(attachment).splitlines())
             digest = head["digest"]
@@ -324,20 +324,24 @@ def _adapter() -> TypeAdapter[Result]:
 
 
 def _records(root: str) -> Iterator[str]:
-    """The names of the records below a folder, those in it before those in its folders, both sorted."""
+    """The names of the records below a folder, those in it before those in its folders, both sorted.
+
+    Hidden folders have none: an import puts there what is not whole yet.
+    """
     for folder, folders, files in os.walk(root):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = f"{folder[len(root) :].lstrip('/')}/" if folder != root else ""
         yield from (f"{below}{name}" for name in sorted(files) if _RECORD.fullmatch(name))
 
 
-def _attachment(path: Path, name: str) -> Path:
+def attachment_of(path: Path, name: str) -> Path:
+    """Where the traces or items of the record at `path` are, if it has any."""
     return path.with_name(f"{path.stem}.{name}.jsonl.gz")
 
 
 def _unpacked(attachment: Path) -> str:
     """The text in a gzipped file; ValueError for one of over _MAX_UNPACKED bytes, which a small file can become."""
-    with gzip.GzipFile(fileobj=io.BytesIO(wire.read_bytes(attachment, _MAX_BYTES))) as file:
+    with gzip.GzipFile(fileobj=io.BytesIO(wire.read_bytes(attachment, MAX_BYTES))) as file:
         text = file.read(_MAX_UNPACKED + 1)
     if len(text) > _MAX_UNPACKED:
         raise ValueError
@@ -370,7 +374,7 @@ def _microseconds(trace: RequestTrace) -> Any:
 def _update(path: Path, text: str) -> None:
     """Write the text unless the file has it already."""
     try:
-        stored = wire.read_bytes(path, _MAX_BYTES)
+        stored = wire.read_bytes(path, MAX_BYTES)
     except OSError:
         stored = b""
     if stored != text.encode():

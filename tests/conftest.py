@@ -16,6 +16,7 @@ import pytest
 from bench.envs import environment
 from bench.process import server
 
+pytest_plugins = ["tests.environments"]
 ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

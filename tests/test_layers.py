@@ -21,14 +21,15 @@ _OURS = ("bench", "quantize", "eval")
 _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.contract",),
     ("bench.yaml",),
-    ("bench.paths", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
+    ("bench.paths", "bench.foreign", "bench.formats", "bench.machine", "bench.measure", "bench.progress"),
     ("bench.record_index",),
     ("bench.store", "bench.process.bound", "bench.process.keeper"),
     # environments and models are built by processes, once
     ("bench.process.child", "bench.process.cache", "bench.process.scratch"),
     ("bench.envs", "bench.models", "bench.load"),
     ("bench.process", "bench.suite", "bench.rows"),
-    ("bench.run", "bench.publish.tables", "bench.publish.machines"),
+    ("bench.publish.prices",),
+    ("bench.run", "bench.share", "bench.publish.tables", "bench.publish.machines"),
     ("bench.conformance",),
     tuple(f"bench.publish.{name}" for name in ("recommend", "predictions", "plans", "compare", "headline")),
     ("bench.publish.records",),

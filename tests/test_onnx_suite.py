@@ -13,7 +13,7 @@ import pytest
 from bench.envs import environment
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.needs("hf", "onnx")]
 
 _SUITE = """
 model: models/demo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bench.cli import catalogue, envs, load, reports, run
+from bench.cli import catalogue, envs, load, reports, run, share
 
 app = typer.Typer(
     help="Compress a language model, measure what it lost and what it won, and print the table.",
@@ -13,5 +13,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verbs in (run, reports, load, envs, catalogue):
+for verbs in (run, reports, share, load, envs, catalogue):
     app.add_typer(verbs.app)

@@ -22,6 +22,18 @@ Rounds = Annotated[int, typer.Option(help="Rounds of each cell; 0 leaves the sui
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite.")]
 Results = Annotated[Path, typer.Option(help="The folder that records go to.")]
 Tools = Annotated[bool, typer.Option("--tools", help="Their source's command-line tools too.")]
+Price = Annotated[
+    str,
+    typer.Option(
+        metavar="PRICE", help="Of an hour of the machine, as '2.49 USD one H100 on demand'. Given, not measured."
+    ),
+]
+ApiPrice = Annotated[
+    str,
+    typer.Option(
+        metavar="PRICE", help="Of an API to break even with, per million tokens in/out, as '0.15/0.60 USD its name'."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress: the result and what went wrong.")]
 Json = Annotated[bool, typer.Option("--json", help="All of it, as JSON.")]
 TableFormat = Literal["terminal", "md", "csv", "json"]

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bench.cli.params import RESULTS, EngineName, Json, Only, Results, Set, SuiteFile, output, put, say, width
+from bench.cli.params import (
+    RESULTS,
+    ApiPrice,
+    EngineName,
+    Json,
+    Only,
+    Price,
+    Results,
+    Set,
+    SuiteFile,
+    output,
+    put,
+    say,
+    width,
+)
 from bench.contract.cycles import no_gc
 from bench.contract.errors import UserError
+from bench.foreign import is_foreign
+
+if TYPE_CHECKING:
+    from bench.publish.prices import Prices
 
 app = typer.Typer()
 
@@ -22,42 +40,65 @@ def report(
         typer.Option(help="Fill its passages. Default: REPORT.md, README.md and docs/ beside the folder."),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where one is stale.")] = False,
+    price: Price = "",
+    api_price: ApiPrice = "",
 ) -> None:
     """Write what records give: tables, figures, their index, report.html, the numbers of REPORT.md."""
     from bench.publish import report as reports
 
+    prices = _prices(results, price, api_price)
     with no_gc():
         if check:
-            if stale := ", ".join(map(str, reports.stale(results, document or ()))):
+            if stale := ", ".join(map(str, reports.stale(results, document or (), prices))):
                 raise UserError(f"not what the records say: {stale}; write them with: python -m bench report")
         else:
-            for path in reports.write(results, document or ()):
+            for path in reports.write(results, document or (), prices):
                 put(str(path))
+
+
+def _prices(results: Path, price: str, api_price: str = "", suite: Path | None = None) -> Prices:
+    from bench.publish import prices
+
+    given = prices.read(results, price, api_price, suite)
+    for problem in given.problems:
+        say(f"warning: {problem}")
+    return given
 
 
 @app.command()
 def recommend(
     suite: Annotated[str, typer.Option(help="The suite whose records are judged: its name or its file.")],
     objective: Annotated[
-        Literal["tok_per_s", "energy", "memory"], typer.Option(help="What is to be best.")
+        Literal["tok_per_s", "energy", "memory", "price"],
+        typer.Option(help="What is to be best; the price compares all machines that the suite ran on."),
     ] = "tok_per_s",
     min_recovery: Annotated[float | None, typer.Option(help="Of the baseline's quality, as 0.99.")] = None,
     ttft_p95: Annotated[float | None, typer.Option(help="Seconds to the first token at most.")] = None,
     memory: Annotated[str, typer.Option(metavar="SIZE", help="At most, as 16GiB or 500MiB.")] = "",
     workload: Annotated[str, typer.Option(help="Where the suite has several.")] = "",
-    device: Annotated[str, typer.Option(help="Its results folder, where there are several.")] = "",
+    device: Annotated[
+        str, typer.Option(help="Its results folder, where there are several; an imported one has to be named.")
+    ] = "",
+    price: Price = "",
     results: Results = RESULTS,
     as_json: Json = False,
 ) -> None:
     """Say which recipe and engine to deploy, of those measured, and why not the others."""
+    from bench import paths
     from bench.publish import recommend as judge
     from bench.publish.tables import build, render
+    from bench.publish.tables import price as pricing
     from bench.store import Store
 
     wish = judge.Wish(objective, min_recovery, ttft_p95, judge.size_bytes(memory) if memory else None)
+    prices = _prices(results, price, suite=paths.shipped(Path(suite)))
     with no_gc():
         records = (r for r in Store(results).all() if r.suite == Path(suite).stem)
-        rows = judge.of_device(build.build(records).rows, suite, device)
+        table = pricing.priced(build.build(records), prices)
+    rows = judge.of_device(table.rows, suite, device, objective)
+    prices.require_one_machine(row.device for row in rows)
+    if objective == "price":
+        judge.require_prices(rows, str(results))
     title = judge.workload_of(rows, workload, wish)
     unjudged = judge.without_quality(rows, Path(suite).stem, wish)
     candidates = judge.recommend(rows, title, wish)
@@ -66,7 +107,7 @@ def recommend(
     else:
         output(render.text([judge.section(candidates, title)], width()))
         placed = any(candidate.feasible and not candidate.picked for candidate in candidates)
-        output(filter(None, (judge.LEGEND if placed else "", unjudged)))
+        output(filter(None, (judge.LEGEND if placed else "", unjudged, *pricing.given(rows, prices))))
     if not any(candidate.picked for candidate in candidates):
         say("nothing that was measured keeps all limits")
         raise typer.Exit(1)
@@ -135,7 +176,7 @@ def predict(
     from bench.suite import config
 
     with no_gc():
-        measured = predictor.calibration_set(Store(results).all())
+        measured = predictor.calibration_set(r for r in Store(results).all() if not is_foreign(r.hardware.slug))
     cells = predictor.predict(config.load_suite(suite, overrides or ()), gpu, measured, only=only, engine=engine)
     if as_json:
         output(predictions.as_json(cells, measured, gpu))
@@ -150,6 +191,9 @@ def recompute(
     metrics: Annotated[
         list[str], typer.Argument(metavar="METRIC...", help="Names or globs, as 'accuracy_*_fraction'.")
     ],
+    device: Annotated[
+        str, typer.Option(metavar="GLOB", help="Only these results folders; imported ones where it names them.")
+    ] = "",
     results: Results = RESULTS,
     as_json: Json = False,
 ) -> None:
@@ -158,7 +202,7 @@ def recompute(
     from bench.store import Store
 
     store = Store(results)
-    records = list(recomputed.recompute(store, metrics))
+    records = list(recomputed.recompute(store, metrics, device))
     for problem in store.problems:
         say(f"warning: {problem}")
     rows = recomputed.summary(records)

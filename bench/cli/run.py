@@ -15,6 +15,7 @@ from bench.contract.cycles import no_gc
 from bench.contract.errors import UserError
 
 if TYPE_CHECKING:
+    from bench.publish.prices import Prices
     from bench.run.planned import Plan
     from bench.store import Store
 
@@ -45,6 +46,8 @@ def run(
     format: params.Format = "terminal",
     as_json: params.Json = False,
     quiet: params.Quiet = False,
+    price: params.Price = "",
+    api_price: params.ApiPrice = "",
 ) -> None:
     """Run what a suite still lacks, then print its table. Running it again does nothing twice.
 
@@ -56,6 +59,7 @@ def run(
     from bench import paths
     from bench.progress.progress import Progress
     from bench.publish import headline
+    from bench.publish import prices as pricing
     from bench.run import runner
     from bench.store import Store
 
@@ -64,6 +68,7 @@ def run(
     with Progress(quiet=quiet, figure=headline.figure) as progress:
         planned = _plan(suite, only, engine, device, rounds, overrides, fetch=progress.doing)
         store = Store(results)
+        prices = pricing.read(results, price, api_price, planned.suite)
         tally = runner.run(planned, store, progress, retry_failed=retry == "failed", at_once=jobs)
     slugs = dict.fromkeys(artifact.hardware.slug for artifact in planned.artifacts)
     folders = [str(store.folder(slug, planned.suite.name)) for slug in slugs]
@@ -72,7 +77,7 @@ def run(
         "time_s": round(progress.elapsed_s, 1),
         "records": folders,
     }
-    _table(store, planned, "json" if as_json else format, summary if as_json else None)
+    _table(store, planned, "json" if as_json else format, prices, summary if as_json else None)
     if not quiet:
         ran = ", ".join(f"{n} {status}" for status, n in sorted(tally.done.items())) or "nothing left to run"
         say(f"Rounds: {ran}; {tally.recorded} recorded before. Time: {progress.elapsed}. Records: {', '.join(folders)}")
@@ -113,15 +118,19 @@ def table(
     overrides: params.Set = None,
     device: params.Device = "",
     replicates: Annotated[bool, typer.Option("--replicates", help="A row for each replicate of a recipe too.")] = False,
+    price: params.Price = "",
+    api_price: params.ApiPrice = "",
 ) -> None:
     """Print the table of a suite, or of all records."""
+    from bench.publish import prices as pricing
     from bench.store import Store
 
     store = Store(results)
     planned = _plan(suite, "", "", device, 0, overrides, fetch=None) if suite else None
+    prices = pricing.read(results, price, api_price, planned.suite if planned else None)
     if planned is None and not results.is_dir():
         raise UserError(f"no records in {results}; run a suite first: python -m bench run configs/demo.yaml")
-    _table(store, planned, format, with_replicates=replicates)
+    _table(store, planned, format, prices, with_replicates=replicates)
 
 
 @no_gc()
@@ -158,18 +167,22 @@ def _table(
     store: Store,
     planned: Plan | None,
     format: params.TableFormat,
+    prices: Prices,
     summary: Mapping[str, Any] | None = None,
     *,
     with_replicates: bool = False,
 ) -> None:
     """Print the table, or one JSON object with it and the `summary` of a run."""
     from bench.publish.tables import build, render
+    from bench.publish.tables import price as pricing
     from bench.run import records
 
     if planned is None:
         contents = build.build(store.all(), with_replicates=with_replicates)
     else:
         contents = build.build(records.current(planned, store), planned.cells, with_replicates=with_replicates)
+    prices.require_one_machine(row.device for row in contents.rows)
+    contents = pricing.priced(contents, prices)
     if summary is not None:
         typer.echo(json.dumps(summary, indent=1).removesuffix("\n}"), nl=False)
         typer.echo(',\n "table": ', nl=False)
@@ -179,5 +192,5 @@ def _table(
         typer.echo("" if summary is None else "\n}")
     else:
         typer.echo(render.render(contents, format, width(), bold=bold()))
-    for problem in store.problems:
+    for problem in (*store.problems, *prices.problems):
         say(f"warning: {problem}")

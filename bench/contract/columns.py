@@ -26,6 +26,9 @@ class Group(Flag):
     ROOFLINE = auto()
     SPECULATION = auto()
     ENERGY = auto()
+    PRICE = auto()  # what a user's prices make of a load
+    ANSWER = auto()  # of a correct answer of a task at a load
+    MONEY = auto()  # shown behind the currency of its cell
     CONTENT = auto()  # of loads whose prompts are more than their lengths: shown where measured
     CATEGORY = auto()  # of the prompts of one category
     CSV_ONLY = auto()  # no column of a table: in its spreadsheet, and for documents to quote

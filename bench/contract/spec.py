@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ Scalar = str | int | float | bool | None
 Options = Mapping[str, Scalar]
 
 _CLOSED = {"extra": "forbid"}  # read by pydantic in the parent; an unknown key is an error
+_MOST_PRICE, _LONGEST_WHAT = 1e9, 200
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,60 @@ class Task:
 
 
 @dataclass(frozen=True)
+class HourPrice:
+    """What an hour of a machine costs: `amount` in `currency` (ISO 4217, three letters), and `what` it pays for."""
+
+    amount: float
+    currency: str
+    what: str
+    __pydantic_config__ = _CLOSED
+
+    def __post_init__(self) -> None:
+        if not 0 < self.amount <= _MOST_PRICE:
+            raise ValueError(
+                f"amount must be above 0 and at most {_MOST_PRICE:.0e}, got {self.amount:g}; for no price leave it out"
+            )
+        _check_price(self.currency, self.what)
+
+    @property
+    def text(self) -> str:
+        return f"{self.amount:.10g} {self.currency} an hour for {self.what}"
+
+
+@dataclass(frozen=True)
+class ApiPrice:
+    """What a million `input` and a million `output` tokens of an API cost in `currency`, and `what` API that is."""
+
+    input: float
+    output: float
+    currency: str
+    what: str
+    __pydantic_config__ = _CLOSED
+
+    def __post_init__(self) -> None:
+        for name, value in (("input", self.input), ("output", self.output)):
+            if not 0 <= value <= _MOST_PRICE:
+                raise ValueError(f"{name} must be within 0 and {_MOST_PRICE:.0e}, got {value:g}")
+        if self.input == self.output == 0:
+            raise ValueError("input and output are both 0: an API for nothing breaks even with no machine")
+        _check_price(self.currency, self.what)
+
+    @property
+    def text(self) -> str:
+        rates = f"{self.input:.10g} and {self.output:.10g} {self.currency}"
+        return f"{rates} a million input and output tokens of {self.what}"
+
+
+def _check_price(currency: str, what: str) -> None:
+    if not re.fullmatch("[A-Z]{3}", currency):
+        raise ValueError(f"currency must be three capital letters, as USD or EUR, got {currency[:_LONGEST_WHAT]!r}")
+    if not what.strip():
+        raise ValueError("what must say what the price is for, as 'one H100 on demand'")
+    if len(what) > _LONGEST_WHAT or "\n" in what:
+        raise ValueError(f"what must be one line of at most {_LONGEST_WHAT} characters")
+
+
+@dataclass(frozen=True)
 class Suite:
     """One YAML file: a model, recipes, engines, workloads, tasks, devices and rounds.
 
@@ -104,6 +160,7 @@ class Suite:
     round goes on for `energy_window_s` after its measured batches where the device counts its energy (0: no energy is
     measured). None of these is part of a digest: they change no figure that is there without them. `data`: a folder
     with the data sets that are downloaded else; recipes and tasks name its files, which count by their contents.
+    `price_per_hour` of the machine and `api_price`, which that is compared with, are shown in tables alone.
     """
 
     name: str
@@ -121,6 +178,8 @@ class Suite:
     settle_s: float = 20.0
     energy_window_s: float = 10.0
     data: str = ""
+    price_per_hour: HourPrice | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
+    api_price: ApiPrice | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
     __pydantic_config__ = _CLOSED
 
     @property

@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.contract.record import RequestTrace
 
-_TAILS = {90: 10, 95: 20, 99: 100}  # percentiles, and observations below which they are but an extreme value
+TAILS = {90: 10, 95: 20, 99: 100}  # percentiles, and observations below which they are but an extreme value
 
 
 def stamps(trace: RequestTrace) -> tuple[float, ...]:
@@ -64,7 +64,7 @@ def observations(traces: Sequence[RequestTrace]) -> list[RequestTrace]:
 
 def _tails(name: str, values: Sequence[float]) -> dict[str, float]:
     """By linear interpolation between order statistics: Hyndman and Fan (1996) definition 7, NumPy's default."""
-    ranks = [q for q, least in _TAILS.items() if len(values) >= least]
+    ranks = [q for q, least in TAILS.items() if len(values) >= least]
     tails = np.percentile(values, ranks).tolist() if ranks else []
     return {f"{name}_p{q}_s": tail for q, tail in zip(ranks, tails, strict=True)}
 

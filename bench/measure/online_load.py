@@ -44,7 +44,8 @@ def online_metrics(
 
     Latencies as in `latency_metrics`, from the requests of the window. `output_tok_per_s`: tokens that came
     within the window / its length. `request_per_s`: completed requests / its length, each by the share of its
-    tokens that came within it: one that straddles an end of the window is not wholly of it. `goodput_per_s`, of a
+    tokens that came within it: one that straddles an end of the window is not wholly of it. `input_tok_per_s`: the
+    tokens of their prompts, by the same shares / its length. `goodput_per_s`, of a
     `load` with limits: requests that kept every limit / its length; in an open load those that were due in the
     window, in a closed loop each by its share. A ramp has no steady window: its rates are of all its requests, over
     `_ramp_s`.
@@ -62,10 +63,15 @@ def online_metrics(
     rates = {
         "output_tok_per_s": tokens(traces, window_s)[1] / window_s,
         "request_per_s": math.fsum(share for _, share in shares) / window_s,
+        "input_tok_per_s": math.fsum(share * t.prompt_tokens for t, share in shares) / window_s,
     }
     if load is not None and not isinstance(load, Closed) and load.ramps and due:
         over_s = _ramp_s(due, window_s)
-        rates = {"output_tok_per_s": sum(map(osl, due)) / over_s, "request_per_s": len(due) / over_s}
+        rates = {
+            "output_tok_per_s": sum(map(osl, due)) / over_s,
+            "request_per_s": len(due) / over_s,
+            "input_tok_per_s": sum(t.prompt_tokens for t in due) / over_s,
+        }
     if limits:
         counted = [(t, 1.0) for t in due] if load is not None and not load.waits else shares
         good = math.fsum(share for t, share in counted if slo.within_limits(t, limits))

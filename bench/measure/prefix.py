@@ -61,6 +61,6 @@ def fault(facts: Mapping[str, Any]) -> str:
 
 _UNCOUNTED = (
     "a prefix hit rate of {:.1%} was asked for, and the server counts none (prompt_tokens_details in its usage, "
-    "cache_n in its timings, or vLLM's counters at /metrics): have it count, as vLLM does with "
-    "--enable-prompt-tokens-details"
+    "cache_n in its timings, or vLLM's or llama-server's counters at /metrics): have it count, as vLLM does with "
+    "--enable-prompt-tokens-details, and llama-server with --metrics"
 )

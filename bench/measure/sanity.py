@@ -22,6 +22,7 @@ VARIES, BUSY, THROTTLED, ERRORS, NVML, ROUND = "varies", "busy", "throttled", "e
 CLIENT, SHORT, REMOTE, DUMMY, ENERGY, WIDE = "client", "short", "remote", "dummy", "energy", "wide"
 CALLS, EVENTS, IDEMPOTENT = "calls", "events", "idempotent"
 OTHER_MODEL, OTHER_TOKENS = "other-model", "other-tokens"
+FOREIGN, OTHER_TOOL = "foreign", "other-tool"
 MARKS = {
     VARIES: "the coefficient of variation over rounds is above 5 %",
     BUSY: "the device was not idle and empty before a round",
@@ -39,6 +40,8 @@ MARKS = {
     OTHER_MODEL: "a checkpoint of another shape than the baseline's: it is compared with another model",
     OTHER_TOKENS: "its tokenizer is another one: nothing per token compares, bits per byte and tasks do",
     IDEMPOTENT: "stored in the types that its source was stored in: it loses nothing by that, and proves nothing",
+    FOREIGN: "imported: this machine has not measured it",
+    OTHER_TOOL: "figures of another tool, by its definitions: notes say where they are not this suite's",
     ENERGY: "the joules of a round do not hold, for the reasons in its record (energy_faults)",
 }
 CV_LIMIT = 0.05

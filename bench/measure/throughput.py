@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from bench.contract.record import RequestTrace
+from bench.contract.workload import Trace, Workload
 from bench.measure.latency import completed, osl, stamps
 
 
@@ -39,10 +40,10 @@ def decode_tok_per_s(window: Sequence[RequestTrace]) -> float | None:
 def throughput_metrics(traces: Sequence[RequestTrace]) -> dict[str, float]:
     """Metrics of one round.
 
-    `output_tok_per_s` = sum of OSL / sum of window durations, `request_per_s` = completed / the same: of
-    completed requests, over the time of all. `prefill_tok_per_s`, `decode_tok_per_s`: medians over the
-    windows in which no request failed. `measured_s`: the sum of durations. A key is absent where nothing was
-    observed.
+    `output_tok_per_s` = sum of OSL / sum of window durations, `input_tok_per_s` = sum of their prompts' tokens / the
+    same, `request_per_s` = completed / the same: of completed requests, over the time of all. `prefill_tok_per_s`,
+    `decode_tok_per_s`: medians over the windows in which no request failed. `measured_s`: the sum of durations. A key
+    is absent where nothing was observed.
     """
     groups = list(windows(traces).values())
     total_s, done = sum(map(duration_s, groups)), completed(traces)
@@ -51,6 +52,7 @@ def throughput_metrics(traces: Sequence[RequestTrace]) -> dict[str, float]:
     metrics = {
         "measured_s": total_s,
         "output_tok_per_s": sum(map(osl, done)) / total_s,
+        "input_tok_per_s": sum(t.prompt_tokens for t in done) / total_s,
         "request_per_s": len(done) / total_s,
     }
     whole = [g for g in groups if len(completed(g)) == len(g)]
@@ -59,3 +61,10 @@ def throughput_metrics(traces: Sequence[RequestTrace]) -> dict[str, float]:
         if rates:
             metrics[key] = median(rates)
     return metrics
+
+
+def input_rate(metrics: Mapping[str, float], load: Workload | None) -> dict[str, float]:
+    """`input_tok_per_s` of a record from before that metric, where all its prompts have one length; else nothing."""
+    if "input_tok_per_s" in metrics or "request_per_s" not in metrics or isinstance(load, Trace):
+        return {}
+    return {} if load is None or not load.exact else {"input_tok_per_s": metrics["request_per_s"] * load.whole_prompt}

@@ -1,4 +1,8 @@
-"""What a server counts of a shared prefix: by its usage of each request, else by vLLM's counters at /metrics."""
+"""What a server counts of a shared prefix: by its usage of each request, else by its counters at /metrics.
+
+vLLM's and llama-server's (`--metrics`) counters are known. They are of everything a server computes, so that the load
+has to be alone on it; llama-server tells them to six digits.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ from typing import Any
 
 from bench.load import fetch
 from bench.load.job import Endpoint, LoadAnswer, RequestResult
+from bench.process import exposition
 
-_HITS = re.compile(r"^vllm:prefix_cache_hits(?:_total)?(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+_HITS = ("prefix_cache_hits_total", "prompt_tokens_cached_total")  # of vLLM, of llama.cpp, in tokens
 _BLOCK = re.compile(r"^vllm:cache_config_info\{[^}]*\bblock_size=\"(\d+)\"", re.MULTILINE)
 _TIMEOUT_S = 10.0
 
@@ -24,7 +29,7 @@ class Counters:
 
 
 def counters(endpoint: Endpoint) -> Counters:
-    """By the server's /metrics, where it has vLLM's."""
+    """By the server's /metrics, where it has any that are known."""
     try:
         return parsed(fetch.metrics(endpoint, timeout_s=_TIMEOUT_S))
     except (ConnectionError, ValueError):
@@ -33,9 +38,11 @@ def counters(endpoint: Endpoint) -> Counters:
 
 def parsed(text: str) -> Counters:
     """From the Prometheus text of /metrics; several engines' hits are added up."""
-    hits, block = _HITS.findall(text), _BLOCK.search(text)
+    block = _BLOCK.search(text)
     try:
-        return Counters(int(sum(map(float, hits))) if hits else None, int(block[1]) if block else 0)
+        samples = exposition.parse(text)
+        hits = next((int(samples[name]) for name in _HITS if name in samples), None)
+        return Counters(hits, int(block[1]) if block else 0)
     except (ValueError, OverflowError):
         return Counters()
 

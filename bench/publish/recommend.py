@@ -9,19 +9,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, cast, get_args
 
 from bench.contract import plugins
 from bench.contract.columns import RECOVERY, Group
 from bench.contract.errors import UserError
+from bench.contract.wire import OMITTED_AT_DEFAULT
+from bench.foreign import is_foreign, is_selected
 from bench.measure.frontier import dominates
 from bench.measure.sanity import DUMMY
-from bench.publish.tables.columns import RECOMMENDED_BY, format_value, task_columns
+from bench.publish.tables import price
+from bench.publish.tables.columns import CURRENCY, RECOMMENDED_BY, format_value, in_currency, task_columns
 from bench.publish.tables.model import CellSummary, Row, Section
+from bench.suite.price import HOUR_FORM
 
-Objective = Literal["tok_per_s", "energy", "memory"]
+Objective = Literal["tok_per_s", "energy", "memory", "price"]
 LEGEND = "frontier: dominated by nothing; dominated: in no figure better than that other, in one or more worse"
 
 
@@ -37,7 +41,10 @@ class Wish:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A recipe on an engine. `reason` says why it is not the pick, or why it is."""
+    """A recipe on an engine; on a `machine` where those of several are compared, priced in `currency`.
+
+    `reason` says why it is not the pick, or why it is.
+    """
 
     recipe: str
     engine: str
@@ -46,18 +53,35 @@ class Candidate:
     frontier: bool = False
     picked: bool = False
     reason: str = ""
+    machine: str = field(default="", metadata=OMITTED_AT_DEFAULT)
+    currency: str = field(default="", metadata=OMITTED_AT_DEFAULT)
 
 
 def recommend(rows: Sequence[Row], workload: str, wish: Wish) -> list[Candidate]:
     """Every row that ran the workload: the pick, the frontier, the rest, best first; ties by recovery, memory, name."""
     order = partial(_order, wish.objective)
-    candidates = [Candidate(r.recipe, r.engine, _figures(r, workload)) for r in rows if _ran(r, workload)]
+    candidates = _candidates([row for row in rows if _ran(row, workload)], workload)
     candidates = [replace(candidate, reason=_violated_limits(candidate, wish)) for candidate in candidates]
     feasible = [candidate for candidate in candidates if not candidate.reason]
     pick = min(feasible, key=order, default=None)
     if pick is not None:
         candidates = [c if c.reason else _ranked(c, pick, feasible, wish.objective) for c in candidates]
     return sorted(candidates, key=lambda c: (not c.picked, not c.frontier, not c.feasible, order(c)))
+
+
+def _candidates(rows: Sequence[Row], workload: str) -> list[Candidate]:
+    """A candidate for each row, its machine named where they ran on several."""
+    several = len({row.device for row in rows}) > 1
+    return [
+        Candidate(
+            row.recipe,
+            row.engine,
+            _figures(row, workload),
+            machine=row.device if several else "",
+            currency=row.workloads[workload].words.get(CURRENCY, ""),
+        )
+        for row in rows
+    ]
 
 
 def _ranked(one: Candidate, pick: Candidate, feasible: Sequence[Candidate], objective: Objective) -> Candidate:
@@ -84,13 +108,21 @@ def objective(name: str) -> Objective:
     return cast("Objective", name)
 
 
-def of_device(rows: Sequence[Row], suite: str, device: str) -> list[Row]:
-    """The rows of one device; UserError where none was measured, or several and none is named."""
-    devices = dict.fromkeys(row.device for row in rows)
+def of_device(rows: Sequence[Row], suite: str, device: str, objective: Objective = "tok_per_s") -> list[Row]:
+    """The rows of one device; UserError where none was measured here, or several were, and none is named.
+
+    By price machines are compared: of all that were measured here where none is named.
+    """
+    devices = dict.fromkeys(row.device for row in rows if is_selected(row.device, device if is_foreign(device) else ""))
+    imported = ", ".join(dict.fromkeys(row.device for row in rows if is_foreign(row.device)))
+    if not devices and imported:
+        raise UserError(f"no records of the suite {suite} but imported ones: name them with --device, of {imported}")
     if not devices:
         raise UserError(f"no records of the suite {suite}: run it first, with python -m bench run {suite}")
     if device and device not in devices:
         raise UserError(f"no records of the device {device}: choose of {', '.join(devices)}")
+    if objective == "price" and not device:
+        return [row for row in rows if row.device in devices]
     if len(devices) > 1 and not device:
         raise UserError(f"the suite was run on several devices: choose one with --device, of {', '.join(devices)}")
     return [row for row in rows if row.device == (device or next(iter(devices)))]
@@ -124,6 +156,18 @@ def workload_of(rows: Sequence[Row], name: str, wish: Wish) -> str:
     return name or fit[0]
 
 
+def require_prices(rows: Sequence[Row], results: str) -> None:
+    """UserError where no machine has a price, or two have theirs in two currencies."""
+    currencies = {cell.words[CURRENCY] for row in rows for cell in row.workloads.values() if CURRENCY in cell.words}
+    if not currencies:
+        raise UserError(
+            f"no price of a machine is given: give --price {HOUR_FORM}, name its device in {results}/prices.yaml, or "
+            "give the suite a price_per_hour"
+        )
+    if len(currencies) > 1:
+        raise UserError(f"the machines are priced in {' and '.join(sorted(currencies))}: give all in one currency")
+
+
 def without_quality(rows: Sequence[Row], suite: str, wish: Wish) -> str:
     """Why no row has a recovery, or nothing where one has; UserError where the wish limits it."""
     if any(recovery(row) is not None for row in rows if not row.baseline):
@@ -142,17 +186,27 @@ def section(candidates: Sequence[Candidate], workload: str) -> Section:
     """A line per candidate, with its reason in the last column."""
     keys = [key for key in RECOMMENDED_BY if any(key in c.figures for c in candidates)]
     lines = []
+    several = any(c.machine for c in candidates)
     for c in candidates:
-        figures = (format_value(RECOMMENDED_BY[key], c.figures.get(key), 3) for key in keys)
+        figures = (_shown(key, c) for key in keys)
         verdict = "pick" if c.picked else "frontier" if c.frontier else "feasible" if c.feasible else "no"
-        lines.append((c.recipe, c.engine, *figures, verdict, c.reason))
-    heads = ("recipe", "engine", *(RECOMMENDED_BY[k].named for k in keys), "verdict", "why")
+        lines.append((c.recipe, c.engine, *([c.machine] if several else []), *figures, verdict, c.reason))
+    machine = ["machine"] if several else []
+    heads = ("recipe", "engine", *machine, *(RECOMMENDED_BY[k].named for k in keys), "verdict", "why")
     return Section(workload, heads, tuple(lines))
+
+
+def _shown(key: str, candidate: Candidate) -> str:
+    column = RECOMMENDED_BY[key]
+    text = format_value(column, candidate.figures.get(key), 3)
+    return in_currency(column, text, {CURRENCY: candidate.currency} if candidate.currency else {})
 
 
 def as_json(candidates: Sequence[Candidate], workload: str, wish: Wish) -> dict[str, Any]:
     """`pick` is None if none is feasible."""
-    pick = next(({"recipe": c.recipe, "engine": c.engine} for c in candidates if c.picked), None)
+    picked = next((c for c in candidates if c.picked), None)
+    machine = {"machine": picked.machine} if picked and picked.machine else {}
+    pick = {"recipe": picked.recipe, "engine": picked.engine, **machine} if picked else None
     return {"pick": pick, "workload": workload, "wish": wish, "candidates": candidates}
 
 
@@ -161,11 +215,14 @@ def _ran(row: Row, workload: str) -> bool:
 
 
 def _figures(row: Row, workload: str) -> dict[str, float]:
-    medians = {key: figure.median for key, figure in row.workloads[workload].figures.items()}
+    cell = row.workloads[workload]
+    medians = {key: figure.median for key, figure in cell.figures.items()}
     figures = {name: medians.get(column.key) for name, column in RECOMMENDED_BY.items()}
     figures["recovery"] = recovery(row)
     if not medians.get("energy_valid"):
         figures["energy"] = None
+    if price.has_slo(cell):  # what would be deployed is the best point that keeps it
+        figures["price"] = medians.get(f"slo_{RECOMMENDED_BY['price'].key}")
     return {name: value for name, value in figures.items() if value is not None}
 
 
@@ -189,7 +246,9 @@ def _recovery(row: Row, cell: CellSummary) -> float | None:
 def _violated_limits(candidate: Candidate, wish: Wish) -> str:
     """The limits that the candidate violates, as text; empty if it keeps all."""
     figures, violated = candidate.figures, []
-    if wish.objective not in figures:
+    if wish.objective == "price" and "price" not in figures:
+        violated.append("no level of the sweep keeps the SLO" if candidate.currency else "its machine has no price")
+    elif wish.objective not in figures:
         violated.append(f"{RECOMMENDED_BY[wish.objective].named} was not measured")
     limits = {"recovery": wish.min_recovery, "ttft_p95_s": wish.ttft_p95_s, "memory": wish.memory_bytes}
     for key, limit in limits.items():
@@ -214,12 +273,14 @@ def _goodness(key: str, candidate: Candidate) -> float:
     return candidate.figures[key] if RECOMMENDED_BY[key].better == "higher" else -candidate.figures[key]
 
 
-def _order(objective: Objective, c: Candidate) -> tuple[float, float, float, str, str]:
+def _order(objective: Objective, c: Candidate) -> tuple[float, float, float, str, str, str]:
     best = -_goodness(objective, c) if objective in c.figures else math.inf
-    return (best, -c.figures.get("recovery", 0.0), c.figures.get("memory", math.inf), c.recipe, c.engine)
+    memory = c.figures.get("memory", math.inf)
+    return (best, -c.figures.get("recovery", 0.0), memory, c.recipe, c.engine, c.machine)
 
 
 def _name(candidate: Candidate, among: Sequence[Candidate]) -> str:
-    """The recipe, with its engine where it ran on several."""
-    unique = [c.recipe for c in among].count(candidate.recipe) == 1
-    return candidate.recipe if unique else f"{candidate.recipe} on {candidate.engine}"
+    """The recipe, with its engine and its machine where it ran on several."""
+    its = [c for c in among if c.recipe == candidate.recipe]
+    name = candidate.recipe if len({c.engine for c in its}) == 1 else f"{candidate.recipe} on {candidate.engine}"
+    return name if len({c.machine for c in its}) == 1 else f"{name} on {candidate.machine}"

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.contract.record import Result
-from bench.publish.tables import build
+from bench.foreign import is_foreign
+from bench.publish.prices import Prices
+from bench.publish.tables import build, price
 from bench.publish.tables.model import Row, Table
 
 _UNCOMMITTED = frozenset({"demo", "smoke"})  # suites whose records .gitignore leaves out
@@ -55,16 +57,22 @@ class Records:
         """By suite."""
         return {suite: results for (slug, suite), results in self.results.items() if slug == device}
 
+    def own(self) -> Records:
+        """Those of this machine's own devices: none that were imported."""
+        return self._of([key for key in self.results if not is_foreign(key[0])])
+
     def committed(self) -> Records:
         """Those of suites whose records are committed; tables, figures and documents show no others."""
-        keys = [key for key in self.results if key[1] not in _UNCOMMITTED]
+        return self._of([key for key in self.results if key[1] not in _UNCOMMITTED])
+
+    def _of(self, keys: Sequence[tuple[str, str]]) -> Records:
         if len(keys) == len(self.results):
             return self
         return Records({key: self.tables[key] for key in keys}, {key: self.results[key] for key in keys})
 
 
-def gather(results: Iterable[Result]) -> Records:
-    """Group results by device and suite, and build each suite's table.
+def gather(results: Iterable[Result], prices: Prices = Prices()) -> Records:  # noqa: B008  (frozen)
+    """Group results by device and suite, and build each suite's table, with what its `prices` make of it.
 
     By device, and of a device the suite with the largest model first: tests of a small one prove less. Dummy weights,
     which have no quality, come last; suites of one model are in alphabetical order.
@@ -73,7 +81,8 @@ def gather(results: Iterable[Result]) -> Records:
     for result in results:
         groups.setdefault((result.hardware.slug, result.suite), []).append(result)
     groups = {key: groups[key] for key in sorted(groups, key=lambda key: (key[0], *_rank(groups[key]), key[1]))}
-    return Records({key: build.build(group) for key, group in groups.items()}, groups)
+    prices.require_one_machine(device for device, _ in groups)
+    return Records({key: price.priced(build.build(group), prices) for key, group in groups.items()}, groups)
 
 
 def _rank(results: Sequence[Result]) -> tuple[bool, int]:

@@ -23,15 +23,17 @@ from bench.publish.figures.chart_data import Point
 from bench.publish.figures.distributions import Distribution
 from bench.publish.figures.specs import Spec
 from bench.publish.page import page
+from bench.publish.prices import Prices
 from bench.publish.records import Records, gather
 from bench.publish.tables import render
 from bench.store import Store, safe_name
 
 _NOTICE = "Written by `python -m bench report` from the records beside it; what is changed by hand is lost."
+_NO_PRICES = Prices()
 _DOCUMENTS = ("REPORT.md", "README.md", "docs/*.md")  # beside the folder of results
 
 
-def write(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
+def write(root: Path, documents: Sequence[Path] = (), prices: Prices = _NO_PRICES) -> list[Path]:
     """Write what is stale of the folder `root` and fill the `documents`; the paths that changed.
 
     Without `documents`, those beside the folder. UserError for a damaged record.
@@ -39,7 +41,7 @@ def write(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
     with ThreadPoolExecutor() as pool:  # drawing and bundling release the GIL
         library = pool.submit(page.vega)
         store = Store(root)
-        records = _read(store)
+        records = _read(store, prices)
         committed = records.committed()
         points, latencies = _chart_data(records, store)
         data = (points, latencies) if committed is records else _chart_data(committed, store)
@@ -54,10 +56,10 @@ def write(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
         return [*changed, *(root / path for path in drawn.result())]
 
 
-def stale(root: Path, documents: Sequence[Path] = ()) -> list[Path]:
+def stale(root: Path, documents: Sequence[Path] = (), prices: Prices = _NO_PRICES) -> list[Path]:
     """What `write` would change, the page aside: it is not committed."""
     store = Store(root)
-    committed = _read(store).committed()
+    committed = _read(store, prices).committed()
     charts_by_path = figures(committed, store)
     texts = _texts(root, committed, documents)
     return [*stale_texts(texts), *(root / path for path in draw.stale(root, charts_by_path))]
@@ -87,8 +89,8 @@ def stale_texts(texts: Mapping[Path, str]) -> list[Path]:
     return [path for path, text in texts.items() if not path.is_file() or path.read_bytes() != text.encode()]
 
 
-def _read(store: Store) -> Records:
-    records = gather(store.all())
+def _read(store: Store, prices: Prices) -> Records:
+    records = gather(store.all(), prices)
     if store.problems:
         raise UserError(store.problems[0])
     return records

@@ -243,7 +243,7 @@ def _beyond_context(cell: Cell, artifact: PlannedArtifact) -> str:
         depth = f"{load.deepest} + " if load.deepest else ""
         prompt = "" if load.prompts else f"{load.whole_prompt} + "
         tokens = f"{times}{depth}{prompt}{load.new_tokens} tokens"
-        return f"{tokens} exceed the model's context of {artifact.context}"
+        return f"{tokens} exceed the model's context of {artifact.context}: lower them, or take another model"
     if load.deepest and _mode(cell) not in plugins.load(plugins.ENGINES, cell.engine.name).DEPTH_MODES:
         where = "behind its server" if load.online else "in process"
         return (

@@ -15,6 +15,7 @@ from typing import Any
 from bench.contract import plugins, wire
 from bench.contract.record import Result
 from bench.contract.workload import Online
+from bench.foreign import is_selected
 from bench.measure import online_load
 from bench.run import metrics
 from bench.store import Store
@@ -24,14 +25,14 @@ _ROUNDING = 1e-4  # relative, of a metric that is computed from rounded traces
 Changes = dict[str, tuple[float, float]]  # old and new value of each metric that moved
 
 
-def recompute(store: Store, names: Sequence[str]) -> Iterator[Changes]:
+def recompute(store: Store, names: Sequence[str], device: str = "") -> Iterator[Changes]:
     """Rewrite the records in which a metric of one of the `names` (globs) differs, and give what moved in each.
 
-    Only metrics that a record has are replaced, in the stages of a sweep or search too. UserError where traces are
-    damaged.
+    Only metrics that a record has are replaced, in the stages of a sweep or search too. `device`: a glob; imported
+    records are left as they are unless it names them. UserError where traces are damaged.
     """
     for result in store.all():
-        if result.status != "ok":
+        if result.status != "ok" or not is_selected(result.hardware.slug, device):
             continue
         path = store.path(result)
         record = json.loads(path.read_text(encoding="utf-8"))

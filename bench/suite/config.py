@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +15,9 @@ from pydantic_core import ErrorDetails
 from bench import paths, yaml
 from bench.contract import plugins, speculation, wire
 from bench.contract.errors import UserError
-from bench.contract.spec import EngineSpec, Options, Recipe, Step, Suite, Task
+from bench.contract.spec import ApiPrice, EngineSpec, HourPrice, Options, Recipe, Step, Suite, Task
 from bench.contract.workload import KINDS, Trace, Workload
-from bench.suite import local_data, replicates
+from bench.suite import local_data, price, replicates
 
 T = TypeVar("T")
 _NAME_KEYS = {"model": "source", "engines": "name", "tasks": "task"}  # of short forms
@@ -85,6 +85,8 @@ def suite(data: Mapping[str, Any]) -> Suite:
     full = {**data, "data": "" if data.get("data") is None else data["data"]}  # `--set data=` is no folder
     if isinstance(full.get("model"), str):
         full["model"] = {"source": full["model"]}
+    for key, read in (("price_per_hour", hour_price), ("api_price", api_price)):
+        full[key] = read(full.get(key), key)
     full["recipes"] = [_recipe(f"recipes[{i}]", r) for i, r in _items(full, "recipes")]
     full["engines"] = [_engine(f"engines[{i}]", e) for i, e in _items(full, "engines")]
     full["workloads"] = [workload(w, f"workloads[{i}]") for i, w in _items(full, "workloads")]
@@ -152,6 +154,26 @@ def _check_prompts(load: Workload, fields: Mapping[str, Any], where: str) -> Non
         )
     if "prompt_tokens" in fields:
         raise UserError(f"{where}.prompt_tokens: the prompts of a file have lengths of their own; leave it out")
+
+
+def hour_price(value: Any, where: str) -> HourPrice | None:
+    """The price of a machine's hour from its mapping or its text; None where there is none."""
+    return _priced(HourPrice, price.hour_price, value, where)
+
+
+def api_price(value: Any, where: str) -> ApiPrice | None:
+    """The price of an API's tokens from its mapping or its text; None where there is none."""
+    return _priced(ApiPrice, price.api_price, value, where)
+
+
+def _priced(kind: type[T], parse: Callable[[str], T], value: Any, where: str) -> T | None:
+    if value is None or isinstance(value, kind):
+        return value
+    try:
+        return _validated(kind, value, where) if isinstance(value, dict) else parse(str(value))
+    except (ValueError, UserError) as error:
+        text = str(error)
+        raise UserError(text if text.startswith(where) else f"{where}: {text}") from None
 
 
 def body_fields(text: str) -> dict[str, Any]:
@@ -355,6 +377,8 @@ def _check_kind(where: str, given: Any, read: Any) -> None:
 def _sentence(first: ErrorDetails, where: str) -> str:
     path = where
     for part in first["loc"]:
+        if str(part).startswith("literal["):  # pydantic's name for one of several types, and no key of the file
+            continue
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
     if first["type"] == "value_error":  # a dataclass's own check
         message = str(first["ctx"]["error"])

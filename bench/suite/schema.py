@@ -10,6 +10,7 @@ from bench.contract import plugins
 from bench.contract.spec import Suite
 from bench.contract.workload import KINDS
 from bench.suite import config
+from bench.suite.price import API_FORM, HOUR_FORM
 
 
 def suite_schema() -> dict[str, Any]:
@@ -34,6 +35,8 @@ def suite_schema() -> dict[str, Any]:
             defs[load.__name__]["required"] = [*defs[load.__name__].get("required", []), "kind"]
     mapping = {kind: f"#/$defs/{load.__name__}" for kind, load in KINDS.items()}
     schema["properties"]["workloads"]["items"]["discriminator"] = {"propertyName": "kind", "mapping": mapping}
+    for key, form in (("price_per_hour", HOUR_FORM), ("api_price", API_FORM)):
+        schema["properties"][key]["anyOf"].append({"type": "string", "description": form})
     schema["required"] = [key for key in schema["required"] if key != "name"]  # the file's name serves
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llm-bench suite", **schema}
 

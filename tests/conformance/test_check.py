@@ -8,14 +8,16 @@ from bench.conformance import check
 from bench.progress.progress import Progress
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
+_ONNX, _LLAMACPP = pytest.mark.needs("hf", "onnx"), pytest.mark.needs("hf", "llamacpp")
 
 
 @pytest.mark.parametrize(
     ("name", "recipe", "engine"),
     [
-        ("gemma3", "onnx-fp32", "onnxruntime"),  # two rotary bases, windows
-        ("mistral", "onnx-fp32", "onnxruntime"),  # a window in every layer
-        ("gpt2", "gguf-f16", "llamacpp"),  # a tokenizer of SentencePiece, weights as inputs x outputs
+        pytest.param(*("gemma3", "onnx-fp32", "onnxruntime"), marks=_ONNX),  # two rotary bases, windows
+        pytest.param(*("mistral", "onnx-fp32", "onnxruntime"), marks=_ONNX),  # a window in every layer
+        # a tokenizer of SentencePiece, weights as inputs x outputs
+        pytest.param(*("gpt2", "gguf-f16", "llamacpp"), marks=_LLAMACPP),
     ],
 )
 def test_an_architecture_works(name: str, recipe: str, engine: str) -> None:
@@ -29,6 +31,7 @@ def test_an_architecture_works(name: str, recipe: str, engine: str) -> None:
     assert verdict.kl < 1e-3
 
 
+@pytest.mark.needs("hf")
 def test_what_is_unsupported_has_its_reason() -> None:
     """One sentence of the plan's, and nothing is run."""
     with Progress(quiet=True) as progress:
@@ -38,6 +41,7 @@ def test_what_is_unsupported_has_its_reason() -> None:
     assert verdict.reason == "llama.cpp's converter does not know the architecture OPTForCausalLM"
 
 
+@pytest.mark.needs("hf", "llamacpp")
 def test_a_cell_that_is_recorded_is_not_run_again() -> None:
     """The second time takes no worker: the record's digest is the plan's."""
     with Progress(quiet=True) as progress:

@@ -65,6 +65,7 @@ print("RESULT" + json.dumps({
 @pytest.mark.engine
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixtral", "qwen3-moe"])
+@pytest.mark.needs("hf")
 def test_rounding_costs_what_it_does_elsewhere_where_no_expert_is_exchanged(name: str, tmp_path: Path) -> None:
     """Routed as the baseline, 8 bits stay well within the bound of all models; by themselves, within the other."""
     answer = json.loads(in_environment.run("hf", tmp_path, _ROUND, json.dumps(architectures.settings(name))))

@@ -98,6 +98,7 @@ def test_a_library_s_bar_becomes_steps(file: Path) -> None:
     assert file.read_text().splitlines() == ["0 of 2 bytes", "2 of 2 bytes", "3 of 7 bytes", "7 of 7 bytes"]
 
 
+@pytest.mark.clock
 def test_a_step_costs_next_to_nothing(file: Path) -> None:
     """Below 20 microseconds each, and a hundred lines a minute: what is counted in a score's loop does not slow it."""
     steps, began = phase.Steps("{done} of {total}", 100_001), time.perf_counter()

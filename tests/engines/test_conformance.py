@@ -37,7 +37,11 @@ def _report(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-@pytest.fixture(scope="module", params=sorted(_RECIPES))
+def _declared(engine: str) -> Any:
+    return pytest.param(engine, marks=pytest.mark.needs(plugins.load(plugins.ENGINES, engine).ENV))
+
+
+@pytest.fixture(scope="module", params=map(_declared, sorted(_RECIPES)))
 def outputs(request: pytest.FixtureRequest) -> Any:
     """What conformance.py saw in the engine's environment, which is built where it is not there yet."""
     name: str = request.param

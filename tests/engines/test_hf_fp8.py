@@ -54,6 +54,7 @@ print("RESULT" + json.dumps({
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("hf")
 def test_blocks_are_expanded_to_the_floats_that_they_stand_for(tmp_path: Path) -> None:
     """Logits of the same values in float32; the audit counts a byte a weight, and the scales."""
     answer = json.loads(in_environment.run("hf", tmp_path, _BLOCKS, str(ROOT / "models" / "demo")))

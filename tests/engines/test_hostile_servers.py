@@ -19,6 +19,11 @@ from tests.engines.broken import edit
 from tests.quantize import test_hostile_models as hostile
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
+_ENGINES = [
+    pytest.param("hf", marks=pytest.mark.needs("hf")),
+    pytest.param("vllm", marks=pytest.mark.needs("vllm")),
+    pytest.param("llamacpp", marks=pytest.mark.needs("llamacpp", "llamacpp-tools")),
+]
 _AUDIT = Audit("hf", 0, 0, 0, 0, 0, 0.0, 0.0, tied_head=False, vocab_size=4096, context=512)
 _ENDLESS = f"{'{% for i in range(99999) %}' * 3}x{'{% endfor %}' * 3}"
 
@@ -35,7 +40,7 @@ def _serve(engine: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("model_type", ["llama", "hostile"])
-@pytest.mark.parametrize("engine", ["hf", "vllm"])
+@pytest.mark.parametrize("engine", _ENGINES[:2])
 def test_a_server_runs_no_code_of_a_model(engine: str, model_type: str, tmp_path: Path) -> None:
     """Neither a config's nor a tokenizer's, and no pickle: it ends with the sentence that a worker has."""
     hostile.hostile(tmp_path / "model", tmp_path / "ran", model_type)
@@ -45,7 +50,7 @@ def test_a_server_runs_no_code_of_a_model(engine: str, model_type: str, tmp_path
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("engine", ["hf", "vllm", "llamacpp"])
+@pytest.mark.parametrize("engine", _ENGINES)
 def test_a_server_renders_no_chat_template_of_a_model(engine: str, tmp_path: Path) -> None:
     """What is sent are token ids or plain text: a template that never ends keeps no server from its start."""
     folder, out = tmp_path / "model", tmp_path / "out"

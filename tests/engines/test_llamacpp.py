@@ -32,11 +32,22 @@ llama_kv_cache_iswa: creating     SWA KV cache, size = 1024 cells
 llama_kv_cache:        CPU KV buffer size =    30.00 MiB
 llama_kv_cache: size =   30.00 MiB (  1024 cells,  15 layers,  1/1 seqs), K (f16):   15.00 MiB, V (f16):   15.00 MiB
 """
+_DRAFTED = """\
+llama_model_loader: - type  f16:   36 tensors
+load_tensors:   CPU_Mapped model buffer size =     9.51 MiB
+llama_kv_cache:        CPU KV buffer size =    21.25 MiB
+llama_kv_cache: size =   21.25 MiB (  1024 cells,   5 layers, 16/16 seqs), K (q8_0):   10.62 MiB, V (q8_0):   10.62 MiB
+common_speculative_init_result: loading draft model 'q8_0/model.gguf'
+llama_model_loader: - type q8_0:   36 tensors
+load_tensors:   CPU_Mapped model buffer size =     5.06 MiB
+llama_kv_cache:        CPU KV buffer size =    40.00 MiB
+llama_kv_cache: size =   40.00 MiB (  1024 cells,   5 layers, 16/16 seqs), K (f16):   20.00 MiB, V (f16):   20.00 MiB
+"""
 
 
-def _refusal(load: Workload | None = None, **options: Any) -> str | None:
+def _refusal(load: Workload | None = None, device: str = "cpu", **options: Any) -> str | None:
     engine = EngineSpec("llamacpp", asdict(Options(**options)))
-    return llamacpp.unsupported(Cell(Model("m"), Recipe("r"), engine, "cpu", workload=load), "gguf", _HARDWARE)
+    return llamacpp.unsupported(Cell(Model("m"), Recipe("r"), engine, device, workload=load), "gguf", _HARDWARE)
 
 
 def test_each_pair_of_types_is_written_in_one_way() -> None:
@@ -61,6 +72,24 @@ def test_values_in_blocks_need_flash_attention() -> None:
     assert _refusal(kv_dtype_v="q4_0") is None
     assert _refusal(kv_dtype_k="q4_0", flash_attention="off") is None
     assert _refusal(kv_dtype="bf16", flash_attention="off") is None
+
+
+def test_caches_that_a_gpu_has_no_kernel_for_are_refused() -> None:
+    """Where flash attention is needed or asked for: llama.cpp would run it on the CPU, or refuse to load."""
+    sentence = _refusal(device="cuda:0", kv_dtype_k="q5_1", kv_dtype_v="q4_0")
+
+    assert sentence == (
+        "llama.cpp's CUDA build has no flash attention for keys in q5_1 with values in q4_0: take one of f32, f16, "
+        "bf16, q8_0, q4_0 for both, or q8_0 with q4_0"
+    )
+    assert "keys in q5_1 with values in q5_1" in (_refusal(device="cuda:0", kv_dtype="q5_1") or "")
+    assert "keys in q8_0 with values in f16" in (
+        _refusal(device="cuda:0", kv_dtype_k="q8_0", flash_attention="on") or ""
+    )
+    assert _refusal(device="cuda:0", kv_dtype_k="q8_0") is None
+    assert _refusal(device="cuda:0", kv_dtype_k="q8_0", kv_dtype_v="q4_0") is None
+    assert _refusal(device="cuda:0", kv_dtype="q4_0") is None
+    assert _refusal(kv_dtype_k="q5_1", kv_dtype_v="q4_0") is None
 
 
 def test_what_no_slot_of_the_server_holds_is_refused_beforehand() -> None:
@@ -89,6 +118,17 @@ def test_a_cache_too_small_for_the_logs_digits_has_no_bytes_of_a_token() -> None
     small = _LOG.replace("size =    1.95 MiB", "size =    0.49 MiB").replace("  512 cells", "  128 cells")
 
     assert "kv_token_bytes" not in llamacpp.read_log(small)[1]
+
+
+def test_a_draft_has_buffers_of_its_own() -> None:
+    """Receipts and weights are the model's alone; a token has cells in both caches."""
+    receipts, sizes = llamacpp.read_log(_DRAFTED)
+
+    assert (receipts["kernel"], receipts["kv_dtype"]) == ("f16 x36", "q8_0")
+    assert sizes["weights_bytes"] == pytest.approx(9.51 * 2**20, abs=1)
+    assert sizes["draft_bytes"] == pytest.approx(5.06 * 2**20, abs=1)
+    assert sizes["kv_bytes"] == pytest.approx(61.25 * 2**20, abs=1)
+    assert sizes["kv_token_bytes"] == pytest.approx(61.25 * 2**20 / (1024 * 16), abs=1)
 
 
 _NAMES = {
@@ -127,11 +167,9 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Re
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp", "llamacpp-tools")
 def test_caches_are_of_the_types_that_were_asked_for(caches: dict[tuple[str, str], Result]) -> None:
-    """In process, behind the server and for scores alike; the demo model's heads of 64 are rotated.
-
-    The server's log names them where they are not the default.
-    """
+    """In process, behind the server and for scores alike, the default too; the demo model's heads of 64 are rotated."""
     expected = {
         "f16": ("f16", "f16", None),
         "q8_0": ("q8_0", "q8_0", "keys, values"),
@@ -140,21 +178,24 @@ def test_caches_are_of_the_types_that_were_asked_for(caches: dict[tuple[str, str
     }
     for (label, kind), result in caches.items():
         assert result.status == ("unsupported" if label == "refused" else "ok"), (label, kind, result.reason)
-        if label == "refused" or (label, kind) == ("f16", "sweep"):
+        if label == "refused":
             continue
         receipts = [result.receipts.get(key) for key in ("kv_dtype_k", "kv_dtype_v", "kv_rotated")]
         assert tuple(receipts) == expected[label], (label, kind)
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp", "llamacpp-tools")
 def test_a_token_takes_what_its_types_take(caches: dict[tuple[str, str], Result]) -> None:
-    """5 layers of 2 x 64 keys and values: 16, 8.5 and 4.5 bits each."""
+    """5 layers of 2 x 64 keys and values: 16, 8.5 and 4.5 bits each, in process and behind the server."""
     for label, bits in {"f16": 16, "q8_0": 8.5, "q4_0-keys": (4.5 + 16) / 2, "q4_0": 4.5}.items():
         expected = 5 * 2 * 2 * 64 * bits / 8
-        assert caches[label, "offline"].metrics["kv_token_bytes"] == pytest.approx(expected, rel=0.01)
+        for kind in ("offline", "sweep"):
+            assert caches[label, kind].metrics["kv_token_bytes"] == pytest.approx(expected, rel=0.01), (label, kind)
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp", "llamacpp-tools")
 def test_fewer_bits_of_the_cache_diverge_more(caches: dict[tuple[str, str], Result]) -> None:
     """The scored tokens attend to what the cache gives back; f16 is the reference itself."""
     losses = [caches[label, "task"].metrics["kl_mean"] for label in ("f16", "q8_0", "q4_0-keys", "q4_0")]
@@ -164,6 +205,7 @@ def test_fewer_bits_of_the_cache_diverge_more(caches: dict[tuple[str, str], Resu
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp", "llamacpp-tools")
 def test_a_load_at_a_depth_reads_its_prompt_alone(caches: dict[tuple[str, str], Result]) -> None:
     """The server had just the context of each request in its cache, at every depth."""
     offline, online = caches["f16", "offline"], caches["f16", "sweep"]

@@ -104,6 +104,7 @@ def test_every_type_is_made_from_one_graph() -> None:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("name", _BITS)
+@pytest.mark.needs("openvino")
 def test_every_linear_layer_is_stored_in_so_many_bits(built: dict[str, BuiltArtifact], name: str) -> None:
     """By the audit of the files, under the names of the model it was made from, the head being tied."""
     audit = built[name].artifact.audit
@@ -117,6 +118,7 @@ def test_every_linear_layer_is_stored_in_so_many_bits(built: dict[str, BuiltArti
 
 
 @pytest.mark.engine
+@pytest.mark.needs("openvino")
 def test_32_bits_score_as_transformers_does(checks: Any) -> None:
     """To 1e-3 of the perplexity on the same ids; int4 is worse, and not by much."""
     assert checks["openvino"] == pytest.approx(checks["hf"], abs=1e-4)
@@ -124,6 +126,7 @@ def test_32_bits_score_as_transformers_does(checks: Any) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("openvino")
 def test_logits_in_pieces_are_those_of_the_whole(checks: Any) -> None:
     """Each piece sees those before it, through the KV cache in the state."""
     assert checks["pieces"] == [[0, 100], [100, 100], [200, 56]]
@@ -131,6 +134,7 @@ def test_logits_in_pieces_are_those_of_the_whole(checks: Any) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("openvino")
 def test_receipts_are_the_compiled_graphs(checks: Any) -> None:
     """Precisions as asked where the library's defaults round; 35 layers and the head, on what is stored."""
     receipts = checks["receipts"]
@@ -150,6 +154,7 @@ def test_receipts_are_the_compiled_graphs(checks: Any) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("openvino")
 def test_memory_is_the_graphs_constants_and_the_state(checks: Any, built: dict[str, BuiltArtifact]) -> None:
     """Of two sequences, by 5 layers of keys and values of 2 x 64 in 32 bits."""
     weights = built["float32"].artifact.audit.weight_bytes
@@ -159,6 +164,7 @@ def test_memory_is_the_graphs_constants_and_the_state(checks: Any, built: dict[s
 
 
 @pytest.mark.engine
+@pytest.mark.needs("openvino")
 def test_a_kv_cache_in_8_bits_is_asked_for_and_told(checks: Any) -> None:
     """It changes the score of a text fed in pieces, and takes a quarter of the bytes."""
     rounded = checks["rounded"]
@@ -169,6 +175,7 @@ def test_a_kv_cache_in_8_bits_is_asked_for_and_told(checks: Any) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("openvino")
 def test_what_cannot_be_done_is_one_sentence(checks: Any) -> None:
     """A broken graph, a GPU, and a graph in few bits that is to be compressed again."""
     broken, device, twice = checks["refused"]

@@ -17,6 +17,7 @@ _LIMIT = 96
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("llamacpp", "llamacpp-tools")
 def test_answers_end_at_the_same_token_in_process_and_behind_the_server(tmp_path: Path) -> None:
     """Prompt by prompt, by the model's end token; the server counts the prompts' tokens as the tokenizer does."""
     file = tmp_path / "code.jsonl"

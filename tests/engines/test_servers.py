@@ -15,17 +15,18 @@ from bench.store import Store
 from bench.suite import config
 
 _RECIPES = {"hf": "baseline", "llamacpp": "gguf-q4_k_m", "vllm": "baseline"}
+_ENVS = {"hf": ("hf",), "llamacpp": ("llamacpp", "llamacpp-tools"), "vllm": ("vllm",)}
 _SIZES = {"prompt_tokens": 48, "new_tokens": 16}
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.clock]
 
 
 def test_every_engine_with_a_server_is_here() -> None:
     """One without an entry would pass by not being asked. TensorRT-LLM's installs on NVIDIA GPUs alone."""
     names = [n for n in plugins.names(plugins.ENGINES) if "online" in plugins.load(plugins.ENGINES, n).MODES]
-    assert set(_RECIPES) == set(names) - {"fake", "openai", "tensorrt_llm"}
+    assert set(_RECIPES) == set(_ENVS) == set(names) - {"fake", "openai", "tensorrt_llm"}
 
 
-@pytest.fixture(scope="module", params=sorted(_RECIPES))
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.needs(*e)) for n, e in _ENVS.items()])
 def rounds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
     """A closed and an open load on one engine, by workload."""
     engine: str = request.param

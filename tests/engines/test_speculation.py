@@ -23,7 +23,7 @@ _DEMO = ROOT / "models" / "demo"
 _DRAFTS = {"llamacpp": "gguf-q4_0", "hf": "baseline", "vllm": "baseline"}  # of the same model, in another type
 
 
-@pytest.fixture(scope="module", params=["hf", "llamacpp"])
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.needs(n)) for n in ("hf", "llamacpp")])
 def generated(request: pytest.FixtureRequest) -> dict[str, Any]:
     """By method, what the engine generates in process."""
     engine: str = request.param
@@ -88,6 +88,7 @@ def test_what_speculates_says_so(generated: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.needs("hf", "vllm")
 def test_vllm_accepts_n_grams_and_makes_the_same_tokens() -> None:
     """As Transformers makes without speculation; an accepted token beyond the answer's length is cut off."""
     words = (_DEMO, _DEMO / "tokenizer.json", _DEMO)
@@ -139,6 +140,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Result, 
     return {r.cell.engine.label: (r, store.traces(store.path(r))) for r in results}
 
 
+@pytest.mark.needs("llamacpp", "llamacpp-tools")
 def test_a_servers_counters_are_those_of_its_answers(
     served: dict[str, tuple[Result, tuple[RequestTrace, ...]]],
 ) -> None:

@@ -212,6 +212,7 @@ def test_the_log_of_a_gpu_is_read() -> None:
         "graph_capture_s": "9",
         "start_s": "25.64",
     }
+    assert memory.pop("kv_token_bytes") == pytest.approx(131072, rel=0.005)
     assert {key: round(size / 2**30, 2) for key, size in memory.items()} == {
         "weights_bytes": 7.64,
         "kv_bytes": 81.79,
@@ -236,7 +237,14 @@ def test_the_log_of_a_cpu_is_read() -> None:
         "kv_tokens": "209664",
         "start_s": "2.10",
     }
-    assert memory == {"kv_bytes": 2**30}
+    assert memory == {"kv_bytes": 2**30, "kv_token_bytes": 5121}
+
+
+def test_a_pool_too_small_for_the_logs_digits_has_no_bytes_of_a_token() -> None:
+    """Hundredths of a GiB are more than 0.5 % of less than one."""
+    _, memory = vllm.read_log(_CPU.replace("(1.0/10.09)", "(0.51/10.09)"))
+
+    assert set(memory) == {"kv_bytes"}
 
 
 def test_a_log_without_facts_has_none() -> None:
@@ -297,13 +305,16 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("vllm")
 def test_generation_makes_the_tokens_of_transformers(checks: Any) -> None:
     """A batch's tokens are a plain greedy loop's in float32, whatever end token the checkpoint names."""
     assert checks["tokens"] == checks["plain"]
     assert checks["again"] == checks["tokens"]
+    assert checks["after"] == checks["tokens"]
 
 
 @pytest.mark.engine
+@pytest.mark.needs("vllm")
 def test_every_step_has_its_time(checks: Any) -> None:
     """Exactly the steps asked for, each later than the one before."""
     assert len(checks["times"]) == _NEW
@@ -311,6 +322,7 @@ def test_every_step_has_its_time(checks: Any) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("vllm")
 def test_receipts_and_memory_are_the_loaded_models(checks: Any) -> None:
     """Attention and dtypes come from the model, the rest from the log; packed weights have their bytes."""
     expected = {
@@ -322,6 +334,7 @@ def test_receipts_and_memory_are_the_loaded_models(checks: Any) -> None:
         "enforce_eager": "True",
         "prefix_caching": "False",
         "context": "512",
+        "context_in_cache": "32 tokens x 3",
         "device": "cpu",
     }
 
@@ -331,6 +344,7 @@ def test_receipts_and_memory_are_the_loaded_models(checks: Any) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("vllm")
 def test_a_batch_that_would_run_in_parts_is_refused(checks: Any) -> None:
     """Beyond the context, beyond the sequences, beyond the KV cache: each is one sentence."""
     too_long, too_many, too_much = checks["refused"]
@@ -345,6 +359,7 @@ def test_a_batch_that_would_run_in_parts_is_refused(checks: Any) -> None:
     ("how", "words"),
     [("bare", "no config.json"), ("alien", "zorgon"), ("cut", "cannot load"), ("lacking", "cannot load")],
 )
+@pytest.mark.needs("vllm")
 def test_what_cannot_load_is_one_sentence_without_a_path(checks: Any, how: str, words: str) -> None:
     """Errors of vLLM have many lines and this machine's paths: here they are sentences."""
     sentence = checks["broken"][how]

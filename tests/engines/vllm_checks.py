@@ -43,6 +43,8 @@ def main(model: Path) -> dict[str, Any]:
         result["tokens"] = [list(step.tokens) for step in steps]
         result["times"] = [step.time_s for step in steps]
         result["refused"] = [_refused(session, *shape) for shape in ((1, 600), (5, 40), (4, 500))]
+        contexts, ends = [prompt[:-8] for prompt in _PROMPTS], [prompt[-8:] for prompt in _PROMPTS]
+        result["after"] = [list(step.tokens) for step in session.generate_at_depth(contexts, ends, _NEW, lambda: None)]
         result["again"] = [list(step.tokens) for step in session.generate(_PROMPTS, _NEW)]
         result["receipts"], result["memory"] = session.receipts(), session.memory()
         result["log"] = session.log.text

@@ -161,6 +161,7 @@ def theirs(ran: Any, tasks: Path, hf_python: Path) -> Any:
 
 
 @pytest.mark.parametrize("task", [*_SHIPPED, *_FILES])
+@pytest.mark.needs("hf", "llamacpp", "lm_eval")
 def test_hf_equals_lm_evals_own_item_by_item(ran: Any, theirs: Any, task: str) -> None:
     """Every item's acc and acc_norm exactly, every choice's log-probability to 1e-4 nats, every score."""
     store, records = ran
@@ -181,6 +182,7 @@ def test_hf_equals_lm_evals_own_item_by_item(ran: Any, theirs: Any, task: str) -
         assert record.metrics[metric] == pytest.approx(theirs[task]["scores"][metric], rel=1e-4)
 
 
+@pytest.mark.needs("hf", "llamacpp", "lm_eval")
 def test_whole_texts_and_written_texts_equal_lm_evals_own(ran: Any, theirs: Any) -> None:
     """Rolling windows over more than one context, and greedy texts up to a stop."""
     store, records = ran
@@ -195,6 +197,7 @@ def test_whole_texts_and_written_texts_equal_lm_evals_own(ran: Any, theirs: Any)
     assert not rolled.facts["item_scores"]
 
 
+@pytest.mark.needs("hf", "llamacpp", "lm_eval")
 def test_llama_cpp_is_asked_the_same(ran: Any) -> None:
     """The same token ids; weights that f16 holds exactly: at most one of 80 items comes out otherwise."""
     _, records = ran
@@ -208,6 +211,7 @@ def test_llama_cpp_is_asked_the_same(ran: Any) -> None:
     assert records["gguf-f16", "written"].status == "ok"
 
 
+@pytest.mark.needs("hf", "llamacpp", "lm_eval")
 def test_a_gguf_file_alone_is_asked_the_same(ran: Any, tmp_path: Path) -> None:
     """Its tokenizer is got out of the file, where there is nothing beside it."""
     _, records = ran
@@ -221,6 +225,7 @@ def test_a_gguf_file_alone_is_asked_the_same(ran: Any, tmp_path: Path) -> None:
     assert record.facts["item_scores"] == records["gguf-f16", "stdlib_argument"].facts["item_scores"]
 
 
+@pytest.mark.needs("hf", "lm_eval")
 def test_a_spread_takes_its_items_from_all_of_a_task(tasks: Path, tmp_path: Path) -> None:
     """Evenly by number, the same texts that the whole task has there; a limit beyond the task is all of it."""
     store, here = Store(tmp_path), {"task": "lm_eval", "include_path": str(tasks), "data": str(tasks)}
@@ -236,6 +241,7 @@ def test_a_spread_takes_its_items_from_all_of_a_task(tasks: Path, tmp_path: Path
     assert len({record.digest for record in records}) == 3
 
 
+@pytest.mark.needs("hf", "lm_eval", "vllm")
 def test_vllm_scores_what_it_serves(tasks: Path, tmp_path: Path) -> None:
     """Choices, perplexity and full-vocabulary divergence by vLLM's own kernels, beside HF's."""
     del tasks
@@ -256,6 +262,7 @@ def test_vllm_scores_what_it_serves(tasks: Path, tmp_path: Path) -> None:
     assert vllm["fp32", "divergence"].metrics["kl_mean"] < 1e-6
 
 
+@pytest.mark.needs("hf", "lm_eval")
 def test_what_cannot_be_asked_fails_its_cell_and_no_other(tasks: Path, tmp_path: Path) -> None:
     """No such task, a broken line, a choice longer than the context, an engine that cannot score."""
     here = {"task": "lm_eval", "include_path": str(tasks), "data": str(tasks)}
@@ -289,6 +296,7 @@ lm_eval.build_requests(lm_eval.Options(limit=4), Path(sys.argv[1]), 1024, Path(s
 
 
 @pytest.mark.engine
+@pytest.mark.needs("lm_eval")
 def test_requests_that_are_built_are_told_to_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By lm-eval's own bars: another release that has them elsewhere fails here."""
     monkeypatch.setenv(phase.VARIABLE, str(tmp_path / "phases"))

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.quantize import in_environment
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.needs("lm_eval")]
 _LOOP = "{% for i in range(99999) %}"
 _TEMPLATES = {
     "{% for m in messages %}{{ m['content'] }}{% endfor %}": "rendered",

@@ -11,7 +11,7 @@ import pytest
 from bench.envs import environment
 from tests.conftest import json_of
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.needs("lm_eval")]
 
 # Rows as the Hub's data sets have them, and the line of a file that is the same item.
 _ITEMS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {

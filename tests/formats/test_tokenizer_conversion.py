@@ -75,6 +75,7 @@ def test_a_published_form_becomes_the_published_file(tmp_path: Path, hf_python: 
         assert not (out / "tokenizer_config.json").exists()  # the folder's own leads to the same ids
 
 
+@pytest.mark.needs("autoawq")
 def test_the_ids_are_those_of_the_python_classes(tmp_path: Path, hf_python: Path) -> None:
     """BOS and EOS as the folder or its class has them, tokens that a fine-tuned model added, byte-level BPE."""
     slow_python = environment.ensure("autoawq", lambda text: print(text, file=sys.stderr)).python  # noqa: T201

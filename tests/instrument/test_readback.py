@@ -16,6 +16,7 @@ from tests.instrument.scripted_server import Scripted
 # disturbed. benchmarks/client_capacity.py states the error itself.
 BOUNDS = {"ttft": 0.003, "tpot": 0.0005, "gap": 0.0005, "lag_p90": 0.01}
 ATTEMPTS = 4
+pytestmark = pytest.mark.clock
 
 
 @pytest.mark.parametrize("api", ["completions", "chat"])

@@ -21,6 +21,7 @@ def ask(server: Scripted, script: dict[str, Any], tokens: int = 5) -> bytes:
         connection.close()
 
 
+@pytest.mark.clock
 def test_the_schedule_does_not_add_up_its_lateness(server: Scripted) -> None:
     """None of 50 sends is early, and one of the last ten is on time: a late one delays no other."""
     server.reset()

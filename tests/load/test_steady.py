@@ -23,7 +23,7 @@ from bench.process import server as serving
 from bench.run import online
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.clock]
 _SIZES: dict[str, Any] = {"prompt_tokens": 8, "new_tokens": 20}
 
 

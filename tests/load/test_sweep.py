@@ -53,6 +53,7 @@ def _fake(**options: Any) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cache")
+@pytest.mark.clock
 def test_a_sweep_finds_where_the_server_is_full(tmp_path: Path) -> None:
     """Four slots of 30 ms: 133 requests a second are all there is, and four in flight reach them."""
     store = Store(tmp_path / "results")
@@ -121,6 +122,7 @@ def _queue(due: Sequence[float], *, slots: int, ttft_s: float, service_s: float)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cache")
+@pytest.mark.clock
 def test_a_search_of_a_real_server_brackets_its_rate(tmp_path: Path) -> None:
     """Two slots of 25 ms take 80 requests a second at the most; a third of that they take without waiting."""
     slo = {"kind": "search", "requests": 100, "rate_per_s": 20, "slo": {"ttft_s": 0.05}, **_SIZES}
@@ -136,6 +138,7 @@ def test_a_search_of_a_real_server_brackets_its_rate(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cache")
+@pytest.mark.clock
 def test_a_limit_that_no_rate_keeps_is_said(tmp_path: Path) -> None:
     """The first token takes 20 ms, whatever the rate: no rate keeps 1 ms, and the reason says so."""
     load = {"kind": "search", "requests": 60, "rate_per_s": 640, "slo": {"ttft_s": 0.001}, **_SIZES}

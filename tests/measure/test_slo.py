@@ -83,6 +83,7 @@ def test_goodput_of_an_open_load_counts_what_was_due_in_the_window() -> None:
     assert metrics["goodput_per_s"] == pytest.approx(2 / 2.0)
     assert metrics["output_tok_per_s"] == pytest.approx((4 + 5 + 5 + 5) / 2.0)  # one came before the window
     assert metrics["request_per_s"] == pytest.approx((4 / 5 + 1 + 1 + 1) / 2.0)
+    assert metrics["input_tok_per_s"] == pytest.approx(8 * (4 / 5 + 1 + 1 + 1) / 2.0)
     assert "goodput_per_s" not in online_metrics(traces, facts)
 
 
@@ -117,6 +118,7 @@ def test_a_ramp_that_the_server_keeps_up_with_reads_what_was_offered() -> None:
     behind = online_metrics([_trace(1.0 + at, 1.0, start_s=at) for at in due], facts, ramp)
 
     assert keeps_up["output_tok_per_s"] == pytest.approx(500 / 20.0)
+    assert keeps_up["input_tok_per_s"] == pytest.approx(100 * 8 / 20.0)
     assert keeps_up["goodput_per_s"] == pytest.approx(100 / 20.0)
     assert 0.5 * 500 / 20.0 < behind["output_tok_per_s"] < 0.6 * 500 / 20.0
 

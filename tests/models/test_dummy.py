@@ -178,6 +178,7 @@ def test_weights_that_were_cut_short_are_generated_again(tiny: str) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("hf", "llamacpp")
 def test_a_shape_goes_through_quantizers_and_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GPTQ and AWQ calibrated on random ids, GGUF without a vocabulary: timed, of the bits asked for."""
     small = {**_TINY, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "head_dim": 64}

@@ -1,4 +1,4 @@
-"""What servers count of a shared prefix: usage first, then vLLM's counters, then nothing."""
+"""What servers count of a shared prefix: usage first, then their counters, then nothing."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ def _result(number: int, shared: int, cached: int | None, failure: Any = None) -
     return RequestResult(trace, failure, 0.0, 0.1, 0.2, cached_tokens=cached, shared_tokens=shared)
 
 
-def test_vllms_counters_are_read() -> None:
-    """Hits of all its engines, and the size of its blocks; nothing from another server's text."""
+def test_counters_of_vllm_and_llama_server_are_read() -> None:
+    """Of vLLM those of all its engines, and the size of its blocks; nothing from another server's text."""
     assert prefix_counts.parsed(_METRICS) == Counters(2048, 128)
+    assert prefix_counts.parsed("llamacpp:prompt_tokens_cached_total 1.2345e+06\n") == Counters(1234500)
     assert prefix_counts.parsed("llamacpp:prompt_tokens_total 12\n") == Counters()
+    assert prefix_counts.parsed("vllm:prefix_cache_hits_total 1e999\n") == Counters()
     assert prefix_counts.parsed("vllm:prefix_cache_hits_total nan\n") == Counters()
     assert prefix_counts.parsed("<html>not found</html>") == Counters()
 

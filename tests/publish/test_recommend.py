@@ -15,12 +15,13 @@ from bench.publish.recommend import (
     as_json,
     of_device,
     recommend,
+    require_prices,
     section,
     size_bytes,
     without_quality,
     workload_of,
 )
-from bench.publish.tables.model import CellSummary, Row
+from bench.publish.tables.model import CellSummary, Point, Row
 
 _LOAD = "closed-c8"
 
@@ -78,6 +79,55 @@ def test_the_fastest_that_keeps_its_quality_is_picked_and_a_tie_goes_to_less_mem
 def test_limits_and_objectives_change_the_pick(wish: Wish, pick: str) -> None:
     """No limit: the fastest. Least memory. A short wait. Little memory."""
     assert [name for name, c in judged(wish).items() if c.picked] == [pick]
+
+
+def _at(price: float | None, row: Row, *, in_slo: float | None = None, states_slo: bool = False) -> Row:
+    """The row with a price of output tokens; of a sweep with an SLO also at its best point."""
+    cell = row.workloads[_LOAD]
+    values = {"price_per_million_output_tokens": price, "slo_price_per_million_output_tokens": in_slo}
+    figures = {key: Spread(value, value, value, 0.0, 3) for key, value in values.items() if value is not None}
+    words = {} if price is None else {"price_currency": "USD"}
+    curve = (Point(1.0, {"slo_kept_fraction": Spread(0.5, 0.5, 0.5, 0.0, 3)}),) if states_slo else ()
+    return replace(row, workloads={_LOAD: replace(cell, figures={**cell.figures, **figures}, words=words, curve=curve)})
+
+
+def test_the_price_compares_machines() -> None:
+    """The cheapest that keeps the quality, on whichever machine; of a sweep by its best point within the SLO."""
+    rows = [
+        _at(3.0, row("a", 100, 400, 1.0)),
+        _at(2.0, row("a", 50, 400, 1.0, device="cpu")),
+        _at(1.0, row("b", 90, 400, 0.9, device="cpu")),
+        _at(0.5, row("late", 90, 400, 1.0, device="cpu"), states_slo=True),
+        _at(0.5, row("loaded", 90, 400, 1.0), in_slo=2.5, states_slo=True),
+        _at(None, row("unpriced", 90, 400, 1.0, device="old")),
+    ]
+    wish = Wish("price", min_recovery=0.99)
+    result = recommend(of_device(rows, "s", "", "price"), _LOAD, wish)
+    reasons = {(c.recipe, c.machine): c.reason for c in result}
+
+    assert [(c.recipe, c.machine) for c in result if c.feasible] == [("a", "cpu"), ("loaded", "gpu"), ("a", "gpu")]
+    assert reasons["b", "cpu"] == "recovery 90.00 < 99.00 %"
+    assert reasons["late", "cpu"] == "no level of the sweep keeps the SLO"
+    assert reasons["unpriced", "old"] == "its machine has no price"
+    assert reasons["loaded", "gpu"] == "better than the pick in output"
+    assert as_json(result, _LOAD, wish)["pick"] == {"recipe": "a", "engine": "vllm", "machine": "cpu"}
+    printed = section(result, _LOAD)
+    assert printed.heads[:3] == ("recipe", "engine", "machine")
+    assert printed.lines[0][:3] == ("a", "vllm", "cpu")
+    assert "USD 2.00" in printed.lines[0]
+
+
+def test_without_prices_or_in_two_currencies_nothing_is_compared() -> None:
+    """One sentence that says what to give."""
+    dollars = _at(1.0, row("a", 100, 400, 1.0))
+    cell = dollars.workloads[_LOAD]
+    euros = replace(dollars, workloads={_LOAD: replace(cell, words={"price_currency": "EUR"})})
+
+    require_prices([dollars], "results")
+    with pytest.raises(UserError, match=r"no price of a machine is given: give --price .* in results/prices\.yaml"):
+        require_prices(ROWS, "results")
+    with pytest.raises(UserError, match="priced in EUR and USD: give all in one currency"):
+        require_prices([dollars, euros], "results")
 
 
 def test_where_nothing_is_feasible_nothing_is_picked() -> None:

@@ -42,6 +42,7 @@ def test_what_is_known_or_not_said_is_tried() -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp")
 def test_llama_cpps_table_is_its_converters() -> None:
     """TEXT_MODEL_MAP of the converter's package."""
     text = _file("llamacpp", "share/llama-cpp-python/conversion/__init__.py").read_text()
@@ -52,6 +53,7 @@ def test_llama_cpps_table_is_its_converters() -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("onnx")
 def test_the_model_builders_table_is_its_dispatch() -> None:
     """Every name that the builder compares `architectures` with."""
     text = _file("onnx", "lib/python3.11/site-packages/onnxruntime_genai/models/builder.py").read_text()

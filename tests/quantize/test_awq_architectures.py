@@ -36,6 +36,7 @@ print("RESULT" + json.dumps({"modules": facts["modules_quantized"], "error": err
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("hf")
 def test_each_kind_of_layer_is_searched_with_its_own_positions(tmp_path: Path) -> None:
     """All linear layers of three blocks are quantized, whose windows are shorter than the samples."""
     answer = json.loads(in_environment.run("hf", tmp_path, _QUANTIZE, str(ROOT / "models" / "demo")))

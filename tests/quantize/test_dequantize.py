@@ -135,6 +135,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("llamacpp")
 def test_the_weights_are_the_files(home: Path) -> None:
     """To the bit, in float32, as the format's own library dequantizes them."""
     file = home / "q4_0" / "model.gguf"
@@ -145,6 +146,7 @@ def test_the_weights_are_the_files(home: Path) -> None:
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("llamacpp")
 def test_it_predicts_as_llama_cpp_does_on_the_file(home: Path) -> None:
     """Up to llama.cpp's 8-bit activations."""
     facts = json.loads((home / "facts.json").read_text())
@@ -155,6 +157,7 @@ def test_it_predicts_as_llama_cpp_does_on_the_file(home: Path) -> None:
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("llamacpp")
 def test_the_tokenizer_cuts_text_as_the_models_own(home: Path) -> None:
     """On text that is hard to cut."""
     texts = json.dumps(["Hello  world\n\n\tx = 1_000", "naïve ﬁ ½ ² \u3000 😀\r\n", "</s> <s>", ""])
@@ -167,6 +170,7 @@ def test_the_tokenizer_cuts_text_as_the_models_own(home: Path) -> None:
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("llamacpp")
 def test_back_in_gguf_it_has_the_vocabulary_of_the_file(home: Path) -> None:
     """Key by key: the converter is given it, and works none out of tokenizer.json."""
     file = str(home / "q4_0" / "model.gguf")
@@ -178,6 +182,7 @@ def test_back_in_gguf_it_has_the_vocabulary_of_the_file(home: Path) -> None:
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("llamacpp")
 def test_a_scaled_rope_is_in_the_config(home: Path) -> None:
     """Transformers leaves the scaling in the file; without it the two would not predict alike."""
     scaled = _reset(home, {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 2.0})
@@ -191,6 +196,7 @@ def test_a_scaled_rope_is_in_the_config(home: Path) -> None:
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("llamacpp")
 def test_a_setting_that_transformers_does_not_have_is_refused(home: Path) -> None:
     """Attention is scaled in llama.cpp alone: the comparison finds it, whatever its name is."""
     other = _reset(home, {"llama.rope.scaling.attn_factor": 1.6})
@@ -200,6 +206,7 @@ def test_a_setting_that_transformers_does_not_have_is_refused(home: Path) -> Non
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("llamacpp")
 def test_an_architecture_without_a_class_is_one_sentence(home: Path) -> None:
     """It says which, and what to do."""
     other = _reset(home, {"general.architecture": "zorgon"})

@@ -34,6 +34,9 @@ LIBRARIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llm-compressor-sparsegpt": ("sparsegpt", _SMALL),
     "wanda": ("wanda", _SMALL),
 }
+_ENVS = {"autoawq": ("autoawq", "hf"), "llm-compressor": ("llmcompressor",)}  # that make it, and that read it
+_ENVS["llm-compressor-sparsegpt"] = ("llmcompressor", "hf")
+_DECLARED = [pytest.param(name, marks=pytest.mark.needs(*_ENVS.get(name, ("hf",)))) for name in LIBRARIES]
 # AWQ searches for clipping next, where all tokens count alike, which hides what the search for scales has gained.
 _UNCLIPPED = """
 from gptqmodel.looper.awq_processor import AWQProcessor
@@ -177,7 +180,7 @@ except RuntimeError as error:
 
 @pytest.mark.engine
 @pytest.mark.slow
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", _DECLARED)
 def test_a_token_that_counts_more_is_changed_less(tmp_path: Path, library: str) -> None:
     """With weight 1000 the first tokens' outputs are nearer to the unquantized ones than with 1, in every library.
 
@@ -205,6 +208,7 @@ def test_a_token_that_counts_more_is_changed_less(tmp_path: Path, library: str) 
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("autoawq")
 def test_autoawq_calibrates_every_block_on_what_the_unquantized_ones_before_it_give(tmp_path: Path) -> None:
     """A weight changes what is compared, not the activations that are carried from block to block."""
     plain, weighted = json.loads(in_environment.run("autoawq", tmp_path, _CARRIED, str(DEMO), str(tmp_path)))
@@ -218,8 +222,12 @@ def test_autoawq_calibrates_every_block_on_what_the_unquantized_ones_before_it_g
 @pytest.mark.parametrize(
     ("env", "backend", "module", "name"),
     [
-        ("hf", "gptqmodel", "gptqmodel.looper.awq_processor", "AWQProcessor"),
-        ("autoawq", "autoawq", "awq.quantize.quantizer", "AwqQuantizer"),
+        pytest.param(
+            *("hf", "gptqmodel", "gptqmodel.looper.awq_processor", "AWQProcessor"), marks=pytest.mark.needs("hf")
+        ),
+        pytest.param(
+            *("autoawq", "autoawq", "awq.quantize.quantizer", "AwqQuantizer"), marks=pytest.mark.needs("autoawq")
+        ),
     ],
 )
 def test_clipping_is_searched_without_a_weight(tmp_path: Path, env: str, backend: str, module: str, name: str) -> None:
@@ -232,6 +240,7 @@ def test_clipping_is_searched_without_a_weight(tmp_path: Path, env: str, backend
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("hf")
 def test_pruning_says_where_a_weight_had_no_effect(tmp_path: Path) -> None:
     """Where no layer gets whole windows, a weight is refused; without one the model is pruned."""
     reason = in_environment.run("hf", tmp_path, _FLATTENED, str(DEMO), str(tmp_path / "out"))
@@ -241,6 +250,7 @@ def test_pruning_says_where_a_weight_had_no_effect(tmp_path: Path) -> None:
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("llamacpp")
 def test_an_importance_matrix_counts_first_tokens_as_often_as_asked(tmp_path: Path) -> None:
     """Of one window of 48 tokens: the mean with the first three times, as large as others at most, of its parts."""
     every, thrice, first = json.loads(in_environment.run("llamacpp", tmp_path, _IMPORTANCE, str(DEMO), str(tmp_path)))
@@ -298,6 +308,7 @@ def test_a_weight_that_would_change_nothing_is_refused(name: str, options: dict[
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("hf")
 def test_importances_count_first_tokens_as_often_as_asked(tmp_path: Path) -> None:
     """Squared scores of neurons, and the sum of what a layer changes, grow by the first tokens' part alone."""
     scores = json.loads(in_environment.run("hf", tmp_path, _UNITS, str(DEMO)))

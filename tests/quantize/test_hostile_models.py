@@ -51,6 +51,7 @@ _STARTS = {
 # Any other error is of a library that was never started on the model. AutoGPTQ asks for a GPU before anything else.
 REFUSAL = re.compile(r"the model needs code of its own \(hostile\.Hostile\w+\), which is not run here: name a model")
 _ENVS = {"gptqmodel": "hf", "bnb": "hf"}
+_LIBRARIES = [pytest.param(name, marks=pytest.mark.needs(_ENVS.get(name, name))) for name in sorted(_STARTS)]
 _START = """
 import os, sys
 from pathlib import Path
@@ -81,7 +82,7 @@ class _Pickled:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("library", sorted(_STARTS))
+@pytest.mark.parametrize("library", _LIBRARIES)
 def test_every_library_is_started(library: str, tmp_path: Path) -> None:
     """On the demo model as it is none raises: what they raise on a model that brings code is about the code."""
     copy(tmp_path / "model")
@@ -91,7 +92,7 @@ def test_every_library_is_started(library: str, tmp_path: Path) -> None:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("model_type", ["llama", "hostile"])
-@pytest.mark.parametrize("library", sorted(_STARTS))
+@pytest.mark.parametrize("library", _LIBRARIES)
 def test_no_library_runs_what_a_model_brings(library: str, model_type: str, tmp_path: Path) -> None:
     """Code that config and tokenizer name for themselves, and a pickle beside the weights, leave no trace."""
     folder, marker = tmp_path / "model", tmp_path / "ran"
@@ -105,6 +106,7 @@ def test_no_library_runs_what_a_model_brings(library: str, model_type: str, tmp_
 
 
 @pytest.mark.engine
+@pytest.mark.needs("hf")
 def test_a_worker_is_where_no_code_runs(tmp_path: Path) -> None:
     """Gptqmodel trusts a tokenizer's: what stops it is around every worker that the supervisor starts."""
     folder, marker, out = tmp_path / "model", tmp_path / "ran", tmp_path / "out"

@@ -84,6 +84,7 @@ def _writes(step: Step) -> str:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("name", STEPS)
+@pytest.mark.needs("autoawq", "llmcompressor")
 def test_every_linear_layer_is_stored_in_so_many_bits(artifacts: Path, name: str) -> None:
     """Bits per weight are the scheme's arithmetic, with the source's shapes or without them."""
     audit, derived = (formats.audit(artifacts / name, known) for known in (formats.source(DEMO).linears, None))
@@ -97,6 +98,7 @@ def test_every_linear_layer_is_stored_in_so_many_bits(artifacts: Path, name: str
 
 @pytest.mark.engine
 @pytest.mark.parametrize("name", STEPS)
+@pytest.mark.needs("autoawq", "hf", "llmcompressor")
 def test_the_engine_hf_computes_near_the_baseline(errors: dict[str, float], name: str) -> None:
     """It loads in the environment of its format, and errs as rounding does."""
     assert 0.0005 < errors[name] < ERROR[name]
@@ -104,6 +106,7 @@ def test_the_engine_hf_computes_near_the_baseline(errors: dict[str, float], name
 
 @pytest.mark.engine
 @pytest.mark.parametrize("name", STEPS)
+@pytest.mark.needs("autoawq", "llmcompressor")
 def test_what_is_not_weights_is_the_source_s(artifacts: Path, name: str) -> None:
     """Tokenizer files are copied, config.json differs by quantization alone, no code and no path is left."""
     for file in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "generation_config.json"):
@@ -116,6 +119,7 @@ def test_what_is_not_weights_is_the_source_s(artifacts: Path, name: str) -> None
 
 @pytest.mark.engine
 @pytest.mark.parametrize("name", STEPS)
+@pytest.mark.needs("autoawq", "llmcompressor")
 def test_every_layer_and_calibration_token_is_accounted_for(artifacts: Path, name: str) -> None:
     """35 layers; the library saw all samples; a scheme that looks at no text has none on record."""
     facts, options = json.loads((artifacts / f"{name}.json").read_text()), STEPS[name].options
@@ -178,6 +182,7 @@ print("RESULT" + json.dumps(outdated))
 
 
 @pytest.mark.engine
+@pytest.mark.needs("openvino")
 def test_what_openvinos_exporter_left_behind_is_known_before(tmp_path: Path) -> None:
     """Model types that optimum-intel exports with older releases of Transformers alone, by its own limits."""
     method = plugins.load(plugins.METHODS, "openvino")

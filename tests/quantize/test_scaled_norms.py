@@ -45,8 +45,12 @@ _AWQ, _W8A8 = {"group_size": 32}, {"scheme": "w8a8"}
 @pytest.mark.parametrize("model", ["gemma2", "gemma3"])
 @pytest.mark.parametrize(
     ("env", "method", "options", "most"),
-    [("hf", "awq", _AWQ, 0.57), ("llmcompressor", "llmcompressor", _W8A8, 0.2)],
-    ids=["awq", "smoothquant"],
+    [
+        pytest.param("hf", "awq", _AWQ, 0.57, marks=pytest.mark.needs("hf"), id="awq"),
+        pytest.param(
+            "llmcompressor", "llmcompressor", _W8A8, 0.2, marks=pytest.mark.needs("llmcompressor"), id="smoothquant"
+        ),
+    ],
 )
 def test_the_norm_before_the_mlp_takes_its_scales(
     model: str, env: str, method: str, options: dict[str, object], most: float, tmp_path: Path

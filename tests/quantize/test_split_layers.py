@@ -58,6 +58,7 @@ def _quantized(env: str, home: Path, kind: str, method: str, options: dict[str, 
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq"])
+@pytest.mark.needs("hf")
 def test_gate_and_up_of_phi3_are_one_layer(method: str, tmp_path: Path) -> None:
     """The library splits them, which Transformers takes for a missing layer; all are quantized but the head."""
     options = {"bits": 4, "group_size": 32, "samples": 8, "length": 64}
@@ -68,6 +69,7 @@ def test_gate_and_up_of_phi3_are_one_layer(method: str, tmp_path: Path) -> None:
     assert not any("not stored" in note for note in answer["notes"])
 
 
+@pytest.mark.needs("hf")
 def test_a_padding_token_that_the_model_has_not_is_left_out(tmp_path: Path) -> None:
     """Transformers gives every Qwen2 its own, which this vocabulary lacks: the library's embedding refuses it."""
     options = {"bits": 4, "group_size": 32, "samples": 8, "length": 64}
@@ -75,6 +77,7 @@ def test_a_padding_token_that_the_model_has_not_is_left_out(tmp_path: Path) -> N
     assert _quantized("hf", tmp_path, "Qwen2", "gptq", options)["error"] < 0.4
 
 
+@pytest.mark.needs("llmcompressor")
 def test_mixtrals_experts_are_called_as_mistral_calls_them(tmp_path: Path) -> None:
     """llm-compressor writes gate_proj, up_proj and down_proj, which Transformers takes for missing w1, w3 and w2."""
     options = {"scheme": "w4a16", "group_size": 32, "algorithm": "rtn"}

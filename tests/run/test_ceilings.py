@@ -93,6 +93,7 @@ def test_what_computes_nothing_is_held_to_no_ceiling(command: Command, tmp_path:
 
 
 @pytest.mark.engine
+@pytest.mark.clock
 def test_this_machine_is_measured(cache: Path, hf_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No larger set is read faster, and a core does more than a billion operations a second."""
     monkeypatch.setenv("LLM_BENCH_PYTHON_HF", str(hf_python))

@@ -30,6 +30,7 @@ _TASK = {"task": "perplexity", "context": 128, "tokens": 256}
 
 @pytest.mark.engine
 @pytest.mark.slow
+@pytest.mark.needs("hf", "llmcompressor", "vllm")
 def test_vllm_judges_what_others_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each beside the baseline: audited as what it is, loaded from its own settings, and near the model it is of."""
     if "avx512f" not in machine.detect("cpu").isa:

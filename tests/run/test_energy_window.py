@@ -50,6 +50,7 @@ def _short_idle_watch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cache")
+@pytest.mark.clock
 def test_a_round_beside_a_counter_has_joules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Idle power before, seconds of the same shape after, joules per token; no other figure moves."""
     monkeypatch.setattr(energy, "LEAST_S", _WINDOW_S)

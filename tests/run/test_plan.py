@@ -119,7 +119,13 @@ def test_an_engine_is_paired_with_what_it_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("engine", "load", "reason"),
     [
-        ("vllm", {"batch": 1}, "engine vllm cannot fill its KV cache before the clock starts in process"),
+        (
+            "tensorrt_llm",
+            {"batch": 1},
+            "engine tensorrt_llm cannot fill its KV cache before the clock starts in process",
+        ),
+        ("vllm", {"batch": 1}, ""),
+        ("vllm", {"kind": "closed"}, "vLLM's server keeps a context by prefix caching alone: give the engine"),
         ("hf", {"kind": "closed"}, "engine hf cannot fill its KV cache before the clock starts behind its server"),
         ({"name": "hf", "cache": "static"}, {"batch": 1}, "a static cache cannot be filled beforehand"),
         ("hf", {"batch": 1, "depth_tokens": 1000}, "1000 + 128 + 64 tokens exceed the model's context of 1024"),
@@ -179,7 +185,9 @@ def test_the_context_of_a_gguf_file_is_known(tmp_path: Path) -> None:
     """Its metadata bounds prompt and answer."""
     planned = plan.plan(_suite(model=str(write(tmp_path / "m.gguf"))), fetch=False)
 
-    assert {i.reason for i in planned.items} == {"128 + 64 tokens exceed the model's context of 128"}
+    assert {i.reason for i in planned.items} == {
+        "128 + 64 tokens exceed the model's context of 128: lower them, or take another model"
+    }
 
 
 @pytest.mark.usefixtures("cache")

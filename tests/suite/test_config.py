@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.contract.errors import UserError
-from bench.contract.spec import Step
+from bench.contract.spec import ApiPrice, HourPrice, Step
 from bench.contract.workload import Closed
 from bench.run import artifacts
 from bench.suite import config, schema
@@ -44,6 +44,10 @@ def test_a_recipe_is_a_list_of_steps() -> None:
         ),
         ({"recipes": [{"name": "x", "steps": [{"method": "awq", "bits": 8}]}]}, "recipes[0].steps[0].bits: "),
         ({"engines": ["hg"]}, "unknown engine 'hg': did you mean 'hf'?"),
+        (
+            {"engines": [{"name": "llamacpp", "kv_dtype_k": "q8"}]},
+            "engines[0].kv_dtype_k: input should be 'f32', 'f16'",
+        ),
         ({"engines": [{"name": "fake", "itl_s": "slow"}]}, "engines[0].itl_s: "),
         ({"workloads": [{"batch": "many"}]}, "workloads[0].batch: "),
         ({"workloads": [{"new_tokens": 1}]}, "new_tokens starts at 2, got 1"),
@@ -53,6 +57,19 @@ def test_a_recipe_is_a_list_of_steps() -> None:
         ({"rounds": 0}, "rounds: must be at least 1"),
         ({"recipes": "fp32"}, "recipes: expected a list"),
         ({"model": None}, "model: "),
+        ({"price_per_hour": 2.49}, "price_per_hour: invalid price of an hour '2.49': expected 'AMOUNT CURRENCY WHAT'"),
+        ({"price_per_hour": "2.49 dollars an hour"}, "price_per_hour: invalid price of an hour"),
+        ({"price_per_hour": {"amount": 2.49, "currency": "USD"}}, "price_per_hour.what: "),
+        ({"price_per_hour": {"amount": 0, "currency": "USD", "what": "x"}}, "price_per_hour: amount must be above 0"),
+        (
+            {"price_per_hour": {"amount": True, "currency": "USD", "what": "x"}},
+            "price_per_hour.amount: expected a numb",
+        ),
+        ({"price_per_hour": {"amount": 1, "currency": "usd", "what": "x"}}, "currency must be three capital letters"),
+        ({"price_per_hour": {"amount": 1, "currency": "USD", "what": " "}}, "what must say what the price is for"),
+        ({"price_per_hour": {"amount": 1, "currency": "USD", "what": "x", "per": "h"}}, "price_per_hour.per: "),
+        ({"api_price": "0.6 USD x"}, "api_price: invalid price of an API '0.6 USD x': expected 'INPUT/OUTPUT"),
+        ({"api_price": "0/0 USD x"}, "api_price: input and output are both 0"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_its_path(change: dict[str, object], sentence: str) -> None:
@@ -242,3 +259,17 @@ def test_a_path_may_be_written_as_it_is(tmp_path: Path) -> None:
     assert plain["include_path"] == f"path:{tmp_path}"
     assert artifacts.file_options(plain)["include_path"] != before["include_path"]
     assert str(tmp_path) not in str(before["include_path"])
+
+
+def test_a_price_is_a_mapping_or_its_text() -> None:
+    """Both are the same; without one there is none."""
+    mapping = {"amount": 2.49, "currency": "USD", "what": "one H100, on demand"}
+    api = {"input": 0.15, "output": 0.6, "currency": "USD", "what": "an API"}
+    written = config.suite({**_SMALL, "price_per_hour": mapping, "api_price": api})
+    as_text = config.suite(
+        {**_SMALL, "price_per_hour": "2.49 USD one H100, on demand", "api_price": "0.15/0.6 USD an API"}
+    )
+
+    assert written.price_per_hour == as_text.price_per_hour == HourPrice(2.49, "USD", "one H100, on demand")
+    assert written.api_price == as_text.api_price == ApiPrice(0.15, 0.6, "USD", "an API")
+    assert config.suite(_SMALL).price_per_hour is None

@@ -45,6 +45,8 @@ MODES = frozenset({"offline", "online", "score"})
 DEPTH_MODES = frozenset({"offline", "online"})
 OPTIONS_SINCE = frozenset({"kv_dtype_k", "kv_dtype_v", "prefix_caching"}) | SINCE
 WITHOUT_WINDOW = frozenset({"mistral", "mixtral", "phi3"})  # llama.cpp's llama and phi3 have no windowed layers
+_CUDA_FLASH = ("f32", "f16", "bf16", "q8_0", "q4_0")
+_LOADS_DRAFT = "loading draft model"  # the line of its log below which the draft's buffers are
 _SLOTS, _SLOT_TOKENS = 16, 4096  # of the server: requests computed together, and tokens for each
 
 
@@ -59,10 +61,28 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
             f"llama.cpp reads values in {options.value_type} by flash attention alone: leave flash_attention on, or "
             "set kv_dtype_v: f16"
         )
+    if cell.device.startswith("cuda") and (reason := _no_cuda_kernel(options)):
+        return reason
     load = cell.workload
     if load and load.online and not isinstance(load, Trace) and load.longest > (room := _slot_tokens(options, 0)):
         return f"{load.longest} tokens exceed the {room} of a slot of llama-server: set the engine's option context"
     return None
+
+
+def _no_cuda_kernel(options: Options) -> str | None:
+    """Pairs of types without flash attention in a CUDA build as ours: it would run on the CPU, or not at all.
+
+    Those of ggml-cuda/fattn.cu without GGML_CUDA_FA_ALL_QUANTS. Unquantized values are read without it unless it is on.
+    """
+    keys, values = options.key_type, options.value_type
+    if not options.needs_flash_attention and options.flash_attention != "on":
+        return None
+    if (keys == values and keys in _CUDA_FLASH) or (keys, values) == ("q8_0", "q4_0"):
+        return None
+    return (
+        f"llama.cpp's CUDA build has no flash attention for keys in {keys} with values in {values}: take one of "
+        f"{', '.join(_CUDA_FLASH)} for both, or q8_0 with q4_0"
+    )
 
 
 def may_offload(options: Options) -> bool:
@@ -143,8 +163,8 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     threads = ("--threads", str(options.threads)) if options.threads else ()
     template = ("--no-jinja", "--chat-template", "chatml")  # instead of the model's, which it would run at its start
     cache = "--cache-prompt" if options.prefix_caching else "--no-cache-prompt"
-    # Its log names the cache's types from this level on; not for a cache as it is by default, so as to change nothing.
-    log_level = () if (options.key_type, options.value_type) == ("f16", "f16") else ("--log-verbosity", "4")
+    # From this level on it names buffers, and the cache's types; 30 lines more a request, which take about 0.02 ms.
+    log_level = ("--log-verbosity", "4")
     counted = ("--metrics",) if options.speculates else ()
     switches = ("--no-kv-unified", cache, "--no-webui", *template, *threads, *log_level, *counted)
     argv = (str(program), *(str(part) for flag in flags.items() for part in flag), *switches)
@@ -157,11 +177,19 @@ def _slot_tokens(options: Options, model_context: int) -> int:
 
 
 def read_log(text: str) -> tuple[Mapping[str, str], Mapping[str, int]]:
-    """What runs, and its buffers in bytes, by the server's log; UserError where it left out the speculation."""
+    """What runs, and its buffers in bytes, by the server's log; UserError where it left out the speculation.
+
+    Receipts, and `weights_bytes`, are of the model without its draft.
+    """
     speculation.check_log(text)
-    log = Log(text)
-    receipts = {**log.receipts(), "slots": str(_SLOTS), "system": log.find(r"system_info: (.+)")}
-    return receipts, log.memory(on_gpu=any(is_on_gpu(device) for device, _, _ in log.buffers()))
+    own, _, draft = text.partition(_LOADS_DRAFT)
+    log, whole = Log(own), Log(text)
+    receipts = {**log.receipts(), "slots": str(_SLOTS), "system": whole.find(r"system_info: (.+)")}
+    on_gpu = any(is_on_gpu(device) for device, _, _ in whole.buffers())
+    sizes = whole.memory(on_gpu=on_gpu)
+    if of_draft := Log(draft).memory(on_gpu=on_gpu).get("weights_bytes"):
+        sizes |= {"weights_bytes": sizes["weights_bytes"] - of_draft, "draft_bytes": of_draft}
+    return receipts, sizes
 
 
 def _model_file(folder: Path) -> Path:

@@ -15,12 +15,14 @@ from bench.contract.record import Artifact, Hardware, Source
 from bench.contract.server import Server
 from bench.contract.spec import Cell
 from bench.contract.speculation import SINCE
+from bench.engines.vllm import depth
 from bench.engines.vllm.options import Options, command_line, variables
 from bench.engines.vllm.receipts import Log, read_log
 from bench.engines.vllm.session import VllmSession, load
 from bench.formats import folder as model_folder
 
 __all__ = [
+    "DEPTH_MODES",
     "ENV",
     "LOADS",
     "MODES",
@@ -38,6 +40,7 @@ ENV = "vllm"
 VERSION = 1
 LOADS = frozenset({"hf", "gptq", "awq", "compressed-tensors", "fp8"})
 MODES = frozenset({"offline", "online", "score"})
+DEPTH_MODES = frozenset({"offline", "online"})
 OPTIONS_SINCE = frozenset({"kv_cache_dtype", "prefix_caching"}) | SINCE
 _MODEL = "model"  # the name the server answers to: a path would tell of this machine
 _TEMPLATE = "{{messages[0].content}}"  # instead of the model's own, which the server would run at its start
@@ -53,6 +56,8 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
         message = f"vLLM without plugins loads {', '.join(sorted(LOADS))}, not {artifact_format}"
         return message + (why if artifact_format == "torchao" else "")
     options = Options(**cell.engine.options)  # type: ignore[arg-type]  # validated against Options by the planner
+    if reason := depth.unsupported(cell.workload, cell.device, prefix_caching=options.prefix_caching):
+        return reason
     dtype = hardware.compute_dtype if options.dtype == "auto" else options.dtype
     on_cpu, packed = cell.device == "cpu", artifact_format in _PACKED
     if packed and dtype == "float32":

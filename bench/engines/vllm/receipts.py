@@ -35,19 +35,25 @@ _SIZES = {
     "kv_bytes": re.compile(r"(?:Available KV cache memory: |Explicitly set \(|Auto set \()([\d.]+)"),
     "graphs_bytes": re.compile(r"Graph capturing finished in \d+ secs, took ([\d.]+) GiB"),
 }
+_LEAST_POOL = 1 << 30  # bytes
 
 
 def read_log(text: str) -> tuple[dict[str, str], dict[str, int]]:
     """(receipts, bytes) from vLLM's log, of the engine or its server: a key only for what it names there.
 
-    Sizes come in hundredths of a GiB. `compile_s` and `graph_capture_s` are spent before the first request.
+    Sizes come in hundredths of a GiB; `kv_token_bytes` is the pool's by its tokens, of one that these digits tell to
+    0.5 %. `compile_s` and `graph_capture_s` are spent before the first request.
     """
     receipts = {name: value.replace(",", "") for name, value in last_matches(_RECEIPTS, text).items()}
     if receipts.get("kv_dtype") == "auto":
         receipts["kv_dtype"] = receipts.get("compute_dtype", "auto")
     if kernels := Counter(_KERNEL.findall(text)):
         receipts["kernel"] = ", ".join(f"{name} for {layer}" for name, layer in kernels)
-    return receipts, gib_sizes(_SIZES, text)
+    sizes = gib_sizes(_SIZES, text)
+    tokens, pool_bytes = int(receipts.get("kv_tokens", 0)), sizes.get("kv_bytes", 0)
+    if tokens and pool_bytes >= _LEAST_POOL:
+        sizes["kv_token_bytes"] = round(pool_bytes / tokens)
+    return receipts, sizes
 
 
 class Log(logging.StreamHandler[Any]):

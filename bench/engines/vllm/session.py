@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from bench.contract.hooks import ChoiceScore, DecodeStep, Ended, LogitBlock, Pro
 from bench.engines._batch import check_alone, check_context, check_kv_cache, check_sequences, decode_steps
 from bench.engines._choices import longest
 from bench.engines._receipts import load_error
-from bench.engines.vllm import receipts, scoring
+from bench.engines.vllm import depth, receipts, scoring
 from bench.engines.vllm.options import Options, engine_arguments
 
 
@@ -23,13 +23,33 @@ class VllmSession(Session):
         self.llm, self.options, self.device, self.log = llm, options, device, log
         self.engine = llm.llm_engine
         self.context = int(self.engine.model_config.max_model_len)
-        self.batches = 0
+        self.batches, self.filled = 0, ""
         self.last_drafts: list[tuple[int, int]] = []
         if options.speculates:
             _count_drafts(self.engine, self.last_drafts)
 
     def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Iterator[DecodeStep]:
         """The batch enters the engine whole; it is refused where the KV cache cannot hold it whole."""
+        return self._generate(prompts, new_tokens)
+
+    def generate_at_depth(
+        self,
+        contexts: Sequence[Sequence[int]],
+        prompts: Sequence[Sequence[int]],
+        new_tokens: int,
+        start: Callable[[], None],
+    ) -> Iterator[DecodeStep]:
+        """Contexts are read anew for each batch, in chunks as the scheduler's, the last of which ends with them."""
+        whole = [[*context, *prompt] for context, prompt in zip(contexts, prompts, strict=True)]
+        return self._generate(whole, new_tokens, len(contexts[0]), start)
+
+    def _generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        new_tokens: int,
+        depth_tokens: int = 0,
+        start: Callable[[], None] | None = None,
+    ) -> Iterator[DecodeStep]:
         tokens, cache = len(prompts[0]) + new_tokens, self.engine.vllm_config.cache_config
         check_context(tokens, self.context)
         check_sequences(len(prompts), self.options.sequences)
@@ -43,6 +63,11 @@ class VllmSession(Session):
         for name, prompt in zip(names, prompts, strict=True):
             self.engine.add_request(name, {"prompt_token_ids": list(prompt)}, params)
         try:
+            if start is not None:
+                depth.fill(self.engine, len(prompts), depth_tokens)
+                self._sync()
+                self.filled = f"{depth_tokens} tokens x {len(prompts)}"
+                start()
             yield from decode_steps(self._arrivals(names), len(prompts))
         finally:
             if self.engine.has_unfinished_requests():
@@ -73,6 +98,7 @@ class VllmSession(Session):
         logged, _ = receipts.read_log(self.log.text)
         loaded, _ = self.llm.apply_model(receipts.read_model)[0]
         cache = {"kv_cache_dtype": str(self.engine.vllm_config.cache_config.cache_dtype)}
+        cache |= {"context_in_cache": self.filled} if self.filled else {}
         process = {**cache, "threads": str(torch.get_num_threads()), "device": self.device, "torch": torch.__version__}
         return {"kernel": loaded["layers"], **logged, **loaded, **process}
 
@@ -88,6 +114,13 @@ class VllmSession(Session):
             sizes["peak_bytes"] = torch.cuda.max_memory_allocated(self.device)
             sizes["reserved_bytes"] = torch.cuda.max_memory_reserved(self.device)
         return sizes
+
+    def _sync(self) -> None:
+        """Until what was launched on a GPU is over: a step may return before that."""
+        import torch
+
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
 
     def close(self) -> None:
         from vllm.distributed import cleanup_dist_env_and_memory

@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.contract import plugins
 from bench.contract.errors import UserError
 from bench.contract.record import Result
+from bench.foreign import is_foreign
 from bench.publish.compare import git
 from bench.store import Store, is_record
 
@@ -98,6 +99,8 @@ def _select(kind: str, name: str, catalogue: _Catalogue, filters: Filter) -> Sel
         records = [r for r in records if name in _recipes(r)]
     else:
         records = [r for r in records if name in _names(kind, r)]
+    if kind != DEVICE and not is_foreign(filters.device):  # imported records are left out where they are not named
+        records = [r for r in records if not is_foreign(r.hardware.slug)] or records
     return Selection(name, kind, label, tuple(filter(filters.matches, records)), tuple(problems))
 
 

@@ -6,6 +6,8 @@ table SUITE/RECIPE/ENGINE KEY[@WORKLOAD-OR-TASK]... [by=KEY[@...]]
 parts SUITE/RECIPE/ENGINE KEY@TASK      of parts of a task's items: by position, by length and depth
 reasons SUITE                           pick SUITE WORKLOAD [objective=] [min-recovery=] [ttft-p95=] [memory=]
 suites                                  machines                versions
+
+Imported records are in none of these unless a path names their device, as foreign-NAME:SUITE/RECIPE/ENGINE.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from bench.publish import machines, recommend
 from bench.publish.document import query, table
 from bench.publish.records import Records
 from bench.publish.tables import parts, render, sections
-from bench.publish.tables.columns import format_mean, format_percent, number, quotable
+from bench.publish.tables.columns import CURRENCY, format_mean, format_percent, in_currency, number, quotable
 from bench.publish.tables.model import Section
 
 
@@ -46,6 +48,9 @@ def _value(records: Records, args: Sequence[str]) -> str:
     relative = Group.RELATIVE in column.groups
     text = format_percent(value) if relative else number(value * column.scale, column.digits)
     text = text.removeprefix("+") if args[0] == "seeds" else text
+    text = (
+        in_currency(column, text, {CURRENCY: query.currency(records, args)}) if Group.MONEY in column.groups else text
+    )
     return f"{text} {column.unit}".strip()
 
 
@@ -124,7 +129,7 @@ def _suites(records: Records, _: Sequence[str]) -> str:
     """The command that runs each suite, how many rounds its records are of, what they took."""
     heads = ("device", "suite", "made by", "rounds ok", "unsupported", "failed", "minutes measured")
     lines = [f"| {' | '.join(heads)} |", "| --- | --- | --- | ---: | ---: | ---: | ---: |"]
-    for (device, suite), results in records.results.items():
+    for (device, suite), results in records.own().results.items():
         rounds = [r for r in results if r.cell.workload is not None or r.cell.task is not None]
         counts = [sum(r.status == status for r in rounds) for status in ("ok", "unsupported", "failed")]
         minutes = sum(r.duration_s for r in rounds) / 60
@@ -137,12 +142,12 @@ def _suites(records: Records, _: Sequence[str]) -> str:
 
 def _machines(records: Records, _: Sequence[str]) -> str:
     """The machines that the records come from, and the suites that each ran."""
-    return "\n".join(line for device in records.devices for line in machines.lines(records.results_of(device)))
+    return "\n".join(line for device in records.own().devices for line in machines.lines(records.results_of(device)))
 
 
 def _versions(records: Records, _: Sequence[str]) -> str:
     """The libraries that each engine's rounds ran on."""
-    pairs = tuple(machines.versions(records.all_results()))
+    pairs = tuple(machines.versions(records.own().all_results()))
     return "\n".join(render.piped(Section("", ("engine", "libraries"), pairs)))
 
 

@@ -1,8 +1,9 @@
 """Which rows and cells of the tables a document names, and a number out of them.
 
 A path is suite/recipe/engine or suite/recipe/engine/workload-or-task; each part a pattern with * and ?,
-or several with commas between. A key is a metric, a change against the baseline or a property of the
-artifact, as in tables/columns.py.
+or several with commas between. Imported records are named by their device, as foreign-NAME:suite/recipe/engine;
+no other path means them. A key is a metric, a change against the baseline or a property of the artifact, as in
+tables/columns.py.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from bench.contract.columns import Group
 from bench.contract.errors import UserError
+from bench.foreign import is_foreign, is_selected
 from bench.measure.stats import Spread
 from bench.publish.records import Records
-from bench.publish.tables.columns import quotable
+from bench.publish.tables.columns import CURRENCY, quotable
 from bench.publish.tables.model import CellSummary, Row
 
 _LEAST_PAIRS = 3
@@ -49,19 +52,23 @@ class Match:
         quotable(key)  # its own UserError where no table has such a column
         if self.entry is not None and self.entry.status != "ok":
             raise UserError(f"no value of {key}: the status is {self.entry.status}")
+        if Group.PRICE in quotable(key).groups and self.entry is not None and CURRENCY not in self.entry.words:
+            raise UserError(f"no value of {key}, as no price of the machine is given: name its device in prices.yaml")
         keys = (*self.entry.figures, *self.entry.change) if self.entry is not None else ()
         raise UserError(f"no value of {key}; available: {', '.join(keys)}")
 
 
 def rows(records: Records, path: str) -> list[Row]:
     """Rows that suite/recipe/engine matches, in the order of their tables; UserError for none."""
-    parts = path.split("/")
+    device, _, below = path.partition(":") if is_foreign(path) else ("", "", path)
+    parts = below.split("/")
     if len(parts) != 3:
         raise UserError(f"invalid path '{path}': expected SUITE/RECIPE/ENGINE")
-    matched = [row for row in records.rows() if all(map(_matches, (row.suite, row.recipe, row.engine), parts))]
+    candidates = [row for row in records.rows() if is_selected(row.device, device)]
+    matched = [row for row in candidates if all(map(_matches, (row.suite, row.recipe, row.engine), parts))]
     if not matched:
-        in_suite = [f"{row.recipe}/{row.engine}" for row in records.rows() if row.suite == parts[0]]
-        suites = dict.fromkeys(row.suite for row in records.rows())
+        in_suite = [f"{row.recipe}/{row.engine}" for row in candidates if row.suite == parts[0]]
+        suites = dict.fromkeys(row.suite for row in candidates)
         instead = f"{parts[0]} has: {', '.join(in_suite)}" if in_suite else f"the suites are: {', '.join(suites)}"
         raise UserError(f"no row matches {path}; {instead}")
     return matched
@@ -125,6 +132,15 @@ def value(records: Records, args: Sequence[str]) -> float:
             return only(records, path).require(key).median
         case _:
             raise UserError(f"'{' '.join(args)}' is not a number: expected [low|high|least|most|middle|seeds] PATH KEY")
+
+
+def currency(records: Records, args: Sequence[str]) -> str:
+    """The currency of a number that is money; UserError where its cells are priced in several."""
+    paths = [arg for arg in args[:-1] if "/" in arg]
+    texts = {match.entry.words.get(CURRENCY, "") for path in paths for match in cells(records, path) if match.entry}
+    if len(named := sorted(texts - {""})) > 1:
+        raise UserError(f"the cells are priced in {' and '.join(named)}: narrow the path to one currency")
+    return next(iter(named), "")
 
 
 def _over_seeds(match: Match, key: str) -> float:

@@ -6,27 +6,42 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.contract.columns import RECOVERY, Column, Group
-from bench.publish.tables import columns, parts, sections
+from bench.publish.tables import columns, parts, price, sections
 from bench.publish.tables.columns import MORE_SIZE, SIZE, format_value, task_name
 from bench.publish.tables.model import OTHER_ENGINE, CellSummary, Row
 
 Cell = tuple[str, float | None]  # its text, the value it is sorted by
 _OVER_SEEDS = "|seeds"
 _SPEED = tuple(
-    dict.fromkeys((*columns.SERVING, *columns.ONLINE, *columns.SEARCH, columns.MBU, columns.RECOMMENDED_BY["energy"]))
+    dict.fromkeys(
+        (
+            *columns.SERVING,
+            *columns.ONLINE,
+            *columns.SEARCH,
+            columns.MBU,
+            columns.RECOMMENDED_BY["energy"],
+            *columns.group(Group.PRICE),
+        )
+    )
 )
 
 
 def speed(rows: Iterable[Row]) -> dict[str, Any]:
     """A line for each row and workload; the reason where one has no metrics. `heads`: id -> heading."""
-    lines = [
-        _line(row, title, {c.key: _cell(c, entry) for c in _SPEED if c.key in entry.figures}, {title: entry})
-        for row in rows
-        for title, entry in _planned(row.workloads).items()
-    ]
+    heads: dict[str, str] = {}
+    lines = []
+    for row in rows:
+        for title, entry in _planned(row.workloads).items():
+            cells = {c.key: _cell(c, entry) for c in _SPEED if c.key in entry.figures}
+            for answer in entry.answers:
+                for column in (c for c in columns.ANSWER if c.key in answer.figures):
+                    key, figure = f"{column.key}|{answer.name}", answer.figures[column.key]
+                    cells[key] = price.text(column, answer.figures, entry), figure.median
+                    heads[key] = f"{column.heading()} · {task_name(answer.name)}"
+            lines.append(_line(row, title, cells, {title: entry}))
     measured = {key for line in lines for key in line["cells"]}
-    shown = (c for c in _SPEED if Group.CONTENT not in c.groups or c.key in measured)
-    return {"heads": {c.key: c.heading() for c in shown}, "lines": lines}
+    shown = (c for c in _SPEED if not c.groups & (Group.CONTENT | Group.PRICE) or c.key in measured)
+    return {"heads": {**{c.key: c.heading() for c in shown}, **heads}, "lines": lines}
 
 
 def quality(rows: Iterable[Row]) -> dict[str, Any]:
@@ -95,7 +110,7 @@ def _line(row: Row, load: str, cells: Mapping[str, Cell], entries: Mapping[str, 
 
 
 def _cell(column: Column, entry: CellSummary) -> Cell:
-    return columns.format_interval(column, entry.figures), entry.figures[column.key].median
+    return price.text(column, entry.figures, entry), entry.figures[column.key].median
 
 
 def _size(row: Row, column: Column) -> Cell | None:

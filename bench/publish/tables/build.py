@@ -23,7 +23,8 @@ from bench.contract.workload import Offline, Trace
 from bench.measure.roofline import bound, depth_stage_metrics, kv_bits
 from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, spread
-from bench.publish.tables import adjust, replicates, served, speculation, without_data
+from bench.measure.throughput import input_rate
+from bench.publish.tables import adjust, price, replicates, served, speculation, without_data
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_columns, task_name
 from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, ROUNDED_CACHE, Category, CellSummary, Point, Row, Table
 
@@ -176,7 +177,9 @@ def _row(
             if column[0] and _loses_to_no_data(key, column, counterpart, grid):
                 entry = replace(entry, marks=(*entry.marks, NO_GAIN))
         if entry.status == "ok" and served.is_served(rounds[0].cell.task):
-            entry = _beside_in_process(entry, key, _finished(rounds)[0], grid)
+            rows = [grid.cells[key], *(its for other, its in grid.cells.items() if other[:4] == key[:4])]
+            others = [done for row in rows for its in row.values() if (done := _finished(its))]
+            entry = served.beside_in_process(entry, _finished(rounds)[0], [done[0] for done in others], task_change)
         summaries[column[0]][column[1]] = entry
     artifact = grid.artifacts.get(key[:4])
     return Row(
@@ -203,17 +206,6 @@ def _plain(key: RowKey, column: ColumnKey, grid: _Grid) -> list[Result]:
         if rounds and speculation.is_plain(engine, rounds[0].cell.engine):
             return rounds
     return []
-
-
-def _beside_in_process(entry: CellSummary, key: RowKey, result: Result, grid: _Grid) -> CellSummary:
-    """The entry beside the same items in process: on its own engine, or on another where that has no session."""
-    rows = [key, *(other for other in grid.cells if other[:4] == key[:4] and other != key)]
-    for rounds in (its for row in rows for column, its in grid.cells[row].items() if column[0]):
-        others = [r for r in _finished(rounds) if served.is_in_process(result.cell.task, r.cell.task)]
-        with suppress(UserError):  # over other items
-            if others:
-                return served.beside(entry, result, others[0], task_change(result, others[0]))
-    return entry
 
 
 def _checkpoint(key: RowKey, grid: _Grid) -> str:
@@ -251,8 +243,9 @@ def _finished(rounds: Sequence[Result]) -> list[Result]:
 
 
 def _medians(rounds: Sequence[Result]) -> dict[str, Spread]:
-    keys = dict.fromkeys(key for r in rounds for key in r.metrics)
-    return {key: spread([r.metrics[key] for r in rounds if key in r.metrics]) for key in keys}
+    by_round = [{**r.metrics, **input_rate(r.metrics, r.cell.workload)} for r in rounds]
+    keys = dict.fromkeys(key for metrics in by_round for key in metrics)
+    return {key: spread([metrics[key] for metrics in by_round if key in metrics]) for key in keys}
 
 
 def _entry(rounds: Sequence[Result], *, planned: bool) -> CellSummary:
@@ -302,8 +295,10 @@ def _bound_texts(result: Result, medians: Mapping[str, float], *, client: bool) 
 
 
 def _note(result: Result) -> str:
-    """How a load or task deviates from what its title says: requests cut, prompt lengths inexact."""
+    """How a load or task deviates from what its title says: requests cut, lengths inexact, another tool's figures."""
     cell, facts, parts = result.cell, result.facts, []
+    if isinstance(its := facts.get("tool_notes"), list) and its:
+        return f"{task_name(cell.measurement)}: {'; '.join(map(str, its))}"
     if cell.workload is None:
         cut = facts.get("truncated", 0)
         return f"{task_name(cell.measurement)}: {cut} of {facts['requests']} requests cut to max_length" if cut else ""
@@ -330,7 +325,8 @@ def _curve(done: Sequence[Result]) -> tuple[Point, ...]:
     levels: dict[float, dict[str, list[float]]] = {}
     for round_, stage in ((result, stage) for result in done for stage in result.facts.get("stages", ())):
         metrics = levels.setdefault(float(f"{stage['level']:.6g}"), {})
-        for key, value in {**stage["metrics"], **depth_stage_metrics(round_, stage)}.items():
+        more = {**input_rate(stage["metrics"], round_.cell.workload), **price.kept_limits(round_, stage)}
+        for key, value in {**stage["metrics"], **depth_stage_metrics(round_, stage), **more}.items():
             metrics.setdefault(key, []).append(value)
     return tuple(
         Point(level, {key: spread(values) for key, values in levels[level].items()}) for level in sorted(levels)

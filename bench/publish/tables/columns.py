@@ -23,6 +23,7 @@ GAINED, AT_ROOFLINE = "tpot_gain", "tpot_gain_at_roofline"  # changes against th
 # Of an engine that speculates: its speed over the same without it; drafts by accepted tokens; whether its output is
 # the same as without.
 GAIN, ACCEPTED, GREEDY = "speculation_gain", "accepted_histogram", "greedy"
+CURRENCY = "price_currency"  # a text of a cell that has a price
 DASH = "\N{EN DASH}"  # between the ends of a range; alone: there is no figure
 LEVEL = 0.05
 _HTTP, _AXIS, _TAIL = Group.ONLINE | Group.CURVE, Group.X_AXIS, Group.TAIL | Group.CSV_ONLY
@@ -39,6 +40,10 @@ def _mib(key: str, header: str, groups: Group = Group.MEMORY, *, better: bool = 
 
 def _energy(key: str, header: str, unit: str, groups: Group = Group.ENERGY) -> Column:
     return Column(key, header, unit, better="lower", groups=groups)
+
+
+def _price(key: str, header: str) -> Column:
+    return Column(key, header, "per M tokens", better="lower", groups=Group.PRICE | Group.MONEY)
 
 
 COLUMNS = (
@@ -117,7 +122,25 @@ COLUMNS = (
         "energy_throttled_fraction",
         groups=Group.ENERGY,
     ),
+    _price("price_per_million_output_tokens", "output price"),
+    _price("price_per_million_input_tokens", "input price"),
+    _price("slo_price_per_million_output_tokens", "output price in SLO"),
+    _price("slo_price_per_million_input_tokens", "input price in SLO"),
+    Column("slo_price_level", "in SLO at", groups=Group.PRICE),
+    Column("break_even_tok_per_s", "break-even output", "tok/s", better="lower", groups=Group.PRICE),
+    Column("break_even_fraction", "break-even share", "%", 100.0, better="lower", groups=Group.PRICE),
+    *csv_only(CURRENCY, "price_given", "api_price_given", groups=Group.PRICE),
+    Column(
+        "price_per_correct_answer",
+        "price",
+        "per 1000 correct answers",
+        1e3,
+        better="lower",
+        groups=Group.ANSWER | Group.MONEY,
+    ),
+    Column("energy_net_j_per_correct_answer", "net", "J/correct answer", better="lower", groups=Group.ANSWER),
     # Shown in no table; a document may quote them.
+    Column("input_tok_per_s", "input", "tok/s", better="higher"),
     Column("prefill_tok_per_s", "prefill", "tok/s", better="higher"),
     Column("cold_start_s", "cold start", "s", better="lower"),
     Column("load_s", "load", "s", better="lower"),
@@ -141,13 +164,14 @@ def _axes(axes: Group) -> tuple[Column, ...]:
 
 SIZE, MORE_SIZE = group(Group.SIZE), group(Group.MORE_SIZE)
 SERVING, ONLINE, SEARCH, CURVE = (group(g) for g in (Group.SERVING, Group.ONLINE, Group.SEARCH, Group.CURVE))
-CONTENT, BY_CATEGORY = group(Group.CONTENT), group(Group.CATEGORY)
+CONTENT, BY_CATEGORY, ANSWER = group(Group.CONTENT), group(Group.CATEGORY), group(Group.ANSWER)
 # Sections of their own below a load's, each shown where a cell has one of its figures.
 MORE: Mapping[str, Group] = {
     "speculation": Group.SPECULATION,
     "memory": Group.MEMORY,
     "roofline": Group.ROOFLINE,
     "energy": Group.ENERGY,
+    "price": Group.PRICE,
 }
 X_AXES, SCALING, DISTRIBUTIONS = _axes(Group.X_AXIS), _axes(Group.SCALING), _axes(Group.DISTRIBUTION)
 MBU = _BY_KEY["mbu_fraction"]
@@ -159,6 +183,7 @@ RECOMMENDED_BY: Mapping[str, Column] = {
     "ttft_p95_s": _BY_KEY["ttft_p95_s"],
     "memory": _BY_KEY["peak_memory_bytes"],
     "energy": _BY_KEY["energy_net_j_per_output_token"],
+    "price": _BY_KEY["price_per_million_output_tokens"],
 }
 
 
@@ -227,6 +252,12 @@ def number(value: float, digits: int, *, like: float | None = None) -> str:
 def format_value(column: Column, value: float | None, digits: int = 0) -> str:
     """A value as its column shows it, to `digits` significant digits instead of the column's if given."""
     return DASH if value is None else number(value * column.scale, digits or column.digits)
+
+
+def in_currency(column: Column, text: str, words: Mapping[str, str]) -> str:
+    """The text of a value, behind the currency that `words` of its cell name where the column is one of money."""
+    money = Group.MONEY in column.groups and text != DASH and CURRENCY in words
+    return f"{words[CURRENCY]} {text}" if money else text
 
 
 def format_figure(column: Column, figure: Spread) -> str:

@@ -33,7 +33,8 @@ class CellSummary:
     sweep or a search, ascending. `note`: a caveat for the reader. `words`: text values by name. `sizes`: batch,
     prompt tokens and new tokens of an offline load. `kind`: the plugin of a task; `parts`: metrics of parts of its
     items, with their changes against the baseline. `categories`: the figures of a load of real text by the category of
-    its prompts. `seeds`: metrics and changes of a recipe with replicates, over all of them.
+    its prompts; `answers`: what a correct answer takes at a load, by task. `seeds`: metrics and changes of a recipe
+    with replicates, over all of them.
     """
 
     status: Literal["ok", "failed", "unsupported", "missing", "unplanned"]
@@ -50,12 +51,13 @@ class CellSummary:
     kind: str = ""
     parts: tuple[Part, ...] = field(default=(), metadata=OMITTED_AT_DEFAULT)
     categories: tuple[Category, ...] = field(default=(), metadata=OMITTED_AT_DEFAULT)
+    answers: tuple[Category, ...] = field(default=(), metadata=OMITTED_AT_DEFAULT)
     seeds: Mapping[str, SeedSpread] = field(default_factory=dict, metadata=OMITTED_AT_DEFAULT)
 
 
 @dataclass(frozen=True)
 class Category:
-    """The prompts of one category, and their figures over rounds."""
+    """The prompts of one category, or the correct answers of one task, and their figures over rounds."""
 
     name: str
     figures: Mapping[str, Spread]

@@ -25,7 +25,7 @@ Format = Literal["terminal", "md", "csv", "json"]
 # A task's metrics with their spread over rounds, its single values, whether it has several metrics.
 _TaskKeys = tuple[Sequence[str], Sequence[str], bool]
 # Heads of columns that hold no figures.
-_WORDS = frozenset({"marks", "faster?", "decoding bound by", "fits?", "by", "verdict", "why"})
+_WORDS = frozenset({"marks", "faster?", "decoding bound by", "fits?", "by", "verdict", "why", "machine", "task"})
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 _HEAD = 12  # columns of a head that had to be broken
 _CUT = "(min\N{EN DASH}max) is left out where the terminal is too narrow: --format md, csv and json have it"
@@ -236,6 +236,8 @@ def _flat(row: Row, tasks: Mapping[str, _TaskKeys]) -> dict[str, object]:
         flat |= {key: value for key, value in _spreads(title, cell, more).items() if value != ""}
         texts = {**cell.words, **cell.change}
         flat |= {f"{title}/{key}": texts[key] for key in (*more, CEILING) if key in texts}
+        for answer in cell.answers:
+            flat |= {f"{title}/{answer.name}/{key}": figure.median for key, figure in answer.figures.items()}
     return flat
 
 

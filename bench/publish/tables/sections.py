@@ -8,7 +8,7 @@ from itertools import groupby
 
 from bench.contract.columns import ADJUSTED, RECOVERY, SCORE_CHANGE, TESTED, Column, Group
 from bench.measure.sanity import OTHER_MODEL, OTHER_TOKENS
-from bench.publish.tables import columns, highlight, parts, served, speculation, speedup
+from bench.publish.tables import columns, highlight, parts, price, served, speculation, speedup
 from bench.publish.tables.columns import DASH, format_interval, format_value, group, number, task_name
 from bench.publish.tables.model import LEGEND, OTHER_ENGINE, ROUNDED_CACHE, CellSummary, Point, Row, Section, Table
 
@@ -94,7 +94,7 @@ def _page(rows: Sequence[Row], table: Table, notes: Notes) -> list[Section]:
         planned = [row for row in rows if row.workloads[title].status != "unplanned"]
         sections += [_serving(planned, title, notes)] if planned else []
         sections += _more(planned, title, notes)
-        sections += _by_category(planned, title)
+        sections += [*_by_category(planned, title), *price.answers(planned, title)]
         notes.add(*speculation.notes(planned, title))
         if curves := [(row, row.workloads[title].curve) for row in planned if row.workloads[title].curve]:
             sections.append(_curves(title, curves))
@@ -258,7 +258,7 @@ def format_cell(column: Column, row: Row, cell: CellSummary | None, notes: Notes
     over_seeds = Group.SEEDS in column.groups
     notes.add(_SEEDS if over_seeds and column.key in cell.seeds else "")
     if over_seeds or column.key not in cell.change or column.key in cell.words:
-        text = cell.words.get(column.key) or format_interval(column, cell.figures)
+        text = cell.words.get(column.key) or price.text(column, cell.figures, cell)
         return columns.format_seeds(column, cell) if over_seeds else text
     text = columns.format_change(column, cell) if is_change else format_value(column, cell.change[column.key])
     if OTHER_ENGINE not in cell.marks:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from bench.contract import served
 from bench.contract.columns import SCORE_CHANGE, TESTED, Column
+from bench.contract.errors import UserError
 from bench.contract.record import Result
 from bench.contract.spec import Task
 from bench.measure.stats import spread
@@ -37,8 +39,25 @@ def is_in_process(task: Task | None, other: Task | None) -> bool:
     return served.in_process(task.options) == served.in_process(other.options)
 
 
+def beside_in_process(
+    entry: CellSummary,
+    result: Result,
+    others: Iterable[Result],
+    compare: Callable[[Result, Result], Mapping[str, float]],
+) -> CellSummary:
+    """The entry beside the first of the `others` that is the same task in process over the same items.
+
+    Those of its own engine come first. `compare` is the task's own comparison, UserError for other items.
+    """
+    for other in others:
+        if is_in_process(result.cell.task, other.cell.task):
+            with suppress(UserError):
+                return beside(entry, result, other, compare(result, other))
+    return entry
+
+
 def beside(entry: CellSummary, result: Result, other: Result, change: Mapping[str, float]) -> CellSummary:
-    """The entry with its change against the `other` record of the same items, by the task's own comparison."""
+    """The entry with its `change` against another record of the same items."""
     keys = {f"in_process_{key}": value for key, value in change.items()}
     words = {_SAME: same_answers(result, other)}
     if TESTED in change:

@@ -54,7 +54,7 @@ def many() -> Iterator[Result]:
         )
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.clock]
 
 
 @pytest.fixture(scope="module")
