@@ -196,12 +196,24 @@ def _accuracy(rows: Sequence[Row], title: str, notes: Notes) -> Section:
     heads = [*(c.heading(metric) for c in scores), SCORE_CHANGE.heading(), RECOVERY.heading(), "lost / won items", "p"]
     heads += served.heads(cells)
     lines = [_score(row, cell, scores, notes, cells) for row, cell in zip(rows, cells, strict=True)]
-    notes.add(*served.notes(cells))
+    notes.add(*served.notes(cells), _too_few_right(title, cells, items))
     notes.add(_PAIRED if any(cell.change for cell in cells) else "")
     notes.add(_NOISE if any("noise" in text for line in lines for text in line) else "")
     rankings = [highlight.of_task(c, rows, cells) for c in (*scores, SCORE_CHANGE)]
     title = f"{task_name(title)}: {items:,.0f} items"
     return _section(title, heads, rows, lines, [[cell] for cell in cells], notes, rankings)
+
+
+def _too_few_right(title: str, cells: Sequence[CellSummary], items: float) -> str:
+    """That a task tells nothing apart where hardly an item is right anywhere; "" where more are."""
+    shares = [c.figures["accuracy_fraction"].median for c in cells if "accuracy_fraction" in c.figures]
+    right = max(shares, default=1.0) * items
+    if right >= served.FEW:
+        return ""
+    return (
+        f"{task_name(title)}: at most {right:.0f} of {items:,.0f} items are right anywhere: uninformative, no change "
+        "between scores so near zero is a tie"
+    )
 
 
 def _score(

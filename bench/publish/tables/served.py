@@ -19,7 +19,7 @@ _CHANGE, _FLIPS, _P, _SAME = "vs in process, points", "lost / won", "p in proces
 _HEADS = (_CHANGE, _FLIPS, _P, _SAME)
 _LOAD = ("concurrency", "ttft_s", "tpot_s", "output_tok_per_s", "request_per_s")
 _DIGITS = 6  # of an answer's digest, in the text of all of them
-_FEW = 5  # right answers of both together, below which the items say nothing
+FEW = 5  # right answers of both together, below which the items say nothing
 _NOTE = (
     "vs in process: the same items, asked of the server at the concurrency named and scored in process by the same "
     "scorer; p: McNemar's exact test; same answers: identical texts. Latencies and rates are of "
@@ -107,7 +107,7 @@ def _load_columns(cells: Sequence[CellSummary]) -> list[Column]:
 def _change(result: Result, other: Result, change: Mapping[str, float]) -> str:
     """In points with half its 95 % interval, and whether it is more than noise; or that nothing can be told."""
     right = [round(sum(float(item) for item in each.facts["item_scores"])) for each in (result, other)]
-    if sum(right) < _FEW:
+    if sum(right) < FEW:
         return f"uninformative ({right[0]} and {right[1]} of {result.facts['items']} right)"
     low, high = (100 * change[key] for key in SCORE_CHANGE.interval or ())
     text = f"{round(100 * change[SCORE_CHANGE.key], 1) + 0.0:+.1f} ± {(high - low) / 2:.1f}"
