@@ -178,8 +178,8 @@ def _row(
                 entry = replace(entry, marks=(*entry.marks, NO_GAIN))
         if entry.status == "ok" and served.is_served(rounds[0].cell.task):
             rows = [grid.cells[key], *(its for other, its in grid.cells.items() if other[:4] == key[:4])]
-            others = [done for row in rows for its in row.values() if (done := _finished(its))]
-            entry = served.beside_in_process(entry, _finished(rounds)[0], [done[0] for done in others], task_change)
+            finished = [done for row in rows for its in row.values() if (done := _finished(its))]
+            entry = served.beside_in_process(entry, _finished(rounds)[0], [done[0] for done in finished], task_change)
         summaries[column[0]][column[1]] = entry
     artifact = grid.artifacts.get(key[:4])
     return Row(
