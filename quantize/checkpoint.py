@@ -17,6 +17,7 @@ from bench.contract.errors import UserError
 from bench.formats import folder as model_folder
 
 _CALIBRATION = "calibration.json"
+_GLOBAL_SCALE = "_global_scale"
 _SETTINGS = frozenset({".json", ".model", ".txt", ".jinja", ".tiktoken"})
 _OWN_FILES = frozenset({model_folder.CONFIG, "quantize_config.json", _CALIBRATION, model_folder.INDEX})
 
@@ -80,14 +81,18 @@ def rewrite(out: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> No
 
 
 def finish(folder: Path, out: Path, dtype: str, quantization: Mapping[str, Any]) -> None:
-    """As `complete`, after storing in `dtype` what is in float32 only because the library computed in it."""
+    """As `complete`, after storing in `dtype` what is in float32 only because the library computed in it.
+
+    Global scales stay: NVFP4 has them in float32, and they multiply a whole layer.
+    """
     import torch
     from safetensors.torch import load_file, save_file
 
     files = model_folder.weight_files(out)
     for file in files:
         tensors = load_file(file)
-        cast = {k: v.to(getattr(torch, dtype)) for k, v in tensors.items() if v.dtype == torch.float32}
+        wide = {k: v for k, v in tensors.items() if v.dtype == torch.float32 and not k.endswith(_GLOBAL_SCALE)}
+        cast = {k: v.to(getattr(torch, dtype)) for k, v in wide.items()}
         for name, tensor in cast.items():
             if not torch.isfinite(tensor).all():
                 raise UserError(f"tensor {name} does not fit in {dtype}: save the source in bfloat16 first")

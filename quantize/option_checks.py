@@ -48,6 +48,13 @@ def group_size(source: Source, size: int) -> str | None:
     return None
 
 
+def block_size(source: Source, kind: str, size: int, instead: str) -> str | None:
+    """As `group_size`, of blocks that the format `kind` fixes; `instead`: one that such a layer can have."""
+    if reason := group_size(source, size):
+        return f"{kind} has blocks of {size} weights, and {reason.removeprefix('group_size ')}: use {instead}"
+    return None
+
+
 def any_group(source: Source, size: int) -> str | None:
     """As `group_size`, for libraries that leave layers whose inputs it does not divide as they are."""
     if size != -1 and source.linears and all(inputs % size for _, inputs in source.linears.values()):

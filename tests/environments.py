@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bench.envs import environment
@@ -217,7 +218,7 @@ def _builder(words: Sequence[str], lock: str) -> subprocess.Popen[bytes]:
     """`bench envs build` in the background; tests that read a clock wait for its end: it shares their lock."""
     variables = {name: value for name, value in os.environ.items() if name != _guard.UNDECLARED}
     with _locked(lock, fcntl.LOCK_SH) as descriptor:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "bench", "envs", "build", *words],
             cwd=ROOT,
             env=variables,
@@ -226,6 +227,8 @@ def _builder(words: Sequence[str], lock: str) -> subprocess.Popen[bytes]:
             stderr=subprocess.DEVNULL,
             pass_fds=[descriptor],
         )
+    psutil.Process(process.pid).nice(10)  # tests that need nothing come first: some of them wait for seconds only
+    return process
 
 
 @contextmanager

@@ -30,7 +30,7 @@ _LAYERS: tuple[tuple[str, ...], ...] = (
     ("bench.process", "bench.suite", "bench.rows"),
     ("bench.publish.prices",),
     ("bench.run", "bench.share", "bench.publish.tables", "bench.publish.machines"),
-    ("bench.conformance",),
+    ("bench.conformance", "bench.fleet"),
     tuple(f"bench.publish.{name}" for name in ("recommend", "predictions", "plans", "compare", "headline")),
     ("bench.publish.records",),
     ("bench.publish.document", "bench.publish.figures"),

@@ -1,4 +1,4 @@
-"""This machine and its environments: doctor, envs list, envs build, envs lock, envs remove."""
+"""This machine and its environments: doctor, envs list, envs build, envs lock, envs remove, envs prune."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.params import Json, Quiet, Tools, output, put
+from bench.cli.params import Json, On, Quiet, RayAddress, Tools, output, put
 from bench.contract.errors import UserError
 
 app = typer.Typer()
@@ -32,19 +32,40 @@ def doctor(
     write: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --architectures: write the table as a page, in Markdown.")
     ] = None,
+    on: On = "",
+    ray_address: RayAddress = "",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show this machine, its environments, what is missing; or which architectures go through what."""
+    """Show this machine, its environments, what is missing; with --on ray each node of a cluster.
+
+    With --architectures: which of them go through what.
+    """
     from bench.run import doctor as health
 
+    if ray_address and not on:
+        raise UserError("--ray-address is for --on ray: add that, or leave it out")
+    if on and architectures:
+        raise UserError("--architectures tries this machine alone: leave --on ray out")
     if architectures:
         _architectures(names or [], only, engine, write, as_json=as_json, quiet=quiet)
         return
     for given, what in ((names, " ".join(names or [])), (only, "--only"), (engine, "--engine"), (write, "--write")):
         if given:
             raise UserError(f"{what} is for architectures: add --architectures, or leave it out")
-    output(health.as_json() if as_json else health.lines())
+    if on:
+        _nodes(ray_address, as_json=as_json)
+    else:
+        output(health.as_json() if as_json else health.lines())
+
+
+def _nodes(address: str, *, as_json: bool) -> None:
+    """Show the nodes of a cluster."""
+    from bench.fleet import cluster, doctor
+
+    with cluster.connected(address) as library:
+        checkups = doctor.check(library)
+    output(doctor.as_json(checkups) if as_json else doctor.lines(checkups))
 
 
 def _architectures(names: list[str], only: str, engine: str, write: Path | None, *, as_json: bool, quiet: bool) -> None:
@@ -66,26 +87,46 @@ def _architectures(names: list[str], only: str, engine: str, write: Path | None,
 
 @envs_app.command(name="list")
 def envs_list(as_json: Json = False) -> None:
-    """Each environment: ready, an interpreter of yours, or not built."""
+    """Each environment, with its size on disk: ready, an interpreter of yours, or not built."""
     from bench.run import doctor as health
 
-    output(list(health.states()) if as_json else health.environments())
+    output(list(health.states(sizes=True)) if as_json else health.environments(sizes=True))
 
 
 @envs_app.command(name="build")
 def envs_build(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...")], tools: Tools = False, quiet: Quiet = False
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Those that the suites of this version need on this machine.")
+    ] = False,
+    tools: Tools = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Build environments now, so that a run need not."""
-    from bench.envs import environment
+    """Build environments now, several at once, so that a run need not."""
+    from bench.cli import env_builds
+    from bench.progress.progress import Progress
+
+    if bool(names) == everything:
+        raise UserError("name the environments to build, or give --all (python -m bench envs list shows them)")
+    with Progress(quiet=quiet) as progress:
+        env_builds.build(names or env_builds.of_suites(), progress, tools=tools)
+
+
+@envs_app.command(name="download")
+def envs_download(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the files go.")],
+    gpu: Annotated[bool, typer.Option("--gpu", help="For a machine with an NVIDIA GPU.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put the files that environments are built from into a folder, for a machine without a network."""
+    from bench.envs import wheels
     from bench.progress.progress import Progress
 
     with Progress(quiet=quiet) as progress:
         for name in names:
-            ready = environment.ensure(name, progress.doing)
-            progress.line(f"{name}: {ready.python}")
-            if tools:
-                progress.line(f"{name}: tools in {environment.tools(name, progress.doing)}")
+            wheels.download(name, "cuda" if gpu else "cpu", to, progress.doing)
+            progress.line(f"{name}: {to} (there: PIP_NO_INDEX=1 PIP_FIND_LINKS={to} python -m bench envs build {name})")
 
 
 @envs_app.command(name="lock")
@@ -119,3 +160,11 @@ def envs_remove(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) 
     for name in names:
         builds = environment.remove(name)
         put(f"{name}: {f'removed {len(builds)} build(s)' if builds else 'was not built'}")
+
+
+@envs_app.command(name="prune")
+def envs_prune(yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False) -> None:
+    """Remove builds that no suite of this version needs, and downloads; sizes are told first."""
+    from bench.cli import env_prune
+
+    env_prune.prune(yes=yes)

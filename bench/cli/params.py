@@ -36,6 +36,8 @@ ApiPrice = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress: the result and what went wrong.")]
 Json = Annotated[bool, typer.Option("--json", help="All of it, as JSON.")]
+On = Annotated[Literal["", "ray"], typer.Option("--on", help="ray: on every node of a Ray cluster (docs/fleet.md).")]
+RayAddress = Annotated[str, typer.Option(metavar="HOST:PORT", help="The cluster; else RAY_ADDRESS, else this machine.")]
 TableFormat = Literal["terminal", "md", "csv", "json"]
 Format = Annotated[TableFormat, typer.Option(help="How to print the table.")]
 RESULTS = Path("results")

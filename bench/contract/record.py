@@ -158,7 +158,8 @@ class RequestTrace:
     """One request, in seconds from the first window's start; event i came at `token_s[i]`.
 
     `prompt_id`, `category`: of a prompt of real text, by its file. `accepted_tokens`: of drafts, where the server says
-    so and each token was an event of its own.
+    so and each token was an event of its own. `reasoning_tokens`: of thoughts before the answer, which began at
+    `answer_s`; None where there were none, or nothing came after them.
     """
 
     request: int
@@ -172,6 +173,8 @@ class RequestTrace:
     prompt_id: str = field(default="", metadata=OMITTED_AT_DEFAULT)
     category: str = field(default="", metadata=OMITTED_AT_DEFAULT)
     accepted_tokens: int = field(default=0, metadata=OMITTED_AT_DEFAULT)
+    reasoning_tokens: int = field(default=0, metadata=OMITTED_AT_DEFAULT)
+    answer_s: float | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import re
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from packaging.utils import canonicalize_name
 
 from bench import paths
 from bench.contract.errors import UserError
-from bench.envs import pins
+from bench.envs import installer, pins
 from bench.envs.build_log import Build, StepError, python_variable
 from bench.envs.pins import Pin, Pins
+from bench.process import scratch
 from bench.process.cache import build_once
 
 BUILD_TOOLS = "build"
@@ -29,6 +31,15 @@ _EXPECTED = re.compile(r"Expected\s+(?:sha256|or)\s+([0-9a-f]{64})")
 _GOT = re.compile(r"Got\s+([0-9a-f]{64})")
 PIP_OPTIONS = ("--no-input", "--progress-bar", "off", "--disable-pip-version-check")
 _CHECKED = (*PIP_OPTIONS, "--no-deps", "--require-hashes")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that is there, with what it asks for as its metadata says it."""
+
+    name: str
+    version: str
+    requires: tuple[str, ...]
 
 
 def install(
@@ -45,10 +56,9 @@ def install(
         build.say(f"installing {compiled.name}, compiled on this machine: no index has its hash")
         build.step([python, "-m", "pip", "install", *PIP_OPTIONS, "--no-deps", "--no-index", str(compiled)])
         roots.append(Requirement(compiled.name.partition("-")[0]))
-    while names := _missing(folder, roots, locked, build):
+    while names := missing(_installed(folder), roots, locked, build):
         _install(python, names, locked, build)
-    names = [_pinned(Requirement(text), "the environment's file", locked, build) for text in alone]
-    _install(python, names, locked, build)
+    _install(python, pinned_names(alone, locked, build), locked, build)
 
 
 def check(constraints: str, locked: Pins, build: Build) -> None:
@@ -68,12 +78,16 @@ def build_tools() -> Path:
     return paths.CONFIGS / "envs" / "hashes" / f"{BUILD_TOOLS}.txt"
 
 
+def builder_folder() -> Path:
+    """Where the tools that build source archives are, or will be."""
+    target = (platform.python_version(), platform.system(), platform.machine())
+    digest = hashlib.sha256("\n".join([*target, build_tools().read_text()]).encode()).hexdigest()[:12]
+    return paths.cache() / "built" / f"build-tools-{digest}"
+
+
 def builder(build: Build) -> tuple[str, dict[str, str]]:
     """The interpreter that builds source archives, with checked tools alone, and its variables; made once."""
-    locked = pins.read(build_tools())
-    target = (platform.python_version(), platform.system(), platform.machine())
-    digest = hashlib.sha256("\n".join([*target, locked.file.read_text()]).encode()).hexdigest()[:12]
-    folder = paths.cache() / "built" / f"build-tools-{digest}"
+    locked, folder = pins.read(build_tools()), builder_folder()
     python = folder / "bin" / "python"
     ready = folder / "READY"
 
@@ -87,42 +101,68 @@ def builder(build: Build) -> tuple[str, dict[str, str]]:
     return str(python), {"PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)])}
 
 
+def fetch(names: Sequence[str], locked: Pins, folder: Path, build: Build) -> None:
+    """Put the files of these pinned packages into a folder, checked, as `install` would take them: builds first."""
+    pinned = locked.by_name
+    argv = [sys.executable, "-m", "pip", "download", *_CHECKED, "--only-binary", ":all:", "-d", str(folder)]
+    with scratch.folder() as listed:
+
+        def take(lines: Sequence[str]) -> None:
+            _step(argv, lines, listed, locked, build)
+
+        builds = {name for name in names if _take_build(pinned[name], build, take)}
+        if rest := [pinned[name].line(pinned[name].version) for name in names if name not in builds | locked.sources]:
+            take(rest)
+    for name in sorted(locked.sources.intersection(names)):
+        download(f"{name}=={pinned[name].version}", locked, folder, build)
+
+
 def download(package: str, locked: Pins, folder: Path, build: Build) -> None:
     """Fetch the source archive of a pinned package into a folder, checked."""
-    name = _pinned(Requirement(package), "the environment's file", locked, build)
+    (name,) = pinned_names([package], locked, build)
     pin = locked.by_name[name]
     tools, variables = builder(build)
     options = [*_CHECKED, "--no-build-isolation", "--no-binary", name, "-d", str(folder)]
-    _step([tools, "-m", "pip", "download", *options], [pin.line(pin.version)], folder, locked, build, variables)
+    with scratch.folder() as listed:
+        _step([tools, "-m", "pip", "download", *options], [pin.line(pin.version)], listed, locked, build, variables)
 
 
 def _install(python: str, names: Sequence[str], locked: Pins, build: Build) -> None:
     """Install these packages and no others: a build of a pin where pip is offered one, sources built here."""
     folder, pinned = Path(python).parents[1], locked.by_name
-    pip = [python, "-m", "pip", "install"]
-    wheels = [*pip, *_CHECKED, "--only-binary", ":all:"]
-    builds = {name for name in names if _install_build(wheels, pinned[name], folder, locked, build)}
+
+    def take(lines: Sequence[str]) -> None:
+        _install_wheels(python, lines, locked, build)
+
+    builds = {name for name in names if _take_build(pinned[name], build, take)}
     rest = [pinned[name].line(pinned[name].version) for name in names if name not in builds | locked.sources]
     if rest:
-        _step(wheels, rest, folder, locked, build)
+        take(rest)
     if sources := [pinned[name].line(pinned[name].version) for name in names if name in locked.sources]:
         out = folder / "wheels"
         tools, variables = builder(build)
         wheel = [tools, "-m", "pip", "wheel", *_CHECKED, "--no-build-isolation", "--check-build-dependencies"]
         _step([*wheel, "-w", str(out)], sources, folder, locked, build, variables)
         built = [str(file) for file in sorted(out.glob("*.whl"))]
-        build.step([*pip, *PIP_OPTIONS, "--no-deps", "--no-index", *built])
+        build.step([python, "-m", "pip", "install", *PIP_OPTIONS, "--no-deps", "--no-index", *built])
         shutil.rmtree(out)
 
 
-def _install_build(pip: Sequence[str], pin: Pin, folder: Path, locked: Pins, build: Build) -> bool:
-    """Install the first build of the pin that is offered; False where none is.
+def _install_wheels(python: str, lines: Sequence[str], locked: Pins, build: Build) -> None:
+    """By uv where it is at hand and can, else by pip, which says why where it cannot either."""
+    folder = Path(python).parents[1]
+    if not installer.install(python, _listed(lines, folder), build):
+        _step([python, "-m", "pip", "install", *_CHECKED, "--only-binary", ":all:"], lines, folder, locked, build)
+
+
+def _take_build(pin: Pin, build: Build, take: Callable[[Sequence[str]], object]) -> bool:
+    """Take the first build of the pin that is offered; False where none is.
 
     Asked for the bare version, pip takes a file whose hash the index tells before one in a folder (--find-links).
     """
     for version in pin.builds:
         try:
-            _step(pip, [pin.line(version)], folder, locked, build)
+            take([pin.line(version)])
         except StepError as error:
             if any(f"No matching distribution found for {pin.name}=={version}" in line for line in error.lines):
                 build.say(f"no index offers {pin.name} {version}: taking {pin.version}")
@@ -141,14 +181,18 @@ def _step(
     variables: Mapping[str, str] | None = None,
 ) -> None:
     """Run pip on these requirements, written to a file in the folder."""
-    listed = folder / "requirements.txt"
-    listed.write_text("\n".join([*sorted(lines), ""]))
     try:
-        build.step([*pip, "-r", str(listed)], variables)
+        build.fetch([*pip, "-r", str(_listed(lines, folder))], variables)
     except StepError as error:
         if refused := _other_bytes(error.lines, locked, build):
             raise UserError(refused) from None
         raise
+
+
+def _listed(lines: Sequence[str], folder: Path) -> Path:
+    file = folder / "requirements.txt"
+    file.write_text("\n".join([*sorted(lines), ""]))
+    return file
 
 
 def _other_bytes(lines: Sequence[str], locked: Pins, build: Build) -> str:
@@ -172,9 +216,13 @@ def _other_bytes(lines: Sequence[str], locked: Pins, build: Build) -> str:
     return ""
 
 
-def _missing(folder: Path, roots: Sequence[Requirement], locked: Pins, build: Build) -> list[str]:
-    """The packages that the roots, and what is installed for them, ask for and that are not there in a fit version."""
-    installed = _installed(folder)
+def pinned_names(requirements: Iterable[str], locked: Pins, build: Build) -> list[str]:
+    """The names of packages that the environment's file asks for, each of them pinned; UserError where one is not."""
+    return [_pinned(Requirement(text), "the environment's file", locked, build) for text in requirements]
+
+
+def missing(installed: Mapping[str, Package], roots: Sequence[Requirement], locked: Pins, build: Build) -> list[str]:
+    """What the roots, and the packages that are there for them, ask for and that is not there in a fit version."""
     names: set[str] = set()
     visited: set[tuple[Requirement, str]] = set()
     todo = [(root, "the environment's file") for root in roots if _applies(root, ())]
@@ -187,15 +235,16 @@ def _missing(folder: Path, roots: Sequence[Requirement], locked: Pins, build: Bu
         if there is None or not wanted.specifier.contains(there.version, prereleases=True):
             names.add(_pinned(wanted, asker, locked, build))
             continue
-        children = map(Requirement, there.requires or ())
+        children = map(Requirement, there.requires)
         todo += [(child, f"{there.name} {there.version}") for child in children if _applies(child, wanted.extras)]
     return sorted(names)
 
 
-def _installed(folder: Path) -> dict[str, metadata.Distribution]:
+def _installed(folder: Path) -> dict[str, Package]:
     where = {"base": str(folder), "platbase": str(folder)}
     places = {sysconfig.get_path(kind, "venv", vars=where) for kind in ("purelib", "platlib")}
-    return {canonicalize_name(there.name): there for there in metadata.distributions(path=sorted(places))}
+    every = metadata.distributions(path=sorted(places))
+    return {canonicalize_name(it.name): Package(it.name, it.version, tuple(it.requires or ())) for it in every}
 
 
 def _applies(wanted: Requirement, extras: Iterable[str]) -> bool:

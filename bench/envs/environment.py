@@ -1,4 +1,4 @@
-"""The environments of workers: built once with pip, or the interpreters that LLM_BENCH_PYTHON_<NAME> name."""
+"""The environments of workers: built once with uv or pip, or the interpreters that LLM_BENCH_PYTHON_<NAME> name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.job import Report
 from bench.contract.record import Hardware
-from bench.envs import checked, pins, source_build
+from bench.envs import checked, installer, pins, source_build
 from bench.envs.build_log import Build, python_variable
 from bench.envs.pins import Pins
 from bench.envs.source_build import SourceSpec
@@ -253,6 +253,7 @@ def _build(env_spec: EnvSpec, folder: Path, report: Report) -> None:
     requirements, alone = env_spec.requirements, env_spec.no_deps
     if locked is not None:
         checked.install(python, requirements, alone, compiled, locked, build)
+        installer.compile_all(python, folder, build)
     else:
         build.say("no file of hashes covers it: pip installs what the index serves under these names")
         constraints = folder / "constraints.txt"

@@ -25,6 +25,7 @@ _SHARED = frozenset(
             "checkpoint",
             "classes",
             "counting",
+            "float_blocks",
             "folder",
             "gguf_reader",
             "gguf_tokenizer",

@@ -1,7 +1,8 @@
 """Checkpoints whose linear weights are packed: GPTQ, AWQ, bitsandbytes, torchao, compressed-tensors, block FP8.
 
 torchao stores a weight in parts (`_weight_qdata`, `_weight_scale`, …) that the file's metadata describes. Values of
-fewer bits may be stored one in a byte: the audit counts the byte, with a note.
+fewer bits may be stored one in a byte: the audit counts the byte, with a note. Floats with scales for blocks of them
+are unpacked, and layers named that have weights which are no numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from bench.contract import wire
 from bench.contract.record import Audit
-from bench.formats import checkpoint
+from bench.formats import checkpoint, counting, float_blocks
 from bench.formats import folder as model_folder
 from bench.formats.checkpoint import Checkpoint, architecture, parameters, source
 from bench.formats.counting import Linear
@@ -44,7 +45,11 @@ def audit(name: str, folder: Path, reference: Mapping[str, tuple[int, int]] | No
         if _DATA in model.modules.get(layer, {})
     }
     linears = checkpoint.linears(model, {**checkpoint.packed_parameters(model), **quantized}, reference)
-    notes = [*_wide_values(weights, linears, model), *([] if reference else _mixed_widths(model))]
+    notes = [
+        *_wide_values(weights, linears, model),
+        *([] if reference else _mixed_widths(model)),
+        *counting.note("infinite or not a number", float_blocks.not_finite(model)),
+    ]
     return checkpoint.audit(name, model, linears, reference, notes=notes)
 
 

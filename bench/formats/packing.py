@@ -19,6 +19,7 @@ _FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}  # of Auto
 _AWQ_NAMES = {"w_bit": "bits", "q_group_size": "group_size"}
 _LARGEST = 1 << 20
 _V2 = "gptq_v2"
+_FLOAT_GROUPS = {(4, 16): "nvfp4", (4, 32): "mxfp4", (8, 32): "mxfp8"}  # by bits and group_size
 _ZERO_POINTS = {2: (0x55, 0xAA), 4: (0x77, 0x88), 8: (0x7F, 0x80)}  # by bits: symmetric ones, a byte of each format
 
 
@@ -127,12 +128,26 @@ def options(config: Mapping[str, Any]) -> dict[str, str | int | bool]:
     groups = settings.get("config_groups")  # of compressed-tensors
     first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
     if isinstance(first, Mapping):
-        weights = first.get("weights")
-        bits = weights.get("num_bits") if isinstance(weights, Mapping) and not first.get("input_activations") else None
-        return {"scheme": f"w{bits}a16"} if isinstance(bits, int) else {}
+        scheme = _scheme(first)
+        return {"scheme": scheme} if scheme else {}
     given = {"bits": settings.get("bits"), "group_size": settings.get("group_size"), "symmetric": settings.get("sym")}
     layout = {"version": version.lower()} if isinstance(version := settings.get("version"), str) else {}
     return {**{name: value for name, value in given.items() if isinstance(value, int)}, **layout}
+
+
+def _scheme(group: Mapping[str, Any]) -> str:
+    """The scheme of a group of compressed-tensors as the method llmcompressor calls it; "" for one that it lacks."""
+    weights = group.get("weights")
+    if not isinstance(weights, Mapping) or not isinstance(bits := weights.get("num_bits"), int):
+        return ""
+    alone = "" if group.get("input_activations") else "a16"
+    if str(weights.get("type")).lower() == "float":
+        if str(weights.get("strategy")) == "block":
+            return "fp8-block"
+        size = weights.get("group_size")
+        if name := _FLOAT_GROUPS.get((bits, size if isinstance(size, int) else 0)):
+            return f"{name}{alone}"
+    return f"w{bits}{alone}" if alone else ""
 
 
 def unpacked(parts: Mapping[str, Tensor], bits: int) -> int:
@@ -149,6 +164,8 @@ def unpacked(parts: Mapping[str, Tensor], bits: int) -> int:
             return packed.shape[0] * scales.shape[1]
         if order and order.elements:
             return order.elements * packed.shape[1]
+    if "weight_packed" in parts and packed.dtype == "U8":  # floats of 4 bits
+        return 2 * packed.size
     return 8 * packed.size // bits if bits else 0
 
 

@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 
 Kind = Literal["", "answer", "reasoning", "call"]
 CountedBy = Literal["usage", "tokenizer", "events"]
+_THINK, _THOUGHT = "<think>", "</think>"
 _MISSES = 0.1  # of the texts that may come without a count, and one in any case
 
 
@@ -47,6 +48,24 @@ class Count(NamedTuple):
     tokens: list[int]
     total: int | None
     surplus: int
+
+
+def with_thoughts(chunks: Sequence[Chunk]) -> Sequence[Chunk]:
+    """The same, where a text begins with <think> and no field told thoughts apart: what comes before the answer's text.
+
+    As models write it, and servers leave it that do not parse it. An event that ends a thought and begins the answer
+    is the answer's; without </think> all of it is thoughts.
+    """
+    text = "".join(chunk.text for chunk in chunks)
+    if not text.lstrip().startswith(_THINK) or any(chunk.kind not in ("", "answer") for chunk in chunks):
+        return chunks
+    _, closing, answer = text.partition(_THOUGHT)
+    end = len(text) - len(answer.lstrip()) if closing else len(text)
+    ends = accumulate(len(chunk.text) for chunk in chunks)
+    return [
+        chunk._replace(kind="reasoning") if chunk.bears and so_far <= end else chunk
+        for chunk, so_far in zip(chunks, ends, strict=True)
+    ]
 
 
 def counted(chunks: Sequence[Chunk], usage: int | None) -> Count:

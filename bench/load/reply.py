@@ -87,10 +87,11 @@ def read(events: Iterable[Event], scrub: Scrub = str) -> Reply:
         for choice in (payload.get("choices") or ())[:1]:
             chunks.append(_chunk(event.time, choice, given if isinstance(given, dict) else {}))
             finish = str(choice.get("finish_reason") or finish)[:_WORD_LENGTH]
-    tokens, total, surplus = counting.counted(chunks, count(usage, "completion_tokens"))
-    bore = [(chunk, n) for chunk, n in zip(chunks, tokens, strict=True) if n > 0]
+    told = counting.with_thoughts(chunks)
+    tokens, total, surplus = counting.counted(told, count(usage, "completion_tokens"))
+    bore = [(chunk, n) for chunk, n in zip(told, tokens, strict=True) if n > 0]
     answer = next((i for i, (chunk, _) in enumerate(bore) if chunk.kind not in ("", "reasoning")), len(bore))
-    kinds = {chunk.kind for chunk in chunks}
+    kinds = {chunk.kind for chunk in told}
     return Reply(
         tuple(chunk.time for chunk, _ in bore),
         tuple(n for _, n in bore),

@@ -81,6 +81,8 @@ def request_result(
         prompt_id=request.prompt_id,
         category=request.category,
         accepted_tokens=reply.accepted,
+        reasoning_tokens=reply.reasoning,
+        answer_s=reply.answer_s - zero_s if reply.reasoning and reply.answer_s is not None else None,
     )
     return RequestResult(
         trace=trace,

@@ -43,8 +43,11 @@ def is_ordered(trace: RequestTrace) -> bool:
     times, tokens = trace.token_s, trace.event_tokens
     if len(times) != len(tokens) or not all(map(math.isfinite, (trace.due_s, trace.sent_s, *times))):
         return False
+    if trace.answer_s is not None and not (times and times[0] <= trace.answer_s <= times[-1]):
+        return False
     return (
-        (not times or trace.sent_s <= times[0])
+        0 <= trace.reasoning_tokens <= sum(tokens)
+        and (not times or trace.sent_s <= times[0])
         and all(a <= b for a, b in pairwise(times))
         and min(tokens, default=0) >= 0
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from statistics import median
+from statistics import fmean, median
 
 import numpy as np
 
@@ -74,7 +74,8 @@ def latency_metrics(traces: Sequence[RequestTrace]) -> dict[str, float]:
 
     `ttft_s`, `tpot_s`, `e2el_s`: medians over requests; `itl_p50_s`: over gaps; `<name>_p90_s` of each from
     10, `<name>_p95_s` from 20 and `<name>_p99_s` from 100 observations; `failed_requests`. A key is absent
-    where nothing was observed.
+    where nothing was observed. Of a model that reasons also `answer_ttft_s`: first token of the answer, after the
+    thoughts, - due, over the requests that came to one (`answered_fraction`), and `reasoning_tokens_mean`.
     """
     metrics = {"failed_requests": float(len(traces) - len(completed(traces)))} if traces else {}
     done = observations(traces)
@@ -89,4 +90,15 @@ def latency_metrics(traces: Sequence[RequestTrace]) -> dict[str, float]:
     gaps = [gap for t in done for gap in itl_s(t)]
     if gaps:
         metrics |= {"itl_p50_s": median(gaps), **_tails("itl", gaps)}
-    return metrics
+    return {**metrics, **_reasoning_metrics(done)}
+
+
+def _reasoning_metrics(done: Sequence[RequestTrace]) -> dict[str, float]:
+    """Of completed requests where any of them has thoughts; an answer without any begins with its first token."""
+    if not any(t.reasoning_tokens for t in done):
+        return {}
+    begins = [stamps(t)[0] if not t.reasoning_tokens else t.answer_s for t in done]
+    waits = [at - t.due_s for t, at in zip(done, begins, strict=True) if at is not None]
+    answers = {"answer_ttft_s": median(waits), **_tails("answer_ttft", waits)} if waits else {}
+    reasoning = {"reasoning_tokens_mean": fmean(t.reasoning_tokens for t in done)}
+    return {**reasoning, "answered_fraction": len(waits) / len(done), **answers}

@@ -57,6 +57,6 @@ def _allowed(session: Session) -> float:
     """By the types that the engine says it computes and multiplies in."""
     receipts = session.receipts()
     types = " ".join(receipts.get(key, "") for key in ("compute_dtype", "product_dtype", "activations"))
-    if "int8" in types or "float8" in types:
+    if any(kind in types for kind in ("int8", "float8", "float4")):
         return _EIGHT_BITS
     return _SIXTEEN_BITS if "16" in types else _FLOAT32

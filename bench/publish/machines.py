@@ -35,12 +35,14 @@ def versions(results: Iterable[Result]) -> list[tuple[str, str]]:
 
 
 def named(hardware: Hardware) -> str:
-    """CPU, cores, memory and GPUs."""
-    gpus = "".join(f", {gpu.name}" for gpu in hardware.gpus)
-    return f"{hardware.cpu}, {hardware.physical_cores} cores, {hardware.ram_bytes / _GIB:.0f} GiB{gpus}"
+    """CPU, cores, memory and GPUs; without what another tool's file does not say."""
+    cores = [f"{hardware.physical_cores} cores"] if hardware.physical_cores else []
+    memory = [f"{hardware.ram_bytes / _GIB:.0f} GiB"] if hardware.ram_bytes else []
+    return ", ".join([hardware.cpu, *cores, *memory, *(gpu.name for gpu in hardware.gpus)])
 
 
 def _description(hardware: Hardware) -> str:
     """Its name, and where machines of the same name may differ."""
-    drivers = "".join(f", driver {gpu.driver}" for gpu in hardware.gpus)
-    return f"{named(hardware)} ({' '.join(hardware.isa)}), {hardware.system}{drivers}"
+    isa = f" ({' '.join(hardware.isa)})" if hardware.isa else ""
+    systems = filter(None, (hardware.system, *(f"driver {gpu.driver}" for gpu in hardware.gpus)))
+    return ", ".join([f"{named(hardware)}{isa}", *systems])

@@ -144,6 +144,9 @@ def make(
     `is_alone`: whether nothing else has run beside it until now. `shapes`: of the linear layers of a source that does
     not keep them.
     """
+    chain = digests(resolved.identity, steps)[: len(steps)]
+    if chain and (existing := find(chain[-1])) is not None:
+        return existing
     source = resolved.local_folder
     linears = dict(formats.source(source).linears or shapes or {})
     original = formats.audit(source, linears or None)
@@ -152,7 +155,7 @@ def make(
         source, Artifact(wire.digest(resolved.identity), original.format, resolved.identity, (), original)
     )
     teacher = source
-    for count, digest in enumerate(digests(resolved.identity, steps)[: len(steps)], start=1):
+    for count, digest in enumerate(chain, start=1):
         build = partial(
             _take, steps[:count], built, digest, resolved.identity, teacher, linears, types, hardware, report, is_alone
         )

@@ -18,7 +18,7 @@ from bench.contract.spec import Cell, EngineSpec
 from bench.envs import environment
 from bench.process import supervisor
 from bench.progress.progress import Progress
-from bench.run import artifacts, records, task_inputs
+from bench.run import artifacts, records, stages, task_inputs
 from bench.run.artifacts import BuiltArtifact
 from bench.run.planned import Plan, PlannedArtifact, PlannedRound, Reference, Requests
 from bench.run.stages import Stage, TooLittleMemoryError
@@ -53,11 +53,13 @@ class Builds:
         return _ready(self._task_inputs[item.task_input.digest]) if item.task_input else None
 
     def stages(self, items: Sequence[PlannedRound]) -> list[Stage]:
-        """All that these rounds need: environments first, artifacts last, as others wait less long then."""
+        """What these rounds need and is not built yet: environments first, artifacts last, as others wait less then."""
         inputs = {i.task_input.digest: i.task_input for i in items if i.task_input}
+        inputs = {digest: its for digest, its in inputs.items() if digest not in self._task_inputs}
         recipes = {i.artifact.recipe.name for i in items}
         recipes |= {r.artifact.recipe.name for r in inputs.values() if isinstance(r, Reference)}
         recipes |= {i.draft.recipe.name for i in items if i.draft}
+        recipes -= self._artifacts.keys()
         planned = [a for a in self.plan.artifacts if a.recipe.name in recipes and a.hardware == self.hardware]
         tools = {i.env for i in items if i.mode in ("online", "served") and environment.has_tools(i.env)}
         envs = [i.env for i in sorted(items, key=lambda i: i.order)]
@@ -69,6 +71,25 @@ class Builds:
             *(self._input_stage(digest, its) for digest, its in inputs.items()),
             *self._artifact_stages(planned),
         ]
+
+    def build(self, wanted: PlannedArtifact | Reference | Requests) -> None:
+        """Build one thing now, and what it needs; CellError where that fails, with the reason for its rounds."""
+        inputs: list[Stage] = []
+        if isinstance(wanted, PlannedArtifact):
+            needed = [wanted]
+        else:
+            needed = [wanted.artifact] if isinstance(wanted, Reference) else []
+            inputs = [self._input_stage(wanted.digest, wanted)]
+        needed = [artifact for artifact in needed if artifact.recipe.name not in self._artifacts]
+        envs = [env for artifact in needed if artifacts.find(artifact.digest) is None for env in _envs(artifact)]
+        if not isinstance(wanted, PlannedArtifact):
+            envs.append(wanted.env if isinstance(wanted, Reference) else wanted.task_module.ENV)
+        built = [*map(self._environment, dict.fromkeys(envs)), *self._artifact_stages(needed), *inputs]
+        stages.run_all(built, 1, self.progress)
+        if isinstance(wanted, PlannedArtifact):
+            _ready(self._artifacts[wanted.recipe.name])
+        else:
+            _ready(self._task_inputs[wanted.digest])
 
     def after(self, item: PlannedRound) -> tuple[tuple[str, str], ...]:
         """Keys of the stages that a round waits for."""
@@ -180,9 +201,9 @@ class Builds:
         try:
             if isinstance(task_input, Requests):
                 return task_inputs.requests_folder(task_input, suite, report)
-            source = _source(task_input)
+            its_source = source_of(task_input)
             built = _ready(self._artifacts[task_input.artifact.recipe.name])
-            return task_inputs.reference_folder(task_input, built, suite, lambda text: report(f"{source}: {text}"))
+            return task_inputs.reference_folder(task_input, built, suite, lambda text: report(f"{its_source}: {text}"))
         except CellError as error:
             reason = paths.scrubbed(str(error))
             if supervisor.lacked_memory(reason) and not is_alone():
@@ -191,10 +212,10 @@ class Builds:
 
     def _end_task_input(self, digest: str, task_input: Reference | Requests, built: Path | CellError) -> None:
         if isinstance(built, CellError):
-            source = "" if isinstance(task_input, Requests) else _source(task_input)
-            title = f"{source}: {task_input.task.title}" if source else task_input.task.title
+            its_source = "" if isinstance(task_input, Requests) else source_of(task_input)
+            title = f"{its_source}: {task_input.task.title}" if its_source else task_input.task.title
             self.progress.warn(f"failed: {title}: {built}")
-            built = CellError(f"its reference ({source}) could not be made: {built}") if source else built
+            built = CellError(f"{blame(task_input)}{built}")
         self._task_inputs[digest] = built
 
 
@@ -209,9 +230,15 @@ def _nothing(_: object) -> None:
     pass
 
 
+def source_of(reference: Reference) -> str:
+    """What makes a reference, for a person."""
+    return f"{reference.artifact.recipe.name} on {reference.engine.title}"
+
+
+def blame(task_input: Reference | Requests) -> str:
+    """How the reason of a round begins whose task's input could not be made."""
+    return "" if isinstance(task_input, Requests) else f"its reference ({source_of(task_input)}) could not be made: "
+
+
 def _envs(artifact: PlannedArtifact) -> list[str]:
     return [plugins.step_env(step) for step in artifact.steps]
-
-
-def _source(reference: Reference) -> str:
-    return f"{reference.artifact.recipe.name} on {reference.engine.title}"

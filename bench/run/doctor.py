@@ -8,12 +8,13 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from bench import paths
 from bench.contract import wire
 from bench.contract.errors import UserError
-from bench.envs import environment, source_build
+from bench.envs import disk, environment, source_build
 from bench.machine import counters, guard, hardware, nvml
 from bench.machine.visible import GpuReport, visible_devices
 from bench.process import server
@@ -103,27 +104,39 @@ class EnvironmentState:
     reason: str = ""
     python: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    size_bytes: int = 0  # on disk, what others link to included; 0 of an interpreter of the user's, or not looked at
 
 
-def states() -> Iterator[EnvironmentState]:
-    """Each environment as it is now."""
+def states(*, sizes: bool = False) -> Iterator[EnvironmentState]:
+    """Each environment as it is now; with its size, which takes seconds."""
     for name in environment.names():
         try:
             env = environment.find(name)
         except UserError as error:
             yield EnvironmentState(name, "unusable", str(error))
         else:
-            ready = EnvironmentState(name, "ready", "", env.python, env.versions) if env else None
-            yield ready or EnvironmentState(name, "not built")
+            if env is None:
+                yield EnvironmentState(name, "not built")
+                continue
+            folder = environment.spec(name).folder
+            built = sizes and Path(env.python).is_relative_to(folder)
+            size = disk.size_bytes(folder) if built else 0
+            yield EnvironmentState(name, "ready", "", env.python, env.versions, size)
 
 
-def environments() -> Iterator[str]:
-    """One line per environment: its state, and its versions when it is ready."""
-    for env in states():
+def environments(*, sizes: bool = False) -> Iterator[str]:
+    """One line per environment: its state, and its versions when it is ready; then what all of them take."""
+    for env in states(sizes=sizes):
         versions = ", ".join(f"{k} {v}" for k, v in env.versions.items())
         text = {
-            "ready": f"ready, {env.python} ({versions})",
+            "ready": f"ready{f', {disk.shown(env.size_bytes)}' if env.size_bytes else ''}, {env.python} ({versions})",
             "not built": f"not built (python -m bench envs build {env.name}; a run builds it when it needs it)",
             "unusable": env.reason,
         }
         yield f"{env.name}: {text[env.state]}"
+    folders = [paths.cache() / name for name in ("envs", "built", "uv")]
+    if sizes and any(folder.is_dir() for folder in folders):
+        yield (
+            f"together {disk.shown(disk.size_bytes(*folders))} on disk in {paths.cache()}, a file that several share "
+            "once, with older builds and downloads (python -m bench envs prune removes what no suite needs)"
+        )

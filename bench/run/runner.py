@@ -72,13 +72,13 @@ def run(
             if record is not None and record.status == "ok":
                 timed.append((item.cell, record.duration_s))
     durations = [(_similarity_keys(cell), duration_s) for cell, duration_s in timed] if todo else []
-    progress.begin([_label(plan, item, at_once) for item, _ in todo], len(plan.items) - len(todo), durations)
+    progress.begin([label(plan, item, at_once) for item, _ in todo], len(plan.items) - len(todo), durations)
     for orphan in server.end_orphans():
         progress.line(f"ended a {orphan.name} server that an earlier run left behind (process {orphan.pid})")
     done: Counter[str] = Counter()
     for hardware in {item.artifact.hardware.device: item.artifact.hardware for item, _ in todo}.values():
         rounds = [(item, record) for item, record in todo if item.artifact.hardware.device == hardware.device]
-        with _alone(hardware, progress):
+        with alone(hardware, progress):
             items = _still_pending(plan, rounds, store, progress)
             done += Runner(plan, hardware, store, progress, open_reader, at_once).run(items)
     return Tally(done, len(plan.items) - done.total())
@@ -98,12 +98,13 @@ class Runner:
     ) -> None:
         self._plan, self._hardware, self._store, self._progress = plan, hardware, store, progress
         self._open_reader, self._at_once = open_reader, at_once
-        self._builds = Builds(plan, hardware, store, progress)
-        self._ceiling: Mapping[str, Any] = {}
+        self.builds = Builds(plan, hardware, store, progress)
+        self._ceiling: Mapping[str, Any] | None = None  # not looked up yet
+        self._has_waited = False
         self._done: Counter[str] = Counter()
 
-    def run(self, items: list[PlannedRound]) -> Counter[str]:
-        """Run the rounds, each to a record in the store; how many there are of each status."""
+    def run(self, items: Sequence[PlannedRound]) -> Counter[str]:
+        """Run the rounds, each to a record in the store; how many there are of each status by now."""
         self._store.put_machine(self._hardware)
         for item in items:
             if item.reason:
@@ -112,7 +113,7 @@ class Runner:
                 self._end(item, self._skeleton(item), Answer())
         supported = [item for item in items if not item.reason]
         scored = [self._stage(item) for item in supported if item.mode == "score"]
-        stages.run_all([*scored, *self._builds.stages(supported)], self._at_once, self._progress)
+        stages.run_all([*scored, *self.builds.stages(supported)], self._at_once, self._progress)
         timed = [item for item in supported if item.mode != "score"]
         self._prepare(timed)
         for item in timed:
@@ -121,11 +122,12 @@ class Runner:
         return self._done
 
     def _prepare(self, timed: Sequence[PlannedRound]) -> None:
-        """Wait for an idle device, and measure its ceilings."""
-        if timed:
+        """Wait for an idle device, and measure its ceilings, before the first round that is timed."""
+        if timed and not self._has_waited:
+            self._has_waited = True
             self._progress.doing(f"waiting for the device to be idle, {self._plan.suite.settle_s:g} s at most")
             guard.wait_until_idle(self._hardware.device, self._plan.suite.settle_s)
-        if any(item.is_timed for item in timed):
+        if self._ceiling is None and any(item.is_timed for item in timed):
             if ceilings.find(self._hardware, self._store) is None:
                 self._progress.doing(f"the ceilings of {self._hardware.name}")
             measured = ceilings.ensure(self._hardware, self._store, self._progress.warn)
@@ -145,9 +147,9 @@ class Runner:
             ("round", item.cell.title, item.round),
             run,
             lambda ended: self._end(item, *ended),
-            self._builds.after(item),
+            self.builds.after(item),
             self._label(item),
-            self._builds.needs_bytes,
+            self.builds.needs_bytes,
             bool(self._hardware.gpus),
         )
 
@@ -157,7 +159,7 @@ class Runner:
         self._done[result.status] += 1
 
     def _label(self, item: PlannedRound) -> RoundLabel:
-        return _label(self._plan, item, self._at_once)
+        return label(self._plan, item, self._at_once)
 
     def _skeleton(self, item: PlannedRound) -> Result:
         record = records.skeleton(self._plan, item, records.public_cell(item.cell))
@@ -168,7 +170,7 @@ class Runner:
         answer, record = Answer(), self._skeleton(item)
         began = time.monotonic()
         try:
-            built, task_input = self._builds.artifact(item), self._builds.task_input(item)
+            built, task_input = self.builds.artifact(item), self.builds.task_input(item)
             readiness = guard.inspect(item.cell.device)
             planned = item.artifact
             marks = {
@@ -179,7 +181,7 @@ class Runner:
             }
             different = {"other_model": planned.other_model, "other_tokenizer": planned.other_tokenizer}
             env = environment.ensure(item.env, report)
-            shape = metrics.roofline_facts(built.folder, self._ceiling if item.is_timed else {})
+            shape = metrics.roofline_facts(built.folder, (self._ceiling or {}) if item.is_timed else {})
             record = replace(
                 record,
                 artifact=records.public_artifact(built.artifact),
@@ -187,7 +189,7 @@ class Runner:
                 facts={**readiness.facts, **shape, **{name: how for name, how in different.items() if how}},
                 marks=tuple(mark for mark, applies in marks.items() if applies),
             )
-            if draft := self._builds.draft(item):
+            if draft := self.builds.draft(item):
                 item = replace(item, cell=speculation.located(item.cell, draft.folder))
             outcome = self._outcome(item, built, task_input, env, report)
             answer = outcome.answer
@@ -244,7 +246,7 @@ class Runner:
         return None if audit.quantized_fraction else audit.bits_per_weight
 
 
-def _label(plan: Plan, item: PlannedRound, at_once: int) -> RoundLabel:
+def label(plan: Plan, item: PlannedRound, at_once: int) -> RoundLabel:
     """The round as progress shows it; `at_once`: how many untimed ones run at a time."""
     cell = item.cell
     rounds = plan.suite.task_rounds if cell.task else plan.suite.rounds
@@ -259,7 +261,7 @@ def _similarity_keys(cell: Cell) -> SimilarityKeys:
 
 
 @contextmanager
-def _alone(hardware: Hardware, progress: Progress) -> Iterator[None]:
+def alone(hardware: Hardware, progress: Progress) -> Iterator[None]:
     """Hold the device's lock: two runs never measure at once. The kernel frees that of a process that died."""
     index = nvml.cuda_id(hardware.device)  # the same whatever the suite or CUDA_VISIBLE_DEVICES calls it
     device = "cpu" if index is None else f"gpu-{index}"
@@ -293,6 +295,6 @@ def _still_pending(
         is_left = record == earlier or records.is_pending(item, record, retry_failed=False)
         (pending if is_left else others).append(item)
     if others:
-        progress.recorded([_label(plan, item, 1) for item in others])
+        progress.recorded([label(plan, item, 1) for item in others])
         progress.line(f"{len(others)} rounds were recorded by another run in the meantime")
     return pending

@@ -21,6 +21,10 @@ _CONVERTER = Path("share") / "llama-cpp-python" / "convert_hf_to_gguf.py"
 _UNKNOWN_KEY = re.compile(r"KeyError: '(\w+)'")
 _TENSOR = re.compile(r"\[ *(\d+)/ *(\d+)\] +\S")  # "[  12/ 272]  blk.0.ffn_down.weight - [...]"
 _ERROR, _CONTINUED = 4, 5  # of enum ggml_log_level
+# Floats in blocks, by the file type whose name they have. No file type has them of every layer: MXFP4_MOE is of experts
+# alone, and the quantizer refuses NVFP4. Embedding and head are q8_0.
+FLOAT_BLOCKS = {"mxfp4": "MXFP4_MOE", "nvfp4": "NVFP4"}
+_LAYERS = rb"blk\.\d+\..*\.weight"
 
 
 def convert(folder: Path, file: Path, kind: str) -> None:
@@ -81,11 +85,26 @@ def quantize(
 
     settings = lib.llama_model_quantize_default_params()
     settings.allow_requantize = requantize or kind in {"f32", "f16", "bf16"}
-    settings.ftype = getattr(lib, "LLAMA_FTYPE_ALL_F32" if kind == "f32" else f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
+    if kind in FLOAT_BLOCKS:
+        settings.ftype = lib.LLAMA_FTYPE_MOSTLY_Q8_0
+        settings.tt_overrides, settings.kv_overrides = _every_layer(lib, kind)
+    else:
+        name = "ALL_F32" if kind == "f32" else f"MOSTLY_{kind.upper()}"
+        settings.ftype = getattr(lib, f"LLAMA_FTYPE_{name}")
     entries = _imatrix_entries(lib, importance or {})  # alive until the library is done
     if importance is not None:
         settings.imatrix = entries
     _run(lib, source, file, settings, errors, f"quantize to {kind}")
+
+
+def _every_layer(lib: Any, kind: str) -> tuple[Any, Any]:
+    """Arrays for the quantizer, each ended by an entry without a name: the layers' type, and the file type to state."""
+    types = (lib.llama_model_tensor_override * 2)()
+    types[0].pattern, types[0].type = _LAYERS, getattr(lib, f"GGML_TYPE_{kind.upper()}")
+    settings = (lib.llama_model_kv_override * 2)()
+    settings[0].tag, settings[0].key = lib.LLAMA_KV_OVERRIDE_TYPE_INT, b"general.file_type"
+    settings[0].value.val_i64 = getattr(lib, f"LLAMA_FTYPE_MOSTLY_{FLOAT_BLOCKS[kind]}")
+    return types, settings
 
 
 def copy(source: Path, file: Path, errors: Sequence[str]) -> None:

@@ -32,8 +32,10 @@ _FiveBitsUp = Literal["q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0"]
 _FourBits = Literal["q4_k_m", "q4_k_s", "q4_1", "q4_0", "iq4_xs", "iq4_nl"]
 _ThreeBits = Literal["q3_k_l", "q3_k_m", "q3_k_s", "iq3_m", "iq3_s", "iq3_xs", "iq3_xxs"]
 _FewerBits = Literal["q2_k", "q2_k_s", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s"]
-_Type = Literal[_Float, _FiveBitsUp, _FourBits, _ThreeBits, _FewerBits]
+_FloatBlocks = Literal["mxfp4", "nvfp4"]  # floats of 4 bits with a scale for each block of them
+_Type = Literal[_Float, _FiveBitsUp, _FourBits, _FloatBlocks, _ThreeBits, _FewerBits]
 _FLOATS = get_args(_Float)
+_ROW_BLOCKS = {"mxfp4": 32, "nvfp4": 64}  # weights of a block as ggml stores it: QK_MXFP4, QK_NVFP4
 _NEEDS_IMATRIX = frozenset({"iq3_xs", "iq3_xxs", *get_args(_FewerBits)} - {"q2_k"})
 _FILE = "model.gguf"
 
@@ -47,16 +49,27 @@ class Options(calibration.WeightedOptions):
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    if options.imatrix and options.type in _FLOATS:
-        return f"an importance matrix has no effect on {options.type}, which rounds no weight: set imatrix: false"
-    if not options.imatrix and options.type in _NEEDS_IMATRIX:
-        return f"{options.type} is worthless without an importance matrix: set imatrix: true"
+    if reason := _unfit_type(options, source):
+        return reason
     if source.format == "hf" and (reason := architectures.unknown_reason("llama.cpp's converter", source)):
         return reason
     if not options.imatrix:
         return option_checks.no_weight(options.first_token_weight, "no text is read without imatrix: true")
     reason = option_checks.first_token_weight(options.first_token_weight)
     return reason or option_checks.sample_length(source, options.length)
+
+
+def _unfit_type(options: Options, source: Source) -> str | None:
+    kind = options.type
+    if options.imatrix and kind in _FLOATS:
+        return f"an importance matrix has no effect on {kind}, which rounds no weight: set imatrix: false"
+    if options.imatrix and kind in _ROW_BLOCKS:
+        return f"llama.cpp does not weigh by an importance matrix where it rounds to {kind}: set imatrix: false"
+    if not options.imatrix and kind in _NEEDS_IMATRIX:
+        return f"{kind} is worthless without an importance matrix: set imatrix: true"
+    if kind in _ROW_BLOCKS:  # other types fall back to one that fits
+        return option_checks.block_size(source, kind, _ROW_BLOCKS[kind], "q4_k_m or q8_0")
+    return None
 
 
 def weight_bits(options: Options) -> float:

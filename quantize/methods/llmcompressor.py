@@ -1,8 +1,10 @@
-"""llm-compressor, vLLM's own compressor: 4-bit weights, 8-bit weights and activations, as compressed-tensors.
+"""llm-compressor, vLLM's own compressor: integers and floats of 4 and 8 bits, as compressed-tensors.
 
 w4a16: GPTQ in groups (arXiv:2210.17323). w8a8: SmoothQuant (arXiv:2211.10438), then GPTQ by channel.
-fp8-dynamic: rounding to e4m3 by channel, without calibration. The last two quantize activations
-by token too, while the model runs.
+fp8-dynamic: rounding to e4m3 by channel, without calibration. fp8-block: e4m3 in blocks of 128 x 128.
+nvfp4: e2m1, 16 in a block with a scale in e4m3, and one in float32 for the layer. mxfp4, mxfp8: e2m1 or e4m3, 32 in a
+block whose scale is a power of two (OCP Microscaling Formats 1.0). All quantize activations too while the model
+runs, by token or in the same blocks, but those that end in a16.
 """
 
 from __future__ import annotations
@@ -27,19 +29,22 @@ VERSION = 1
 READS = frozenset({"hf"})
 WRITES = "compressed-tensors"
 OPTIONS_SINCE = frozenset({"bos", "first_token_weight"})
+_Scheme = Literal["w4a16", "w8a8", "fp8-dynamic", "fp8-block", "nvfp4", "nvfp4a16", "mxfp4", "mxfp4a16", "mxfp8"]
+_GROUPS = {"nvfp4": 16, "nvfp4a16": 16, "mxfp4": 32, "mxfp4a16": 32, "mxfp8": 32}  # weights in a block
+_BITS = {"nvfp4": 4.5, "nvfp4a16": 4.5, "mxfp4": 4.25, "mxfp4a16": 4.25, "mxfp8": 8.25}  # with scales
 _NO_ERROR = "rounding, and SmoothQuant's maxima, weigh no token's error; GPTQ does (algorithm: gptq)"
 
 
 @dataclass(frozen=True)
 class Options(calibration.WeightedOptions):
-    """`group_size`: of w4a16 alone, -1 is one scale per output channel; the others have a scale per channel.
+    """`group_size`: of w4a16 alone, -1 is one scale per output channel; the others fix their blocks or channels.
 
-    `algorithm` rtn: to the nearest, without GPTQ; fp8-dynamic is always rounded. `smoothing`: SmoothQuant's
-    alpha (w8a8), 0 leaves it out. `actorder`: columns by activation size, at no cost when the model runs.
-    `damp_percent`: share of the Hessian's mean diagonal added to it.
+    `algorithm` rtn: to the nearest, without GPTQ; fp8-dynamic is always rounded, and nvfp4 reads a text then too, for
+    the scale of activations. `smoothing`: SmoothQuant's alpha (w8a8), 0 leaves it out. `actorder`: columns by
+    activation size, at no cost when the model runs. `damp_percent`: share of the Hessian's mean diagonal added to it.
     """
 
-    scheme: Literal["w4a16", "w8a8", "fp8-dynamic"] = "w4a16"
+    scheme: _Scheme = "w4a16"
     algorithm: Literal["gptq", "rtn"] = "gptq"
     group_size: Literal[-1, 32, 64, 128, 256] = 128
     actorder: bool = False
@@ -57,10 +62,23 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         or (None if _runs_gptq(options) else option_checks.no_weight(options.first_token_weight, _NO_ERROR))
         or option_checks.batch_size(options.batch_size)
         or (option_checks.sample_length(source, options.length) if _calibrates(options) else None)
-        or (option_checks.group_size(source, options.group_size) if options.scheme == "w4a16" else None)
+        or _unfit_blocks(options, source)
         or option_checks.linear_modules(source, "llm-compressor")
         or (option_checks.norms_before(source, "SmoothQuant") if _smooths(options) else None)
     )
+
+
+def _unfit_blocks(options: Options, source: Source) -> str | None:
+    """Why the scheme's groups do not fit; FP8's blocks may be cut off where a layer ends."""
+    if options.scheme == "w4a16":
+        return option_checks.group_size(source, options.group_size)
+    fixed = f"blocks of {_GROUPS[options.scheme]}" if options.scheme in _GROUPS else ""
+    fixed = "blocks of 128 x 128" if options.scheme == "fp8-block" else fixed
+    if fixed and options.group_size != Options.group_size:
+        return f"{options.scheme} has {fixed} weights, so that group_size {options.group_size} cannot be: leave it out"
+    if options.scheme in _GROUPS:
+        return option_checks.block_size(source, options.scheme, _GROUPS[options.scheme], "w8a8 or fp8-dynamic")
+    return None
 
 
 def reads_text(options: Options) -> bool:
@@ -81,15 +99,16 @@ def is_seeded(options: Options) -> bool:
 
 def weight_bits(options: Options) -> float:
     if options.scheme != "w4a16":
-        return 8.0
+        return _BITS.get(options.scheme, 8.0)
     return 4 + (16 / options.group_size if options.group_size > 0 else 0.0)
 
 
 def without_data(options: Options) -> Step | None:
     """The same scheme rounded to the nearest, without smoothing."""
-    if not _calibrates(options):
+    if not _smooths(options) and not _runs_gptq(options):
         return None
-    group = {"group_size": options.group_size} if options.scheme == "w4a16" else {"smoothing": 0.0}
+    group: dict[str, float] = {"group_size": options.group_size} if options.scheme == "w4a16" else {}
+    group |= {"smoothing": 0.0} if options.scheme == "w8a8" else {}
     return Step("llmcompressor", {"scheme": options.scheme, "algorithm": "rtn", **group})
 
 
@@ -127,8 +146,8 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
 
 
 def _calibrates(options: Options) -> bool:
-    """Whether the scheme and algorithm need calibration text."""
-    return _smooths(options) or _runs_gptq(options)
+    """Whether the scheme and algorithm need calibration text: nvfp4 also for the global scale of its activations."""
+    return _smooths(options) or _runs_gptq(options) or options.scheme == "nvfp4"
 
 
 def _quantize(model: Any, options: Options, text: Calibration | None) -> dict[str, Any]:
@@ -146,7 +165,7 @@ def _quantize(model: Any, options: Options, text: Calibration | None) -> dict[st
         data = {"dataset": batches, "num_calibration_samples": len(text.ids), "pipeline": "sequential"}
     errors = None
     with ExitStack() as observed:
-        if text is not None and options.algorithm == "gptq":
+        if text is not None and _runs_gptq(options):
             names = {module: name for name, module in model.named_modules()}
             observed.enter_context(first_token.weighted(text, [(base, "accumulate_hessian", 0)]))
             errors = observed.enter_context(output_errors.of_llmcompressor(text, base.GPTQModifier, base, names))
@@ -172,7 +191,7 @@ def _modifiers(model: Any, options: Options) -> list[Any]:
     if _smooths(options):
         mappings = backend.smoothed_layers(model)
         first = [SmoothQuantModifier(smoothing_strength=options.smoothing, mappings=mappings)]
-    if options.algorithm == "rtn" or options.scheme == "fp8-dynamic":
+    if not _runs_gptq(options):
         return [*first, QuantizationModifier(**targets)]
     order = "static" if options.actorder else None
     return [*first, GPTQModifier(**targets, actorder=order, dampening_frac=options.damp_percent)]

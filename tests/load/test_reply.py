@@ -223,6 +223,21 @@ def test_a_tokenizer_tells_thoughts_from_an_answer_that_came_in_one_read() -> No
     assert (reply.tokens, reply.reasoning, reply.counted_by) == ((2, 2, 2), 4, "tokenizer")
 
 
+@pytest.mark.parametrize("field", ["text", "content"])
+def test_thoughts_that_a_server_left_in_the_text_are_told_apart(field: str) -> None:
+    """From <think> at the beginning to the first text of the answer; of a text that only mentions it nothing is."""
+
+    def reply(*texts: str) -> tuple[int, float | None]:
+        deltas = [choice(text) if field == "text" else {"choices": [{"delta": {field: text}}]} for text in texts]
+        its = read(stream(*deltas, usage(len(texts))))
+        return its.reasoning, its.answer_s
+
+    assert reply("<thi", "nk>", "hm", "</think>", "\n\n", "yes", "!") == (5, 6.0)
+    assert reply("\n", "<think>hm", " </think> yes") == (2, 3.0)
+    assert reply("<think>", "hm", "hm") == (3, None)
+    assert reply("I write <think>", " here", "</think>") == (0, 1.0)
+
+
 def test_a_calls_tokens_are_events_even_with_a_tokenizer() -> None:
     """Nobody knows how the call was written."""
     call = {"choices": [{"delta": {"tool_calls": [{"function": {"arguments": "{"}}]}}]}

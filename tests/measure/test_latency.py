@@ -76,3 +76,23 @@ def test_nothing_observed_is_an_absent_key() -> None:
     """No traces, no metrics; only failures, only their count."""
     assert latency_metrics([]) == {}
     assert latency_metrics([trace(error="refused")]) == {"failed_requests": 1.0}
+
+
+def test_the_first_token_of_an_answer_comes_after_the_thoughts() -> None:
+    """From due, like TTFT; one that thinks to its end has no answer, one without thoughts begins with its token."""
+    thinks = RequestTrace(0, 0, 8, 1.0, 1.0, (1.5, 2.0, 3.0, 3.5), (1, 1, 1, 1), reasoning_tokens=2, answer_s=3.0)
+    endless = RequestTrace(1, 0, 8, 1.0, 1.0, (1.5, 2.0), (1, 1), reasoning_tokens=2)
+    plain = RequestTrace(2, 0, 8, 1.0, 1.0, (1.5, 2.25), (1, 1))
+    failed = RequestTrace(3, 0, 8, 1.0, 1.0, (), (), "reset")
+
+    metrics = latency_metrics([thinks, endless, plain, failed])
+    assert metrics["answer_ttft_s"] == pytest.approx((2.0 + 0.5) / 2)
+    assert metrics["ttft_s"] == pytest.approx(0.5)
+    assert metrics["reasoning_tokens_mean"] == pytest.approx(4 / 3)
+    assert metrics["answered_fraction"] == pytest.approx(2 / 3)
+    assert not {"answer_ttft_s", "answered_fraction", "reasoning_tokens_mean"} & latency_metrics([plain]).keys()
+    assert latency_metrics([endless])["answered_fraction"] == 0
+    many = [
+        RequestTrace(i, 0, 8, 0, 0, (1.0, 1.0 + i), (1, 1), reasoning_tokens=1, answer_s=1.0 + i) for i in range(20)
+    ]
+    assert latency_metrics(many)["answer_ttft_p95_s"] == pytest.approx(1 + 0.95 * 19)

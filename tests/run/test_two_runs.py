@@ -21,7 +21,7 @@ def _both(tmp_path: Path, cache: Path, suite: str, *words: str) -> list[str]:
     """The stderr of two runs that both wait for the device before either has run a round."""
     argv = [sys.executable, "-m", "bench", "run", suite, "--results", str(tmp_path / "results"), *words]
     variables = {**os.environ, "LLM_BENCH_CACHE": str(cache)}
-    with runner._alone(hardware.detect("cpu"), Progress(quiet=True)):
+    with runner.alone(hardware.detect("cpu"), Progress(quiet=True)):
         runs = [
             subprocess.Popen(argv, cwd=ROOT, env=variables, stdout=-1, stderr=subprocess.PIPE, text=True) for _ in "ab"
         ]

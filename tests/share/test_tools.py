@@ -168,6 +168,7 @@ def test_tables_tell_that_figures_are_another_tools(root: Path) -> None:
         assert "other-tool: figures of another tool, by its definitions" in page
         assert "a machine that the file does not name" in page or "AMD EPYC" in page
         assert "| baseline |" not in page
+        assert "0 cores" not in page
     assert "its ITL is this suite's TPOT" in pages["foreign-guidellm"]
     assert (root / "report.html").is_file()
 

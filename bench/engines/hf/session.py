@@ -17,7 +17,7 @@ from bench.engines._batch import check_alone, check_context
 from bench.engines._choices import longest
 from bench.engines._logits import blocks, rows_per_block
 from bench.engines._receipts import load_error
-from bench.engines.hf import layers, packed, receipts, scoring, speculation, torchao
+from bench.engines.hf import compressed, layers, packed, receipts, scoring, speculation, torchao
 from bench.formats import folder as model_folder
 
 # Methods where Transformers leaves some floats in the type that they are stored in, whatever is asked for: 5.17 what it
@@ -146,6 +146,7 @@ class HfSession(Session):
             "compute_dtype": receipts.compute_dtypes(self.model, linears),
             **({"activations": activations} if activations else {}),
             **receipts.product_dtype(self.model, linears, activations),
+            **compressed.receipts(self.model),
             "attention": str(self.model.config._attn_implementation),  # noqa: SLF001  (the only place that tells)
             "cache": self.options.cache,
             "decode": "compiled" if hasattr(self.model, "_compiled_call") else "eager",
@@ -300,6 +301,8 @@ def _pretrained(folder: Path, options: Options, device: str) -> Any:
         )
     if method in _STORED_TYPES and dtype != "auto":
         _cast(model, dtype)
+    if method == "compressed-tensors":
+        compressed.unpack(model)
     return model, loading_info
 
 

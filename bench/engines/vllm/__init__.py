@@ -47,6 +47,9 @@ _TEMPLATE = "{{messages[0].content}}"  # instead of the model's own, which the s
 _PACKED = frozenset({"gptq", "awq"})
 _QUANTIZED = (7, 5)  # compute capability: Marlin, W8A8Int8 and W8A16Fp8 (get_min_capability, vllm 0.32)
 _SCANS = frozenset({"mamba", "falcon_mamba", "jamba"})  # MambaMixer: Mamba 2 has kernels for CPUs
+_BLOCKS = ("nvfp4", "mxfp4", "mxfp8")  # schemes of floats in blocks, all with kernels for GPUs alone
+_FUSED = ("q_proj", "k_proj", "gate_proj")  # whose outputs vLLM joins with those of layers behind them
+_FP8_BLOCK = 128
 _GROUPS = frozenset({-1, 32, 64, 128})  # MARLIN_SUPPORTED_GROUP_SIZES; odd shapes are padded, not refused
 
 
@@ -62,7 +65,8 @@ def unsupported(cell: Cell, artifact_format: str, hardware: Hardware) -> str | N
     on_cpu, packed = cell.device == "cpu", artifact_format in _PACKED
     if packed and dtype == "float32":
         return f"vLLM computes {artifact_format} in 16 bits only: give the engine the option dtype: bfloat16"
-    if packed and (reason := _no_packed_kernel(cell, artifact_format, on_cpu=on_cpu)):
+    reason = _no_packed_kernel(cell, artifact_format, on_cpu=on_cpu) if packed else _no_float_kernel(cell, hardware)
+    if reason:
         return reason
     if on_cpu:
         packed_reason = _unsupported_by_cpu(artifact_format, hardware.isa, packed=_is_packed(cell, artifact_format))
@@ -87,6 +91,27 @@ def _no_packed_kernel(cell: Cell, artifact_format: str, *, on_cpu: bool) -> str 
     if not on_cpu and not groups <= _GROUPS:
         return f"vLLM's kernel for gptq has groups of 32, 64 or 128 or none, not of {max(groups - _GROUPS)}"
     return None
+
+
+def _no_float_kernel(cell: Cell, hardware: Hardware) -> str | None:
+    """What has no kernel among _POSSIBLE_{NVFP4,MXFP4,MXFP8,FP8_BLOCK}_KERNELS (vllm 0.32); emulation is for ROCm."""
+    for scheme in _schemes(cell):
+        if scheme.startswith(_BLOCKS) and cell.device == "cpu":
+            return f"vLLM has no kernel for {scheme} on a CPU: use hf, which unpacks it to floats"
+        if scheme == "fp8-block" and cell.device == "cpu" and "amx_tile" not in hardware.isa:
+            return "vLLM's CPU kernel for fp8-block needs AMX: use hf, which unpacks it to floats"
+        if scheme.startswith("mxfp4") and hardware.gpus and _version(hardware) < (8, 0):
+            return f"vLLM needs a GPU of compute capability 8.0 or newer for {scheme}"
+    return None
+
+
+def _schemes(cell: Cell) -> list[str]:
+    """The schemes of compressed-tensors that the recipe's steps, or those of a published checkpoint, name."""
+    return [str(step.options["scheme"]) for step in cell.recipe.steps if "scheme" in step.options]
+
+
+def _version(hardware: Hardware) -> tuple[int, ...]:
+    return tuple(int(part) for part in hardware.gpus[0].compute_capability.split("."))
 
 
 def _unsupported_by_gpu(artifact_format: str, capability: str, dtype: str) -> str | None:
@@ -122,7 +147,17 @@ def _no_cpu_cache(kv_cache_dtype: str, isa: Sequence[str]) -> str | None:
 
 
 def unsupported_model(source: Source, cell: Cell, artifact_format: str, hardware: Hardware) -> str | None:
-    """What the CPU build has no kernels for: CPUExpertsInt4 takes tiles of AMX, and no selective_scan is in it."""
+    """What the CPU build has no kernels for: CPUExpertsInt4 takes tiles of AMX, and no selective_scan is in it.
+
+    On any device: blocks of FP8 that begin in one of the layers that are joined and end in another.
+    """
+    if "fp8-block" in _schemes(cell):
+        for name, (outputs, _) in source.linears.items():
+            if name.endswith(_FUSED) and outputs % _FP8_BLOCK:
+                return (
+                    f"vLLM joins {name} with other layers, and its {outputs} outputs are no multiple of fp8-block's "
+                    f"{_FP8_BLOCK}: use fp8-dynamic"
+                )
     if cell.device != "cpu":
         return None
     model_type = str(source.config.get("model_type"))
@@ -136,7 +171,7 @@ def unsupported_model(source: Source, cell: Cell, artifact_format: str, hardware
 
 def _is_packed(cell: Cell, artifact_format: str) -> bool:
     """Whether the weights are of 4 bits, in any of the formats."""
-    return artifact_format in _PACKED or any(step.options.get("scheme") == "w4a16" for step in cell.recipe.steps)
+    return artifact_format in _PACKED or "w4a16" in _schemes(cell)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.engines._receipts import counts, dtype_name, gib_sizes, last_matches, shares
 
-_KERNEL = re.compile(r"Using (\w+Kernel) for (\w+)$", re.MULTILINE)
+_KERNEL = re.compile(r"Using (\w+Kernel) for (\w+)(?: GEMM)?$", re.MULTILINE)
 _RECEIPTS = {
     "vllm": re.compile(r"Initializing a V1 LLM engine \(v([^)]+)\)"),
     "compute_dtype": re.compile(r"\bdtype=torch\.(\w+)"),

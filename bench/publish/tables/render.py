@@ -229,7 +229,7 @@ def _flat(row: Row, tasks: Mapping[str, _TaskKeys]) -> dict[str, object]:
         for key in (*metrics, *single):
             if (seeds := cell.seeds.get(key)) is not None:
                 flat |= {f"{title}/{key}_seeds_{name}": value for name, value in vars(seeds).items()}
-    more = [c.key for g in MORE.values() for c in group(g, csv=True)]
+    more = [c.key for g in (*MORE.values(), Group.CONTENT) for c in group(g, csv=True)]
     for title, cell in row.workloads.items():
         tails = group(Group.TAIL, csv=True) if "concurrency" in cell.figures else ()
         flat |= _spreads(title, cell, list(dict.fromkeys(c.key for c in (*load_columns([cell]), *tails))))
