@@ -11,6 +11,7 @@ import pytest
 from bench.contract import wire
 from bench.contract.errors import UserError
 from bench.contract.record import Result
+from bench.measure import sanity
 from bench.publish.tables import build, render
 from bench.run import plan
 from bench.store import Store
@@ -152,3 +153,15 @@ def test_a_line_without_its_fields_stops_the_plan(tmp_path: Path) -> None:
     file.write_text('{"question": "q", "answer": "a"}\n{"question": "q"}\n')
     with pytest.raises(UserError, match=r"mine.jsonl, line 2: answer is missing"):
         plan.plan(fake_runs.suite(tasks=[{"task": "questions", "path": str(file)}]), fetch=False)
+
+
+@needs_lm_eval
+def test_an_endpoint_is_asked_as_an_engine_of_ones_own(tmp_path: Path, endpoint: str) -> None:
+    """A server that runs already: the same answers, with the mark of what nobody here started."""
+    task = served_tasks.task(served_tasks.folder(tmp_path / "tasks"), via="server", concurrency=3)
+    engine = {"name": "openai", "url": endpoint, "model": "fake", "ids": True}
+    result = _of_task(fake_runs.run(fake_runs.suite(engines=[engine], tasks=[task]), Store(tmp_path / "results")))
+
+    assert (result.status, result.facts["items"]) == ("ok", served_tasks.ITEMS), result.reason
+    assert result.facts["remote"]
+    assert "remote" in sanity.marks([result])

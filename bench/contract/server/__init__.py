@@ -19,7 +19,8 @@ class Server:
     serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request over the client's own;
     null removes one; `natural`: where an answer ends as the model ends it; `reuse`: where a prompt is to stay in the KV
     cache, and to begin with what is there. `prompt_logprobs`: how it gives the log-probabilities of a prompt's tokens,
-    by echo with logprobs or by a field of that name; "" where it gives none. The rest as in the client's Endpoint.
+    by echo with logprobs or by a field of that name; "" where it gives none. `scored`: body fields of an answer that is
+    scored, whose text is to have no special tokens. The rest as in the client's Endpoint.
     """
 
     argv: tuple[str, ...]
@@ -39,3 +40,4 @@ class Server:
     ca: str = ""
     reuse: Mapping[str, Any] = field(default_factory=dict)
     prompt_logprobs: PromptLogprobs = ""
+    scored: Mapping[str, Any] = field(default_factory=dict)

@@ -193,4 +193,11 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     extra: dict[str, object] = {"skip_special_tokens": False}  # else an answer of end tokens alone has no text
     if options.speculates:  # a chunk has the tokens of a pass
         extra |= {"return_token_ids": True}
-    return Server(argv, _MODEL, variables(options, device), extra=extra, prompt_logprobs="prompt_logprobs")
+    return Server(
+        argv,
+        _MODEL,
+        variables(options, device),
+        extra=extra,
+        prompt_logprobs="prompt_logprobs",
+        scored={"skip_special_tokens": True},
+    )

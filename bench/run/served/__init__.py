@@ -63,6 +63,7 @@ def run(
                 lambda job: online.apply(job, timeout_s=left_s()),
                 finished,
                 server.prompt_logprobs,
+                server.scored,
             )
             report(f"asking the server, {task_options.concurrency} at a time")
             try:

@@ -56,11 +56,12 @@ class EndpointSession(ServedSession):
     apply: Apply
     finished: Finished
     prompt_logprobs: PromptLogprobs = ""
+    scored: Mapping[str, Any] = field(default_factory=dict)
     load: LoadAnswer | None = None
     resumed: int = 0
 
     def answers(self, prompts: Sequence[ServedPrompt]) -> list[str]:
-        requests = {f"prompt {n}": _request(self.target, prompt) for n, prompt in enumerate(prompts)}
+        requests = {f"prompt {n}": _request(self.target, prompt, self.scored) for n, prompt in enumerate(prompts)}
         return self._asked(requests, lambda _, text: text)
 
     def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
@@ -147,9 +148,9 @@ def _job(target: Target, requests: Sequence[Request], concurrency: int) -> LoadJ
     )
 
 
-def _request(target: Target, prompt: ServedPrompt) -> Request:
+def _request(target: Target, prompt: ServedPrompt, scored: Mapping[str, Any]) -> Request:
     """The request for a prompt, as what the server takes; it ends where the model ends it, or at a stop."""
-    extra: dict[str, Any] = {**target.natural, **({"stop": list(prompt.stops)} if prompt.stops else {})}
+    extra: dict[str, Any] = {**target.natural, **scored, **({"stop": list(prompt.stops)} if prompt.stops else {})}
     request = Request(prompt.new_tokens, extra=extra, natural=True, scored=True)
     if target.endpoint.api == "chat":
         if not prompt.messages:
