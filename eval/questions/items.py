@@ -62,6 +62,9 @@ def _item(name: str, number: int, line: str) -> Item:
     where = f"{name}, line {number}"
     try:
         fields = json.loads(line)
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where} has half of a character (a lone surrogate), which no text has: correct it") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not JSON ({error}): expected {_FORMS}") from None
     if not isinstance(fields, dict):

@@ -42,6 +42,7 @@ def test_lines_are_read_in_order_and_cut_to_the_limit(tmp_path: Path) -> None:
         ("{", "line 2 is not JSON"),
         ("[" * 100_000, "line 2 is not JSON"),
         ("[]", "line 2 is no JSON object"),
+        ({"question": "\ud800", "answer": "2"}, "line 2 has half of a character"),
         ({"answer": "2"}, "line 2: question is missing or no text"),
         ({"question": "  ", "answer": "2"}, "line 2: question is missing or no text"),
         ({"question": "q"}, "line 2: answer is missing"),

@@ -34,7 +34,7 @@ def score(body: str, context: int, choice: Sequence[int], how: PromptLogprobs) -
         read = _of_echo if how == "echo" else _of_prompt_logprobs
         tokens = read(answered, context, choice)
         logprob = math.fsum(logprob for logprob, _ in tokens)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         tokens, logprob = [], math.nan
     if len(tokens) != len(choice) or not math.isfinite(logprob):
         raise ValueError(f"the answer has no log-probabilities of the prompt ({how})")
