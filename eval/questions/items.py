@@ -16,7 +16,8 @@ _MOST_BYTES = 1 << 28
 _CALL = (
     "You can call these functions, each a JSON object with its name and the JSON schema of its parameters:\n"
     "{functions}\n"
-    'Answer with one JSON object, {{"name": "FUNCTION", "arguments": {{"PARAMETER": VALUE}}}}, and nothing else.'
+    "Answer with nothing but the call, as a JSON object. A call of get_time with the city Rome would be\n"
+    '{{"name": "get_time", "arguments": {{"city": "Rome"}}}}'
 )
 
 
