@@ -205,7 +205,8 @@ class Task(Protocol):
     `evaluate` are then replies; those of `score_replies` are recorded. PATHS, OPTIONS_SINCE: as an engine's. COLUMNS:
     its metrics and changes in tables, PART_COLUMNS: those of its `parts`; one without a column is only in the records.
     LAYERS: it takes single layers out of its sessions, which engines give of their LAYER_FORMATS. It has `evaluate`, or
-    `evaluate_resumably` in its place.
+    `evaluate_resumably` in its place. One whose Options inherit ServedOptions (bench.contract.served) can be asked of
+    an engine's server: `evaluate` then runs in the parent, with a ServedSession.
     """
 
     VERSION: int
