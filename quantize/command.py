@@ -73,10 +73,21 @@ def _summary(artifact: Artifact) -> list[str]:
         f"bits/weight    {audit.bits_per_weight:.3f} over {audit.linear_parameters:,} linear parameters",
         f"quantized      {audit.quantized_fraction:.1%} of them",
         *([f"zero           {audit.zero_fraction:.1%} of them"] if (audit.zero_fraction or 0) > 1e-3 else []),
+        *_mixed_types(artifact),
         *_output_errors(artifact),
         f"made in        {artifact.make_s:.1f} s{peak}",
         *(f"note           {note}" for note in audit.notes),
     ]
+
+
+def _mixed_types(artifact: Artifact) -> list[str]:
+    """How many layers have which type, where these were chosen by layer, and what that is predicted to cost."""
+    facts = artifact.facts
+    if "predicted_kl" not in facts:
+        return []
+    types = ", ".join(f"{kind} x{count}" for kind, count in facts["layers_by_type"].items())
+    interval = f"{facts['predicted_kl_low']:.2g} to {facts['predicted_kl_high']:.2g}"
+    return [f"layers         {types}", f"predicted KL   {facts['predicted_kl']:.2g} nats a token ({interval})"]
 
 
 def _output_errors(artifact: Artifact) -> list[str]:

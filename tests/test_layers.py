@@ -34,7 +34,7 @@ _LAYERS: tuple[tuple[str, ...], ...] = (
     tuple(f"bench.publish.{name}" for name in ("recommend", "predictions", "plans", "compare", "headline")),
     ("bench.publish.records",),
     ("bench.publish.document", "bench.publish.figures"),
-    ("bench.publish.page",),
+    ("bench.publish.page", "bench.publish.history"),
     ("bench.publish.report",),
     ("bench.cli",),
     (
@@ -66,6 +66,9 @@ _SHARED: dict[str, tuple[str, ...]] = {
         "bench.formats.gguf_reader",
         "bench.formats.gguf_tokenizer",
         "eval.corpora",
+        "eval.layers",
+        "eval.stats.paired",
+        "eval.text.windows",
         "quantize",
     ),
     "eval": ("bench.contract", "bench.formats.folder", "bench.paths", "eval"),

@@ -1,4 +1,4 @@
-"""Verbs that read records and run nothing: report, recommend, compare, predict, recompute."""
+"""Verbs that read records and run nothing: report, recommend, compare, history, predict, recompute."""
 
 from __future__ import annotations
 
@@ -156,6 +156,37 @@ def compare(
     if gating.is_broken(judgements):
         say(gating.summary(judgements))
         raise typer.Exit(1)
+
+
+@app.command()
+def history(
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="SUITE/RECIPE/ENGINE/LOAD-OR-TASK, names or globs.")],
+    metric: Annotated[str, typer.Argument(help="Its name in --json, as tpot_s or accuracy.")],
+    device: Annotated[str, typer.Option(metavar="GLOB", help="Its results folder, where there are several.")] = "",
+    since: Annotated[str, typer.Option(metavar="COMMIT", help="Only commits after this one.")] = "",
+    results: Results = RESULTS,
+    format: Annotated[Literal["terminal", "md", "csv", "json"], typer.Option(help="How to print it.")] = "terminal",
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it into this file too.")] = None,
+) -> None:
+    """Draw a metric of one cell over the commits that changed its records, with what else changed."""
+    from bench.contract import wire
+    from bench.publish import history as histories
+    from bench.publish.figures import draw
+    from bench.publish.tables import render
+
+    with no_gc():
+        its = histories.history(results, cell, metric, device=device, since=since)
+    for problem in its.problems:
+        say(f"warning: {problem}")
+    if format == "json":
+        output(histories.as_json(its))
+    elif format == "csv":
+        output(histories.as_csv(its))
+    else:
+        section = histories.section(its)
+        output("\n".join((*render.piped(section), "")) if format == "md" else render.text([section], width()))
+    if svg is not None:
+        wire.write(svg, draw.svg(histories.chart(its)))
 
 
 @app.command()

@@ -13,18 +13,18 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from bench import paths, yaml
-from bench.contract import plugins, speculation, wire
+from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.spec import ApiPrice, EngineSpec, HourPrice, Options, Recipe, Step, Suite, Task
 from bench.contract.workload import KINDS, Trace, Workload
-from bench.suite import local_data, price, replicates
+from bench.suite import local_data, option_groups, price, replicates
+from bench.suite.option_groups import SHOWN, known_keys
 
 T = TypeVar("T")
 _NAME_KEYS = {"model": "source", "engines": "name", "tasks": "task"}  # of short forms
 _MAX_DIGITS = 9
 _MOST_ROUNDS = 10_000
 _LARGEST = 10**15  # of any number: what is multiplied with it stays finite
-_SHOWN = 80  # characters of a wrong value
 
 
 def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
@@ -81,7 +81,7 @@ def _path_beside(source: Any, folder: Path) -> str:
 
 def suite(data: Mapping[str, Any]) -> Suite:
     """A Suite from the mapping of a YAML file."""
-    _known("", data, [f.name for f in dataclasses.fields(Suite)])
+    known_keys("", data, [f.name for f in dataclasses.fields(Suite)])
     full = {**data, "data": "" if data.get("data") is None else data["data"]}  # `--set data=` is no folder
     if isinstance(full.get("model"), str):
         full["model"] = {"source": full["model"]}
@@ -112,8 +112,8 @@ def options(package: str, plugin: str, given: Mapping[str, Any], where: str) -> 
     """A plugin's options, the given ones over its defaults; UserError for unknown names and bad values."""
     module = plugins.load(package, plugin)
     kind = module.Options
-    given = _flat(kind, given, where)
-    _known(where, given, [f.name for f in dataclasses.fields(kind)])
+    given = option_groups.flat(kind, given, where)
+    known_keys(where, given, [f.name for f in dataclasses.fields(kind)])
     named = {
         k: f"path:{v}" if k in module.PATHS and v and not str(v).startswith("path:") else v for k, v in given.items()
     }
@@ -127,7 +127,7 @@ def workload(value: Any, where: str = "workload") -> Workload:
     kind = fields.get("kind", "offline")
     if not isinstance(kind, str) or kind not in names:
         raise UserError(f"{where}.kind: {plugins.unknown('kind', str(kind), tuple(names))}")
-    _known(where, fields, [*dict.fromkeys(name for kinds in names.values() for name in sorted(kinds))])
+    known_keys(where, fields, [*dict.fromkeys(name for kinds in names.values() for name in sorted(kinds))])
     for field in fields.keys() - names[kind]:
         kinds = [other for other in names if field in names[other]]
         raise UserError(f"{where}.{field}: means nothing to kind: {kind}; set kind: {' or '.join(kinds)}")
@@ -201,7 +201,7 @@ def _recipe(where: str, value: Any) -> dict[str, Any]:
             raise UserError(f"{where}: {plugins.unknown('recipe', value, tuple(known))}")
         value = {"name": value, "steps": known[value]}
     recipe = _mapping(where, value)
-    _known(where, recipe, [f.name for f in dataclasses.fields(Recipe) if f.name != "replicate_of"])
+    known_keys(where, recipe, [f.name for f in dataclasses.fields(Recipe) if f.name != "replicate_of"])
     if "replicates" in recipe and not recipe.keys() & {"steps", "checkpoint"}:
         known, name = named_recipes(), str(recipe.get("name", ""))
         if name not in known:
@@ -250,30 +250,8 @@ def _plugin(where: str, package: str, rule: str, entry: dict[str, Any], key: str
 
 def _mapping(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{where}: expected 'key: value' lines, got {repr(value)[:_SHOWN]}")
+        raise UserError(f"{where}: expected 'key: value' lines, got {repr(value)[:SHOWN]}")
     return dict(value)
-
-
-def _flat(kind: type, given: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """The options with those of speculation by their own names: they may be given as one mapping."""
-    group = speculation.PREFIX.rstrip("_")
-    names = [name.removeprefix(speculation.PREFIX) for name in sorted(speculation.SINCE)]
-    if group not in given or not issubclass(kind, speculation.SpeculationOptions):
-        return given
-    value = given[group]
-    if not isinstance(value, dict):
-        raise UserError(f"{where}.{group}: expected {group}: {{method: ngram, tokens: 4}}, got {repr(value)[:_SHOWN]}")
-    _known(f"{where}.{group}", value, names)
-    own = {key: each for key, each in given.items() if key != group}
-    return own | {speculation.PREFIX + key: each for key, each in value.items()}
-
-
-def _known(where: str, entry: Mapping[str, Any], known: Sequence[str]) -> None:
-    for key in entry:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else f" (known: {', '.join(known)})"
-            raise UserError(f"{where + '.' if where else ''}{key}: unknown key{hint}")
 
 
 def _checked(suite: Suite) -> Suite:
@@ -322,7 +300,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         node[at] = copy.copy(node[at])  # another place may hold the very same, by a YAML alias
         node = node[at]
         if not isinstance(node, dict | list):
-            raise UserError(f"--set {key}: '{part}' has no parts: it is {repr(node)[:_SHOWN]} in the suite")
+            raise UserError(f"--set {key}: '{part}' has no parts: it is {repr(node)[:SHOWN]} in the suite")
     if isinstance(node, list):
         node[_position(node, last, key)] = parsed
     else:
@@ -371,7 +349,7 @@ def _check_kind(where: str, given: Any, read: Any) -> None:
         expected = "true or false" if isinstance(read, bool) else "a number"
         raise UserError(f"{where}: expected {expected}, got {str(given).lower()}")
     elif isinstance(read, int | float) and not abs(read) <= _LARGEST:
-        raise UserError(f"{where}: expected a number of at most {_LARGEST:.0e}, got {str(read)[:_SHOWN]}")
+        raise UserError(f"{where}: expected a number of at most {_LARGEST:.0e}, got {str(read)[:SHOWN]}")
 
 
 def _sentence(first: ErrorDetails, where: str) -> str:
@@ -385,6 +363,6 @@ def _sentence(first: ErrorDetails, where: str) -> str:
         return f"{path}: {message}" if first["loc"] else message
     message = first["msg"][:1].lower() + first["msg"][1:]
     shown = repr(first["input"])
-    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
     got = "" if first["type"] == "missing" else f" (got {shown})"
     return f"{path}: {message}{got}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,11 +100,12 @@ def divergence(logits: Any, expected: Any, normalizer: Any) -> Any:
 
 
 def one_at_a_time(
-    meter: Meter, units: Sequence[Unit], layers: Mapping[str, Any], key: str
+    meter: Meter, units: Sequence[Unit], layers: Callable[[Unit], Mapping[str, Any]], key: str
 ) -> tuple[dict[str, list[float]], int]:
     """Each unit's sums of KL by window, with no other layer replaced; and how many were there from before.
 
-    Units come by their `start`. What is done is in the work folder, as far as it is of the same `key`.
+    Units come by their `start`; `layers` makes of one the modules that take its layers' place. What is done is in the
+    work folder, as far as it is of the same `key`.
     """
     file = meter.work / _DONE
     done = _read(file, key)
@@ -116,7 +117,7 @@ def one_at_a_time(
             steps.at(number, unit.name)
             meter.network.advance(unit.start)
             began = time.perf_counter()
-            sums = meter.measure({name: layers[name] for name in unit.layers})
+            sums = meter.measure(layers(unit))
             line = {"key": key, "unit": unit.name, "window_kl": sums, "s": time.perf_counter() - began}
             out.write(f"{json.dumps(line)}\n")
             out.flush()

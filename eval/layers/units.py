@@ -68,6 +68,11 @@ def require_same_rest(model: Any, others: Mapping[str, Any]) -> None:
             )
 
 
+def of(layers: Mapping[str, Any], unit: Unit) -> dict[str, Any]:
+    """Those of `layers` that a unit replaces."""
+    return {name: layers[name] for name in unit.layers}
+
+
 def whole(units: Sequence[Unit]) -> Unit:
     """All of them at once."""
     layers = tuple(dict.fromkeys(name for unit in units for name in unit.layers))

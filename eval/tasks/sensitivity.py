@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def _measured(
     done, resumed = dict[str, list[float]](), 0
     if its:
         meter = measure.Meter(net, text.windows, work)
-        done, resumed = measure.one_at_a_time(meter, [units.whole(its), *its], layers, key)
+        done, resumed = measure.one_at_a_time(meter, [units.whole(its), *its], partial(units.of, layers), key)
         meter.close()
     none = [0.0] * len(text.windows)
     sums = [done[unit.name] for unit in its]

@@ -14,12 +14,14 @@ from typing import Any
 from bench.contract import phase
 from bench.contract.errors import UserError
 from bench.formats import folder as model_folder
+from bench.formats import gguf_reader
 from quantize.backends import gguf_converter
 
 VOCABULARY_FILE = "gguf_vocabulary.json"  # in a model folder that was made of a GGUF file
 _CONVERTER = Path("share") / "llama-cpp-python" / "convert_hf_to_gguf.py"
 _UNKNOWN_KEY = re.compile(r"KeyError: '(\w+)'")
 _TENSOR = re.compile(r"\[ *(\d+)/ *(\d+)\] +\S")  # "[  12/ 272]  blk.0.ffn_down.weight - [...]"
+_EMBEDDING, _OUTPUT_LAYER, _WIDE = "token_embd.weight", "lm_head", 256
 _ERROR, _CONTINUED = 4, 5  # of enum ggml_log_level
 # Floats in blocks, by the file type whose name they have. No file type has them of every layer: MXFP4_MOE is of experts
 # alone, and the quantizer refuses NVFP4. Embedding and head are q8_0.
@@ -95,6 +97,52 @@ def quantize(
     if importance is not None:
         settings.imatrix = entries
     _run(lib, source, file, settings, errors, f"quantize to {kind}")
+
+
+def quantize_by_tensor(source: Path, file: Path, types: Mapping[str, str], errors: Sequence[str]) -> None:
+    """Quantize a GGUF file, each linear layer to its type; `types`: ggml's, by the layers' names in Transformers.
+
+    The embedding gets 6 bits, as in llama.cpp's own mixtures, or 8 where its rows are no multiple of 256. RuntimeError
+    where the library left a layer in another type: it falls back without a word.
+    """
+    import llama_cpp.llama_cpp as lib
+
+    stored = gguf_reader.read(source)
+    tensors = _tensor_names(stored, types)
+    settings = lib.llama_model_quantize_default_params()
+    settings.ftype = lib.LLAMA_FTYPE_MOSTLY_Q8_0  # whose blocks fit any row: where one does not, no override counts
+    settings.token_embedding_type = _type_id("q6_k" if stored.tensors[_EMBEDDING].shape[-1] % _WIDE == 0 else "q8_0")
+    if output := types.get(_OUTPUT_LAYER):
+        settings.output_tensor_type = _type_id(output)
+    overrides = (lib.llama_model_tensor_override * (len(tensors) + 1))()  # ended by one without a pattern
+    for override, (name, kind) in zip(overrides, tensors.items(), strict=False):
+        override.pattern, override.type = f"^{re.escape(name)}$".encode(), _type_id(kind)
+    settings.tt_overrides = overrides
+    _run(lib, source, file, settings, errors, "quantize to mixed types")
+    written = {name: tensor.dtype.lower() for name, tensor in gguf_reader.read(file).tensors.items()}
+    if other := [name for name, kind in tensors.items() if written.get(name) != kind]:
+        raise RuntimeError(f"llama.cpp stored {other[0]} as {written.get(other[0])}, not as {tensors[other[0]]}")
+
+
+def _tensor_names(stored: gguf_reader.Gguf, types: Mapping[str, str]) -> dict[str, str]:
+    """The types by the names of the file's tensors; UserError for a layer that it has not."""
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+
+    arch = next((arch for arch, name in MODEL_ARCH_NAMES.items() if name == stored.architecture), None)
+    if arch is None:
+        raise UserError(f"gguf has no names for the layers of {stored.architecture}: mixed types cannot be stored")
+    blocks = int(stored.metadata.get(f"{stored.architecture}.block_count", 0))
+    names = get_tensor_name_map(arch, blocks)
+    tensors = {layer: f"{names.get_name(layer)}.weight" for layer in types}
+    if missing := [layer for layer, name in tensors.items() if name not in stored.tensors]:
+        raise UserError(f"the GGUF file has no {missing[0]} as a tensor of its own: mixed types cannot be stored")
+    return {tensors[layer]: kind for layer, kind in types.items()}
+
+
+def _type_id(kind: str) -> int:
+    from gguf import GGMLQuantizationType
+
+    return int(GGMLQuantizationType[kind.upper()].value)
 
 
 def _every_layer(lib: Any, kind: str) -> tuple[Any, Any]:

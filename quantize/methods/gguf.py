@@ -18,14 +18,14 @@ from bench.contract.record import Hardware, Source
 from bench.contract.spec import Step
 from bench.formats import folder as model_folder
 from bench.formats import gguf_tokenizer
-from quantize import calibration, checkpoint, option_checks
+from quantize import calibration, checkpoint, mixed, option_checks
 from quantize.backends import architectures, imatrix, llama_cpp
 
 ENV = "llamacpp"
 VERSION = 1
 READS = frozenset({"hf", "gguf"})
 WRITES = "gguf"
-OPTIONS_SINCE = frozenset({"bos", "first_token_weight"})
+OPTIONS_SINCE = frozenset({"bos", "first_token_weight"}) | mixed.SINCE
 
 _Float = Literal["f32", "f16", "bf16"]
 _FiveBitsUp = Literal["q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0"]
@@ -41,14 +41,20 @@ _FILE = "model.gguf"
 
 
 @dataclass(frozen=True)
-class Options(calibration.WeightedOptions):
-    """`imatrix`: weigh by the calibration text, which the other options but `type` name."""
+class Options(mixed.MixedOptions, calibration.WeightedOptions):
+    """`imatrix`: weigh by the calibration text, which the other options but `type` name.
+
+    `mixed`, in place of `type`: a type for each linear layer, of `choices`, at `bits_per_weight` on average at most,
+    of least predicted loss by the calibration text, of which `tokens` are read.
+    """
 
     type: _Type = "q4_k_m"
     imatrix: bool = False
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
+    if mixed.is_asked(options):
+        return _mixed_reason(options, source)
     if reason := _unfit_type(options, source):
         return reason
     if source.format == "hf" and (reason := architectures.unknown_reason("llama.cpp's converter", source)):
@@ -57,6 +63,15 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
         return option_checks.no_weight(options.first_token_weight, "no text is read without imatrix: true")
     reason = option_checks.first_token_weight(options.first_token_weight)
     return reason or option_checks.sample_length(source, options.length)
+
+
+def _mixed_reason(options: Options, source: Source) -> str | None:
+    if options.type != Options.type:
+        return f"mixed chooses the type of each layer: leave type: {options.type} out"
+    if options.imatrix:
+        return "mixed types are measured without an importance matrix: leave imatrix out"
+    reason = option_checks.no_weight(options.first_token_weight, "mixed types weigh all tokens alike")
+    return reason or mixed.unsupported(options, "gguf", source)
 
 
 def _unfit_type(options: Options, source: Source) -> str | None:
@@ -76,6 +91,8 @@ def weight_bits(options: Options) -> float:
     """Of the ggml type that most weights get; mixtures (_m, _l) have wider ones among them."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
+    if mixed.is_asked(options):
+        return min(8 * mixed.size("gguf", kind, (1, 256)) / 256 for kind in mixed.names(options.mixed_choices))
     name = options.type.upper()
     narrowest = {"IQ1": "IQ1_S", "IQ2": "IQ2_XXS", "IQ3": "IQ3_XXS"}
     name = narrowest.get(name[:3]) or (name[:4] if name[2:4] == "_K" else name)
@@ -85,9 +102,10 @@ def weight_bits(options: Options) -> float:
 
 def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     """The 16-bit file that every quantized type of an unquantized model is made from."""
-    if source_format != "hf" or options.type in _FLOATS:
-        return ()
-    return (Step("gguf", asdict(Options(type="f16"))),)
+    floats = Step("gguf", asdict(Options(type="f16")))
+    if mixed.is_asked(options):
+        return (*mixed.steps(options, "gguf", source_format), floats)
+    return () if source_format != "hf" or options.type in _FLOATS else (floats,)
 
 
 def is_lossless(options: Options) -> bool:
@@ -95,7 +113,7 @@ def is_lossless(options: Options) -> bool:
 
 
 def is_seeded(options: Options) -> bool:
-    return options.imatrix
+    return options.imatrix or mixed.is_asked(options)
 
 
 def without_data(options: Options) -> Step | None:
@@ -105,11 +123,12 @@ def without_data(options: Options) -> Step | None:
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Convert a Hugging Face folder, or quantize the GGUF file that `folder` is or holds."""
+    chosen = mixed.read_types(folder) if mixed.is_asked(options) else None
     source = folder if folder.is_file() else min(folder.glob("*.gguf"), default=None)  # the first part of a split file
     if source is None:
         facts = _convert(folder, out / _FILE, options.type)
     else:
-        facts = _quantize(source, folder, out, options, device)
+        facts = _quantize(source, folder, out, options, device) if chosen is None else _mix(source, out, chosen)
     if folder.is_dir() and (folder / model_folder.CONFIG).is_file():
         checkpoint.copy_settings(folder, out)
         shutil.copyfile(folder / model_folder.CONFIG, out / model_folder.CONFIG)
@@ -138,6 +157,14 @@ def _quantize(source: Path, folder: Path, out: Path, options: Options, device: s
         is_model = folder.is_file()  # as its publisher wrote it; what a step of ours rounded is not rounded again
         llama_cpp.quantize(source, out / _FILE, options.type, importance, errors, requantize=is_model)
     return {**facts, "quantize_s": time.perf_counter() - began}
+
+
+def _mix(source: Path, out: Path, chosen: mixed.Allotment) -> dict[str, Any]:
+    """Each layer in the type that was chosen for it; RuntimeError where the library stored another."""
+    began = time.perf_counter()
+    with llama_cpp.error_log() as errors:
+        llama_cpp.quantize_by_tensor(source, out / _FILE, chosen.types, errors)
+    return {**chosen.facts(), "quantize_s": time.perf_counter() - began}
 
 
 def _calibration(source: Path, folder: Path, options: Options) -> calibration.Calibration:

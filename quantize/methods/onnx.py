@@ -7,6 +7,7 @@ output, activations in 8 bits, scaled at each step.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -22,8 +23,9 @@ from typing import Any, Literal, get_args
 from bench.contract import phase
 from bench.contract.errors import UserError
 from bench.contract.record import Hardware, Source
+from bench.contract.spec import Step
 from bench.formats import folder as model_folder
-from quantize import checkpoint
+from quantize import checkpoint, mixed
 from quantize.backends import architectures
 from quantize.first_token import replaced
 
@@ -31,6 +33,7 @@ ENV = "onnx"
 VERSION = 1
 READS = frozenset({"hf", "gptq", "awq"})
 WRITES = "onnx"
+OPTIONS_SINCE = mixed.SINCE | {"calibration", "seed"}
 _FILE = "model.onnx"
 _BLOCKED = ("int8", "int4")
 _PACKED = ("gptq", "awq")
@@ -39,16 +42,21 @@ _NOT_FOR = {"cpu": ("fp16", "bf16"), "cuda": ("int8_dynamic",), "NvTensorRtRtx":
 _LAYER = re.compile(r"Reading layer (\d+)$")  # what the builder prints of its progress
 _AFTER_LAYERS = re.compile(r"Reading final norm$")
 _SAVING = re.compile(r"Saving ONNX model in ")
+_LAYER_NAME = re.compile(r"model\.layers\.(\d+)\.(self_attn|mlp)\.(\w+_proj)")
+_UNFUSED = "fuse_qkv=false"  # queries, keys and values as layers of their own
 _EXCLUDE_HEAD = "nodes_to_exclude=/lm_head/MatMul,/model/embed_tokens/Gather"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(mixed.MixedOptions):
     """`algorithm` of int8 and int4: the builder's; default and rtn round to nearest, k_quant fits the scales.
 
     The builder knows more names, each for some layers of int4 in 8 bits. `accuracy_level`: what a kernel may
     round activations to: 1 float32, 2 float16, 3 bfloat16, 4 int8; 0 is the builder's choice, 4 on a CPU.
     `head`: quantize the head, and at int4 the embedding that it shares, too. `provider` auto: the device's.
+
+    `mixed` at precision int4: int4 or int8 for each linear layer but the head, at `bits_per_weight` on average at most,
+    of least predicted loss by the text `calibration`, of which `tokens` are read from a place that `seed` draws.
     """
 
     precision: _Precision = "int4"
@@ -60,13 +68,41 @@ class Options:
     accuracy_level: Literal[0, 1, 2, 3, 4] = 0
     head: bool = True
     provider: Literal["auto", "cpu", "cuda", "NvTensorRtRtx"] = "auto"
+    calibration: str = "stdlib"
+    seed: int = 0
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     provider = _provider(options, hardware.device)
     if provider != "cpu" and not hardware.gpus:
         return f"provider {provider} needs an NVIDIA GPU, and this machine has none"
-    return _precision_reason(options, provider) or _source_reason(options, source)
+    reason = _precision_reason(options, provider) or _source_reason(options, source)
+    return reason or (_mixed_reason(options, source, provider) if mixed.is_asked(options) else None)
+
+
+def _mixed_reason(options: Options, source: Source, provider: str) -> str | None:
+    """Why layers cannot have types of their own: measured is the rounding of a CPU's int4 by default."""
+    if options.precision != "int4" or options.algorithm != "default" or not options.symmetric or provider != "cpu":
+        return "mixed types are those of precision int4, algorithm default, symmetric, on a CPU: leave the others out"
+    if source.format != "hf":
+        return f"mixed types are measured on an unquantized model, not on {source.format}"
+    layers = {name: shape for name, shape in source.linears.items() if not model_folder.is_head(name)}
+    if other := [name for name in layers if not _node(name)]:
+        return f"the model builder's name of {other[0]} is not known here: mixed types are for models like Llama"
+    return mixed.unsupported(options, "onnx", Source(source.format, layers, source.config), options.block_size)
+
+
+def reads_text(options: Options) -> bool:
+    return mixed.is_asked(options)
+
+
+def is_seeded(options: Options) -> bool:
+    return mixed.is_asked(options)
+
+
+def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
+    """What types are chosen by."""
+    return mixed.steps(options, "onnx", source_format, options.block_size) if mixed.is_asked(options) else ()
 
 
 def _precision_reason(options: Options, provider: str) -> str | None:
@@ -110,10 +146,13 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     began = time.perf_counter()
     provider = _provider(options, device)
     extra = [*_extra_options(options), *_window_options(model_folder.read_config(folder))]
+    chosen = mixed.read_types(folder) if mixed.is_asked(options) else None
+    extra += [_UNFUSED] if chosen else []
     precision = "fp32" if options.precision == "int8_dynamic" else options.precision
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         build_folder = Path(scratch) if options.precision == "int8_dynamic" else out
-        _build(folder, build_folder, Path(scratch) / "cache", precision, provider, extra)
+        words = _overrides(chosen, Path(scratch)) if chosen else []
+        _build(folder, build_folder, Path(scratch) / "cache", precision, provider, extra, words)
         built = time.perf_counter()
         if options.precision == "int8_dynamic":
             _quantize_dynamic(build_folder, out, head=options.head)
@@ -122,6 +161,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     checkpoint.write_config(out, {k: v for k, v in config.items() if k != "quantization_config"})
     return {
         "build_s": built - began,
+        **(chosen.facts() if chosen else {}),
         **({"quantize_s": time.perf_counter() - built} if options.precision == "int8_dynamic" else {}),
         "provider": provider,
         "settings": {"precision": precision, **dict(option.split("=", 1) for option in extra)},
@@ -150,9 +190,26 @@ def _window_options(config: Mapping[str, Any]) -> list[str]:
     return ["windowed_kv_cache=false"] if model_folder.size(config, "sliding_window") else []
 
 
-def _build(folder: Path, out: Path, cache: Path, precision: str, provider: str, extra: list[str]) -> None:
+def _node(layer: str) -> str:
+    """The builder's name of a layer of a model like Llama; "" of another."""
+    at = _LAYER_NAME.fullmatch(layer)
+    return f"/model/layers.{at[1]}/{'attn' if at[2] == 'self_attn' else 'mlp'}/{at[3]}/MatMul" if at else ""
+
+
+def _overrides(chosen: mixed.Allotment, scratch: Path) -> list[str]:
+    """Words of the builder's command line that give layers 8 bits; it refuses a name that its graph has not."""
+    wide = [_node(layer) for layer, kind in chosen.types.items() if kind == "int8" and not model_folder.is_head(layer)]
+    overrides = [{"match": {"name": node}, "type": "int8"} for node in wide]
+    file = scratch / "target.json"
+    file.write_text(json.dumps({"quant_config": {"weights": {"overrides": overrides}}}), encoding="utf-8")
+    return ["--builder_config_version", "2", "--target_options", str(file)] if wide else []
+
+
+def _build(
+    folder: Path, out: Path, cache: Path, precision: str, provider: str, extra: list[str], words: list[str]
+) -> None:
     argv = [sys.executable, "-m", "quantize.backends.onnx_builder", "-i", str(folder), "-o", str(out)]
-    argv += ["-p", precision, "-e", provider, "-c", str(cache), "--extra_options", *extra]
+    argv += ["-p", precision, "-e", provider, "-c", str(cache), *words, "--extra_options", *extra]
     variables = {**os.environ, "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     layers = model_folder.layer_count(model_folder.read_config(folder))
     steps, log = phase.Steps("layer {n} of {total}", layers), list[str]()

@@ -10,6 +10,7 @@ import copy
 import json
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _compared(model: Any, work: Path) -> dict[str, Any]:
     net.batch = 2
     its = units.units(net, layers, "layer")
     meter = measure.Meter(net, windows, work)
-    done, _ = measure.one_at_a_time(meter, [units.whole(its), *its], layers, "k")
+    done, _ = measure.one_at_a_time(meter, [units.whole(its), *its], partial(units.of, layers), "k")
     plain = [_logprobs(model, window) for window in windows]
     worst, values = 0.0, []
     for unit in [units.whole(its), *its]:
@@ -114,8 +115,8 @@ def _interrupted(model: Any, work: Path) -> dict[str, Any]:
     """Ended in the seventh layer, with half a line written; taken up again, it measures the others alone."""
     windows, layers = _windows(model), _rounded(model)
     net = network.Network(model, [window.ids for window in windows])
-    its = units.units(net, layers, "layer")
-    whole, _ = measure.one_at_a_time(measure.Meter(net, windows, work / "whole"), its, layers, "k")
+    its, source = units.units(net, layers, "layer"), partial(units.of, layers)
+    whole, _ = measure.one_at_a_time(measure.Meter(net, windows, work / "whole"), its, source, "k")
     net = network.Network(model, [window.ids for window in windows])
     meter, calls = measure.Meter(net, windows, work / "half"), 0
     plain = meter.measure
@@ -129,12 +130,12 @@ def _interrupted(model: Any, work: Path) -> dict[str, Any]:
 
     meter.measure = measured  # type: ignore[method-assign]
     try:
-        measure.one_at_a_time(meter, its, layers, "k")
+        measure.one_at_a_time(meter, its, source, "k")
     except KeyboardInterrupt:
         with (work / "half" / "done.jsonl").open("a") as file:
             file.write('{"key": "k", "unit": "mod')
     net = network.Network(model, [window.ids for window in windows])
-    again, resumed = measure.one_at_a_time(measure.Meter(net, windows, work / "half"), its, layers, "k")
+    again, resumed = measure.one_at_a_time(measure.Meter(net, windows, work / "half"), its, source, "k")
     other = len(measure._read(work / "half" / "done.jsonl", "another"))
     return {"resumed": resumed, "same": again == whole, "units": len(its), "of_another_key": other}
 

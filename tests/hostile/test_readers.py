@@ -24,6 +24,8 @@ from bench.load import reply, sse
 from bench.models import resolve
 from bench.store import Store
 from bench.suite import config
+from quantize import mixed
+from quantize.methods import allocation
 from tests.formats import gguf_models
 from tests.hostile.strategies import changed, dumps, examples, only_user_errors, spliced
 from tests.test_store import TRACES, served
@@ -62,6 +64,12 @@ TENSORS = {
     "lm_head.weight": (64, 32),
 }
 PLAIN = {"config_json": {**CONFIG, "quantization_config": None}, "names": [t for t in TENSORS if ".mlp." not in t]}
+LOSSES = {
+    "format": "gguf",
+    "window_tokens": [255, 255],
+    "layers": {"model.layers.0.mlp.up_proj": {"shape": [32, 32], "window_kl": {"q8_0": [0.1, 0.2], "q4_0": [1, 2]}}},
+}
+TYPES = {"types": {"model.layers.0.mlp.up_proj": "q8_0"}, "predicted_kl": [0.1, 0.0, 0.2]}
 TOKENIZER = {"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 1, "content": "b", "special": False}]}
 
 
@@ -108,6 +116,24 @@ def _folder(folder: Path, config_json: Any = CONFIG, tokenizer: Any = TOKENIZER,
 def test_a_config(tmp_path: Path, value: Any) -> None:
     """Any value in any place of config.json, through all that a plan reads of a model."""
     only_user_errors(lambda: _read_folder(_folder(tmp_path / "m", value)))
+
+
+@given(value=changed(LOSSES))
+@examples(40)
+def test_losses_of_layers(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    """Any value in any place of what mixed types are chosen by: an assignment within the budget, or a sentence."""
+    folder, out = (tmp_path_factory.mktemp(name) for name in ("losses", "out"))
+    (folder / mixed.LOSSES).write_text(dumps(value))
+    only_user_errors(lambda: allocation.apply(folder, allocation.Options(9.0), out, "cpu"))
+
+
+@given(value=changed(TYPES))
+@examples(40)
+def test_types_of_layers(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    """Any value in any place of the types that were chosen."""
+    folder = tmp_path_factory.mktemp("types")
+    (folder / mixed.ASSIGNMENT).write_text(dumps(value))
+    only_user_errors(lambda: mixed.read_types(folder).facts())
 
 
 @pytest.mark.usefixtures("cache")

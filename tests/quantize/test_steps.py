@@ -96,6 +96,11 @@ _STEPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         {**_FEW, "type": "q2_k", "imatrix": True},
         ("importance matrix: window 1 of 2", "importance matrix: window 2 of 2", "tensor 1 of 47", "tensor 47 of 47"),
     ),
+    "sensitivity": (
+        "sensitivity",
+        {"choices": "q4_0,q8_0", "tokens": 32, "length": 16},
+        ("tokenizing the calibration text", "the unquantized model's", "layer 1 of 70", "layer 70 of 70"),
+    ),
     "dequantize": (
         "dequantize",
         {},
@@ -151,5 +156,5 @@ def test_a_method_tells_its_steps_to_the_last(name: str, written: Callable[[str]
 
 
 def test_every_method_is_among_them() -> None:
-    """A new method comes with its steps."""
-    assert {method for method, _, _ in _STEPS.values()} == set(plugins.names(plugins.METHODS))
+    """A new method comes with its steps; `allocation` has one alone, and reads what `sensitivity` wrote."""
+    assert {"allocation", *(method for method, _, _ in _STEPS.values())} == set(plugins.names(plugins.METHODS))

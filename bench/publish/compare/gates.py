@@ -11,13 +11,15 @@ from typing import Any, Literal
 
 from bench.contract import plugins
 from bench.contract.errors import UserError
+from bench.measure.ratio import over_cells
 from bench.publish.compare.compare import BETTER, WORSE, CellKey, Comparison, MetricComparison
-from bench.publish.tables.columns import DASH, number
+from bench.publish.tables.columns import DASH, LEVEL, number
 from bench.publish.tables.model import Section
 
 Verdict = Literal["broken", "cannot tell", "kept"]
 _EXPRESSION = re.compile(r"\s*([\w*?\[\]@.-]+)\s*(<|>)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*", re.IGNORECASE)
 _FRACTION = "_fraction"
+_LEAST_CELLS = 5  # loads that have a metric: of so many it is judged over all of them too
 _FEW = "too few rounds for a p-value"
 
 
@@ -64,7 +66,11 @@ def judge(gates: Sequence[Gate], comparison: Comparison) -> list[Judgement]:
 
     A gate is broken where the figure is beyond its limit and its difference from A is beyond noise, by the comparison's
     own test (Holm's correction over the cells of the metric) or exact. Where it is beyond the limit and the rounds do
-    not show a difference, they cannot tell.
+    not show a difference, they cannot tell. Of five loads or more a metric is judged over all of them too, by Student's
+    t over their ratios: what each shows too faintly they may show together.
+
+    To break a gate that two runs of one thing should keep, either test has to err to one side, at 2.5 % each: at most
+    one comparison in twenty, whatever the limit.
     """
     judgements: list[Judgement] = []
     for gate in gates:
@@ -73,6 +79,7 @@ def judge(gates: Sequence[Gate], comparison: Comparison) -> list[Judgement]:
             known = tuple(sorted({metric.column.key for metric in comparison.metrics}))
             raise UserError(plugins.unknown("metric of the compared cells", gate.metric, known))
         judgements += (_judged(gate, metric) for metric in metrics)
+        judgements += _over_loads(gate, metrics)
     return judgements
 
 
@@ -122,6 +129,25 @@ def _judged(gate: Gate, metric: MetricComparison) -> Judgement:
         return Judgement(gate, metric.cell, metric.column.key, value, "broken", why)
     why = _FEW if metric.p_holm is None else f"within noise: p {number(metric.p_holm, 2)}"
     return Judgement(gate, metric.cell, metric.column.key, value, "cannot tell", why)
+
+
+def _over_loads(gate: Gate, metrics: Sequence[MetricComparison]) -> Iterator[Judgement]:
+    """The gate on the mean over all loads, of each metric that enough of them have."""
+    for key in dict.fromkeys(metric.column.key for metric in metrics):
+        its = [metric for metric in metrics if metric.column.key == key and metric.cell.kind == "load"]
+        ratios = [m.ratio.value for m in its if m.ratio.value is not None and m.ratio.value > 0]
+        if len(ratios) < _LEAST_CELLS or its[0].column.unit == "%":
+            continue
+        mean = over_cells(ratios)
+        cell = CellKey("", "", "", "", "", f"mean of {len(ratios)} loads", "load")
+        value = mean.value or 1.0
+        if not (value > gate.limit if gate.above else value < gate.limit):
+            yield Judgement(gate, cell, key, value, "kept", "")
+        elif mean.p is not None and mean.p < LEVEL:
+            yield Judgement(gate, cell, key, value, "broken", f"p {number(mean.p, 2)}, {mean.rule}")
+        else:
+            why = _FEW if mean.p is None else f"within noise: p {number(mean.p, 2)}"
+            yield Judgement(gate, cell, key, value, "cannot tell", why)
 
 
 def _value(metric: MetricComparison) -> float | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.contract.errors import UserError
@@ -35,6 +36,60 @@ def records(results: Path, commit_hash: str) -> tuple[list[Result], list[str]]:
     return history, problems
 
 
+@dataclass(frozen=True)
+class Change:
+    """A commit, when it was made (ISO 8601), and which files below the results it changed."""
+
+    commit: str
+    date: str
+    names: tuple[str, ...]
+
+
+def changes(results: Path, since: str = "") -> list[Change]:
+    """The commits of the branch that changed something below `results`, from the oldest on; merges count as one.
+
+    `since`: only those after that commit. UserError where there is none of that name.
+    """
+    folder = results.resolve().relative_to(_root(results)).as_posix()
+    start = commit(results, since) if since else None
+    if since and start is None:
+        raise UserError(f"no commit, tag or branch is called {since}")
+    if commit(results, "HEAD") is None:
+        return []
+    words = ("--reverse", "--first-parent", "-m", "--no-renames", "--name-only", "-z", "--format=%x01%H %cI")
+    done = _git(results, "log", *words, *([f"{start}..HEAD"] if start else []), "--", f":(top){folder}")
+    listed = _output(done, "the history of the results").decode(errors="replace").split("\x01")[1:]
+    return [_change(text, "" if folder == "." else f"{folder}/") for text in listed]
+
+
+def _change(text: str, prefix: str) -> Change:
+    """From what git wrote of one commit: hash and date, then names, each ended by a zero byte or a line."""
+    head, *names = text.replace("\n", "\0").split("\0")
+    commit_hash, _, date = head.partition(" ")
+    return Change(
+        commit_hash, date, tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix) and name)
+    )
+
+
+def files(results: Path, wanted: Sequence[tuple[str, str]]) -> list[bytes | None]:
+    """The bytes of each file below `results` at a commit, (commit, name); None where it was not there."""
+    folder = results.resolve().relative_to(_root(results))
+    objects = "".join(f"{commit_hash}:{(folder / name).as_posix()}\n" for commit_hash, name in wanted).encode()
+    stream = _output(_git(results, "cat-file", "--batch", stdin=objects), "the records of the history")
+    texts: list[bytes | None] = []
+    start = 0
+    while start < len(stream):
+        end = stream.index(b"\n", start) + 1
+        if stream[start:end].endswith(b" missing\n"):
+            texts.append(None)
+            start = end
+        else:
+            size = int(stream[start:end].rpartition(b" ")[2])
+            texts.append(stream[end : end + size])
+            start = end + size + 1
+    return texts
+
+
 def _blobs(stream: bytes) -> Iterator[bytes]:
     """What `git cat-file --batch` wrote: for each object a line that ends with its size, then its bytes."""
     start = 0
@@ -60,7 +115,7 @@ def _git(results: Path, *args: str, stdin: bytes = b"") -> subprocess.CompletedP
     try:
         return subprocess.run(["git", "-C", str(folder), *args], input=stdin, capture_output=True, check=False)
     except FileNotFoundError as error:
-        raise UserError("comparing commits needs git, which is not installed; install it") from error
+        raise UserError("reading commits needs git, which is not installed; install it") from error
 
 
 def _output(done: subprocess.CompletedProcess[bytes], subject: str) -> bytes:

@@ -195,7 +195,14 @@ def _row(
         checkpoint=_checkpoint(key, grid),
         source_type=str(artifact.facts.get("source_type", "")) if artifact else "",
         replicate_of=grid.replicate_of.get(key, ""),
+        predicted_kl=_predicted_kl(artifact),
     )
+
+
+def _predicted_kl(artifact: Artifact | None) -> float | None:
+    """Of mixed types, in nats a token; None of all else."""
+    value = artifact.facts.get("predicted_kl") if artifact else None
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _plain(key: RowKey, column: ColumnKey, grid: _Grid) -> list[Result]:

@@ -81,6 +81,7 @@ COLUMNS = (
     Column("bits_per_weight", "bits/weight", better="lower", groups=Group.SIZE | _AXIS),
     _mib("total_bytes", "size", Group.SIZE | _AXIS),
     Column("zero_fraction", "zero", "%", 100.0, groups=Group.MORE_SIZE),
+    Column("predicted_kl", "predicted KL", digits=2, groups=Group.MORE_SIZE | Group.LOG_AXIS),
     Column("made_s", "made in", "s", better="lower", groups=Group.MORE_SIZE),
     _mib("made_peak_bytes", "made with", Group.MORE_SIZE),
     *csv_only("two_of_four_fraction", groups=Group.MORE_SIZE),

@@ -79,6 +79,7 @@ class Row:
     `made_s`: the time of all steps of the artifact, 0 if unknown; at most that, where not `made_alone`.
     `made_peak_bytes`: the most host memory its last step took, 0 if unknown. `whole`: its weights are not quantized.
     `checkpoint`: where it is from, if somebody else made it. `replicate_of`: the recipe that it is a replicate of.
+    `predicted_kl`: of mixed types, by which they were chosen.
     """
 
     device: str
@@ -97,6 +98,7 @@ class Row:
     checkpoint: str = field(default="", metadata=OMITTED_AT_DEFAULT)
     source_type: str = ""
     replicate_of: str = field(default="", metadata=OMITTED_AT_DEFAULT)
+    predicted_kl: float | None = field(default=None, metadata=OMITTED_AT_DEFAULT)
 
     def size(self, key: str) -> float | None:
         """A figure of the artifact itself, None if unknown, or known as a bound only."""
@@ -104,6 +106,8 @@ class Row:
             value: float | None = self.made_peak_bytes or None
         elif key == "made_s":
             value = (self.made_s if self.made_alone else None) or None
+        elif key == "predicted_kl":
+            value = self.predicted_kl
         else:
             value = getattr(self.audit, key, None)
         return None if value is None else float(value)

@@ -25,7 +25,9 @@ Format = Literal["terminal", "md", "csv", "json"]
 # A task's metrics with their spread over rounds, its single values, whether it has several metrics.
 _TaskKeys = tuple[Sequence[str], Sequence[str], bool]
 # Heads of columns that hold no figures.
-_WORDS = frozenset({"marks", "faster?", "decoding bound by", "fits?", "by", "verdict", "why", "machine", "task"})
+_WORDS = frozenset(
+    {"marks", "faster?", "decoding bound by", "fits?", "by", "verdict", "why", "machine", "task", "changed", ""}
+)
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 _HEAD = 12  # columns of a head that had to be broken
 _CUT = "(min\N{EN DASH}max) is left out where the terminal is too narrow: --format md, csv and json have it"
@@ -219,7 +221,9 @@ def piped(section: Section) -> list[str]:
 def _flat(row: Row, tasks: Mapping[str, _TaskKeys]) -> dict[str, object]:
     flat: dict[str, object] = {name: getattr(row, name) for name in ("device", "suite", "model", "recipe", "engine")}
     sizes = {c.key: row.size(c.key) for c in (*SIZE, *group(Group.MORE_SIZE, csv=True))}
+    predicted = sizes.pop("predicted_kl")
     flat |= {key: "" if value is None else value for key, value in sizes.items()}
+    flat |= {} if predicted is None else {"predicted_kl": predicted}
     for title, cell in row.tasks.items():
         metrics, single, names_metric = tasks[title]
         flat |= _spreads(title, cell, metrics)

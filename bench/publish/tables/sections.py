@@ -24,6 +24,10 @@ _CEILINGS = (
     " launch: neither ceiling explains two fifths of a step's time"
 )
 _BESIDE = "≤: at most; it was made beside other work of the run, and with --jobs 1 alone"
+_PREDICTED = (
+    "predicted KL: the sum of what each layer costs alone in the type that was chosen for it, in nats a token of the "
+    "calibration text; the KL of a task is measured, on another text"
+)
 _NOISE = "noise: the items show no difference, p is 0.05 or more"
 _SEEDS = (
     "over seeds: the mean of a recipe's replicates, which other calibration seeds made, ± its 95 % interval by "
@@ -167,10 +171,15 @@ def _quality(rows: Sequence[Row], tasks: Sequence[str], notes: Notes) -> Section
     shown = {t: with_seeds(its, [row.tasks[t] for row in rows]) for t, its in zip(tasks, kinds, strict=True)}
     sizes = [
         *columns.SIZE,
-        *(c for c in columns.MORE_SIZE if any((row.size(c.key) or row.at_most(c.key) or 0) > _SHOWN for row in rows)),
+        *(
+            c
+            for c in columns.MORE_SIZE
+            if any((row.size(c.key) or row.at_most(c.key) or 0) > _least(c) for row in rows)
+        ),
     ]
     heads = [c.heading() for c in sizes]
     rankings = [highlight.of_size(c, rows) for c in sizes]
+    notes.add(_PREDICTED if any(row.predicted_kl is not None for row in rows) else "")
     notes.add(_BESIDE if any(row.at_most(c.key) for c in sizes for row in rows) else "")
     for title, its in shown.items():
         name = "" if title in alone else task_name(title)
@@ -335,7 +344,13 @@ def size(row: Row, column: Column) -> str:
     value = row.size(column.key)
     if (bound := row.at_most(column.key)) is not None:
         return f"≤{format_value(column, bound)}"
-    return format_value(column, 0.0 if value is not None and column in columns.MORE_SIZE and value < _SHOWN else value)
+    is_few = value is not None and column in columns.MORE_SIZE and value < _least(column)
+    return format_value(column, 0.0 if is_few else value)
+
+
+def _least(column: Column) -> float:
+    """Of a column that is shown where there is something, below which there is nothing."""
+    return 0.0 if Group.LOG_AXIS in column.groups else _SHOWN
 
 
 def _texts(shown: Sequence[Column], row: Row, cell: CellSummary, notes: Notes) -> list[str]:
