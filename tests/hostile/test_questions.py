@@ -72,6 +72,6 @@ def test_log_probabilities_of_a_server(value: Any) -> None:
     """Finite sums, or a sentence."""
     for how in ("echo", "prompt_logprobs"):
         with suppress(ValueError):
-            score = choices.score(dumps(value), 1, [3, 4], how)  # type: ignore[arg-type]
+            score = choices.score(dumps(value), 1, [3, 4], how)
             assert isinstance(score, ChoiceScore)
             assert abs(score.logprob) < float("inf")
