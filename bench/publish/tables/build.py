@@ -177,9 +177,7 @@ def _row(
             if column[0] and _loses_to_no_data(key, column, counterpart, grid):
                 entry = replace(entry, marks=(*entry.marks, NO_GAIN))
         if entry.status == "ok" and served.is_served(rounds[0].cell.task):
-            rows = [grid.cells[key], *(its for other, its in grid.cells.items() if other[:4] == key[:4])]
-            finished = [done for row in rows for its in row.values() if (done := _finished(its))]
-            entry = served.beside_in_process(entry, _finished(rounds)[0], [done[0] for done in finished], task_change)
+            entry = served.beside_in_process(entry, _finished(rounds)[0], grid.cells, key, task_change)
         summaries[column[0]][column[1]] = entry
     artifact = grid.artifacts.get(key[:4])
     return Row(

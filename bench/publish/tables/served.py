@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -42,16 +42,20 @@ def is_in_process(task: Task | None, other: Task | None) -> bool:
 def beside_in_process(
     entry: CellSummary,
     result: Result,
-    others: Iterable[Result],
+    cells: Mapping[tuple[str, ...], Mapping[tuple[bool, str], Sequence[Result]]],
+    row: tuple[str, ...],
     compare: Callable[[Result, Result], Mapping[str, float]],
 ) -> CellSummary:
-    """The entry beside the first of the `others` that is the same task in process over the same items.
+    """The entry beside the same task in process over the same items: of its own row, else of its recipe's first other.
 
-    Those of its own engine come first. `compare` is the task's own comparison, UserError for other items.
+    `cells`: rounds by row and column, a row's key ending in its engine. `compare` is the task's own comparison,
+    UserError for other items.
     """
-    for other in others:
-        if is_in_process(result.cell.task, other.cell.task):
-            with suppress(UserError):
+    rows = [row, *(other for other in cells if other[:-1] == row[:-1] and other != row)]
+    for rounds in (its for key in rows for its in cells[key].values()):
+        other = next((r for r in rounds if r.status == "ok" and is_in_process(result.cell.task, r.cell.task)), None)
+        with suppress(UserError):
+            if other is not None:
                 return beside(entry, result, other, compare(result, other))
     return entry
 
