@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from bench.contract import served
 from bench.contract.columns import SCORE_CHANGE, TESTED, Column
@@ -42,7 +43,7 @@ def is_in_process(task: Task | None, other: Task | None) -> bool:
 def beside_in_process(
     entry: CellSummary,
     result: Result,
-    cells: Mapping[tuple[str, ...], Mapping[tuple[bool, str], Sequence[Result]]],
+    cells: Mapping[Any, Mapping[tuple[bool, str], Sequence[Result]]],
     row: tuple[str, ...],
     compare: Callable[[Result, Result], Mapping[str, float]],
 ) -> CellSummary:
