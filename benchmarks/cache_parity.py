@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,7 +26,6 @@ from benchmarks import script
 from eval.tasks import divergence
 
 _CHARACTERS = 60_000  # that are scored
-_TRIES = 20  # of llama-perplexity, which may end before its last lines are written
 
 
 def main() -> None:
@@ -79,18 +76,17 @@ def quality(scratch: Path, given: argparse.Namespace) -> dict[str, Any]:
 def _llama_perplexity(text: Path, base: Path, given: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
     common = ["-m", str(given.model), "-f", str(text), "-c", "512", "-t", str(given.threads), "--no-escape"]
     common += ["--kl-divergence-base", str(base)]
-    _tool(given, "llama-perplexity", *common, *_types(given.caches[0]))
+    script.llama_tool(given.tools, "llama-perplexity", *common, *_types(given.caches[0]))
     for cache in given.caches:
         words = [*common, *_types(cache), "--kl-divergence"]
-        outputs = (_tool(given, "llama-perplexity", *words) for _ in range(_TRIES))
-        output = next((text for text in outputs if "Same top p:" in text), "")
+        output = script.llama_tool(given.tools, "llama-perplexity", *words, ending="Same top p:")
         patterns = {
             "kl": r"Mean\s+KLD:\s+(-?[\d.]+)",
             "kl_error": r"Mean\s+KLD:\s+-?[\d.]+ ±\s+([\d.]+)",
             "top": r"Same top p:\s+([\d.]+)",
             "top_error": r"Same top p:\s+[\d.]+ ±\s+([\d.]+)",
         }
-        yield cache, {name: _number(pattern, output) for name, pattern in patterns.items()}
+        yield cache, {name: script.number(pattern, output) for name, pattern in patterns.items()}
 
 
 def speed(cache: str, depth: int, given: argparse.Namespace) -> dict[str, Any]:
@@ -119,7 +115,7 @@ def _ours(cache: str, depth: int, given: argparse.Namespace) -> float:
 
 def _llama_bench(cache: str, depth: int, given: argparse.Namespace) -> float:
     words = ["-m", str(given.model), "-t", str(given.threads), "-r", "1", "-o", "json", "-fa", "1", *_types(cache)]
-    output = _tool(given, "llama-bench", *words, "-p", "0", "-n", str(given.new), "-d", str(depth))
+    output = script.llama_tool(given.tools, "llama-bench", *words, "-p", "0", "-n", str(given.new), "-d", str(depth))
     return 1 / float(json.loads(output)[0]["avg_ts"])
 
 
@@ -132,18 +128,6 @@ def _open(cache: str, given: argparse.Namespace) -> Any:
     keys, _, values = cache.partition("/")
     options = llamacpp.Options(threads=given.threads, kv_dtype_k=keys, kv_dtype_v=values)  # type: ignore[arg-type]
     return llamacpp.open(given.model, script.artifact("gguf"), options, "cpu")
-
-
-def _tool(given: argparse.Namespace, name: str, *arguments: str) -> str:
-    done = script.run([str(given.tools / name), *arguments])
-    return done.stdout if "-o" in arguments else done.stdout + done.stderr
-
-
-def _number(pattern: str, text: str) -> float:
-    match = re.search(pattern, text)
-    if match is None:
-        sys.exit(f"the tool's output does not match {pattern}: {text[-500:]}")
-    return float(match[1])
 
 
 if __name__ == "__main__":

@@ -18,13 +18,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,15 +107,15 @@ def _llama_perplexity(
     base = scratch / "base.kld"
     for kind, model in files.items():
         common = ["-m", str(model), "-f", str(text), "-c", "512", "-t", str(given.threads), "--no-escape"]
-        plain = _tool(given, "llama-perplexity", *common)
-        values = {"perplexity": _number(r"Final estimate: PPL = ([\d.]+)", plain)}
+        run = partial(script.llama_tool, given.tools, "llama-perplexity", *common)
+        values = {"perplexity": script.number(r"Final estimate: PPL = ([\d.]+)", run(ending="Final estimate: PPL"))}
         if kind == "f16":
-            _tool(given, "llama-perplexity", *common, "--kl-divergence-base", str(base))
-        output = _tool(given, "llama-perplexity", *common, "--kl-divergence-base", str(base), "--kl-divergence")
-        values["kl"] = _number(r"Mean\s+KLD:\s+(-?[\d.]+)", output)
-        values["kl_error"] = _number(r"Mean\s+KLD:\s+-?[\d.]+ ±\s+([\d.]+)", output)
-        values["top"] = _number(r"Same top p:\s+([\d.]+)", output)
-        values["top_error"] = _number(r"Same top p:\s+[\d.]+ ±\s+([\d.]+)", output)
+            run("--kl-divergence-base", str(base))
+        output = run("--kl-divergence-base", str(base), "--kl-divergence", ending="Same top p:")
+        values["kl"] = script.number(r"Mean\s+KLD:\s+(-?[\d.]+)", output)
+        values["kl_error"] = script.number(r"Mean\s+KLD:\s+-?[\d.]+ ±\s+([\d.]+)", output)
+        values["top"] = script.number(r"Same top p:\s+([\d.]+)", output)
+        values["top_error"] = script.number(r"Same top p:\s+[\d.]+ ±\s+([\d.]+)", output)
         yield kind, values
 
 
@@ -155,21 +154,9 @@ def _ours(model: Path, given: argparse.Namespace) -> tuple[float, float]:
 def _llama_bench(model: Path, given: argparse.Namespace) -> tuple[float, float]:
     common = ["-m", str(model), "-t", str(given.threads), "-r", "1", "-o", "json"]
     prompt, new = str(given.prompt), str(given.new)
-    prefill = json.loads(_tool(given, "llama-bench", *common, "-p", prompt, "-n", "0"))[0]
-    decode = json.loads(_tool(given, "llama-bench", *common, "-p", "0", "-n", new, "-d", prompt))[0]
+    prefill = json.loads(script.llama_tool(given.tools, "llama-bench", *common, "-p", prompt, "-n", "0"))[0]
+    decode = json.loads(script.llama_tool(given.tools, "llama-bench", *common, "-p", "0", "-n", new, "-d", prompt))[0]
     return given.prompt / prefill["avg_ts"], 1 / decode["avg_ts"]
-
-
-def _tool(given: argparse.Namespace, name: str, *arguments: str) -> str:
-    done = script.run([str(given.tools / name), *arguments])
-    return done.stdout if "-o" in arguments else done.stdout + done.stderr
-
-
-def _number(pattern: str, text: str) -> float:
-    match = re.search(pattern, text)
-    if match is None:
-        sys.exit(f"the tool's output does not match {pattern}: {text[-500:]}")
-    return float(match[1])
 
 
 def _open(model: Path, threads: int) -> Any:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from bench.contract.record import Artifact, Audit
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "models" / "demo"
+_TRIES = 20  # of a tool, until its last lines are there
 _HELP = {
     "prompt": "tokens of a prompt",
     "new": "tokens generated for each prompt",
@@ -51,6 +53,27 @@ def artifact(format_: str) -> Artifact:
 def random_prompts(count: int, length: int, seed: int) -> list[list[int]]:
     source = random.Random(seed)  # noqa: S311  (reproducible, not secret)
     return [[source.randrange(5, 4000) for _ in range(length)] for _ in range(count)]
+
+
+def llama_tool(tools: Path, name: str, *arguments: str, ending: str = "") -> str:
+    """What a tool of llama.cpp prints; of one asked for `-o` json its stdout alone.
+
+    llama-perplexity may end before its last lines are written: it runs again until `ending` is among them.
+    """
+    for _ in range(_TRIES):
+        done = run([str(tools / name), *arguments])
+        output = done.stdout if "-o" in arguments else done.stdout + done.stderr
+        if ending in output:
+            return output
+    sys.exit(f"{name} printed no '{ending}' in {_TRIES} runs: {output[-500:]}")
+
+
+def number(pattern: str, text: str) -> float:
+    """The first group; the script ends where a tool's output has none."""
+    match = re.search(pattern, text)
+    if match is None:
+        sys.exit(f"the tool's output does not match {pattern}: {text[-500:]}")
+    return float(match[1])
 
 
 def divergence_means(facts: Mapping[str, Any]) -> dict[str, float]:

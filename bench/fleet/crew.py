@@ -70,9 +70,13 @@ class Crew:
         if not there:
             raise UserError("the cluster has no node with a CPU or GPU to lend: start one with `ray start`")
         reports: dict[Node, NodeReport] = {}
-        for node, report in cluster.ask(self._library, there).items():
+        answers = cluster.ask(self._library, there)
+        alive = {node.id for node in cluster.nodes(self._library)}
+        for node, report in answers.items():
+            if isinstance(report, str) and node.id not in alive:
+                continue  # it died as it was asked
             if isinstance(report, str):
-                raise UserError(f"node {node.name} cannot take part: {report}; install llm-bench[fleet] there")
+                raise UserError(f"node {node.name} cannot take part: {report}")
             if differing := cluster.differences(cluster.versions(), report.versions):
                 raise UserError(
                     f"node {node.name} has {differing}: install the same versions on both, as records depend on them"
@@ -106,6 +110,7 @@ class Crew:
                 self._asked[node] = task.options(scheduling_strategy=cluster.on(self._library, node.id)).remote()
         for member in [member for member in self.members if member.node.id not in alive]:
             self.lose(member, "its node is gone")
+        self._starting = [one for one in self._starting if one.node.id in alive]
         for node, ref in list(self._asked.items()):
             if self._library.wait([ref], timeout=0)[0]:
                 del self._asked[node]
@@ -136,9 +141,10 @@ class Crew:
         return {Place(f"{m.node.id}/{m.name}", m.node.id, m.kind, is_home=homes[m.kind] is m): m for m in self.members}
 
     def home(self, kind: str) -> Member | None:
-        """The member that times; None where there is none of the kind."""
+        """The member that times; None where there is none of the kind, or its process is being started again."""
         candidates = [member for member in self.members if member.kind == kind]
-        return self._homes.of(kind, candidates, self._progress.line) if candidates else None
+        starting = [(one.node, one.name) for one in self._starting]
+        return self._homes.of(kind, candidates, starting, self._progress.line) if candidates else None
 
     def _join(self, node: Node, ref: Any) -> None:
         try:
@@ -218,9 +224,13 @@ class _Homes:
         self._file = paths.cache_folder("fleet") / "homes.json"
         self._now: dict[str, Member] = {}
 
-    def of(self, kind: str, candidates: list[Member], tell: Callable[[str], None]) -> Member:
+    def of(
+        self, kind: str, candidates: list[Member], starting: list[tuple[Node, str]], tell: Callable[[str], None]
+    ) -> Member | None:
         if (now := self._now.get(kind)) in candidates:
             return now
+        if now is not None and (now.node, now.name) in starting:
+            return None
         remembered = self._remembered().get(kind)
         home = next((m for m in candidates if now and (m.node, m.name) == (now.node, now.name)), None)
         home = home or next((m for m in candidates if [m.node.name, m.name] == remembered), None)

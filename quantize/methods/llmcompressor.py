@@ -30,7 +30,7 @@ READS = frozenset({"hf"})
 WRITES = "compressed-tensors"
 OPTIONS_SINCE = frozenset({"bos", "first_token_weight"})
 _Scheme = Literal["w4a16", "w8a8", "fp8-dynamic", "fp8-block", "nvfp4", "nvfp4a16", "mxfp4", "mxfp4a16", "mxfp8"]
-_GROUPS = {"nvfp4": 16, "nvfp4a16": 16, "mxfp4": 32, "mxfp4a16": 32, "mxfp8": 32}  # weights in a block
+_GROUPS = {"nvfp4": 16, "nvfp4a16": 16, "mxfp4": 32, "mxfp4a16": 32, "mxfp8": 32, "fp8-block": 128}  # inputs in a block
 _BITS = {"nvfp4": 4.5, "nvfp4a16": 4.5, "mxfp4": 4.25, "mxfp4a16": 4.25, "mxfp8": 8.25}  # with scales
 _NO_ERROR = "rounding, and SmoothQuant's maxima, weigh no token's error; GPTQ does (algorithm: gptq)"
 
@@ -69,16 +69,18 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
 
 
 def _unfit_blocks(options: Options, source: Source) -> str | None:
-    """Why the scheme's groups do not fit; FP8's blocks may be cut off where a layer ends."""
+    """Why the scheme's groups do not fit; only FP8's blocks of outputs may be cut off where a layer ends."""
     if options.scheme == "w4a16":
         return option_checks.group_size(source, options.group_size)
-    fixed = f"blocks of {_GROUPS[options.scheme]}" if options.scheme in _GROUPS else ""
-    fixed = "blocks of 128 x 128" if options.scheme == "fp8-block" else fixed
-    if fixed and options.group_size != Options.group_size:
-        return f"{options.scheme} has {fixed} weights, so that group_size {options.group_size} cannot be: leave it out"
-    if options.scheme in _GROUPS:
-        return option_checks.block_size(source, options.scheme, _GROUPS[options.scheme], "w8a8 or fp8-dynamic")
-    return None
+    if options.scheme not in _GROUPS:
+        return None
+    size = _GROUPS[options.scheme]
+    if options.group_size != Options.group_size:
+        return (
+            f"{options.scheme} has blocks of {size} weights, so that group_size {options.group_size} cannot be: "
+            "leave it out"
+        )
+    return option_checks.block_size(source, options.scheme, size, "w8a8 or fp8-dynamic")
 
 
 def reads_text(options: Options) -> bool:

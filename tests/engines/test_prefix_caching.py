@@ -88,6 +88,7 @@ def test_vllm_counts_what_is_asked(tmp_path: Any) -> None:
     assert result.receipts["prefix_caching"] == "True"
 
 
+@pytest.mark.needs("llamacpp", "llamacpp-tools")
 def test_llama_servers_counters_are_what_its_usage_says() -> None:
     """To the token, over all requests of a load, as where a proxy before it takes the usage away."""
     load = config.workload({"kind": "closed", "new_tokens": 4, **_HALF})
@@ -106,6 +107,7 @@ def test_llama_servers_counters_are_what_its_usage_says() -> None:
     assert counted["cached_tokens"] == sum(by_usage) > 0.4 * counted["prompt_tokens"]
 
 
+@pytest.mark.needs("vllm")
 def test_an_endpoint_whose_usage_is_silent_is_held_to_its_counters(tmp_path: Any) -> None:
     """As vLLM's without --enable-prompt-tokens-details, of which a suite knows the address alone."""
     with _server("vllm", "baseline", without=("--enable-prompt-tokens-details",)) as target:

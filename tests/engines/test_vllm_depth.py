@@ -42,6 +42,7 @@ def test_depths_that_the_server_can_keep(load: Workload, options: dict[str, bool
 
 
 @pytest.mark.engine
+@pytest.mark.needs("vllm")
 @pytest.mark.slow
 def test_a_load_at_a_depth_reads_its_prompt_alone(tmp_path: Path) -> None:
     """In process by the scheduler's count, behind the server by its usage; the default cache's type is told by both."""

@@ -1,19 +1,29 @@
-"""Runs on a Ray cluster of several nodes on this machine: the demo model on the fake engine."""
+"""Runs on a Ray cluster of several nodes on this machine: the demo model on the fake engine.
+
+The nodes are few, so the tests are in order: what takes a node away comes after what needs it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import filecmp
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bench.store import Store
-from tests.conftest import ROOT
+from tests.conftest import ROOT, json_of
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'llm-bench[fleet]'")
 pytestmark = pytest.mark.slow
@@ -28,6 +38,16 @@ tasks:
   - {task: divergence, corpus: stdlib, tokens: 512}
 devices: [cpu]
 rounds: 2
+settle_s: 0
+"""
+
+_LONG = """
+model: models/demo
+recipes: [as-is]
+engines: [{name: fake, itl_s: 0.1}]
+workloads: [{batch: 1, prompt_tokens: 4, new_tokens: 8, repeats: 2}]
+devices: [cpu]
+rounds: 4
 settle_s: 0
 """
 
@@ -49,23 +69,34 @@ class Nodes:
 
     def bench(self, tmp_path: Path, *words: str, results: str = "results") -> subprocess.CompletedProcess[str]:
         """`python -m bench WORDS --on ray` as a driver with a cache of its own."""
+        with self.started(tmp_path, *words, results=results) as driver:
+            out, err = driver.communicate(timeout=300)
+        return subprocess.CompletedProcess(driver.args, driver.returncode, out, err)
+
+    def started(self, tmp_path: Path, *words: str, results: str = "results") -> subprocess.Popen[str]:
+        """The same, and not waited for."""
         where = ["--results", str(tmp_path / results)] if words[0] == "run" else []
-        return subprocess.run(
-            [sys.executable, "-m", "bench", *words, "--on", "ray", "--ray-address", self.address, *where],
-            cwd=ROOT,
-            env={**os.environ, "LLM_BENCH_CACHE": str(tmp_path / "cache"), "COLUMNS": "120"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        argv = [sys.executable, "-m", "bench", *words, "--on", "ray", "--ray-address", self.address, *where]
+        variables = {**os.environ, "LLM_BENCH_CACHE": str(tmp_path / "cache"), "COLUMNS": "120"}
+        return subprocess.Popen(argv, cwd=ROOT, env=variables, stdout=-1, stderr=-1, text=True)
+
+    def processes(self, name: str, node: str = "") -> list[psutil.Process]:
+        """Those of the nodes, or of one, whose command line has the name; Ray's workers by the node that began them."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if name in " ".join(process.cmdline()):
+                    its = (process.parent() if name.startswith("ray::") else process) or process
+                    cache = its.environ().get("LLM_BENCH_CACHE", "")
+                    found += [process] if cache.startswith(str(self.folder / node)) else []
+        return found
 
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Two nodes with all CPUs of this machine."""
+    """Two nodes with all CPUs of this machine; b is the cluster's head, and a, which comes first by its name, times."""
     folder = tmp_path_factory.mktemp("nodes")
-    argv = [sys.executable, str(Path(__file__).with_name("local_cluster.py")), str(folder), "a", "b"]
+    argv = [sys.executable, str(Path(__file__).with_name("local_cluster.py")), str(folder), "b", "a"]
     log = (folder / "cluster.log").open("w")
     with log, subprocess.Popen(argv, cwd=ROOT, stdin=-1, stdout=-1, stderr=log, text=True) as program:
         assert program.stdout is not None
@@ -86,10 +117,21 @@ def suite(tmp_path: Path) -> str:
     return str(file)
 
 
-def _here(tmp_path: Path, *words: str, results: str) -> subprocess.CompletedProcess[str]:
-    """The command without a cluster."""
+@pytest.fixture
+def long_suite(tmp_path: Path) -> str:
+    """Four timed rounds of seconds, one after another."""
+    file = tmp_path / "long.yaml"
+    file.write_text(_LONG)
+    return str(file)
+
+
+def _here(tmp_path: Path, *words: str, results: str, cpus: int = 0) -> subprocess.CompletedProcess[str]:
+    """The command without a cluster, on all CPUs of this machine or the first so many."""
+    usable = sorted(os.sched_getaffinity(0))
+    bound = f"import os, sys; os.sched_setaffinity(0, {usable[:cpus] if cpus else usable})"
+    program = f"{bound}; from bench.__main__ import main; main()"
     return subprocess.run(
-        [sys.executable, "-m", "bench", *words, "--results", str(tmp_path / results)],
+        [sys.executable, "-c", program, *words, "--results", str(tmp_path / results)],
         cwd=ROOT,
         env={**os.environ, "LLM_BENCH_CACHE": str(tmp_path / "cache")},
         capture_output=True,
@@ -97,6 +139,22 @@ def _here(tmp_path: Path, *words: str, results: str) -> subprocess.CompletedProc
         check=False,
         timeout=300,
     )
+
+
+def _read_until(driver: subprocess.Popen[str], pattern: str) -> str:
+    """The lines of its stderr up to the first that matches."""
+    assert driver.stderr is not None
+    lines = ""
+    while not re.search(pattern, lines):
+        line = driver.stderr.readline()
+        assert line, lines
+        lines += line
+    return lines
+
+
+def _ran(lines: str) -> list[str]:
+    """The rounds that a driver has seen end well."""
+    return re.findall(r"\] \S+ (\S+ round \d+) ok", lines)
 
 
 def _quality(results: Path) -> dict[str, dict[str, float]]:
@@ -126,15 +184,23 @@ def test_a_suite_ends_as_on_one_machine(nodes: Nodes, tmp_path: Path, suite: str
     )
 
 
-def test_an_artifact_is_made_once_and_travels(nodes: Nodes, tmp_path: Path, suite: str) -> None:
-    """By the run above or this one: where both nodes have it, it is the same one, to the second that it took."""
-    ran = nodes.bench(tmp_path, "run", suite)
+def test_a_folder_travels_in_bounded_memory(nodes: Nodes) -> None:
+    """Of 300 MiB, nearly four times the object store, neither node ever holds more than some pieces."""
+    folder = nodes.folder / "a" / "references" / "big"
+    folder.mkdir(parents=True)
+    block = os.urandom(2**20)
+    with (folder / "file.bin").open("wb") as file:
+        for _ in range(300):
+            file.write(block)
+    (folder / "reference.json").write_text(json.dumps({"digest": "big", "files": {"file.bin": 300 * 2**20}}))
+    fetched = json_of(sys.executable, "fleet/fetching.py", nodes.address, "big", "a", "b")
 
-    assert ran.returncode == 0, ran.stderr
-    found = sorted(nodes.folder.glob("*/artifacts/*/artifact.json"))
-    assert found
-    assert len({file.read_text() for file in found}) == 1
-    assert not list(nodes.folder.glob("*/artifacts/*.part"))
+    assert fetched["is_there"]
+    assert fetched["grown_bytes"] < 200 * 2**20
+    copy = nodes.folder / "b" / "references" / "big"
+    assert filecmp.cmp(copy / "file.bin", folder / "file.bin", shallow=False)
+    for each in (folder, copy):
+        shutil.rmtree(each)
 
 
 def test_the_doctor_tells_of_each_node(nodes: Nodes, tmp_path: Path) -> None:
@@ -160,3 +226,96 @@ def test_nodes_of_other_versions_are_refused_with_both_named(nodes: Nodes, tmp_p
     assert ran.returncode == 2, ran.stderr
     assert "node c has tokenizers 0.0.1 (here " in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_what_a_failed_round_printed_comes_home(nodes: Nodes, tmp_path: Path) -> None:
+    """The record is the one that this machine would have written, and the log is in the driver's cache."""
+    file = tmp_path / "dies.yaml"
+    file.write_text(_LONG.replace("itl_s: 0.1", "fail: exit").replace("rounds: 4", "rounds: 1"))
+    ran = nodes.bench(tmp_path, "run", str(file))
+
+    assert ran.returncode == 0, ran.stderr
+    assert "1 failed" in ran.stderr
+    (record,) = [record for record in Store(tmp_path / "results").all() if record.cell.workload is not None]
+    assert record.status == "failed"
+    assert "left no answer" in record.reason
+    assert [file.name.endswith("-a-worker.log") for file in (tmp_path / "cache" / "logs" / "fleet").iterdir()] == [True]
+
+
+def test_each_kind_of_device_has_its_folder_and_shares_artifacts(nodes: Nodes, tmp_path: Path, suite: str) -> None:
+    """A node with one CPU is another kind: a run on one CPU finds all of its records, and the artifact came to it."""
+    nodes.tell("add", "s:1")
+    ran = nodes.bench(tmp_path, "run", suite)
+    made = {file.parents[2].name for file in nodes.folder.glob("*/artifacts/*/artifact.json")}
+    nodes.tell("kill", "s")
+
+    assert ran.returncode == 0, ran.stderr
+    assert "16 ok" in ran.stderr, ran.stderr
+    for cpus in (0, 1):
+        again = _here(tmp_path, "run", suite, results="results", cpus=cpus)
+        assert "nothing left to run; 8 recorded before" in again.stderr, again.stderr
+    assert "s" in made
+    assert len({file.read_text() for file in nodes.folder.glob("*/artifacts/*/artifact.json")}) == 1
+    assert not list(nodes.folder.glob("*/artifacts/*.part"))
+
+
+def test_a_killed_process_is_started_again_and_nothing_lost(nodes: Nodes, tmp_path: Path, long_suite: str) -> None:
+    """What it did runs again, on the same device, and its own worker ends with it."""
+    driver = nodes.started(tmp_path, "run", long_suite)
+    head = _read_until(driver, "round 1 ok")
+    (actor,) = nodes.processes("ray::Device", "a")
+    actor.kill()
+    err = head + driver.communicate(timeout=120)[1]
+
+    assert driver.returncode == 0, err
+    assert len(_ran(err)) == len(set(_ran(err))) == 4, err
+    assert "the process on a ended" in err
+    assert "from now on" not in err
+
+
+def test_two_runs_at_once_share_the_work_by_turns(nodes: Nodes, tmp_path: Path, long_suite: str) -> None:
+    """The second waits for the device, which is the cluster's, and then has nothing to run."""
+    first = nodes.started(tmp_path, "run", long_suite)
+    head = _read_until(first, "planning on")
+    second = nodes.started(tmp_path, "run", long_suite)
+    errors = [head + first.communicate(timeout=120)[1], second.communicate(timeout=120)[1]]
+
+    assert [first.returncode, second.returncode] == [0, 0], errors
+    assert [len(_ran(err)) for err in errors] == [4, 0], errors
+    assert "another run measures on" in errors[1]
+    assert "nothing left to run; 4 recorded before" in errors[1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_stopped_driver_leaves_nothing_and_the_command_goes_on(
+    nodes: Nodes, tmp_path: Path, long_suite: str, number: signal.Signals, code: int
+) -> None:
+    """Its records are kept, its actors and their workers end, and what is left runs when it is run again."""
+    driver = nodes.started(tmp_path, "run", long_suite)
+    head = _read_until(driver, "round 2 ok")
+    driver.send_signal(number)
+    tail = driver.communicate(timeout=60)[1]
+    assert driver.returncode == code, tail
+    assert "Traceback" not in tail
+    until = time.monotonic() + 60.0
+    while nodes.processes("ray::Device") or nodes.processes("bench.process.worker_main"):
+        assert time.monotonic() < until
+        time.sleep(0.5)
+    again = nodes.bench(tmp_path, "run", long_suite)
+
+    assert again.returncode == 0, again.stderr
+    assert sorted([*_ran(head), *_ran(again.stderr)]) == sorted(set(_ran(head) + _ran(again.stderr)))
+    assert len(_ran(head) + _ran(again.stderr)) == 4, head + again.stderr
+
+
+def test_a_lost_node_is_replaced_by_one_that_joins(nodes: Nodes, tmp_path: Path, long_suite: str) -> None:
+    """The device that times dies with its node: another of its kind goes on, and the new node takes part."""
+    driver = nodes.started(tmp_path, "run", long_suite)
+    head = _read_until(driver, "round 1 ok")
+    nodes.tell("kill", "a")
+    nodes.tell("add", "c")
+    err = head + driver.communicate(timeout=180)[1]
+
+    assert driver.returncode == 0, err
+    assert len(_ran(err)) == len(set(_ran(err))) == 4, err
+    assert "is timed on b from now on: a cpu is not here" in err

@@ -32,7 +32,7 @@ _CASES: dict[str, dict[str, Any]] = {
     "mxfp4a16-rtn": {"scheme": "mxfp4a16", "algorithm": "rtn"},
     "mxfp8-rtn": {"scheme": "mxfp8", "algorithm": "rtn"},
     "fp8-block": {"scheme": "fp8-block"},
-    "odd": {"scheme": "fp8-block", "algorithm": "rtn"},  # of a model whose widths are no multiples of 128
+    "odd": {"scheme": "fp8-block", "algorithm": "rtn"},  # of a model whose layers end within a block
 }
 _SETTINGS = ("config_groups", "format", "ignore", "quant_method", "quantization_status")
 _IDS = [(31 * i + 7) % 4000 + 5 for i in range(64)]
@@ -48,8 +48,10 @@ def main(model: Path) -> dict[str, Any]:
 
 def _write_odd(folder: Path) -> None:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 160, "intermediate_size": 288, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = LlamaConfig(vocab_size=4096, num_hidden_layers=2, initializer_range=0.1, **sizes)
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 32}
+    sizes = {"hidden_size": 256, "intermediate_size": 384, **heads}
+    drawn = {"initializer_range": 0.1, "tie_word_embeddings": True}
+    config = LlamaConfig(vocab_size=4096, num_hidden_layers=2, **drawn, **sizes)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
 
 

@@ -27,7 +27,7 @@ CASES: dict[str, tuple[float, float, str, str]] = {  # bits, most error, what wa
     "mxfp4a16-rtn": (4.25, 0.30, "mxfp4-pack-quantized", "not rounded"),
     "mxfp8-rtn": (8.25, 0.10, "mxfp8-quantized", "float8_e4m3fn per 32 inputs, dynamic"),
     "fp8-block": (8.0, 0.10, "float-quantized", "float8_e4m3fn per 128 inputs, dynamic"),
-    "odd": (8.0, 0.10, "float-quantized", "float8_e4m3fn per 128 inputs, dynamic"),
+    "odd": (8.0, 0.30, "float-quantized", "float8_e4m3fn per 128 inputs, dynamic"),
 }
 
 
@@ -41,13 +41,14 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llmcompressor")
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_layer_is_stored_in_the_bits_of_its_scheme(checked: dict[str, Any], case: str) -> None:
     """All layers, no note of one that is no number, and a text where GPTQ or a scale of activations asks for it."""
     facts, bits = checked[case], CASES[case][0]
 
-    assert bits <= facts["bits"] < bits + 0.01
+    assert bits <= facts["bits"] < bits + 0.02
     assert (facts["quantized"], facts["notes"]) == (1.0, [])
     assert facts["layers"] == (14 if case == "odd" else 35)
     reads_text = not case.endswith(("16-rtn", "8-rtn", "odd"))
@@ -55,6 +56,7 @@ def test_every_layer_is_stored_in_the_bits_of_its_scheme(checked: dict[str, Any]
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llmcompressor")
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_audit_the_library_and_the_engine_unpack_the_same_numbers(checked: dict[str, Any], case: str) -> None:
@@ -64,6 +66,7 @@ def test_the_audit_the_library_and_the_engine_unpack_the_same_numbers(checked: d
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llmcompressor")
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_record_says_what_was_unpacked_and_how_inputs_are_rounded(checked: dict[str, Any], case: str) -> None:
@@ -83,12 +86,13 @@ def test_the_record_says_what_was_unpacked_and_how_inputs_are_rounded(checked: d
     [
         ({"scheme": "nvfp4", "group_size": 32}, "nvfp4 has blocks of 16 weights, so that group_size 32 cannot be"),
         ({"scheme": "mxfp8", "group_size": 64}, "mxfp8 has blocks of 32 weights"),
-        ({"scheme": "fp8-block", "group_size": 64}, "fp8-block has blocks of 128 x 128 weights"),
+        ({"scheme": "fp8-block", "group_size": 64}, "fp8-block has blocks of 128 weights, so that"),
         ({"scheme": "nvfp4"}, "nvfp4 has blocks of 16 weights, and 16 does not divide the 40 inputs of l.q_proj"),
         ({"scheme": "mxfp4a16"}, "mxfp4a16 has blocks of 32 weights, and 32 does not divide the 40 inputs"),
         ({"scheme": "nvfp4", "algorithm": "rtn", "length": 4096}, "longer than the model's context of 1024"),
         ({"scheme": "mxfp4", "algorithm": "rtn", "first_token_weight": 100}, "would change nothing"),
-        ({"scheme": "fp8-block"}, None),
+        ({"scheme": "fp8-block"}, "fp8-block has blocks of 128 weights, and 128 does not divide the 40 inputs"),
+        ({"scheme": "fp8-dynamic"}, None),
         ({"scheme": "mxfp8", "length": 4096, "group_size": 128}, "longer than the model's context"),
     ],
 )
@@ -144,9 +148,9 @@ def test_llama_cpp_stores_every_layer_as_floats_in_blocks(llamacpp_python: Path,
         assert facts["bits"] == bits
         assert facts["types"] == {"f32": 11, kind: 35, "q8_0": 1}
         assert (facts["notes"], facts["file_type"]) == ([], name)
-        assert 0.03 < facts["weights"] < 0.15
+        assert 0.05 < facts["weights"] < 0.15
         assert facts["logits"] < 0.02  # of q8_0 activations, beside floats of the same values
-        assert 0.05 < facts["error"] < 0.35
+        assert 0.1 < facts["error"] < 0.3
 
 
 @pytest.mark.parametrize(

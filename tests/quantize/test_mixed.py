@@ -213,6 +213,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp", "onnx")
 def test_what_is_made_is_within_the_budget(made: dict[str, Any]) -> None:
     """The audit's bits per weight are at most those of the budget, and close to it but for ONNX's head of 4 bits."""
     budget = _BUDGETS[made["method"]]["bits_per_weight"]
@@ -227,6 +228,7 @@ def test_what_is_made_is_within_the_budget(made: dict[str, Any]) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp", "onnx")
 def test_losses_are_of_what_is_stored(made: dict[str, Any]) -> None:
     """The rounding of a layer that is measured is the file's own, bit for bit, in each type of the assignment."""
     differences = json_of(made["python"], f"quantize/{made['method']}_mixed_checks.py", DEMO, made["folder"])
@@ -236,6 +238,7 @@ def test_losses_are_of_what_is_stored(made: dict[str, Any]) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp", "onnx")
 def test_the_figures_of_a_text_keep_it_out_of_scores(made: dict[str, Any]) -> None:
     """The text that types were chosen by is on record beside the weights, as any calibration text."""
     assert json.loads((made["folder"] / "calibration.json").read_text())["corpus"] == "stdlib"
