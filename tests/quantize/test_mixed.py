@@ -193,20 +193,21 @@ _BUDGETS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=_BUDGETS)
+_ENVS = {"gguf": "llamacpp", "onnx": "onnx"}
+
+
+@pytest.fixture(scope="module", params=[pytest.param(m, marks=pytest.mark.needs(e)) for m, e in _ENVS.items()])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The demo model within a budget, by all steps in their own environments: its folder, facts and audit."""
     method = str(request.param)
-    envs = {name: environment.ensure(name, print).python for name in ("llamacpp", "onnx")}
+    python = environment.ensure(_ENVS[method], print).python
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("LLM_BENCH_CACHE", str(tmp_path_factory.mktemp(method)))
-        for name, python in envs.items():
-            patched.setenv(f"LLM_BENCH_PYTHON_{name.upper()}", python)
+        patched.setenv(f"LLM_BENCH_PYTHON_{_ENVS[method].upper()}", python)
         machine = hardware.detect("cpu")
         step = Step(method, config.options(plugins.METHODS, method, {"mixed": _BUDGETS[method]}, "step"))
         resolved = resolve.resolve(Model(str(DEMO)), fetch=False)
         built = artifacts.make(artifacts.steps_for(Recipe("m", (step,)), machine, "hf"), resolved, machine, print)
-    python = envs["llamacpp" if method == "gguf" else "onnx"]
     facts, audit = built.artifact.facts, built.artifact.audit
     return {"method": method, "folder": built.folder, "facts": facts, "audit": audit, "python": python}
 
