@@ -22,6 +22,7 @@ def _by_title(results: list[Result]) -> dict[str, Result]:
     return by_title
 
 
+@pytest.mark.needs("llamacpp", "llamacpp-tools", "lm_eval")
 def test_llama_server_answers_as_llama_cpp_in_process(tmp_path: Path, llamacpp_python: Path) -> None:
     """One at a time the greedy answers are those of the library, item by item; four at a time they are all there."""
     del llamacpp_python
@@ -39,6 +40,7 @@ def test_llama_server_answers_as_llama_cpp_in_process(tmp_path: Path, llamacpp_p
     assert row.tasks["lm_eval-continued-server-c1"].words["same answers"] == "6 of 6"
 
 
+@pytest.mark.needs("lm_eval", "vllm")
 def test_vllm_scores_choices_and_answers_as_in_process(tmp_path: Path) -> None:
     """Multiple choice by the server's log-probabilities of prompts, and generated answers, four at a time."""
     served = {"via": "server", "concurrency": 4}
