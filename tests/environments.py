@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _GUARD = ROOT / "tests" / "guard" / "sitecustomize.py"
 _FIXTURES = {"hf_python": "hf", "llamacpp_python": "llamacpp"}  # whoever takes the interpreter needs its environment
 _TOOLS = "-tools"
+_ANY = "some that they do not declare"  # what a test that is marked `engine`, and declares nothing, may need
 _RUN = "TESTS_RUN"  # the folder that the processes of one run share
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
 _LOCK = pytest.StashKey[str]()
@@ -45,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LEFT_OUT], config.stash[_BUILDERS] = {}, []
-    if unknown := sorted((_allowed(config) or set()) - {*_names()}):
+    if unknown := sorted((_allowed(config) or set()) - {*_names(), _ANY}):
         raise pytest.UsageError(f"--environments: unknown environment {unknown[0]} (known: {', '.join(_names())})")
     if hasattr(config, "workerinput"):
         run = os.environ[_RUN]
@@ -65,7 +66,9 @@ def pytest_report_header(config: pytest.Config) -> str:
     allowed = _allowed(config)
     if allowed is None:
         return "environments: all, each built by the first test that needs it"
-    return f"environments: {', '.join(sorted(allowed))}; what is missing of them is built beside the first tests"
+    return (
+        f"environments: {', '.join(sorted(allowed - {_ANY}))}; what is missing of them is built beside the first tests"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -77,11 +80,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if not needs(item) <= allowed]
     items[:] = [item for item in items if needs(item) <= allowed]
     config.hook.pytest_deselected(items=left_out)
-    config.stash[_LEFT_OUT] = Counter(" ".join(sorted(needs(item) - allowed)) for item in left_out)
+    config.stash[_LEFT_OUT] = Counter(", ".join(sorted(needs(item) - allowed)) for item in left_out)
     ranks = {name: rank for rank, name in enumerate(_build_order(items), 1)}
     rank_of_file: dict[Path, tuple[bool, int]] = {}
     for item in items:
-        rank = (_reads_clock(item), max((ranks[name] for name in needs(item)), default=0))
+        rank = (_reads_clock(item), max((ranks.get(name, len(ranks)) for name in needs(item)), default=0))
         rank_of_file[item.path] = max(rank_of_file.get(item.path, rank), rank)
     items.sort(key=lambda item: rank_of_file[item.path])
 
@@ -103,7 +106,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Alone on the machine, as far as tests go, where it reads a clock; guarded to what it declares."""
-    os.environ[_guard.UNDECLARED] = " ".join(name for name in _names() if name not in needs(item))
+    declared = needs(item)
+    os.environ[_guard.UNDECLARED] = " ".join(name for name in _names() if not declared & {name, _ANY})
     how = fcntl.LOCK_EX if _reads_clock(item) else fcntl.LOCK_SH
     with _locked(item.config.stash[_LOCK], how) as descriptor:
         result = yield
@@ -145,18 +149,23 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """The last line: what was left out, and how to run it."""
     if hasattr(config, "workerinput") or not (left_out := config.stash.get(_LEFT_OUT, {})):
         return
-    names = sorted({name for names in left_out for name in names.split()})
+    names = sorted({name for names in left_out for name in names.split(", ")}, key=lambda name: (name == _ANY, name))
     sys.stdout.write(
         f"{sum(left_out.values())} tests were left out, which need {', '.join(names)}: `make test-all` runs them too\n"
     )
 
 
 def needs(item: pytest.Item) -> set[str]:
-    """The environments that a test declares, by its markers and by the interpreters that it takes as fixtures."""
-    names = {str(name) for mark in item.iter_markers("needs") for name in mark.args} - {"core"}
+    """The environments that a test declares, by its markers and by the interpreters that it takes as fixtures.
+
+    One that runs a real engine and declares nothing, not even a bare `needs`, may use any: it runs with all others.
+    """
+    marks = list(item.iter_markers("needs"))
+    names = {str(name) for mark in marks for name in mark.args} - {"core"}
     if unknown := sorted(names - set(_names())):
         raise pytest.UsageError(f"{item.nodeid} needs '{unknown[0]}', which is no environment ({', '.join(_names())})")
-    return names | {_FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in _FIXTURES}
+    names |= {_FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in _FIXTURES}
+    return names if names or marks or item.get_closest_marker("engine") is None else {_ANY}
 
 
 class _Scheduling:
@@ -194,7 +203,7 @@ def _allowed(config: pytest.Config) -> set[str] | None:
     given: str | None = config.getoption("--environments")
     if given is None:
         return None
-    return set(_names()) if given == "all" else set(filter(None, given.split(",")))
+    return {*_names(), _ANY} if given == "all" else set(filter(None, given.split(",")))
 
 
 @cache
@@ -206,7 +215,7 @@ def _names() -> list[str]:
 
 def _build_order(items: Sequence[pytest.Item]) -> list[str]:
     """What most tests need first; tools last."""
-    counts = Counter(name for item in items for name in sorted(needs(item)))
+    counts = Counter(name for item in items for name in sorted(needs(item) - {_ANY}))
     return sorted(counts, key=lambda name: (name.endswith(_TOOLS), -counts[name]))
 
 

@@ -14,7 +14,7 @@ import pytest
 from bench.envs import environment
 from tests.conftest import ROOT
 
-_INI = "[pytest]\nmarkers =\n    needs(*names): environments\n    clock: alone\n"
+_INI = "[pytest]\nmarkers =\n    needs(*names): environments\n    clock: alone\n    engine: real\n"
 _TESTS = """
 import subprocess, sys
 from pathlib import Path
@@ -41,6 +41,19 @@ def test_a_build():
 @pytest.mark.needs("vllm", "lm_eval")
 def test_of_another():
     raise AssertionError
+"""
+_ENGINES = """
+import pytest
+from bench.envs import environment
+
+pytestmark = pytest.mark.engine
+
+def test_declares_nothing():
+    assert environment.ensure("hf", print)
+
+@pytest.mark.needs
+def test_needs_none():
+    pass
 """
 _CLOCKS = """
 import time
@@ -91,7 +104,7 @@ def run(cache: Path, tmp_path: Path) -> Pytest:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
         )
 
     return start
@@ -123,6 +136,17 @@ def test_what_is_left_out_is_told_in_the_last_line(run: Pytest, processes: str) 
     assert done.stdout.splitlines()[-1] == (
         "1 tests were left out, which need lm_eval, vllm: `make test-all` runs them too"
     )
+
+
+def test_what_runs_an_engine_and_declares_nothing_runs_with_all_others_alone(run: Pytest) -> None:
+    """It may use any environment, so that no ring but the whole is its own; a bare `needs` says that it uses none."""
+    inner, whole = (run({"test_mine.py": _ENGINES}, "--environments", name).stdout for name in ("hf", "all"))
+
+    assert inner.splitlines()[-1] == (
+        "1 tests were left out, which need some that they do not declare: `make test-all` runs them too"
+    )
+    assert "1 passed" in inner
+    assert "2 passed" in whole
 
 
 def test_what_reads_a_clock_has_no_test_beside_it(run: Pytest, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_quantize_then_eval_without_a_suite(command: Command, hf_python: Path, t
     assert "exists and is not empty" in again.stderr
 
 
+@pytest.mark.needs
 def test_options_a_method_lacks_are_refused_by_name(command: Command, tmp_path: Path) -> None:
     """What a method does not have or cannot do is a sentence each, and exit code 2."""
     for words, sentence in (

@@ -179,10 +179,10 @@ def on(library: ModuleType, node_id: str) -> Any:
 def cause_of(error: BaseException) -> str:
     """Why a task failed, in a clause, without its traceback."""
     cause = getattr(error, "cause", None) or error
-    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
-    return paths.scrubbed(
-        lines[-1] if isinstance(cause, ImportError) and lines else (lines or [type(cause).__name__])[0]
-    )
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+    if missing := [line for line in lines if "No module named" in line]:
+        return f"{missing[-1]}: install llm-bench[fleet] there"
+    return paths.scrubbed(lines[0])
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class Crew:
             if isinstance(report, str) and node.id not in alive:
                 continue  # it died as it was asked
             if isinstance(report, str):
-                raise UserError(f"node {node.name} cannot take part: {report}; install llm-bench[fleet] there")
+                raise UserError(f"node {node.name} cannot take part: {report}")
             if differing := cluster.differences(cluster.versions(), report.versions):
                 raise UserError(
                     f"node {node.name} has {differing}: install the same versions on both, as records depend on them"

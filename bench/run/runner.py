@@ -28,7 +28,7 @@ from bench.envs import environment
 from bench.machine import counters, guard, nvml
 from bench.machine.hardware import slug_of
 from bench.measure import sanity
-from bench.process import server, supervisor
+from bench.process import bound, server, supervisor
 from bench.progress.eta import SimilarityKeys
 from bench.progress.progress import Progress
 from bench.progress.snapshot import RoundLabel
@@ -260,10 +260,14 @@ def _similarity_keys(cell: Cell) -> SimilarityKeys:
 
 @contextmanager
 def alone(hardware: Hardware, progress: Progress) -> Iterator[None]:
-    """Hold the device's lock: two runs never measure at once. The kernel frees that of a process that died."""
+    """Hold the device's lock: two runs never measure at once. The kernel frees that of a process that died.
+
+    Machines that share a cache have a lock each: their devices are not the same.
+    """
     index = nvml.cuda_id(hardware.device)  # the same whatever the suite or CUDA_VISIBLE_DEVICES calls it
     device = "cpu" if index is None else f"gpu-{index}"
-    lock = FileLock(paths.cache_folder("locks") / f"{slug_of(hardware.name)}-{device}.lock")
+    machine = bound.machine().partition("/")[0][:8] or "here"
+    lock = FileLock(paths.cache_folder("locks") / f"{slug_of(hardware.name)}-{device}-{machine}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -62,6 +62,7 @@ def scored(outputs: Any) -> Any:
     return outputs
 
 
+@pytest.mark.needs
 def test_every_engine_that_loads_a_model_is_here() -> None:
     """An engine without an entry would pass by not being asked."""
     assert set(_RECIPES) == set(plugins.names(plugins.ENGINES)) - {"fake", "openai"} - _ON_GPUS

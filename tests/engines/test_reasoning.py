@@ -21,7 +21,7 @@ from bench.run import artifacts
 from bench.suite import config
 from tests.conftest import ROOT, Command
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.needs("llamacpp", "llamacpp-tools")]
 _TEMPLATE = """
 {%- for message in messages -%}
 {%- if message.role == 'user' -%}

@@ -20,6 +20,7 @@ _SIZES = {"prompt_tokens": 48, "new_tokens": 16}
 pytestmark = [pytest.mark.engine, pytest.mark.clock]
 
 
+@pytest.mark.needs
 def test_every_engine_with_a_server_is_here() -> None:
     """One without an entry would pass by not being asked. TensorRT-LLM's installs on NVIDIA GPUs alone."""
     names = [n for n in plugins.names(plugins.ENGINES) if "online" in plugins.load(plugins.ENGINES, n).MODES]

@@ -162,6 +162,7 @@ def test_without_a_file_of_hashes_the_build_says_so(index: Index, envs: Path) ->
 
 @pytest.mark.engine
 @pytest.mark.usefixtures("cache")
+@pytest.mark.needs
 def test_an_altered_source_archive_is_not_run(tmp_path: Path, envs: Path, request: pytest.FixtureRequest) -> None:
     """A source archive is built with checked tools; one of other bytes is refused before any line of it runs."""
     checked.builder(Build("tiny", tmp_path / "log", print))  # from the user's own index: ours has no setuptools

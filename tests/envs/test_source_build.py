@@ -68,6 +68,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.engine
 @pytest.mark.usefixtures("cache", "configured")
+@pytest.mark.needs
 def test_a_source_is_compiled_once_for_all_environments() -> None:
     """The first environment builds the wheel, the second takes it; both hold the files worth keeping."""
     first: list[str] = []

@@ -6,9 +6,12 @@ The nodes are few, so the tests are in order: what takes a node away comes after
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +23,7 @@ import psutil
 import pytest
 
 from bench.store import Store
-from tests.conftest import ROOT
+from tests.conftest import ROOT, json_of
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'llm-bench[fleet]'")
 pytestmark = pytest.mark.slow
@@ -181,15 +184,23 @@ def test_a_suite_ends_as_on_one_machine(nodes: Nodes, tmp_path: Path, suite: str
     )
 
 
-def test_an_artifact_is_made_once_and_travels(nodes: Nodes, tmp_path: Path, suite: str) -> None:
-    """By the run above or this one: where both nodes have it, it is the same one, to the second that it took."""
-    ran = nodes.bench(tmp_path, "run", suite)
+def test_a_folder_travels_in_bounded_memory(nodes: Nodes) -> None:
+    """Of 300 MiB, nearly four times the object store, neither node ever holds more than some pieces."""
+    folder = nodes.folder / "a" / "references" / "big"
+    folder.mkdir(parents=True)
+    block = os.urandom(2**20)
+    with (folder / "file.bin").open("wb") as file:
+        for _ in range(300):
+            file.write(block)
+    (folder / "reference.json").write_text(json.dumps({"digest": "big", "files": {"file.bin": 300 * 2**20}}))
+    fetched = json_of(sys.executable, "fleet/fetching.py", nodes.address, "big", "a", "b")
 
-    assert ran.returncode == 0, ran.stderr
-    found = sorted(nodes.folder.glob("*/artifacts/*/artifact.json"))
-    assert found
-    assert len({file.read_text() for file in found}) == 1
-    assert not list(nodes.folder.glob("*/artifacts/*.part"))
+    assert fetched["is_there"]
+    assert fetched["grown_bytes"] < 200 * 2**20
+    copy = nodes.folder / "b" / "references" / "big"
+    assert filecmp.cmp(copy / "file.bin", folder / "file.bin", shallow=False)
+    for each in (folder, copy):
+        shutil.rmtree(each)
 
 
 def test_the_doctor_tells_of_each_node(nodes: Nodes, tmp_path: Path) -> None:
@@ -245,15 +256,14 @@ def test_each_kind_of_device_has_its_folder_and_shares_artifacts(nodes: Nodes, t
         assert "nothing left to run; 8 recorded before" in again.stderr, again.stderr
     assert "s" in made
     assert len({file.read_text() for file in nodes.folder.glob("*/artifacts/*/artifact.json")}) == 1
+    assert not list(nodes.folder.glob("*/artifacts/*.part"))
 
 
 def test_a_killed_process_is_started_again_and_nothing_lost(nodes: Nodes, tmp_path: Path, long_suite: str) -> None:
     """What it did runs again, on the same device, and its own worker ends with it."""
     driver = nodes.started(tmp_path, "run", long_suite)
     head = _read_until(driver, "round 1 ok")
-    (actor,) = [
-        process for process in nodes.processes("ray::Device") if "a" in process.environ()["LLM_BENCH_CACHE"][-1:]
-    ]
+    (actor,) = nodes.processes("ray::Device", "a")
     actor.kill()
     err = head + driver.communicate(timeout=120)[1]
 
@@ -276,12 +286,17 @@ def test_two_runs_at_once_share_the_work_by_turns(nodes: Nodes, tmp_path: Path, 
     assert "nothing left to run; 4 recorded before" in errors[1]
 
 
-def test_a_killed_driver_leaves_nothing_and_the_command_goes_on(nodes: Nodes, tmp_path: Path, long_suite: str) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_stopped_driver_leaves_nothing_and_the_command_goes_on(
+    nodes: Nodes, tmp_path: Path, long_suite: str, number: signal.Signals, code: int
+) -> None:
     """Its records are kept, its actors and their workers end, and what is left runs when it is run again."""
     driver = nodes.started(tmp_path, "run", long_suite)
     head = _read_until(driver, "round 2 ok")
-    driver.kill()
-    driver.communicate()
+    driver.send_signal(number)
+    tail = driver.communicate(timeout=60)[1]
+    assert driver.returncode == code, tail
+    assert "Traceback" not in tail
     until = time.monotonic() + 60.0
     while nodes.processes("ray::Device") or nodes.processes("bench.process.worker_main"):
         assert time.monotonic() < until

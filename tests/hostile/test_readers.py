@@ -22,6 +22,7 @@ from bench.contract.spec import Model
 from bench.formats import gguf_reader
 from bench.load import reply, sse
 from bench.models import resolve
+from bench.publish import prices
 from bench.store import Store
 from bench.suite import config
 from quantize import mixed
@@ -38,7 +39,10 @@ SUITE = {
     "workloads": [{"batch": 1}, {"kind": "closed", "concurrency": 2, "requests": 4}],
     "tasks": ["perplexity", {"task": "divergence", "context": 64}],
     "rounds": 2,
+    "price_per_hour": {"amount": 2.5, "currency": "USD", "what": "a machine"},
+    "api_price": "0.1/0.2 USD an API",
 }
+PRICES = {"gpu-x": "2.49 USD one GPU", "gpu-y": {"amount": 2.5, "currency": "USD", "what": "a machine"}}
 CONFIG = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
@@ -78,6 +82,23 @@ TOKENIZER = {"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 1, "content":
 def test_a_suite(value: Any) -> None:
     """Any value in any place of it."""
     only_user_errors(lambda: config.suite(value if isinstance(value, dict) else {}))
+
+
+@given(changed(PRICES))
+@examples(25)
+def test_prices_of_devices(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    """As JSON, which is YAML."""
+    folder = tmp_path_factory.mktemp("results")
+    (folder / prices.FILE).write_text(dumps(value))
+    only_user_errors(lambda: prices.read(folder))
+
+
+@given(st.text(alphabet="0123456789./-+eE USDEURx\n", max_size=40) | st.text(max_size=20))
+@examples(60)
+def test_prices_of_the_command(text: str) -> None:
+    """Of an hour and of an API."""
+    only_user_errors(lambda: prices.read(Path("nowhere"), price=text))
+    only_user_errors(lambda: prices.read(Path("nowhere"), api=text))
 
 
 @given(st.text(alphabet="[]{}:,-&*!|>'\"#%@?\n abc01.~", max_size=200) | st.text(max_size=50))

@@ -41,6 +41,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llmcompressor")
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_layer_is_stored_in_the_bits_of_its_scheme(checked: dict[str, Any], case: str) -> None:
@@ -55,6 +56,7 @@ def test_every_layer_is_stored_in_the_bits_of_its_scheme(checked: dict[str, Any]
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llmcompressor")
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_audit_the_library_and_the_engine_unpack_the_same_numbers(checked: dict[str, Any], case: str) -> None:
@@ -64,6 +66,7 @@ def test_the_audit_the_library_and_the_engine_unpack_the_same_numbers(checked: d
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llmcompressor")
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_record_says_what_was_unpacked_and_how_inputs_are_rounded(checked: dict[str, Any], case: str) -> None:

@@ -193,25 +193,27 @@ _BUDGETS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=_BUDGETS)
+_ENVS = {"gguf": "llamacpp", "onnx": "onnx"}
+
+
+@pytest.fixture(scope="module", params=[pytest.param(m, marks=pytest.mark.needs(e)) for m, e in _ENVS.items()])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The demo model within a budget, by all steps in their own environments: its folder, facts and audit."""
     method = str(request.param)
-    envs = {name: environment.ensure(name, print).python for name in ("llamacpp", "onnx")}
+    python = environment.ensure(_ENVS[method], print).python
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("LLM_BENCH_CACHE", str(tmp_path_factory.mktemp(method)))
-        for name, python in envs.items():
-            patched.setenv(f"LLM_BENCH_PYTHON_{name.upper()}", python)
+        patched.setenv(f"LLM_BENCH_PYTHON_{_ENVS[method].upper()}", python)
         machine = hardware.detect("cpu")
         step = Step(method, config.options(plugins.METHODS, method, {"mixed": _BUDGETS[method]}, "step"))
         resolved = resolve.resolve(Model(str(DEMO)), fetch=False)
         built = artifacts.make(artifacts.steps_for(Recipe("m", (step,)), machine, "hf"), resolved, machine, print)
-    python = envs["llamacpp" if method == "gguf" else "onnx"]
     facts, audit = built.artifact.facts, built.artifact.audit
     return {"method": method, "folder": built.folder, "facts": facts, "audit": audit, "python": python}
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp", "onnx")
 def test_what_is_made_is_within_the_budget(made: dict[str, Any]) -> None:
     """The audit's bits per weight are at most those of the budget, and close to it but for ONNX's head of 4 bits."""
     budget = _BUDGETS[made["method"]]["bits_per_weight"]
@@ -226,6 +228,7 @@ def test_what_is_made_is_within_the_budget(made: dict[str, Any]) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp", "onnx")
 def test_losses_are_of_what_is_stored(made: dict[str, Any]) -> None:
     """The rounding of a layer that is measured is the file's own, bit for bit, in each type of the assignment."""
     differences = json_of(made["python"], f"quantize/{made['method']}_mixed_checks.py", DEMO, made["folder"])
@@ -235,6 +238,7 @@ def test_losses_are_of_what_is_stored(made: dict[str, Any]) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llamacpp", "onnx")
 def test_the_figures_of_a_text_keep_it_out_of_scores(made: dict[str, Any]) -> None:
     """The text that types were chosen by is on record beside the weights, as any calibration text."""
     assert json.loads((made["folder"] / "calibration.json").read_text())["corpus"] == "stdlib"

@@ -100,3 +100,18 @@ def test_a_comment_has_the_gates_first_and_the_cells_folded() -> None:
     assert comment.index("gates: 1 broken") < comment.index("over all cells") < comment.index("<details>")
     assert "| tpot\\_s \\> 1.05 |" in comment
     assert text.rstrip().endswith("gates: 1 broken")
+
+
+@pytest.mark.slow
+def test_a_planted_slowdown_of_the_fake_engine_ends_in_exit_code_1(command: Command, tmp_path: Path) -> None:
+    """Ten percent more between tokens, in real time: broken; a second run as it was before is not."""
+    for name, itl_s in (("base", 0.02), ("again", 0.02), ("slow", 0.022)):
+        words = ("--set", f"engines.0.itl_s={itl_s}", "--set", "rounds=5", "--only", "*offline*", "-q")
+        done = command("bench", "run", "configs/smoke.yaml", *words, "--results", str(tmp_path / name))
+        assert done.returncode == 0, done.stderr
+    gate = ("--fail-if", "tpot_s > 1.05", "--results", str(tmp_path / "base"))
+    slow = command("bench", "compare", str(tmp_path / "base"), str(tmp_path / "slow"), *gate)
+    again = command("bench", "compare", str(tmp_path / "base"), str(tmp_path / "again"), *gate)
+
+    assert (again.returncode, slow.returncode) == (0, 1), slow.stdout
+    assert "broken" in slow.stderr
