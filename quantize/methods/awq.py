@@ -191,11 +191,15 @@ def _centred(apply_scale: Callable[..., None], norms: tuple[type, ...]) -> Calla
     """
 
     def centre(norm: Any, scales: Any) -> Any:
-        live = scales[(norm.weight != -1).to(scales.device)] if isinstance(norm, norms) else ()
+        live = scales[(norm.weight != -1).to(scales.device)]
         return scales / live.median() if len(live) else scales
 
     def apply_centred(module: Any, searched: Sequence[tuple[str, Any, Any, Any]], **features: Any) -> None:
-        centred = [(name, to, centre(module.get_submodule(name), scales), loss) for name, to, scales, loss in searched]
+        before = [module.get_submodule(name) for name, *_ in searched]
+        centred = [
+            (name, layers, centre(norm, scales) if isinstance(norm, norms) else scales, loss)
+            for norm, (name, layers, scales, loss) in zip(before, searched, strict=True)
+        ]
         apply_scale(module, centred, **features)
 
     return apply_centred
