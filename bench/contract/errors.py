@@ -9,6 +9,10 @@ class CellError(Exception):
     """A cell, or what it needs, was tried and failed; the text is its record's reason. Other cells go on."""
 
 
+class UnsupportedError(CellError):
+    """A cell that cannot be, which only what it needs could tell; the text is the reason of its record."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, SIGTERM or SIGHUP. `is_reported`: a person was told already.
 

@@ -20,14 +20,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from bench.contract.address import Api
 from bench.contract.columns import Column, Part
 from bench.contract.record import Artifact, Hardware, Source
+from bench.contract.server import Server
 from bench.contract.session import (
     ChoiceScore,
     DecodeStep,
@@ -75,34 +75,6 @@ def required_if(condition: Callable[[Any], bool]) -> Callable[[_Hook], _Hook]:
         return hook
 
     return mark
-
-
-@dataclass(frozen=True)
-class Server:
-    """An engine's own HTTP server, OpenAI-compatible, as its command line; or one at `url` that runs already.
-
-    `variables` are added to the environment's. `model` is what requests name. `health` is answered with 200 once it can
-    serve. `takes_ids`: prompts may be lists of token ids. `extra`: body fields of every request over the client's own;
-    null removes one; `natural`: where an answer ends as the model ends it; `reuse`: where a prompt is to stay in the KV
-    cache, and to begin with what is there. The rest as in the client's Endpoint.
-    """
-
-    argv: tuple[str, ...]
-    model: str
-    variables: Mapping[str, str] = field(default_factory=dict)
-    health: str = "/health"
-    takes_ids: bool = True
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    natural: Mapping[str, Any] = field(default_factory=lambda: {"ignore_eos": None})
-    url: str = ""
-    api: Api = "completions"
-    exact_length: bool = True
-    key_variable: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    key_header: str = "Authorization"
-    length_field: str = "max_tokens"
-    ca: str = ""
-    reuse: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -233,7 +205,8 @@ class Task(Protocol):
     `evaluate` are then replies; those of `score_replies` are recorded. PATHS, OPTIONS_SINCE: as an engine's. COLUMNS:
     its metrics and changes in tables, PART_COLUMNS: those of its `parts`; one without a column is only in the records.
     LAYERS: it takes single layers out of its sessions, which engines give of their LAYER_FORMATS. It has `evaluate`, or
-    `evaluate_resumably` in its place.
+    `evaluate_resumably` in its place. One whose Options inherit ServedOptions (bench.contract.served) can be asked of
+    an engine's server: `evaluate` then runs in the parent, with a ServedSession.
     """
 
     VERSION: int

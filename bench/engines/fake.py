@@ -20,8 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.contract.hooks import ANY, DecodeStep, LogitBlock, Server, Session
+from bench.contract.hooks import ANY, DecodeStep, LogitBlock, Session
 from bench.contract.record import Artifact, Hardware
+from bench.contract.server import Server
 from bench.contract.spec import Cell
 from bench.contract.workload import Offline
 from bench.formats import folder as model_folder

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract import address
-from bench.contract.hooks import ANY, Server
+from bench.contract.hooks import ANY
 from bench.contract.outside import is_secret_field
 from bench.contract.record import Artifact, Hardware
+from bench.contract.server import PromptLogprobs, Server
 from bench.contract.spec import Cell
 from bench.contract.workload import Trace
 
@@ -25,7 +26,7 @@ LOADS = ANY
 MODES = frozenset({"online"})
 DEPTH_MODES = MODES
 PATHS = ("ca",)
-OPTIONS_SINCE = frozenset({"extra", "headers", "length_field", "key_header", "ca", "prefix_caching"})
+OPTIONS_SINCE = frozenset({"extra", "headers", "length_field", "key_header", "ca", "prefix_caching", "prompt_logprobs"})
 _RECEIPTS = {"owned_by": "owned_by", "max_model_len": "context"}  # by their keys in the list of models
 _LONGEST = 200  # characters of a receipt
 
@@ -41,6 +42,8 @@ class Options:
     number of tokens to generate (max_completion_tokens). `extra`: fields of the body, null removes one; `headers`:
     more headers; each a mapping, which records hold as JSON. `ca`: a file of certificates to trust besides the
     system's. `prefix_caching`: whether the server keeps prefixes; it is not told to, and its count is held to it.
+    `prompt_logprobs`: how it gives the log-probabilities of a prompt, which multiple choice needs (with `ids`): echo
+    (OpenAI's echo with logprobs: vLLM, SGLang), or the field prompt_logprobs (vLLM).
     """
 
     url: str = ""
@@ -55,6 +58,7 @@ class Options:
     key_header: str = "Authorization"
     ca: str = ""
     prefix_caching: bool = False
+    prompt_logprobs: PromptLogprobs = ""
 
     def __post_init__(self) -> None:
         for name in ("extra", "headers"):
@@ -113,6 +117,7 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
         key_header=options.key_header,
         length_field=options.length_field,
         ca=options.ca.removeprefix("path:"),
+        prompt_logprobs=options.prompt_logprobs,
     )
 
 

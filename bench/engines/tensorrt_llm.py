@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import DecodeStep, LogitBlock, Server, Session
+from bench.contract.hooks import DecodeStep, LogitBlock, Session
 from bench.contract.record import Artifact, Hardware
+from bench.contract.server import Server
 from bench.contract.spec import Cell
 from bench.engines._batch import check_context, check_kv_cache, check_sequences, decode_steps
 from bench.engines._logits import blocks

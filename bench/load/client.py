@@ -63,7 +63,8 @@ async def _run(job: LoadJob, requests: list[bytes]) -> LoadAnswer:
     most = [most_bytes(request, data) for request, data in zip(job.requests, requests, strict=True)]
     pool = Pool(address(job.endpoint), job.endpoint.timeout_s, most_bytes=most, ca=job.endpoint.ca)
     scrub = scrubber(job.endpoint.key_variable)
-    meter, exchanges = Meter(), _Exchanges(job.hold_bytes, scrub)
+    meter = Meter()
+    exchanges = _Exchanges(job.hold_bytes, scrub, frozenset(i for i, r in enumerate(job.requests) if r.whole))
     load: ClosedLoop | OpenLoop
     if job.closed is not None:
         connections, load = job.closed.concurrency, ClosedLoop(pool, requests, job.closed, meter, exchanges.add)
@@ -120,10 +121,11 @@ def _answer(
 class _Exchanges:
     """Exchanges that are over. Bodies are decoded after the load, or at once when they take too much memory."""
 
-    def __init__(self, hold_bytes: int, scrub: Callable[[str], str]) -> None:
+    def __init__(self, hold_bytes: int, scrub: Callable[[str], str], whole: frozenset[int]) -> None:
         self.over: list[Exchange] = []
         self.decoded_inside = 0
         self._free_bytes = hold_bytes
+        self._whole = whole
         self.scrub = scrub
         self._replies: dict[Exchange, Reply] = {}
 
@@ -133,12 +135,15 @@ class _Exchanges:
         if size <= self._free_bytes:
             self._free_bytes -= size
         else:
-            self._replies[exchange] = decode(exchange, self.scrub)
+            self._replies[exchange] = self._decoded(exchange)
             self.decoded_inside += 1
             exchange.parts = []
 
     def reply(self, exchange: Exchange) -> Reply:
-        return self._replies.get(exchange) or decode(exchange, self.scrub)
+        return self._replies.get(exchange) or self._decoded(exchange)
+
+    def _decoded(self, exchange: Exchange) -> Reply:
+        return decode(exchange, self.scrub, whole=exchange.index in self._whole)
 
 
 def _check(job: LoadJob) -> None:

@@ -36,7 +36,8 @@ class Request:
     beforehand, the server's usage says. `extra` are body fields of this request alone. `natural`: the answer ends
     where the model ends it, at `new_tokens` at the latest. `prompt_id`, `category`: of a prompt of real text; else of
     a shared prefix, "cold" or "warm". `shared_tokens`: of its prompt those that an earlier prompt began with.
-    `keep_answer`: its text is in the result.
+    `keep_answer`: its text is in the result. `scored`: so it is, and an answer that ends at once without a text is one
+    too. `whole`: it is not streamed, and the result has the body as it came, which may say more than a text.
     """
 
     new_tokens: int
@@ -50,6 +51,8 @@ class Request:
     category: str = ""
     shared_tokens: int = 0
     keep_answer: bool = False
+    scored: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Reply:
     `texts` are those of the events at `times`, kept where the server did not count tokens: a tokenizer may.
     `reasoning` are the tokens before the answer, which began at `answer_s`; None where it did not begin. `calls_only`:
     it calls functions and says nothing. `text`: all of it. `accepted`: tokens that the server accepted of its own
-    drafts, where it says so (llama.cpp's timings).
+    drafts, where it says so (llama.cpp's timings). `content`: the text without the reasoning before it.
     """
 
     times: tuple[float, ...] = ()
@@ -56,6 +56,7 @@ class Reply:
     texts: tuple[str, ...] = ()
     text: str = ""
     accepted: int = 0
+    content: str = ""
 
     @property
     def usage_tokens(self) -> int | None:
@@ -107,6 +108,7 @@ def read(events: Iterable[Event], scrub: Scrub = str) -> Reply:
         counted_by="events" if total is None else "usage",
         texts=tuple(chunk.text for chunk, _ in bore) if total is None else (),
         text="".join(chunk.text for chunk in chunks),
+        content="".join(chunk.text for chunk in chunks if chunk.kind == "answer"),
         accepted=(count(timings, "draft_n_accepted") if isinstance(timings, dict) else 0) or 0,
     )
 

@@ -55,8 +55,7 @@ def body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
         endpoint.length_field: request.new_tokens,
         "temperature": 0,
         "ignore_eos": True,
-        "stream": True,
-        "stream_options": {"include_usage": True},
+        **({} if request.whole else {"stream": True, "stream_options": {"include_usage": True}}),
         **endpoint.extra,
         **request.extra,
     }

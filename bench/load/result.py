@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from http.client import responses
 
 from bench.contract.outside import printable
@@ -11,20 +12,26 @@ from bench.load.connection import Exchange
 from bench.load.job import Endpoint, Failure, Request, RequestResult
 from bench.load.reply import Reply, Scrub, count, error_message, read
 from bench.load.request import address
-from bench.load.sse import events
+from bench.load.sse import Event, events
 
 _EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _HEAD = 64  # bytes and pieces of a body that are looked at
 _WORD_LENGTH = 200  # characters that are kept of a header
 
 
-def decode(exchange: Exchange, scrub: Scrub = str) -> Reply:
-    """The answer's events, or why it has none; `scrub` takes secrets out of what is kept of the server's words."""
+def decode(exchange: Exchange, scrub: Scrub = str, *, whole: bool = False) -> Reply:
+    """The answer's events, or why it has none; `scrub` takes secrets out of what is kept of the server's words.
+
+    `whole`: it is not streamed, and its text is the body itself.
+    """
     if exchange.failure == "malformed":
         return Reply()
     if exchange.status != 200:
         message = error_message(b"".join(exchange.parts), scrub) or responses.get(exchange.status, "no message")
         return Reply(failure="status", message=f"HTTP {exchange.status}: {message}")
+    if whole:
+        body = b"".join(exchange.parts)
+        return replace(read([Event(exchange.end_s, body, b"")], scrub), content=scrub(body.decode(errors="replace")))
     if not _is_event_stream(exchange):
         message = error_message(b"".join(exchange.parts), scrub)
         kind = scrub(exchange.content_type)[:_WORD_LENGTH] or "no content type"
@@ -100,7 +107,7 @@ def request_result(
         counted_by=reply.counted_by,
         new_tokens=request.new_tokens,
         shared_tokens=request.shared_tokens,
-        answer=reply.text if request.keep_answer else "",
+        answer=reply.content if request.scored else reply.text if request.keep_answer else "",
     )
 
 
@@ -133,7 +140,7 @@ def _incomplete(exchange: Exchange, reply: Reply, request: Request, *, exact: bo
     received, usage = sum(reply.tokens), reply.usage_tokens
     if not (reply.ended or (exchange.complete and reply.finish)):
         return "truncated", f"the stream ended after {received} tokens with neither [DONE] nor a finish reason"
-    if not reply.times:
+    if not reply.times and not (request.scored and reply.finish):
         return "empty", f"no event had a token; the usage counts {0 if usage is None else usage}"
     if exact and usage is not None and usage != request.new_tokens and not request.natural:
         return "length", f"got {usage} tokens, expected {request.new_tokens}"

@@ -24,7 +24,7 @@ import psutil
 from bench import paths
 from bench.contract import wire
 from bench.contract.errors import CellError
-from bench.contract.hooks import Server
+from bench.contract.server import Server
 from bench.envs.environment import Environment
 from bench.load import fetch
 from bench.load.job import Endpoint

@@ -61,7 +61,7 @@ class Builds:
         recipes |= {i.draft.recipe.name for i in items if i.draft}
         recipes -= self._artifacts.keys()
         planned = [a for a in self.plan.artifacts if a.recipe.name in recipes and a.hardware == self.hardware]
-        tools = {i.env for i in items if i.mode == "online" and environment.has_tools(i.env)}
+        tools = {i.env for i in items if i.mode in ("online", "served") and environment.has_tools(i.env)}
         envs = [i.env for i in sorted(items, key=lambda i: i.order)]
         envs += [env for artifact in planned if artifacts.find(artifact.digest) is None for env in _envs(artifact)]
         envs += [its.task_module.ENV for its in inputs.values() if isinstance(its, Requests)]

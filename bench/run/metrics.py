@@ -19,7 +19,7 @@ def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -
     cell, facts = result.cell, result.facts
     memory_metrics = {**memory.memory_metrics(facts, cell.device), **memory.kv_metrics(result)}
     if task is not None:
-        return {**task.metrics(facts), **memory_metrics}
+        return {**task.metrics(facts), **_asked_load(traces, facts), **memory_metrics}
     if isinstance(cell.workload, Online):
         speed = online_load.load_metrics(traces, facts, cell.workload)
         start: dict[str, float] = {}
@@ -33,6 +33,14 @@ def metrics(result: Result, traces: Sequence[RequestTrace], task: Task | None) -
     timed = {**speed, **memory_metrics, **energy.energy_metrics(facts), **start}
     timed |= speculation.speculation_metrics([trace for trace in traces if trace.window >= 0], facts)
     return {**timed, **roofline.roofline_metrics(result, traces, timed)}
+
+
+def _asked_load(traces: Sequence[RequestTrace], facts: Mapping[str, Any]) -> dict[str, float]:
+    """Of a task through a server the load that its items were. All were answered, some by nothing, or in one read."""
+    if "concurrency_asked" not in facts:
+        return {}
+    figures = online_load.online_metrics(traces, facts)
+    return {name: value for name, value in figures.items() if value > 0 and name != "failed_requests"}
 
 
 def category_facts(traces: Sequence[RequestTrace], facts: Mapping[str, Any]) -> dict[str, Any]:

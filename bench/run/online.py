@@ -16,8 +16,8 @@ from typing import Any
 from bench import paths
 from bench.contract import wire
 from bench.contract.errors import CellError, UserError
-from bench.contract.hooks import Server
 from bench.contract.job import Answer
+from bench.contract.server import Server
 from bench.contract.spec import Cell, Suite
 from bench.contract.speculation import answers, draft_of, method_of
 from bench.contract.workload import Closed, Online, Open, Search, SingleLoad, Sweep
@@ -70,7 +70,7 @@ def run(
             seed, deadline = f"{suite.seed}/{cell.measurement}", began + suite.timeout_s
             keeps = isinstance(load, Closed | Open) and speculation.keeps_answers(suite, item.round)
             texts = drawn.prompts if drawn else ()
-            target = replace(_target(server, live, built), texts=texts, keeps_answers=keeps)
+            target = replace(target_of(server, live, built), texts=texts, keeps_answers=keeps)
             caching = bool(cell.engine.options.get("prefix_caching"))
             before = exposition.read(target.endpoint) if speculates else {}
             stages, facts = loaded(load, target, seed, item.round, deadline, report, prefix_caching=caching)
@@ -78,7 +78,7 @@ def run(
                 facts["speculation"] = counts
             report("ending the server")
             receipts, memory = engine.read_log(live.log_text)
-            command = " ".join(map(_public(built, cell), server.argv))
+            command = " ".join(map(public_word(built, cell), server.argv))
             facts |= {"ready_s": live.ready_s, "server": command, **memory}
             facts |= {"remote": True} if server.url else {}
             facts |= drawn.facts if drawn else {}
@@ -95,7 +95,7 @@ def run(
     return supervisor.Outcome(answer, time.monotonic() - began, probe.facts() if probe else {})
 
 
-def _public(built: BuiltArtifact, cell: Cell) -> Callable[[str], str]:
+def public_word(built: BuiltArtifact, cell: Cell) -> Callable[[str], str]:
     """What makes of a word of a server's command one that a record may show."""
     folders = {str(built.folder): "ARTIFACT"}
     if draft := draft_of(cell.engine.options).removeprefix("path:"):
@@ -147,7 +147,7 @@ def loaded(
         if stage.deepest:
             answer = depth.after_context(answer, stage.deepest)
             facts["depth_tokens"] = stage.deepest
-        return answer, {**_client_facts(answer), **build.prompt_facts(target), **facts}
+        return answer, {**client_facts(answer), **build.prompt_facts(target), **facts}
 
     def within_time(job: LoadJob) -> LoadAnswer:
         return apply(job, timeout_s=max(1.0, deadline - time.monotonic()))
@@ -183,7 +183,7 @@ def apply(job: LoadJob, *, timeout_s: float) -> LoadAnswer:
     return replace(answer, error=sentence)
 
 
-def _target(server: Server, live: serving.Live, built: BuiltArtifact) -> build.Target:
+def target_of(server: Server, live: serving.Live, built: BuiltArtifact) -> build.Target:
     endpoint = serving.endpoint(server, live.url)
     audit, tokenizer = built.artifact.audit, built.folder / "tokenizer.json"
     file = tokenizer if tokenizer.is_file() else None
@@ -209,7 +209,7 @@ def _none_completed(answer: LoadAnswer) -> str:
     return f"none of {len(answer.measured)} requests was completed; the first: {first}"
 
 
-def _client_facts(answer: LoadAnswer) -> dict[str, Any]:
+def client_facts(answer: LoadAnswer) -> dict[str, Any]:
     """The client's facts of the window and of itself."""
     health = answer.health
     ways = {result.counted_by for result in answer.measured if not result.failure}

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.contract import plugins, wire
+from bench.contract import plugins, served, wire
 from bench.contract.errors import UserError
 from bench.contract.job import Report
 from bench.contract.record import SCHEMA, Hardware
@@ -129,6 +129,8 @@ def _first_round(
 
 
 def _mode(cell: Cell) -> Mode:
+    if cell.task is not None:
+        return "served" if served.is_served(cell.task.options) else "score"
     if cell.workload is None:
         return "score"
     return "online" if cell.workload.online else "offline"
@@ -205,8 +207,10 @@ def _artifact(model: Model, recipe: Recipe, checkpoint: Checkpoint, hardware: Ha
 def _unsupported_reason(cell: Cell, artifact: PlannedArtifact, seed: int) -> str:
     """Why the engine cannot run this cell, or nothing."""
     engine, hardware = plugins.load(plugins.ENGINES, cell.engine.name), artifact.hardware
-    if _mode(cell) not in engine.MODES:
-        return f"engine {cell.engine.name} has no {_mode(cell)} mode"
+    if (mode := _mode(cell)) == "served" and "online" not in engine.MODES:
+        return f"engine {cell.engine.name} has no server: leave via: server out of the task, or choose another engine"
+    if mode != "served" and mode not in engine.MODES:
+        return f"engine {cell.engine.name} has no {mode} mode"
     if artifact.format not in engine.LOADS:
         return f"engine {cell.engine.name} does not load {artifact.format}"
     if artifact.resolved.dummy and (why := _meaningless(cell)):

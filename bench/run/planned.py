@@ -13,7 +13,7 @@ from bench.contract.spec import Cell, EngineSpec, Model, Recipe, Step, Suite, Ta
 from bench.models.resolve import Resolved
 from bench.run.memory_fit import Footprint
 
-Mode = Literal["offline", "online", "score"]
+Mode = Literal["offline", "online", "score", "served"]  # the last: a task through the engine's server
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class PlannedRound:
     @property
     def is_timed(self) -> bool:
         """A load on an engine that computes here: those of the core environment pretend to, or ask a server."""
-        return self.mode != "score" and self.env != "core"
+        return self.mode in ("offline", "online") and self.env != "core"
 
 
 @dataclass(frozen=True)

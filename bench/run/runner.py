@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 
 from bench import formats, paths
 from bench.contract.cycles import no_gc
-from bench.contract.errors import CellError, UserError
+from bench.contract.errors import CellError, UnsupportedError, UserError
 from bench.contract.job import Answer, Report
-from bench.contract.record import Hardware, Result
+from bench.contract.record import Hardware, Result, Status
 from bench.contract.spec import Cell
 from bench.contract.workload import Online
 from bench.envs import environment
@@ -32,7 +32,7 @@ from bench.process import bound, server, supervisor
 from bench.progress.eta import SimilarityKeys
 from bench.progress.progress import Progress
 from bench.progress.snapshot import RoundLabel
-from bench.run import ceilings, metrics, offline, online, records, speculation, stages, task_inputs
+from bench.run import ceilings, metrics, offline, online, records, served, speculation, stages, task_inputs
 from bench.run.artifacts import BuiltArtifact
 from bench.run.builds import Builds
 from bench.run.planned import Plan, PlannedRound, Requests
@@ -205,7 +205,8 @@ class Runner:
         except CellError as error:  # with the requests that were finished before
             duration_s = record.duration_s or time.monotonic() - began
             reason = paths.scrubbed(str(error))
-            return replace(record, status="failed", reason=reason, duration_s=duration_s), answer
+            status: Status = "unsupported" if isinstance(error, UnsupportedError) else "failed"
+            return replace(record, status=status, reason=reason, duration_s=duration_s), answer
 
     def _measured(self, item: PlannedRound, record: Result, answer: Answer) -> Result:
         """The record with its metrics; failed where these contradict each other."""
@@ -231,7 +232,8 @@ class Runner:
         suite = self._plan.suite
         if isinstance(load := item.cell.workload, Online):
             return online.run(item, load, built, env, suite, report=report, open_reader=self._open_reader)
-        outcome = offline.run(item, built, task_input, env, suite, report=report, open_reader=self._open_reader)
+        run = served.run if item.mode == "served" else offline.run
+        outcome = run(item, built, task_input, env, suite, report=report, open_reader=self._open_reader)
         if task_input is None or not isinstance(item.task_input, Requests) or outcome.answer.error:
             return outcome
         scored = task_inputs.score_replies(item.task_input, task_input, outcome.answer, suite, report)

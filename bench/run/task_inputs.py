@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import formats
-from bench.contract import plugins, wire
+from bench.contract import plugins, served, wire
 from bench.contract.job import Answer, Job, JobKind, Report
 from bench.contract.spec import Cell, EngineSpec, Suite, Task
 from bench.envs import environment
@@ -68,8 +68,14 @@ def requests(task: Task, resolved: Resolved, context: int) -> Requests:
     """The requests of a task that has an environment of its own."""
     module = plugins.load(plugins.TASKS, task.kind)
     depends = module.depends(module.Options(**task.options))
-    key = ["questions", resolved.identity, context, task_key(task), depends, environment.identity(module.ENV)]
+    key = ["questions", resolved.identity, context, task_key(_asked_once(task)), depends]
+    key = [*key, environment.identity(module.ENV)]
     return Requests(task, module, resolved, context, wire.digest(key))
+
+
+def _asked_once(task: Task) -> Task:
+    """The task whose requests these are too: those through a server are the same at any concurrency."""
+    return replace(task, options={**task.options, "concurrency": 1}) if served.is_served(task.options) else task
 
 
 def reference_folder(reference: Reference, built: BuiltArtifact, suite: Suite, report: Report) -> Path:

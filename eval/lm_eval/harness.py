@@ -18,7 +18,7 @@ from lm_eval.tasks import TaskManager
 from bench import paths
 from bench.contract import phase, plugins
 from bench.contract.errors import UserError
-from eval.lm_eval import templates
+from eval.lm_eval import chat, templates
 from eval.lm_eval.token_model import Replies, TokenLM
 
 TASKS = paths.CONFIGS / "tasks"
@@ -30,7 +30,7 @@ def run(options: Any, folder: Path, max_length: int, replies: Replies | None) ->
     phase.begin("loading the task")
     task_module.tqdm = phase.bar("{done:,} of {total:,} items")
     model_module.tqdm = phase.bar("{done:,} of {total:,} choices tokenized")
-    model = TokenLM(_tokenizer(folder), max_length, replies)
+    model = TokenLM(chat.load(folder), max_length, replies)
     try:
         manager = _task_manager(options)
         chosen = _spread(manager, options) if options.spread and options.limit else None
@@ -52,7 +52,7 @@ def run(options: Any, folder: Path, max_length: int, replies: Replies | None) ->
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"lm-eval cannot run the task '{options.tasks}': {_cause(error)}") from error
+        raise UserError(f"lm-eval cannot run the task '{options.tasks}': {chat.cause(error)}") from error
     if options.tasks not in results["results"]:
         names = ", ".join(sorted(results["results"]))
         raise UserError(f"'{options.tasks}' is a group of tasks without a common score: choose one of {names}")
@@ -82,21 +82,3 @@ def _task_manager(options: Any) -> Any:
         message = plugins.unknown("lm-eval task", options.tasks, tuple(manager.all_tasks)).partition(" (known")[0]
         raise UserError(f"{message.rstrip(':')} (of this suite: {ours}; lm-eval's own: `lm_eval ls tasks`)")
     return manager
-
-
-def _tokenizer(folder: Path) -> Any:
-    """The model's, as lm-eval's `--model hf` loads it."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        raise UserError(f"the model's tokenizer cannot be loaded: {_cause(error)}") from error
-
-
-def _cause(error: BaseException) -> str:
-    """The first error of the chain, in one line: dataset loaders wrap what they catch."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

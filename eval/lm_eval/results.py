@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -50,6 +51,15 @@ def item_scores(items: Sequence[Item], metric: str) -> list[float]:
     values = [next((s.get(stem) for s in samples if s["filter"] == filter_name), None) for _, samples in items]
     fractions = [float(v) for v in values if isinstance(v, int | float) and 0 <= v <= 1]
     return fractions if len(fractions) == len(values) else []
+
+
+def answer_facts(items: Sequence[Item]) -> dict[str, Any]:
+    """`item_answers`: six hexadecimal digits of each item's answer in one text; nothing of choices, which have none."""
+    answers = [samples[0]["resps"] for _, samples in items]
+    texts = [_plain(answer) for answer in answers]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        return {}
+    return {"item_answers": "".join(hashlib.sha256(text.encode()).hexdigest()[:6] for text in texts)}
 
 
 def table(items: Sequence[Item]) -> Iterator[tuple[Any, ...]]:

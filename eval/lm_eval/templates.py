@@ -1,17 +1,11 @@
-"""What a model and a task bring that is a program: templates in bounded time and memory, functions of known places.
+"""What a task brings that is a program: its templates in Jinja's sandbox, its functions from known places.
 
-Transformers renders a chat template in Jinja's sandbox, which bounds neither; lm-eval renders a task's texts without a
-sandbox, and takes a task's `!function` from any module.
+lm-eval renders a task's texts without a sandbox, and takes a task's `!function` from any module.
 """
 
 from __future__ import annotations
 
-import contextlib
-import resource
-import signal
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from jinja2.sandbox import SandboxedEnvironment
@@ -22,30 +16,6 @@ from bench.contract.errors import UserError
 
 _KNOWN = ("eval", "lm_eval")
 _TAKE = _yaml_loader._import_func_in_yml  # noqa: SLF001  (before anything is put in its place)
-RENDER_S, RENDER_BYTES = 5.0, 1 << 30  # of the processor, and above what the process has, for one text
-
-
-@contextlib.contextmanager
-def bounded(what: str) -> Iterator[None]:
-    """UserError, which names `what` is rendered, where it takes over RENDER_S of the processor or RENDER_BYTES."""
-
-    def stop(_: int, __: FrameType | None) -> None:
-        raise UserError(f"{what} is not rendered within {RENDER_S:g} s: it may never end; give the model another one")
-
-    before = signal.signal(signal.SIGVTALRM, stop)
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    signal.setitimer(signal.ITIMER_VIRTUAL, RENDER_S)
-    try:
-        _limit(_size() + RENDER_BYTES if soft == resource.RLIM_INFINITY else soft, hard)
-        yield
-    except MemoryError:
-        raise UserError(
-            f"{what} takes over {RENDER_BYTES >> 30} GiB of memory to render: give the model another one"
-        ) from None
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
-        _limit(soft, hard)
 
 
 def confine_tasks(*folders: Path) -> None:
@@ -79,16 +49,3 @@ def _sandboxed() -> SandboxedEnvironment:
     )
     sandbox.filters.update(stored.filters)
     return sandbox
-
-
-def _limit(soft: int, hard: int) -> None:
-    with contextlib.suppress(OSError, ValueError):  # a system that has no such limit
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def _size() -> int:
-    """The address space of this process; bytes."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    except OSError:
-        return resource.RLIM_INFINITY - RENDER_BYTES

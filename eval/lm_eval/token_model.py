@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from lm_eval import utils as lm_eval_utils
@@ -16,7 +16,7 @@ from lm_eval.models.utils import handle_stop_sequences, has_bos_prefix, normaliz
 
 from bench.contract import phase
 from bench.contract.errors import UserError
-from eval.lm_eval import templates
+from eval.lm_eval import chat
 
 _NEW_TOKENS = 256  # lm-eval's own limit where a task states none
 _CACHED_TEXTS = 64  # more than an item has choices
@@ -24,20 +24,24 @@ _CACHED_TEXTS = 64  # more than an item has choices
 
 @dataclass
 class Requests:
-    """As token ids: (context, continuation), and (prompt, new tokens, stops); `texts` digests them as texts."""
+    """As token ids: (context, continuation), and (prompt, new tokens, stops); `texts` digests them as texts.
+
+    `prompt_texts`: of each prompt its text and, where that is a conversation, its messages; none of one that was cut.
+    """
 
     pairs: list[tuple[list[int], list[int]]] = field(default_factory=list)
     prompts: list[tuple[list[int], int, list[str]]] = field(default_factory=list)
+    prompt_texts: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
     truncated: int = 0
     texts: Any = field(default_factory=hashlib.sha256)
 
 
 @dataclass(frozen=True)
 class Replies:
-    """For each pair its log-probability in nats and whether it was greedy; for each prompt its new ids."""
+    """For each pair its log-probability in nats and whether it was greedy; for each prompt its new ids, or its text."""
 
     scores: Sequence[tuple[float, bool]]
-    generated: Sequence[Sequence[int]]
+    generated: Sequence[Sequence[int] | str]
 
 
 class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
@@ -48,6 +52,7 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
         self.tokenizer, self.max_length, self.replies = tokenizer, max_length, replies
         self.requests = Requests()
         self._encode_cached = lru_cache(_CACHED_TEXTS)(self._encode)
+        self._messages: dict[str, list[tuple[str, str]]] = {}  # by the text that they were rendered to
 
     @property
     def eot_token_id(self) -> Any:
@@ -80,22 +85,12 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
         chat_history: list[dict[str, str]],
         add_generation_prompt: bool = True,  # noqa: FBT001, FBT002
     ) -> Any:
-        try:
-            with templates.bounded("the model's chat template"):
-                return self.tokenizer.apply_chat_template(
-                    chat_history,
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                    continue_final_message=not add_generation_prompt,
-                )
-        except UserError:
-            raise
-        except Exception as error:
-            lines = str(error).splitlines() or [""]
-            raise UserError(
-                f"the model's chat template cannot be rendered ({type(error).__name__}: {lines[0][:200]}): leave "
-                "apply_chat_template out, or give the model another template"
-            ) from error
+        text = chat.apply_chat_template(
+            self.tokenizer, chat_history, "apply_chat_template", add_generation_prompt=add_generation_prompt
+        )
+        if add_generation_prompt:
+            self._messages[text] = [(message["role"], message["content"]) for message in chat_history]
+        return text
 
     def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
         for texts, context, continuation in requests:
@@ -129,9 +124,21 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
         if self.replies is None:
             return [""] * len(requests)
         return [
-            postprocess_generated_text(self.tokenizer.decode(ids, skip_special_tokens=True), stops, None)
-            for ids, (_, _, stops) in zip(self.replies.generated[first:], self.requests.prompts[first:], strict=True)
+            postprocess_generated_text(self._text(reply), stops, None)
+            for reply, (_, _, stops) in zip(self.replies.generated[first:], self.requests.prompts[first:], strict=True)
         ]
+
+    def _text(self, reply: Sequence[int] | str) -> str:
+        """A reply as a text; of a server without a first space, where the tokenizer drops that as it decodes."""
+        if not isinstance(reply, str):
+            return str(self.tokenizer.decode(reply, skip_special_tokens=True))
+        return reply.removeprefix(" ") if self._drops_first_space else reply
+
+    @cached_property
+    def _drops_first_space(self) -> bool:
+        """Whether it decodes the tokens of " b" to "b" where no others come before, as SentencePiece's do."""
+        one, both = (self.tokenizer.encode(text, add_special_tokens=False) for text in ("a", "a b"))
+        return both[: len(one)] == one and not self.tokenizer.decode(both[len(one) :]).startswith(" ")
 
     def _record_text(self, texts: Sequence[Any]) -> None:
         self.requests.texts.update(json.dumps(texts, sort_keys=True, default=str).encode())
@@ -166,5 +173,7 @@ class TokenLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types here
         if room < 1:
             raise UserError(f"the task generates {new} tokens, more than the context of {self.max_length} has room for")
         ids = self.tok_encode(text)
-        self.requests.truncated += len(ids) > room
+        cut = len(ids) > room
+        self.requests.truncated += cut
+        self.requests.prompt_texts.append(("", []) if cut else (text, self._messages.get(text, [])))
         self.requests.prompts.append((ids[-room:], new, [stop for stop in stops if stop]))

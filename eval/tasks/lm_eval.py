@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from bench import paths
 from bench.contract.columns import PAIRED_CHANGES, SCORE_CHANGE, Column, Group
 from bench.contract.errors import UserError
 from bench.contract.hooks import ScoredReplies, Session
+from bench.contract.served import SINCE, ServedOptions, ServedPrompt, ServedSession
 from eval.scoring import likelihood
 from eval.stats import paired, proportion
 
@@ -29,7 +30,7 @@ ENV = "lm_eval"
 VERSION = 1
 REFERENCE = False
 PATHS = ("include_path", "data")
-OPTIONS_SINCE = frozenset({"spread"})
+OPTIONS_SINCE = frozenset({"spread"}) | SINCE
 COLUMNS = (
     Column(
         "accuracy_fraction",
@@ -46,7 +47,7 @@ COLUMNS = (
     ),
     *PAIRED_CHANGES,
 )
-_REQUESTS = "requests.json"
+_REQUESTS, _TEXTS = "requests.json", "texts.json"
 # Of eval/local_items.py as it was when requests of stdlib_* were last built: they do not read it, and once named it.
 _LOCAL_ITEMS_SHA256 = "1670cb8c0ffa36d1919441eb8bbcf2ec84a540d209972d00e436c6c5a7fe7575"
 _RECORDED = ("max_length", "truncated", "requests", "texts_sha256", "tokens_sha256")
@@ -55,7 +56,7 @@ _SAME = ("texts_sha256", "metric", "items")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(ServedOptions):
     """`tasks`: one task or group by lm-eval's name. `num_fewshot` -1 is the task's own; `limit` 0 all items.
 
     `spread`: the items of `limit` lie evenly over all of the task's, in place of its first ones, which some data sets
@@ -90,7 +91,8 @@ def title(options: Options) -> str:
         f"seed{options.seed}": options.seed != Options.seed,
         f"system{system_sha256[:6]}": bool(options.system_instruction),
     }
-    return "-".join(["lm_eval", options.tasks, *(part for part, applies in parts.items() if applies)])
+    chosen = (part for part, applies in parts.items() if applies)
+    return "-".join(["lm_eval", options.tasks, *chosen, *options.suffixes])
 
 
 def depends(options: Options) -> Any:
@@ -130,6 +132,8 @@ def build_requests(options: Options, folder: Path, context: int, out: Path) -> M
         raise UserError(f"the task '{options.tasks}' has no items")
     content = {"questions": questions, "pairs": pairs, "prompts": requests.prompts, "eos": model.eot_token_id}
     (out / _REQUESTS).write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+    if requests.prompts and options.is_served:
+        (out / _TEXTS).write_text(json.dumps(requests.prompt_texts), encoding="utf-8")
     if requests.prompts:
         model.tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
     return {
@@ -143,7 +147,10 @@ def build_requests(options: Options, folder: Path, context: int, out: Path) -> M
 
 
 def evaluate(session: Session, options: Options, folder: Path, reference: Path | None) -> Mapping[str, Any]:
-    """Replies: per pair its log-probability (nats) and whether it is greedy, per prompt the generated ids."""
+    """Replies: per pair its log-probability (nats) and whether it is greedy, per prompt the generated ids.
+
+    Of a server its text instead.
+    """
     if reference is None:
         raise UserError("lm_eval needs requests that were built before: run it from a suite, or by python -m eval")
     requests = json.loads((reference / _REQUESTS).read_text(encoding="utf-8"))
@@ -151,8 +158,19 @@ def evaluate(session: Session, options: Options, folder: Path, reference: Path |
     scores = [by_question[question][choice] for question, choice in requests["pairs"]]
     if not all(math.isfinite(logprob) for logprob, _ in scores):
         raise UserError("log-probabilities of the task's choices are not finite: use a wider compute dtype")
+    if isinstance(session, ServedSession):
+        return {"scores": scores, "written": session.answers(_served_prompts(requests["prompts"], reference))}
     generated = likelihood.generated(session, requests["prompts"], requests["eos"], reference)
     return {"scores": scores, "written": generated}
+
+
+def _served_prompts(prompts: Sequence[Any], folder: Path) -> list[ServedPrompt]:
+    """The prompts as a server may be given them; without a text where they were cut to the model's context."""
+    texts = json.loads((folder / _TEXTS).read_text(encoding="utf-8")) if prompts else []
+    return [
+        ServedPrompt(tuple(ids), new, tuple(stops), text, tuple(map(tuple, messages)))
+        for (ids, new, stops), (text, messages) in zip(prompts, texts, strict=True)
+    ]
 
 
 def score_replies(options: Options, folder: Path, requests: Path, replies: Mapping[str, Any]) -> ScoredReplies:
@@ -187,6 +205,7 @@ def score_replies(options: Options, folder: Path, requests: Path, replies: Mappi
         "items": len(items),
         # A text of 0 and 1 where items are right or wrong, else the values.
         "item_scores": "".join("01"[int(v)] for v in item_scores) if set(item_scores) <= {0.0, 1.0} else item_scores,
+        **results.answer_facts(items),
         "higher_is_better": evaluated["higher_is_better"].get(options.tasks, {}).get(metric.partition("-")[0], True),
     }
     return ScoredReplies(facts, tuple(results.table(items)))

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import Server
 from bench.contract.record import Artifact, Audit, Gpu, Hardware, Source
+from bench.contract.server import Server
 from bench.contract.spec import Cell, EngineSpec, Model, Recipe
 from bench.engines import hf
 from bench.envs import environment

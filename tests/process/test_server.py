@@ -15,7 +15,7 @@ import pytest
 
 from bench import paths
 from bench.contract.errors import CellError
-from bench.contract.hooks import Server
+from bench.contract.server import Server
 from bench.envs import environment
 from bench.process import bound, server
 from bench.run import doctor

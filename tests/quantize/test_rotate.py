@@ -25,6 +25,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llmcompressor")
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["demo", "llama", "qwen2", "qwen3", "r1", "r2"])
 def test_a_rotated_model_computes_the_same(checked: dict[str, Any], case: str) -> None:
@@ -38,6 +39,7 @@ def test_a_rotated_model_computes_the_same(checked: dict[str, Any], case: str) -
 
 
 @pytest.mark.engine
+@pytest.mark.needs("llmcompressor")
 @pytest.mark.slow
 def test_a_quantizer_takes_it_as_any_model(checked: dict[str, Any]) -> None:
     """MXFP4 with its activations loses less of the demo model with the rotation before it: 0.30 beside 0.32."""

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import Server
 from bench.contract.record import Artifact
+from bench.contract.server import Server
 from bench.engines.hf.session import Options
 from bench.formats import folder as model_folder
 

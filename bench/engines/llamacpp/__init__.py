@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract.errors import UserError
-from bench.contract.hooks import Server
 from bench.contract.record import Artifact, Hardware
+from bench.contract.server import Server
 from bench.contract.spec import Cell
 from bench.contract.speculation import SINCE
 from bench.contract.workload import Trace

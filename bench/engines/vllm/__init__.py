@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from bench.contract.hooks import Server
 from bench.contract.record import Artifact, Hardware, Source
+from bench.contract.server import Server
 from bench.contract.spec import Cell
 from bench.contract.speculation import SINCE
 from bench.engines.vllm import depth
@@ -193,4 +193,11 @@ def serve(folder: Path, artifact: Artifact, options: Options, python: str, port:
     extra: dict[str, object] = {"skip_special_tokens": False}  # else an answer of end tokens alone has no text
     if options.speculates:  # a chunk has the tokens of a pass
         extra |= {"return_token_ids": True}
-    return Server(argv=argv, model=_MODEL, variables=variables(options, device), extra=extra)
+    return Server(
+        argv,
+        _MODEL,
+        variables(options, device),
+        extra=extra,
+        prompt_logprobs="prompt_logprobs",
+        scored={"skip_special_tokens": True},
+    )

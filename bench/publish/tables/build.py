@@ -24,7 +24,7 @@ from bench.measure.roofline import bound, depth_stage_metrics, kv_bits
 from bench.measure.sanity import CLIENT, OTHER_MODEL, OTHER_TOKENS, marks
 from bench.measure.stats import Spread, spread
 from bench.measure.throughput import input_rate
-from bench.publish.tables import adjust, price, replicates, speculation, without_data
+from bench.publish.tables import adjust, price, replicates, served, speculation, without_data
 from bench.publish.tables.columns import AT_ROOFLINE, BOUND, CEILING, GAINED, task_columns, task_name
 from bench.publish.tables.model import NO_GAIN, OTHER_ENGINE, ROUNDED_CACHE, Category, CellSummary, Point, Row, Table
 
@@ -176,6 +176,8 @@ def _row(
             entry = _compared(entry, _finished(rounds), _reference(key[4], column, references))
             if column[0] and _loses_to_no_data(key, column, counterpart, grid):
                 entry = replace(entry, marks=(*entry.marks, NO_GAIN))
+        if entry.status == "ok" and served.is_served(rounds[0].cell.task):
+            entry = served.beside_in_process(entry, _finished(rounds)[0], grid.cells, key, task_change)
         summaries[column[0]][column[1]] = entry
     artifact = grid.artifacts.get(key[:4])
     return Row(

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from bench.contract.columns import ADJUSTED, RECOVERY, SCORE_CHANGE, TESTED, Column, Group
 from bench.measure.sanity import OTHER_MODEL, OTHER_TOKENS
-from bench.publish.tables import columns, highlight, parts, price, speculation, speedup
+from bench.publish.tables import columns, highlight, parts, price, served, speculation, speedup
 from bench.publish.tables.columns import DASH, format_interval, format_value, group, number, task_name
 from bench.publish.tables.model import LEGEND, OTHER_ENGINE, ROUNDED_CACHE, CellSummary, Point, Row, Section, Table
 
@@ -203,7 +203,9 @@ def _accuracy(rows: Sequence[Row], title: str, notes: Notes) -> Section:
     items = next((c.figures["scored_items"].median for c in cells if "scored_items" in c.figures), 0.0)
     scores = with_seeds((column,), cells)
     heads = [*(c.heading(metric) for c in scores), SCORE_CHANGE.heading(), RECOVERY.heading(), "lost / won items", "p"]
-    lines = [_score(row, cell, scores, notes) for row, cell in zip(rows, cells, strict=True)]
+    heads += served.heads(cells)
+    lines = [_score(row, cell, scores, notes, cells) for row, cell in zip(rows, cells, strict=True)]
+    notes.add(*served.notes(cells), _too_few_right(title, cells, items))
     notes.add(_PAIRED if any(cell.change for cell in cells) else "")
     notes.add(_NOISE if any("noise" in text for line in lines for text in line) else "")
     rankings = [highlight.of_task(c, rows, cells) for c in (*scores, SCORE_CHANGE)]
@@ -211,14 +213,30 @@ def _accuracy(rows: Sequence[Row], title: str, notes: Notes) -> Section:
     return _section(title, heads, rows, lines, [[cell] for cell in cells], notes, rankings)
 
 
-def _score(row: Row, cell: CellSummary, scores: Sequence[Column], notes: Notes) -> list[str]:
+def _too_few_right(title: str, cells: Sequence[CellSummary], items: float) -> str:
+    """That a task tells nothing apart where hardly an item is right anywhere; "" where more are."""
+    shares = [c.figures["accuracy_fraction"].median for c in cells if "accuracy_fraction" in c.figures]
+    right = max(shares, default=1.0) * items
+    if right >= served.FEW:
+        return ""
+    return (
+        f"{task_name(title)}: at most {right:.0f} of {items:,.0f} items are right anywhere: uninformative, no change "
+        "between scores so near zero is a tie"
+    )
+
+
+def _score(
+    row: Row, cell: CellSummary, scores: Sequence[Column], notes: Notes, cells: Sequence[CellSummary]
+) -> list[str]:
+    others = served.texts(cell, cells)
     if cell.status != "ok":
-        return [void(cell, notes, first=not i) for i in range(4 + len(scores))]
+        return [void(cell, notes, first=not i) for i in range(4 + len(scores) + len(others))]
     texts = [format_cell(c, row, cell, notes) for c in (*scores, SCORE_CHANGE)]
     texts.append(format_value(RECOVERY, cell.change.get(RECOVERY.key)))
     if TESTED not in cell.change:
-        return [*texts, DASH, DASH]
-    return [*texts, "{flips_worse:.0f} / {flips_better:.0f}".format_map(cell.change), number(cell.change[ADJUSTED], 2)]
+        return [*texts, DASH, DASH, *others]
+    flips = "{flips_worse:.0f} / {flips_better:.0f}".format_map(cell.change)
+    return [*texts, flips, number(cell.change[ADJUSTED], 2), *others]
 
 
 def _serving(rows: Sequence[Row], title: str, notes: Notes) -> Section:
