@@ -93,6 +93,9 @@ def read(results: Path, price: str = "", api: str = "", suite: Suite | Path | No
 
 
 def _devices(file: Path) -> dict[str, HourPrice]:
+    """The file's, or none: results that cannot be a folder are told where records are read or written."""
+    if not file.parent.is_dir():
+        return {}
     try:
         entries = yaml.load_file(file)
     except FileNotFoundError:
