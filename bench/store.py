@@ -142,10 +142,10 @@ class Store:
         """The record at the path of this one."""
         return self.get(self.path(like))
 
-    def find_all(self, alike: Iterable[Result]) -> Iterator[Result | None]:
+    def find_all(self, records: Iterable[Result]) -> Iterator[Result | None]:
         """The record at the path of each of these, in their order; quicker than one after the other."""
         try:
-            for like in alike:
+            for like in records:
                 yield self._indexed(self.name(like))
         finally:
             self._index.close()

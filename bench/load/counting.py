@@ -160,5 +160,5 @@ def _fitted(tokens: list[int], surplus: int) -> list[int]:
         removed = min(tokens[i] - 1, lack)
         tokens[i], lack = tokens[i] - removed, lack - removed
     left, last = len(bearing) - lack, len(bearing) - 1
-    kept = {bearing[round(k * last / max(1, left - 1))] for k in range(left)}
-    return [n if i in kept else 0 for i, n in enumerate(tokens)]
+    stamped = {bearing[round(k * last / max(1, left - 1))] for k in range(left)}
+    return [n if i in stamped else 0 for i, n in enumerate(tokens)]

@@ -128,8 +128,8 @@ def _kv_width_bytes(options: Mapping[str, Scalar], dtype: str) -> float:
     both = str(options.get("kv_cache_dtype") or options.get("kv_dtype", dtype))
     if not widths_bytes(both) and "kv_cache_dtype" in options:
         both = dtype
-    apart = {key: options.get(key) or both for key in ("kv_dtype_k", "kv_dtype_v")}
-    return apart_width_bytes(apart) or _UNKNOWN_KV
+    types = {key: options.get(key) or both for key in ("kv_dtype_k", "kv_dtype_v")}
+    return apart_width_bytes(types) or _UNKNOWN_KV
 
 
 def _weights(model: Footprint, dtype: str) -> int:

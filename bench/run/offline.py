@@ -67,8 +67,8 @@ def run(
 
 def _of_texts(job: Job, load: Offline, drawn: DrawnPrompts) -> Job:
     """The job of a load with a file of prompts, the first of which are measured."""
-    asked = list(islice(cycle(drawn.prompts), load.repeats + text_prompts.WARMUP_GROUPS))
-    ordered = [*asked[load.repeats :], *asked[: load.repeats]]
+    prompts = list(islice(cycle(drawn.prompts), load.repeats + text_prompts.WARMUP_GROUPS))
+    ordered = [*prompts[load.repeats :], *prompts[: load.repeats]]
     return replace(
         job,
         prompts=tuple(prompt.ids for prompt in ordered),

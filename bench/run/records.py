@@ -28,8 +28,8 @@ def current(plan: Plan, store: Store) -> list[Result]:
 
 def stored(plan: Plan, store: Store) -> Iterator[tuple[PlannedRound, Result | None]]:
     """Each round with the record at its path, whatever the digest of that is."""
-    alike = (skeleton(plan, item, item.cell) for item in plan.items)
-    yield from zip(plan.items, store.find_all(alike), strict=True)
+    skeletons = (skeleton(plan, item, item.cell) for item in plan.items)
+    yield from zip(plan.items, store.find_all(skeletons), strict=True)
 
 
 def is_pending(item: PlannedRound, record: Result | None, *, retry_failed: bool) -> bool:

@@ -127,7 +127,7 @@ def requests_folder(requests: Requests, suite: Suite, report: Report) -> Path:
         title = requests.task.title
         return _run(job, requests.task_module.ENV, suite, report, f"{title}: the requests, ").answer.facts
 
-    return cache.ensure("asked", requests.digest, "asked.json", fill, report)
+    return cache.ensure("requests", requests.digest, "facts.json", fill, report)
 
 
 def score_replies(requests: Requests, folder: Path, replied: Answer, suite: Suite, report: Report) -> Answer:

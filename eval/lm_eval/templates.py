@@ -29,9 +29,9 @@ def confine_tasks(*folders: Path) -> None:
 
     def take(name: str, folder: Path) -> Any:
         module = name.rpartition(".")[0]
-        beside = all(module.split(".")) and (folder / f"{module.replace('.', '/')}.py").is_file()
+        has_file = all(module.split(".")) and (folder / f"{module.replace('.', '/')}.py").is_file()
         inside = any(folder.resolve().is_relative_to(root) for root in roots)
-        if not inside or not (beside or module.partition(".")[0] in _KNOWN):
+        if not inside or not (has_file or module.partition(".")[0] in _KNOWN):
             raise UserError(
                 f"a task's !function {name} is not taken: it is not of a Python file beside the task's YAML, "
                 "in the folder include_path"

@@ -180,7 +180,7 @@ def score_replies(options: Options, folder: Path, requests: Path, replies: Mappi
     from eval.lm_eval import harness, results
     from eval.lm_eval.token_model import Replies
 
-    built = json.loads((requests / "asked.json").read_text(encoding="utf-8"))
+    built = json.loads((requests / "facts.json").read_text(encoding="utf-8"))
     model, evaluated = harness.run(options, folder, built["max_length"], Replies(replies["scores"], replies["written"]))
     if model.requests.texts.hexdigest() != built["texts_sha256"]:
         raise UserError(

@@ -6,7 +6,7 @@ Lin et al., 2023 (arXiv:2306.00978), as GPTQModel implements it, or AutoAWQ, in 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +164,7 @@ def _norms_of_gemma() -> Iterator[None]:
 
     It takes their blocks for Llama's, whose MLP reads the norm behind the attention, and Gemma 3's norm for Llama's.
     """
+    from gptqmodel.looper import awq_processor
     from gptqmodel.models.definitions.gemma2 import Gemma2QModel
     from gptqmodel.models.definitions.gemma3 import Gemma3QModel
     from gptqmodel.quantization.awq.quantize import scale
@@ -175,8 +176,33 @@ def _norms_of_gemma() -> Iterator[None]:
     with ExitStack() as stack:
         for model in (Gemma2QModel, Gemma3QModel):
             stack.enter_context(replaced(model, "module_tree", [*path, four_norms]))
-        stack.enter_context(replaced(scale, "Gemma2RMSNorm", (scale.Gemma2RMSNorm, Gemma3RMSNorm)))
+        norms = (scale.Gemma2RMSNorm, Gemma3RMSNorm)
+        stack.enter_context(replaced(scale, "Gemma2RMSNorm", norms))
+        stack.enter_context(replaced(awq_processor, "apply_scale", _centred(scale.apply_scale, norms)))
         yield
+
+
+def _centred(apply_scale: Callable[..., None], norms: tuple[type, ...]) -> Callable[..., None]:
+    """The function, which divides scales that go into one of these norms by their median over the norm's live channels.
+
+    The library divides them by the root of largest x smallest, and the smallest is next to nothing where a norm holds a
+    channel at zero: Gemma's other channels are then scaled some hundredfold, and their norm's weights lie at -1, where
+    one plus a number of 16 bits has few digits left. Groups' scales take a common factor, so it costs nothing else.
+    """
+
+    def centre(norm: Any, scales: Any) -> Any:
+        live = scales[(norm.weight != -1).to(scales.device)]
+        return scales / live.median() if len(live) else scales
+
+    def apply_centred(module: Any, searched: Sequence[tuple[str, Any, Any, Any]], **features: Any) -> None:
+        before = [module.get_submodule(name) for name, *_ in searched]
+        centred = [
+            (name, layers, centre(norm, scales) if isinstance(norm, norms) else scales, loss)
+            for norm, (name, layers, scales, loss) in zip(before, searched, strict=True)
+        ]
+        apply_scale(module, centred, **features)
+
+    return apply_centred
 
 
 def _of_kind(rotary: Any, kind: str) -> Any:

@@ -12,6 +12,7 @@ from bench.publish.tables import build
 from bench.store import Store
 from tests.run import fake_runs, served_tasks
 
+pytestmark = pytest.mark.engine
 _CHOICES: dict[str, Any] = {"task": "lm_eval", "tasks": "stdlib_argument", "limit": 8}
 
 
@@ -21,9 +22,10 @@ def _by_title(results: list[Result]) -> dict[str, Result]:
     return by_title
 
 
-@pytest.mark.needs("llamacpp", "llamacpp-tools", "lm_eval", "hf")
-def test_llama_server_answers_as_llama_cpp_in_process(tmp_path: Path) -> None:
+@pytest.mark.needs("llamacpp", "llamacpp-tools", "lm_eval")
+def test_llama_server_answers_as_llama_cpp_in_process(tmp_path: Path, llamacpp_python: Path) -> None:
     """One at a time the greedy answers are those of the library, item by item; four at a time they are all there."""
+    del llamacpp_python
     folder = served_tasks.folder(tmp_path / "tasks", tokens=12)
     tasks = [served_tasks.task(folder, **how) for how in ({}, {"via": "server"}, {"via": "server", "concurrency": 4})]
     suite = fake_runs.suite(recipes=["gguf-f16"], engines=["llamacpp"], tasks=tasks)
@@ -38,7 +40,7 @@ def test_llama_server_answers_as_llama_cpp_in_process(tmp_path: Path) -> None:
     assert row.tasks["lm_eval-continued-server-c1"].words["same answers"] == "6 of 6"
 
 
-@pytest.mark.needs("vllm", "lm_eval")
+@pytest.mark.needs("lm_eval", "vllm")
 def test_vllm_scores_choices_and_answers_as_in_process(tmp_path: Path) -> None:
     """Multiple choice by the server's log-probabilities of prompts, and generated answers, four at a time."""
     served = {"via": "server", "concurrency": 4}

@@ -69,8 +69,8 @@ def lookup(options: Any) -> Propose:
 
     def propose(text: Sequence[int], most: int) -> Sequence[int]:
         ids = np.asarray(text, np.intc)
-        found = LlamaPromptLookupDecoding.find_candidate_pred_tokens(ids, options.speculative_match, most)
-        return [int(token) for token in found]
+        tokens = LlamaPromptLookupDecoding.find_candidate_pred_tokens(ids, options.speculative_match, most)
+        return [int(token) for token in tokens]
 
     return propose
 

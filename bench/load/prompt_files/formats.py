@@ -63,8 +63,8 @@ def _of_messages(path: Path, line: int, messages: Any) -> tuple[list[tuple[str, 
     return pairs, 0
 
 
-def _of_prompt(path: Path, line: int, asked: Any) -> tuple[list[tuple[str, str]], int]:
-    return [("user", _text(path, line, "prompt", asked))], 0
+def _of_prompt(path: Path, line: int, prompt: Any) -> tuple[list[tuple[str, str]], int]:
+    return [("user", _text(path, line, "prompt", prompt))], 0
 
 
 _READERS = {"turns": _of_turns, "conversations": _of_conversation, "messages": _of_messages, "prompt": _of_prompt}

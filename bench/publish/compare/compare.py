@@ -182,8 +182,8 @@ def _distinct_artifacts(pairs: Mapping[CellKey, Pair]) -> dict[CellKey, Pair]:
     for key, pair in pairs.items():
         if key.kind == "size":
             first.setdefault(tuple(r.artifact.digest for rounds in pair for r in rounds if r.artifact), key)
-    kept = set(first.values())
-    return {key: pair for key, pair in pairs.items() if key.kind != "size" or key in kept}
+    listed = set(first.values())
+    return {key: pair for key, pair in pairs.items() if key.kind != "size" or key in listed}
 
 
 def _ok(rounds: Rounds) -> Rounds:
@@ -209,7 +209,7 @@ def _metrics(
         return
     marked, rounds = tuple(sorted({*marks(one), *marks(two)})), (len(one), len(two))
     if key.kind == "task":
-        by_seed = [seeds.alike(own[0], its) for own, its in zip(pair, replicates, strict=True)]
+        by_seed = [seeds.same_items(own[0], its) for own, its in zip(pair, replicates, strict=True)]
         for column, heading, a, b, compared, difference in task_metrics(one[0], two[0]):
             metric = MetricComparison(key, column, heading, a, b, rounds, compared, difference, marks=marked)
             yield _of_task(metric, *by_seed)

@@ -164,8 +164,8 @@ def _lines(judgements: Sequence[Judgement]) -> Iterator[tuple[str, ...]]:
             if judgement.verdict != "kept":
                 value = DASH if judgement.value is None else number(judgement.value, 4)
                 yield (gate.text, _path(judgement.cell), value, judgement.verdict, judgement.why)
-        if kept := sum(judgement.verdict == "kept" for judgement in its):
-            yield (gate.text, f"{kept} {'cell' if kept == 1 else 'cells'}", "", "kept", "")
+        if count := sum(judgement.verdict == "kept" for judgement in its):
+            yield (gate.text, f"{count} {'cell' if count == 1 else 'cells'}", "", "kept", "")
 
 
 def _path(cell: CellKey) -> str:

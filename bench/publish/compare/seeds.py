@@ -25,7 +25,7 @@ _WIDEST = 300.0  # half an interval of logarithms, beyond which no ratio is a nu
 _Compared = tuple[Ratio, Difference | None]
 
 
-def alike(own: Result, replicates: Replicates) -> list[Result]:
+def same_items(own: Result, replicates: Replicates) -> list[Result]:
     """A recipe's own record and one of each replicate that is over the same items."""
     results = [own]
     for rounds in replicates.values():

@@ -171,7 +171,7 @@ def _row(
         entry = _entry(rounds, planned=grid.expected is not None and (key, column) in grid.expected)
         if entry.status == "ok" and method_of(rounds[0].cell.engine.options) != "off":
             others = _plain(key, column, grid)
-            entry = speculation.beside(entry, _finished(rounds), _entry(others, planned=True), others)
+            entry = speculation.speedup(entry, _finished(rounds), _entry(others, planned=True), others)
         if key[3] != baseline and entry.status == "ok":
             entry = _compared(entry, _finished(rounds), _reference(key[4], column, references))
             if column[0] and _loses_to_no_data(key, column, counterpart, grid):

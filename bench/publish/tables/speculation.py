@@ -34,7 +34,7 @@ def is_plain(engine: EngineSpec, other: EngineSpec) -> bool:
     )
 
 
-def beside(entry: CellSummary, rounds: Sequence[Result], plain: CellSummary, others: Sequence[Result]) -> CellSummary:
+def speedup(entry: CellSummary, rounds: Sequence[Result], plain: CellSummary, others: Sequence[Result]) -> CellSummary:
     """The entry with what speculation gained over the `plain` engine, whose finished rounds are `others`."""
     words = {**entry.words, ACCEPTED: _accepted(rounds)}
     if others:

@@ -40,8 +40,8 @@ def drafts(
         if name in recipes:
             result[name] = recipes[name]
             continue
-        taken = {artifact.recipe.name for artifact in (*planned, *result.values())}
-        recipe = Recipe(_unused(f"draft-{resolve.public(name)}", taken), checkpoint=name)
+        names = {artifact.recipe.name for artifact in (*planned, *result.values())}
+        recipe = Recipe(_unused(f"draft-{resolve.public(name)}", names), checkpoint=name)
         try:
             result[name] = plan_model(recipe)
         except UserError as error:
@@ -50,9 +50,9 @@ def drafts(
     return result
 
 
-def _unused(name: str, taken: Collection[str]) -> str:
+def _unused(name: str, names: Collection[str]) -> str:
     """The name of a recipe that no other has."""
-    return next(each for each in (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))) if each not in taken)
+    return next(each for each in (name, *(f"{name}-{n}" for n in range(2, len(names) + 3))) if each not in names)
 
 
 def keeps_answers(suite: Suite, round_: int) -> bool:
