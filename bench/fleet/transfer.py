@@ -21,8 +21,8 @@ from bench.process import cache
 from bench.run import artifacts
 
 _PIECE_BYTES, _AHEAD = 8 * 2**20, 2
-ARTIFACTS, REFERENCES, REQUESTS = "artifacts", "references", "asked"  # kinds, as the cache's folders are called
-_ABOUT = {REFERENCES: "reference.json", REQUESTS: "asked.json"}
+ARTIFACTS, REFERENCES, REQUESTS = "artifacts", "references", "requests"  # kinds, as the cache's folders are called
+_ABOUT = {REFERENCES: "reference.json", REQUESTS: "facts.json"}
 
 
 @dataclass(frozen=True)

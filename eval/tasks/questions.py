@@ -163,7 +163,7 @@ def score_replies(options: Options, folder: Path, requests: Path, replies: Mappi
     from eval.lm_eval import chat
 
     tokenizer = chat.load(folder)
-    built = json.loads((requests / "asked.json").read_text(encoding="utf-8"))
+    built = json.loads((requests / "facts.json").read_text(encoding="utf-8"))
     asked = items.read(_file(options), options.limit)
     answers = [_text(reply, tokenizer, options) for reply in replies["written"]]
     verdicts = [verdict.judge(item, answer, options.pattern) for item, answer in zip(asked, answers, strict=True)]

@@ -23,7 +23,7 @@ test_split: test
 output_type: generate_until
 doc_to_text: start
 doc_to_target: rest
-generation_kwargs: {{until: ["\\n\\n\\n"], max_gen_toks: {tokens}, do_sample: false}}
+generation_kwargs: {{until: ["@@@"], max_gen_toks: {tokens}, do_sample: false}}
 metric_list: [{{metric: exact_match}}]
 metadata: {{version: 1}}
 """
