@@ -101,6 +101,7 @@ _STEPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         {"choices": "q4_0,q8_0", "tokens": 32, "length": 16},
         ("tokenizing the calibration text", "the unquantized model's", "layer 1 of 70", "layer 70 of 70"),
     ),
+    "rotate": ("rotate", {}, ("loading: 0 of 47 tensors", "loading: 47 of 47 tensors", "writing the artifact")),
     "dequantize": (
         "dequantize",
         {},
