@@ -37,7 +37,8 @@ class Reply:
     `texts` are those of the events at `times`, kept where the server did not count tokens: a tokenizer may.
     `reasoning` are the tokens before the answer, which began at `answer_s`; None where it did not begin. `calls_only`:
     it calls functions and says nothing. `text`: all of it. `accepted`: tokens that the server accepted of its own
-    drafts, where it says so (llama.cpp's timings). `content`: the text without the reasoning before it.
+    drafts, where it says so (llama.cpp's timings). `content`: the text without what the server told apart as reasoning;
+    what stands between <think> tags in it stays.
     """
 
     times: tuple[float, ...] = ()
@@ -87,11 +88,11 @@ def read(events: Iterable[Event], scrub: Scrub = str) -> Reply:
         for choice in (payload.get("choices") or ())[:1]:
             chunks.append(_chunk(event.time, choice, given if isinstance(given, dict) else {}))
             finish = str(choice.get("finish_reason") or finish)[:_WORD_LENGTH]
-    told = counting.with_thoughts(chunks)
-    tokens, total, surplus = counting.counted(told, count(usage, "completion_tokens"))
-    bore = [(chunk, n) for chunk, n in zip(told, tokens, strict=True) if n > 0]
+    labelled = counting.with_thoughts(chunks)
+    tokens, total, surplus = counting.counted(labelled, count(usage, "completion_tokens"))
+    bore = [(chunk, n) for chunk, n in zip(labelled, tokens, strict=True) if n > 0]
     answer = next((i for i, (chunk, _) in enumerate(bore) if chunk.kind not in ("", "reasoning")), len(bore))
-    kinds = {chunk.kind for chunk in told}
+    kinds = {chunk.kind for chunk in labelled}
     return Reply(
         tuple(chunk.time for chunk, _ in bore),
         tuple(n for _, n in bore),

@@ -63,10 +63,10 @@ def _is_priced(row: Row) -> bool:
 
 def kept_limits(result: Result, stage: Mapping[str, Any]) -> dict[str, float]:
     """Of a level of a sweep over its load: the share of requests that kept a limit, of the limit that fewest kept."""
-    load, kept = result.cell.workload, stage.get("kept")
-    if not isinstance(load, Sweep) or load.over == "depth" or not kept or not stage.get("requests"):
+    load, by_limit = result.cell.workload, stage.get("kept")
+    if not isinstance(load, Sweep) or load.over == "depth" or not by_limit or not stage.get("requests"):
         return {}
-    return {KEPT: min(kept.values()) / stage["requests"]}
+    return {KEPT: min(by_limit.values()) / stage["requests"]}
 
 
 def answers(rows: Sequence[Row], title: str) -> list[Section]:

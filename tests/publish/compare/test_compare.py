@@ -30,7 +30,7 @@ from bench.publish.compare.report import as_json, page, require_common_cells
 from bench.publish.compare.selectors import Filter, Selection, selections
 from bench.store import Store
 from tests.conftest import Command
-from tests.publish.tables.test_build import CPU, LONG, bad, cell, made, scored, served
+from tests.publish.tables.test_build import CPU, LONG, artifact_of, bad, cell, scored, served
 from tests.publish.tables.test_divergence import diverged
 from tests.publish.tables.test_scores import _answered, _answers
 
@@ -372,7 +372,7 @@ def test_unquantized_divergences_have_no_ratio() -> None:
         replace(
             diverged(name, kl, 0.9),
             cell=cell(name, what=task),
-            artifact=made(name),
+            artifact=artifact_of(name),
             facts={**facts, "window_kl": [10 * kl, 10 * kl * more]},
         )
         for name, kl, more in (("a", 1.6e-9, 1.0), ("b", 0.02, 1.1))

@@ -33,14 +33,14 @@ def cell(recipe: str, engine: str = "hf", what: Workload | Task = LOAD) -> Cell:
     return Cell(Model("demo"), Recipe(recipe, steps), EngineSpec(engine), "cpu", **where)
 
 
-def made(recipe: str) -> Artifact:
+def artifact_of(recipe: str) -> Artifact:
     bits, kind = (16.0, "hf") if recipe == "baseline" else (4.25, recipe.partition("-")[0])
     audit = Audit(kind, int(bits * 2**20), 900, 100, 90, 800, bits, 1.0, tied_head=True, vocab_size=8, context=16)
     return Artifact(recipe, kind, "sha", (), audit)
 
 
 def stored(bits: int) -> Artifact:
-    result = made("baseline")
+    result = artifact_of("baseline")
     return replace(result, audit=replace(result.audit, bits_per_weight=float(bits)))
 
 
@@ -53,7 +53,7 @@ def served(recipe: str, ttft_s: float, round_: int = 0, engine: str = "hf", what
         round_,
         "ok",
         CPU,
-        artifact=made(recipe),
+        artifact=artifact_of(recipe),
         metrics=metrics,
         started=f"2026-11-22T00:00:{round_:02}",
     )
@@ -78,7 +78,7 @@ def scored(recipe: str, nll: Sequence[float], engine: str = "hf") -> Result:
     facts = perplexity_facts(nll)
     metrics = {"perplexity": math.exp(sum(nll) / 511 / len(nll))}
     return Result(
-        "d", "demo", cell(recipe, engine, PPL), 0, "ok", CPU, artifact=made(recipe), facts=facts, metrics=metrics
+        "d", "demo", cell(recipe, engine, PPL), 0, "ok", CPU, artifact=artifact_of(recipe), facts=facts, metrics=metrics
     )
 
 
@@ -161,7 +161,7 @@ def test_scores_over_other_items_are_not_compared() -> None:
     ("records", "name"),
     [
         ([served("plain", 0.1), served("baseline", 0.1)], "baseline"),
-        ([served("gptq-4", 0.1), replace(served("raw", 0.1), artifact=made("baseline"))], "raw"),
+        ([served("gptq-4", 0.1), replace(served("raw", 0.1), artifact=artifact_of("baseline"))], "raw"),
         ([served("gptq-4", 0.1)], None),
         ([replace(served(f"fp-{b}", 0.1), artifact=stored(b)) for b in (16, 32)], "fp-32"),
     ],
@@ -330,7 +330,7 @@ def test_memory_has_a_section_of_its_own_where_its_parts_are_known() -> None:
 
 def test_how_long_making_took_stays_known_when_a_later_record_does_not_say() -> None:
     """Of one artifact the time of whoever measured it; of another artifact nothing."""
-    timed, untimed = replace(made("raw"), make_total_s=12.0), made("raw")
+    timed, untimed = replace(artifact_of("raw"), make_total_s=12.0), artifact_of("raw")
     early, late = served("raw", 0.1), replace(served("raw", 0.1), started="2026-11-23T00:00:00", round=1)
 
     def shown(last: Artifact) -> float:
@@ -344,8 +344,11 @@ def test_how_long_making_took_stays_known_when_a_later_record_does_not_say() -> 
 def test_the_time_of_what_was_made_beside_other_work_is_a_bound() -> None:
     """Shown as such, with what it means; no row is best by it, and it is no figure in a file."""
     alone, beside = (
-        replace(served("raw", 0.1), artifact=replace(made("raw"), make_total_s=12.0)),
-        replace(served("packed", 0.1), artifact=replace(made("packed"), make_total_s=7.0, facts={"make_alone": False})),
+        replace(served("raw", 0.1), artifact=replace(artifact_of("raw"), make_total_s=12.0)),
+        replace(
+            served("packed", 0.1),
+            artifact=replace(artifact_of("packed"), make_total_s=7.0, facts={"make_alone": False}),
+        ),
     )
     table = build([alone, beside])
     text = render(table, "md")

@@ -17,7 +17,7 @@ from bench.contract.spec import Task
 from bench.publish.tables import columns
 from bench.store import Store
 from tests.conftest import ROOT, Command
-from tests.publish.tables.test_build import CPU, cell, made
+from tests.publish.tables.test_build import CPU, artifact_of, cell
 
 _PLUGIN = """
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def folder(tmp_path: Path) -> Path:
                 0,
                 "ok",
                 CPU,
-                artifact=made(recipe),
+                artifact=artifact_of(recipe),
                 facts={"vowels": vowels, "letters": 4},
                 metrics={"vowels_fraction": vowels / 4, "vowels_count": float(vowels)},
             )

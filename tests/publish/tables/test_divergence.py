@@ -13,7 +13,7 @@ from bench.measure.stats import spread
 from bench.publish.tables.build import build
 from bench.publish.tables.columns import format_interval, metric_columns, number, task_name
 from bench.publish.tables.render import render
-from tests.publish.tables.test_build import CPU, PPL, cell, made, scored
+from tests.publish.tables.test_build import CPU, PPL, artifact_of, cell, scored
 
 TASK = Task("divergence", name="divergence-stdlib-llama.cpp-512-16384t")
 NLL = [1000.0, 990.0]
@@ -31,7 +31,7 @@ def diverged(recipe: str, kl: float, top1: float, engine: str = "hf") -> Result:
         "top1_agreement_high_fraction": top1 + 0.004,
         "bits_per_byte_change": 0.01,
     }
-    plain = made(recipe)
+    plain = artifact_of(recipe)
     plain = replace(plain, audit=replace(plain.audit, quantized_fraction=float(recipe.startswith("gptq"))))
     what = cell(recipe, engine, TASK)
     return Result("d", "demo", what, 0, "ok", CPU, artifact=plain, facts={"x": 1}, metrics=metrics)

@@ -24,7 +24,7 @@ from bench.publish.tables.columns import DASH
 from bench.publish.tables.render import render
 from bench.store import Store
 from tests.conftest import ROOT
-from tests.publish.tables.test_build import LOAD, made, scored, served
+from tests.publish.tables.test_build import LOAD, artifact_of, scored, served
 from tests.publish.tables.test_divergence import diverged
 from tests.publish.tables.test_scores import _answered, _answers
 
@@ -140,7 +140,8 @@ def test_bold_moves_nothing_in_a_terminal(width: int) -> None:
         for r in timed(name, values)
     ]
     records = [
-        replace(r, metrics={**r.metrics, "tpot_s": r.metrics["ttft_s"]}, artifact=made("baseline")) for r in records
+        replace(r, metrics={**r.metrics, "tpot_s": r.metrics["ttft_s"]}, artifact=artifact_of("baseline"))
+        for r in records
     ]
     table = build(records)
     printed, plain = (render(table, "terminal", width, bold=bold_) for bold_ in (True, False))

@@ -19,7 +19,7 @@ from bench.publish.records import gather
 from bench.publish.tables.build import build
 from bench.publish.tables.render import render
 from eval.tasks import perplexity, retrieval
-from tests.publish.tables.test_build import CPU, PPL, cell, made, perplexity_facts
+from tests.publish.tables.test_build import CPU, PPL, artifact_of, cell, perplexity_facts
 
 _TO = "\N{EN DASH}"
 _RETRIEVAL = Task("retrieval", name="retrieval-pairs-512-2048")
@@ -35,7 +35,7 @@ def by_position(recipe: str, *nlls: float) -> Result:
     facts = {**perplexity_facts([1000.0, 1010.0]), "by_position": bins}
     metrics = dict(perplexity.metrics(facts))
     what = cell(recipe, what=PPL)
-    return Result("d", "demo", what, 0, "ok", CPU, artifact=made(recipe), facts=facts, metrics=metrics)
+    return Result("d", "demo", what, 0, "ok", CPU, artifact=artifact_of(recipe), facts=facts, metrics=metrics)
 
 
 def retrieved(recipe: str, scores: str, nll: float, engine: str = "hf") -> Result:
@@ -52,7 +52,7 @@ def retrieved(recipe: str, scores: str, nll: float, engine: str = "hf") -> Resul
     }
     metrics = dict(retrieval.metrics(facts))
     what = cell(recipe, engine, _RETRIEVAL)
-    return Result("d", "demo", what, 0, "ok", CPU, artifact=made(recipe), facts=facts, metrics=metrics)
+    return Result("d", "demo", what, 0, "ok", CPU, artifact=artifact_of(recipe), facts=facts, metrics=metrics)
 
 
 RECORDS = [

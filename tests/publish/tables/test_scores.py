@@ -17,7 +17,7 @@ from bench.publish.tables.build import build
 from bench.publish.tables.columns import format_change
 from bench.publish.tables.render import render
 from eval.tasks import lm_eval
-from tests.publish.tables.test_build import CPU, cell, made
+from tests.publish.tables.test_build import CPU, artifact_of, cell
 
 TASK = Task("lm_eval", name="lm_eval-some_task")
 
@@ -40,7 +40,7 @@ def _answered(recipe: str, answers: str, engine: str = "hf", **facts: object) ->
         0,
         "ok",
         CPU,
-        artifact=made(recipe),
+        artifact=artifact_of(recipe),
         facts=known,
         metrics=lm_eval.metrics(known),
     )

@@ -16,7 +16,7 @@ from bench.publish.tables.build import build
 from bench.publish.tables.render import csv_text, render
 from bench.store import Store
 from eval.tasks import sensitivity
-from tests.publish.tables.test_build import CPU, cell, made
+from tests.publish.tables.test_build import CPU, artifact_of, cell
 
 _TASK = Task("sensitivity", name="sensitivity-stdlib-hf-256-512t")
 
@@ -42,7 +42,7 @@ def measured(recipe: str, *, times: float = 1.0) -> Result:
     }
     what = cell(recipe, what=_TASK)
     metrics = dict(sensitivity.metrics(facts))
-    return Result("d", "demo", what, 0, "ok", CPU, artifact=made(recipe), facts=facts, metrics=metrics)
+    return Result("d", "demo", what, 0, "ok", CPU, artifact=artifact_of(recipe), facts=facts, metrics=metrics)
 
 
 RECORDS = [measured("baseline", times=0.0), measured("gptq-4")]

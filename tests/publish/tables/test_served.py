@@ -11,7 +11,7 @@ from bench.contract.spec import Task
 from bench.publish.tables.build import build
 from bench.publish.tables.render import render
 from eval.tasks import lm_eval
-from tests.publish.tables.test_build import CPU, cell, made
+from tests.publish.tables.test_build import CPU, artifact_of, cell
 
 _OPTIONS: dict[str, Any] = {"tasks": "some_task"}
 _PROCESS = Task("lm_eval", _OPTIONS, "lm_eval-some_task")
@@ -32,7 +32,16 @@ def _record(task: Task, scores: str, engine: str = "llamacpp", answers: str = ""
     load = {"concurrency": 15.5, "ttft_s": 0.1, "tpot_s": 0.02} if task is _SERVER else {}
     metrics = {**lm_eval.metrics(known), **load}
     return Result(
-        "d", "demo", cell("baseline", engine, task), 0, "ok", CPU, "", made("baseline"), facts=known, metrics=metrics
+        "d",
+        "demo",
+        cell("baseline", engine, task),
+        0,
+        "ok",
+        CPU,
+        "",
+        artifact_of("baseline"),
+        facts=known,
+        metrics=metrics,
     )
 
 
