@@ -23,7 +23,7 @@ from bench.contract.record import SCHEMA
 from bench.share.bundle import ENVIRONMENTS, FORMAT, MANIFEST, OF_A_DEVICE, RESULTS, VERSION, Manifest, bundle_id
 from bench.store import MAX_BYTES
 
-MAX_UNPACKED, MAX_MEMBERS, MAX_FILE = 1 << 32, 500_000, 1 << 32
+MAX_UNPACKED, MAX_MEMBERS = 1 << 32, 500_000
 AGAIN = "get it again from where it is from; nothing was imported"
 _ENDS = ("PK\x03\x04", "PK\x05\x06")  # what a zip file begins with, and an empty one
 _PART = r"[A-Za-z0-9_+=~-][A-Za-z0-9._+=~-]{0,149}"
@@ -40,7 +40,6 @@ class Archive:
 
     def __init__(self, file: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> None:
         self.file, self._archive, self._members = file, archive, members
-        self._unpacked = 0
         self.manifest = _manifest(file, self.read(MANIFEST))
         self._compare_names()
 
@@ -50,7 +49,6 @@ class Archive:
 
     def verify(self) -> None:
         """Compare each member with its hash; UserError that names the first which differs."""
-        self._unpacked = 0
         for name in self.names():
             if hashlib.sha256(self.read(name)).hexdigest() != self.manifest.files[name]:
                 raise UserError(f"{self.file}: {name} was changed after the bundle was made: {AGAIN}")
@@ -66,8 +64,7 @@ class Archive:
             raise UserError(f"{self.file} lacks {name}, and is no whole bundle: {AGAIN}") from None
         except _DAMAGES as error:
             raise UserError(f"{self.file}: {name} is damaged ({error or type(error).__name__}): {AGAIN}") from None
-        self._unpacked += len(data)
-        if len(data) > MAX_BYTES or self._unpacked > MAX_UNPACKED:
+        if len(data) > MAX_BYTES:
             raise UserError(_too_large(self.file))
         return data
 
@@ -98,7 +95,10 @@ def opened(file: Path) -> Iterator[Archive]:
 
 
 def _members(file: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """By name; UserError for a name that no bundle has, as one that leads elsewhere, and for more than records take."""
+    """By name; UserError for a name that no bundle has, as one that leads elsewhere, and for more than records take.
+
+    Sizes are those that the file states: zipfile reads no more of a member than that.
+    """
     infos = archive.infolist()
     if len(infos) > MAX_MEMBERS or sum(info.file_size for info in infos) > MAX_UNPACKED:
         raise UserError(_too_large(file))

@@ -73,12 +73,13 @@ def _bundle(file: Path, staged: Staging, name: str) -> dict[str, Source]:
         several = len({member.split("/")[1] for member in members}) > 1
         written: dict[tuple[str, str], list[Path]] = {}
         for member in members:
-            result = _record(bundle, member)
+            text = bundle.read(member)
+            result = _record(bundle, member, text)
             device = result.hardware.slug
             new = slug(name, f"{device}-{bundle.manifest.id[:8]}", device if several else "")
             if (device, new) not in written:
                 _describe(bundle, device, replace(result, hardware=replace(result.hardware, slug=new)), staged)
-            written.setdefault((device, new), []).append(_put(bundle, member, result, new, staged))
+            written.setdefault((device, new), []).append(_put(bundle, member, text, result, new, staged))
         if not written or len({new for _, new in written}) < len(written):
             why = "has devices that would be one here" if written else "holds no records"
             raise UserError(f"{file} {why}: nothing was imported")
@@ -93,10 +94,10 @@ def _is_record(member: str) -> bool:
     return member.startswith(f"{RESULTS}/") and member.count("/") > 2 and member.endswith(".json")
 
 
-def _record(bundle: Archive, member: str) -> Result:
+def _record(bundle: Archive, member: str, text: bytes) -> Result:
     """The record in a member; UserError where it is none, or another's than the member's name says."""
     try:
-        result = parsed(Path(member), bundle.read(member))
+        result = parsed(Path(member), text)
     except UserError as error:
         raise UserError(f"{bundle.file}: {str(error).partition('; move it away')[0]}; nothing was imported") from None
     if f"{RESULTS}/{Store(Path()).name(result)}" != member:
@@ -104,13 +105,13 @@ def _record(bundle: Archive, member: str) -> Result:
     return result
 
 
-def _put(bundle: Archive, member: str, result: Result, device: str, staged: Staging) -> Path:
+def _put(bundle: Archive, member: str, text: bytes, result: Result, device: str, staged: Staging) -> Path:
     """The record with its files, under the name of its new device and marked."""
-    text = wire.parse(bundle.read(member))
-    text["hardware"]["slug"] = device
-    text["marks"] = sorted({*text.get("marks", ()), FOREIGN})
+    fields = wire.parse(text)
+    fields["hardware"]["slug"] = device
+    fields["marks"] = sorted({*fields.get("marks", ()), FOREIGN})
     moved = replace(result, hardware=replace(result.hardware, slug=device))
-    path = staged.put_record(moved, wire.dumps(text, indent=1) + "\n")
+    path = staged.put_record(moved, wire.dumps(fields, indent=1) + "\n")
     listed = set(bundle.manifest.files)
     for kind in ATTACHED:
         attached = attachment_of(Path(member), kind).as_posix()

@@ -177,6 +177,14 @@ def test_what_unpacks_to_more_than_records_take_is_refused(
     _refused(root, sound, r"unpacks to more than")
 
 
+def test_a_bundle_as_large_as_one_may_be_is_imported(root: Path, sound: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files are hashed and then read; each counts once."""
+    monkeypatch.setattr(archive, "MAX_UNPACKED", sum(map(len, _members(sound).values())))
+    (file := root.parent / "b.zip").write_bytes(sound)
+
+    assert len(imports.import_files([file], root)) == 1
+
+
 def test_requests_that_unpack_to_more_than_they_may_are_refused(root: Path, sound: bytes) -> None:
     """What is packed twice is no way around the limit: requests are read before they are imported."""
     data = _packed({**_members(sound), _TRACES: gzip.compress(bytes(1 << 20))})
