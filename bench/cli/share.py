@@ -9,7 +9,6 @@ import typer
 
 from bench.cli.params import RESULTS, Json, Results, output, put
 from bench.contract.cycles import no_gc
-from bench.contract.errors import UserError
 
 app = typer.Typer()
 _Device = Annotated[
@@ -31,13 +30,11 @@ def export(
     """Write records for other programs, a row a round: Parquet, CSV, JSON lines, or runs of MLflow."""
     from bench.share import export as exporting
     from bench.share import tracking
+    from bench.share.selection import selected
     from bench.store import Store
 
-    store = Store(results)
     with no_gc():
-        records = exporting.selected(store, suite or (), device)
-    if store.problems:
-        raise UserError(store.problems[0])
+        records = selected(Store(results), suite or (), device)
     if to == "mlflow":
         logged, known = tracking.log(records, out)
         put(f"runs logged: {logged}" + (f"; there already: {known}" if known else ""))

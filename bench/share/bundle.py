@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +20,7 @@ from bench.contract import plugins, wire
 from bench.contract.errors import UserError
 from bench.contract.record import SCHEMA, Result
 from bench.envs import environment
-from bench.foreign import is_selected
+from bench.share.selection import selected
 from bench.store import MAX_BYTES, Store, attachment_of, safe_name
 
 FORMAT, VERSION, MANIFEST = "llm-bench bundle", 1, "manifest.json"
@@ -71,17 +70,9 @@ def write(store: Store, file: Path, suites: Sequence[str] = (), device: str = ""
 
 def _fill(archive: zipfile.ZipFile, store: Store, suites: Sequence[str], device: str) -> Manifest:
     files: dict[str, str] = {}
-    results: list[Result] = []
-    for result in store.all():
-        if is_selected(result.hardware.slug, device) and _matches(result.suite, suites):
-            results.append(result)
-            for path in _files_of(result, store):
-                _add(archive, files, f"{RESULTS}/{path.relative_to(store.root).as_posix()}", path)
-    if store.problems:
-        raise UserError(store.problems[0])
-    if not results:
-        chosen = " ".join([*suites, *([f"--device {device}"] if device else [])])
-        raise UserError(f"no records {f'match {chosen}' if chosen else 'to bundle'} in {store.root}: run a suite first")
+    results = selected(store, suites, device)
+    for path in (path for result in results for path in _files_of(result, store)):
+        _add(archive, files, f"{RESULTS}/{path.relative_to(store.root).as_posix()}", path)
     devices = tuple(dict.fromkeys(result.hardware.slug for result in results))
     for slug in devices:
         for name in OF_A_DEVICE:
@@ -96,10 +87,6 @@ def _fill(archive: zipfile.ZipFile, store: Store, suites: Sequence[str], device:
     manifest = Manifest("llm-bench bundle", 1, *of_files)
     _put(archive, MANIFEST, (wire.dumps(manifest, indent=1) + "\n").encode())
     return manifest
-
-
-def _matches(suite: str, globs: Sequence[str]) -> bool:
-    return not globs or any(fnmatchcase(suite, glob) for glob in globs)
 
 
 def _files_of(result: Result, store: Store) -> Iterator[Path]:

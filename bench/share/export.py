@@ -8,36 +8,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract import outside, wire
 from bench.contract.errors import UserError
 from bench.contract.record import Result
-from bench.foreign import is_selected
 from bench.rows import Rows, of_records
-from bench.store import Store
 
 FileFormat = Literal["parquet", "csv", "jsonl"]
 _WHOLE = frozenset({"round", "total_bytes", "weight_bytes", "parameters"})
-
-
-def selected(store: Store, suites: Sequence[str] = (), device: str = "") -> list[Result]:
-    """The records of suites and devices that the globs name; imported ones where `device` names them.
-
-    UserError where there are none.
-    """
-    records = [
-        record
-        for record in store.all()
-        if is_selected(record.hardware.slug, device)
-        and (not suites or any(fnmatchcase(record.suite, suite) for suite in suites))
-    ]
-    if not records:
-        chosen = " ".join([*(f"--suite {suite}" for suite in suites), *([f"--device {device}"] if device else [])])
-        raise UserError(f"no records {f'match {chosen}' if chosen else 'to export'} in {store.root}: run a suite first")
-    return records
 
 
 def write(records: Sequence[Result], to: FileFormat, file: Path) -> int:

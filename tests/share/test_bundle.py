@@ -92,7 +92,7 @@ def test_what_is_bundled_can_be_chosen_and_imported_records_only_by_name(bundled
     assert manifest.devices == (imported.folder.name,)
     (again,) = imports.import_files([file], store.root)
     assert again.folder.name.count("foreign-") == 1
-    with pytest.raises(UserError, match=r"no records match other in .*: run a suite first"):
+    with pytest.raises(UserError, match=r"no records match --suite other in .*: run a suite first"):
         bundle.write(store, file, ["other"])
 
 

@@ -14,6 +14,7 @@ import pytest
 from bench.contract.errors import UserError
 from bench.rows import of_records
 from bench.share import bundle, export, imports, tracking
+from bench.share.selection import selected
 from bench.store import Store
 from tests.conftest import Command
 from tests.share.conftest import timed
@@ -26,7 +27,7 @@ def test_files_open_in_pandas_polars_and_duckdb(store: Store, tmp_path: Path, to
     """A row a record, whole numbers whole, figures as floats."""
     duckdb, pd, pl = (pytest.importorskip(name) for name in ("duckdb", "pandas", "polars"))
     file = tmp_path / f"records.{to}"
-    assert export.write(export.selected(store), to, file) == 3
+    assert export.write(selected(store), to, file) == 3
 
     by_pandas = {"parquet": pd.read_parquet, "csv": pd.read_csv, "jsonl": lambda f: pd.read_json(f, lines=True)}[to]
     by_polars = {"parquet": pl.read_parquet, "csv": pl.read_csv, "jsonl": pl.read_ndjson}[to]
@@ -43,7 +44,7 @@ def test_files_open_in_pandas_polars_and_duckdb(store: Store, tmp_path: Path, to
 def test_parquet_is_the_same_by_either_library(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pyarrow where it is installed, else polars; without both a sentence says what to install."""
     pl = pytest.importorskip("polars")
-    records = export.selected(store)
+    records = selected(store)
     export.write(records, "parquet", one := tmp_path / "one.parquet")
     _hide(monkeypatch, "pyarrow")
     export.write(records, "parquet", two := tmp_path / "two.parquet")
@@ -72,7 +73,7 @@ def test_a_formula_in_a_name_is_text_in_a_spreadsheet(store: Store, tmp_path: Pa
     cell = replace(timed().cell, recipe=replace(timed().cell.recipe, name="=1+1"))
     store.put(replace(timed(), cell=cell))
     for to in ("csv", "jsonl"):
-        export.write(export.selected(store), to, tmp_path / to)
+        export.write(selected(store), to, tmp_path / to)
 
     assert ",'=1+1," in (tmp_path / "csv").read_text()
     assert '"recipe":"=1+1"' in (tmp_path / "jsonl").read_text()
@@ -81,7 +82,7 @@ def test_a_formula_in_a_name_is_text_in_a_spreadsheet(store: Store, tmp_path: Pa
 def test_values_are_those_of_the_rows(store: Store) -> None:
     """A metric that is whole in one record is a float in all; what a row lacks is null."""
     store.put(replace(timed(2), metrics={"ttft_s": 1, "gap": 2.0}))
-    table = export.columns(of_records(export.selected(store)))
+    table = export.columns(of_records(selected(store)))
 
     assert table["ttft_s"] == [None, 0.25, 0.25, 1.0]
     assert all(isinstance(value, float) for value in table["ttft_s"][1:])
@@ -95,19 +96,27 @@ def test_imported_records_are_exported_by_name(store: Store, tmp_path: Path) -> 
     bundle.write(store, tmp_path / "b.zip")
     imports.import_files([tmp_path / "b.zip"], store.root, "lab")
 
-    assert {r.hardware.slug for r in export.selected(store)} == {"cpu-x-2c-8gib"}
-    assert {r.hardware.slug for r in export.selected(store, device="foreign-l*")} == {"foreign-lab"}
+    assert {r.hardware.slug for r in selected(store)} == {"cpu-x-2c-8gib"}
+    assert {r.hardware.slug for r in selected(store, device="foreign-l*")} == {"foreign-lab"}
     with pytest.raises(UserError, match=r"no records match --suite no --device cpu-z in .*: run a suite first"):
-        export.selected(store, ["no"], "cpu-z")
+        selected(store, ["no"], "cpu-z")
+
+
+def test_records_that_cannot_be_read_are_named(store: Store) -> None:
+    """Where there are no others too: the folder has records, and they are damaged."""
+    for path in store.root.rglob("r*.json"):
+        path.write_text("{}")
+    with pytest.raises(UserError, match=r"r0\.json is"):
+        selected(store)
 
 
 def test_runs_of_mlflow_are_logged_once(store: Store, tmp_path: Path) -> None:
     """An experiment for each suite; parameters, metrics and tags by name; a second export adds what is new."""
     mlflow = pytest.importorskip("mlflow")
     address = str(tmp_path / "runs")
-    assert tracking.log(export.selected(store), address) == (3, 0)
+    assert tracking.log(selected(store), address) == (3, 0)
     store.put(timed(2))
-    assert tracking.log(export.selected(store), address) == (1, 3)
+    assert tracking.log(selected(store), address) == (1, 3)
 
     client = mlflow.MlflowClient(tracking_uri=Path(address).as_uri())
     experiment = client.get_experiment_by_name("llm-bench/mine")
@@ -123,14 +132,14 @@ def test_a_tracking_server_that_does_not_answer_is_a_sentence(store: Store) -> N
     """Soon, and with its address."""
     pytest.importorskip("mlflow")
     with pytest.raises(UserError, match=r"MLflow at http://127\.0\.0\.1:9 takes no records .*: check the address"):
-        tracking.log(export.selected(store), "http://127.0.0.1:9")
+        tracking.log(selected(store), "http://127.0.0.1:9")
 
 
 def test_mlflow_that_is_not_installed_is_a_sentence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what to install."""
     _hide(monkeypatch, "mlflow")
     with pytest.raises(UserError, match=r"pip install 'llm-bench\[mlflow\]'"):
-        tracking.log(export.selected(store), "")
+        tracking.log(selected(store), "")
 
 
 def test_the_command_says_what_it_wrote(store: Store, command: Command, tmp_path: Path) -> None:
