@@ -25,12 +25,11 @@ def records(results: Path, commit_hash: str) -> tuple[list[Result], list[str]]:
     listing = _git(results, "ls-tree", "-r", "-z", "--full-tree", "--name-only", commit_hash, "--", folder)
     paths = _output(listing, f"the files of commit {commit_hash}").decode(errors="replace").split("\0")
     paths = [path for path in paths if is_record(Path(path)) and "\n" not in path]
-    objects = "".join(f"{commit_hash}:{path}\n" for path in paths).encode()
-    blobs = _output(_git(results, "cat-file", "--batch", stdin=objects), f"the records of commit {commit_hash}")
+    blobs = _blobs(results, [f"{commit_hash}:{path}" for path in paths], f"the records of commit {commit_hash}")
     history, problems = [], []
-    for path, text in zip(paths, _blobs(blobs), strict=True):
+    for path, text in zip(paths, blobs, strict=True):
         try:
-            history.append(parsed(Path(path), text))
+            history.append(parsed(Path(path), text or b""))
         except UserError as error:
             problems.append(f"{error} (at commit {commit_hash[:12]})")
     return history, problems
@@ -74,30 +73,27 @@ def _change(text: str, prefix: str) -> Change:
 def files(results: Path, wanted: Sequence[tuple[str, str]]) -> list[bytes | None]:
     """The bytes of each file below `results` at a commit, (commit, name); None where it was not there."""
     folder = results.resolve().relative_to(_root(results))
-    objects = "".join(f"{commit_hash}:{(folder / name).as_posix()}\n" for commit_hash, name in wanted).encode()
-    stream = _output(_git(results, "cat-file", "--batch", stdin=objects), "the records of the history")
-    texts: list[bytes | None] = []
+    objects = [f"{commit_hash}:{(folder / name).as_posix()}" for commit_hash, name in wanted]
+    return list(_blobs(results, objects, "the records of the history"))
+
+
+def _blobs(results: Path, objects: Sequence[str], subject: str) -> Iterator[bytes | None]:
+    """The bytes of each object, commit:path; None where there is none.
+
+    `git cat-file --batch` writes for each a line that ends with its size, then its bytes; or one that ends in missing.
+    """
+    names = "".join(f"{name}\n" for name in objects).encode()
+    stream = _output(_git(results, "cat-file", "--batch", stdin=names), subject)
     start = 0
     while start < len(stream):
         end = stream.index(b"\n", start) + 1
         if stream[start:end].endswith(b" missing\n"):
-            texts.append(None)
+            yield None
             start = end
         else:
             size = int(stream[start:end].rpartition(b" ")[2])
-            texts.append(stream[end : end + size])
+            yield stream[end : end + size]
             start = end + size + 1
-    return texts
-
-
-def _blobs(stream: bytes) -> Iterator[bytes]:
-    """What `git cat-file --batch` wrote: for each object a line that ends with its size, then its bytes."""
-    start = 0
-    while start < len(stream):
-        end = stream.index(b"\n", start) + 1
-        size = int(stream[start:end].rpartition(b" ")[2])
-        yield stream[end : end + size]
-        start = end + size + 1
 
 
 def _root(results: Path) -> Path:
