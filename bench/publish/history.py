@@ -22,6 +22,7 @@ from bench.contract.record import Result
 from bench.measure.ratio import Ratio, ratio
 from bench.measure.stats import Spread, spread
 from bench.publish.compare import git
+from bench.publish.compare.compare import values_of
 from bench.publish.figures import specs
 from bench.publish.figures.specs import Spec
 from bench.publish.tables.columns import DASH, LEVEL, format_figure, number, quotable
@@ -243,7 +244,7 @@ def _points(versions: Sequence[Version], metric: str) -> tuple[Column, list[Poin
     points: list[Point] = []
     before: tuple[Version, list[float]] | None = None
     for version in versions:
-        if values := _values(version.rounds, key):
+        if values := values_of(key, version.rounds):
             compared = ratio(before[1], values) if before else None
             changes = tuple(_changes(before[0], version)) if before else tuple(_libraries(version))
             points.append(Point(version.commit, version.date, spread(values), compared, changes))
@@ -251,12 +252,6 @@ def _points(versions: Sequence[Version], metric: str) -> tuple[Column, list[Poin
     if not points:
         raise UserError(f"no round of the cell has a valid {key}: choose another metric")
     return column, points
-
-
-def _values(rounds: Sequence[Result], key: str) -> list[float]:
-    """Over rounds; joules only of those that call them valid."""
-    joules = key.startswith("energy_") and key != "energy_valid"
-    return [r.metrics[key] for r in rounds if key in r.metrics and (not joules or r.metrics.get("energy_valid"))]
 
 
 def _libraries(version: Version) -> Iterator[str]:

@@ -215,7 +215,7 @@ def _metrics(
             yield _of_task(metric, *by_seed)
         return
     for column in _load_columns(pair):
-        first, second = (_values(column.key, rounds) for rounds in pair)
+        first, second = (values_of(column.key, rounds) for rounds in pair)
         if first and second and (any(first) or any(second)):
             means, having = (_mean(first), _mean(second)), (len(first), len(second))
             yield MetricComparison(key, column, column.heading(), *means, having, ratio(first, second), marks=marked)
@@ -243,9 +243,9 @@ def _load_columns(pair: Pair) -> list[Column]:
     return list(dict.fromkeys(column for columns in shown for column in columns if column.better))
 
 
-def _values(key: str, rounds: Rounds) -> list[float]:
+def values_of(key: str, rounds: Rounds) -> list[float]:
     """A metric over the rounds that have it; joules only of rounds that call them valid."""
-    joules = key.startswith("energy_")
+    joules = key.startswith("energy_") and key != "energy_valid"
     return [r.metrics[key] for r in rounds if key in r.metrics and (not joules or r.metrics.get("energy_valid"))]
 
 
