@@ -162,7 +162,10 @@ def compare(
 def history(
     cell: Annotated[str, typer.Argument(metavar="CELL", help="SUITE/RECIPE/ENGINE/LOAD-OR-TASK, names or globs.")],
     metric: Annotated[str, typer.Argument(help="Its name in --json, as tpot_s or accuracy.")],
-    device: Annotated[str, typer.Option(metavar="GLOB", help="Its results folder, where there are several.")] = "",
+    device: Annotated[
+        str,
+        typer.Option(metavar="GLOB", help="Its results folder, where there are several; imported ones have to be named."),
+    ] = "",
     since: Annotated[str, typer.Option(metavar="COMMIT", help="Only commits after this one.")] = "",
     results: Results = RESULTS,
     format: Annotated[Literal["terminal", "md", "csv", "json"], typer.Option(help="How to print it.")] = "terminal",

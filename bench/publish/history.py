@@ -19,6 +19,7 @@ from bench.contract.columns import Column
 from bench.contract.errors import UserError
 from bench.contract.outside import each_text, printable
 from bench.contract.record import Result
+from bench.foreign import is_foreign
 from bench.measure.ratio import Ratio, ratio
 from bench.measure.stats import Spread, spread
 from bench.publish.compare import git
@@ -173,8 +174,9 @@ def _cell_of(name: str) -> tuple[str, ...] | None:
 
 
 def _only(names: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:
-    """The one cell that device, suite, recipe, engine and load or task match."""
-    cells = list(dict.fromkeys(cell for name in names if (cell := _cell_of(name)) is not None))
+    """The one cell that device, suite, recipe, engine and load or task match; an imported one by its device alone."""
+    present = dict.fromkeys(cell for name in names if (cell := _cell_of(name)) is not None)
+    cells = [cell for cell in present if is_foreign(patterns[0]) or not is_foreign(cell[0])]
     keys = {cell: (cell[0], cell[1], cell[3], cell[4], cell[5]) for cell in cells}
     matched = [
         cell for cell, key in keys.items() if all(_is(part, its) for part, its in zip(key, patterns, strict=True))
@@ -187,7 +189,8 @@ def _only(names: Sequence[str], patterns: Sequence[str]) -> tuple[str, ...]:
         more = f" and {len(matched) - _LISTED} more" if len(matched) > _LISTED else ""
         raise UserError(f"{shown} matches {len(matched)} cells, {listed}{more}: narrow it to one, or give --device")
     if not cells:
-        raise UserError("no records in the history of that folder: give --results the folder that has them")
+        instead = "name one with --device" if present else "give --results the folder that has them"
+        raise UserError(f"no records {'but imported ones ' if present else ''}in the history of that folder: {instead}")
     for i, what in enumerate(("device", "suite", "recipe", "engine", "load or task")):
         known = tuple(sorted({key[i] for key in keys.values()}))
         if not any(_is(name, patterns[i]) for name in known):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -140,6 +141,20 @@ def test_what_has_no_history_is_one_sentence(results: Path, tmp_path: Path) -> N
     with pytest.raises(UserError, match="no commit after HEAD has other records"):
         history.history(results, CELL, "tpot_s", since="HEAD")
     assert len(history.history(results, CELL, "tpot_s", since="HEAD~1").points) == 1
+
+
+def test_an_imported_cell_is_named_by_its_device(results: Path) -> None:
+    """Without --device foreign-… a cell of the same names is this machine's alone."""
+    for result in rounds("a", [0.5]):
+        Store(results).put(replace(result, hardware=replace(result.hardware, slug="foreign-lab")))
+
+    assert history.history(results, CELL, "tpot_s").cell.startswith("cpu-x-2c-8gib/")
+    imported = history.history(results, CELL, "tpot_s", device="foreign-*")
+    assert [point.figure.median for point in imported.points] == [0.5]
+    shutil.rmtree(results / "cpu-x-2c-8gib")
+    _commit(results.parent, "no more of its own")
+    with pytest.raises(UserError, match="no records but imported ones .*: name one with --device"):
+        history.history(results, CELL, "tpot_s", since="HEAD")
 
 
 def test_a_record_that_was_damaged_at_a_commit_is_named(results: Path) -> None:
