@@ -198,8 +198,7 @@ def section(candidates: Sequence[Candidate], workload: str) -> Section:
 
 def _shown(key: str, candidate: Candidate) -> str:
     column = RECOMMENDED_BY[key]
-    text = format_value(column, candidate.figures.get(key), 3)
-    return in_currency(column, text, {CURRENCY: candidate.currency} if candidate.currency else {})
+    return in_currency(column, format_value(column, candidate.figures.get(key), 3), candidate.currency)
 
 
 def as_json(candidates: Sequence[Candidate], workload: str, wish: Wish) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from bench.publish import machines, recommend
 from bench.publish.document import query, table
 from bench.publish.records import Records
 from bench.publish.tables import parts, render, sections
-from bench.publish.tables.columns import CURRENCY, format_mean, format_percent, in_currency, number, quotable
+from bench.publish.tables.columns import format_mean, format_percent, in_currency, number, quotable
 from bench.publish.tables.model import Section
 
 
@@ -48,9 +48,8 @@ def _value(records: Records, args: Sequence[str]) -> str:
     relative = Group.RELATIVE in column.groups
     text = format_percent(value) if relative else number(value * column.scale, column.digits)
     text = text.removeprefix("+") if args[0] == "seeds" else text
-    text = (
-        in_currency(column, text, {CURRENCY: query.currency(records, args)}) if Group.MONEY in column.groups else text
-    )
+    if Group.MONEY in column.groups:
+        text = in_currency(column, text, query.currency(records, args))
     return f"{text} {column.unit}".strip()
 
 

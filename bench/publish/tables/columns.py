@@ -259,10 +259,9 @@ def format_value(column: Column, value: float | None, digits: int = 0) -> str:
     return DASH if value is None else number(value * column.scale, digits or column.digits)
 
 
-def in_currency(column: Column, text: str, words: Mapping[str, str]) -> str:
-    """The text of a value, behind the currency that `words` of its cell name where the column is one of money."""
-    money = Group.MONEY in column.groups and text != DASH and CURRENCY in words
-    return f"{words[CURRENCY]} {text}" if money else text
+def in_currency(column: Column, text: str, currency: str) -> str:
+    """The text of a value, behind the currency of its cell, if it has one, where the column is one of money."""
+    return f"{currency} {text}" if currency and Group.MONEY in column.groups and text != DASH else text
 
 
 def format_figure(column: Column, figure: Spread) -> str:

@@ -88,7 +88,7 @@ def answers(rows: Sequence[Row], title: str) -> list[Section]:
 
 def text(column: Column, figures: Mapping[str, Spread], cell: CellSummary) -> str:
     """A figure with its range, behind the cell's currency where it is money."""
-    return in_currency(column, format_interval(column, figures), cell.words)
+    return in_currency(column, format_interval(column, figures), cell.words.get(CURRENCY, ""))
 
 
 def has_slo(cell: CellSummary) -> bool:
