@@ -73,6 +73,9 @@ class Prices:
         return self.suites[suite] if suite in self.suites else _shipped(suite)
 
 
+NO_PRICES = Prices()
+
+
 def read(results: Path, price: str = "", api: str = "", suite: Suite | Path | None = None) -> Prices:
     """The prices for records in a folder, of one `suite` or its file, or of any.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.contract.record import Result
 from bench.foreign import is_foreign
-from bench.publish.prices import Prices
+from bench.publish.prices import NO_PRICES, Prices
 from bench.publish.tables import build, price
 from bench.publish.tables.model import Row, Table
 
@@ -71,7 +71,7 @@ class Records:
         return Records({key: self.tables[key] for key in keys}, {key: self.results[key] for key in keys})
 
 
-def gather(results: Iterable[Result], prices: Prices = Prices()) -> Records:  # noqa: B008  (frozen)
+def gather(results: Iterable[Result], prices: Prices = NO_PRICES) -> Records:
     """Group results by device and suite, and build each suite's table, with what its `prices` make of it.
 
     By device, and of a device the suite with the largest model first: tests of a small one prove less. Dummy weights,

@@ -23,17 +23,16 @@ from bench.publish.figures.chart_data import Point
 from bench.publish.figures.distributions import Distribution
 from bench.publish.figures.specs import Spec
 from bench.publish.page import page
-from bench.publish.prices import Prices
+from bench.publish.prices import NO_PRICES, Prices
 from bench.publish.records import Records, gather
 from bench.publish.tables import render
 from bench.store import Store, safe_name
 
 _NOTICE = "Written by `python -m bench report` from the records beside it; what is changed by hand is lost."
-_NO_PRICES = Prices()
 _DOCUMENTS = ("REPORT.md", "README.md", "docs/*.md")  # beside the folder of results
 
 
-def write(root: Path, documents: Sequence[Path] = (), prices: Prices = _NO_PRICES) -> list[Path]:
+def write(root: Path, documents: Sequence[Path] = (), prices: Prices = NO_PRICES) -> list[Path]:
     """Write what is stale of the folder `root` and fill the `documents`; the paths that changed.
 
     Without `documents`, those beside the folder. UserError for a damaged record.
@@ -56,7 +55,7 @@ def write(root: Path, documents: Sequence[Path] = (), prices: Prices = _NO_PRICE
         return [*changed, *(root / path for path in drawn.result())]
 
 
-def stale(root: Path, documents: Sequence[Path] = (), prices: Prices = _NO_PRICES) -> list[Path]:
+def stale(root: Path, documents: Sequence[Path] = (), prices: Prices = NO_PRICES) -> list[Path]:
     """What `write` would change, the page aside: it is not committed."""
     store = Store(root)
     committed = _read(store, prices).committed()

@@ -36,6 +36,10 @@ class Gate:
     above: bool
     limit: float
 
+    def is_beyond(self, value: float) -> bool:
+        """Whether the value is beyond the limit."""
+        return value > self.limit if self.above else value < self.limit
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -122,7 +126,7 @@ def _judged(gate: Gate, metric: MetricComparison) -> Judgement:
     value = _value(metric)
     if value is None:
         return Judgement(gate, metric.cell, metric.column.key, None, "cannot tell", f"no ratio: {metric.ratio.rule}")
-    if not (value > gate.limit if gate.above else value < gate.limit):
+    if not gate.is_beyond(value):
         return Judgement(gate, metric.cell, metric.column.key, value, "kept", "")
     if metric.verdict in (BETTER, WORSE):
         why = metric.ratio.rule if metric.p_holm is None else f"p {number(metric.p_holm, 2)}, {metric.ratio.rule}"
@@ -141,7 +145,7 @@ def _over_loads(gate: Gate, metrics: Sequence[MetricComparison]) -> Iterator[Jud
         mean = over_cells(ratios)
         cell = CellKey("", "", "", "", "", f"mean of {len(ratios)} loads", "load")
         value = mean.value or 1.0
-        if not (value > gate.limit if gate.above else value < gate.limit):
+        if not gate.is_beyond(value):
             yield Judgement(gate, cell, key, value, "kept", "")
         elif mean.p is not None and mean.p < LEVEL:
             yield Judgement(gate, cell, key, value, "broken", f"p {number(mean.p, 2)}, {mean.rule}")
