@@ -164,7 +164,9 @@ def history(
     metric: Annotated[str, typer.Argument(help="Its name in --json, as tpot_s or accuracy.")],
     device: Annotated[
         str,
-        typer.Option(metavar="GLOB", help="Its results folder, where there are several; imported ones have to be named."),
+        typer.Option(
+            metavar="GLOB", help="Its results folder, where there are several; imported ones have to be named."
+        ),
     ] = "",
     since: Annotated[str, typer.Option(metavar="COMMIT", help="Only commits after this one.")] = "",
     results: Results = RESULTS,

@@ -153,7 +153,7 @@ def test_an_imported_cell_is_named_by_its_device(results: Path) -> None:
     assert [point.figure.median for point in imported.points] == [0.5]
     shutil.rmtree(results / "cpu-x-2c-8gib")
     _commit(results.parent, "no more of its own")
-    with pytest.raises(UserError, match="no records but imported ones .*: name one with --device"):
+    with pytest.raises(UserError, match=r"no records but imported ones .*: name one with --device"):
         history.history(results, CELL, "tpot_s", since="HEAD")
 
 
