@@ -80,7 +80,7 @@ def run(
         loaded = _suite(suite, device, rounds, overrides)
         prices = pricing.read(results, price, api_price, loaded)
         chosen = _Chosen(suite, loaded, only, engine, retry_failed=retry == "failed")
-        ended = _on_ray(chosen, ray_address, store, progress) if on else _here(chosen, jobs, store, progress)
+        ended = _on_ray(chosen, ray_address, store, progress) if on else _here(chosen, prices, jobs, store, progress)
     folders = [str(store.folder(slug, loaded.name)) for slug in ended.slugs]
     summary = {
         "rounds": {"ok": 0, "failed": 0, "unsupported": 0, **ended.done, "kept": ended.recorded},
@@ -117,11 +117,12 @@ class _Ended:
     records: tuple[Sequence[Result], Sequence[Cell]]
 
 
-def _here(chosen: _Chosen, jobs: int, store: Store, progress: Progress) -> _Ended:
+def _here(chosen: _Chosen, prices: Prices, jobs: int, store: Store, progress: Progress) -> _Ended:
     """Run the suite on this machine."""
     from bench.run import records, runner
 
     planned = _planned(chosen.file, chosen.suite, chosen.only, chosen.engine, fetch=progress.doing)
+    prices.require_one_machine(artifact.hardware.slug for artifact in planned.artifacts)  # before hours, not after
     tally = runner.run(planned, store, progress, retry_failed=chosen.retry_failed, at_once=jobs)
     slugs = tuple(dict.fromkeys(artifact.hardware.slug for artifact in planned.artifacts))
     with no_gc():
