@@ -98,6 +98,17 @@ def test_guidellms_itl_is_our_tpot(root: Path) -> None:
     assert record.started == "2026-11-29T12:23:38+00:00"
 
 
+def test_a_time_that_a_file_does_not_say_is_none(root: Path, tmp_path: Path) -> None:
+    """And not the year 1970."""
+    raw = _raw("guidellm.json")
+    for benchmark in raw["benchmarks"]:
+        del benchmark["start_time"]
+    (file := tmp_path / "g.json").write_text(json.dumps(raw))
+    imports.import_files([file], root)
+
+    assert [record.started for record in Store(root).all()] == [""]
+
+
 def test_llama_bench_has_a_record_for_each_test(root: Path) -> None:
     """Prompt processing and generation by the median repetition, at each depth."""
     records = {record.cell.measurement: record for record in _imported(root, "llama-bench.json")}

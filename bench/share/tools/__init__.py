@@ -20,7 +20,7 @@ from bench.share.tools import guidellm, llama_bench, lm_eval, vllm_bench
 from bench.share.tools.measurement import MalformedError, Measurement
 from bench.store import Store
 
-UNSTATED = "unstated"  # a recipe that the file does not name
+UNSTATED = "unstated"  # a model or a recipe that the file does not name
 
 
 class Tool(Protocol):
@@ -91,7 +91,7 @@ def results(files: Sequence[ToolFile], device: str, names: Names) -> list[Result
 
 def _records(file: ToolFile, device: str, names: Names) -> Iterable[Result]:
     for number, each in enumerate(file.measurements):
-        model = names.model or each.model or "unstated"
+        model = names.model or each.model or UNSTATED
         recipe = Recipe(names.recipe or each.recipe or UNSTATED, checkpoint=each.checkpoint or model)
         engine = EngineSpec(each.engine, label=names.engine or file.tool)
         facts = {**each.facts, "tool": file.tool, "file": file.file, "tool_notes": [*file.notes]}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from bench.contract.workload import Closed, Open
@@ -22,6 +21,7 @@ from bench.share.tools.measurement import (
     load,
     percentiles,
     public_name,
+    started,
     validated,
 )
 
@@ -143,7 +143,7 @@ def _measurement(its: _Benchmark, version: str) -> Measurement:
         {"completed": totals.successful, "strategy": its.config.strategy.type_},
         tuple(notes),
         environment={"guidellm": version} if version else {},
-        started=datetime.fromtimestamp(min(its.start_time, 4e9), UTC).isoformat(timespec="seconds"),
+        started=started(its.start_time),
         duration_s=its.duration,
     )
 

@@ -64,7 +64,7 @@ def read(data: Any) -> list[Measurement]:
 def _measurement(test: _Test, number: int) -> Measurement:
     if not test.samples_ns or not all(test.samples_ns) or not test.n_prompt + test.n_gen:
         raise MalformedError(f"{number}.samples_ns: expected times above zero of some tokens")
-    seconds = median(test.samples_ns) * _NS
+    total_s = sum(test.samples_ns) * _NS
     sizes: dict[str, Any] = {
         "prompt_tokens": max(1, test.n_prompt),
         "new_tokens": max(2, test.n_gen),
@@ -74,7 +74,7 @@ def _measurement(test: _Test, number: int) -> Measurement:
         PurePath(public_name(test.model_filename)).stem,
         load(Offline, name=_title(test), batch=1, repeats=len(test.samples_ns), **sizes),
         None,
-        _metrics(test, seconds),
+        {"measured_s": total_s, **_rates(test, median(test.samples_ns) * _NS)},
         {
             name: getattr(test, name)
             for name in ("n_prompt", "n_gen", "n_threads", "n_batch", "n_ubatch", "n_gpu_layers", "type_k", "type_v")
@@ -84,7 +84,7 @@ def _measurement(test: _Test, number: int) -> Measurement:
         checkpoint=public_name(test.model_filename),
         environment={"llama.cpp": f"{test.build_commit} (build {test.build_number})", "backends": test.backends},
         started=test.test_time,
-        duration_s=sum(test.samples_ns) * _NS,
+        duration_s=total_s,
         cpu=test.cpu_info,
         gpu=test.gpu_info,
     )
@@ -97,10 +97,9 @@ def _title(test: _Test) -> str:
     return f"{NAME}-{'+'.join(filter(None, parts))}{depth}"
 
 
-def _metrics(test: _Test, seconds: float) -> dict[str, float]:
+def _rates(test: _Test, seconds: float) -> dict[str, float]:
     if test.n_prompt and test.n_gen:
-        return {"measured_s": sum(test.samples_ns) * _NS, "output_tok_per_s": test.n_gen / seconds}
+        return {"output_tok_per_s": test.n_gen / seconds}
     if test.n_prompt:
-        return {"measured_s": sum(test.samples_ns) * _NS, "prefill_tok_per_s": test.n_prompt / seconds}
-    rate = test.n_gen / seconds
-    return {"measured_s": sum(test.samples_ns) * _NS, "decode_tok_per_s": rate, "tpot_s": 1 / rate}
+        return {"prefill_tok_per_s": test.n_prompt / seconds}
+    return {"decode_tok_per_s": test.n_gen / seconds, "tpot_s": seconds / test.n_gen}

@@ -10,12 +10,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from bench.contract import plugins
 from bench.contract.spec import Task
-from bench.share.tools.measurement import Count, Measurement, Number, Text, public_name, validated
+from bench.share.tools.measurement import Count, Measurement, Number, Text, public_name, started, validated
 
 NAME = "lm-eval"
 KIND = "lm_eval"
@@ -116,14 +115,14 @@ def _measurement(task: str, its: _File) -> Measurement | None:
     name = plugin.title(plugin.Options(**given))
     versions = {"lm-eval": its.lm_eval_version, "transformers": its.transformers_version or ""}
     return Measurement(
-        public_name(its.model_name) or "unstated",
+        public_name(its.model_name),
         None,
         Task(KIND, given, name),
         metrics,
         facts,
         engine=_ENGINES.get(its.model_source or its.config.model, ""),
         environment={name: version for name, version in versions.items() if version},
-        started=datetime.fromtimestamp(min(its.date, 4e9), UTC).isoformat(timespec="seconds") if its.date else "",
+        started=started(its.date),
         duration_s=its.total_evaluation_time_seconds,
         cpu=_line("Model name", its.pretty_env_info),
         system=_line("OS", its.pretty_env_info),

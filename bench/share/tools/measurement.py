@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Annotated, Any, TypeVar
 
@@ -78,6 +79,11 @@ def percentiles(
         else:
             notes.append(f"p{rank} of fewer than {TAILS[rank]} requests is left out")
     return metrics, notes
+
+
+def started(seconds: float) -> str:
+    """ISO 8601 of seconds since 1970; "" of 0, as where a file does not say."""
+    return datetime.fromtimestamp(min(seconds, 4e9), UTC).isoformat(timespec="seconds") if seconds else ""
 
 
 def public_name(name: str) -> str:

@@ -6,7 +6,6 @@ as here. ITL: gaps between received chunks, as here. Times are in ms, but for `d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -67,19 +66,19 @@ def read(data: Any) -> list[Measurement]:
         raise MalformedError("no request was completed")
     if its.ramp_up_strategy:
         raise MalformedError("its rate rose as it went (--ramp-up-strategy), and its figures are of no one load")
-    its_load, load_notes = _load(its)
-    tails, notes = {}, [*load_notes]
+    its_load, notes = _load(its)
+    latencies: dict[str, float] = {}
     counts = {"itl": its.total_output_tokens - its.completed}  # gaps
     for name in _LATENCIES:
         key = f"median_{name}_ms"
         if key in data:
-            tails[f"{name}_p50_s" if name == "itl" else f"{name}_s"] = validated(Number, data[key], key) / 1e3
+            latencies[f"{name}_p50_s" if name == "itl" else f"{name}_s"] = validated(Number, data[key], key) / 1e3
         by_rank = {q: data[f"p{q}_{name}_ms"] for q in (90, 95, 99) if f"p{q}_{name}_ms" in data}
-        ranked, left_out = percentiles(name, by_rank, counts.get(name, its.completed))
-        tails |= ranked
+        tails, left_out = percentiles(name, by_rank, counts.get(name, its.completed))
+        latencies |= tails
         notes += left_out
     metrics = {
-        **{key: value for key, value in tails.items() if value > 0},
+        **{key: value for key, value in latencies.items() if value > 0},
         "failed_requests": float(its.failed),
         "measured_s": its.duration,
         "output_tok_per_s": its.output_throughput,
@@ -87,7 +86,6 @@ def read(data: Any) -> list[Measurement]:
         **({"goodput_per_s": its.request_goodput} if its.request_goodput is not None else {}),
     }
     facts = {"backend": its.backend, "tokenizer": public_name(its.tokenizer_id or ""), "completed": its.completed}
-    started = _started(its.date)
     return [
         Measurement(
             public_name(its.model_id),
@@ -96,13 +94,13 @@ def read(data: Any) -> list[Measurement]:
             metrics,
             facts,
             tuple(notes),
-            started=started,
+            started=_started(its.date),
             duration_s=its.duration,
         )
     ]
 
 
-def _load(its: _File) -> tuple[Closed | Open, Iterator[str]]:
+def _load(its: _File) -> tuple[Closed | Open, list[str]]:
     """Closed where requests wait for answers, open at a rate."""
     prompts, answers = its.total_input_tokens / its.completed, its.total_output_tokens / its.completed
     sizes: dict[str, Any] = {"requests": its.num_prompts}
@@ -111,13 +109,13 @@ def _load(its: _File) -> tuple[Closed | Open, Iterator[str]]:
     if not prompts.is_integer() or not answers.is_integer():
         notes.append("vllm bench serve: lengths varied, and the load's name has their means")
     if its.request_rate == "inf":
-        return load(Closed, concurrency=its.max_concurrency or its.num_prompts, **sizes), iter(notes)
+        return load(Closed, concurrency=its.max_concurrency or its.num_prompts, **sizes), notes
     if its.max_concurrency:
         notes.append(f"vllm bench serve: at most {its.max_concurrency} requests were in flight, whatever the rate")
     if its.request_rate <= 0 or its.burstiness <= 0:
         raise MalformedError("request_rate and burstiness: expected numbers above zero")
     gamma: dict[str, Any] = {} if its.burstiness == 1 else {"arrivals": "gamma", "burstiness": its.burstiness}
-    return load(Open, rate_per_s=its.request_rate, **gamma, **sizes), iter(notes)
+    return load(Open, rate_per_s=its.request_rate, **gamma, **sizes), notes
 
 
 def _started(date: str) -> str:
