@@ -220,8 +220,8 @@ def _too_few_right(title: str, cells: Sequence[CellSummary], items: float) -> st
     if right >= served.FEW:
         return ""
     return (
-        f"{task_name(title)}: at most {right:.0f} of {items:,.0f} items are right anywhere: uninformative, no change "
-        "between scores so near zero is a tie"
+        f"{task_name(title)}: at most {right:.0f} of {items:,.0f} items are right anywhere: uninformative, and scores "
+        "so near zero that do not differ are no tie"
     )
 
 

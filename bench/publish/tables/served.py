@@ -57,11 +57,11 @@ def beside_in_process(
         other = next((r for r in rounds if r.status == "ok" and is_in_process(result.cell.task, r.cell.task)), None)
         with suppress(UserError):
             if other is not None:
-                return beside(entry, result, other, compare(result, other))
+                return _with_change(entry, result, other, compare(result, other))
     return entry
 
 
-def beside(entry: CellSummary, result: Result, other: Result, change: Mapping[str, float]) -> CellSummary:
+def _with_change(entry: CellSummary, result: Result, other: Result, change: Mapping[str, float]) -> CellSummary:
     """The entry with its `change` against another record of the same items."""
     keys = {f"in_process_{key}": value for key, value in change.items()}
     words = {_SAME: same_answers(result, other)}
