@@ -116,7 +116,7 @@ def nodes(library: ModuleType) -> list[Node]:
     """The nodes that are alive and have a CPU or GPU to lend, in the order of their names."""
     alive = [node for node in library.nodes() if node["Alive"]]
     names = [_name(node) for node in alive]
-    found = [
+    usable = [
         Node(
             node["NodeID"],
             name if names.count(name) == 1 else f"{name} ({node['NodeID'][:6]})",
@@ -125,7 +125,7 @@ def nodes(library: ModuleType) -> list[Node]:
         for node, name in zip(alive, names, strict=True)
         if node["Resources"].get("CPU", 0) >= 1 or node["Resources"].get("GPU", 0) >= 1
     ]
-    return sorted(found, key=lambda node: (node.name, node.id))
+    return sorted(usable, key=lambda node: (node.name, node.id))
 
 
 def ask(library: ModuleType, there: Sequence[Node]) -> dict[Node, NodeReport | str]:

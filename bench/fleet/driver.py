@@ -99,8 +99,8 @@ class _Run:
             for running in self._running.values():
                 running.screen.close()
         every = [its for plan in plans for its in plan.rounds]
-        found = self._store.find_all(its.skeleton for its in every)
-        current = [r for its, r in zip(every, found, strict=True) if r is not None and r.digest == its.skeleton.digest]
+        stored = self._store.find_all(its.skeleton for its in every)
+        current = [r for its, r in zip(every, stored, strict=True) if r is not None and r.digest == its.skeleton.digest]
         cells = tuple(its.cell for its in every if its.skeleton.round == 0)
         slugs = tuple(plan.hardware.slug for plan in plans)
         return Outcome(self._done, recorded, slugs, cells, tuple(current))
@@ -124,8 +124,8 @@ class _Run:
         every = [(plan, _labelled(plan, its, self._crew)) for plan in plans for its in plan.rounds]
         estimator = EtaEstimator()
         pending, timed = [], []
-        found = self._store.find_all(its.skeleton for _, its in every)
-        for (plan, its), record in zip(every, found, strict=True):
+        stored = self._store.find_all(its.skeleton for _, its in every)
+        for (plan, its), record in zip(every, stored, strict=True):
             if _is_pending(its, record, retry_failed=self._retry_failed):
                 pending.append((plan, its))
             if record is not None and record.status == "ok":
