@@ -126,7 +126,7 @@ class _Run:
         pending, timed = [], []
         stored = self._store.find_all(its.skeleton for _, its in every)
         for (plan, its), record in zip(every, stored, strict=True):
-            if _is_pending(its, record, retry_failed=self._retry_failed):
+            if records.is_pending(its.skeleton.digest, record, retry_failed=self._retry_failed):
                 pending.append((plan, its))
             if record is not None and record.status == "ok":
                 timed.append((its.label.similarity_keys, record.duration_s))
@@ -328,9 +328,3 @@ def _labelled(plan: KindPlan, its: RoundToRun, crew: Crew) -> RoundToRun:
     keys = tuple(f"{slug}{key.removeprefix(device)}" for key in its.label.similarity_keys)
     at_once = 1 if its.is_timed else max(1, sum(member.kind == slug for member in crew.members))
     return replace(its, label=replace(its.label, device=slug, similarity_keys=keys, at_once=at_once))
-
-
-def _is_pending(its: RoundToRun, record: Result | None, *, retry_failed: bool) -> bool:
-    if record is None or record.digest != its.skeleton.digest:
-        return True
-    return retry_failed and record.status == "failed"
