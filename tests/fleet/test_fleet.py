@@ -184,6 +184,14 @@ def test_a_suite_ends_as_on_one_machine(nodes: Nodes, tmp_path: Path, suite: str
     )
 
 
+def test_a_filter_that_matches_nothing_is_refused(nodes: Nodes, tmp_path: Path, suite: str) -> None:
+    """As on one machine: a misspelt recipe is no run that has nothing left to do."""
+    ran = nodes.bench(tmp_path, "run", suite, "--only", "fp23")
+
+    assert ran.returncode == 2, ran.stderr
+    assert "no cell matches --only fp23" in ran.stderr
+
+
 def test_a_folder_travels_in_bounded_memory(nodes: Nodes) -> None:
     """Of 300 MiB, nearly four times the object store, neither node ever holds more than some pieces."""
     folder = nodes.folder / "a" / "references" / "big"
