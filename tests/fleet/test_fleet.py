@@ -25,8 +25,7 @@ import pytest
 from bench.store import Store
 from tests.conftest import ROOT, json_of
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'llm-bench[fleet]'")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs_extra("fleet", "ray")]
 
 _SUITE = """
 model: models/demo
