@@ -134,7 +134,7 @@ def _on_ray(chosen: _Chosen, address: str, store: Store, progress: Progress) -> 
     from bench.fleet import cluster, driver
 
     progress.doing("connecting to the cluster")
-    with cluster.connected(address) as library:
+    with cluster.connected(address, progress.line) as library:
         outcome = driver.run(
             library,
             chosen.suite,
