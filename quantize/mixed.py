@@ -61,7 +61,7 @@ class Allotment:
         }
 
 
-def is_asked(options: MixedOptions) -> bool:
+def is_set(options: MixedOptions) -> bool:
     """Whether types are chosen by layer."""
     return options.mixed_bits_per_weight != 0 or bool(options.mixed_choices)
 

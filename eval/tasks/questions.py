@@ -106,8 +106,8 @@ def build_requests(options: Options, folder: Path, context: int, out: Path) -> M
     from eval.lm_eval import chat
 
     tokenizer = chat.load(folder)
-    asked = items.read(_file(options), options.limit)
-    prompts = [_prompt(item, options, tokenizer, context) for item in asked]
+    questions = items.read(_file(options), options.limit)
+    prompts = [_prompt(item, options, tokenizer, context) for item in questions]
     texts = [text for _, text, _ in prompts]
     content = {"prompts": prompts, "eos": tokenizer.eos_token_id}
     (out / _REQUESTS).write_text(json.dumps(content), encoding="utf-8")
@@ -159,14 +159,14 @@ def _served(prompts: Sequence[Any], options: Options) -> list[ServedPrompt]:
 
 
 def score_replies(options: Options, folder: Path, requests: Path, replies: Mapping[str, Any]) -> ScoredReplies:
-    """Right or wrong, item by item, with what was found in the answer."""
+    """Right or wrong, item by item, with the part of the answer that was compared."""
     from eval.lm_eval import chat
 
     tokenizer = chat.load(folder)
     built = json.loads((requests / "facts.json").read_text(encoding="utf-8"))
-    asked = items.read(_file(options), options.limit)
+    questions = items.read(_file(options), options.limit)
     answers = [_text(reply, tokenizer, options) for reply in replies["written"]]
-    verdicts = [verdict.judge(item, answer, options.pattern) for item, answer in zip(asked, answers, strict=True)]
+    verdicts = [verdict.judge(item, answer, options.pattern) for item, answer in zip(questions, answers, strict=True)]
     facts = {
         "texts_sha256": built["texts_sha256"],
         "metric": "right",
@@ -179,8 +179,8 @@ def score_replies(options: Options, folder: Path, requests: Path, replies: Mappi
     }
     heads = ("item", "line", "right", "found", "replies")
     rows = [
-        (number, item.line, v.right, v.found, answer)
-        for number, (item, v, answer) in enumerate(zip(asked, verdicts, answers, strict=True))
+        (number, item.line, v.right, v.part, answer)
+        for number, (item, v, answer) in enumerate(zip(questions, verdicts, answers, strict=True))
     ]
     return ScoredReplies(facts, (heads, *rows))
 
