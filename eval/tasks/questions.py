@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import paths
-from bench.contract.columns import PAIRED_CHANGES, SCORE_CHANGE, Column, Group, csv_only
+from bench.contract.columns import ACCURACY, PAIRED_CHANGES, csv_only
 from bench.contract.errors import UserError
 from bench.contract.hooks import ScoredReplies, Session
 from bench.contract.served import SINCE, ServedOptions, ServedPrompt, ServedSession
@@ -28,20 +28,7 @@ VERSION = 1
 REFERENCE = False
 PATHS = ("path",)
 OPTIONS_SINCE = SINCE
-COLUMNS = (
-    Column(
-        "accuracy_fraction",
-        "{title}",
-        "%",
-        100.0,
-        better="higher",
-        groups=Group.PAIRED,
-        interval=("accuracy_low_fraction", "accuracy_high_fraction"),
-        change=SCORE_CHANGE,
-    ),
-    *PAIRED_CHANGES,
-    *csv_only("is_json_fraction", "name_fraction"),
-)
+COLUMNS = (ACCURACY, *PAIRED_CHANGES, *csv_only("is_json_fraction", "name_fraction"))
 _SHIPPED = paths.CONFIGS / "questions"
 _REQUESTS = "requests.json"
 _SAME = ("texts_sha256", "metric", "items")  # facts that two comparable records share
