@@ -18,7 +18,7 @@ from bench import paths
 from bench.contract.columns import ACCURACY, PAIRED_CHANGES, csv_only
 from bench.contract.errors import UserError
 from bench.contract.hooks import ScoredReplies, Session
-from bench.contract.served import SINCE, ServedOptions, ServedPrompt, ServedSession
+from bench.contract.served import SINCE, ServedOptions, ServedPrompt, ServedSession, item_answers
 from eval.questions import items, verdict
 from eval.scoring import likelihood
 from eval.stats import paired, proportion
@@ -32,7 +32,6 @@ COLUMNS = (ACCURACY, *PAIRED_CHANGES, *csv_only("is_json_fraction", "name_fracti
 _SHIPPED = paths.CONFIGS / "questions"
 _REQUESTS = "requests.json"
 _SAME = ("texts_sha256", "metric", "items")  # facts that two comparable records share
-_DIGITS = 6  # of an answer's digest
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def score_replies(options: Options, folder: Path, requests: Path, replies: Mappi
         "metric": "right",
         "items": len(verdicts),
         "item_scores": "".join("01"[v.right] for v in verdicts),
-        "item_answers": "".join(hashlib.sha256(a.encode()).hexdigest()[:_DIGITS] for a in answers),
+        "item_answers": item_answers(answers),
         "calls": sum(v.is_json is not None for v in verdicts),
         "is_json": sum(bool(v.is_json) for v in verdicts),
         "name_right": sum(bool(v.name) for v in verdicts),
