@@ -24,7 +24,7 @@ from quantize import allocation, mixed
 from tests.conftest import ROOT, Command, json_of
 
 DEMO = ROOT / "models" / "demo"
-GGUF, ONNX = (plugins.load(plugins.METHODS, name) for name in ("gguf", "onnx"))
+GGUF, ONNX, SENSITIVITY = (plugins.load(plugins.METHODS, name) for name in ("gguf", "onnx", "sensitivity"))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -123,6 +123,22 @@ def test_options_that_mixed_types_do_not_have_are_refused(more: dict[str, Any], 
     options = GGUF.Options(mixed_bits_per_weight=5.0, mixed_choices="q4_k,q8_0", **more)
 
     assert reason in str(GGUF.unsupported(options, _source(), hardware.detect("cpu")))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, None),
+        ({"format": "onnx", "choices": "int4,int8", "block": 32}, None),
+        ({"choices": "q4_k,q9_k"}, "choices has q9_k: choose of f16, q8_0"),
+        ({"format": "onnx", "block": 32}, "choices has q4_k: choose of int8, int4"),
+    ],
+)
+def test_sensitivity_measures_types_of_its_format(options: dict[str, Any], reason: str | None) -> None:
+    """As a step of one's own too, whose choices no `mixed` has looked at."""
+    refusal = SENSITIVITY.unsupported(SENSITIVITY.Options(**options), _source(), hardware.detect("cpu"))
+
+    assert refusal is None if reason is None else refusal and reason in refusal
 
 
 def test_the_steps_before_are_shared_by_all_budgets() -> None:
