@@ -61,7 +61,7 @@ class Allotment:
         }
 
 
-def is_asked(options: MixedOptions) -> bool:
+def is_set(options: MixedOptions) -> bool:
     """Whether types are chosen by layer."""
     return options.mixed_bits_per_weight != 0 or bool(options.mixed_choices)
 
@@ -71,13 +71,20 @@ def names(choices: str) -> list[str]:
     return [name.strip().lower() for name in choices.split(",") if name.strip()]
 
 
+def unknown_choice(choices: str, kind: Format) -> str | None:
+    """Which of these the format lacks; None where it has them all."""
+    if unknown := [name for name in names(choices) if name not in CHOICES[kind]]:
+        return f"choices has {unknown[0]}: choose of {', '.join(CHOICES[kind])}"
+    return None
+
+
 def unsupported(options: MixedOptions, kind: Format, source: Source, block: int = 0) -> str | None:
     """Why there is no such assignment for a model of these layers; `block` as of `size`."""
     choices, bits = names(options.mixed_choices), options.mixed_bits_per_weight
     if not 0 < bits < math.inf:
         return f"mixed.bits_per_weight {bits:g} is no size: name the bits that a weight may take on average, as 4.5"
-    if unknown := [name for name in choices if name not in CHOICES[kind]]:
-        return f"mixed.choices has {unknown[0]}: choose of {', '.join(CHOICES[kind])}"
+    if reason := unknown_choice(options.mixed_choices, kind):
+        return f"mixed.{reason}"
     if len(set(choices)) < 2:
         return "mixed.choices has fewer than two types: name at least two, as [q4_k, q6_k]"
     if options.mixed_tokens < 1:

@@ -42,16 +42,21 @@ def damp_percent(share: float) -> str | None:
 
 def group_size(source: Source, size: int) -> str | None:
     """Groups of `size` inputs (-1: whole rows) have to divide every linear layer but the head."""
-    for name, (_, inputs) in source.linears.items():
-        if size != -1 and inputs % size and not model_folder.is_head(name):
-            return f"group_size {size} does not divide the {inputs} inputs of {name}"
-    return None
+    reason = _indivisible(source, size) if size != -1 else None
+    return f"group_size {reason}" if reason else None
 
 
 def block_size(source: Source, kind: str, size: int, instead: str) -> str | None:
     """As `group_size`, of blocks that the format `kind` fixes; `instead`: one that such a layer can have."""
-    if reason := group_size(source, size):
-        return f"{kind} has blocks of {size} weights, and {reason.removeprefix('group_size ')}: use {instead}"
+    if reason := _indivisible(source, size):
+        return f"{kind} has blocks of {size} weights, and {reason}: use {instead}"
+    return None
+
+
+def _indivisible(source: Source, size: int) -> str | None:
+    for name, (_, inputs) in source.linears.items():
+        if inputs % size and not model_folder.is_head(name):
+            return f"{size} does not divide the {inputs} inputs of {name}"
     return None
 
 

@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _GUARD = ROOT / "tests" / "guard" / "sitecustomize.py"
 _FIXTURES = {"hf_python": "hf", "llamacpp_python": "llamacpp"}  # whoever takes the interpreter needs its environment
 _TOOLS = "-tools"
+_EXTRA = "llm-bench["  # how the name of an extra begins, as pip has it
 _ANY = "some that they do not declare"  # what a test that is marked `engine`, and declares nothing, may need
 _RUN = "TESTS_RUN"  # the folder that the processes of one run share
 _LEFT_OUT = pytest.StashKey[dict[str, int]]()
@@ -76,11 +77,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what needs other environments; order by file: what needs none first, what reads a clock last."""
     allowed = _allowed(config)
     if allowed is None:
+        for item in items:
+            for extra in sorted(_absent_extras(item)):
+                item.add_marker(pytest.mark.skip(reason=f"{extra} is not installed: {_install([extra])}"))
         return
-    left_out = [item for item in items if not needs(item) <= allowed]
-    items[:] = [item for item in items if needs(item) <= allowed]
+    lacks = {item: needs(item) - allowed | _absent_extras(item) for item in items}
+    left_out = [item for item in items if lacks[item]]
+    items[:] = [item for item in items if not lacks[item]]
     config.hook.pytest_deselected(items=left_out)
-    config.stash[_LEFT_OUT] = Counter(", ".join(sorted(needs(item) - allowed)) for item in left_out)
+    config.stash[_LEFT_OUT] = Counter(", ".join(sorted(lacks[item])) for item in left_out)
     ranks = {name: rank for rank, name in enumerate(_build_order(items), 1)}
     rank_of_file: dict[Path, tuple[bool, int]] = {}
     for item in items:
@@ -150,9 +155,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or not (left_out := config.stash.get(_LEFT_OUT, {})):
         return
     names = sorted({name for names in left_out for name in names.split(", ")}, key=lambda name: (name == _ANY, name))
-    sys.stdout.write(
-        f"{sum(left_out.values())} tests were left out, which need {', '.join(names)}: `make test-all` runs them too\n"
-    )
+    extras = [name for name in names if name.startswith(_EXTRA)]
+    remedy = f"{_install(extras)}, then `make test-all`" if extras else "`make test-all` runs them too"
+    sys.stdout.write(f"{sum(left_out.values())} tests were left out, which need {', '.join(names)}: {remedy}\n")
 
 
 def needs(item: pytest.Item) -> set[str]:
@@ -166,6 +171,16 @@ def needs(item: pytest.Item) -> set[str]:
         raise pytest.UsageError(f"{item.nodeid} needs '{unknown[0]}', which is no environment ({', '.join(_names())})")
     names |= {_FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in _FIXTURES}
     return names if names or marks or item.get_closest_marker("engine") is None else {_ANY}
+
+
+def _absent_extras(item: pytest.Item) -> set[str]:
+    """The extras of this suite that a test declares and that are not installed: `dev` does not bring all."""
+    marks = [mark.args for mark in item.iter_markers("needs_extra")]
+    return {f"{_EXTRA}{name}]" for name, package in marks if importlib.util.find_spec(package) is None}
+
+
+def _install(extras: Sequence[str]) -> str:
+    return f"pip install -e '.[{','.join(name.removeprefix(_EXTRA).rstrip(']') for name in extras)}]'"
 
 
 class _Scheduling:

@@ -14,7 +14,7 @@ import pytest
 from bench.envs import environment
 from tests.conftest import ROOT
 
-_INI = "[pytest]\nmarkers =\n    needs(*names): environments\n    clock: alone\n    engine: real\n"
+_INI = "[pytest]\nmarkers =\n    needs(*names): environments\n    clock: alone\n    engine: real\n    needs_extra: x\n"
 _TESTS = """
 import subprocess, sys
 from pathlib import Path
@@ -53,6 +53,17 @@ def test_declares_nothing():
 
 @pytest.mark.needs
 def test_needs_none():
+    pass
+"""
+_EXTRAS = """
+import pytest
+
+@pytest.mark.needs_extra("fleet", "a_package_that_nobody_has")
+def test_absent():
+    raise AssertionError
+
+@pytest.mark.needs_extra("fleet", "pytest")
+def test_present():
     pass
 """
 _CLOCKS = """
@@ -136,6 +147,20 @@ def test_what_is_left_out_is_told_in_the_last_line(run: Pytest, processes: str) 
     assert done.stdout.splitlines()[-1] == (
         "1 tests were left out, which need lm_eval, vllm: `make test-all` runs them too"
     )
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_what_needs_an_extra_that_is_not_installed_is_told_too(run: Pytest, processes: str) -> None:
+    """In the last line, by the whole run too, with what installs it; without the option each such test is skipped."""
+    whole = run({"test_mine.py": _EXTRAS}, "--environments", "all", "-n", processes)
+    plain = run({"test_mine.py": _EXTRAS}, "-n", processes)
+
+    assert "1 passed" in whole.stdout
+    assert whole.stdout.splitlines()[-1] == (
+        "1 tests were left out, which need llm-bench[fleet]: pip install -e '.[fleet]', then `make test-all`"
+    )
+    assert "1 passed, 1 skipped" in plain.stdout
+    assert "llm-bench[fleet] is not installed: pip install -e '.[fleet]'" in plain.stdout
 
 
 def test_what_runs_an_engine_and_declares_nothing_runs_with_all_others_alone(run: Pytest) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.params import Json, On, Quiet, RayAddress, Tools, output, put
+from bench.cli.params import Json, On, Quiet, RayAddress, Tools, output, put, say
 from bench.contract.errors import UserError
 
 app = typer.Typer()
@@ -63,7 +63,7 @@ def _nodes(address: str, *, as_json: bool) -> None:
     """Show the nodes of a cluster."""
     from bench.fleet import cluster, doctor
 
-    with cluster.connected(address) as library:
+    with cluster.connected(address, say) as library:
         checkups = doctor.check(library)
     output(doctor.as_json(checkups) if as_json else doctor.lines(checkups))
 

@@ -135,7 +135,7 @@ def _on_ray(chosen: _Chosen, address: str, store: Store, progress: Progress) -> 
     from bench.fleet import cluster, driver
 
     progress.doing("connecting to the cluster")
-    with cluster.connected(address) as library:
+    with cluster.connected(address, progress.line) as library:
         outcome = driver.run(
             library,
             chosen.suite,
@@ -145,6 +145,8 @@ def _on_ray(chosen: _Chosen, address: str, store: Store, progress: Progress) -> 
             engine=chosen.engine,
             retry_failed=chosen.retry_failed,
         )
+    if not outcome.cells:
+        raise _no_match(chosen.file, chosen.only, chosen.engine)
     return _Ended(outcome.slugs, outcome.done, outcome.recorded, (outcome.results, outcome.cells))
 
 
@@ -219,9 +221,13 @@ def _planned(file: Path, suite: Suite, only: str, engine: str, *, fetch: Callabl
 
     planned = planner.plan(suite, fetch=fetch is not None, only=only, engine=engine, report=fetch or (lambda _: None))
     if not planned.items:
-        filters = " ".join(f"--{k} {v}" for k, v in {"only": only, "engine": engine}.items() if v)
-        raise UserError(f"{file}: no cell matches {filters}; `python -m bench plan {file}` lists them")
+        raise _no_match(file, only, engine)
     return planned
+
+
+def _no_match(file: Path, only: str, engine: str) -> UserError:
+    filters = " ".join(f"--{k} {v}" for k, v in {"only": only, "engine": engine}.items() if v)
+    return UserError(f"{file}: no cell matches {filters}; `python -m bench plan {file}` lists them")
 
 
 def _suite(file: Path, device: str, rounds: int, overrides: list[str] | None) -> Suite:

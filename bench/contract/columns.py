@@ -112,6 +112,16 @@ SCORE_CHANGE = Column(
     groups=Group.CHANGE,
     interval=("score_change_low", "score_change_high"),
 )
+ACCURACY = Column(
+    "accuracy_fraction",
+    "{title}",
+    "%",
+    100.0,
+    better="higher",
+    groups=Group.PAIRED,
+    interval=("accuracy_low_fraction", "accuracy_high_fraction"),
+    change=SCORE_CHANGE,
+)
 # One digit more than other figures, to distinguish 99.91 from 99.99.
 RECOVERY = Column("score_recovery_fraction", "recovery", "%", 100.0, 4, better="higher", groups=Group.CSV_ONLY)
 PAIRED_CHANGES = (

@@ -13,6 +13,11 @@ class UnsupportedError(CellError):
     """A cell that cannot be, which only what it needs could tell; the text is the reason of its record."""
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """What a library's error says first, in at most so many characters: for a sentence that names it as the reason."""
+    return (str(error).strip().splitlines() or ["no message"])[0][:most]
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, SIGTERM or SIGHUP. `is_reported`: a person was told already.
 

@@ -105,9 +105,9 @@ def clear_downloads() -> int:
     folder = installer.download_cache()
     if not folder.is_dir() or not (uv := installer.command()):
         return 0
-    frees = freed_bytes(folder)
+    before = freed_bytes(folder)
     subprocess.run([*uv, "cache", "clean", "--cache-dir", str(folder)], check=False, capture_output=True)
-    return frees
+    return before - freed_bytes(folder)
 
 
 def _builds() -> list[Path]:

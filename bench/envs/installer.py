@@ -61,7 +61,7 @@ def install(python: str, requirements: Path, build: Build) -> bool:
     try:
         build.step([*argv, "-r", str(requirements)], {**variables, "UV_LINK_MODE": _link_mode()})
     except StepError:
-        build.say("uv did not install it: asking pip")
+        build.say(f"uv did not install it, its words are in {build.log}: asking pip")
         return False
     return True
 
@@ -95,6 +95,9 @@ def _pip_settings(python: str) -> Mapping[str, str]:
     """`pip config list` without its scopes: files of the machine and the user, and variables named PIP_*."""
     argv = [python, "-m", "pip", "config", "list"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = " ".join(done.stderr.split())[:300]
+        raise UserError(f"pip does not say where packages come from: {reason}; mend its file (pip config debug)")
     return parsed(done.stdout.splitlines())
 
 

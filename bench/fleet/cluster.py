@@ -11,7 +11,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +66,11 @@ def ray() -> ModuleType:
 
 
 @contextmanager
-def connected(address: str) -> Iterator[ModuleType]:
-    """Ray, connected to the cluster at `address`, else RAY_ADDRESS, else one on this machine, started if need be."""
+def connected(address: str, tell: Callable[[str], object]) -> Iterator[ModuleType]:
+    """Ray, connected to the cluster at `address`, else RAY_ADDRESS, else one on this machine, started if need be.
+
+    `tell` hears that one was started: who has a cluster did not mean this machine alone.
+    """
     if address.startswith("ray://"):
         raise UserError(
             f"--ray-address {address}: a Ray client cannot drive a run: give host:port, and start this "
@@ -83,7 +86,7 @@ def connected(address: str) -> Iterator[ModuleType]:
     chosen = address or os.environ.get("RAY_ADDRESS", "")
     try:
         with _signals(), _runtime_env() as common["runtime_env"]:
-            _init(library, chosen, common)
+            _init(library, chosen, common, tell)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError, OSError) as error:
         raise UserError(_unconnected(chosen, error)) from None
     try:
@@ -103,12 +106,13 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _init(library: ModuleType, address: str, common: Mapping[str, Any]) -> None:
+def _init(library: ModuleType, address: str, common: Mapping[str, Any], tell: Callable[[str], object]) -> None:
     try:
         library.init(address or "auto", **common)
     except ConnectionError:
         if address:
             raise
+        tell("no Ray cluster is up on this machine: one of it alone is started (--ray-address names another's)")
         library.init("local", include_dashboard=False, object_store_memory=_LOCAL_STORE_BYTES, **common)
 
 
@@ -116,7 +120,7 @@ def nodes(library: ModuleType) -> list[Node]:
     """The nodes that are alive and have a CPU or GPU to lend, in the order of their names."""
     alive = [node for node in library.nodes() if node["Alive"]]
     names = [_name(node) for node in alive]
-    found = [
+    usable = [
         Node(
             node["NodeID"],
             name if names.count(name) == 1 else f"{name} ({node['NodeID'][:6]})",
@@ -125,7 +129,7 @@ def nodes(library: ModuleType) -> list[Node]:
         for node, name in zip(alive, names, strict=True)
         if node["Resources"].get("CPU", 0) >= 1 or node["Resources"].get("GPU", 0) >= 1
     ]
-    return sorted(found, key=lambda node: (node.name, node.id))
+    return sorted(usable, key=lambda node: (node.name, node.id))
 
 
 def ask(library: ModuleType, there: Sequence[Node]) -> dict[Node, NodeReport | str]:

@@ -48,13 +48,7 @@ class Device:
         """The plan of the suite on this kind of device."""
         planned = self._planned()
         rounds = [_round(planned, number) for number in range(len(planned.items))]
-        return KindPlan(
-            self._hardware,
-            tuple(rounds),
-            tuple(its for its, _ in _buildable(planned).values()),
-            planned.unpaired,
-            planned.preparation,
-        )
+        return KindPlan(self._hardware, tuple(rounds), tuple(its for its, _ in _buildable(planned).values()))
 
     def present(self, folders: Sequence[CacheFolder]) -> list[CacheFolder]:
         """Those of the folders that are on this node."""
@@ -80,7 +74,7 @@ class Device:
         return self._do(lambda: self._running().builds.build(wanted), sources, planned.folders)
 
     def _do(self, work: Callable[[], None], sources: Sources, leaves: Sequence[CacheFolder]) -> Ended:
-        began, clock_s, reason = time.monotonic(), time.time(), ""
+        began_s, reason = time.time(), ""
         with runner.alone(self._hardware, self._progress):
             for folder, holders in sources.items():
                 transfer.fetch(folder, holders, self._progress.doing)
@@ -95,8 +89,7 @@ class Device:
             files,
             reason,
             folders=tuple(transfer.present([*sources, *leaves])),
-            logs=_logs(clock_s) if has_failed else {},
-            seconds=time.monotonic() - began,
+            logs=_logs(began_s) if has_failed else {},
         )
 
     def _planned(self) -> Plan:

@@ -99,8 +99,8 @@ class _Run:
             for running in self._running.values():
                 running.screen.close()
         every = [its for plan in plans for its in plan.rounds]
-        found = self._store.find_all(its.skeleton for its in every)
-        current = [r for its, r in zip(every, found, strict=True) if r is not None and r.digest == its.skeleton.digest]
+        stored = self._store.find_all(its.skeleton for its in every)
+        current = [r for its, r in zip(every, stored, strict=True) if r is not None and r.digest == its.skeleton.digest]
         cells = tuple(its.cell for its in every if its.skeleton.round == 0)
         slugs = tuple(plan.hardware.slug for plan in plans)
         return Outcome(self._done, recorded, slugs, cells, tuple(current))
@@ -124,9 +124,9 @@ class _Run:
         every = [(plan, _labelled(plan, its, self._crew)) for plan in plans for its in plan.rounds]
         estimator = EtaEstimator()
         pending, timed = [], []
-        found = self._store.find_all(its.skeleton for _, its in every)
-        for (plan, its), record in zip(every, found, strict=True):
-            if _is_pending(its, record, retry_failed=self._retry_failed):
+        stored = self._store.find_all(its.skeleton for _, its in every)
+        for (plan, its), record in zip(every, stored, strict=True):
+            if records.is_pending(its.skeleton.digest, record, retry_failed=self._retry_failed):
                 pending.append((plan, its))
             if record is not None and record.status == "ok":
                 timed.append((its.label.similarity_keys, record.duration_s))
@@ -328,9 +328,3 @@ def _labelled(plan: KindPlan, its: RoundToRun, crew: Crew) -> RoundToRun:
     keys = tuple(f"{slug}{key.removeprefix(device)}" for key in its.label.similarity_keys)
     at_once = 1 if its.is_timed else max(1, sum(member.kind == slug for member in crew.members))
     return replace(its, label=replace(its.label, device=slug, similarity_keys=keys, at_once=at_once))
-
-
-def _is_pending(its: RoundToRun, record: Result | None, *, retry_failed: bool) -> bool:
-    if record is None or record.digest != its.skeleton.digest:
-        return True
-    return retry_failed and record.status == "failed"

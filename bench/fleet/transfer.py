@@ -27,7 +27,7 @@ _ABOUT = {REFERENCES: "reference.json", REQUESTS: "facts.json"}
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """A folder of the cache by its kind (artifacts, references, asked) and digest."""
+    """A folder of the cache by its kind (artifacts, references, requests) and digest."""
 
     kind: str
     digest: str

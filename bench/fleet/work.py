@@ -10,7 +10,6 @@ from bench.contract.spec import Cell
 from bench.fleet.place import Key
 from bench.fleet.transfer import CacheFolder
 from bench.progress.snapshot import RoundLabel
-from bench.run.planned import SkippedPair
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,6 @@ class KindPlan:
     hardware: Hardware
     rounds: tuple[RoundToRun, ...]
     builds: tuple[PlannedBuild, ...]
-    skipped: tuple[SkippedPair, ...]
-    preparation: str
 
 
 @dataclass(frozen=True)
@@ -63,4 +60,3 @@ class Ended:
     differs: str = ""
     folders: tuple[CacheFolder, ...] = ()
     logs: Mapping[str, bytes] = field(default_factory=dict)
-    seconds: float = 0.0

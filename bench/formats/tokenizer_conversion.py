@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.contract.errors import UserError
+from bench.contract.errors import UserError, first_line
 from bench.formats import sentencepiece_model, tokenizer_files
 from bench.formats.tokenizer_files import CONFIG, FAST
 
@@ -64,10 +64,9 @@ def _load(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        first = (str(error).strip().splitlines() or ["no message"])[0][:300]
+        reason = f"{type(error).__name__}: {first_line(error, 300)}"
         raise UserError(
-            f"Transformers cannot read the tokenizer of {folder.name} ({type(error).__name__}: {first}): "
-            f"put the {FAST} of the model beside it"
+            f"Transformers cannot read the tokenizer of {folder.name} ({reason}): put the {FAST} of the model beside it"
         ) from error
 
 

@@ -18,7 +18,7 @@ from bench.store import Store
 
 def pending(plan: Plan, store: Store, *, retry_failed: bool = False) -> list[PlannedRound]:
     """The rounds without a record of their digest; failed ones too when they are to be retried."""
-    return [item for item, record in stored(plan, store) if is_pending(item, record, retry_failed=retry_failed)]
+    return [item for item, record in stored(plan, store) if is_pending(item.digest, record, retry_failed=retry_failed)]
 
 
 def current(plan: Plan, store: Store) -> list[Result]:
@@ -32,8 +32,9 @@ def stored(plan: Plan, store: Store) -> Iterator[tuple[PlannedRound, Result | No
     yield from zip(plan.items, store.find_all(skeletons), strict=True)
 
 
-def is_pending(item: PlannedRound, record: Result | None, *, retry_failed: bool) -> bool:
-    if record is None or record.digest != item.digest:
+def is_pending(digest: str, record: Result | None, *, retry_failed: bool) -> bool:
+    """Whether the round of this digest is to run, where this is the record at its path."""
+    if record is None or record.digest != digest:
         return True
     return retry_failed and record.status == "failed"
 

@@ -67,7 +67,7 @@ def run(
     timed: list[tuple[Cell, float]] = []
     with no_gc():
         for item, record in records.stored(plan, store):  # one at a time: there may be tens of thousands
-            if records.is_pending(item, record, retry_failed=retry_failed):
+            if records.is_pending(item.digest, record, retry_failed=retry_failed):
                 todo.append((item, record))
             if record is not None and record.status == "ok":
                 timed.append((item.cell, record.duration_s))
@@ -296,7 +296,7 @@ def _still_pending(
     pending: list[PlannedRound] = []
     others: list[PlannedRound] = []
     for (item, record), earlier in zip(now, before, strict=True):
-        is_left = record == earlier or records.is_pending(item, record, retry_failed=False)
+        is_left = record == earlier or records.is_pending(item.digest, record, retry_failed=False)
         (pending if is_left else others).append(item)
     if others:
         progress.recorded([label(plan, item, 1) for item in others])

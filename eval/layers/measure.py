@@ -8,6 +8,7 @@ disk, 4 bytes a scored token and vocabulary entry.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,7 +60,7 @@ class Meter:
             expected = torch.from_numpy(self.expected[first:last]).to(rows.device)
             parts = zip(rows.split(_ROWS), expected.split(_ROWS), self.normalizers[number].split(_ROWS), strict=True)
             total = sum(float(divergence(*part).sum(dtype=torch.float64)) for part in parts)
-            if total != total or total == float("inf"):  # noqa: PLR0124  (not a number)
+            if not math.isfinite(total):
                 raise UserError(f"logits are not finite with {next(iter(layers), 'no layer')} quantized alone")
             sums.append(max(total, 0.0))
         return sums

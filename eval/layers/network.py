@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bench.contract.errors import UserError
+from bench.contract.errors import UserError, first_line
 
 _PASS_TOKENS = 1024  # of the windows in one pass
 
@@ -26,8 +26,7 @@ def load(folder: Path, device: str) -> Any:
             folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
     except (OSError, ValueError) as error:
-        first = (str(error).strip().splitlines() or ["no message"])[0][:200]
-        raise UserError(f"Transformers cannot load the unquantized model ({first})") from error
+        raise UserError(f"Transformers cannot load the unquantized model ({first_line(error)})") from error
     return model.to(device).eval()
 
 

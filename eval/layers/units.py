@@ -38,7 +38,7 @@ def units(network: Network, layers: Mapping[str, Any], by: By) -> list[Unit]:
     own = matrices(network.model)
     head, embedding = network.model.get_output_embeddings(), network.model.get_input_embeddings()
     names = {module: name for name, module in own.items()}
-    quantized = [name for name, module in layers.items() if name in own and not _is_whole(module, own[name])]
+    quantized = [name for name, module in layers.items() if name in own and not _is_unquantized(module, own[name])]
     groups: dict[tuple[str, str], list[str]] = {}
     for name in quantized:
         block, kind = _place(network, name)
@@ -48,8 +48,7 @@ def units(network: Network, layers: Mapping[str, Any], by: By) -> list[Unit]:
         if by == "layer" and key in groups and block != OUTSIDE:
             key = (block, name.removeprefix(f"{network.name}.{block}."))
         groups.setdefault(key, []).append(name)
-    made = [_unit(network, key, group, own) for key, group in groups.items()]
-    return sorted(made, key=lambda unit: unit.start)
+    return sorted((_unit(network, *item, own) for item in groups.items()), key=lambda unit: unit.start)
 
 
 def require_same_rest(model: Any, others: Mapping[str, Any]) -> None:
@@ -95,7 +94,7 @@ def _place(network: Network, name: str) -> tuple[str, str]:
     return block, name.rpartition(".")[2]
 
 
-def _is_whole(module: Any, own: Any) -> bool:
+def _is_unquantized(module: Any, own: Any) -> bool:
     """Whether a layer has the weights of the model's own, but for a floating type of 16 bits."""
     import torch
 

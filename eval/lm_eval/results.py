@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.contract import plugins
 from bench.contract.errors import UserError
+from bench.contract.served import item_answers
 
 Item = tuple[str, list[Mapping[str, Any]]]  # its task, and lm-eval's sample of it under each filter
 
@@ -54,12 +54,12 @@ def item_scores(items: Sequence[Item], metric: str) -> list[float]:
 
 
 def answer_facts(items: Sequence[Item]) -> dict[str, Any]:
-    """`item_answers`: six hexadecimal digits of each item's answer in one text; nothing of choices, which have none."""
+    """`item_answers`: of each item's answer; nothing of choices, which have none."""
     answers = [samples[0]["resps"] for _, samples in items]
     texts = [_plain(answer) for answer in answers]
     if not texts or not all(isinstance(text, str) for text in texts):
         return {}
-    return {"item_answers": "".join(hashlib.sha256(text.encode()).hexdigest()[:6] for text in texts)}
+    return {"item_answers": item_answers(texts)}
 
 
 def table(items: Sequence[Item]) -> Iterator[tuple[Any, ...]]:

@@ -34,11 +34,11 @@ class Item:
 
     def messages(self, template: str) -> tuple[tuple[str, str], ...]:
         """What it asks as a conversation; `template` has {question} where the question is."""
-        asked = ("user", template.replace("{question}", self.question))
+        message = ("user", template.replace("{question}", self.question))
         if self.call is None:
-            return (asked,)
+            return (message,)
         listed = "\n".join(json.dumps(function, ensure_ascii=False) for function in self.functions)
-        return (("system", _CALL.format(functions=listed)), asked)
+        return (("system", _CALL.format(functions=listed)), message)
 
 
 def read(path: Path, limit: int = 0) -> list[Item]:

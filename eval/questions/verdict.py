@@ -16,10 +16,13 @@ _MOST_CALLS = 64  # beginnings of objects that are looked at for a call
 
 @dataclass(frozen=True)
 class Verdict:
-    """`right` in all; of a call whether it `is_json`, and whether the function's `name` is right."""
+    """`right` in all; `part`: of the answer, that was compared.
+
+    Of a call whether it `is_json`, and whether the function's `name` is right.
+    """
 
     right: bool
-    found: str
+    part: str
     is_json: bool | None = None
     name: bool | None = None
 
@@ -29,9 +32,9 @@ def judge(item: Item, answer: str, pattern: str) -> Verdict:
     if item.call is not None:
         return _judge_call(item.call, answer)
     wanted = item.pattern or pattern
-    found = extracted(answer, wanted)
-    right = any(found == extracted(reference, wanted) for reference in item.answers) and bool(found)
-    return Verdict(right, found)
+    part = extracted(answer, wanted)
+    right = any(part == extracted(reference, wanted) for reference in item.answers) and bool(part)
+    return Verdict(right, part)
 
 
 def extracted(text: str, pattern: str) -> str:
@@ -51,10 +54,10 @@ def extracted(text: str, pattern: str) -> str:
 def _judge_call(call: Mapping[str, Any], answer: str) -> Verdict:
     given = _first_call(answer)
     if given is None:
-        return Verdict(right=False, found="", is_json=False, name=False)
-    found = json.dumps({"name": given["name"], "arguments": given["arguments"]}, sort_keys=True, ensure_ascii=False)
+        return Verdict(right=False, part="", is_json=False, name=False)
+    part = json.dumps({"name": given["name"], "arguments": given["arguments"]}, sort_keys=True, ensure_ascii=False)
     name = given["name"] == call["name"]
-    return Verdict(name and _same(given["arguments"], call["arguments"]), found, is_json=True, name=name)
+    return Verdict(name and _same(given["arguments"], call["arguments"]), part, is_json=True, name=name)
 
 
 def _first_call(answer: str) -> Mapping[str, Any] | None:

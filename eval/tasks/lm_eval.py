@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import paths
-from bench.contract.columns import PAIRED_CHANGES, SCORE_CHANGE, Column, Group
+from bench.contract.columns import ACCURACY, PAIRED_CHANGES, SCORE_CHANGE, Column, Group
 from bench.contract.errors import UserError
 from bench.contract.hooks import ScoredReplies, Session
 from bench.contract.served import SINCE, ServedOptions, ServedPrompt, ServedSession
@@ -32,16 +32,7 @@ REFERENCE = False
 PATHS = ("include_path", "data")
 OPTIONS_SINCE = frozenset({"spread"}) | SINCE
 COLUMNS = (
-    Column(
-        "accuracy_fraction",
-        "{title}",
-        "%",
-        100.0,
-        better="higher",
-        groups=Group.PAIRED,
-        interval=("accuracy_low_fraction", "accuracy_high_fraction"),
-        change=SCORE_CHANGE,
-    ),
+    ACCURACY,
     Column(
         "score", "{title}", digits=4, groups=Group.PAIRED, interval=("score_low", "score_high"), change=SCORE_CHANGE
     ),

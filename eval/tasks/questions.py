@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import paths
-from bench.contract.columns import PAIRED_CHANGES, SCORE_CHANGE, Column, Group, csv_only
+from bench.contract.columns import ACCURACY, PAIRED_CHANGES, csv_only
 from bench.contract.errors import UserError
 from bench.contract.hooks import ScoredReplies, Session
-from bench.contract.served import SINCE, ServedOptions, ServedPrompt, ServedSession
+from bench.contract.served import SINCE, ServedOptions, ServedPrompt, ServedSession, item_answers
 from eval.questions import items, verdict
 from eval.scoring import likelihood
 from eval.stats import paired, proportion
@@ -28,24 +28,10 @@ VERSION = 1
 REFERENCE = False
 PATHS = ("path",)
 OPTIONS_SINCE = SINCE
-COLUMNS = (
-    Column(
-        "accuracy_fraction",
-        "{title}",
-        "%",
-        100.0,
-        better="higher",
-        groups=Group.PAIRED,
-        interval=("accuracy_low_fraction", "accuracy_high_fraction"),
-        change=SCORE_CHANGE,
-    ),
-    *PAIRED_CHANGES,
-    *csv_only("is_json_fraction", "name_fraction"),
-)
+COLUMNS = (ACCURACY, *PAIRED_CHANGES, *csv_only("is_json_fraction", "name_fraction"))
 _SHIPPED = paths.CONFIGS / "questions"
 _REQUESTS = "requests.json"
 _SAME = ("texts_sha256", "metric", "items")  # facts that two comparable records share
-_DIGITS = 6  # of an answer's digest
 
 
 @dataclass(frozen=True)
@@ -106,8 +92,8 @@ def build_requests(options: Options, folder: Path, context: int, out: Path) -> M
     from eval.lm_eval import chat
 
     tokenizer = chat.load(folder)
-    asked = items.read(_file(options), options.limit)
-    prompts = [_prompt(item, options, tokenizer, context) for item in asked]
+    questions = items.read(_file(options), options.limit)
+    prompts = [_prompt(item, options, tokenizer, context) for item in questions]
     texts = [text for _, text, _ in prompts]
     content = {"prompts": prompts, "eos": tokenizer.eos_token_id}
     (out / _REQUESTS).write_text(json.dumps(content), encoding="utf-8")
@@ -159,28 +145,28 @@ def _served(prompts: Sequence[Any], options: Options) -> list[ServedPrompt]:
 
 
 def score_replies(options: Options, folder: Path, requests: Path, replies: Mapping[str, Any]) -> ScoredReplies:
-    """Right or wrong, item by item, with what was found in the answer."""
+    """Right or wrong, item by item, with the part of the answer that was compared."""
     from eval.lm_eval import chat
 
     tokenizer = chat.load(folder)
     built = json.loads((requests / "facts.json").read_text(encoding="utf-8"))
-    asked = items.read(_file(options), options.limit)
+    questions = items.read(_file(options), options.limit)
     answers = [_text(reply, tokenizer, options) for reply in replies["written"]]
-    verdicts = [verdict.judge(item, answer, options.pattern) for item, answer in zip(asked, answers, strict=True)]
+    verdicts = [verdict.judge(item, answer, options.pattern) for item, answer in zip(questions, answers, strict=True)]
     facts = {
         "texts_sha256": built["texts_sha256"],
         "metric": "right",
         "items": len(verdicts),
         "item_scores": "".join("01"[v.right] for v in verdicts),
-        "item_answers": "".join(hashlib.sha256(a.encode()).hexdigest()[:_DIGITS] for a in answers),
+        "item_answers": item_answers(answers),
         "calls": sum(v.is_json is not None for v in verdicts),
         "is_json": sum(bool(v.is_json) for v in verdicts),
         "name_right": sum(bool(v.name) for v in verdicts),
     }
     heads = ("item", "line", "right", "found", "replies")
     rows = [
-        (number, item.line, v.right, v.found, answer)
-        for number, (item, v, answer) in enumerate(zip(asked, verdicts, answers, strict=True))
+        (number, item.line, v.right, v.part, answer)
+        for number, (item, v, answer) in enumerate(zip(questions, verdicts, answers, strict=True))
     ]
     return ScoredReplies(facts, (heads, *rows))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract import phase
-from bench.contract.columns import PAIRED_CHANGES, SCORE_CHANGE, Column, Group, Part
+from bench.contract.columns import ACCURACY, PAIRED_CHANGES, Column, Group, Part
 from bench.contract.errors import UserError
 from bench.contract.hooks import Prompt, Session
 from eval import corpora
@@ -35,16 +35,6 @@ _NLL_CHANGE = Column(
     groups=Group.CHANGE,
     interval=("answer_nll_change_low", "answer_nll_change_high"),
 )
-_ACCURACY = Column(
-    "accuracy_fraction",
-    "{title}",
-    "%",
-    100.0,
-    better="higher",
-    groups=Group.PAIRED,
-    interval=("accuracy_low_fraction", "accuracy_high_fraction"),
-    change=SCORE_CHANGE,
-)
 _NLL = Column(
     "answer_nll",
     "answer nll",
@@ -53,8 +43,8 @@ _NLL = Column(
     change=_NLL_CHANGE,
     text_unit="nats",
 )
-COLUMNS = (_ACCURACY, _NLL, *PAIRED_CHANGES, _NLL_CHANGE)
-PART_COLUMNS = (_ACCURACY, _NLL, _NLL_CHANGE)
+COLUMNS = (ACCURACY, _NLL, *PAIRED_CHANGES, _NLL_CHANGE)
+PART_COLUMNS = (ACCURACY, _NLL, _NLL_CHANGE)
 _LENGTHS, _DEPTHS = "512,2048,8192", "0,0.25,0.5,0.75,1"
 _ALL = "all"
 _TOKENS_AT_ONCE = 16384  # of prompts that an engine may continue together: their keys and values fill memory

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract import phase
-from bench.contract.errors import UserError
+from bench.contract.errors import UserError, first_line
 from bench.formats import gguf_reader, gguf_tokenizer
 from bench.formats.gguf_reader import Gguf
 from eval import corpora
@@ -92,10 +92,9 @@ def _model(file: Path, stored: Gguf) -> Any:
     except UserError:
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or ["no message"])[0][:200]
         raise UserError(
             f"{file.name}: Transformers cannot read a GGUF file of architecture {stored.architecture} "
-            f"({type(error).__name__}: {first}): {_REMEDY}"
+            f"({type(error).__name__}: {first_line(error)}): {_REMEDY}"
         ) from error
     missing = set(model.load_state_dict(tensors, strict=False, assign=True).missing_keys)
     missing -= set(model.all_tied_weights_keys) if config.tie_word_embeddings else set()

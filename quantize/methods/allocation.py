@@ -62,5 +62,5 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     chosen = mixed.Allotment(types, (value, max(0.0, value - half), value + half))
     mixed.link(folder, out, without=mixed.LOSSES)
     mixed.write_types(out, chosen)
-    taken = sum(row[pick] for row, pick in zip(sizes, picks, strict=True))
-    return {**chosen.facts(), "bits_per_weight_of_choice": 8 * taken / weights}
+    chosen_bytes = sum(row[pick] for row, pick in zip(sizes, picks, strict=True))
+    return {**chosen.facts(), "bits_per_weight_of_choice": 8 * chosen_bytes / weights}

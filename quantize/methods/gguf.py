@@ -53,7 +53,7 @@ class Options(mixed.MixedOptions, calibration.WeightedOptions):
 
 
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
-    if mixed.is_asked(options):
+    if mixed.is_set(options):
         return _mixed_reason(options, source)
     if reason := _unfit_type(options, source):
         return reason
@@ -91,7 +91,7 @@ def weight_bits(options: Options) -> float:
     """Of the ggml type that most weights get; mixtures (_m, _l) have wider ones among them."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    if mixed.is_asked(options):
+    if mixed.is_set(options):
         return min(8 * mixed.size("gguf", kind, (1, 256)) / 256 for kind in mixed.names(options.mixed_choices))
     name = options.type.upper()
     narrowest = {"IQ1": "IQ1_S", "IQ2": "IQ2_XXS", "IQ3": "IQ3_XXS"}
@@ -103,7 +103,7 @@ def weight_bits(options: Options) -> float:
 def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     """The 16-bit file that every quantized type of an unquantized model is made from."""
     floats = Step("gguf", asdict(Options(type="f16")))
-    if mixed.is_asked(options):
+    if mixed.is_set(options):
         return (*mixed.steps(options, "gguf", source_format), floats)
     return () if source_format != "hf" or options.type in _FLOATS else (floats,)
 
@@ -113,7 +113,7 @@ def is_lossless(options: Options) -> bool:
 
 
 def is_seeded(options: Options) -> bool:
-    return options.imatrix or mixed.is_asked(options)
+    return options.imatrix or mixed.is_set(options)
 
 
 def without_data(options: Options) -> Step | None:
@@ -123,7 +123,7 @@ def without_data(options: Options) -> Step | None:
 
 def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str, Any]:
     """Convert a Hugging Face folder, or quantize the GGUF file that `folder` is or holds."""
-    chosen = mixed.read_types(folder) if mixed.is_asked(options) else None
+    chosen = mixed.read_types(folder) if mixed.is_set(options) else None
     source = folder if folder.is_file() else min(folder.glob("*.gguf"), default=None)  # the first part of a split file
     if source is None:
         facts = _convert(folder, out / _FILE, options.type)

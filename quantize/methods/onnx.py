@@ -77,7 +77,7 @@ def unsupported(options: Options, source: Source, hardware: Hardware) -> str | N
     if provider != "cpu" and not hardware.gpus:
         return f"provider {provider} needs an NVIDIA GPU, and this machine has none"
     reason = _precision_reason(options, provider) or _source_reason(options, source)
-    return reason or (_mixed_reason(options, source, provider) if mixed.is_asked(options) else None)
+    return reason or (_mixed_reason(options, source, provider) if mixed.is_set(options) else None)
 
 
 def _mixed_reason(options: Options, source: Source, provider: str) -> str | None:
@@ -93,16 +93,16 @@ def _mixed_reason(options: Options, source: Source, provider: str) -> str | None
 
 
 def reads_text(options: Options) -> bool:
-    return mixed.is_asked(options)
+    return mixed.is_set(options)
 
 
 def is_seeded(options: Options) -> bool:
-    return mixed.is_asked(options)
+    return mixed.is_set(options)
 
 
 def prerequisites(options: Options, source_format: str) -> tuple[Step, ...]:
     """What types are chosen by."""
-    return mixed.steps(options, "onnx", source_format, options.block_size) if mixed.is_asked(options) else ()
+    return mixed.steps(options, "onnx", source_format, options.block_size) if mixed.is_set(options) else ()
 
 
 def _precision_reason(options: Options, provider: str) -> str | None:
@@ -146,7 +146,7 @@ def apply(folder: Path, options: Options, out: Path, device: str) -> Mapping[str
     began = time.perf_counter()
     provider = _provider(options, device)
     extra = [*_extra_options(options), *_window_options(model_folder.read_config(folder))]
-    chosen = mixed.read_types(folder) if mixed.is_asked(options) else None
+    chosen = mixed.read_types(folder) if mixed.is_set(options) else None
     extra += [_UNFUSED] if chosen else []
     precision = "fp32" if options.precision == "int8_dynamic" else options.precision
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:

@@ -46,6 +46,8 @@ def env(options: Options) -> str:
 def unsupported(options: Options, source: Source, hardware: Hardware) -> str | None:
     if (options.format == "onnx") != (options.block > 0):
         return f"block {options.block} is for the format onnx, which needs one: name 32 there, and 0 elsewhere"
+    if reason := mixed.unknown_choice(options.choices, options.format):
+        return reason
     if options.length < 2 or options.tokens < options.length:
         return f"{options.tokens} tokens have no window of {options.length}: ask for more tokens, or shorter windows"
     return option_checks.sample_length(source, options.length)

@@ -48,10 +48,10 @@ def test_vllm_scores_choices_and_answers_as_in_process(tmp_path: Path) -> None:
     tasks = [_CHOICES, {**_CHOICES, **served}, served_tasks.task(folder), served_tasks.task(folder, **served)]
     suite = fake_runs.suite(recipes=["baseline"], engines=["vllm"], tasks=tasks)
     results = _by_title(fake_runs.run(suite, Store(tmp_path / "results")))
-    chosen, asked = (results[f"lm_eval-stdlib_argument-8items{end}"] for end in ("", "-server-c4"))
+    in_process, served_choices = (results[f"lm_eval-stdlib_argument-8items{end}"] for end in ("", "-server-c4"))
 
-    assert asked.facts["item_scores"] == chosen.facts["item_scores"]
-    assert asked.metrics["concurrency"] > 3
+    assert served_choices.facts["item_scores"] == in_process.facts["item_scores"]
+    assert served_choices.metrics["concurrency"] > 3
     (row,) = build.build(results.values()).rows
-    assert row.tasks[asked.cell.measurement].words["lost / won"] == "0 / 0"
+    assert row.tasks[served_choices.cell.measurement].words["lost / won"] == "0 / 0"
     assert row.tasks["lm_eval-continued-server-c4"].words["same answers"] == "6 of 6"

@@ -18,11 +18,11 @@ _KIB = 1024
 
 def _folder(tmp_path: Path, path: Path, kib: int) -> Path:
     """A folder with one file of so many KiB, made elsewhere and moved there."""
-    made = tmp_path / "made"
-    made.mkdir()
-    (made / "file").write_bytes(kib * _KIB * b"x")
+    draft = tmp_path / "draft"
+    draft.mkdir()
+    (draft / "file").write_bytes(kib * _KIB * b"x")
     path.parent.mkdir(exist_ok=True)
-    return made.rename(path)
+    return draft.rename(path)
 
 
 def test_a_file_that_several_link_to_counts_once(tmp_path: Path) -> None:

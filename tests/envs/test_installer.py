@@ -56,6 +56,15 @@ def test_what_pip_is_told_of_places_is_told_to_uv(monkeypatch: pytest.MonkeyPatc
     assert (variables["SSL_CERT_FILE"], variables["UV_HTTP_TIMEOUT"]) == ("/etc/certs.pem", "7")
 
 
+def test_a_configuration_that_pip_cannot_read_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else uv would take packages from the public index, whatever place the file names."""
+    (tmp_path / "pip.conf").write_text("[global\nindex-url = https://a.example/simple\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+
+    with pytest.raises(UserError, match=r"pip does not say where packages come from: .*pip\.conf"):
+        installer.settings(sys.executable)
+
+
 def test_an_installer_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """`uv` and `pip` are known, and nothing chooses for itself."""
     monkeypatch.setenv(installer.CHOSEN, "conda")

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from bench.contract.errors import UserError
+from bench.engines.hf import layers as hf_layers
 from eval.layers import measure, network, units
 from eval.text.windows import Window
 
@@ -31,6 +32,7 @@ def main(folder: Path, work: Path) -> dict[str, Any]:
         "interrupted": _interrupted(models["demo"], work / "interrupted"),
         "units": {by: _units(models["demo"], by) for by in ("layer", "kind", "block")},
         "refused": _refused(models["demo"]),
+        "in_16_bits": _in_16_bits(models["demo"]),
     }
 
 
@@ -143,6 +145,15 @@ def _interrupted(model: Any, work: Path) -> dict[str, Any]:
 def _units(model: Any, by: Any) -> list[list[Any]]:
     net = network.Network(model, [[1, 2, 3]])
     return [[u.name, u.block, u.kind, u.start, u.parameters] for u in units.units(net, _rounded(model), by)]
+
+
+def _in_16_bits(model: Any) -> list[str]:
+    """The units of a model in bfloat16 with one rounded layer, its layers as a GPU's are given."""
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    weight = half.model.layers[2].mlp.up_proj.weight
+    weight.data = weight.data.round(decimals=1)
+    layers = hf_layers.matrices(half, model, "cuda:0")
+    return [unit.name for unit in units.units(network.Network(model, [[1, 2, 3]]), layers, "layer")]
 
 
 def _refused(model: Any) -> list[str]:

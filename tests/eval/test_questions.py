@@ -138,9 +138,9 @@ def test_the_questions_that_ship_answer_themselves() -> None:
     assert len(shipped) == 40
     for item in shipped:
         assert verdict.judge(item, json.dumps(item.call), "").right
-        (_, listed), (_, asked) = item.messages("{question}\n")
+        (_, listed), (_, question) = item.messages("{question}\n")
         assert all(json.dumps(function, ensure_ascii=False) in listed for function in item.functions)
-        assert item.question in asked
+        assert item.question in question
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,12 @@ def test_layers_are_grouped_by_kind_and_by_block(checked: dict[str, Any]) -> Non
 
 
 @pytest.mark.engine
+def test_layers_that_are_stored_in_16_bits_alone_are_not_quantized(checked: dict[str, Any]) -> None:
+    """Nor between casts to float32, as a GPU's layers are given: of one rounded layer there is one unit."""
+    assert checked["in_16_bits"] == ["model.layers.2.mlp.up_proj"]
+
+
+@pytest.mark.engine
 def test_a_model_whose_norms_were_changed_is_refused(checked: dict[str, Any]) -> None:
     """Scales moved between layers belong to no layer alone; a norm in 16 bits is the same norm."""
     scaled, smaller, half = checked["refused"]

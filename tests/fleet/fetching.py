@@ -23,7 +23,7 @@ def fetch(digest: str, holder: str) -> tuple[bool, int]:
 
 
 def main(address: str, digest: str, holder: str, target: str) -> None:
-    with cluster.connected(address) as library:
+    with cluster.connected(address, print) as library:
         ids = {node.name: node.id for node in cluster.nodes(library)}
         task = library.remote(num_cpus=0)(fetch).options(scheduling_strategy=cluster.on(library, ids[target]))
         is_there, grown_bytes = library.get(task.remote(digest, ids[holder]))

@@ -25,8 +25,7 @@ import pytest
 from bench.store import Store
 from tests.conftest import ROOT, json_of
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'llm-bench[fleet]'")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs_extra("fleet", "ray")]
 
 _SUITE = """
 model: models/demo
@@ -82,14 +81,14 @@ class Nodes:
 
     def processes(self, name: str, node: str = "") -> list[psutil.Process]:
         """Those of the nodes, or of one, whose command line has the name; Ray's workers by the node that began them."""
-        found = []
+        matching = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if name in " ".join(process.cmdline()):
                     its = (process.parent() if name.startswith("ray::") else process) or process
                     cache = its.environ().get("LLM_BENCH_CACHE", "")
-                    found += [process] if cache.startswith(str(self.folder / node)) else []
-        return found
+                    matching += [process] if cache.startswith(str(self.folder / node)) else []
+        return matching
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +159,10 @@ def _ran(lines: str) -> list[str]:
 def _quality(results: Path) -> dict[str, dict[str, float]]:
     """By the path of each task's record what was measured, but for the time it took."""
     timed = ("_s", "_per_s", "_bytes")
-    found = Store(results)
+    store = Store(results)
     return {
-        found.name(record): {k: v for k, v in record.metrics.items() if not k.endswith(timed)}
-        for record in found.all()
+        store.name(record): {k: v for k, v in record.metrics.items() if not k.endswith(timed)}
+        for record in store.all()
         if record.cell.task is not None
     }
 
@@ -182,6 +181,14 @@ def test_a_suite_ends_as_on_one_machine(nodes: Nodes, tmp_path: Path, suite: str
     assert sorted(Store(tmp_path / "results").name(r) for r in Store(tmp_path / "results").all()) == sorted(
         Store(tmp_path / "alone").name(r) for r in Store(tmp_path / "alone").all()
     )
+
+
+def test_a_filter_that_matches_nothing_is_refused(nodes: Nodes, tmp_path: Path, suite: str) -> None:
+    """As on one machine: a misspelt recipe is no run that has nothing left to do."""
+    ran = nodes.bench(tmp_path, "run", suite, "--only", "fp23")
+
+    assert ran.returncode == 2, ran.stderr
+    assert "no cell matches --only fp23" in ran.stderr
 
 
 def test_a_folder_travels_in_bounded_memory(nodes: Nodes) -> None:
@@ -246,7 +253,7 @@ def test_each_kind_of_device_has_its_folder_and_shares_artifacts(nodes: Nodes, t
     """A node with one CPU is another kind: a run on one CPU finds all of its records, and the artifact came to it."""
     nodes.tell("add", "s:1")
     ran = nodes.bench(tmp_path, "run", suite)
-    made = {file.parents[2].name for file in nodes.folder.glob("*/artifacts/*/artifact.json")}
+    holders = {file.parents[2].name for file in nodes.folder.glob("*/artifacts/*/artifact.json")}
     nodes.tell("kill", "s")
 
     assert ran.returncode == 0, ran.stderr
@@ -254,7 +261,7 @@ def test_each_kind_of_device_has_its_folder_and_shares_artifacts(nodes: Nodes, t
     for cpus in (0, 1):
         again = _here(tmp_path, "run", suite, results="results", cpus=cpus)
         assert "nothing left to run; 8 recorded before" in again.stderr, again.stderr
-    assert "s" in made
+    assert "s" in holders
     assert len({file.read_text() for file in nodes.folder.glob("*/artifacts/*/artifact.json")}) == 1
     assert not list(nodes.folder.glob("*/artifacts/*.part"))
 

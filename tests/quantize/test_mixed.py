@@ -24,7 +24,7 @@ from quantize import allocation, mixed
 from tests.conftest import ROOT, Command, json_of
 
 DEMO = ROOT / "models" / "demo"
-GGUF, ONNX = (plugins.load(plugins.METHODS, name) for name in ("gguf", "onnx"))
+GGUF, ONNX, SENSITIVITY = (plugins.load(plugins.METHODS, name) for name in ("gguf", "onnx", "sensitivity"))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -82,9 +82,9 @@ def test_what_cannot_be_chosen_is_said_beforehand(options: dict[str, Any], sourc
     """From the layers' shapes alone, before anything is measured."""
     given = config.options(plugins.METHODS, "gguf", {"mixed": options}, "step")
 
-    found = GGUF.unsupported(GGUF.Options(**given), source, hardware.detect("cpu"))
+    refusal = GGUF.unsupported(GGUF.Options(**given), source, hardware.detect("cpu"))
 
-    assert found is None if reason is None else found and reason in found
+    assert refusal is None if reason is None else refusal and reason in refusal
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_types_of_onnx_are_int4_and_int8(options: dict[str, Any], layers: str, r
     given = config.options(plugins.METHODS, "onnx", {**options, "mixed": budget}, "step")
     source = Source("hf", {layers: (256, 256)}, {**_source().config, "hidden_size": 256})
 
-    found = ONNX.unsupported(ONNX.Options(**given), source, hardware.detect("cpu"))
+    refusal = ONNX.unsupported(ONNX.Options(**given), source, hardware.detect("cpu"))
 
-    assert found is None if reason is None else found and reason in found
+    assert refusal is None if reason is None else refusal and reason in refusal
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,22 @@ def test_options_that_mixed_types_do_not_have_are_refused(more: dict[str, Any], 
     options = GGUF.Options(mixed_bits_per_weight=5.0, mixed_choices="q4_k,q8_0", **more)
 
     assert reason in str(GGUF.unsupported(options, _source(), hardware.detect("cpu")))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, None),
+        ({"format": "onnx", "choices": "int4,int8", "block": 32}, None),
+        ({"choices": "q4_k,q9_k"}, "choices has q9_k: choose of f16, q8_0"),
+        ({"format": "onnx", "block": 32}, "choices has q4_k: choose of int8, int4"),
+    ],
+)
+def test_sensitivity_measures_types_of_its_format(options: dict[str, Any], reason: str | None) -> None:
+    """As a step of one's own too, whose choices no `mixed` has looked at."""
+    refusal = SENSITIVITY.unsupported(SENSITIVITY.Options(**options), _source(), hardware.detect("cpu"))
+
+    assert refusal is None if reason is None else refusal and reason in refusal
 
 
 def test_the_steps_before_are_shared_by_all_budgets() -> None:
@@ -197,7 +213,7 @@ _ENVS = {"gguf": "llamacpp", "onnx": "onnx"}
 
 
 @pytest.fixture(scope="module", params=[pytest.param(m, marks=pytest.mark.needs(e)) for m, e in _ENVS.items()])
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The demo model within a budget, by all steps in their own environments: its folder, facts and audit."""
     method = str(request.param)
     python = environment.ensure(_ENVS[method], print).python
@@ -214,24 +230,26 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.engine
 @pytest.mark.needs("llamacpp", "onnx")
-def test_what_is_made_is_within_the_budget(made: dict[str, Any]) -> None:
+def test_what_is_made_is_within_the_budget(artifact: dict[str, Any]) -> None:
     """The audit's bits per weight are at most those of the budget, and close to it but for ONNX's head of 4 bits."""
-    budget = _BUDGETS[made["method"]]["bits_per_weight"]
+    budget = _BUDGETS[artifact["method"]]["bits_per_weight"]
 
-    assert 0.95 * budget < made["audit"].bits_per_weight <= budget
-    assert sum(made["facts"]["layers_by_type"].values()) == 35
-    assert len(made["facts"]["layers_by_type"]) > 1
-    low, high = (made["facts"][f"predicted_kl_{end}"] for end in ("low", "high"))
-    assert 0 <= low <= made["facts"]["predicted_kl"] <= high
-    assert made["facts"]["predicted_kl"] > 0
-    assert formats.audit(made["folder"], None).bits_per_weight == made["audit"].bits_per_weight
+    assert 0.95 * budget < artifact["audit"].bits_per_weight <= budget
+    assert sum(artifact["facts"]["layers_by_type"].values()) == 35
+    assert len(artifact["facts"]["layers_by_type"]) > 1
+    low, high = (artifact["facts"][f"predicted_kl_{end}"] for end in ("low", "high"))
+    assert 0 <= low <= artifact["facts"]["predicted_kl"] <= high
+    assert artifact["facts"]["predicted_kl"] > 0
+    assert formats.audit(artifact["folder"], None).bits_per_weight == artifact["audit"].bits_per_weight
 
 
 @pytest.mark.engine
 @pytest.mark.needs("llamacpp", "onnx")
-def test_losses_are_of_what_is_stored(made: dict[str, Any]) -> None:
+def test_losses_are_of_what_is_stored(artifact: dict[str, Any]) -> None:
     """The rounding of a layer that is measured is the file's own, bit for bit, in each type of the assignment."""
-    differences = json_of(made["python"], f"quantize/{made['method']}_mixed_checks.py", DEMO, made["folder"])
+    differences = json_of(
+        artifact["python"], f"quantize/{artifact['method']}_mixed_checks.py", DEMO, artifact["folder"]
+    )
 
     assert len(differences) == 35
     assert set(differences.values()) == {0.0}
@@ -239,6 +257,6 @@ def test_losses_are_of_what_is_stored(made: dict[str, Any]) -> None:
 
 @pytest.mark.engine
 @pytest.mark.needs("llamacpp", "onnx")
-def test_the_figures_of_a_text_keep_it_out_of_scores(made: dict[str, Any]) -> None:
+def test_the_figures_of_a_text_keep_it_out_of_scores(artifact: dict[str, Any]) -> None:
     """The text that types were chosen by is on record beside the weights, as any calibration text."""
-    assert json.loads((made["folder"] / "calibration.json").read_text())["corpus"] == "stdlib"
+    assert json.loads((artifact["folder"] / "calibration.json").read_text())["corpus"] == "stdlib"

@@ -111,13 +111,13 @@ def test_answers_kept_for_the_next_run_survive_a_damaged_file(tmp_path: Path) ->
     """A file that is cut or of another form counts as none."""
     from bench.run.served.session import Finished
 
-    file = tmp_path / "kept.json"
+    file = tmp_path / "answers.json"
     for text in ("", "{", "[1]", '{"a": ', "null"):
         file.write_text(text)
         assert Finished(file).answers == {}
-    kept = Finished(file)
-    kept.answers["prompt 0"] = "yes"
-    kept.keep()
+    finished = Finished(file)
+    finished.answers["prompt 0"] = "yes"
+    finished.keep()
     assert Finished(file).answers == {"prompt 0": "yes"}
     assert wire.parse(file.read_text()) == {"prompt 0": "yes"}
 
@@ -131,9 +131,9 @@ def test_questions_are_paired_with_the_same_in_process(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     rows = [{"question": f"Count {n}.", "answer": str(n)} for n in (3, 4, 5)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    asked = {"task": "questions", "path": str(file), "pattern": r"\d+", "new_tokens": 4}
+    task = {"task": "questions", "path": str(file), "pattern": r"\d+", "new_tokens": 4}
     chat = {"task": "questions", "path": str(file), "chat": True}
-    suite = fake_runs.suite(engines=[_FAST], tasks=[asked, {**asked, "via": "server", "concurrency": 2}, chat])
+    suite = fake_runs.suite(engines=[_FAST], tasks=[task, {**task, "via": "server", "concurrency": 2}, chat])
     results = {r.cell.measurement: r for r in fake_runs.run(suite, Store(tmp_path / "results")) if r.cell.task}
     (served,) = (r for title, r in results.items() if title.endswith("server-c2"))
 

@@ -53,7 +53,7 @@ def _by_ids(body: dict[str, Any]) -> str:
 def test_answers_come_in_the_order_of_the_prompts_and_are_asked_in_another(tmp_path: Path) -> None:
     """Requests before and after the items keep the load up; each ends at its stop or where the model ends it."""
     with endpoints.endpoint(_answer(_by_ids)) as running:
-        session = _session(running.url, tmp_path / "kept")
+        session = _session(running.url, tmp_path / "answers")
         answers = session.answers(_PROMPTS)
     bodies = [request.body for request in running.requests]
 
@@ -62,27 +62,27 @@ def test_answers_come_in_the_order_of_the_prompts_and_are_asked_in_another(tmp_p
     assert all(b["stop"] == ["\n"] and b["max_tokens"] == 4 and b["temperature"] == 0 for b in bodies)
     assert not any("ignore_eos" in body for body in bodies)
     assert session.load is not None
-    asked = [result.answer for result in session.load.measured]
-    assert sorted(asked) == answers != asked
-    assert not (tmp_path / "kept").exists()
+    by_request = [result.answer for result in session.load.measured]
+    assert sorted(by_request) == answers != by_request
+    assert not (tmp_path / "answers").exists()
 
 
 def test_an_answer_that_ends_at_once_is_an_empty_one(tmp_path: Path) -> None:
     """A model may say nothing; that is an answer, right or wrong."""
     with endpoints.endpoint(_answer(lambda body: "" if body["prompt"][0] == 12 else "x")) as running:
-        assert _session(running.url, tmp_path / "kept").answers(_PROMPTS) == ["x", "x", "", "x", "x"]
+        assert _session(running.url, tmp_path / "answers").answers(_PROMPTS) == ["x", "x", "", "x", "x"]
 
 
 def test_a_server_is_given_what_it_takes(tmp_path: Path) -> None:
     """Text where it takes no ids, messages by the chat API; a prompt that has none of them is a sentence."""
     bare = [ServedPrompt((1, 2), 4)]
     with endpoints.endpoint(_answer(lambda body: f"<{body['prompt']}>")) as running:
-        session = _session(running.url, tmp_path / "kept", ids=False)
+        session = _session(running.url, tmp_path / "answers", ids=False)
         assert session.answers(_PROMPTS[:2]) == ["<text 0>", "<text 1>"]
         with pytest.raises(UserError, match="prompts of token ids alone"):
             session.answers(bare)
     with endpoints.endpoint(_answer(lambda body: body["messages"][-1]["content"])) as running:
-        session = _session(running.url, tmp_path / "kept", api="chat")
+        session = _session(running.url, tmp_path / "answers", api="chat")
         assert session.answers(_PROMPTS[:2]) == ["question 0", "question 1"]
         with pytest.raises(UserError, match="give the task its chat option"):
             session.answers(bare)
@@ -95,12 +95,12 @@ def test_reasoning_that_a_server_tells_apart_is_no_part_of_the_answer(tmp_path: 
         return endpoints.streamed({"reasoning_content": "2 + 2"}, {"content": "4"}, endpoints.usage(2))
 
     with endpoints.endpoint(answer) as running:
-        assert _session(running.url, tmp_path / "kept", api="chat").answers(_PROMPTS[:1]) == ["4"]
+        assert _session(running.url, tmp_path / "answers", api="chat").answers(_PROMPTS[:1]) == ["4"]
 
 
 def test_the_next_run_asks_for_what_was_not_answered(tmp_path: Path) -> None:
     """Of five items one is refused: a sentence with the number and the reason, and then the one alone."""
-    file = tmp_path / "kept"
+    file = tmp_path / "answers"
 
     def refusing(request: Received) -> Response:
         if request.body["prompt"][0] == 13:
@@ -140,7 +140,7 @@ def _scored(request: Received) -> Response:
 def test_choices_are_scored_by_the_log_probabilities_of_a_prompt(tmp_path: Path, how: PromptLogprobs) -> None:
     """The sum over a choice's tokens, and greedy where each was the likeliest; no answer is streamed."""
     with endpoints.endpoint(_scored) as running:
-        scores = dict(_session(running.url, tmp_path / "kept", how=how).loglikelihood(_QUESTIONS))
+        scores = dict(_session(running.url, tmp_path / "answers", how=how).loglikelihood(_QUESTIONS))
 
     assert [score.logprob for score in scores[0]] == pytest.approx([_logprob(3), _logprob(9), _logprob(10)])
     assert [score.logprob for score in scores[1]] == pytest.approx([_logprob(24)])
@@ -176,17 +176,17 @@ def test_an_answer_without_log_probabilities_is_a_sentence(body: Any, how: Promp
 
 def test_a_server_that_cannot_score_choices_is_unsupported(tmp_path: Path) -> None:
     """One that gives no log-probabilities, and one that takes no ids; no question needs neither."""
-    session = _session("http://127.0.0.1:9", tmp_path / "kept")
+    session = _session("http://127.0.0.1:9", tmp_path / "answers")
     assert list(session.loglikelihood([])) == []
     with pytest.raises(UnsupportedError, match="which this server gives not"):
         list(session.loglikelihood(_QUESTIONS))
     with pytest.raises(UnsupportedError, match="set ids: true"):
-        list(_session("http://127.0.0.1:9", tmp_path / "kept", ids=False, how="echo").loglikelihood(_QUESTIONS))
+        list(_session("http://127.0.0.1:9", tmp_path / "answers", ids=False, how="echo").loglikelihood(_QUESTIONS))
 
 
 def test_a_server_has_no_session_s_other_abilities(tmp_path: Path) -> None:
     """Perplexity and divergence need logits, which no server gives."""
-    session = _session("http://127.0.0.1:9", tmp_path / "kept")
+    session = _session("http://127.0.0.1:9", tmp_path / "answers")
     with pytest.raises(UserError, match="no logits"):
         session.logits([1])
     with pytest.raises(UserError, match="whole answers"):

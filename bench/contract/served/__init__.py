@@ -5,7 +5,8 @@ The same items as in process, as requests to the server at a stated concurrency:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -41,6 +42,7 @@ class ServedOptions:
         return ("server", f"c{self.concurrency}") if self.is_served else ()
 
 
+ANSWER_DIGITS = 6  # of an answer's digest in `item_answers`
 SINCE = frozenset(field.name for field in fields(ServedOptions))  # OPTIONS_SINCE of a task that has these
 
 
@@ -52,6 +54,11 @@ def is_served(options: Mapping[str, Any]) -> bool:
 def in_process(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the same task in process, those of ServedOptions left out."""
     return {name: value for name, value in options.items() if name not in SINCE}
+
+
+def item_answers(answers: Iterable[str]) -> str:
+    """The fact of this name, by which answers to the same items are compared: first digits of each one's SHA-256."""
+    return "".join(hashlib.sha256(answer.encode()).hexdigest()[:ANSWER_DIGITS] for answer in answers)
 
 
 @dataclass(frozen=True)

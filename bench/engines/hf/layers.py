@@ -37,6 +37,11 @@ def _cast(module: Any, dtype: Any) -> Any:
             super().__init__()
             self.inner = module
 
+        @property
+        def weight(self) -> Any:
+            """The layer's own, by which one that is not quantized is told."""
+            return getattr(module, "weight", None)
+
         def forward(self, inputs: Any) -> Any:
             floats = inputs.to(dtype) if inputs.is_floating_point() else inputs
             return module(floats).to(torch.float32)

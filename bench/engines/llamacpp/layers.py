@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bench.contract.errors import UserError
+from bench.contract.errors import UserError, first_line
 
 
 def matrices(file: Path, model: Any) -> Mapping[str, Any]:
@@ -52,8 +52,6 @@ def _tensors(file: Path, model: Any) -> Mapping[str, Any]:
             "tensors"
         ]
     except Exception as error:
-        first = (str(error).strip().splitlines() or ["no message"])[0][:200]
-        raise UserError(
-            f"Transformers cannot read the layers of {file.name} ({type(error).__name__}: {first})"
-        ) from error
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"Transformers cannot read the layers of {file.name} ({reason})") from error
     return tensors

@@ -100,7 +100,7 @@ def _no_float_kernel(cell: Cell, hardware: Hardware) -> str | None:
             return f"vLLM has no kernel for {scheme} on a CPU: use hf, which unpacks it to floats"
         if scheme == "fp8-block" and cell.device == "cpu" and "amx_tile" not in hardware.isa:
             return "vLLM's CPU kernel for fp8-block needs AMX: use hf, which unpacks it to floats"
-        if scheme.startswith("mxfp4") and hardware.gpus and _version(hardware) < (8, 0):
+        if scheme.startswith("mxfp4") and hardware.gpus and _version(hardware.gpus[0].compute_capability) < (8, 0):
             return f"vLLM needs a GPU of compute capability 8.0 or newer for {scheme}"
     return None
 
@@ -110,13 +110,13 @@ def _schemes(cell: Cell) -> list[str]:
     return [str(step.options["scheme"]) for step in cell.recipe.steps if "scheme" in step.options]
 
 
-def _version(hardware: Hardware) -> tuple[int, ...]:
-    return tuple(int(part) for part in hardware.gpus[0].compute_capability.split("."))
+def _version(capability: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in capability.split("."))
 
 
 def _unsupported_by_gpu(artifact_format: str, capability: str, dtype: str) -> str | None:
     """By compute capability. 8-bit floats run below 8.9 too, as weights alone (CompressedTensorsW8A16Fp8)."""
-    version = tuple(int(part) for part in capability.split("."))
+    version = _version(capability)
     least = (7, 0) if artifact_format == "hf" else _QUANTIZED
     if version < least:
         return f"vLLM needs a GPU of compute capability {least[0]}.{least[1]} or newer for {artifact_format}"

@@ -19,7 +19,6 @@ from bench.publish.tables.model import CellSummary
 _CHANGE, _FLIPS, _P, _SAME = "vs in process, points", "lost / won", "p in process", "same answers"
 _HEADS = (_CHANGE, _FLIPS, _P, _SAME)
 _LOAD = ("concurrency", "ttft_s", "tpot_s", "output_tok_per_s", "request_per_s")
-_DIGITS = 6  # of an answer's digest, in the text of all of them
 FEW = 5  # right answers of both together, below which the items say nothing
 _NOTE = (
     "vs in process: the same items, asked of the server at the concurrency named and scored in process by the same "
@@ -81,8 +80,9 @@ def same_answers(result: Result, other: Result) -> str:
     digests = [str(each.facts.get("item_answers") or "") for each in (result, other)]
     if not all(digests) or len(digests[0]) != len(digests[1]):
         return DASH
-    items = range(0, len(digests[0]), _DIGITS)
-    return f"{sum(digests[0][i : i + _DIGITS] == digests[1][i : i + _DIGITS] for i in items)} of {len(items)}"
+    size = served.ANSWER_DIGITS
+    items = range(0, len(digests[0]), size)
+    return f"{sum(digests[0][i : i + size] == digests[1][i : i + size] for i in items)} of {len(items)}"
 
 
 def heads(cells: Sequence[CellSummary]) -> list[str]:

@@ -62,7 +62,7 @@ class EndpointSession(ServedSession):
 
     def answers(self, prompts: Sequence[ServedPrompt]) -> list[str]:
         requests = {f"prompt {n}": _request(self.target, prompt, self.scored) for n, prompt in enumerate(prompts)}
-        return self._asked(requests, lambda _, text: text)
+        return self._replies(requests, lambda _, text: text)
 
     def loglikelihood(self, questions: Sequence[Question]) -> Iterator[tuple[int, list[ChoiceScore]]]:
         if not questions:
@@ -84,7 +84,7 @@ class EndpointSession(ServedSession):
             for n, (number, choice) in enumerate(pairs)
         }
         lengths = {f"choice {n}": (len(questions[number].context), choice) for n, (number, choice) in enumerate(pairs)}
-        scores = self._asked(requests, lambda name, body: json.dumps(choices.score(body, *lengths[name], how)))
+        scores = self._replies(requests, lambda name, body: json.dumps(choices.score(body, *lengths[name], how)))
         by_question: dict[int, list[ChoiceScore]] = {}
         for (number, _), text in zip(pairs, scores, strict=True):
             by_question.setdefault(number, []).append(ChoiceScore(*json.loads(text)))
@@ -102,7 +102,7 @@ class EndpointSession(ServedSession):
     def memory(self) -> Mapping[str, int]:
         return {}
 
-    def _asked(self, requests: Mapping[str, Request], read: Callable[[str, str], str]) -> list[str]:
+    def _replies(self, requests: Mapping[str, Request], read: Callable[[str, str], str]) -> list[str]:
         """What `read` makes of the answer to each request, in their order; CellError where one has none."""
         answers = self.finished.answers
         order = _shuffled([name for name in requests if name not in answers], self.seed)
